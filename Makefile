@@ -1,0 +1,51 @@
+# `make serve` and `make test` need Python 3.11 or later and make, and prepare the rest themselves.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format schema requirements clean
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+serve: .venv/installed ## Serve on http://127.0.0.1:8000/graphql, database included
+	@exec $(BIN)/troupe serve
+
+test: .venv/installed-dev ## Run all tests
+	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
+
+check: .venv/installed-dev ## Lint, type-check, layers, drift of schema.graphql and of the migrations
+	@$(BIN)/ruff format --check --quiet . || { echo "Run \`make format\`."; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.drift
+
+format: .venv/installed-dev ## Format the code and sort its imports
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+schema: .venv/installed ## Print the schema into schema.graphql
+	@$(BIN)/troupe schema > schema.graphql.new && mv schema.graphql.new schema.graphql
+
+requirements: ## Pin the dependencies anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -o requirements.txt pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+
+clean: ## Remove what was installed and cached here
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Troupe needs Python 3.11 or later; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is missing (Debian and Ubuntu: apt-get install python3-venv)."; exit 1; }
+
+.venv/installed: requirements.txt pyproject.toml | .venv/bin/python
+	@echo "Installing the pinned dependencies into .venv …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

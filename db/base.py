@@ -1,0 +1,156 @@
+"""What every model stands on: naming, column types, ids, and the standard operations of an entity."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+import uuid_utils.compat
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Enum,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from db.errors import NotFound
+
+NAMING = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """A moment in time, stored with its time zone; a naive datetime is refused."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse a datetime that does not say where on earth it is meant."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"{value.isoformat()} has no time zone; write 2026-11-22T01:06:34+00:00.")
+        return value
+
+
+def new_id() -> UUID:
+    """A version 7 UUID (RFC 9562): ids made later sort later."""
+    return uuid_utils.compat.uuid7()
+
+
+ShortText = Annotated[str, mapped_column(String(255))]
+LongText = Annotated[str, mapped_column(Text)]
+Metadata = Annotated[
+    dict[str, Any], mapped_column(JSONB, default=dict, server_default=text("'{}'::jsonb"))
+]
+Version = Annotated[int, mapped_column(server_default=text("1"))]
+
+
+def choice(enum: type[StrEnum]) -> Enum:
+    """The column type of an enum: a VARCHAR with a named CHECK, holding the members' values."""
+    return Enum(
+        enum,
+        name=re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enum.__name__).lower(),
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Base(DeclarativeBase):
+    """The base of association tables and of models with operations of their own."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {datetime: Timestamp}
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "__tablename__" not in cls.__dict__:
+            return
+        # PostgreSQL's 'infinity' has no counterpart in Python or GraphQL.
+        for column in cls.__table__.columns:
+            if isinstance(column.type, Timestamp):
+                finite = CheckConstraint(f"isfinite({column.name})", name=f"{column.name}_finite")
+                cls.__table__.append_constraint(finite)  # type: ignore[attr-defined]
+
+
+class CRUD(Base):
+    """The base of entities: an id, two timestamps, and the standard operations.
+
+    Every operation takes the caller's session and flushes; only the caller commits.
+    """
+
+    __abstract__ = True
+
+    id: Mapped[UUID] = mapped_column(
+        primary_key=True,
+        default=new_id,
+        server_default=func.gen_random_uuid(),
+        sort_order=-3,
+        doc="The id of the row, unique everywhere.",
+    )
+    created_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), sort_order=-2, doc="When it was created."
+    )
+    updated_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), onupdate=func.now(), sort_order=-1, doc="When it last changed."
+    )
+
+    @classmethod
+    async def create(cls, session: AsyncSession, **values: Any) -> Self:
+        """Add a row with these values."""
+        row = cls(**values)
+        session.add(row)
+        await session.flush()
+        return row
+
+    @classmethod
+    async def get(cls, session: AsyncSession, id: UUID, *, for_update: bool = False) -> Self:
+        """The row with this id, locked until the transaction ends if `for_update`.
+
+        Raises NotFound.
+        """
+        row = await session.get(cls, id, with_for_update=for_update or None)
+        if row is None:
+            raise NotFound(cls, id)
+        return row
+
+    @classmethod
+    async def list(
+        cls, session: AsyncSession, *where: ColumnElement[bool], limit: int = 100
+    ) -> Sequence[Self]:
+        """The first `limit` rows that meet all conditions, in the order of their ids."""
+        rows = await session.scalars(select(cls).where(*where).order_by(cls.id).limit(limit))
+        return rows.all()
+
+    async def update(self, session: AsyncSession, **values: Any) -> Self:
+        """Set these values on the row."""
+        for name, value in values.items():
+            setattr(self, name, value)
+        await session.flush()
+        return self
+
+    async def delete(self, session: AsyncSession) -> None:
+        """Delete the row, and with it what the database cascades to."""
+        await session.delete(self)
+        await session.flush()

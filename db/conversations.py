@@ -1,0 +1,218 @@
+"""Conversations and their messages."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import (
+    Computed,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import CRUD, LongText, Metadata, ShortText, Version, choice, new_id
+
+if TYPE_CHECKING:
+    from db.agents import Agent
+    from db.ai_models import AIModel
+    from db.projects import Project
+    from db.users import User
+
+SUMMARY_LENGTH = 50
+
+
+class ConversationStatus(StrEnum):
+    """Whether a conversation goes on."""
+
+    ACTIVE = "ACTIVE"
+    """Messages can be added."""
+    ARCHIVED = "ARCHIVED"
+    """Kept for the record."""
+
+
+class MessageSender(StrEnum):
+    """Who speaks in a message, as chat models tell it."""
+
+    USER = "USER"
+    """A person, or a program in a person's place."""
+    ASSISTANT = "ASSISTANT"
+    """The agent or its model."""
+    SYSTEM = "SYSTEM"
+    """Instructions given to the model."""
+    TOOL = "TOOL"
+    """The result of a tool that the model called."""
+
+
+def random_slug() -> str:
+    """A name for a conversation's address that cannot be guessed."""
+    return secrets.token_urlsafe(12)
+
+
+class Conversation(CRUD):
+    """A chat between people, agents and models, message by message."""
+
+    __tablename__ = "conversations"
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        Index(None, "updated_at", "id"),
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "project_id", "updated_at", "id"),
+    )
+
+    project_id: Mapped[UUID | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    user_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="SET NULL"), index=True
+    )
+    agent_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("agents.id", ondelete="SET NULL"), index=True
+    )
+    title: Mapped[ShortText | None] = mapped_column(doc="A title given by its people.")
+    summary: Mapped[str] = mapped_column(
+        String(SUMMARY_LENGTH),
+        default="",
+        server_default="",
+        doc="In a few words; the start of the first message unless supplied.",
+    )
+    conversation_url: Mapped[ShortText] = mapped_column(
+        unique=True,
+        default=random_slug,
+        doc="Its address, unique; a random slug unless supplied.",
+    )
+    status: Mapped[ConversationStatus] = mapped_column(
+        choice(ConversationStatus),
+        default=ConversationStatus.ACTIVE,
+        server_default=ConversationStatus.ACTIVE,
+        index=True,
+        doc="Whether it goes on.",
+    )
+    last_message_at: Mapped[datetime | None] = mapped_column(doc="When its newest message was said.")
+    conversation_metadata: Mapped[Metadata] = mapped_column(
+        doc="Whatever else clients keep with it."
+    )
+    version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
+
+    project: Mapped[Project | None] = relationship(
+        back_populates="conversations", lazy="raise", doc="The project it was held for."
+    )
+    user: Mapped[User | None] = relationship(
+        back_populates="conversations", lazy="raise", doc="The user who takes part in it."
+    )
+    agent: Mapped[Agent | None] = relationship(
+        back_populates="conversations", lazy="raise", doc="The agent that takes part in it."
+    )
+    messages: Mapped[list[Message]] = relationship(
+        back_populates="conversation",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What was said, in order.",
+    )
+
+    __mapper_args__ = {"version_id_col": version}
+
+
+class Message(CRUD):
+    """Something that was said in a conversation."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        UniqueConstraint("conversation_id", "sequence"),
+        Index(None, "sequence", "id"),
+        Index(None, "timestamp", "id"),
+        Index(None, "conversation_id", "timestamp", "id"),
+        Index("ix_messages_search", "search", postgresql_using="gin"),
+    )
+
+    conversation_id: Mapped[UUID] = mapped_column(
+        ForeignKey("conversations.id", ondelete="CASCADE")
+    )
+    sequence: Mapped[int] = mapped_column(doc="Its place in the conversation, from 1.")
+    sender: Mapped[MessageSender] = mapped_column(
+        choice(MessageSender), doc="Who speaks, as chat models tell it."
+    )
+    user_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="SET NULL"), index=True
+    )
+    agent_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("agents.id", ondelete="SET NULL"), index=True
+    )
+    model_id: Mapped[str | None] = mapped_column(
+        ForeignKey("ai_models.id", ondelete="SET NULL"), index=True
+    )
+    content: Mapped[LongText] = mapped_column(doc="The text of the message.")
+    parts: Mapped[Any | None] = mapped_column(
+        JSONB(none_as_null=True), doc="Tool calls and other structured content."
+    )
+    timestamp: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it was said.")
+    edited_at: Mapped[datetime | None] = mapped_column(doc="When it was last edited.")
+    message_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
+    # A tsvector holds 1 MB at most; the start of a longer text is what is found.
+    search: Mapped[str] = mapped_column(
+        TSVECTOR,
+        Computed("to_tsvector('simple', left(content, 200000))", persisted=True),
+        deferred=True,
+        doc="What the full-text search looks at.",
+    )
+
+    conversation: Mapped[Conversation] = relationship(
+        back_populates="messages", lazy="raise", doc="The conversation it belongs to."
+    )
+    user: Mapped[User | None] = relationship(
+        back_populates="messages", lazy="raise", doc="The user who wrote it."
+    )
+    agent: Mapped[Agent | None] = relationship(
+        back_populates="messages", lazy="raise", doc="The agent that wrote it."
+    )
+    model: Mapped[AIModel | None] = relationship(
+        back_populates="messages", lazy="raise", doc="The AI model that wrote it."
+    )
+
+
+def summarize(content: str) -> str:
+    """The summary of a conversation that begins with this text."""
+    return content[:SUMMARY_LENGTH]
+
+
+async def append_messages(
+    session: AsyncSession, conversation: Conversation, messages: Sequence[dict[str, Any]]
+) -> list[UUID]:
+    """Add messages in this order, all in one statement, and return their ids.
+
+    The conversation must be locked by the caller (`get(…, for_update=True)`), or have been made in
+    this transaction: two appends at once would give the same sequence twice.
+    """
+    if not messages:
+        return []
+    last = await session.scalar(
+        select(func.coalesce(func.max(Message.sequence), 0)).where(
+            Message.conversation_id == conversation.id
+        )
+    )
+    now = await session.scalar(select(func.now()))
+    rows = [
+        {"id": new_id(), "timestamp": now}
+        | message
+        | {"conversation_id": conversation.id, "sequence": sequence}
+        for sequence, message in enumerate(messages, (last or 0) + 1)
+    ]
+    await session.execute(insert(Message), rows)
+    if not last and not conversation.summary:
+        conversation.summary = summarize(rows[0].get("content", ""))
+    spoken = max(row["timestamp"] for row in rows)
+    if conversation.last_message_at is None or spoken > conversation.last_message_at:
+        conversation.last_message_at = spoken
+    await session.flush()
+    return [row["id"] for row in rows]

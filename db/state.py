@@ -1,0 +1,29 @@
+"""State machines: one transition table in code, from which checks, tests and documentation come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from db.errors import IllegalTransition
+
+State = TypeVar("State", bound=StrEnum)
+
+
+class Transitions(Generic[State]):
+    """Which state may follow which."""
+
+    def __init__(self, noun: str, table: Mapping[State, frozenset[State] | set[State]]) -> None:
+        self.noun = noun
+        self.table = table
+
+    def allowed(self, current: State) -> list[State]:
+        """The states that may follow, in the order of their declaration."""
+        return [state for state in type(current) if state in self.table[current]]
+
+    def check(self, current: State, to: State) -> None:
+        """Raise IllegalTransition unless `to` may follow `current`."""
+        allowed = self.allowed(current)
+        if to not in allowed:
+            raise IllegalTransition(self.noun, current, to, allowed)

@@ -1,0 +1,259 @@
+"""Tasks: what there is to do, and what has to wait for what."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import CRUD, Base, LongText, Metadata, ShortText, Version, choice
+
+if TYPE_CHECKING:
+    from db.agents import Agent
+    from db.projects import Project
+    from db.users import User
+
+
+class TaskStatus(StrEnum):
+    """Where a task is in its life. Waiting for dependencies is not a status: such a task is PENDING."""
+
+    PENDING = "PENDING"
+    """To be done, by any agent that fits."""
+    ASSIGNED = "ASSIGNED"
+    """To be done by the agent it is assigned to."""
+    IN_PROGRESS = "IN_PROGRESS"
+    """An agent works on it."""
+    BLOCKED = "BLOCKED"
+    """Held; `blockedReason` says why."""
+    COMPLETED = "COMPLETED"
+    """Done."""
+    FAILED = "FAILED"
+    """Given up after its last attempt."""
+    CANCELLED = "CANCELLED"
+    """Called off."""
+    SKIPPED = "SKIPPED"
+    """Not needed any more, because something it depends on came to nothing."""
+
+
+class BlockedReason(StrEnum):
+    """Why a task is held."""
+
+    HUMAN_INPUT = "HUMAN_INPUT"
+    """It waits for a person's answer."""
+    EXTERNAL = "EXTERNAL"
+    """It waits for something outside."""
+    MANUAL = "MANUAL"
+    """A person holds it."""
+
+
+class OnFailure(StrEnum):
+    """What becomes of a task when one that it depends on fails, is cancelled or is skipped."""
+
+    SKIP = "SKIP"
+    """It is skipped too."""
+    HOLD = "HOLD"
+    """It goes on waiting."""
+    IGNORE = "IGNORE"
+    """It goes on as if the other were done."""
+
+
+class Task(CRUD):
+    """A piece of work. It may have subtasks, and wait for other tasks of its project."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        CheckConstraint("priority BETWEEN 1 AND 5", name="priority_1_to_5"),
+        CheckConstraint("(status = 'BLOCKED') = (blocked_reason IS NOT NULL)", name="blocked_why"),
+        CheckConstraint("parent_task_id <> id", name="not_its_own_parent"),
+        CheckConstraint("unmet_dependency_count >= 0", name="unmet_dependency_count_natural"),
+        CheckConstraint("attempt_count >= 0", name="attempt_count_natural"),
+        CheckConstraint("max_attempts > 0", name="max_attempts_positive"),
+        CheckConstraint("retry_backoff_seconds >= 0", name="retry_backoff_seconds_natural"),
+        CheckConstraint("estimated_seconds >= 0", name="estimated_seconds_natural"),
+        Index(None, "created_at", "id"),
+        Index(None, "priority", "id"),
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "project_id", "priority", "id"),
+        # The two indexes that the hand-out of tasks stands on: what is ready, best first, and
+        # whose lease has run out.
+        Index(
+            "ix_tasks_ready",
+            "project_id",
+            text("priority DESC"),
+            "available_at",
+            "id",
+            postgresql_where=text(
+                "status IN ('PENDING', 'ASSIGNED') AND unmet_dependency_count = 0"
+            ),
+        ),
+        Index(
+            "ix_tasks_lease_expires_at",
+            "lease_expires_at",
+            postgresql_where=text("lease_expires_at IS NOT NULL"),
+        ),
+    )
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    parent_task_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("tasks.id", ondelete="CASCADE"), index=True
+    )
+    agent_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("agents.id", ondelete="SET NULL"), index=True
+    )
+    created_by_user_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="SET NULL"), index=True
+    )
+    created_by_agent_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("agents.id", ondelete="SET NULL"), index=True
+    )
+    title: Mapped[ShortText] = mapped_column(doc="What is to be done, in one line.")
+    description: Mapped[LongText | None] = mapped_column(doc="What is to be done, in full.")
+    type: Mapped[ShortText | None] = mapped_column(
+        doc="What kind of work it is, for agents that take only some kinds."
+    )
+    status: Mapped[TaskStatus] = mapped_column(
+        choice(TaskStatus),
+        default=TaskStatus.PENDING,
+        server_default=TaskStatus.PENDING,
+        index=True,
+        doc="Where it is in its life.",
+    )
+    blocked_reason: Mapped[BlockedReason | None] = mapped_column(
+        choice(BlockedReason), doc="Why it is held, while it is BLOCKED."
+    )
+    priority: Mapped[int] = mapped_column(
+        default=3, server_default=text("3"), doc="From 1 to 5; 5 is the most urgent."
+    )
+    input: Mapped[Any | None] = mapped_column(
+        JSONB(none_as_null=True), doc="What the worker is given."
+    )
+    result: Mapped[Any | None] = mapped_column(
+        JSONB(none_as_null=True), doc="What the worker gave back."
+    )
+    error: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="Why it failed.")
+    available_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), doc="It is not handed out before this time."
+    )
+    due_at: Mapped[datetime | None] = mapped_column(doc="When it should be done.")
+    started_at: Mapped[datetime | None] = mapped_column(doc="When work on it first began.")
+    completed_at: Mapped[datetime | None] = mapped_column(doc="When it was completed.")
+    estimated_seconds: Mapped[int | None] = mapped_column(doc="How long it should take, in seconds.")
+    unmet_dependency_count: Mapped[int] = mapped_column(
+        default=0,
+        server_default=text("0"),
+        doc="How many tasks it still waits for: its dependencies, its subtasks, and whatever the"
+        " tasks above it wait for.",
+    )
+    attempt_count: Mapped[int] = mapped_column(
+        default=0, server_default=text("0"), doc="How often work on it has begun."
+    )
+    max_attempts: Mapped[int] = mapped_column(
+        default=3, server_default=text("3"), doc="How often it is tried before it has failed."
+    )
+    retry_backoff_seconds: Mapped[int] = mapped_column(
+        default=30,
+        server_default=text("30"),
+        doc="How long to wait before the second attempt, in seconds; doubled for each further one.",
+    )
+    lease_expires_at: Mapped[datetime | None] = mapped_column(
+        doc="When the agent that works on it loses it unless it sends a heartbeat."
+    )
+    cancel_requested: Mapped[bool] = mapped_column(
+        default=False,
+        server_default=text("false"),
+        doc="The agent that works on it has been asked to stop.",
+    )
+    task_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
+    version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
+
+    project: Mapped[Project] = relationship(
+        back_populates="tasks", lazy="raise", doc="The project it belongs to."
+    )
+    parent_task: Mapped[Task | None] = relationship(
+        back_populates="subtasks",
+        remote_side="Task.id",
+        lazy="raise",
+        doc="The task it is a part of.",
+    )
+    subtasks: Mapped[list[Task]] = relationship(
+        back_populates="parent_task",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The parts it is divided into; it waits for all of them.",
+    )
+    agent: Mapped[Agent | None] = relationship(
+        back_populates="tasks",
+        foreign_keys=[agent_id],
+        lazy="raise",
+        doc="The agent it is assigned to.",
+    )
+    created_by_user: Mapped[User | None] = relationship(
+        back_populates="created_tasks", lazy="raise", doc="The user who created it."
+    )
+    created_by_agent: Mapped[Agent | None] = relationship(
+        back_populates="created_tasks",
+        foreign_keys=[created_by_agent_id],
+        lazy="raise",
+        doc="The agent that created it.",
+    )
+    dependencies: Mapped[list[TaskDependency]] = relationship(
+        back_populates="dependent",
+        foreign_keys="TaskDependency.dependent_id",
+        order_by="TaskDependency.dependency_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What it waits for.",
+    )
+    dependents: Mapped[list[TaskDependency]] = relationship(
+        back_populates="dependency",
+        foreign_keys="TaskDependency.dependency_id",
+        order_by="TaskDependency.dependent_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What waits for it.",
+    )
+
+    __mapper_args__ = {"version_id_col": version}
+
+
+class TaskDependency(Base):
+    """One task waits for another of the same project."""
+
+    __tablename__ = "task_dependencies"
+    __table_args__ = (
+        CheckConstraint("dependent_id <> dependency_id", name="two_tasks"),
+    )
+
+    dependent_id: Mapped[UUID] = mapped_column(
+        ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True
+    )
+    dependency_id: Mapped[UUID] = mapped_column(
+        ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    on_failure: Mapped[OnFailure] = mapped_column(
+        choice(OnFailure),
+        default=OnFailure.SKIP,
+        server_default=OnFailure.SKIP,
+        doc="What becomes of the waiting task when the other comes to nothing.",
+    )
+
+    dependent: Mapped[Task] = relationship(
+        back_populates="dependencies",
+        foreign_keys=[dependent_id],
+        lazy="raise",
+        doc="The task that waits.",
+    )
+    dependency: Mapped[Task] = relationship(
+        back_populates="dependents",
+        foreign_keys=[dependency_id],
+        lazy="raise",
+        doc="The task it waits for.",
+    )

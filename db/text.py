@@ -1,0 +1,35 @@
+"""Which text PostgreSQL can store: the one place that refuses what it cannot."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def storable(value: Value) -> Value:
+    """The value itself, if every string in it can be stored; JSON is searched to its depth.
+
+    Raises ValueError for a NUL character or a lone surrogate, which are legal in a Python string
+    and in JSON, but not in a PostgreSQL `text` or `jsonb`.
+    """
+    pending: list[object] = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            if "\0" in item:
+                raise ValueError("a text contains a NUL character (\\u0000), which cannot be stored")
+            if not item.isascii():
+                try:
+                    item.encode()
+                except UnicodeEncodeError:
+                    raise ValueError(
+                        "a text contains half of a surrogate pair (\\ud800 to \\udfff),"
+                        " which is no character and cannot be stored"
+                    ) from None
+        elif isinstance(item, dict):
+            pending.extend(item)
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+    return value

@@ -1,0 +1,148 @@
+"""Users and the access tokens by which users and agents identify themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import CRUD, ShortText, choice
+
+if TYPE_CHECKING:
+    from db.agents import Agent
+    from db.conversations import Conversation, Message
+    from db.projects import Project
+    from db.tasks import Task
+
+
+class UserRole(StrEnum):
+    """What a user may do on the whole server."""
+
+    ADMIN = "ADMIN"
+    """Sees and edits everything."""
+    USER = "USER"
+    """Sees and edits their own projects."""
+
+
+class User(CRUD):
+    """A person, or a service that acts as one."""
+
+    __tablename__ = "users"
+    __table_args__ = (
+        Index(None, "created_at", "id"),
+        Index(None, "username", "id"),
+    )
+
+    username: Mapped[ShortText] = mapped_column(unique=True, doc="The name to log in with.")
+    email: Mapped[ShortText] = mapped_column(unique=True, doc="The address to write to.")
+    display_name: Mapped[ShortText | None] = mapped_column(doc="The name to show to people.")
+    password_hash: Mapped[ShortText | None] = mapped_column(
+        doc="The argon2 hash of the password; none until one is set."
+    )
+    role: Mapped[UserRole] = mapped_column(
+        choice(UserRole),
+        default=UserRole.USER,
+        server_default=UserRole.USER,
+        doc="What the user may do on the whole server.",
+    )
+    is_active: Mapped[bool] = mapped_column(
+        default=True,
+        server_default=text("true"),
+        doc="An inactive user's tokens open nothing.",
+    )
+
+    access_tokens: Mapped[list[AccessToken]] = relationship(
+        back_populates="user",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The tokens that open the API as this user.",
+    )
+    projects: Mapped[list[Project]] = relationship(
+        back_populates="owner", lazy="raise", doc="The projects the user owns."
+    )
+    created_tasks: Mapped[list[Task]] = relationship(
+        back_populates="created_by_user", lazy="raise", doc="The tasks the user created."
+    )
+    conversations: Mapped[list[Conversation]] = relationship(
+        back_populates="user", lazy="raise", doc="The conversations the user takes part in."
+    )
+    messages: Mapped[list[Message]] = relationship(
+        back_populates="user", lazy="raise", doc="The messages the user wrote."
+    )
+
+
+class AccessToken(CRUD):
+    """A key to the API. Only a hash of it is stored; the token itself was shown once."""
+
+    __tablename__ = "access_tokens"
+    __table_args__ = (
+        CheckConstraint("num_nonnulls(user_id, agent_id) = 1", name="one_bearer"),
+        Index(None, "created_at", "id"),
+    )
+
+    name: Mapped[ShortText] = mapped_column(doc="What the token is for, as its owner put it.")
+    prefix: Mapped[ShortText] = mapped_column(
+        doc="The first characters of the token, to tell it from others."
+    )
+    token_hash: Mapped[ShortText] = mapped_column(unique=True, doc="SHA-256 of the token, in hex.")
+    user_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), index=True
+    )
+    agent_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("agents.id", ondelete="CASCADE"), index=True
+    )
+    scopes: Mapped[list[str]] = mapped_column(
+        JSONB,
+        default=list,
+        server_default=text("'[]'::jsonb"),
+        doc="What the token is limited to; an empty list sets no limit beyond its bearer's rights.",
+    )
+    expires_at: Mapped[datetime | None] = mapped_column(doc="When the token stops working.")
+    revoked_at: Mapped[datetime | None] = mapped_column(doc="When the token was revoked.")
+    last_used_at: Mapped[datetime | None] = mapped_column(doc="When the token was last used.")
+
+    user: Mapped[User | None] = relationship(
+        back_populates="access_tokens", lazy="raise", doc="The user the token identifies."
+    )
+    agent: Mapped[Agent | None] = relationship(
+        back_populates="access_tokens", lazy="raise", doc="The agent the token identifies."
+    )
+
+
+def hash_token(token: str) -> str:
+    """The hash under which a token is stored.
+
+    A plain SHA-256 is enough, unlike for a password: a token has 256 random bits, so there is
+    nothing to guess (OWASP, Cryptographic Storage Cheat Sheet).
+    """
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def issue_token(
+    session: AsyncSession, user: User, name: str, *, lifetime: timedelta | None = None
+) -> str:
+    """Make a token for the user, good for `lifetime` or until revoked, and return it.
+
+    This is the only time that the token can be seen.
+    """
+    token = f"troupe_{secrets.token_urlsafe(32)}"
+    await AccessToken.create(
+        session,
+        name=name,
+        prefix=token[:12],
+        token_hash=hash_token(token),
+        user_id=user.id,
+        expires_at=None if lifetime is None else func.now() + lifetime,
+    )
+    return token
+
+
