@@ -1,4 +1,4 @@
-"""What every model stands on: naming, column types, ids, and the standard operations of an entity."""
+"""What every model stands on: naming, column types, ids, the standard operations of an entity."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Timestamp(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Refuse a datetime that does not say where on earth it is meant."""
         if value is not None and value.tzinfo is None:
-            raise ValueError(f"{value.isoformat()} has no time zone; write 2026-11-22T01:06:34+00:00.")
+            raise ValueError(
+                f"{value.isoformat()} has no time zone; write 2026-11-22T01:06:34+00:00."
+            )
         return value
 
 
@@ -69,7 +71,7 @@ def choice(enum: type[StrEnum]) -> Enum:
     """The column type of an enum: a VARCHAR with a named CHECK, holding the members' values."""
     return Enum(
         enum,
-        name=re.sub(r"(?<=[a-z])(?=[A-Z])", "_", enum.__name__).lower(),
+        name=re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", enum.__name__).lower(),
         native_enum=False,
         create_constraint=True,
         length=32,
@@ -128,9 +130,11 @@ class CRUD(Base):
     async def get(cls, session: AsyncSession, id: UUID, *, for_update: bool = False) -> Self:
         """The row with this id, locked until the transaction ends if `for_update`.
 
-        Raises NotFound.
+        The lock (FOR NO KEY UPDATE) keeps writers of this row out, but not those who only add rows
+        that point at it. Raises NotFound.
         """
-        row = await session.get(cls, id, with_for_update=for_update or None)
+        lock: Any = {"key_share": True} if for_update else None
+        row = await session.get(cls, id, with_for_update=lock)
         if row is None:
             raise NotFound(cls, id)
         return row

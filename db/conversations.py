@@ -98,7 +98,9 @@ class Conversation(CRUD):
         index=True,
         doc="Whether it goes on.",
     )
-    last_message_at: Mapped[datetime | None] = mapped_column(doc="When its newest message was said.")
+    last_message_at: Mapped[datetime | None] = mapped_column(
+        doc="When its newest message was said."
+    )
     conversation_metadata: Mapped[Metadata] = mapped_column(
         doc="Whatever else clients keep with it."
     )
@@ -196,17 +198,15 @@ async def append_messages(
     """
     if not messages:
         return []
-    last = await session.scalar(
-        select(func.coalesce(func.max(Message.sequence), 0)).where(
-            Message.conversation_id == conversation.id
-        )
-    )
-    now = await session.scalar(select(func.now()))
-    rows = [
+    newest = select(func.coalesce(func.max(Message.sequence), 0), func.now())
+    last, now = (
+        await session.execute(newest.where(Message.conversation_id == conversation.id))
+    ).one()
+    rows: list[dict[str, Any]] = [
         {"id": new_id(), "timestamp": now}
         | message
         | {"conversation_id": conversation.id, "sequence": sequence}
-        for sequence, message in enumerate(messages, (last or 0) + 1)
+        for sequence, message in enumerate(messages, last + 1)
     ]
     await session.execute(insert(Message), rows)
     if not last and not conversation.summary:

@@ -1,4 +1,4 @@
-"""What can go wrong by the rules of the domain. The message is written for the reader of the API."""
+"""What can go wrong by the rules of the domain, in words for the reader of the API."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ProjectStatus(StrEnum):
     CANCELLED = "CANCELLED"
     """It was given up."""
     ARCHIVED = "ARCHIVED"
-    """Kept for the record; nothing changes any more."""
+    """Kept for the record."""
 
 
 class Project(CRUD):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TaskStatus(StrEnum):
-    """Where a task is in its life. Waiting for dependencies is not a status: such a task is PENDING."""
+    """Where a task is in its life. A task that waits for others is PENDING."""
 
     PENDING = "PENDING"
     """To be done, by any agent that fits."""
@@ -142,7 +142,9 @@ class Task(CRUD):
     due_at: Mapped[datetime | None] = mapped_column(doc="When it should be done.")
     started_at: Mapped[datetime | None] = mapped_column(doc="When work on it first began.")
     completed_at: Mapped[datetime | None] = mapped_column(doc="When it was completed.")
-    estimated_seconds: Mapped[int | None] = mapped_column(doc="How long it should take, in seconds.")
+    estimated_seconds: Mapped[int | None] = mapped_column(
+        doc="How long it should take, in seconds."
+    )
     unmet_dependency_count: Mapped[int] = mapped_column(
         default=0,
         server_default=text("0"),
@@ -228,9 +230,7 @@ class TaskDependency(Base):
     """One task waits for another of the same project."""
 
     __tablename__ = "task_dependencies"
-    __table_args__ = (
-        CheckConstraint("dependent_id <> dependency_id", name="two_tasks"),
-    )
+    __table_args__ = (CheckConstraint("dependent_id <> dependency_id", name="two_tasks"),)
 
     dependent_id: Mapped[UUID] = mapped_column(
         ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True

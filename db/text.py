@@ -18,7 +18,9 @@ def storable(value: Value) -> Value:
         item = pending.pop()
         if isinstance(item, str):
             if "\0" in item:
-                raise ValueError("a text contains a NUL character (\\u0000), which cannot be stored")
+                raise ValueError(
+                    "a text contains a NUL character (\\u0000), which cannot be stored"
+                )
             if not item.isascii():
                 try:
                     item.encode()

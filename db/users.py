@@ -144,5 +144,3 @@ async def issue_token(
         expires_at=None if lifetime is None else func.now() + lifetime,
     )
     return token
-
-

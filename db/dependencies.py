@@ -1,0 +1,214 @@
+"""What waits for what: cycles are refused, and every task knows how many it still waits for.
+
+A task waits for its dependencies, for its subtasks, and for the dependencies of every task above
+it. The three together are the graph that must have no cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    Uuid,
+    and_,
+    bindparam,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    union,
+    union_all,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from db.errors import CycleDetected, Invalid
+from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
+
+Key = TypeVar("Key")
+
+CAME_TO_NOTHING = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
+"""The ends that a dependency's `on_failure` decides about."""
+
+SUBTASK_IS_OVER = (TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
+"""A parent waits no more for a subtask that was called off; for one that failed it does."""
+
+
+def find_cycle(
+    parents: Mapping[Key, Key | None], dependencies: Mapping[Key, Collection[Key]]
+) -> list[Key] | None:
+    """Tasks that wait for each other in a circle, each for the next, or none if there is no circle.
+
+    Depth-first search over the states (task, climbing): a task that waits goes to its
+    dependencies, its subtasks and up to its parent; a climbed parent hands down its dependencies
+    only, not its other subtasks. Linear in tasks and edges, and without recursion, because plans
+    can be deep.
+    """
+    subtasks: dict[Key, list[Key]] = {}
+    for task, parent in parents.items():
+        if parent is not None:
+            subtasks.setdefault(parent, []).append(task)
+
+    def following(task: Key, climbing: bool) -> Iterable[tuple[Key, bool]]:
+        for dependency in dependencies.get(task, ()):
+            yield dependency, False
+        if not climbing:
+            for subtask in subtasks.get(task, ()):
+                yield subtask, False
+        parent = parents.get(task)
+        if parent is not None:
+            yield parent, True
+
+    done: set[tuple[Key, bool]] = set()
+    for root in parents:
+        if (root, False) in done:
+            continue
+        path = [(root, False)]
+        on_path = {path[0]: 0}
+        ahead = [iter(following(*path[0]))]
+        while path:
+            step = next(ahead[-1], None)
+            if step is None:
+                done.add(path[-1])
+                del on_path[path.pop()]
+                ahead.pop()
+            elif step in on_path:
+                return [task for task, climbing in path[on_path[step] :] if not climbing]
+            elif step not in done:
+                on_path[step] = len(path)
+                path.append(step)
+                ahead.append(iter(following(*step)))
+    return None
+
+
+def _array(ids: Iterable[UUID]) -> Any:
+    """The ids as one parameter: a long IN list is slow to bind."""
+    return bindparam(None, list(ids), ARRAY(Uuid), unique=True)
+
+
+async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: Any = ()) -> None:
+    """Raise CycleDetected if some of these tasks, already flushed, are part of a circle.
+
+    Whoever adds an edge names the tasks it makes others wait for: every new circle passes one of
+    them. The caller holds the lock on the project's row, or two edges could be added at once that
+    only together close a circle.
+    """
+    if not through:
+        return
+    start = select(func.unnest(_array(through)).label("id"), false().label("climbing"))
+    reached = start.cte("reached", recursive=True)
+    task = aliased(Task)
+    step = union_all(
+        select(TaskDependency.dependency_id, false()).where(
+            TaskDependency.dependent_id == reached.c.id
+        ),
+        select(task.id, false()).where(task.parent_task_id == reached.c.id, ~reached.c.climbing),
+        select(task.parent_task_id, true()).where(
+            task.id == reached.c.id, task.parent_task_id.is_not(None)
+        ),
+    ).lateral("step")
+    # UNION, not UNION ALL: a state is followed once, so the search ends on circles too.
+    reached = reached.union(select(*step.c).select_from(reached.join(step, true())))
+
+    ids = select(reached.c.id)
+    parents = dict(
+        (await session.execute(select(Task.id, Task.parent_task_id).where(Task.id.in_(ids))))
+        .tuples()
+        .all()
+    )
+    dependencies: dict[UUID, list[UUID]] = {}
+    edges = select(TaskDependency.dependent_id, TaskDependency.dependency_id)
+    for dependent, dependency in await session.execute(
+        edges.where(TaskDependency.dependent_id.in_(ids))
+    ):
+        dependencies.setdefault(dependent, []).append(dependency)
+    cycle = find_cycle(parents, dependencies)
+    if cycle is not None:
+        raise CycleDetected(cycle, path)
+
+
+async def recount(session: AsyncSession, tasks: Collection[UUID]) -> None:
+    """Count anew what these tasks, their parents and all tasks below them still wait for."""
+    if not tasks:
+        return
+    parent, child = aliased(Task), aliased(Task)
+    named = select(Task.id.label("id")).where(Task.id == func.any(_array(tasks)))
+    affected = named.cte("affected", recursive=True)
+    affected = affected.union(select(child.id).where(child.parent_task_id == affected.c.id))
+    counted = union(
+        select(affected.c.id),
+        select(parent.id).where(
+            exists().where(Task.parent_task_id == parent.id, Task.id == func.any(_array(tasks)))
+        ),
+    ).cte("counted")
+
+    # lineage: each counted task with itself and every task above it
+    lineage = select(counted.c.id.label("task"), counted.c.id.label("above")).cte(
+        "lineage", recursive=True
+    )
+    up = aliased(Task)
+    lineage = lineage.union(
+        select(lineage.c.task, up.parent_task_id).where(
+            up.id == lineage.c.above, up.parent_task_id.is_not(None)
+        )
+    )
+    dependency, subtask = aliased(Task), aliased(Task)
+    met = or_(
+        dependency.status == TaskStatus.COMPLETED,
+        and_(TaskDependency.on_failure == OnFailure.IGNORE, dependency.status.in_(CAME_TO_NOTHING)),
+    )
+    unmet = union(
+        select(lineage.c.task, dependency.id.label("awaited"))
+        .join_from(lineage, TaskDependency, TaskDependency.dependent_id == lineage.c.above)
+        .join(dependency, dependency.id == TaskDependency.dependency_id)
+        .where(~met),
+        select(counted.c.id, subtask.id)
+        .join_from(counted, subtask, subtask.parent_task_id == counted.c.id)
+        .where(subtask.status.not_in(SUBTASK_IS_OVER)),
+    ).subquery("unmet")
+    count = (
+        select(counted.c.id, func.count(unmet.c.awaited).label("number"))
+        .join_from(counted, unmet, unmet.c.task == counted.c.id, isouter=True)
+        .group_by(counted.c.id)
+        .subquery("count")
+    )
+    await session.execute(
+        update(Task)
+        .where(Task.id == count.c.id, Task.unmet_dependency_count != count.c.number)
+        # Waiting is not an edit: neither the version nor the time of the last change moves.
+        .values(unmet_dependency_count=count.c.number, updated_at=Task.updated_at)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def add_dependency(
+    session: AsyncSession, dependent: Task, dependency: Task, on_failure: OnFailure
+) -> TaskDependency:
+    """Let one task wait for another of its project, or change what happens when that one fails.
+
+    The project's row is locked, so that of two edges added at once the second sees the first, and
+    so is the dependency's, so that it does not complete unnoticed. Raises CycleDetected, Invalid.
+    """
+    if dependent.project_id != dependency.project_id:
+        raise Invalid("A task can wait only for tasks of its own project.", ("dependencyId",))
+    if dependent.id == dependency.id:
+        raise CycleDetected([dependent.id], ("dependencyId",))
+    edge = await session.get(TaskDependency, (dependent.id, dependency.id))
+    if edge is None:
+        edge = TaskDependency(
+            dependent_id=dependent.id, dependency_id=dependency.id, on_failure=on_failure
+        )
+        session.add(edge)
+        await session.flush()
+        await refuse_cycle(session, [dependency.id], ("dependencyId",))
+    else:
+        edge.on_failure = on_failure
+        await session.flush()
+    await recount(session, [dependent.id])
+    return edge

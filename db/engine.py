@@ -1,0 +1,134 @@
+"""Engines: one for reading, one for writing, over the same database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar
+
+import orjson
+from sqlalchemy import URL, Result, ScalarResult, inspect, make_url, select
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+
+from db.base import Base
+from db.errors import Denied, NotFound, Path
+from db.scopes import Right, Viewer, scope
+from db.text import storable
+
+Model = TypeVar("Model", bound=Base)
+
+# Set on every connection, so that no query, lock or forgotten transaction lasts for ever.
+SERVER_SETTINGS = {
+    "application_name": "troupe",
+    "timezone": "UTC",
+    "jit": "off",
+    "statement_timeout": "30s",
+    "lock_timeout": "10s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+
+# How long to wait for a free connection, in seconds, before the caller is told to come back.
+POOL_TIMEOUT = 3
+
+
+def database_url(url: URL | str) -> URL:
+    """The URL with the driver that Troupe uses, whatever driver it names."""
+    return make_url(url).set(drivername="postgresql+asyncpg")
+
+
+def dumps(value: Any) -> str:
+    """JSON for PostgreSQL; refuses what it cannot store, in strings at any depth."""
+    return orjson.dumps(storable(value)).decode()
+
+
+def loads(value: str | bytes) -> orjson.Fragment:
+    """PostgreSQL's own text of a JSON value, to be passed on untouched."""
+    return orjson.Fragment(value)
+
+
+class ReadSession(Protocol):
+    """What may be done in a session that only reads; a write through it fails the type check."""
+
+    @property
+    def execute(self) -> Callable[..., Awaitable[Result[Any]]]: ...
+
+    @property
+    def scalars(self) -> Callable[..., Awaitable[ScalarResult[Any]]]: ...
+
+    @property
+    def scalar(self) -> Callable[..., Awaitable[Any]]: ...
+
+
+class WriteSession(AsyncSession):
+    """A transaction of a viewer, who changes only rows on which they have the right to."""
+
+    viewer: Viewer
+
+    async def fetch(
+        self, model: type[Model], id: object, path: Path = ("id",), right: Right = Right.EDIT
+    ) -> Model:
+        """The row with this id, locked until the transaction ends, for its viewer to change.
+
+        The lock (FOR NO KEY UPDATE) keeps writers of this row out, but not those who only add rows
+        that point at it. Raises NotFound if the viewer may not see the row, Denied if they may see
+        it but have not the right; `path` says where in the caller's input the id stands.
+        """
+        key = inspect(model).primary_key[0]
+        found = await self.execute(
+            select(model, scope(model, self.viewer, right))
+            .where(key == id, scope(model, self.viewer))
+            .with_for_update(key_share=True, of=model)
+            .execution_options(populate_existing=True)
+        )
+        row = found.one_or_none()
+        if row is None:
+            raise NotFound(model, id, path)
+        if not row[1]:
+            raise Denied(f"You may see this {model.__name__}, but not {right.value} it.", path)
+        return row[0]
+
+
+class Database:
+    """The connections of a process: `read()` for short reads, `write()` for a transaction."""
+
+    def __init__(self, url: URL | str, *, pool_size: int = 10) -> None:
+        self.url = database_url(url)
+        options: dict[str, Any] = {
+            "connect_args": {"server_settings": SERVER_SETTINGS, "timeout": POOL_TIMEOUT},
+            "json_serializer": dumps,
+            "pool_size": pool_size,
+            "max_overflow": 0,
+            "pool_timeout": POOL_TIMEOUT,
+        }
+        # Reads need no transaction: AUTOCOMMIT saves the two round trips of BEGIN and ROLLBACK.
+        self.reader: AsyncEngine = create_async_engine(
+            self.url, isolation_level="AUTOCOMMIT", json_deserializer=loads, **options
+        )
+        self.writer: AsyncEngine = create_async_engine(
+            self.url, json_deserializer=orjson.loads, **options
+        )
+        self._read = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
+        self._write = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """A short session for reading. What it loads stays usable after its end."""
+        async with self._read() as session:
+            yield session
+
+    @asynccontextmanager
+    async def write(self, viewer: Viewer) -> AsyncIterator[WriteSession]:
+        """One transaction: committed at the end of the block, rolled back if it raises."""
+        async with self._write() as session, session.begin():
+            session.viewer = viewer
+            yield session
+
+    async def dispose(self) -> None:
+        """Close all connections."""
+        await self.reader.dispose()
+        await self.writer.dispose()

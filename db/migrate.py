@@ -1,0 +1,89 @@
+"""Bringing a database to the schema that the code expects, safely, one process at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, pool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from db.engine import database_url
+
+ROOT = Path(__file__).parents[1]
+
+# Any number that no other application on the server is likely to use ("troupe", as bytes).
+ADVISORY_LOCK = int.from_bytes(b"troupe")
+
+
+class NotMigratable(Exception):
+    """The database cannot be brought to the code's schema; the message says why and what to do."""
+
+
+def config(connection: Connection | None = None) -> Config:
+    """Alembic's configuration, for a connection."""
+    configuration = Config(ROOT / "alembic.ini")
+    configuration.attributes["connection"] = connection
+    return configuration
+
+
+def head() -> str | None:
+    """The newest revision that the code knows."""
+    return ScriptDirectory.from_config(config()).get_current_head()
+
+
+def current(connection: Connection) -> str | None:
+    """The revision the database is at, none when it is empty."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
+    """Do work that changes the schema, while nobody else does.
+
+    A statement that has to wait longer than ten seconds for a table in use is given up, so that
+    a migration never makes a busy server's queries queue up behind it.
+    """
+    engine = create_async_engine(database_url(url), poolclass=pool.NullPool)
+    try:
+        async with engine.connect() as connection:
+            # The lock belongs to the session, and goes with it. It is waited for without a limit:
+            # whoever holds it is migrating, and will be done.
+            await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+            await connection.execute(text("SET lock_timeout = '10s'"))
+            await connection.commit()
+            return await connection.run_sync(work)
+    finally:
+        await engine.dispose()
+
+
+async def upgrade(url: URL | str, revision: str = "head") -> bool:
+    """Bring the database to the revision; whether there was anything to do.
+
+    Raises NotMigratable for a database that newer code has migrated.
+    """
+
+    def work(connection: Connection) -> bool:
+        before = current(connection)
+        known = {
+            script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()
+        }
+        if before is not None and before not in known:
+            raise NotMigratable(
+                f"The database is at the migration {before}, which this version of Troupe does not"
+                " know: a newer version was used on it. Use that version, or another database."
+            )
+        connection.rollback()
+        command.upgrade(config(connection), revision)
+        return current(connection) != before
+
+    return bool(await locked(url, work))
+
+
+async def downgrade(url: URL | str, revision: str) -> None:
+    """Take the database back to an older revision; `base` empties it."""
+    await locked(url, lambda connection: command.downgrade(config(connection), revision))
