@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -11,6 +11,7 @@ from uuid import UUID
 
 import uuid_utils.compat
 from sqlalchemy import (
+    ARRAY,
     CheckConstraint,
     ColumnElement,
     DateTime,
@@ -18,9 +19,13 @@ from sqlalchemy import (
     Enum,
     MetaData,
     String,
+    Table,
     Text,
     TypeDecorator,
+    bindparam,
+    cast,
     func,
+    insert,
     select,
     text,
 )
@@ -158,3 +163,42 @@ class CRUD(Base):
         """Delete the row, and with it what the database cascades to."""
         await session.delete(self)
         await session.flush()
+
+
+async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert many rows in one statement; each kind of gap left to a server default adds one.
+
+    The columns travel as arrays, one parameter each: a VALUES list would have one for every value,
+    of which PostgreSQL takes at most 65,535 and which are slow to bind.
+    """
+    table = model.__table__
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for given in rows:
+        row = _defaults(table) | given
+        alike.setdefault(tuple(row), []).append(row)
+    for names, group in alike.items():
+        arrays = []
+        for name in names:
+            kind, values = table.c[name].type, [row[name] for row in group]
+            if isinstance(kind, Enum):
+                kind, values = String(), [value and value.value for value in values]
+            arrays.append(cast(bindparam(None, values, unique=True), ARRAY(kind)))
+        unnested = func.unnest(*arrays).table_valued(*names)
+        await session.execute(
+            insert(table).from_select(names, select(unnested), include_defaults=False)
+        )
+
+
+def _defaults(table: Table) -> dict[str, Any]:
+    """The values of a row's columns unless given, as far as Python knows them."""
+    defaults: dict[str, Any] = {}
+    for column in table.columns:
+        if column.computed is not None:
+            continue
+        if column.default is not None and column.default.is_scalar:
+            defaults[column.name] = column.default.arg  # type: ignore[attr-defined]
+        elif column.default is not None and column.default.is_callable:
+            defaults[column.name] = column.default.arg(None)  # type: ignore[attr-defined]
+        elif column.nullable and column.server_default is None:
+            defaults[column.name] = None
+    return defaults

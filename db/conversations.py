@@ -16,14 +16,13 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     func,
-    insert,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, LongText, Metadata, ShortText, Version, choice, new_id
+from db.base import CRUD, LongText, Metadata, ShortText, Version, choice, insert_many, new_id
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -208,7 +207,7 @@ async def append_messages(
         | {"conversation_id": conversation.id, "sequence": sequence}
         for sequence, message in enumerate(messages, last + 1)
     ]
-    await session.execute(insert(Message), rows)
+    await insert_many(session, Message, rows)
     if not last and not conversation.summary:
         conversation.summary = summarize(rows[0].get("content", ""))
     spoken = max(row["timestamp"] for row in rows)

@@ -29,6 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from db.errors import CycleDetected, Invalid
+from db.projects import Project
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
 
 Key = TypeVar("Key")
@@ -187,28 +188,65 @@ async def recount(session: AsyncSession, tasks: Collection[UUID]) -> None:
     )
 
 
+async def lock(session: AsyncSession, task_id: UUID) -> None:
+    """Lock the row of the task's project: who changes what waits for what does so one by one.
+
+    To be called before the tasks themselves are locked, so that no two writers cross.
+    """
+    project_id = select(Task.project_id).where(Task.id == task_id).scalar_subquery()
+    row = select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)
+    await session.execute(row)
+
+
 async def add_dependency(
     session: AsyncSession, dependent: Task, dependency: Task, on_failure: OnFailure
-) -> TaskDependency:
+) -> None:
     """Let one task wait for another of its project, or change what happens when that one fails.
 
-    The project's row is locked, so that of two edges added at once the second sees the first, and
-    so is the dependency's, so that it does not complete unnoticed. Raises CycleDetected, Invalid.
+    The caller holds the locks: on the project, so that of two edges added at once the second sees
+    the first; on the dependency, so that it does not complete unnoticed. Raises CycleDetected and
+    Invalid.
     """
     if dependent.project_id != dependency.project_id:
-        raise Invalid("A task can wait only for tasks of its own project.", ("dependencyId",))
+        raise Invalid("A task can wait only for tasks of its own project.", ("dependency_id",))
     if dependent.id == dependency.id:
-        raise CycleDetected([dependent.id], ("dependencyId",))
+        raise CycleDetected([dependent.id], ("dependency_id",))
     edge = await session.get(TaskDependency, (dependent.id, dependency.id))
     if edge is None:
-        edge = TaskDependency(
-            dependent_id=dependent.id, dependency_id=dependency.id, on_failure=on_failure
+        session.add(
+            TaskDependency(
+                dependent_id=dependent.id, dependency_id=dependency.id, on_failure=on_failure
+            )
         )
-        session.add(edge)
         await session.flush()
-        await refuse_cycle(session, [dependency.id], ("dependencyId",))
+        await refuse_cycle(session, [dependency.id], ("dependency_id",))
     else:
         edge.on_failure = on_failure
         await session.flush()
     await recount(session, [dependent.id])
-    return edge
+
+
+async def remove_dependency(session: AsyncSession, dependent: Task, dependency: Task) -> None:
+    """Let a task wait for another no more. The caller holds the locks. Raises Invalid."""
+    edge = await session.get(TaskDependency, (dependent.id, dependency.id))
+    if edge is None:
+        raise Invalid("The one task does not wait for the other.", ("dependency_id",))
+    await session.delete(edge)
+    await session.flush()
+    await recount(session, [dependent.id])
+
+
+async def delete_task(session: AsyncSession, task: Task) -> None:
+    """Delete a task with all below it. What waited for any of them waits for one less."""
+    child = aliased(Task)
+    doomed = select(Task.id.label("id")).where(Task.id == task.id).cte("doomed", recursive=True)
+    doomed = doomed.union(select(child.id).where(child.parent_task_id == doomed.c.id))
+    ids = select(doomed.c.id)
+    waiting = await session.scalars(
+        select(TaskDependency.dependent_id).where(
+            TaskDependency.dependency_id.in_(ids), TaskDependency.dependent_id.not_in(ids)
+        )
+    )
+    relieved = {*waiting, task.parent_task_id} - {None}
+    await task.delete(session)
+    await recount(session, list(relieved))

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import orjson
-from sqlalchemy import URL, Result, ScalarResult, inspect, make_url, select
+from sqlalchemy import (
+    ARRAY,
+    URL,
+    Result,
+    ScalarResult,
+    bindparam,
+    func,
+    inspect,
+    make_url,
+    select,
+)
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -16,7 +26,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from db.base import Base
-from db.errors import Denied, NotFound, Path
+from db.errors import Conflict, Denied, DomainError, NotFound, Path, Rejected
 from db.scopes import Right, Viewer, scope
 from db.text import storable
 
@@ -70,27 +80,63 @@ class WriteSession(AsyncSession):
     viewer: Viewer
 
     async def fetch(
-        self, model: type[Model], id: object, path: Path = ("id",), right: Right = Right.EDIT
+        self,
+        model: type[Model],
+        id: object,
+        *,
+        at: Path = ("id",),
+        version: int | None = None,
+        lock: bool = True,
     ) -> Model:
-        """The row with this id, locked until the transaction ends, for its viewer to change.
+        """The row with this id, for its viewer to change, locked until the transaction ends.
 
         The lock (FOR NO KEY UPDATE) keeps writers of this row out, but not those who only add rows
-        that point at it. Raises NotFound if the viewer may not see the row, Denied if they may see
-        it but have not the right; `path` says where in the caller's input the id stands.
+        that point at it. `at` says where in the caller's input the id stands. Raises NotFound if
+        the viewer may not see the row, Denied if they may see but not edit it, and Conflict if it
+        is not at the version that the caller expects.
         """
         key = inspect(model).primary_key[0]
-        found = await self.execute(
-            select(model, scope(model, self.viewer, right))
-            .where(key == id, scope(model, self.viewer))
-            .with_for_update(key_share=True, of=model)
-            .execution_options(populate_existing=True)
-        )
-        row = found.one_or_none()
-        if row is None:
-            raise NotFound(model, id, path)
-        if not row[1]:
-            raise Denied(f"You may see this {model.__name__}, but not {right.value} it.", path)
-        return row[0]
+        statement = select(model, scope(model, self.viewer, Right.EDIT))
+        statement = statement.where(key == id, scope(model, self.viewer))
+        if lock:
+            statement = statement.with_for_update(key_share=True, of=model)
+        found = await self.execute(statement.execution_options(populate_existing=True))
+        pair = found.one_or_none()
+        if pair is None:
+            raise NotFound(model, id, at)
+        row: Any = pair[0]
+        if not pair[1]:
+            raise Denied(f"You may see this {model.__name__}, but not edit it.", at)
+        if version is not None and row.version != version:
+            raise Conflict(row, version)
+        return row  # type: ignore[no-any-return]
+
+    async def refer(self, model: type[Base], *rows: Mapping[str, Any], at: Path = ()) -> None:
+        """See that the foreign keys among these values lead to rows that the viewer may see.
+
+        One statement for each kind of key. Raises Rejected with a NotFound for each that does not;
+        `at` says where in the caller's input the values stand, the numbers of several rows follow.
+        """
+        missing: list[DomainError] = []
+        for relation in inspect(model).relationships:
+            if relation.uselist:
+                continue
+            target: Any = relation.mapper.class_
+            ((local, remote),) = relation.local_remote_pairs or ()
+            name = str(local.key)
+            wanted = {row[name] for row in rows if row.get(name) is not None}
+            if not wanted:
+                continue
+            keys = bindparam(None, list(wanted), ARRAY(remote.type), unique=True)
+            seen = select(remote).where(remote == func.any(keys), scope(target, self.viewer))
+            missed = wanted - set(await self.scalars(seen))
+            missing += [
+                NotFound(target, row[name], (*at, *([place] if len(rows) > 1 else []), name))
+                for place, row in enumerate(rows)
+                if row.get(name) in missed
+            ]
+        if missing:
+            raise Rejected(missing)
 
 
 class Database:

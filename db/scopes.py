@@ -46,8 +46,8 @@ class Viewer:
 class Right(Enum):
     """What a viewer wants to do with a row."""
 
-    VIEW = "see"
-    EDIT = "edit"
+    VIEW = "VIEW"
+    EDIT = "EDIT"
 
 
 Rule = Callable[[Any, Viewer, Right], ColumnElement[bool]]

@@ -7,11 +7,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text, update
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, Base, LongText, Metadata, ShortText, Version, choice
+from db.errors import Invalid
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -225,6 +227,19 @@ class Task(CRUD):
 
     __mapper_args__ = {"version_id_col": version}
 
+    def assign(self, agent_id: UUID | None) -> None:
+        """Assign it to an agent, or to nobody; a task that waits to be done shows it in its status.
+
+        Raises Invalid while an agent works on it.
+        """
+        if self.status is TaskStatus.IN_PROGRESS and agent_id != self.agent_id:
+            raise Invalid(
+                "An agent is working on this task; it cannot be given away.", ("agent_id",)
+            )
+        if self.status in (TaskStatus.PENDING, TaskStatus.ASSIGNED):
+            self.status = TaskStatus.PENDING if agent_id is None else TaskStatus.ASSIGNED
+        self.agent_id = agent_id
+
 
 class TaskDependency(Base):
     """One task waits for another of the same project."""
@@ -256,4 +271,14 @@ class TaskDependency(Base):
         foreign_keys=[dependency_id],
         lazy="raise",
         doc="The task it waits for.",
+    )
+
+
+async def unassign(session: AsyncSession, agent: Agent) -> None:
+    """Give the tasks that wait for this agent back to whoever fits."""
+    await session.execute(
+        update(Task)
+        .where(Task.agent_id == agent.id, Task.status == TaskStatus.ASSIGNED)
+        .values(status=TaskStatus.PENDING, agent_id=None, version=Task.version + 1)
+        .execution_options(synchronize_session=False)
     )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, ShortText, choice
@@ -116,31 +113,3 @@ class AccessToken(CRUD):
     agent: Mapped[Agent | None] = relationship(
         back_populates="access_tokens", lazy="raise", doc="The agent the token identifies."
     )
-
-
-def hash_token(token: str) -> str:
-    """The hash under which a token is stored.
-
-    A plain SHA-256 is enough, unlike for a password: a token has 256 random bits, so there is
-    nothing to guess (OWASP, Cryptographic Storage Cheat Sheet).
-    """
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-async def issue_token(
-    session: AsyncSession, user: User, name: str, *, lifetime: timedelta | None = None
-) -> str:
-    """Make a token for the user, good for `lifetime` or until revoked, and return it.
-
-    This is the only time that the token can be seen.
-    """
-    token = f"troupe_{secrets.token_urlsafe(32)}"
-    await AccessToken.create(
-        session,
-        name=name,
-        prefix=token[:12],
-        token_hash=hash_token(token),
-        user_id=user.id,
-        expires_at=None if lifetime is None else func.now() + lifetime,
-    )
-    return token

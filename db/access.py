@@ -1,0 +1,74 @@
+"""How a viewer proves who they are: access tokens, and the administrator of the first start."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import timedelta
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.engine import ReadSession
+from db.scopes import Viewer
+from db.users import AccessToken, User, UserRole
+
+ADMINISTRATOR = "admin"
+
+
+def hash_token(token: str) -> str:
+    """The hash under which a token is stored.
+
+    A plain SHA-256 is enough, unlike for a password: a token has 256 random bits, so there is
+    nothing to guess (OWASP, Cryptographic Storage Cheat Sheet).
+    """
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def issue_token(
+    session: AsyncSession, user: User, name: str, *, lifetime: timedelta | None = None
+) -> str:
+    """Make a token for the user, good for `lifetime` or until revoked, and return it.
+
+    This is the only time that the token can be seen.
+    """
+    token = f"troupe_{secrets.token_urlsafe(32)}"
+    await AccessToken.create(
+        session,
+        name=name,
+        prefix=token[:12],
+        token_hash=hash_token(token),
+        user_id=user.id,
+        expires_at=None if lifetime is None else func.now() + lifetime,
+    )
+    return token
+
+
+async def bearer(session: ReadSession, token: str) -> Viewer | None:
+    """The viewer whom a token identifies, none if it is unknown, expired, revoked or orphaned."""
+    found = await session.execute(
+        select(AccessToken.agent_id, User.id, User.role, User.is_active)
+        .join_from(AccessToken, User, AccessToken.user_id == User.id, isouter=True)
+        .where(
+            AccessToken.token_hash == hash_token(token),
+            AccessToken.revoked_at.is_(None),
+            or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > func.now()),
+        )
+    )
+    row = found.one_or_none()
+    if row is None or (row.agent_id is None and not row.is_active):
+        return None
+    return Viewer(row.id, row.agent_id, row.role is UserRole.ADMIN)
+
+
+async def administrator(session: AsyncSession) -> User:
+    """The user `admin`, made on the first start, without a password until one is set."""
+    user = await session.scalar(select(User).where(User.username == ADMINISTRATOR))
+    if user is None:
+        user = await User.create(
+            session,
+            username=ADMINISTRATOR,
+            email=f"{ADMINISTRATOR}@localhost",
+            role=UserRole.ADMIN,
+        )
+    return user

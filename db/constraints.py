@@ -1,0 +1,38 @@
+"""From the name of a database constraint that was broken to an error for the reader of the API.
+
+Rules are checked in code first, where the place in the input is known; this is for what only the
+database can know, such as two writers who take the same name at once.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint
+from sqlalchemy.exc import IntegrityError
+
+from db.base import Base
+from db.errors import AlreadyExists, DomainError, Invalid
+
+
+def _sentence(constraint: object, columns: list[str]) -> DomainError | None:
+    names = " and ".join(column.replace("_", " ") for column in columns)
+    match constraint:
+        case PrimaryKeyConstraint() | UniqueConstraint():
+            return AlreadyExists(f"There is already one with this {names}.", columns[-1:])
+        case ForeignKeyConstraint():
+            return Invalid(f"There is nothing with this {names}.", columns[:1])
+        case CheckConstraint():
+            rule = str(constraint.name).removeprefix(f"ck_{constraint.table.name}_")
+            return Invalid(f"This breaks the rule “{rule.replace('_', ' ')}”.", ())
+    return None
+
+
+def broken(error: IntegrityError) -> DomainError | None:
+    """What the violation means to a client, none if no constraint of ours is named."""
+    cause = getattr(error.orig, "__cause__", None)
+    name = getattr(cause, "constraint_name", None)
+    for table in Base.metadata.tables.values():
+        for constraint in table.constraints:
+            if constraint.name == name:
+                columns = [column.name for column in getattr(constraint, "columns", ())]
+                return _sentence(constraint, columns)
+    return None

@@ -1,0 +1,167 @@
+"""Agents: the workers of a project."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from pydantic import BaseModel, Field
+from strawberry import Maybe
+from strawberry.scalars import JSON
+
+import db
+from db import AgentStatus, tasks
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, column, entity
+from graph.filters import (
+    BooleanFilter,
+    DateTimeFilter,
+    EnumFilter,
+    IDFilter,
+    StringFilter,
+    contains,
+    filters,
+    ordering,
+    through,
+)
+from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.relations import collection, connected, one, related
+from graph.scalars import AgentID, AIModelID, Line, Metadata, ProjectID, Text
+from graph.viewer import anybody
+
+Capacity = Annotated[int, Field(ge=1, le=1000)]
+
+
+@filters(db.Agent)
+class AgentFilter:
+    id: IDFilter | None
+    name: StringFilter | None
+    type: StringFilter | None
+    status: EnumFilter[AgentStatus] | None
+    is_active: BooleanFilter | None
+    last_seen_at: DateTimeFilter | None
+    created_at: DateTimeFilter | None
+    project_id: IDFilter | None
+    model_id: IDFilter | None
+    project = through(db.Agent.project)
+    model = through(db.Agent.model)
+    metadata_contains: JSON | None = contains(db.Agent.agent_metadata)
+
+
+AgentOrder = ordering(db.Agent, db.Agent.created_at, db.Agent.name)
+
+
+@entity(db.Agent, where=AgentFilter, order=AgentOrder)
+class Agent(Node):
+    name: str
+    type: str
+    description: str | None
+    status: AgentStatus
+    is_active: bool
+    prompt_template: str | None
+    configuration: JSON
+    max_concurrent_tasks: int
+    last_seen_at: datetime | None
+    metadata: JSON = column(db.Agent.agent_metadata)
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    project = related(db.Agent.project)
+    model = related(db.Agent.model)
+    tasks = connected(db.Agent.tasks)
+    created_tasks = connected(db.Agent.created_tasks)
+    conversations = connected(db.Agent.conversations)
+    messages = connected(db.Agent.messages)
+    access_tokens = connected(db.Agent.access_tokens)
+
+
+@strawberry.type
+class Query:
+    agent: Agent | None = one(db.Agent)
+    agents: Connection[Agent] = collection(db.Agent)
+
+
+@input_of(db.Agent)
+class CreateAgentInput(BaseModel):
+    """An agent to be made."""
+
+    id: AgentID | None = None
+    project_id: ProjectID
+    name: Line
+    type: Line
+    description: Text | None = None
+    is_active: bool = True
+    model_id: AIModelID | None = None
+    prompt_template: Text | None = None
+    configuration: Metadata = JSON({})
+    max_concurrent_tasks: Capacity = 1
+    metadata: Metadata = JSON({})
+
+
+@input_of(db.Agent)
+class UpdateAgentInput(Versioned):
+    """Changes to an agent; what is left out stays as it is, and null clears it."""
+
+    id: AgentID
+    name: Maybe[Line] = None
+    type: Maybe[Line] = None
+    description: Maybe[Text | None] = None
+    is_active: Maybe[bool] = None
+    model_id: Maybe[AIModelID | None] = None
+    prompt_template: Maybe[Text | None] = None
+    configuration: Maybe[Metadata] = None
+    max_concurrent_tasks: Maybe[Capacity] = None
+    metadata: Maybe[Metadata] = None
+
+
+@input_of(db.Agent)
+class DeleteAgentInput(Versioned):
+    """An agent to be deleted."""
+
+    id: AgentID
+
+
+@input_of(db.Agent)
+class TransitionAgentInput(Versioned):
+    """An agent to be moved to another state of its life."""
+
+    id: AgentID
+    to: AgentStatus = Field(description="The state to move it to.")
+
+
+@strawberry.type
+class Mutation:
+    @mutation(anybody)
+    async def create_agent(self, info: Info, input: CreateAgentInput) -> db.Agent:
+        """Make an agent for a project, in CREATED."""
+        async with info.context.write() as session:
+            await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+            await session.refer(db.Agent, values(input))
+            return await db.Agent.create(session, **given(input))
+
+    @mutation(anybody)
+    async def update_agent(self, info: Info, input: UpdateAgentInput) -> db.Agent:
+        """Change an agent."""
+        async with info.context.write() as session:
+            agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+            await session.refer(db.Agent, values(input))
+            return await agent.update(session, **values(input))
+
+    @mutation(anybody)
+    async def delete_agent(self, info: Info, input: DeleteAgentInput) -> Deleted[db.Agent]:
+        """Delete an agent; its tasks are no longer assigned, and what it said stays."""
+        async with info.context.write() as session:
+            agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+            await tasks.unassign(session, agent)
+            await agent.delete(session)
+        return Deleted(agent.id)
+
+    @mutation(anybody)
+    async def transition_agent(self, info: Info, input: TransitionAgentInput) -> db.Agent:
+        """Move an agent to another state of its life."""
+        async with info.context.write() as session:
+            agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+            agent.transition(input.to)
+        return agent

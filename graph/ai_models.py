@@ -1,0 +1,138 @@
+"""AI models: what agents think with."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+import strawberry
+from pydantic import BaseModel, Field, StringConstraints
+from strawberry import Maybe
+from strawberry.scalars import JSON
+
+import db
+from db import AIModelStatus
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, column, entity
+from graph.filters import (
+    BooleanFilter,
+    EnumFilter,
+    IDFilter,
+    IntFilter,
+    StringFilter,
+    contains,
+    filters,
+    ordering,
+)
+from graph.mutations import Deleted, given, input_of, mutation, values
+from graph.relations import collection, connected, one
+from graph.scalars import AIModelID, Line, Metadata
+from graph.viewer import administrators
+
+Price = Annotated[Decimal, Field(ge=0, lt=1_000_000_000, decimal_places=9)]
+Name = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]
+
+
+@filters(db.AIModel)
+class AIModelFilter:
+    id: IDFilter | None
+    provider: StringFilter | None
+    status: EnumFilter[AIModelStatus] | None
+    context_window: IntFilter | None
+    is_local: BooleanFilter | None
+    metadata_contains: JSON | None = contains(db.AIModel.model_metadata)
+
+
+AIModelOrder = ordering(db.AIModel, db.AIModel.created_at, db.AIModel.provider)
+
+
+@entity(db.AIModel, where=AIModelFilter, order=AIModelOrder)
+class AIModel(Node):
+    name: str = column(db.AIModel.id)
+    provider: str
+    model_version: str | None
+    capabilities: JSON
+    context_window: int | None
+    input_price: Decimal | None
+    cached_input_price: Decimal | None
+    output_price: Decimal | None
+    is_local: bool
+    status: AIModelStatus
+    metadata: JSON = column(db.AIModel.model_metadata)
+    created_at: datetime
+    updated_at: datetime
+    agents = connected(db.AIModel.agents)
+    messages = connected(db.AIModel.messages)
+
+
+@strawberry.type
+class Query:
+    ai_model: AIModel | None = one(db.AIModel)
+    ai_models: Connection[AIModel] = collection(db.AIModel)
+
+
+@input_of(db.AIModel)
+class CreateAIModelInput(BaseModel):
+    """An AI model to be made known."""
+
+    id: Name
+    provider: Line
+    model_version: Line | None = None
+    capabilities: Metadata = JSON({})
+    context_window: Annotated[int, Field(gt=0)] | None = None
+    input_price: Price | None = None
+    cached_input_price: Price | None = None
+    output_price: Price | None = None
+    is_local: bool = False
+    status: AIModelStatus = AIModelStatus.ACTIVE
+    metadata: Metadata = JSON({})
+
+
+@input_of(db.AIModel)
+class UpdateAIModelInput(BaseModel):
+    """Changes to an AI model; what is left out stays as it is, and null clears it."""
+
+    id: AIModelID
+    provider: Maybe[Line] = None
+    model_version: Maybe[Line | None] = None
+    capabilities: Maybe[Metadata] = None
+    context_window: Maybe[Annotated[int, Field(gt=0)] | None] = None
+    input_price: Maybe[Price | None] = None
+    cached_input_price: Maybe[Price | None] = None
+    output_price: Maybe[Price | None] = None
+    is_local: Maybe[bool] = None
+    status: Maybe[AIModelStatus] = None
+    metadata: Maybe[Metadata] = None
+
+
+@input_of(db.AIModel)
+class DeleteAIModelInput(BaseModel):
+    """An AI model to be forgotten."""
+
+    id: AIModelID
+
+
+@strawberry.type
+class Mutation:
+    @mutation(administrators)
+    async def create_ai_model(self, info: Info, input: CreateAIModelInput) -> db.AIModel:
+        """Make an AI model known. Only administrators can."""
+        async with info.context.write() as session:
+            return await db.AIModel.create(session, **given(input))
+
+    @mutation(administrators)
+    async def update_ai_model(self, info: Info, input: UpdateAIModelInput) -> db.AIModel:
+        """Change an AI model. Only administrators can."""
+        async with info.context.write() as session:
+            model = await session.fetch(db.AIModel, input.id)
+            return await model.update(session, **values(input))
+
+    @mutation(administrators)
+    async def delete_ai_model(self, info: Info, input: DeleteAIModelInput) -> Deleted[db.AIModel]:
+        """Forget an AI model; what refers to it stays. Only administrators can."""
+        async with info.context.write() as session:
+            model = await session.fetch(db.AIModel, input.id)
+            await model.delete(session)
+        return Deleted(model.id)

@@ -1,0 +1,242 @@
+"""Connections: pages by keyset, cursors that carry their order, and the types that show them.
+
+A page starts where a cursor points, by comparing (column, key) as a row with the cursor's values;
+with an index on the two it costs the same anywhere in the table.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import strawberry
+from sqlalchemy import ColumnElement, Select, bindparam, tuple_
+
+from graph.entities import Entity
+from graph.errors import BadInput
+from graph.filters import Order
+from graph.scalars import BARE_UUID, format_moment, parse_moment
+
+DEFAULT_PAGE = 50
+LARGEST_PAGE = 100
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which part of an ordered set a page shows."""
+
+    entity: Entity
+    order: Order
+    limit: int
+    backward: bool
+    after: tuple[Any, ...] | None
+    before: tuple[Any, ...] | None
+
+    def columns(self, row: Any) -> list[Any]:
+        """The columns of a model or an alias that it is sorted by; the key is the last."""
+        names = dict.fromkeys((self.order.attribute, self.entity.key.key))
+        return [getattr(row, name) for name in names]
+
+    def bounds(self, row: Any) -> list[ColumnElement[bool]]:
+        """The conditions that keep a row between the cursors."""
+        columns = self.columns(row)
+        met = []
+        for values, greater in ((self.after, True), (self.before, False)):
+            if values is not None:
+                bound = tuple_(
+                    *(
+                        bindparam(None, value, column.type, unique=True)
+                        for value, column in zip(values, columns, strict=True)
+                    )
+                )
+                here = tuple_(*columns)
+                met.append(here > bound if greater != self.order.descending else here < bound)
+        return met
+
+    def ordering(self, row: Any) -> list[Any]:
+        """The order in which rows are fetched: from the end when paging backward."""
+        descending = self.order.descending != self.backward
+        return [column.desc() if descending else column.asc() for column in self.columns(row)]
+
+    def cut(self, statement: Select[Any], row: Any) -> Select[Any]:
+        """The statement limited to the page, and one row more, which tells if there is a next."""
+        statement = statement.where(*self.bounds(row)).order_by(*self.ordering(row))
+        return statement.limit(self.limit + 1)
+
+    def cursor(self, row: Any) -> str:
+        """The cursor that points at a row."""
+        key = getattr(row, self.entity.key.key)
+        value = getattr(row, self.order.attribute)
+        value = format_moment(value) if isinstance(value, datetime) else value
+        return encode_cursor(self.order, key, value)
+
+
+def encode_cursor(order: Order, key: object, value: object) -> str:
+    """A cursor as text: the order that it belongs to, and where in that order it points."""
+    return base64.b64encode(f"{order.name}\n{key}\n{value}".encode()).decode()
+
+
+def _decode_cursor(entity: Entity, order: Order, argument: str, cursor: str) -> tuple[Any, ...]:
+    try:
+        name, key, value = base64.b64decode(cursor, validate=True).decode().split("\n", 2)
+    except (binascii.Error, ValueError):
+        raise BadInput(f"{argument}: {cursor!r} is no cursor; use one that a page gave.") from None
+    if name != order.name:
+        raise BadInput(
+            f"{argument}: this cursor belongs to the order {name}, not to {order.name};"
+            " start from the first page when you change the order."
+        )
+    key_column = entity.key
+    value_column = getattr(entity.model, order.attribute)
+    try:
+        position = [_parse(value_column, value), _parse(key_column, key)]
+    except (ValueError, BadInput):
+        raise BadInput(f"{argument}: {cursor!r} is no cursor; use one that a page gave.") from None
+    return tuple(position if value_column is not key_column else position[1:])
+
+
+def _parse(column: Any, text: str) -> Any:
+    kind = column.type.python_type
+    if kind is datetime:
+        return parse_moment(text)
+    if kind is int:
+        if not re.fullmatch(r"-?\d{1,10}", text, re.ASCII) or abs(int(text)) >= 2**31:
+            raise ValueError(text)
+        return int(text)
+    if kind is str:
+        return text
+    if not BARE_UUID.fullmatch(text):
+        raise ValueError(text)
+    return kind(text)
+
+
+def window(
+    entity: Entity,
+    first: int | None = None,
+    after: str | None = None,
+    last: int | None = None,
+    before: str | None = None,
+    order_by: Order | None = None,
+    **_: object,
+) -> Window:
+    """The part that a connection's arguments ask for. Raises BadInput."""
+    if first is not None and last is not None:
+        raise BadInput("Ask for `first` or for `last`, not for both.")
+    for name, value in (("first", first), ("last", last)):
+        if value is not None and not 0 <= value <= LARGEST_PAGE:
+            raise BadInput(f"{name} must be between 0 and {LARGEST_PAGE}, not {value}.")
+    limit = last if last is not None else first
+    assert entity.order is not None
+    order = order_by or next(iter(entity.order))
+    assert isinstance(order, Order)
+    return Window(
+        entity,
+        order,
+        DEFAULT_PAGE if limit is None else limit,
+        last is not None,
+        None if after is None else _decode_cursor(entity, order, "after", after),
+        None if before is None else _decode_cursor(entity, order, "before", before),
+    )
+
+
+@dataclass
+class Page:
+    """The rows of a page, as a connection shows them."""
+
+    window: Window
+    rows: list[Any]
+    count: Callable[[], Awaitable[int]]
+    has_more: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.has_more = len(self.rows) > self.window.limit
+        self.nodes = self.rows[: self.window.limit]
+        if self.window.backward:
+            self.nodes.reverse()
+
+    @property
+    def edges(self) -> list[PageEdge]:
+        """The rows with their cursors."""
+        return [PageEdge(row, self.window) for row in self.nodes]
+
+    @property
+    def page_info(self) -> Page:
+        """Where the page lies: the page itself knows."""
+        return self
+
+    @property
+    def total_count(self) -> Awaitable[int]:
+        """How many rows there are on all pages."""
+        return self.count()
+
+    @property
+    def has_next_page(self) -> bool:
+        """Whether rows follow; paging backward, whether the page ends at a cursor."""
+        return self.window.before is not None if self.window.backward else self.has_more
+
+    @property
+    def has_previous_page(self) -> bool:
+        """Whether rows precede; paging forward, whether the page starts at a cursor."""
+        return self.has_more if self.window.backward else self.window.after is not None
+
+    @property
+    def start_cursor(self) -> str | None:
+        """The cursor of the first row."""
+        return self.window.cursor(self.nodes[0]) if self.nodes else None
+
+    @property
+    def end_cursor(self) -> str | None:
+        """The cursor of the last row."""
+        return self.window.cursor(self.nodes[-1]) if self.nodes else None
+
+
+@dataclass(slots=True)
+class PageEdge:
+    """A row of a page."""
+
+    node: Any
+    window: Window
+
+    @property
+    def cursor(self) -> str:
+        """The cursor that points at the row."""
+        return self.window.cursor(self.node)
+
+
+@strawberry.type(description="Where a page lies in the whole.")
+class PageInfo:
+    has_next_page: bool = strawberry.field(
+        description="More follow. When paging backward: `before` was given."
+    )
+    has_previous_page: bool = strawberry.field(
+        description="More precede. When paging forward: `after` was given."
+    )
+    start_cursor: str | None = strawberry.field(
+        description="The first one's cursor; as `before` it gives the page before."
+    )
+    end_cursor: str | None = strawberry.field(
+        description="The last one's cursor; as `after` it gives the next page."
+    )
+
+
+@strawberry.type(description="One of a page, with its cursor.")
+class Edge(Generic[T]):
+    node: T = strawberry.field(description="The object.")
+    cursor: str = strawberry.field(description="Points here, in this order.")
+
+
+@strawberry.type(description="A page of objects, in order.")
+class Connection(Generic[T]):
+    edges: list[Edge[T]] = strawberry.field(description="The objects of the page, with cursors.")
+    nodes: list[T] = strawberry.field(description="The objects of the page.")
+    page_info: PageInfo = strawberry.field(description="Where the page lies in the whole.")
+    total_count: int = strawberry.field(
+        description="How many objects there are on all pages; counted only when selected."
+    )

@@ -1,0 +1,100 @@
+"""What one operation carries along: who asks, what is selected, sessions and loaders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import strawberry
+from graphql import GraphQLError
+
+from db import Database, ReadSession, Viewer, WriteSession
+
+if TYPE_CHECKING:
+    from graph.loaders import Loaders
+    from graph.selections import Operation
+
+# Enough to overlap the statements of sibling fields; more would only take connections from others.
+SESSIONS_AT_ONCE = 4
+
+_holding: ContextVar[bool] = ContextVar("holding", default=False)
+
+
+class HoldingSession(RuntimeError):
+    """A loader was awaited inside a session: enough such requests at once would wait for ever.
+
+    Each would hold a connection while its loader waits for one. Close the session first.
+    """
+
+
+def refuse_while_holding() -> None:
+    """Raise HoldingSession if the caller is inside a session."""
+    if _holding.get():
+        raise HoldingSession(HoldingSession.__doc__)
+
+
+class Context:
+    """The context of one operation."""
+
+    operation: Operation
+    loaders: Loaders
+
+    def __init__(
+        self,
+        database: Database,
+        viewer: Viewer | None,
+        *,
+        refusal: GraphQLError | None = None,
+        introspection: bool = False,
+    ) -> None:
+        self.database = database
+        self.refusal = refusal
+        self.introspection = introspection
+        self._viewer = viewer
+        self._sessions = asyncio.Semaphore(SESSIONS_AT_ONCE)
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether nobody is known to ask."""
+        return self._viewer is None
+
+    @property
+    def viewer(self) -> Viewer:
+        """Who asks; who is not known sees nothing."""
+        return self._viewer or Viewer()
+
+    @property
+    def created_by(self) -> dict[str, Any]:
+        """The columns that say who made a row."""
+        return {
+            "created_by_user_id": self.viewer.user_id,
+            "created_by_agent_id": self.viewer.agent_id,
+        }
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """A short session for reading, of which an operation has at most four at once."""
+        refuse_while_holding()
+        async with self._sessions, self.database.read() as session:
+            held = _holding.set(True)
+            try:
+                yield session
+            finally:
+                _holding.reset(held)
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[WriteSession]:
+        """One transaction of the viewer's, committed at the end of the block."""
+        refuse_while_holding()
+        async with self.database.write(self.viewer) as session:
+            held = _holding.set(True)
+            try:
+                yield session
+            finally:
+                _holding.reset(held)
+
+
+Info = strawberry.Info[Context, Any]

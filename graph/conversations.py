@@ -1,0 +1,283 @@
+"""Conversations and their messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+import strawberry
+from pydantic import BaseModel, Field, StringConstraints
+from strawberry import Maybe
+from strawberry.scalars import JSON
+
+import db
+from db import ConversationStatus, MessageSender, conversations
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, column, entity
+from graph.filters import (
+    DateTimeFilter,
+    EnumFilter,
+    IDFilter,
+    IntFilter,
+    StringFilter,
+    contains,
+    filters,
+    ordering,
+    through,
+)
+from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.relations import collection, connected, one, one_by, related
+from graph.scalars import (
+    AgentID,
+    AIModelID,
+    ConversationID,
+    Line,
+    MessageID,
+    Metadata,
+    ProjectID,
+    Text,
+)
+from graph.viewer import anybody
+
+Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,255}$")]
+Summary = Annotated[str, StringConstraints(max_length=conversations.SUMMARY_LENGTH)]
+
+
+@filters(db.Conversation)
+class ConversationFilter:
+    id: IDFilter | None
+    title: StringFilter | None
+    summary: StringFilter | None
+    conversation_url: StringFilter | None
+    status: EnumFilter[ConversationStatus] | None
+    last_message_at: DateTimeFilter | None
+    created_at: DateTimeFilter | None
+    updated_at: DateTimeFilter | None
+    project_id: IDFilter | None
+    user_id: IDFilter | None
+    agent_id: IDFilter | None
+    project = through(db.Conversation.project)
+    user = through(db.Conversation.user)
+    agent = through(db.Conversation.agent)
+    metadata_contains: JSON | None = contains(db.Conversation.conversation_metadata)
+
+
+ConversationOrder = ordering(
+    db.Conversation, db.Conversation.created_at, db.Conversation.updated_at
+)
+
+
+@entity(db.Conversation, where=ConversationFilter, order=ConversationOrder)
+class Conversation(Node):
+    title: str | None
+    summary: str
+    conversation_url: str
+    status: ConversationStatus
+    last_message_at: datetime | None
+    metadata: JSON = column(db.Conversation.conversation_metadata)
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    project = related(db.Conversation.project)
+    user = related(db.Conversation.user)
+    agent = related(db.Conversation.agent)
+    messages = connected(db.Conversation.messages)
+
+
+@filters(db.Message)
+class MessageFilter:
+    id: IDFilter | None
+    sequence: IntFilter | None
+    sender: EnumFilter[MessageSender] | None
+    content: StringFilter | None
+    timestamp: DateTimeFilter | None
+    conversation_id: IDFilter | None
+    user_id: IDFilter | None
+    agent_id: IDFilter | None
+    model_id: IDFilter | None
+    conversation = through(db.Message.conversation)
+    agent = through(db.Message.agent)
+    model = through(db.Message.model)
+    metadata_contains: JSON | None = contains(db.Message.message_metadata)
+
+
+MessageOrder = ordering(db.Message, db.Message.sequence, db.Message.timestamp)
+
+
+@entity(db.Message, where=MessageFilter, order=MessageOrder)
+class Message(Node):
+    sequence: int
+    sender: MessageSender
+    content: str
+    parts: JSON | None
+    timestamp: datetime
+    edited_at: datetime | None
+    metadata: JSON = column(db.Message.message_metadata)
+    created_at: datetime
+    conversation = related(db.Message.conversation)
+    user = related(db.Message.user)
+    agent = related(db.Message.agent)
+    model = related(db.Message.model)
+
+
+@strawberry.type
+class Query:
+    conversation: Conversation | None = one(db.Conversation)
+    conversations: Connection[Conversation] = collection(db.Conversation)
+    conversation_by_url: Conversation | None = one_by(
+        db.Conversation.conversation_url,
+        "url",
+        "The conversation at this address; none if you may not see it.",
+    )
+    message: Message | None = one(db.Message)
+    messages: Connection[Message] = collection(db.Message)
+
+
+@input_of(db.Message)
+class MessageInput(BaseModel):
+    """Something that was said."""
+
+    id: MessageID | None = None
+    sender: MessageSender
+    content: Text
+    parts: JSON | None = None
+    timestamp: datetime | None = None
+    agent_id: AgentID | None = None
+    model_id: AIModelID | None = None
+    metadata: Metadata = JSON({})
+
+
+@input_of(db.Conversation)
+class StartConversationInput(BaseModel):
+    """A conversation to be started. It belongs to whoever starts it."""
+
+    id: ConversationID | None = None
+    project_id: ProjectID | None = None
+    agent_id: AgentID | None = None
+    title: Line | None = None
+    summary: Summary | None = None
+    conversation_url: Slug | None = None
+    metadata: Metadata = JSON({})
+    message: MessageInput | None = Field(default=None, description="The first message.")
+
+
+@input_of(db.Conversation)
+class UpdateConversationInput(Versioned):
+    """Changes to a conversation; what is left out stays as it is, and null clears it."""
+
+    id: ConversationID
+    agent_id: Maybe[AgentID | None] = None
+    title: Maybe[Line | None] = None
+    summary: Maybe[Summary] = None
+    conversation_url: Maybe[Slug] = None
+    metadata: Maybe[Metadata] = None
+
+
+@input_of(db.Conversation)
+class DeleteConversationInput(Versioned):
+    """A conversation to be deleted."""
+
+    id: ConversationID
+
+
+@input_of(db.Message)
+class AppendMessagesInput(BaseModel):
+    """Messages to be added at the end of a conversation."""
+
+    conversation_id: ConversationID
+    messages: Annotated[list[MessageInput], Field(min_length=1, max_length=1000)] = Field(
+        description="The messages in their order, at most 1,000."
+    )
+
+
+@input_of(db.Message)
+class DeleteMessageInput(BaseModel):
+    """A message to be deleted."""
+
+    id: MessageID
+
+
+@dataclass
+class Appended:
+    """What appending messages changed."""
+
+    conversation: db.Conversation
+    messages: list[db.Message]
+
+
+async def _spoken(
+    session: db.WriteSession, messages: list[MessageInput], at: str
+) -> list[dict[str, Any]]:
+    """The messages as rows, each with who speaks if that is who sends it."""
+    rows = [given(message) for message in messages]
+    await session.refer(db.Message, *rows, at=(at,))
+    for row in rows:
+        if row["sender"] is MessageSender.USER:
+            row["user_id"] = session.viewer.user_id
+    return rows
+
+
+@strawberry.type
+class Mutation:
+    @mutation(anybody)
+    async def start_conversation(
+        self, info: Info, input: StartConversationInput
+    ) -> db.Conversation:
+        """Start a conversation, with its first message if you have one."""
+        row = given(input)
+        async with info.context.write() as session:
+            if input.project_id is not None:
+                await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+            await session.refer(db.Conversation, row)
+            conversation = await db.Conversation.create(
+                session, user_id=session.viewer.user_id, **row
+            )
+            if input.message is not None:
+                spoken = await _spoken(session, [input.message], "message")
+                await conversations.append_messages(session, conversation, spoken)
+        return conversation
+
+    @mutation(anybody)
+    async def update_conversation(
+        self, info: Info, input: UpdateConversationInput
+    ) -> db.Conversation:
+        """Change a conversation."""
+        async with info.context.write() as session:
+            conversation = await session.fetch(
+                db.Conversation, input.id, version=input.expected_version
+            )
+            await session.refer(db.Conversation, values(input))
+            return await conversation.update(session, **values(input))
+
+    @mutation(anybody)
+    async def delete_conversation(
+        self, info: Info, input: DeleteConversationInput
+    ) -> Deleted[db.Conversation]:
+        """Delete a conversation with its messages."""
+        async with info.context.write() as session:
+            conversation = await session.fetch(
+                db.Conversation, input.id, version=input.expected_version
+            )
+            await conversation.delete(session)
+        return Deleted(conversation.id)
+
+    @mutation(anybody)
+    async def append_messages(self, info: Info, input: AppendMessagesInput) -> Appended:
+        """Add messages at the end of a conversation, all or none."""
+        async with info.context.write() as session:
+            conversation = await session.fetch(
+                db.Conversation, input.conversation_id, at=("conversation_id",)
+            )
+            spoken = await _spoken(session, input.messages, "messages")
+            ids = await conversations.append_messages(session, conversation, spoken)
+        return Appended(conversation, [db.Message(id=id) for id in ids])
+
+    @mutation(anybody)
+    async def delete_message(self, info: Info, input: DeleteMessageInput) -> Deleted[db.Message]:
+        """Delete a message; the places of the others stay as they are."""
+        async with info.context.write() as session:
+            message = await session.fetch(db.Message, input.id)
+            await message.delete(session)
+        return Deleted(message.id)

@@ -1,0 +1,212 @@
+"""The declaration of an entity: which model it shows, and what its plain fields are."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import sqlalchemy
+import strawberry
+from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
+from strawberry.types.field import StrawberryField
+
+from graph.scalars import global_id
+
+if TYPE_CHECKING:
+    from graph.loaders import Demands, Loads
+    from graph.selections import Selected
+
+Type = TypeVar("Type", bound=type)
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A model as the API shows it."""
+
+    model: Any
+    type: type
+    where: type | None
+    order: type[Enum] | None
+
+    @property
+    def name(self) -> str:
+        """The name of the type, which is the model's too."""
+        return self.type.__name__
+
+    @property
+    def key(self) -> InstrumentedAttribute[Any]:
+        """The attribute that is the primary key; of an association, its first part."""
+        mapper = sqlalchemy.inspect(self.model)
+        attribute: InstrumentedAttribute[Any] = getattr(
+            self.model, mapper.get_property_by_column(mapper.primary_key[0]).key
+        )
+        return attribute
+
+
+def lazy(model: type, suffix: str = "") -> Any:
+    """The type that shows a model, or its filter, wherever it is declared.
+
+    Slices of `graph` and `db` have the same names, and so have types and models: that is how
+    slices name each other without importing each other.
+    """
+    module = model.__module__.replace("db.", "graph.", 1)
+    return Annotated[f"{model.__name__}{suffix}", strawberry.lazy(module)]  # type: ignore[valid-type]
+
+
+_entities: dict[type, Entity] = {}
+
+
+def entity_of(model: type) -> Entity:
+    """The entity that shows a model."""
+    return _entities[model]
+
+
+def entities() -> list[Entity]:
+    """All entities, in the order of their declaration."""
+    return list(_entities.values())
+
+
+class Declared(StrawberryField):
+    """A field that a slice declares and the core reads."""
+
+    def describe(self, description: str | None) -> None:
+        """Take the description from the model unless the slice gives one."""
+        self.description = self.description or (description and clean(description))
+
+    @property
+    def annotation(self) -> Any:
+        """The type of the field, where it follows from the model."""
+        raise NotImplementedError
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        """Add to what its parent's statement has to bring."""
+
+    def register(self, selected: Selected, demands: Demands) -> None:
+        """Add to what the loader has to bring that the field asks, if it asks one."""
+
+
+class Column(Declared):
+    """A column of the model, read from the row without a resolver."""
+
+    def __init__(self, attribute: QueryableAttribute[Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.attribute = attribute
+        self.key = attribute.key
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        loads.columns.add(self.key)
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return getattr(source, self.key)
+
+
+class Id(Column):
+    """The global id of an object."""
+
+    type_name: str
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return global_id(self.type_name, getattr(source, self.key))
+
+
+def column(attribute: Any) -> Any:
+    """A plain field whose name is not the column's own."""
+    return Column(attribute)
+
+
+@strawberry.interface
+class Node:
+    """An object that can be fetched again by its id."""
+
+    id: strawberry.ID = strawberry.field(description="The id of the object, unique everywhere.")
+
+
+def entity(
+    model: type, *, where: type | None = None, order: type[Enum] | None = None
+) -> Callable[[Type], Type]:
+    """Declare a type that shows a model.
+
+    A bare annotation is the column of that name; `column`, `related`, `listed` and `connected`
+    say what other fields are, and the type of a relation follows from its model; anything else is
+    an ordinary field of Strawberry. Every connection of the entity takes the filter `where` and
+    the order `order`.
+    """
+
+    def declare(cls: Type) -> Type:
+        declared = Entity(model, cls, where, order)
+        _entities[model] = declared
+        if issubclass(cls, Node):
+            cls.__annotations__ = {"id": strawberry.ID} | cls.__annotations__
+            cls.id = Id(declared.key)  # type: ignore[misc, assignment]
+            cls.id.type_name = cls.__name__  # type: ignore[attr-defined]
+        for name in cls.__annotations__:
+            if name not in vars(cls):
+                setattr(cls, name, Column(getattr(model, name)))
+        for name, field in vars(cls).items():
+            if isinstance(field, Declared):
+                field.describe(doc_of(getattr(field, "attribute", None)))
+                if name not in cls.__annotations__:
+                    cls.__annotations__[name] = field.annotation
+        for enum in _enums(model):
+            describe_enum(enum)
+        cls.is_type_of = lambda row, info: isinstance(row, model)  # type: ignore[attr-defined]
+        return strawberry.type(cls, description=clean(model.__doc__ or ""))
+
+    return declare
+
+
+def doc_of(attribute: Any) -> str | None:
+    """What the model says about a column or a relationship.
+
+    A foreign key has nothing of its own to say: it is the id of what its relationship leads to.
+    """
+    prop: Any = getattr(attribute, "property", None)
+    doc: str | None = getattr(prop, "doc", None)
+    if doc is None and prop is not None:
+        for relation in prop.parent.relationships:
+            if prop.columns[0] in relation.local_columns and not relation.uselist:
+                return f"The id of: {relation.doc[0].lower()}{relation.doc[1:]}"
+    return doc
+
+
+def clean(doc: str) -> str:
+    """A docstring as one paragraph per line: what a schema shows to its readers."""
+    paragraphs = inspect.cleandoc(doc).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _enums(model: type) -> list[type[Enum]]:
+    columns = sqlalchemy.inspect(model).columns
+    return [
+        column.type.enum_class
+        for column in columns
+        if isinstance(column.type, sqlalchemy.Enum) and column.type.enum_class
+    ]
+
+
+@cache
+def describe_enum(enum: type[Enum]) -> None:
+    """Make an enum part of the schema, described by its docstring and those under its members.
+
+    Python keeps no docstring of a member, so they are read from the source.
+    """
+    body = ast.parse(textwrap.dedent(inspect.getsource(enum))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for statement, following in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.Assign)
+            and isinstance(statement.targets[0], ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
+            docs[statement.targets[0].id] = clean(str(following.value.value))
+    strawberry.enum(enum, description=clean(enum.__doc__ or ""))
+    for value in enum.__strawberry_definition__.values:  # type: ignore[attr-defined]
+        value.description = docs.get(value.name)

@@ -1,0 +1,234 @@
+"""Errors in their two forms: of the request (`errors`) and of a mutation's input (`userErrors`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import strawberry
+from graphql import GraphQLError
+from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
+from strawberry.extensions import SchemaExtension
+from strawberry.utils.str_converters import to_camel_case
+
+import db
+from db import errors
+from graph.context import Info
+from graph.entities import Node, clean, lazy
+
+log = logging.getLogger("troupe")
+
+
+class RequestError(GraphQLError):
+    """Something is wrong with the request or its circumstances; `code` tells programs what."""
+
+    code = "BAD_USER_INPUT"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, extensions={"code": self.code})
+
+
+class BadInput(RequestError):
+    """An argument has a value that cannot be used."""
+
+
+class Forbidden(RequestError):
+    """The viewer has not the right to do this."""
+
+    code = "FORBIDDEN"
+
+
+class Unauthenticated(RequestError):
+    """Nobody is known to ask."""
+
+    code = "UNAUTHENTICATED"
+
+    def __init__(
+        self, message: str = "Send an access token in the header `Authorization: Bearer <token>`."
+    ) -> None:
+        super().__init__(message)
+
+
+class Overloaded(RequestError):
+    """All connections to the database are busy."""
+
+    code = "OVERLOADED"
+
+
+class Unavailable(RequestError):
+    """The database cannot be reached."""
+
+    code = "UNAVAILABLE"
+
+
+class TooSlow(RequestError):
+    """A statement took longer than it may."""
+
+    code = "TIMEOUT"
+
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+QUERY_CANCELED = "57014"
+IN_EACH_OTHERS_WAY = ("55P03", "40P01")
+NOT_A_CHARACTER = ("22021", "22P05")
+
+
+def of_the_database(fault: BaseException | None) -> RequestError | None:
+    """What to tell a client about a fault of the database; none for one that is our own."""
+    if isinstance(fault, TimeoutError):
+        return Overloaded("All connections to the database are busy. Try again in a moment.")
+    if isinstance(fault, DBAPIError):
+        state = getattr(fault.orig, "sqlstate", None)
+        if state == QUERY_CANCELED:
+            return TooSlow("The database took too long to answer. Ask for less at once.")
+        if state in IN_EACH_OTHERS_WAY:
+            return Overloaded("Somebody else is changing the same rows. Try again in a moment.")
+        if state in NOT_A_CHARACTER:
+            return BadInput("A text contains a NUL character (\\u0000), which cannot be stored.")
+        if isinstance(fault, OperationalError) or fault.connection_invalidated:
+            return Unavailable("The database cannot be reached. Try again in a moment.")
+    if isinstance(fault, OSError):
+        return Unavailable("The database cannot be reached. Try again in a moment.")
+    return None
+
+
+class Worded(SchemaExtension):
+    """Gives every error a code, and hides what a fault would tell about the server.
+
+    A fault is logged in full under an id, which the client gets to quote.
+    """
+
+    def on_operation(self) -> Iterator[None]:
+        yield
+        result = self.execution_context.result
+        found: Sequence[GraphQLError] | None = getattr(result, "errors", None)
+        found = found or self.execution_context.pre_execution_errors
+        if not found:
+            return
+        worded = [self._worded(error) for error in found]
+        if result is not None:
+            result.errors = worded
+        self.execution_context.pre_execution_errors = worded
+
+    def _worded(self, error: GraphQLError) -> GraphQLError:
+        original = error.original_error
+        if (error.extensions or {}).get("code"):
+            return error
+        if original is None or isinstance(original, GraphQLError):
+            code = "BAD_REQUEST" if error.path is None else "BAD_USER_INPUT"
+            return _recoded(error, error.message, code)
+        if isinstance(original, errors.Denied):
+            return _recoded(error, original.message, "FORBIDDEN")
+        told = of_the_database(original)
+        if told is not None:
+            return _recoded(error, told.message, told.code)
+        fault = secrets.token_hex(4)
+        log.error("fault %s at %s", fault, error.path, exc_info=original)
+        return _recoded(
+            error, f"Something went wrong on our side; quote {fault} to have it looked up.", "FAULT"
+        )
+
+
+def _recoded(error: GraphQLError, message: str, code: str) -> GraphQLError:
+    return GraphQLError(
+        message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions={"code": code},
+    )
+
+
+def _path(root: errors.DomainError) -> list[str]:
+    return [to_camel_case(part) if isinstance(part, str) else str(part) for part in root.path]
+
+
+@strawberry.interface
+class UserError:
+    """Something in a mutation's input that its sender can put right."""
+
+    message: str = strawberry.field(description="What is wrong, in a sentence for people.")
+    code: str = strawberry.field(description="What is wrong, for programs.")
+    path: list[str] = strawberry.field(
+        resolver=_path,
+        description="Where in the input, from the outside in; places in a list count from 0.",
+    )
+
+
+Shown = TypeVar("Shown", bound=type)
+
+
+def shows(error: type[errors.DomainError]) -> Callable[[Shown], Shown]:
+    """Declare the type that shows an error of the domain."""
+
+    def declare(cls: Shown) -> Shown:
+        cls.is_type_of = lambda value, info: type(value) is error  # type: ignore[attr-defined]
+        return strawberry.type(cls, description=clean(error.__doc__ or ""))
+
+    return declare
+
+
+async def _shown(info: Info, model: type, key: object) -> Any:
+    selected = info.context.operation.selected(info._raw_info)
+    children = selected.children.get(model.__name__, ())
+    return await info.context.loaders.shown(model, key, children)
+
+
+async def _current(root: errors.Conflict, info: Info) -> Any:
+    return await _shown(info, root.model, root.id)
+
+
+async def _cycle(root: errors.CycleDetected, info: Info) -> Any:
+    return await asyncio.gather(*(_shown(info, db.Task, id) for id in root.cycle))
+
+
+@shows(errors.Invalid)
+class InvalidInput(UserError):
+    pass
+
+
+@shows(errors.NotFound)
+class NotFound(UserError):
+    pass
+
+
+@shows(errors.AlreadyExists)
+class AlreadyExists(UserError):
+    pass
+
+
+@shows(errors.Conflict)
+class Conflict(UserError):
+    current: Node | None = strawberry.field(
+        resolver=_current, description="The object as it is now."
+    )
+
+
+@shows(errors.IllegalTransition)
+class IllegalTransition(UserError):
+    current: str = strawberry.field(description="The state it is in.")
+    allowed: list[str] = strawberry.field(description="The states it can go to from there.")
+
+
+LazyTask: Any = lazy(db.Task)
+
+
+@shows(errors.CycleDetected)
+class CycleDetected(UserError):
+    cycle: list[Annotated[Task, strawberry.lazy("graph.tasks")]] = strawberry.field(
+        resolver=_cycle, description="The tasks, each waiting for the next, the last for the first."
+    )
+
+
+USER_ERRORS: list[type] = [
+    InvalidInput,
+    NotFound,
+    AlreadyExists,
+    Conflict,
+    IllegalTransition,
+    CycleDetected,
+]

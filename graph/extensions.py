@@ -1,0 +1,71 @@
+"""What happens to every operation on its way: who asks, what it holds, and what it selects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from graphql import ExecutionResult, StringValueNode, Visitor, visit
+from strawberry.extensions import SchemaExtension
+
+from db.text import storable
+from graph.context import Context
+from graph.errors import BadInput, Unauthenticated
+from graph.loaders import Loaders
+from graph.selections import Operation, Unreadable
+
+INTROSPECTION = {"__typename", "__schema", "__type"}
+
+
+class Storable(SchemaExtension):
+    """Refuses text that PostgreSQL cannot store, in variables and in the document's literals."""
+
+    def on_validate(self) -> Iterator[None]:
+        yield
+        context = self.execution_context
+        if context.pre_execution_errors:
+            return
+        try:
+            storable(context.variables)
+            # Only an escape can bring such a character: as itself it is a syntax error.
+            if context.graphql_document is not None and "\\u" in (context.query or ""):
+                visit(context.graphql_document, _Literals())
+        except ValueError as error:
+            context.pre_execution_errors = [BadInput(f"Unusable input: {error}.")]
+
+
+class _Literals(Visitor):
+    def enter_string_value(self, node: StringValueNode, *_: object) -> None:
+        storable(node.value)
+
+
+class Prepared(SchemaExtension):
+    """Reads the operation as a tree, and lets only those in who may ask."""
+
+    async def on_execute(self) -> AsyncIterator[None]:
+        execution = self.execution_context
+        context: Context = execution.context
+        assert execution.graphql_document is not None
+        try:
+            operation = Operation(
+                execution.schema._schema,
+                execution.graphql_document,
+                execution.operation_name,
+                execution.variables,
+            )
+        except Unreadable:
+            # The executor comes upon the same fault, and words it, before it resolves anything.
+            yield
+            return
+        refusal = context.refusal or self._refusal(context, operation)
+        if refusal is not None:
+            execution.result = ExecutionResult(data=None, errors=[refusal])
+        context.operation = operation
+        context.loaders = Loaders(context)
+        yield
+
+    def _refusal(self, context: Context, operation: Operation) -> Unauthenticated | None:
+        """Without a token only `__typename` is answered, and in development introspection."""
+        open_to_all = INTROSPECTION if context.introspection else {"__typename"}
+        if context.is_anonymous and any(root.name not in open_to_all for root in operation.roots):
+            return Unauthenticated()
+        return None

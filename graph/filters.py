@@ -1,0 +1,254 @@
+"""Filters and orders: typed inputs of each noun over shared operators, made into conditions."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from datetime import datetime
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+import sqlalchemy
+import strawberry
+from sqlalchemy import ARRAY, ColumnElement, String, and_, bindparam, false, func, not_, or_, true
+from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
+from strawberry import UNSET
+from strawberry.types.field import StrawberryField
+
+from db import Base, Viewer, scope
+from graph.entities import clean, doc_of, lazy
+from graph.errors import BadInput
+from graph.scalars import parse_key
+
+Value = TypeVar("Value")
+Type = TypeVar("Type", bound=type)
+
+
+def _operator(description: str) -> Any:
+    return strawberry.field(default=UNSET, description=description)
+
+
+@strawberry.input(description="Conditions on an id; all that are given must hold.")
+class IDFilter:
+    eq: strawberry.ID | None = _operator("Is this one.")
+    in_: list[strawberry.ID] | None = _operator("Is one of these.")
+    not_: strawberry.ID | None = _operator("Is not this one, or is not set.")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+@strawberry.input(description="Conditions on a text; all that are given must hold. Case matters.")
+class StringFilter:
+    eq: str | None = _operator("Is this.")
+    in_: list[str] | None = _operator("Is one of these.")
+    not_: str | None = _operator("Is not this, or is not set.")
+    gt: str | None = _operator("Comes after this, by code points.")
+    gte: str | None = _operator("Is this or comes after it.")
+    lt: str | None = _operator("Comes before this, by code points.")
+    lte: str | None = _operator("Is this or comes before it.")
+    contains: str | None = _operator("Has this somewhere in it.")
+    starts_with: str | None = _operator("Begins with this.")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+@strawberry.input(description="Conditions on a number; all that are given must hold.")
+class IntFilter:
+    eq: int | None = _operator("Is this.")
+    in_: list[int] | None = _operator("Is one of these.")
+    not_: int | None = _operator("Is not this, or is not set.")
+    gt: int | None = _operator("Is greater.")
+    gte: int | None = _operator("Is greater or equal.")
+    lt: int | None = _operator("Is less.")
+    lte: int | None = _operator("Is less or equal.")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+@strawberry.input(description="Conditions on a moment; all that are given must hold.")
+class DateTimeFilter:
+    eq: datetime | None = _operator("Is this very moment.")
+    in_: list[datetime] | None = _operator("Is one of these.")
+    not_: datetime | None = _operator("Is not this, or is not set.")
+    gt: datetime | None = _operator("Is later.")
+    gte: datetime | None = _operator("Is later or the same.")
+    lt: datetime | None = _operator("Is earlier.")
+    lte: datetime | None = _operator("Is earlier or the same.")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+@strawberry.input(description="Conditions on a yes or no.")
+class BooleanFilter:
+    eq: bool | None = _operator("Is this.")
+    not_: bool | None = _operator("Is not this.")
+
+
+@strawberry.input(
+    name="Filter", description="Conditions on a choice; all that are given must hold."
+)
+class EnumFilter(Generic[Value]):
+    eq: Value | None = _operator("Is this.")
+    in_: list[Value] | None = _operator("Is one of these.")
+    not_: Value | None = _operator("Is not this, or is not set.")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+def _any(column: Any, values: list[Any]) -> ColumnElement[bool]:
+    # `= ANY` is one parameter, however long the list; an IN list is slow to bind.
+    kind = column.type
+    if isinstance(kind, sqlalchemy.Enum):
+        kind, values = String(), [value.value for value in values]
+    return column == func.any(bindparam(None, values, ARRAY(kind), unique=True))  # type: ignore[no-any-return]
+
+
+OPERATORS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "eq": operator.eq,
+    "in_": _any,
+    "not_": lambda column, value: column.is_distinct_from(value),
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+    "contains": lambda column, value: column.contains(value, autoescape=True),
+    "starts_with": lambda column, value: column.startswith(value, autoescape=True),
+    "is_null": lambda column, value: column.is_(None) if value else column.is_not(None),
+}
+
+
+def contains(attribute: QueryableAttribute[Any]) -> Any:
+    """A filter on JSON: the column contains this value, by the rules of PostgreSQL's `@>`."""
+    return strawberry.field(
+        default=UNSET,
+        metadata={"attribute": attribute},
+        description="Contains this: every key, with the same value or one that contains it.",
+    )
+
+
+def through(attribute: QueryableAttribute[Any]) -> Any:
+    """A filter on a to-one relation: the related object meets the conditions of its own filter."""
+    return strawberry.field(default=UNSET, metadata={"attribute": attribute})
+
+
+def filters(model: type) -> Callable[[Type], Type]:
+    """Declare the filter of a noun.
+
+    A bare annotation is the column of that name, with the operators of its type; `through` leads
+    into a to-one relation, `contains` looks into JSON. `and`, `or` and `not` come by themselves.
+    """
+
+    def declare(cls: Type) -> Type:
+        for name in list(cls.__annotations__):
+            if name not in vars(cls):
+                attribute = getattr(model, name)
+                description = clean(doc_of(attribute) or "")
+                metadata = {"attribute": attribute}
+                field = strawberry.field(default=UNSET, description=description, metadata=metadata)
+                setattr(cls, name, field)
+        for name, field in vars(cls).items():
+            if isinstance(field, StrawberryField) and name not in cls.__annotations__:
+                relation = field.metadata["attribute"]
+                cls.__annotations__[name] = lazy(relation.property.mapper.class_, "Filter") | None
+                field.description = clean(doc_of(relation) or "")
+        for name, kind, description in (
+            ("and_", f"list[{cls.__name__}] | None", "All of these hold."),
+            ("or_", f"list[{cls.__name__}] | None", "At least one of these holds."),
+            ("not_", f"{cls.__name__} | None", "This does not hold."),
+        ):
+            cls.__annotations__[name] = kind
+            setattr(cls, name, _operator(description))
+        noun = model.__name__
+        return strawberry.input(cls, description=f"Which {noun} objects; all conditions must hold.")
+
+    return declare
+
+
+def condition(where: Any, entity: Any, viewer: Viewer) -> ColumnElement[bool]:
+    """The condition that a filter states about a model or an alias of it.
+
+    A related row counts only if the viewer may see it, so that a filter betrays nothing.
+    """
+    parts: list[ColumnElement[bool]] = []
+    for field in where.__strawberry_definition__.fields:
+        value = getattr(where, field.python_name)
+        if value is UNSET:
+            continue
+        if value is None:
+            raise BadInput(f"A filter cannot be null ({field.name}): leave it out, or use isNull.")
+        match field.python_name:
+            case "and_":
+                parts += [condition(part, entity, viewer) for part in value]
+            case "or_":
+                parts.append(or_(false(), *(condition(part, entity, viewer) for part in value)))
+            case "not_":
+                # What is unknown (because something is null) does not hold either.
+                parts.append(not_(func.coalesce(condition(value, entity, viewer), false())))
+            case _:
+                parts.append(_on(field.metadata["attribute"], value, entity, viewer))
+    return and_(true(), *parts)
+
+
+def _on(
+    attribute: QueryableAttribute[Any], value: Any, entity: Any, viewer: Viewer
+) -> ColumnElement[bool]:
+    prop: Any = attribute.property
+    here = getattr(entity, attribute.key)
+    if isinstance(prop, RelationshipProperty):
+        target = aliased(prop.mapper.class_)
+        met = and_(scope(target, viewer), condition(value, target, viewer))
+        return here.of_type(target).has(met)  # type: ignore[no-any-return]
+    if not hasattr(value, "__strawberry_definition__"):
+        return here.contains(value)  # type: ignore[no-any-return]
+    parts = []
+    for field in value.__strawberry_definition__.fields:
+        operand = getattr(value, field.python_name)
+        if operand is UNSET:
+            continue
+        if operand is None:
+            raise BadInput(f"{field.name}: null compares with nothing. Use isNull.")
+        if isinstance(value, IDFilter) and field.python_name != "is_null":
+            operand = _keys(prop.columns[0], operand)
+        parts.append(OPERATORS[field.python_name](here, operand))
+    return and_(true(), *parts)
+
+
+def _keys(column: Any, operand: Any) -> Any:
+    """The keys that ids name: of the column's own table, or of the one it points at."""
+    table = next(iter(column.foreign_keys)).column.table if column.foreign_keys else column.table
+    model = next(mapper.class_ for mapper in Base.registry.mappers if mapper.local_table is table)
+    try:
+        if isinstance(operand, list):
+            return [parse_key(model, item) for item in operand]
+        return parse_key(model, operand)
+    except ValueError as error:
+        raise BadInput(f"{error}.") from None
+
+
+class Order(Enum):
+    """The base of the orders: each member is a column that is never null, and a direction."""
+
+    @property
+    def attribute(self) -> str:
+        """The name of the column that comes before the key."""
+        return str(self.value).split()[0]
+
+    @property
+    def descending(self) -> bool:
+        """Whether it runs from great to small; the key runs the same way."""
+        return str(self.value).endswith(" desc")
+
+
+def ordering(model: type, *attributes: QueryableAttribute[Any]) -> Any:
+    """The order of a noun: by any of these columns, either way; the first is the default.
+
+    Each column is NOT NULL and has an index that ends in the key, so that every page costs the
+    same: a row comparison then starts right at the cursor.
+    """
+    members = {}
+    docs = {}
+    for attribute in attributes:
+        for suffix, words in (("asc", "ascending"), ("desc", "descending")):
+            member = f"{attribute.key}_{suffix}".upper()
+            members[member] = f"{attribute.key} {suffix}"
+            docs[member] = f"{clean(doc_of(attribute) or '').rstrip('.')}, {words}."
+    enum = Order(f"{model.__name__}Order", members)  # type: ignore[call-overload]
+    strawberry.enum(enum, description=f"What {model.__name__} objects can be sorted by.")
+    for value in enum.__strawberry_definition__.values:
+        value.description = docs[value.name]
+    return enum

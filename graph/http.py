@@ -1,0 +1,55 @@
+"""The HTTP edge of the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
+from strawberry.schema import BaseSchema
+
+from db import Database
+from graph.context import Context
+from graph.errors import RequestError, of_the_database
+from graph.viewer import identify
+
+
+class Endpoint(GraphQL[Context, None]):
+    """`/graphql`: operations over POST and GET."""
+
+    def __init__(self, schema: BaseSchema, *, introspection: bool) -> None:
+        # The bundled pages load from elsewhere; ours will not.
+        super().__init__(schema, graphql_ide=None, subscription_protocols=())
+        self.introspection = introspection
+
+    async def get_context(
+        self, request: Request | WebSocket, response: Response | WebSocket
+    ) -> Context:
+        """The context of an operation: who asks, and how the database is reached."""
+        database: Database = request.app.state.database
+        viewer, refusal = None, None
+        try:
+            viewer = await identify(request, database)
+        except RequestError as error:
+            refusal = error
+        except Exception as error:
+            refusal = of_the_database(error)
+            if refusal is None:
+                raise
+        return Context(
+            database,
+            viewer,
+            refusal=refusal,
+            introspection=viewer is not None or self.introspection,
+        )
+
+    def encode_json(self, data: object) -> bytes:
+        """JSON as PostgreSQL writes it too: no spaces, and its own text passed on untouched."""
+        return orjson.dumps(data)
+
+    def decode_json(self, data: str | bytes) -> Any:
+        """A request's JSON; orjson refuses what is not JSON, lone surrogates included."""
+        return orjson.loads(data)

@@ -1,0 +1,243 @@
+"""Reading rows: look-ahead chooses what one statement brings, loaders batch the rest.
+
+`related` and `listed` fields come with their parent's statement (joinedload, selectinload);
+`connected` ones with one statement for all parents that ask in the same moment. Every statement
+reads only the columns that are selected and the rows that the viewer may see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ARRAY, ColumnElement, bindparam, func, inspect, select, true
+from sqlalchemy.orm import aliased, joinedload, load_only, selectinload
+from strawberry.dataloader import DataLoader
+
+from db import Viewer, scope
+from graph.connections import Page, Window
+from graph.context import Context, refuse_while_holding
+from graph.entities import Declared, entity_of
+from graph.filters import condition
+from graph.selections import Operation, Selected
+
+# asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
+CHUNK = 30_000
+
+
+@dataclass(eq=False)
+class Loads:
+    """What is read of the rows of a model: columns, and relations with what is read of theirs."""
+
+    columns: set[str] = field(default_factory=set)
+    relations: dict[str, Loads] = field(default_factory=dict)
+
+    def below(self, relation: str) -> Loads:
+        """What is read of a relation's rows."""
+        return self.relations.setdefault(relation, Loads())
+
+    def add(self, children: Iterable[Selected]) -> Loads:
+        """Add what these selected fields need."""
+        for child in children:
+            if isinstance(child.declaration, Declared):
+                child.declaration.demand(child, self)
+        return self
+
+    def options(self, row: Any, viewer: Viewer) -> list[Any]:
+        """The loader options for a statement that selects this model or alias of it."""
+        mapper = inspect(row).mapper
+        keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+        columns = [getattr(row, name) for name in sorted(keys | self.columns)]
+        # A column that is not loaded raises when it is read: nothing is fetched behind our back.
+        chosen: list[Any] = [load_only(*columns, raiseload=True)]
+        for name, below in self.relations.items():
+            relation = getattr(row, name)
+            target = relation.property.mapper.class_
+            visible = relation.and_(scope(target, viewer))
+            load = (
+                selectinload(visible, chunksize=CHUNK)
+                if relation.property.uselist
+                else joinedload(visible)
+            )
+            chosen.append(load.options(*below.options(target, viewer)))
+        return chosen
+
+
+class Demands:
+    """What an operation needs of whatever a loader brings, from all the places that select it.
+
+    The keys are the loaders': an attribute that rows are looked up by, or a relation with its
+    arguments. So one statement serves them all.
+    """
+
+    def __init__(self, operation: Operation) -> None:
+        self._loads: dict[Hashable, Loads] = {}
+        seen: set[int] = set()
+        pending = list(operation.roots)
+        while pending:
+            selected = pending.pop()
+            if id(selected) not in seen:
+                seen.add(id(selected))
+                if isinstance(selected.declaration, Declared):
+                    selected.declaration.register(selected, self)
+                for children in selected.children.values():
+                    pending += children
+
+    def of(self, key: Hashable) -> Loads:
+        """What is needed of the rows that the loader with this key brings."""
+        return self._loads.setdefault(key, Loads())
+
+
+def freeze(value: Any) -> Hashable:
+    """A value of GraphQL as something that can be part of a key."""
+    if isinstance(value, dict):
+        return tuple((name, freeze(item)) for name, item in value.items())
+    if isinstance(value, list):
+        return tuple(map(freeze, value))
+    return value  # type: ignore[no-any-return]
+
+
+def _any(column: Any, keys: Sequence[Any]) -> ColumnElement[bool]:
+    return column == func.any(bindparam(None, list(keys), ARRAY(column.type), unique=True))  # type: ignore[no-any-return]
+
+
+class Loaders:
+    """The batches of one operation."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.demands = Demands(context.operation)
+        self._loaders: dict[Hashable, DataLoader[Any, Any]] = {}
+
+    def clear(self) -> None:
+        """Forget the rows that were read, because some have changed."""
+        self._loaders.clear()
+
+    def _load(
+        self, key: Hashable, value: Any, fetch: Callable[[list[Any]], Awaitable[Sequence[Any]]]
+    ) -> Awaitable[Any]:
+        """Ask for a value; whoever asks with the same key before the next statement shares it."""
+        refuse_while_holding()
+        loader = self._loaders.get(key)
+        if loader is None:
+            loader = self._loaders[key] = DataLoader(load_fn=fetch)
+        return loader.load(value)
+
+    def row(self, attribute: Any, value: Any, key: Hashable = None) -> Awaitable[Any]:
+        """The row whose unique attribute has this value, or none."""
+        key = key or attribute
+
+        async def fetch(values: list[Any]) -> list[Any]:
+            found = await self._rows(attribute, values, key)
+            rows = {getattr(row, attribute.key): row for row in found}
+            return [rows.get(value) for value in values]
+
+        return self._load(key, value, fetch)
+
+    def rows(self, attribute: Any, value: Any, key: Hashable) -> Awaitable[Any]:
+        """The rows whose attribute has this value, in the order of the relation that is the key."""
+
+        async def fetch(values: list[Any]) -> list[Any]:
+            groups: dict[Any, list[Any]] = {value: [] for value in values}
+            for row in await self._rows(attribute, values, key):
+                groups[getattr(row, attribute.key)].append(row)
+            return [groups[value] for value in values]
+
+        return self._load(key, value, fetch)
+
+    async def _rows(self, attribute: Any, values: list[Any], key: Any) -> Sequence[Any]:
+        model, viewer = attribute.class_, self.context.viewer
+        loads = self.demands.of(key)
+        loads.columns.add(attribute.key)
+        statement = select(model).where(_any(attribute, values), scope(model, viewer))
+        order = getattr(getattr(key, "property", None), "order_by", None)
+        if order:
+            statement = statement.order_by(*order)
+        async with self.context.read() as session:
+            found = await session.scalars(statement.options(*loads.options(model, viewer)))
+            return found.all()
+
+    def page(
+        self, window: Window, where: Any, key: Hashable, parent: tuple[Any, Any] | None = None
+    ) -> Awaitable[Page]:
+        """A page of an entity: of all rows, or of those whose attribute has the parent's value."""
+        attribute, value = parent or (None, None)
+
+        async def fetch(values: list[Any]) -> list[Page]:
+            pages = await self._pages(window, where, key, attribute, values)
+            return [
+                Page(
+                    window,
+                    pages.get(value, []),
+                    lambda value=value: self.count(window, where, key, attribute, value),
+                )  # type: ignore[misc]
+                for value in values
+            ]
+
+        return self._load(("page", key), value, fetch)
+
+    def unread(self, window: Window, where: Any, key: Hashable, parent: Any = None) -> Page:
+        """A page of which only the count is asked for."""
+        attribute, value = parent or (None, None)
+        return Page(window, [], lambda: self.count(window, where, key, attribute, value))
+
+    async def _pages(
+        self, window: Window, where: Any, key: Hashable, attribute: Any, values: list[Any]
+    ) -> dict[Any, list[Any]]:
+        model, viewer = window.entity.model, self.context.viewer
+        loads = self.demands.of(key)
+        loads.columns |= {column.key for column in window.columns(model)}
+        row = aliased(model)
+        inner = select(row).where(scope(row, viewer))
+        if where is not None:
+            inner = inner.where(condition(where, row, viewer))
+        inner = window.cut(inner, row)
+        if attribute is None:
+            statement = inner.options(*loads.options(row, viewer))
+            async with self.context.read() as session:
+                return {None: list((await session.scalars(statement)).all())}
+        # The first N for each parent: the page's statement, once for each in the list of keys.
+        keys = func.unnest(bindparam(None, values, ARRAY(attribute.type), unique=True))
+        parents = select(keys.label("key")).subquery("parents")
+        lateral = inner.where(getattr(row, attribute.key) == parents.c.key).lateral()
+        member = aliased(model, lateral)
+        statement = (
+            select(parents.c.key, member)
+            .join_from(parents, member, true())
+            .order_by(*window.ordering(member))
+            .options(*loads.options(member, viewer))
+        )
+        pages: dict[Any, list[Any]] = {}
+        async with self.context.read() as session:
+            for parent_key, found in (await session.execute(statement)).all():
+                pages.setdefault(parent_key, []).append(found)
+        return pages
+
+    def count(
+        self, window: Window, where: Any, key: Hashable, attribute: Any, value: Any
+    ) -> Awaitable[int]:
+        """How many rows there are on all pages."""
+        model, viewer = window.entity.model, self.context.viewer
+
+        async def fetch(values: list[Any]) -> list[int]:
+            row = aliased(model)
+            statement = select(func.count()).select_from(row).where(scope(row, viewer))
+            if where is not None:
+                statement = statement.where(condition(where, row, viewer))
+            if attribute is not None:
+                column = getattr(row, attribute.key)
+                statement = statement.add_columns(column).where(_any(column, values))
+                statement = statement.group_by(column)
+            async with self.context.read() as session:
+                found = (await session.execute(statement)).all()
+            counts = {record[1] if len(record) > 1 else None: record[0] for record in found}
+            return [counts.get(value, 0) for value in values]
+
+        return self._load(("count", key), value, fetch)
+
+    def shown(self, model: type, key: Any, children: Iterable[Selected]) -> Awaitable[Any]:
+        """The row with this primary key, read for a field that has a resolver of its own."""
+        attribute = entity_of(model).key
+        self.demands.of(attribute).add(children)
+        return self.row(attribute, key)

@@ -1,0 +1,136 @@
+"""Projects: what a team of agents works towards."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import strawberry
+from pydantic import BaseModel, Field
+from strawberry import Maybe
+from strawberry.scalars import JSON
+
+import db
+from db import ProjectStatus
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, column, entity
+from graph.filters import (
+    DateTimeFilter,
+    EnumFilter,
+    IDFilter,
+    StringFilter,
+    contains,
+    filters,
+    ordering,
+    through,
+)
+from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.relations import collection, connected, one, related
+from graph.scalars import Line, Metadata, ProjectID, UserID
+from graph.viewer import users_only
+
+
+@filters(db.Project)
+class ProjectFilter:
+    id: IDFilter | None
+    name: StringFilter | None
+    status: EnumFilter[ProjectStatus] | None
+    created_at: DateTimeFilter | None
+    updated_at: DateTimeFilter | None
+    owner_id: IDFilter | None
+    owner = through(db.Project.owner)
+    metadata_contains: JSON | None = contains(db.Project.project_metadata)
+
+
+ProjectOrder = ordering(db.Project, db.Project.created_at, db.Project.updated_at, db.Project.name)
+
+
+@entity(db.Project, where=ProjectFilter, order=ProjectOrder)
+class Project(Node):
+    name: str
+    description: JSON | None
+    status: ProjectStatus
+    metadata: JSON = column(db.Project.project_metadata)
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    owner = related(db.Project.owner)
+    agents = connected(db.Project.agents)
+    tasks = connected(db.Project.tasks)
+    conversations = connected(db.Project.conversations)
+
+
+@strawberry.type
+class Query:
+    project: Project | None = one(db.Project)
+    projects: Connection[Project] = collection(db.Project)
+
+
+@input_of(db.Project)
+class CreateProjectInput(BaseModel):
+    """A project to be made. Whoever makes it owns it."""
+
+    id: ProjectID | None = None
+    name: Line
+    description: JSON | None = None
+    metadata: Metadata = JSON({})
+
+
+@input_of(db.Project)
+class UpdateProjectInput(Versioned):
+    """Changes to a project; what is left out stays as it is, and null clears it."""
+
+    id: ProjectID
+    name: Maybe[Line] = None
+    description: Maybe[JSON | None] = None
+    metadata: Maybe[Metadata] = None
+    owner_id: Maybe[UserID | None] = None
+
+
+@input_of(db.Project)
+class DeleteProjectInput(Versioned):
+    """A project to be deleted."""
+
+    id: ProjectID
+
+
+@input_of(db.Project)
+class TransitionProjectInput(Versioned):
+    """A project to be moved to another state of its life."""
+
+    id: ProjectID
+    to: ProjectStatus = Field(description="The state to move it to.")
+
+
+@strawberry.type
+class Mutation:
+    @mutation(users_only)
+    async def create_project(self, info: Info, input: CreateProjectInput) -> db.Project:
+        """Make a project, in DRAFT."""
+        async with info.context.write() as session:
+            owner = info.context.viewer.user_id
+            return await db.Project.create(session, owner_id=owner, **given(input))
+
+    @mutation(users_only)
+    async def update_project(self, info: Info, input: UpdateProjectInput) -> db.Project:
+        """Change a project."""
+        async with info.context.write() as session:
+            project = await session.fetch(db.Project, input.id, version=input.expected_version)
+            await session.refer(db.Project, values(input))
+            return await project.update(session, **values(input))
+
+    @mutation(users_only)
+    async def delete_project(self, info: Info, input: DeleteProjectInput) -> Deleted[db.Project]:
+        """Delete a project with its agents, tasks and conversations."""
+        async with info.context.write() as session:
+            project = await session.fetch(db.Project, input.id, version=input.expected_version)
+            await project.delete(session)
+        return Deleted(project.id)
+
+    @mutation(users_only)
+    async def transition_project(self, info: Info, input: TransitionProjectInput) -> db.Project:
+        """Move a project to another state of its life."""
+        async with info.context.write() as session:
+            project = await session.fetch(db.Project, input.id, version=input.expected_version)
+            project.transition(input.to)
+        return project

@@ -1,0 +1,311 @@
+"""The fields that lead from one entity to others, and from the root to all of them.
+
+Each says what it leads to; how that is read, for one parent or a thousand, follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import strawberry
+from sqlalchemy.orm import InstrumentedAttribute
+from strawberry.annotation import StrawberryAnnotation
+from strawberry.types.arguments import StrawberryArgument
+
+from db import Viewer
+from graph.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
+from graph.context import Info
+from graph.entities import Declared, Entity, entity_of, lazy
+from graph.errors import BadInput
+from graph.loaders import Demands, Loads, freeze
+from graph.scalars import parse_key
+from graph.selections import Selected
+
+
+def argument(
+    name: str, kind: Any, description: str, default: Any = strawberry.UNSET
+) -> StrawberryArgument:
+    """An argument of a field that the core makes."""
+    return StrawberryArgument(
+        python_name=name,
+        graphql_name=None,
+        type_annotation=StrawberryAnnotation(kind),
+        description=description,
+        default=default,
+    )
+
+
+class Read(Declared):
+    """A field that reads rows of an entity."""
+
+    @property
+    def is_basic_field(self) -> bool:
+        return False
+
+    @property
+    def target(self) -> Entity:
+        """The entity that it reads."""
+        raise NotImplementedError
+
+    def batch(self, selected: Selected) -> Hashable:
+        """What its loader batches by."""
+        raise NotImplementedError
+
+    def below(self, selected: Selected) -> Iterable[Selected]:
+        """What is selected of the entity."""
+        return selected.children.get(self.target.name, ())
+
+    def register(self, selected: Selected, demands: Demands) -> None:
+        demands.of(self.batch(selected)).add(self.below(selected))
+
+
+class Relation(Read):
+    """A field that follows a relationship of the model."""
+
+    def __init__(self, attribute: InstrumentedAttribute[Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.attribute = attribute
+
+    @cached_property
+    def target(self) -> Entity:
+        return entity_of(self.attribute.property.mapper.class_)
+
+    @cached_property
+    def pair(self) -> tuple[Any, Any]:
+        """The attribute here and the attribute there that are equal for related rows."""
+        prop: Any = self.attribute.property
+        ((local, remote),) = prop.local_remote_pairs
+        here, there = prop.parent, prop.mapper
+        return (
+            getattr(here.class_, here.get_property_by_column(local).key),
+            getattr(there.class_, there.get_property_by_column(remote).key),
+        )
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        loads.columns.add(self.pair[0].key)
+
+
+class Related(Relation):
+    """A to-one relation. It is nullable, because a scope can hide what it leads to."""
+
+    @property
+    def annotation(self) -> Any:
+        return lazy(self.attribute.property.mapper.class_) | None
+
+    def batch(self, selected: Selected) -> Hashable:
+        return self.attribute
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        super().demand(selected, loads)
+        loads.below(self.attribute.key).add(self.below(selected))
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        # Look-ahead brought it along, unless the parent was read by something else.
+        if self.attribute.key in source.__dict__:
+            return source.__dict__[self.attribute.key]
+        here, there = self.pair
+        value = getattr(source, here.key)
+        if value is None:
+            return None
+        return info.context.loaders.row(there, value, self.attribute)
+
+
+class Listed(Related):
+    """A to-many relation that is small by nature, as a plain list."""
+
+    @property
+    def annotation(self) -> Any:
+        return list[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        if self.attribute.key in source.__dict__:
+            return source.__dict__[self.attribute.key]
+        here, there = self.pair
+        return info.context.loaders.rows(there, getattr(source, here.key), self.attribute)
+
+
+class Paged:
+    """What fields that lead to a connection have in common: arguments and what is below."""
+
+    target: Entity
+
+    @property
+    def arguments(self) -> list[StrawberryArgument]:
+        """The arguments of a connection of the target; made late, when all entities are known."""
+        target = self.target
+        assert target.where is not None
+        assert target.order is not None
+        page = f"at most {LARGEST_PAGE}; {DEFAULT_PAGE} unless said otherwise"
+        return [
+            argument("first", int | None, f"How many, from the start: {page}.", None),
+            argument("after", str | None, "Only what comes after this cursor.", None),
+            argument("last", int | None, f"How many, from the end: at most {LARGEST_PAGE}.", None),
+            argument("before", str | None, "Only what comes before this cursor.", None),
+            argument("where", target.where | None, "Only those that meet these conditions.", None),
+            argument("order_by", target.order, "In which order.", next(iter(target.order))),
+        ]
+
+    @arguments.setter
+    def arguments(self, value: list[StrawberryArgument]) -> None:
+        raise AttributeError("a connection's arguments follow from its entity")
+
+    def below(self, selected: Selected) -> Iterator[Selected]:
+        """What is selected of the entity, as nodes and in edges."""
+        for way in (("nodes",), ("edges", "node")):
+            for node in selected.under(*way):
+                for children in node.children.values():
+                    yield from children
+
+    def page(
+        self,
+        info: Info,
+        kwargs: Mapping[str, Any],
+        source: Hashable,
+        parent: tuple[Any, Any] | None = None,
+    ) -> Any:
+        """The page that the arguments ask for; its rows are read if anything of them is shown."""
+        selected = info.context.operation.selected(info._raw_info)
+        key = (source, freeze(selected.arguments))
+        view = window(self.target, **kwargs)
+        where = kwargs.get("where")
+        loaders = info.context.loaders
+        shows_rows = any(
+            child.name in ("nodes", "edges", "pageInfo")
+            for children in selected.children.values()
+            for child in children
+        )
+        read = loaders.page if shows_rows else loaders.unread
+        return read(view, where, key, parent)
+
+
+class Connected(Paged, Relation):
+    """A to-many relation as a connection: one statement for all parents."""
+
+    @property
+    def annotation(self) -> Any:
+        return Connection[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
+
+    def batch(self, selected: Selected) -> Hashable:
+        return (self.attribute, freeze(selected.arguments))
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        here, there = self.pair
+        return self.page(info, kwargs, self.attribute, (there, getattr(source, here.key)))
+
+
+class Collection(Paged, Read):
+    """All objects of an entity that the viewer may see, as a connection."""
+
+    def __init__(self, model: type, **options: Any) -> None:
+        super().__init__(**options)
+        self.model = model
+
+    @cached_property
+    def target(self) -> Entity:
+        return entity_of(self.model)
+
+    def batch(self, selected: Selected) -> Hashable:
+        return (self.model, freeze(selected.arguments))
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return self.page(info, kwargs, self.model)
+
+
+class Lookup(Read):
+    """One object of an entity, by a unique attribute."""
+
+    def __init__(
+        self,
+        model: type,
+        by: InstrumentedAttribute[Any] | None = None,
+        argument: str | None = "id",
+        of_viewer: Callable[[Viewer], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.model = model
+        self.by = by
+        self.argument = argument
+        self.of_viewer = of_viewer
+
+    @cached_property
+    def target(self) -> Entity:
+        return entity_of(self.model)
+
+    @cached_property
+    def attribute(self) -> InstrumentedAttribute[Any]:
+        """The unique attribute that the object is found by."""
+        return self.by if self.by is not None else self.target.key
+
+    @property
+    def arguments(self) -> list[StrawberryArgument]:
+        if self.of_viewer is not None:
+            return []
+        if self.by is not None:
+            assert self.argument is not None
+            return [argument(self.argument, str, str(self.by.property.doc))]
+        return [argument("id", strawberry.ID, f"The id of the {self.target.name}.")]
+
+    @arguments.setter
+    def arguments(self, value: list[StrawberryArgument]) -> None:
+        raise AttributeError("a lookup's arguments follow from its entity")
+
+    def batch(self, selected: Selected) -> Hashable:
+        return self.attribute
+
+    def value(self, viewer: Viewer, kwargs: Mapping[str, Any]) -> Any:
+        """What the attribute has to equal; none finds nothing. Raises BadInput."""
+        if self.of_viewer is not None:
+            return self.of_viewer(viewer)
+        if self.by is not None:
+            return kwargs[str(self.argument)]
+        try:
+            return parse_key(self.model, kwargs["id"])
+        except ValueError as error:
+            raise BadInput(f"{error}.") from None
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        value = self.value(info.context.viewer, kwargs)
+        if value is None:
+            return None
+        return info.context.loaders.row(self.attribute, value)
+
+
+def related(attribute: Any) -> Any:
+    """A to-one relation; it comes with its parent's statement."""
+    return Related(attribute)
+
+
+def listed(attribute: Any) -> Any:
+    """A to-many relation that is small by nature, as a plain list."""
+    return Listed(attribute)
+
+
+def connected(attribute: Any) -> Any:
+    """A to-many relation as a connection."""
+    return Connected(attribute)
+
+
+def collection(model: type) -> Any:
+    """All objects of an entity that the viewer may see, as a connection."""
+    doc = f"All {model.__name__} objects that you may see."
+    return Collection(model, description=doc)
+
+
+def one(model: type) -> Any:
+    """One object of an entity, by its id."""
+    return Lookup(
+        model, description=f"The {model.__name__} with this id; none if you may not see it."
+    )
+
+
+def one_by(attribute: Any, name: str, description: str) -> Any:
+    """One object of an entity, by another attribute that is unique."""
+    return Lookup(attribute.class_, by=attribute, argument=name, description=description)
+
+
+def viewers(model: type, key: Callable[[Viewer], Any], description: str) -> Any:
+    """The object of an entity that belongs to whoever asks."""
+    return Lookup(model, of_viewer=key, description=description)

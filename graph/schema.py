@@ -1,0 +1,56 @@
+"""The schema: the one place that knows every slice."""
+
+from __future__ import annotations
+
+import strawberry
+from strawberry.extensions import ParserCache, ValidationCache
+from strawberry.printer import print_schema
+from strawberry.schema.config import StrawberryConfig
+
+from graph import agents, ai_models, conversations, nodes, plans, projects, tasks, users
+from graph.errors import USER_ERRORS, Worded
+from graph.extensions import Prepared, Storable
+from graph.scalars import scalars
+
+
+@strawberry.type(description="What can be asked. Everything shows only what you may see.")
+class Query(
+    agents.Query,
+    ai_models.Query,
+    conversations.Query,
+    nodes.Query,
+    projects.Query,
+    tasks.Query,
+    users.Query,
+):
+    pass
+
+
+@strawberry.type(
+    description="What can be changed. Each takes an `input`, is one transaction, and answers with"
+    " what it changed and `userErrors`; if there are any of these, nothing was changed."
+)
+class Mutation(
+    agents.Mutation,
+    ai_models.Mutation,
+    conversations.Mutation,
+    plans.Mutation,
+    projects.Mutation,
+    tasks.Mutation,
+    users.Mutation,
+):
+    pass
+
+
+schema = strawberry.Schema(
+    query=Query,
+    mutation=Mutation,
+    types=USER_ERRORS,
+    config=StrawberryConfig(scalar_map=scalars, sort_schema=True),
+    extensions=[Worded, ParserCache, ValidationCache, Storable, Prepared],
+)
+
+
+def printed() -> str:
+    """The schema in the schema definition language, sorted, as `schema.graphql` keeps it."""
+    return print_schema(schema) + "\n"

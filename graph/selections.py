@@ -1,0 +1,158 @@
+"""What an operation selects, as a tree of fields with their arguments.
+
+The tree is collected by graphql-core's own rules (merging, fragments, @include and @skip), once
+for an operation; the look-ahead and the planner both read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FragmentDefinitionNode,
+    GraphQLError,
+    GraphQLField,
+    GraphQLObjectType,
+    GraphQLOutputType,
+    GraphQLResolveInfo,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    get_named_type,
+    is_abstract_type,
+    is_object_type,
+)
+from graphql.execution import get_variable_values
+from graphql.execution.collect_fields import (
+    FieldDetails,
+    FragmentDetails,
+    collect_fields,
+    collect_subfields,
+)
+from graphql.execution.values import VariableValues, get_argument_values
+from strawberry.schema.schema_converter import GraphQLCoreConverter
+from strawberry.types.field import StrawberryField
+
+BACKREF = GraphQLCoreConverter.DEFINITION_BACKREF
+
+
+class Unreadable(Exception):
+    """The operation cannot be read as a tree; the executor finds the error and words it."""
+
+
+@dataclass(eq=False, slots=True)
+class Selected:
+    """A field that is selected, under one response name, with all that is selected below it."""
+
+    key: str
+    name: str
+    parent: GraphQLObjectType
+    definition: GraphQLField
+    arguments: dict[str, Any]
+    is_readable: bool
+    children: dict[str, list[Selected]] = field(default_factory=dict)
+
+    @property
+    def declaration(self) -> StrawberryField | None:
+        """The field as its slice declares it; `__typename` and introspection have none."""
+        return self.definition.extensions.get(BACKREF)
+
+    @property
+    def type(self) -> GraphQLOutputType:
+        """The type of the field's value."""
+        return self.definition.type
+
+    def under(self, *names: str) -> Iterator[Selected]:
+        """What is selected below, at the end of this way of field names, whatever the type."""
+        if not names:
+            yield self
+            return
+        for children in self.children.values():
+            for child in children:
+                if child.name == names[0]:
+                    yield from child.under(*names[1:])
+
+
+class Operation:
+    """An operation of a document, with its fields collected and its arguments coerced."""
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        operation_name: str | None,
+        variables: dict[str, Any] | None,
+    ) -> None:
+        self.schema = schema
+        self.node = _find(document, operation_name)
+        self.fragments = {
+            node.name.value: FragmentDetails(node)
+            for node in document.definitions
+            if isinstance(node, FragmentDefinitionNode)
+        }
+        values = get_variable_values(schema, self.node.variable_definitions or (), variables or {})
+        if not isinstance(values, VariableValues):
+            raise Unreadable
+        self.variables = values
+        root = schema.get_root_type(self.node.operation)
+        if root is None:
+            raise Unreadable
+        self._by_nodes: dict[tuple[str, tuple[int, ...]], Selected] = {}
+        collected = collect_fields(schema, self.fragments, values, root, self.node)
+        self.roots = list(self._select(root, collected.grouped_field_set))
+
+    def _select(
+        self, parent: GraphQLObjectType, groups: dict[str, list[FieldDetails]]
+    ) -> Iterator[Selected]:
+        for key, details in groups.items():
+            node = details[0].node
+            identity = parent.name, tuple(id(detail.node) for detail in details)
+            if identity in self._by_nodes:
+                # The same nodes of the document under the same type select the same, wherever
+                # they occur: a fragment is read once, however often and deep it is spread.
+                yield self._by_nodes[identity]
+                continue
+            definition = self.schema.get_field(parent, node.name.value)
+            if definition is None:
+                raise Unreadable
+            try:
+                arguments = (
+                    get_argument_values(definition, node, self.variables) if definition.args else {}
+                )
+                readable = True
+            except GraphQLError:
+                # The executor reports it for this field alone, and never resolves the field.
+                arguments, readable = {}, False
+            selected = Selected(key, node.name.value, parent, definition, arguments, readable)
+            self._by_nodes[identity] = selected
+            named = get_named_type(definition.type)
+            types: Sequence[GraphQLObjectType] = ()
+            if is_object_type(named):
+                types = [named]
+            elif is_abstract_type(named):
+                types = self.schema.get_possible_types(named)
+            if readable and details[0].node.selection_set is not None:
+                for type_ in types:
+                    below = collect_subfields(
+                        self.schema, self.fragments, self.variables, self.node, type_, details
+                    )
+                    selected.children[type_.name] = list(
+                        self._select(type_, below.grouped_field_set)
+                    )
+            yield selected
+
+    def selected(self, info: GraphQLResolveInfo) -> Selected:
+        """The field that is being resolved."""
+        return self._by_nodes[info.parent_type.name, tuple(map(id, info.field_nodes))]
+
+
+def _find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    operations = [
+        node for node in document.definitions if isinstance(node, OperationDefinitionNode)
+    ]
+    for node in operations:
+        if (name is None and len(operations) == 1) or (node.name and node.name.value == name):
+            return node
+    raise Unreadable

@@ -1,0 +1,121 @@
+"""The settings of a server: `TROUPE_…` variables of the environment."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+PREFIX = "TROUPE_"
+
+
+class Mode(StrEnum):
+    """What a server is for."""
+
+    DEVELOPMENT = "development"
+    """One's own machine: served on loopback only, introspection open, a token printed."""
+    PRODUCTION = "production"
+    """Other people."""
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message says which, why, and what to write instead."""
+
+
+class Settings(BaseSettings):
+    """How this server runs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    mode: Mode = Field(
+        default=Mode.DEVELOPMENT,
+        description="`development` (serves only on loopback) or `production`.",
+    )
+    host: str = Field(default="127.0.0.1", description="The address to serve on.")
+    port: int = Field(
+        default=8000, ge=0, le=65535, description="The port to serve on; 0 takes any."
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="A PostgreSQL server, 15 or later: `postgresql://user:password@host:5432/database`."
+        " Unset: the one that comes along.",
+    )
+    data_dir: Path | None = Field(
+        default=None, description="Where the database that comes along keeps its data."
+    )
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _known_mode(cls, value: object) -> object:
+        if isinstance(value, str) and value not in list(Mode):
+            raise ValueError("write development or production")
+        return value
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _a_port(cls, value: object) -> object:
+        if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
+            raise ValueError("write a number from 0 to 65535, such as 8000")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        hint = "write postgresql://user:password@host:5432/database"
+        try:
+            url = make_url(value)
+        except ArgumentError:
+            raise ValueError(hint) from None
+        if url.get_backend_name() not in ("postgresql", "postgres"):
+            raise ValueError(f"{url.drivername} is not PostgreSQL; {hint}")
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @model_validator(mode="after")
+    def _development_is_private(self) -> Self:
+        if self.mode is Mode.DEVELOPMENT and not is_loopback(self.host):
+            raise ValueError(
+                f"{PREFIX}HOST={self.host} would show a development server to others;"
+                f" write {PREFIX}HOST=127.0.0.1, or {PREFIX}MODE=production"
+            )
+        return self
+
+    @classmethod
+    def load(cls) -> Self:
+        """The settings from the environment. Raises SettingsError."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise SettingsError("\n".join(_sentence(fault) for fault in error.errors())) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _sentence(fault: object) -> str:
+    assert isinstance(fault, dict)
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if not fault["loc"]:
+        return f"{message}."
+    name = f"{PREFIX}{fault['loc'][0]}".upper()
+    shown = "" if "url" in name.lower() else f"={fault['input']}"  # a URL may hold a password
+    return f"{name}{shown} cannot be used: {message[:1].lower()}{message[1:]}."

@@ -1,0 +1,300 @@
+"""Tasks: what there is to do, and what waits for what."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import strawberry
+from pydantic import BaseModel, Field
+from strawberry import Maybe
+from strawberry.scalars import JSON
+
+import db
+from db import BlockedReason, OnFailure, TaskStatus, dependencies, plans
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, column, entity
+from graph.filters import (
+    BooleanFilter,
+    DateTimeFilter,
+    EnumFilter,
+    IDFilter,
+    IntFilter,
+    StringFilter,
+    contains,
+    filters,
+    ordering,
+    through,
+)
+from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.relations import collection, connected, listed, one, related
+from graph.scalars import AgentID, Line, Metadata, ProjectID, TaskID, Text, bare
+from graph.viewer import anybody
+
+Priority = Annotated[int, Field(ge=1, le=5)]
+Seconds = Annotated[int, Field(ge=0, le=2_000_000_000)]
+Attempts = Annotated[int, Field(ge=1, le=1000)]
+
+
+@filters(db.Task)
+class TaskFilter:
+    id: IDFilter | None
+    title: StringFilter | None
+    description: StringFilter | None
+    type: StringFilter | None
+    status: EnumFilter[TaskStatus] | None
+    blocked_reason: EnumFilter[BlockedReason] | None
+    priority: IntFilter | None
+    unmet_dependency_count: IntFilter | None
+    available_at: DateTimeFilter | None
+    due_at: DateTimeFilter | None
+    completed_at: DateTimeFilter | None
+    created_at: DateTimeFilter | None
+    cancel_requested: BooleanFilter | None
+    project_id: IDFilter | None
+    parent_task_id: IDFilter | None
+    agent_id: IDFilter | None
+    project = through(db.Task.project)
+    parent_task = through(db.Task.parent_task)
+    agent = through(db.Task.agent)
+    metadata_contains: JSON | None = contains(db.Task.task_metadata)
+
+
+TaskOrder = ordering(db.Task, db.Task.created_at, db.Task.priority)
+
+
+@entity(db.Task, where=TaskFilter, order=TaskOrder)
+class Task(Node):
+    title: str
+    description: str | None
+    type: str | None
+    status: TaskStatus
+    blocked_reason: BlockedReason | None
+    priority: int
+    input: JSON | None
+    result: JSON | None
+    error: JSON | None
+    available_at: datetime
+    due_at: datetime | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    estimated_seconds: int | None
+    unmet_dependency_count: int
+    attempt_count: int
+    max_attempts: int
+    retry_backoff_seconds: int
+    lease_expires_at: datetime | None
+    cancel_requested: bool
+    metadata: JSON = column(db.Task.task_metadata)
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    project = related(db.Task.project)
+    parent_task = related(db.Task.parent_task)
+    subtasks = connected(db.Task.subtasks)
+    agent = related(db.Task.agent)
+    created_by_user = related(db.Task.created_by_user)
+    created_by_agent = related(db.Task.created_by_agent)
+    dependencies = listed(db.Task.dependencies)
+    dependents = listed(db.Task.dependents)
+
+
+@entity(db.TaskDependency)
+class TaskDependency:
+    on_failure: OnFailure
+    dependent = related(db.TaskDependency.dependent)
+    dependency = related(db.TaskDependency.dependency)
+
+
+@strawberry.type
+class Query:
+    task: Task | None = one(db.Task)
+    tasks: Connection[Task] = collection(db.Task)
+
+
+class TaskValues(BaseModel):
+    """What a task is, wherever it is made."""
+
+    id: TaskID | None = None
+    title: Line
+    description: Text | None = None
+    type: Line | None = None
+    priority: Priority = 3
+    input: JSON | None = None
+    available_at: datetime | None = None
+    due_at: datetime | None = None
+    estimated_seconds: Seconds | None = None
+    max_attempts: Attempts = 3
+    retry_backoff_seconds: Seconds = 30
+    metadata: Metadata = JSON({})
+
+
+@input_of(db.Task)
+class CreateTaskInput(TaskValues):
+    """A task to be made."""
+
+    project_id: ProjectID
+    parent_task_id: TaskID | None = None
+    agent_id: AgentID | None = None
+    depends_on: list[TaskID] = Field(
+        default=[], description="The tasks it waits for; if one comes to nothing, it is skipped."
+    )
+
+
+@input_of(db.TaskDependency)
+class PlannedDependencyInput(BaseModel):
+    """What a planned task waits for."""
+
+    on: str = Field(description="A reference of this plan, or the id of a task of its project.")
+    on_failure: OnFailure = OnFailure.SKIP
+
+
+@input_of(db.Task)
+class PlannedTaskInput(TaskValues):
+    """A task of a plan."""
+
+    reference: Line | None = Field(
+        default=None, description="A name of your own, by which others in this plan refer to it."
+    )
+    parent: str | None = Field(
+        default=None,
+        description="The task it is a part of: a reference of this plan, or the id of a task.",
+    )
+    agent: str | None = Field(
+        default=None,
+        description="The agent it is assigned to: a reference of this plan, or the id of an agent.",
+    )
+    depends_on: list[PlannedDependencyInput] = Field(default=[], description="What it waits for.")
+
+    def planned(self, created_by: dict[str, Any]) -> plans.PlannedTask:
+        """The task as the rules of plans take it."""
+        return plans.PlannedTask(
+            given(self) | created_by,
+            self.reference,
+            self.parent and bare(self.parent, db.Task),
+            self.agent and bare(self.agent, db.Agent),
+            [(bare(edge.on, db.Task), edge.on_failure) for edge in self.depends_on],
+        )
+
+
+@input_of()
+class CreateTasksInput(BaseModel):
+    """Tasks to be made together."""
+
+    project_id: ProjectID = Field(description="The project they belong to.")
+    tasks: Annotated[list[PlannedTaskInput], Field(min_length=1, max_length=1000)] = Field(
+        description="The tasks, at most 1,000."
+    )
+
+
+@input_of(db.Task)
+class UpdateTaskInput(Versioned):
+    """Changes to a task; what is left out stays as it is, and null clears it."""
+
+    id: TaskID
+    title: Maybe[Line] = None
+    description: Maybe[Text | None] = None
+    type: Maybe[Line | None] = None
+    priority: Maybe[Priority] = None
+    input: Maybe[JSON | None] = None
+    available_at: Maybe[datetime] = None
+    due_at: Maybe[datetime | None] = None
+    estimated_seconds: Maybe[Seconds | None] = None
+    max_attempts: Maybe[Attempts] = None
+    retry_backoff_seconds: Maybe[Seconds] = None
+    metadata: Maybe[Metadata] = None
+    parent_task_id: Maybe[TaskID | None] = None
+    agent_id: Maybe[AgentID | None] = None
+
+
+@input_of(db.Task)
+class DeleteTaskInput(Versioned):
+    """A task to be deleted."""
+
+    id: TaskID
+
+
+@input_of(db.TaskDependency)
+class AddTaskDependencyInput(BaseModel):
+    """An edge between two tasks."""
+
+    dependent_id: TaskID
+    dependency_id: TaskID
+    on_failure: OnFailure = OnFailure.SKIP
+
+
+@input_of(db.TaskDependency)
+class RemoveTaskDependencyInput(BaseModel):
+    """An edge to be removed."""
+
+    dependent_id: TaskID
+    dependency_id: TaskID
+
+
+async def _tasks(session: db.WriteSession, input: Any) -> tuple[db.Task, db.Task]:
+    """The two tasks of an edge, locked after their project, so that no two writers cross."""
+    await dependencies.lock(session, input.dependent_id)
+    dependent = await session.fetch(db.Task, input.dependent_id, at=("dependent_id",))
+    dependency = await session.fetch(db.Task, input.dependency_id, at=("dependency_id",))
+    return dependent, dependency
+
+
+@strawberry.type
+class Mutation:
+    @mutation(anybody)
+    async def create_task(self, info: Info, input: CreateTaskInput) -> db.Task:
+        """Make a task, in PENDING, or ASSIGNED if an agent is named."""
+        planned = plans.PlannedTask(
+            given(input) | info.context.created_by,
+            parent=input.parent_task_id and str(input.parent_task_id),
+            agent=input.agent_id and str(input.agent_id),
+            depends_on=[(str(id), OnFailure.SKIP) for id in input.depends_on],
+        )
+        async with info.context.write() as session:
+            project = await session.fetch(db.Project, input.project_id, at=("project_id",))
+            id = await plans.add_task(session, project, planned)
+        return db.Task(id=id)
+
+    @mutation(anybody)
+    async def create_tasks(self, info: Info, input: CreateTasksInput) -> list[db.Task]:
+        """Make many tasks with the edges between them, all or none."""
+        planned = [task.planned(info.context.created_by) for task in input.tasks]
+        async with info.context.write() as session:
+            project = await session.fetch(db.Project, input.project_id, at=("project_id",))
+            ids = await plans.add_tasks(session, project, planned)
+        return [db.Task(id=id) for id in ids]
+
+    @mutation(anybody)
+    async def update_task(self, info: Info, input: UpdateTaskInput) -> db.Task:
+        """Change a task. Its state is not edited: it follows from what is done with it."""
+        async with info.context.write() as session:
+            if input.parent_task_id is not None:
+                await dependencies.lock(session, input.id)
+            task = await session.fetch(db.Task, input.id, version=input.expected_version)
+            return await plans.change_task(session, task, values(input))
+
+    @mutation(anybody)
+    async def delete_task(self, info: Info, input: DeleteTaskInput) -> Deleted[db.Task]:
+        """Delete a task with its subtasks; what waited for them waits no more."""
+        async with info.context.write() as session:
+            await dependencies.lock(session, input.id)
+            task = await session.fetch(db.Task, input.id, version=input.expected_version)
+            await dependencies.delete_task(session, task)
+        return Deleted(task.id)
+
+    @mutation(anybody)
+    async def add_task_dependency(self, info: Info, input: AddTaskDependencyInput) -> db.Task:
+        """Let one task wait for another of its project; a circle is refused and shown."""
+        async with info.context.write() as session:
+            dependent, dependency = await _tasks(session, input)
+            await dependencies.add_dependency(session, dependent, dependency, input.on_failure)
+        return dependent
+
+    @mutation(anybody)
+    async def remove_task_dependency(self, info: Info, input: RemoveTaskDependencyInput) -> db.Task:
+        """Let a task wait for another no more."""
+        async with info.context.write() as session:
+            dependent, dependency = await _tasks(session, input)
+            await dependencies.remove_dependency(session, dependent, dependency)
+        return dependent

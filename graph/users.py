@@ -1,0 +1,159 @@
+"""Users and their access tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from pydantic import BaseModel, StringConstraints
+from strawberry import Maybe
+
+import db
+from db import UserRole
+from db.errors import Denied
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, entity
+from graph.filters import (
+    BooleanFilter,
+    DateTimeFilter,
+    EnumFilter,
+    IDFilter,
+    StringFilter,
+    filters,
+    ordering,
+    through,
+)
+from graph.mutations import Deleted, given, input_of, mutation, values
+from graph.relations import collection, connected, one, related, viewers
+from graph.scalars import Line, UserID
+from graph.viewer import administrators, users_only
+
+Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=255)]
+
+
+@filters(db.User)
+class UserFilter:
+    id: IDFilter | None
+    username: StringFilter | None
+    email: StringFilter | None
+    role: EnumFilter[UserRole] | None
+    is_active: BooleanFilter | None
+    created_at: DateTimeFilter | None
+
+
+UserOrder = ordering(db.User, db.User.created_at, db.User.username)
+
+
+@entity(db.User, where=UserFilter, order=UserOrder)
+class User(Node):
+    username: str
+    email: str
+    display_name: str | None
+    role: UserRole
+    is_active: bool
+    created_at: datetime
+    updated_at: datetime
+    projects = connected(db.User.projects)
+    created_tasks = connected(db.User.created_tasks)
+    conversations = connected(db.User.conversations)
+    messages = connected(db.User.messages)
+    access_tokens = connected(db.User.access_tokens)
+
+
+@filters(db.AccessToken)
+class AccessTokenFilter:
+    id: IDFilter | None
+    name: StringFilter | None
+    user_id: IDFilter | None
+    agent_id: IDFilter | None
+    created_at: DateTimeFilter | None
+    expires_at: DateTimeFilter | None
+    revoked_at: DateTimeFilter | None
+    user = through(db.AccessToken.user)
+    agent = through(db.AccessToken.agent)
+
+
+AccessTokenOrder = ordering(db.AccessToken, db.AccessToken.created_at)
+
+
+@entity(db.AccessToken, where=AccessTokenFilter, order=AccessTokenOrder)
+class AccessToken(Node):
+    name: str
+    prefix: str
+    scopes: list[str]
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+    user = related(db.AccessToken.user)
+    agent = related(db.AccessToken.agent)
+
+
+@strawberry.type
+class Query:
+    me: User | None = viewers(
+        db.User, lambda viewer: viewer.user_id, "You; none when an agent asks."
+    )
+    user: User | None = one(db.User)
+    users: Connection[User] = collection(db.User)
+    access_token: AccessToken | None = one(db.AccessToken)
+    access_tokens: Connection[AccessToken] = collection(db.AccessToken)
+
+
+@input_of(db.User)
+class CreateUserInput(BaseModel):
+    """A user to be made."""
+
+    id: UserID | None = None
+    username: Username
+    email: Email
+    display_name: Line | None = None
+    role: UserRole = UserRole.USER
+
+
+@input_of(db.User)
+class UpdateUserInput(BaseModel):
+    """Changes to a user; what is left out stays as it is, and null clears it."""
+
+    id: UserID
+    username: Maybe[Username] = None
+    email: Maybe[Email] = None
+    display_name: Maybe[Line | None] = None
+    role: Maybe[UserRole] = None
+    is_active: Maybe[bool] = None
+
+
+@input_of(db.User)
+class DeleteUserInput(BaseModel):
+    """A user to be deleted."""
+
+    id: UserID
+
+
+@strawberry.type
+class Mutation:
+    @mutation(administrators)
+    async def create_user(self, info: Info, input: CreateUserInput) -> db.User:
+        """Make a user. Only administrators can."""
+        async with info.context.write() as session:
+            return await db.User.create(session, **given(input))
+
+    @mutation(users_only)
+    async def update_user(self, info: Info, input: UpdateUserInput) -> db.User:
+        """Change a user. Users change themselves; their role and state administrators only."""
+        async with info.context.write() as session:
+            user = await session.fetch(db.User, input.id)
+            if not session.viewer.is_administrator and {"role", "is_active"} & values(input).keys():
+                raise Denied("Only administrators change a user's role and whether it is active.")
+            return await user.update(session, **values(input))
+
+    @mutation(administrators)
+    async def delete_user(self, info: Info, input: DeleteUserInput) -> Deleted[db.User]:
+        """Delete a user with their tokens; what they made stays. Only administrators can."""
+        async with info.context.write() as session:
+            user = await session.fetch(db.User, input.id)
+            await user.delete(session)
+        return Deleted(user.id)
