@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import sqlalchemy
@@ -16,6 +15,7 @@ import strawberry
 from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 from strawberry.types.field import StrawberryField
 
+from db import Base
 from graph.scalars import global_id
 
 if TYPE_CHECKING:
@@ -153,8 +153,6 @@ def entity(
                 field.describe(doc_of(getattr(field, "attribute", None)))
                 if name not in cls.__annotations__:
                     cls.__annotations__[name] = field.annotation
-        for enum in _enums(model):
-            describe_enum(enum)
         cls.is_type_of = lambda row, info: isinstance(row, model)  # type: ignore[attr-defined]
         return strawberry.type(cls, description=clean(model.__doc__ or ""))
 
@@ -181,21 +179,13 @@ def clean(doc: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _enums(model: type) -> list[type[Enum]]:
-    columns = sqlalchemy.inspect(model).columns
-    return [
-        column.type.enum_class
-        for column in columns
-        if isinstance(column.type, sqlalchemy.Enum) and column.type.enum_class
-    ]
-
-
-@cache
 def describe_enum(enum: type[Enum]) -> None:
     """Make an enum part of the schema, described by its docstring and those under its members.
 
     Python keeps no docstring of a member, so they are read from the source.
     """
+    if hasattr(enum, "__strawberry_definition__"):
+        return
     body = ast.parse(textwrap.dedent(inspect.getsource(enum))).body[0]
     assert isinstance(body, ast.ClassDef)
     docs: dict[str, str] = {}
@@ -210,3 +200,9 @@ def describe_enum(enum: type[Enum]) -> None:
     strawberry.enum(enum, description=clean(enum.__doc__ or ""))
     for value in enum.__strawberry_definition__.values:  # type: ignore[attr-defined]
         value.description = docs.get(value.name)
+
+
+for _mapper in Base.registry.mappers:
+    for _column in _mapper.columns:
+        if isinstance(_column.type, sqlalchemy.Enum) and _column.type.enum_class is not None:
+            describe_enum(_column.type.enum_class)

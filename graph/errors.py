@@ -214,12 +214,12 @@ class IllegalTransition(UserError):
     allowed: list[str] = strawberry.field(description="The states it can go to from there.")
 
 
-LazyTask: Any = lazy(db.Task)
+LazyTask = lazy(db.Task)
 
 
 @shows(errors.CycleDetected)
 class CycleDetected(UserError):
-    cycle: list[Annotated[Task, strawberry.lazy("graph.tasks")]] = strawberry.field(
+    cycle: list[LazyTask] = strawberry.field(
         resolver=_cycle, description="The tasks, each waiting for the next, the last for the first."
     )
 

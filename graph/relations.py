@@ -139,11 +139,11 @@ class Paged:
         assert target.order is not None
         page = f"at most {LARGEST_PAGE}; {DEFAULT_PAGE} unless said otherwise"
         return [
-            argument("first", int | None, f"How many, from the start: {page}.", None),
-            argument("after", str | None, "Only what comes after this cursor.", None),
-            argument("last", int | None, f"How many, from the end: at most {LARGEST_PAGE}.", None),
-            argument("before", str | None, "Only what comes before this cursor.", None),
-            argument("where", target.where | None, "Only those that meet these conditions.", None),
+            argument("first", int | None, f"How many, from the start: {page}."),
+            argument("after", str | None, "Only what comes after this cursor."),
+            argument("last", int | None, f"How many, from the end: at most {LARGEST_PAGE}."),
+            argument("before", str | None, "Only what comes before this cursor."),
+            argument("where", target.where | None, "Only those that meet these conditions."),
             argument("order_by", target.order, "In which order.", next(iter(target.order))),
         ]
 

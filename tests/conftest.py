@@ -6,13 +6,18 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
+import httpx
 import pytest
 from sqlalchemy import URL, make_url, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import db
-from db import migrate
+from db import access, migrate
+from graph.app import create_app
+from graph.settings import Settings
+from tests.client import Client
 
 
 async def _on_server(server: URL, *statements: str) -> None:
@@ -63,3 +68,36 @@ async def admin(database: db.Database) -> db.User:
         return await db.User.create(
             session, username="admin", email="admin@localhost", role=db.UserRole.ADMIN
         )
+
+
+@pytest.fixture
+async def http(database: db.Database) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the application in this process."""
+    app = create_app(Settings(), database.url)
+    app.state.database = database
+    app.state.head = migrate.head()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+@dataclass
+class People:
+    """Clients of several viewers."""
+
+    admin: Client
+    owner: Client
+    stranger: Client
+    nobody: Client
+
+
+@pytest.fixture
+async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User) -> People:
+    """An administrator, a user who owns projects, another who does not, and somebody unknown."""
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        clients = [Client(http, database, await access.issue_token(session, admin, "test"))]
+        for name in ("owner", "stranger"):
+            user = await db.User.create(session, username=name, email=f"{name}@localhost")
+            token = await access.issue_token(session, user, "test")
+            clients.append(Client(http, database, token))
+    return People(*clients, Client(http, database, None))

@@ -1,0 +1,87 @@
+"""A small GraphQL client over the real ASGI application, which also counts SQL statements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from sqlalchemy import event
+
+import db
+
+
+@dataclass
+class Answer:
+    """What the server answered to one operation, and what it asked of the database."""
+
+    status: int
+    text: str
+    body: dict[str, Any]
+    statements: list[str] = field(default_factory=list)
+
+    @property
+    def data(self) -> Any:
+        """The data; there must be no errors."""
+        assert "errors" not in self.body, self.body["errors"]
+        return self.body["data"]
+
+    @property
+    def errors(self) -> list[Any]:
+        """The errors; there must be some."""
+        return list(self.body["errors"])
+
+    @property
+    def code(self) -> str:
+        """The code of the only error."""
+        (error,) = self.errors
+        return str(error["extensions"]["code"])
+
+
+@contextmanager
+def counted(database: db.Database) -> Iterator[list[str]]:
+    """The statements sent to the database in the block, transaction control aside."""
+    statements: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    engines = (database.reader.sync_engine, database.writer.sync_engine)
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
+
+
+class Client:
+    """Asks as whoever a token names."""
+
+    def __init__(self, http: httpx.AsyncClient, database: db.Database, token: str | None) -> None:
+        self._http = http
+        self._database = database
+        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+
+    async def ask(self, query: str, /, **variables: Any) -> Answer:
+        """Run an operation."""
+        with counted(self._database) as statements:
+            response = await self._http.post(
+                "/graphql",
+                json={"query": query, "variables": variables},
+                headers=self._headers,
+            )
+        # The first statement is the look-up of the token.
+        found = statements[1:] if self._headers else statements
+        return Answer(response.status_code, response.text, response.json(), found)
+
+    async def change(self, mutation: str, /, **input: Any) -> Any:
+        """Run a mutation that takes `input`, written as `name { selection }`; its payload."""
+        name, _, selection = mutation.partition(" ")
+        kind = f"{name[0].upper()}{name[1:]}Input!"
+        query = f"mutation($input: {kind}) {{ {name}(input: $input) {selection} }}"
+        answer = await self.ask(query, input=input)
+        return answer.data[name]
