@@ -34,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.errors import NotFound
+from db.text import dumps
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -180,12 +181,21 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
         arrays = []
         for name in names:
             kind, values = table.c[name].type, [row[name] for row in group]
-            if isinstance(kind, Enum):
-                kind, values = String(), [value and value.value for value in values]
+            if isinstance(kind, String):  # an Enum is one too
+                # Without its length: a cast would cut what is too long, where the column refuses.
+                kind = Text()
+            elif isinstance(kind, JSONB):
+                kind, values = Text(), [None if value is None else dumps(value) for value in values]
             arrays.append(cast(bindparam(None, values, unique=True), ARRAY(kind)))
-        unnested = func.unnest(*arrays).table_valued(*names)
+        unnested = func.unnest(*arrays).table_valued(*names).render_derived()
+        selected = [
+            cast(unnested.c[name], JSONB)
+            if isinstance(table.c[name].type, JSONB)
+            else unnested.c[name]
+            for name in names
+        ]
         await session.execute(
-            insert(table).from_select(names, select(unnested), include_defaults=False)
+            insert(table).from_select(names, select(*selected), include_defaults=False)
         )
 
 

@@ -118,11 +118,10 @@ async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: A
     reached = reached.union(select(*step.c).select_from(reached.join(step, true())))
 
     ids = select(reached.c.id)
-    parents = dict(
-        (await session.execute(select(Task.id, Task.parent_task_id).where(Task.id.in_(ids))))
-        .tuples()
-        .all()
+    placed = await session.execute(
+        select(Task.id, Task.parent_task_id).where(Task.id.in_(ids))
     )
+    parents: dict[UUID, UUID | None] = {id: parent for id, parent in placed}
     dependencies: dict[UUID, list[UUID]] = {}
     edges = select(TaskDependency.dependent_id, TaskDependency.dependency_id)
     for dependent, dependency in await session.execute(

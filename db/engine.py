@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import (
 from db.base import Base
 from db.errors import Conflict, Denied, DomainError, NotFound, Path, Rejected
 from db.scopes import Right, Viewer, scope
-from db.text import storable
+from db.text import dumps
 
 Model = TypeVar("Model", bound=Base)
 
@@ -49,11 +49,6 @@ POOL_TIMEOUT = 3
 def database_url(url: URL | str) -> URL:
     """The URL with the driver that Troupe uses, whatever driver it names."""
     return make_url(url).set(drivername="postgresql+asyncpg")
-
-
-def dumps(value: Any) -> str:
-    """JSON for PostgreSQL; refuses what it cannot store, in strings at any depth."""
-    return orjson.dumps(storable(value)).decode()
 
 
 def loads(value: str | bytes) -> orjson.Fragment:

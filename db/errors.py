@@ -82,10 +82,8 @@ class CycleDetected(DomainError):
     code = "CYCLE_DETECTED"
 
     def __init__(self, cycle: Sequence[UUID], path: Path = ()) -> None:
-        super().__init__(
-            f"These {len(cycle)} tasks would wait for each other in a circle and none could start.",
-            path,
-        )
+        message = f"These {len(cycle)} tasks would wait for each other in a circle."
+        super().__init__("This task would wait for itself." if len(cycle) == 1 else message, path)
         self.cycle = list(cycle)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import orjson
 
 Value = TypeVar("Value")
 
@@ -35,3 +37,8 @@ def storable(value: Value) -> Value:
         elif isinstance(item, list):
             pending.extend(item)
     return value
+
+
+def dumps(value: Any) -> str:
+    """JSON for PostgreSQL. Raises ValueError for text in it that cannot be stored."""
+    return orjson.dumps(storable(value)).decode()

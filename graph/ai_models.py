@@ -74,7 +74,7 @@ class Query:
 
 
 @input_of(db.AIModel)
-class CreateAIModelInput(BaseModel):
+class CreateAiModelInput(BaseModel):
     """An AI model to be made known."""
 
     id: Name
@@ -91,7 +91,7 @@ class CreateAIModelInput(BaseModel):
 
 
 @input_of(db.AIModel)
-class UpdateAIModelInput(BaseModel):
+class UpdateAiModelInput(BaseModel):
     """Changes to an AI model; what is left out stays as it is, and null clears it."""
 
     id: AIModelID
@@ -108,7 +108,7 @@ class UpdateAIModelInput(BaseModel):
 
 
 @input_of(db.AIModel)
-class DeleteAIModelInput(BaseModel):
+class DeleteAiModelInput(BaseModel):
     """An AI model to be forgotten."""
 
     id: AIModelID
@@ -117,20 +117,20 @@ class DeleteAIModelInput(BaseModel):
 @strawberry.type
 class Mutation:
     @mutation(administrators)
-    async def create_ai_model(self, info: Info, input: CreateAIModelInput) -> db.AIModel:
+    async def create_ai_model(self, info: Info, input: CreateAiModelInput) -> db.AIModel:
         """Make an AI model known. Only administrators can."""
         async with info.context.write() as session:
             return await db.AIModel.create(session, **given(input))
 
     @mutation(administrators)
-    async def update_ai_model(self, info: Info, input: UpdateAIModelInput) -> db.AIModel:
+    async def update_ai_model(self, info: Info, input: UpdateAiModelInput) -> db.AIModel:
         """Change an AI model. Only administrators can."""
         async with info.context.write() as session:
             model = await session.fetch(db.AIModel, input.id)
             return await model.update(session, **values(input))
 
     @mutation(administrators)
-    async def delete_ai_model(self, info: Info, input: DeleteAIModelInput) -> Deleted[db.AIModel]:
+    async def delete_ai_model(self, info: Info, input: DeleteAiModelInput) -> Deleted[db.AIModel]:
         """Forget an AI model; what refers to it stays. Only administrators can."""
         async with info.context.write() as session:
             model = await session.fetch(db.AIModel, input.id)

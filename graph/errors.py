@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import strawberry
@@ -143,7 +144,14 @@ def _recoded(error: GraphQLError, message: str, code: str) -> GraphQLError:
     )
 
 
-def _path(root: errors.DomainError) -> list[str]:
+class Refusal(SimpleNamespace):
+    """An error of the domain as a value: graphql-core raises any exception that a field returns."""
+
+    def __init__(self, error: errors.DomainError) -> None:
+        super().__init__(kind=type(error), code=error.code, **vars(error))
+
+
+def _path(root: Refusal) -> list[str]:
     return [to_camel_case(part) if isinstance(part, str) else str(part) for part in root.path]
 
 
@@ -166,7 +174,7 @@ def shows(error: type[errors.DomainError]) -> Callable[[Shown], Shown]:
     """Declare the type that shows an error of the domain."""
 
     def declare(cls: Shown) -> Shown:
-        cls.is_type_of = lambda value, info: type(value) is error  # type: ignore[attr-defined]
+        cls.is_type_of = lambda value, info: value.kind is error  # type: ignore[attr-defined]
         return strawberry.type(cls, description=clean(error.__doc__ or ""))
 
     return declare
@@ -178,11 +186,11 @@ async def _shown(info: Info, model: type, key: object) -> Any:
     return await info.context.loaders.shown(model, key, children)
 
 
-async def _current(root: errors.Conflict, info: Info) -> Any:
+async def _current(root: Refusal, info: Info) -> Any:
     return await _shown(info, root.model, root.id)
 
 
-async def _cycle(root: errors.CycleDetected, info: Info) -> Any:
+async def _cycle(root: Refusal, info: Info) -> Any:
     return await asyncio.gather(*(_shown(info, db.Task, id) for id in root.cycle))
 
 

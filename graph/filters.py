@@ -24,23 +24,23 @@ Value = TypeVar("Value")
 Type = TypeVar("Type", bound=type)
 
 
-def _operator(description: str) -> Any:
-    return strawberry.field(default=UNSET, description=description)
+def _operator(description: str, name: str | None = None) -> Any:
+    return strawberry.field(default=UNSET, description=description, name=name)
 
 
 @strawberry.input(description="Conditions on an id; all that are given must hold.")
 class IDFilter:
     eq: strawberry.ID | None = _operator("Is this one.")
-    in_: list[strawberry.ID] | None = _operator("Is one of these.")
-    not_: strawberry.ID | None = _operator("Is not this one, or is not set.")
+    in_: list[strawberry.ID] | None = _operator("Is one of these.", "in")
+    not_: strawberry.ID | None = _operator("Is not this one, or is not set.", "not")
     is_null: bool | None = _operator("Is not set (true), or is set (false).")
 
 
 @strawberry.input(description="Conditions on a text; all that are given must hold. Case matters.")
 class StringFilter:
     eq: str | None = _operator("Is this.")
-    in_: list[str] | None = _operator("Is one of these.")
-    not_: str | None = _operator("Is not this, or is not set.")
+    in_: list[str] | None = _operator("Is one of these.", "in")
+    not_: str | None = _operator("Is not this, or is not set.", "not")
     gt: str | None = _operator("Comes after this, by code points.")
     gte: str | None = _operator("Is this or comes after it.")
     lt: str | None = _operator("Comes before this, by code points.")
@@ -53,8 +53,8 @@ class StringFilter:
 @strawberry.input(description="Conditions on a number; all that are given must hold.")
 class IntFilter:
     eq: int | None = _operator("Is this.")
-    in_: list[int] | None = _operator("Is one of these.")
-    not_: int | None = _operator("Is not this, or is not set.")
+    in_: list[int] | None = _operator("Is one of these.", "in")
+    not_: int | None = _operator("Is not this, or is not set.", "not")
     gt: int | None = _operator("Is greater.")
     gte: int | None = _operator("Is greater or equal.")
     lt: int | None = _operator("Is less.")
@@ -65,8 +65,8 @@ class IntFilter:
 @strawberry.input(description="Conditions on a moment; all that are given must hold.")
 class DateTimeFilter:
     eq: datetime | None = _operator("Is this very moment.")
-    in_: list[datetime] | None = _operator("Is one of these.")
-    not_: datetime | None = _operator("Is not this, or is not set.")
+    in_: list[datetime] | None = _operator("Is one of these.", "in")
+    not_: datetime | None = _operator("Is not this, or is not set.", "not")
     gt: datetime | None = _operator("Is later.")
     gte: datetime | None = _operator("Is later or the same.")
     lt: datetime | None = _operator("Is earlier.")
@@ -77,7 +77,7 @@ class DateTimeFilter:
 @strawberry.input(description="Conditions on a yes or no.")
 class BooleanFilter:
     eq: bool | None = _operator("Is this.")
-    not_: bool | None = _operator("Is not this.")
+    not_: bool | None = _operator("Is not this.", "not")
 
 
 @strawberry.input(
@@ -85,8 +85,8 @@ class BooleanFilter:
 )
 class EnumFilter(Generic[Value]):
     eq: Value | None = _operator("Is this.")
-    in_: list[Value] | None = _operator("Is one of these.")
-    not_: Value | None = _operator("Is not this, or is not set.")
+    in_: list[Value] | None = _operator("Is one of these.", "in")
+    not_: Value | None = _operator("Is not this, or is not set.", "not")
     is_null: bool | None = _operator("Is not set (true), or is set (false).")
 
 
@@ -152,7 +152,7 @@ def filters(model: type) -> Callable[[Type], Type]:
             ("not_", f"{cls.__name__} | None", "This does not hold."),
         ):
             cls.__annotations__[name] = kind
-            setattr(cls, name, _operator(description))
+            setattr(cls, name, _operator(description, name.rstrip("_")))
         noun = model.__name__
         return strawberry.input(cls, description=f"Which {noun} objects; all conditions must hold.")
 
@@ -170,7 +170,7 @@ def condition(where: Any, entity: Any, viewer: Viewer) -> ColumnElement[bool]:
         if value is UNSET:
             continue
         if value is None:
-            raise BadInput(f"A filter cannot be null ({field.name}): leave it out, or use isNull.")
+            raise BadInput(f"A filter cannot be null ({field.graphql_name or field.name}): leave it out, or use isNull.")
         match field.python_name:
             case "and_":
                 parts += [condition(part, entity, viewer) for part in value]
@@ -201,7 +201,7 @@ def _on(
         if operand is UNSET:
             continue
         if operand is None:
-            raise BadInput(f"{field.name}: null compares with nothing. Use isNull.")
+            raise BadInput(f"{field.graphql_name or field.name}: null compares with nothing. Use isNull.")
         if isinstance(value, IDFilter) and field.python_name != "is_null":
             operand = _keys(prop.columns[0], operand)
         parts.append(OPERATORS[field.python_name](here, operand))

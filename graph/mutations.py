@@ -19,7 +19,7 @@ from strawberry.utils.str_converters import to_camel_case
 from db import Viewer, constraints, errors
 from graph.context import Info
 from graph.entities import clean, doc_of, entity_of, lazy
-from graph.errors import Forbidden, UserError
+from graph.errors import Forbidden, Refusal, UserError
 from graph.scalars import global_id
 from graph.selections import Selected
 
@@ -127,24 +127,27 @@ def mutation(allow: Allow) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
         outcomes = _outcomes(hints["return"])
         payload = _payload(name, outcomes)
 
+        def refused(*found: errors.DomainError) -> Any:
+            return payload(user_errors=[Refusal(error) for error in found])
+
         async def resolve(self: Any, info: Info, input: Any) -> Any:
             if not allow(info.context.viewer):
                 raise Forbidden(f"You may not use {name}.")
             if isinstance(input, Unusable):
-                return payload(user_errors=input.errors)
+                return refused(*input.errors)
             try:
                 result = await function(self, info, input)
             except errors.Denied as error:
                 raise Forbidden(error.message) from error
             except errors.Rejected as error:
-                return payload(user_errors=error.errors)
+                return refused(*error.errors)
             except errors.DomainError as error:
-                return payload(user_errors=[error])
+                return refused(error)
             except IntegrityError as error:
-                refused = constraints.broken(error)
-                if refused is None:
+                broken = constraints.broken(error)
+                if broken is None:
                     raise
-                return payload(user_errors=[refused])
+                return refused(broken)
             info.context.loaders.clear()
             return await _read_back(info, payload, outcomes, result)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import graphql
 import strawberry
-from graphql import build_schema, lexicographic_sort_schema
+from graphql import GraphQLError, build_schema, lexicographic_sort_schema
 from strawberry.extensions import ParserCache, ValidationCache
 from strawberry.printer import print_schema
+from strawberry.types import ExecutionContext
 from strawberry.schema.config import StrawberryConfig
 
 from graph import agents, ai_models, conversations, nodes, plans, projects, tasks, users
@@ -44,7 +45,16 @@ class Mutation(
     pass
 
 
-schema = strawberry.Schema(
+class Schema(strawberry.Schema):
+    """The schema, which leaves the logging of errors to `Worded`."""
+
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Log nothing: what is wrong with a request is its sender's business, and may be private."""
+
+
+schema = Schema(
     query=Query,
     mutation=Mutation,
     types=USER_ERRORS,
