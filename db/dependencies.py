@@ -118,9 +118,7 @@ async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: A
     reached = reached.union(select(*step.c).select_from(reached.join(step, true())))
 
     ids = select(reached.c.id)
-    placed = await session.execute(
-        select(Task.id, Task.parent_task_id).where(Task.id.in_(ids))
-    )
+    placed = await session.execute(select(Task.id, Task.parent_task_id).where(Task.id.in_(ids)))
     parents: dict[UUID, UUID | None] = {id: parent for id, parent in placed}
     dependencies: dict[UUID, list[UUID]] = {}
     edges = select(TaskDependency.dependent_id, TaskDependency.dependency_id)

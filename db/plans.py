@@ -99,28 +99,26 @@ async def add_tasks(
     def find(known: Mapping[str, UUID], name: str | None, noun: str, *where: str | int) -> Any:
         if name is None or name in known:
             return known.get(name) if name is not None else None
-        fault = (
-            f"{name!r} is neither a reference of this plan nor the id of a {noun} of its project."
-        )
+        fault = f"{name!r} is neither a reference of this plan nor the id of {noun} of its project."
         faults.append(Invalid(fault, (*at, *where)))
         return None
 
     rows: list[dict[str, Any]] = []
     edges: dict[tuple[UUID, UUID], OnFailure] = {}
     for place, (id, task) in enumerate(zip(ids, planned, strict=True)):
-        agent_id = find(assigned, task.agent, "agent", place, "agent")
+        agent_id = find(assigned, task.agent, "an agent", place, "agent")
         rows.append(
             task.values
             | {
                 "id": id,
                 "project_id": project.id,
-                "parent_task_id": find(tasks, task.parent, "task", place, "parent"),
+                "parent_task_id": find(tasks, task.parent, "a task", place, "parent"),
                 "agent_id": agent_id,
                 "status": TaskStatus.PENDING if agent_id is None else TaskStatus.ASSIGNED,
             }
         )
         for number, (name, on_failure) in enumerate(task.depends_on):
-            dependency = find(tasks, name, "task", place, "depends_on", number, "on")
+            dependency = find(tasks, name, "a task", place, "depends_on", number, "on")
             if dependency == id:
                 raise Rejected(
                     [*faults, CycleDetected([id], (*at, place, "depends_on", number, "on"))]

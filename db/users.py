@@ -7,8 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, ShortText, choice
@@ -98,9 +97,9 @@ class AccessToken(CRUD):
         ForeignKey("agents.id", ondelete="CASCADE"), index=True
     )
     scopes: Mapped[list[str]] = mapped_column(
-        JSONB,
+        ARRAY(String(100)),
         default=list,
-        server_default=text("'[]'::jsonb"),
+        server_default=text("'{}'"),
         doc="What the token is limited to; an empty list sets no limit beyond its bearer's rights.",
     )
     expires_at: Mapped[datetime | None] = mapped_column(doc="When the token stops working.")

@@ -45,7 +45,9 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
         yield
         await app.state.database.dispose()
 
-    endpoint = Endpoint(schema, introspection=settings.mode is Mode.DEVELOPMENT)
+    endpoint = Endpoint(
+        schema, introspection=settings.mode is Mode.DEVELOPMENT, planner=settings.planner
+    )
     return Starlette(
         routes=[
             Route("/graphql", endpoint),

@@ -49,10 +49,12 @@ class Context:
         *,
         refusal: GraphQLError | None = None,
         introspection: bool = False,
+        planner: bool = True,
     ) -> None:
         self.database = database
         self.refusal = refusal
         self.introspection = introspection
+        self.planner = planner
         self._viewer = viewer
         self._sessions = asyncio.Semaphore(SESSIONS_AT_ONCE)
 

@@ -170,7 +170,9 @@ def condition(where: Any, entity: Any, viewer: Viewer) -> ColumnElement[bool]:
         if value is UNSET:
             continue
         if value is None:
-            raise BadInput(f"A filter cannot be null ({field.graphql_name or field.name}): leave it out, or use isNull.")
+            raise BadInput(
+                f"A filter cannot be null ({field.graphql_name or field.name}): leave it out, or use isNull."
+            )
         match field.python_name:
             case "and_":
                 parts += [condition(part, entity, viewer) for part in value]
@@ -201,7 +203,9 @@ def _on(
         if operand is UNSET:
             continue
         if operand is None:
-            raise BadInput(f"{field.graphql_name or field.name}: null compares with nothing. Use isNull.")
+            raise BadInput(
+                f"{field.graphql_name or field.name}: null compares with nothing. Use isNull."
+            )
         if isinstance(value, IDFilter) and field.python_name != "is_null":
             operand = _keys(prop.columns[0], operand)
         parts.append(OPERATORS[field.python_name](here, operand))

@@ -20,10 +20,11 @@ from graph.viewer import identify
 class Endpoint(GraphQL[Context, None]):
     """`/graphql`: operations over POST and GET."""
 
-    def __init__(self, schema: BaseSchema, *, introspection: bool) -> None:
+    def __init__(self, schema: BaseSchema, *, introspection: bool, planner: bool) -> None:
         # The bundled pages load from elsewhere; ours will not.
         super().__init__(schema, graphql_ide=None, subscription_protocols=())
         self.introspection = introspection
+        self.planner = planner
 
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
@@ -44,6 +45,7 @@ class Endpoint(GraphQL[Context, None]):
             viewer,
             refusal=refusal,
             introspection=viewer is not None or self.introspection,
+            planner=self.planner,
         )
 
     def encode_json(self, data: object) -> bytes:

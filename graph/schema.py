@@ -7,8 +7,8 @@ import strawberry
 from graphql import GraphQLError, build_schema, lexicographic_sort_schema
 from strawberry.extensions import ParserCache, ValidationCache
 from strawberry.printer import print_schema
-from strawberry.types import ExecutionContext
 from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionContext
 
 from graph import agents, ai_models, conversations, nodes, plans, projects, tasks, users
 from graph.errors import USER_ERRORS, Worded
@@ -67,4 +67,6 @@ def printed() -> str:
     """The schema in the schema definition language, sorted, as `schema.graphql` keeps it."""
     # Sorted from its text: StrawberryConfig(sort_schema=True) would sort the schema that executes,
     # and put plain enum types in the place of Strawberry's, which cannot print a Python default.
-    return graphql.print_schema(lexicographic_sort_schema(build_schema(print_schema(schema)))) + "\n"
+    return (
+        graphql.print_schema(lexicographic_sort_schema(build_schema(print_schema(schema)))) + "\n"
+    )

@@ -46,6 +46,9 @@ class Settings(BaseSettings):
         description="A PostgreSQL server, 15 or later: `postgresql://user:password@host:5432/database`."
         " Unset: the one that comes along.",
     )
+    planner: bool = Field(
+        default=True, description="Answer queries with one SQL statement each, where that can be."
+    )
     data_dir: Path | None = Field(
         default=None, description="Where the database that comes along keeps its data."
     )

@@ -64,7 +64,12 @@ class Client:
     def __init__(self, http: httpx.AsyncClient, database: db.Database, token: str | None) -> None:
         self._http = http
         self._database = database
+        self._token = token
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
+
+    def through(self, http: httpx.AsyncClient) -> Client:
+        """The same viewer's client of another application."""
+        return Client(http, self._database, self._token)
 
     async def ask(self, query: str, /, **variables: Any) -> Answer:
         """Run an operation."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -73,7 +74,14 @@ async def admin(database: db.Database) -> db.User:
 @pytest.fixture
 async def http(database: db.Database) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application in this process."""
-    app = create_app(Settings(), database.url)
+    async with serving(database, Settings()) as client:
+        yield client
+
+
+@asynccontextmanager
+async def serving(database: db.Database, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application with these settings, over the test's engines."""
+    app = create_app(settings, database.url)
     app.state.database = database
     app.state.head = migrate.head()
     transport = httpx.ASGITransport(app)
@@ -83,21 +91,37 @@ async def http(database: db.Database) -> AsyncIterator[httpx.AsyncClient]:
 
 @dataclass
 class People:
-    """Clients of several viewers."""
+    """Clients of several viewers, and the users they are."""
 
     admin: Client
     owner: Client
     stranger: Client
     nobody: Client
+    users: dict[str, db.User]
 
 
 @pytest.fixture
 async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User) -> People:
     """An administrator, a user who owns projects, another who does not, and somebody unknown."""
+    users = {"admin": admin}
+    clients = {}
     async with database.write(db.Viewer(is_administrator=True)) as session:
-        clients = [Client(http, database, await access.issue_token(session, admin, "test"))]
         for name in ("owner", "stranger"):
-            user = await db.User.create(session, username=name, email=f"{name}@localhost")
+            users[name] = await db.User.create(session, username=name, email=f"{name}@localhost")
+        for name, user in users.items():
             token = await access.issue_token(session, user, "test")
-            clients.append(Client(http, database, token))
-    return People(*clients, Client(http, database, None))
+            clients[name] = Client(http, database, token)
+    return People(**clients, nobody=Client(http, database, None), users=users)
+
+
+@pytest.fixture
+async def resolvers(database: db.Database, people: People) -> AsyncIterator[People]:
+    """The same viewers, with the planner switched off: everything goes the general way."""
+    async with serving(database, Settings(planner=False)) as client:
+        yield People(
+            people.admin.through(client),
+            people.owner.through(client),
+            people.stranger.through(client),
+            people.nobody.through(client),
+            people.users,
+        )

@@ -1,0 +1,29 @@
+"""The fast way to read: a query becomes one SQL statement, whose JSON goes out as it is.
+
+Whatever the planner does not know, and whatever would end in an error, it hands to the resolvers,
+whole: `planned` then gives None.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphql import GraphQLError, OperationType
+from sqlalchemy import Select
+
+from db import Viewer
+from graph.planner.statement import Unplannable, statement
+from graph.selections import Operation
+
+
+def planned(operation: Operation, viewer: Viewer) -> Select[Any] | None:
+    """The statement that answers the operation with one text of JSON, if it can be planned."""
+    if operation.node.operation is not OperationType.QUERY:
+        return None
+    try:
+        return statement(operation, viewer)
+    except (Unplannable, GraphQLError):
+        return None
+
+
+__all__ = ["planned"]

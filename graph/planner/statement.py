@@ -1,0 +1,278 @@
+"""From what is selected to one statement: a rule for each kind of field.
+
+An object is `row_to_json` over the row of its fields, a list is an array of such, and a field that
+leads elsewhere is a subquery in its place. PostgreSQL prints both without spaces, and values as
+the scalars of the API do. Scopes, filters, orders and cursors are those of the resolvers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    Uuid,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
+from sqlalchemy.orm import aliased
+from strawberry.types.arguments import convert_arguments
+
+from db import Viewer, scope
+from db.base import Timestamp
+from graph.connections import Window, window
+from graph.entities import Column, Entity, Id
+from graph.filters import condition
+from graph.relations import Collection, Connected, Listed, Lookup, Related
+from graph.selections import BACKREF, Operation, Selected
+
+# PostgreSQL cuts longer names without a word, and takes no more fields in a row.
+LONGEST_NAME = 63
+MOST_FIELDS = 1600
+
+# Names of columns that no response name can have, for what is not shown itself.
+PLACE, NUMBER, CURSOR = "#place", "#number", "#cursor"
+
+Json = ColumnElement[Any]
+
+
+class Unplannable(Exception):
+    """Something that is selected has no rule here."""
+
+
+def statement(operation: Operation, viewer: Viewer) -> Select[Any]:
+    """The statement for a whole query: its result is one text."""
+    rules = _Rules(operation, viewer)
+    fields = _labelled((root, rules.root(root)) for root in operation.roots)
+    return select(cast(_object(select(*fields)), Text))
+
+
+def _object(row: Select[Any]) -> Json:
+    """The JSON object of the one row that a select gives, or null if it gives none."""
+    fields = row.subquery()
+    return select(func.row_to_json(fields.table_valued(), type_=JSON)).scalar_subquery()
+
+
+def _labelled(fields: Iterable[tuple[Selected, Json]]) -> list[Any]:
+    """Values as the columns of a row, each under its response name."""
+    labelled = []
+    for selected, value in fields:
+        if len(selected.key.encode()) > LONGEST_NAME:
+            raise Unplannable(selected.key)
+        labelled.append(value.label(selected.key))
+    if len(labelled) > MOST_FIELDS:
+        raise Unplannable("an object with so many fields")
+    return labelled
+
+
+def _base64(text: ColumnElement[str]) -> ColumnElement[str]:
+    """Base64 in one line: PostgreSQL breaks it after every 76 characters."""
+    encoded = func.encode(func.convert_to(text, "UTF8"), "base64")
+    return func.translate(encoded, "\n", "")
+
+
+def _printed(column: Any) -> Json:
+    """A column as the API prints it; for most types that is what `row_to_json` does."""
+    if isinstance(column.type, sqlalchemy.Numeric):
+        return cast(column, Text)
+    if isinstance(column.type, Uuid):
+        raise Unplannable(column.key)
+    return column  # type: ignore[no-any-return]
+
+
+class _Rules:
+    """The rules for one operation of one viewer."""
+
+    def __init__(self, operation: Operation, viewer: Viewer) -> None:
+        self.viewer = viewer
+        self.converter = operation.schema.extensions[BACKREF].schema_converter
+
+    def arguments(self, selected: Selected) -> dict[str, Any]:
+        """The arguments of a field, as its resolver gets them."""
+        assert selected.declaration is not None
+        return convert_arguments(
+            selected.arguments,
+            selected.declaration.arguments,
+            scalar_registry=self.converter.scalar_registry,
+            config=self.converter.config,
+        )
+
+    def root(self, selected: Selected) -> Json:
+        """A field of the query itself."""
+        field = selected.declaration if selected.is_readable else None
+        if isinstance(field, Lookup):
+            row = aliased(field.target.model)
+            value = field.value(self.viewer, self.arguments(selected))
+            column = getattr(row, field.attribute.key)
+            found = self.fields(field.target, row, field.below(selected))
+            met = column == literal(value, column.type)
+            return _object(select(*found).where(met, scope(row, self.viewer)))
+        if isinstance(field, Collection):
+            return self.page(field, selected)
+        if selected.name == "__typename":
+            return literal(selected.parent.name, Text)
+        raise Unplannable(selected.name)
+
+    def fields(self, entity: Entity, row: Any, children: Iterable[Selected]) -> list[Any]:
+        """The fields of an object, as the columns of a row."""
+        return _labelled((child, self.field(entity, row, child)) for child in children)
+
+    def field(self, entity: Entity, row: Any, selected: Selected) -> Json:
+        """A field of an object, whose row is a model's alias."""
+        field = selected.declaration if selected.is_readable else None
+        match field:
+            case Id():
+                return _base64(f"{field.type_name}:" + cast(getattr(row, field.key), Text))
+            case Column():
+                return _printed(getattr(row, field.key))
+            case Connected():
+                return self.page(field, selected, row)
+            case Listed():
+                return self.listed(field, selected, row)
+            case Related():
+                return _object(self.related(field, selected, row))
+        if selected.name == "__typename":
+            return literal(entity.name, Text)
+        raise Unplannable(selected.name)
+
+    def related(self, field: Related, selected: Selected, row: Any) -> Select[Any]:
+        """The rows that a relation leads to from a row, as far as the viewer may see them."""
+        here, there = field.pair
+        target = aliased(field.target.model)
+        found = select(*self.fields(field.target, target, field.below(selected)))
+        met = getattr(target, there.key) == getattr(row, here.key)
+        prop: Any = field.attribute.property
+        order = [getattr(target, column.key) for column in prop.order_by or ()]
+        return found.where(met, scope(target, self.viewer)).order_by(*order).correlate(row)
+
+    def listed(self, field: Listed, selected: Selected, row: Any) -> Json:
+        """A relation as a plain list."""
+        fields = self.related(field, selected, row).subquery()
+        objects = select(func.row_to_json(fields.table_valued(), type_=JSON))
+        return func.array_to_json(func.array(objects.scalar_subquery()), type_=JSON)
+
+    # A connection is read in three steps: the rows of its page (and one more), what is shown of
+    # each row, and what is shown of all together. So its page is read once.
+
+    def page(self, field: Any, selected: Selected, parent: Any = None) -> Json:
+        """A connection, of all rows of an entity or of those related to a parent's row."""
+        entity = field.target
+        arguments = self.arguments(selected)
+        view = window(entity, **arguments)
+        (children,) = selected.children.values()
+
+        def members(columns: Sequence[Any] | None = None) -> tuple[Select[Any], Any]:
+            row = aliased(entity.model)
+            found = select(*(columns or [row])).select_from(row).where(scope(row, self.viewer))
+            if parent is not None:
+                here, there = field.pair
+                found = found.where(getattr(row, there.key) == getattr(parent, here.key))
+                found = found.correlate(parent)
+            if arguments.get("where") is not None:
+                found = found.where(condition(arguments["where"], row, self.viewer))
+            return found, row
+
+        found, row = members()
+        member = aliased(entity.model, view.cut(found, row).subquery())
+        each = self.each(entity, view, member, children).subquery()
+        together = self.together(view, each, children).subquery()
+        shown: list[tuple[Selected, Json]] = []
+        for child in children:
+            match child.name:
+                case "totalCount":
+                    count, _ = members([func.count()])
+                    shown.append((child, count.scalar_subquery()))
+                case "__typename":
+                    shown.append((child, literal(child.parent.name, Text)))
+                case "pageInfo":
+                    shown.append((child, self.page_info(view, together, child)))
+                case _:
+                    shown.append((child, together.c[child.key]))
+        of_rows = any(child.name in ("nodes", "edges", "pageInfo") for child in children)
+        result = select(*_labelled(shown))
+        return _object(result.select_from(together) if of_rows else result)
+
+    def each(
+        self, entity: Entity, view: Window, member: Any, children: Sequence[Selected]
+    ) -> Select[Any]:
+        """What is shown of each row of a page, with its place, its cursor, and how many there are."""
+        shown: list[Any] = []
+        for child in children:
+            if child.name == "nodes":
+                node = select(*self.fields(entity, member, child.children[entity.name]))
+                shown.append(_object(node.correlate(member)).label(child.key))
+            elif child.name == "edges":
+                (below,) = child.children.values()
+                edge = _labelled((part, self.edge(entity, view, member, part)) for part in below)
+                shown.append(_object(select(*edge).correlate(member)).label(child.key))
+        return select(
+            func.row_number().over(order_by=view.ordering(member)).label(PLACE),
+            func.count().over().label(NUMBER),
+            _cursor(view, member).label(CURSOR),
+            *shown,
+        )
+
+    def edge(self, entity: Entity, view: Window, member: Any, selected: Selected) -> Json:
+        """A field of an edge."""
+        match selected.name:
+            case "node":
+                node = select(*self.fields(entity, member, selected.children[entity.name]))
+                return _object(node.correlate(member))
+            case "cursor":
+                return _cursor(view, member)
+        return literal(selected.parent.name, Text)
+
+    def together(self, view: Window, each: Any, children: Sequence[Selected]) -> Select[Any]:
+        """What is shown of a page's rows together: the lists, and what its pageInfo tells."""
+        place, number = each.c[PLACE], each.c[NUMBER]
+        first, last = min(1, view.limit), func.least(number, view.limit)
+        order = place.desc() if view.backward else place.asc()
+        cursors = [func.max(each.c[CURSOR]).filter(place == at) for at in (first, last)]
+        start, end = reversed(cursors) if view.backward else cursors
+        lists = [
+            func.array_to_json(
+                func.coalesce(
+                    func.array_agg(aggregate_order_by(each.c[child.key], order)).filter(
+                        place <= view.limit
+                    ),
+                    literal_column("'{}'::json[]"),
+                ),
+                type_=JSON,
+            ).label(child.key)
+            for child in children
+            if child.name in ("nodes", "edges")
+        ]
+        more = (func.count() > view.limit).label(NUMBER)
+        return select(more, start.label(PLACE), end.label(CURSOR), *lists)
+
+    def page_info(self, view: Window, together: Any, selected: Selected) -> Json:
+        """Where a page lies."""
+        (children,) = selected.children.values()
+        more = together.c[NUMBER]
+        values = {
+            "hasNextPage": literal(view.before is not None) if view.backward else more,
+            "hasPreviousPage": more if view.backward else literal(view.after is not None),
+            "startCursor": together.c[PLACE],
+            "endCursor": together.c[CURSOR],
+            "__typename": literal(selected.type.of_type.name, Text),  # type: ignore[union-attr]
+        }
+        shown = _labelled((child, values[child.name]) for child in children)
+        return _object(select(*shown).correlate(together))
+
+
+def _cursor(view: Window, row: Any) -> ColumnElement[str]:
+    """The cursor that points at a row, as `encode_cursor` makes it."""
+    value = getattr(row, view.order.attribute)
+    if isinstance(value.type, Timestamp):
+        value = func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
+    key = cast(getattr(row, view.entity.key.key), Text)
+    parts = literal(f"{view.order.name}\n", Text) + key + literal("\n", Text) + cast(value, Text)
+    return _base64(parts)
