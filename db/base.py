@@ -175,7 +175,7 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
     table = model.__table__
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for given in rows:
-        row = _defaults(table) | given
+        row = _defaults(table) | dict(given)
         alike.setdefault(tuple(row), []).append(row)
     for names, group in alike.items():
         arrays = []

@@ -119,7 +119,7 @@ async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: A
 
     ids = select(reached.c.id)
     placed = await session.execute(select(Task.id, Task.parent_task_id).where(Task.id.in_(ids)))
-    parents: dict[UUID, UUID | None] = {id: parent for id, parent in placed}
+    parents: dict[UUID, UUID | None] = dict(iter(placed))
     dependencies: dict[UUID, list[UUID]] = {}
     edges = select(TaskDependency.dependent_id, TaskDependency.dependency_id)
     for dependent, dependency in await session.execute(

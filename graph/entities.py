@@ -30,14 +30,14 @@ class Entity:
     """A model as the API shows it."""
 
     model: Any
-    type: type
+    shown_as: type
     where: type | None
     order: type[Enum] | None
 
     @property
     def name(self) -> str:
         """The name of the type, which is the model's too."""
-        return self.type.__name__
+        return self.shown_as.__name__
 
     @property
     def key(self) -> InstrumentedAttribute[Any]:
@@ -56,7 +56,7 @@ def lazy(model: type, suffix: str = "") -> Any:
     slices name each other without importing each other.
     """
     module = model.__module__.replace("db.", "graph.", 1)
-    return Annotated[f"{model.__name__}{suffix}", strawberry.lazy(module)]  # type: ignore[valid-type]
+    return Annotated[f"{model.__name__}{suffix}", strawberry.lazy(module)]
 
 
 _entities: dict[type, Entity] = {}
@@ -143,8 +143,9 @@ def entity(
         _entities[model] = declared
         if issubclass(cls, Node):
             cls.__annotations__ = {"id": strawberry.ID} | cls.__annotations__
-            cls.id = Id(declared.key)  # type: ignore[misc, assignment]
-            cls.id.type_name = cls.__name__  # type: ignore[attr-defined]
+            field = Id(declared.key)
+            field.type_name = cls.__name__
+            setattr(cls, "id", field)  # noqa: B010 - mypy sees the annotation's type
         for name in cls.__annotations__:
             if name not in vars(cls):
                 setattr(cls, name, Column(getattr(model, name)))

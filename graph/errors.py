@@ -222,13 +222,12 @@ class IllegalTransition(UserError):
     allowed: list[str] = strawberry.field(description="The states it can go to from there.")
 
 
-LazyTask = lazy(db.Task)
-
-
 @shows(errors.CycleDetected)
 class CycleDetected(UserError):
-    cycle: list[LazyTask] = strawberry.field(
-        resolver=_cycle, description="The tasks, each waiting for the next, the last for the first."
+    cycle: list[Node] = strawberry.field(
+        resolver=_cycle,
+        graphql_type=list[lazy(db.Task)],  # type: ignore[misc]
+        description="The tasks, each waiting for the next, the last for the first.",
     )
 
 

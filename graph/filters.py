@@ -170,9 +170,7 @@ def condition(where: Any, entity: Any, viewer: Viewer) -> ColumnElement[bool]:
         if value is UNSET:
             continue
         if value is None:
-            raise BadInput(
-                f"A filter cannot be null ({field.graphql_name or field.name}): leave it out, or use isNull."
-            )
+            raise BadInput(f"{field.graphql_name or field.name}: null is no filter. Leave it out.")
         match field.python_name:
             case "and_":
                 parts += [condition(part, entity, viewer) for part in value]
@@ -251,7 +249,8 @@ def ordering(model: type, *attributes: QueryableAttribute[Any]) -> Any:
             member = f"{attribute.key}_{suffix}".upper()
             members[member] = f"{attribute.key} {suffix}"
             docs[member] = f"{clean(doc_of(attribute) or '').rstrip('.')}, {words}."
-    enum = Order(f"{model.__name__}Order", members)  # type: ignore[call-overload]
+    functional: Any = Order  # Enum's functional API, which type checkers read only as literals
+    enum: Any = functional(f"{model.__name__}Order", members)
     strawberry.enum(enum, description=f"What {model.__name__} objects can be sorted by.")
     for value in enum.__strawberry_definition__.values:
         value.description = docs[value.name]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, bindparam, func, inspect, select, true
+from sqlalchemy import ARRAY, ColumnElement, Select, bindparam, func, inspect, select, true
 from sqlalchemy.orm import aliased, joinedload, load_only, selectinload
 from strawberry.dataloader import DataLoader
 
@@ -98,6 +99,17 @@ def freeze(value: Any) -> Hashable:
     return value  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The rows that a connection pages through, and which page of them."""
+
+    window: Window
+    where: Any
+    key: Hashable
+    attribute: Any = None
+    """What of a row says whose it is; at the root the rows are nobody's."""
+
+
 def _any(column: Any, keys: Sequence[Any]) -> ColumnElement[bool]:
     return column == func.any(bindparam(None, list(keys), ARRAY(column.type), unique=True))  # type: ignore[no-any-return]
 
@@ -126,7 +138,7 @@ class Loaders:
 
     def row(self, attribute: Any, value: Any, key: Hashable = None) -> Awaitable[Any]:
         """The row whose unique attribute has this value, or none."""
-        key = key or attribute
+        key = attribute if key is None else key
 
         async def fetch(values: list[Any]) -> list[Any]:
             found = await self._rows(attribute, values, key)
@@ -158,49 +170,45 @@ class Loaders:
             found = await session.scalars(statement.options(*loads.options(model, viewer)))
             return found.all()
 
-    def page(
-        self, window: Window, where: Any, key: Hashable, parent: tuple[Any, Any] | None = None
-    ) -> Awaitable[Page]:
-        """A page of an entity: of all rows, or of those whose attribute has the parent's value."""
-        attribute, value = parent or (None, None)
+    def page(self, asked: Asked, value: Any) -> Awaitable[Page]:
+        """The page for the parent with this value."""
 
         async def fetch(values: list[Any]) -> list[Page]:
-            pages = await self._pages(window, where, key, attribute, values)
+            pages = await self._pages(asked, values)
             return [
-                Page(
-                    window,
-                    pages.get(value, []),
-                    lambda value=value: self.count(window, where, key, attribute, value),
-                )  # type: ignore[misc]
+                Page(asked.window, pages.get(value, []), partial(self.count, asked, value))
                 for value in values
             ]
 
-        return self._load(("page", key), value, fetch)
+        return self._load(("page", asked.key), value, fetch)
 
-    def unread(self, window: Window, where: Any, key: Hashable, parent: Any = None) -> Page:
-        """A page of which only the count is asked for."""
-        attribute, value = parent or (None, None)
-        return Page(window, [], lambda: self.count(window, where, key, attribute, value))
+    def unread(self, asked: Asked, value: Any) -> Page:
+        """The page for the parent with this value, of which no row is shown."""
+        return Page(asked.window, [], partial(self.count, asked, value))
 
-    async def _pages(
-        self, window: Window, where: Any, key: Hashable, attribute: Any, values: list[Any]
-    ) -> dict[Any, list[Any]]:
+    def _members(self, asked: Asked, row: Any, *columns: Any) -> Select[Any]:
+        """The rows of a connection that the viewer may see, before they are cut into pages."""
+        viewer = self.context.viewer
+        statement = select(*(columns or (row,))).select_from(row).where(scope(row, viewer))
+        if asked.where is not None:
+            statement = statement.where(condition(asked.where, row, viewer))
+        return statement
+
+    async def _pages(self, asked: Asked, values: list[Any]) -> dict[Any, list[Any]]:
+        window, attribute = asked.window, asked.attribute
         model, viewer = window.entity.model, self.context.viewer
-        loads = self.demands.of(key)
+        loads = self.demands.of(asked.key)
         loads.columns |= {column.key for column in window.columns(model)}
         row = aliased(model)
-        inner = select(row).where(scope(row, viewer))
-        if where is not None:
-            inner = inner.where(condition(where, row, viewer))
-        inner = window.cut(inner, row)
+        page = window.cut(self._members(asked, row), row)
         if attribute is None:
-            statement = inner.options(*loads.options(row, viewer))
             async with self.context.read() as session:
-                return {None: list((await session.scalars(statement)).all())}
-        # The first N for each parent: the page's statement, once for each in the list of keys.
+                found = await session.scalars(page.options(*loads.options(row, viewer)))
+                return {None: list(found.all())}
+        # The first N for each parent: the page's statement, once for each key of a list.
         keys = func.unnest(bindparam(None, values, ARRAY(attribute.type), unique=True))
         parents = select(keys.label("key")).subquery("parents")
-        lateral = inner.where(getattr(row, attribute.key) == parents.c.key).lateral()
+        lateral = page.where(getattr(row, attribute.key) == parents.c.key).lateral()
         member = aliased(model, lateral)
         statement = (
             select(parents.c.key, member)
@@ -210,31 +218,28 @@ class Loaders:
         )
         pages: dict[Any, list[Any]] = {}
         async with self.context.read() as session:
-            for parent_key, found in (await session.execute(statement)).all():
-                pages.setdefault(parent_key, []).append(found)
+            for pair in await session.execute(statement):
+                pages.setdefault(pair[0], []).append(pair[1])
         return pages
 
-    def count(
-        self, window: Window, where: Any, key: Hashable, attribute: Any, value: Any
-    ) -> Awaitable[int]:
-        """How many rows there are on all pages."""
-        model, viewer = window.entity.model, self.context.viewer
+    def count(self, asked: Asked, value: Any) -> Awaitable[int]:
+        """How many rows there are on all pages for the parent with this value."""
 
         async def fetch(values: list[Any]) -> list[int]:
-            row = aliased(model)
-            statement = select(func.count()).select_from(row).where(scope(row, viewer))
-            if where is not None:
-                statement = statement.where(condition(where, row, viewer))
-            if attribute is not None:
-                column = getattr(row, attribute.key)
-                statement = statement.add_columns(column).where(_any(column, values))
-                statement = statement.group_by(column)
+            row = aliased(asked.window.entity.model)
+            if asked.attribute is None:
+                statement = self._members(asked, row, func.count())
+                async with self.context.read() as session:
+                    return [await session.scalar(statement)]
+            column = getattr(row, asked.attribute.key)
+            statement = self._members(asked, row, column, func.count())
+            statement = statement.where(_any(column, values)).group_by(column)
             async with self.context.read() as session:
-                found = (await session.execute(statement)).all()
-            counts = {record[1] if len(record) > 1 else None: record[0] for record in found}
+                pairs = (await session.execute(statement)).all()
+            counts = {pair[0]: pair[1] for pair in pairs}
             return [counts.get(value, 0) for value in values]
 
-        return self._load(("count", key), value, fetch)
+        return self._load(("count", asked.key), value, fetch)
 
     def shown(self, model: type, key: Any, children: Iterable[Selected]) -> Awaitable[Any]:
         """The row with this primary key, read for a field that has a resolver of its own."""

@@ -10,9 +10,11 @@ from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import strawberry
 from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 from sqlalchemy.exc import IntegrityError
 from strawberry.pydantic.error import InputValidationError
 from strawberry.types.arguments import InputContext
+from strawberry.types.field import StrawberryField
 from strawberry.types.maybe import Some
 from strawberry.utils.str_converters import to_camel_case
 
@@ -66,12 +68,13 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
     """
 
     def declare(cls: InputType) -> InputType:
-        for name, info in cls.model_fields.items():
+        fields: dict[str, FieldInfo] = cls.__pydantic_fields__
+        for name, info in fields.items():
             doc = doc_of(getattr(model, attribute_of(model, name), None))
             info.description = info.description or (clean(doc) if doc else None)
         _models[cls] = model
-        made = strawberry.pydantic.input(cls, description=clean(cls.__doc__ or "") or None)
-        definition = made.__strawberry_definition__  # type: ignore[attr-defined]
+        strawberry.pydantic.input(cls, description=clean(cls.__doc__ or "") or None)
+        definition = cls.__strawberry_definition__  # type: ignore[attr-defined]
         build = definition.from_input
 
         def build_or_report(kind: Any, value: Any, context: InputContext) -> Any:
@@ -81,7 +84,7 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
                 return Unusable([_fault(detail) for detail in error.errors])
 
         definition.from_input = build_or_report
-        return made
+        return cls
 
     return declare
 
@@ -94,7 +97,7 @@ def _fault(detail: Any) -> errors.DomainError:
 def attribute_of(model: Any, name: str) -> str:
     """The name of the model's attribute that a field of an input means."""
     if name == "metadata" and model is not None:
-        return next(key for key in vars(model) if key.endswith("_metadata"))
+        return next(str(key) for key in vars(model) if key.endswith("_metadata"))
     return name
 
 
@@ -153,9 +156,10 @@ def mutation(allow: Allow) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
 
         resolve.__name__ = function.__name__
         resolve.__annotations__ = {"info": Info, "input": hints["input"], "return": payload}
-        field = strawberry.mutation(resolve, description=clean(function.__doc__ or ""))
-        field.base_resolver.arguments[0].description = "What to do, and to what."
-        field.metadata = {"allow": allow}
+        field: StrawberryField = strawberry.mutation(
+            resolve, description=clean(function.__doc__ or ""), metadata={"allow": allow}
+        )
+        field.arguments[0].description = "What to do, and to what."
         return field
 
     return declare

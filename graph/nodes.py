@@ -17,13 +17,13 @@ from graph.scalars import BARE_UUID, parse_global_id, parse_key
 MOST_IDS = 100
 
 
-def _nodes() -> list[Entity]:
-    return [entity for entity in entities() if issubclass(entity.type, Node)]
+def _shown() -> list[Entity]:
+    return [entity for entity in entities() if issubclass(entity.shown_as, Node)]
 
 
 async def _entity_of_uuid(info: Info, key: UUID) -> Entity | None:
     """Which entity has a row with this key: a bare UUID does not say."""
-    found = [entity for entity in _nodes() if entity.key.type.python_type is UUID]
+    found = [entity for entity in _shown() if entity.key.type.python_type is UUID]
     value = bindparam("key", key, Uuid)
     statement = union_all(
         *(
@@ -40,7 +40,7 @@ async def _fetch(info: Info, id: str) -> Any:
     parsed = parse_global_id(id)
     entity: Entity | None
     if parsed is not None:
-        entity = next((entity for entity in _nodes() if entity.name == parsed[0]), None)
+        entity = next((entity for entity in _shown() if entity.name == parsed[0]), None)
     elif BARE_UUID.fullmatch(id):
         entity = await _entity_of_uuid(info, UUID(id))
         if entity is None:
@@ -58,27 +58,27 @@ async def _fetch(info: Info, id: str) -> Any:
     return await info.context.loaders.shown(entity.model, key, children)
 
 
+Id = Annotated[strawberry.ID, strawberry.argument(description="Its id, or a bare UUID.")]
+Ids = Annotated[list[strawberry.ID], strawberry.argument(description="Their ids, or bare UUIDs.")]
+
+
+async def _node(info: Info, id: Id) -> Any:
+    return await _fetch(info, id)
+
+
+async def _nodes(info: Info, ids: Ids) -> Any:
+    if len(ids) > MOST_IDS:
+        raise BadInput(f"ids: at most {MOST_IDS} at once, not {len(ids)}.")
+    return await asyncio.gather(*(_fetch(info, id) for id in ids))
+
+
 @strawberry.type
 class Query:
-    @strawberry.field(description="Any object by its id; none if you may not see it.")
-    async def node(
-        self,
-        info: Info,
-        id: Annotated[strawberry.ID, strawberry.argument(description="Its id, or a bare UUID.")],
-    ) -> Node | None:
-        return await _fetch(info, id)  # type: ignore[no-any-return]
-
-    @strawberry.field(
-        description=f"Up to {MOST_IDS} objects by their ids, in the same order; none in the place"
-        " of each that you may not see."
+    node: Node | None = strawberry.field(
+        resolver=_node, description="Any object by its id; none if you may not see it."
     )
-    async def nodes(
-        self,
-        info: Info,
-        ids: Annotated[
-            list[strawberry.ID], strawberry.argument(description="Their ids, or bare UUIDs.")
-        ],
-    ) -> list[Node | None]:
-        if len(ids) > MOST_IDS:
-            raise BadInput(f"ids: at most {MOST_IDS} at once, not {len(ids)}.")
-        return await asyncio.gather(*(_fetch(info, id) for id in ids))
+    nodes: list[Node | None] = strawberry.field(
+        resolver=_nodes,
+        description=f"Up to {MOST_IDS} objects by their ids, in the same order; none in the place"
+        " of each that you may not see.",
+    )

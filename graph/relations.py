@@ -19,7 +19,7 @@ from graph.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
 from graph.context import Info
 from graph.entities import Declared, Entity, entity_of, lazy
 from graph.errors import BadInput
-from graph.loaders import Demands, Loads, freeze
+from graph.loaders import Asked, Demands, Loads, freeze
 from graph.scalars import parse_key
 from graph.selections import Selected
 
@@ -49,7 +49,7 @@ class Read(Declared):
         """The entity that it reads."""
         raise NotImplementedError
 
-    def batch(self, selected: Selected) -> Hashable:
+    def batch(self, selected: Selected) -> Any:
         """What its loader batches by."""
         raise NotImplementedError
 
@@ -94,7 +94,7 @@ class Related(Relation):
     def annotation(self) -> Any:
         return lazy(self.attribute.property.mapper.class_) | None
 
-    def batch(self, selected: Selected) -> Hashable:
+    def batch(self, selected: Selected) -> Any:
         return self.attribute
 
     def demand(self, selected: Selected, loads: Loads) -> None:
@@ -126,10 +126,8 @@ class Listed(Related):
         return info.context.loaders.rows(there, getattr(source, here.key), self.attribute)
 
 
-class Paged:
-    """What fields that lead to a connection have in common: arguments and what is below."""
-
-    target: Entity
+class Paged(Read):
+    """A field that reads a connection."""
 
     @property
     def arguments(self) -> list[StrawberryArgument]:
@@ -163,21 +161,18 @@ class Paged:
         info: Info,
         kwargs: Mapping[str, Any],
         source: Hashable,
-        parent: tuple[Any, Any] | None = None,
+        parent: tuple[Any, Any] = (None, None),
     ) -> Any:
         """The page that the arguments ask for; its rows are read if anything of them is shown."""
         selected = info.context.operation.selected(info._raw_info)
         key = (source, freeze(selected.arguments))
-        view = window(self.target, **kwargs)
-        where = kwargs.get("where")
+        attribute, value = parent
+        asked = Asked(window(self.target, **kwargs), kwargs.get("where"), key, attribute)
+        shown = {child.name for children in selected.children.values() for child in children}
         loaders = info.context.loaders
-        shows_rows = any(
-            child.name in ("nodes", "edges", "pageInfo")
-            for children in selected.children.values()
-            for child in children
-        )
-        read = loaders.page if shows_rows else loaders.unread
-        return read(view, where, key, parent)
+        if shown & {"nodes", "edges", "pageInfo"}:
+            return loaders.page(asked, value)
+        return loaders.unread(asked, value)
 
 
 class Connected(Paged, Relation):
@@ -187,7 +182,7 @@ class Connected(Paged, Relation):
     def annotation(self) -> Any:
         return Connection[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
 
-    def batch(self, selected: Selected) -> Hashable:
+    def batch(self, selected: Selected) -> Any:
         return (self.attribute, freeze(selected.arguments))
 
     def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
@@ -195,7 +190,7 @@ class Connected(Paged, Relation):
         return self.page(info, kwargs, self.attribute, (there, getattr(source, here.key)))
 
 
-class Collection(Paged, Read):
+class Collection(Paged):
     """All objects of an entity that the viewer may see, as a connection."""
 
     def __init__(self, model: type, **options: Any) -> None:
@@ -206,7 +201,7 @@ class Collection(Paged, Read):
     def target(self) -> Entity:
         return entity_of(self.model)
 
-    def batch(self, selected: Selected) -> Hashable:
+    def batch(self, selected: Selected) -> Any:
         return (self.model, freeze(selected.arguments))
 
     def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
@@ -252,7 +247,7 @@ class Lookup(Read):
     def arguments(self, value: list[StrawberryArgument]) -> None:
         raise AttributeError("a lookup's arguments follow from its entity")
 
-    def batch(self, selected: Selected) -> Hashable:
+    def batch(self, selected: Selected) -> Any:
         return self.attribute
 
     def value(self, viewer: Viewer, kwargs: Mapping[str, Any]) -> Any:

@@ -140,7 +140,7 @@ def parse_key(model: type, value: Any) -> Any:
         if parsed[0] != name:
             raise ValueError(f"{value} is the id of a {parsed[0]}, where one of a {name} is needed")
         value = parsed[1]
-    kind = inspect(model).primary_key[0].type.python_type
+    kind: type = inspect(model).primary_key[0].type.python_type
     if kind is str and isinstance(value, str):
         return value
     if isinstance(value, UUID):

@@ -51,7 +51,7 @@ class Schema(strawberry.Schema):
     def process_errors(
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
     ) -> None:
-        """Log nothing: what is wrong with a request is its sender's business, and may be private."""
+        """Log nothing: what is wrong with a request is its sender's business."""
 
 
 schema = Schema(
@@ -67,6 +67,5 @@ def printed() -> str:
     """The schema in the schema definition language, sorted, as `schema.graphql` keeps it."""
     # Sorted from its text: StrawberryConfig(sort_schema=True) would sort the schema that executes,
     # and put plain enum types in the place of Strawberry's, which cannot print a Python default.
-    return (
-        graphql.print_schema(lexicographic_sort_schema(build_schema(print_schema(schema)))) + "\n"
-    )
+    unsorted = build_schema(print_schema(schema))
+    return graphql.print_schema(lexicographic_sort_schema(unsorted)) + "\n"

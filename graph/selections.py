@@ -143,7 +143,7 @@ class Operation:
                     )
             yield selected
 
-    def selected(self, info: GraphQLResolveInfo) -> Selected:
+    def selected(self, info: GraphQLResolveInfo[Any]) -> Selected:
         """The field that is being resolved."""
         return self._by_nodes[info.parent_type.name, tuple(map(id, info.field_nodes))]
 

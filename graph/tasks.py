@@ -247,8 +247,8 @@ class Mutation:
         """Make a task, in PENDING, or ASSIGNED if an agent is named."""
         planned = plans.PlannedTask(
             given(input) | info.context.created_by,
-            parent=input.parent_task_id and str(input.parent_task_id),
-            agent=input.agent_id and str(input.agent_id),
+            parent=str(input.parent_task_id) if input.parent_task_id else None,
+            agent=str(input.agent_id) if input.agent_id else None,
             depends_on=[(str(id), OnFailure.SKIP) for id in input.depends_on],
         )
         async with info.context.write() as session:

@@ -203,7 +203,7 @@ class _Rules:
     def each(
         self, entity: Entity, view: Window, member: Any, children: Sequence[Selected]
     ) -> Select[Any]:
-        """What is shown of each row of a page, with its place, its cursor, and how many there are."""
+        """What is shown of each row of a page, with its place, its cursor and their number."""
         shown: list[Any] = []
         for child in children:
             if child.name == "nodes":
