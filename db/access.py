@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import ReadSession
@@ -14,6 +14,7 @@ from db.scopes import Viewer
 from db.users import AccessToken, User, UserRole
 
 ADMINISTRATOR = "admin"
+DEVELOPMENT = "development"
 
 
 def hash_token(token: str) -> str:
@@ -72,3 +73,19 @@ async def administrator(session: AsyncSession) -> User:
             role=UserRole.ADMIN,
         )
     return user
+
+
+async def development_token(session: AsyncSession) -> str:
+    """A token of the administrator's for development, good for twelve hours.
+
+    Those of earlier starts go on working until they expire, and are cleared away then.
+    """
+    user = await administrator(session)
+    await session.execute(
+        delete(AccessToken).where(
+            AccessToken.user_id == user.id,
+            AccessToken.name == DEVELOPMENT,
+            AccessToken.expires_at < func.now(),
+        )
+    )
+    return await issue_token(session, user, DEVELOPMENT, lifetime=timedelta(hours=12))

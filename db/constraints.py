@@ -6,6 +6,9 @@ database can know, such as two writers who take the same name at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.exc import IntegrityError
 
@@ -36,3 +39,12 @@ def broken(error: IntegrityError) -> DomainError | None:
                 columns = [column.name for column in getattr(constraint, "columns", ())]
                 return _sentence(constraint, columns)
     return None
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Raise what a violated constraint means in place of the database's own error."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise broken(error) or error from error

@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, pool, text
+from sqlalchemy import URL, Connection, make_url, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from db.engine import database_url
@@ -19,6 +19,10 @@ ROOT = Path(__file__).parents[1]
 
 # Any number that no other application on the server is likely to use ("troupe", as bytes).
 ADVISORY_LOCK = int.from_bytes(b"troupe")
+
+
+OLDEST_SERVER = 15
+"""The oldest major version of PostgreSQL that Troupe runs on."""
 
 
 class NotMigratable(Exception):
@@ -59,6 +63,39 @@ async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
             return await connection.run_sync(work)
     finally:
         await engine.dispose()
+
+
+def shown(url: URL | str) -> str:
+    """The URL for people to read, without its password."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
+async def _on(url: URL | str, work: Callable[[Connection], Any]) -> Any:
+    engine = create_async_engine(database_url(url), poolclass=pool.NullPool)
+    try:
+        async with engine.connect() as connection:
+            return await connection.run_sync(work)
+    finally:
+        await engine.dispose()
+
+
+async def server_version(url: URL | str) -> int:
+    """The major version of the PostgreSQL server."""
+
+    def work(connection: Connection) -> int:
+        return int(connection.scalar(text("SHOW server_version_num"))) // 10_000
+
+    return int(await _on(url, work))
+
+
+async def refuse_unless_at_head(url: URL | str) -> None:
+    """Raise NotMigratable if the database is not at the schema that the code expects."""
+    revision = await _on(url, current)
+    if revision != head():
+        raise NotMigratable(
+            f"The database is at the migration {revision or 'none'}, and this version of Troupe"
+            f" needs {head()}: back it up, then run `troupe migrate`."
+        )
 
 
 async def upgrade(url: URL | str, revision: str = "head") -> bool:

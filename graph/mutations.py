@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 import strawberry
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
-from sqlalchemy.exc import IntegrityError
 from strawberry.pydantic.error import InputValidationError
 from strawberry.types.arguments import InputContext
 from strawberry.types.field import StrawberryField
@@ -139,18 +138,14 @@ def mutation(allow: Allow) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
             if isinstance(input, Unusable):
                 return refused(*input.errors)
             try:
-                result = await function(self, info, input)
+                with constraints.reported():
+                    result = await function(self, info, input)
             except errors.Denied as error:
                 raise Forbidden(error.message) from error
             except errors.Rejected as error:
                 return refused(*error.errors)
             except errors.DomainError as error:
                 return refused(error)
-            except IntegrityError as error:
-                broken = constraints.broken(error)
-                if broken is None:
-                    raise
-                return refused(broken)
             info.context.loaders.clear()
             return await _read_back(info, payload, outcomes, result)
 

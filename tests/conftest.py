@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,7 +18,7 @@ from sqlalchemy import URL, make_url, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import db
-from db import access, migrate
+from db import access, embedded, migrate
 from graph.app import create_app
 from graph.settings import Settings
 from tests.client import Client
@@ -31,9 +34,21 @@ async def _on_server(server: URL, *statements: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def server() -> URL:
-    """The test cluster."""
-    return make_url(os.environ["TROUPE_TEST_SERVER"]).set(drivername="postgresql+asyncpg")
+def server() -> Iterator[URL]:
+    """The test cluster: in memory where there is a place for it, and careless with its data."""
+    given = os.environ.get("TROUPE_TEST_SERVER")
+    if given:
+        yield make_url(given).set(drivername="postgresql+asyncpg")
+        return
+    memory = Path("/dev/shm")
+    base = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
+    folder = base / f"troupe-tests-{uuid.uuid4().hex[:8]}"
+    careless = dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off")
+    try:
+        with embedded.running(folder, settings=careless) as server:
+            yield make_url(server.url)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,238 @@
+"""The thread that starts PostgreSQL, starts it again when it dies, and ends with it."""
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from db.embedded import clusters
+from db.embedded.accounts import ENVIRONMENT
+from db.embedded.clusters import Cluster
+from db.embedded.errors import EmbeddedError
+
+logger = logging.getLogger("troupe.postgres")
+
+RESTARTS = 5
+RESTARTS_WITHIN = 60.0  # seconds
+RECOVERY_TIMEOUT = 600.0  # seconds; ending a recovery early would only make it begin anew
+STOP_TIMEOUT = 30.0  # seconds
+LEFTOVERS_TIMEOUT = 20.0  # seconds
+
+PR_SET_PDEATHSIG = 1
+# Linux sends a child this signal by itself when its parent dies. SIGQUIT makes PostgreSQL end at
+# once, whatever its backends do; the next start recovers every committed row.
+PARENT_DEATH_SIGNAL = sys.platform == "linux"
+# Elsewhere a shell becomes PostgreSQL (keeping its pid, $$) and leaves a watcher behind, which
+# reads a pipe that only we hold open: a line says that all is well, the end of the file that we
+# are gone.
+WATCH = """
+exec 3<&0
+(read -r line <&3 || kill -QUIT $$) >/dev/null 2>&1 &
+exec "$@" 3<&- </dev/null
+"""
+
+
+class Supervisor(threading.Thread):
+    """Keeps one PostgreSQL server running until it is told to stop."""
+
+    # One thread does all the forking, and lives as long as the child: the death signal is sent
+    # when the *thread* that forked it ends.
+
+    def __init__(self, cluster: Cluster, command: Sequence[str], socket_dir: Path) -> None:
+        super().__init__(name="troupe-postgres", daemon=True)
+        self._cluster = cluster
+        self._command = command
+        self._socket_dir = socket_dir
+        self._child: _Child | None = None
+        self._first_start: Future[None] = Future()
+        # Held while forking, so that stop() finds either no child or one that has its program.
+        self._forking = threading.Lock()
+        self._stopping = threading.Event()
+        self._ended = threading.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's pid, if one is running."""
+        child = self._child
+        return child.process.pid if child is not None and child.process.poll() is None else None
+
+    def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
+        """Return when connections are accepted; EmbeddedError if that does not come to pass."""
+        try:
+            self._first_start.result(timeout=5)
+        except TimeoutError:
+            if self._first_start.done():
+                raise
+            on_wait(f"Waiting for PostgreSQL; {self._cluster.log.path} tells what it does")
+            self._first_start.result()
+
+    def stop(self) -> None:
+        """Stop the server, the gentlest way that works, and the thread."""
+        self._stopping.set()
+        with self._forking:
+            child = self._child
+        if child is not None:
+            child.end(signal.SIGINT)
+        self._ended.set()
+        if self.ident is not None:
+            self.join()
+        self._cluster.end_leftovers()
+
+    def run(self) -> None:
+        """Start the server and supervise it; called by the thread."""
+        try:
+            self._start_server()
+        except BaseException as error:
+            self._first_start.set_exception(error)
+            return
+        self._first_start.set_result(None)
+        restarts: deque[float] = deque(maxlen=RESTARTS)
+        while True:
+            self._wait_for_end()
+            if not self._restart(restarts):
+                return
+
+    def _restart(self, restarts: deque[float]) -> bool:
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            if len(restarts) == RESTARTS and now - restarts[0] < RESTARTS_WITHIN:
+                logger.critical("PostgreSQL ended too often; it is not started again")
+                return False
+            restarts.append(now)
+            try:
+                self._start_server()
+            except (EmbeddedError, OSError) as error:
+                logger.error("%s", error)
+                self._stopping.wait(1)
+            else:
+                return True
+        return False
+
+    def _wait_for_end(self) -> None:
+        child = self._child
+        if child is None:
+            return
+        while child.process.poll() is None:
+            self._cluster.log.bound()
+            self._ended.wait(0.1)
+        child.dismiss_watcher()
+        if not self._stopping.is_set():
+            code = child.process.returncode
+            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+            logger.error("PostgreSQL (pid %d) ended %s; starting it again", child.process.pid, how)
+
+    def _start_server(self) -> None:
+        deadline = time.monotonic() + LEFTOVERS_TIMEOUT
+        while True:
+            self._cluster.end_leftovers()
+            self._cluster.remove_stale_pid_file()
+            offset = self._cluster.log.size()
+            with self._forking:
+                if self._stopping.is_set():
+                    return
+                child = self._child = _Child(self._cluster, self._command)
+            if self._becomes_ready(child) or self._stopping.is_set():
+                return
+            child.dismiss_watcher()
+            said = self._cluster.log.since(offset)
+            # The kernel may need a moment to take apart what a killed server had attached.
+            if "is still in use" not in said or time.monotonic() > deadline:
+                raise self._cluster.log.failure("PostgreSQL did not start", offset)
+            time.sleep(0.1)
+
+    def _becomes_ready(self, child: "_Child") -> bool:
+        deadline = time.monotonic() + RECOVERY_TIMEOUT
+        while child.process.poll() is None:
+            pid = clusters.postmaster_pid(self._cluster.folder)
+            if pid == child.process.pid and clusters.is_ready(
+                self._cluster.folder, self._socket_dir
+            ):
+                return True
+            if time.monotonic() > deadline:
+                child.end(signal.SIGQUIT)
+            time.sleep(0.005)
+        return False
+
+
+class _Child:
+    """A postmaster that ends when we do."""
+
+    def __init__(self, cluster: Cluster, command: Sequence[str]) -> None:
+        self._pipe: int | None = None
+        if PARENT_DEATH_SIGNAL:
+            self.process = self._spawn(cluster, command, subprocess.DEVNULL, _die_with_parent())
+            return
+        watched, self._pipe = os.pipe()
+        try:
+            command = ["/bin/sh", "-c", WATCH, "sh", *command]
+            self.process = self._spawn(cluster, command, watched, None)
+        finally:
+            os.close(watched)
+
+    def end(self, first: signal.Signals) -> None:
+        """End the server with this signal, or with stronger ones if it does not obey."""
+        stronger = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
+        for number in stronger[stronger.index(first) :]:
+            self.process.send_signal(number)
+            try:
+                self.process.wait(STOP_TIMEOUT if number is signal.SIGINT else 10)
+            except subprocess.TimeoutExpired:
+                logger.warning("PostgreSQL does not end on %s", number.name)
+            else:
+                break
+
+    def dismiss_watcher(self) -> None:
+        """Tell the watcher that the server ended while we were there."""
+        if self._pipe is not None:
+            pipe, self._pipe = self._pipe, None
+            try:
+                os.write(pipe, b"\n")
+            except BrokenPipeError:
+                pass
+            finally:
+                os.close(pipe)
+
+    @staticmethod
+    def _spawn(
+        cluster: Cluster,
+        command: Sequence[str],
+        stdin: int,
+        preexec_fn: Callable[[], None] | None,
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            user=cluster.account.user,
+            group=cluster.account.group,
+            extra_groups=cluster.account.extra_groups,
+            # Ctrl-C in a terminal goes to a whole process group, and is ours to handle.
+            start_new_session=True,
+            # Runs after the change of account, which would clear the death signal.
+            preexec_fn=preexec_fn,
+            cwd="/",
+            env=ENVIRONMENT,
+            stdin=stdin,
+            stdout=cluster.log.fileno(),
+            stderr=cluster.log.fileno(),
+        )
+
+
+def _die_with_parent() -> Callable[[], None]:
+    # All that takes a lock or memory is done here, before the fork; another thread may hold one.
+    prctl = ctypes.CDLL(None).prctl
+    parent = os.getpid()
+    number = int(signal.SIGQUIT)
+
+    def set_death_signal() -> None:
+        prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the signal was set
+            os._exit(1)
+
+    return set_death_signal

@@ -1,0 +1,5 @@
+"""`python -m graph` is `troupe`."""
+
+from graph.cli import main
+
+main()

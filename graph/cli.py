@@ -1,0 +1,370 @@
+"""The command `troupe`. Each command works whether or not a server is running."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from graph.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from db import Database, User, WriteSession
+    from db.embedded import Server
+    from db.imports import Report
+
+# Commands import what they need when they run: `troupe --help` should not wait for a server.
+
+Result = TypeVar("Result")
+
+app = typer.Typer(
+    help="The shared memory and switchboard of a team of AI agents: a GraphQL server over"
+    " PostgreSQL.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+imports = typer.Typer(no_args_is_help=True, help="Take in what other programs wrote.")
+users = typer.Typer(no_args_is_help=True, help="Manage users.")
+tokens = typer.Typer(no_args_is_help=True, help="Manage access tokens.")
+app.add_typer(imports, name="import")
+app.add_typer(users, name="users")
+app.add_typer(tokens, name="tokens")
+
+
+class CommandError(Exception):
+    """A command cannot do what it was asked to; the message says why, and what to do."""
+
+
+def main() -> None:
+    """Run the command line; every error is one sentence on standard error and exit status 1."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        print(f"troupe: {_sentence(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _sentence(error: Exception) -> str:
+    from db.embedded import EmbeddedError
+    from db.errors import DomainError
+    from db.imports import NotImportable
+    from db.migrate import NotMigratable
+
+    ours = (CommandError, DomainError, EmbeddedError, NotImportable, NotMigratable, SettingsError)
+    if isinstance(error, ours):
+        return str(error).rstrip(".") + "."
+    told = _of_the_database(error)
+    if told is not None:
+        return told
+    return (
+        f"This should not have happened: {type(error).__name__}: {error}."
+        " `python -X dev -m graph …` shows where; please report it."
+    )
+
+
+def _of_the_database(error: Exception) -> str | None:
+    from sqlalchemy.exc import DBAPIError
+
+    if isinstance(error, DBAPIError | OSError):
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        return (
+            f"The database refused or went away ({reason.rstrip('.')})."
+            " Check TROUPE_DATABASE_URL, or that nobody stopped the server."
+        )
+    return None
+
+
+# The database
+
+
+@contextmanager
+def _server(settings: Settings, *, serving: bool = False) -> Iterator[tuple[str, Server | None]]:
+    """The URL of the database, which runs inside the block; and the server, if it is our own."""
+    if settings.database_url is not None:
+        yield settings.database_url, None
+        return
+    from db import embedded
+
+    with embedded.running(settings.data_dir, serving=serving, on_wait=_note) as server:
+        yield server.url, server
+
+
+def _note(sentence: str) -> None:
+    print(f"troupe: {sentence}", file=sys.stderr)
+
+
+async def _prepare(settings: Settings, url: str) -> bool:
+    """Bring the database to the code's schema, with its administrator; whether that changed it.
+
+    In production only `troupe migrate` does so: a backup comes first.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    from db import migrate
+    from graph.settings import Mode
+
+    try:
+        version = await migrate.server_version(url)
+    except (OSError, DBAPIError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
+        raise CommandError(
+            f"PostgreSQL cannot be reached at {migrate.shown(url)} ({reason})."
+            " Check TROUPE_DATABASE_URL and that the server is running"
+        ) from error
+    if version < migrate.OLDEST_SERVER:
+        raise CommandError(
+            f"The server at {migrate.shown(url)} is PostgreSQL {version};"
+            f" Troupe needs {migrate.OLDEST_SERVER} or later"
+        )
+    if settings.mode is Mode.PRODUCTION:
+        await migrate.refuse_unless_at_head(url)
+        return False
+    return await migrate.upgrade(url)
+
+
+def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
+    """Do something with the database, at head and with its administrator."""
+    from db import Database, Viewer, access
+
+    settings = Settings.load()
+
+    async def run(url: str) -> Result:
+        await _prepare(settings, url)
+        database = Database(url)
+        try:
+            async with database.write(Viewer(is_administrator=True)) as session:
+                await access.administrator(session)
+            return await work(database)
+        finally:
+            await database.dispose()
+
+    with _server(settings) as (url, _):
+        return asyncio.run(run(url))
+
+
+async def _user(session: WriteSession, username: str) -> User:
+    from sqlalchemy import select
+
+    from db import User
+
+    user = await session.scalar(select(User).where(User.username == username))
+    if user is None:
+        raise CommandError(f"There is no user {username!r}; `troupe users create` makes one")
+    return user
+
+
+# Commands
+
+
+@app.command()
+def serve() -> None:
+    """Serve the API, with the database that comes along unless TROUPE_DATABASE_URL names one."""
+    from graph.serve import listen, run
+
+    settings = Settings.load()
+    # Whoever asks us to stop gets an orderly end, also before and after uvicorn listens to it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    sockets = listen(settings)
+    try:
+        with _server(settings, serving=True) as (url, server):
+            asyncio.run(_prepare(settings, url))
+            run(settings, url, sockets, server)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for socket in sockets:
+            socket.close()
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the schema of this version."""
+    from db import migrate
+
+    settings = Settings.load()
+    with _server(settings) as (url, _):
+        asyncio.run(_prepare(settings.model_copy(update={"mode": "development"}), url))
+    print(f"The database is at the migration {migrate.head()}.")
+
+
+@app.command()
+def schema() -> None:
+    """Print the schema of the API."""
+    from graph.schema import printed
+
+    sys.stdout.write(printed())
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def psql(context: typer.Context) -> None:
+    """Open psql on the database; further arguments go to psql."""
+    from sqlalchemy import make_url
+
+    settings = Settings.load()
+    with _server(settings) as (text, server):
+        url = make_url(text)
+        program = "psql" if server is None else str(server.bin_dir / "psql")
+        query = {name: str(value) for name, value in url.query.items()}
+        environment = os.environ | {
+            name: str(value)
+            for name, value in {
+                "PGHOST": url.host or query.get("host"),
+                "PGPORT": url.port or query.get("port"),
+                "PGUSER": url.username,
+                "PGPASSWORD": url.password,
+                "PGDATABASE": url.database,
+            }.items()
+            if value is not None
+        }
+        # Ctrl-C is psql's: it cancels a query there.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            status = subprocess.run([program, *context.args], env=environment).returncode
+        except FileNotFoundError:
+            raise CommandError(
+                "psql is not installed (Debian and Ubuntu: apt-get install postgresql-client)"
+            ) from None
+    sys.exit(status)
+
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The file to import.")]
+Owner = Annotated[
+    str, typer.Option("--owner", metavar="USERNAME", help="Who is to own the projects.")
+]
+
+
+@imports.command("taskmaster")
+def import_taskmaster(
+    file: File,
+    project: Annotated[
+        str | None,
+        typer.Option(help="What to name the projects after; the file's folder unless given."),
+    ] = None,
+    owner: Owner = "admin",
+) -> None:
+    """Import a plan in Task Master's tasks.json format: each tag becomes a project."""
+    from db.imports import import_plan
+
+    async def work(database: Database) -> Report:
+        id = await _owner(database, owner)
+        with _progress(file) as progress:
+            return await import_plan(database, file, owner=id, project=project, progress=progress)
+
+    _report(_with_database(work))
+
+
+@imports.command("chats")
+def import_chats(
+    file: File,
+    project: Annotated[
+        str | None, typer.Option(help="The project; named after the file unless given.")
+    ] = None,
+    agent: Annotated[str, typer.Option(help="The agent that speaks.")] = "assistant",
+    model: Annotated[str | None, typer.Option(help="The AI model that speaks.")] = None,
+    owner: Owner = "admin",
+) -> None:
+    """Import chats in OpenAI's message format, as JSON or JSONL, or in tau-bench's runs."""
+    from db.imports import import_chats
+
+    async def work(database: Database) -> Report:
+        id = await _owner(database, owner)
+        with _progress(file) as progress:
+            return await import_chats(
+                database,
+                file,
+                owner=id,
+                project=project,
+                agent=agent,
+                model=model,
+                progress=progress,
+            )
+
+    _report(_with_database(work))
+
+
+async def _owner(database: Database, username: str) -> Any:
+    from db import Viewer
+
+    async with database.write(Viewer(is_administrator=True)) as session:
+        return (await _user(session, username)).id
+
+
+@contextmanager
+def _progress(file: Path) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal, where there is one."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(file.name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _report(report: Report) -> None:
+    for line in report.lines():
+        print(line)
+
+
+@users.command("create")
+def create_user(
+    username: Annotated[str, typer.Argument(help="The name to log in with.")],
+    email: Annotated[str, typer.Option(help="The address to write to.")],
+    name: Annotated[str | None, typer.Option(help="The name to show to people.")] = None,
+    administrator: Annotated[
+        bool, typer.Option("--administrator", help="Sees and edits everything.")
+    ] = False,
+) -> None:
+    """Create a user."""
+    from db import User, UserRole, Viewer, constraints
+
+    role = UserRole.ADMIN if administrator else UserRole.USER
+
+    async def work(database: Database) -> None:
+        async with database.write(Viewer(is_administrator=True)) as session:
+            await User.create(session, username=username, email=email, display_name=name, role=role)
+
+    with constraints.reported():
+        _with_database(work)
+    print(f"Created the user {username}. `troupe tokens create NAME --user {username}` lets in.")
+
+
+@tokens.command("create")
+def create_token(
+    name: Annotated[str, typer.Argument(help="What the token is for.")],
+    user: Annotated[str, typer.Option(metavar="USERNAME", help="Whom it identifies.")],
+    days: Annotated[
+        int | None,
+        typer.Option(min=1, max=36500, help="How long it is good; for ever unless given."),
+    ] = None,
+) -> None:
+    """Create an access token and print it, this once."""
+    from datetime import timedelta
+
+    from db import Viewer, access
+
+    async def work(database: Database) -> str:
+        async with database.write(Viewer(is_administrator=True)) as session:
+            lifetime = None if days is None else timedelta(days=days)
+            bearer = await _user(session, user)
+            return await access.issue_token(session, bearer, name, lifetime=lifetime)
+
+    print(_with_database(work))

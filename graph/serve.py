@@ -1,0 +1,82 @@
+"""Serving: sockets, the banner, and uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from db import Database, Viewer, access
+from graph.app import create_app
+from graph.settings import Mode, Settings, SettingsError
+
+if TYPE_CHECKING:
+    from db.embedded import Server
+
+# How long what is in flight may take to finish once the server is asked to stop, in seconds.
+GRACE = 10
+
+
+def listen(settings: Settings) -> list[socket.socket]:
+    """Sockets on the address to serve on, taken before anything else is started."""
+    try:
+        found = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except socket.gaierror:
+        raise SettingsError(
+            f"TROUPE_HOST={settings.host} is no address of this machine; write 127.0.0.1."
+        ) from None
+    family, kind, protocol, _, address = found[0]
+    listening = socket.socket(family, kind, protocol)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(address)
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        raise SettingsError(
+            f"Cannot serve on {settings.host}:{settings.port} ({error.strerror});"
+            f" set TROUPE_PORT to another port, such as {settings.port + 1}."
+        ) from None
+    return [listening]
+
+
+async def _development_token(url: str) -> str:
+    """A token of the administrator's for whoever reads the terminal."""
+    database = Database(url)
+    try:
+        async with database.write(Viewer(is_administrator=True)) as session:
+            return await access.development_token(session)
+    finally:
+        await database.dispose()
+
+
+def run(settings: Settings, url: str, sockets: list[socket.socket], server: Server | None) -> None:
+    """Serve until asked to stop; what is in flight then has some seconds to finish."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    host, port = sockets[0].getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    lines = [f"Troupe serves {address}/graphql, health at {address}/livez and {address}/readyz."]
+    if server is not None:
+        lines.append(f"The database is its own, in {server.data_dir}.")
+    if settings.mode is Mode.DEVELOPMENT:
+        token = asyncio.run(_development_token(url))
+        lines.append("A token for the user admin, new at each start and good for 12 hours:")
+        lines.append(f"  {token}")
+    lines.append("Ctrl-C stops it.")
+    print("\n".join(lines), flush=True)
+    config = uvicorn.Config(
+        create_app(settings, url),
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    uvicorn.Server(config).run(sockets=sockets)
