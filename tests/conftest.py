@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +33,9 @@ async def _on_server(server: URL, *statements: str) -> None:
     await engine.dispose()
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[URL]:
-    """The test cluster: in memory where there is a place for it, and careless with its data."""
+@contextmanager
+def cluster() -> Iterator[URL]:
+    """A PostgreSQL in memory, where there is a place for that, and careless with its data."""
     given = os.environ.get("TROUPE_TEST_SERVER")
     if given:
         yield make_url(given).set(drivername="postgresql+asyncpg")
@@ -49,6 +49,13 @@ def server() -> Iterator[URL]:
             yield make_url(server.url)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[URL]:
+    """The test cluster."""
+    with cluster() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
