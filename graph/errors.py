@@ -103,7 +103,10 @@ class Worded(SchemaExtension):
     """
 
     def on_operation(self) -> Iterator[None]:
-        yield
+        try:
+            yield
+        except GraphQLError as error:  # raised by the parser's cache: a syntax error
+            raise self._worded(error) from None
         result = self.execution_context.result
         found: Sequence[GraphQLError] | None = getattr(result, "errors", None)
         found = found or self.execution_context.pre_execution_errors

@@ -54,4 +54,7 @@ class Endpoint(GraphQL[Context, None]):
 
     def decode_json(self, data: str | bytes) -> Any:
         """A request's JSON; orjson refuses what is not JSON, lone surrogates included."""
-        return orjson.loads(data)
+        decoded = orjson.loads(data)
+        if not isinstance(decoded, dict):
+            raise orjson.JSONDecodeError("a request is a JSON object", "", 0)
+        return decoded
