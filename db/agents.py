@@ -97,20 +97,25 @@ class Agent(CRUD):
     tasks: Mapped[list[Task]] = relationship(
         back_populates="agent",
         foreign_keys="Task.agent_id",
+        passive_deletes=True,
         lazy="raise",
         doc="The tasks assigned to it.",
     )
     created_tasks: Mapped[list[Task]] = relationship(
         back_populates="created_by_agent",
         foreign_keys="Task.created_by_agent_id",
+        passive_deletes=True,
         lazy="raise",
         doc="The tasks it created.",
     )
     conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="agent", lazy="raise", doc="The conversations it takes part in."
+        back_populates="agent",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The conversations it takes part in.",
     )
     messages: Mapped[list[Message]] = relationship(
-        back_populates="agent", lazy="raise", doc="The messages it wrote."
+        back_populates="agent", passive_deletes=True, lazy="raise", doc="The messages it wrote."
     )
     access_tokens: Mapped[list[AccessToken]] = relationship(
         back_populates="agent",

@@ -79,8 +79,8 @@ class AIModel(CRUD):
     model_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
 
     agents: Mapped[list[Agent]] = relationship(
-        back_populates="model", lazy="raise", doc="The agents that run on it."
+        back_populates="model", passive_deletes=True, lazy="raise", doc="The agents that run on it."
     )
     messages: Mapped[list[Message]] = relationship(
-        back_populates="model", lazy="raise", doc="The messages it wrote."
+        back_populates="model", passive_deletes=True, lazy="raise", doc="The messages it wrote."
     )

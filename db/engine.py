@@ -47,8 +47,16 @@ POOL_TIMEOUT = 3
 
 
 def database_url(url: URL | str) -> URL:
-    """The URL with the driver that Troupe uses, whatever driver it names."""
-    return make_url(url).set(drivername="postgresql+asyncpg")
+    """The URL as the driver that Troupe uses wants it, whatever driver it names.
+
+    `sslmode`, libpq's parameter, is `ssl` there. Raises ValueError for a parameter it lacks.
+    """
+    url = make_url(url).set(drivername="postgresql+asyncpg")
+    query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+    unknown = query.keys() - {"host", "port", "ssl"}
+    if unknown:
+        raise ValueError(f"the parameter {min(unknown)} is not understood; leave it out")
+    return url.set(query=query)
 
 
 def loads(value: str | bytes) -> orjson.Fragment:

@@ -63,16 +63,28 @@ class User(CRUD):
         doc="The tokens that open the API as this user.",
     )
     projects: Mapped[list[Project]] = relationship(
-        back_populates="owner", lazy="raise", doc="The projects the user owns."
+        back_populates="owner",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The projects the user owns.",
     )
     created_tasks: Mapped[list[Task]] = relationship(
-        back_populates="created_by_user", lazy="raise", doc="The tasks the user created."
+        back_populates="created_by_user",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The tasks the user created.",
     )
     conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="user", lazy="raise", doc="The conversations the user takes part in."
+        back_populates="user",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The conversations the user takes part in.",
     )
     messages: Mapped[list[Message]] = relationship(
-        back_populates="user", lazy="raise", doc="The messages the user wrote."
+        back_populates="user",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The messages the user wrote.",
     )
 
 

@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from db.engine import database_url
+
 PREFIX = "TROUPE_"
 
 
@@ -79,6 +81,7 @@ class Settings(BaseSettings):
             raise ValueError(hint) from None
         if url.get_backend_name() not in ("postgresql", "postgres"):
             raise ValueError(f"{url.drivername} is not PostgreSQL; {hint}")
+        database_url(url)
         return value
 
     @field_validator("data_dir")

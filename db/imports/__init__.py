@@ -1,0 +1,8 @@
+"""Importers: what other programs wrote, taken in whole or refused with a sentence that says why."""
+
+from db.imports.chats import import_chats
+from db.imports.files import NotImportable
+from db.imports.report import Report
+from db.imports.taskmaster import import_plan
+
+__all__ = ["NotImportable", "Report", "import_chats", "import_plan"]

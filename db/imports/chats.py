@@ -1,0 +1,465 @@
+"""Chats in OpenAI's message format, as JSON or JSONL, bare or as recorded runs.
+
+What is read: a message is an object with a `role`; a conversation is a list of messages, or an
+object with such a list as `messages` (fine-tuning files) or `traj` (the runs of tau-bench); a file
+holds one conversation, a list of them, or one after the other on lines of their own. Messages that
+stand on lines of their own are one conversation.
+
+A conversation's identity is its project and a hash of its content; of conversations in one file
+that are the same, each is one of its own, so the identity is also how many like it come before it.
+It is the conversation's address (`conversation_url`), which is unique: that finds it again without
+a lock or a search, also after it was moved to another project. There is no clash of names: a
+conversation has none, and a changed one is another one.
+
+Conversations are written in batches, each in one transaction, so an import that was killed is
+completed by starting it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects import postgresql
+
+from db.agents import Agent
+from db.ai_models import AIModel
+from db.base import new_id
+from db.conversations import SUMMARY_LENGTH, Conversation, Message, MessageSender, summarize
+from db.engine import Database, WriteSession
+from db.imports.files import (
+    NotImportable,
+    Progress,
+    Source,
+    as_json,
+    canonical,
+    insert_rows,
+    kind,
+    moment,
+    opened,
+    quoted,
+    read_value,
+    refuse_bad_name,
+    refuse_unstorable,
+    storing,
+    unheard,
+)
+from db.imports.report import Report
+from db.projects import Project
+from db.scopes import Viewer
+
+SENDERS = {
+    "system": MessageSender.SYSTEM,
+    "developer": MessageSender.SYSTEM,
+    "user": MessageSender.USER,
+    "assistant": MessageSender.ASSISTANT,
+    "tool": MessageSender.TOOL,
+    "function": MessageSender.TOOL,
+}
+
+TITLE_LENGTH = 255
+# A title made from what somebody said is as long as one reads in a list.
+EXCERPT_LENGTH = 80
+
+MAX_MESSAGES = 100_000
+
+# What is written in one transaction: enough that a commit costs little, and little in memory.
+BATCH_CONVERSATIONS = 200
+BATCH_MESSAGES = 5_000
+BATCH_BYTES = 4_000_000
+
+
+@dataclass(slots=True)
+class Chat:
+    """A conversation, read and understood."""
+
+    place: str
+    hash: str
+    occurrence: int
+    size: int
+    title: str | None
+    summary: str
+    time: datetime | None
+    about: dict[str, Any]
+    messages: list[dict[str, Any]]
+
+    def counts(self) -> dict[str, int]:
+        """How much there is of what."""
+        return {"conversations": 1, "messages": len(self.messages)}
+
+
+@dataclass(slots=True)
+class _Target:
+    """Where the conversations go. The project's id is known once it was found or made."""
+
+    owner: UUID | None
+    project: str
+    agent: str
+    model: str | None
+    file: str
+    project_id: UUID | None = None
+
+
+class _Conversations:
+    """What a file holds as conversations, one by one and as they stand there."""
+
+    def __init__(self, source: Source) -> None:
+        self._events = source.events()
+        self._number = 0
+
+    def read(self, end: str | None = None) -> Iterator[Any]:
+        """Those up to the end of a list, or of the file; bare messages together are one."""
+        messages: list[Any] | None = None
+        for number, event in enumerate(self._events):
+            if event[0] == end:
+                # An empty list has nothing in it to be told from an empty conversation.
+                if number == 0:
+                    messages = []
+                break
+            if event[0] == "start_array" and end is None and messages is None:
+                yield from self.read("end_array")
+                continue
+            place = f"conversation {self._number + 1}"
+            if messages is not None:
+                place = f"{place}, message {len(messages) + 1}"
+            value = read_value(self._events, event, place)
+            if number == 0 and _is_message(value):
+                messages = []
+            if messages is None:
+                self._number += 1
+                yield value
+            elif len(messages) < MAX_MESSAGES:
+                messages.append(value)
+            else:
+                raise NotImportable(f"{place}: {MAX_MESSAGES:,} are the most in a conversation.")
+        if messages is not None:
+            self._number += 1
+            yield messages
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and "role" in value and not {"messages", "traj"} & value.keys()
+
+
+def read_chats(source: Source, report: Report) -> Iterator[Chat]:
+    """The conversations of a file, one by one. Raises NotImportable."""
+    occurrences: Counter[bytes] = Counter()
+    for number, item in enumerate(_Conversations(source).read(), 1):
+        place = f"conversation {number}"
+        messages, about = _messages(item, place)
+        if not messages:
+            report.leave_out(f"{place} was left out, because it has no messages.")
+            continue
+        refuse_unstorable(about, place)
+        rows = [
+            _message(message, f"{place}, message {count}", report)
+            for count, message in enumerate(messages, 1)
+        ]
+        content = canonical([messages, about])
+        hash = hashlib.sha256(content)
+        occurrences[hash.digest()[:16]] += 1
+        yield Chat(
+            place=place,
+            hash=hash.hexdigest(),
+            occurrence=occurrences[hash.digest()[:16]],
+            size=len(content),
+            title=_title(about, rows),
+            summary=_summary(about, rows),
+            time=_time(dict(about), place, report),
+            about=about,
+            messages=rows,
+        )
+    if not occurrences:
+        raise NotImportable(f"{source.name} has no conversation in it.")
+    if source.has_mark:
+        report.change(f"{source.name} begins with a byte order mark, which was skipped.")
+
+
+def _messages(item: Any, place: str) -> tuple[list[Any], dict[str, Any]]:
+    """The messages of a conversation, and what else is known about it."""
+    if isinstance(item, list):
+        return item, {}
+    if not isinstance(item, dict):
+        raise NotImportable(f"{place}: it is {kind(item)}, not a list of messages or an object.")
+    for key in ("messages", "traj"):
+        if key in item:
+            messages = item[key]
+            if messages is not None and not isinstance(messages, list):
+                raise NotImportable(f'{place}: "{key}" is {kind(messages)}, not a list.')
+            return messages or [], {name: item[name] for name in item if name != key}
+    if _is_message(item):
+        raise NotImportable(f"{place}: it is a single message, not a list of messages.")
+    raise NotImportable(
+        f'{place}: it has neither "messages" nor "traj", and no "role" to be a message itself.'
+    )
+
+
+def _message(item: Any, place: str, report: Report) -> dict[str, Any]:
+    """A message as a row; what has no column of its own stays in its metadata."""
+    if not isinstance(item, dict):
+        raise NotImportable(f"{place}: it is {kind(item)}, not an object.")
+    refuse_unstorable(item, place)
+    about = dict(item)
+    role = about.get("role")
+    if not isinstance(role, str) or role not in SENDERS:
+        named = "it has no role" if role is None else f"the role {quoted(str(role))} is unknown"
+        raise NotImportable(f"{place}: {named}; a role is one of {', '.join(SENDERS)}.")
+    sender = SENDERS[role]
+    if role == sender.lower():
+        del about["role"]
+
+    content, parts = about.pop("content", None), []
+    if isinstance(content, list):
+        parts += content
+        content = "\n".join(text for part in content if (text := _text(part)) is not None)
+    elif content is None:
+        content = ""
+    elif not isinstance(content, str):
+        raise NotImportable(
+            f"{place}: the content is {kind(content)}, not a text or a list of parts."
+        )
+    calls = about.pop("tool_calls", None)
+    if calls is not None and not isinstance(calls, list):
+        raise NotImportable(f'{place}: "tool_calls" is {kind(calls)}, not a list.')
+    parts += calls or []
+    # What calls looked like before there could be several of them.
+    if (call := about.pop("function_call", None)) is not None:
+        parts.append({"type": "function_call", "function_call": call})
+    time = _time(about, place, report)
+    return {
+        "sender": sender,
+        "content": content,
+        "parts": as_json(parts) if parts else None,
+        "timestamp": time,
+        "message_metadata": as_json(about),
+    }
+
+
+def _text(part: Any) -> str | None:
+    text = part.get("text") if isinstance(part, dict) else part
+    return text if isinstance(text, str) else None
+
+
+def _time(about: dict[str, Any], place: str, report: Report) -> datetime | None:
+    """When it was said, taken out of what is known; what cannot be read stays there."""
+    for key in ("timestamp", "created_at"):
+        value = about.get(key)
+        if value is None:
+            continue
+        time = moment(value)
+        if time is not None:
+            del about[key]
+            return time
+        report.change(
+            f"{place}: its {key} is not a point in time that can be read, so it stays in the"
+            " metadata and the time of the import stands in its place."
+        )
+    return None
+
+
+def _title(about: dict[str, Any], rows: list[dict[str, Any]]) -> str | None:
+    for key in ("title", "name"):
+        title = about.get(key)
+        if isinstance(title, str) and title.strip():
+            return _cut(title.strip(), TITLE_LENGTH)
+    task, trial = about.get("task_id"), about.get("trial")
+    if isinstance(task, int | str):
+        title = f"Task {task}" if trial is None else f"Task {task}, trial {trial}"
+        return _cut(title, TITLE_LENGTH)
+    for row in rows:
+        if row["sender"] is MessageSender.USER and row["content"].strip():
+            return _cut(row["content"].strip().splitlines()[0], EXCERPT_LENGTH)
+    return None
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def _summary(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    summary = about.get("summary")
+    if isinstance(summary, str) and 0 < len(summary) <= SUMMARY_LENGTH:
+        return summary
+    return summarize(rows[0]["content"])
+
+
+async def import_chats(
+    database: Database,
+    path: Path,
+    *,
+    owner: UUID | None,
+    project: str | None = None,
+    agent: str = "assistant",
+    model: str | None = None,
+    progress: Progress = unheard,
+) -> Report:
+    """Import conversations into a project of the owner's, by default named after the file.
+
+    The project, the agent that says what the assistant says and its model are created where they
+    are missing. `progress` is called with how much is done and of how much. Raises NotImportable:
+    before anything was added, unless the file or the project changes during the import.
+    """
+    target = _Target(owner, path.stem if project is None else project, agent, model, path.name)
+    refuse_bad_name(target.project, "project")
+    refuse_bad_name(target.agent, "agent")
+    if model is not None:
+        refuse_bad_name(model, "model", 100)
+    refuse_unstorable(target.file, "The name of the file")
+    report = Report()
+    with opened(path, progress) as source:
+        for _ in read_chats(source, report):
+            # An import can be interrupted here.
+            await asyncio.sleep(0)
+        source.second_pass()
+        for batch in _batches(read_chats(source, Report())):
+            await _write(database, source, target, batch, report)
+        source.finish()
+    return report
+
+
+def _batches(chats: Iterator[Chat]) -> Iterator[list[Chat]]:
+    batch: list[Chat] = []
+    messages = size = 0
+    for chat in chats:
+        batch.append(chat)
+        messages += len(chat.messages)
+        size += chat.size
+        if len(batch) == BATCH_CONVERSATIONS or messages > BATCH_MESSAGES or size > BATCH_BYTES:
+            yield batch
+            batch, messages, size = [], 0, 0
+    if batch:
+        yield batch
+
+
+async def _write(
+    database: Database, source: Source, target: _Target, batch: list[Chat], report: Report
+) -> None:
+    """Add those of the conversations that are not there yet, all or none of them."""
+    source.refuse_change()
+    with storing(f"{batch[0].place} to {batch[-1].place}"):
+        async with database.write(Viewer(is_administrator=True)) as session:
+            # Two imports wait for each other, so that none adds what the other is adding.
+            await session.execute(text("SET LOCAL lock_timeout = '10min'"))
+            key = func.hashtextextended(f"import of chats: {target.owner}: {target.project}", 0)
+            await session.execute(select(func.pg_advisory_xact_lock(key)))
+            project_id = await _project(session, target)
+            by_url = {_url(project_id, chat): chat for chat in batch}
+            there = set(
+                await session.scalars(
+                    select(Conversation.conversation_url).where(
+                        Conversation.conversation_url.in_(by_url)
+                    )
+                )
+            )
+            new = {url: chat for url, chat in by_url.items() if url not in there}
+            if new:
+                await _insert(session, target, project_id, new)
+    target.project_id = project_id
+    for url, chat in by_url.items():
+        (report.added if url in new else report.already_there).update(chat.counts())
+
+
+def _url(project_id: UUID, chat: Chat) -> str:
+    """The address of the conversation: the same at every import, and not to be guessed."""
+    identity = f"{project_id} {chat.hash} {chat.occurrence}"
+    return base64.urlsafe_b64encode(hashlib.sha256(identity.encode()).digest()[:18]).decode()
+
+
+async def _project(session: WriteSession, target: _Target) -> UUID:
+    """The project, made if there is none yet."""
+    if target.project_id is not None:
+        if await session.get(Project, target.project_id) is None:
+            raise NotImportable(f"The project {quoted(target.project)} was deleted meanwhile.")
+        return target.project_id
+    found = await session.scalar(
+        select(Project.id)
+        .where(Project.name == target.project, Project.owner_id.is_not_distinct_from(target.owner))
+        .order_by(Project.id)
+        .limit(1)
+    )
+    if found is not None:
+        return found
+    project = await Project.create(
+        session,
+        name=target.project,
+        owner_id=target.owner,
+        project_metadata={"import": {"source": "chats", "file": target.file}},
+    )
+    return project.id
+
+
+async def _agent(session: WriteSession, target: _Target, project_id: UUID) -> UUID:
+    """The agent that says what the assistant says, made if there is none yet, as is its model."""
+    if target.model is not None:
+        # Another import may be making it at this moment, for another project.
+        model = postgresql.insert(AIModel).values(id=target.model, provider="unknown")
+        await session.execute(model.on_conflict_do_nothing())
+    found = await session.scalar(
+        select(Agent.id).where(Agent.project_id == project_id, Agent.name == target.agent)
+    )
+    if found is not None:
+        return found
+    agent = await Agent.create(
+        session,
+        project_id=project_id,
+        name=target.agent,
+        type="ASSISTANT",
+        model_id=target.model,
+    )
+    return agent.id
+
+
+async def _insert(
+    session: WriteSession, target: _Target, project_id: UUID, chats: dict[str, Chat]
+) -> None:
+    agent_id = await _agent(session, target, project_id)
+    now = (await session.execute(select(func.now()))).scalar_one()
+    conversations: list[dict[str, Any]] = []
+    messages: list[dict[str, Any]] = []
+    for url, chat in chats.items():
+        origin = {
+            "source": "chats",
+            "file": target.file,
+            "hash": chat.hash,
+            "occurrence": chat.occurrence,
+        }
+        if "import" in chat.about:
+            origin["import"] = chat.about["import"]
+        id = new_id()
+        times = [row["timestamp"] or chat.time or now for row in chat.messages]
+        conversations.append(
+            {
+                "id": id,
+                "project_id": project_id,
+                "agent_id": agent_id,
+                "title": chat.title,
+                "summary": chat.summary,
+                "conversation_url": url,
+                "last_message_at": max(times),
+                "conversation_metadata": as_json(chat.about | {"import": origin}),
+            }
+        )
+        for sequence, (row, time) in enumerate(zip(chat.messages, times, strict=True), 1):
+            spoken = row["sender"] is MessageSender.ASSISTANT
+            messages.append(
+                row
+                | {
+                    "id": new_id(),
+                    "conversation_id": id,
+                    "sequence": sequence,
+                    "agent_id": agent_id if spoken else None,
+                    "model_id": target.model if spoken else None,
+                    "timestamp": time,
+                }
+            )
+    await insert_rows(session, Conversation, conversations)
+    await insert_rows(session, Message, messages)

@@ -1,0 +1,441 @@
+"""Files from elsewhere: read as a stream of JSON, within bounds, and refused in clear words.
+
+`ijson` turns the bytes into events as they come; values are built from the events one project or
+one conversation at a time, so that a file never stands in memory as a whole. A file is read twice:
+once to find everything that is wrong with it, and only then again to write it.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ijson  # type: ignore[import-untyped]
+import orjson
+from sqlalchemy import insert
+from sqlalchemy.exc import DBAPIError
+
+from db.base import Base
+from db.engine import WriteSession
+from db.text import storable
+
+MAX_BYTES = 100_000_000
+# A hundred million brackets would fill gigabytes of memory and tell nothing.
+MAX_DEPTH = 100
+MAX_VALUES = 500_000
+# PostgreSQL writes every digit of a number out: 1e100000 would take a hundred kilobytes.
+MAX_DIGITS = 1_000
+
+CHUNK = 1 << 16
+ROWS = 2_000
+
+Event = tuple[str, Any]
+Progress = Callable[[int, int], None]
+
+
+class NotImportable(Exception):
+    """The file, or something in it, cannot be imported; the sentence says what, where and why."""
+
+
+def unheard(done: int, total: int) -> None:
+    """Nobody wants to know how far an import is."""
+
+
+def shown(text: str) -> str:
+    """A text from a file as part of a sentence: short, and harmless to a terminal."""
+    text = text.replace(HALF, "\ufffd")
+    text = text if len(text) <= 60 else f"{text[:60]}…"
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def quoted(text: str) -> str:
+    """A text from a file in quotation marks."""
+    return f'"{shown(text)}"'
+
+
+def kind(value: object) -> str:
+    """What sort of JSON value it is, in words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a truth value"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+        case _:
+            return "a number"
+
+
+def as_json(value: Any) -> orjson.Fragment:
+    """A value of a file as JSON to store, its numbers digit by digit as they stand there."""
+    return orjson.Fragment(orjson.dumps(value, default=_exact))
+
+
+def canonical(value: Any) -> bytes:
+    """A value as bytes that do not depend on white space or on the order of keys."""
+    return orjson.dumps(value, default=_exact, option=orjson.OPT_SORT_KEYS)
+
+
+def _exact(number: Decimal) -> orjson.Fragment:
+    return orjson.Fragment(str(number))
+
+
+def refuse_unstorable(value: Any, place: str) -> None:
+    """Refuse a value with a text that PostgreSQL cannot store. Raises NotImportable."""
+    problem = _problem(value)
+    if problem is not None:
+        # What the reader put in the place of half a pair is reported as the half it was.
+        if any(HALF in text for text in _texts(value)):
+            problem = _problem("\ud800")
+        raise NotImportable(f"{place}: {problem}.")
+
+
+def _problem(value: Any) -> str | None:
+    try:
+        storable(value)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            pending += [*item, *item.values()]
+        elif isinstance(item, list):
+            pending += item
+
+
+def refuse_bad_name(name: str, what: str, length: int = 255) -> None:
+    """Refuse a name that is empty, too long or cannot be stored. Raises NotImportable."""
+    if not name.strip():
+        raise NotImportable(f"The {what} needs a name.")
+    if len(name) > length:
+        raise NotImportable(
+            f"The name of the {what} has {len(name)} characters, and {length} are the most:"
+            f" {quoted(name)}."
+        )
+    refuse_unstorable(name, f"The name of the {what}")
+
+
+def moment(value: object) -> datetime | None:
+    """A point in time written as ISO 8601 or as seconds or milliseconds since 1970, if it is one.
+
+    Without a time zone it is taken as UTC, which is what programs mostly mean.
+    """
+    try:
+        if isinstance(value, str):
+            time = datetime.fromisoformat(value.strip())
+            return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        if isinstance(value, int | Decimal) and not isinstance(value, bool):
+            # Seconds reach this number in the year 5138, milliseconds reached it in 1973.
+            return datetime.fromtimestamp(float(value / 1000 if value > 1e11 else value), UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    return None
+
+
+@contextmanager
+def opened(path: Path, progress: Progress = unheard) -> Iterator[Source]:
+    """The file, open to be read twice. Raises NotImportable if it is no file to be imported."""
+    name = os.fsencode(path).decode(errors="backslashreplace")
+    try:
+        # Opening a pipe would wait for somebody to write into it.
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise NotImportable(f"{name} is a directory, not a file.")
+        if not stat.S_ISREG(mode):
+            raise NotImportable(f"{name} is not a regular file.")
+        handle = path.open("rb")
+    except FileNotFoundError:
+        raise NotImportable(f"There is no file {name}.") from None
+    except PermissionError:
+        raise NotImportable(f"{name} may not be read: permission denied.") from None
+    except (OSError, ValueError) as error:
+        raise NotImportable(f"{name} cannot be read: {error}.") from None
+    with handle:
+        yield Source(name, handle, progress)
+
+
+async def insert_rows(
+    session: WriteSession, model: type[Base], rows: Sequence[dict[str, Any]]
+) -> None:
+    """Insert rows that all have the same keys."""
+    # Without render_nulls the ORM cuts the rows into runs with the same values missing, and each
+    # run is a round trip: a list in which they alternate is written row by row.
+    statement = insert(model).execution_options(render_nulls=True)
+    for start in range(0, len(rows), ROWS):
+        await session.execute(statement, rows[start : start + ROWS])
+
+
+@contextmanager
+def storing(place: str) -> Iterator[None]:
+    """Say in words what PostgreSQL has against a value, where it knows a limit that we do not."""
+    try:
+        yield
+    except DBAPIError as error:
+        state = str(getattr(error.orig, "sqlstate", ""))
+        # 22: data exceptions; 54: program limits exceeded
+        if state[:2] not in ("22", "54"):
+            raise
+        raise NotImportable(f"{place}: it cannot be stored: {error.orig}.") from error
+
+
+class Source:
+    """An open file as a stream of JSON events."""
+
+    def __init__(self, name: str, handle: BinaryIO, progress: Progress) -> None:
+        self.name = name
+        self.has_mark = False
+        self._handle = handle
+        self._progress = progress
+        self._read_before = 0
+        self._stamp = self._now()
+        size = self._stamp[0]
+        if size > MAX_BYTES:
+            raise NotImportable(
+                f"{name} has {size / 1e6:,.1f} MB, and {MAX_BYTES / 1e6:.0f} MB are the most that"
+                " is imported at once. Split it into smaller files and import them one by one."
+            )
+
+    def _now(self) -> tuple[int, int]:
+        state = os.fstat(self._handle.fileno())
+        return state.st_size, state.st_mtime_ns
+
+    def refuse_change(self) -> None:
+        """Refuse to go on if the file is no longer the one that was checked."""
+        if self._now() != self._stamp:
+            raise NotImportable(f"{self.name} was changed while it was being imported.")
+
+    def events(self) -> Iterator[Event]:
+        """The events of the file, from its beginning. Raises NotImportable where it is not JSON."""
+        events = ijson.sendable_list()
+        parser = _parser(events)
+        number = -1
+        any_event = False
+        for number, chunk in enumerate(self._chunks()):
+            try:
+                parser.send(chunk)
+            except ijson.JSONError as error:
+                raise NotImportable(
+                    f"{self.name} is not JSON: {_reason(error)}, at {self._where(number)}."
+                ) from None
+            except (ValueError, ArithmeticError, SystemError):
+                # The events are not to be touched: the one of the number is half made.
+                raise NotImportable(
+                    f"{self.name} has a number with more than {MAX_DIGITS:,} digits at"
+                    f" {self._where(number)}."
+                ) from None
+            any_event = any_event or bool(events)
+            yield from events
+            del events[:]
+        try:
+            parser.close()
+        except ijson.JSONError:
+            if not any_event and not self._has_text():
+                raise NotImportable(f"{self.name} is empty.") from None
+            raise NotImportable(
+                f"{self.name} is cut off: it ends in the middle, at {self._where(number + 1)}."
+            ) from None
+        yield from events
+
+    def _chunks(self) -> Iterator[bytes]:
+        """The bytes of the file, checked to be UTF-8, with halves of surrogate pairs marked."""
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        done, line, rest = 0, 1, b""
+        self._handle.seek(0)
+        while True:
+            try:
+                data = self._handle.read(CHUNK)
+            except OSError as error:
+                raise NotImportable(f"{self.name} cannot be read: {error.strerror}.") from None
+            if done == 0:
+                if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise NotImportable(f"{self.name} is UTF-16; save it as UTF-8.")
+                self.has_mark = data.startswith(codecs.BOM_UTF8)
+            try:
+                decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                raise NotImportable(
+                    f"{self.name} is not UTF-8: line {line} has the byte"
+                    f" 0x{error.object[error.start]:02x}; save it as UTF-8."
+                ) from None
+            line += data.count(b"\n")
+            mark = len(codecs.BOM_UTF8) if done == 0 and self.has_mark else 0
+            done += len(data)
+            whole, rest = _between_escapes(rest + data[mark:])
+            if not data:
+                whole, rest = whole + rest, b""
+            if whole:
+                yield _mark_halves(whole)
+            if not data:
+                return
+            if done > MAX_BYTES:
+                self.refuse_change()
+            self._progress(min(self._read_before + done, 2 * self._stamp[0]), 2 * self._stamp[0])
+
+    def second_pass(self) -> None:
+        """Count what is read from now on as the second half of the work."""
+        self._read_before = self._stamp[0]
+
+    def finish(self) -> None:
+        """Say that all the work is done."""
+        self._progress(2 * self._stamp[0], 2 * self._stamp[0])
+
+    def _has_text(self) -> bool:
+        return any(chunk.strip() for chunk in self._chunks())
+
+    def _where(self, number: int) -> str:
+        """The line and column at which a new parser stumbles in this chunk, or where it ends."""
+        parser = _parser(ijson.sendable_list())
+        line, column = 1, 0
+        for index, chunk in enumerate(self._chunks()):
+            if index == number:
+                for end in range(1, len(chunk) + 1):
+                    try:
+                        parser.send(chunk[end - 1 : end])
+                    except Exception:
+                        chunk = chunk[:end]
+                        break
+            else:
+                parser.send(chunk)
+            line += chunk.count(b"\n")
+            _, newline, tail = chunk.rpartition(b"\n")
+            column = (0 if newline else column) + len(tail.decode(errors="ignore"))
+            if index == number:
+                break
+        return f"line {line:,}, column {max(column, 1):,}"
+
+
+def _parser(events: Any) -> Any:
+    return ijson.basic_parse_coro(events, use_float=False, multiple_values=True)
+
+
+def _reason(error: Exception) -> str:
+    """What the parser has against the text, without its drawing of the place."""
+    text = error.args[0]
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    return text.splitlines()[0].partition(": ")[2].rstrip(".")
+
+
+# What an escape in a JSON string can be: a whole surrogate pair, a half of one, anything else.
+ESCAPE = re.compile(
+    rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+LONGEST_ESCAPE = len(rb"\ud83d\ude00")
+
+# yajl turns half of a surrogate pair into a question mark, or into another character altogether.
+# This stands for it instead: a NUL, refused anyway, and a character that is none.
+HALF = "\0\ufdd0"
+HALF_ESCAPED = rb"\u0000\ufdd0"
+
+
+def _mark_halves(data: bytes) -> bytes:
+    if rb"\ud" not in data and rb"\uD" not in data:
+        return data
+    return ESCAPE.sub(lambda match: HALF_ESCAPED if match["half"] else match[0], data)
+
+
+def _between_escapes(data: bytes) -> tuple[bytes, bytes]:
+    """Split off the end of the data if an escape begins there that may not be complete."""
+    for start in range(max(len(data) - LONGEST_ESCAPE + 1, 0), len(data)):
+        if data[start] == ord("\\"):
+            before = data[:start]
+            if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
+                return before, data[start:]
+    return data, b""
+
+
+def read_value(events: Iterator[Event], first: Event, place: str) -> Any:
+    """The value that begins with this event. Raises NotImportable if it is beyond all bounds."""
+    event, value = first
+    if event == "number":
+        return _number(value, place, [])
+    if event not in ("start_map", "start_array"):
+        return value
+    root: Any = {} if event == "start_map" else []
+    stack: list[Any] = [root]
+    key = ""
+    keys: dict[str, str] = {}
+    count = 0
+    for event, value in events:
+        if event == "map_key":
+            # The same few keys come again and again: one copy of each is enough.
+            key = keys.setdefault(value, value)
+            continue
+        if event in ("end_map", "end_array"):
+            stack.pop()
+            if not stack:
+                return root
+            continue
+        count += 1
+        if count > MAX_VALUES:
+            raise NotImportable(f"{place}: it has more than {MAX_VALUES:,} values; split it.")
+        container = stack[-1]
+        if event == "start_map":
+            value = {}
+        elif event == "start_array":
+            value = []
+        if type(container) is list:
+            container.append(value)
+        else:
+            container[key] = value
+        if event == "number":
+            exact = _number(value, place, stack)
+            if exact is not value:
+                container[-1 if type(container) is list else key] = exact
+        elif event in ("start_map", "start_array"):
+            if len(stack) == MAX_DEPTH:
+                raise NotImportable(
+                    f"{place}: it is nested more than {MAX_DEPTH} levels deep, at {_path(stack)}."
+                )
+            stack.append(value)
+    raise AssertionError("The parser let a value go unfinished.")
+
+
+def _number(value: int | Decimal, place: str, stack: list[Any]) -> int | Decimal:
+    """The number in a form that keeps every digit of it on its way into the database."""
+    if isinstance(value, int):
+        if -(2**63) <= value < 2**64:
+            return value
+        # `orjson` writes no larger integers; as a Decimal they go their own way.
+        value = Decimal(value)
+    if abs(value.adjusted()) >= MAX_DIGITS or len(value.as_tuple().digits) > MAX_DIGITS:
+        at = f" at {_path(stack)}" if stack else ""
+        raise NotImportable(f"{place}: it has a number with more than {MAX_DIGITS:,} digits{at}.")
+    return value
+
+
+def _path(stack: list[Any]) -> str:
+    """Where the value that was read last stands, such as tasks[2].subtasks[0].estimate."""
+    steps = [
+        f"[{len(container) - 1}]"
+        if isinstance(container, list)
+        else f".{next(reversed(container))}"
+        for container in stack[:12]
+    ]
+    return shown("".join(steps).removeprefix("."))

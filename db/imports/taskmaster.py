@@ -1,0 +1,503 @@
+"""Plans from Task Master: every tag of a `tasks.json` becomes a project, every task a task.
+
+The format is https://github.com/eyaltoledano/claude-task-master, `{tag: {tasks, metadata}}`, and
+the older one without tags, `{tasks}`, which is taken as the tag `master`. Files are written by
+hand and by language models, so what has an obvious meaning is taken in and reported; what has none
+is refused with its place.
+
+A tag's identity is the name of its project, its owner and a hash of its content, kept in the
+project's metadata. Each project is written in a transaction of its own, so an import that was
+killed is completed by starting it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, or_, select, text
+
+from db import dependencies
+from db.base import new_id
+from db.engine import Database, ReadSession
+from db.imports.circles import closing_circles
+from db.imports.files import (
+    NotImportable,
+    Progress,
+    Source,
+    as_json,
+    canonical,
+    insert_rows,
+    kind,
+    moment,
+    opened,
+    quoted,
+    read_value,
+    refuse_bad_name,
+    refuse_unstorable,
+    shown,
+    storing,
+    unheard,
+)
+from db.imports.report import Report
+from db.projects import Project, ProjectStatus
+from db.scopes import Viewer
+from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
+
+OLDER_FORM = "master"
+
+STATUSES = {
+    "done": TaskStatus.COMPLETED,
+    "completed": TaskStatus.COMPLETED,
+    "cancelled": TaskStatus.CANCELLED,
+    "canceled": TaskStatus.CANCELLED,
+    "pending": TaskStatus.PENDING,
+    # There is no attempt that could be in progress.
+    "in-progress": TaskStatus.PENDING,
+    "review": TaskStatus.BLOCKED,
+    "deferred": TaskStatus.BLOCKED,
+    "blocked": TaskStatus.BLOCKED,
+}
+PRIORITIES = {"critical": 5, "high": 5, "medium": 3, "low": 1}
+
+# What a worker has to read, and under which heading it follows the description.
+TEXTS = {"description": "", "details": "Details", "testStrategy": "Test strategy"}
+
+TITLE_LENGTH = 255
+
+
+@dataclass(slots=True)
+class _Task:
+    """A task or subtask as the file has it."""
+
+    fields: dict[str, Any]
+    parent: _Task | None
+    number: int
+    reference: str
+    subtasks: dict[str, _Task] = field(default_factory=dict)
+
+
+class Plan:
+    """A tag, read and understood: rows without ids, edges between their places, and what is odd."""
+
+    def __init__(self, tag: str, content: dict[str, Any], report: Report) -> None:
+        self.tag = tag
+        self.content = content
+        self.place = f"tag {quoted(tag)}"
+        self.rows: list[dict[str, Any]] = []
+        self.parents: list[int | None] = []
+        self.edges: list[tuple[int, int]] = []
+        self._report = report
+        self._tasks: list[_Task] = []
+        self._top: dict[str, _Task] = {}
+        self._by_reference: dict[str, _Task] = {}
+
+        about = {key: value for key, value in content.items() if key != "tasks"}
+        refuse_unstorable([tag, about], self.place)
+        self._collect(content["tasks"], None)
+        for task in self._tasks:
+            self._by_reference.setdefault(task.reference, task)
+            self.parents.append(None if task.parent is None else task.parent.number)
+            self.rows.append(self._row(task))
+        self._connect()
+        self.hash = hashlib.sha256(canonical(content)).hexdigest()
+
+    def counts(self) -> dict[str, int]:
+        """How much there is of what."""
+        return {"projects": 1, "tasks": len(self.rows), "dependencies": len(self.edges)}
+
+    def _at(self, task: _Task) -> str:
+        return f"{self.place}, task {shown(task.reference)}"
+
+    def _collect(self, tasks: Any, parent: _Task | None) -> None:
+        """Take the tasks of a list, each followed by its subtasks."""
+        where = self.place if parent is None else self._at(parent)
+        what = "tasks" if parent is None else "subtasks"
+        if tasks is None and parent is not None:
+            return
+        if not isinstance(tasks, list):
+            raise NotImportable(f'{where}: "{what}" is {kind(tasks)}, not a list.')
+        prefix = "" if parent is None else f"{parent.reference}."
+        siblings = self._top if parent is None else parent.subtasks
+        ids = [
+            self._id(item.get("id"), f"{where}, number {number} of its {what}")
+            if isinstance(item, dict)
+            else None
+            for number, item in enumerate(tasks, 1)
+        ]
+        taken = {id for id in ids if id is not None}
+        seen: set[str] = set()
+        for place, (item, id) in enumerate(zip(tasks, ids, strict=True), 1):
+            if isinstance(item, str):
+                item = {"title": item}
+            elif not isinstance(item, dict):
+                raise NotImportable(
+                    f"{where}: number {place} of its {what} is {kind(item)}, not an object."
+                )
+            repeated = id in seen
+            own = str(place) if id is None or repeated else id
+            # Some programs write the whole reference, 3.2, into the id of a subtask.
+            reference = own if prefix and own.startswith(prefix) else prefix + own
+            task = _Task(item, parent, len(self._tasks), reference)
+            self._tasks.append(task)
+            if repeated:
+                self._report.change(
+                    f"{self._at(task)}: its id {shown(str(id))} is that of another before"
+                    " it, so it goes by its place."
+                )
+            if own == id or own not in taken:
+                siblings[own] = task
+            seen.add(own if id is None else id)
+            self._collect(item.get("subtasks"), task)
+
+    @staticmethod
+    def _id(value: Any, place: str) -> str | None:
+        if isinstance(value, str):
+            return value.strip() or None
+        if value is None:
+            return None
+        if isinstance(value, int | Decimal) and not isinstance(value, bool):
+            return str(value)
+        raise NotImportable(f"{place}: the id is {kind(value)}, not a number or a text.")
+
+    def _row(self, task: _Task) -> dict[str, Any]:
+        fields, place = task.fields, self._at(task)
+        kept = {
+            key: value for key, value in fields.items() if key not in ("subtasks", "dependencies")
+        }
+        refuse_unstorable(kept, place)
+        title, cut = self._title(fields, place)
+        status = self._status(fields.get("status"), place)
+        kept.pop("title", None)
+        description = [cut]
+        for key, heading in TEXTS.items():
+            prose = _prose(fields.get(key))
+            if prose is None:
+                self._report.change(
+                    f"{place}: its {key} is {kind(fields[key])}, so it stands in the metadata."
+                )
+                continue
+            kept.pop(key, None)
+            description.append(f"{heading}:\n{prose}" if heading and prose.strip() else prose)
+        return {
+            "title": title,
+            "description": "\n\n".join(part for part in description if part.strip()) or None,
+            "status": status,
+            "blocked_reason": BlockedReason.MANUAL if status is TaskStatus.BLOCKED else None,
+            "priority": self._priority(task),
+            # Task Master changes a task that is done no more, so this is when it was completed.
+            "completed_at": moment(fields.get("updatedAt"))
+            if status is TaskStatus.COMPLETED
+            else None,
+            "task_metadata": as_json(
+                {
+                    "import": {"source": "taskmaster", "reference": task.reference},
+                    "taskmaster": kept,
+                }
+            ),
+        }
+
+    def _title(self, fields: dict[str, Any], place: str) -> tuple[str, str]:
+        """The title, and the whole of it if it had to be cut."""
+        title = _prose(fields.get("title"))
+        if title is None:
+            raise NotImportable(f"{place}: the title is {kind(fields['title'])}, not a text.")
+        title = title.strip()
+        if not title:
+            texts = "\n".join(_prose(fields.get(key)) or "" for key in TEXTS).strip()
+            if not texts:
+                raise NotImportable(f"{place}: it has neither a title nor a description.")
+            self._report.change(f"{place}: it has no title; its description begins like this one.")
+            return texts.splitlines()[0][:TITLE_LENGTH], ""
+        if len(title) <= TITLE_LENGTH:
+            return title, ""
+        self._report.change(
+            f"{place}: its title has {len(title):,} characters and was cut after"
+            f" {TITLE_LENGTH - 1}; the description begins with all of it."
+        )
+        return f"{title[: TITLE_LENGTH - 1]}…", title
+
+    def _status(self, value: Any, place: str) -> TaskStatus:
+        if value is None:
+            return TaskStatus.PENDING
+        if not isinstance(value, str):
+            raise NotImportable(f"{place}: the status is {kind(value)}, not a text.")
+        status = STATUSES.get("-".join(value.lower().replace("_", " ").split()))
+        if status is None:
+            # Held, not handed out: somebody who knows what it means releases it.
+            self._report.change(
+                f"{place}: the status {quoted(value)} is unknown, so it is held (BLOCKED)."
+            )
+            return TaskStatus.BLOCKED
+        return status
+
+    def _priority(self, task: _Task) -> int:
+        value = task.fields.get("priority")
+        if value is None:
+            # A part is as urgent as the whole, as Task Master itself has it.
+            return 3 if task.parent is None else int(self.rows[task.parent.number]["priority"])
+        if isinstance(value, str) and value.strip().lower() in PRIORITIES:
+            return PRIORITIES[value.strip().lower()]
+        if isinstance(value, dict | list | bool):
+            raise NotImportable(f"{self._at(task)}: the priority is {kind(value)}, not a text.")
+        self._report.change(
+            f"{self._at(task)}: the priority {quoted(str(value))} is unknown, so it is 3 (medium)."
+        )
+        return 3
+
+    def _connect(self) -> None:
+        """Turn the dependencies that are named into edges, and leave out those that cannot be."""
+        edges: list[tuple[int, int]] = []
+        names: list[str] = []
+        stands: set[tuple[int, int]] = set()
+        for task in self._tasks:
+            for name in self._dependencies(task):
+                other = self._find(task, name)
+                if other is None:
+                    self._leave_out(task, name, "there is no such task")
+                elif (task.number, other.number) in stands:
+                    self._leave_out(task, name, "it is named twice")
+                else:
+                    edges.append((task.number, other.number))
+                    names.append(name)
+                    stands.add(edges[-1])
+        closing = set(closing_circles(self.parents, edges))
+        for place, edge in enumerate(edges):
+            if place not in closing:
+                self.edges.append(edge)
+                self._note_dead_end(*edge)
+                continue
+            task, other = (self._tasks[number] for number in edge)
+            reason = (
+                "a task cannot wait for itself"
+                if task is other
+                else f"{other.reference} waits for {task.reference} already, directly or by others"
+            )
+            self._leave_out(task, names[place], reason)
+
+    def _note_dead_end(self, dependent: int, dependency: int) -> None:
+        waits = self.rows[dependent]["status"] in (TaskStatus.PENDING, TaskStatus.BLOCKED)
+        if waits and self.rows[dependency]["status"] is TaskStatus.CANCELLED:
+            self._report.change(
+                f"{self._at(self._tasks[dependent])}: it waits for"
+                f" {shown(self._tasks[dependency].reference)}, which was cancelled, until somebody"
+                " removes the dependency (HOLD)."
+            )
+
+    def _leave_out(self, task: _Task, name: str, reason: str) -> None:
+        self._report.leave_out(
+            f"{self._at(task)}: the dependency on {shown(name)} was left out, because {reason}."
+        )
+
+    def _dependencies(self, task: _Task) -> Iterator[str]:
+        named = task.fields.get("dependencies")
+        if named is None:
+            return
+        if isinstance(named, str):
+            named = named.split(",") if named.strip() else []
+        elif isinstance(named, int | Decimal) and not isinstance(named, bool):
+            named = [named]
+        elif not isinstance(named, list):
+            raise NotImportable(
+                f'{self._at(task)}: "dependencies" is {kind(named)}, not a list of ids.'
+            )
+        refuse_unstorable(named, self._at(task))
+        for number, value in enumerate(named, 1):
+            id = self._id(value, f"{self._at(task)}, number {number} of its dependencies")
+            if id is None:
+                self._leave_out(task, f"number {number} of the list", "it is empty")
+            else:
+                yield id
+
+    def _find(self, task: _Task, name: str) -> _Task | None:
+        """What a dependency names: a sibling first, then a task above, then a full reference."""
+        above = task.parent
+        while above is not None:
+            if name in above.subtasks:
+                return above.subtasks[name]
+            above = above.parent
+        return self._top.get(name) or self._by_reference.get(name)
+
+
+def _prose(value: Any) -> str | None:
+    """A text, also one given as a number or line by line; none if it is something else."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return "\n".join(value)
+    return None
+
+
+def read_plans(source: Source, report: Report) -> Iterator[Plan]:
+    """The tags of a file, one by one. Raises NotImportable."""
+    events = source.events()
+    event, _ = next(events, ("nothing", None))
+    form = 'a Task Master plan is an object with its tags, {"master": {"tasks": […]}}'
+    if event != "start_map":
+        what = "a list" if event == "start_array" else "a single value"
+        raise NotImportable(f"{source.name} is not a plan: it holds {what}, and {form}.")
+    seen: set[str] = set()
+    older: list[Any] | None = None
+    others: dict[str, Any] = {}
+    for event, tag in events:
+        if event == "end_map":
+            break
+        value = read_value(events, next(events), f"tag {quoted(tag)}")
+        if tag == "tasks" and isinstance(value, list):
+            tag, older = OLDER_FORM, value
+        elif not isinstance(value, dict) or "tasks" not in value:
+            others[tag] = value
+            continue
+        if not tag.strip():
+            raise NotImportable(f"{source.name} has a tag without a name.")
+        if tag in seen:
+            raise NotImportable(f"{source.name} has the tag {quoted(tag)} twice.")
+        seen.add(tag)
+        if value is not older:
+            yield Plan(tag, value, report)
+    if next(events, None) is not None:
+        raise NotImportable(f"{source.name} is not a plan: more follows after the end of it.")
+    if not seen:
+        raise NotImportable(f"{source.name} is not a plan: it has no tag with tasks, and {form}.")
+    if older is not None:
+        yield Plan(OLDER_FORM, others | {"tasks": older}, report)
+    else:
+        for key in others:
+            report.leave_out(
+                f"{quoted(key)} at the top of the file was left out, because it is not a tag."
+            )
+    if source.has_mark:
+        report.change(f"{source.name} begins with a byte order mark, which was skipped.")
+
+
+async def import_plan(
+    database: Database,
+    path: Path,
+    *,
+    owner: UUID | None,
+    project: str | None = None,
+    progress: Progress = unheard,
+) -> Report:
+    """Import a Task Master plan; each tag becomes the project `<project or folder>/<tag>`.
+
+    `progress` is called with how much is done and of how much. Raises NotImportable, and then
+    nothing was added by this call.
+    """
+    prefix = _folder(path) if project is None else project
+    refuse_bad_name(prefix, "project")
+    report = Report()
+    found: Counter[str] = Counter()
+    missing = 0
+    with opened(path, progress) as source:
+        for plan in read_plans(source, report):
+            name = f"{prefix}/{plan.tag}"
+            refuse_bad_name(name, "project")
+            async with database.read() as session:
+                missing += not await _is_there(session, name, owner, plan)
+            found.update(plan.counts())
+        if not missing:
+            report.already_there = found
+        else:
+            source.second_pass()
+            for plan in read_plans(source, Report()):
+                source.refuse_change()
+                with storing(plan.place):
+                    added = await _write(database, f"{prefix}/{plan.tag}", owner, plan, path.name)
+                (report.added if added else report.already_there).update(plan.counts())
+        source.finish()
+    return report
+
+
+def _folder(path: Path) -> str:
+    """The name of the folder that the file is in; at the root, of the file itself."""
+    return os.path.basename(os.path.dirname(os.path.abspath(path))) or path.stem
+
+
+async def _is_there(session: ReadSession, name: str, owner: UUID | None, plan: Plan) -> bool:
+    """Whether this very tag was imported already. Raises NotImportable if another has its name."""
+    # A project that was renamed is still the one that was imported.
+    origin = Project.project_metadata["import"]
+    found = await session.execute(
+        select(Project.name, origin["name"].astext, origin["hash"].astext).where(
+            Project.owner_id.is_not_distinct_from(owner),
+            or_(Project.name == name, origin["name"].astext == name),
+        )
+    )
+    clash = False
+    for current, imported_as, hash in found:
+        if imported_as == name and hash == plan.hash:
+            return True
+        clash = clash or current == name
+    if clash:
+        raise NotImportable(
+            f"{plan.place}: there is a project {quoted(name)} already, with another content."
+            " Import this one under another name with --project, or delete the old project first."
+        )
+    return False
+
+
+async def _write(database: Database, name: str, owner: UUID | None, plan: Plan, file: str) -> bool:
+    """Add the project with all its tasks, unless it is there; whether it was added."""
+    async with database.write(Viewer(is_administrator=True)) as session:
+        # A large plan may take longer than any request may, and two imports wait for each other.
+        await session.execute(text("SET LOCAL statement_timeout = '10min'"))
+        await session.execute(text("SET LOCAL lock_timeout = '10min'"))
+        key = func.hashtextextended(f"import of a plan: {owner}: {name}", 0)
+        await session.execute(select(func.pg_advisory_xact_lock(key)))
+        if await _is_there(session, name, owner, plan):
+            return False
+        origin = {
+            "source": "taskmaster",
+            "file": file,
+            "tag": plan.tag,
+            "name": name,
+            "hash": plan.hash,
+        }
+        about = {key: value for key, value in plan.content.items() if key != "tasks"}
+        metadata = about.get("metadata")
+        description = metadata.get("description") if isinstance(metadata, dict) else None
+        project = await Project.create(
+            session,
+            name=name,
+            owner_id=owner,
+            status=ProjectStatus.IN_PROGRESS,
+            description={"text": description} if isinstance(description, str) else None,
+            project_metadata=as_json({"import": origin, "taskmaster": about}),
+        )
+        ids = [new_id() for _ in plan.rows]
+        rows = [
+            row
+            | {
+                "id": id,
+                "project_id": project.id,
+                "parent_task_id": None if parent is None else ids[parent],
+            }
+            for row, id, parent in zip(plan.rows, ids, plan.parents, strict=True)
+        ]
+        edges = [
+            {
+                "dependent_id": ids[dependent],
+                "dependency_id": ids[dependency],
+                # The file has the task still to be done although this will never be: it waits
+                # for a person to decide, where SKIP would have skipped it long ago.
+                "on_failure": OnFailure.HOLD
+                if plan.rows[dependency]["status"] is TaskStatus.CANCELLED
+                else OnFailure.SKIP,
+            }
+            for dependent, dependency in plan.edges
+        ]
+        await insert_rows(session, Task, rows)
+        await insert_rows(session, TaskDependency, edges)
+        await dependencies.recount(session, ids)
+    return True
