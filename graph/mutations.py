@@ -137,6 +137,8 @@ def mutation(allow: Allow) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
                 raise Forbidden(f"You may not use {name}.")
             if isinstance(input, Unusable):
                 return refused(*input.errors)
+            # What an earlier mutation of the operation read may have changed by now.
+            info.context.loaders.clear()
             try:
                 with constraints.reported():
                     result = await function(self, info, input)
@@ -146,7 +148,6 @@ def mutation(allow: Allow) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
                 return refused(*error.errors)
             except errors.DomainError as error:
                 return refused(error)
-            info.context.loaders.clear()
             return await _read_back(info, payload, outcomes, result)
 
         resolve.__name__ = function.__name__
