@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import strawberry
 from sqlalchemy import ColumnElement, Select, bindparam, tuple_
 
+from db.base import Timestamp
 from graph.entities import Entity
 from graph.errors import BadInput
 from graph.filters import Order
@@ -103,9 +104,9 @@ def _decode_cursor(entity: Entity, order: Order, argument: str, cursor: str) -> 
 
 
 def _parse(column: Any, text: str) -> Any:
-    kind = column.type.python_type
-    if kind is datetime:
+    if isinstance(column.type, Timestamp):
         return parse_moment(text)
+    kind = column.type.python_type
     if kind is int:
         if not re.fullmatch(r"-?\d{1,10}", text, re.ASCII) or abs(int(text)) >= 2**31:
             raise ValueError(text)
