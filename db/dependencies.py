@@ -80,7 +80,11 @@ def find_cycle(
                 del on_path[path.pop()]
                 ahead.pop()
             elif step in on_path:
-                return [task for task, climbing in path[on_path[step] :] if not climbing]
+                circle = path[on_path[step] :]
+                # Tasks that are above each other in a circle are only climbed: the upper waits.
+                return [task for task, climbing in circle if not climbing] or [
+                    task for task, _ in reversed(circle)
+                ]
             elif step not in done:
                 on_path[step] = len(path)
                 path.append(step)
@@ -132,7 +136,11 @@ async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: A
 
 
 async def recount(session: AsyncSession, tasks: Collection[UUID]) -> None:
-    """Count anew what these tasks, their parents and all tasks below them still wait for."""
+    """Count anew what these tasks, their parents and all tasks below them still wait for.
+
+    The caller holds the lock on the project's row: of two who count the same task at once, each
+    would see only what it changed itself, and the later count would be wrong.
+    """
     if not tasks:
         return
     parent, child = aliased(Task), aliased(Task)

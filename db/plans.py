@@ -107,12 +107,15 @@ async def add_tasks(
     edges: dict[tuple[UUID, UUID], OnFailure] = {}
     for place, (id, task) in enumerate(zip(ids, planned, strict=True)):
         agent_id = find(assigned, task.agent, "an agent", place, "agent")
+        parent_id = find(tasks, task.parent, "a task", place, "parent")
+        if parent_id == id:
+            faults.append(CycleDetected([id], (*at, place, "parent")))
         rows.append(
             task.values
             | {
                 "id": id,
                 "project_id": project.id,
-                "parent_task_id": find(tasks, task.parent, "a task", place, "parent"),
+                "parent_task_id": parent_id,
                 "agent_id": agent_id,
                 "status": TaskStatus.PENDING if agent_id is None else TaskStatus.ASSIGNED,
             }
@@ -120,10 +123,8 @@ async def add_tasks(
         for number, (name, on_failure) in enumerate(task.depends_on):
             dependency = find(tasks, name, "a task", place, "depends_on", number, "on")
             if dependency == id:
-                raise Rejected(
-                    [*faults, CycleDetected([id], (*at, place, "depends_on", number, "on"))]
-                )
-            if dependency is not None:
+                faults.append(CycleDetected([id], (*at, place, "depends_on", number, "on")))
+            elif dependency is not None:
                 edges[id, dependency] = on_failure
     if faults:
         raise Rejected(faults)
@@ -194,19 +195,23 @@ async def change_task(session: WriteSession, task: Task, values: dict[str, Any])
     Raises Rejected, Invalid, CycleDetected.
     """
     await session.refer(Task, values)
+    faults: list[DomainError] = []
     for name, model in (("parent_task_id", Task), ("agent_id", Agent)):
         id = values.get(name)
         if id is not None:
             other = await session.scalar(select(model.project_id).where(model.id == id))
             if other != task.project_id:
-                raise Invalid(f"This {model.__name__} belongs to another project.", (name,))
+                fault = f"This {model.__name__} belongs to another project."
+                faults.append(Invalid(fault, (name,)))
+    if faults:
+        raise Rejected(faults)
+    if values.get("parent_task_id") == task.id:
+        raise CycleDetected([task.id], ("parent_task_id",))
     if "agent_id" in values:
         task.assign(values["agent_id"])
     before = task.parent_task_id
     await task.update(session, **{k: v for k, v in values.items() if k != "agent_id"})
     if task.parent_task_id != before:
-        if task.parent_task_id == task.id:
-            raise CycleDetected([task.id], ("parent_task_id",))
         await refuse_cycle(session, [task.id], ("parent_task_id",))
         await recount(session, [id for id in (task.id, before) if id is not None])
     return task

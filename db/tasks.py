@@ -275,7 +275,9 @@ class TaskDependency(Base):
 
 
 async def unassign(session: AsyncSession, agent: Agent) -> None:
-    """Give the tasks that wait for this agent back to whoever fits."""
+    """Give the tasks that wait for this agent, which is about to go, back to whoever fits."""
+    # FOR UPDATE, unlike the lock of `fetch`, also keeps out whoever is assigning a task to it.
+    await session.refresh(agent, with_for_update=True)
     await session.execute(
         update(Task)
         .where(Task.agent_id == agent.id, Task.status == TaskStatus.ASSIGNED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any, TypeVar
 
 import orjson
@@ -13,7 +14,8 @@ def storable(value: Value) -> Value:
     """The value itself, if every string in it can be stored; JSON is searched to its depth.
 
     Raises ValueError for a NUL character or a lone surrogate, which are legal in a Python string
-    and in JSON, but not in a PostgreSQL `text` or `jsonb`.
+    and in JSON, but not in a PostgreSQL `text` or `jsonb`; and for a number that is infinite, as
+    Python reads 1e400, which would become null.
     """
     pending: list[object] = [value]
     while pending:
@@ -31,6 +33,8 @@ def storable(value: Value) -> Value:
                         "a text contains half of a surrogate pair (\\ud800 to \\udfff),"
                         " which is no character and cannot be stored"
                     ) from None
+        elif isinstance(item, float) and not isfinite(item):
+            raise ValueError("a number is too great to be stored")
         elif isinstance(item, dict):
             pending.extend(item)
             pending.extend(item.values())

@@ -17,6 +17,8 @@ import typer
 from graph.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from socket import socket as Socket
+
     from db import Database, User, WriteSession
     from db.embedded import Server
     from db.imports import Report
@@ -173,14 +175,15 @@ async def _user(session: WriteSession, username: str) -> User:
 @app.command()
 def serve() -> None:
     """Serve the API, with the database that comes along unless TROUPE_DATABASE_URL names one."""
-    from graph.serve import listen, run
-
-    settings = Settings.load()
     # Whoever asks us to stop gets an orderly end, also before and after uvicorn listens to it.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
-    sockets = listen(settings)
+    sockets: list[Socket] = []
     try:
+        from graph.serve import listen, run
+
+        settings = Settings.load()
+        sockets = listen(settings)
         with _server(settings, serving=True) as (url, server):
             asyncio.run(_prepare(settings, url))
             run(settings, url, sockets, server)
@@ -192,7 +195,8 @@ def serve() -> None:
 
 
 def _stop(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    # As Ctrl-C does it: asyncio and uvicorn take that one up in an orderly way.
+    signal.raise_signal(signal.SIGINT)
 
 
 @app.command()

@@ -18,6 +18,7 @@ import strawberry
 from sqlalchemy import ColumnElement, Select, bindparam, tuple_
 
 from db.base import Timestamp
+from db.text import storable
 from graph.entities import Entity
 from graph.errors import BadInput
 from graph.filters import Order
@@ -112,7 +113,7 @@ def _parse(column: Any, text: str) -> Any:
             raise ValueError(text)
         return int(text)
     if kind is str:
-        return text
+        return storable(text)
     if not BARE_UUID.fullmatch(text):
         raise ValueError(text)
     return kind(text)

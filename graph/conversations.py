@@ -13,6 +13,7 @@ from strawberry.scalars import JSON
 
 import db
 from db import ConversationStatus, MessageSender, conversations
+from db.errors import Denied
 from graph.connections import Connection
 from graph.context import Info
 from graph.entities import Node, column, entity
@@ -230,6 +231,8 @@ class Mutation:
         async with info.context.write() as session:
             if input.project_id is not None:
                 await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+            elif session.viewer.user_id is None:
+                raise Denied("An agent has no conversations of its own, only its project's.")
             await session.refer(db.Conversation, row)
             conversation = await db.Conversation.create(
                 session, user_id=session.viewer.user_id, **row

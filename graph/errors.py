@@ -194,7 +194,9 @@ async def _current(root: Refusal, info: Info) -> Any:
 
 
 async def _cycle(root: Refusal, info: Info) -> Any:
-    return await asyncio.gather(*(_shown(info, db.Task, id) for id in root.cycle))
+    tasks = await asyncio.gather(*(_shown(info, db.Task, id) for id in root.cycle))
+    # Tasks that were to be made in the refused transaction do not exist, and cannot be shown.
+    return [task for task in tasks if task is not None]
 
 
 @shows(errors.Invalid)

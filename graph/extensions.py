@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import orjson
-from graphql import ExecutionResult, StringValueNode, Visitor, visit
+from graphql import ExecutionResult, GraphQLError, StringValueNode, Visitor, visit
 from sqlalchemy import Select
 from strawberry.extensions import SchemaExtension
 
@@ -24,17 +24,17 @@ class Storable(SchemaExtension):
     """Refuses text that PostgreSQL cannot store, in variables and in the document's literals."""
 
     def on_validate(self) -> Iterator[None]:
-        yield
+        # Before the yield: errors that are found after it come too late to be looked at.
         context = self.execution_context
-        if context.pre_execution_errors:
-            return
         try:
             storable(context.variables)
             # Only an escape can bring such a character: as itself it is a syntax error.
             if context.graphql_document is not None and "\\u" in (context.query or ""):
                 visit(context.graphql_document, _Literals())
         except ValueError as error:
-            context.pre_execution_errors = [BadInput(f"Unusable input: {error}.")]
+            if not context.pre_execution_errors:
+                context.pre_execution_errors = [BadInput(f"Unusable input: {error}.")]
+        yield
 
 
 class _Literals(Visitor):
@@ -67,17 +67,22 @@ class Prepared(SchemaExtension):
             return
         plan = planned(operation, context.viewer) if context.planner else None
         if plan is not None:
-            execution.result = ExecutionResult(data=await self._run(context, plan), errors=None)
+            execution.result = await self._run(context, plan)
             yield
             return
         context.operation = operation
         context.loaders = Loaders(context)
         yield
 
-    async def _run(self, context: Context, plan: Select[Any]) -> Any:
+    async def _run(self, context: Context, plan: Select[Any]) -> ExecutionResult:
         """What a plan's statement answers: JSON that passes through as it is."""
-        async with context.read() as session:
-            return orjson.Fragment(await session.scalar(plan))
+        try:
+            async with context.read() as session:
+                data: Any = orjson.Fragment(await session.scalar(plan))
+        except Exception as error:
+            # As an error of the result it is worded; raised, it would reach the client as it is.
+            return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
+        return ExecutionResult(data, None)
 
     def _refusal(self, context: Context, operation: Operation) -> Unauthenticated | None:
         """Without a token only `__typename` is answered, and in development introspection."""

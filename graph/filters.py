@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import sqlalchemy
 import strawberry
 from sqlalchemy import ARRAY, ColumnElement, String, and_, bindparam, false, func, not_, or_, true
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from strawberry import UNSET
 from strawberry.types.field import StrawberryField
@@ -194,7 +195,8 @@ def _on(
         met = and_(scope(target, viewer), condition(value, target, viewer))
         return here.of_type(target).has(met)  # type: ignore[no-any-return]
     if not hasattr(value, "__strawberry_definition__"):
-        return here.contains(value)  # type: ignore[no-any-return]
+        # With its type: a JSON text would travel as an SQL text.
+        return here.contains(bindparam(None, value, JSONB, unique=True))  # type: ignore[no-any-return]
     parts = []
     for field in value.__strawberry_definition__.fields:
         operand = getattr(value, field.python_name)

@@ -91,12 +91,15 @@ class Demands:
 
 
 def freeze(value: Any) -> Hashable:
-    """A value of GraphQL as something that can be part of a key."""
+    """A value of GraphQL as something that can be part of a key.
+
+    With its type: Python takes 1 and True for equal, and an empty list would be an empty object.
+    """
     if isinstance(value, dict):
-        return tuple((name, freeze(item)) for name, item in value.items())
+        return (dict, *((name, freeze(item)) for name, item in value.items()))
     if isinstance(value, list):
-        return tuple(map(freeze, value))
-    return value  # type: ignore[no-any-return]
+        return (list, *map(freeze, value))
+    return (type(value), value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,5 +247,8 @@ class Loaders:
     def shown(self, model: type, key: Any, children: Iterable[Selected]) -> Awaitable[Any]:
         """The row with this primary key, read for a field that has a resolver of its own."""
         attribute = entity_of(model).key
-        self.demands.of(attribute).add(children)
-        return self.row(attribute, key)
+        children = list(children)
+        # A loader for each selection: a row that was read before for another lacks its columns.
+        selection = (attribute, *map(id, children))
+        self.demands.of(selection).add(children)
+        return self.row(attribute, key, selection)

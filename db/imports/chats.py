@@ -33,7 +33,7 @@ from sqlalchemy.dialects import postgresql
 
 from db.agents import Agent
 from db.ai_models import AIModel
-from db.base import new_id
+from db.base import insert_many, new_id
 from db.conversations import SUMMARY_LENGTH, Conversation, Message, MessageSender, summarize
 from db.engine import Database, WriteSession
 from db.imports.files import (
@@ -42,7 +42,6 @@ from db.imports.files import (
     Source,
     as_json,
     canonical,
-    insert_rows,
     kind,
     moment,
     opened,
@@ -210,10 +209,10 @@ def _message(item: Any, place: str, report: Report) -> dict[str, Any]:
     refuse_unstorable(item, place)
     about = dict(item)
     role = about.get("role")
-    if not isinstance(role, str) or role not in SENDERS:
+    sender = SENDERS.get(role.strip().lower()) if isinstance(role, str) else None
+    if sender is None:
         named = "it has no role" if role is None else f"the role {quoted(str(role))} is unknown"
         raise NotImportable(f"{place}: {named}; a role is one of {', '.join(SENDERS)}.")
-    sender = SENDERS[role]
     if role == sender.lower():
         del about["role"]
 
@@ -347,8 +346,10 @@ async def _write(
     source.refuse_change()
     with storing(f"{batch[0].place} to {batch[-1].place}"):
         async with database.write(Viewer(is_administrator=True)) as session:
-            # Two imports wait for each other, so that none adds what the other is adding.
+            # Two imports wait for each other, so that none adds what the other is adding, and a
+            # long conversation may take longer than any request may.
             await session.execute(text("SET LOCAL lock_timeout = '10min'"))
+            await session.execute(text("SET LOCAL statement_timeout = '10min'"))
             key = func.hashtextextended(f"import of chats: {target.owner}: {target.project}", 0)
             await session.execute(select(func.pg_advisory_xact_lock(key)))
             project_id = await _project(session, target)
@@ -377,7 +378,8 @@ def _url(project_id: UUID, chat: Chat) -> str:
 async def _project(session: WriteSession, target: _Target) -> UUID:
     """The project, made if there is none yet."""
     if target.project_id is not None:
-        if await session.get(Project, target.project_id) is None:
+        lock = {"read": True, "key_share": True}
+        if await session.get(Project, target.project_id, with_for_update=lock) is None:
             raise NotImportable(f"The project {quoted(target.project)} was deleted meanwhile.")
         return target.project_id
     found = await session.scalar(
@@ -385,6 +387,7 @@ async def _project(session: WriteSession, target: _Target) -> UUID:
         .where(Project.name == target.project, Project.owner_id.is_not_distinct_from(target.owner))
         .order_by(Project.id)
         .limit(1)
+        .with_for_update(read=True, key_share=True)
     )
     if found is not None:
         return found
@@ -461,5 +464,5 @@ async def _insert(
                     "timestamp": time,
                 }
             )
-    await insert_rows(session, Conversation, conversations)
-    await insert_rows(session, Message, messages)
+    await insert_many(session, Conversation, conversations)
+    await insert_many(session, Message, messages)

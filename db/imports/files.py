@@ -11,7 +11,7 @@ import codecs
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,11 +20,8 @@ from typing import Any, BinaryIO
 
 import ijson  # type: ignore[import-untyped]
 import orjson
-from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError
 
-from db.base import Base
-from db.engine import WriteSession
 from db.text import storable
 
 MAX_BYTES = 100_000_000
@@ -35,7 +32,6 @@ MAX_VALUES = 500_000
 MAX_DIGITS = 1_000
 
 CHUNK = 1 << 16
-ROWS = 2_000
 
 Event = tuple[str, Any]
 Progress = Callable[[int, int], None]
@@ -178,17 +174,6 @@ def opened(path: Path, progress: Progress = unheard) -> Iterator[Source]:
         yield Source(name, handle, progress)
 
 
-async def insert_rows(
-    session: WriteSession, model: type[Base], rows: Sequence[dict[str, Any]]
-) -> None:
-    """Insert rows that all have the same keys."""
-    # Without render_nulls the ORM cuts the rows into runs with the same values missing, and each
-    # run is a round trip: a list in which they alternate is written row by row.
-    statement = insert(model).execution_options(render_nulls=True)
-    for start in range(0, len(rows), ROWS):
-        await session.execute(statement, rows[start : start + ROWS])
-
-
 @contextmanager
 def storing(place: str) -> Iterator[None]:
     """Say in words what PostgreSQL has against a value, where it knows a limit that we do not."""
@@ -211,6 +196,7 @@ class Source:
         self._handle = handle
         self._progress = progress
         self._read_before = 0
+        self._done = 0
         self._stamp = self._now()
         size = self._stamp[0]
         if size > MAX_BYTES:
@@ -247,6 +233,8 @@ class Source:
                     f"{self.name} has a number with more than {MAX_DIGITS:,} digits at"
                     f" {self._where(number)}."
                 ) from None
+            total = 2 * self._stamp[0]
+            self._progress(min(self._read_before + self._done, total), total)
             any_event = any_event or bool(events)
             yield from events
             del events[:]
@@ -277,6 +265,10 @@ class Source:
             try:
                 decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
+                if not data:
+                    raise NotImportable(
+                        f"{self.name} is cut off: it ends in the middle of a character."
+                    ) from None
                 line += error.object[: error.start].count(b"\n")
                 raise NotImportable(
                     f"{self.name} is not UTF-8: line {line} has the byte"
@@ -292,9 +284,9 @@ class Source:
                 yield _mark_halves(whole)
             if not data:
                 return
+            self._done = done
             if done > MAX_BYTES:
                 self.refuse_change()
-            self._progress(min(self._read_before + done, 2 * self._stamp[0]), 2 * self._stamp[0])
 
     def second_pass(self) -> None:
         """Count what is read from now on as the second half of the work."""

@@ -68,8 +68,8 @@ def _labelled(fields: Iterable[tuple[Selected, Json]]) -> list[Any]:
         if len(selected.key.encode()) > LONGEST_NAME:
             raise Unplannable(selected.key)
         labelled.append(value.label(selected.key))
-    if len(labelled) > MOST_FIELDS:
-        raise Unplannable("an object with so many fields")
+    if not 0 < len(labelled) <= MOST_FIELDS:
+        raise Unplannable("an object without fields, or with so many")
     return labelled
 
 
@@ -159,8 +159,8 @@ class _Rules:
         objects = select(func.row_to_json(fields.table_valued(), type_=JSON))
         return func.array_to_json(func.array(objects.scalar_subquery()), type_=JSON)
 
-    # A connection is read in three steps: the rows of its page (and one more), what is shown of
-    # each row, and what is shown of all together. So its page is read once.
+    # A connection is read in three steps: what is shown of each row of its page (and one more),
+    # which place each has, and what is shown of all together. So its page is read once.
 
     def page(self, field: Any, selected: Selected, parent: Any = None) -> Json:
         """A connection, of all rows of an entity or of those related to a parent's row."""
@@ -169,26 +169,26 @@ class _Rules:
         view = window(entity, **arguments)
         (children,) = selected.children.values()
 
-        def members(columns: Sequence[Any] | None = None) -> tuple[Select[Any], Any]:
-            row = aliased(entity.model)
-            found = select(*(columns or [row])).select_from(row).where(scope(row, self.viewer))
+        def members(row: Any, columns: Sequence[Any]) -> Select[Any]:
+            found = select(*columns).select_from(row).where(scope(row, self.viewer))
             if parent is not None:
                 here, there = field.pair
                 found = found.where(getattr(row, there.key) == getattr(parent, here.key))
                 found = found.correlate(parent)
             if arguments.get("where") is not None:
                 found = found.where(condition(arguments["where"], row, self.viewer))
-            return found, row
+            return found
 
-        found, row = members()
-        member = aliased(entity.model, view.cut(found, row).subquery())
-        each = self.each(entity, view, member, children).subquery()
-        together = self.together(view, each, children).subquery()
+        row = aliased(entity.model)
+        each = view.cut(members(row, self.each(entity, view, row, children)), row).subquery()
+        place, number = func.row_number().over(), func.count().over()
+        placed = select(each, place.label(PLACE), number.label(NUMBER)).subquery()
+        together = self.together(view, placed, children).subquery()
         shown: list[tuple[Selected, Json]] = []
         for child in children:
             match child.name:
                 case "totalCount":
-                    count, _ = members([func.count()])
+                    count = members(aliased(entity.model), [func.count()])
                     shown.append((child, count.scalar_subquery()))
                 case "__typename":
                     shown.append((child, literal(child.parent.name, Text)))
@@ -196,51 +196,53 @@ class _Rules:
                     shown.append((child, self.page_info(view, together, child)))
                 case _:
                     shown.append((child, together.c[child.key]))
-        of_rows = any(child.name in ("nodes", "edges", "pageInfo") for child in children)
         result = select(*_labelled(shown))
+        of_rows = {child.name for child in children} & {"nodes", "edges", "pageInfo"}
         return _object(result.select_from(together) if of_rows else result)
 
     def each(
-        self, entity: Entity, view: Window, member: Any, children: Sequence[Selected]
-    ) -> Select[Any]:
-        """What is shown of each row of a page, with its place, its cursor and their number."""
+        self, entity: Entity, view: Window, row: Any, children: Sequence[Selected]
+    ) -> list[Any]:
+        """What is shown of a row of a page, and its cursor if that of a whole page is asked for."""
         shown: list[Any] = []
         for child in children:
             if child.name == "nodes":
-                node = select(*self.fields(entity, member, child.children[entity.name]))
-                shown.append(_object(node.correlate(member)).label(child.key))
+                node = select(*self.fields(entity, row, child.children[entity.name]))
+                shown.append(_object(node.correlate(row)).label(child.key))
             elif child.name == "edges":
                 (below,) = child.children.values()
-                edge = _labelled((part, self.edge(entity, view, member, part)) for part in below)
-                shown.append(_object(select(*edge).correlate(member)).label(child.key))
-        return select(
-            func.row_number().over(order_by=view.ordering(member)).label(PLACE),
-            func.count().over().label(NUMBER),
-            _cursor(view, member).label(CURSOR),
-            *shown,
+                edge = _labelled((part, self.edge(entity, view, row, part)) for part in below)
+                shown.append(_object(select(*edge).correlate(row)).label(child.key))
+        points = any(
+            info.name in ("startCursor", "endCursor")
+            for child in children
+            if child.name == "pageInfo"
+            for info in child.children["PageInfo"]
         )
+        cursor = _cursor(view, row) if points else literal_column("NULL::text")
+        return [cursor.label(CURSOR), *shown]
 
-    def edge(self, entity: Entity, view: Window, member: Any, selected: Selected) -> Json:
+    def edge(self, entity: Entity, view: Window, row: Any, selected: Selected) -> Json:
         """A field of an edge."""
         match selected.name:
             case "node":
-                node = select(*self.fields(entity, member, selected.children[entity.name]))
-                return _object(node.correlate(member))
+                node = select(*self.fields(entity, row, selected.children[entity.name]))
+                return _object(node.correlate(row))
             case "cursor":
-                return _cursor(view, member)
+                return _cursor(view, row)
         return literal(selected.parent.name, Text)
 
-    def together(self, view: Window, each: Any, children: Sequence[Selected]) -> Select[Any]:
+    def together(self, view: Window, placed: Any, children: Sequence[Selected]) -> Select[Any]:
         """What is shown of a page's rows together: the lists, and what its pageInfo tells."""
-        place, number = each.c[PLACE], each.c[NUMBER]
+        place, number = placed.c[PLACE], placed.c[NUMBER]
         first, last = min(1, view.limit), func.least(number, view.limit)
         order = place.desc() if view.backward else place.asc()
-        cursors = [func.max(each.c[CURSOR]).filter(place == at) for at in (first, last)]
+        cursors = [func.max(placed.c[CURSOR]).filter(place == at) for at in (first, last)]
         start, end = reversed(cursors) if view.backward else cursors
         lists = [
             func.array_to_json(
                 func.coalesce(
-                    func.array_agg(aggregate_order_by(each.c[child.key], order)).filter(
+                    func.array_agg(aggregate_order_by(placed.c[child.key], order)).filter(
                         place <= view.limit
                     ),
                     literal_column("'{}'::json[]"),
