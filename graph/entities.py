@@ -120,10 +120,8 @@ def column(attribute: Any) -> Any:
     return Column(attribute)
 
 
-@strawberry.interface
+@strawberry.interface(description="An object that can be fetched again by its id.")
 class Node:
-    """An object that can be fetched again by its id."""
-
     id: strawberry.ID = strawberry.field(description="The id of the object, unique everywhere.")
 
 

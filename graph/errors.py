@@ -158,10 +158,8 @@ def _path(root: Refusal) -> list[str]:
     return [to_camel_case(part) if isinstance(part, str) else str(part) for part in root.path]
 
 
-@strawberry.interface
+@strawberry.interface(description="Something in a mutation's input that its sender can put right.")
 class UserError:
-    """Something in a mutation's input that its sender can put right."""
-
     message: str = strawberry.field(description="What is wrong, in a sentence for people.")
     code: str = strawberry.field(description="What is wrong, for programs.")
     path: list[str] = strawberry.field(

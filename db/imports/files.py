@@ -277,6 +277,9 @@ class Source:
             line += data.count(b"\n")
             mark = len(codecs.BOM_UTF8) if done == 0 and self.has_mark else 0
             done += len(data)
+            self._done = done
+            if done > MAX_BYTES:
+                self.refuse_change()
             whole, rest = _between_escapes(rest + data[mark:])
             if not data:
                 whole, rest = whole + rest, b""
@@ -284,9 +287,6 @@ class Source:
                 yield _mark_halves(whole)
             if not data:
                 return
-            self._done = done
-            if done > MAX_BYTES:
-                self.refuse_change()
 
     def second_pass(self) -> None:
         """Count what is read from now on as the second half of the work."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, text
+from sqlalchemy import func, select, text
 
 from db import dependencies
 from db.base import insert_many, new_id
@@ -401,20 +401,27 @@ async def import_plan(
     found: Counter[str] = Counter()
     missing = 0
     with opened(path, progress) as source:
+        async with database.read() as session:
+            imported = await _imported(session, owner)
         for plan in read_plans(source, report):
             name = f"{prefix}/{plan.tag}"
             refuse_bad_name(name, "project")
-            async with database.read() as session:
-                missing += not await _is_there(session, name, owner, plan)
             found.update(plan.counts())
+            if (name, plan.hash) not in imported:
+                missing += 1
+                async with database.read() as session:
+                    await _is_there(session, name, owner, plan)
         if not missing:
             report.already_there = found
         else:
             source.second_pass()
             for plan in read_plans(source, Report()):
-                source.refuse_change()
-                with storing(plan.place):
-                    added = await _write(database, f"{prefix}/{plan.tag}", owner, plan, path.name)
+                name = f"{prefix}/{plan.tag}"
+                added = False
+                if (name, plan.hash) not in imported:
+                    source.refuse_change()
+                    with storing(plan.place):
+                        added = await _write(database, name, owner, plan, path.name)
                 (report.added if added else report.already_there).update(plan.counts())
         source.finish()
     return report
@@ -425,22 +432,31 @@ def _folder(path: Path) -> str:
     return os.path.basename(os.path.dirname(os.path.abspath(path))) or path.stem
 
 
-async def _is_there(session: ReadSession, name: str, owner: UUID | None, plan: Plan) -> bool:
-    """Whether this very tag was imported already. Raises NotImportable if another has its name."""
-    # A project that was renamed is still the one that was imported.
-    origin = Project.project_metadata["import"]
+ORIGIN = Project.project_metadata["import"]
+
+
+async def _imported(session: ReadSession, owner: UUID | None) -> set[tuple[str, str]]:
+    """What was imported before, by name and hash: also what is called something else by now."""
     found = await session.execute(
-        select(Project.name, origin["name"].astext, origin["hash"].astext).where(
+        select(ORIGIN["name"].astext, ORIGIN["hash"].astext).where(
             Project.owner_id.is_not_distinct_from(owner),
-            or_(Project.name == name, origin["name"].astext == name),
+            ORIGIN["source"].astext == "taskmaster",
         )
     )
-    clash = False
-    for current, imported_as, hash in found:
-        if imported_as == name and hash == plan.hash:
-            return True
-        clash = clash or current == name
-    if clash:
+    return {(name, hash) for name, hash in found}
+
+
+async def _is_there(session: ReadSession, name: str, owner: UUID | None, plan: Plan) -> bool:
+    """Whether the plan is there; refused if another project has its name."""
+    found = await session.execute(
+        select(ORIGIN["name"].astext, ORIGIN["hash"].astext).where(
+            Project.name == name, Project.owner_id.is_not_distinct_from(owner)
+        )
+    )
+    projects = [tuple(row) for row in found]
+    if (name, plan.hash) in projects:
+        return True
+    if projects:
         raise NotImportable(
             f"{plan.place}: there is a project {quoted(name)} already, with another content."
             " Import this one under another name with --project, or delete the old project first."

@@ -1,0 +1,392 @@
+"""Rows for the tests, made directly, past the rules: what a test needs and nothing more.
+
+Each function adds what it says in the caller's session. They keep no books: a task's
+`unmet_dependency_count`, a conversation's `last_message_at` stay what the test gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import Text, cast, literal, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+
+import db
+from db import access
+from graph.scalars import global_id
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def minutes(count: float) -> datetime:
+    """So many minutes after the start of everything."""
+    return START + timedelta(minutes=count)
+
+
+async def make_model(session: AsyncSession, id: str = "gpt-4o", **values: Any) -> db.AIModel:
+    """An AI model."""
+    return await db.AIModel.create(session, id=id, **{"provider": "OpenAI"} | values)
+
+
+async def make_project(
+    session: AsyncSession, owner: db.User | None, name: str = "Moon base", **values: Any
+) -> db.Project:
+    """A project of this owner."""
+    owner_id = owner and owner.id
+    return await db.Project.create(session, name=name, owner_id=owner_id, **values)
+
+
+async def make_agent(
+    session: AsyncSession, project: db.Project, name: str = "Ada", **values: Any
+) -> db.Agent:
+    """An agent of a project."""
+    values = {"type": "DEVELOPER"} | values
+    return await db.Agent.create(session, project_id=project.id, name=name, **values)
+
+
+async def make_task(
+    session: AsyncSession, project: db.Project, title: str = "Dig", **values: Any
+) -> db.Task:
+    """A task of a project."""
+    return await db.Task.create(session, project_id=project.id, title=title, **values)
+
+
+async def make_dependency(
+    session: AsyncSession, dependent: db.Task, dependency: db.Task, **values: Any
+) -> db.TaskDependency:
+    """One task waits for another."""
+    edge = db.TaskDependency(dependent_id=dependent.id, dependency_id=dependency.id, **values)
+    session.add(edge)
+    await session.flush()
+    return edge
+
+
+async def make_conversation(session: AsyncSession, **values: Any) -> db.Conversation:
+    """A conversation, of a project, of a user, or of nobody."""
+    return await db.Conversation.create(session, **values)
+
+
+async def make_messages(
+    session: AsyncSession, conversation: db.Conversation, contents: Sequence[str], **values: Any
+) -> list[db.Message]:
+    """Messages of a conversation with these texts, numbered from 1."""
+    values = {"sender": db.MessageSender.USER} | values
+    messages = [
+        db.Message(conversation_id=conversation.id, sequence=place, content=content, **values)
+        for place, content in enumerate(contents, 1)
+    ]
+    session.add_all(messages)
+    await session.flush()
+    return messages
+
+
+async def make_token(
+    session: AsyncSession, token: str, bearer: db.User | db.Agent, **values: Any
+) -> db.AccessToken:
+    """A token that opens the API as a user or as an agent; any text will do as one."""
+    key = {"user_id" if isinstance(bearer, db.User) else "agent_id": bearer.id}
+    hashed = access.hash_token(token)
+    values = {"name": token, "prefix": token[:12], "token_hash": hashed} | key | values
+    return await db.AccessToken.create(session, **values)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Projects with their agents and tasks, each list in the order in which they were made."""
+
+    projects: list[db.Project]
+    agents: list[db.Agent]
+    tasks: list[db.Task]
+
+    @property
+    def project(self) -> db.Project:
+        """The first project."""
+        return self.projects[0]
+
+
+async def make_plan(
+    session: AsyncSession,
+    owner: db.User | None,
+    *,
+    projects: int = 1,
+    agents: int = 2,
+    tasks: int = 3,
+    model: db.AIModel | None = None,
+) -> Plan:
+    """Projects that have each so many agents and tasks, made a minute after each other.
+
+    The tasks go round among the agents; of each project, every task waits for the one before it,
+    and the first is the parent of the others.
+    """
+    plan = Plan([], [], [])
+    for place in range(projects):
+        project = await make_project(
+            session, owner, f"Project {place}", created_at=minutes(len(plan.projects))
+        )
+        plan.projects.append(project)
+        team = [
+            db.Agent(
+                project_id=project.id,
+                name=f"Agent {number}",
+                type="DEVELOPER",
+                model_id=model and model.id,
+                created_at=minutes(len(plan.agents) + number),
+            )
+            for number in range(agents)
+        ]
+        session.add_all(team)
+        await session.flush()
+        work = [
+            db.Task(
+                id=db.new_id(),
+                project_id=project.id,
+                title=f"Task {number}",
+                agent_id=team[number % len(team)].id if team else None,
+                created_at=minutes(len(plan.tasks) + number),
+            )
+            for number in range(tasks)
+        ]
+        for before, task in pairwise(work):
+            task.parent_task = work[0]
+            task.dependencies = [db.TaskDependency(dependency_id=before.id)]
+        session.add_all(work)
+        await session.flush()
+        plan.agents.extend(team)
+        plan.tasks.extend(work)
+    return plan
+
+
+def gid(row: Any) -> str:
+    """The id of a row as the API shows it."""
+    return global_id(type(row).__name__, row.id)
+
+
+# Values that are easily written in two ways, lost, or taken for something else on the way.
+TEXTS = [
+    "plain",
+    "",
+    'it\'s "quoted", \\ and / and \x7f',
+    "a\ttab, a\nnew line, \r\b\f\x01\x1f",
+    "Ünï 日本 👩‍🚀 \u2028\u2029\ufeff",
+    "100% _of_ \\this",
+    "<b>&amp;</b>",
+    "null",
+]
+MOMENTS = [
+    minutes(0),
+    minutes(0) + timedelta(microseconds=1),
+    minutes(0) + timedelta(milliseconds=10),
+    minutes(0) + timedelta(milliseconds=100),
+    datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC),
+    datetime(1, 1, 2, tzinfo=UTC),
+    minutes(7),
+]
+JSONS = [
+    '{"a": 1, "b": [true, {"c": null}]}',
+    "{}",
+    '{"number": 1.10, "long": 123456789012345678901234567890}',
+    '{"text": "\\u00fc\\ud83d\\ude80 \\"\\\\\\/\\b\\u0001", "": " "}',
+    '{"z": 0, "a": {"deep": [[[]]]}, "float": 1.0, "zero": -0.0}',
+    "null",
+    '[1, 1.0, "1", true]',
+    '"text"',
+]
+BEYOND_FLOAT = '{"great": 1e400, "small": -1e-400}'
+PRICES = [None, "0", "0.000000001", "2.5", "999999999.999999999"]
+
+
+def json(place: int) -> Any:
+    """One of the awkward JSON values, as it stands in the text."""
+    return cast(literal(JSONS[place % len(JSONS)], Text), JSONB)
+
+
+def text(place: int) -> str:
+    """One of the awkward texts."""
+    return TEXTS[place % len(TEXTS)]
+
+
+def moment(place: int) -> datetime:
+    """One of the awkward moments."""
+    return MOMENTS[place % len(MOMENTS)]
+
+
+def tied(place: int) -> datetime:
+    """A moment that goes neither with nor against the order of ids, and often is another's too."""
+    return MOMENTS[place * 5 % 7 % 4]
+
+
+async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
+    """A small world: several rows of every noun, every relation in use, all of it awkward.
+
+    Most belongs to the owner, some to the stranger, some to nobody; and rows of one point at rows
+    of the other, which the rules would never allow.
+    """
+    owner, stranger = users["owner"], users["stranger"]
+    more = [
+        db.User(
+            username=f"user {text(place)}{place}",
+            email=f"{place}@localhost",
+            display_name=text(place),
+            is_active=place % 2 == 0,
+            created_at=tied(place),
+        )
+        for place in range(4)
+    ]
+    models = [
+        db.AIModel(
+            id=f"model:{place}",
+            provider=text(place % 3),
+            model_version=text(place),
+            capabilities=json(place),
+            context_window=place or None,
+            input_price=PRICES[place % 5],
+            cached_input_price=PRICES[(place + 1) % 5],
+            output_price=PRICES[(place + 2) % 5],
+            is_local=place % 2 == 0,
+            status=list(db.AIModelStatus)[place % 4],
+            model_metadata=json(place + 3),
+            created_at=tied(place),
+        )
+        for place in range(7)
+    ]
+    projects = [
+        db.Project(
+            id=db.new_id(),
+            name=text(place * 3 % 5),
+            description=json(place) if place % 3 else None,
+            status=list(db.ProjectStatus)[place % 7],
+            owner_id=[owner.id, owner.id, owner.id, stranger.id, None][place % 5],
+            project_metadata=json(place + 1),
+            version=place + 1,
+            created_at=tied(place),
+            updated_at=moment(place),
+        )
+        for place in range(8)
+    ]
+    mine, theirs = projects[0], projects[3]
+    session.add_all([*more, *models, *projects])
+    await session.flush()
+    agents = [
+        db.Agent(
+            id=db.new_id(),
+            project_id=(theirs if place == 6 else mine).id,
+            name=text(place) + str(place // 2),
+            type=text(place % 2),
+            description=text(place + 1) if place % 3 else None,
+            status=list(db.AgentStatus)[place % 7],
+            is_active=place % 2 == 0,
+            model_id=models[place % 2].id if place != 1 else None,
+            prompt_template=text(place + 2),
+            configuration=json(place),
+            last_seen_at=moment(place) if place % 2 else None,
+            agent_metadata=json(place + 2),
+            created_at=tied(place),
+        )
+        for place in range(7)
+    ]
+    session.add_all(agents)
+    await session.flush()
+    tasks = [
+        db.Task(
+            id=db.new_id(),
+            project_id=(theirs if place in (4, 9) else mine).id,
+            title=text(place),
+            description=text(place + 1) if place % 2 else None,
+            type=text(place + 2) if place % 3 else None,
+            status=list(db.TaskStatus)[place % 8],
+            blocked_reason=db.BlockedReason.MANUAL if place % 8 == 3 else None,
+            priority=place % 3 + 1,
+            input=json(place) if place % 2 else None,
+            result=json(place + 1) if place % 3 else None,
+            error=json(place + 2) if place % 4 else None,
+            available_at=moment(place),
+            due_at=moment(place + 1) if place % 2 else None,
+            started_at=moment(place + 2),
+            completed_at=moment(place + 3) if place % 3 else None,
+            estimated_seconds=place if place % 2 else None,
+            unmet_dependency_count=place % 4,
+            lease_expires_at=moment(place + 4) if place % 5 == 0 else None,
+            cancel_requested=place % 4 == 0,
+            task_metadata=json(place),
+            agent_id=[agents[0].id, agents[6].id, None][place % 5 % 3],
+            created_by_user_id=[owner.id, stranger.id, None][place % 4 % 3],
+            created_by_agent_id=[None, agents[0].id, agents[6].id][place % 4 % 3],
+            created_at=tied(place),
+        )
+        for place in range(10)
+    ]
+    for place, task in enumerate(tasks):
+        task.parent_task = [None, tasks[0], tasks[0], tasks[4]][place % 4]
+    session.add_all(tasks)
+    await session.flush()
+    session.add_all(
+        db.TaskDependency(
+            dependent_id=tasks[later].id,
+            dependency_id=tasks[earlier].id,
+            on_failure=list(db.OnFailure)[later % 3],
+        )
+        for later in range(10)
+        for earlier in range(later)
+        if (later + earlier) % 3 == 0
+    )
+    conversations = [
+        db.Conversation(
+            id=db.new_id(),
+            project_id=[mine.id, mine.id, None, theirs.id][place % 4],
+            user_id=[owner.id, stranger.id, owner.id, None][place // 2 % 4],
+            agent_id=[agents[0].id, agents[6].id, None][place % 3],
+            title=text(place) if place % 2 else None,
+            summary=text(place)[:50],
+            conversation_url=f"url-{place}",
+            status=list(db.ConversationStatus)[place % 2],
+            last_message_at=moment(place) if place % 3 else None,
+            conversation_metadata=json(place),
+            created_at=tied(place),
+            updated_at=moment(place),
+        )
+        for place in range(10)
+    ]
+    session.add_all(conversations)
+    await session.flush()
+    session.add_all(
+        db.Message(
+            conversation_id=conversations[place % 10 and place % 3].id,
+            sequence=place // 2 + 1 + place % 2 * 100,
+            sender=list(db.MessageSender)[place % 4],
+            content=text(place),
+            parts=json(place) if place % 2 else None,
+            timestamp=tied(place),
+            edited_at=moment(place) if place % 2 else None,
+            message_metadata=json(place + 1),
+            user_id=[owner.id, stranger.id, None][place % 5 % 3],
+            agent_id=[agents[0].id, agents[6].id, None][place % 5 % 3],
+            model_id=[models[0].id, None][place % 3 % 2],
+            created_at=moment(place),
+        )
+        for place in range(10)
+    )
+    for place in range(8):
+        bearer: db.User | db.Agent = (owner, agents[0], agents[0], stranger, agents[6])[place % 5]
+        await make_token(
+            session,
+            f"token {place}",
+            bearer,
+            name=text(place),
+            scopes=[text(place)] * (place % 3),
+            expires_at=moment(place) if place % 2 else None,
+            revoked_at=moment(place + 1) if place % 3 else None,
+            last_used_at=moment(place + 2),
+            created_at=tied(place),
+        )
+    # Behind the back of the ORM, which reads what it writes, and could not read this.
+    for column in (db.Project.project_metadata, db.Task.task_metadata, db.AIModel.model_metadata):
+        more_so = column.op("||")(cast(literal(BEYOND_FLOAT, Text), JSONB))
+        numbers = update(column.class_).where(column.op("?")("number"))
+        await session.execute(
+            numbers.values({column: more_so}), execution_options={"synchronize_session": False}
+        )

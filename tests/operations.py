@@ -1,0 +1,257 @@
+"""Operations made at random from the schema: any selection of what is declared, in any form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import (
+    GraphQLArgument,
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    get_named_type,
+    get_nullable_type,
+    is_leaf_type,
+    is_non_null_type,
+)
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
+
+from graph.schema import schema
+
+# The planner has no rule for these, on purpose.
+RESOLVED = {"node", "nodes"}
+LONG_NAME = "long_" * 13
+
+
+@dataclass
+class Generated:
+    """An operation with the variables that it is sent with."""
+
+    query: str
+    variables: dict[str, Any]
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has a name that PostgreSQL would cut."""
+        return LONG_NAME in self.query
+
+
+@dataclass
+class Pool:
+    """What arguments are drawn from, so that they often meet something."""
+
+    ids: dict[str, list[str]]
+    """The ids of each type, in their two forms."""
+    cursors: dict[str, list[str]]
+    """Cursors of each order, by the name of its type and its own."""
+    texts: list[str]
+    moments: list[str]
+    numbers: list[int] = field(default_factory=lambda: [1, 2, 3, 5, 0, 100])
+
+    def __repr__(self) -> str:
+        return "<Pool>"
+
+    def bare(self) -> list[str]:
+        """The ids of all types, in the form that is accepted for each."""
+        return [id for ids in self.ids.values() for id in ids if "-" in id]
+
+    def value(self, draw: DrawFn, kind: GraphQLInputType, name: str, depth: int = 2) -> Any:
+        """A value for an argument or an input field, as JSON has it."""
+        bare = get_nullable_type(kind)
+        match bare:
+            case GraphQLList():
+                count = draw(st.integers(0, 3))
+                return [self.value(draw, bare.of_type, name, depth - 1) for _ in range(count)]
+            case GraphQLInputObjectType():
+                # `and`, `or`, `not` and relations lead to filters again; operators are the end.
+                names = [
+                    name
+                    for name, part in bare.fields.items()
+                    if depth > 0 or "and" not in getattr(get_named_type(part.type), "fields", ())
+                ]
+                chosen = draw(st.lists(st.sampled_from(names), max_size=2, unique=True))
+                return {
+                    name: self.value(draw, bare.fields[name].type, name, depth - 1)
+                    for name in chosen
+                }
+            case GraphQLEnumType():
+                return draw(st.sampled_from(list(bare.values)))
+        if name == "url":
+            return f"url-{draw(st.integers(0, 10))}"
+        choices: dict[str, list[Any]] = {
+            "ID": self.bare(),
+            "Int": self.numbers,
+            "DateTime": self.moments,
+            "Boolean": [True, False],
+            "JSON": [{}, {"a": 1}, {"b": [True]}, {"z": 0}, {"text": 'ü🚀 "\\/\b\x01'}, [1], ""],
+        }
+        return draw(st.sampled_from(choices.get(get_named_type(kind).name, self.texts)))
+
+
+def literal(value: Any, kind: Any) -> str:
+    """A value of this type as it is written into a document."""
+    bare = get_nullable_type(kind)
+    if isinstance(value, list):
+        of = bare.of_type if isinstance(bare, GraphQLList) else bare
+        return f"[{', '.join(literal(item, of) for item in value)}]"
+    if isinstance(value, dict):
+        parts = {
+            name: bare.fields[name].type if isinstance(bare, GraphQLInputObjectType) else bare
+            for name in value
+        }
+        written = (f"{name}: {literal(item, parts[name])}" for name, item in value.items())
+        return f"{{{', '.join(written)}}}"
+    return str(value) if isinstance(bare, GraphQLEnumType) else json.dumps(value)
+
+
+class Writer:
+    """Writes one operation, drawing what to select."""
+
+    def __init__(self, draw: DrawFn, pool: Pool) -> None:
+        self.draw = draw
+        self.pool = pool
+        self.definitions: list[str] = []
+        self.variables: dict[str, Any] = {}
+        self.fragments: list[tuple[str, str, str]] = []
+        self.names = 0
+
+    def operation(self) -> Generated:
+        """A whole query."""
+        query = schema._schema.query_type
+        assert query is not None
+        selection = self.selection(query, 4, self.draw(st.integers(1, 3)))
+        variables = f"({', '.join(self.definitions)})" if self.definitions else ""
+        fragments = [f"fragment {name} on {kind} {below}" for name, kind, below in self.fragments]
+        return Generated("\n".join([f"query{variables} {selection}", *fragments]), self.variables)
+
+    def name(self) -> str:
+        """A name that no other has."""
+        self.names += 1
+        return f"n{self.names}"
+
+    def variable(self, kind: str, value: Any, default: str | None = None) -> str:
+        """A variable with this value; without a value if there is a default."""
+        name = self.name()
+        self.definitions.append(f"${name}: {kind}" + ("" if default is None else f" = {default}"))
+        if default is None:
+            self.variables[name] = value
+        return f"${name}"
+
+    def selection(self, kind: GraphQLObjectType, depth: int, most: int = 4, folds: int = 2) -> str:
+        """A selection set of a type, with fragments in fragments as often as `folds` says."""
+        parts = [self.part(kind, depth, folds) for _ in range(self.draw(st.integers(1, most)))]
+        return f"{{ {' '.join(parts)} }}"
+
+    def part(self, kind: GraphQLObjectType, depth: int, folds: int) -> str:
+        """A field, or a fragment with some."""
+        form = self.draw(st.integers(0, 11)) if folds else 0
+        if form == 10:
+            condition = self.draw(st.sampled_from(["", f"on {kind.name} ", "on Node "]))
+            if condition == "on Node ":
+                return "... on Node { id }" if kind.interfaces else "__typename"
+            below = self.selection(kind, depth, folds=folds - 1)
+            return f"... {condition}{self.directive()}{below}"
+        if form == 11 and depth > 1:
+            known = [name for name, of, _ in self.fragments if of == kind.name]
+            name = self.draw(st.sampled_from([*known, ""]))
+            if not name:
+                name = f"F{self.name()}"
+                below = self.selection(kind, min(depth, 2), folds=folds - 1)
+                self.fragments.append((name, kind.name, below))
+            return f"...{name} {self.directive()}"
+        return self.field(kind, depth)
+
+    def field(self, kind: GraphQLObjectType, depth: int) -> str:
+        """A field of a type."""
+        leaves, ways = ["__typename"] if depth < 4 else [], []
+        for name, of in kind.fields.items():
+            if is_leaf_type(get_named_type(of.type)):
+                leaves.append(name)
+            elif depth > 0 and name not in RESOLVED:
+                ways.append(name)
+        further = bool(ways) and (not leaves or self.draw(st.booleans()))
+        chosen: str = self.draw(st.sampled_from(ways if further else leaves))
+        if chosen == "__typename":
+            return chosen
+        field = kind.fields[chosen]
+        named = get_named_type(field.type)
+        arguments = self.arguments(field)
+        alias = ""
+        if arguments or self.draw(st.integers(0, 3)) == 3:
+            long = LONG_NAME if self.draw(st.integers(0, 200)) == 200 else ""
+            alias = f"{long}{self.name()}: "
+        below = ""
+        if isinstance(named, GraphQLObjectType):
+            wrapping = named.name.endswith(("Connection", "Edge", "PageInfo"))
+            below = self.selection(named, depth if wrapping else depth - 1)
+        return f"{alias}{chosen}{arguments} {self.directive()}{below}"
+
+    def directive(self) -> str:
+        """Sometimes @include or @skip, of a constant or of a variable."""
+        form = self.draw(st.integers(0, 9))
+        if form < 8:
+            return ""
+        value = self.draw(st.integers(0, 4)) > 0
+        condition = str(value).lower()
+        match self.draw(st.integers(0, 2)):
+            case 1:
+                condition = self.variable("Boolean!", value)
+            case 2:
+                condition = self.variable("Boolean!", value, condition)
+        return f"@include(if: {condition}) " if form == 9 else f"@skip(if: {condition}) "
+
+    def arguments(self, field: GraphQLField) -> str:
+        """Some of a field's arguments, the required ones in any case."""
+        written = []
+        forward = self.draw(st.integers(0, 2)) < 2
+        order = ""
+        # The order comes before the cursors, which go with it.
+        for name, argument in sorted(field.args.items(), reverse=True):
+            required = is_non_null_type(argument.type) and argument.default is None
+            one_in = 4 if name in ("after", "before") else 2
+            if name in ("first", "last") and forward == (name == "last"):
+                continue
+            kind = get_named_type(argument.type)
+            if name == "orderBy" and isinstance(kind, GraphQLEnumType):
+                order = f"{kind.name}.{next(iter(kind.values))}"
+            if required or self.draw(st.integers(0, one_in)) == one_in:
+                value: Any = None
+                if self.draw(st.integers(0, 30)) == 30:
+                    value = "nonsense" if kind.name in ("ID", "String") else None
+                elif name == "id":
+                    ids = self.pool.ids[get_named_type(field.type).name]
+                    value = self.draw(st.sampled_from(ids))
+                elif name in ("after", "before"):
+                    value = self.draw(st.sampled_from(self.pool.cursors[order]))
+                if value is None:
+                    value = self.pool.value(self.draw, argument.type, name)
+                if name == "orderBy":
+                    order = f"{kind.name}.{value}"
+                written.append(f"{name}: {self.argument(argument, value)}")
+        return f"({', '.join(written)})" if written else ""
+
+    def argument(self, argument: GraphQLArgument, value: Any) -> str:
+        """A value of an argument: a constant, or a variable with or without a value."""
+        written = literal(value, argument.type)
+        kind = str(argument.type)
+        match self.draw(st.integers(0, 4)):
+            case 2:
+                return self.variable(kind, value)
+            case 3:
+                return self.variable(kind, value, written)
+            case 4 if not isinstance(argument.type, GraphQLNonNull):
+                return "null" if self.draw(st.booleans()) else self.variable(kind, None)
+        return written
+
+
+@st.composite
+def operations(draw: DrawFn, pool: Pool) -> Generated:
+    """Queries over all that the planner can answer, and with arguments that are wrong at times."""
+    return Writer(draw, pool).operation()

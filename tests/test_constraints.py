@@ -1,0 +1,175 @@
+"""The database's own rules hold whatever the code does, and a broken one is told in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import CheckConstraint, Enum, UniqueConstraint, text
+from sqlalchemy.exc import IntegrityError
+
+import db
+from db import constraints
+from db.base import Timestamp
+from db.errors import AlreadyExists, DomainError, Invalid
+from tests import factories
+from tests.conftest import People
+from tests.world import World, make_world, snapshot
+
+TABLES = db.Base.metadata.sorted_tables
+ALL: dict[str, Any] = {
+    str(constraint.name): constraint for table in TABLES for constraint in table.constraints
+}
+
+# How each rule is broken: an assignment that no row of its table may have.
+BREAKING = {
+    "access_tokens": {
+        "one_bearer": [
+            "user_id = NULL, agent_id = NULL",
+            "user_id = (SELECT id FROM users LIMIT 1), agent_id = (SELECT id FROM agents LIMIT 1)",
+        ],
+    },
+    "agents": {"max_concurrent_tasks_positive": ["max_concurrent_tasks = 0"]},
+    "ai_models": {
+        "context_window_positive": ["context_window = 0"],
+        "prices_not_negative": [
+            "input_price = -0.000000001",
+            "input_price = 1, cached_input_price = -1",
+            "output_price = -1",
+        ],
+    },
+    "tasks": {
+        "priority_1_to_5": ["priority = 0", "priority = 6"],
+        "blocked_why": ["status = 'BLOCKED'", "blocked_reason = 'MANUAL'"],
+        "not_its_own_parent": ["parent_task_id = id"],
+        "unmet_dependency_count_natural": ["unmet_dependency_count = -1"],
+        "attempt_count_natural": ["attempt_count = -1"],
+        "max_attempts_positive": ["max_attempts = 0"],
+        "retry_backoff_seconds_natural": ["retry_backoff_seconds = -1"],
+        "estimated_seconds_natural": ["estimated_seconds = -1"],
+    },
+    "task_dependencies": {"two_tasks": ["dependency_id = dependent_id"]},
+}
+# Those that follow from the types of columns.
+for table in TABLES:
+    for column in table.columns:
+        breaking = BREAKING.setdefault(table.name, {})
+        if isinstance(column.type, Timestamp):
+            breaking[f"{column.name}_finite"] = [f"\"{column.name}\" = 'infinity'"]
+        elif isinstance(column.type, Enum):
+            breaking[str(column.type.name)] = [f"{column.name} = 'NOPE'"]
+
+
+@pytest.fixture
+async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
+    return await make_world(database, http, people)
+
+
+class Violation(Exception):
+    """What asyncpg raises."""
+
+    def __init__(self, constraint_name: str | None) -> None:
+        super().__init__(constraint_name)
+        self.constraint_name = constraint_name
+
+
+def violation(name: str | None) -> IntegrityError:
+    """What SQLAlchemy raises when a constraint of this name is broken."""
+    orig = Exception()
+    orig.__cause__ = Violation(name)
+    return IntegrityError("", {}, orig)
+
+
+async def broken_by(database: db.Database, statement: str) -> IntegrityError:
+    """The violation that a statement is refused with."""
+    with pytest.raises(IntegrityError) as refused:
+        async with database.write(db.Viewer()) as session:
+            await session.execute(text(statement))
+    return refused.value
+
+
+def constraint_of(error: IntegrityError) -> str | None:
+    """The name of the constraint that was broken."""
+    name: str | None = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
+    return name
+
+
+def test_every_check_is_broken_here() -> None:
+    checks = {name for name, rule in ALL.items() if isinstance(rule, CheckConstraint)}
+
+    assert checks == {f"ck_{table}_{rule}" for table, rules in BREAKING.items() for rule in rules}
+
+
+@pytest.mark.parametrize("table", BREAKING)
+async def test_a_check_refuses_what_breaks_it(world: World, table: str) -> None:
+    before = await snapshot(world.database)
+    for rule, assignments in BREAKING[table].items():
+        for assignment in assignments:
+            if rule in ("blocked_reason", "task_status"):
+                continue  # a NOPE breaks `blocked_why` as well, and either may be named
+            error = await broken_by(world.database, f"UPDATE {table} SET {assignment}")
+
+            assert constraint_of(error) == f"ck_{table}_{rule}", assignment
+            told = constraints.broken(error)
+            assert isinstance(told, Invalid)
+            assert told.message == f"This breaks the rule “{rule.replace('_', ' ')}”."
+    assert await snapshot(world.database) == before
+
+
+async def test_what_must_be_unique_is(world: World) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        await factories.make_agent(session, world.project, "Eve")
+        other = await factories.make_conversation(session, project_id=world.project.id)
+        await factories.make_messages(session, other, ["Other"])
+    breaking = {
+        "uq_users_username": ("UPDATE users SET username = 'owner'", "username"),
+        "uq_users_email": ("UPDATE users SET email = 'owner@localhost'", "email"),
+        "uq_access_tokens_token_hash": ("UPDATE access_tokens SET token_hash = 'x'", "token_hash"),
+        "uq_agents_project_id_name": ("UPDATE agents SET name = 'Ada'", "name"),
+        "uq_conversations_conversation_url": (
+            "UPDATE conversations SET conversation_url = 'x'",
+            "conversation_url",
+        ),
+        "uq_messages_conversation_id_sequence": (
+            f"UPDATE messages SET conversation_id = '{other.id}'",
+            "sequence",
+        ),
+    }
+
+    assert set(breaking) == {n for n, rule in ALL.items() if isinstance(rule, UniqueConstraint)}
+    for name, (statement, path) in breaking.items():
+        error = await broken_by(world.database, statement)
+
+        assert constraint_of(error) == name
+        told = constraints.broken(error)
+        assert isinstance(told, AlreadyExists)
+        assert told.path == (path,)
+
+
+def test_every_constraint_has_words() -> None:
+    for name, constraint in ALL.items():
+        told = constraints.broken(violation(name))
+
+        assert isinstance(told, DomainError), name
+        assert told.message.startswith(("There is ", "This breaks the rule “")), name
+        assert told.message.endswith("."), name
+        assert "_" not in told.message, name
+        assert set(told.path) <= set(constraint.table.columns.keys()), name
+
+
+async def test_what_is_no_rule_of_ours_stays_a_fault(world: World) -> None:
+    error = await broken_by(world.database, "UPDATE projects SET name = NULL")
+
+    assert constraints.broken(error) is None
+    assert constraints.broken(violation("somebody_elses")) is None
+    assert constraints.broken(violation(None)) is None
+    assert constraints.broken(IntegrityError("", {}, Exception())) is None
+
+
+async def test_a_moment_without_a_time_zone_is_not_stored(world: World) -> None:
+    naive = factories.START.replace(tzinfo=None)
+
+    with pytest.raises(Exception, match="has no time zone"):
+        async with world.database.write(db.Viewer()) as session:
+            await factories.make_task(session, world.project, due_at=naive)

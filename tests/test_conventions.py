@@ -1,0 +1,334 @@
+"""What holds for every model, every table and everything in the schema, those to come included."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import graphql
+import pytest
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    DateTime,
+    Enum,
+    Float,
+    ForeignKeyConstraint,
+    String,
+    Table,
+    Uuid,
+)
+from sqlalchemy.orm import Mapper, RelationshipProperty
+
+import db
+import graph
+from db import errors, scopes
+from db.base import Timestamp
+from graph.entities import Entity, Node, entities, lazy
+from graph.errors import USER_ERRORS
+from graph.relations import Connected, Listed, Related
+from graph.schema import schema
+from tests.world import stored
+
+MODELS: list[Mapper[Any]] = sorted(db.Base.registry.mappers, key=lambda mapper: str(mapper))
+TABLES: list[Table] = db.Base.metadata.sorted_tables
+RELATIONS = [relation for mapper in MODELS for relation in mapper.relationships]
+COLUMNS: list[Any] = [column for table in TABLES for column in table.columns]
+SCHEMA = schema._schema
+# What graphql-core itself brings along is not ours to describe.
+TYPES = [
+    kind
+    for name, kind in SCHEMA.type_map.items()
+    if not name.startswith("__") and kind not in graphql.specified_scalar_types.values()
+]
+
+
+def is_association(mapper: Mapper[Any]) -> bool:
+    """Whether the key of a model consists of foreign keys: it ties entities, and is none."""
+    return all(column.foreign_keys for column in mapper.primary_key)
+
+
+def key_of(relation: RelationshipProperty[Any]) -> ForeignKeyConstraint:
+    """The foreign key that a relationship follows, from either end."""
+    ((local, remote),) = relation.local_remote_pairs or ()
+    column = remote if relation.uselist else local
+    (key,) = column.foreign_keys
+    assert key.constraint is not None
+    return key.constraint
+
+
+def fields_of(entity: Entity) -> list[Any]:
+    """The fields of the type that shows an entity."""
+    definition = entity.shown_as.__strawberry_definition__  # type: ignore[attr-defined]
+    return list(definition.fields)
+
+
+def indexes(table: Table) -> Iterator[list[str]]:
+    """The columns of every index of a table that holds all its rows."""
+    for index in table.indexes:
+        if index.dialect_kwargs.get("postgresql_where") is None:
+            yield [getattr(part, "name", str(part)) for part in index.expressions]
+    yield [column.name for column in table.primary_key]
+    for constraint in table.constraints:
+        if constraint.__visit_name__ == "unique_constraint":
+            yield [column.name for column in constraint.columns]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("relation", RELATIONS, ids=str)
+def test_a_relationship_is_never_loaded_by_itself_and_known_at_both_ends(
+    relation: RelationshipProperty[Any],
+) -> None:
+    assert relation.lazy == "raise"
+    assert relation.back_populates is not None
+    back = relation.mapper.relationships[relation.back_populates]
+    assert (back.back_populates, back.mapper) == (relation.key, relation.parent)
+    assert relation.doc
+
+
+@pytest.mark.parametrize("relation", [r for r in RELATIONS if r.uselist], ids=str)
+def test_the_orm_deletes_what_the_database_deletes(relation: RelationshipProperty[Any]) -> None:
+    assert relation.passive_deletes
+    if key_of(relation).ondelete == "CASCADE":
+        assert {"delete", "delete-orphan"} <= set(relation.cascade)
+    else:
+        assert set(relation.cascade) == {"save-update", "merge"}
+
+
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_a_foreign_key_says_what_a_deletion_does_and_is_indexed(table: Table) -> None:
+    for key in table.foreign_key_constraints:
+        ((column, _),) = ((element.parent, element.column) for element in key.elements)
+        assert key.ondelete in ("CASCADE", "SET NULL", "RESTRICT"), key.name
+        assert column.nullable or key.ondelete != "SET NULL", key.name
+        assert any(names[0] == column.name for names in indexes(table)), key.name
+
+
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_the_name_of_a_table_is_written_out_and_plural(table: Table) -> None:
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*(s|ies)", table.name)
+    named: Any
+    for named in (*table.constraints, *table.indexes):
+        assert re.fullmatch(rf"(pk|fk|uq|ck|ix)_{table.name}\w*", str(named.name))
+        assert len(str(named.name)) <= 63, named.name
+
+
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_every_column_has_a_type_of_the_conventions(table: Table) -> None:
+    for column in table.columns:
+        check_type(column)
+
+
+def check_type(column: Any) -> None:
+    """Hold a column against the conventions."""
+    kind = column.type
+    assert not isinstance(kind, Float)
+    if isinstance(kind, DateTime):
+        raise AssertionError("a moment is a Timestamp, which refuses one without a time zone")
+    if isinstance(kind, Boolean):
+        assert not column.nullable
+        assert column.default is not None
+        assert column.server_default is not None
+    if isinstance(kind, Enum):
+        assert (kind.native_enum, kind.create_constraint) == (False, True)
+        assert kind.enums == [member.value for member in kind.enum_class or ()]
+    elif isinstance(kind, String) and type(kind) is String:
+        assert kind.length is not None
+    if isinstance(kind, JSON) and not column.nullable:
+        assert column.server_default is not None
+    if column.primary_key or column.foreign_keys:
+        named = {"ai_models.id", "agents.model_id", "messages.model_id"}
+        assert isinstance(kind, Uuid) != (str(column) in named)
+
+
+@pytest.mark.parametrize("mapper", MODELS, ids=str)
+def test_an_entity_has_an_id_and_two_times_and_a_version_that_counts(mapper: Mapper[Any]) -> None:
+    columns = mapper.local_table.columns
+    if is_association(mapper):
+        assert not issubclass(mapper.class_, db.CRUD)
+        return
+    assert issubclass(mapper.class_, db.CRUD)
+    assert [column.name for column in mapper.primary_key] == ["id"]
+    for name in ("created_at", "updated_at"):
+        assert isinstance(columns[name].type, Timestamp)
+        assert not columns[name].nullable
+        assert columns[name].server_default is not None
+    assert columns["updated_at"].onupdate is not None
+    assert columns.get("version") is mapper.version_id_col
+
+
+@pytest.mark.parametrize("mapper", MODELS, ids=str)
+def test_a_model_is_described_handed_on_and_ruled(mapper: Mapper[Any]) -> None:
+    model = mapper.class_
+    assert (model.__doc__ or "").rstrip().endswith(".")
+    assert getattr(db, model.__name__) is model
+    assert model in scopes.rules
+    assert mapper.class_ in {entity.model for entity in entities()}
+
+
+async def test_an_enum_equals_its_check_in_the_database(database: db.Database) -> None:
+    query = (
+        "SELECT conrelid::regclass::text || '.' || conname, pg_get_constraintdef(oid)"
+        " FROM pg_constraint WHERE contype = 'c'"
+    )
+    checks = dict(await stored(database, query))
+    enums = [column for column in COLUMNS if isinstance(column.type, Enum)]
+
+    assert len(enums) >= 9
+    for column in enums:
+        check = checks[f"{column.table.name}.ck_{column.table.name}_{column.type.name}"]
+        assert re.findall(r"'(\w+)'", check) == column.type.enums
+        assert f"({column.name})" in check
+
+
+async def test_every_moment_in_the_database_is_finite(database: db.Database) -> None:
+    query = (
+        "SELECT table_name, column_name, pg_get_constraintdef(c.oid)"
+        " FROM information_schema.columns"
+        " LEFT JOIN pg_constraint c ON conrelid = table_name::regclass"
+        " AND conname = format('ck_%s_%s_finite', table_name, column_name)"
+        " WHERE table_schema = 'public' AND data_type LIKE 'timestamp%'"
+    )
+    found = await stored(database, query)
+
+    assert len(found) >= 20
+    for table, column, check in found:
+        assert (check or "").replace('"', "") == f"CHECK (isfinite({column}))", table
+
+
+def test_everything_in_the_schema_is_described() -> None:
+    def parts(kind: Any) -> Iterator[tuple[str, Any]]:
+        yield kind.name, kind
+        fields = getattr(kind, "fields", None) or {}
+        for name, field in fields.items():
+            yield f"{kind.name}.{name}", field
+            for argument, value in getattr(field, "args", {}).items():
+                yield f"{kind.name}.{name}({argument}:)", value
+        for name, value in getattr(kind, "values", {}).items():
+            yield f"{kind.name}.{name}", value
+
+    described = {name: part.description for kind in TYPES for name, part in parts(kind)}
+
+    assert len(described) > 500
+    assert [name for name, words in described.items() if not (words or "").strip()] == []
+    assert [name for name, words in described.items() if words[-1] not in ".;:`…)"] == []
+
+
+def test_no_secret_and_no_inexact_number_is_in_the_schema() -> None:
+    names = [name for kind in TYPES for name in (kind.name, *(getattr(kind, "fields", None) or ()))]
+
+    assert [name for name in names if re.search("(?i)password|hash|secret", name)] == []
+    assert "Float" not in SCHEMA.type_map
+
+
+def test_a_mutation_takes_an_input_answers_a_payload_and_says_who_may() -> None:
+    mutations = SCHEMA.mutation_type
+    declared = schema.get_type_by_name("Mutation")
+
+    assert mutations is not None
+    for field in declared.fields:  # type: ignore[union-attr]
+        assert callable(field.metadata["allow"]), field.name
+    assert len(declared.fields) == len(mutations.fields)  # type: ignore[union-attr]
+    for name, mutation in mutations.fields.items():
+        upper = f"{name[0].upper()}{name[1:]}"
+        kinds = {key: str(argument.type) for key, argument in mutation.args.items()}
+        assert kinds == {"input": f"{upper}Input!"}, name
+        assert str(mutation.type) == f"{upper}Payload!"
+        payload = graphql.get_named_type(mutation.type)
+        assert isinstance(payload, graphql.GraphQLObjectType)
+        assert str(payload.fields["userErrors"].type) == "[UserError!]!"
+        for key, shown in payload.fields.items():
+            is_many = isinstance(graphql.get_nullable_type(shown.type), graphql.GraphQLList)
+            assert is_many == graphql.is_non_null_type(shown.type), f"{name}.{key}"
+
+
+def test_every_error_of_the_domain_has_a_type() -> None:
+    raised = {error.__name__ for error in errors.DomainError.__subclasses__()} - {"Denied"}
+    codes = [error.code for error in errors.DomainError.__subclasses__()]
+
+    assert {kind.__name__ for kind in USER_ERRORS} == (raised - {"Invalid"}) | {"InvalidInput"}
+    assert len(set(codes)) == len(codes)
+    for kind in USER_ERRORS:
+        shown = SCHEMA.type_map[kind.__name__]
+        assert isinstance(shown, graphql.GraphQLObjectType)
+        assert [interface.name for interface in shown.interfaces] == ["UserError"]
+
+
+@pytest.mark.parametrize("entity", entities(), ids=lambda entity: entity.name)
+def test_an_entity_is_named_like_its_model_and_stands_in_the_module_of_its_name(
+    entity: Entity,
+) -> None:
+    model = entity.model
+    assert model.__module__.removeprefix("db.") == entity.shown_as.__module__.removeprefix("graph.")
+    assert entity.name == model.__name__ in SCHEMA.type_map
+    (reference,) = lazy(model).__metadata__
+    assert getattr(importlib.import_module(reference.module), entity.name) is entity.shown_as
+    if not issubclass(entity.shown_as, Node):
+        return
+    assert entity.where is not None
+    assert entity.order is not None
+    assert (entity.where.__name__, entity.order.__name__) == (
+        f"{entity.name}Filter",
+        f"{entity.name}Order",
+    )
+    for name in (f"{entity.name}Connection", f"{entity.name}Edge"):
+        assert name in SCHEMA.type_map
+
+
+@pytest.mark.parametrize("entity", [e for e in entities() if e.order], ids=lambda e: e.name)
+def test_an_order_is_served_by_an_index(entity: Entity) -> None:
+    table = entity.model.__table__
+    assert entity.order is not None
+    for order in entity.order:
+        column = table.columns[order.attribute]  # type: ignore[attr-defined]
+        assert not column.nullable
+        assert _served(table, [column.name, "id"]), order
+
+
+@pytest.mark.parametrize("entity", entities(), ids=lambda entity: entity.name)
+def test_what_a_project_connects_to_is_served_by_an_index_in_every_order(entity: Entity) -> None:
+    for field in fields_of(entity):
+        if not isinstance(field, Connected) or field.pair[1].key != "project_id":
+            continue
+        target = field.target
+        for order in target.order or ():
+            name = order.attribute  # type: ignore[attr-defined]
+            table = target.model.__table__
+            assert _served(table, ["project_id", name, "id"]), (target.name, order)
+
+
+def _served(table: Table, wanted: list[str]) -> bool:
+    """Whether rows come sorted from an index: on the columns, or on some that are unique."""
+    unique = [list(index.columns) for index in table.indexes if index.unique]
+    return any(
+        names[: len(wanted)] == wanted
+        or (names == wanted[:-1] and names in [[c.name for c in columns] for columns in unique])
+        for names in indexes(table)
+    )
+
+
+@pytest.mark.parametrize("mapper", MODELS, ids=str)
+def test_every_relationship_can_be_read(mapper: Mapper[Any]) -> None:
+    (entity,) = (entity for entity in entities() if entity.model is mapper.class_)
+    fields = {field.python_name: field for field in fields_of(entity)}
+    for relation in mapper.relationships:
+        kinds = (Connected, Listed) if relation.uselist else (Related,)
+        assert isinstance(fields[relation.key], kinds)
+
+
+def test_the_schema_forgets_no_slice() -> None:
+    for module in pkgutil.iter_modules(graph.__path__):
+        if module.name in ("__main__", "cli", "schema"):
+            continue
+        declared = importlib.import_module(f"graph.{module.name}")
+        for name in ("Query", "Mutation"):
+            slice_of = getattr(declared, name, object)
+            assert issubclass(getattr(graph.schema, name), slice_of), module.name
+
+
+def test_an_index_is_not_made_twice() -> None:
+    for table in TABLES:
+        made = [tuple(names) for names in indexes(table)]
+        assert len(set(made)) == len(made), table.name

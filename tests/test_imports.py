@@ -1,0 +1,1257 @@
+"""The importers: real files to the last number, untidy ones told what became of them, broken ones
+refused whole, and all that can happen in the middle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import db
+from db.dependencies import find_cycle
+from db.imports import NotImportable, Report, files, import_chats, import_plan
+from db.imports.circles import closing_circles
+from db.tasks import OnFailure, TaskStatus
+from tests.world import snapshot, stored
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+REAL = ROOT.parent / "shared" / "data"
+REAL_PLAN = REAL / "taskmaster-plan.json"
+REAL_CHATS = REAL / "tau-bench-airline-gpt-4o.json"
+
+real = pytest.mark.skipif(not REAL.is_dir(), reason="the real files are not here")
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a file: bytes and text as they are, anything else as JSON."""
+
+    def write(content: Any, name: str = "file.json") -> Path:
+        path = tmp_path / name
+        if isinstance(content, str):
+            content = content.encode()
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        return path
+
+    return write
+
+
+@asynccontextmanager
+async def refused(database: db.Database, sentence: str) -> AsyncIterator[None]:
+    """What happens inside is refused with exactly this sentence and changes nothing."""
+    before = await snapshot(database)
+    with pytest.raises(NotImportable) as refusal:
+        yield
+    assert str(refusal.value) == sentence
+    assert await snapshot(database) == before
+
+
+def tag(*tasks: Any, **more: Any) -> dict[str, Any]:
+    """A tag of a plan with these tasks."""
+    return {"tasks": list(tasks)} | more
+
+
+def task(id: Any, *dependencies: Any, **more: Any) -> dict[str, Any]:
+    """A task of a plan."""
+    return {"id": id, "title": f"Task {id}", "dependencies": list(dependencies)} | more
+
+
+def said(*contents: str) -> list[dict[str, str]]:
+    """A conversation in which a user says this."""
+    return [{"role": "user", "content": content} for content in contents]
+
+
+async def table(database: db.Database, project: str) -> dict[str, Any]:
+    """The tasks of a project by their reference: title, status, priority, what they wait for."""
+    query = """
+        SELECT task_metadata #>> '{import,reference}', title, tasks.status, priority,
+               unmet_dependency_count,
+               array(SELECT other.task_metadata #>> '{import,reference}'
+                     FROM task_dependencies JOIN tasks other ON other.id = dependency_id
+                     WHERE dependent_id = tasks.id ORDER BY other.id)
+        FROM tasks JOIN projects ON projects.id = project_id
+        WHERE name = :project ORDER BY tasks.id
+    """
+    return {row[0]: row[1:] for row in await stored(database, query, project=project)}
+
+
+# Plans
+
+
+@real
+async def test_a_real_plan_is_there_to_the_last_edge(database: db.Database, admin: db.User) -> None:
+    report = await import_plan(database, REAL_PLAN, owner=admin.id)
+
+    assert report.added == {"projects": 9, "tasks": 1096, "dependencies": 972}
+    assert report.left_out == [
+        'tag "master", task 12.4: the dependency on 1 was left out, because 12.1 waits for 12.4'
+        " already, directly or by way of others.",
+        'tag "test-tag", task 1: the dependency on 16 was left out, because there is no such task.',
+    ]
+    assert await stored(database, "SELECT name, status, owner_id FROM projects ORDER BY id") == [
+        (f"data/{name}", "IN_PROGRESS", admin.id)
+        for name in (
+            "master",
+            "test-tag",
+            "cc-kiro-hooks",
+            "tm-core-phase-1",
+            "tm-start",
+            "autonomous-tdd-git-workflow",
+            "tdd-workflow-phase-0",
+            "tdd-phase-1-core-rails",
+            "loop",
+        )
+    ]
+    counted = "SELECT count(*) FILTER (WHERE parent_task_id IS NULL), count(*) FROM tasks"
+    assert await stored(database, counted) == [(182, 1096)]
+    assert await stored(database, "SELECT count(*) FROM task_dependencies") == [972]
+    statuses = "SELECT status, blocked_reason, count(*) FROM tasks GROUP BY 1, 2 ORDER BY 1"
+    assert await stored(database, statuses) == [
+        ("BLOCKED", "MANUAL", 7),
+        ("CANCELLED", None, 3),
+        ("COMPLETED", None, 578),
+        ("PENDING", None, 508),
+    ]
+    await assert_counts(database)
+
+
+@real
+async def test_the_same_plan_again_adds_nothing(database: db.Database, admin: db.User) -> None:
+    await import_plan(database, REAL_PLAN, owner=admin.id)
+    before = await snapshot(database)
+
+    report = await import_plan(database, REAL_PLAN, owner=admin.id)
+
+    assert report.lines() == [
+        "Nothing was added: 9 projects, 1,096 tasks and 972 dependencies are already there."
+    ]
+    assert await snapshot(database) == before
+
+
+async def test_an_untidy_plan_is_taken_in_and_told_about(
+    database: db.Database, admin: db.User
+) -> None:
+    report = await import_plan(database, EXAMPLES / "plan.json", owner=admin.id)
+
+    assert report.lines() == [
+        "Added 2 projects, 19 tasks and 17 dependencies.",
+        "Left out:",
+        '  tag "master", task 3.4: the dependency on 3.3 was left out, because 3.3 waits for 3.4'
+        " already, directly or by way of others.",
+        '  tag "master", task 4: the dependency on 3 was left out, because it is named twice.',
+        '  tag "master", task 4: the dependency on 17 was left out, because there is no such task.',
+        '  tag "master", task 4: the dependency on 4 was left out, because a task cannot wait for'
+        " itself.",
+        '  tag "master", task 6: the dependency on null was left out, because it names nothing.',
+        '  "version" at the top of the file was left out, because it is not a tag.',
+        "Changed:",
+        '  tag "master", task 6: it has no title; its description begins like this one.',
+        '  tag "master", task 6: the status "waiting for the forecast" is unknown, so it is held'
+        " (BLOCKED).",
+        '  tag "master", task 6: the priority "whenever" is unknown, so it is 3 (medium).',
+        '  tag "master", task 6: it waits for 5, which was cancelled, until somebody removes the'
+        " dependency (HOLD).",
+        '  tag "housing", task 2.2: its id 7 is that of another before it, so it goes by its'
+        " place.",
+    ]
+    assert await table(database, "examples/master") == {
+        "1": ("Choose the sensors", "COMPLETED", 5, 0, []),
+        "2": ("Read the sensors", "PENDING", 5, 3, ["1"]),
+        "2.1": ("Temperature and humidity", "COMPLETED", 5, 0, []),
+        "2.2": ("Wind", "PENDING", 5, 0, ["2.1"]),
+        "2.3": ("Leave out readings that cannot be", "PENDING", 5, 1, ["2.1", "2.2"]),
+        "2.4": ("Write down how to add a sensor", "PENDING", 5, 0, []),
+        "3": ("Store the readings", "PENDING", 3, 4, ["2"]),
+        "3.1": ("Choose a format", "COMPLETED", 3, 1, []),
+        "3.2": ("Write it", "BLOCKED", 3, 1, ["2.1", "3.1"]),
+        "3.3": ("Thin out what is older than a year", "BLOCKED", 3, 3, ["3.2", "3.4"]),
+        "3.4": ("Check that nothing is lost on a power cut", "PENDING", 3, 2, ["3.2"]),
+        "4": ("Show the weather on a page", "PENDING", 1, 1, ["3"]),
+        "5": ("Send the readings by post once a month", "CANCELLED", 1, 1, ["3"]),
+        "6": ("Warn of frost", "BLOCKED", 3, 2, ["2.2", "5"]),
+    }
+    assert await table(database, "examples/housing") == {
+        "1": ("Draw the housing", "COMPLETED", 3, 0, []),
+        "2": ("Print it", "PENDING", 5, 2, ["1"]),
+        "2.7": ("Buy filament that stands the sun", "PENDING", 5, 0, []),
+        "2.2": ("Print the shield", "PENDING", 5, 1, ["2.7"]),
+        "3": ("Mount it two metres above the grass", "PENDING", 3, 1, ["2"]),
+    }
+
+
+async def test_what_has_no_column_stays_in_the_description_or_the_metadata(
+    database: db.Database, admin: db.User
+) -> None:
+    await import_plan(database, EXAMPLES / "plan.json", owner=admin.id)
+
+    query = """
+        SELECT description, completed_at::text, task_metadata ->> 'taskmaster' FROM tasks
+        WHERE title = :title
+    """
+    assert await stored(database, query, title="Choose the sensors") == [
+        (
+            "Compare temperature, humidity and wind sensors by price, accuracy and power.\n\n"
+            "Details:\nThe station runs on a battery: anything over 5 mA at rest is out.",
+            "2025-03-04 16:20:00+00",
+            '{"id": 1, "status": "done", "priority": "high", "updatedAt":'
+            ' "2025-03-04T16:20:00.000Z", "complexity": 2}',
+        )
+    ]
+    assert await stored(database, query, title="Read the sensors") == [
+        (
+            "A driver for each sensor, behind one interface.\n\n"
+            "Test strategy:\nReplay a day of recorded readings.",
+            None,
+            '{"id": "2", "status": "in-progress", "priority": "high"}',
+        )
+    ]
+    # What is no point in time is no reason to guess one.
+    assert await stored(database, query, title="Draw the housing") == [
+        (None, None, '{"id": 1, "status": "done", "priority": "medium", "updatedAt": "in March"}')
+    ]
+    # Digits are kept as they were written.
+    assert await stored(database, query, title="Store the readings") == [
+        (
+            "Ten years of readings, one a minute, on a small disk.",
+            None,
+            '{"id": 3, "status": "pending", "estimate": 13.50, "priority": "medium"}',
+        )
+    ]
+    about = """
+        SELECT description::text, (project_metadata - 'import')::text FROM projects
+        WHERE name = :name
+    """
+    assert await stored(database, about, name="examples/master") == [
+        (
+            '{"text": "A weather station for the school garden"}',
+            '{"taskmaster": {"metadata": {"created": "2025-03-01T09:00:00.000Z", "updated":'
+            ' "2025-03-09T18:30:00.000Z", "description": "A weather station for the school'
+            ' garden"}}}',
+        )
+    ]
+
+
+async def test_a_dependency_on_what_was_cancelled_holds(
+    database: db.Database, admin: db.User, write: Write
+) -> None:
+    plan = {"x": tag(task(1, status="cancelled"), task(2, 1), task(3, 2))}
+
+    await import_plan(database, write(plan), owner=admin.id)
+
+    edges = """
+        SELECT title, on_failure FROM task_dependencies JOIN tasks ON id = dependent_id ORDER BY id
+    """
+    assert await stored(database, edges) == [
+        ("Task 2", OnFailure.HOLD),
+        ("Task 3", OnFailure.SKIP),
+    ]
+
+
+async def test_the_older_form_is_the_tag_master(
+    database: db.Database, admin: db.User, write: Write
+) -> None:
+    plan = {"project": "Garden", "tasks": [task(1)], "metadata": {"description": "Old"}}
+
+    report = await import_plan(database, write(plan), owner=admin.id, project="Garden")
+
+    assert report.lines() == ["Added 1 project, 1 task and 0 dependencies."]
+    query = "SELECT name, description ->> 'text', project_metadata -> 'taskmaster' ->> 'project'"
+    assert await stored(database, f"{query} FROM projects") == [("Garden/master", "Old", "Garden")]
+
+
+async def test_names_lead_to_the_nearest_task(
+    database: db.Database, admin: db.User, write: Write
+) -> None:
+    plan = {
+        "x": tag(
+            {"title": "by its place, like the next by its id", "subtasks": [task("1.1")]},
+            task(1),
+            task(3, dependencies="1.1, 4,2.2"),
+            task(
+                2,
+                subtasks=[
+                    task(1, subtasks=[task(1), task("two", 1)]),
+                    task("2", 1, 3, "2.1.two"),
+                    task("2.5"),
+                    task(6, "2.5", 5, "6"),
+                ],
+            ),
+            task(4, subtasks=[task("", "4.2"), task(None)]),
+        )
+    }
+
+    report = await import_plan(database, write(plan), owner=admin.id, project="p")
+
+    assert [row[-1] for row in (await table(database, "p/x")).values()] == [
+        [],  # 1, the first
+        [],  # 1.1
+        ["1.1", "2.2", "4"],
+        [],
+        [],
+        [],
+        ["2.1.1"],
+        ["3", "2.1", "2.1.two"],
+        [],
+        ["2.5"],
+        [],
+        ["4.2"],
+        [],
+    ]
+    assert report.left_out == []
+
+
+async def test_a_changed_plan_needs_another_name(
+    database: db.Database, admin: db.User, write: Write
+) -> None:
+    await import_plan(database, write({"x": tag(task(1))}), owner=admin.id, project="p")
+    changed = write({"new": tag(task(1)), "x": tag(task(1), task(2))})
+
+    async with refused(
+        database,
+        'tag "x": there is a project "p/x" already, with another content. Import this one under'
+        " another name with --project, or delete the old project first.",
+    ):
+        await import_plan(database, changed, owner=admin.id, project="p")
+    report = await import_plan(database, changed, owner=admin.id, project="q")
+
+    assert report.added == {"projects": 2, "tasks": 3, "dependencies": 0}
+
+
+async def test_a_plan_is_known_by_its_content_not_by_its_writing(
+    database: db.Database, admin: db.User, write: Write
+) -> None:
+    await import_plan(
+        database, write('{"x":{"tasks":[{"id":1,"title":"A"}]}}'), owner=admin.id, project="p"
+    )
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        [project] = await db.Project.list(session)
+        await project.update(session, name="Renamed since")
+
+    spaced = write('\ufeff{ "x" : {"tasks": [ {"title": "\\u0041", "id": 1} ] } }\n')
+    report = await import_plan(database, spaced, owner=admin.id, project="p")
+
+    assert report.already_there == {"projects": 1, "tasks": 1, "dependencies": 0}
+    assert report.changed == [f"{spaced} begins with a byte order mark, which was skipped."]
+
+
+async def test_a_project_of_somebody_else_is_not_in_the_way(
+    database: db.Database, admin: db.User, write: Write
+) -> None:
+    path = write({"x": tag(task(1))})
+    await import_plan(database, path, owner=None, project="p")
+
+    report = await import_plan(database, path, owner=admin.id, project="p")
+
+    assert report.added["projects"] == 1
+
+
+@pytest.mark.parametrize(
+    ("plan", "sentence"),
+    [
+        ({"x": {"tasks": {}}}, 'tag "x": "tasks" is an object, not a list.'),
+        ({"x": tag(1)}, 'tag "x": number 1 of its tasks is a number, not an object.'),
+        ({"x": tag({"id": 1})}, 'tag "x", task 1: it has neither a title nor a description.'),
+        ({"x": tag(task(1, title={}))}, 'tag "x", task 1: the title is an object, not a text.'),
+        (
+            {"x": tag(task([1]))},
+            'tag "x", number 1 of its tasks: the id is a list, not a number or a text.',
+        ),
+        ({"x": tag(task(1, status=3))}, 'tag "x", task 1: the status is a number, not a text.'),
+        (
+            {"x": tag(task(1, priority=["high"]))},
+            'tag "x", task 1: the priority is a list, not a text.',
+        ),
+        (
+            {"x": tag(task(1), task(2, 1, {"id": 1}))},
+            'tag "x", task 2, number 2 of its dependencies: the id is an object, not a number or a'
+            " text.",
+        ),
+        (
+            {"x": tag(task(1, dependencies={"on": 2}))},
+            'tag "x", task 1: "dependencies" is an object, not a list of ids.',
+        ),
+        (
+            {"x": tag(task(3, subtasks=[task(2, subtasks=True)]))},
+            'tag "x", task 3.2: "subtasks" is a truth value, not a list.',
+        ),
+        (
+            {"x": tag(task(3, subtasks=[task(2, details="a\0b")]))},
+            'tag "x", task 3.2: a text contains a NUL character (\\u0000), which cannot be stored.',
+        ),
+        (
+            {"x": tag(task(3, subtasks=[task(2, details="a\ud83d")]))},
+            'tag "x", task 3.2: a text contains half of a surrogate pair (\\ud800 to \\udfff),'
+            " which is no character and cannot be stored.",
+        ),
+        (
+            {"x": tag(task(1), metadata={"\udc00": 1})},
+            'tag "x": a text contains half of a surrogate pair (\\ud800 to \\udfff),'
+            " which is no character and cannot be stored.",
+        ),
+        (
+            '{"x": {"tasks": [{"id": 1, "title": "A", "estimate": {"days": 1e1000}}]}}',
+            'tag "x": it has a number with more than 1,000 digits at tasks[0].estimate.days.',
+        ),
+        (
+            '{"x": {"tasks": [{"id": 1, "title": "A", "a": ' + "[" * 100 + "]" * 100 + "}]}}",
+            'tag "x": it is nested more than 100 levels deep, at'
+            " tasks[0].a[0][0][0][0][0][0][0][0][0].",
+        ),
+        (
+            {"x": {"tasks": [0] * 500_000}},
+            'tag "x": it has more than 500,000 values; split it.',
+        ),
+        (
+            {"\x1b[31m": tag(1)},
+            'tag "\\x1b[31m": number 1 of its tasks is a number, not an object.',
+        ),
+        (
+            {"x" * 255: tag(task(1))},
+            f'The name of the project has 257 characters, and 255 are the most: "p/{"x" * 58}…".',
+        ),
+    ],
+)
+async def test_a_plan_without_an_obvious_meaning_is_refused_with_its_place(
+    database: db.Database, write: Write, plan: Any, sentence: str
+) -> None:
+    if isinstance(plan, dict):
+        plan = {"fine": tag(task(1))} | plan
+    path = write(plan)
+
+    async with refused(database, sentence):
+        await import_plan(database, path, owner=None, project="p")
+
+
+async def test_an_import_of_a_plan_that_was_killed_is_completed_by_the_next(
+    database: db.Database, admin: db.User, write: Write
+) -> None:
+    tags = {f"t{n}": tag(task(1, details="x" * 10_000), task(2, 1)) for n in range(60)}
+    path = write(tags, "plan.json")
+    killed_in_the_middle("import_plan", database, path)
+    [done] = await stored(database, "SELECT count(*) FROM projects")
+    assert 0 < done < 60
+    assert await stored(database, "SELECT count(*) FROM tasks") == [2 * done]
+
+    report = await import_plan(database, path, owner=None, project="p")
+
+    assert report.already_there["projects"] == done
+    assert report.added["projects"] == 60 - done
+    assert await stored(database, "SELECT count(*) FROM task_dependencies") == [60]
+
+
+async def test_two_imports_of_a_plan_at_once_add_it_once(
+    database: db.Database, write: Write
+) -> None:
+    path = write({f"t{number}": tag(task(1), task(2, 1)) for number in range(20)})
+
+    reports = await asyncio.gather(
+        *(import_plan(database, path, owner=None, project="p") for _ in range(3))
+    )
+
+    assert sum(report.added["projects"] for report in reports) == 20
+    assert sum(report.already_there["projects"] for report in reports) == 40
+    assert await stored(database, "SELECT count(*), count(DISTINCT name) FROM projects") == [
+        (20, 20)
+    ]
+
+
+# The graph
+
+
+def in_file_order(closings: list[int]) -> list[int | None]:
+    """The parents of tasks; each number says how many open tasks to close before the next."""
+    parents: list[int | None] = []
+    path: list[int] = []
+    for number, closing in enumerate(closings):
+        del path[len(path) - min(closing, len(path)) :]
+        parents.append(path[-1] if path else None)
+        path.append(number)
+    return parents
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[list[int | None], list[tuple[int, int]]]:
+    """Tasks by their parents, and dependencies between any of them, in any order."""
+    parents = in_file_order(draw(st.lists(st.integers(0, 3), min_size=1, max_size=9)))
+    tasks = st.integers(0, len(parents) - 1)
+    return parents, draw(st.lists(st.tuples(tasks, tasks), unique=True, max_size=16))
+
+
+@given(graphs())
+@settings(max_examples=400, deadline=None)
+def test_the_edges_left_out_are_those_that_close_a_circle(
+    graph: tuple[list[int | None], list[tuple[int, int]]],
+) -> None:
+    parents, edges = graph
+    kept: dict[int, list[int]] = {}
+    closing = []
+    for place, (dependent, dependency) in enumerate(edges):
+        kept.setdefault(dependent, []).append(dependency)
+        if find_cycle(dict(enumerate(parents)), kept):
+            kept[dependent].pop()
+            closing.append(place)
+
+    assert closing_circles(parents, edges) == closing
+
+
+def test_a_large_plan_with_many_circles_is_not_looked_through_again_for_each() -> None:
+    size = 20_000
+    edges = [(task, other) for task in range(size) for other in (task + 1, task - 1)]
+    edges = [(task, other) for task, other in edges if 0 <= other < size]
+
+    closing = closing_circles([None] * size, edges)
+
+    assert [edges[place] for place in closing] == [(task, task - 1) for task in range(1, size)]
+
+
+async def assert_counts(database: db.Database) -> None:
+    """Every task's count of what it waits for is the one that the rules give, told plainly."""
+    tasks = {
+        id: (parent, status, count)
+        for id, parent, status, count in await stored(
+            database, "SELECT id, parent_task_id, status, unmet_dependency_count FROM tasks"
+        )
+    }
+    edges = await stored(database, "SELECT dependent_id, dependency_id FROM task_dependencies")
+    awaited: dict[Any, set[Any]] = {id: set() for id in tasks}
+    for dependent, dependency in edges:
+        awaited[dependent].add(dependency)
+    over = (TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
+    for id, (parent, _, count) in tasks.items():
+        waits = {other for other, row in tasks.items() if row[0] == id and row[1] not in over}
+        above = id
+        while above is not None:
+            waits |= {o for o in awaited[above] if tasks[o][1] != TaskStatus.COMPLETED}
+            above = tasks[above][0]
+        assert count == len(waits), tasks[id]
+    assert find_cycle({id: row[0] for id, row in tasks.items()}, awaited) is None
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    graph=graphs(),
+    statuses=st.lists(
+        st.sampled_from(["pending", "done", "cancelled", "review", "in-progress"]),
+        min_size=9,
+        max_size=9,
+    ),
+)
+async def test_whatever_the_plan_its_counts_are_right_and_nothing_waits_for_itself(
+    database: db.Database,
+    tmp_path: Path,
+    graph: tuple[list[int | None], list[tuple[int, int]]],
+    statuses: list[str],
+) -> None:
+    parents, edges = graph
+    items: list[dict[str, Any]] = []
+    tops: list[dict[str, Any]] = []
+    references: list[str] = []
+    for number, parent in enumerate(parents):
+        item = task(number, status=statuses[number], subtasks=[])
+        items.append(item)
+        (tops if parent is None else items[parent]["subtasks"]).append(item)
+        references.append(str(number) if parent is None else f"{references[parent]}.{number}")
+    for dependent, dependency in edges:
+        items[dependent]["dependencies"].append(references[dependency])
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        for project in await db.Project.list(session):
+            await project.delete(session)
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({"x": tag(*tops)}))
+
+    report = await import_plan(database, path, owner=None)
+
+    in_order = sorted(edges, key=lambda edge: edge[0])
+    left_out = closing_circles(parents, in_order)
+    assert report.added["dependencies"] == len(edges) - len(left_out)
+    assert report.left_out_count == len(left_out)
+    await assert_counts(database)
+
+
+# Chats
+
+
+@real
+async def test_real_chats_are_there_to_the_last_message(
+    database: db.Database, admin: db.User
+) -> None:
+    report = await import_chats(database, REAL_CHATS, owner=admin.id, model="gpt-4o")
+
+    assert report.lines() == ["Added 200 conversations and 5,308 messages."]
+    project = "SELECT name, owner_id FROM projects"
+    assert await stored(database, project) == [("tau-bench-airline-gpt-4o", admin.id)]
+    agent = "SELECT name, type, model_id FROM agents"
+    assert await stored(database, agent) == [("assistant", "ASSISTANT", "gpt-4o")]
+    senders = """
+        SELECT sender, count(*), count(parts), count(agent_id), count(model_id) FROM messages
+        GROUP BY 1 ORDER BY 1
+    """
+    assert await stored(database, senders) == [
+        ("ASSISTANT", 2454, 1164, 2454, 2454),
+        ("SYSTEM", 200, 0, 0, 0),
+        ("TOOL", 1164, 0, 0, 0),
+        ("USER", 1490, 0, 0, 0),
+    ]
+    whole = """
+        SELECT count(*) FROM (
+            SELECT conversation_id FROM messages JOIN conversations c ON c.id = conversation_id
+            GROUP BY conversation_id
+            HAVING array_agg(sequence ORDER BY messages.id) = array_agg(sequence ORDER BY sequence)
+               AND min(sequence) = 1 AND max(sequence) = count(*)
+               AND max(timestamp) = min(last_message_at)
+               AND min(summary) = min(left(content, 50)) FILTER (WHERE sequence = 1)
+        ) whole
+    """
+    assert await stored(database, whole) == [200]
+    rewards = """
+        SELECT sum((conversation_metadata ->> 'reward')::numeric),
+               sum((conversation_metadata #>> '{info,user_cost}')::numeric)
+        FROM conversations
+    """
+    runs = json.loads(REAL_CHATS.read_text(), parse_float=Decimal)
+    assert await stored(database, rewards) == [
+        (sum(run["reward"] for run in runs), sum(run["info"]["user_cost"] for run in runs))
+    ]
+    before = await snapshot(database)
+
+    report = await import_chats(database, REAL_CHATS, owner=admin.id)
+
+    assert report.lines() == [
+        "Nothing was added: 200 conversations and 5,308 messages are already there."
+    ]
+    assert await snapshot(database) == before
+
+
+async def test_every_form_of_a_chat_is_read(database: db.Database, admin: db.User) -> None:
+    report = await import_chats(database, EXAMPLES / "chats.json", owner=admin.id, agent="gardener")
+
+    assert report.lines() == [
+        "Added 4 conversations and 16 messages.",
+        "Left out:",
+        "  conversation 4 was left out, because it has no messages.",
+    ]
+    query = """
+        SELECT title, summary, last_message_at::text LIKE '2025-03-02 %',
+               (conversation_metadata - 'import')::text
+        FROM conversations ORDER BY id
+    """
+    hello = ("Hello?", "Hello?", False, "{}")
+    assert await stored(database, query) == [
+        (
+            "Task 7, trial 0",
+            "You answer questions about the school garden's wea",
+            False,
+            '{"info": {"task": {"instruction": "You want to know whether it will freeze tonight. You'
+            ' say nothing that is not asked."}, "user_cost": 0.00041250}, "trial": 0, "reward": 1.0,'
+            ' "task_id": 7}',
+        ),
+        (
+            "Which sensor to buy",
+            "Answer in one sentence.",
+            True,
+            '{"title": "Which sensor to buy", "created_at": "2025-03-02T10:00:00Z"}',
+        ),
+        hello,
+        hello,
+    ]
+    messages = """
+        SELECT sender, content, parts::text, message_metadata::text, a.name
+        FROM messages m JOIN conversations c ON c.id = m.conversation_id
+        LEFT JOIN agents a ON a.id = m.agent_id
+        ORDER BY c.id, sequence LIMIT 12
+    """
+    assert await stored(database, messages) == [
+        (
+            "SYSTEM",
+            "You answer questions about the school garden's weather station. Use the tools; do not"
+            " guess.",
+            None,
+            "{}",
+            None,
+        ),
+        ("USER", "Will it freeze tonight?", None, "{}", None),
+        (
+            "ASSISTANT",
+            "",
+            '[{"id": "call_1", "type": "function", "function": {"name": "latest_reading",'
+            ' "arguments": "{\\"sensor\\": \\"temperature\\"}"}}]',
+            "{}",
+            "gardener",
+        ),
+        (
+            "TOOL",
+            '{"celsius": 3.2, "at": "18:40"}',
+            None,
+            '{"name": "latest_reading", "tool_call_id": "call_1"}',
+            None,
+        ),
+        (
+            "ASSISTANT",
+            "It is 3.2 °C now and the sky is clear, so yes: cover the beds. 🥶",
+            None,
+            "{}",
+            "gardener",
+        ),
+        ("SYSTEM", "Answer in one sentence.", None, '{"role": "developer"}', None),
+        (
+            "USER",
+            "Is this the right sensor?\nIt was cheap.",
+            '[{"text": "Is this the right sensor?", "type": "text"}, {"type": "image_url",'
+            ' "image_url": {"url": "https://example.org/sensor.jpg"}}, {"text": "It was cheap.",'
+            ' "type": "text"}]',
+            "{}",
+            None,
+        ),
+        (
+            "ASSISTANT",
+            "It measures humidity only to 5 %, which is too coarse for a station.",
+            None,
+            "{}",
+            "gardener",
+        ),
+        ("USER", "Hello?", None, "{}", None),
+        (
+            "ASSISTANT",
+            "",
+            '[{"type": "function_call", "function_call": {"name": "station_status", "arguments":'
+            ' "{}"}}]',
+            "{}",
+            "gardener",
+        ),
+        ("TOOL", "ok", None, '{"name": "station_status", "role": "function"}', None),
+        ("ASSISTANT", "The station is up.", None, "{}", "gardener"),
+    ]
+
+
+async def test_a_time_is_the_messages_own_or_its_conversations_or_the_imports(
+    database: db.Database, write: Write
+) -> None:
+    report = await import_chats(database, EXAMPLES / "chats.jsonl", owner=None)
+    await import_chats(
+        database,
+        write(
+            {
+                "timestamp": 1740909660123,
+                "messages": [
+                    {"role": "user", "content": "a", "timestamp": "2025-03-01 10:00"},
+                    {"role": "user", "content": "b"},
+                    {"role": "user", "content": "c", "created_at": 1740909661.5},
+                ],
+            }
+        ),
+        owner=None,
+        project="chats",
+    )
+
+    assert report.added == {"conversations": 3, "messages": 7}
+    assert report.changed == [
+        "conversation 3, message 2: its timestamp is not a point in time that can be read, so it"
+        " stays in the metadata and the time of the import stands in its place."
+    ]
+    times = """
+        SELECT content, CASE WHEN timestamp < now() - interval '1 minute' THEN timestamp::text END,
+               message_metadata::text
+        FROM messages JOIN conversations c ON c.id = conversation_id ORDER BY c.id, sequence
+    """
+    assert (await stored(database, times))[2:] == [
+        (
+            "Because air moves from where there is much of it to where there is less.",
+            None,
+            '{"weight": 1}',
+        ),
+        ("Can it be too cold to snow?", None, "{}"),
+        ("Almost: very cold air holds hardly any water to make snow from.", None, "{}"),
+        ("What is fog?", "2025-03-03 06:15:00+00", "{}"),
+        ("A cloud that lies on the ground.", None, '{"timestamp": "just after"}'),
+        ("a", "2025-03-01 10:00:00+00", "{}"),
+        ("b", "2025-03-02 10:01:00.123+00", "{}"),
+        ("c", "2025-03-02 10:01:01.5+00", "{}"),
+    ]
+    newest = "SELECT last_message_at::text FROM conversations ORDER BY id DESC LIMIT 1"
+    assert await stored(database, newest) == ["2025-03-02 10:01:01.5+00"]
+
+
+@pytest.mark.parametrize(
+    ("content", "conversations"),
+    [
+        (said("a", "b"), [["a", "b"]]),
+        ([said("a", "b"), said("c")], [["a", "b"], ["c"]]),
+        ({"messages": said("a")}, [["a"]]),
+        ({"traj": said("a")}, [["a"]]),
+        ([{"messages": said("a")}, said("b"), {"traj": said("c")}], [["a"], ["b"], ["c"]]),
+        ('{"role": "user", "content": "a"}\n{"role": "user", "content": "b"}\n', [["a", "b"]]),
+        (
+            '{"messages": [{"role": "user", "content": "a"}]}\r\n\r\n'
+            '[{"role": "user", "content": "b"}]\n[]\n{"messages": null}',
+            [["a"], ["b"]],
+        ),
+    ],
+)
+async def test_conversations_are_found_in_any_shape(
+    database: db.Database, write: Write, content: Any, conversations: list[list[str]]
+) -> None:
+    await import_chats(database, write(content), owner=None)
+
+    query = """
+        SELECT array_agg(content ORDER BY sequence) FROM messages
+        GROUP BY conversation_id ORDER BY conversation_id
+    """
+    assert await stored(database, query) == conversations
+
+
+async def test_conversations_that_are_the_same_are_counted(
+    database: db.Database, write: Write
+) -> None:
+    await import_chats(database, write([said("a"), said("b"), said("a")]), owner=None)
+
+    more = write([said("a"), {"messages": said("a")}, said("c"), said("a")])
+    report = await import_chats(database, more, owner=None, model="m", agent="other")
+
+    assert report.lines() == [
+        "Added 2 conversations and 2 messages.",
+        "Already there: 2 conversations and 2 messages.",
+    ]
+    said_what = "SELECT content FROM messages ORDER BY conversation_id"
+    assert await stored(database, said_what) == ["a", "b", "a", "c", "a"]
+
+
+async def test_what_there_is_already_is_used(
+    database: db.Database, admin: db.User, write: Write
+) -> None:
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        theirs = await db.Project.create(session, name="p")
+        ours = await db.Project.create(session, name="p", owner_id=admin.id)
+        agent = await db.Agent.create(session, project_id=ours.id, name="ada", type="DEVELOPER")
+        await db.AIModel.create(session, id="m", provider="ours")
+    chats = [{"role": "assistant", "content": "a"}]
+
+    await import_chats(database, write(chats), owner=admin.id, project="p", agent="ada", model="m")
+
+    assert await stored(database, "SELECT project_id, agent_id FROM conversations") == [
+        (ours.id, agent.id)
+    ]
+    assert await stored(database, "SELECT agent_id, model_id FROM messages") == [(agent.id, "m")]
+    assert await stored(database, "SELECT provider FROM ai_models") == ["ours"]
+    assert await stored(database, "SELECT id FROM projects ORDER BY id") == [theirs.id, ours.id]
+
+
+@pytest.mark.parametrize(
+    ("chats", "sentence"),
+    [
+        (
+            [said("a"), {"prompt": "a"}],
+            'conversation 2: it has neither "messages" nor "traj", and no "role" to be a message'
+            " itself.",
+        ),
+        ([said("a"), 7], "conversation 2: it is a number, not a list of messages or an object."),
+        (
+            [said("a"), {"role": "user"}],
+            "conversation 2: it is a single message, not a list of messages.",
+        ),
+        ([*said("a"), [1]], "conversation 1, message 2: it is a list, not an object."),
+        ([{"messages": "a"}], 'conversation 1: "messages" is a text, not a list.'),
+        (
+            [said("a"), [{"role": "user"}, {"role": "robot"}]],
+            'conversation 2, message 2: the role "robot" is unknown; a role is one of system,'
+            " developer, user, assistant, tool, function.",
+        ),
+        (
+            [said("a"), [{"content": "a"}]],
+            "conversation 2, message 1: it has no role; a role is one of system, developer, user,"
+            " assistant, tool, function.",
+        ),
+        (
+            [[{"role": "user", "content": {"text": "a"}}]],
+            "conversation 1, message 1: the content is an object, not a text or a list of parts.",
+        ),
+        (
+            [[{"role": "user", "tool_calls": {}}]],
+            'conversation 1, message 1: "tool_calls" is an object, not a list.',
+        ),
+        (
+            [said("a"), said("a", "b\0")],
+            "conversation 2, message 2: a text contains a NUL character (\\u0000), which cannot be"
+            " stored.",
+        ),
+        (
+            {"messages": said("a"), "info": ["\ud83d\ud83d\ude00"]},
+            "conversation 1: a text contains half of a surrogate pair (\\ud800 to \\udfff), which is"
+            " no character and cannot be stored.",
+        ),
+        (
+            '{"messages": [{"role": "user"}], "cost": -' + "1" * 1_001 + "}",
+            "conversation 1: it has a number with more than 1,000 digits at cost.",
+        ),
+        (
+            '[{"role": "user"},\n{"role": "user", "n": ' + "[" * 101 + "]" * 101 + "}]",
+            "conversation 1, message 2: it is nested more than 100 levels deep, at"
+            " n[0][0][0][0][0][0][0][0][0][0][0].",
+        ),
+        ([[], {"messages": []}], "{path} has no conversation in it."),
+    ],
+)
+async def test_chats_without_an_obvious_meaning_are_refused_with_their_place(
+    database: db.Database, write: Write, chats: Any, sentence: str
+) -> None:
+    path = write(chats)
+
+    async with refused(database, sentence.replace("{path}", str(path))):
+        await import_chats(database, path, owner=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"project": " "}, "The project needs a name."),
+        ({"agent": ""}, "The agent needs a name."),
+        (
+            {"model": "m" * 101},
+            f'The name of the model has 101 characters, and 100 are the most: "{"m" * 60}…".',
+        ),
+        (
+            {"project": "a\udcff"},
+            "The name of the project: a text contains half of a surrogate pair (\\ud800 to"
+            " \\udfff), which is no character and cannot be stored.",
+        ),
+    ],
+)
+async def test_a_bad_name_is_refused(
+    database: db.Database, write: Write, options: dict[str, str], sentence: str
+) -> None:
+    path = write(said("a"))
+
+    async with refused(database, sentence):
+        await import_chats(database, path, owner=None, **options)  # type: ignore[arg-type]
+
+
+async def test_an_import_of_chats_that_was_killed_is_completed_by_the_next(
+    database: db.Database, write: Write
+) -> None:
+    path = write([said(f"{number} {'x' * 200}") for number in range(2_000)], "chats.json")
+    killed_in_the_middle("import_chats", database, path)
+    [done] = await stored(database, "SELECT count(*) FROM conversations")
+    assert 0 < done < 2_000
+    assert await stored(database, "SELECT count(*) FROM messages") == [done]
+
+    report = await import_chats(database, path, owner=None, project="p")
+
+    assert report.already_there["conversations"] == done
+    assert report.added["messages"] == 2_000 - done
+    assert await stored(database, "SELECT count(DISTINCT content) FROM messages") == [2_000]
+    assert await stored(database, "SELECT count(*) FROM projects") == [1]
+
+
+def killed_in_the_middle(function: str, database: db.Database, path: Path) -> None:
+    """Run an import in a process that is killed when about half is written."""
+    code = f"""
+import asyncio, os, signal, sys
+from pathlib import Path
+import db
+from db.imports import {function}
+
+def progress(done, total):
+    if done > 0.75 * total:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    database = db.Database(sys.argv[1])
+    await {function}(database, Path(sys.argv[2]), owner=None, project="p", progress=progress)
+
+asyncio.run(main())
+"""
+    url = database.url.render_as_string(hide_password=False)
+    died = subprocess.run([sys.executable, "-c", code, url, str(path)], cwd=ROOT)
+    assert died.returncode == -9
+
+
+async def test_two_imports_of_chats_at_once_add_them_once(
+    database: db.Database, write: Write
+) -> None:
+    path = write([said(str(number)) for number in range(1_000)])
+
+    reports = await asyncio.gather(
+        *(import_chats(database, path, owner=None, model="m") for _ in range(3))
+    )
+
+    assert sum(report.added["messages"] for report in reports) == 1_000
+    assert sum(report.already_there["messages"] for report in reports) == 2_000
+    distinct = "SELECT count(*), count(DISTINCT content) FROM messages"
+    assert await stored(database, distinct) == [(1_000, 1_000)]
+
+
+# Files
+
+
+importers = pytest.mark.parametrize("importer", [import_plan, import_chats])
+
+GOOD = '{"x": {"tasks": [{"id": 1, "title": "A"}]}}'
+HALF = GOOD[:-20]
+
+
+@importers
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "{path} is empty."),
+        (" \n\t", "{path} is empty."),
+        ("\ufeff", "{path} is empty."),
+        (HALF, "{path} is cut off: it ends in the middle, at line 1, column 23."),
+        ("tru", "{path} is cut off: it ends in the middle, at line 1, column 3."),
+        (
+            '{"x":\n  {"tasks": [],}}',
+            "{path} is not JSON: invalid object key (must be a string), at line 2, column 16.",
+        ),
+        ("<html>", "{path} is not JSON: invalid char in json text, at line 1, column 1."),
+        ('{"é": NaN}', "{path} is not JSON: invalid char in json text, at line 1, column 7."),
+        (
+            '{"a": "\n"}',
+            "{path} is not JSON: invalid character inside string, at line 2, column 1.",
+        ),
+        (b'{"a":\n"\xe9"}', "{path} is not UTF-8: line 2 has the byte 0xe9; save it as UTF-8."),
+        (b"\x1f\x8b\x08", "{path} is not UTF-8: line 1 has the byte 0x8b; save it as UTF-8."),
+        (b'{"a": "\xc3', "{path} is cut off: it ends in the middle of a character."),
+        (GOOD.encode("utf-16"), "{path} is UTF-16; save it as UTF-8."),
+        (
+            '{"a":\n' + "1" * 5_000 + "}",
+            "{path} has a number with more than 1,000 digits at line 2, column 5,001.",
+        ),
+        (
+            '{"a": 1e99999999999999999999}',
+            "{path} has a number with more than 1,000 digits at line 1, column 29.",
+        ),
+    ],
+)
+async def test_what_is_not_json_is_refused(
+    database: db.Database,
+    write: Write,
+    importer: Callable[..., Any],
+    content: str | bytes,
+    sentence: str,
+) -> None:
+    path = write(content)
+
+    async with refused(database, sentence.replace("{path}", str(path))):
+        await importer(database, path, owner=None)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            "[1]",
+            "{path} is not a plan: it holds a list, and a Task Master plan is an object with its"
+            ' tags, {"master": {"tasks": […]}}.',
+        ),
+        (
+            "7",
+            "{path} is not a plan: it holds a single value, and a Task Master plan is an object"
+            ' with its tags, {"master": {"tasks": […]}}.',
+        ),
+        (
+            '{"messages": []}',
+            "{path} is not a plan: it has no tag with tasks, and a Task Master plan is an object"
+            ' with its tags, {"master": {"tasks": […]}}.',
+        ),
+        (f"{GOOD} {GOOD}", "{path} is not a plan: more follows after the end of it."),
+        ('{"x": {"tasks": []}, "x": {"tasks": []}}', '{path} has the tag "x" twice.'),
+        ('{"tasks": [], "master": {"tasks": []}}', '{path} has the tag "master" twice.'),
+        ('{" ": {"tasks": []}}', "{path} has a tag without a name."),
+    ],
+)
+async def test_what_is_no_plan_is_refused(
+    database: db.Database, write: Write, content: str, sentence: str
+) -> None:
+    path = write(content)
+
+    async with refused(database, sentence.replace("{path}", str(path))):
+        await import_plan(database, path, owner=None)
+
+
+@importers
+async def test_what_is_no_file_is_refused(
+    database: db.Database, tmp_path: Path, importer: Callable[..., Any], monkeypatch: Any
+) -> None:
+    missing, pipe, large = tmp_path / "missing\udcff", tmp_path / "pipe", tmp_path / "large"
+    os.mkfifo(pipe)
+    with large.open("wb") as handle:
+        handle.truncate(200_000_000)
+
+    async with refused(database, f"There is no file {tmp_path}/missing\\xff."):
+        await importer(database, missing, owner=None, project="p")
+    async with refused(database, f"{tmp_path} is a directory, not a file."):
+        await importer(database, tmp_path, owner=None)
+    async with refused(database, f"{pipe} is not a regular file."):
+        await importer(database, pipe, owner=None)
+    async with refused(
+        database,
+        f"{large} has 200.0 MB, and 100 MB are the most that is imported at once. Split it into"
+        " smaller files and import them one by one.",
+    ):
+        await importer(database, large, owner=None)
+    secret = tmp_path / "secret"
+    secret.touch()
+
+    def denied(*arguments: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    # The tests may run as root, from whom nothing is kept.
+    monkeypatch.setattr(Path, "open", denied)
+    async with refused(database, f"{secret} may not be read: permission denied."):
+        await importer(database, secret, owner=None)
+
+
+async def test_a_file_that_breaks_at_its_end_leaves_nothing(
+    database: db.Database, write: Write
+) -> None:
+    plan = write(json.dumps({f"t{n}": tag(task(1)) for n in range(300)})[:-1] + "]", "plan.json")
+    chats = write("".join(f"{json.dumps(said(str(n)))}\n" for n in range(5_000)) + "[{", "c.jsonl")
+
+    column = plan.stat().st_size
+    async with refused(
+        database,
+        f"{plan} is not JSON: after key and value, inside map, I expect ',' or '}}', at line 1,"
+        f" column {column:,}.",
+    ):
+        await import_plan(database, plan, owner=None)
+    async with refused(
+        database, f"{chats} is cut off: it ends in the middle, at line 5,001, column 2."
+    ):
+        await import_chats(database, chats, owner=None)
+
+
+async def test_a_file_that_changes_during_the_import_is_not_gone_on_with(
+    database: db.Database, write: Write
+) -> None:
+    path = write([said(f"{number} {'x' * 500}") for number in range(1_000)])
+
+    def progress(done: int, total: int) -> None:
+        if done > total / 2:
+            os.utime(path, (0, 0))
+
+    async with refused(database, f"{path} was changed while it was being imported."):
+        await import_chats(database, path, owner=None, progress=progress)
+
+
+@given(
+    texts=st.lists(st.text(st.sampled_from('\\"\n u0dé😀\ud83d\ude00'), max_size=12), max_size=12),
+    shift=st.integers(0, 40),
+    escaped=st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_text_comes_through_wherever_a_chunk_of_the_file_ends(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], shift: int, escaped: bool
+) -> None:
+    texts = ["x" * (files.CHUNK - 40 + shift), *texts]
+    # Two halves next to each other are one character in JSON.
+    whole = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+    halves = any("\ufffd" in text for text in whole)
+    path = tmp_path_factory.getbasetemp() / "texts.json"
+    if halves:
+        path.write_text(json.dumps(texts))
+    else:
+        path.write_text(json.dumps(whole, ensure_ascii=escaped))
+
+    with files.opened(path) as source:
+        events = source.events()
+        value = files.read_value(events, next(events), "here")
+
+    if halves:
+        with pytest.raises(NotImportable, match="half of a surrogate pair"):
+            files.refuse_unstorable(value, "here")
+    else:
+        assert value == whole
+
+
+async def test_numbers_keep_every_digit(database: db.Database, write: Write) -> None:
+    numbers = "[1.50, 0.1000, -0.00, 12345678901234567890123, 1e300, 9007199254740993, 1E-5]"
+    path = write('{"messages": [{"role": "user", "n": ' + numbers + "}]}")
+
+    await import_chats(database, path, owner=None)
+
+    [kept] = await stored(database, "SELECT message_metadata ->> 'n' FROM messages")
+    assert kept == (
+        f"[1.50, 0.1000, 0.00, 12345678901234567890123, 1{'0' * 300}, 9007199254740993, 0.00001]"
+    )
+
+
+@importers
+async def test_progress_goes_forward_to_the_end(
+    database: db.Database, write: Write, importer: Callable[..., Any]
+) -> None:
+    plan = importer is import_plan
+    content = [said(f"{number}") for number in range(5_000)]
+    path = write(
+        {f"t{n}": tag(task(1, details="x" * 50_000)) for n in range(9)} if plan else content
+    )
+    steps: list[tuple[int, int]] = []
+
+    await importer(database, path, owner=None, progress=lambda *step: steps.append(step))
+
+    assert {total for _, total in steps} == {2 * path.stat().st_size}
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert steps[-1][0] == steps[-1][1]
+    assert len(steps) > 6
+
+
+def test_a_long_report_is_cut() -> None:
+    report = Report()
+    report.added["projects"] = 1
+    for number in range(1_234):
+        report.leave_out(f"{number}.")
+
+    assert report.lines()[:3] == ["Added 1 project.", "Left out:", "  0."]
+    assert report.lines()[-2:] == ["  999.", "  … and 234 more."]
+
+
+@importers
+async def test_memory_does_not_grow_with_the_file(
+    database: db.Database, write: Write, importer: Callable[..., Any]
+) -> None:
+    # 60 MB in 60 pieces
+    log = "all work and no play makes a dull log " * 26_000
+    if importer is import_plan:
+        pieces = (f'"{n}": {json.dumps(tag(task(1), log=log))}' for n in range(60))
+        path = write("{" + ",\n".join(pieces) + "}", "plan.json")
+    else:
+        piece = json.dumps({"messages": said("a"), "log": log})
+        path = write(f"{piece}\n" * 60, "chats.jsonl")
+    assert path.stat().st_size > 58e6
+    code = f"""
+import asyncio, resource, sys
+from pathlib import Path
+import db
+from db.imports import {importer.__name__} as importer
+
+async def main():
+    database = db.Database(sys.argv[1])
+    async with database.read() as session:
+        await session.scalar(db.base.text("SELECT 1"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    report = await importer(database, Path(sys.argv[2]), owner=None)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, report.added.total())
+
+asyncio.run(main())
+"""
+    url = database.url.render_as_string(hide_password=False)
+    command = [sys.executable, "-c", code, url, str(path)]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+
+    kilobytes, added = map(int, output.split())
+    assert added == 120
+    assert kilobytes < 30_000

@@ -1,0 +1,220 @@
+"""Migrations: there and back with rows in every table, and never in another's way."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, make_url, pool, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+import db
+from db import migrate
+from tests.conftest import People, _on_server
+from tests.world import make_world, snapshot
+
+# Everything that a schema consists of, in words that do not depend on how it came about.
+CATALOGUE = {
+    "columns": "SELECT attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod)"
+    " || ' ' || attnotnull || ' ' || attgenerated::text || ' '"
+    " || coalesce(pg_get_expr(adbin, adrelid), '') FROM pg_attribute"
+    " JOIN pg_class c ON c.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum ="
+    " attnum WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0",
+    "constraints": "SELECT conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)"
+    " FROM pg_constraint WHERE connamespace = 'public'::regnamespace",
+    "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    "relations": "SELECT relname || ' ' || relkind::text FROM pg_class"
+    " WHERE relnamespace = 'public'::regnamespace",
+    "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    "types": "SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace",
+}
+
+
+async def catalogue(url: URL) -> dict[str, list[str]]:
+    """The schema of a database, Alembic's own table aside."""
+    engine = create_async_engine(url, poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        found = {
+            kind: sorted(row for row in await connection.scalars(text(query)))
+            for kind, query in CATALOGUE.items()
+        }
+    await engine.dispose()
+    return {
+        kind: [row for row in rows if "alembic_version" not in row] for kind, rows in found.items()
+    }
+
+
+async def revision(url: URL) -> str | None:
+    """The revision that a database is at."""
+    found: str | None = await migrate.locked(url, migrate.current)
+    return found
+
+
+@pytest.fixture
+async def empty(server: URL) -> AsyncIterator[URL]:
+    """A database without a schema."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    await _on_server(server, f"CREATE DATABASE {name} STRATEGY FILE_COPY")
+    yield server.set(database=name)
+    await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_migrations_form_one_line_and_each_is_named() -> None:
+    scripts = ScriptDirectory.from_config(migrate.config())
+    revisions = list(scripts.walk_revisions())
+
+    assert len(scripts.get_heads()) == 1
+    for script in revisions:
+        assert (script.doc or "").endswith("."), script.revision
+        assert script.path.split("/")[-1].startswith(f"{script.revision}_")
+    assert [script.revision for script in reversed(revisions)] == [
+        f"{number:04}" for number in range(1, len(revisions) + 1)
+    ]
+
+
+async def test_each_migration_goes_down_and_up_with_rows_in_every_table(
+    database: db.Database, database_url: URL, http: httpx.AsyncClient, people: People
+) -> None:
+    await make_world(database, http, people)
+    assert [table for table, rows in (await snapshot(database)).items() if not rows] == []
+    await database.dispose()
+    before = await catalogue(database_url)
+    scripts = ScriptDirectory.from_config(migrate.config())
+
+    for script in scripts.walk_revisions():
+        await migrate.downgrade(database_url, "-1")
+        assert await revision(database_url) == script.down_revision
+    bottom = await catalogue(database_url)
+    for script in reversed(list(scripts.walk_revisions())):
+        assert await migrate.upgrade(database_url, script.revision) is True
+
+    assert bottom == {kind: [] for kind in CATALOGUE}
+    assert await catalogue(database_url) == before
+    assert await migrate.upgrade(database_url) is False
+    assert {table: rows for table, rows in (await snapshot(database)).items() if rows} == {}
+
+
+async def test_down_to_nothing_and_up_again_at_once(empty: URL) -> None:
+    assert await migrate.upgrade(empty) is True
+    await migrate.downgrade(empty, "base")
+    assert await revision(empty) is None
+    assert await migrate.upgrade(empty) is True
+    assert await revision(empty) == migrate.head()
+
+
+async def test_autogenerate_finds_nothing_to_add(database_url: URL) -> None:
+    def compare(connection: Connection) -> list[Any]:
+        options = {"compare_server_default": True, "compare_type": True}
+        context = MigrationContext.configure(connection, opts=options)
+        return list(compare_metadata(context, db.Base.metadata))
+
+    assert await migrate.locked(database_url, compare) == []
+
+
+async def test_the_migrations_make_exactly_what_the_models_say(
+    database_url: URL, empty: URL
+) -> None:
+    """Checks, expressions and conditions of indexes included, which autogenerate overlooks."""
+    engine = create_async_engine(empty, poolclass=pool.NullPool)
+    async with engine.begin() as connection:
+        await connection.run_sync(db.Base.metadata.create_all)
+    await engine.dispose()
+
+    migrated, made = await catalogue(database_url), await catalogue(empty)
+
+    assert len(made["columns"]) > 100
+    for kind in CATALOGUE:
+        assert migrated[kind] == made[kind]
+
+
+async def test_two_tasks_that_migrate_at_once_both_succeed(empty: URL) -> None:
+    done = await asyncio.gather(migrate.upgrade(empty), migrate.upgrade(empty))
+
+    assert sorted(done) == [False, True]
+    assert await revision(empty) == migrate.head()
+
+
+async def test_two_processes_that_migrate_at_once_both_succeed(empty: URL) -> None:
+    code = (
+        "import asyncio, sys; from db import migrate;"
+        " print(asyncio.run(migrate.upgrade(sys.argv[1])))"
+    )
+    url = empty.render_as_string(hide_password=False)
+
+    async def process() -> str:
+        running = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, url, stdout=asyncio.subprocess.PIPE, cwd=migrate.ROOT
+        )
+        printed, _ = await running.communicate()
+        assert running.returncode == 0
+        return printed.decode().strip()
+
+    assert sorted(await asyncio.gather(process(), process())) == ["False", "True"]
+    assert await revision(empty) == migrate.head()
+
+
+async def test_whoever_migrates_waits_for_whoever_does_already(empty: URL) -> None:
+    engine = create_async_engine(empty, poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        lock = {"key": migrate.ADVISORY_LOCK}
+        await connection.execute(text("SELECT pg_advisory_lock(:key)"), lock)
+
+        migrating = asyncio.create_task(migrate.upgrade(empty))
+        done, _ = await asyncio.wait([migrating], timeout=0.3)
+        assert done == set()
+
+        await connection.execute(text("SELECT pg_advisory_unlock(:key)"), lock)
+        assert await asyncio.wait_for(migrating, 10) is True
+    await engine.dispose()
+
+
+async def test_a_database_that_newer_code_migrated_is_left_alone(database_url: URL) -> None:
+    engine = create_async_engine(database_url, poolclass=pool.NullPool)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    await engine.dispose()
+    before = await catalogue(database_url)
+
+    with pytest.raises(migrate.NotMigratable) as refused:
+        await migrate.upgrade(database_url)
+
+    assert str(refused.value) == (
+        "The database is at the migration 9999, which this version of Troupe does not know: a"
+        " newer version was used on it. Use that version, or another database."
+    )
+    assert await revision(database_url) == "9999"
+    assert await catalogue(database_url) == before
+
+
+async def test_a_table_in_use_makes_a_migration_give_up_not_wait(
+    database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrate, "text", lambda sql: text(sql.replace("'10s'", "'100ms'")))
+    before = await catalogue(database_url)
+    engine = create_async_engine(database_url, poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT count(*) FROM ai_models"))
+
+        with pytest.raises(DBAPIError) as given_up:
+            await asyncio.wait_for(migrate.downgrade(database_url, "base"), 10)
+    await engine.dispose()
+
+    assert getattr(given_up.value.orig, "sqlstate", None) == "55P03"
+    # What it had done before it came to that table is undone.
+    assert await catalogue(database_url) == before
+    assert await revision(database_url) == migrate.head()
+
+
+def test_a_url_may_name_any_driver() -> None:
+    for name in ("postgresql", "postgres", "postgresql+psycopg"):
+        url = make_url(f"{name}://troupe@localhost/troupe")
+        assert db.engine.database_url(url).drivername == "postgresql+asyncpg"

@@ -1,0 +1,268 @@
+"""Rights: who may change what, for every mutation there is; and a refused one changes no row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+import db
+from graph.schema import schema
+from tests import factories
+from tests.conftest import People
+from tests.world import Fault, World, gid, make_world, snapshot
+
+Input = Callable[[World], dict[str, Any]]
+
+NEW = {"name": "New", "type": "TESTER"}
+MESSAGE = {"sender": "USER", "content": "Hi"}
+FORBIDDEN = "FORBIDDEN"
+
+
+@dataclass
+class Case:
+    """How a mutation is asked for a row of the owner's, and how others are turned away."""
+
+    input: Input
+    stranger: str | list[Fault] = field(default_factory=lambda: [("NOT_FOUND", "id")])
+    """The code of an error, or user errors. None: whoever asks may do this."""
+    agent: str | list[Fault] = FORBIDDEN
+    """How an agent of the project is turned away."""
+    open: bool = False
+    """Whether a stranger may do this, for it concerns nobody else."""
+
+
+def at(path: str) -> list[Fault]:
+    """Nothing is found at this place of the input."""
+    return [("NOT_FOUND", path)]
+
+
+CASES = {
+    "createProject": Case(lambda w: {"name": "New"}, open=True),
+    "updateProject": Case(lambda w: {"id": gid(w.project), "name": "New"}),
+    "deleteProject": Case(lambda w: {"id": gid(w.project)}),
+    "transitionProject": Case(lambda w: {"id": gid(w.project), "to": "PLANNING"}),
+    "createProjectPlan": Case(lambda w: {"name": "New", "agents": [NEW]}, open=True),
+    "createAgent": Case(lambda w: {"projectId": gid(w.project)} | NEW, at("projectId")),
+    "updateAgent": Case(lambda w: {"id": gid(w.ada), "name": "New"}),
+    "deleteAgent": Case(lambda w: {"id": gid(w.ada)}),
+    "transitionAgent": Case(lambda w: {"id": gid(w.ada), "to": "INITIALIZING"}),
+    "createTask": Case(lambda w: {"projectId": gid(w.project), "title": "New"}, at("projectId")),
+    "createTasks": Case(
+        lambda w: {"projectId": gid(w.project), "tasks": [{"title": "New"}]}, at("projectId")
+    ),
+    "updateTask": Case(lambda w: {"id": gid(w.free), "parentTaskId": gid(w.parent)}),
+    "deleteTask": Case(lambda w: {"id": gid(w.parent)}),
+    "addTaskDependency": Case(
+        lambda w: {"dependentId": gid(w.parent), "dependencyId": gid(w.free)}, at("dependentId")
+    ),
+    "removeTaskDependency": Case(
+        lambda w: {"dependentId": gid(w.subtask), "dependencyId": gid(w.free)}, at("dependentId")
+    ),
+    "startConversation": Case(
+        lambda w: {"projectId": gid(w.project), "message": MESSAGE}, at("projectId")
+    ),
+    "updateConversation": Case(lambda w: {"id": gid(w.conversation), "title": "New"}),
+    "deleteConversation": Case(lambda w: {"id": gid(w.conversation)}),
+    "appendMessages": Case(
+        lambda w: {"conversationId": gid(w.conversation), "messages": [MESSAGE]},
+        at("conversationId"),
+    ),
+    "deleteMessage": Case(lambda w: {"id": gid(w.message)}),
+    "createUser": Case(lambda w: {"username": "new", "email": "new@localhost"}, FORBIDDEN),
+    "updateUser": Case(lambda w: {"id": gid(w.people.users["owner"]), "displayName": "New"}),
+    "deleteUser": Case(lambda w: {"id": gid(w.people.users["owner"])}, FORBIDDEN),
+    "createAiModel": Case(lambda w: {"id": "new", "provider": "New"}, FORBIDDEN),
+    "updateAiModel": Case(lambda w: {"id": "gpt-4o", "provider": "New"}, FORBIDDEN),
+    "deleteAiModel": Case(lambda w: {"id": "gpt-4o"}, FORBIDDEN),
+}
+
+
+@pytest.fixture
+async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
+    return await make_world(database, http, people)
+
+
+def test_every_mutation_is_among_the_cases() -> None:
+    mutations = schema._schema.mutation_type
+
+    assert mutations is not None
+    assert set(CASES) == set(mutations.fields)
+
+
+@pytest.mark.parametrize("mutation", CASES)
+async def test_nobody_changes_what_is_not_theirs(world: World, mutation: str) -> None:
+    case, people = CASES[mutation], world.people
+    input = case.input(world)
+
+    assert await world.error(people.nobody, mutation, **input) == "UNAUTHENTICATED"
+    if isinstance(case.agent, str):
+        assert await world.error(world.agent, mutation, **input) == case.agent
+    else:
+        assert await world.refused(world.agent, mutation, **input) == case.agent
+    if isinstance(case.stranger, str):
+        assert await world.error(people.stranger, mutation, **input) == case.stranger
+    elif not case.open:
+        assert await world.refused(people.stranger, mutation, **input) == case.stranger
+    # The owner may, or, if the owner may not either, an administrator: else nothing was tested.
+    before = await snapshot(world.database)
+    client = people.admin if case.stranger == FORBIDDEN else people.owner
+    payload = await client.change(f"{mutation} {{ userErrors {{ code path }} }}", **input)
+    assert payload == {"userErrors": []}
+    assert await snapshot(world.database) != before
+
+
+async def test_an_administrator_changes_what_is_somebody_elses(world: World) -> None:
+    for mutation in (
+        "updateProject",
+        "createAgent",
+        "createTasks",
+        "addTaskDependency",
+        "removeTaskDependency",
+        "appendMessages",
+        "startConversation",
+        "updateConversation",
+        "updateUser",
+        "deleteMessage",
+        "deleteTask",
+        "deleteProject",
+    ):
+        before = await snapshot(world.database)
+
+        payload = await world.people.admin.change(
+            f"{mutation} {{ userErrors {{ code path }} }}", **CASES[mutation].input(world)
+        )
+
+        assert payload == {"userErrors": []}, mutation
+        assert await snapshot(world.database) != before
+
+
+async def test_owners_do_not_refer_to_what_they_may_not_see(world: World) -> None:
+    stranger = gid(world.people.users["stranger"])
+    mine, foreign, bob = gid(world.project), gid(world.foreign), gid(world.bob)
+    new = {"projectId": mine, "title": "New"}
+    planned: dict[str, Any] = {"title": "New", "agent": bob, "parent": foreign}
+    planned["dependsOn"] = [{"on": foreign}]
+    wrong = [("INVALID", f"tasks.0.{name}") for name in ("agent", "dependsOn.0.on", "parent")]
+    cases: list[tuple[str, dict[str, Any], list[Fault]]] = [
+        ("updateProject", {"id": mine, "ownerId": stranger}, at("ownerId")),
+        ("createTask", new | {"agentId": bob}, [("INVALID", "agentId")]),
+        ("createTask", new | {"parentTaskId": foreign}, [("INVALID", "parentTaskId")]),
+        ("createTask", new | {"dependsOn": [foreign]}, [("INVALID", "dependsOn.0")]),
+        ("createTasks", {"projectId": mine, "tasks": [planned]}, wrong),
+        ("createProjectPlan", {"name": "New", "tasks": [planned]}, wrong),
+        ("updateTask", {"id": gid(world.free), "agentId": bob}, at("agentId")),
+        ("updateTask", {"id": gid(world.free), "parentTaskId": foreign}, at("parentTaskId")),
+        (
+            "addTaskDependency",
+            {"dependentId": gid(world.free), "dependencyId": foreign},
+            at("dependencyId"),
+        ),
+        (
+            "addTaskDependency",
+            {"dependentId": foreign, "dependencyId": gid(world.free)},
+            at("dependentId"),
+        ),
+        ("startConversation", {"projectId": gid(world.elsewhere)}, at("projectId")),
+        ("startConversation", {"projectId": mine, "agentId": bob}, at("agentId")),
+        ("startConversation", {"message": MESSAGE | {"agentId": bob}}, at("message.agentId")),
+        ("updateConversation", {"id": gid(world.conversation), "agentId": bob}, at("agentId")),
+        (
+            "appendMessages",
+            {
+                "conversationId": gid(world.conversation),
+                "messages": [MESSAGE, MESSAGE | {"agentId": bob}],
+            },
+            at("messages.1.agentId"),
+        ),
+    ]
+    for mutation, input, expected in cases:
+        found = await world.refused(world.owner, mutation, **input)
+        assert sorted(found) == expected, (mutation, input)
+
+
+async def test_what_one_may_not_see_is_refused_as_what_does_not_exist(world: World) -> None:
+    seen: dict[str, Any] = {}
+    unseen: dict[str, Any] = {}
+    for found, id in ((unseen, gid(world.foreign)), (seen, str(db.new_id()))):
+        payload = await world.owner.change(
+            "updateTask { userErrors { __typename code message path } }", id=id, title="Mine"
+        )
+        (found["error"],) = payload["userErrors"]
+        found["error"]["message"] = found["error"]["message"].rsplit(" ", 1)[0]
+
+    assert seen == unseen
+    assert seen["error"]["message"] == "There is no Task with the id"
+
+
+async def test_an_agent_reads_its_project_and_nothing_else(world: World) -> None:
+    answer = await world.agent.ask(
+        "{ projects { nodes { name } } agents { nodes { name } } conversations { totalCount }"
+        " tasks { totalCount } users { totalCount } me { username } accessTokens { totalCount } }"
+    )
+
+    assert answer.data == {
+        "projects": {"nodes": [{"name": "Moon base"}]},
+        "agents": {"nodes": [{"name": "Ada"}]},
+        "conversations": {"totalCount": 1},
+        "tasks": {"totalCount": 3},
+        "users": {"totalCount": 0},
+        "me": None,
+        "accessTokens": {"totalCount": 0},
+    }
+
+
+async def test_an_agent_makes_nothing_of_its_own(world: World) -> None:
+    """What would belong to nobody but an administrator would see."""
+    for mutation, input in (
+        ("startConversation", {}),
+        ("startConversation", {"message": MESSAGE, "agentId": gid(world.ada)}),
+        ("createProject", {"name": "New"}),
+        ("createProjectPlan", {"name": "New"}),
+    ):
+        assert await world.error(world.agent, mutation, **input) == FORBIDDEN, mutation
+
+
+async def test_an_agent_finds_nothing_of_another_project(world: World) -> None:
+    for mutation, input, expected in (
+        ("updateTask", {"id": gid(world.foreign), "title": "Mine"}, at("id")),
+        ("deleteAgent", {"id": gid(world.bob)}, at("id")),
+        ("createTask", {"projectId": gid(world.elsewhere), "title": "New"}, at("projectId")),
+    ):
+        assert await world.refused(world.agent, mutation, **input) == expected
+
+
+async def test_a_project_without_an_owner_is_only_the_administrators(world: World) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        project = await factories.make_project(session, None, "Nobody's")
+    input = {"id": gid(project), "name": "Mine"}
+
+    for client in (world.owner, world.people.stranger):
+        assert await world.refused(client, "updateProject", **input) == at("id")
+    taken = await world.people.admin.change("updateProject { project { name } }", **input)
+
+    assert taken["project"] == {"name": "Mine"}
+
+
+@pytest.mark.parametrize("right", ["expires_at", "revoked_at"])
+async def test_a_token_that_is_over_changes_nothing(
+    world: World, http: httpx.AsyncClient, right: str
+) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        user = world.people.users["owner"]
+        await factories.make_token(session, "over", user, **{right: factories.START})
+    before = await snapshot(world.database)
+
+    for scheme in ("Bearer over", "bearer over", "Bearer unknown"):
+        response = await http.post(
+            "/graphql",
+            json={"query": 'mutation { createProject(input: {name: "x"}) { __typename } }'},
+            headers={"authorization": scheme},
+        )
+
+        (error,) = response.json()["errors"]
+        assert error["extensions"]["code"] == "UNAUTHENTICATED"
+    assert await snapshot(world.database) == before

@@ -1,0 +1,172 @@
+"""Users: made by administrators, changed by themselves, and deleted without what they made."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+import db
+from graph.scalars import global_id
+from tests.conftest import People
+from tests.world import Fault, World, gid, make_world, snapshot, stored
+
+ERRORS = "userErrors { code path }"
+WHOLE = f"{{ user {{ id username email displayName role isActive }} {ERRORS} }}"
+
+
+@pytest.fixture
+async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
+    return await make_world(database, http, people)
+
+
+async def test_an_administrator_makes_a_user(world: World) -> None:
+    id = db.new_id()
+
+    payload = await world.people.admin.change(
+        f"createUser {WHOLE}",
+        id=global_id("User", id),
+        username="Grace.Hopper_1-2",
+        email="grace@example.org",
+        displayName="Grace Hopper",
+        role="ADMIN",
+    )
+
+    assert payload == {
+        "user": {
+            "id": global_id("User", id),
+            "username": "Grace.Hopper_1-2",
+            "email": "grace@example.org",
+            "displayName": "Grace Hopper",
+            "role": "ADMIN",
+            "isActive": True,
+        },
+        "userErrors": [],
+    }
+    columns = "username, email, role, is_active, password_hash"
+    assert await stored(world.database, f"SELECT {columns} FROM users WHERE id = :id", id=id) == [
+        ("Grace.Hopper_1-2", "grace@example.org", "ADMIN", True, None)
+    ]
+
+
+async def test_a_user_is_no_administrator_unless_said_so(world: World) -> None:
+    payload = await world.people.admin.change(f"createUser {WHOLE}", username="g", email="g@h")
+
+    assert (payload["user"]["role"], payload["user"]["displayName"]) == ("USER", None)
+
+
+async def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
+    found = await world.refused(
+        world.people.admin,
+        "createUser",
+        id=gid(world.ada),
+        username="two words",
+        email="nowhere",
+        displayName="",
+    )
+
+    assert found == [("INVALID", path) for path in ("id", "username", "email", "displayName")]
+
+
+async def test_unusable_values_are_refused(world: World) -> None:
+    admin, owner = world.people.admin, {"id": gid(world.people.users["owner"])}
+    cases: list[tuple[str, dict[str, Any], list[Fault]]] = [
+        ("createUser", {"username": "", "email": "a@b"}, [("INVALID", "username")]),
+        ("createUser", {"username": "x" * 65, "email": "a@b"}, [("INVALID", "username")]),
+        ("createUser", {"username": "-x", "email": "a@b"}, [("INVALID", "username")]),
+        ("createUser", {"username": "x\n", "email": "a@b"}, [("INVALID", "username")]),
+        ("createUser", {"username": "x", "email": "a@b@c"}, [("INVALID", "email")]),
+        ("createUser", {"username": "x", "email": f"{'a' * 254}@b"}, [("INVALID", "email")]),
+        ("createUser", {"username": "owner", "email": "a@b"}, [("ALREADY_EXISTS", "username")]),
+        (
+            "createUser",
+            {"username": "x", "email": "owner@localhost"},
+            [("ALREADY_EXISTS", "email")],
+        ),
+        ("createUser", owner | {"username": "x", "email": "a@b"}, [("ALREADY_EXISTS", "id")]),
+        ("updateUser", owner | {"username": "stranger"}, [("ALREADY_EXISTS", "username")]),
+        ("updateUser", owner | {"email": "stranger@localhost"}, [("ALREADY_EXISTS", "email")]),
+        ("updateUser", owner | {"username": None}, [("INVALID", "username")]),
+        ("updateUser", owner | {"role": None}, [("INVALID", "role")]),
+        ("updateUser", {"id": str(db.new_id()), "username": "x"}, [("NOT_FOUND", "id")]),
+        ("deleteUser", {"id": gid(world.project)}, [("INVALID", "id")]),
+        ("deleteUser", {"id": str(db.new_id())}, [("NOT_FOUND", "id")]),
+    ]
+    for mutation, input, expected in cases:
+        assert await world.refused(admin, mutation, **input) == expected, (mutation, input)
+
+
+async def test_the_secrets_of_a_user_cannot_be_written(world: World) -> None:
+    for secret in ("password", "passwordHash", "password_hash"):
+        code = await world.error(
+            world.people.admin, "createUser", username="x", email="a@b", **{secret: "x"}
+        )
+        assert code == "BAD_REQUEST"
+
+
+async def test_users_change_themselves_and_leave_out_what_stays(world: World) -> None:
+    id = gid(world.people.users["owner"])
+
+    named = await world.owner.change(f"updateUser {WHOLE}", id=id, displayName="The Owner")
+    moved = await world.owner.change(f"updateUser {WHOLE}", id=id, email="new@localhost")
+    cleared = await world.owner.change(f"updateUser {WHOLE}", id=id, displayName=None)
+
+    user = {"id": id, "username": "owner", "role": "USER", "isActive": True}
+    assert named["user"] == user | {"email": "owner@localhost", "displayName": "The Owner"}
+    assert moved["user"] == user | {"email": "new@localhost", "displayName": "The Owner"}
+    assert cleared["user"] == user | {"email": "new@localhost", "displayName": None}
+
+
+async def test_users_do_not_change_their_role_or_state_or_other_users(world: World) -> None:
+    owner, stranger = gid(world.people.users["owner"]), gid(world.people.users["stranger"])
+
+    for own in ({"role": "ADMIN"}, {"role": "USER"}, {"isActive": True}, {"isActive": False}):
+        assert await world.error(world.owner, "updateUser", id=owner, **own) == "FORBIDDEN", own
+    found = await world.refused(world.owner, "updateUser", id=stranger, displayName="Mine")
+
+    assert found == [("NOT_FOUND", "id")]
+    assert await world.error(world.agent, "updateUser", id=owner, displayName="A") == "FORBIDDEN"
+
+
+async def test_an_inactive_user_is_locked_out_until_active_again(world: World) -> None:
+    owner, query = gid(world.people.users["owner"]), "{ me { username role } }"
+
+    await world.people.admin.change("updateUser { user { id } }", id=owner, isActive=False)
+    out = await world.owner.ask(query)
+    await world.people.admin.change(
+        "updateUser { user { id } }", id=owner, isActive=True, role="ADMIN"
+    )
+    back = await world.owner.ask(query)
+
+    assert out.code == "UNAUTHENTICATED"
+    assert back.data == {"me": {"username": "owner", "role": "ADMIN"}}
+
+
+async def test_a_user_goes_with_their_tokens_and_what_they_made_stays(world: World) -> None:
+    task = await world.owner.change(
+        "createTask { task { id } }", projectId=gid(world.project), title="Mine"
+    )
+    await world.owner.change(
+        "appendMessages { messages { user { username } } }",
+        conversationId=gid(world.conversation),
+        messages=[{"sender": "USER", "content": "Bye"}],
+    )
+    before = await snapshot(world.database)
+
+    payload = await world.people.admin.change(
+        f"deleteUser {{ deletedId {ERRORS} }}", id=gid(world.people.users["owner"])
+    )
+
+    assert payload == {"deletedId": gid(world.people.users["owner"]), "userErrors": []}
+    after = await snapshot(world.database)
+    assert {table: len(rows) for table, rows in after.items()} == {
+        table: len(rows) - (table in ("users", "access_tokens")) for table, rows in before.items()
+    }
+    assert task["task"] is not None
+    for query in (
+        "SELECT owner_id FROM projects WHERE name = 'Moon base'",
+        "SELECT created_by_user_id FROM tasks WHERE title = 'Mine'",
+        "SELECT user_id FROM conversations",
+        "SELECT user_id FROM messages WHERE content = 'Bye'",
+    ):
+        assert await stored(world.database, query) == [None]
+    assert (await world.owner.ask("{ me { username } }")).code == "UNAUTHENTICATED"
