@@ -175,14 +175,16 @@ async def _user(session: WriteSession, username: str) -> User:
 @app.command()
 def serve() -> None:
     """Serve the API, with the database that comes along unless TROUPE_DATABASE_URL names one."""
+    from graph.serve import listen, run
+
+    settings = Settings.load()
     # Whoever asks us to stop gets an orderly end, also before and after uvicorn listens to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, _stop)
     sockets: list[Socket] = []
     try:
-        from graph.serve import listen, run
-
-        settings = Settings.load()
         sockets = listen(settings)
         with _server(settings, serving=True) as (url, server):
             asyncio.run(_prepare(settings, url))
@@ -195,7 +197,8 @@ def serve() -> None:
 
 
 def _stop(number: int, frame: Any) -> None:
-    # As Ctrl-C does it: asyncio and uvicorn take that one up in an orderly way.
+    # As by Ctrl-C, which asyncio and uvicorn take up in an orderly way. An exception raised here
+    # could come out anywhere, inside a destructor too, where it would be lost.
     signal.raise_signal(signal.SIGINT)
 
 

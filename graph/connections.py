@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import strawberry
+from graphql import GraphQLError
 from sqlalchemy import ColumnElement, Select, bindparam, tuple_
 
 from db.base import Timestamp
@@ -99,7 +100,7 @@ def _decode_cursor(entity: Entity, order: Order, argument: str, cursor: str) -> 
     value_column = getattr(entity.model, order.attribute)
     try:
         position = [_parse(value_column, value), _parse(key_column, key)]
-    except (ValueError, BadInput):
+    except (ValueError, GraphQLError):
         raise BadInput(f"{argument}: {cursor!r} is no cursor; use one that a page gave.") from None
     return tuple(position if value_column is not key_column else position[1:])
 

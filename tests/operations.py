@@ -24,10 +24,19 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from graph.schema import schema
+from graph.selections import BACKREF
 
 # The planner has no rule for these, on purpose.
 RESOLVED = {"node", "nodes"}
 LONG_NAME = "long_" * 13
+
+
+def declared(type_name: str, kind: type) -> list[tuple[str, Any]]:
+    """The fields of a type that are declared as of this kind, by their names."""
+    shown = schema._schema.type_map[type_name]
+    assert isinstance(shown, GraphQLObjectType)
+    found = [(name, field.extensions[BACKREF]) for name, field in shown.fields.items()]
+    return [(name, declaration) for name, declaration in found if isinstance(declaration, kind)]
 
 
 @dataclass

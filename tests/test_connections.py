@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,22 +11,22 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select
 
 import db
-from graph.connections import encode_cursor, window
-from graph.entities import entities, entity_of
-from graph.errors import BadInput
+from graph.connections import encode_cursor
+from graph.entities import entities
 from graph.filters import Order
 from graph.projects import ProjectOrder
 from graph.relations import Collection, Connected
-from graph.schema import schema
-from graph.selections import BACKREF
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
 from tests.factories import gid, minutes
+from tests.operations import declared
 
-PAGE = "nodes { id } edges { cursor node { id } } pageInfo { %s } totalCount" % " ".join(
-    ("hasNextPage", "hasPreviousPage", "startCursor", "endCursor")
-)
+PAGE = """
+  nodes { id } edges { cursor node { id } }
+  pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+  totalCount
+"""
 
 
 @dataclass
@@ -89,13 +88,6 @@ def in_order(rows: list[Any], order: Order, key: str) -> list[str]:
     return [gid(row) for row in ordered]
 
 
-def declared(type_name: str, kind: type) -> list[tuple[str, Any]]:
-    """The fields of a type that are declared as of this kind, by their names."""
-    fields: dict[str, Any] = schema._schema.type_map[type_name].fields  # type: ignore[union-attr]
-    found = [(name, field.extensions[BACKREF]) for name, field in fields.items()]
-    return [(name, declaration) for name, declaration in found if isinstance(declaration, kind)]
-
-
 async def root_walks(database: db.Database) -> list[Walk]:
     """A walk for each connection of the root and each of its orders."""
     walks = []
@@ -154,3 +146,121 @@ async def test_every_connection_shows_everything_once_and_in_order(
         await walk(client, (await root_walks(database))[third::3], size, forward)
     half = int(planner == forward)
     await walk(client, (await nested_walks(database))[half::2], 2, forward)
+
+
+@pytest.mark.parametrize("order", ["NAME_ASC", "NAME_DESC", "CREATED_AT_ASC", "CREATED_AT_DESC"])
+@pytest.mark.parametrize("forward", [True, False])
+async def test_rows_added_on_the_way_neither_repeat_nor_hide_others(
+    database: db.Database, people: People, order: str, forward: bool
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        for place in range(9):
+            await factories.make_project(
+                session, people.users["owner"], "bdf"[place % 3], created_at=minutes(place // 2)
+            )
+    rows = await rows_of(database, db.Project)
+    step = Walk("", "projects", order, in_order(rows, ProjectOrder[order], "id"))
+    seen: list[str] = []
+
+    while not step.is_over:
+        answer = await people.owner.ask(f"{{ {step.field('page', 2, forward)} }}")
+        page = answer.data["page"]
+        ids = [node["id"] for node in page["nodes"]]
+        seen = seen + ids if forward else ids + seen
+        step.cursor = page["pageInfo"]["endCursor" if forward else "startCursor"]
+        step.is_over = not page["pageInfo"]["hasNextPage" if forward else "hasPreviousPage"]
+        if len(seen) < 20:
+            async with database.write(db.Viewer()) as session:
+                for name, minute in (("a", -1), ("d", 2), ("z", 99)):
+                    owner = people.users["owner"]
+                    await factories.make_project(session, owner, name, created_at=minutes(minute))
+
+    assert [id for id in seen if id in step.ids] == step.ids
+    assert len(set(seen)) == len(seen) > len(step.ids)
+    after = in_order(await rows_of(database, db.Project), ProjectOrder[order], "id")
+    assert [id for id in after if id in seen] == seen
+
+
+async def project_page(client: Client, arguments: str) -> tuple[list[str], list[bool]]:
+    """The names of a page of projects, and whether there are more before and after it."""
+    answer = await client.ask(
+        f"{{ projects({arguments}) {{ nodes {{ name }}"
+        " pageInfo { hasPreviousPage hasNextPage } } }"
+    )
+    page = answer.data["projects"]
+    return [node["name"] for node in page["nodes"]], list(page["pageInfo"].values())
+
+
+@pytest.mark.parametrize("planner", [True, False])
+async def test_a_page_lies_between_its_cursors(
+    database: db.Database, people: People, resolvers: People, planner: bool
+) -> None:
+    client = (people if planner else resolvers).owner
+    async with database.write(db.Viewer()) as session:
+        rows = [
+            await factories.make_project(session, people.users["owner"], name) for name in "abcde"
+        ]
+    cursors = [encode_cursor(ProjectOrder.NAME_ASC, row.id, row.name) for row in rows]
+    a, b, e = cursors[0], cursors[1], cursors[4]
+
+    between = f'orderBy: NAME_ASC, after: "{a}", before: "{e}"'
+    assert await project_page(client, between) == (["b", "c", "d"], [True, False])
+    assert await project_page(client, f"{between}, first: 2") == (["b", "c"], [True, True])
+    assert await project_page(client, f"{between}, last: 2") == (["c", "d"], [True, True])
+    assert await project_page(client, f"{between}, last: 3") == (["b", "c", "d"], [False, True])
+    assert await project_page(client, f"{between}, first: 0") == ([], [True, True])
+    assert await project_page(client, f"{between}, last: 0") == ([], [True, True])
+    crossed = f'orderBy: NAME_ASC, after: "{e}", before: "{b}"'
+    assert await project_page(client, crossed) == ([], [True, False])
+    assert await project_page(client, "orderBy: NAME_ASC") == (list("abcde"), [False, False])
+    assert await project_page(client, "first: null, last: null, after: null") == (
+        list("abcde"),
+        [False, False],
+    )
+
+
+async def test_a_cursor_still_works_when_its_row_is_gone(
+    database: db.Database, people: People
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        for name in "abc":
+            await factories.make_project(session, people.users["owner"], name)
+    answer = await people.owner.ask(
+        "{ projects(orderBy: NAME_ASC, first: 2) { pageInfo { endCursor } } }"
+    )
+    async with database.write(db.Viewer()) as session:
+        await session.execute(delete(db.Project).where(db.Project.name == "b"))
+
+    cursor = answer.data["projects"]["pageInfo"]["endCursor"]
+
+    assert await project_page(people.owner, f'orderBy: NAME_ASC, after: "{cursor}"') == (
+        ["c"],
+        [True, False],
+    )
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    names=st.lists(TEXT | st.sampled_from(["", "a", "A", "ä", "\n", "%"]), min_size=1, max_size=9),
+    size=st.integers(1, 4),
+    descending=st.booleans(),
+    forward=st.booleans(),
+)
+async def test_the_pages_together_are_everything_whatever_the_names(
+    database: db.Database,
+    people: People,
+    names: list[str],
+    size: int,
+    descending: bool,
+    forward: bool,
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await session.execute(delete(db.Project))
+        session.add_all(db.Project(name=name) for name in names)
+    order = ProjectOrder["NAME_DESC" if descending else "NAME_ASC"]
+    ids = in_order(await rows_of(database, db.Project), order, "id")
+
+    await walk(people.admin, [Walk("", "projects", order.name, ids)], size, forward)

@@ -101,11 +101,10 @@ def test_every_check_is_broken_here() -> None:
     assert checks == {f"ck_{table}_{rule}" for table, rules in BREAKING.items() for rule in rules}
 
 
-@pytest.mark.parametrize("table", BREAKING)
-async def test_a_check_refuses_what_breaks_it(world: World, table: str) -> None:
+async def test_a_check_refuses_what_breaks_it(world: World) -> None:
     before = await snapshot(world.database)
-    for rule, assignments in BREAKING[table].items():
-        for assignment in assignments:
+    for table, rules in BREAKING.items():
+        for rule, assignment in ((name, each) for name in rules for each in rules[name]):
             if rule in ("blocked_reason", "task_status"):
                 continue  # a NOPE breaks `blocked_why` as well, and either may be named
             error = await broken_by(world.database, f"UPDATE {table} SET {assignment}")

@@ -121,18 +121,13 @@ async def test_addresses_are_random_and_long_enough_not_to_be_guessed(world: Wor
     assert {len(url) for url in urls} == {16}
 
 
-@pytest.mark.parametrize(
-    ("content", "summary"),
-    [
-        ("short", "short"),
-        ("x" * 51, "x" * 50),
-        ("🌙é\n" * 30, ("🌙é\n" * 30)[:50]),
-        ("", ""),
-    ],
-)
-async def test_the_summary_is_the_start_of_the_first_message(
-    world: World, content: str, summary: str
-) -> None:
+async def test_the_summary_is_the_start_of_the_first_message(world: World) -> None:
+    for content in ("short", "x" * 50, "x" * 51, "🌙é\n" * 30, ""):
+        await check_summary(world, content, content[:50])
+
+
+async def check_summary(world: World, content: str, summary: str) -> None:
+    """Begin with this text, at the start and later; the other messages do not matter."""
     started = await world.owner.change(f"startConversation {WHOLE}", message=said(content))
     empty = await world.owner.change(f"startConversation {WHOLE}")
     first = empty["conversation"]["id"]
@@ -141,7 +136,7 @@ async def test_the_summary_is_the_start_of_the_first_message(
     )
 
     assert started["conversation"]["summary"] == summary
-    query = "SELECT summary FROM conversations WHERE id <> :id"
+    query = "SELECT summary FROM conversations WHERE id <> :id ORDER BY id DESC LIMIT 2"
     assert await stored(world.database, query, id=world.conversation.id) == [summary, summary]
 
 

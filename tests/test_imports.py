@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
+import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -17,12 +18,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
 
 import db
 from db.dependencies import find_cycle
 from db.imports import NotImportable, Report, files, import_chats, import_plan
 from db.imports.circles import closing_circles
 from db.tasks import OnFailure, TaskStatus
+from tests.conftest import _on_server
 from tests.world import snapshot, stored
 
 ROOT = Path(__file__).parent.parent
@@ -50,14 +54,32 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
+@pytest.fixture(scope="module")
+def empty_url(server: URL, template: str) -> Iterator[URL]:
+    """A database at head for all tests that must not change anything in it."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    asyncio.run(_on_server(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    yield server.set(database=name)
+    asyncio.run(_on_server(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+async def empty(empty_url: URL) -> AsyncIterator[db.Database]:
+    """The engines of a server on that database."""
+    database = db.Database(empty_url)
+    yield database
+    assert not any((await snapshot(database)).values())
+    await database.dispose()
+
+
 @asynccontextmanager
 async def refused(database: db.Database, sentence: str) -> AsyncIterator[None]:
     """What happens inside is refused with exactly this sentence and changes nothing."""
     before = await snapshot(database)
     with pytest.raises(NotImportable) as refusal:
         yield
-    assert str(refusal.value) == sentence
     assert await snapshot(database) == before
+    assert str(refusal.value) == sentence
 
 
 def tag(*tasks: Any, **more: Any) -> dict[str, Any]:
@@ -280,7 +302,7 @@ async def test_names_lead_to_the_nearest_task(
         "x": tag(
             {"title": "by its place, like the next by its id", "subtasks": [task("1.1")]},
             task(1),
-            task(3, dependencies="1.1, 4,2.2"),
+            task(3, dependencies="1.1,4 , 4.1"),
             task(
                 2,
                 subtasks=[
@@ -299,7 +321,7 @@ async def test_names_lead_to_the_nearest_task(
     assert [row[-1] for row in (await table(database, "p/x")).values()] == [
         [],  # 1, the first
         [],  # 1.1
-        ["1.1", "2.2", "4"],
+        ["1.1", "4", "4.1"],
         [],
         [],
         [],
@@ -311,7 +333,11 @@ async def test_names_lead_to_the_nearest_task(
         ["4.2"],
         [],
     ]
-    assert report.left_out == []
+    assert report.left_out == [
+        'tag "x", task 2.6: the dependency on 5 was left out, because it is named twice.',
+        'tag "x", task 2.6: the dependency on 6 was left out, because a task cannot wait for'
+        " itself.",
+    ]
 
 
 async def test_a_changed_plan_needs_another_name(
@@ -426,31 +452,31 @@ async def test_a_project_of_somebody_else_is_not_in_the_way(
     ],
 )
 async def test_a_plan_without_an_obvious_meaning_is_refused_with_its_place(
-    database: db.Database, write: Write, plan: Any, sentence: str
+    empty: db.Database, write: Write, plan: Any, sentence: str
 ) -> None:
     if isinstance(plan, dict):
         plan = {"fine": tag(task(1))} | plan
     path = write(plan)
 
-    async with refused(database, sentence):
-        await import_plan(database, path, owner=None, project="p")
+    async with refused(empty, sentence):
+        await import_plan(empty, path, owner=None, project="p")
 
 
 async def test_an_import_of_a_plan_that_was_killed_is_completed_by_the_next(
     database: db.Database, admin: db.User, write: Write
 ) -> None:
-    tags = {f"t{n}": tag(task(1, details="x" * 10_000), task(2, 1)) for n in range(60)}
+    tags = {f"t{n}": tag(task(1, details="x" * 20_000), task(2, 1)) for n in range(30)}
     path = write(tags, "plan.json")
-    killed_in_the_middle("import_plan", database, path)
+    await killed_in_the_middle("import_plan", database, path)
     [done] = await stored(database, "SELECT count(*) FROM projects")
-    assert 0 < done < 60
+    assert 0 < done < 30
     assert await stored(database, "SELECT count(*) FROM tasks") == [2 * done]
 
     report = await import_plan(database, path, owner=None, project="p")
 
     assert report.already_there["projects"] == done
-    assert report.added["projects"] == 60 - done
-    assert await stored(database, "SELECT count(*) FROM task_dependencies") == [60]
+    assert report.added["projects"] == 30 - done
+    assert await stored(database, "SELECT count(*) FROM task_dependencies") == [30]
 
 
 async def test_two_imports_of_a_plan_at_once_add_it_once(
@@ -492,7 +518,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[int | None], list[tuple[int, int]]]:
 
 
 @given(graphs())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_the_edges_left_out_are_those_that_close_a_circle(
     graph: tuple[list[int | None], list[tuple[int, int]]],
 ) -> None:
@@ -509,7 +535,7 @@ def test_the_edges_left_out_are_those_that_close_a_circle(
 
 
 def test_a_large_plan_with_many_circles_is_not_looked_through_again_for_each() -> None:
-    size = 20_000
+    size = 5_000
     edges = [(task, other) for task in range(size) for other in (task + 1, task - 1)]
     edges = [(task, other) for task, other in edges if 0 <= other < size]
 
@@ -531,7 +557,7 @@ async def assert_counts(database: db.Database) -> None:
     for dependent, dependency in edges:
         awaited[dependent].add(dependency)
     over = (TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
-    for id, (parent, _, count) in tasks.items():
+    for id, (_, _, count) in tasks.items():
         waits = {other for other, row in tasks.items() if row[0] == id and row[1] not in over}
         above = id
         while above is not None:
@@ -619,15 +645,10 @@ async def test_real_chats_are_there_to_the_last_message(
         ) whole
     """
     assert await stored(database, whole) == [200]
-    rewards = """
-        SELECT sum((conversation_metadata ->> 'reward')::numeric),
-               sum((conversation_metadata #>> '{info,user_cost}')::numeric)
-        FROM conversations
-    """
+    about = "SELECT (conversation_metadata - 'import')::text FROM conversations ORDER BY id"
+    kept = [json.loads(run, parse_float=Decimal) for run in await stored(database, about)]
     runs = json.loads(REAL_CHATS.read_text(), parse_float=Decimal)
-    assert await stored(database, rewards) == [
-        (sum(run["reward"] for run in runs), sum(run["info"]["user_cost"] for run in runs))
-    ]
+    assert kept == [{key: run[key] for key in run if key != "traj"} for run in runs]
     before = await snapshot(database)
 
     report = await import_chats(database, REAL_CHATS, owner=admin.id)
@@ -657,9 +678,9 @@ async def test_every_form_of_a_chat_is_read(database: db.Database, admin: db.Use
             "Task 7, trial 0",
             "You answer questions about the school garden's wea",
             False,
-            '{"info": {"task": {"instruction": "You want to know whether it will freeze tonight. You'
-            ' say nothing that is not asked."}, "user_cost": 0.00041250}, "trial": 0, "reward": 1.0,'
-            ' "task_id": 7}',
+            '{"info": {"task": {"instruction": "You want to know whether it will freeze tonight.'
+            ' You say nothing that is not asked."}, "user_cost": 0.00041250}, "trial": 0,'
+            ' "reward": 1.0, "task_id": 7}',
         ),
         (
             "Which sensor to buy",
@@ -891,8 +912,8 @@ async def test_what_there_is_already_is_used(
         ),
         (
             {"messages": said("a"), "info": ["\ud83d\ud83d\ude00"]},
-            "conversation 1: a text contains half of a surrogate pair (\\ud800 to \\udfff), which is"
-            " no character and cannot be stored.",
+            "conversation 1: a text contains half of a surrogate pair (\\ud800 to \\udfff),"
+            " which is no character and cannot be stored.",
         ),
         (
             '{"messages": [{"role": "user"}], "cost": -' + "1" * 1_001 + "}",
@@ -907,12 +928,12 @@ async def test_what_there_is_already_is_used(
     ],
 )
 async def test_chats_without_an_obvious_meaning_are_refused_with_their_place(
-    database: db.Database, write: Write, chats: Any, sentence: str
+    empty: db.Database, write: Write, chats: Any, sentence: str
 ) -> None:
     path = write(chats)
 
-    async with refused(database, sentence.replace("{path}", str(path))):
-        await import_chats(database, path, owner=None)
+    async with refused(empty, sentence.replace("{path}", str(path))):
+        await import_chats(empty, path, owner=None)
 
 
 @pytest.mark.parametrize(
@@ -932,19 +953,19 @@ async def test_chats_without_an_obvious_meaning_are_refused_with_their_place(
     ],
 )
 async def test_a_bad_name_is_refused(
-    database: db.Database, write: Write, options: dict[str, str], sentence: str
+    empty: db.Database, write: Write, options: dict[str, str], sentence: str
 ) -> None:
     path = write(said("a"))
 
-    async with refused(database, sentence):
-        await import_chats(database, path, owner=None, **options)  # type: ignore[arg-type]
+    async with refused(empty, sentence):
+        await import_chats(empty, path, owner=None, **options)  # type: ignore[arg-type]
 
 
 async def test_an_import_of_chats_that_was_killed_is_completed_by_the_next(
     database: db.Database, write: Write
 ) -> None:
     path = write([said(f"{number} {'x' * 200}") for number in range(2_000)], "chats.json")
-    killed_in_the_middle("import_chats", database, path)
+    await killed_in_the_middle("import_chats", database, path)
     [done] = await stored(database, "SELECT count(*) FROM conversations")
     assert 0 < done < 2_000
     assert await stored(database, "SELECT count(*) FROM messages") == [done]
@@ -957,7 +978,7 @@ async def test_an_import_of_chats_that_was_killed_is_completed_by_the_next(
     assert await stored(database, "SELECT count(*) FROM projects") == [1]
 
 
-def killed_in_the_middle(function: str, database: db.Database, path: Path) -> None:
+async def killed_in_the_middle(function: str, database: db.Database, path: Path) -> None:
     """Run an import in a process that is killed when about half is written."""
     code = f"""
 import asyncio, os, signal, sys
@@ -976,8 +997,10 @@ async def main():
 asyncio.run(main())
 """
     url = database.url.render_as_string(hide_password=False)
-    died = subprocess.run([sys.executable, "-c", code, url, str(path)], cwd=ROOT)
-    assert died.returncode == -9
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, url, str(path), cwd=ROOT
+    )
+    assert await process.wait() == -signal.SIGKILL
 
 
 async def test_two_imports_of_chats_at_once_add_them_once(
@@ -1038,7 +1061,7 @@ HALF = GOOD[:-20]
     ],
 )
 async def test_what_is_not_json_is_refused(
-    database: db.Database,
+    empty: db.Database,
     write: Write,
     importer: Callable[..., Any],
     content: str | bytes,
@@ -1046,8 +1069,8 @@ async def test_what_is_not_json_is_refused(
 ) -> None:
     path = write(content)
 
-    async with refused(database, sentence.replace("{path}", str(path))):
-        await importer(database, path, owner=None)
+    async with refused(empty, sentence.replace("{path}", str(path))):
+        await importer(empty, path, owner=None)
 
 
 @pytest.mark.parametrize(
@@ -1075,35 +1098,35 @@ async def test_what_is_not_json_is_refused(
     ],
 )
 async def test_what_is_no_plan_is_refused(
-    database: db.Database, write: Write, content: str, sentence: str
+    empty: db.Database, write: Write, content: str, sentence: str
 ) -> None:
     path = write(content)
 
-    async with refused(database, sentence.replace("{path}", str(path))):
-        await import_plan(database, path, owner=None)
+    async with refused(empty, sentence.replace("{path}", str(path))):
+        await import_plan(empty, path, owner=None)
 
 
 @importers
 async def test_what_is_no_file_is_refused(
-    database: db.Database, tmp_path: Path, importer: Callable[..., Any], monkeypatch: Any
+    empty: db.Database, tmp_path: Path, importer: Callable[..., Any], monkeypatch: Any
 ) -> None:
     missing, pipe, large = tmp_path / "missing\udcff", tmp_path / "pipe", tmp_path / "large"
     os.mkfifo(pipe)
     with large.open("wb") as handle:
         handle.truncate(200_000_000)
 
-    async with refused(database, f"There is no file {tmp_path}/missing\\xff."):
-        await importer(database, missing, owner=None, project="p")
-    async with refused(database, f"{tmp_path} is a directory, not a file."):
-        await importer(database, tmp_path, owner=None)
-    async with refused(database, f"{pipe} is not a regular file."):
-        await importer(database, pipe, owner=None)
+    async with refused(empty, f"There is no file {tmp_path}/missing\\xff."):
+        await importer(empty, missing, owner=None, project="p")
+    async with refused(empty, f"{tmp_path} is a directory, not a file."):
+        await importer(empty, tmp_path, owner=None)
+    async with refused(empty, f"{pipe} is not a regular file."):
+        await importer(empty, pipe, owner=None)
     async with refused(
-        database,
+        empty,
         f"{large} has 200.0 MB, and 100 MB are the most that is imported at once. Split it into"
         " smaller files and import them one by one.",
     ):
-        await importer(database, large, owner=None)
+        await importer(empty, large, owner=None)
     secret = tmp_path / "secret"
     secret.touch()
 
@@ -1112,31 +1135,31 @@ async def test_what_is_no_file_is_refused(
 
     # The tests may run as root, from whom nothing is kept.
     monkeypatch.setattr(Path, "open", denied)
-    async with refused(database, f"{secret} may not be read: permission denied."):
-        await importer(database, secret, owner=None)
+    async with refused(empty, f"{secret} may not be read: permission denied."):
+        await importer(empty, secret, owner=None)
 
 
 async def test_a_file_that_breaks_at_its_end_leaves_nothing(
-    database: db.Database, write: Write
+    empty: db.Database, write: Write
 ) -> None:
     plan = write(json.dumps({f"t{n}": tag(task(1)) for n in range(300)})[:-1] + "]", "plan.json")
     chats = write("".join(f"{json.dumps(said(str(n)))}\n" for n in range(5_000)) + "[{", "c.jsonl")
 
     column = plan.stat().st_size
     async with refused(
-        database,
+        empty,
         f"{plan} is not JSON: after key and value, inside map, I expect ',' or '}}', at line 1,"
         f" column {column:,}.",
     ):
-        await import_plan(database, plan, owner=None)
+        await import_plan(empty, plan, owner=None)
     async with refused(
-        database, f"{chats} is cut off: it ends in the middle, at line 5,001, column 2."
+        empty, f"{chats} is cut off: it ends in the middle, at line 5,001, column 2."
     ):
-        await import_chats(database, chats, owner=None)
+        await import_chats(empty, chats, owner=None)
 
 
 async def test_a_file_that_changes_during_the_import_is_not_gone_on_with(
-    database: db.Database, write: Write
+    empty: db.Database, write: Write
 ) -> None:
     path = write([said(f"{number} {'x' * 500}") for number in range(1_000)])
 
@@ -1144,8 +1167,8 @@ async def test_a_file_that_changes_during_the_import_is_not_gone_on_with(
         if done > total / 2:
             os.utime(path, (0, 0))
 
-    async with refused(database, f"{path} was changed while it was being imported."):
-        await import_chats(database, path, owner=None, progress=progress)
+    async with refused(empty, f"{path} was changed while it was being imported."):
+        await import_chats(empty, path, owner=None, progress=progress)
 
 
 @given(
@@ -1153,7 +1176,7 @@ async def test_a_file_that_changes_during_the_import_is_not_gone_on_with(
     shift=st.integers(0, 40),
     escaped=st.booleans(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_text_comes_through_wherever_a_chunk_of_the_file_ends(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], shift: int, escaped: bool
 ) -> None:
@@ -1190,12 +1213,23 @@ async def test_numbers_keep_every_digit(database: db.Database, write: Write) -> 
     )
 
 
+async def test_what_only_postgresql_finds_is_said_in_words(database: db.Database) -> None:
+    with pytest.raises(NotImportable) as refusal, files.storing("tag 7"):
+        async with database.read() as session:
+            await session.execute(text("SELECT ('1' || repeat('0', 200000))::jsonb"))
+
+    assert str(refusal.value) == "tag 7: it cannot be stored: value overflows numeric format."
+    with pytest.raises(DBAPIError), files.storing("tag 7"):
+        async with database.read() as session:
+            await session.execute(text("SELECT nothing"))
+
+
 @importers
 async def test_progress_goes_forward_to_the_end(
     database: db.Database, write: Write, importer: Callable[..., Any]
 ) -> None:
     plan = importer is import_plan
-    content = [said(f"{number}") for number in range(5_000)]
+    content = [said(f"{number} {'x' * 250}") for number in range(1_000)]
     path = write(
         {f"t{n}": tag(task(1, details="x" * 50_000)) for n in range(9)} if plan else content
     )
@@ -1223,14 +1257,14 @@ def test_a_long_report_is_cut() -> None:
 async def test_memory_does_not_grow_with_the_file(
     database: db.Database, write: Write, importer: Callable[..., Any]
 ) -> None:
-    # 60 MB in 60 pieces
-    log = "all work and no play makes a dull log " * 26_000
+    # 60 MB in 30 pieces
+    log = "all work and no play makes a dull log " * 52_000
     if importer is import_plan:
-        pieces = (f'"{n}": {json.dumps(tag(task(1), log=log))}' for n in range(60))
+        pieces = (f'"{n}": {json.dumps(tag(task(1), log=log))}' for n in range(30))
         path = write("{" + ",\n".join(pieces) + "}", "plan.json")
     else:
         piece = json.dumps({"messages": said("a"), "log": log})
-        path = write(f"{piece}\n" * 60, "chats.jsonl")
+        path = write(f"{piece}\n" * 30, "chats.jsonl")
     assert path.stat().st_size > 58e6
     code = f"""
 import asyncio, resource, sys
@@ -1249,9 +1283,11 @@ async def main():
 asyncio.run(main())
 """
     url = database.url.render_as_string(hide_password=False)
-    command = [sys.executable, "-c", code, url, str(path)]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, url, str(path), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
 
     kilobytes, added = map(int, output.split())
-    assert added == 120
+    assert added == 60
     assert kilobytes < 30_000

@@ -104,7 +104,6 @@ class _Target:
     project: str
     agent: str
     model: str | None
-    file: str
     project_id: UUID | None = None
 
 
@@ -307,12 +306,11 @@ async def import_chats(
     are missing. `progress` is called with how much is done and of how much. Raises NotImportable:
     before anything was added, unless the file or the project changes during the import.
     """
-    target = _Target(owner, path.stem if project is None else project, agent, model, path.name)
+    target = _Target(owner, path.stem if project is None else project, agent, model)
     refuse_bad_name(target.project, "project")
     refuse_bad_name(target.agent, "agent")
     if model is not None:
         refuse_bad_name(model, "model", 100)
-    refuse_unstorable(target.file, "The name of the file")
     report = Report()
     with opened(path, progress) as source:
         for _ in read_chats(source, report):
@@ -352,7 +350,7 @@ async def _write(
             await session.execute(text("SET LOCAL statement_timeout = '10min'"))
             key = func.hashtextextended(f"import of chats: {target.owner}: {target.project}", 0)
             await session.execute(select(func.pg_advisory_xact_lock(key)))
-            project_id = await _project(session, target)
+            project_id = await _project(session, target, source.file)
             by_url = {_url(project_id, chat): chat for chat in batch}
             there = set(
                 await session.scalars(
@@ -363,7 +361,7 @@ async def _write(
             )
             new = {url: chat for url, chat in by_url.items() if url not in there}
             if new:
-                await _insert(session, target, project_id, new)
+                await _insert(session, target, project_id, new, source.file)
     target.project_id = project_id
     for url, chat in by_url.items():
         (report.added if url in new else report.already_there).update(chat.counts())
@@ -375,7 +373,7 @@ def _url(project_id: UUID, chat: Chat) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(identity.encode()).digest()[:18]).decode()
 
 
-async def _project(session: WriteSession, target: _Target) -> UUID:
+async def _project(session: WriteSession, target: _Target, file: str) -> UUID:
     """The project, made if there is none yet."""
     if target.project_id is not None:
         lock = {"read": True, "key_share": True}
@@ -395,7 +393,7 @@ async def _project(session: WriteSession, target: _Target) -> UUID:
         session,
         name=target.project,
         owner_id=target.owner,
-        project_metadata={"import": {"source": "chats", "file": target.file}},
+        project_metadata={"import": {"source": "chats", "file": file}},
     )
     return project.id
 
@@ -422,7 +420,7 @@ async def _agent(session: WriteSession, target: _Target, project_id: UUID) -> UU
 
 
 async def _insert(
-    session: WriteSession, target: _Target, project_id: UUID, chats: dict[str, Chat]
+    session: WriteSession, target: _Target, project_id: UUID, chats: dict[str, Chat], file: str
 ) -> None:
     agent_id = await _agent(session, target, project_id)
     now = (await session.execute(select(func.now()))).scalar_one()
@@ -431,7 +429,7 @@ async def _insert(
     for url, chat in chats.items():
         origin = {
             "source": "chats",
-            "file": target.file,
+            "file": file,
             "hash": chat.hash,
             "occurrence": chat.occurrence,
         }

@@ -152,10 +152,15 @@ def moment(value: object) -> datetime | None:
     return None
 
 
+def _legible(path: Path | str) -> str:
+    """A path as a text that can be printed and stored, even if its bytes are not UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 @contextmanager
 def opened(path: Path, progress: Progress = unheard) -> Iterator[Source]:
     """The file, open to be read twice. Raises NotImportable if it is no file to be imported."""
-    name = os.fsencode(path).decode(errors="backslashreplace")
+    name = _legible(path)
     try:
         # Opening a pipe would wait for somebody to write into it.
         mode = path.stat().st_mode
@@ -171,7 +176,7 @@ def opened(path: Path, progress: Progress = unheard) -> Iterator[Source]:
     except (OSError, ValueError) as error:
         raise NotImportable(f"{name} cannot be read: {error}.") from None
     with handle:
-        yield Source(name, handle, progress)
+        yield Source(path, handle, progress)
 
 
 @contextmanager
@@ -190,8 +195,9 @@ def storing(place: str) -> Iterator[None]:
 class Source:
     """An open file as a stream of JSON events."""
 
-    def __init__(self, name: str, handle: BinaryIO, progress: Progress) -> None:
-        self.name = name
+    def __init__(self, path: Path, handle: BinaryIO, progress: Progress) -> None:
+        self.name = name = _legible(path)
+        self.file = _legible(path.name)
         self.has_mark = False
         self._handle = handle
         self._progress = progress
@@ -338,7 +344,8 @@ ESCAPE = re.compile(
     rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
     re.DOTALL,
 )
-LONGEST_ESCAPE = len(rb"\ud83d\ude00")
+FIRST_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
+UNICODE_ESCAPE = len(rb"\ud83d")
 
 # yajl turns half of a surrogate pair into a question mark, or into another character altogether.
 # This stands for it instead: a NUL, refused anyway, and a character that is none.
@@ -353,13 +360,21 @@ def _mark_halves(data: bytes) -> bytes:
 
 
 def _between_escapes(data: bytes) -> tuple[bytes, bytes]:
-    """Split off the end of the data if an escape begins there that may not be complete."""
-    for start in range(max(len(data) - LONGEST_ESCAPE + 1, 0), len(data)):
-        if data[start] == ord("\\"):
-            before = data[:start]
-            if (len(before) - len(before.rstrip(b"\\"))) % 2 == 0:
-                return before, data[start:]
-    return data, b""
+    """Split off the end of the data where it is an escape that goes on in the next chunk."""
+    end = len(data)
+    last = data.rfind(b"\\", max(end - UNICODE_ESCAPE + 1, 0))
+    if last >= 0 and _begins_escape(data, last) and data[last + 1 : last + 2] in (b"", b"u"):
+        end = last
+    start = end - UNICODE_ESCAPE
+    if start >= 0 and FIRST_HALF.match(data, start) and _begins_escape(data, start):
+        end = start
+    return data[:end], data[end:]
+
+
+def _begins_escape(data: bytes, place: int) -> bool:
+    """Whether the backslash there begins an escape and is not the second one of an escaped one."""
+    before = data[:place]
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0
 
 
 def read_value(events: Iterator[Event], first: Event, place: str) -> Any:

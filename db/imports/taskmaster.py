@@ -421,7 +421,7 @@ async def import_plan(
                 if (name, plan.hash) not in imported:
                     source.refuse_change()
                     with storing(plan.place):
-                        added = await _write(database, name, owner, plan, path.name)
+                        added = await _write(database, name, owner, plan, source.file)
                 (report.added if added else report.already_there).update(plan.counts())
         source.finish()
     return report
@@ -470,6 +470,9 @@ async def _write(database: Database, name: str, owner: UUID | None, plan: Plan, 
         # A large plan may take longer than any request may, and two imports wait for each other.
         await session.execute(text("SET LOCAL statement_timeout = '10min'"))
         await session.execute(text("SET LOCAL lock_timeout = '10min'"))
+        # After five tags PostgreSQL would count by a plan that suits no tag in particular, and
+        # that looks through the tasks of all projects.
+        await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
         key = func.hashtextextended(f"import of a plan: {owner}: {name}", 0)
         await session.execute(select(func.pg_advisory_xact_lock(key)))
         if await _is_there(session, name, owner, plan):
@@ -518,6 +521,5 @@ async def _write(database: Database, name: str, owner: UUID | None, plan: Plan, 
         await insert_many(session, TaskDependency, edges)
         if len(rows) >= ANALYZE_FROM:
             await session.execute(text("ANALYZE tasks, task_dependencies"))
-            await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
         await dependencies.recount(session, ids)
     return True
