@@ -158,11 +158,28 @@ def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
         return asyncio.run(run(url))
 
 
+def _valid(kind: Any, value: Any, name: str = "value") -> Any:
+    """The value, if the API would take it as well."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from db.text import storable
+
+    try:
+        return TypeAdapter(kind).validate_python(storable(value))
+    except ValidationError as error:
+        faults = [(str((*fault["loc"], name)[0]), fault["msg"]) for fault in error.errors()]
+        sentences = [f"The {at.replace('_', ' ')} cannot be used: {said}" for at, said in faults]
+        raise CommandError("; ".join(sentences)) from None
+    except ValueError as error:
+        raise CommandError(f"The {name} cannot be used: {error}") from None
+
+
 async def _user(session: WriteSession, username: str) -> User:
     from sqlalchemy import select
 
     from db import User
 
+    username = _valid(str, username, "username")
     user = await session.scalar(select(User).where(User.username == username))
     if user is None:
         raise CommandError(f"There is no user {username!r}; `troupe users create` makes one")
@@ -321,7 +338,8 @@ def _progress(file: Path) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(file.name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -342,8 +360,10 @@ def create_user(
 ) -> None:
     """Create a user."""
     from db import User, UserRole, Viewer, constraints
+    from graph.users import CreateUserInput
 
     role = UserRole.ADMIN if administrator else UserRole.USER
+    _valid(CreateUserInput, {"username": username, "email": email, "display_name": name}, "user")
 
     async def work(database: Database) -> None:
         async with database.write(Viewer(is_administrator=True)) as session:
@@ -367,6 +387,9 @@ def create_token(
     from datetime import timedelta
 
     from db import Viewer, access
+    from graph.scalars import Line
+
+    _valid(Line, name, "name")
 
     async def work(database: Database) -> str:
         async with database.write(Viewer(is_administrator=True)) as session:

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from strawberry import UNSET
 from strawberry.types.field import StrawberryField
+from strawberry.utils.str_converters import to_camel_case
 
 from db import Base, Viewer, scope
 from graph.entities import clean, doc_of, lazy
@@ -160,6 +161,11 @@ def filters(model: type) -> Callable[[Type], Type]:
     return declare
 
 
+def _name(field: StrawberryField) -> str:
+    """The name of an input field, as the schema has it."""
+    return field.graphql_name or to_camel_case(field.python_name)
+
+
 def condition(where: Any, entity: Any, viewer: Viewer) -> ColumnElement[bool]:
     """The condition that a filter states about a model or an alias of it.
 
@@ -171,7 +177,7 @@ def condition(where: Any, entity: Any, viewer: Viewer) -> ColumnElement[bool]:
         if value is UNSET:
             continue
         if value is None:
-            raise BadInput(f"{field.graphql_name or field.name}: null is no filter. Leave it out.")
+            raise BadInput(f"{_name(field)}: null is no filter. Leave it out.")
         match field.python_name:
             case "and_":
                 parts += [condition(part, entity, viewer) for part in value]
@@ -203,9 +209,7 @@ def _on(
         if operand is UNSET:
             continue
         if operand is None:
-            raise BadInput(
-                f"{field.graphql_name or field.name}: null compares with nothing. Use isNull."
-            )
+            raise BadInput(f"{_name(field)}: null compares with nothing. Use isNull.")
         if isinstance(value, IDFilter) and field.python_name != "is_null":
             operand = _keys(prop.columns[0], operand)
         parts.append(OPERATORS[field.python_name](here, operand))

@@ -63,6 +63,16 @@ schema = Schema(
 )
 
 
+# Introspection writes defaults as literals, and by itself knows none for an object of JSON.
+for _type in schema._schema.type_map.values():
+    if isinstance(_type, graphql.GraphQLInputObjectType):
+        for _field in _type.fields.values():
+            if _field.default_value == {}:
+                _field.default = graphql.GraphQLDefaultInput(
+                    literal=graphql.parse_const_value("{}")
+                )
+
+
 def printed() -> str:
     """The schema in the schema definition language, sorted, as `schema.graphql` keeps it."""
     # Sorted from its text: StrawberryConfig(sort_schema=True) would sort the schema that executes,

@@ -38,9 +38,10 @@ def listen(settings: Settings) -> list[socket.socket]:
         listening.listen()
     except OSError as error:
         listening.close()
+        another = settings.port + 1 if 1024 <= settings.port < 65535 else 8000
         raise SettingsError(
             f"Cannot serve on {settings.host}:{settings.port} ({error.strerror});"
-            f" set TROUPE_PORT to another port, such as {settings.port + 1}."
+            f" set TROUPE_PORT to another port, such as {another}."
         ) from None
     return [listening]
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -65,8 +65,10 @@ class Settings(BaseSettings):
     @field_validator("port", mode="before")
     @classmethod
     def _a_port(cls, value: object) -> object:
-        if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
-            raise ValueError("write a number from 0 to 65535, such as 8000")
+        if isinstance(value, str):
+            digits = value.isascii() and value.isdecimal()
+            if not digits or int(value[:6]) > 65535:
+                raise ValueError("write a number from 0 to 65535, such as 8000")
         return value
 
     @field_validator("database_url")
@@ -77,26 +79,35 @@ class Settings(BaseSettings):
         hint = "write postgresql://user:password@host:5432/database"
         try:
             url = make_url(value)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # whose own words may quote a password
             raise ValueError(hint) from None
+        if url.port is not None and not 0 < url.port < 65536:
+            raise ValueError(hint)
         if url.get_backend_name() not in ("postgresql", "postgres"):
             raise ValueError(f"{url.drivername} is not PostgreSQL; {hint}")
         database_url(url)
         return value
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", mode="before")
     @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        return None if value is None else value.expanduser().absolute()
+    def _absolute(cls, value: object) -> object:
+        hint = "write the path of a folder, such as /var/lib/troupe"
+        if value == "":  # it would be the folder that somebody happens to be in
+            raise ValueError(hint)
+        try:
+            return Path(value).expanduser().absolute() if isinstance(value, str) else value
+        except RuntimeError:  # there is no such home
+            raise ValueError(hint) from None
 
-    @model_validator(mode="after")
-    def _development_is_private(self) -> Self:
-        if self.mode is Mode.DEVELOPMENT and not is_loopback(self.host):
+    @field_validator("host")
+    @classmethod
+    def _development_is_private(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("mode") is Mode.DEVELOPMENT and not is_loopback(value):
             raise ValueError(
-                f"{PREFIX}HOST={self.host} would show a development server to others;"
-                f" write {PREFIX}HOST=127.0.0.1, or {PREFIX}MODE=production"
+                "it would show a development server to others; write 127.0.0.1, or"
+                f" {PREFIX}MODE=production"
             )
-        return self
+        return value
 
     @classmethod
     def load(cls) -> Self:
@@ -120,8 +131,8 @@ def is_loopback(host: str) -> bool:
 def _sentence(fault: object) -> str:
     assert isinstance(fault, dict)
     message = str(fault["msg"]).removeprefix("Value error, ")
-    if not fault["loc"]:
-        return f"{message}."
+    if fault["type"] == "bool_parsing":
+        message = "write true or false"
     name = f"{PREFIX}{fault['loc'][0]}".upper()
     shown = "" if "url" in name.lower() else f"={fault['input']}"  # a URL may hold a password
     return f"{name}{shown} cannot be used: {message[:1].lower()}{message[1:]}."

@@ -12,20 +12,21 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import Uuid, select
 
 import db
+from db.base import Timestamp
 from graph.entities import entity_of
 from graph.schema import schema
 
 Someone = db.User | db.Agent
 
 
-@dataclass
 class Everything:
     """All rows of all models, by their keys."""
 
-    rows: dict[type, dict[Any, Any]]
+    def __init__(self, rows: dict[type, dict[Any, Any]]) -> None:
+        self.rows = rows
 
     @classmethod
     async def read(cls, database: db.Database) -> Everything:
@@ -53,11 +54,11 @@ class Everything:
 
     def sees(self, viewer: Someone, row: Any) -> bool:
         """Whether a user or an agent may see a row."""
+        if row is None:
+            return False
         if isinstance(viewer, db.User) and viewer.role is db.UserRole.ADMIN:
             return True
         match row:
-            case None:
-                return False
             case db.AIModel():
                 return True
             case db.User():
@@ -98,12 +99,16 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 
 def operand_of(attribute: Any, operand: Any) -> Any:
     """What a column is compared with, from how JSON has it."""
+    if isinstance(operand, bool):
+        return operand
     if isinstance(operand, list):
         return [operand_of(attribute, item) for item in operand]
-    kind = attribute.property.columns[0].type.python_type
-    if kind is datetime:
-        return datetime.fromisoformat(operand)
-    return UUID(operand) if kind is UUID else operand
+    match attribute.property.columns[0].type:
+        case Timestamp():
+            return datetime.fromisoformat(operand)
+        case Uuid():
+            return UUID(operand)
+    return operand
 
 
 def holds(value: Any, operation: str, operand: Any) -> bool:

@@ -20,7 +20,7 @@ from tests.factories import gid, minutes
 from tests.operations import Pool, declared
 from tests.oracle import Everything, Filters
 
-EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "40"))
 
 
 @pytest.fixture(params=["planner", "resolvers"])
@@ -248,9 +248,11 @@ async def test_any_filter_finds_what_python_finds(
         moments=[format_moment(moment) for moment in factories.MOMENTS],
     )
     viewer = data.draw(st.sampled_from(["admin", "owner", "stranger"]))
+    collections = dict(declared("Query", Collection))
     fields, definitions, variables, expected = [], [], {}, {}
     for place in range(3):
-        name, collection = data.draw(st.sampled_from(declared("Query", Collection)))
+        name = data.draw(st.sampled_from(sorted(collections)))
+        collection = collections[name]
         kind = schema._schema.type_map[f"{collection.target.name}Filter"]
         where = data.draw(filters_of(pool, kind))
         fields.append(f"f{place}: {name}(where: $f{place}) {{ totalCount nodes {{ id }} }}")

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 import db
+from db.errors import Denied, NotFound
 from graph.schema import schema
 from tests import factories
 from tests.conftest import People
@@ -217,6 +218,29 @@ async def test_an_agent_reads_its_project_and_nothing_else(world: World) -> None
         "me": None,
         "accessTokens": {"totalCount": 0},
     }
+
+
+async def test_a_transaction_gives_nobody_a_row_they_may_not_edit(world: World) -> None:
+    """Whatever a mutation forgets to ask: rows come only through here."""
+    agent, user = db.Viewer(agent_id=world.ada.id), world.people.users["stranger"]
+    for viewer, row, refused in (
+        (agent, world.project, Denied),
+        (agent, world.ada, Denied),
+        (agent, world.free, Denied),
+        (agent, world.message, Denied),
+        (agent, world.model, Denied),
+        (agent, world.foreign, NotFound),
+        (agent, user, NotFound),
+        (db.Viewer(user.id), world.model, Denied),
+        (db.Viewer(user.id), world.project, NotFound),
+        (db.Viewer(user.id), world.conversation, NotFound),
+        (db.Viewer(user.id), world.people.users["owner"], NotFound),
+        (db.Viewer(), world.model, Denied),
+        (db.Viewer(), world.foreign, NotFound),
+    ):
+        with pytest.raises(refused):
+            async with world.database.write(viewer) as session:
+                await session.fetch(type(row), row.id)
 
 
 async def test_an_agent_makes_nothing_of_its_own(world: World) -> None:

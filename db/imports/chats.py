@@ -74,7 +74,7 @@ MAX_MESSAGES = 100_000
 # What is written in one transaction: enough that a commit costs little, and little in memory.
 BATCH_CONVERSATIONS = 200
 BATCH_MESSAGES = 5_000
-BATCH_BYTES = 4_000_000
+BATCH_BYTES = 1_000_000
 
 
 @dataclass(slots=True)

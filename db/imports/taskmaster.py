@@ -392,8 +392,8 @@ async def import_plan(
 ) -> Report:
     """Import a Task Master plan; each tag becomes the project `<project or folder>/<tag>`.
 
-    `progress` is called with how much is done and of how much. Raises NotImportable, and then
-    nothing was added by this call.
+    `progress` is called with how much is done and of how much. Raises NotImportable: before
+    anything was added, unless the file or its projects change during the import.
     """
     prefix = _folder(path) if project is None else project
     refuse_bad_name(prefix, "project")

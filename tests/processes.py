@@ -1,0 +1,428 @@
+"""Troupe's own processes for the tests: commands, and servers that are asked and killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from unittest import mock
+
+import httpx
+from sqlalchemy import URL
+
+import db
+from db import access, embedded, migrate
+from db.embedded import binaries, clusters
+from graph import cli
+
+CODE = Path(__file__).parents[1]
+# As root PostgreSQL runs as another account, which must be able to reach its folder.
+SHARED = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
+CLUSTER = f"postgres-{binaries.installed().major}"
+# For whatever takes a second by itself; the machine may be busy.
+PATIENCE = 40.0
+
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], seconds: float = PATIENCE) -> T:
+    """Wait for something to be true, and say what it was."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+    return found
+
+
+@contextlib.contextmanager
+def place() -> Iterator[Path]:
+    """A folder that every account can enter, and that nobody uses any more at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="troupe-test-", dir=SHARED))
+    folder.chmod(0o755)
+    try:
+        yield folder
+        until(lambda: processes_of(folder) == [], 10)
+    finally:
+        shutil.rmtree(folder)
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines of the processes that name a folder: PostgreSQL's, above all."""
+    return [title for _, title in clusters._titles() if str(folder) in title]
+
+
+def copied(made: Path, target: Path) -> Path:
+    """A copy of a data folder, with the accounts that its files belong to."""
+    subprocess.run(["cp", "-a", made, target], check=True)
+    return target
+
+
+def sql(data_dir: Path, statement: str) -> str:
+    """What PostgreSQL answers on the socket of a data folder, past all of troupe's code."""
+    done = subprocess.run(psql(data_dir, statement), capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def psql(data_dir: Path, statement: str) -> list[str]:
+    """The command that has PostgreSQL's own client run a statement."""
+    program = str(binaries.installed().bin_dir / "psql")
+    socket_dir = str(data_dir / "postgres-socket")
+    return [program, "-XAtqh", socket_dir, "-p", "5432", "-U", "troupe", "-c", statement]
+
+
+def stored(data_dir: Path, statement: str) -> str:
+    """What a statement finds in a data folder over which no process runs."""
+    with embedded.running(data_dir):
+        return sql(data_dir, statement)
+
+
+def prepare(data_dir: Path) -> str:
+    """Make the database of a data folder as the first start would, and a token that is kept."""
+
+    async def run(url: str) -> str:
+        await migrate.upgrade(url)
+        database = db.Database(url)
+        async with database.write(db.Viewer(is_administrator=True)) as session:
+            token = await access.issue_token(session, await access.administrator(session), "test")
+        await database.dispose()
+        return token
+
+    with embedded.running(data_dir) as server:
+        return asyncio.run(run(server.url))
+
+
+@contextlib.contextmanager
+def locked(data_dir: Path, table: str) -> Iterator[Callable[[], None]]:
+    """Have somebody hold a table, so that whoever wants it waits until the function is called."""
+    command = psql(data_dir, "")[:-2]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None
+        holder.stdin.write(f"BEGIN; LOCK TABLE {table};\n")
+        holder.stdin.flush()
+        held = f"SELECT 1 FROM pg_locks WHERE relation = '{table}'::regclass AND granted"
+        until(lambda: sql(data_dir, held) == "1")
+        try:
+            yield holder.stdin.close
+        finally:
+            holder.kill()
+
+
+def waits(data_dir: Path) -> bool:
+    """Whether somebody waits for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    return sql(data_dir, query) != "0"
+
+
+class Elsewhere:
+    """A PostgreSQL as others run theirs, with an address and a password."""
+
+    PASSWORD = "s3cret"
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        # Linux has all of 127.0.0.0/8 on loopback, so the usual port is free somewhere.
+        address = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
+        self._url = URL.create("postgresql", "ann", self.PASSWORD, address, 5432, "ann")
+        hba = data_dir.with_name("hba.conf")
+        hba.write_text("local all all trust\nhost all all 127.0.0.0/8 scram-sha-256\n")
+        hba.chmod(0o644)
+        self._settings = {"listen_addresses": address, "hba_file": str(hba)}
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Have it running inside the block."""
+        with embedded.running(self.data_dir, settings=self._settings):
+            yield
+
+    def make_database(self) -> None:
+        """Make the role and its empty database."""
+        sql(self.data_dir, f"CREATE ROLE ann LOGIN PASSWORD '{self.PASSWORD}'")
+        sql(self.data_dir, "CREATE DATABASE ann OWNER ann")
+
+    def url(self, **different: Any) -> str:
+        """Its URL, password included, with parts that are different."""
+        return self._url.set(**different).render_as_string(hide_password=False)
+
+
+# Commands
+
+
+@dataclass
+class Ended:
+    """A command that ran to its end."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def refusal(self) -> str:
+        """The one sentence of a command that refused, without its "troupe: "."""
+        assert self.status == 1, self
+        assert self.out == "", self
+        assert self.err.startswith("troupe: "), self
+        assert self.err.endswith(".\n"), self
+        assert self.err.count("\n") == 1, self
+        assert "This should not have happened" not in self.err, self
+        return self.err.removeprefix("troupe: ").rstrip("\n")
+
+    @property
+    def printed(self) -> str:
+        """What a command that did its work printed, and nothing else."""
+        assert (self.status, self.err) == (0, ""), self
+        return self.out
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment with these settings of troupe's, and no others."""
+    settings = {name: value for name, value in settings.items() if value is not None}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TROUPE_")}
+    given = {f"TROUPE_{name.upper()}": str(value) for name, value in settings.items()}
+    # Nothing may touch the database of whoever runs the tests, by neglect.
+    return {**kept, "TROUPE_DATA_DIR": "/dev/null/none", "TROUPE_PORT": "0", **given}
+
+
+def troupe(*arguments: str | Path, **settings: object) -> Ended:
+    """Run a command as a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "graph", *arguments],
+        cwd=CODE,
+        env=environment(**settings),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def troupe_here(*arguments: str | Path, terminal: bool = False, **settings: object) -> Ended:
+    """Run a command in this process, which is as good where only the answer matters, and faster."""
+    out, err = io.StringIO(), _Terminal() if terminal else io.StringIO()
+    status: Any = 0
+    with (
+        mock.patch.dict(os.environ, environment(**settings), clear=True),
+        mock.patch.object(sys, "argv", ["troupe", *map(str, arguments)]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+        except SystemExit as error:
+            status = error.code or 0
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+# Servers
+
+
+class Serving:
+    """A process of `troupe serve`, killed at the end of the block if it still runs."""
+
+    def __init__(self, folder: Path, *, ignoring: signal.Signals | None = None, **settings: object):
+        self.data_dir = Path(str(settings.get("data_dir", "/dev/null/none")))
+        self._out, self._err = folder / "serve.out", folder / "serve.err"
+        self.started = time.monotonic()
+        with self._out.open("w") as out, self._err.open("w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "graph", "serve"],
+                cwd=CODE,
+                env=environment(**settings),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                # In a session of its own, as in a terminal of its own.
+                start_new_session=True,
+                preexec_fn=None if ignoring is None else lambda: _ignore(ignoring),
+            )
+        self._http = httpx.Client(timeout=PATIENCE, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._http.close()
+        self.kill()
+        assert "Traceback" not in self.err, self.err
+
+    @property
+    def out(self) -> str:
+        """What it printed so far."""
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        """What it complained about so far."""
+        return self._err.read_text()
+
+    def ready(self) -> Self:
+        """Wait until it serves."""
+
+        def is_ready() -> bool:
+            assert self.process.poll() is None, self.err
+            return "Ctrl-C stops it.\n" in self.out
+
+        until(is_ready)
+        assert self.get("/readyz").status_code == 200
+        return self
+
+    @property
+    def url(self) -> str:
+        """Where it says that it serves."""
+        found = re.search(r"serves (http://\S+)/graphql", self.out)
+        assert found is not None, self.out
+        return found[1]
+
+    @property
+    def token(self) -> str:
+        """The token that it printed."""
+        (found,) = re.findall(r"^  (troupe_\S+)$", self.out, re.MULTILINE)
+        return str(found)
+
+    @property
+    def postmaster(self) -> int:
+        """The pid of its PostgreSQL."""
+        found = until(lambda: clusters.postmaster_pid(self.data_dir / CLUSTER))
+        assert found is not None
+        return found
+
+    def get(self, path: str) -> httpx.Response:
+        """What a path answers."""
+        return self._http.get(self.url + path)
+
+    def ask(self, query: str, token: str | None = None, /, **variables: Any) -> Any:
+        """The answer to an operation, of whoever the token names, or of whom the server's does."""
+        authorization = f"Bearer {token or self.token}"
+        return self.ask_with({"authorization": authorization}, query, **variables)
+
+    def ask_with(self, headers: dict[str, str], query: str, /, **variables: Any) -> Any:
+        """The answer to an operation that is sent with these headers."""
+        body = {"query": query, "variables": variables}
+        response = self._http.post(f"{self.url}/graphql", json=body, headers=headers)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def ended(self, seconds: float = PATIENCE) -> int:
+        """Wait for its end; its exit status."""
+        return self.process.wait(seconds)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to stop; its exit status."""
+        self.send(number)
+        return self.ended()
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self.process.kill()
+        self.process.wait()
+
+    def is_clean(self) -> bool:
+        """Whether nothing is left of its PostgreSQL: no process, no socket."""
+        sockets = (*self.data_dir.glob("postgres-socket/.s*"), self.data_dir / CLUSTER / PID_FILE)
+        return not processes_of(self.data_dir) and not any(path.exists() for path in sockets)
+
+
+PID_FILE = "postmaster.pid"
+
+
+def _ignore(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_IGN)
+
+
+def code(answer: Any) -> str:
+    """The code of the only error in an answer."""
+    (error,) = answer["errors"]
+    return str(error["extensions"]["code"])
+
+
+@dataclass
+class Load:
+    """Clients that make projects, one after the other, and note what they are answered."""
+
+    server: Serving
+    clients: int = 3
+    acknowledged: set[str] = field(default_factory=set)
+    """The names of the projects whose making was acknowledged."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """The codes of the errors of those that were refused."""
+    broken: list[str] = field(default_factory=list)
+    """What else came back; only a server that was killed may leave a request like that."""
+    slowest: float = 0.0
+
+    def __enter__(self) -> Self:
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def more(self, count: int = 5) -> None:
+        """Wait until so many more projects were made."""
+        wanted = len(self.acknowledged) + count
+        until(lambda: len(self.acknowledged) >= wanted)
+
+    def _run(self, client: int) -> None:
+        query = (
+            "mutation($name: String!) {"
+            " createProject(input: {name: $name}) { project { name } userErrors { code } } }"
+        )
+        url = f"{self.server.url}/graphql"
+        headers = {"authorization": f"Bearer {self.server.token}"}
+        with httpx.Client(timeout=PATIENCE, trust_env=False, headers=headers) as http:
+            number = 0
+            while not self._stopping.is_set():
+                number += 1
+                name = f"Project {client}-{number}"
+                began = time.monotonic()
+                try:
+                    answer = http.post(
+                        url, json={"query": query, "variables": {"name": name}}
+                    ).json()
+                except httpx.HTTPError as error:
+                    self.broken.append(repr(error))
+                    if self.server.process.poll() is not None:
+                        return
+                    continue
+                self.slowest = max(self.slowest, time.monotonic() - began)
+                if "errors" in answer:
+                    self.refused[code(answer)] += 1
+                    time.sleep(0.02)
+                elif answer["data"]["createProject"] == {
+                    "project": {"name": name},
+                    "userErrors": [],
+                }:
+                    self.acknowledged.add(name)
+                else:
+                    self.broken.append(str(answer))

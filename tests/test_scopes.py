@@ -1,0 +1,351 @@
+"""Scopes: who asks sees their own rows and no others, by whatever way a row could be reached."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pytest
+from graphql import GraphQLObjectType, get_named_type, is_leaf_type
+
+import db
+from db import scopes
+from graph.connections import encode_cursor
+from graph.entities import Node, entities, entity_of
+from graph.relations import Collection, Connected, Listed, Related, Relation
+from graph.scalars import format_moment
+from graph.schema import schema
+from graph.settings import Settings
+from tests import factories
+from tests.client import Client
+from tests.conftest import People, serving
+from tests.factories import gid
+from tests.operations import declared
+from tests.oracle import Everything, Someone
+
+NODES = [entity.model for entity in entities() if issubclass(entity.shown_as, Node)]
+
+
+@pytest.fixture
+async def bearers(database: db.Database, people: People) -> dict[str, Someone]:
+    """Each kind of viewer, over rows of several owners that point at each other in ways that the
+    rules do not allow. Each has a token that is like their name.
+    """
+    bearers: dict[str, Someone] = {**people.users}
+    async with database.write(db.Viewer()) as session:
+        await factories.make_world(session, people.users)
+    everything = await Everything.read(database)
+    for agent in everything.of(db.Agent):
+        project = everything.rows[db.Project][agent.project_id]
+        owned = project.owner_id == people.users["owner"].id
+        bearers["an agent of the owner" if owned else "an agent of the stranger"] = agent
+    async with database.write(db.Viewer()) as session:
+        for name, bearer in bearers.items():
+            await factories.make_token(session, name, bearer)
+    return bearers
+
+
+@dataclass
+class Asking:
+    """A viewer who asks, by one of the two ways."""
+
+    client: Client
+    bearer: Someone
+    everything: Everything
+
+    def sees(self, row: Any) -> bool:
+        """Whether the viewer may see a row."""
+        return self.everything.sees(self.bearer, row)
+
+    def seen(self, model: type) -> list[Any]:
+        """The rows of a model that the viewer may see."""
+        return [row for row in self.everything.of(model) if self.sees(row)]
+
+    def hidden(self, model: type) -> list[Any]:
+        """The rows of a model that the viewer may not see."""
+        return [row for row in self.everything.of(model) if not self.sees(row)]
+
+
+@pytest.fixture(params=[True, False], ids=["planner", "resolvers"])
+async def viewers(
+    request: pytest.FixtureRequest, database: db.Database, bearers: dict[str, Someone]
+) -> AsyncIterator[dict[str, Asking]]:
+    """The viewers by their names, once answered by the planner, once by the resolvers."""
+    everything = await Everything.read(database)
+    async with serving(database, Settings(planner=request.param)) as http:
+        yield {
+            name: Asking(Client(http, database, name), bearer, everything)
+            for name, bearer in bearers.items()
+        }
+
+
+def ways(model: type) -> str:
+    """A selection of an object and of all that it leads to."""
+    parts = ["id"]
+    for name, relation in declared(model.__name__, Relation):
+        target = relation.target.model
+        shown = "id" if target in NODES else "dependent { id } dependency { id }"
+        if isinstance(relation, Connected):
+            parts.append(f"{name}(first: 100) {{ totalCount nodes {{ {shown} }} }}")
+        else:
+            parts.append(f"{name} {{ {shown} }}")
+    return " ".join(parts)
+
+
+def beyond(asking: Asking, row: Any, relation: Any) -> Any:
+    """What a relation of a row has to show, but for the order."""
+
+    def shown(related: Any) -> Any:
+        if not asking.sees(related):
+            return None
+        if isinstance(related, db.TaskDependency):
+            tasks = asking.everything.rows[db.Task]
+            ends = {
+                "dependent": tasks[related.dependent_id],
+                "dependency": tasks[related.dependency_id],
+            }
+            return {name: shown(task) for name, task in ends.items()}
+        return {"id": gid(related)}
+
+    if isinstance(relation, Related) and not isinstance(relation, Listed):
+        return shown(asking.everything.related(row, relation.attribute))
+    here, there = relation.pair
+    key = getattr(row, here.key)
+    rows = [row for row in asking.seen(relation.target.model) if getattr(row, there.key) == key]
+    nodes = sorted((shown(row) for row in rows), key=str)
+    return nodes if isinstance(relation, Listed) else {"totalCount": len(nodes), "nodes": nodes}
+
+
+async def test_each_viewer_finds_all_of_theirs_and_nothing_else(
+    viewers: dict[str, Asking],
+) -> None:
+    for name, asking in viewers.items():
+        for field, collection in declared("Query", Collection):
+            model = collection.model
+            answer = await asking.client.ask(
+                f"{{ {field}(first: 100) {{ totalCount nodes {{ {ways(model)} }} }} }}"
+            )
+
+            page = answer.data[field]
+            seen = {gid(row): row for row in asking.seen(model)}
+            assert {node["id"] for node in page["nodes"]} == set(seen), (name, field)
+            assert page["totalCount"] == len(page["nodes"]) == len(seen)
+            for node in page["nodes"]:
+                for relation_name, relation in declared(model.__name__, Relation):
+                    found = node[relation_name]
+                    if isinstance(relation, Listed):
+                        found = sorted(found, key=str)
+                    elif isinstance(relation, Connected):
+                        found["nodes"] = sorted(found["nodes"], key=str)
+                    where = (name, model.__name__, relation_name)
+                    assert found == beyond(asking, seen[node["id"]], relation), where
+
+
+async def test_the_viewers_differ_in_what_they_see(viewers: dict[str, Asking]) -> None:
+    counts = {
+        name: [len(asking.seen(model)) for model in (db.Project, db.Task, db.Conversation)]
+        for name, asking in viewers.items()
+    }
+
+    assert counts == {
+        "admin": [8, 10, 10],
+        "owner": [6, 8, 6],
+        "stranger": [1, 2, 3],
+        "an agent of the owner": [1, 8, 6],
+        "an agent of the stranger": [1, 2, 2],
+    }
+
+
+async def test_an_id_of_a_hidden_row_opens_nothing(viewers: dict[str, Asking]) -> None:
+    lookups = {collection.model: name for name, collection in declared("Query", Collection)}
+    for name, asking in viewers.items():
+        for model in NODES:
+            lookup = lookups[model].removesuffix("s")
+            rows = asking.seen(model)[:1] + asking.hidden(model)[-3:]
+            fields = [
+                f'a{place}: {lookup}(id: "{gid(row)}") {{ id }}'
+                f' b{place}: {lookup}(id: "{row.id}") {{ id }}'
+                for place, row in enumerate(rows)
+            ]
+            ids = [gid(row) for row in rows] + [str(row.id) for row in rows if model != db.AIModel]
+            nodes = [f'n{place}: node(id: "{id}") {{ id }}' for place, id in enumerate(ids)]
+
+            found = (await asking.client.ask(f"{{ {' '.join(fields)} }}")).data
+            anyhow = await asking.client.ask(
+                f"query($ids: [ID!]!) {{ nodes(ids: $ids) {{ id }} {' '.join(nodes)} }}", ids=ids
+            )
+
+            shown = [{"id": gid(row)} if asking.sees(row) else None for row in rows]
+            assert [found[f"a{place}"] for place in range(len(rows))] == shown, (name, model)
+            assert [found[f"b{place}"] for place in range(len(rows))] == shown, (name, model)
+            twice = (shown + shown)[: len(ids)]
+            assert anyhow.data["nodes"] == twice, (name, model)
+            assert [anyhow.data[f"n{place}"] for place in range(len(ids))] == twice
+
+
+async def test_an_address_of_a_hidden_conversation_opens_nothing(
+    viewers: dict[str, Asking],
+) -> None:
+    for asking in viewers.values():
+        rows = asking.everything.of(db.Conversation)
+        fields = [
+            f'c{place}: conversationByUrl(url: "{row.conversation_url}") {{ id }}'
+            for place, row in enumerate(rows)
+        ]
+
+        answer = await asking.client.ask(f"{{ {' '.join(fields)} }}")
+
+        shown = [{"id": gid(row)} if asking.sees(row) else None for row in rows]
+        assert list(answer.data.values()) == shown
+
+
+async def test_a_filter_betrays_no_hidden_row(viewers: dict[str, Asking]) -> None:
+    asking = viewers["owner"]
+    hidden_agent = viewers["an agent of the stranger"].bearer
+    hidden_ids = [gid(row) for row in asking.hidden(db.Task)]
+    tasks = asking.seen(db.Task)
+    assert any(task.agent_id == hidden_agent.id for task in tasks)
+    answer = await asking.client.ask(
+        """query($ids: [ID!]!, $agent: ID!) {
+          stranger: conversations(where: {user: {username: {eq: "stranger"}}}) { totalCount }
+          anybody: conversations(where: {user: {}}) { totalCount }
+          other: conversations(where: {user: {username: {not: "owner"}}}) { totalCount }
+          owner: projects(where: {owner: {username: {startsWith: "s"}}}) { totalCount }
+          agent: tasks(where: {agent: {id: {eq: $agent}}}) { totalCount nodes { id } }
+          deep: tasks(where: {agent: {project: {owner: {role: {in: [USER, ADMIN]}}}}}) {
+            nodes { agent { id } } }
+          byId: tasks(where: {id: {in: $ids}}) { totalCount nodes { id } }
+          notMine: tasks(where: {not: {project: {owner: {username: {eq: "owner"}}}}}) {
+            totalCount }
+          parent: tasks(where: {parentTask: {id: {in: $ids}}}) { totalCount }
+          either: tasks(where: {or: [{id: {in: $ids}}, {agent: {id: {eq: $agent}}}]}) {
+            totalCount }
+        }""",
+        ids=hidden_ids,
+        agent=str(hidden_agent.id),
+    )
+
+    data = answer.data
+    mine = [row for row in asking.seen(db.Conversation) if row.user_id == asking.bearer.id]
+    assert data["anybody"] == {"totalCount": len(mine)}
+    assert all(task["agent"] is not None for task in data["deep"]["nodes"])
+    assert len(data["deep"]["nodes"]) == sum(
+        asking.sees(asking.everything.related(task, db.Task.agent)) for task in tasks
+    )
+    for name in ("stranger", "other", "owner", "agent", "byId", "notMine", "parent", "either"):
+        assert data[name]["totalCount"] == 0, name
+
+
+async def test_a_cursor_of_somebody_else_shows_only_ones_own(viewers: dict[str, Asking]) -> None:
+    asking = viewers["owner"]
+    fields, expected = [], {}
+    for field, collection in declared("Query", Collection):
+        for order in collection.target.order:
+            for row in asking.hidden(collection.model)[:1]:
+                attributes = order.attribute, collection.target.key.key
+                place = [getattr(row, name) for name in attributes]
+                rows = {
+                    gid(mine): [getattr(mine, name) for name in attributes]
+                    for mine in asking.seen(collection.model)
+                }
+                value = format_moment(place[0]) if isinstance(place[0], datetime) else place[0]
+                cursor = encode_cursor(order, row.id, value)
+                for argument, greater in (("after", True), ("before", False)):
+                    alias = f"{argument}_{field}_{order.name}"
+                    fields.append(
+                        f'{alias}: {field}(orderBy: {order.name}, {argument}: "{cursor}")'
+                        " { nodes { id } }"
+                    )
+                    expected[alias] = {
+                        id
+                        for id, mine in rows.items()
+                        if (mine > place) != (greater == order.descending)
+                    }
+
+    answer = await asking.client.ask(f"{{ {' '.join(fields)} }}")
+
+    found = {alias: {node["id"] for node in page["nodes"]} for alias, page in answer.data.items()}
+    assert found == expected
+    assert len(found) == 56
+
+
+async def test_what_one_viewer_asked_never_answers_another(viewers: dict[str, Asking]) -> None:
+    documents = [
+        f"{{ projects {{ nodes {{ {ways(db.Project)} }} totalCount }} me {{ username }} }}",
+        f"{{ tasks(first: 3) {{ nodes {{ {ways(db.Task)} }} pageInfo {{ endCursor }} }} }}",
+        "{ conversations(where: {user: {}}) { nodes { user { username } messages"
+        " { totalCount nodes { content agent { name } } } } totalCount } }",
+    ]
+    alone = {
+        (name, document): (await viewers[name].client.ask(document)).text
+        for name in ("owner", "stranger", "an agent of the owner")
+        for document in documents
+    }
+    assert len(set(alone.values())) == len(alone)
+
+    async def again(name: str, document: str) -> None:
+        assert (await viewers[name].client.ask(document)).text == alone[name, document]
+
+    for name, document in alone:
+        await again(name, document)
+    some = asyncio.Semaphore(5)
+
+    async def at_once(name: str, document: str) -> None:
+        async with some:
+            await again(name, document)
+
+    async with asyncio.TaskGroup() as group:
+        for name, document in [*alone] * 2:
+            group.create_task(at_once(name, document))
+
+
+@pytest.mark.parametrize("planner", [True, False])
+async def test_a_model_without_a_rule_shows_nothing_to_anybody(
+    database: db.Database,
+    people: People,
+    resolvers: People,
+    monkeypatch: pytest.MonkeyPatch,
+    planner: bool,
+) -> None:
+    admin = (people if planner else resolvers).admin
+    async with database.write(db.Viewer()) as session:
+        plan = await factories.make_plan(session, people.users["owner"])
+    query = """query($project: ID!, $task: ID!) {
+      agents { totalCount nodes { id } }
+      project(id: $project) { agents { totalCount nodes { id } } }
+      task(id: $task) { title agent { name } }
+      tasks(where: {agent: {}}) { totalCount }
+    }"""
+    ids = {"project": gid(plan.project), "task": gid(plan.tasks[0])}
+    node = f'{{ node(id: "{gid(plan.agents[0])}") {{ id }} }}'
+    before = (await admin.ask(query, **ids)).data
+    assert (before["agents"]["totalCount"], before["tasks"]["totalCount"]) == (2, 3)
+    assert (await admin.ask(node)).data["node"]
+
+    monkeypatch.delitem(scopes.rules, db.Agent)
+
+    answer = await admin.ask(f"{query} # {planner}", **ids)
+    assert answer.data == {
+        "agents": {"totalCount": 0, "nodes": []},
+        "project": {"agents": {"totalCount": 0, "nodes": []}},
+        "task": {"title": "Task 0", "agent": None},
+        "tasks": {"totalCount": 0},
+    }
+    assert (await admin.ask(node)).data == {"node": None}
+
+
+def test_every_entity_can_be_reached_from_the_root() -> None:
+    query = schema._schema.query_type
+    assert query is not None
+    reached = {get_named_type(field.type).name for field in query.fields.values()}
+
+    for entity in entities():
+        assert entity_of(entity.model) is entity
+        shown = schema._schema.type_map[entity.name]
+        assert isinstance(shown, GraphQLObjectType)
+        assert any(is_leaf_type(get_named_type(field.type)) for field in shown.fields.values())
+        if entity.model in NODES:
+            assert {entity.name, f"{entity.name}Connection"} <= reached

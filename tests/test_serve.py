@@ -1,0 +1,395 @@
+"""`troupe serve`: real processes that are asked, stopped, and killed in every order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import URL
+
+from db import migrate
+from db.embedded import clusters
+from tests import processes
+from tests.processes import CLUSTER, Elsewhere, Load, Serving, code, sql, troupe, troupe_here, until
+
+ME = "{ me { username role } }"
+ADMIN = {"data": {"me": {"username": "admin", "role": "ADMIN"}}}
+PROJECTS = "{ projects { totalCount } }"
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of the test's own."""
+    with processes.place() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[tuple[Path, str]]:
+    """A data folder with a database in it, and a token that is good there."""
+    with processes.place() as folder:
+        yield folder / "made", processes.prepare(folder / "made")
+
+
+@pytest.fixture
+def data_dir(made: tuple[Path, str], folder: Path) -> Path:
+    """A data folder of the test's own with a database in it."""
+    return processes.copied(made[0], folder / "data")
+
+
+@pytest.fixture(scope="module")
+def served(made: tuple[Path, str]) -> Iterator[Serving]:
+    """A server for the tests that leave it as it is, and for the one that kills its database."""
+    with processes.place() as folder:
+        data_dir = processes.copied(made[0], folder / "data")
+        with Serving(folder, data_dir=data_dir) as server:
+            yield server.ready()
+            assert server.stop() == 0
+            assert server.is_clean()
+
+
+# Starting
+
+
+def test_the_first_start_makes_everything_and_the_second_one_is_quick_and_keeps_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_dir = folder / "new" / "data"
+    with Serving(folder, data_dir=data_dir) as first:
+        first.ready()
+        assert f"\nThe database is its own, in {data_dir}.\n" in first.out
+        old = first.token
+        assert first.ask(ME) == ADMIN
+        assert first.get("/livez").json() == {"status": "ok"}
+        assert first.get("/readyz").json() == {"status": "ok"}
+        users = "SELECT username, role, coalesce(password_hash, 'none') FROM users"
+        assert sql(data_dir, users) == "admin|ADMIN|none"
+        assert sql(data_dir, "SELECT version_num FROM alembic_version") == migrate.head()
+        left = "SELECT extract(epoch FROM expires_at - now()) / 3600 FROM access_tokens"
+        assert 11.9 < float(sql(data_dir, left)) < 12
+        mutation = 'mutation { createProject(input: {name: "Kept"}) { project { name } } }'
+        assert "errors" not in first.ask(mutation)
+        assert first.stop(signal.SIGINT) == 0
+        assert first.err == ""
+        assert first.is_clean()
+
+    with Serving(folder, data_dir=data_dir) as second:
+        second.ready()
+        took = time.monotonic() - second.started
+        with capsys.disabled():
+            print(f"\nThe second start was ready after {took:.1f} s.")  # noqa: T201
+        assert took < 8
+        assert second.token != old
+        for token in (old, second.token):
+            assert second.ask(ME, token) == ADMIN
+        assert second.ask(PROJECTS) == {"data": {"projects": {"totalCount": 1}}}
+        assert second.stop(signal.SIGTERM) == 0
+        assert second.err == ""
+        assert second.is_clean()
+
+
+def test_a_second_server_on_the_same_data_is_refused(served: Serving) -> None:
+    said = troupe("serve", data_dir=served.data_dir).refusal
+    assert said == (
+        f"A troupe server (process {served.process.pid}) already runs on {served.data_dir}; stop it"
+        " first, or set TROUPE_DATA_DIR to another folder."
+    )
+    assert served.ask(ME) == ADMIN
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_is_started(
+    served: Serving, folder: Path
+) -> None:
+    port = served.url.rpartition(":")[2]
+    said = troupe("serve", data_dir=folder / "data", port=port).refusal
+    assert said.startswith(f"Cannot serve on 127.0.0.1:{port} (")
+    assert "set TROUPE_PORT to another port" in said
+    assert not (folder / "data").exists()
+
+
+# Stopping
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("initdb works", signal.SIGTERM),
+        ("PostgreSQL starts", signal.SIGINT),
+        ("PostgreSQL is ready", signal.SIGTERM),
+        ("tables are made", signal.SIGHUP),
+    ],
+)
+def test_it_can_be_stopped_while_it_is_still_starting(
+    folder: Path, moment: str, number: signal.Signals
+) -> None:
+    data_dir = folder / "data"
+    cluster, socket_dir = data_dir / CLUSTER, data_dir / "postgres-socket"
+    has_come = {
+        "initdb works": lambda: any(data_dir.glob(f".{CLUSTER}.*/PG_VERSION")),
+        "PostgreSQL starts": (cluster / "postmaster.pid").exists,
+        "PostgreSQL is ready": lambda: clusters.is_ready(cluster, socket_dir),
+        "tables are made": lambda: (
+            clusters.is_ready(cluster, socket_dir)
+            and sql(data_dir, "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'CREATE'") > "1"
+        ),
+    }
+    with Serving(folder, data_dir=data_dir) as server:
+        until(has_come[moment])
+        assert server.stop(number) == 0
+        assert server.err == ""
+        assert server.is_clean()
+    assert not any(data_dir.glob(f".{CLUSTER}.*"))
+    # What was begun is whole or not there.
+    migrated = processes.stored(data_dir, "SELECT to_regclass('users') IS NOT NULL")
+    assert migrated in "tf"
+    if migrated == "t":
+        assert processes.stored(data_dir, "SELECT version_num FROM alembic_version")
+
+
+def test_what_is_in_flight_is_answered_before_it_stops(folder: Path, data_dir: Path) -> None:
+    with (
+        Serving(folder, data_dir=data_dir, ignoring=signal.SIGHUP) as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        server.ready()
+        server.send(signal.SIGHUP)  # started by nohup, it lives on
+        with processes.locked(data_dir, "projects") as unlock:
+            asked = threads.submit(server.ask, PROJECTS)
+            until(lambda: processes.waits(data_dir))
+            server.send(signal.SIGTERM)
+            until(lambda: refuses(server))
+            assert not asked.done()
+            unlock()
+            assert asked.result() == {"data": {"projects": {"totalCount": 0}}}
+        assert server.ended() == 0
+        assert server.err == ""
+        assert server.is_clean()
+
+
+def refuses(server: Serving) -> bool:
+    """Whether a server takes no more connections."""
+    try:
+        httpx.get(f"{server.url}/livez", trust_env=False, timeout=5)
+    except httpx.TransportError:
+        return True
+    return False
+
+
+def test_a_second_interrupt_ends_what_is_in_flight(folder: Path, data_dir: Path) -> None:
+    with Serving(folder, data_dir=data_dir) as server, ThreadPoolExecutor() as threads:
+        server.ready()
+        with processes.locked(data_dir, "projects"):
+            asked = threads.submit(server.ask, PROJECTS)
+            until(lambda: processes.waits(data_dir))
+            server.send(signal.SIGINT)
+            until(lambda: refuses(server))
+            began = time.monotonic()
+            assert server.stop(signal.SIGINT) == 0
+            assert time.monotonic() - began < 6  # left to itself, it would wait for ten seconds
+            assert asked.exception() is not None
+        assert server.is_clean()
+
+
+# Killing
+
+
+@pytest.mark.parametrize(
+    "order",
+    [("server",), ("database", "server"), ("server", "database")],
+    ids=["the server", "the database, then the server", "the server, then the database"],
+)
+def test_killing_leaves_nothing_running_and_loses_no_committed_row(
+    folder: Path, data_dir: Path, made: tuple[Path, str], order: tuple[str, ...]
+) -> None:
+    with Serving(folder, data_dir=data_dir) as server:
+        server.ready()
+        with Load(server) as load:
+            load.more(20)
+            postmaster = server.postmaster
+            for which in order:
+                if which == "server":
+                    server.process.kill()
+                else:
+                    end(postmaster)
+            server.kill()
+        until(lambda: processes.processes_of(data_dir) == [], 10)
+    if len(order) > 1:
+        names = processes.stored(data_dir, "SELECT name FROM projects").splitlines()
+        assert load.acknowledged <= set(names)
+        return
+    with Serving(folder, data_dir=data_dir) as server:
+        server.ready()
+        names = sql(data_dir, "SELECT name FROM projects").splitlines()
+        assert load.acknowledged <= set(names)
+        assert server.ask(PROJECTS, made[1]) == {"data": {"projects": {"totalCount": len(names)}}}
+        assert server.stop() == 0
+
+
+def end(pid: int) -> None:
+    """End a process as `kill -9` does, unless it ended before."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def test_a_database_that_is_killed_comes_back_under_the_server(
+    served: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probes: set[tuple[str, int]] = set()
+    with Load(served) as load:
+        load.more(20)
+        old, began = served.postmaster, time.monotonic()
+        os.kill(old, signal.SIGKILL)
+        before = len(load.acknowledged)
+        while len(load.acknowledged) < before + 20:
+            probes |= {(path, served.get(path).status_code) for path in ("/livez", "/readyz")}
+            assert time.monotonic() - began < processes.PATIENCE
+        with capsys.disabled():
+            took = time.monotonic() - began
+            print(f"\nIt answered again after {took:.1f} s; {dict(load.refused)}")  # noqa: T201
+    assert served.postmaster != old
+    assert load.broken == []
+    assert load.refused.keys() <= {"UNAVAILABLE", "OVERLOADED"}
+    assert load.slowest < 10
+    assert probes <= {("/livez", 200), ("/readyz", 200), ("/readyz", 503)}
+    names = sql(served.data_dir, "SELECT name FROM projects").splitlines()
+    assert load.acknowledged <= set(names)
+    assert f"PostgreSQL (pid {old}) ended by signal 9; starting it again" in served.err
+    assert "fault" not in served.err
+
+
+# A database of one's own
+
+
+@linux
+def test_a_database_of_ones_own_may_go_away_and_come_back(folder: Path, data_dir: Path) -> None:
+    elsewhere = Elsewhere(data_dir)
+    with elsewhere.running():
+        elsewhere.make_database()
+        server = Serving(folder, database_url=elsewhere.url())
+        server.ready()
+    with server:
+        assert code(server.ask(ME)) == "UNAVAILABLE"
+        readiness = server.get("/readyz")
+        assert readiness.status_code == 503
+        assert readiness.json() == {"status": "unavailable", "reason": "database"}
+        assert server.get("/livez").status_code == 200
+        with elsewhere.running():
+            assert server.ask(ME) == ADMIN
+            assert server.get("/readyz").status_code == 200
+            assert "The database is its own" not in server.out
+            assert server.stop() == 0
+            # It is not ours to stop.
+            assert sql(data_dir, "SELECT 1") == "1"
+        assert Elsewhere.PASSWORD not in server.out + server.err
+
+
+def test_in_production_a_database_is_migrated_by_hand_and_strangers_learn_nothing(
+    folder: Path, database_url: URL
+) -> None:
+    url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
+    settings = {"database_url": url, "mode": "production"}
+    asyncio.run(migrate.downgrade(database_url, "base"))
+    said = troupe("serve", **settings).refusal
+    assert said == (
+        f"The database is at the migration none, and this version of Troupe needs {migrate.head()}:"
+        " back it up, then run `troupe migrate`."
+    )
+    troupe_here("migrate", **settings).printed
+    with Serving(folder, **settings) as server:
+        server.ready()
+        assert "troupe_" not in server.out
+        assert "token" not in server.out
+        anonymous: dict[str, str] = {}
+        assert server.ask_with(anonymous, "{ __typename }") == {"data": {"__typename": "Query"}}
+        for query in ("{ __schema { queryType { name } } }", '{ __type(name: "User") { name } }', ME):
+            assert code(server.ask_with(anonymous, query)) == "UNAUTHENTICATED"
+        token = troupe_here("tokens", "create", "ops", "--user", "admin", **settings).printed.strip()
+        assert server.ask(ME, token) == ADMIN
+        assert "errors" not in server.ask("{ __schema { queryType { name } } }", token)
+        assert server.stop() == 0
+        assert server.err == ""
+
+
+# The life of a token
+
+
+@pytest.fixture
+def ann(served: Serving) -> Iterator[str]:
+    """The id of a user `ann`."""
+    mutation = (
+        'mutation { createUser(input: {username: "ann", email: "ann@example.org"}) { user { id } } }'
+    )
+    id = served.ask(mutation)["data"]["createUser"]["user"]["id"]
+    yield id
+    sql(served.data_dir, "DELETE FROM users WHERE username = 'ann'")
+
+
+def token_of(served: Serving, username: str) -> str:
+    """A token that `troupe tokens create` prints while the server runs."""
+    command = ("tokens", "create", "test", "--user", username, "--days", "1")
+    printed = troupe_here(*command, data_dir=served.data_dir).printed
+    assert re.fullmatch(r"troupe_[\w-]{43}\n", printed)
+    return printed.strip()
+
+
+def expire(served: Serving, id: str) -> None:
+    sql(served.data_dir, "UPDATE access_tokens SET expires_at = now() WHERE name = 'test'")
+
+
+def revoke(served: Serving, id: str) -> None:
+    sql(served.data_dir, "UPDATE access_tokens SET revoked_at = now() WHERE name = 'test'")
+
+
+def deactivate(served: Serving, id: str) -> None:
+    change = "mutation($id: ID!) { updateUser(input: {id: $id, isActive: false}) { user { id } } }"
+    assert "errors" not in served.ask(change, id=id)
+
+
+def delete(served: Serving, id: str) -> None:
+    change = "mutation($id: ID!) { deleteUser(input: {id: $id}) { userErrors { code } } }"
+    assert served.ask(change, id=id)["data"]["deleteUser"]["userErrors"] == []
+
+
+@pytest.mark.parametrize("ends", [expire, revoke, deactivate, delete])
+def test_a_token_opens_nothing_once_it_ended(served: Serving, ann: str, ends: Any) -> None:
+    token = token_of(served, "ann")
+    assert served.ask(ME, token) == {"data": {"me": {"username": "ann", "role": "USER"}}}
+    ends(served, ann)
+    for query in (ME, "{ __typename }"):
+        answer = served.ask(query, token)
+        assert code(answer) == "UNAUTHENTICATED"
+        assert answer["errors"][0]["message"].startswith("This access token is unknown")
+    assert served.ask(ME) == ADMIN
+
+
+@pytest.mark.parametrize("token", ["troupe_", "x" * 5000, "Bearer", "' OR true --", "a b"])
+def test_an_unknown_token_opens_nothing(served: Serving, token: str) -> None:
+    assert code(served.ask(ME, token)) == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("value", ["Basic {}", "Token {}", "{}", "Bearer", "Bearer ", "Bearer{}"])
+def test_another_way_to_log_in_is_nobody(served: Serving, value: str) -> None:
+    headers = {"authorization": value.format(served.token)}
+    assert served.ask_with(headers, "{ __typename }") == {"data": {"__typename": "Query"}}
+    answer = served.ask_with(headers, ME)
+    assert code(answer) == "UNAUTHENTICATED"
+    assert answer["errors"][0]["message"].startswith("Send an access token")
+
+
+def test_the_scheme_of_a_token_is_read_in_any_case(served: Serving) -> None:
+    for scheme in ("bearer", "BEARER", "Bearer  "):
+        assert served.ask_with({"authorization": f"{scheme} {served.token}"}, ME) == ADMIN

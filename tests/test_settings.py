@@ -1,0 +1,224 @@
+"""The settings: what each `TROUPE_…` variable takes, and the sentence for what it does not."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from graph.serve import listen
+from graph.settings import Mode, Settings, SettingsError
+
+HINT = "write postgresql://user:password@host:5432/database"
+PRIVATE = "it would show a development server to others; write 127.0.0.1, or TROUPE_MODE=production"
+A_PORT = "write a number from 0 to 65535, such as 8000"
+A_FOLDER = "write the path of a folder, such as /var/lib/troupe"
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment without any setting."""
+    for name in [name for name in os.environ if name.startswith("TROUPE_")]:
+        monkeypatch.delenv(name)
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, **values: str) -> str:
+    """What is said to these values."""
+    for name, value in values.items():
+        monkeypatch.setenv(f"TROUPE_{name.upper()}", value)
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    return str(caught.value)
+
+
+def test_without_any_a_server_is_for_development_on_loopback() -> None:
+    settings = Settings.load()
+    assert settings.model_dump() == {
+        "mode": Mode.DEVELOPMENT,
+        "host": "127.0.0.1",
+        "port": 8000,
+        "database_url": None,
+        "planner": True,
+        "data_dir": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("MODE", "development", Mode.DEVELOPMENT),
+        ("MODE", "production", Mode.PRODUCTION),
+        ("HOST", "127.0.0.1", "127.0.0.1"),
+        ("HOST", "127.1.2.3", "127.1.2.3"),
+        ("HOST", "::1", "::1"),
+        ("HOST", "localhost", "localhost"),
+        ("PORT", "0", 0),
+        ("PORT", "65535", 65535),
+        ("DATABASE_URL", "postgresql://u:p@h:5433/d", "postgresql://u:p@h:5433/d"),
+        ("DATABASE_URL", "postgres://u:p@h/d", "postgres://u:p@h/d"),
+        (
+            "DATABASE_URL",
+            "postgresql+asyncpg://u@/d?host=/run",
+            "postgresql+asyncpg://u@/d?host=/run",
+        ),
+        ("DATABASE_URL", "postgresql://h/d?sslmode=require", "postgresql://h/d?sslmode=require"),
+        ("PLANNER", "true", True),
+        ("PLANNER", "false", False),
+        ("DATA_DIR", "/srv/troupe", Path("/srv/troupe")),
+        ("DATA_DIR", "here", Path.cwd() / "here"),
+        ("DATA_DIR", "~/troupe", Path.home() / "troupe"),
+    ],
+)
+def test_a_good_value_is_read(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, read: object
+) -> None:
+    monkeypatch.setenv(f"TROUPE_{name}", value)
+    assert getattr(Settings.load(), name.lower()) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("MODE", "prod", "write development or production"),
+        ("MODE", "Production", "write development or production"),
+        ("MODE", "", "write development or production"),
+        ("PORT", "http", A_PORT),
+        ("PORT", "-1", A_PORT),
+        ("PORT", "65536", A_PORT),
+        ("PORT", "9" * 5000, A_PORT),
+        ("PORT", "80.0", A_PORT),
+        ("PORT", "٣", A_PORT),
+        ("PORT", "", A_PORT),
+        ("PLANNER", "maybe", "write true or false"),
+        ("PLANNER", "", "write true or false"),
+        ("DATA_DIR", "", A_FOLDER),
+        ("DATA_DIR", "~nobody-of-this-name/x", A_FOLDER),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_to_write(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    said = refusal(monkeypatch, **{name: value})
+    assert said == f"TROUPE_{name}={value} cannot be used: {says}."
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("", HINT),
+        ("s3cret", HINT),
+        ("mysql://u:s3cret@h/d", f"mysql is not PostgreSQL; {HINT}"),
+        ("http://u:s3cret@h/d", f"http is not PostgreSQL; {HINT}"),
+        ("sqlite:///s3cret", f"sqlite is not PostgreSQL; {HINT}"),
+        ("postgresql://u:p@h:s3cret/d", HINT),
+        ("postgresql://u:s3cret/d", HINT),  # its host forgotten, the password is where a port is
+        ("postgresql://u:998877/d", HINT),
+        ("postgresql://h:0/d", HINT),
+        (
+            "postgresql://u:s3cret@h/d?options=s3cret",
+            "the parameter options is not understood; leave it out",
+        ),
+    ],
+)
+def test_the_url_of_a_database_is_refused_without_repeating_it(
+    monkeypatch: pytest.MonkeyPatch, value: str, says: str
+) -> None:
+    said = refusal(monkeypatch, database_url=value)
+    assert said == f"TROUPE_DATABASE_URL cannot be used: {says}."
+    assert "s3cret" not in said
+    assert "998877" not in said
+
+
+OUTSIDE = [
+    "0.0.0.0",
+    "::",
+    "192.168.1.5",
+    "8.8.8.8",
+    "2001:db8::1",
+    "troupe.example",
+    "127.0.0.1.",
+    "",
+]
+
+
+@pytest.mark.parametrize("host", OUTSIDE)
+def test_a_development_server_shows_itself_to_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    assert refusal(monkeypatch, host=host) == f"TROUPE_HOST={host} cannot be used: {PRIVATE}."
+    monkeypatch.setenv("TROUPE_MODE", "production")
+    assert Settings.load().host == host
+
+
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refusal(
+        monkeypatch,
+        host="0.0.0.0",
+        port="x",
+        planner="perhaps",
+        data_dir="",
+        database_url="mysql://u:s3cret@h/d",
+    )
+    assert sorted(said.splitlines()) == [
+        f"TROUPE_DATABASE_URL cannot be used: mysql is not PostgreSQL; {HINT}.",
+        f"TROUPE_DATA_DIR= cannot be used: {A_FOLDER}.",
+        f"TROUPE_HOST=0.0.0.0 cannot be used: {PRIVATE}.",
+        "TROUPE_PLANNER=perhaps cannot be used: write true or false.",
+        f"TROUPE_PORT=x cannot be used: {A_PORT}.",
+    ]
+    # Whether the host is private enough depends on the mode, so with a wrong mode it stays open.
+    assert refusal(monkeypatch, mode="x").startswith("TROUPE_MODE=x cannot be used: ")
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as tried:
+            tried.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")),
+    ],
+)
+def test_it_listens_on_a_free_port_of_a_private_address(host: str) -> None:
+    (listening,) = listen(Settings(host=host, port=0))
+    with listening:
+        address, port = listening.getsockname()[:2]
+        assert address in ("127.0.0.1", "::1")
+        assert port > 0
+        with socket.create_connection((address, port), timeout=5):
+            pass
+
+
+def test_an_address_that_is_not_here_is_refused_with_a_sentence() -> None:
+    said = r"^TROUPE_HOST=no host is no address of this machine; write 127\.0\.0\.1\.$"
+    with pytest.raises(SettingsError, match=said):
+        listen(Settings(mode=Mode.PRODUCTION, host="no host"))
+    said = r"^Cannot serve on 203\.0\.113\.1:8000 \(.*\)"
+    with pytest.raises(SettingsError, match=said):
+        listen(Settings(mode=Mode.PRODUCTION, host="203.0.113.1"))
+
+
+@pytest.mark.parametrize("port", [0, 65535])
+def test_a_port_that_is_taken_is_refused_with_another_one_to_try(port: int) -> None:
+    try:
+        taken = socket.create_server(("127.0.0.1", port))
+    except OSError:
+        pytest.skip("somebody else has it")
+    with taken:
+        port = taken.getsockname()[1]
+        said = rf"^Cannot serve on 127\.0\.0\.1:{port} \(.*\); set TROUPE_PORT to another port"
+        with pytest.raises(SettingsError, match=said) as caught:
+            listen(Settings(port=port))
+    another = int(str(caught.value).rstrip(".").rpartition(" ")[2])
+    assert 1024 <= another < 65536
+    assert another != port

@@ -1,0 +1,185 @@
+"""Who asks: what a token opens, and what is open to nobody."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from graphql import build_client_schema, get_introspection_query
+
+import db
+from db import access
+from graph.settings import Mode, Settings
+from tests import factories
+from tests.client import Answer, Client
+from tests.conftest import People, serving
+
+CLOSED = [
+    "{ me { id } }",
+    "{ projects { totalCount } }",
+    "{ __typename projects { totalCount } }",
+    '{ node(id: "UHJvamVjdDp4") { id } }',
+    "{ nodes(ids: []) { id } }",
+    "{ users { __typename } }",
+    "query($no: Boolean!) { ... on Query @skip(if: $no) { me { id } } }",
+    "{ ...All } fragment All on Query { all: aiModels { totalCount } }",
+    'mutation { deleteUser(input: {id: "x"}) { userErrors { code } } }',
+]
+OPEN = [
+    "{ __typename }",
+    "{ a: __typename ... on Query { b: __typename } }",
+    "mutation { __typename }",
+    "{ __typename projects @skip(if: true) { totalCount } }",
+]
+
+
+@pytest.mark.parametrize("query", CLOSED)
+async def test_nobody_sees_nothing(people: People, resolvers: People, query: str) -> None:
+    variables = {"no": False} if "$no" in query else {}
+
+    for client in (people.nobody, resolvers.nobody):
+        answer = await client.ask(query, **variables)
+
+        assert answer.body == {
+            "data": None,
+            "errors": [
+                {
+                    "message": "Send an access token in the header"
+                    " `Authorization: Bearer <token>`.",
+                    "extensions": {"code": "UNAUTHENTICATED"},
+                }
+            ],
+        }
+        assert answer.statements == []
+
+
+@pytest.mark.parametrize("query", OPEN)
+async def test_nobody_may_ask_whether_anybody_is_there(people: People, query: str) -> None:
+    answer = await people.nobody.ask(query)
+
+    assert set(answer.data.values()) <= {"Query", "Mutation"}
+    assert answer.data
+
+
+async def test_introspection_is_open_to_all_in_development(people: People) -> None:
+    answer = await people.nobody.ask(get_introspection_query())
+
+    shown = build_client_schema(answer.data)
+    assert shown.query_type is not None
+    assert "projects" in shown.query_type.fields
+
+
+async def test_introspection_writes_the_defaults_of_inputs(people: People) -> None:
+    answer = await people.nobody.ask(
+        '{ __type(name: "CreateTaskInput") { inputFields { name defaultValue } } }'
+    )
+
+    fields = answer.data["__type"]["inputFields"]
+    defaults = {field["name"]: field["defaultValue"] for field in fields}
+    assert (defaults["metadata"], defaults["priority"], defaults["title"]) == ("{}", "3", None)
+
+
+async def test_introspection_is_open_only_to_those_known_in_production(
+    database: db.Database, people: People
+) -> None:
+    async with serving(database, Settings(mode=Mode.PRODUCTION)) as http:
+        nobody, owner = people.nobody.through(http), people.owner.through(http)
+
+        for query in (get_introspection_query(), '{ __type(name: "Task") { name } }'):
+            assert (await nobody.ask(query)).code == "UNAUTHENTICATED"
+            assert (await owner.ask(query)).data
+
+        assert (await nobody.ask("{ __typename }")).data == {"__typename": "Query"}
+
+
+def bearing(people: People, token: str) -> Client:
+    """The client of whoever has this token."""
+    return Client(people.nobody._http, people.nobody._database, token)
+
+
+async def answers(client: Client) -> list[Answer]:
+    """What somebody is answered, whatever they ask."""
+    return [
+        await client.ask(query)
+        for query in ("{ me { id } }", "{ __typename }", get_introspection_query())
+    ]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"expires_at": datetime.now(UTC) - timedelta(seconds=1)},
+        {"revoked_at": datetime.now(UTC)},
+        {"revoked_at": datetime.now(UTC) + timedelta(days=1)},
+        {"expires_at": datetime(1, 1, 2, tzinfo=UTC)},
+    ],
+)
+async def test_a_token_that_is_over_opens_nothing(
+    database: db.Database, people: People, state: dict[str, datetime]
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_token(session, "over", people.users["owner"], **state)
+
+    for answer in await answers(bearing(people, "over")):
+        assert answer.code == "UNAUTHENTICATED"
+        assert answer.errors[0]["message"] == (
+            "This access token is unknown, has expired or was revoked."
+        )
+
+
+async def test_a_token_opens_until_it_expires(database: db.Database, people: People) -> None:
+    async with database.write(db.Viewer()) as session:
+        token = await access.issue_token(
+            session, people.users["owner"], "soon over", lifetime=timedelta(minutes=1)
+        )
+
+    answer = await bearing(people, token).ask("{ me { username } }")
+
+    assert answer.data == {"me": {"username": "owner"}}
+
+
+@pytest.mark.parametrize("token", ["unknown", "troupe_", "\x7f", "x" * 5000, "a b"])
+async def test_an_unknown_token_opens_nothing(people: People, token: str) -> None:
+    for answer in await answers(bearing(people, token)):
+        assert answer.code == "UNAUTHENTICATED"
+
+
+async def test_the_token_of_an_inactive_user_opens_nothing(
+    database: db.Database, people: People
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        user = await session.get_one(db.User, people.users["owner"].id)
+        user.is_active = False
+
+    for answer in await answers(people.owner):
+        assert answer.code == "UNAUTHENTICATED"
+
+
+async def test_the_token_of_a_deleted_user_opens_nothing(
+    database: db.Database, people: People
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        user = await session.get_one(db.User, people.users["owner"].id)
+        await session.delete(user)
+
+    assert (await people.owner.ask("{ me { id } }")).code == "UNAUTHENTICATED"
+
+
+async def test_an_agent_is_nobody_but_sees_its_project(
+    database: db.Database, people: People
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        plan = await factories.make_plan(session, people.users["owner"], projects=2)
+        await factories.make_token(session, "an agent's", plan.agents[0])
+
+    answer = await bearing(people, "an agent's").ask(
+        "{ me { id } users { totalCount } accessTokens { totalCount }"
+        " projects { nodes { name owner { username } } } }"
+    )
+
+    assert answer.data == {
+        "me": None,
+        "users": {"totalCount": 0},
+        "accessTokens": {"totalCount": 0},
+        "projects": {"nodes": [{"name": "Project 0", "owner": None}]},
+    }
