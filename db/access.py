@@ -7,6 +7,7 @@ import secrets
 from datetime import timedelta
 
 from sqlalchemy import delete, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import ReadSession
@@ -53,6 +54,8 @@ async def bearer(session: ReadSession, token: str) -> Viewer | None:
         .where(
             AccessToken.token_hash == hash_token(token),
             AccessToken.revoked_at.is_(None),
+            # A token that is limited to scopes opens nothing as long as scopes are not enforced.
+            func.cardinality(AccessToken.scopes) == 0,
             or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > func.now()),
         )
     )
@@ -64,15 +67,11 @@ async def bearer(session: ReadSession, token: str) -> Viewer | None:
 
 async def administrator(session: AsyncSession) -> User:
     """The user `admin`, made on the first start, without a password until one is set."""
-    user = await session.scalar(select(User).where(User.username == ADMINISTRATOR))
-    if user is None:
-        user = await User.create(
-            session,
-            username=ADMINISTRATOR,
-            email=f"{ADMINISTRATOR}@localhost",
-            role=UserRole.ADMIN,
-        )
-    return user
+    row = {"username": ADMINISTRATOR, "email": f"{ADMINISTRATOR}@localhost", "role": UserRole.ADMIN}
+    # Of several processes that start at once, the others find what the first has made.
+    await session.execute(insert(User).values(row).on_conflict_do_nothing())
+    found = select(User).where(User.username == ADMINISTRATOR)
+    return (await session.scalars(found)).one()
 
 
 async def development_token(session: AsyncSession) -> str:

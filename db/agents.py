@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, select, text
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, LongText, Metadata, ShortText, Version, choice
+from db.errors import Invalid, Path, Rejected
 from db.state import Transitions
 
 if TYPE_CHECKING:
@@ -144,3 +147,20 @@ class Agent(CRUD):
         """Move it to another state of its life. Raises IllegalTransition."""
         self.transitions.check(self.status, to)
         self.status = to
+
+
+async def refuse_foreign(
+    session: AsyncSession, project_id: UUID | None, agents: Sequence[tuple[Path, UUID | None]]
+) -> None:
+    """See that agents, each with its place in the caller's input, belong to the project.
+
+    What has no project takes any agent. Raises Rejected with an Invalid for each that does not.
+    """
+    named = {id for _, id in agents if id is not None}
+    if project_id is None or not named:
+        return
+    ours = select(Agent.id).where(Agent.id.in_(named), Agent.project_id == project_id)
+    foreign = named - set(await session.scalars(ours))
+    if foreign:
+        sentence = "This Agent belongs to another project."
+        raise Rejected([Invalid(sentence, at) for at, id in agents if id in foreign])

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, LongText, Metadata, ShortText, Version, choice, insert_many, new_id
+from db.errors import Invalid
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -197,6 +198,8 @@ async def append_messages(
     """
     if not messages:
         return []
+    if conversation.status is ConversationStatus.ARCHIVED:
+        raise Invalid("This conversation is archived.", ("conversation_id",))
     newest = select(func.coalesce(func.max(Message.sequence), 0), func.now())
     last, now = (
         await session.execute(newest.where(Message.conversation_id == conversation.id))
@@ -215,3 +218,13 @@ async def append_messages(
         conversation.last_message_at = spoken
     await session.flush()
     return [row["id"] for row in rows]
+
+
+async def delete_message(
+    session: AsyncSession, conversation: Conversation, message: Message
+) -> None:
+    """Delete a message of a conversation, which the caller has locked."""
+    await message.delete(session)
+    newest = select(func.max(Message.timestamp)).where(Message.conversation_id == conversation.id)
+    conversation.last_message_at = await session.scalar(newest)
+    await session.flush()

@@ -28,8 +28,10 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from db.engine import WriteSession
 from db.errors import CycleDetected, Invalid
 from db.projects import Project
+from db.scopes import Right, scope
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
 
 Key = TypeVar("Key")
@@ -193,12 +195,15 @@ async def recount(session: AsyncSession, tasks: Collection[UUID]) -> None:
     )
 
 
-async def lock(session: AsyncSession, task_id: UUID) -> None:
+async def lock(session: WriteSession, task_id: UUID) -> None:
     """Lock the row of the task's project: who changes what waits for what does so one by one.
+
+    Only for those who may edit the task, or else it could be told from waiting that it exists.
 
     To be called before the tasks themselves are locked, so that no two writers cross.
     """
-    project_id = select(Task.project_id).where(Task.id == task_id).scalar_subquery()
+    editable = scope(Task, session.viewer, Right.EDIT)
+    project_id = select(Task.project_id).where(Task.id == task_id, editable).scalar_subquery()
     row = select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)
     await session.execute(row)
 

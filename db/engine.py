@@ -114,12 +114,18 @@ class WriteSession(AsyncSession):
             raise Conflict(row, version)
         return row  # type: ignore[no-any-return]
 
-    async def refer(self, model: type[Base], *rows: Mapping[str, Any], at: Path = ()) -> None:
-        """See that the foreign keys among these values lead to rows that the viewer may see.
+    async def refer(self, model: type[Base], row: Mapping[str, Any], at: Path = ()) -> None:
+        """See that the foreign keys of a row to be lead to rows that the viewer may see.
 
-        One statement for each kind of key. Raises Rejected with a NotFound for each that does not;
-        `at` says where in the caller's input the values stand, the numbers of several rows follow.
+        `at` says where in the caller's input the row stands. Raises Rejected with a NotFound for
+        each key that does not.
         """
+        await self.refer_all(model, {tuple(at): row})
+
+    async def refer_all(
+        self, model: type[Base], rows: Mapping[tuple[str | int, ...], Mapping[str, Any]]
+    ) -> None:
+        """The same for many rows, each under its place; one statement for each kind of key."""
         missing: list[DomainError] = []
         for relation in inspect(model).relationships:
             if relation.uselist:
@@ -127,15 +133,15 @@ class WriteSession(AsyncSession):
             target: Any = relation.mapper.class_
             ((local, remote),) = relation.local_remote_pairs or ()
             name = str(local.key)
-            wanted = {row[name] for row in rows if row.get(name) is not None}
+            wanted = {row[name] for row in rows.values() if row.get(name) is not None}
             if not wanted:
                 continue
             keys = bindparam(None, list(wanted), ARRAY(remote.type), unique=True)
             seen = select(remote).where(remote == func.any(keys), scope(target, self.viewer))
             missed = wanted - set(await self.scalars(seen))
             missing += [
-                NotFound(target, row[name], (*at, *([place] if len(rows) > 1 else []), name))
-                for place, row in enumerate(rows)
+                NotFound(target, row[name], (*at, name))
+                for at, row in rows.items()
                 if row.get(name) in missed
             ]
         if missing:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent
 from db.base import CRUD, insert_many, new_id
-from db.dependencies import recount, refuse_cycle
+from db.dependencies import find_cycle, recount, refuse_cycle
 from db.engine import WriteSession
 from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
 from db.projects import Project
@@ -80,12 +80,14 @@ async def add_tasks(
     planned: Sequence[PlannedTask],
     agents: Mapping[str, UUID] | None = None,
     at: Path = ("tasks",),
+    found: Sequence[DomainError] = (),
 ) -> list[UUID]:
     """Add the tasks of a plan to a project, whose row the caller has locked; return their ids.
 
-    Raises Rejected with everything that is wrong, or CycleDetected.
+    Raises Rejected with everything that is wrong, what the caller found before included, or
+    CycleDetected.
     """
-    faults: list[DomainError] = []
+    faults: list[DomainError] = list(found)
     ids = [task.values.get("id") or new_id() for task in planned]
     places = _number([task.reference for task in planned], "task", at, faults)
     named = {reference: ids[place] for reference, place in places.items()}
@@ -103,6 +105,7 @@ async def add_tasks(
         faults.append(Invalid(fault, (*at, *where)))
         return None
 
+    now = await session.scalar(select(func.now()))
     rows: list[dict[str, Any]] = []
     edges: dict[tuple[UUID, UUID], OnFailure] = {}
     for place, (id, task) in enumerate(zip(ids, planned, strict=True)):
@@ -110,8 +113,10 @@ async def add_tasks(
         parent_id = find(tasks, task.parent, "a task", place, "parent")
         if parent_id == id:
             faults.append(CycleDetected([id], (*at, place, "parent")))
+        # With every server default filled in, one statement inserts parents and children alike.
         rows.append(
-            task.values
+            {"available_at": now}
+            | task.values
             | {
                 "id": id,
                 "project_id": project.id,
@@ -126,6 +131,8 @@ async def add_tasks(
                 faults.append(CycleDetected([id], (*at, place, "depends_on", number, "on")))
             elif dependency is not None:
                 edges[id, dependency] = on_failure
+    faults += await _taken(session, Task, [task.values.get("id") for task in planned], at)
+    faults += _circle(planned, rows, edges, at)
     if faults:
         raise Rejected(faults)
 
@@ -143,8 +150,53 @@ async def add_tasks(
     return ids
 
 
+def _circle(
+    planned: Sequence[PlannedTask],
+    rows: Sequence[Mapping[str, Any]],
+    edges: Mapping[tuple[UUID, UUID], OnFailure],
+    at: Path,
+) -> list[DomainError]:
+    """The fault of a circle among the tasks of a plan, which are not there yet to be shown."""
+    places = {row["id"]: place for place, row in enumerate(rows)}
+    parents = {id: _within(rows[place]["parent_task_id"], places) for id, place in places.items()}
+    dependencies: dict[UUID, list[UUID]] = {}
+    for dependent, dependency in edges:
+        if dependency in places:
+            dependencies.setdefault(dependent, []).append(dependency)
+    circle = find_cycle(parents, dependencies)
+    if circle is None or len(circle) == 1:  # a task that names itself has been told already
+        return []
+    tasks = [planned[places[id]] for id in circle]
+    names = ", ".join(repr(task.reference or task.values["title"]) for task in tasks)
+    fault = CycleDetected([], (*at, places[circle[0]]))
+    fault.message = f"These tasks would wait for each other in a circle: {names}."
+    return [fault]
+
+
+def _within(id: UUID | None, places: Mapping[UUID, int]) -> UUID | None:
+    return id if id in places else None
+
+
+async def _taken(
+    session: AsyncSession, model: type[Row], ids: Sequence[UUID | None], at: Path
+) -> list[DomainError]:
+    """The faults of ids that are given twice, or that another row has."""
+    given = [id for id in ids if id is not None]
+    if not given:
+        return []
+    wanted = bindparam(None, given, ARRAY(Uuid), unique=True)
+    taken = set(await session.scalars(select(model.id).where(model.id == func.any(wanted))))
+    faults: list[DomainError] = []
+    for place, id in enumerate(ids):
+        if id is not None and id in taken:
+            faults.append(AlreadyExists("There is already one with this id.", (*at, place, "id")))
+        elif id is not None:
+            taken.add(id)
+    return faults
+
+
 async def add_plan(
-    session: AsyncSession,
+    session: WriteSession,
     project: Project,
     references: Sequence[str | None],
     agents: Sequence[Mapping[str, Any]],
@@ -155,6 +207,10 @@ async def add_plan(
     Raises Rejected with everything that is wrong, or CycleDetected.
     """
     faults: list[DomainError] = []
+    try:
+        await session.refer_all(Agent, {("agents", place): row for place, row in enumerate(agents)})
+    except Rejected as rejected:
+        faults += rejected.errors
     places = _number(references, "agent", ("agents",), faults)
     taken: set[str] = set()
     for place, agent in enumerate(agents):
@@ -166,11 +222,11 @@ async def add_plan(
     rows = [
         {**agent, "id": id, "project_id": project.id} for id, agent in zip(ids, agents, strict=True)
     ]
-    if faults:
-        raise Rejected(faults)
-    await insert_many(session, Agent, rows)
+    faults += await _taken(session, Agent, [agent.get("id") for agent in agents], ("agents",))
+    if not faults:
+        await insert_many(session, Agent, rows)
     named = {reference: ids[place] for reference, place in places.items()}
-    return ids, await add_tasks(session, project, tasks, named)
+    return ids, await add_tasks(session, project, tasks, named, found=faults)
 
 
 async def add_task(session: AsyncSession, project: Project, task: PlannedTask) -> UUID:

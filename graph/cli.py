@@ -109,14 +109,14 @@ def _note(sentence: str) -> None:
     print(f"troupe: {sentence}", file=sys.stderr)
 
 
-async def _prepare(settings: Settings, url: str) -> bool:
-    """Bring the database to the code's schema, with its administrator; whether that changed it.
+async def _prepare(settings: Settings, url: str) -> None:
+    """Bring the database to the code's schema, with its administrator.
 
     In production only `troupe migrate` does so: a backup comes first.
     """
     from sqlalchemy.exc import DBAPIError
 
-    from db import migrate
+    from db import Database, Viewer, access, migrate
     from graph.settings import Mode
 
     try:
@@ -134,13 +134,19 @@ async def _prepare(settings: Settings, url: str) -> bool:
         )
     if settings.mode is Mode.PRODUCTION:
         await migrate.refuse_unless_at_head(url)
-        return False
-    return await migrate.upgrade(url)
+    else:
+        await migrate.upgrade(url)
+    database = Database(url)
+    try:
+        async with database.write(Viewer(is_administrator=True)) as session:
+            await access.administrator(session)
+    finally:
+        await database.dispose()
 
 
 def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
     """Do something with the database, at head and with its administrator."""
-    from db import Database, Viewer, access
+    from db import Database
 
     settings = Settings.load()
 
@@ -148,8 +154,6 @@ def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
         await _prepare(settings, url)
         database = Database(url)
         try:
-            async with database.write(Viewer(is_administrator=True)) as session:
-                await access.administrator(session)
             return await work(database)
         finally:
             await database.dispose()
@@ -256,6 +260,7 @@ def psql(context: typer.Context) -> None:
                 "PGUSER": url.username,
                 "PGPASSWORD": url.password,
                 "PGDATABASE": url.database,
+                "PGSSLMODE": query.get("sslmode"),
             }.items()
             if value is not None
         }

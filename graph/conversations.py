@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
+from uuid import UUID
 
 import strawberry
 from pydantic import BaseModel, Field, StringConstraints
@@ -12,8 +14,8 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ConversationStatus, MessageSender, conversations
-from db.errors import Denied
+from db import ConversationStatus, MessageSender, agents, conversations
+from db.errors import Denied, Path
 from graph.connections import Connection
 from graph.context import Info
 from graph.entities import Node, column, entity
@@ -208,16 +210,22 @@ class Appended:
     messages: list[db.Message]
 
 
-async def _spoken(
-    session: db.WriteSession, messages: list[MessageInput], at: str
-) -> list[dict[str, Any]]:
-    """The messages as rows, each with who speaks if that is who sends it."""
-    rows = [given(message) for message in messages]
-    await session.refer(db.Message, *rows, at=(at,))
-    for row in rows:
+async def _say(
+    session: db.WriteSession,
+    conversation: db.Conversation,
+    messages: Mapping[tuple[str | int, ...], MessageInput],
+) -> list[UUID]:
+    """Add messages, each under its place in the input, to a conversation; return their ids."""
+    rows = {at: given(message) for at, message in messages.items()}
+    await session.refer_all(db.Message, rows)
+    speakers: list[tuple[Path, UUID | None]] = [
+        ((*at, "agent_id"), row.get("agent_id")) for at, row in rows.items()
+    ]
+    await agents.refuse_foreign(session, conversation.project_id, speakers)
+    for row in rows.values():
         if row["sender"] is MessageSender.USER:
             row["user_id"] = session.viewer.user_id
-    return rows
+    return await conversations.append_messages(session, conversation, list(rows.values()))
 
 
 @strawberry.type
@@ -234,12 +242,13 @@ class Mutation:
             elif session.viewer.user_id is None:
                 raise Denied("An agent has no conversations of its own, only its project's.")
             await session.refer(db.Conversation, row)
+            named = [(("agent_id",), input.agent_id)]
+            await agents.refuse_foreign(session, input.project_id, named)
             conversation = await db.Conversation.create(
                 session, user_id=session.viewer.user_id, **row
             )
             if input.message is not None:
-                spoken = await _spoken(session, [input.message], "message")
-                await conversations.append_messages(session, conversation, spoken)
+                await _say(session, conversation, {("message",): input.message})
         return conversation
 
     @mutation(anybody)
@@ -252,6 +261,8 @@ class Mutation:
                 db.Conversation, input.id, version=input.expected_version
             )
             await session.refer(db.Conversation, values(input))
+            named = [(("agent_id",), values(input).get("agent_id"))]
+            await agents.refuse_foreign(session, conversation.project_id, named)
             return await conversation.update(session, **values(input))
 
     @mutation(anybody)
@@ -273,8 +284,10 @@ class Mutation:
             conversation = await session.fetch(
                 db.Conversation, input.conversation_id, at=("conversation_id",)
             )
-            spoken = await _spoken(session, input.messages, "messages")
-            ids = await conversations.append_messages(session, conversation, spoken)
+            said: dict[tuple[str | int, ...], MessageInput] = {
+                ("messages", place): message for place, message in enumerate(input.messages)
+            }
+            ids = await _say(session, conversation, said)
         return Appended(conversation, [db.Message(id=id) for id in ids])
 
     @mutation(anybody)
@@ -282,5 +295,6 @@ class Mutation:
         """Delete a message; the places of the others stay as they are."""
         async with info.context.write() as session:
             message = await session.fetch(db.Message, input.id)
-            await message.delete(session)
+            conversation = await session.fetch(db.Conversation, message.conversation_id)
+            await conversations.delete_message(session, conversation, message)
         return Deleted(message.id)

@@ -138,6 +138,8 @@ def entity(
 
     def declare(cls: Type) -> Type:
         declared = Entity(model, cls, where, order)
+        # Pages and lookups go by one column; what has a longer key is listed.
+        assert order is None or len(sqlalchemy.inspect(model).primary_key) == 1
         _entities[model] = declared
         if issubclass(cls, Node):
             cls.__annotations__ = {"id": strawberry.ID} | cls.__annotations__

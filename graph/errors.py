@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import asyncpg
 import strawberry
 from graphql import GraphQLError
 from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
@@ -91,7 +92,8 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
             return BadInput("A text contains a NUL character (\\u0000), which cannot be stored.")
         if isinstance(fault, OperationalError) or fault.connection_invalidated:
             return Unavailable("The database cannot be reached. Try again in a moment.")
-    if isinstance(fault, OSError):
+    if isinstance(fault, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+        # Raised by asyncpg itself while it connects, before SQLAlchemy could wrap it.
         return Unavailable("The database cannot be reached. Try again in a moment.")
     return None
 

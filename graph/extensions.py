@@ -17,6 +17,9 @@ from graph.loaders import Loaders
 from graph.planner import planned
 from graph.selections import Operation, Unreadable
 
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+PROGRAM_LIMIT_EXCEEDED = "54"
+
 INTROSPECTION = {"__typename", "__schema", "__type"}
 
 
@@ -65,24 +68,30 @@ class Prepared(SchemaExtension):
             execution.result = ExecutionResult(data=None, errors=[refusal])
             yield
             return
+        context.operation = operation
+        context.loaders = Loaders(context)
         plan = planned(operation, context.viewer) if context.planner else None
         if plan is not None:
             execution.result = await self._run(context, plan)
-            yield
-            return
-        context.operation = operation
-        context.loaders = Loaders(context)
         yield
 
-    async def _run(self, context: Context, plan: Select[Any]) -> ExecutionResult:
-        """What a plan's statement answers: JSON that passes through as it is."""
+    async def _run(self, context: Context, plan: Select[Any]) -> ExecutionResult | None:
+        """What a plan's statement answers: JSON that passes through as it is.
+
+        None where it is too complex for SQLAlchemy or PostgreSQL: the resolvers then answer.
+        """
         try:
             async with context.read() as session:
                 data: Any = orjson.Fragment(await session.scalar(plan))
+            return ExecutionResult(data, None)
+        except RecursionError:
+            return None
         except Exception as error:
+            state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+            if state.startswith(PROGRAM_LIMIT_EXCEEDED):
+                return None
             # As an error of the result it is worded; raised, it would reach the client as it is.
             return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
-        return ExecutionResult(data, None)
 
     def _refusal(self, context: Context, operation: Operation) -> Unauthenticated | None:
         """Without a token only `__typename` is answered, and in development introspection."""

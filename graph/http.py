@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from graphql import GraphQLError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
@@ -13,7 +14,7 @@ from strawberry.schema import BaseSchema
 
 from db import Database
 from graph.context import Context
-from graph.errors import RequestError, of_the_database
+from graph.errors import RequestError
 from graph.viewer import identify
 
 
@@ -31,15 +32,15 @@ class Endpoint(GraphQL[Context, None]):
     ) -> Context:
         """The context of an operation: who asks, and how the database is reached."""
         database: Database = request.app.state.database
-        viewer, refusal = None, None
+        viewer = None
+        refusal: GraphQLError | None = None
         try:
             viewer = await identify(request, database)
         except RequestError as error:
             refusal = error
         except Exception as error:
-            refusal = of_the_database(error)
-            if refusal is None:
-                raise
+            # Worded like any other error: nothing of it reaches the client as it is.
+            refusal = GraphQLError(str(error), original_error=error)
         return Context(
             database,
             viewer,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Select, bindparam, func, inspect, select, true
@@ -26,6 +26,9 @@ from graph.selections import Operation, Selected
 # asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
 CHUNK = 30_000
 
+# How many relations one statement follows from row to row.
+MOST_JOINS = 6
+
 
 @dataclass(eq=False)
 class Loads:
@@ -33,6 +36,7 @@ class Loads:
 
     columns: set[str] = field(default_factory=set)
     relations: dict[str, Loads] = field(default_factory=dict)
+    added: set[int] = field(default_factory=set)
 
     def below(self, relation: str) -> Loads:
         """What is read of a relation's rows."""
@@ -41,18 +45,23 @@ class Loads:
     def add(self, children: Iterable[Selected]) -> Loads:
         """Add what these selected fields need."""
         for child in children:
-            if isinstance(child.declaration, Declared):
+            # Once is enough: a fragment that is spread often would be walked on every way to it.
+            if id(child) not in self.added and isinstance(child.declaration, Declared):
+                self.added.add(id(child))
                 child.declaration.demand(child, self)
         return self
 
-    def options(self, row: Any, viewer: Viewer) -> list[Any]:
-        """The loader options for a statement that selects this model or alias of it."""
+    def options(self, row: Any, viewer: Viewer, depth: int = 0) -> list[Any]:
+        """The loader options for a statement that selects this model or alias of it.
+
+        What lies deeper than some joins is left to the loaders.
+        """
         mapper = inspect(row).mapper
         keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
         columns = [getattr(row, name) for name in sorted(keys | self.columns)]
         # A column that is not loaded raises when it is read: nothing is fetched behind our back.
         chosen: list[Any] = [load_only(*columns, raiseload=True)]
-        for name, below in self.relations.items():
+        for name, below in self.relations.items() if depth < MOST_JOINS else ():
             relation = getattr(row, name)
             target = relation.property.mapper.class_
             visible = relation.and_(scope(target, viewer))
@@ -61,7 +70,7 @@ class Loads:
                 if relation.property.uselist
                 else joinedload(visible)
             )
-            chosen.append(load.options(*below.options(target, viewer)))
+            chosen.append(load.options(*below.options(target, viewer, depth + 1)))
         return chosen
 
 
@@ -122,8 +131,12 @@ class Loaders:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.demands = Demands(context.operation)
         self._loaders: dict[Hashable, DataLoader[Any, Any]] = {}
+
+    @cached_property
+    def demands(self) -> Demands:
+        """What the operation needs; the planner does without."""
+        return Demands(self.context.operation)
 
     def clear(self) -> None:
         """Forget the rows that were read, because some have changed."""

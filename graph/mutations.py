@@ -151,7 +151,7 @@ def mutation(allow: Allow) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
             return await _read_back(info, payload, outcomes, result)
 
         resolve.__name__ = function.__name__
-        resolve.__annotations__ = {"info": Info, "input": hints["input"], "return": payload}
+        resolve.__annotations__ = {"info": Info, "input": hints["input"], "return": payload | None}
         field: StrawberryField = strawberry.mutation(
             resolve, description=clean(function.__doc__ or ""), metadata={"allow": allow}
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
 import strawberry
-from sqlalchemy import Uuid, bindparam, literal, select, union_all
+from sqlalchemy import ARRAY, Uuid, bindparam, func, literal, select, union_all
 
+from db import scope
 from graph.context import Info
 from graph.entities import Entity, Node, entities
 from graph.errors import BadInput
@@ -21,41 +23,55 @@ def _shown() -> list[Entity]:
     return [entity for entity in entities() if issubclass(entity.shown_as, Node)]
 
 
-async def _entity_of_uuid(info: Info, key: UUID) -> Entity | None:
-    """Which entity has a row with this key: a bare UUID does not say."""
-    found = [entity for entity in _shown() if entity.key.type.python_type is UUID]
-    value = bindparam("key", key, Uuid)
-    statement = union_all(
-        *(
-            select(literal(place).label("place")).where(entity.key == value)
-            for place, entity in enumerate(found)
+async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | None]:
+    """Which entity and key each id names; none for what the viewer may not see. Raises BadInput.
+
+    A bare UUID does not say of what: one statement looks for all of them everywhere.
+    """
+    uuids = {UUID(id) for id in ids if BARE_UUID.fullmatch(id)}
+    found: dict[UUID, Entity] = {}
+    if uuids:
+        shown = [entity for entity in _shown() if entity.key.type.python_type is UUID]
+        keys = bindparam("keys", list(uuids), ARRAY(Uuid))
+        places = union_all(
+            *(
+                select(literal(place), entity.key).where(
+                    entity.key == func.any(keys), scope(entity.model, info.context.viewer)
+                )
+                for place, entity in enumerate(shown)
+            )
         )
-    )
-    async with info.context.read() as session:
-        place = await session.scalar(statement)
-    return None if place is None else found[place]
+        async with info.context.read() as session:
+            found = {key: shown[place] for place, key in await session.execute(places)}
+    return [_name(id, found) for id in ids]
 
 
-async def _fetch(info: Info, id: str) -> Any:
+def _name(id: str, found: Mapping[UUID, Entity]) -> tuple[Entity, Any] | None:
+    if BARE_UUID.fullmatch(id):
+        entity = found.get(UUID(id))
+        return None if entity is None else (entity, UUID(id))
     parsed = parse_global_id(id)
-    entity: Entity | None
-    if parsed is not None:
-        entity = next((entity for entity in _shown() if entity.name == parsed[0]), None)
-    elif BARE_UUID.fullmatch(id):
-        entity = await _entity_of_uuid(info, UUID(id))
-        if entity is None:
-            return None
-    else:
-        entity = None
+    entity = next((entity for entity in _shown() if parsed and entity.name == parsed[0]), None)
     if entity is None:
         raise BadInput(f"{id!r} is no id: use one that the API gave, or a bare UUID.")
     try:
-        key = parse_key(entity.model, id)
+        return entity, parse_key(entity.model, id)
     except ValueError as error:
         raise BadInput(f"{error}.") from None
+
+
+async def _fetch(info: Info, ids: Sequence[str]) -> list[Any]:
+    """The objects with these ids, with one statement for each entity among them."""
     selected = info.context.operation.selected(info._raw_info)
-    children = selected.children.get(entity.name, ())
-    return await info.context.loaders.shown(entity.model, key, children)
+    loaders = info.context.loaders
+
+    async def fetch(named: tuple[Entity, Any] | None) -> Any:
+        if named is None:
+            return None
+        entity, key = named
+        return await loaders.shown(entity.model, key, selected.children.get(entity.name, ()))
+
+    return await asyncio.gather(*map(fetch, await _named(info, ids)))
 
 
 Id = Annotated[strawberry.ID, strawberry.argument(description="Its id, or a bare UUID.")]
@@ -63,13 +79,13 @@ Ids = Annotated[list[strawberry.ID], strawberry.argument(description="Their ids,
 
 
 async def _node(info: Info, id: Id) -> Any:
-    return await _fetch(info, id)
+    return (await _fetch(info, [id]))[0]
 
 
 async def _nodes(info: Info, ids: Ids) -> Any:
     if len(ids) > MOST_IDS:
         raise BadInput(f"ids: at most {MOST_IDS} at once, not {len(ids)}.")
-    return await asyncio.gather(*(_fetch(info, id) for id in ids))
+    return await _fetch(info, ids)
 
 
 @strawberry.type

@@ -70,7 +70,6 @@ class Mutation:
         agents = [given(agent) for agent in input.agents]
         tasks = [task.planned(info.context.created_by) for task in input.tasks]
         async with info.context.write() as session:
-            await session.refer(db.Agent, *agents, at=("agents",))
             project = await db.Project.create(
                 session,
                 owner_id=session.viewer.user_id,

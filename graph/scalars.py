@@ -45,7 +45,10 @@ def parse_moment(value: Any) -> datetime:
             " such as 2026-11-22T01:06:34+00:00."
         )
     try:
-        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        moment = datetime.fromisoformat(value.upper()).astimezone(UTC)
+        if moment.year in (1, 9999):  # asyncpg takes their ends for infinities
+            raise ValueError(value)
+        return moment
     except (ValueError, OverflowError):
         raise GraphQLError(f"DateTime cannot represent {value!r}: there is no such time.") from None
 

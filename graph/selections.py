@@ -143,6 +143,25 @@ class Operation:
                     )
             yield selected
 
+    def size(self) -> tuple[int, int]:
+        """How many fields the answer's shape has, and how deep they nest.
+
+        Linear in the tree's distinct nodes, although fragments can multiply the number without
+        end: a node that occurs often is counted once and taken as often as it occurs.
+        """
+        sizes: dict[int, tuple[int, int]] = {}
+
+        def measure(selected: Selected) -> tuple[int, int]:
+            known = sizes.get(id(selected))
+            if known is None:
+                below = [measure(child) for kind in selected.children.values() for child in kind]
+                number = 1 + sum(number for number, _ in below)
+                known = sizes[id(selected)] = (number, 1 + max((d for _, d in below), default=0))
+            return known
+
+        measured = [measure(root) for root in self.roots]
+        return sum(n for n, _ in measured), max((d for _, d in measured), default=0)
+
     def selected(self, info: GraphQLResolveInfo[Any]) -> Selected:
         """The field that is being resolved."""
         return self._by_nodes[info.parent_type.name, tuple(map(id, info.field_nodes))]

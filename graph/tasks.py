@@ -12,6 +12,7 @@ from strawberry.scalars import JSON
 
 import db
 from db import BlockedReason, OnFailure, TaskStatus, dependencies, plans
+from db.errors import DomainError, NotFound, Rejected
 from graph.connections import Connection
 from graph.context import Info
 from graph.entities import Node, column, entity
@@ -235,8 +236,16 @@ class RemoveTaskDependencyInput(BaseModel):
 async def _tasks(session: db.WriteSession, input: Any) -> tuple[db.Task, db.Task]:
     """The two tasks of an edge, locked after their project, so that no two writers cross."""
     await dependencies.lock(session, input.dependent_id)
-    dependent = await session.fetch(db.Task, input.dependent_id, at=("dependent_id",))
-    dependency = await session.fetch(db.Task, input.dependency_id, at=("dependency_id",))
+    tasks: list[db.Task] = []
+    faults: list[DomainError] = []
+    for name, id in (("dependent_id", input.dependent_id), ("dependency_id", input.dependency_id)):
+        try:
+            tasks.append(await session.fetch(db.Task, id, at=(name,)))
+        except NotFound as error:
+            faults.append(error)
+    if faults:
+        raise Rejected(faults)
+    dependent, dependency = tasks
     return dependent, dependency
 
 

@@ -143,11 +143,12 @@ class Mutation:
 
     @mutation(users_only)
     async def update_user(self, info: Info, input: UpdateUserInput) -> db.User:
-        """Change a user. Users change themselves; their role and state administrators only."""
+        """Change a user. Users change their own display name, administrators everything."""
         async with info.context.write() as session:
             user = await session.fetch(db.User, input.id)
-            if not session.viewer.is_administrator and {"role", "is_active"} & values(input).keys():
-                raise Denied("Only administrators change a user's role and whether it is active.")
+            theirs = {"id", "display_name"}
+            if not session.viewer.is_administrator and values(input).keys() - theirs:
+                raise Denied("Only administrators change more of a user than the display name.")
             return await user.update(session, **values(input))
 
     @mutation(administrators)

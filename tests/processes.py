@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import multiprocessing
 import os
 import random
 import re
@@ -46,7 +47,7 @@ def until(condition: Callable[[], T], seconds: float = PATIENCE) -> T:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
+        time.sleep(0.03)
     return found
 
 
@@ -239,26 +240,85 @@ def troupe_here(*arguments: str | Path, terminal: bool = False, **settings: obje
 # Servers
 
 
+def client(**options: Any) -> httpx.Client:
+    """A client of a server's."""
+    # Neither proxies nor certificates concern it, and loading those takes its time.
+    return httpx.Client(timeout=PATIENCE, trust_env=False, verify=False, **options)
+
+
+def _spawned(
+    environment: dict[str, str], out: Path, err: Path, nohup: bool
+) -> subprocess.Popen[bytes]:
+    with out.open("w") as stdout, err.open("w") as stderr:
+        return subprocess.Popen(
+            [*(["nohup"] if nohup else []), sys.executable, "-m", "graph", "serve"],
+            cwd=CODE,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.processes", "graph.serve"])
+
+
+class _Forked:
+    """Like subprocess.Popen, over a process that is forked off from one which loaded the code."""
+
+    def __init__(self, environment: dict[str, str], out: Path, err: Path, nohup: bool) -> None:
+        self._process = _context.Process(target=_serve, args=(environment, out, err, nohup))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, "it does not end"
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _serve(environment: dict[str, str], out: Path, err: Path, nohup: bool) -> None:
+    """What a forked process does."""
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in ((1, out), (2, err)):
+        with path.open("w") as file:
+            os.dup2(file.fileno(), number)
+    if nohup:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.argv = ["troupe", "serve"]
+    cli.main()
+
+
 class Serving:
     """A process of `troupe serve`, killed at the end of the block if it still runs."""
 
-    def __init__(self, folder: Path, *, ignoring: signal.Signals | None = None, **settings: object):
+    def __init__(self, folder: Path, *, fork: bool = True, nohup: bool = False, **settings: object):
+        """Start it, forked off from a process that has loaded the code unless told otherwise.
+
+        Loading takes most of a second, and there are many servers in these tests.
+        """
         self.data_dir = Path(str(settings.get("data_dir", "/dev/null/none")))
         self._out, self._err = folder / "serve.out", folder / "serve.err"
+        self._out.write_text("")
+        self._err.write_text("")
+        self._http = client()
         self.started = time.monotonic()
-        with self._out.open("w") as out, self._err.open("w") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "graph", "serve"],
-                cwd=CODE,
-                env=environment(**settings),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                # In a session of its own, as in a terminal of its own.
-                start_new_session=True,
-                preexec_fn=None if ignoring is None else lambda: _ignore(ignoring),
-            )
-        self._http = httpx.Client(timeout=PATIENCE, trust_env=False)
+        start = _Forked if fork else _spawned
+        self.process = start(environment(**settings), self._out, self._err, nohup)
 
     def __enter__(self) -> Self:
         return self
@@ -345,15 +405,11 @@ class Serving:
 
     def is_clean(self) -> bool:
         """Whether nothing is left of its PostgreSQL: no process, no socket."""
-        sockets = (*self.data_dir.glob("postgres-socket/.s*"), self.data_dir / CLUSTER / PID_FILE)
-        return not processes_of(self.data_dir) and not any(path.exists() for path in sockets)
-
-
-PID_FILE = "postmaster.pid"
-
-
-def _ignore(number: signal.Signals) -> None:
-    signal.signal(number, signal.SIG_IGN)
+        left = [
+            *self.data_dir.glob(f"{CLUSTER}/postmaster.pid"),
+            *self.data_dir.glob("postgres-socket/.s*"),
+        ]
+        return not left and not processes_of(self.data_dir)
 
 
 def code(answer: Any) -> str:
@@ -391,20 +447,21 @@ class Load:
     def more(self, count: int = 5) -> None:
         """Wait until so many more projects were made."""
         wanted = len(self.acknowledged) + count
-        until(lambda: len(self.acknowledged) >= wanted)
+        until(lambda: len(self.acknowledged) >= wanted or self.broken)
+        assert self.broken == []
 
-    def _run(self, client: int) -> None:
+    def _run(self, who: int) -> None:
         query = (
             "mutation($name: String!) {"
             " createProject(input: {name: $name}) { project { name } userErrors { code } } }"
         )
         url = f"{self.server.url}/graphql"
         headers = {"authorization": f"Bearer {self.server.token}"}
-        with httpx.Client(timeout=PATIENCE, trust_env=False, headers=headers) as http:
+        with client(headers=headers) as http:
             number = 0
             while not self._stopping.is_set():
                 number += 1
-                name = f"Project {client}-{number}"
+                name = f"Project {who}-{number}"
                 began = time.monotonic()
                 try:
                     answer = http.post(

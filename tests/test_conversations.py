@@ -312,7 +312,6 @@ async def test_unusable_values_are_refused(world: World) -> None:
         assert await world.refused(world.owner, mutation, **input) == expected, (mutation, input)
 
 
-@pytest.mark.xfail(strict=True, reason="a list of one is taken for no list")
 async def test_the_only_message_has_a_place_too(world: World) -> None:
     found = await world.refused(
         world.owner,

@@ -136,10 +136,10 @@ async def test_a_thousand_tasks_cost_as_many_statements_as_one(world: World) -> 
     few, _ = await create(2)
     many, payload = await create(1000)
 
-    assert len(few) == len(many) <= 12
+    assert len(few) == len(many) <= 13
     inserts = [statement.split("(")[0].strip() for statement in many if "INSERT" in statement]
     # With and without a time of their own: the database gives the default.
-    assert inserts == ["INSERT INTO tasks", "INSERT INTO tasks", "INSERT INTO task_dependencies"]
+    assert inserts == ["INSERT INTO tasks", "INSERT INTO task_dependencies"]
     assert payload["userErrors"] == []
     assert [made["title"] for made in payload["tasks"]] == [f"1000/{n}" for n in range(1000)]
     assert payload["tasks"][999]["dependencies"] == [{"dependency": {"title": "1000/998"}}]
@@ -213,13 +213,15 @@ async def test_all_references_that_are_wrong_are_said_at_once(world: World) -> N
 
 async def test_a_plan_in_which_tasks_wait_in_a_circle_is_refused(world: World) -> None:
     existing = gid(world.parent)
-    for tasks, shown in (
-        ([task("a", dependsOn=on("b")), task("b", dependsOn=on("a"))], set()),
-        ([task("a", parent="b"), task("b", parent="a"), task("c", parent="a")], set()),
-        ([task("a", parent="b", dependsOn=on("b")), task("b")], set()),
-        ([task("a", parent=existing, dependsOn=on(existing))], {"Parent"}),
+    for tasks, place, shown in (
+        # Tasks of the plan are named in the message, because what was not made cannot be shown.
+        ([task("a", dependsOn=on("b")), task("b", dependsOn=on("a"))], "tasks.0", set()),
+        ([task("a", parent="b"), task("b", parent="a"), task("c", parent="a")], "tasks.0", set()),
+        ([task("a", parent="b", dependsOn=on("b")), task("b")], "tasks.0", set()),
+        ([task("a", parent=existing, dependsOn=on(existing))], "tasks", {"Parent"}),
         (
             [task("a", parent=gid(world.free), dependsOn=on(gid(world.subtask)))],
+            "tasks",
             {"Subtask", "Free"},
         ),
     ):
@@ -232,8 +234,7 @@ async def test_a_plan_in_which_tasks_wait_in_a_circle_is_refused(world: World) -
             tasks=tasks,
         )
 
-        assert faults(payload) == [("CYCLE_DETECTED", "tasks")], tasks
-        # What was not made cannot be shown.
+        assert faults(payload) == [("CYCLE_DETECTED", place)], tasks
         assert {made["title"] for made in payload["userErrors"][0]["cycle"]} == shown
         assert await snapshot(world.database) == before
 
@@ -324,7 +325,6 @@ async def test_agents_that_are_wrong_are_said_at_once(world: World) -> None:
     assert sorted(elsewhere) == invalid("tasks.0.agent", "tasks.0.parent")
 
 
-@pytest.mark.xfail(strict=True, reason="a list of one is taken for no list")
 async def test_the_only_agent_of_a_plan_has_a_place_too(world: World) -> None:
     found = await world.refused(
         world.owner,
@@ -336,7 +336,6 @@ async def test_the_only_agent_of_a_plan_has_a_place_too(world: World) -> None:
     assert found == [("NOT_FOUND", "agents.0.modelId")]
 
 
-@pytest.mark.xfail(strict=True, reason="faults of agents hide those of tasks, and each other")
 async def test_what_is_wrong_with_agents_and_with_tasks_is_said_at_once(world: World) -> None:
     found = await world.refused(
         world.owner,
@@ -372,7 +371,6 @@ async def test_ids_that_are_taken_are_refused(world: World) -> None:
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="the constraint does not say which row of many broke it")
 async def test_the_place_of_an_id_that_is_taken_is_named(world: World) -> None:
     taken, mine = gid(world.foreign), str(db.new_id())
     for tasks in (

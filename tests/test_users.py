@@ -107,7 +107,7 @@ async def test_users_change_themselves_and_leave_out_what_stays(world: World) ->
     id = gid(world.people.users["owner"])
 
     named = await world.owner.change(f"updateUser {WHOLE}", id=id, displayName="The Owner")
-    moved = await world.owner.change(f"updateUser {WHOLE}", id=id, email="new@localhost")
+    moved = await world.people.admin.change(f"updateUser {WHOLE}", id=id, email="new@localhost")
     cleared = await world.owner.change(f"updateUser {WHOLE}", id=id, displayName=None)
 
     user = {"id": id, "username": "owner", "role": "USER", "isActive": True}
@@ -119,7 +119,14 @@ async def test_users_change_themselves_and_leave_out_what_stays(world: World) ->
 async def test_users_do_not_change_their_role_or_state_or_other_users(world: World) -> None:
     owner, stranger = gid(world.people.users["owner"]), gid(world.people.users["stranger"])
 
-    for own in ({"role": "ADMIN"}, {"role": "USER"}, {"isActive": True}, {"isActive": False}):
+    for own in (
+        {"role": "ADMIN"},
+        {"role": "USER"},
+        {"isActive": True},
+        {"isActive": False},
+        {"email": "stranger@localhost"},
+        {"username": "stranger"},
+    ):
         assert await world.error(world.owner, "updateUser", id=owner, **own) == "FORBIDDEN", own
     found = await world.refused(world.owner, "updateUser", id=stranger, displayName="Mine")
 

@@ -15,14 +15,21 @@ from db import Viewer
 from graph.planner.statement import Unplannable, statement
 from graph.selections import Operation
 
+# A statement is built and compiled field by field, so it must stay of a size that is worth it.
+MOST_FIELDS = 500
+DEEPEST = 20
+
 
 def planned(operation: Operation, viewer: Viewer) -> Select[Any] | None:
     """The statement that answers the operation with one text of JSON, if it can be planned."""
     if operation.node.operation is not OperationType.QUERY:
         return None
+    number, depth = operation.size()
+    if number > MOST_FIELDS or depth > DEEPEST:
+        return None
     try:
         return statement(operation, viewer)
-    except (Unplannable, GraphQLError):
+    except (Unplannable, GraphQLError, RecursionError):
         return None
 
 

@@ -194,8 +194,10 @@ class _Rules:
                     shown.append((child, literal(child.parent.name, Text)))
                 case "pageInfo":
                     shown.append((child, self.page_info(view, together, child)))
-                case _:
+                case "nodes" | "edges":
                     shown.append((child, together.c[child.key]))
+                case _:
+                    raise Unplannable(child.name)
         result = select(*_labelled(shown))
         of_rows = {child.name for child in children} & {"nodes", "edges", "pageInfo"}
         return _object(result.select_from(together) if of_rows else result)
@@ -230,7 +232,9 @@ class _Rules:
                 return _object(node.correlate(row))
             case "cursor":
                 return _cursor(view, row)
-        return literal(selected.parent.name, Text)
+            case "__typename":
+                return literal(selected.parent.name, Text)
+        raise Unplannable(selected.name)
 
     def together(self, view: Window, placed: Any, children: Sequence[Selected]) -> Select[Any]:
         """What is shown of a page's rows together: the lists, and what its pageInfo tells."""
@@ -266,6 +270,8 @@ class _Rules:
             "endCursor": together.c[CURSOR],
             "__typename": literal(selected.type.of_type.name, Text),  # type: ignore[union-attr]
         }
+        if not {child.name for child in children} <= values.keys():
+            raise Unplannable(selected.name)
         shown = _labelled((child, values[child.name]) for child in children)
         return _object(select(*shown).correlate(together))
 

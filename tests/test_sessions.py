@@ -1,0 +1,376 @@
+"""Sessions: few at once, never held for another, and an answer when the database has none to give.
+
+And what cannot be stored or means nothing is refused before it gets there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from graphql import parse
+from sqlalchemy import URL, text
+
+import db
+from db import engine
+from graph.context import SESSIONS_AT_ONCE, Context, HoldingSession
+from graph.loaders import Loaders
+from graph.schema import schema
+from graph.selections import Operation
+from graph.settings import Settings
+from tests import factories
+from tests.client import Answer, Client
+from tests.conftest import People, serving
+
+
+@pytest.fixture
+def context(database: db.Database) -> Context:
+    """The context of an operation, as a resolver gets it."""
+    context = Context(database, db.Viewer(is_administrator=True))
+    context.operation = Operation(schema._schema, parse("{ __typename }"), None, None)
+    context.loaders = Loaders(context)
+    return context
+
+
+async def test_nothing_is_loaded_while_a_session_is_held(context: Context) -> None:
+    id = db.new_id()
+
+    async with context.read():
+        with pytest.raises(HoldingSession):
+            await context.loaders.row(db.Project.id, id)
+        with pytest.raises(HoldingSession):
+            async with context.read():
+                pass
+        with pytest.raises(HoldingSession):
+            async with context.write():
+                pass
+    async with context.write():
+        with pytest.raises(HoldingSession):
+            await context.loaders.row(db.Project.id, id)
+        with pytest.raises(HoldingSession):
+            async with context.read():
+                pass
+
+    assert await context.loaders.row(db.Project.id, id) is None
+
+
+async def test_a_session_holds_up_nobody_but_its_holder(context: Context) -> None:
+    held, done = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with context.read():
+            held.set()
+            await done.wait()
+
+    holder = asyncio.create_task(hold())
+    await held.wait()
+
+    assert await context.loaders.row(db.Project.id, db.new_id()) is None
+    done.set()
+    await holder
+
+
+async def test_an_operation_has_at_most_four_sessions_at_once(
+    database: db.Database, resolvers: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+    now = 0
+    read = database.read
+
+    @asynccontextmanager
+    async def noted() -> AsyncIterator[db.ReadSession]:
+        nonlocal now
+        async with read() as session:
+            now += 1
+            held.append(now)
+            await asyncio.sleep(0.01)
+            yield session
+            now -= 1
+
+    monkeypatch.setattr(database, "read", noted)
+    pages = " ".join(
+        f"p{place}: projects(first: {place}) {{ nodes {{ id }} }}" for place in range(20)
+    )
+
+    answer = await resolvers.owner.ask(f"{{ {pages} }}")
+
+    assert len(answer.data) == len(answer.statements) == 20
+    assert max(held) == SESSIONS_AT_ONCE == 4
+
+
+@asynccontextmanager
+async def locked(url: URL, table: str) -> AsyncIterator[None]:
+    """Keeps everybody from reading a table."""
+    other = db.Database(url, pool_size=1)
+    try:
+        async with other.write(db.Viewer()) as session:
+            await session.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+            yield
+    finally:
+        await other.dispose()
+
+
+async def waiting(database: db.Database, count: int) -> list[int]:
+    """The processes of PostgreSQL that wait for a lock, as soon as there are so many."""
+    statement = text(
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    for _ in range(500):
+        async with database.read() as session:
+            found = list(await session.scalars(statement))
+        if len(found) >= count:
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
+BUSY = "All connections to the database are busy. Try again in a moment."
+
+
+async def test_an_exhausted_pool_is_an_answer_after_three_seconds(
+    database: db.Database, database_url: URL, people: People
+) -> None:
+    small = db.Database(database_url, pool_size=2)
+    page = "{}: projects(first: {}) {{ nodes {{ id }} }}"
+    pages = " ".join(page.format(f"p{place}", place) for place in range(3))
+    async with serving(small, Settings(planner=False)) as http, locked(database_url, "projects"):
+        started = time.monotonic()
+
+        # Two pages wait for the lock; the third waits for a connection, and in vain.
+        answer = await people.owner.through(http).ask(f"{{ {pages} }}")
+
+        took = time.monotonic() - started
+    await small.dispose()
+    assert answer.code == "OVERLOADED"
+    assert answer.errors[0]["message"] == BUSY
+    assert 2.9 < took < 8
+
+
+@pytest.mark.parametrize("query", ["{ me { id } }", "{ __typename }", "{ broken"])
+async def test_who_finds_no_connection_to_be_known_by_is_told_so(
+    database_url: URL, people: People, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    monkeypatch.setattr(engine, "POOL_TIMEOUT", 0.2)
+    small = db.Database(database_url, pool_size=1)
+    async with serving(small, Settings()) as http, small.read() as session:
+        await session.execute(text("SELECT 1"))
+
+        answer = await people.owner.through(http).ask(query)
+
+    await small.dispose()
+    assert answer.code == ("BAD_REQUEST" if "broken" in query else "OVERLOADED")
+    assert answer.body["data"] is None
+
+
+async def test_as_many_as_can_wait_are_all_answered(database_url: URL, people: People) -> None:
+    small = db.Database(database_url, pool_size=3)
+    async with serving(small, Settings(planner=False)) as http:
+        client = people.owner.through(http)
+        query = (
+            "{ a: projects { totalCount nodes { tasks { totalCount } } } b: tasks { totalCount } }"
+        )
+
+        answers = await asyncio.wait_for(
+            asyncio.gather(*(client.ask(query) for _ in range(30))), 30
+        )
+
+    await small.dispose()
+    assert {answer.text for answer in answers} == {
+        '{"data":{"a":{"totalCount":0,"nodes":[]},"b":{"totalCount":0}}}'
+    }
+
+
+@pytest.mark.parametrize("planner", [True, False])
+async def test_a_statement_that_is_cancelled_was_too_slow(
+    database: db.Database, database_url: URL, people: People, resolvers: People, planner: bool
+) -> None:
+    client = (people if planner else resolvers).owner
+    async with locked(database_url, "projects"):
+        asked = asyncio.create_task(client.ask("{ projects { nodes { id } } }"))
+        (process,) = await waiting(database, 1)
+        async with database.read() as session:
+            await session.execute(text("SELECT pg_cancel_backend(:pid)"), {"pid": process})
+        answer = await asked
+
+    assert answer.code == "TIMEOUT"
+    assert answer.body["data"] is None
+    assert "SELECT" not in answer.text
+    assert (await client.ask("{ projects { totalCount } }")).data
+
+
+@pytest.mark.parametrize("planner", [True, False])
+async def test_a_connection_that_breaks_is_an_answer_and_the_next_works(
+    database: db.Database, database_url: URL, people: People, resolvers: People, planner: bool
+) -> None:
+    client = (people if planner else resolvers).owner
+    async with locked(database_url, "projects"):
+        asked = asyncio.create_task(client.ask("{ projects { nodes { id } } }"))
+        (process,) = await waiting(database, 1)
+        async with database.read() as session:
+            await session.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": process})
+        answer = await asked
+
+    assert answer.code == "UNAVAILABLE"
+    assert "SELECT" not in answer.text
+    assert (await client.ask("{ projects { totalCount } }")).data
+
+
+NUL = "a text contains a NUL character (\\u0000), which cannot be stored"
+DOCUMENTS = {
+    "a literal": '{ projects(where: {name: {eq: "a\\u0000"}}) { totalCount } }',
+    "a literal with braces": '{ projects(where: {name: {eq: "a\\u{0}"}}) { totalCount } }',
+    "an id": '{ project(id: "\\u0000") { id } }',
+    "a url": '{ conversationByUrl(url: "\\u0000") { id } }',
+    "a cursor": '{ projects(after: "\\u0000") { totalCount } }',
+    "a variable": "query($v: String!) { projects(where: {name: {eq: $v}}) { totalCount } }",
+    "JSON": "query($v: JSON!) { projects(where: {metadataContains: $v}) { totalCount } }",
+    "a default": """query($d: String! = "\\u0000") {
+        projects(where: {name: {eq: $d}}) { totalCount } }""",
+}
+
+
+@pytest.mark.parametrize("query", DOCUMENTS.values(), ids=DOCUMENTS)
+async def test_a_nul_is_refused_before_it_reaches_the_database(
+    people: People, resolvers: People, query: str
+) -> None:
+    for client in (people.owner, resolvers.owner):
+        answer = await client.ask(query, **({"v": "a\0"} if "$v" in query else {}))
+
+        assert answer.code == "BAD_USER_INPUT"
+        assert answer.errors[0]["message"] == f"Unusable input: {NUL}."
+        assert answer.statements == []
+
+
+@pytest.mark.parametrize(
+    "value", [{"a\0": 1}, [["\0"]], {"a": {"b": [1, {"c": "\0"}]}}, "\0"], ids=repr
+)
+async def test_a_nul_is_found_wherever_it_is_in_json(people: People, value: Any) -> None:
+    answer = await people.owner.ask(
+        "query($v: JSON!) { projects(where: {metadataContains: $v}) { totalCount } }", v=value
+    )
+
+    assert answer.code == "BAD_USER_INPUT"
+    assert NUL in answer.errors[0]["message"]
+
+
+async def test_a_nul_in_a_literal_of_json_is_refused(people: People) -> None:
+    answer = await people.owner.ask(
+        '{ projects(where: {metadataContains: {a: ["\\u0000"]}}) { totalCount } }'
+    )
+
+    assert answer.code == "BAD_REQUEST"
+    assert answer.errors[0]["message"] == f"JSON cannot represent this value: {NUL}."
+
+
+@pytest.mark.xfail(strict=True, reason="validation reads the literal before the variable is known")
+@pytest.mark.parametrize(
+    ("variables", "count"), [({"v": 1}, 1), ({"v": None}, 0), ({"v": [1]}, 0), ({}, 2)]
+)
+async def test_a_variable_may_stand_in_a_literal_of_json(
+    database: db.Database, people: People, variables: dict[str, Any], count: int
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        for value in (1, 2):
+            metadata = {"a": {"b": value}}
+            owner = people.users["owner"]
+            await factories.make_project(session, owner, project_metadata=metadata)
+
+    answer = await people.owner.ask(
+        "query($v: JSON) { projects(where: {metadataContains: {a: {b: $v}}}) { totalCount } }",
+        **variables,
+    )
+
+    assert answer.data == {"projects": {"totalCount": count}}
+
+
+async def test_half_of_a_surrogate_pair_is_refused(
+    database: db.Database, people: People, http: httpx.AsyncClient
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_token(session, "token", people.users["owner"])
+    query = "query($v: JSON) { projects(where: {metadataContains: $v}) { totalCount } }"
+    for body in (
+        f'{{"query": "{query}", "variables": {{"v": "\\ud800"}}}}',
+        f'{{"query": "{query}", "variables": {{"v": {{"\\udfff": 1}}}}}}',
+        '{"query": "{ projects(where: {name: {eq: \\"\\ud800\\"}}) { totalCount } }"}',
+    ):
+        response = await http.post(
+            "/graphql",
+            content=body,
+            headers={"authorization": "Bearer token", "content-type": "application/json"},
+        )
+
+        assert response.status_code == 400
+    escaped = await people.owner.ask('{ projects(where: {name: {eq: "\\ud800"}}) { totalCount } }')
+    assert escaped.code == "BAD_REQUEST"
+    assert escaped.errors[0]["message"].startswith("Syntax Error: Invalid Unicode escape sequence")
+    pair = await people.owner.ask(
+        '{ projects(where: {name: {eq: "\\ud83d\\ude80"}}) { totalCount } }'
+    )
+    assert pair.data == {"projects": {"totalCount": 0}}
+
+
+async def refused(client: Client, kind: str, where: str, value: Any) -> list[Answer]:
+    """What is answered to a value, as a variable and as a literal."""
+    literal = json.dumps(value)
+    return [
+        await client.ask(f"query($v: {kind}) {{ {where % '$v'} {{ totalCount }} }}", v=value),
+        await client.ask(f"{{ {where % literal} {{ totalCount }} }}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("2026-01-01T00:00:00", "write a date and a time with its time zone"),
+        ("2026-01-01", "write a date and a time with its time zone"),
+        ("20260101T000000Z", "write a date and a time with its time zone"),
+        ("2026-W01-1T00:00Z", "write a date and a time with its time zone"),
+        ("2026-01-01T00:00:00.1234567Z", "write a date and a time with its time zone"),
+        ("infinity", "write a date and a time with its time zone"),
+        (1767225600, "write a date and a time with its time zone"),
+        ("2026-02-30T00:00:00Z", "there is no such time"),
+        ("2026-01-01T24:00:01Z", "there is no such time"),
+        ("9999-12-31T23:59:59-01:00", "there is no such time"),
+    ],
+)
+async def test_a_moment_has_to_be_one_and_say_its_time_zone(
+    people: People, value: Any, sentence: str
+) -> None:
+    for answer in await refused(
+        people.owner, "DateTime!", "projects(where: {createdAt: {gt: %s}})", value
+    ):
+        assert answer.code == "BAD_REQUEST"
+        assert "DateTime cannot represent" in answer.errors[0]["message"]
+        assert sentence in answer.errors[0]["message"]
+
+
+@pytest.mark.parametrize(
+    "value", ["36893488147419103232", "-9223372036854775809", "1e400", "-1e400"]
+)
+async def test_a_literal_number_that_would_not_stay_the_same_is_refused(
+    people: People, value: str
+) -> None:
+    answer = await people.owner.ask(
+        f"{{ projects(where: {{metadataContains: {{a: {value}}}}}) {{ totalCount }} }}"
+    )
+
+    assert answer.code == "BAD_REQUEST"
+    assert "JSON cannot represent this value" in answer.errors[0]["message"]
+
+
+@pytest.mark.xfail(strict=True, reason="a great integer in the variables becomes a float")
+async def test_an_integer_beyond_64_bits_in_a_variable_is_refused(people: People) -> None:
+    answer = await people.owner.ask(
+        "query($v: JSON) { projects(where: {metadataContains: $v}) { totalCount } }",
+        v={"a": 2**64},
+    )
+
+    assert "errors" in answer.body
