@@ -1,4 +1,4 @@
-"""What a first review found, each as it was seen from outside."""
+"""What is unusual but allowed: deep, multiplied, mixed and half-refused requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ async def test_what_is_too_deep_for_a_statement_is_answered_by_resolvers(people:
 
 async def test_fragments_that_multiply_are_read_once(people: People) -> None:
     fragments = "".join(
-        f"fragment F{n} on Task {{ a: parentTask {{ ...F{n + 1} }} b: parentTask {{ ...F{n + 1} }} }} "
+        f"fragment F{n} on Task {{ a: parentTask {{ ...F{n + 1} }}"
+        f" b: parentTask {{ ...F{n + 1} }} }} "
         for n in range(16)
     )
     query = f"{{ tasks {{ nodes {{ ...F0 }} }} }} {fragments} fragment F16 on Task {{ id }}"
