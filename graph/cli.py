@@ -79,8 +79,10 @@ def _sentence(error: Exception) -> str:
 
 
 def _of_the_database(error: Exception) -> str | None:
-    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import DataError, DBAPIError
 
+    if isinstance(error, DataError):
+        return "A value is too long or of the wrong kind; the database refused it."
     if isinstance(error, DBAPIError | OSError):
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         return (
