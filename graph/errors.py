@@ -76,6 +76,8 @@ class TooSlow(RequestError):
 QUERY_CANCELED = "57014"
 IN_EACH_OTHERS_WAY = ("55P03", "40P01")
 NOT_A_CHARACTER = ("22021", "22P05")
+TOO_MANY_CONNECTIONS = "53300"
+NOT_THERE = ("08", "57P")  # the connection broke; the server stops, crashed, or is starting
 
 
 def of_the_database(fault: BaseException | None) -> RequestError | None:
@@ -83,14 +85,20 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
     if isinstance(fault, TimeoutError):
         return Overloaded("All connections to the database are busy. Try again in a moment.")
     if isinstance(fault, DBAPIError):
-        state = getattr(fault.orig, "sqlstate", None)
+        state = getattr(fault.orig, "sqlstate", None) or ""
         if state == QUERY_CANCELED:
             return TooSlow("The database took too long to answer. Ask for less at once.")
         if state in IN_EACH_OTHERS_WAY:
             return Overloaded("Somebody else is changing the same rows. Try again in a moment.")
         if state in NOT_A_CHARACTER:
             return BadInput("A text contains a NUL character (\\u0000), which cannot be stored.")
-        if isinstance(fault, OperationalError) or fault.connection_invalidated:
+        if state == TOO_MANY_CONNECTIONS:
+            return Overloaded("All connections to the database are busy. Try again in a moment.")
+        if (
+            isinstance(fault, OperationalError)
+            or fault.connection_invalidated
+            or state.startswith(NOT_THERE)
+        ):
             return Unavailable("The database cannot be reached. Try again in a moment.")
     if isinstance(fault, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
         # Raised by asyncpg itself while it connects, before SQLAlchemy could wrap it.

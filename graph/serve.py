@@ -56,11 +56,17 @@ async def _development_token(url: str) -> str:
         await database.dispose()
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what is cancelled at a second Ctrl-C or after the grace, of which uvicorn tells all."""
+    return "asyncio.exceptions.CancelledError" not in logging.Formatter().format(record)
+
+
 def run(settings: Settings, url: str, sockets: list[socket.socket], server: Server | None) -> None:
     """Serve until asked to stop; what is in flight then has some seconds to finish."""
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     host, port = sockets[0].getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     lines = [f"Troupe serves {address}/graphql, health at {address}/livez and {address}/readyz."]

@@ -182,8 +182,8 @@ MOMENTS = [
     minutes(0) + timedelta(microseconds=1),
     minutes(0) + timedelta(milliseconds=10),
     minutes(0) + timedelta(milliseconds=100),
-    datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC),
-    datetime(1, 1, 2, tzinfo=UTC),
+    datetime(9998, 12, 31, 23, 59, 59, 999999, UTC),
+    datetime(2, 1, 1, tzinfo=UTC),
     minutes(7),
 ]
 JSONS = [

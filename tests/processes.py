@@ -111,7 +111,7 @@ def prepare(data_dir: Path) -> str:
 
 @contextlib.contextmanager
 def locked(data_dir: Path, table: str) -> Iterator[Callable[[], None]]:
-    """Have somebody hold a table, so that whoever wants it waits until the function is called."""
+    """Have somebody hold a table: whoever wants it waits for the function that this gives."""
     command = psql(data_dir, "")[:-2]
     with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as holder:
         assert holder.stdin is not None
@@ -348,6 +348,11 @@ class Serving:
         until(is_ready)
         assert self.get("/readyz").status_code == 200
         return self
+
+    def refusal(self) -> str:
+        """The sentence with which it refused to start."""
+        with self:
+            return Ended(self.ended(), self.out, self.err).refusal
 
     @property
     def url(self) -> str:

@@ -130,22 +130,21 @@ async def walk(client: Client, walks: list[Walk], size: int, forward: bool) -> N
         assert done.seen == done.ids, (done.parent, done.name, done.order)
 
 
-@pytest.mark.parametrize("planner", [True, False])
 @pytest.mark.parametrize("forward", [True, False])
 async def test_every_connection_shows_everything_once_and_in_order(
-    database: db.Database, people: People, resolvers: People, planner: bool, forward: bool
+    database: db.Database, people: People, resolvers: People, forward: bool
 ) -> None:
     async with database.write(db.Viewer()) as session:
         await factories.make_world(session, people.users)
-    client = (people if planner else resolvers).admin
 
-    # To save time, not every order is walked at every pace, and each relation one way only by the
-    # planner, the other by the resolvers.
-    await walk(client, await root_walks(database), 3, forward)
+    # To save time, not every order is walked at every pace, and each order of a relation one way
+    # only; and the planner, which answers alike, walks fewer of them.
+    await walk(resolvers.admin, await root_walks(database), 3, forward)
     for third, size in enumerate((1, 7, 100)):
-        await walk(client, (await root_walks(database))[third::3], size, forward)
-    half = int(planner == forward)
-    await walk(client, (await nested_walks(database))[half::2], 2, forward)
+        await walk(resolvers.admin, (await root_walks(database))[third::3], size, forward)
+    await walk(resolvers.admin, (await nested_walks(database))[int(forward) :: 2], 2, forward)
+    await walk(people.admin, (await root_walks(database))[int(forward) :: 2], 4, forward)
+    await walk(people.admin, (await nested_walks(database))[2 * int(forward) :: 7], 2, forward)
 
 
 @pytest.mark.parametrize("order", ["NAME_ASC", "NAME_DESC", "CREATED_AT_ASC", "CREATED_AT_DESC"])
@@ -242,7 +241,7 @@ async def test_a_cursor_still_works_when_its_row_is_gone(
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     names=st.lists(TEXT | st.sampled_from(["", "a", "A", "ä", "\n", "%"]), min_size=1, max_size=9),
     size=st.integers(1, 4),

@@ -206,7 +206,7 @@ async def become(session: db.WriteSession, task: Any, status: TaskStatus) -> Non
 )
 @example([("move", 1, 0), ("move", 2, 1), ("move", 0, 2), ("delete", 0)])
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 async def test_whatever_is_done_the_counts_are_right_and_circles_refused(
     database: db.Database, steps: list[Step]

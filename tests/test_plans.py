@@ -239,6 +239,27 @@ async def test_a_plan_in_which_tasks_wait_in_a_circle_is_refused(world: World) -
         assert await snapshot(world.database) == before
 
 
+async def test_the_tasks_of_a_circle_within_a_plan_are_named(world: World) -> None:
+    payload = await world.owner.change(
+        "createTasks { userErrors { message path } }",
+        projectId=gid(world.project),
+        tasks=[
+            task("free"),
+            {"title": "Dig", "reference": "a", "dependsOn": on("b")},
+            {"title": "Fill", "reference": "b", "parent": "a"},
+        ],
+    )
+
+    (error,) = payload["userErrors"]
+    assert error["path"][0] == "tasks"
+    assert error["path"][1] in "12"
+    assert error["message"] in (
+        "These tasks would wait for each other in a circle: 'a', 'b'.",
+        "These tasks would wait for each other in a circle: 'b', 'a'.",
+        "These tasks would wait for each other in a circle: 'b'.",
+    )
+
+
 async def test_a_whole_project_is_made_at_once(world: World) -> None:
     id = db.new_id()
 

@@ -18,7 +18,7 @@ from tests.conftest import People
 from tests.test_dependencies import ADMIN, Naive, become
 from tests.world import World, faults, gid, make_world, stored
 
-ROUNDS = 12
+ROUNDS = 10
 ERRORS = "userErrors { code path message }"
 
 

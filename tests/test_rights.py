@@ -34,9 +34,9 @@ class Case:
     """Whether a stranger may do this, for it concerns nobody else."""
 
 
-def at(path: str) -> list[Fault]:
-    """Nothing is found at this place of the input."""
-    return [("NOT_FOUND", path)]
+def at(*paths: str) -> list[Fault]:
+    """Nothing is found at these places of the input."""
+    return [("NOT_FOUND", path) for path in paths]
 
 
 CASES = {
@@ -53,10 +53,12 @@ CASES = {
     ),
     "updateTask": Case(lambda w: {"id": gid(w.free), "title": "New"}),
     "addTaskDependency": Case(
-        lambda w: {"dependentId": gid(w.parent), "dependencyId": gid(w.free)}, at("dependentId")
+        lambda w: {"dependentId": gid(w.parent), "dependencyId": gid(w.free)},
+        at("dependentId", "dependencyId"),
     ),
     "removeTaskDependency": Case(
-        lambda w: {"dependentId": gid(w.subtask), "dependencyId": gid(w.free)}, at("dependentId")
+        lambda w: {"dependentId": gid(w.subtask), "dependencyId": gid(w.free)},
+        at("dependentId", "dependencyId"),
     ),
     "startConversation": Case(
         lambda w: {"projectId": gid(w.project), "message": MESSAGE}, at("projectId")

@@ -21,7 +21,7 @@ from sqlalchemy import URL
 from db import migrate
 from db.embedded import clusters
 from tests import processes
-from tests.processes import CLUSTER, Elsewhere, Load, Serving, code, sql, troupe, troupe_here, until
+from tests.processes import CLUSTER, Elsewhere, Load, Serving, code, sql, troupe_here, until
 
 ME = "{ me { username role } }"
 ADMIN = {"data": {"me": {"username": "admin", "role": "ADMIN"}}}
@@ -101,8 +101,8 @@ def test_the_first_start_makes_everything_and_the_second_one_is_quick_and_keeps_
         assert second.is_clean()
 
 
-def test_a_second_server_on_the_same_data_is_refused(served: Serving) -> None:
-    said = troupe("serve", data_dir=served.data_dir).refusal
+def test_a_second_server_on_the_same_data_is_refused(served: Serving, folder: Path) -> None:
+    said = Serving(folder, data_dir=served.data_dir).refusal()
     assert said == (
         f"A troupe server (process {served.process.pid}) already runs on {served.data_dir}; stop it"
         " first, or set TROUPE_DATA_DIR to another folder."
@@ -114,7 +114,7 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_started(
     served: Serving, folder: Path
 ) -> None:
     port = served.url.rpartition(":")[2]
-    said = troupe("serve", data_dir=folder / "data", port=port).refusal
+    said = Serving(folder, data_dir=folder / "data", port=port).refusal()
     assert said.startswith(f"Cannot serve on 127.0.0.1:{port} (")
     assert "set TROUPE_PORT to another port" in said
     assert not (folder / "data").exists()
@@ -303,7 +303,7 @@ def test_in_production_a_database_is_migrated_by_hand_and_strangers_learn_nothin
     url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
     settings: dict[str, Any] = {"database_url": url, "mode": "production"}
     asyncio.run(migrate.downgrade(database_url, "base"))
-    said = troupe("serve", **settings).refusal
+    said = Serving(folder, **settings).refusal()
     assert said == (
         f"The database is at the migration none, and this version of Troupe needs {migrate.head()}:"
         " back it up, then run `troupe migrate`."

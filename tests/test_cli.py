@@ -1,0 +1,427 @@
+"""The command line: every command, with and without a server, and what it says when it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from sqlalchemy import URL, text
+
+import db
+from db import embedded, migrate
+from db.embedded import binaries
+from graph import cli
+from graph.schema import printed
+from tests import processes
+from tests.processes import CODE, Elsewhere, Ended, sql, troupe, troupe_here, until
+from tests.world import snapshot
+
+EXAMPLES = CODE / "examples"
+PLAN, CHATS = EXAMPLES / "plan.json", EXAMPLES / "chats.json"
+AT_HEAD = f"The database is at the migration {migrate.head()}.\n"
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of the test's own."""
+    with processes.place() as folder:
+        yield folder
+
+
+@pytest.fixture
+def url(database_url: URL) -> str:
+    """The database of the test, as one would write it into TROUPE_DATABASE_URL."""
+    return database_url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture(params=["nothing runs", "a server runs", "a database of one's own"])
+def run(request: pytest.FixtureRequest, folder: Path) -> Iterator[Run]:
+    """Runs commands: as processes, without a server and beside one; or here, on a URL."""
+    data_dir = folder / "data"
+    with ExitStack() as stack:
+        if request.param == "nothing runs":
+            # The first ones make the database, and do not get into each other's way.
+            with ThreadPoolExecutor() as threads:
+                both = [threads.submit(troupe, "migrate", data_dir=data_dir) for _ in range(2)]
+            assert [one.result().out for one in both] == [AT_HEAD, AT_HEAD]
+        elif request.param == "a server runs":
+            stack.enter_context(embedded.running(data_dir, serving=True))
+        else:
+            url = request.getfixturevalue("url")
+            # Its psql is whichever is installed.
+            path = f"{binaries.installed().bin_dir}{os.pathsep}{os.environ['PATH']}"
+            stack.enter_context(pytest.MonkeyPatch.context()).setenv("PATH", path)
+
+        def run(*arguments: str | Path) -> Ended:
+            if request.param != "a database of one's own":
+                return troupe(*arguments, data_dir=data_dir)
+            # psql writes to the terminal itself.
+            start = troupe if arguments[0] == "psql" else troupe_here
+            return start(*arguments, database_url=url)
+
+        yield run
+
+
+def test_every_command_works_whatever_runs(run: Run) -> None:
+    assert run("migrate").printed == AT_HEAD
+
+    command = ("users", "create", "ann", "--email", "ann@example.org", "--name", "Ann")
+    created = run(*command, "--administrator").printed
+    assert created == ("Created the user ann. `troupe tokens create NAME --user ann` lets in.\n")
+
+    token = run("tokens", "create", "laptop", "--user", "ann", "--days", "7").printed
+    assert re.fullmatch(r"troupe_[\w-]{43}\n", token)
+
+    plan = run("import", "taskmaster", PLAN, "--owner", "ann", "--project", "Station").printed
+    assert plan.startswith("Added 2 projects, 19 tasks and 17 dependencies.\nLeft out:\n")
+
+    chats = run("import", "chats", CHATS, "--agent", "Ada", "--model", "gpt-4o").printed
+    assert chats.startswith("Added 4 conversations and 16 messages.\n")
+
+    hashed = hashlib.sha256(token.strip().encode()).hexdigest()
+    query = f"""
+        SELECT username, role, display_name, days FROM users JOIN LATERAL (
+            SELECT round(extract(epoch FROM expires_at - now()) / 86400) AS days
+            FROM access_tokens WHERE user_id = users.id AND token_hash = '{hashed}'
+        ) tokens ON true;
+        SELECT username, count(*) FROM projects JOIN users ON users.id = owner_id GROUP BY 1
+        ORDER BY 1;
+        SELECT count(*) FROM messages;
+    """
+    found = run("psql", "--", "-Atc", query).printed
+    assert found.splitlines() == ["ann|ADMIN|Ann|7", "admin|1", "ann|2", "16"]
+
+
+def test_two_processes_that_use_a_database_without_a_server_share_it(folder: Path) -> None:
+    data_dir = folder / "data"
+    processes.prepare(data_dir)
+    long = ("psql", "--", "-Atc", "SELECT pg_sleep(1.5); SELECT 'done'")
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(troupe, *long, data_dir=data_dir)
+        until((data_dir / "postgres-socket" / ".s.PGSQL.5432").exists)
+        second = troupe("users", "create", "ann", "--email", "ann@example.org", data_dir=data_dir)
+        assert second.printed
+        assert first.result().printed == "\ndone\n"
+    assert processes.processes_of(data_dir) == []
+
+
+# The database's own client
+
+
+def test_psql_says_itself_how_it_ended(folder: Path) -> None:
+    data_dir = folder / "data"
+    with embedded.running(data_dir):
+        answered = troupe("psql", "-Atc", "SELECT 1", data_dir=data_dir)
+        assert answered.printed == "1\n"
+        failed = troupe("psql", "-c", "SELECT nothing", data_dir=data_dir)
+        assert failed.status == 1
+        assert failed.err.startswith('ERROR:  column "nothing" does not exist')
+
+
+def test_without_psql_a_sentence_says_how_to_get_it(url: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert troupe_here("psql", database_url=url).refusal == (
+        "psql is not installed (Debian and Ubuntu: apt-get install postgresql-client)."
+    )
+
+
+# The schema
+
+
+def test_the_schema_is_printed_without_a_database() -> None:
+    done = troupe("schema")
+    assert done.printed == printed()
+    assert done.printed == (CODE / "schema.graphql").read_text()
+
+
+# Help
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
+    pending: list[tuple[tuple[str, ...], Any]] = [((), typer.main.get_command(cli.app))]
+    while pending:
+        path, command = pending.pop()
+        yield path, command
+        for name, child in getattr(command, "commands", {}).items():
+            pending.append(((*path, name), child))
+
+
+EVERY = dict(sorted(commands()))
+
+
+def test_these_are_the_commands() -> None:
+    assert {
+        " ".join(path) for path, command in EVERY.items() if not hasattr(command, "commands")
+    } == {
+        "import chats",
+        "import taskmaster",
+        "migrate",
+        "psql",
+        "schema",
+        "serve",
+        "tokens create",
+        "users create",
+    }
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_help_explains_a_command_and_every_option_of_it(path: tuple[str, ...]) -> None:
+    command = EVERY[path]
+    assert command.help
+    assert command.help.strip().endswith(".")
+    for parameter in command.params:
+        assert parameter.help, parameter.name
+        assert parameter.help.strip().endswith("."), parameter.name
+    shown = troupe_here(*path, "--help").printed
+    words = " ".join(shown.split())
+    assert " ".join(inspect.cleandoc(command.help).split()) in words
+    for parameter in command.params:
+        assert " ".join(parameter.help.split()) in words
+
+
+def test_the_script_is_installed_and_shows_its_help() -> None:
+    script = Path(sys.executable).with_name("troupe")
+    done = subprocess.run([script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Usage: troupe [OPTIONS] COMMAND" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nonsense",), "No such command 'nonsense'."),
+        (("migrate", "--now"), "No such option: --now"),
+        (("users", "create", "ann"), "Missing option '--email'"),
+        (("users", "create"), "Missing argument"),
+        (("tokens", "create", "laptop"), "Missing option '--user'"),
+        (("tokens", "create", "laptop", "--user", "admin", "--days", "0"), "'--days'"),
+        (("tokens", "create", "laptop", "--user", "admin", "--days", "soon"), "'--days'"),
+        (("import", "chats"), "Missing argument 'FILE'"),
+    ],
+)
+def test_a_wrong_command_line_is_answered_with_its_usage(
+    arguments: tuple[str, ...], says: str
+) -> None:
+    done = troupe_here(*arguments)
+    assert (done.status, done.out) == (2, "")
+    first, *_, last = done.err.splitlines()
+    assert first.startswith("Usage: ")
+    assert last.startswith("Error: ")
+    assert says in last
+
+
+# Refusals
+
+
+NUL = "contains a NUL character (\\u0000), which cannot be stored."
+PATTERN = "The username cannot be used: String should match pattern "
+NOBODY = "There is no user 'nobody'; `troupe users create` makes one."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ("users", "create", "admin", "--email", "a@b"),
+            "There is already one with this username.",
+        ),
+        (("users", "create", "a", "--email", "admin@localhost"), "already one with this email."),
+        (("users", "create", "x" * 300, "--email", "a@b"), PATTERN),
+        (("users", "create", "", "--email", "a@b"), PATTERN),
+        (("users", "create", "two words", "--email", "a@b"), PATTERN),
+        (("users", "create", "a\0", "--email", "a@b"), NUL),
+        (("users", "create", "a\udcff", "--email", "a@b"), "half of a surrogate pair"),
+        (("users", "create", "a", "--email", "nowhere"), "The email cannot be used"),
+        (("users", "create", "a", "--email", "a\0@b"), NUL),
+        (
+            ("users", "create", "a", "--email", "a@b", "--name", "x" * 300),
+            "The display name cannot be used: String should have at most 255 characters.",
+        ),
+        (("tokens", "create", "laptop", "--user", "nobody"), NOBODY),
+        (("tokens", "create", "laptop", "--user", "no\0body"), NUL),
+        (("tokens", "create", "", "--user", "admin"), "at least 1 character"),
+        (("tokens", "create", "x" * 300, "--user", "admin"), "at most 255 characters"),
+        (("tokens", "create", "lap\0top", "--user", "admin"), NUL),
+        (("import", "taskmaster", "/nowhere.json"), "There is no file /nowhere.json."),
+        (("import", "taskmaster", str(EXAMPLES)), f"{EXAMPLES} is a directory, not a file."),
+        (("import", "taskmaster", str(CHATS)), f"{CHATS} is not a plan"),
+        (("import", "taskmaster", str(PLAN), "--owner", "nobody"), NOBODY),
+        (("import", "taskmaster", str(PLAN), "--project", "x\0"), NUL),
+        (("import", "chats", "/nowhere.json"), "There is no file /nowhere.json."),
+        (("import", "chats", str(PLAN)), str(PLAN)),
+        (("import", "chats", str(CHATS), "--owner", "nobody"), NOBODY),
+        (("import", "chats", str(CHATS), "--project", "x" * 300), "255 are the most"),
+        (("import", "chats", str(CHATS), "--agent", ""), "The agent needs a name."),
+        (("import", "chats", str(CHATS), "--model", ""), "The model needs a name."),
+    ],
+)
+@pytest.mark.usefixtures("admin")
+async def test_what_cannot_be_done_is_refused_with_a_sentence_and_changes_nothing(
+    database: db.Database, url: str, arguments: tuple[str, ...], says: str
+) -> None:
+    before = await snapshot(database)
+    done = await asyncio.to_thread(troupe_here, *arguments, database_url=url)
+    assert says in done.refusal
+    assert await snapshot(database) == before
+
+
+def test_a_refusal_looks_the_same_from_outside(url: str) -> None:
+    said = troupe("tokens", "create", "laptop", "--user", "nobody", database_url=url).refusal
+    assert said == NOBODY
+
+
+def test_an_import_shows_how_far_it_is_where_somebody_looks(url: str) -> None:
+    done = troupe_here("import", "chats", CHATS, database_url=url, terminal=True)
+    assert done.status == 0
+    assert "chats.json" in done.err
+    assert "100%" in done.err
+
+
+def test_an_import_can_be_interrupted_and_leaves_nothing_behind(folder: Path) -> None:
+    data_dir = folder / "data"
+    processes.prepare(data_dir)
+    with embedded.running(data_dir):
+        with processes.locked(data_dir, "messages"):
+            importing = subprocess.Popen(
+                [sys.executable, "-m", "graph", "import", "chats", str(CHATS)],
+                cwd=CODE,
+                env=processes.environment(data_dir=data_dir),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                # Whoever runs the tests in the background ignores it.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+            with importing:
+                try:
+                    until(lambda: processes.waits(data_dir))
+                    importing.send_signal(signal.SIGINT)
+                    out, err = importing.communicate(timeout=processes.PATIENCE)
+                finally:
+                    importing.kill()
+            assert (importing.returncode, out, err) == (130, b"", b"")
+        assert sql(data_dir, "SELECT count(*) FROM conversations") == "0"
+
+
+# Databases of one's own
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Elsewhere]:
+    """A server with a password, and an empty database on it."""
+    with processes.place() as folder:
+        elsewhere = Elsewhere(folder / "data")
+        with elsewhere.running():
+            elsewhere.make_database()
+            yield elsewhere
+
+
+COMMANDS = [
+    ("migrate",),
+    ("users", "create", "bob", "--email", "bob@example.org"),
+    ("tokens", "create", "laptop", "--user", "admin"),
+    ("import", "taskmaster", str(PLAN)),
+    ("import", "chats", str(CHATS)),
+]
+
+
+@linux
+def test_a_url_of_the_usual_form_with_a_password_is_understood(elsewhere: Elsewhere) -> None:
+    for url in (elsewhere.url(), f"{elsewhere.url()}?sslmode=prefer"):
+        assert troupe_here("migrate", database_url=url).printed == AT_HEAD
+    postgres = elsewhere.url().replace("postgresql:", "postgres:")
+    assert troupe_here("migrate", database_url=postgres).printed == AT_HEAD
+
+
+@linux
+@pytest.mark.parametrize(
+    ("different", "says"),
+    [
+        ({"password": "s3cret-but-wrong"}, 'password authentication failed for user "ann"'),
+        ({"username": "bob"}, 'password authentication failed for user "bob"'),
+        ({"database": "nothing"}, 'database "nothing" does not exist'),
+        ({"port": 9}, "Connect call failed"),
+        ({"host": "no host"}, "not known"),
+        ({"query": {"sslmode": "require"}}, "SSL"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_server_that_cannot_be_used_is_named_without_its_password(
+    elsewhere: Elsewhere, different: dict[str, Any], says: str
+) -> None:
+    url = elsewhere.url(**different)
+    shown = re.sub(":[^:/]*@", ":***@", url)
+    for command in (("migrate",), ("tokens", "create", "laptop", "--user", "admin")):
+        said = troupe_here(*command, database_url=url).refusal
+        assert said.startswith(f"PostgreSQL cannot be reached at {shown} (")
+        assert says in said
+        assert said.endswith("Check TROUPE_DATABASE_URL and that the server is running.")
+        assert Elsewhere.PASSWORD not in said
+
+
+def test_a_server_that_is_too_old_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "OLDEST_SERVER", 99)
+    for command in COMMANDS:
+        said = troupe_here(*command, database_url=url).refusal
+        assert re.search(r" is PostgreSQL \d\d; Troupe needs 99 or later\.$", said)
+
+
+@pytest.mark.usefixtures("admin")
+def test_in_production_only_migrate_changes_the_schema(url: str, database_url: URL) -> None:
+    asyncio.run(migrate.downgrade(database_url, "base"))
+    for command in COMMANDS[1:]:
+        said = troupe_here(*command, database_url=url, mode="production").refusal
+        assert said == (
+            f"The database is at the migration none, and this version of Troupe needs"
+            f" {migrate.head()}: back it up, then run `troupe migrate`."
+        )
+    for command in COMMANDS:
+        assert troupe_here(*command, database_url=url, mode="production").printed
+
+
+@pytest.mark.usefixtures("admin")
+async def test_a_database_that_newer_code_migrated_is_left_alone(
+    database: db.Database, url: str
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    before = await snapshot(database)
+    for command in COMMANDS:
+        done = await asyncio.to_thread(troupe_here, *command, database_url=url)
+        assert done.refusal == (
+            "The database is at the migration 9999, which this version of Troupe does not know: a"
+            " newer version was used on it. Use that version, or another database."
+        )
+    assert await snapshot(database) == before
+
+
+def test_settings_that_cannot_be_used_are_all_named_by_every_command() -> None:
+    for command in (*COMMANDS, ("serve",), ("psql",)):
+        done = troupe_here(*command, port="x", mode="y", database_url="mysql://ann:s3cret@h/d")
+        assert (done.status, done.out) == (1, "")
+        assert "s3cret" not in done.err
+        assert re.fullmatch(r"troupe: (TROUPE_\w+\S* cannot be used: .*\.\n){3}", done.err), (
+            done.err
+        )
+
+
+def test_a_data_folder_that_cannot_be_made_is_named() -> None:
+    said = troupe("migrate", data_dir="/dev/null/none").refusal
+    assert said.startswith("The embedded PostgreSQL cannot be used: Not a directory: /dev/null")
