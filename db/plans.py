@@ -164,12 +164,13 @@ def _circle(
         if dependency in places:
             dependencies.setdefault(dependent, []).append(dependency)
     circle = find_cycle(parents, dependencies)
-    if circle is None or len(circle) == 1:  # a task that names itself has been told already
-        return []
+    if circle is None or rows[places[circle[0]]]["parent_task_id"] == circle[0]:
+        return []  # a task that is its own parent has been told already
     tasks = [planned[places[id]] for id in circle]
     names = ", ".join(repr(task.reference or task.values["title"]) for task in tasks)
     fault = CycleDetected([], (*at, places[circle[0]]))
-    fault.message = f"These tasks would wait for each other in a circle: {names}."
+    wait = "These tasks would wait for each other in a circle"
+    fault.message = f"{wait if len(circle) > 1 else 'This task would wait for itself'}: {names}."
     return [fault]
 
 

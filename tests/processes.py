@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 from unittest import mock
 
@@ -200,19 +199,13 @@ def environment(**settings: object) -> dict[str, str]:
     return {**kept, "TROUPE_DATA_DIR": "/dev/null/none", "TROUPE_PORT": "0", **given}
 
 
-def troupe(*arguments: str | Path, **settings: object) -> Ended:
+def troupe(*arguments: str | Path, fork: bool = True, **settings: object) -> Ended:
     """Run a command as a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "graph", *arguments],
-        cwd=CODE,
-        env=environment(**settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return Ended(done.returncode, done.stdout, done.stderr)
+    with (
+        tempfile.TemporaryDirectory(dir=SHARED) as folder,
+        Process(Path(folder), *arguments, fork=fork, **settings) as process,
+    ):
+        return process.ended()
 
 
 class _Terminal(io.StringIO):
@@ -237,96 +230,45 @@ def troupe_here(*arguments: str | Path, terminal: bool = False, **settings: obje
     return Ended(status, out.getvalue(), err.getvalue())
 
 
-# Servers
+class Process:
+    """A process that runs a command of troupe's, killed at the end of the block if it still runs.
 
+    It is forked off from one that has loaded the code, unless told otherwise: loading takes most of
+    a second, and there are many of these processes.
+    """
 
-def client(**options: Any) -> httpx.Client:
-    """A client of a server's."""
-    # Neither proxies nor certificates concern it, and loading those takes its time.
-    return httpx.Client(timeout=PATIENCE, trust_env=False, verify=False, **options)
-
-
-def _spawned(
-    environment: dict[str, str], out: Path, err: Path, nohup: bool
-) -> subprocess.Popen[bytes]:
-    with out.open("w") as stdout, err.open("w") as stderr:
-        return subprocess.Popen(
-            [*(["nohup"] if nohup else []), sys.executable, "-m", "graph", "serve"],
-            cwd=CODE,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            start_new_session=True,
-        )
-
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.processes", "graph.serve"])
-
-
-class _Forked:
-    """Like subprocess.Popen, over a process that is forked off from one which loaded the code."""
-
-    def __init__(self, environment: dict[str, str], out: Path, err: Path, nohup: bool) -> None:
-        self._process = _context.Process(target=_serve, args=(environment, out, err, nohup))
-        self._process.start()
-        assert self._process.pid is not None
-        self.pid = self._process.pid
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        assert self._process.exitcode is not None, "it does not end"
-        return self._process.exitcode
-
-    def send_signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-
-def _serve(environment: dict[str, str], out: Path, err: Path, nohup: bool) -> None:
-    """What a forked process does."""
-    os.setsid()
-    os.environ.clear()
-    os.environ.update(environment)
-    for number, path in ((1, out), (2, err)):
-        with path.open("w") as file:
-            os.dup2(file.fileno(), number)
-    if nohup:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    sys.argv = ["troupe", "serve"]
-    cli.main()
-
-
-class Serving:
-    """A process of `troupe serve`, killed at the end of the block if it still runs."""
-
-    def __init__(self, folder: Path, *, fork: bool = True, nohup: bool = False, **settings: object):
-        """Start it, forked off from a process that has loaded the code unless told otherwise.
-
-        Loading takes most of a second, and there are many servers in these tests.
-        """
-        self.data_dir = Path(str(settings.get("data_dir", "/dev/null/none")))
-        self._out, self._err = folder / "serve.out", folder / "serve.err"
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str | Path,
+        fork: bool = True,
+        nohup: bool = False,
+        **settings: object,
+    ) -> None:
+        self._out, self._err = folder / "out", folder / "err"
         self._out.write_text("")
         self._err.write_text("")
-        self._http = client()
-        self.started = time.monotonic()
-        start = _Forked if fork else _spawned
-        self.process = start(environment(**settings), self._out, self._err, nohup)
+        self.began = time.monotonic()
+        start = _Forked if fork else _Spawned
+        words = [str(argument) for argument in arguments]
+        self._process = start(words, environment(**settings), (self._out, self._err), nohup)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._http.close()
+    def __exit__(self, *_: object) -> None:
         self.kill()
         assert "Traceback" not in self.err, self.err
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     @property
     def out(self) -> str:
@@ -338,11 +280,110 @@ class Serving:
         """What it complained about so far."""
         return self._err.read_text()
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def ended(self) -> Ended:
+        """Wait for its end."""
+        status = self._process.wait(PATIENCE)
+        return Ended(status, self.out, self.err)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> Ended:
+        """Ask it to stop, and wait for its end."""
+        self.send(number)
+        return self.ended()
+
+    def kill(self) -> None:
+        """End it as `kill -9` does."""
+        self._process.kill()
+        self._process.wait(PATIENCE)
+
+
+class _Spawned(subprocess.Popen[bytes]):
+    def __init__(
+        self, words: list[str], environment: dict[str, str], files: tuple[Path, Path], nohup: bool
+    ) -> None:
+        with files[0].open("w") as out, files[1].open("w") as err:
+            super().__init__(
+                [*(["nohup"] if nohup else []), sys.executable, "-m", "graph", *words],
+                cwd=CODE,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.processes", "graph.serve", "db.imports", "pytest"])
+
+
+class _Forked:
+    def __init__(
+        self, words: list[str], environment: dict[str, str], files: tuple[Path, Path], nohup: bool
+    ) -> None:
+        self._process = _context.Process(target=_run, args=(words, environment, files, nohup))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float) -> int:
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, "it does not end"
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _run(
+    words: list[str], environment: dict[str, str], files: tuple[Path, Path], nohup: bool
+) -> None:
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in enumerate(files, start=1):
+        with path.open("w") as file:
+            os.dup2(file.fileno(), number)
+    # Whoever runs the tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if nohup:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    sys.argv = ["troupe", *words]
+    cli.main()
+
+
+# Servers
+
+
+def client(**options: Any) -> httpx.Client:
+    """A client of a server's."""
+    # Neither proxies nor certificates concern it, and loading those takes its time.
+    return httpx.Client(timeout=PATIENCE, trust_env=False, verify=False, **options)
+
+
+class Serving(Process):
+    """A process of `troupe serve`."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(folder, "serve", **options)
+        self.data_dir = Path(options.get("data_dir", "/dev/null/none"))
+        self._http = client()
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+        super().__exit__()
+
     def ready(self) -> Self:
         """Wait until it serves."""
 
         def is_ready() -> bool:
-            assert self.process.poll() is None, self.err
+            assert self.is_running, self.err
             return "Ctrl-C stops it.\n" in self.out
 
         until(is_ready)
@@ -350,9 +391,9 @@ class Serving:
         return self
 
     def refusal(self) -> str:
-        """The sentence with which it refused to start."""
+        """The sentence with which it refuses to start."""
         with self:
-            return Ended(self.ended(), self.out, self.err).refusal
+            return self.ended().refusal
 
     @property
     def url(self) -> str:
@@ -390,24 +431,6 @@ class Serving:
         assert response.status_code == 200, response.text
         return response.json()
 
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self.process.send_signal(number)
-
-    def ended(self, seconds: float = PATIENCE) -> int:
-        """Wait for its end; its exit status."""
-        return self.process.wait(seconds)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Ask it to stop; its exit status."""
-        self.send(number)
-        return self.ended()
-
-    def kill(self) -> None:
-        """End it as `kill -9` does."""
-        self.process.kill()
-        self.process.wait()
-
     def is_clean(self) -> bool:
         """Whether nothing is left of its PostgreSQL: no process, no socket."""
         left = [
@@ -444,7 +467,7 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
@@ -474,7 +497,7 @@ class Load:
                     ).json()
                 except httpx.HTTPError as error:
                     self.broken.append(repr(error))
-                    if self.server.process.poll() is not None:
+                    if not self.server.is_running:
                         return
                     continue
                 self.slowest = max(self.slowest, time.monotonic() - began)

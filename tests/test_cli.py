@@ -266,7 +266,7 @@ NOBODY = "There is no user 'nobody'; `troupe users create` makes one."
         (("import", "taskmaster", str(PLAN), "--owner", "nobody"), NOBODY),
         (("import", "taskmaster", str(PLAN), "--project", "x\0"), NUL),
         (("import", "chats", "/nowhere.json"), "There is no file /nowhere.json."),
-        (("import", "chats", str(PLAN)), str(PLAN)),
+        (("import", "chats", str(PLAN)), 'conversation 1: it has neither "messages" nor "traj"'),
         (("import", "chats", str(CHATS), "--owner", "nobody"), NOBODY),
         (("import", "chats", str(CHATS), "--project", "x" * 300), "255 are the most"),
         (("import", "chats", str(CHATS), "--agent", ""), "The agent needs a name."),

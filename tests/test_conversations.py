@@ -369,33 +369,6 @@ async def test_the_time_of_the_newest_message_follows_when_that_goes(world: Worl
     assert await stored(world.database, query) == ["2030-01-01 00:00:00+00"]
 
 
-async def test_an_agent_speaks_only_in_conversations_of_its_project(world: World) -> None:
-    async with world.database.write(db.Viewer(is_administrator=True)) as session:
-        other = await factories.make_project(session, world.people.users["owner"], "Other")
-        agent = gid(await factories.make_agent(session, other))
-    project, conversation = gid(world.project), gid(world.conversation)
-    cases: list[tuple[str, dict[str, Any], str]] = [
-        ("startConversation", {"projectId": project, "agentId": agent}, "agentId"),
-        (
-            "startConversation",
-            {"projectId": project, "message": said("x", agentId=agent)},
-            "message.agentId",
-        ),
-        (
-            "appendMessages",
-            {"conversationId": conversation, "messages": [said("x", agentId=agent)]},
-            "messages.0.agentId",
-        ),
-        ("updateConversation", {"id": conversation, "agentId": agent}, "agentId"),
-    ]
-    for mutation, input, path in cases:
-        assert await world.refused(world.owner, mutation, **input) == [("INVALID", path)]
-    free = await world.owner.change(
-        "startConversation { conversation { agent { name } } }", agentId=agent
-    )
-    assert free == {"conversation": {"agent": {"name": "Ada"}}}
-
-
 async def test_a_message_goes_and_the_places_of_the_others_stay(world: World) -> None:
     conversation = gid(world.conversation)
     await world.owner.change(

@@ -191,6 +191,33 @@ async def test_owners_do_not_refer_to_what_they_may_not_see(world: World) -> Non
         assert sorted(found) == expected, (mutation, input)
 
 
+async def test_an_agent_speaks_only_in_conversations_of_its_project(world: World) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        other = await factories.make_project(session, world.people.users["owner"], "Other")
+        agent = gid(await factories.make_agent(session, other))
+    project, conversation = gid(world.project), gid(world.conversation)
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        ("startConversation", {"projectId": project, "agentId": agent}, "agentId"),
+        (
+            "startConversation",
+            {"projectId": project, "message": MESSAGE | {"agentId": agent}},
+            "message.agentId",
+        ),
+        (
+            "appendMessages",
+            {"conversationId": conversation, "messages": [MESSAGE | {"agentId": agent}]},
+            "messages.0.agentId",
+        ),
+        ("updateConversation", {"id": conversation, "agentId": agent}, "agentId"),
+    ]
+    for mutation, input, path in cases:
+        assert await world.refused(world.owner, mutation, **input) == [("INVALID", path)]
+    free = await world.owner.change(
+        "startConversation { conversation { agent { name } } }", agentId=agent
+    )
+    assert free == {"conversation": {"agent": {"name": "Ada"}}}
+
+
 async def test_what_one_may_not_see_is_refused_as_what_does_not_exist(world: World) -> None:
     seen: dict[str, Any] = {}
     unseen: dict[str, Any] = {}
