@@ -57,9 +57,11 @@ def place() -> Iterator[Path]:
     folder.chmod(0o755)
     try:
         yield folder
-        until(lambda: processes_of(folder) == [], 10)
     finally:
-        shutil.rmtree(folder)
+        try:
+            until(lambda: processes_of(folder) == [], 10)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def processes_of(folder: Path) -> list[str]:
@@ -204,11 +206,11 @@ def environment(**settings: object) -> dict[str, str]:
     return {**kept, "TROUPE_DATA_DIR": "/dev/null/none", "TROUPE_PORT": "0", **given}
 
 
-def troupe(*arguments: str | Path, fork: bool = True, **settings: object) -> Ended:
+def troupe(*arguments: str | Path, **options: Any) -> Ended:
     """Run a command as a process of its own."""
     with (
         tempfile.TemporaryDirectory(dir=SHARED) as folder,
-        Process(Path(folder), *arguments, fork=fork, **settings) as process,
+        Process(Path(folder), *arguments, **options) as process,
     ):
         return process.ended()
 
@@ -502,8 +504,7 @@ class Load:
                     ).json()
                 except httpx.HTTPError as error:
                     self.broken.append(repr(error))
-                    if not self.server.is_running:
-                        return
+                    time.sleep(0.02)
                     continue
                 self.slowest = max(self.slowest, time.monotonic() - began)
                 if "errors" in answer:

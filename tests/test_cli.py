@@ -44,6 +44,20 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    """A data folder with a database in it."""
+    with processes.place() as folder:
+        processes.prepare(folder / "made")
+        yield folder / "made"
+
+
+@pytest.fixture
+def data_dir(made: Path, folder: Path) -> Path:
+    """A data folder of the test's own with a database in it."""
+    return processes.copied(made, folder / "data")
+
+
 @pytest.fixture
 def url(database_url: URL) -> str:
     """The database of the test, as one would write it into TROUPE_DATABASE_URL."""
@@ -56,7 +70,7 @@ Run = Callable[..., Ended]
 @pytest.fixture(params=["nothing runs", "a server runs", "a database of one's own"])
 def run(request: pytest.FixtureRequest, folder: Path) -> Iterator[Run]:
     """Runs commands: as processes, without a server and beside one; or here, on a URL."""
-    data_dir = folder / "data"
+    data_dir = folder / "new"
     with ExitStack() as stack:
         if request.param == "nothing runs":
             # The first ones make the database, and do not get into each other's way.
@@ -65,6 +79,7 @@ def run(request: pytest.FixtureRequest, folder: Path) -> Iterator[Run]:
                 both = [threads.submit(command) for _ in range(2)]
             assert [one.result().out for one in both] == [AT_HEAD, AT_HEAD]
         elif request.param == "a server runs":
+            data_dir = request.getfixturevalue("data_dir")
             stack.enter_context(embedded.running(data_dir, serving=True))
         else:
             url = request.getfixturevalue("url")
@@ -112,24 +127,31 @@ def test_every_command_works_whatever_runs(run: Run) -> None:
     assert found.splitlines() == ["ann|ADMIN|Ann|7", "admin|1", "ann|2", "16"]
 
 
-def test_two_processes_that_use_a_database_without_a_server_share_it(folder: Path) -> None:
-    data_dir = folder / "data"
-    processes.prepare(data_dir)
-    long = ("psql", "--", "-Atc", "SELECT pg_sleep(1.5); SELECT 'done'")
+def test_the_command_that_started_the_database_waits_for_the_others(data_dir: Path) -> None:
+    another = "SELECT count(*) > 1 FROM pg_stat_activity WHERE application_name = 'psql'"
+    until_there_is_another = f"""
+        DO $$ BEGIN
+            WHILE NOT ({another}) LOOP
+                PERFORM pg_sleep(0.05);
+                PERFORM pg_stat_clear_snapshot();
+            END LOOP;
+        END $$
+    """
     with ThreadPoolExecutor() as threads:
-        first = threads.submit(troupe, *long, data_dir=data_dir)
+        first = threads.submit(troupe, "psql", "-c", until_there_is_another, data_dir=data_dir)
         until((data_dir / "postgres-socket" / ".s.PGSQL.5432").exists)
-        second = troupe("users", "create", "ann", "--email", "ann@example.org", data_dir=data_dir)
-        assert second.printed
-        assert first.result().printed == "\ndone\n"
+        second = troupe("psql", "-Atc", "SELECT 'slept', pg_sleep(1.5)", data_dir=data_dir)
+        assert second.printed == "slept|\n"
+        done = first.result()
+    assert (done.status, done.out) == (0, "DO\n")
+    assert done.err == "troupe: Waiting for the other commands that use this database\n"
     assert processes.processes_of(data_dir) == []
 
 
 # The database's own client
 
 
-def test_psql_says_itself_how_it_ended(folder: Path) -> None:
-    data_dir = folder / "data"
+def test_psql_says_itself_how_it_ended(data_dir: Path) -> None:
     with embedded.running(data_dir):
         answered = troupe("psql", "-Atc", "SELECT 1", data_dir=data_dir)
         assert answered.printed == "1\n"
@@ -298,14 +320,16 @@ def test_an_import_shows_how_far_it_is_where_somebody_looks(url: str) -> None:
     assert "100%" in done.err
 
 
-def test_an_import_can_be_interrupted_and_leaves_nothing_behind(folder: Path) -> None:
-    data_dir = folder / "data"
-    processes.prepare(data_dir)
+def test_an_import_can_be_interrupted_and_leaves_nothing_behind(
+    folder: Path, data_dir: Path
+) -> None:
     with embedded.running(data_dir):
-        with processes.locked(data_dir, "messages"):
-            with Process(folder, "import", "chats", CHATS, data_dir=data_dir) as importing:
-                until(lambda: processes.waits(data_dir))
-                assert importing.stop(signal.SIGINT) == Ended(130, "", "")
+        with (
+            processes.locked(data_dir, "messages"),
+            Process(folder, "import", "chats", CHATS, data_dir=data_dir) as importing,
+        ):
+            until(lambda: processes.waits(data_dir))
+            assert importing.stop(signal.SIGINT) == Ended(130, "", "")
         assert sql(data_dir, "SELECT count(*) FROM conversations") == "0"
 
 
@@ -313,10 +337,10 @@ def test_an_import_can_be_interrupted_and_leaves_nothing_behind(folder: Path) ->
 
 
 @pytest.fixture(scope="module")
-def elsewhere() -> Iterator[Elsewhere]:
+def elsewhere(made: Path) -> Iterator[Elsewhere]:
     """A server with a password, and an empty database on it."""
     with processes.place() as folder:
-        elsewhere = Elsewhere(folder / "data")
+        elsewhere = Elsewhere(processes.copied(made, folder / "data"))
         with elsewhere.running():
             elsewhere.make_database()
             yield elsewhere
