@@ -59,6 +59,7 @@ class Agent(CRUD):
         Index(None, "name", "id"),
         Index(None, "project_id", "created_at", "id"),
         Index(None, "project_id", "name", "id"),
+        Index(None, "model_id", "created_at", "id"),
     )
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
@@ -77,9 +78,7 @@ class Agent(CRUD):
     is_active: Mapped[bool] = mapped_column(
         default=True, server_default=text("true"), doc="Whether it may be given work at all."
     )
-    model_id: Mapped[str | None] = mapped_column(
-        ForeignKey("ai_models.id", ondelete="SET NULL"), index=True
-    )
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("ai_models.id", ondelete="SET NULL"))
     prompt_template: Mapped[LongText | None] = mapped_column(doc="The prompt it works from.")
     configuration: Mapped[Any] = mapped_column(
         JSONB, default=dict, server_default=text("'{}'::jsonb"), doc="Settings for its worker."

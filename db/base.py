@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -65,6 +65,11 @@ def new_id() -> UUID:
     return uuid_utils.compat.uuid7()
 
 
+def snake_case(name: str) -> str:
+    """The name of a class as that of a field or a column: AIModel is ai_model."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
 ShortText = Annotated[str, mapped_column(String(255))]
 LongText = Annotated[str, mapped_column(Text)]
 Metadata = Annotated[
@@ -77,7 +82,7 @@ def choice(enum: type[StrEnum]) -> Enum:
     """The column type of an enum: a VARCHAR with a named CHECK, holding the members' values."""
     return Enum(
         enum,
-        name=re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", enum.__name__).lower(),
+        name=snake_case(enum.__name__),
         native_enum=False,
         create_constraint=True,
         length=32,
@@ -164,6 +169,19 @@ class CRUD(Base):
         """Delete the row, and with it what the database cascades to."""
         await session.delete(self)
         await session.flush()
+
+
+def any_of(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
+    """Whether a column has one of these values, which travel as one parameter.
+
+    An IN list has a parameter for each: slow to bind, and a new statement for each length.
+    """
+    kind = column.type
+    if isinstance(kind, Enum):
+        # An array of VARCHAR: the members' names would travel otherwise.
+        kind, values = String(), [value.value for value in values]
+    wanted = bindparam(None, list(values), ARRAY(kind), unique=True)
+    return column == func.any(wanted)  # type: ignore[no-any-return]
 
 
 async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:

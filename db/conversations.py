@@ -70,15 +70,13 @@ class Conversation(CRUD):
         Index(None, "updated_at", "id"),
         Index(None, "project_id", "created_at", "id"),
         Index(None, "project_id", "updated_at", "id"),
+        Index(None, "user_id", "created_at", "id"),
+        Index(None, "agent_id", "created_at", "id"),
     )
 
     project_id: Mapped[UUID | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    user_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("users.id", ondelete="SET NULL"), index=True
-    )
-    agent_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("agents.id", ondelete="SET NULL"), index=True
-    )
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
     title: Mapped[ShortText | None] = mapped_column(doc="A title given by its people.")
     summary: Mapped[str] = mapped_column(
         String(SUMMARY_LENGTH),
@@ -135,6 +133,9 @@ class Message(CRUD):
         Index(None, "sequence", "id"),
         Index(None, "timestamp", "id"),
         Index(None, "conversation_id", "timestamp", "id"),
+        Index(None, "user_id", "sequence", "id"),
+        Index(None, "agent_id", "sequence", "id"),
+        Index(None, "model_id", "sequence", "id"),
         Index("ix_messages_search", "search", postgresql_using="gin"),
     )
 
@@ -145,15 +146,9 @@ class Message(CRUD):
     sender: Mapped[MessageSender] = mapped_column(
         choice(MessageSender), doc="Who speaks, as chat models tell it."
     )
-    user_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("users.id", ondelete="SET NULL"), index=True
-    )
-    agent_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("agents.id", ondelete="SET NULL"), index=True
-    )
-    model_id: Mapped[str | None] = mapped_column(
-        ForeignKey("ai_models.id", ondelete="SET NULL"), index=True
-    )
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("ai_models.id", ondelete="SET NULL"))
     content: Mapped[LongText] = mapped_column(doc="The text of the message.")
     parts: Mapped[Any | None] = mapped_column(
         JSONB(none_as_null=True), doc="Tool calls and other structured content."

@@ -7,11 +7,13 @@ it. The three together are the graph that must have no cycle.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    Update,
     Uuid,
     and_,
     bindparam,
@@ -94,11 +96,6 @@ def find_cycle(
     return None
 
 
-def _array(ids: Iterable[UUID]) -> Any:
-    """The ids as one parameter: a long IN list is slow to bind."""
-    return bindparam(None, list(ids), ARRAY(Uuid), unique=True)
-
-
 async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: Any = ()) -> None:
     """Raise CycleDetected if some of these tasks, already flushed, are part of a circle.
 
@@ -108,7 +105,8 @@ async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: A
     """
     if not through:
         return
-    start = select(func.unnest(_array(through)).label("id"), false().label("climbing"))
+    given = bindparam(None, list(through), ARRAY(Uuid), unique=True)
+    start = select(func.unnest(given).label("id"), false().label("climbing"))
     reached = start.cte("reached", recursive=True)
     task = aliased(Task)
     step = union_all(
@@ -143,17 +141,21 @@ async def recount(session: AsyncSession, tasks: Collection[UUID]) -> None:
     The caller holds the lock on the project's row: of two who count the same task at once, each
     would see only what it changed itself, and the later count would be wrong.
     """
-    if not tasks:
-        return
+    if tasks:
+        await session.execute(_counting(), {"tasks": list(tasks)})
+
+
+@cache
+def _counting() -> Update:
+    """The statement of `recount`, which takes longer to build than to run."""
+    tasks = func.any(bindparam("tasks", type_=ARRAY(Uuid)))
     parent, child = aliased(Task), aliased(Task)
-    named = select(Task.id.label("id")).where(Task.id == func.any(_array(tasks)))
+    named = select(Task.id.label("id")).where(Task.id == tasks)
     affected = named.cte("affected", recursive=True)
     affected = affected.union(select(child.id).where(child.parent_task_id == affected.c.id))
     counted = union(
         select(affected.c.id),
-        select(parent.id).where(
-            exists().where(Task.parent_task_id == parent.id, Task.id == func.any(_array(tasks)))
-        ),
+        select(parent.id).where(exists().where(Task.parent_task_id == parent.id, Task.id == tasks)),
     ).cte("counted")
 
     # lineage: each counted task with itself and every task above it
@@ -186,7 +188,7 @@ async def recount(session: AsyncSession, tasks: Collection[UUID]) -> None:
         .group_by(counted.c.id)
         .subquery("count")
     )
-    await session.execute(
+    return (
         update(Task)
         .where(Task.id == count.c.id, Task.unmet_dependency_count != count.c.number)
         # Waiting is not an edit: neither the version nor the time of the last change moves.

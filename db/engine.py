@@ -8,12 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 import orjson
 from sqlalchemy import (
-    ARRAY,
     URL,
     Result,
     ScalarResult,
-    bindparam,
-    func,
     inspect,
     make_url,
     select,
@@ -25,7 +22,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from db.base import Base
+from db.base import Base, any_of
 from db.errors import Conflict, Denied, DomainError, NotFound, Path, Rejected
 from db.scopes import Right, Viewer, scope
 from db.text import dumps
@@ -136,8 +133,7 @@ class WriteSession(AsyncSession):
             wanted = {row[name] for row in rows.values() if row.get(name) is not None}
             if not wanted:
                 continue
-            keys = bindparam(None, list(wanted), ARRAY(remote.type), unique=True)
-            seen = select(remote).where(remote == func.any(keys), scope(target, self.viewer))
+            seen = select(remote).where(any_of(remote, wanted), scope(target, self.viewer))
             missed = wanted - set(await self.scalars(seen))
             missing += [
                 NotFound(target, row[name], (*at, name))

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent
-from db.base import CRUD, insert_many, new_id
+from db.base import CRUD, any_of, insert_many, new_id
 from db.dependencies import find_cycle, recount, refuse_cycle
 from db.engine import WriteSession
 from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
@@ -64,13 +64,8 @@ async def _existing(
             continue
     if not ids:
         return {}
-    wanted = bindparam(None, list(ids), ARRAY(Uuid), unique=True)
-    found = await session.scalars(
-        select(model.id).where(
-            model.id == func.any(wanted),
-            model.project_id == project.id,  # type: ignore[attr-defined]
-        )
-    )
+    of_project = model.project_id == project.id  # type: ignore[attr-defined]
+    found = await session.scalars(select(model.id).where(any_of(model.id, ids), of_project))
     return {ids[id]: id for id in found}
 
 
@@ -185,8 +180,7 @@ async def _taken(
     given = [id for id in ids if id is not None]
     if not given:
         return []
-    wanted = bindparam(None, given, ARRAY(Uuid), unique=True)
-    taken = set(await session.scalars(select(model.id).where(model.id == func.any(wanted))))
+    taken = set(await session.scalars(select(model.id).where(any_of(model.id, given))))
     faults: list[DomainError] = []
     for place, id in enumerate(ids):
         if id is not None and id in taken:

@@ -47,6 +47,7 @@ class Project(CRUD):
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
         Index(None, "name", "id"),
+        Index(None, "owner_id", "created_at", "id"),
     )
 
     name: Mapped[ShortText] = mapped_column(doc="The name people know it by.")
@@ -60,9 +61,7 @@ class Project(CRUD):
         index=True,
         doc="Where it is in its life; `transitionProject` moves it.",
     )
-    owner_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("users.id", ondelete="SET NULL"), index=True
-    )
+    owner_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     project_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
     version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
 

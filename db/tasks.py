@@ -81,6 +81,10 @@ class Task(CRUD):
         Index(None, "priority", "id"),
         Index(None, "project_id", "created_at", "id"),
         Index(None, "project_id", "priority", "id"),
+        Index(None, "parent_task_id", "created_at", "id"),
+        Index(None, "agent_id", "created_at", "id"),
+        Index(None, "created_by_user_id", "created_at", "id"),
+        Index(None, "created_by_agent_id", "created_at", "id"),
         # The two indexes that the hand-out of tasks stands on: what is ready, best first, and
         # whose lease has run out.
         Index(
@@ -101,17 +105,13 @@ class Task(CRUD):
     )
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    parent_task_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("tasks.id", ondelete="CASCADE"), index=True
-    )
-    agent_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("agents.id", ondelete="SET NULL"), index=True
-    )
+    parent_task_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
     created_by_user_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("users.id", ondelete="SET NULL"), index=True
+        ForeignKey("users.id", ondelete="SET NULL")
     )
     created_by_agent_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("agents.id", ondelete="SET NULL"), index=True
+        ForeignKey("agents.id", ondelete="SET NULL")
     )
     title: Mapped[ShortText] = mapped_column(doc="What is to be done, in one line.")
     description: Mapped[LongText | None] = mapped_column(doc="What is to be done, in full.")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, ShortText, choice
+from db.errors import AlreadyExists, DomainError, Rejected
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -95,6 +98,8 @@ class AccessToken(CRUD):
     __table_args__ = (
         CheckConstraint("num_nonnulls(user_id, agent_id) = 1", name="one_bearer"),
         Index(None, "created_at", "id"),
+        Index(None, "user_id", "created_at", "id"),
+        Index(None, "agent_id", "created_at", "id"),
     )
 
     name: Mapped[ShortText] = mapped_column(doc="What the token is for, as its owner put it.")
@@ -102,12 +107,8 @@ class AccessToken(CRUD):
         doc="The first characters of the token, to tell it from others."
     )
     token_hash: Mapped[ShortText] = mapped_column(unique=True, doc="SHA-256 of the token, in hex.")
-    user_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), index=True
-    )
-    agent_id: Mapped[UUID | None] = mapped_column(
-        ForeignKey("agents.id", ondelete="CASCADE"), index=True
-    )
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"))
     scopes: Mapped[list[str]] = mapped_column(
         ARRAY(String(100)),
         default=list,
@@ -124,3 +125,23 @@ class AccessToken(CRUD):
     agent: Mapped[Agent | None] = relationship(
         back_populates="access_tokens", lazy="raise", doc="The agent the token identifies."
     )
+
+
+async def refuse_taken(
+    session: AsyncSession, values: Mapping[str, Any], user: User | None = None
+) -> None:
+    """See that no other user has the name or the address in these values; they are unique.
+
+    Raises Rejected with an AlreadyExists for each that is taken. Of two who take the same at once,
+    the database refuses the second.
+    """
+    taken: list[DomainError] = []
+    for column in (User.username, User.email):
+        other = select(User.id).where(column == values.get(column.key))
+        if user is not None:
+            other = other.where(User.id != user.id)
+        if column.key in values and await session.scalar(other):
+            message = f"There is already one with this {column.key}."
+            taken.append(AlreadyExists(message, (column.key,)))
+    if taken:
+        raise Rejected(taken)

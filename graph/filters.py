@@ -8,9 +8,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
-import sqlalchemy
 import strawberry
-from sqlalchemy import ARRAY, ColumnElement, String, and_, bindparam, false, func, not_, or_, true
+from sqlalchemy import ColumnElement, and_, bindparam, false, func, not_, or_, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from strawberry import UNSET
@@ -18,6 +17,7 @@ from strawberry.types.field import StrawberryField
 from strawberry.utils.str_converters import to_camel_case
 
 from db import Base, Viewer, scope
+from db.base import any_of
 from graph.entities import clean, doc_of, lazy
 from graph.errors import BadInput
 from graph.scalars import parse_key
@@ -92,17 +92,9 @@ class EnumFilter(Generic[Value]):
     is_null: bool | None = _operator("Is not set (true), or is set (false).")
 
 
-def _any(column: Any, values: list[Any]) -> ColumnElement[bool]:
-    # `= ANY` is one parameter, however long the list; an IN list is slow to bind.
-    kind = column.type
-    if isinstance(kind, sqlalchemy.Enum):
-        kind, values = String(), [value.value for value in values]
-    return column == func.any(bindparam(None, values, ARRAY(kind), unique=True))  # type: ignore[no-any-return]
-
-
 OPERATORS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "eq": operator.eq,
-    "in_": _any,
+    "in_": any_of,
     "not_": lambda column, value: column.is_distinct_from(value),
     "gt": operator.gt,
     "gte": operator.ge,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from math import inf
 from typing import Any
 
 import orjson
@@ -16,6 +19,16 @@ from db import Database
 from graph.context import Context
 from graph.errors import RequestError
 from graph.viewer import identify
+
+MANY_DIGITS = re.compile(rb"\d{19}")
+
+
+def _integer(digits: str) -> float:
+    """A number that JSON writes without a fraction; one beyond 64 bits is infinite.
+
+    orjson would make a finite float of it, with other digits; infinite, it is refused.
+    """
+    return int(digits) if len(digits) <= 20 else inf
 
 
 class Endpoint(GraphQL[Context, None]):
@@ -56,6 +69,11 @@ class Endpoint(GraphQL[Context, None]):
     def decode_json(self, data: str | bytes) -> Any:
         """A request's JSON; orjson refuses what is not JSON, lone surrogates included."""
         decoded = orjson.loads(data)
+        if MANY_DIGITS.search(data if isinstance(data, bytes) else data.encode()):
+            try:
+                decoded = json.loads(data, parse_int=_integer)
+            except RecursionError:
+                raise orjson.JSONDecodeError("this is nested too deeply", "", 0) from None
         if not isinstance(decoded, dict):
             raise orjson.JSONDecodeError("a request is a JSON object", "", 0)
         return decoded

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Select, bindparam, func, inspect, select, true
+from sqlalchemy import ARRAY, Select, bindparam, func, inspect, select, true
 from sqlalchemy.orm import aliased, joinedload, load_only, selectinload
 from strawberry.dataloader import DataLoader
 
 from db import Viewer, scope
+from db.base import any_of
 from graph.connections import Page, Window
 from graph.context import Context, refuse_while_holding
 from graph.entities import Declared, entity_of
@@ -122,10 +123,6 @@ class Asked:
     """What of a row says whose it is; at the root the rows are nobody's."""
 
 
-def _any(column: Any, keys: Sequence[Any]) -> ColumnElement[bool]:
-    return column == func.any(bindparam(None, list(keys), ARRAY(column.type), unique=True))  # type: ignore[no-any-return]
-
-
 class Loaders:
     """The batches of one operation."""
 
@@ -178,7 +175,7 @@ class Loaders:
         model, viewer = attribute.class_, self.context.viewer
         loads = self.demands.of(key)
         loads.columns.add(attribute.key)
-        statement = select(model).where(_any(attribute, values), scope(model, viewer))
+        statement = select(model).where(any_of(attribute, values), scope(model, viewer))
         order = getattr(getattr(key, "property", None), "order_by", None)
         if order:
             statement = statement.order_by(*order)
@@ -249,7 +246,7 @@ class Loaders:
                     return [await session.scalar(statement)]
             column = getattr(row, asked.attribute.key)
             statement = self._members(asked, row, column, func.count())
-            statement = statement.where(_any(column, values)).group_by(column)
+            statement = statement.where(any_of(column, values)).group_by(column)
             async with self.context.read() as session:
                 pairs = (await session.execute(statement)).all()
             counts = {pair[0]: pair[1] for pair in pairs}

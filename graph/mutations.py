@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -18,6 +17,7 @@ from strawberry.types.maybe import Some
 from strawberry.utils.str_converters import to_camel_case
 
 from db import Viewer, constraints, errors
+from db.base import snake_case
 from graph.context import Info
 from graph.entities import clean, doc_of, entity_of, lazy
 from graph.errors import Forbidden, Refusal, UserError
@@ -103,13 +103,13 @@ def attribute_of(model: Any, name: str) -> str:
 def values(input: BaseModel) -> dict[str, Any]:
     """What the sender gave for columns of the model; an absent field leaves a column as it is."""
     model: Any = _models[type(input)]
-    given: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name in input.model_fields_set:
         value = getattr(input, name)
         attribute = attribute_of(model, name)
         if attribute in model.__mapper__.columns and not (name == "id" and value is None):
-            given[attribute] = value.value if isinstance(value, Some) else value
-    return given
+            found[attribute] = value.value if isinstance(value, Some) else value
+    return found
 
 
 Allow = Callable[[Viewer], bool]
@@ -197,11 +197,7 @@ def _outcomes(annotation: Any, name: str | None = None) -> list[Outcome]:
     if is_dataclass(annotation):
         hints = get_type_hints(annotation)
         return [outcome for field in hints for outcome in _outcomes(hints[field], field)]
-    return [Outcome(name or _snake(annotation.__name__), annotation, "one")]
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    return [Outcome(name or snake_case(annotation.__name__), annotation, "one")]
 
 
 def _payload(mutation: str, outcomes: Sequence[Outcome]) -> Any:

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import strawberry
-from sqlalchemy import ARRAY, Uuid, bindparam, func, literal, select, union_all
+from sqlalchemy import literal, select, union_all
 
 from db import scope
+from db.base import any_of
 from graph.context import Info
 from graph.entities import Entity, Node, entities
 from graph.errors import BadInput
@@ -32,11 +33,10 @@ async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | No
     found: dict[UUID, Entity] = {}
     if uuids:
         shown = [entity for entity in _shown() if entity.key.type.python_type is UUID]
-        keys = bindparam("keys", list(uuids), ARRAY(Uuid))
         places = union_all(
             *(
                 select(literal(place), entity.key).where(
-                    entity.key == func.any(keys), scope(entity.model, info.context.viewer)
+                    any_of(entity.key, uuids), scope(entity.model, info.context.viewer)
                 )
                 for place, entity in enumerate(shown)
             )

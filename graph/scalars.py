@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, Undefined, ValueNode, value_from_ast_untyped
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from sqlalchemy import inspect
 from strawberry.scalars import JSON
@@ -59,6 +59,22 @@ def parse_json(value: Any) -> Any:
     return value
 
 
+def parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
+    """A JSON value written into a document; variables may stand in it.
+
+    One that is not given is left out of an object, and null in a list. Validation knows none yet.
+    """
+    return parse_json(_given(value_from_ast_untyped(node, variables)))
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _given(item) for name, item in value.items() if item is not Undefined}
+    if isinstance(value, list):
+        return [None if item is Undefined else _given(item) for item in value]
+    return value
+
+
 def parse_decimal(value: Any) -> Decimal:
     """A decimal number, sent as a string so that no digit is lost on the way."""
     if not isinstance(value, str) or not re.fullmatch(r"-?\d{1,18}([.]\d{1,18})?", value, re.ASCII):
@@ -74,6 +90,7 @@ def _scalar(
     serialize: Callable[[Any], Any],
     parse: Callable[[Any], Any],
     specified_by: str | None = None,
+    parse_literal: Callable[..., Any] | None = None,
 ) -> ScalarDefinition:
     return ScalarDefinition(
         name=name,
@@ -81,7 +98,7 @@ def _scalar(
         specified_by_url=specified_by,
         serialize=serialize,
         parse_value=parse,
-        parse_literal=None,
+        parse_literal=parse_literal,
     )
 
 
@@ -106,6 +123,7 @@ scalars: dict[object, ScalarDefinition] = {
         lambda value: value,
         parse_json,
         "https://www.rfc-editor.org/rfc/rfc8259",
+        parse_json_literal,
     ),
     # In inputs an id is annotated as what it becomes; in the schema it is an ID.
     UUID: DEFAULT_SCALAR_REGISTRY[strawberry.ID],

@@ -10,7 +10,7 @@ from pydantic import BaseModel, StringConstraints
 from strawberry import Maybe
 
 import db
-from db import UserRole
+from db import UserRole, users
 from db.errors import Denied
 from graph.connections import Connection
 from graph.context import Info
@@ -139,6 +139,7 @@ class Mutation:
     async def create_user(self, info: Info, input: CreateUserInput) -> db.User:
         """Make a user. Only administrators can."""
         async with info.context.write() as session:
+            await users.refuse_taken(session, given(input))
             return await db.User.create(session, **given(input))
 
     @mutation(users_only)
@@ -149,6 +150,7 @@ class Mutation:
             theirs = {"id", "display_name"}
             if not session.viewer.is_administrator and values(input).keys() - theirs:
                 raise Denied("Only administrators change more of a user than the display name.")
+            await users.refuse_taken(session, values(input), user)
             return await user.update(session, **values(input))
 
     @mutation(administrators)

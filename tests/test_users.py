@@ -82,6 +82,11 @@ async def test_unusable_values_are_refused(world: World) -> None:
             {"username": "x", "email": "owner@localhost"},
             [("ALREADY_EXISTS", "email")],
         ),
+        (
+            "createUser",
+            {"username": "owner", "email": "stranger@localhost"},
+            [("ALREADY_EXISTS", "username"), ("ALREADY_EXISTS", "email")],
+        ),
         ("createUser", owner | {"username": "x", "email": "a@b"}, [("ALREADY_EXISTS", "id")]),
         ("updateUser", owner | {"username": "stranger"}, [("ALREADY_EXISTS", "username")]),
         ("updateUser", owner | {"email": "stranger@localhost"}, [("ALREADY_EXISTS", "email")]),

@@ -171,7 +171,12 @@ def upgrade() -> None:
         op.f("ix_projects_created_at_id"), "projects", ["created_at", "id"], unique=False
     )
     op.create_index(op.f("ix_projects_name_id"), "projects", ["name", "id"], unique=False)
-    op.create_index(op.f("ix_projects_owner_id"), "projects", ["owner_id"], unique=False)
+    op.create_index(
+        op.f("ix_projects_owner_id_created_at_id"),
+        "projects",
+        ["owner_id", "created_at", "id"],
+        unique=False,
+    )
     op.create_index(op.f("ix_projects_status"), "projects", ["status"], unique=False)
     op.create_index(
         op.f("ix_projects_updated_at_id"), "projects", ["updated_at", "id"], unique=False
@@ -249,7 +254,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("project_id", "name", name=op.f("uq_agents_project_id_name")),
     )
     op.create_index(op.f("ix_agents_created_at_id"), "agents", ["created_at", "id"], unique=False)
-    op.create_index(op.f("ix_agents_model_id"), "agents", ["model_id"], unique=False)
+    op.create_index(
+        op.f("ix_agents_model_id_created_at_id"),
+        "agents",
+        ["model_id", "created_at", "id"],
+        unique=False,
+    )
     op.create_index(op.f("ix_agents_name_id"), "agents", ["name", "id"], unique=False)
     op.create_index(
         op.f("ix_agents_project_id_created_at_id"),
@@ -310,11 +320,21 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_access_tokens")),
         sa.UniqueConstraint("token_hash", name=op.f("uq_access_tokens_token_hash")),
     )
-    op.create_index(op.f("ix_access_tokens_agent_id"), "access_tokens", ["agent_id"], unique=False)
+    op.create_index(
+        op.f("ix_access_tokens_agent_id_created_at_id"),
+        "access_tokens",
+        ["agent_id", "created_at", "id"],
+        unique=False,
+    )
     op.create_index(
         op.f("ix_access_tokens_created_at_id"), "access_tokens", ["created_at", "id"], unique=False
     )
-    op.create_index(op.f("ix_access_tokens_user_id"), "access_tokens", ["user_id"], unique=False)
+    op.create_index(
+        op.f("ix_access_tokens_user_id_created_at_id"),
+        "access_tokens",
+        ["user_id", "created_at", "id"],
+        unique=False,
+    )
     op.create_table(
         "conversations",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -377,7 +397,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_conversations")),
         sa.UniqueConstraint("conversation_url", name=op.f("uq_conversations_conversation_url")),
     )
-    op.create_index(op.f("ix_conversations_agent_id"), "conversations", ["agent_id"], unique=False)
+    op.create_index(
+        op.f("ix_conversations_agent_id_created_at_id"),
+        "conversations",
+        ["agent_id", "created_at", "id"],
+        unique=False,
+    )
     op.create_index(
         op.f("ix_conversations_created_at_id"), "conversations", ["created_at", "id"], unique=False
     )
@@ -397,7 +422,12 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_conversations_updated_at_id"), "conversations", ["updated_at", "id"], unique=False
     )
-    op.create_index(op.f("ix_conversations_user_id"), "conversations", ["user_id"], unique=False)
+    op.create_index(
+        op.f("ix_conversations_user_id_created_at_id"),
+        "conversations",
+        ["user_id", "created_at", "id"],
+        unique=False,
+    )
     op.create_table(
         "tasks",
         sa.Column("id", sa.Uuid(), server_default=sa.text("gen_random_uuid()"), nullable=False),
@@ -543,13 +573,24 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tasks")),
     )
-    op.create_index(op.f("ix_tasks_agent_id"), "tasks", ["agent_id"], unique=False)
+    op.create_index(
+        op.f("ix_tasks_agent_id_created_at_id"),
+        "tasks",
+        ["agent_id", "created_at", "id"],
+        unique=False,
+    )
     op.create_index(op.f("ix_tasks_created_at_id"), "tasks", ["created_at", "id"], unique=False)
     op.create_index(
-        op.f("ix_tasks_created_by_agent_id"), "tasks", ["created_by_agent_id"], unique=False
+        op.f("ix_tasks_created_by_agent_id_created_at_id"),
+        "tasks",
+        ["created_by_agent_id", "created_at", "id"],
+        unique=False,
     )
     op.create_index(
-        op.f("ix_tasks_created_by_user_id"), "tasks", ["created_by_user_id"], unique=False
+        op.f("ix_tasks_created_by_user_id_created_at_id"),
+        "tasks",
+        ["created_by_user_id", "created_at", "id"],
+        unique=False,
     )
     op.create_index(
         "ix_tasks_lease_expires_at",
@@ -558,7 +599,12 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("lease_expires_at IS NOT NULL"),
     )
-    op.create_index(op.f("ix_tasks_parent_task_id"), "tasks", ["parent_task_id"], unique=False)
+    op.create_index(
+        op.f("ix_tasks_parent_task_id_created_at_id"),
+        "tasks",
+        ["parent_task_id", "created_at", "id"],
+        unique=False,
+    )
     op.create_index(op.f("ix_tasks_priority_id"), "tasks", ["priority", "id"], unique=False)
     op.create_index(
         op.f("ix_tasks_project_id_created_at_id"),
@@ -660,20 +706,35 @@ def upgrade() -> None:
             "conversation_id", "sequence", name=op.f("uq_messages_conversation_id_sequence")
         ),
     )
-    op.create_index(op.f("ix_messages_agent_id"), "messages", ["agent_id"], unique=False)
+    op.create_index(
+        op.f("ix_messages_agent_id_sequence_id"),
+        "messages",
+        ["agent_id", "sequence", "id"],
+        unique=False,
+    )
     op.create_index(
         op.f("ix_messages_conversation_id_timestamp_id"),
         "messages",
         ["conversation_id", "timestamp", "id"],
         unique=False,
     )
-    op.create_index(op.f("ix_messages_model_id"), "messages", ["model_id"], unique=False)
+    op.create_index(
+        op.f("ix_messages_model_id_sequence_id"),
+        "messages",
+        ["model_id", "sequence", "id"],
+        unique=False,
+    )
     op.create_index(
         "ix_messages_search", "messages", ["search"], unique=False, postgresql_using="gin"
     )
     op.create_index(op.f("ix_messages_sequence_id"), "messages", ["sequence", "id"], unique=False)
     op.create_index(op.f("ix_messages_timestamp_id"), "messages", ["timestamp", "id"], unique=False)
-    op.create_index(op.f("ix_messages_user_id"), "messages", ["user_id"], unique=False)
+    op.create_index(
+        op.f("ix_messages_user_id_sequence_id"),
+        "messages",
+        ["user_id", "sequence", "id"],
+        unique=False,
+    )
     op.create_table(
         "task_dependencies",
         sa.Column("dependent_id", sa.Uuid(), nullable=False),
@@ -720,13 +781,13 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_index(op.f("ix_task_dependencies_dependency_id"), table_name="task_dependencies")
     op.drop_table("task_dependencies")
-    op.drop_index(op.f("ix_messages_user_id"), table_name="messages")
+    op.drop_index(op.f("ix_messages_user_id_sequence_id"), table_name="messages")
     op.drop_index(op.f("ix_messages_timestamp_id"), table_name="messages")
     op.drop_index(op.f("ix_messages_sequence_id"), table_name="messages")
     op.drop_index("ix_messages_search", table_name="messages", postgresql_using="gin")
-    op.drop_index(op.f("ix_messages_model_id"), table_name="messages")
+    op.drop_index(op.f("ix_messages_model_id_sequence_id"), table_name="messages")
     op.drop_index(op.f("ix_messages_conversation_id_timestamp_id"), table_name="messages")
-    op.drop_index(op.f("ix_messages_agent_id"), table_name="messages")
+    op.drop_index(op.f("ix_messages_agent_id_sequence_id"), table_name="messages")
     op.drop_table("messages")
     op.drop_index(op.f("ix_tasks_status"), table_name="tasks")
     op.drop_index(
@@ -739,40 +800,40 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_tasks_project_id_priority_id"), table_name="tasks")
     op.drop_index(op.f("ix_tasks_project_id_created_at_id"), table_name="tasks")
     op.drop_index(op.f("ix_tasks_priority_id"), table_name="tasks")
-    op.drop_index(op.f("ix_tasks_parent_task_id"), table_name="tasks")
+    op.drop_index(op.f("ix_tasks_parent_task_id_created_at_id"), table_name="tasks")
     op.drop_index(
         "ix_tasks_lease_expires_at",
         table_name="tasks",
         postgresql_where=sa.text("lease_expires_at IS NOT NULL"),
     )
-    op.drop_index(op.f("ix_tasks_created_by_user_id"), table_name="tasks")
-    op.drop_index(op.f("ix_tasks_created_by_agent_id"), table_name="tasks")
+    op.drop_index(op.f("ix_tasks_created_by_user_id_created_at_id"), table_name="tasks")
+    op.drop_index(op.f("ix_tasks_created_by_agent_id_created_at_id"), table_name="tasks")
     op.drop_index(op.f("ix_tasks_created_at_id"), table_name="tasks")
-    op.drop_index(op.f("ix_tasks_agent_id"), table_name="tasks")
+    op.drop_index(op.f("ix_tasks_agent_id_created_at_id"), table_name="tasks")
     op.drop_table("tasks")
-    op.drop_index(op.f("ix_conversations_user_id"), table_name="conversations")
+    op.drop_index(op.f("ix_conversations_user_id_created_at_id"), table_name="conversations")
     op.drop_index(op.f("ix_conversations_updated_at_id"), table_name="conversations")
     op.drop_index(op.f("ix_conversations_status"), table_name="conversations")
     op.drop_index(op.f("ix_conversations_project_id_updated_at_id"), table_name="conversations")
     op.drop_index(op.f("ix_conversations_project_id_created_at_id"), table_name="conversations")
     op.drop_index(op.f("ix_conversations_created_at_id"), table_name="conversations")
-    op.drop_index(op.f("ix_conversations_agent_id"), table_name="conversations")
+    op.drop_index(op.f("ix_conversations_agent_id_created_at_id"), table_name="conversations")
     op.drop_table("conversations")
-    op.drop_index(op.f("ix_access_tokens_user_id"), table_name="access_tokens")
+    op.drop_index(op.f("ix_access_tokens_user_id_created_at_id"), table_name="access_tokens")
     op.drop_index(op.f("ix_access_tokens_created_at_id"), table_name="access_tokens")
-    op.drop_index(op.f("ix_access_tokens_agent_id"), table_name="access_tokens")
+    op.drop_index(op.f("ix_access_tokens_agent_id_created_at_id"), table_name="access_tokens")
     op.drop_table("access_tokens")
     op.drop_index(op.f("ix_agents_type"), table_name="agents")
     op.drop_index(op.f("ix_agents_status"), table_name="agents")
     op.drop_index(op.f("ix_agents_project_id_name_id"), table_name="agents")
     op.drop_index(op.f("ix_agents_project_id_created_at_id"), table_name="agents")
     op.drop_index(op.f("ix_agents_name_id"), table_name="agents")
-    op.drop_index(op.f("ix_agents_model_id"), table_name="agents")
+    op.drop_index(op.f("ix_agents_model_id_created_at_id"), table_name="agents")
     op.drop_index(op.f("ix_agents_created_at_id"), table_name="agents")
     op.drop_table("agents")
     op.drop_index(op.f("ix_projects_updated_at_id"), table_name="projects")
     op.drop_index(op.f("ix_projects_status"), table_name="projects")
-    op.drop_index(op.f("ix_projects_owner_id"), table_name="projects")
+    op.drop_index(op.f("ix_projects_owner_id_created_at_id"), table_name="projects")
     op.drop_index(op.f("ix_projects_name_id"), table_name="projects")
     op.drop_index(op.f("ix_projects_created_at_id"), table_name="projects")
     op.drop_table("projects")
