@@ -2,12 +2,27 @@
 
 from db.agents import Agent, AgentStatus
 from db.ai_models import AIModel, AIModelStatus
+from db.attempts import AttemptStatus, TaskAttempt
 from db.base import CRUD, Base, new_id
+from db.communications import Communication, CommunicationStatus
 from db.conversations import Conversation, ConversationStatus, Message, MessageSender
 from db.engine import Database, ReadSession, WriteSession
+from db.interactions import (
+    ApprovalRequest,
+    ClarificationRequest,
+    FeedbackRequest,
+    HumanInteraction,
+    InteractionStatus,
+    InteractionType,
+    Notification,
+    NotificationLevel,
+)
+from db.members import MemberRole, ProjectMember
 from db.projects import Project, ProjectStatus
 from db.scopes import Right, Viewer, scope
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
+from db.tools import AgentTool, Tool, ToolSource, ToolStatus
+from db.usage import UsageRecord
 from db.users import AccessToken, User, UserRole
 
 __all__ = [
@@ -17,21 +32,40 @@ __all__ = [
     "AccessToken",
     "Agent",
     "AgentStatus",
+    "AgentTool",
+    "ApprovalRequest",
+    "AttemptStatus",
     "Base",
     "BlockedReason",
+    "ClarificationRequest",
+    "Communication",
+    "CommunicationStatus",
     "Conversation",
     "ConversationStatus",
     "Database",
+    "FeedbackRequest",
+    "HumanInteraction",
+    "InteractionStatus",
+    "InteractionType",
+    "MemberRole",
     "Message",
     "MessageSender",
+    "Notification",
+    "NotificationLevel",
     "OnFailure",
     "Project",
+    "ProjectMember",
     "ProjectStatus",
     "ReadSession",
     "Right",
     "Task",
+    "TaskAttempt",
     "TaskDependency",
     "TaskStatus",
+    "Tool",
+    "ToolSource",
+    "ToolStatus",
+    "UsageRecord",
     "User",
     "UserRole",
     "Viewer",

@@ -6,10 +6,11 @@ import hashlib
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.agents import Agent, AgentStatus
 from db.engine import ReadSession
 from db.scopes import Viewer
 from db.users import AccessToken, User, UserRole
@@ -49,8 +50,9 @@ async def issue_token(
 async def bearer(session: ReadSession, token: str) -> Viewer | None:
     """The viewer whom a token identifies, none if it is unknown, expired, revoked or orphaned."""
     found = await session.execute(
-        select(AccessToken.agent_id, User.id, User.role, User.is_active)
+        select(AccessToken.agent_id, User.id, User.role, User.is_active, Agent.status)
         .join_from(AccessToken, User, AccessToken.user_id == User.id, isouter=True)
+        .join(Agent, AccessToken.agent_id == Agent.id, isouter=True)
         .where(
             AccessToken.token_hash == hash_token(token),
             AccessToken.revoked_at.is_(None),
@@ -60,26 +62,37 @@ async def bearer(session: ReadSession, token: str) -> Viewer | None:
         )
     )
     row = found.one_or_none()
-    if row is None or (row.agent_id is None and not row.is_active):
+    if row is None:
+        return None
+    if not row.is_active if row.agent_id is None else row.status is AgentStatus.TERMINATED:
         return None
     return Viewer(row.id, row.agent_id, row.role is UserRole.ADMIN)
 
 
-async def administrator(session: AsyncSession) -> User:
-    """The user `admin`, made on the first start, without a password until one is set."""
-    row = {"username": ADMINISTRATOR, "email": f"{ADMINISTRATOR}@localhost", "role": UserRole.ADMIN}
-    # Of several processes that start at once, the others find what the first has made.
-    await session.execute(insert(User).values(row).on_conflict_do_nothing())
-    found = select(User).where(User.username == ADMINISTRATOR)
-    return (await session.scalars(found)).one()
+async def administrator(session: AsyncSession) -> User | None:
+    """The first of the administrators who are active, if there is one.
+
+    On the first start it is made: `admin`, without a password until one is set.
+    """
+    if await session.scalar(select(~exists().where(User.role == UserRole.ADMIN))):
+        row = {"username": ADMINISTRATOR, "email": f"{ADMINISTRATOR}@localhost"}
+        # Of several processes that start at once, the others find what the first has made.
+        first = insert(User).values(row | {"role": UserRole.ADMIN})
+        await session.execute(first.on_conflict_do_nothing())
+    active = select(User).where(User.role == UserRole.ADMIN, User.is_active)
+    found = await session.scalars(active.order_by(User.created_at, User.id).limit(1))
+    return found.one_or_none()
 
 
-async def development_token(session: AsyncSession) -> str:
-    """A token of the administrator's for development, good for twelve hours.
+async def development_token(session: AsyncSession) -> tuple[User, str] | None:
+    """An administrator, and a token of theirs for development, good for twelve hours.
 
-    Those of earlier starts go on working until they expire, and are cleared away then.
+    Those of earlier starts go on working until they expire, and are cleared away then. None if no
+    administrator is active.
     """
     user = await administrator(session)
+    if user is None:
+        return None
     await session.execute(
         delete(AccessToken).where(
             AccessToken.user_id == user.id,
@@ -87,4 +100,4 @@ async def development_token(session: AsyncSession) -> str:
             AccessToken.expires_at < func.now(),
         )
     )
-    return await issue_token(session, user, DEVELOPMENT, lifetime=timedelta(hours=12))
+    return user, await issue_token(session, user, DEVELOPMENT, lifetime=timedelta(hours=12))

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, select, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, LongText, Metadata, ShortText, Version, choice
-from db.errors import Invalid, Path, Rejected
 from db.state import Transitions
 
 if TYPE_CHECKING:
     from db.ai_models import AIModel
+    from db.attempts import TaskAttempt
+    from db.communications import Communication
     from db.conversations import Conversation, Message
+    from db.interactions import HumanInteraction
     from db.projects import Project
     from db.tasks import Task
+    from db.tools import AgentTool
+    from db.usage import UsageRecord
     from db.users import AccessToken
 
 
@@ -126,6 +128,48 @@ class Agent(CRUD):
         lazy="raise",
         doc="The tokens that open the API as this agent.",
     )
+    tools: Mapped[list[AgentTool]] = relationship(
+        back_populates="agent",
+        order_by="AgentTool.tool_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The tools it has, and how each is set up.",
+    )
+    attempts: Mapped[list[TaskAttempt]] = relationship(
+        back_populates="agent",
+        passive_deletes=True,
+        lazy="raise",
+        doc="Its attempts at tasks.",
+    )
+    sent_communications: Mapped[list[Communication]] = relationship(
+        back_populates="from_agent",
+        foreign_keys="Communication.from_agent_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What it said to other agents.",
+    )
+    received_communications: Mapped[list[Communication]] = relationship(
+        back_populates="to_agent",
+        foreign_keys="Communication.to_agent_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What other agents said to it.",
+    )
+    interactions: Mapped[list[HumanInteraction]] = relationship(
+        back_populates="agent",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What it asks of people.",
+    )
+    usage_records: Mapped[list[UsageRecord]] = relationship(
+        back_populates="agent",
+        passive_deletes=True,
+        lazy="raise",
+        doc="Its calls of AI models.",
+    )
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -146,20 +190,3 @@ class Agent(CRUD):
         """Move it to another state of its life. Raises IllegalTransition."""
         self.transitions.check(self.status, to)
         self.status = to
-
-
-async def refuse_foreign(
-    session: AsyncSession, project_id: UUID | None, agents: Sequence[tuple[Path, UUID | None]]
-) -> None:
-    """See that agents, each with its place in the caller's input, belong to the project.
-
-    What has no project takes any agent. Raises Rejected with an Invalid for each that does not.
-    """
-    named = {id for _, id in agents if id is not None}
-    if project_id is None or not named:
-        return
-    ours = select(Agent.id).where(Agent.id.in_(named), Agent.project_id == project_id)
-    foreign = named - set(await session.scalars(ours))
-    if foreign:
-        sentence = "This Agent belongs to another project."
-        raise Rejected([Invalid(sentence, at) for at, id in agents if id in foreign])

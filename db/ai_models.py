@@ -15,6 +15,7 @@ from db.base import CRUD, Metadata, ShortText, choice
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.conversations import Message
+    from db.usage import UsageRecord
 
 
 class AIModelStatus(StrEnum):
@@ -83,4 +84,7 @@ class AIModel(CRUD):
     )
     messages: Mapped[list[Message]] = relationship(
         back_populates="model", passive_deletes=True, lazy="raise", doc="The messages it wrote."
+    )
+    usage_records: Mapped[list[UsageRecord]] = relationship(
+        back_populates="model", passive_deletes="all", lazy="raise", doc="The calls of it."
     )

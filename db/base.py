@@ -194,7 +194,8 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for given in rows:
         row = _defaults(table) | dict(given)
-        alike.setdefault(tuple(row), []).append(row)
+        names = tuple(column.name for column in table.columns if column.name in row)
+        alike.setdefault(names, []).append(row)
     for names, group in alike.items():
         arrays = []
         for name in names:

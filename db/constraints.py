@@ -16,11 +16,14 @@ from db.base import Base
 from db.errors import AlreadyExists, DomainError, Invalid
 
 
-def _sentence(constraint: object, columns: list[str]) -> DomainError | None:
+def _sentence(constraint: object, columns: list[str], is_deletion: bool) -> DomainError | None:
     names = " and ".join(column.replace("_", " ") for column in columns)
     match constraint:
         case PrimaryKeyConstraint() | UniqueConstraint():
             return AlreadyExists(f"There is already one with this {names}.", columns[-1:])
+        case ForeignKeyConstraint() if is_deletion:
+            users = constraint.table.name.replace("_", " ")
+            return Invalid(f"There are {users} of this; it cannot be deleted.", ("id",))
         case ForeignKeyConstraint():
             return Invalid(f"There is nothing with this {names}.", columns[:1])
         case CheckConstraint():
@@ -37,7 +40,9 @@ def broken(error: IntegrityError) -> DomainError | None:
         for constraint in table.constraints:
             if constraint.name == name:
                 columns = [column.name for column in getattr(constraint, "columns", ())]
-                return _sentence(constraint, columns)
+                # Only a key that restricts deletions is broken by one.
+                is_deletion = str(error.statement).startswith("DELETE")
+                return _sentence(constraint, columns, is_deletion)
     return None
 
 

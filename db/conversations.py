@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -17,18 +17,23 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
     select,
+    text,
+    update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, LongText, Metadata, ShortText, Version, choice, insert_many, new_id
-from db.errors import Invalid
+from db.errors import Invalid, Rejected
 
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.ai_models import AIModel
+    from db.engine import WriteSession
+    from db.interactions import HumanInteraction
     from db.projects import Project
+    from db.usage import UsageRecord
     from db.users import User
 
 SUMMARY_LENGTH = 50
@@ -99,6 +104,11 @@ class Conversation(CRUD):
     last_message_at: Mapped[datetime | None] = mapped_column(
         doc="When its newest message was said."
     )
+    last_sequence: Mapped[int] = mapped_column(
+        default=0,
+        server_default=text("0"),
+        doc="The place that was last given to a message, deleted ones included.",
+    )
     conversation_metadata: Mapped[Metadata] = mapped_column(
         doc="Whatever else clients keep with it."
     )
@@ -119,6 +129,18 @@ class Conversation(CRUD):
         passive_deletes=True,
         lazy="raise",
         doc="What was said, in order.",
+    )
+    interactions: Mapped[list[HumanInteraction]] = relationship(
+        back_populates="conversation",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What agents asked of people in it.",
+    )
+    usage_records: Mapped[list[UsageRecord]] = relationship(
+        back_populates="conversation",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The calls of AI models for it.",
     )
 
     __mapper_args__ = {"version_id_col": version}
@@ -176,6 +198,12 @@ class Message(CRUD):
     model: Mapped[AIModel | None] = relationship(
         back_populates="messages", lazy="raise", doc="The AI model that wrote it."
     )
+    usage_records: Mapped[list[UsageRecord]] = relationship(
+        back_populates="message",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The calls of AI models that it came of.",
+    )
 
 
 def summarize(content: str) -> str:
@@ -184,42 +212,69 @@ def summarize(content: str) -> str:
 
 
 async def append_messages(
-    session: AsyncSession, conversation: Conversation, messages: Sequence[dict[str, Any]]
+    session: WriteSession,
+    conversation: Conversation,
+    messages: Mapping[tuple[str | int, ...], Mapping[str, Any]],
 ) -> list[UUID]:
-    """Add messages in this order, all in one statement, and return their ids.
+    """Add messages, each under its place in the caller's input, in this order; return their ids.
 
-    The conversation must be locked by the caller (`get(…, for_update=True)`), or have been made in
-    this transaction: two appends at once would give the same sequence twice.
+    The conversation was fetched by the caller, and so is locked, or was made in this transaction:
+    two appends at once would give the same sequence twice. Raises Invalid and Rejected.
     """
     if not messages:
         return []
-    if conversation.status is ConversationStatus.ARCHIVED:
-        raise Invalid("This conversation is archived.", ("conversation_id",))
-    newest = select(func.coalesce(func.max(Message.sequence), 0), func.now())
-    last, now = (
-        await session.execute(newest.where(Message.conversation_id == conversation.id))
-    ).one()
+    _refuse_archived(conversation)
+    taken = await session.taken(Message, {at: row.get("id") for at, row in messages.items()})
+    if taken:
+        raise Rejected(taken)
+    now = await session.scalar(select(func.now()))
     rows: list[dict[str, Any]] = [
         {"id": new_id(), "timestamp": now}
-        | message
+        | dict(message)
         | {"conversation_id": conversation.id, "sequence": sequence}
-        for sequence, message in enumerate(messages, last + 1)
+        for sequence, message in enumerate(messages.values(), conversation.last_sequence + 1)
     ]
     await insert_many(session, Message, rows)
-    if not last and not conversation.summary:
-        conversation.summary = summarize(rows[0].get("content", ""))
-    spoken = max(row["timestamp"] for row in rows)
-    if conversation.last_message_at is None or spoken > conversation.last_message_at:
-        conversation.last_message_at = spoken
-    await session.flush()
+    values: dict[str, Any] = {
+        "last_sequence": rows[-1]["sequence"],
+        "last_message_at": func.greatest(
+            Conversation.last_message_at, max(row["timestamp"] for row in rows)
+        ),
+    }
+    if not conversation.last_sequence and not conversation.summary:
+        values["summary"] = summarize(rows[0].get("content", ""))
+    await _note(session, conversation, **values)
     return [row["id"] for row in rows]
+
+
+async def edit_message(
+    session: AsyncSession, conversation: Conversation, message: Message, **values: Any
+) -> None:
+    """Change a message of a conversation; the caller has locked both. Raises Invalid."""
+    _refuse_archived(conversation)
+    await message.update(session, edited_at=func.now(), **values)
+    await _note(session, conversation)
 
 
 async def delete_message(
     session: AsyncSession, conversation: Conversation, message: Message
 ) -> None:
-    """Delete a message of a conversation, which the caller has locked."""
+    """Delete a message of a conversation; the caller has locked both."""
     await message.delete(session)
     newest = select(func.max(Message.timestamp)).where(Message.conversation_id == conversation.id)
-    conversation.last_message_at = await session.scalar(newest)
-    await session.flush()
+    await _note(session, conversation, last_message_at=newest.scalar_subquery())
+
+
+def _refuse_archived(conversation: Conversation) -> None:
+    if conversation.status is ConversationStatus.ARCHIVED:
+        raise Invalid("This conversation is archived.", ("conversation_id",))
+
+
+async def _note(session: AsyncSession, conversation: Conversation, **values: Any) -> None:
+    """Set what follows from the messages. Talking is no edit: the version stays as it is."""
+    changed = update(Conversation).where(Conversation.id == conversation.id)
+    await session.execute(
+        changed.values(updated_at=func.now(), **values),
+        execution_options={"synchronize_session": False},
+    )
+    await session.refresh(conversation)

@@ -2,6 +2,9 @@
 
 A task waits for its dependencies, for its subtasks, and for the dependencies of every task above
 it. The three together are the graph that must have no cycle.
+
+Whoever adds or removes an edge, moves a task below another, or changes a task's status holds the
+lock on the project's row: only so does everybody who counts see what the others changed.
 """
 
 from __future__ import annotations

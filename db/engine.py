@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 import orjson
 from sqlalchemy import (
@@ -13,6 +14,7 @@ from sqlalchemy import (
     ScalarResult,
     inspect,
     make_url,
+    null,
     select,
 )
 from sqlalchemy.ext.asyncio import (
@@ -23,7 +25,16 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from db.base import Base, any_of
-from db.errors import Conflict, Denied, DomainError, NotFound, Path, Rejected
+from db.errors import (
+    AlreadyExists,
+    Conflict,
+    Denied,
+    DomainError,
+    Invalid,
+    NotFound,
+    Path,
+    Rejected,
+)
 from db.scopes import Right, Viewer, scope
 from db.text import dumps
 
@@ -43,13 +54,18 @@ SERVER_SETTINGS = {
 POOL_TIMEOUT = 3
 
 
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
 def database_url(url: URL | str) -> URL:
     """The URL as the driver that Troupe uses wants it, whatever driver it names.
 
-    `sslmode`, libpq's parameter, is `ssl` there. Raises ValueError for a parameter it lacks.
+    `sslmode`, libpq's parameter, is `ssl` there. Raises ValueError for one it lacks.
     """
     url = make_url(url).set(drivername="postgresql+asyncpg")
     query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+    if query.get("ssl", SSL_MODES[0]) not in SSL_MODES:
+        raise ValueError(f"sslmode is one of {', '.join(SSL_MODES)}")
     unknown = query.keys() - {"host", "port", "ssl"}
     if unknown:
         raise ValueError(f"the parameter {min(unknown)} is not understood; leave it out")
@@ -87,16 +103,17 @@ class WriteSession(AsyncSession):
         at: Path = ("id",),
         version: int | None = None,
         lock: bool = True,
+        right: Right = Right.EDIT,
     ) -> Model:
         """The row with this id, for its viewer to change, locked until the transaction ends.
 
         The lock (FOR NO KEY UPDATE) keeps writers of this row out, but not those who only add rows
         that point at it. `at` says where in the caller's input the id stands. Raises NotFound if
-        the viewer may not see the row, Denied if they may see but not edit it, and Conflict if it
-        is not at the version that the caller expects.
+        the viewer may not see the row, Denied if they may see it but lack the right, and Conflict
+        if it is not at the version that the caller expects.
         """
         key = inspect(model).primary_key[0]
-        statement = select(model, scope(model, self.viewer, Right.EDIT))
+        statement = select(model, scope(model, self.viewer, right))
         statement = statement.where(key == id, scope(model, self.viewer))
         if lock:
             statement = statement.with_for_update(key_share=True, of=model)
@@ -106,24 +123,37 @@ class WriteSession(AsyncSession):
             raise NotFound(model, id, at)
         row: Any = pair[0]
         if not pair[1]:
-            raise Denied(f"You may see this {model.__name__}, but not edit it.", at)
+            verb = "change who its members are" if right is Right.OWN else "edit it"
+            raise Denied(f"You may see this {model.__name__}, but not {verb}.", at)
         if version is not None and row.version != version:
             raise Conflict(row, version)
         return row  # type: ignore[no-any-return]
 
-    async def refer(self, model: type[Base], row: Mapping[str, Any], at: Path = ()) -> None:
+    async def refer(
+        self,
+        model: type[Base],
+        row: Mapping[str, Any],
+        at: Path = (),
+        *,
+        project_id: UUID | None = None,
+    ) -> None:
         """See that the foreign keys of a row to be lead to rows that the viewer may see.
 
-        `at` says where in the caller's input the row stands. Raises Rejected with a NotFound for
-        each key that does not.
+        With a project, what belongs to a project must belong to this one. `at` says where in the
+        caller's input the row stands. Raises Rejected with a NotFound or Invalid for each key that
+        does not.
         """
-        await self.refer_all(model, {tuple(at): row})
+        await self.refer_all(model, {tuple(at): row}, project_id=project_id)
 
     async def refer_all(
-        self, model: type[Base], rows: Mapping[tuple[str | int, ...], Mapping[str, Any]]
+        self,
+        model: type[Base],
+        rows: Mapping[tuple[str | int, ...], Mapping[str, Any]],
+        *,
+        project_id: UUID | None = None,
     ) -> None:
         """The same for many rows, each under its place; one statement for each kind of key."""
-        missing: list[DomainError] = []
+        faults: list[DomainError] = []
         for relation in inspect(model).relationships:
             if relation.uselist:
                 continue
@@ -133,15 +163,37 @@ class WriteSession(AsyncSession):
             wanted = {row[name] for row in rows.values() if row.get(name) is not None}
             if not wanted:
                 continue
-            seen = select(remote).where(any_of(remote, wanted), scope(target, self.viewer))
-            missed = wanted - set(await self.scalars(seen))
-            missing += [
-                NotFound(target, row[name], (*at, name))
-                for at, row in rows.items()
-                if row.get(name) in missed
-            ]
-        if missing:
-            raise Rejected(missing)
+            home = getattr(target, "project_id", null())
+            seen = select(remote, home).where(any_of(remote, wanted), scope(target, self.viewer))
+            homes: dict[Any, UUID | None] = dict(iter(await self.execute(seen)))
+            for at, row in rows.items():
+                key = row.get(name)
+                if key is None:
+                    continue
+                if key not in homes:
+                    faults.append(NotFound(target, key, (*at, name)))
+                elif project_id is not None and homes[key] not in (None, project_id):
+                    sentence = f"This {target.__name__} belongs to another project."
+                    faults.append(Invalid(sentence, (*at, name)))
+        if faults:
+            raise Rejected(faults)
+
+    async def taken(
+        self, model: type[Base], ids: Mapping[tuple[str | int, ...], UUID | None]
+    ) -> list[DomainError]:
+        """The faults of ids, each under its place, that are given twice or that another row has."""
+        key: Any = getattr(model, "id")  # noqa: B009 - not every model has one
+        given = {id for id in ids.values() if id is not None}
+        if not given:
+            return []
+        taken = set(await self.scalars(select(key).where(any_of(key, given))))
+        faults: list[DomainError] = []
+        for at, id in ids.items():
+            if id in taken:
+                faults.append(AlreadyExists("There is already one with this id.", (*at, "id")))
+            elif id is not None:
+                taken.add(id)
+        return faults
 
 
 class Database:

@@ -6,7 +6,8 @@ reference of the plan is the id of what exists already.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
@@ -15,22 +16,43 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent
-from db.base import CRUD, any_of, insert_many, new_id
+from db.base import CRUD, Base, any_of, insert_many, new_id
 from db.dependencies import find_cycle, recount, refuse_cycle
 from db.engine import WriteSession
 from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
 from db.projects import Project
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
+from db.tools import FIRST_VERSION, AgentTool, Tool, defined
 
 Row = TypeVar("Row", bound=CRUD)
 
+CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 
 @dataclass
-class PlannedTask:
-    """A task of a plan: the values of its columns, and what it refers to."""
+class Planned:
+    """Something that a plan makes: the values of its columns, and its name within the plan."""
 
     values: dict[str, Any]
     reference: str | None = None
+
+
+@dataclass
+class PlannedTool(Planned):
+    """A tool of a plan."""
+
+
+@dataclass
+class PlannedAgent(Planned):
+    """An agent of a plan, and the tools that it has."""
+
+    tools: Sequence[str] = ()
+
+
+@dataclass
+class PlannedTask(Planned):
+    """A task of a plan, and what it refers to."""
+
     parent: str | None = None
     agent: str | None = None
     depends_on: Sequence[tuple[str, OnFailure]] = field(default_factory=list)
@@ -52,25 +74,25 @@ def _number(
     return places
 
 
+def _named(ids: Sequence[UUID], places: Mapping[str, int]) -> dict[str, UUID]:
+    """What a plan makes, by its reference and by its id, which the sender may have chosen."""
+    return {str(id): id for id in ids} | {name: ids[place] for name, place in places.items()}
+
+
 async def _existing(
     session: AsyncSession, model: type[Row], project: Project, names: set[str]
 ) -> dict[str, UUID]:
     """Which of the names are ids of rows of the project."""
-    ids: dict[UUID, str] = {}
-    for name in names:
-        try:
-            ids[UUID(name)] = name
-        except ValueError:
-            continue
+    ids = [UUID(name) for name in names if CANONICAL_UUID.fullmatch(name)]
     if not ids:
         return {}
     of_project = model.project_id == project.id  # type: ignore[attr-defined]
     found = await session.scalars(select(model.id).where(any_of(model.id, ids), of_project))
-    return {ids[id]: id for id in found}
+    return {str(id): id for id in found}
 
 
 async def add_tasks(
-    session: AsyncSession,
+    session: WriteSession,
     project: Project,
     planned: Sequence[PlannedTask],
     agents: Mapping[str, UUID] | None = None,
@@ -85,7 +107,7 @@ async def add_tasks(
     faults: list[DomainError] = list(found)
     ids = [task.values.get("id") or new_id() for task in planned]
     places = _number([task.reference for task in planned], "task", at, faults)
-    named = {reference: ids[place] for reference, place in places.items()}
+    named = _named(ids, places)
     wanted = {name for task in planned for name, _ in task.depends_on}
     wanted |= {task.parent for task in planned if task.parent is not None}
     tasks = await _existing(session, Task, project, wanted - named.keys()) | named
@@ -126,7 +148,9 @@ async def add_tasks(
                 faults.append(CycleDetected([id], (*at, place, "depends_on", number, "on")))
             elif dependency is not None:
                 edges[id, dependency] = on_failure
-    faults += await _taken(session, Task, [task.values.get("id") for task in planned], at)
+    faults += await session.taken(
+        Task, {(*at, place): task.values.get("id") for place, task in enumerate(planned)}
+    )
     faults += _circle(planned, rows, edges, at)
     if faults:
         raise Rejected(faults)
@@ -173,89 +197,143 @@ def _within(id: UUID | None, places: Mapping[UUID, int]) -> UUID | None:
     return id if id in places else None
 
 
-async def _taken(
-    session: AsyncSession, model: type[Row], ids: Sequence[UUID | None], at: Path
-) -> list[DomainError]:
-    """The faults of ids that are given twice, or that another row has."""
-    given = [id for id in ids if id is not None]
-    if not given:
-        return []
-    taken = set(await session.scalars(select(model.id).where(any_of(model.id, given))))
-    faults: list[DomainError] = []
-    for place, id in enumerate(ids):
-        if id is not None and id in taken:
-            faults.append(AlreadyExists("There is already one with this id.", (*at, place, "id")))
-        elif id is not None:
-            taken.add(id)
-    return faults
-
-
 async def add_plan(
     session: WriteSession,
     project: Project,
-    references: Sequence[str | None],
-    agents: Sequence[Mapping[str, Any]],
+    agents: Sequence[PlannedAgent],
+    tools: Sequence[PlannedTool],
     tasks: Sequence[PlannedTask],
-) -> tuple[list[UUID], list[UUID]]:
-    """Add agents, each with its reference, and tasks to a project; return the ids of both.
+) -> tuple[list[UUID], list[UUID], list[UUID]]:
+    """Add agents, tools and tasks to a project, and return the ids of each.
 
     Raises Rejected with everything that is wrong, or CycleDetected.
     """
     faults: list[DomainError] = []
     try:
-        await session.refer_all(Agent, {("agents", place): row for place, row in enumerate(agents)})
+        await session.refer_all(
+            Agent, {("agents", place): agent.values for place, agent in enumerate(agents)}
+        )
     except Rejected as rejected:
         faults += rejected.errors
-    places = _number(references, "agent", ("agents",), faults)
-    taken: set[str] = set()
+    agent_ids, named_agents = await _planned(session, Agent, agents, _name, faults)
+    tool_ids, named_tools = await _planned(session, Tool, tools, _name_and_version, faults)
+    wanted = {name for agent in agents for name in agent.tools} - named_tools.keys()
+    named_tools |= await _shared(session, wanted)
+    edges: set[tuple[UUID, UUID]] = set()
     for place, agent in enumerate(agents):
-        if agent["name"] in taken:
-            fault = f"An earlier agent is named {agent['name']!r} already."
-            faults.append(AlreadyExists(fault, ("agents", place, "name")))
-        taken.add(agent["name"])
-    ids = [agent.get("id") or new_id() for agent in agents]
-    rows = [
-        {**agent, "id": id, "project_id": project.id} for id, agent in zip(ids, agents, strict=True)
-    ]
-    faults += await _taken(session, Agent, [agent.get("id") for agent in agents], ("agents",))
+        for number, name in enumerate(agent.tools):
+            if name in named_tools:
+                edges.add((agent_ids[place], named_tools[name]))
+                continue
+            fault = f"{name!r} is neither a reference of this plan nor the id of a shared tool."
+            faults.append(Invalid(fault, ("agents", place, "tools", number)))
     if not faults:
-        await insert_many(session, Agent, rows)
-    named = {reference: ids[place] for reference, place in places.items()}
-    return ids, await add_tasks(session, project, tasks, named, found=faults)
+        belongs = {"project_id": project.id}
+        await insert_many(
+            session,
+            Agent,
+            [
+                {**agent.values, **belongs, "id": id}
+                for id, agent in zip(agent_ids, agents, strict=True)
+            ],
+        )
+        await insert_many(
+            session,
+            Tool,
+            [
+                {**defined(tool.values), **belongs, "id": id}
+                for id, tool in zip(tool_ids, tools, strict=True)
+            ],
+        )
+        rows_of_edges = [{"agent_id": agent, "tool_id": tool} for agent, tool in sorted(edges)]
+        await insert_many(session, AgentTool, rows_of_edges)
+    return (
+        agent_ids,
+        tool_ids,
+        await add_tasks(session, project, tasks, named_agents, found=faults),
+    )
 
 
-async def add_task(session: AsyncSession, project: Project, task: PlannedTask) -> UUID:
-    """Add one task to a project, whose row the caller has locked; return its id.
+def _name(planned: Planned) -> object:
+    return planned.values["name"]
 
-    Raises Rejected with everything that is wrong, or CycleDetected.
+
+def _name_and_version(planned: Planned) -> object:
+    return planned.values["name"], planned.values.get("tool_version", FIRST_VERSION)
+
+
+async def _planned(
+    session: WriteSession,
+    model: type[CRUD],
+    planned: Sequence[Planned],
+    unique: Callable[[Planned], object],
+    faults: list[DomainError],
+) -> tuple[list[UUID], dict[str, UUID]]:
+    """The ids of what is to be made of a noun, and the names by which the plan refers to them."""
+    at, noun = model.__tablename__, model.__name__.lower()
+    places = _number([one.reference for one in planned], noun, (at,), faults)
+    taken: set[object] = set()
+    for place, one in enumerate(planned):
+        if unique(one) in taken:
+            fault = f"An earlier {noun} is named {one.values['name']!r} already."
+            faults.append(AlreadyExists(fault, (at, place, "name")))
+        taken.add(unique(one))
+    faults += await session.taken(
+        model, {(at, place): one.values.get("id") for place, one in enumerate(planned)}
+    )
+    ids = [one.values.get("id") or new_id() for one in planned]
+    return ids, _named(ids, places)
+
+
+async def _shared(session: WriteSession, names: set[str]) -> dict[str, UUID]:
+    """Which of the names are ids of tools that all projects share."""
+    ids = [UUID(name) for name in names if CANONICAL_UUID.fullmatch(name)]
+    shared = select(Tool.id).where(any_of(Tool.id, ids), Tool.project_id.is_(None))
+    return {str(id): id for id in await session.scalars(shared)}
+
+
+async def add_task(session: WriteSession, project: Project, task: PlannedTask) -> UUID:
+    """Add one task, which names others by their ids, to a project that the caller has locked.
+
+    Returns its id. Raises Rejected with everything that is wrong, or CycleDetected.
     """
-    names = {"parent": "parent_task_id", "agent": "agent_id"}
+    keys = {"parent_task_id": task.parent, "agent_id": task.agent}
+    others = [id for id, _ in task.depends_on]
+    itself = str(task.values.get("id"))
+    rows: dict[type[Base], dict[tuple[str | int, ...], Mapping[str, Any]]] = {
+        Task: {(): {name: UUID(id) for name, id in keys.items() if id not in (None, itself)}},
+        TaskDependency: {
+            ("depends_on", number): {"dependency_id": UUID(id)}
+            for number, id in enumerate(others)
+            if id != itself
+        },
+    }
+    faults: list[DomainError] = []
+    for model, named in rows.items():
+        try:
+            await session.refer_all(model, named, project_id=project.id)
+        except Rejected as rejected:
+            faults += rejected.errors
     try:
-        (id,) = await add_tasks(session, project, [task], at=())
+        (id,) = await add_tasks(session, project, [task], at=(), found=faults)
     except Rejected as rejected:
+        names = {"parent": "parent_task_id", "agent": "agent_id"}
+        told: dict[Path, DomainError] = {}
         for error in rejected.errors:  # there is no plan around it, and no place in one
-            path = [names.get(str(part), part) for part in error.path[1:]]
-            error.path = tuple(path[:-1] if path[-1:] == ["on"] else path)
-        raise
+            path = error.path[1:] if error.path[:1] == (0,) else error.path
+            path = path[:-1] if path[-1:] in (("on",), ("dependency_id",)) else path
+            error.path = tuple(names.get(str(part), part) for part in path)
+            told.setdefault(error.path, error)
+        raise Rejected(list(told.values())) from None
     return id
 
 
 async def change_task(session: WriteSession, task: Task, values: dict[str, Any]) -> Task:
     """Change a task, which the caller has locked, and its project's row if its parent changes.
 
-    Raises Rejected, Invalid, CycleDetected.
+    Raises Rejected, CycleDetected.
     """
-    await session.refer(Task, values)
-    faults: list[DomainError] = []
-    for name, model in (("parent_task_id", Task), ("agent_id", Agent)):
-        id = values.get(name)
-        if id is not None:
-            other = await session.scalar(select(model.project_id).where(model.id == id))
-            if other != task.project_id:
-                fault = f"This {model.__name__} belongs to another project."
-                faults.append(Invalid(fault, (name,)))
-    if faults:
-        raise Rejected(faults)
+    await session.refer(Task, values, project_id=task.project_id)
     if values.get("parent_task_id") == task.id:
         raise CycleDetected([task.id], ("parent_task_id",))
     if "agent_id" in values:

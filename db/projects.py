@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, Metadata, ShortText, Version, choice
+from db.members import MemberRole, ProjectMember
 from db.state import Transitions
 
 if TYPE_CHECKING:
     from db.agents import Agent
+    from db.communications import Communication
     from db.conversations import Conversation
+    from db.interactions import HumanInteraction
     from db.tasks import Task
+    from db.tools import Tool
+    from db.usage import UsageRecord
     from db.users import User
 
 
@@ -89,6 +95,42 @@ class Project(CRUD):
         lazy="raise",
         doc="The conversations held for it.",
     )
+    members: Mapped[list[ProjectMember]] = relationship(
+        back_populates="project",
+        order_by="ProjectMember.user_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="Who may see it, and do what in it.",
+    )
+    tools: Mapped[list[Tool]] = relationship(
+        back_populates="project",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The tools that only its agents can have.",
+    )
+    communications: Mapped[list[Communication]] = relationship(
+        back_populates="project",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What its agents said to each other.",
+    )
+    interactions: Mapped[list[HumanInteraction]] = relationship(
+        back_populates="project",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What its agents ask of people.",
+    )
+    usage_records: Mapped[list[UsageRecord]] = relationship(
+        back_populates="project",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The calls of AI models for it.",
+    )
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -117,3 +159,24 @@ class Project(CRUD):
         """Move it to another state of its life. Raises IllegalTransition."""
         self.transitions.check(self.status, to)
         self.status = to
+
+    @classmethod
+    async def create(cls, session: AsyncSession, **values: Any) -> Self:
+        """Add a project. The user it belongs to is its first member."""
+        project = await super().create(session, **values)
+        await project._admit_owner(session)
+        return project
+
+    async def update(self, session: AsyncSession, **values: Any) -> Self:
+        """Set these values. A new owner is a member, and an old one stays one."""
+        await super().update(session, **values)
+        if "owner_id" in values:
+            await self._admit_owner(session)
+        return self
+
+    async def _admit_owner(self, session: AsyncSession) -> None:
+        if self.owner_id is not None:
+            await session.merge(
+                ProjectMember(project_id=self.id, user_id=self.owner_id, role=MemberRole.OWNER)
+            )
+            await session.flush()

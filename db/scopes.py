@@ -28,9 +28,15 @@ from sqlalchemy.orm import aliased
 
 from db.agents import Agent
 from db.ai_models import AIModel
+from db.attempts import TaskAttempt
+from db.communications import Communication
 from db.conversations import Conversation, Message
+from db.interactions import HumanInteraction
+from db.members import MemberRole, ProjectMember
 from db.projects import Project
 from db.tasks import Task, TaskDependency
+from db.tools import AgentTool, Tool
+from db.usage import UsageRecord
 from db.users import AccessToken, User
 
 
@@ -48,6 +54,16 @@ class Right(Enum):
 
     VIEW = "VIEW"
     EDIT = "EDIT"
+    OWN = "OWN"
+    """To decide who else may do what."""
+
+
+ROLES = {
+    Right.VIEW: tuple(MemberRole),
+    Right.EDIT: (MemberRole.OWNER, MemberRole.EDITOR),
+    Right.OWN: (MemberRole.OWNER,),
+}
+"""Which members of a project have a right on what belongs to it."""
 
 
 Rule = Callable[[Any, Viewer, Right], ColumnElement[bool]]
@@ -71,7 +87,8 @@ def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnEleme
 
     A model without a rule shows nothing, to administrators neither.
     """
-    declared = rules.get(inspect(entity).mapper.class_)
+    # A subtype in the table of its base is seen by whoever sees the base.
+    declared = rules.get(inspect(entity).mapper.base_mapper.class_)
     if declared is None:
         return false()
     if viewer.is_administrator:
@@ -88,25 +105,55 @@ def _projects(viewer: Viewer, right: Right) -> Select[Any]:
     """The ids of the projects on which the viewer has the right: the wall between tenants."""
     # Rules that look into another table do so through an alias of their own: SQLAlchemy renames
     # the tables of a rule when it joins, and must find only the rule's own table to rename.
-    project = aliased(Project)
-    return select(project.id).where(_project(project, viewer, right))
+    if viewer.agent_id is not None:
+        agent = aliased(Agent)
+        # Agents look, and change nothing.
+        may = true() if right is Right.VIEW else false()
+        return select(agent.project_id).where(agent.id == _is(viewer.agent_id), may)
+    member = aliased(ProjectMember)
+    mine = select(member.project_id).where(member.user_id == _is(viewer.user_id))
+    return mine if right is Right.VIEW else mine.where(member.role.in_(ROLES[right]))
 
 
 @rule(Project)
 def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    if viewer.agent_id is None:
-        return project.owner_id == _is(viewer.user_id)  # type: ignore[no-any-return]
-    if right is Right.EDIT:
-        return false()
-    agent = aliased(Agent)
-    mine = select(agent.project_id).where(agent.id == _is(viewer.agent_id))
-    return project.id.in_(mine)  # type: ignore[no-any-return]
+    return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
 @rule(Agent)
+@rule(Communication)
+@rule(HumanInteraction)
 @rule(Task)
+@rule(UsageRecord)
 def _of_a_project(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+
+
+@rule(ProjectMember)
+def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    right = Right.OWN if right is Right.EDIT else right
+    return member.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+
+
+@rule(Tool)
+def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    its_own = tool.project_id.in_(_projects(viewer, right))
+    # Those that all projects share are everybody's to see, and the administrator's to edit.
+    return or_(its_own, tool.project_id.is_(None)) if right is Right.VIEW else its_own
+
+
+@rule(AgentTool)
+def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    agent = aliased(Agent)
+    agents = select(agent.id).where(_of_a_project(agent, viewer, right))
+    return edge.agent_id.in_(agents)  # type: ignore[no-any-return]
+
+
+@rule(TaskAttempt)
+def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    task = aliased(Task)
+    tasks = select(task.id).where(_of_a_project(task, viewer, right))
+    return attempt.task_id.in_(tasks)  # type: ignore[no-any-return]
 
 
 @rule(TaskDependency)
@@ -139,7 +186,12 @@ def _model(model: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 
 @rule(User)
 def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return user.id == _is(viewer.user_id)  # type: ignore[no-any-return]
+    myself: ColumnElement[bool] = user.id == _is(viewer.user_id)
+    if right is not Right.VIEW:
+        return myself
+    member = aliased(ProjectMember)
+    together = select(member.user_id).where(member.project_id.in_(_projects(viewer, right)))
+    return or_(myself, user.id.in_(together))
 
 
 @rule(AccessToken)

@@ -17,7 +17,11 @@ from db.errors import Invalid
 
 if TYPE_CHECKING:
     from db.agents import Agent
+    from db.attempts import TaskAttempt
+    from db.communications import Communication
+    from db.interactions import HumanInteraction
     from db.projects import Project
+    from db.usage import UsageRecord
     from db.users import User
 
 
@@ -164,6 +168,11 @@ class Task(CRUD):
         server_default=text("30"),
         doc="How long to wait before the second attempt, in seconds; doubled for each further one.",
     )
+    current_attempt_id: Mapped[UUID | None] = mapped_column(
+        # The tables point at each other: this key is made after both.
+        ForeignKey("task_attempts.id", ondelete="SET NULL", use_alter=True),
+        unique=True,
+    )
     lease_expires_at: Mapped[datetime | None] = mapped_column(
         doc="When the agent that works on it loses it unless it sends a heartbeat."
     )
@@ -223,6 +232,39 @@ class Task(CRUD):
         passive_deletes=True,
         lazy="raise",
         doc="What waits for it.",
+    )
+    attempts: Mapped[list[TaskAttempt]] = relationship(
+        back_populates="task",
+        foreign_keys="TaskAttempt.task_id",
+        order_by="TaskAttempt.number",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="Each time that an agent set about it.",
+    )
+    current_attempt: Mapped[TaskAttempt | None] = relationship(
+        back_populates="current_task",
+        foreign_keys=[current_attempt_id],
+        lazy="raise",
+        doc="The attempt that is running.",
+    )
+    communications: Mapped[list[Communication]] = relationship(
+        back_populates="task",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What agents said to each other about it.",
+    )
+    interactions: Mapped[list[HumanInteraction]] = relationship(
+        back_populates="task",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What agents ask of people about it.",
+    )
+    usage_records: Mapped[list[UsageRecord]] = relationship(
+        back_populates="task",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The calls of AI models for it.",
     )
 
     __mapper_args__ = {"version_id_col": version}

@@ -18,8 +18,11 @@ from db.errors import AlreadyExists, DomainError, Rejected
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.conversations import Conversation, Message
+    from db.interactions import HumanInteraction
+    from db.members import ProjectMember
     from db.projects import Project
     from db.tasks import Task
+    from db.usage import UsageRecord
 
 
 class UserRole(StrEnum):
@@ -88,6 +91,34 @@ class User(CRUD):
         passive_deletes=True,
         lazy="raise",
         doc="The messages the user wrote.",
+    )
+    memberships: Mapped[list[ProjectMember]] = relationship(
+        back_populates="user",
+        order_by="ProjectMember.project_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The projects the user is a member of.",
+    )
+    assigned_interactions: Mapped[list[HumanInteraction]] = relationship(
+        back_populates="assignee",
+        foreign_keys="HumanInteraction.assignee_id",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What agents ask of this user.",
+    )
+    answered_interactions: Mapped[list[HumanInteraction]] = relationship(
+        back_populates="responded_by",
+        foreign_keys="HumanInteraction.responded_by_id",
+        passive_deletes=True,
+        lazy="raise",
+        doc="What the user answered.",
+    )
+    usage_records: Mapped[list[UsageRecord]] = relationship(
+        back_populates="user",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The calls of AI models on the user's behalf.",
     )
 
 

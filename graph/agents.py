@@ -27,7 +27,7 @@ from graph.filters import (
     through,
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, connected, one, related
+from graph.relations import collection, connected, listed, one, related
 from graph.scalars import AgentID, AIModelID, Line, Metadata, ProjectID, Text
 from graph.viewer import anybody
 
@@ -75,6 +75,12 @@ class Agent(Node):
     conversations = connected(db.Agent.conversations)
     messages = connected(db.Agent.messages)
     access_tokens = connected(db.Agent.access_tokens)
+    tools = listed(db.Agent.tools)
+    attempts = connected(db.Agent.attempts)
+    sent_communications = connected(db.Agent.sent_communications)
+    received_communications = connected(db.Agent.received_communications)
+    interactions = connected(db.Agent.interactions)
+    usage_records = connected(db.Agent.usage_records)
 
 
 @strawberry.type

@@ -28,10 +28,9 @@ from graph.filters import (
 )
 from graph.mutations import Deleted, given, input_of, mutation, values
 from graph.relations import collection, connected, one
-from graph.scalars import AIModelID, Line, Metadata
+from graph.scalars import AIModelID, Line, Metadata, Price
 from graph.viewer import administrators
 
-Price = Annotated[Decimal, Field(ge=0, lt=1_000_000_000, decimal_places=9)]
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]
 
 
@@ -65,6 +64,7 @@ class AIModel(Node):
     updated_at: datetime
     agents = connected(db.AIModel.agents)
     messages = connected(db.AIModel.messages)
+    usage_records = connected(db.AIModel.usage_records)
 
 
 @strawberry.type
@@ -131,7 +131,10 @@ class Mutation:
 
     @mutation(administrators)
     async def delete_ai_model(self, info: Info, input: DeleteAiModelInput) -> Deleted[db.AIModel]:
-        """Forget an AI model; what refers to it stays. Only administrators can."""
+        """Forget an AI model; what refers to it stays. Only administrators can.
+
+        One that was used cannot be forgotten: what was paid stays on record. Deprecate it instead.
+        """
         async with info.context.write() as session:
             model = await session.fetch(db.AIModel, input.id)
             await model.delete(session)

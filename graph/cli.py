@@ -111,7 +111,7 @@ def _note(sentence: str) -> None:
     print(f"troupe: {sentence}", file=sys.stderr)
 
 
-async def _prepare(settings: Settings, url: str) -> None:
+async def _prepare(url: str, *, upgrade: bool) -> None:
     """Bring the database to the code's schema, with its administrator.
 
     In production only `troupe migrate` does so: a backup comes first.
@@ -119,7 +119,6 @@ async def _prepare(settings: Settings, url: str) -> None:
     from sqlalchemy.exc import DBAPIError
 
     from db import Database, Viewer, access, migrate
-    from graph.settings import Mode
 
     try:
         version = await migrate.server_version(url)
@@ -134,10 +133,10 @@ async def _prepare(settings: Settings, url: str) -> None:
             f"The server at {migrate.shown(url)} is PostgreSQL {version};"
             f" Troupe needs {migrate.OLDEST_SERVER} or later"
         )
-    if settings.mode is Mode.PRODUCTION:
-        await migrate.refuse_unless_at_head(url)
-    else:
+    if upgrade:
         await migrate.upgrade(url)
+    else:
+        await migrate.refuse_unless_at_head(url)
     database = Database(url)
     try:
         async with database.write(Viewer(is_administrator=True)) as session:
@@ -153,7 +152,7 @@ def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
     settings = Settings.load()
 
     async def run(url: str) -> Result:
-        await _prepare(settings, url)
+        await _prepare(url, upgrade=settings.migrates)
         database = Database(url)
         try:
             return await work(database)
@@ -210,7 +209,7 @@ def serve() -> None:
     try:
         sockets = listen(settings)
         with _server(settings, serving=True) as (url, server):
-            asyncio.run(_prepare(settings, url))
+            asyncio.run(_prepare(url, upgrade=settings.migrates))
             run(settings, url, sockets, server)
     except KeyboardInterrupt:
         pass
@@ -232,7 +231,7 @@ def migrate() -> None:
 
     settings = Settings.load()
     with _server(settings) as (url, _):
-        asyncio.run(_prepare(settings.model_copy(update={"mode": "development"}), url))
+        asyncio.run(_prepare(url, upgrade=True))
     print(f"The database is at the migration {migrate.head()}.")
 
 

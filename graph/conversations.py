@@ -14,8 +14,8 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ConversationStatus, MessageSender, agents, conversations
-from db.errors import Denied, Path
+from db import ConversationStatus, MessageSender, conversations
+from db.errors import Denied
 from graph.connections import Connection
 from graph.context import Info
 from graph.entities import Node, column, entity
@@ -31,7 +31,7 @@ from graph.filters import (
     through,
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, connected, one, one_by, related
+from graph.relations import collection, connected, one, one_by, related, search
 from graph.scalars import (
     AgentID,
     AIModelID,
@@ -87,6 +87,8 @@ class Conversation(Node):
     user = related(db.Conversation.user)
     agent = related(db.Conversation.agent)
     messages = connected(db.Conversation.messages)
+    interactions = connected(db.Conversation.interactions)
+    usage_records = connected(db.Conversation.usage_records)
 
 
 @filters(db.Message)
@@ -123,6 +125,7 @@ class Message(Node):
     user = related(db.Message.user)
     agent = related(db.Message.agent)
     model = related(db.Message.model)
+    usage_records = connected(db.Message.usage_records)
 
 
 @strawberry.type
@@ -136,6 +139,11 @@ class Query:
     )
     message: Message | None = one(db.Message)
     messages: Connection[Message] = collection(db.Message)
+    search_messages: Connection[Message] = search(
+        db.Message.search,
+        "TIMESTAMP_DESC",
+        'The messages with these words, in any order; `or`, `-word` and "a phrase" are understood.',
+    )
 
 
 @input_of(db.Message)
@@ -202,6 +210,23 @@ class DeleteMessageInput(BaseModel):
     id: MessageID
 
 
+@input_of(db.Message)
+class EditMessageInput(BaseModel):
+    """Changes to a message; what is left out stays as it is."""
+
+    id: MessageID
+    content: Maybe[Text] = None
+    parts: Maybe[JSON | None] = None
+    metadata: Maybe[Metadata] = None
+
+
+@input_of(db.Conversation)
+class ArchiveConversationInput(Versioned):
+    """A conversation to be kept for the record."""
+
+    id: ConversationID
+
+
 @dataclass
 class Appended:
     """What appending messages changed."""
@@ -217,15 +242,18 @@ async def _say(
 ) -> list[UUID]:
     """Add messages, each under its place in the input, to a conversation; return their ids."""
     rows = {at: given(message) for at, message in messages.items()}
-    await session.refer_all(db.Message, rows)
-    speakers: list[tuple[Path, UUID | None]] = [
-        ((*at, "agent_id"), row.get("agent_id")) for at, row in rows.items()
-    ]
-    await agents.refuse_foreign(session, conversation.project_id, speakers)
+    await session.refer_all(db.Message, rows, project_id=conversation.project_id)
     for row in rows.values():
         if row["sender"] is MessageSender.USER:
             row["user_id"] = session.viewer.user_id
-    return await conversations.append_messages(session, conversation, list(rows.values()))
+    return await conversations.append_messages(session, conversation, rows)
+
+
+async def _message(session: db.WriteSession, id: UUID) -> tuple[db.Conversation, db.Message]:
+    """A message and its conversation, which is locked first, as by those who delete it."""
+    message = await session.fetch(db.Message, id, lock=False)
+    conversation = await session.fetch(db.Conversation, message.conversation_id)
+    return conversation, await session.fetch(db.Message, id)
 
 
 @strawberry.type
@@ -241,9 +269,7 @@ class Mutation:
                 await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
             elif session.viewer.user_id is None:
                 raise Denied("An agent has no conversations of its own, only its project's.")
-            await session.refer(db.Conversation, row)
-            named = [(("agent_id",), input.agent_id)]
-            await agents.refuse_foreign(session, input.project_id, named)
+            await session.refer(db.Conversation, row, project_id=input.project_id)
             conversation = await db.Conversation.create(
                 session, user_id=session.viewer.user_id, **row
             )
@@ -260,9 +286,7 @@ class Mutation:
             conversation = await session.fetch(
                 db.Conversation, input.id, version=input.expected_version
             )
-            await session.refer(db.Conversation, values(input))
-            named = [(("agent_id",), values(input).get("agent_id"))]
-            await agents.refuse_foreign(session, conversation.project_id, named)
+            await session.refer(db.Conversation, values(input), project_id=conversation.project_id)
             return await conversation.update(session, **values(input))
 
     @mutation(anybody)
@@ -291,10 +315,28 @@ class Mutation:
         return Appended(conversation, [db.Message(id=id) for id in ids])
 
     @mutation(anybody)
+    async def edit_message(self, info: Info, input: EditMessageInput) -> db.Message:
+        """Change what a message says; `editedAt` then tells that it was."""
+        async with info.context.write() as session:
+            conversation, message = await _message(session, input.id)
+            await conversations.edit_message(session, conversation, message, **values(input))
+        return message
+
+    @mutation(anybody)
+    async def archive_conversation(
+        self, info: Info, input: ArchiveConversationInput
+    ) -> db.Conversation:
+        """Keep a conversation for the record: nothing is added to it or changed in it any more."""
+        async with info.context.write() as session:
+            conversation = await session.fetch(
+                db.Conversation, input.id, version=input.expected_version
+            )
+            return await conversation.update(session, status=ConversationStatus.ARCHIVED)
+
+    @mutation(anybody)
     async def delete_message(self, info: Info, input: DeleteMessageInput) -> Deleted[db.Message]:
         """Delete a message; the places of the others stay as they are."""
         async with info.context.write() as session:
-            message = await session.fetch(db.Message, input.id)
-            conversation = await session.fetch(db.Conversation, message.conversation_id)
+            conversation, message = await _message(session, input.id)
             await conversations.delete_message(session, conversation, message)
         return Deleted(message.id)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import sqlalchemy
@@ -38,6 +39,32 @@ class Entity:
     def name(self) -> str:
         """The name of the type, which is the model's too."""
         return self.shown_as.__name__
+
+    @property
+    def is_interface(self) -> bool:
+        """Whether its rows are shown by several types, one for each subtype of the model."""
+        mapper = sqlalchemy.inspect(self.model)
+        return mapper.polymorphic_on is not None and mapper.inherits is None
+
+    @property
+    def is_subtype(self) -> bool:
+        """Whether its rows are in the table of another, whose type is an interface."""
+        return sqlalchemy.inspect(self.model).inherits is not None
+
+    @cached_property
+    def kinds(self) -> list[Entity]:
+        """The entities whose types show its rows: mostly itself."""
+        if not self.is_interface:
+            return [self]
+        mapper = sqlalchemy.inspect(self.model)
+        return [
+            entity_of(kind.class_) for kind in mapper.self_and_descendants if kind is not mapper
+        ]
+
+    def below(self, selected: Selected) -> Iterator[Selected]:
+        """What is selected of its rows, below a field that shows them."""
+        for kind in self.kinds:
+            yield from selected.children.get(kind.name, ())
 
     @property
     def key(self) -> InstrumentedAttribute[Any]:
@@ -133,7 +160,8 @@ def entity(
     A bare annotation is the column of that name; `column`, `related`, `listed` and `connected`
     say what other fields are, and the type of a relation follows from its model; anything else is
     an ordinary field of Strawberry. Every connection of the entity takes the filter `where` and
-    the order `order`.
+    the order `order`. A model with subtypes in its table is shown by an interface, and each of them
+    by a type that inherits it.
     """
 
     def declare(cls: Type) -> Type:
@@ -141,7 +169,7 @@ def entity(
         # Pages and lookups go by one column; what has a longer key is listed.
         assert order is None or len(sqlalchemy.inspect(model).primary_key) == 1
         _entities[model] = declared
-        if issubclass(cls, Node):
+        if issubclass(cls, Node) and not declared.is_subtype:
             cls.__annotations__ = {"id": strawberry.ID} | cls.__annotations__
             field = Id(declared.key)
             field.type_name = cls.__name__
@@ -154,6 +182,8 @@ def entity(
                 field.describe(doc_of(getattr(field, "attribute", None)))
                 if name not in cls.__annotations__:
                     cls.__annotations__[name] = field.annotation
+        if declared.is_interface:
+            return strawberry.interface(cls, description=clean(model.__doc__ or ""))
         cls.is_type_of = lambda row, info: isinstance(row, model)  # type: ignore[attr-defined]
         return strawberry.type(cls, description=clean(model.__doc__ or ""))
 

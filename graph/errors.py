@@ -19,7 +19,7 @@ from strawberry.utils.str_converters import to_camel_case
 import db
 from db import errors
 from graph.context import Info
-from graph.entities import Node, clean, lazy
+from graph.entities import Node, clean, entity_of, lazy
 
 log = logging.getLogger("troupe")
 
@@ -193,8 +193,7 @@ def shows(error: type[errors.DomainError]) -> Callable[[Shown], Shown]:
 
 async def _shown(info: Info, model: type, key: object) -> Any:
     selected = info.context.operation.selected(info._raw_info)
-    children = selected.children.get(model.__name__, ())
-    return await info.context.loaders.shown(model, key, children)
+    return await info.context.loaders.shown(model, key, entity_of(model).below(selected))
 
 
 async def _current(root: Refusal, info: Info) -> Any:

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Generic, TypeVar
 
 import strawberry
-from sqlalchemy import ColumnElement, and_, bindparam, false, func, not_, or_, true
+from sqlalchemy import ColumnElement, and_, bindparam, false, func, inspect, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from strawberry import UNSET
@@ -21,6 +21,9 @@ from db.base import any_of
 from graph.entities import clean, doc_of, lazy
 from graph.errors import BadInput
 from graph.scalars import parse_key
+
+# Conditions are built, compiled and parsed by recursion.
+DEEPEST = 20
 
 Value = TypeVar("Value")
 Type = TypeVar("Type", bound=type)
@@ -158,11 +161,14 @@ def _name(field: StrawberryField) -> str:
     return field.graphql_name or to_camel_case(field.python_name)
 
 
-def condition(where: Any, entity: Any, viewer: Viewer) -> ColumnElement[bool]:
+def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> ColumnElement[bool]:
     """The condition that a filter states about a model or an alias of it.
 
-    A related row counts only if the viewer may see it, so that a filter betrays nothing.
+    A related row counts only if the viewer may see it, so that a filter betrays nothing. Raises
+    BadInput.
     """
+    if depth > DEEPEST:
+        raise BadInput(f"A filter nests at most {DEEPEST} deep.")
     parts: list[ColumnElement[bool]] = []
     for field in where.__strawberry_definition__.fields:
         value = getattr(where, field.python_name)
@@ -172,25 +178,27 @@ def condition(where: Any, entity: Any, viewer: Viewer) -> ColumnElement[bool]:
             raise BadInput(f"{_name(field)}: null is no filter. Leave it out.")
         match field.python_name:
             case "and_":
-                parts += [condition(part, entity, viewer) for part in value]
+                parts += [condition(part, entity, viewer, depth + 1) for part in value]
             case "or_":
-                parts.append(or_(false(), *(condition(part, entity, viewer) for part in value)))
+                each = [condition(part, entity, viewer, depth + 1) for part in value]
+                parts.append(or_(false(), *each))
             case "not_":
                 # What is unknown (because something is null) does not hold either.
-                parts.append(not_(func.coalesce(condition(value, entity, viewer), false())))
+                met = condition(value, entity, viewer, depth + 1)
+                parts.append(not_(func.coalesce(met, false())))
             case _:
-                parts.append(_on(field.metadata["attribute"], value, entity, viewer))
+                parts.append(_on(field.metadata["attribute"], value, entity, viewer, depth))
     return and_(true(), *parts)
 
 
 def _on(
-    attribute: QueryableAttribute[Any], value: Any, entity: Any, viewer: Viewer
+    attribute: QueryableAttribute[Any], value: Any, entity: Any, viewer: Viewer, depth: int
 ) -> ColumnElement[bool]:
     prop: Any = attribute.property
     here = getattr(entity, attribute.key)
     if isinstance(prop, RelationshipProperty):
         target = aliased(prop.mapper.class_)
-        met = and_(scope(target, viewer), condition(value, target, viewer))
+        met = and_(scope(target, viewer), condition(value, target, viewer, depth + 1))
         return here.of_type(target).has(met)  # type: ignore[no-any-return]
     if not hasattr(value, "__strawberry_definition__"):
         # With its type: a JSON text would travel as an SQL text.
@@ -202,16 +210,49 @@ def _on(
             continue
         if operand is None:
             raise BadInput(f"{_name(field)}: null compares with nothing. Use isNull.")
-        if isinstance(value, IDFilter) and field.python_name != "is_null":
-            operand = _keys(prop.columns[0], operand)
-        parts.append(OPERATORS[field.python_name](here, operand))
+        if isinstance(value, IDFilter):
+            parts.append(_id(field.python_name, here, prop.columns[0], operand, viewer))
+        else:
+            parts.append(OPERATORS[field.python_name](here, operand))
     return and_(true(), *parts)
 
 
-def _keys(column: Any, operand: Any) -> Any:
-    """The keys that ids name: of the column's own table, or of the one it points at."""
-    table = next(iter(column.foreign_keys)).column.table if column.foreign_keys else column.table
-    model = next(mapper.class_ for mapper in Base.registry.mappers if mapper.local_table is table)
+def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> ColumnElement[bool]:
+    """A condition on an id: of the row itself, or of a row it points at.
+
+    What the viewer may not see is not there to be pointed at, as if the column were null.
+    """
+    points = next(iter(column.foreign_keys), None)
+    table = column.table if points is None else points.column.table
+    (model,) = (
+        mapper.class_
+        for mapper in Base.registry.mappers
+        if mapper.local_table is table and mapper.inherits is None
+    )
+    if name != "is_null":
+        operand = _keys(model, operand)
+    if points is None or viewer.is_administrator:
+        return OPERATORS[name](here, operand)
+    target = aliased(model)
+    key = getattr(target, inspect(model).get_property_by_column(points.column).key)
+    seen = select(key).where(scope(target, viewer))
+    match name:
+        case "eq":
+            return and_(here == operand, seen.where(key == operand).exists())
+        case "not_":
+            same = and_(here == operand, seen.where(key == operand).exists())
+            return not_(func.coalesce(same, false()))
+        case "in_":
+            # Worked out once, not for every row: the column's index still serves.
+            visible = func.array(seen.where(any_of(key, operand)).scalar_subquery())
+            return here == func.any(visible)  # type: ignore[no-any-return]
+        case _:
+            there = seen.where(key == here).correlate_except(target).exists()
+            return not_(there) if operand else there
+
+
+def _keys(model: type, operand: Any) -> Any:
+    """The keys that ids of a model name."""
     try:
         if isinstance(operand, list):
             return [parse_key(model, item) for item in operand]

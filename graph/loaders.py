@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-from sqlalchemy import ARRAY, Select, bindparam, func, inspect, select, true
+from sqlalchemy import ARRAY, ColumnElement, bindparam, func, inspect, select, true
 from sqlalchemy.orm import aliased, joinedload, load_only, selectinload
 from strawberry.dataloader import DataLoader
 
@@ -21,7 +21,6 @@ from db.base import any_of
 from graph.connections import Page, Window
 from graph.context import Context, refuse_while_holding
 from graph.entities import Declared, entity_of
-from graph.filters import condition
 from graph.selections import Operation, Selected
 
 # asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
@@ -52,16 +51,27 @@ class Loads:
                 child.declaration.demand(child, self)
         return self
 
-    def options(self, row: Any, viewer: Viewer, depth: int = 0) -> list[Any]:
-        """The loader options for a statement that selects this model or alias of it.
+    def options(self, row: Any, viewer: Viewer) -> list[Any]:
+        """The loader options for a statement that selects this model or alias of it."""
+        columns: dict[Any, set[str]] = {}
+        self._gather(inspect(row).mapper, columns)
+        return self._options(row, viewer, columns, 0)
 
-        What lies deeper than some joins is left to the loaders.
+    def _gather(self, mapper: Any, columns: dict[Any, set[str]]) -> None:
+        """Which columns are read of each model, in whatever place.
+
+        One row is one object in a session. A task that stands both above and below another is
+        loaded as the upper place says, and must have what the lower place shows of it.
         """
-        mapper = inspect(row).mapper
-        keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
-        columns = [getattr(row, name) for name in sorted(keys | self.columns)]
-        # A column that is not loaded raises when it is read: nothing is fetched behind our back.
-        chosen: list[Any] = [load_only(*columns, raiseload=True)]
+        columns.setdefault(mapper, set()).update(self.columns)
+        for name, below in self.relations.items():
+            below._gather(mapper.relationships[name].mapper, columns)
+
+    def _options(
+        self, row: Any, viewer: Viewer, columns: dict[Any, set[str]], depth: int
+    ) -> list[Any]:
+        chosen = only(row, columns[inspect(row).mapper])
+        # What lies deeper than some joins is left to the loaders.
         for name, below in self.relations.items() if depth < MOST_JOINS else ():
             relation = getattr(row, name)
             target = relation.property.mapper.class_
@@ -71,8 +81,26 @@ class Loads:
                 if relation.property.uselist
                 else joinedload(visible)
             )
-            chosen.append(load.options(*below.options(target, viewer, depth + 1)))
+            chosen.append(load.options(*below._options(target, viewer, columns, depth + 1)))
         return chosen
+
+
+def only(row: Any, names: Iterable[str]) -> list[Any]:
+    """The loader options for these columns, and the key, of a model or an alias of it.
+
+    A column that is not loaded raises when it is read: nothing is fetched behind our back.
+    """
+    mapper = inspect(row).mapper
+    keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+    chosen = []
+    for kind in mapper.self_and_descendants:
+        # The columns that only a subtype has are asked of the subtype.
+        inherited = set() if kind is mapper else set(mapper.attrs.keys())
+        own = sorted(({*keys, *names} & set(kind.attrs.keys())) - inherited)
+        part = row if kind is mapper else getattr(row, kind.class_.__name__, kind.class_)
+        if own:
+            chosen.append(load_only(*(getattr(part, name) for name in own), raiseload=True))
+    return chosen
 
 
 class Demands:
@@ -117,7 +145,8 @@ class Asked:
     """The rows that a connection pages through, and which page of them."""
 
     window: Window
-    where: Any
+    members: Callable[[Any], list[ColumnElement[bool]]]
+    """The conditions on a model's alias under which its rows are on one of the pages."""
     key: Hashable
     attribute: Any = None
     """What of a row says whose it is; at the root the rows are nobody's."""
@@ -172,15 +201,16 @@ class Loaders:
         return self._load(key, value, fetch)
 
     async def _rows(self, attribute: Any, values: list[Any], key: Any) -> Sequence[Any]:
-        model, viewer = attribute.class_, self.context.viewer
+        row, viewer = aliased(attribute.class_), self.context.viewer
         loads = self.demands.of(key)
         loads.columns.add(attribute.key)
-        statement = select(model).where(any_of(attribute, values), scope(model, viewer))
-        order = getattr(getattr(key, "property", None), "order_by", None)
-        if order:
-            statement = statement.order_by(*order)
+        statement = select(row).where(
+            any_of(getattr(row, attribute.key), values), scope(row, viewer)
+        )
+        order = getattr(getattr(key, "property", None), "order_by", None) or ()
+        statement = statement.order_by(*(getattr(row, column.key) for column in order))
         async with self.context.read() as session:
-            found = await session.scalars(statement.options(*loads.options(model, viewer)))
+            found = await session.scalars(statement.options(*loads.options(row, viewer)))
             return found.all()
 
     def page(self, asked: Asked, value: Any) -> Awaitable[Page]:
@@ -199,21 +229,13 @@ class Loaders:
         """The page for the parent with this value, of which no row is shown."""
         return Page(asked.window, [], partial(self.count, asked, value))
 
-    def _members(self, asked: Asked, row: Any, *columns: Any) -> Select[Any]:
-        """The rows of a connection that the viewer may see, before they are cut into pages."""
-        viewer = self.context.viewer
-        statement = select(*(columns or (row,))).select_from(row).where(scope(row, viewer))
-        if asked.where is not None:
-            statement = statement.where(condition(asked.where, row, viewer))
-        return statement
-
     async def _pages(self, asked: Asked, values: list[Any]) -> dict[Any, list[Any]]:
         window, attribute = asked.window, asked.attribute
         model, viewer = window.entity.model, self.context.viewer
         loads = self.demands.of(asked.key)
         loads.columns |= {column.key for column in window.columns(model)}
         row = aliased(model)
-        page = window.cut(self._members(asked, row), row)
+        page = window.cut(select(row).where(*asked.members(row)), row)
         if attribute is None:
             async with self.context.read() as session:
                 found = await session.scalars(page.options(*loads.options(row, viewer)))
@@ -241,11 +263,11 @@ class Loaders:
         async def fetch(values: list[Any]) -> list[int]:
             row = aliased(asked.window.entity.model)
             if asked.attribute is None:
-                statement = self._members(asked, row, func.count())
+                total = select(func.count()).select_from(row).where(*asked.members(row))
                 async with self.context.read() as session:
-                    return [await session.scalar(statement)]
+                    return [await session.scalar(total)]
             column = getattr(row, asked.attribute.key)
-            statement = self._members(asked, row, column, func.count())
+            statement = select(column, func.count()).where(*asked.members(row))
             statement = statement.where(any_of(column, values)).group_by(column)
             async with self.context.read() as session:
                 pairs = (await session.execute(statement)).all()

@@ -183,7 +183,8 @@ class Outcome:
         return {
             "deleted": "The id of what was deleted; none if nothing was.",
             "many": "What was made, in the order of the input; empty if nothing was.",
-            "one": "The object as it is now; none if nothing was done.",
+            "one": "The object as it is now; none if nothing was done, or if you may no longer see"
+            " it.",
         }[self.kind]
 
 

@@ -21,7 +21,11 @@ MOST_IDS = 100
 
 
 def _shown() -> list[Entity]:
-    return [entity for entity in entities() if issubclass(entity.shown_as, Node)]
+    return [
+        entity
+        for entity in entities()
+        if issubclass(entity.shown_as, Node) and not entity.is_subtype
+    ]
 
 
 async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | None]:
@@ -69,7 +73,7 @@ async def _fetch(info: Info, ids: Sequence[str]) -> list[Any]:
         if named is None:
             return None
         entity, key = named
-        return await loaders.shown(entity.model, key, selected.children.get(entity.name, ()))
+        return await loaders.shown(entity.model, key, entity.below(selected))
 
     return await asyncio.gather(*map(fetch, await _named(info, ids)))
 

@@ -1,4 +1,4 @@
-"""Plans: a project with its agents and tasks, made in one piece."""
+"""Plans: a project with its agents, tools and tasks, made in one piece."""
 
 from __future__ import annotations
 
@@ -14,9 +14,19 @@ from db import plans
 from graph.agents import Capacity
 from graph.context import Info
 from graph.mutations import given, input_of, mutation
-from graph.scalars import AgentID, AIModelID, Line, Metadata, ProjectID, Text
+from graph.scalars import AgentID, AIModelID, Line, Metadata, ProjectID, Text, bare
 from graph.tasks import PlannedTaskInput
+from graph.tools import ToolValues
 from graph.viewer import users_only
+
+
+@input_of(db.Tool)
+class PlannedToolInput(ToolValues):
+    """A tool of a plan, for agents of its project only."""
+
+    reference: Line | None = Field(
+        default=None, description="A name of your own, by which agents of this plan refer to it."
+    )
 
 
 @input_of(db.Agent)
@@ -35,6 +45,11 @@ class PlannedAgentInput(BaseModel):
     configuration: Metadata = JSON({})
     max_concurrent_tasks: Capacity = 1
     metadata: Metadata = JSON({})
+    tools: Annotated[list[str], Field(max_length=100)] = Field(
+        default=[],
+        description="The tools it has: references of this plan, or ids of tools that all projects"
+        " share.",
+    )
 
 
 @input_of(db.Project)
@@ -48,6 +63,9 @@ class CreateProjectPlanInput(BaseModel):
     agents: Annotated[list[PlannedAgentInput], Field(max_length=100)] = Field(
         default=[], description="Its agents, at most 100."
     )
+    tools: Annotated[list[PlannedToolInput], Field(max_length=100)] = Field(
+        default=[], description="The tools that are made for it, at most 100."
+    )
     tasks: Annotated[list[PlannedTaskInput], Field(max_length=1000)] = Field(
         default=[], description="Its tasks, at most 1,000."
     )
@@ -59,6 +77,7 @@ class ProjectPlan:
 
     project: db.Project
     agents: list[db.Agent]
+    tools: list[db.Tool]
     tasks: list[db.Task]
 
 
@@ -66,9 +85,19 @@ class ProjectPlan:
 class Mutation:
     @mutation(users_only)
     async def create_project_plan(self, info: Info, input: CreateProjectPlanInput) -> ProjectPlan:
-        """Make a project in PLANNING with agents, tasks and the edges between them, all or none."""
-        agents = [given(agent) for agent in input.agents]
-        tasks = [task.planned(info.context.created_by) for task in input.tasks]
+        """Make a project in PLANNING with all that its plan consists of, all or none."""
+        named = {tool.reference for tool in input.tools}
+        agents = [
+            plans.PlannedAgent(
+                given(agent),
+                agent.reference,
+                [tool if tool in named else bare(tool, db.Tool) for tool in agent.tools],
+            )
+            for agent in input.agents
+        ]
+        tools = [plans.PlannedTool(given(tool), tool.reference) for tool in input.tools]
+        references = {task.reference for task in input.tasks}, {agent.reference for agent in agents}
+        tasks = [task.planned(info.context.created_by, *references) for task in input.tasks]
         async with info.context.write() as session:
             project = await db.Project.create(
                 session,
@@ -76,10 +105,10 @@ class Mutation:
                 status=db.ProjectStatus.PLANNING,
                 **given(input),
             )
-            references = [agent.reference for agent in input.agents]
-            agent_ids, task_ids = await plans.add_plan(session, project, references, agents, tasks)
+            ids = await plans.add_plan(session, project, agents, tools, tasks)
         return ProjectPlan(
             project,
-            [db.Agent(id=id) for id in agent_ids],
-            [db.Task(id=id) for id in task_ids],
+            [db.Agent(id=id) for id in ids[0]],
+            [db.Tool(id=id) for id in ids[1]],
+            [db.Task(id=id) for id in ids[2]],
         )

@@ -6,19 +6,21 @@ Each says what it leads to; how that is read, for one parent or a thousand, foll
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import strawberry
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import ColumnElement, func, literal_column
+from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 from strawberry.annotation import StrawberryAnnotation
 from strawberry.types.arguments import StrawberryArgument
 
-from db import Viewer
+from db import Viewer, scope
 from graph.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
 from graph.context import Info
 from graph.entities import Declared, Entity, entity_of, lazy
 from graph.errors import BadInput
+from graph.filters import condition
 from graph.loaders import Asked, Demands, Loads, freeze
 from graph.scalars import parse_key
 from graph.selections import Selected
@@ -55,7 +57,7 @@ class Read(Declared):
 
     def below(self, selected: Selected) -> Iterable[Selected]:
         """What is selected of the entity."""
-        return selected.children.get(self.target.name, ())
+        return self.target.below(selected)
 
     def register(self, selected: Selected, demands: Demands) -> None:
         demands.of(self.batch(selected)).add(self.below(selected))
@@ -156,6 +158,15 @@ class Paged(Read):
                 for children in node.children.values():
                     yield from children
 
+    def members(
+        self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
+    ) -> list[ColumnElement[bool]]:
+        """The conditions on a row of any of its pages, before it is cut into pages."""
+        met = [scope(row, viewer)]
+        if arguments.get("where") is not None:
+            met.append(condition(arguments["where"], row, viewer))
+        return met
+
     def page(
         self,
         info: Info,
@@ -167,7 +178,8 @@ class Paged(Read):
         selected = info.context.operation.selected(info._raw_info)
         key = (source, freeze(selected.arguments))
         attribute, value = parent
-        asked = Asked(window(self.target, **kwargs), kwargs.get("where"), key, attribute)
+        members = partial(self.members, kwargs, info.context.viewer)
+        asked = Asked(window(self.target, **kwargs), members, key, attribute)
         shown = {child.name for children in selected.children.values() for child in children}
         loaders = info.context.loaders
         if shown & {"nodes", "edges", "pageInfo"}:
@@ -268,6 +280,40 @@ class Lookup(Read):
         return info.context.loaders.row(self.attribute, value)
 
 
+class Search(Collection):
+    """All objects of an entity that have some words, by a full-text column of the model."""
+
+    def __init__(self, attribute: QueryableAttribute[Any], order: str, **options: Any) -> None:
+        model: Any = attribute.class_
+        super().__init__(model, **options)
+        self.attribute = attribute
+        self.order = order
+
+    @property
+    def arguments(self) -> list[StrawberryArgument]:
+        assert self.target.order is not None
+        *others, order_by = super().arguments
+        order_by.default = self.target.order[self.order]
+        return [argument("query", str, "The words to look for."), *others, order_by]
+
+    @arguments.setter
+    def arguments(self, value: list[StrawberryArgument]) -> None:
+        raise AttributeError("a connection's arguments follow from its entity")
+
+    def batch(self, selected: Selected) -> Any:
+        return (self.attribute, freeze(selected.arguments))
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return self.page(info, kwargs, self.attribute)
+
+    def members(
+        self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
+    ) -> list[ColumnElement[bool]]:
+        words = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), arguments["query"])
+        found = getattr(row, self.attribute.key).op("@@", is_comparison=True)(words)
+        return [found, *super().members(arguments, viewer, row)]
+
+
 def related(attribute: Any) -> Any:
     """A to-one relation; it comes with its parent's statement."""
     return Related(attribute)
@@ -287,6 +333,11 @@ def collection(model: type) -> Any:
     """All objects of an entity that the viewer may see, as a connection."""
     doc = f"All {model.__name__} objects that you may see."
     return Collection(model, description=doc)
+
+
+def search(attribute: Any, order: str, description: str) -> Any:
+    """The objects of an entity that have some words, as a connection, by default in this order."""
+    return Search(attribute, order, description=description)
 
 
 def one(model: type) -> Any:

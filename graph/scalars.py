@@ -14,7 +14,7 @@ from uuid import UUID
 import orjson
 import strawberry
 from graphql import GraphQLError, Undefined, ValueNode, value_from_ast_untyped
-from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import inspect
 from strawberry.scalars import JSON
 from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
@@ -186,14 +186,22 @@ def _reference(model: type) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else parse_key(model, value))
 
 
-# What an input is annotated with: a line of text, a text, an object of JSON, an id of an object.
+# What an input is annotated with: a line of text, a text, an object of JSON, a priority, a price
+# in US dollars, an id of an object.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Metadata = Annotated[JSON, AfterValidator(_object)]
+Priority = Annotated[int, Field(ge=1, le=5)]
+Price = Annotated[Decimal, Field(ge=0, lt=1_000_000_000, decimal_places=9)]
 UserID = Annotated[UUID, _reference(db.User)]
 ProjectID = Annotated[UUID, _reference(db.Project)]
 AgentID = Annotated[UUID, _reference(db.Agent)]
 TaskID = Annotated[UUID, _reference(db.Task)]
 ConversationID = Annotated[UUID, _reference(db.Conversation)]
 MessageID = Annotated[UUID, _reference(db.Message)]
+ToolID = Annotated[UUID, _reference(db.Tool)]
+TaskAttemptID = Annotated[UUID, _reference(db.TaskAttempt)]
+CommunicationID = Annotated[UUID, _reference(db.Communication)]
+HumanInteractionID = Annotated[UUID, _reference(db.HumanInteraction)]
+UsageRecordID = Annotated[UUID, _reference(db.UsageRecord)]
 AIModelID = Annotated[strawberry.ID, _reference(db.AIModel)]

@@ -10,7 +10,23 @@ from strawberry.printer import print_schema
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
-from graph import agents, ai_models, conversations, nodes, plans, projects, tasks, users
+from graph import (
+    agents,
+    ai_models,
+    attempts,
+    communications,
+    conversations,
+    interactions,
+    members,
+    nodes,
+    plans,
+    projects,
+    tasks,
+    tools,
+    usage,
+    users,
+)
+from graph.entities import entities
 from graph.errors import USER_ERRORS, Worded
 from graph.extensions import Prepared, Storable
 from graph.scalars import scalars
@@ -20,10 +36,15 @@ from graph.scalars import scalars
 class Query(
     agents.Query,
     ai_models.Query,
+    attempts.Query,
+    communications.Query,
     conversations.Query,
+    interactions.Query,
     nodes.Query,
     projects.Query,
     tasks.Query,
+    tools.Query,
+    usage.Query,
     users.Query,
 ):
     pass
@@ -36,10 +57,15 @@ class Query(
 class Mutation(
     agents.Mutation,
     ai_models.Mutation,
+    communications.Mutation,
     conversations.Mutation,
+    interactions.Mutation,
+    members.Mutation,
     plans.Mutation,
     projects.Mutation,
     tasks.Mutation,
+    tools.Mutation,
+    usage.Mutation,
     users.Mutation,
 ):
     pass
@@ -57,7 +83,7 @@ class Schema(strawberry.Schema):
 schema = Schema(
     query=Query,
     mutation=Mutation,
-    types=USER_ERRORS,
+    types=[*USER_ERRORS, *(entity.shown_as for entity in entities() if entity.is_subtype)],
     config=StrawberryConfig(scalar_map=scalars),
     extensions=[Worded, ParserCache, ValidationCache, Storable, Prepared],
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from db import Database, Viewer, access
+from db import Database, User, Viewer, access
 from graph.app import create_app
 from graph.settings import Mode, Settings, SettingsError
 
@@ -46,8 +46,8 @@ def listen(settings: Settings) -> list[socket.socket]:
     return [listening]
 
 
-async def _development_token(url: str) -> str:
-    """A token of the administrator's for whoever reads the terminal."""
+async def _development_token(url: str) -> tuple[User, str] | None:
+    """An administrator, and a token of theirs for whoever reads the terminal."""
     database = Database(url)
     try:
         async with database.write(Viewer(is_administrator=True)) as session:
@@ -73,9 +73,14 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
     if server is not None:
         lines.append(f"The database is its own, in {server.data_dir}.")
     if settings.mode is Mode.DEVELOPMENT:
-        token = asyncio.run(_development_token(url))
-        lines.append("A token for the user admin, new at each start and good for 12 hours:")
-        lines.append(f"  {token}")
+        issued = asyncio.run(_development_token(url))
+        if issued is None:
+            lines.append("No administrator is active, so there is no token to print.")
+        else:
+            user, token = issued
+            name = user.username
+            lines.append(f"A token for the user {name}, new at each start and good for 12 hours:")
+            lines.append(f"  {token}")
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
     config = uvicorn.Config(

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         default=None, description="Where the database that comes along keeps its data."
     )
 
+    @property
+    def migrates(self) -> bool:
+        """Whether a start brings the database to the schema of the code."""
+        return self.mode is not Mode.PRODUCTION
+
     @field_validator("mode", mode="before")
     @classmethod
     def _known_mode(cls, value: object) -> object:

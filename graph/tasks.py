@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -30,10 +31,9 @@ from graph.filters import (
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, connected, listed, one, related
-from graph.scalars import AgentID, Line, Metadata, ProjectID, TaskID, Text, bare
+from graph.scalars import AgentID, Line, Metadata, Priority, ProjectID, TaskID, Text, bare
 from graph.viewer import anybody
 
-Priority = Annotated[int, Field(ge=1, le=5)]
 Seconds = Annotated[int, Field(ge=0, le=2_000_000_000)]
 Attempts = Annotated[int, Field(ge=1, le=1000)]
 
@@ -99,6 +99,11 @@ class Task(Node):
     created_by_agent = related(db.Task.created_by_agent)
     dependencies = listed(db.Task.dependencies)
     dependents = listed(db.Task.dependents)
+    attempts = listed(db.Task.attempts)
+    current_attempt = related(db.Task.current_attempt)
+    communications = connected(db.Task.communications)
+    interactions = connected(db.Task.interactions)
+    usage_records = connected(db.Task.usage_records)
 
 
 @entity(db.TaskDependency)
@@ -168,14 +173,23 @@ class PlannedTaskInput(TaskValues):
     )
     depends_on: list[PlannedDependencyInput] = Field(default=[], description="What it waits for.")
 
-    def planned(self, created_by: dict[str, Any]) -> plans.PlannedTask:
-        """The task as the rules of plans take it."""
+    def planned(
+        self,
+        created_by: dict[str, Any],
+        tasks: Collection[str | None],
+        agents: Collection[str | None],
+    ) -> plans.PlannedTask:
+        """The task as the rules of plans take it; given the references of the whole plan."""
+
+        def name(of: str, model: type, references: Collection[str | None]) -> str:
+            return of if of in references else bare(of, model)
+
         return plans.PlannedTask(
             given(self) | created_by,
             self.reference,
-            self.parent and bare(self.parent, db.Task),
-            self.agent and bare(self.agent, db.Agent),
-            [(bare(edge.on, db.Task), edge.on_failure) for edge in self.depends_on],
+            self.parent and name(self.parent, db.Task, tasks),
+            self.agent and name(self.agent, db.Agent, agents),
+            [(name(edge.on, db.Task, tasks), edge.on_failure) for edge in self.depends_on],
         )
 
 
@@ -268,7 +282,8 @@ class Mutation:
     @mutation(anybody)
     async def create_tasks(self, info: Info, input: CreateTasksInput) -> list[db.Task]:
         """Make many tasks with the edges between them, all or none."""
-        planned = [task.planned(info.context.created_by) for task in input.tasks]
+        references = {task.reference for task in input.tasks}
+        planned = [task.planned(info.context.created_by, references, ()) for task in input.tasks]
         async with info.context.write() as session:
             project = await session.fetch(db.Project, input.project_id, at=("project_id",))
             ids = await plans.add_tasks(session, project, planned)

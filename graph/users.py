@@ -26,7 +26,7 @@ from graph.filters import (
     through,
 )
 from graph.mutations import Deleted, given, input_of, mutation, values
-from graph.relations import collection, connected, one, related, viewers
+from graph.relations import collection, connected, listed, one, related, viewers
 from graph.scalars import Line, UserID
 from graph.viewer import administrators, users_only
 
@@ -61,6 +61,10 @@ class User(Node):
     conversations = connected(db.User.conversations)
     messages = connected(db.User.messages)
     access_tokens = connected(db.User.access_tokens)
+    memberships = listed(db.User.memberships)
+    assigned_interactions = connected(db.User.assigned_interactions)
+    answered_interactions = connected(db.User.answered_interactions)
+    usage_records = connected(db.User.usage_records)
 
 
 @filters(db.AccessToken)

@@ -66,7 +66,7 @@ def place() -> Iterator[Path]:
 
 def processes_of(folder: Path) -> list[str]:
     """The command lines of the processes that name a folder: PostgreSQL's, above all."""
-    return [title for _, title in clusters._titles() if str(folder) in title]
+    return [" ".join(words) for _, words in clusters._commands() if str(folder) in " ".join(words)]
 
 
 def copied(made: Path, target: Path) -> Path:
@@ -102,7 +102,9 @@ def prepare(data_dir: Path) -> str:
         await migrate.upgrade(url)
         database = db.Database(url)
         async with database.write(db.Viewer(is_administrator=True)) as session:
-            token = await access.issue_token(session, await access.administrator(session), "test")
+            admin = await access.administrator(session)
+            assert admin is not None
+            token = await access.issue_token(session, admin, "test")
         await database.dispose()
         return token
 

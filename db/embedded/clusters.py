@@ -110,9 +110,12 @@ class Cluster:
         # root in a container may not look at another account's.
         return {
             pid
-            for pid, title in _titles()
-            if title.startswith(f"postgres: {self.name}: ")
-            or (f"/postgres -D {self.folder} " in title and not title.startswith("/bin/sh "))
+            for pid, words in _commands()
+            if words[0].startswith(f"postgres: {self.name}: ")
+            or (
+                words[0].endswith("/postgres")
+                and " ".join(words[1:]).startswith(f"-D {self.folder} ")
+            )
         }
 
     def end_leftovers(self) -> None:
@@ -237,23 +240,26 @@ def _is_listening(socket_dir: Path) -> bool:
         return True
 
 
-def _titles() -> Iterator[tuple[int, str]]:
+def _commands() -> Iterator[tuple[int, list[str]]]:
+    """Every process with its title: the words of its command, or what it calls itself."""
     if (PROC / "self").exists():
         for process in PROC.iterdir():
             if process.name.isdigit():
                 with contextlib.suppress(OSError):  # it ended meanwhile
                     words = (process / "cmdline").read_bytes().split(b"\0")
-                    yield int(process.name), os.fsdecode(b" ".join(words))
+                    yield int(process.name), [os.fsdecode(word) for word in words]
         return
     command = ["ps", "-axww", "-o", "pid=,command="]
     listed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     for line in os.fsdecode(listed).splitlines():
         pid, _, title = line.strip().partition(" ")
-        yield int(pid), f"{title.strip()} "
+        title = title.strip()
+        # Only what calls itself something has a colon there; words cannot be told apart otherwise.
+        yield int(pid), [title] if title.startswith("postgres: ") else [*title.split(" "), ""]
 
 
 def _is_named(folder: Path) -> bool:
-    return any(str(folder) in title for _, title in _titles())
+    return any(str(folder) in " ".join(words) for _, words in _commands())
 
 
 def _signal(pids: set[int], number: signal.Signals) -> None:

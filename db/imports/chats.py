@@ -446,6 +446,7 @@ async def _insert(
                 "summary": chat.summary,
                 "conversation_url": url,
                 "last_message_at": max(times),
+                "last_sequence": len(times),
                 "conversation_metadata": as_json(chat.about | {"import": origin}),
             }
         )

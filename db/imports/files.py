@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
+from math import isinf
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -434,6 +435,10 @@ def _number(value: int | Decimal, place: str, stack: list[Any]) -> int | Decimal
     if abs(value.adjusted()) >= MAX_DIGITS or len(value.as_tuple().digits) > MAX_DIGITS:
         at = f" at {_path(stack)}" if stack else ""
         raise NotImportable(f"{place}: it has a number with more than {MAX_DIGITS:,} digits{at}.")
+    if isinf(float(value)):
+        # PostgreSQL would keep it, but hardly anybody who reads JSON could take it in.
+        at = f" at {_path(stack)}" if stack else ""
+        raise NotImportable(f"{place}: it has a number beyond 1.8e308{at}.")
     return value
 
 

@@ -7,7 +7,7 @@ the scalars of the API do. Scopes, filters, orders and cursors are those of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     Text,
     Uuid,
+    case,
     cast,
     func,
     literal,
@@ -30,13 +31,11 @@ from db import Viewer, scope
 from db.base import Timestamp
 from graph.connections import Window, window
 from graph.entities import Column, Entity, Id
-from graph.filters import condition
 from graph.relations import Collection, Connected, Listed, Lookup, Related
 from graph.selections import BACKREF, Operation, Selected
 
-# PostgreSQL cuts longer names without a word, and takes no more fields in a row.
+# PostgreSQL cuts longer names without a word.
 LONGEST_NAME = 63
-MOST_FIELDS = 1600
 
 # Names of columns that no response name can have, for what is not shown itself.
 PLACE, NUMBER, CURSOR = "#place", "#number", "#cursor"
@@ -55,10 +54,15 @@ def statement(operation: Operation, viewer: Viewer) -> Select[Any]:
     return select(cast(_object(select(*fields)), Text))
 
 
+def _objects(rows: Select[Any]) -> Select[Any]:
+    """The JSON objects of the rows that a select gives."""
+    fields = rows.subquery()
+    return select(func.row_to_json(fields.table_valued(), type_=JSON))
+
+
 def _object(row: Select[Any]) -> Json:
     """The JSON object of the one row that a select gives, or null if it gives none."""
-    fields = row.subquery()
-    return select(func.row_to_json(fields.table_valued(), type_=JSON)).scalar_subquery()
+    return _objects(row).scalar_subquery()
 
 
 def _labelled(fields: Iterable[tuple[Selected, Json]]) -> list[Any]:
@@ -68,8 +72,8 @@ def _labelled(fields: Iterable[tuple[Selected, Json]]) -> list[Any]:
         if len(selected.key.encode()) > LONGEST_NAME:
             raise Unplannable(selected.key)
         labelled.append(value.label(selected.key))
-    if not 0 < len(labelled) <= MOST_FIELDS:
-        raise Unplannable("an object without fields, or with so many")
+    if not labelled:
+        raise Unplannable("an object without fields")
     return labelled
 
 
@@ -112,14 +116,40 @@ class _Rules:
             row = aliased(field.target.model)
             value = field.value(self.viewer, self.arguments(selected))
             column = getattr(row, field.attribute.key)
-            found = self.fields(field.target, row, field.below(selected))
-            met = column == literal(value, column.type)
-            return _object(select(*found).where(met, scope(row, self.viewer)))
+            met = [column == literal(value, column.type), scope(row, self.viewer)]
+            found = self.objects(field.target, row, selected, lambda rows: rows.where(*met))
+            return found.scalar_subquery()
         if isinstance(field, Collection):
             return self.page(field, selected)
         if selected.name == "__typename":
             return literal(selected.parent.name, Text)
         raise Unplannable(selected.name)
+
+    def objects(
+        self,
+        entity: Entity,
+        row: Any,
+        selected: Selected,
+        which: Callable[[Select[Any]], Select[Any]],
+    ) -> Select[Any]:
+        """What is selected of those rows of an entity that `which` leaves."""
+        if entity.is_interface:
+            return which(select(self.object(entity, row, selected)).select_from(row))
+        return _objects(which(select(*self.fields(entity, row, selected.children[entity.name]))))
+
+    def object(self, entity: Entity, row: Any, selected: Selected) -> Json:
+        """What is selected of a row; of one with subtypes, what is selected of its subtype."""
+        if not entity.is_interface:
+            fields = self.fields(entity, row, selected.children[entity.name])
+            return _object(select(*fields).correlate(row))
+        kind_of = getattr(row, sqlalchemy.inspect(entity.model).polymorphic_on.key)
+        shown = []
+        for kind in entity.kinds:
+            part = getattr(row, kind.model.__name__)
+            fields = self.fields(kind, part, selected.children[kind.name])
+            identity = sqlalchemy.inspect(kind.model).polymorphic_identity
+            shown.append((kind_of == identity, _object(select(*fields).correlate(part))))
+        return case(*shown)
 
     def fields(self, entity: Entity, row: Any, children: Iterable[Selected]) -> list[Any]:
         """The fields of an object, as the columns of a row."""
@@ -136,28 +166,26 @@ class _Rules:
             case Connected():
                 return self.page(field, selected, row)
             case Listed():
-                return self.listed(field, selected, row)
+                found = self.related(field, selected, row).scalar_subquery()
+                return func.array_to_json(func.array(found), type_=JSON)
             case Related():
-                return _object(self.related(field, selected, row))
+                return self.related(field, selected, row).scalar_subquery()
         if selected.name == "__typename":
             return literal(entity.name, Text)
         raise Unplannable(selected.name)
 
     def related(self, field: Related, selected: Selected, row: Any) -> Select[Any]:
-        """The rows that a relation leads to from a row, as far as the viewer may see them."""
+        """What a relation leads to from a row, as far as the viewer may see it."""
         here, there = field.pair
         target = aliased(field.target.model)
-        found = select(*self.fields(field.target, target, field.below(selected)))
-        met = getattr(target, there.key) == getattr(row, here.key)
+        met = [getattr(target, there.key) == getattr(row, here.key), scope(target, self.viewer)]
         prop: Any = field.attribute.property
         order = [getattr(target, column.key) for column in prop.order_by or ()]
-        return found.where(met, scope(target, self.viewer)).order_by(*order).correlate(row)
 
-    def listed(self, field: Listed, selected: Selected, row: Any) -> Json:
-        """A relation as a plain list."""
-        fields = self.related(field, selected, row).subquery()
-        objects = select(func.row_to_json(fields.table_valued(), type_=JSON))
-        return func.array_to_json(func.array(objects.scalar_subquery()), type_=JSON)
+        def which(rows: Select[Any]) -> Select[Any]:
+            return rows.where(*met).order_by(*order).correlate(row)
+
+        return self.objects(field.target, target, selected, which)
 
     # A connection is read in three steps: what is shown of each row of its page (and one more),
     # which place each has, and what is shown of all together. So its page is read once.
@@ -170,13 +198,12 @@ class _Rules:
         (children,) = selected.children.values()
 
         def members(row: Any, columns: Sequence[Any]) -> Select[Any]:
-            found = select(*columns).select_from(row).where(scope(row, self.viewer))
+            found = select(*columns).select_from(row)
+            found = found.where(*field.members(arguments, self.viewer, row))
             if parent is not None:
                 here, there = field.pair
                 found = found.where(getattr(row, there.key) == getattr(parent, here.key))
                 found = found.correlate(parent)
-            if arguments.get("where") is not None:
-                found = found.where(condition(arguments["where"], row, self.viewer))
             return found
 
         row = aliased(entity.model)
@@ -209,8 +236,7 @@ class _Rules:
         shown: list[Any] = []
         for child in children:
             if child.name == "nodes":
-                node = select(*self.fields(entity, row, child.children[entity.name]))
-                shown.append(_object(node.correlate(row)).label(child.key))
+                shown.append(self.object(entity, row, child).label(child.key))
             elif child.name == "edges":
                 (below,) = child.children.values()
                 edge = _labelled((part, self.edge(entity, view, row, part)) for part in below)
@@ -228,8 +254,7 @@ class _Rules:
         """A field of an edge."""
         match selected.name:
             case "node":
-                node = select(*self.fields(entity, row, selected.children[entity.name]))
-                return _object(node.correlate(row))
+                return self.object(entity, row, selected)
             case "cursor":
                 return _cursor(view, row)
             case "__typename":

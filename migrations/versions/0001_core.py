@@ -370,6 +370,7 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column("last_message_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_sequence", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column(
             "conversation_metadata",
             postgresql.JSONB(astext_type=sa.Text()),

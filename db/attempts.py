@@ -1,0 +1,89 @@
+"""Attempts: each time that an agent sets about a task."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import CRUD, LongText, choice
+
+if TYPE_CHECKING:
+    from db.agents import Agent
+    from db.tasks import Task
+    from db.usage import UsageRecord
+
+
+class AttemptStatus(StrEnum):
+    """What became of an attempt."""
+
+    RUNNING = "RUNNING"
+    """The agent is at it."""
+    SUCCEEDED = "SUCCEEDED"
+    """The task was completed."""
+    FAILED = "FAILED"
+    """The agent could not do it."""
+    LEASE_LOST = "LEASE_LOST"
+    """The agent was not heard of in time, and the task was taken from it."""
+    CANCELLED = "CANCELLED"
+    """The task was called off."""
+    RELEASED = "RELEASED"
+    """The agent gave the task back."""
+
+
+class TaskAttempt(CRUD):
+    """One time that an agent set about a task. Its id is the proof that the task is still its."""
+
+    __tablename__ = "task_attempts"
+    __table_args__ = (
+        UniqueConstraint("task_id", "number"),
+        CheckConstraint("number > 0", name="number_positive"),
+        CheckConstraint("progress_percent BETWEEN 0 AND 100", name="progress_percent_range"),
+        Index(None, "started_at", "id"),
+        Index(None, "agent_id", "started_at", "id"),
+    )
+
+    task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
+    agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
+    number: Mapped[int] = mapped_column(doc="The how manieth attempt at its task, from 1.")
+    status: Mapped[AttemptStatus] = mapped_column(
+        choice(AttemptStatus),
+        default=AttemptStatus.RUNNING,
+        server_default=AttemptStatus.RUNNING,
+        index=True,
+        doc="What became of it.",
+    )
+    heartbeat_at: Mapped[datetime | None] = mapped_column(doc="When the agent was last heard of.")
+    progress_percent: Mapped[int | None] = mapped_column(doc="How much is done, from 0 to 100.")
+    status_message: Mapped[LongText | None] = mapped_column(
+        doc="What the agent last said about how it goes."
+    )
+    result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="What it produced.")
+    error: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="Why it failed.")
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it began.")
+    ended_at: Mapped[datetime | None] = mapped_column(doc="When it ended.")
+
+    task: Mapped[Task] = relationship(
+        back_populates="attempts",
+        foreign_keys=[task_id],
+        lazy="raise",
+        doc="The task that it is an attempt at.",
+    )
+    current_task: Mapped[Task | None] = relationship(
+        back_populates="current_attempt",
+        foreign_keys="Task.current_attempt_id",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The task, as long as this is the attempt that runs on it.",
+    )
+    agent: Mapped[Agent | None] = relationship(
+        back_populates="attempts", lazy="raise", doc="The agent that made it."
+    )
+    usage_records: Mapped[list[UsageRecord]] = relationship(
+        back_populates="attempt", passive_deletes=True, lazy="raise", doc="What it used."
+    )

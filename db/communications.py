@@ -1,0 +1,113 @@
+"""Communications: messages from agent to agent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import CRUD, Metadata, ShortText, choice
+
+if TYPE_CHECKING:
+    from db.agents import Agent
+    from db.projects import Project
+    from db.tasks import Task
+
+
+class CommunicationStatus(StrEnum):
+    """How far a communication has come."""
+
+    SENT = "SENT"
+    """Waiting to be received."""
+    DELIVERED = "DELIVERED"
+    """Received."""
+    ACKNOWLEDGED = "ACKNOWLEDGED"
+    """Received, and taken care of."""
+    EXPIRED = "EXPIRED"
+    """Not received in time."""
+    FAILED = "FAILED"
+    """It could not be delivered."""
+
+
+class Communication(CRUD):
+    """A message from one agent to another of the same project."""
+
+    __tablename__ = "communications"
+    __table_args__ = (
+        CheckConstraint("priority BETWEEN 1 AND 5", name="priority_range"),
+        Index(None, "sent_at", "id"),
+        Index(None, "priority", "id"),
+        Index(None, "project_id", "sent_at", "id"),
+        Index(None, "project_id", "priority", "id"),
+        Index(None, "from_agent_id", "sent_at", "id"),
+        Index(None, "to_agent_id", "sent_at", "id"),
+        Index(None, "task_id", "sent_at", "id"),
+        Index(None, "reply_to_id", "sent_at", "id"),
+    )
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    from_agent_id: Mapped[UUID] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"))
+    to_agent_id: Mapped[UUID] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"))
+    type: Mapped[ShortText] = mapped_column(
+        doc="What kind of message it is, in the agents' own terms, such as `REQUEST`."
+    )
+    content: Mapped[Any] = mapped_column(JSONB, doc="What it says.")
+    priority: Mapped[int] = mapped_column(
+        default=3, server_default=text("3"), doc="From 1 to 5, the most urgent."
+    )
+    status: Mapped[CommunicationStatus] = mapped_column(
+        choice(CommunicationStatus),
+        default=CommunicationStatus.SENT,
+        server_default=CommunicationStatus.SENT,
+        index=True,
+        doc="How far it has come.",
+    )
+    correlation_id: Mapped[ShortText | None] = mapped_column(
+        index=True, doc="Shared by all that belong to one exchange."
+    )
+    reply_to_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("communications.id", ondelete="SET NULL")
+    )
+    task_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="SET NULL"))
+    sent_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it was sent.")
+    delivered_at: Mapped[datetime | None] = mapped_column(doc="When it was received.")
+    acknowledged_at: Mapped[datetime | None] = mapped_column(doc="When it was taken care of.")
+    expires_at: Mapped[datetime | None] = mapped_column(
+        doc="When it is of no use any more if nobody has received it."
+    )
+    communication_metadata: Mapped[Metadata] = mapped_column(
+        doc="Whatever else clients keep with it."
+    )
+
+    project: Mapped[Project] = relationship(
+        back_populates="communications", lazy="raise", doc="The project of both agents."
+    )
+    from_agent: Mapped[Agent] = relationship(
+        back_populates="sent_communications",
+        foreign_keys=[from_agent_id],
+        lazy="raise",
+        doc="The agent that sent it.",
+    )
+    to_agent: Mapped[Agent] = relationship(
+        back_populates="received_communications",
+        foreign_keys=[to_agent_id],
+        lazy="raise",
+        doc="The agent that it is for.",
+    )
+    task: Mapped[Task | None] = relationship(
+        back_populates="communications", lazy="raise", doc="The task that it is about."
+    )
+    reply_to: Mapped[Communication | None] = relationship(
+        back_populates="replies",
+        remote_side="Communication.id",
+        lazy="raise",
+        doc="The one that it answers.",
+    )
+    replies: Mapped[list[Communication]] = relationship(
+        back_populates="reply_to", passive_deletes=True, lazy="raise", doc="The answers to it."
+    )

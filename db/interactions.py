@@ -1,0 +1,220 @@
+"""Human interactions: what agents ask of people, and tell them."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+import orjson
+from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import CRUD, LongText, Metadata, ShortText, choice
+
+if TYPE_CHECKING:
+    from db.agents import Agent
+    from db.conversations import Conversation
+    from db.projects import Project
+    from db.tasks import Task
+    from db.users import User
+
+
+class InteractionType(StrEnum):
+    """What is wanted of people."""
+
+    APPROVAL = "APPROVAL"
+    """A yes or a no."""
+    FEEDBACK = "FEEDBACK"
+    """An opinion on something that was done."""
+    CLARIFICATION = "CLARIFICATION"
+    """The answer to a question."""
+    NOTIFICATION = "NOTIFICATION"
+    """That they know something."""
+
+
+class InteractionStatus(StrEnum):
+    """What became of an interaction. It leaves PENDING once."""
+
+    PENDING = "PENDING"
+    """Waiting for somebody."""
+    APPROVED = "APPROVED"
+    """Somebody said yes."""
+    REJECTED = "REJECTED"
+    """Somebody said no."""
+    ANSWERED = "ANSWERED"
+    """Somebody gave feedback or an answer."""
+    ACKNOWLEDGED = "ACKNOWLEDGED"
+    """Somebody has read it."""
+    EXPIRED = "EXPIRED"
+    """Nobody answered in time. That is never an approval."""
+    CANCELLED = "CANCELLED"
+    """It was withdrawn."""
+
+
+class NotificationLevel(StrEnum):
+    """How serious a notification is."""
+
+    INFO = "INFO"
+    """Good to know."""
+    WARNING = "WARNING"
+    """Something may need attention."""
+    ERROR = "ERROR"
+    """Something went wrong."""
+    CRITICAL = "CRITICAL"
+    """Somebody should look at once."""
+
+
+def _only_for(kind: InteractionType, *columns: str) -> CheckConstraint:
+    """The rule that rows of other types leave these columns alone."""
+    return CheckConstraint(
+        f"type = '{kind}' OR num_nonnulls({', '.join(columns)}) = 0", name=f"{kind.lower()}_only"
+    )
+
+
+class HumanInteraction(CRUD):
+    """Something that an agent asks of people, or tells them."""
+
+    __tablename__ = "human_interactions"
+    __table_args__ = (
+        CheckConstraint("priority BETWEEN 1 AND 5", name="priority_range"),
+        CheckConstraint("rating BETWEEN 1 AND 5", name="rating_range"),
+        CheckConstraint(
+            "(status IN ('PENDING', 'EXPIRED', 'CANCELLED')) = (responded_at IS NULL)",
+            name="responded_once",
+        ),
+        _only_for(InteractionType.APPROVAL, "approved", "comment"),
+        _only_for(InteractionType.FEEDBACK, "feedback", "rating"),
+        _only_for(InteractionType.CLARIFICATION, "answer"),
+        CheckConstraint(
+            "num_nonnulls(level, requires_acknowledgement)"
+            " = CASE type WHEN 'NOTIFICATION' THEN 2 ELSE 0 END",
+            name="notification_only",
+        ),
+        Index(None, "created_at", "id"),
+        Index(None, "priority", "id"),
+        *(
+            Index(None, f"{noun}_id", "created_at", "id")
+            for noun in ("project", "task", "agent", "conversation", "assignee", "responded_by")
+        ),
+        Index(None, "project_id", "priority", "id"),
+    )
+
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    type: Mapped[InteractionType] = mapped_column(
+        choice(InteractionType), index=True, doc="What is wanted of people."
+    )
+    task_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="SET NULL"))
+    agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
+    conversation_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("conversations.id", ondelete="SET NULL")
+    )
+    title: Mapped[ShortText] = mapped_column(doc="What it is about, in a line.")
+    content: Mapped[Any] = mapped_column(JSONB, doc="What exactly is put before people.")
+    content_hash: Mapped[ShortText] = mapped_column(
+        doc="SHA-256, in hex, of the title and the content: the proof of what was answered."
+    )
+    status: Mapped[InteractionStatus] = mapped_column(
+        choice(InteractionStatus),
+        default=InteractionStatus.PENDING,
+        server_default=InteractionStatus.PENDING,
+        index=True,
+        doc="What became of it.",
+    )
+    priority: Mapped[int] = mapped_column(
+        default=3, server_default=text("3"), doc="From 1 to 5, the most urgent."
+    )
+    assignee_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    expires_at: Mapped[datetime | None] = mapped_column(doc="Until when it can be answered.")
+    responded_by_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="SET NULL")
+    )
+    responded_at: Mapped[datetime | None] = mapped_column(doc="When it was answered.")
+    interaction_metadata: Mapped[Metadata] = mapped_column(
+        doc="Whatever else clients keep with it."
+    )
+
+    project: Mapped[Project] = relationship(
+        back_populates="interactions", lazy="raise", doc="The project that it is part of."
+    )
+    task: Mapped[Task | None] = relationship(
+        back_populates="interactions", lazy="raise", doc="The task that it is about."
+    )
+    agent: Mapped[Agent | None] = relationship(
+        back_populates="interactions", lazy="raise", doc="The agent that asks."
+    )
+    conversation: Mapped[Conversation | None] = relationship(
+        back_populates="interactions", lazy="raise", doc="The conversation that it came up in."
+    )
+    assignee: Mapped[User | None] = relationship(
+        back_populates="assigned_interactions",
+        foreign_keys=[assignee_id],
+        lazy="raise",
+        doc="The user who is asked; none if any member may answer.",
+    )
+    responded_by: Mapped[User | None] = relationship(
+        back_populates="answered_interactions",
+        foreign_keys=[responded_by_id],
+        lazy="raise",
+        doc="The user who answered.",
+    )
+
+    __mapper_args__ = {"polymorphic_on": type, "with_polymorphic": "*"}
+
+    @classmethod
+    async def create(cls, session: AsyncSession, **values: Any) -> Self:
+        """Add an interaction with the hash of what it puts before people."""
+        hash = content_hash(values["title"], values["content"])
+        return await super().create(session, content_hash=hash, **values)
+
+
+class ApprovalRequest(HumanInteraction):
+    """An agent asks for a yes or a no."""
+
+    approved: Mapped[bool | None] = mapped_column(doc="The answer.")
+    comment: Mapped[LongText | None] = mapped_column(doc="What was said with the answer.")
+
+    __mapper_args__ = {"polymorphic_identity": InteractionType.APPROVAL}
+
+
+class FeedbackRequest(HumanInteraction):
+    """An agent asks for an opinion on something that was done."""
+
+    feedback: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="The opinion.")
+    rating: Mapped[int | None] = mapped_column(doc="From 1 to 5, the best.")
+
+    __mapper_args__ = {"polymorphic_identity": InteractionType.FEEDBACK}
+
+
+class ClarificationRequest(HumanInteraction):
+    """An agent asks a question, which stands in the content."""
+
+    answer: Mapped[LongText | None] = mapped_column(doc="The answer.")
+
+    __mapper_args__ = {"polymorphic_identity": InteractionType.CLARIFICATION}
+
+
+class Notification(HumanInteraction):
+    """An agent tells people something."""
+
+    # Nullable in the table, where rows of other types have none.
+    level: Mapped[NotificationLevel] = mapped_column(
+        choice(NotificationLevel),
+        default=NotificationLevel.INFO,
+        nullable=True,
+        doc="How serious it is.",
+    )
+    requires_acknowledgement: Mapped[bool] = mapped_column(
+        default=False, nullable=True, doc="Whether somebody has to say that they have read it."
+    )
+
+    __mapper_args__ = {"polymorphic_identity": InteractionType.NOTIFICATION}
+
+
+def content_hash(title: str, content: Any) -> str:
+    """SHA-256, in hex, of what is put before people; the order of keys is no matter."""
+    return hashlib.sha256(orjson.dumps([title, content], option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -1,0 +1,111 @@
+"""Members: which user may do what in which project. This is the wall between tenants."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, exists, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import Base, choice
+from db.errors import AlreadyExists, Invalid
+
+if TYPE_CHECKING:
+    from db.projects import Project
+    from db.users import User
+
+
+class MemberRole(StrEnum):
+    """What a member may do in a project."""
+
+    OWNER = "OWNER"
+    """Everything, members included."""
+    EDITOR = "EDITOR"
+    """Sees and edits all that is in it."""
+    APPROVER = "APPROVER"
+    """Sees all that is in it, and answers what agents ask of people."""
+    VIEWER = "VIEWER"
+    """Sees all that is in it."""
+
+
+class ProjectMember(Base):
+    """That a user is a member of a project, and in which role."""
+
+    __tablename__ = "project_members"
+
+    project_id: Mapped[UUID] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
+    )
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    role: Mapped[MemberRole] = mapped_column(choice(MemberRole), doc="What the member may do.")
+
+    project: Mapped[Project] = relationship(
+        back_populates="members", lazy="raise", doc="The project that the user is a member of."
+    )
+    user: Mapped[User] = relationship(
+        back_populates="memberships", lazy="raise", doc="The user who is a member."
+    )
+
+
+async def add_member(
+    session: AsyncSession, project: Project, user_id: UUID, role: MemberRole
+) -> ProjectMember:
+    """Make a user a member. Raises AlreadyExists."""
+    if await session.get(ProjectMember, (project.id, user_id)) is not None:
+        raise AlreadyExists("This user is a member already.", ("username",))
+    member = ProjectMember(project_id=project.id, user_id=user_id, role=role)
+    session.add(member)
+    await session.flush()
+    return member
+
+
+async def change_role(
+    session: AsyncSession, project: Project, user_id: UUID, role: MemberRole
+) -> ProjectMember:
+    """Give a member another role. The caller has locked the project. Raises Invalid."""
+    member = await _member(session, project, user_id)
+    if role is not MemberRole.OWNER:
+        await _keep_an_owner(session, project, member)
+    member.role = role
+    await session.flush()
+    return member
+
+
+async def remove_member(session: AsyncSession, project: Project, user_id: UUID) -> None:
+    """Make a user a member no more. The caller has locked the project. Raises Invalid."""
+    member = await _member(session, project, user_id)
+    await _keep_an_owner(session, project, member)
+    await session.delete(member)
+    await session.flush()
+
+
+async def _member(session: AsyncSession, project: Project, user_id: UUID) -> ProjectMember:
+    member = await session.get(ProjectMember, (project.id, user_id))
+    if member is None:
+        raise Invalid("This user is not a member of the project.", ("user_id",))
+    return member
+
+
+async def _keep_an_owner(session: AsyncSession, project: Project, member: ProjectMember) -> None:
+    """Raise Invalid if the project would be without an owner, or without the one that it names."""
+    if member.user_id == project.owner_id:
+        raise Invalid(
+            "The project belongs to this user: give it to somebody else first, with updateProject.",
+            ("user_id",),
+        )
+    if member.role is not MemberRole.OWNER:
+        return
+    others = select(
+        exists().where(
+            ProjectMember.project_id == project.id,
+            ProjectMember.user_id != member.user_id,
+            ProjectMember.role == MemberRole.OWNER,
+        )
+    )
+    if not await session.scalar(others):
+        raise Invalid("This is the only owner: make somebody else an owner first.", ("user_id",))

@@ -1,0 +1,207 @@
+"""Tools: what agents can call, and which agent has which."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
+
+import orjson
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.base import CRUD, Base, LongText, Metadata, ShortText, Version, choice
+from db.errors import Invalid
+from db.state import Transitions
+
+if TYPE_CHECKING:
+    from db.agents import Agent
+    from db.engine import WriteSession
+    from db.projects import Project
+
+
+FIRST_VERSION = "1"
+
+
+class ToolSource(StrEnum):
+    """Where a tool comes from."""
+
+    BUILT_IN = "BUILT_IN"
+    """Part of the software that runs the agents."""
+    USER_DEFINED = "USER_DEFINED"
+    """Written by its users."""
+    MCP = "MCP"
+    """Offered by a server of the Model Context Protocol."""
+    EXTERNAL_API = "EXTERNAL_API"
+    """Somebody else's API."""
+    CUSTOM = "CUSTOM"
+    """Anything else."""
+
+
+class ToolStatus(StrEnum):
+    """How far a tool has come from being found to being used."""
+
+    DISCOVERED = "DISCOVERED"
+    """Found, and nothing more."""
+    EVALUATING = "EVALUATING"
+    """Being tried out."""
+    APPROVED = "APPROVED"
+    """Found good."""
+    INTEGRATED = "INTEGRATED"
+    """In use."""
+    DEPRECATED = "DEPRECATED"
+    """Not to be used for anything new."""
+    REJECTED = "REJECTED"
+    """Found unfit."""
+
+
+class Tool(CRUD):
+    """Something that agents can call. One without a project is shared by all projects."""
+
+    __tablename__ = "tools"
+    __table_args__ = (
+        # Shared tools are one family: without a project, a name and version are taken too.
+        UniqueConstraint("project_id", "name", "tool_version", postgresql_nulls_not_distinct=True),
+        Index(None, "created_at", "id"),
+        Index(None, "name", "id"),
+        Index(None, "project_id", "created_at", "id"),
+        Index(None, "project_id", "name", "id"),
+    )
+
+    project_id: Mapped[UUID | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    name: Mapped[ShortText] = mapped_column(doc="The name by which agents call it.")
+    tool_version: Mapped[ShortText] = mapped_column(
+        default=FIRST_VERSION, server_default=FIRST_VERSION, doc="Its version, as its makers count."
+    )
+    description: Mapped[LongText | None] = mapped_column(
+        doc="What it does, in the words that an agent's model reads."
+    )
+    capability: Mapped[ShortText | None] = mapped_column(
+        index=True, doc="What it is good for, such as `search` or `deploy`."
+    )
+    source: Mapped[ToolSource] = mapped_column(
+        choice(ToolSource),
+        default=ToolSource.USER_DEFINED,
+        server_default=ToolSource.USER_DEFINED,
+        doc="Where it comes from.",
+    )
+    tool_schema: Mapped[Any | None] = mapped_column(
+        JSONB(none_as_null=True), doc="The JSON Schema of its arguments."
+    )
+    documentation_url: Mapped[LongText | None] = mapped_column(
+        doc="Where its documentation is to be read."
+    )
+    status: Mapped[ToolStatus] = mapped_column(
+        choice(ToolStatus),
+        default=ToolStatus.DISCOVERED,
+        server_default=ToolStatus.DISCOVERED,
+        index=True,
+        doc="How far it has come; `transitionTool` moves it.",
+    )
+    definition_hash: Mapped[ShortText] = mapped_column(
+        doc="SHA-256, in hex, of its description and schema: a definition that was changed behind"
+        " one's back shows."
+    )
+    tool_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
+    version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
+
+    project: Mapped[Project | None] = relationship(
+        back_populates="tools", lazy="raise", doc="The project it is for; none if all share it."
+    )
+    agents: Mapped[list[AgentTool]] = relationship(
+        back_populates="tool",
+        order_by="AgentTool.agent_id",
+        cascade="all, delete-orphan",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The agents that have it.",
+    )
+
+    __mapper_args__ = {"version_id_col": version}
+
+    transitions = Transitions(
+        "tool",
+        {
+            ToolStatus.DISCOVERED: {ToolStatus.EVALUATING, ToolStatus.REJECTED},
+            ToolStatus.EVALUATING: {ToolStatus.APPROVED, ToolStatus.REJECTED},
+            ToolStatus.APPROVED: {ToolStatus.INTEGRATED, ToolStatus.REJECTED},
+            ToolStatus.INTEGRATED: {ToolStatus.DEPRECATED},
+            ToolStatus.DEPRECATED: set(),
+            ToolStatus.REJECTED: set(),
+        },
+    )
+
+    def transition(self, to: ToolStatus) -> None:
+        """Move it on its way from being found to being used. Raises IllegalTransition."""
+        self.transitions.check(self.status, to)
+        self.status = to
+
+    @classmethod
+    async def create(cls, session: AsyncSession, **values: Any) -> Self:
+        """Add a tool with the hash of its definition."""
+        return await super().create(session, **defined(values))
+
+    async def update(self, session: AsyncSession, **values: Any) -> Self:
+        """Set these values, and the hash of the definition anew."""
+        current = {"description": self.description, "tool_schema": self.tool_schema}
+        return await super().update(session, **defined(current | values))
+
+
+class AgentTool(Base):
+    """That an agent has a tool, and how it is set up for it."""
+
+    __tablename__ = "agent_tools"
+
+    agent_id: Mapped[UUID] = mapped_column(
+        ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True
+    )
+    tool_id: Mapped[UUID] = mapped_column(
+        ForeignKey("tools.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    configuration: Mapped[Any] = mapped_column(
+        JSONB,
+        default=dict,
+        server_default=text("'{}'::jsonb"),
+        doc="How the tool is set up for this agent.",
+    )
+    is_active: Mapped[bool] = mapped_column(
+        default=True, server_default=text("true"), doc="Whether the agent may call it."
+    )
+    added_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), doc="When the agent got it."
+    )
+
+    agent: Mapped[Agent] = relationship(
+        back_populates="tools", lazy="raise", doc="The agent that has the tool."
+    )
+    tool: Mapped[Tool] = relationship(
+        back_populates="agents", lazy="raise", doc="The tool that the agent has."
+    )
+
+
+def defined(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a tool with the hash of its definition; the order of keys is no matter."""
+    definition = [values.get("description"), values.get("tool_schema")]
+    written = orjson.dumps(definition, option=orjson.OPT_SORT_KEYS)
+    return {**values, "definition_hash": hashlib.sha256(written).hexdigest()}
+
+
+async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any]) -> None:
+    """Give an agent a tool, or set up anew one that it has. Raises Rejected."""
+    await session.refer(AgentTool, values, project_id=agent.project_id)
+    await session.merge(AgentTool(**{**values, "agent_id": agent.id}))
+    await session.flush()
+
+
+async def detach(session: WriteSession, agent: Agent, tool_id: UUID) -> None:
+    """Take a tool from an agent. Raises Invalid."""
+    edge = await session.get(AgentTool, (agent.id, tool_id))
+    if edge is None:
+        raise Invalid("The agent does not have this tool.", ("tool_id",))
+    await session.delete(edge)
+    await session.flush()

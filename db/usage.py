@@ -1,0 +1,199 @@
+"""Usage: what every call of an AI model took and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Numeric,
+    UniqueConstraint,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.ai_models import AIModel
+from db.base import CRUD, ShortText, any_of, insert_many, new_id
+from db.errors import Invalid, Rejected
+
+if TYPE_CHECKING:
+    from db.agents import Agent
+    from db.attempts import TaskAttempt
+    from db.conversations import Conversation, Message
+    from db.engine import WriteSession
+    from db.projects import Project
+    from db.tasks import Task
+    from db.users import User
+
+MILLION = 1_000_000
+
+
+class UsageRecord(CRUD):
+    """One call of an AI model: the tokens, the time and the money it took."""
+
+    __tablename__ = "usage_records"
+    __table_args__ = (
+        UniqueConstraint("project_id", "request_id"),
+        CheckConstraint(
+            "least(input_tokens, cached_input_tokens, output_tokens, reasoning_tokens) >= 0",
+            name="tokens_not_negative",
+        ),
+        CheckConstraint("cached_input_tokens <= input_tokens", name="cached_tokens_are_input"),
+        CheckConstraint("reasoning_tokens <= output_tokens", name="reasoning_tokens_are_output"),
+        CheckConstraint("cost >= 0", name="cost_not_negative"),
+        CheckConstraint("latency_ms >= 0", name="latency_ms_not_negative"),
+        Index(None, "occurred_at", "id"),
+        *(
+            Index(None, f"{noun}_id", "occurred_at", "id")
+            for noun in (
+                "model",
+                "project",
+                "agent",
+                "task",
+                "attempt",
+                "conversation",
+                "message",
+                "user",
+            )
+        ),
+    )
+
+    model_id: Mapped[str] = mapped_column(ForeignKey("ai_models.id", ondelete="RESTRICT"))
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
+    task_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="SET NULL"))
+    attempt_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("task_attempts.id", ondelete="SET NULL")
+    )
+    conversation_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("conversations.id", ondelete="SET NULL")
+    )
+    message_id: Mapped[UUID | None] = mapped_column(ForeignKey("messages.id", ondelete="SET NULL"))
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    input_tokens: Mapped[int] = mapped_column(
+        default=0, server_default=text("0"), doc="Tokens that the model read, cached ones included."
+    )
+    cached_input_tokens: Mapped[int] = mapped_column(
+        default=0, server_default=text("0"), doc="Those of the input that came from a cache."
+    )
+    output_tokens: Mapped[int] = mapped_column(
+        default=0,
+        server_default=text("0"),
+        doc="Tokens that the model wrote, those of its reasoning included.",
+    )
+    reasoning_tokens: Mapped[int] = mapped_column(
+        default=0, server_default=text("0"), doc="Those of the output that were reasoning."
+    )
+    cost: Mapped[Decimal | None] = mapped_column(
+        Numeric(18, 9),
+        doc="What it cost, in US dollars: from the model's prices at the time unless supplied; none"
+        " if the model has no prices.",
+    )
+    latency_ms: Mapped[int | None] = mapped_column(doc="How long it took, in milliseconds.")
+    success: Mapped[bool] = mapped_column(
+        default=True, server_default=text("true"), doc="Whether the call succeeded."
+    )
+    request_id: Mapped[ShortText | None] = mapped_column(
+        doc="The caller's name for the call, unique in its project: a repeat counts once."
+    )
+    occurred_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it was.")
+
+    model: Mapped[AIModel] = relationship(
+        back_populates="usage_records", lazy="raise", doc="The AI model that was called."
+    )
+    project: Mapped[Project] = relationship(
+        back_populates="usage_records", lazy="raise", doc="The project that it was for."
+    )
+    agent: Mapped[Agent | None] = relationship(
+        back_populates="usage_records", lazy="raise", doc="The agent that called."
+    )
+    task: Mapped[Task | None] = relationship(
+        back_populates="usage_records", lazy="raise", doc="The task that it was for."
+    )
+    attempt: Mapped[TaskAttempt | None] = relationship(
+        back_populates="usage_records", lazy="raise", doc="The attempt that it was part of."
+    )
+    conversation: Mapped[Conversation | None] = relationship(
+        back_populates="usage_records", lazy="raise", doc="The conversation that it was for."
+    )
+    message: Mapped[Message | None] = relationship(
+        back_populates="usage_records", lazy="raise", doc="The message that came of it."
+    )
+    user: Mapped[User | None] = relationship(
+        back_populates="usage_records", lazy="raise", doc="The user on whose behalf it was."
+    )
+
+
+def price(model: AIModel, usage: Mapping[str, Any]) -> Decimal | None:
+    """What a call costs by the model's prices, in US dollars; none if the model has none.
+
+    Cached tokens are part of the input and reasoning is part of the output, as providers count
+    them; without a price for cached tokens they cost what others do.
+    """
+    if model.input_price is None or model.output_price is None:
+        return None
+    cached_price = model.cached_input_price
+    if cached_price is None:
+        cached_price = model.input_price
+    cached = usage.get("cached_input_tokens", 0)
+    cost: Decimal = (
+        (usage.get("input_tokens", 0) - cached) * model.input_price
+        + cached * cached_price
+        + usage.get("output_tokens", 0) * model.output_price
+    ) / MILLION
+    return cost
+
+
+async def record_usage(
+    session: WriteSession,
+    project_id: UUID,
+    calls: Mapping[tuple[str | int, ...], Mapping[str, Any]],
+) -> list[UUID]:
+    """Record calls of a project, each under its place in the caller's input, in one statement.
+
+    Returns their ids in the same order. A call whose request id was recorded before, here or
+    earlier, is not recorded again: its id is that of the first. The models are known to exist. The
+    caller holds the lock on the project's row, so that of two repeats at once the second sees the
+    first. Raises Rejected.
+    """
+    named = {call["request_id"] for call in calls.values() if call.get("request_id") is not None}
+    repeated = select(UsageRecord.request_id, UsageRecord.id).where(
+        UsageRecord.project_id == project_id, any_of(UsageRecord.request_id, named)
+    )
+    known: dict[str | None, UUID] = dict(iter(await session.execute(repeated)))
+    used = {call["model_id"] for call in calls.values()}
+    found = await session.scalars(select(AIModel).where(any_of(AIModel.id, used)))
+    models = {model.id: model for model in found}
+    ids: list[UUID] = []
+    new: dict[tuple[str | int, ...], dict[str, Any]] = {}
+    for at, call in calls.items():
+        request_id = call.get("request_id")
+        if request_id in known:
+            ids.append(known[request_id])
+            continue
+        row = {"id": new_id(), "cost": price(models[call["model_id"]], call), **call}
+        row["project_id"] = project_id
+        if request_id is not None:
+            known[request_id] = row["id"]
+        ids.append(row["id"])
+        new[at] = row
+    faults = await session.taken(UsageRecord, {at: row["id"] for at, row in new.items()})
+    for part, whole in (("cached_input", "input"), ("reasoning", "output")):
+        faults += [
+            Invalid(f"These are part of the {whole} tokens, and cannot be more.", (*at, name))
+            for at, row in new.items()
+            for name in (f"{part}_tokens",)
+            if row.get(name, 0) > row.get(f"{whole}_tokens", 0)
+        ]
+    if faults:
+        raise Rejected(faults)
+    await insert_many(session, UsageRecord, list(new.values()))
+    return ids

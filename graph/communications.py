@@ -1,0 +1,117 @@
+"""Communications: messages from agent to agent."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import strawberry
+from pydantic import BaseModel
+from strawberry.scalars import JSON
+
+import db
+from db import CommunicationStatus
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, column, entity
+from graph.filters import (
+    DateTimeFilter,
+    EnumFilter,
+    IDFilter,
+    IntFilter,
+    StringFilter,
+    contains,
+    filters,
+    ordering,
+    through,
+)
+from graph.mutations import given, input_of, mutation
+from graph.relations import collection, connected, one, related
+from graph.scalars import AgentID, CommunicationID, Line, Metadata, Priority, TaskID
+from graph.viewer import anybody
+
+
+@filters(db.Communication)
+class CommunicationFilter:
+    id: IDFilter | None
+    type: StringFilter | None
+    priority: IntFilter | None
+    status: EnumFilter[CommunicationStatus] | None
+    correlation_id: StringFilter | None
+    sent_at: DateTimeFilter | None
+    delivered_at: DateTimeFilter | None
+    acknowledged_at: DateTimeFilter | None
+    expires_at: DateTimeFilter | None
+    project_id: IDFilter | None
+    from_agent_id: IDFilter | None
+    to_agent_id: IDFilter | None
+    task_id: IDFilter | None
+    reply_to_id: IDFilter | None
+    project = through(db.Communication.project)
+    from_agent = through(db.Communication.from_agent)
+    to_agent = through(db.Communication.to_agent)
+    task = through(db.Communication.task)
+    metadata_contains: JSON | None = contains(db.Communication.communication_metadata)
+
+
+CommunicationOrder = ordering(db.Communication, db.Communication.sent_at, db.Communication.priority)
+
+
+@entity(db.Communication, where=CommunicationFilter, order=CommunicationOrder)
+class Communication(Node):
+    type: str
+    content: JSON
+    priority: int
+    status: CommunicationStatus
+    correlation_id: str | None
+    sent_at: datetime
+    delivered_at: datetime | None
+    acknowledged_at: datetime | None
+    expires_at: datetime | None
+    metadata: JSON = column(db.Communication.communication_metadata)
+    created_at: datetime
+    updated_at: datetime
+    project = related(db.Communication.project)
+    from_agent = related(db.Communication.from_agent)
+    to_agent = related(db.Communication.to_agent)
+    task = related(db.Communication.task)
+    reply_to = related(db.Communication.reply_to)
+    replies = connected(db.Communication.replies)
+
+
+@strawberry.type
+class Query:
+    communication: Communication | None = one(db.Communication)
+    communications: Connection[Communication] = collection(db.Communication)
+
+
+@input_of(db.Communication)
+class SendCommunicationInput(BaseModel):
+    """A message from one agent to another of the same project."""
+
+    id: CommunicationID | None = None
+    from_agent_id: AgentID
+    to_agent_id: AgentID
+    type: Line
+    content: JSON
+    priority: Priority = 3
+    correlation_id: Line | None = None
+    reply_to_id: CommunicationID | None = None
+    task_id: TaskID | None = None
+    expires_at: datetime | None = None
+    metadata: Metadata = JSON({})
+
+
+@strawberry.type
+class Mutation:
+    @mutation(anybody)
+    async def send_communication(
+        self, info: Info, input: SendCommunicationInput
+    ) -> db.Communication:
+        """Send a message in an agent's name to another agent of its project."""
+        async with info.context.write() as session:
+            sender = await session.fetch(
+                db.Agent, input.from_agent_id, at=("from_agent_id",), lock=False
+            )
+            row = given(input)
+            await session.refer(db.Communication, row, project_id=sender.project_id)
+            return await db.Communication.create(session, project_id=sender.project_id, **row)

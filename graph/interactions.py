@@ -1,0 +1,195 @@
+"""Human interactions: what agents ask of people, and tell them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TypeVar
+
+import strawberry
+from pydantic import BaseModel
+from strawberry.scalars import JSON
+
+import db
+from db import InteractionStatus, InteractionType, NotificationLevel
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, column, entity
+from graph.filters import (
+    DateTimeFilter,
+    EnumFilter,
+    IDFilter,
+    IntFilter,
+    StringFilter,
+    contains,
+    filters,
+    ordering,
+    through,
+)
+from graph.mutations import given, input_of, mutation
+from graph.relations import collection, one, related
+from graph.scalars import (
+    AgentID,
+    ConversationID,
+    HumanInteractionID,
+    Line,
+    Metadata,
+    Priority,
+    ProjectID,
+    TaskID,
+    UserID,
+)
+from graph.viewer import anybody
+
+
+@filters(db.HumanInteraction)
+class HumanInteractionFilter:
+    id: IDFilter | None
+    type: EnumFilter[InteractionType] | None
+    title: StringFilter | None
+    content_hash: StringFilter | None
+    status: EnumFilter[InteractionStatus] | None
+    priority: IntFilter | None
+    expires_at: DateTimeFilter | None
+    responded_at: DateTimeFilter | None
+    created_at: DateTimeFilter | None
+    project_id: IDFilter | None
+    task_id: IDFilter | None
+    agent_id: IDFilter | None
+    conversation_id: IDFilter | None
+    assignee_id: IDFilter | None
+    responded_by_id: IDFilter | None
+    project = through(db.HumanInteraction.project)
+    task = through(db.HumanInteraction.task)
+    agent = through(db.HumanInteraction.agent)
+    assignee = through(db.HumanInteraction.assignee)
+    metadata_contains: JSON | None = contains(db.HumanInteraction.interaction_metadata)
+
+
+HumanInteractionOrder = ordering(
+    db.HumanInteraction, db.HumanInteraction.created_at, db.HumanInteraction.priority
+)
+
+
+@entity(db.HumanInteraction, where=HumanInteractionFilter, order=HumanInteractionOrder)
+class HumanInteraction(Node):
+    type: InteractionType
+    title: str
+    content: JSON
+    content_hash: str
+    status: InteractionStatus
+    priority: int
+    expires_at: datetime | None
+    responded_at: datetime | None
+    metadata: JSON = column(db.HumanInteraction.interaction_metadata)
+    created_at: datetime
+    updated_at: datetime
+    project = related(db.HumanInteraction.project)
+    task = related(db.HumanInteraction.task)
+    agent = related(db.HumanInteraction.agent)
+    conversation = related(db.HumanInteraction.conversation)
+    assignee = related(db.HumanInteraction.assignee)
+    responded_by = related(db.HumanInteraction.responded_by)
+
+
+@entity(db.ApprovalRequest)
+class ApprovalRequest(HumanInteraction):
+    approved: bool | None
+    comment: str | None
+
+
+@entity(db.FeedbackRequest)
+class FeedbackRequest(HumanInteraction):
+    feedback: JSON | None
+    rating: int | None
+
+
+@entity(db.ClarificationRequest)
+class ClarificationRequest(HumanInteraction):
+    answer: str | None
+
+
+@entity(db.Notification)
+class Notification(HumanInteraction):
+    level: NotificationLevel
+    requires_acknowledgement: bool
+
+
+@strawberry.type
+class Query:
+    human_interaction: HumanInteraction | None = one(db.HumanInteraction)
+    human_interactions: Connection[HumanInteraction] = collection(db.HumanInteraction)
+
+
+Interaction = TypeVar("Interaction", bound=db.HumanInteraction)
+
+
+class InteractionValues(BaseModel):
+    """What every interaction says."""
+
+    id: HumanInteractionID | None = None
+    project_id: ProjectID
+    title: Line
+    content: JSON
+    priority: Priority = 3
+    task_id: TaskID | None = None
+    agent_id: AgentID | None = None
+    conversation_id: ConversationID | None = None
+    assignee_id: UserID | None = None
+    expires_at: datetime | None = None
+    metadata: Metadata = JSON({})
+
+
+@input_of(db.ApprovalRequest)
+class RequestApprovalInput(InteractionValues):
+    """What somebody is to say yes or no to."""
+
+
+@input_of(db.FeedbackRequest)
+class RequestFeedbackInput(InteractionValues):
+    """What somebody is to give an opinion on."""
+
+
+@input_of(db.ClarificationRequest)
+class RequestClarificationInput(InteractionValues):
+    """A question for somebody to answer; it stands in the content."""
+
+
+@input_of(db.Notification)
+class NotifyInput(InteractionValues):
+    """What people are to know."""
+
+    level: NotificationLevel = NotificationLevel.INFO
+    requires_acknowledgement: bool = False
+
+
+async def _create(info: Info, model: type[Interaction], input: InteractionValues) -> Interaction:
+    async with info.context.write() as session:
+        await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+        row = given(input)
+        await session.refer(model, row, project_id=input.project_id)
+        return await model.create(session, **row)
+
+
+@strawberry.type
+class Mutation:
+    @mutation(anybody)
+    async def request_approval(self, info: Info, input: RequestApprovalInput) -> db.ApprovalRequest:
+        """Ask people for a yes or a no."""
+        return await _create(info, db.ApprovalRequest, input)
+
+    @mutation(anybody)
+    async def request_feedback(self, info: Info, input: RequestFeedbackInput) -> db.FeedbackRequest:
+        """Ask people for an opinion on something that was done."""
+        return await _create(info, db.FeedbackRequest, input)
+
+    @mutation(anybody)
+    async def request_clarification(
+        self, info: Info, input: RequestClarificationInput
+    ) -> db.ClarificationRequest:
+        """Ask people a question."""
+        return await _create(info, db.ClarificationRequest, input)
+
+    @mutation(anybody)
+    async def notify(self, info: Info, input: NotifyInput) -> db.Notification:
+        """Tell people something."""
+        return await _create(info, db.Notification, input)

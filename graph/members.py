@@ -1,0 +1,90 @@
+"""Members: which user may do what in which project."""
+
+from __future__ import annotations
+
+import strawberry
+from pydantic import BaseModel, Field
+from sqlalchemy import select
+
+import db
+from db import MemberRole, Right, members
+from db.errors import Invalid
+from graph.context import Info
+from graph.entities import entity
+from graph.mutations import input_of, mutation
+from graph.relations import related
+from graph.scalars import Line, ProjectID, UserID
+from graph.viewer import users_only
+
+
+@entity(db.ProjectMember)
+class ProjectMember:
+    role: MemberRole
+    project = related(db.ProjectMember.project)
+    user = related(db.ProjectMember.user)
+
+
+@input_of(db.ProjectMember)
+class AddProjectMemberInput(BaseModel):
+    """A user to be made a member of a project."""
+
+    project_id: ProjectID
+    username: Line = Field(description="The name of the user, who need not be known to you yet.")
+    role: MemberRole
+
+
+@input_of(db.ProjectMember)
+class UpdateProjectMemberInput(BaseModel):
+    """Another role for a member."""
+
+    project_id: ProjectID
+    user_id: UserID
+    role: MemberRole
+
+
+@input_of(db.ProjectMember)
+class RemoveProjectMemberInput(BaseModel):
+    """A user to be a member no more."""
+
+    project_id: ProjectID
+    user_id: UserID
+
+
+@strawberry.type
+class Mutation:
+    @mutation(users_only)
+    async def add_project_member(self, info: Info, input: AddProjectMemberInput) -> db.Project:
+        """Make a user a member of a project. Only its owners can."""
+        async with info.context.write() as session:
+            project = await _project(session, input.project_id)
+            named = select(db.User.id).where(db.User.username == input.username)
+            user_id = await session.scalar(named)
+            if user_id is None:
+                raise Invalid(f"There is no user named {input.username!r}.", ("username",))
+            await members.add_member(session, project, user_id, input.role)
+        return project
+
+    @mutation(users_only)
+    async def update_project_member(
+        self, info: Info, input: UpdateProjectMemberInput
+    ) -> db.Project:
+        """Give a member of a project another role. Only its owners can."""
+        async with info.context.write() as session:
+            project = await _project(session, input.project_id)
+            await members.change_role(session, project, input.user_id, input.role)
+        return project
+
+    @mutation(users_only)
+    async def remove_project_member(
+        self, info: Info, input: RemoveProjectMemberInput
+    ) -> db.Project:
+        """Make a user a member of a project no more. Only its owners can."""
+        async with info.context.write() as session:
+            project = await _project(session, input.project_id)
+            await members.remove_member(session, project, input.user_id)
+        return project
+
+
+async def _project(session: db.WriteSession, id: object) -> db.Project:
+    """The project, locked: two who leave at once must not leave it without an owner."""
+    return await session.fetch(db.Project, id, at=("project_id",), right=Right.OWN)

@@ -1,0 +1,211 @@
+"""Tools: what agents can call, and which agent has which."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from pydantic import BaseModel, Field, StringConstraints
+from strawberry import Maybe
+from strawberry.scalars import JSON
+
+import db
+from db import ToolSource, ToolStatus, tools
+from db.errors import Denied
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, column, entity
+from graph.filters import (
+    DateTimeFilter,
+    EnumFilter,
+    IDFilter,
+    StringFilter,
+    contains,
+    filters,
+    ordering,
+    through,
+)
+from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.relations import collection, listed, one, related
+from graph.scalars import AgentID, Line, Metadata, ProjectID, Text, ToolID
+from graph.viewer import anybody
+
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=2000)]
+
+
+@filters(db.Tool)
+class ToolFilter:
+    id: IDFilter | None
+    name: StringFilter | None
+    tool_version: StringFilter | None
+    capability: StringFilter | None
+    source: EnumFilter[ToolSource] | None
+    status: EnumFilter[ToolStatus] | None
+    definition_hash: StringFilter | None
+    created_at: DateTimeFilter | None
+    project_id: IDFilter | None
+    project = through(db.Tool.project)
+    metadata_contains: JSON | None = contains(db.Tool.tool_metadata)
+
+
+ToolOrder = ordering(db.Tool, db.Tool.created_at, db.Tool.name)
+
+
+@entity(db.Tool, where=ToolFilter, order=ToolOrder)
+class Tool(Node):
+    name: str
+    tool_version: str
+    description: str | None
+    capability: str | None
+    source: ToolSource
+    tool_schema: JSON | None
+    documentation_url: str | None
+    status: ToolStatus
+    definition_hash: str
+    metadata: JSON = column(db.Tool.tool_metadata)
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    project = related(db.Tool.project)
+    agents = listed(db.Tool.agents)
+
+
+@entity(db.AgentTool)
+class AgentTool:
+    configuration: JSON
+    is_active: bool
+    added_at: datetime
+    agent = related(db.AgentTool.agent)
+    tool = related(db.AgentTool.tool)
+
+
+@strawberry.type
+class Query:
+    tool: Tool | None = one(db.Tool)
+    tools: Connection[Tool] = collection(db.Tool)
+
+
+class ToolValues(BaseModel):
+    """What a tool is, wherever it is made."""
+
+    id: ToolID | None = None
+    name: Line
+    tool_version: Line = tools.FIRST_VERSION
+    description: Text | None = None
+    capability: Line | None = None
+    source: ToolSource = ToolSource.USER_DEFINED
+    tool_schema: JSON | None = None
+    documentation_url: Url | None = None
+    metadata: Metadata = JSON({})
+
+
+@input_of(db.Tool)
+class CreateToolInput(ToolValues):
+    """A tool to be made."""
+
+    project_id: ProjectID | None = Field(
+        default=None,
+        description="The project it is for. Without one all projects share it; only administrators"
+        " make such tools.",
+    )
+
+
+@input_of(db.Tool)
+class UpdateToolInput(Versioned):
+    """Changes to a tool; what is left out stays as it is, and null clears it."""
+
+    id: ToolID
+    name: Maybe[Line] = None
+    tool_version: Maybe[Line] = None
+    description: Maybe[Text | None] = None
+    capability: Maybe[Line | None] = None
+    source: Maybe[ToolSource] = None
+    tool_schema: Maybe[JSON | None] = None
+    documentation_url: Maybe[Url | None] = None
+    metadata: Maybe[Metadata] = None
+
+
+@input_of(db.Tool)
+class DeleteToolInput(Versioned):
+    """A tool to be deleted."""
+
+    id: ToolID
+
+
+@input_of(db.Tool)
+class TransitionToolInput(Versioned):
+    """A tool to be moved on its way from being found to being used."""
+
+    id: ToolID
+    to: ToolStatus = Field(description="The state to move it to.")
+
+
+@input_of(db.AgentTool)
+class AttachToolInput(BaseModel):
+    """A tool for an agent. One that it has already is set up anew."""
+
+    agent_id: AgentID
+    tool_id: ToolID
+    configuration: Metadata = JSON({})
+    is_active: bool = True
+
+
+@input_of(db.AgentTool)
+class DetachToolInput(BaseModel):
+    """A tool to be taken from an agent."""
+
+    agent_id: AgentID
+    tool_id: ToolID
+
+
+@strawberry.type
+class Mutation:
+    @mutation(anybody)
+    async def create_tool(self, info: Info, input: CreateToolInput) -> db.Tool:
+        """Make a tool known, in DISCOVERED."""
+        async with info.context.write() as session:
+            if input.project_id is not None:
+                await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+            elif not session.viewer.is_administrator:
+                raise Denied("Only administrators make tools that all projects share.")
+            return await db.Tool.create(session, **given(input))
+
+    @mutation(anybody)
+    async def update_tool(self, info: Info, input: UpdateToolInput) -> db.Tool:
+        """Change a tool."""
+        async with info.context.write() as session:
+            tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
+            return await tool.update(session, **values(input))
+
+    @mutation(anybody)
+    async def delete_tool(self, info: Info, input: DeleteToolInput) -> Deleted[db.Tool]:
+        """Delete a tool; agents that had it have it no more."""
+        async with info.context.write() as session:
+            tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
+            await tool.delete(session)
+        return Deleted(tool.id)
+
+    @mutation(anybody)
+    async def transition_tool(self, info: Info, input: TransitionToolInput) -> db.Tool:
+        """Move a tool on its way from being found to being used."""
+        async with info.context.write() as session:
+            tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
+            tool.transition(input.to)
+        return tool
+
+    @mutation(anybody)
+    async def attach_tool(self, info: Info, input: AttachToolInput) -> db.Agent:
+        """Give an agent a tool of its project, or one that all share."""
+        async with info.context.write() as session:
+            agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
+            await tools.attach(session, agent, values(input))
+        return agent
+
+    @mutation(anybody)
+    async def detach_tool(self, info: Info, input: DetachToolInput) -> db.Agent:
+        """Take a tool from an agent."""
+        async with info.context.write() as session:
+            agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
+            await tools.detach(session, agent, input.tool_id)
+        return agent

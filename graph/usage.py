@@ -1,0 +1,146 @@
+"""Usage: what every call of an AI model took and cost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+import strawberry
+from pydantic import BaseModel, Field
+
+import db
+from db import usage
+from graph.connections import Connection
+from graph.context import Info
+from graph.entities import Node, entity
+from graph.filters import (
+    BooleanFilter,
+    DateTimeFilter,
+    IDFilter,
+    IntFilter,
+    StringFilter,
+    filters,
+    ordering,
+    through,
+)
+from graph.mutations import given, input_of, mutation
+from graph.relations import collection, one, related
+from graph.scalars import (
+    AgentID,
+    AIModelID,
+    ConversationID,
+    Line,
+    MessageID,
+    Price,
+    ProjectID,
+    TaskAttemptID,
+    TaskID,
+    UsageRecordID,
+    UserID,
+)
+from graph.viewer import anybody
+
+Count = Annotated[int, Field(ge=0, le=2_000_000_000)]
+
+
+@filters(db.UsageRecord)
+class UsageRecordFilter:
+    id: IDFilter | None
+    input_tokens: IntFilter | None
+    output_tokens: IntFilter | None
+    latency_ms: IntFilter | None
+    success: BooleanFilter | None
+    request_id: StringFilter | None
+    occurred_at: DateTimeFilter | None
+    model_id: IDFilter | None
+    project_id: IDFilter | None
+    agent_id: IDFilter | None
+    task_id: IDFilter | None
+    attempt_id: IDFilter | None
+    conversation_id: IDFilter | None
+    message_id: IDFilter | None
+    user_id: IDFilter | None
+    model = through(db.UsageRecord.model)
+    project = through(db.UsageRecord.project)
+    agent = through(db.UsageRecord.agent)
+    task = through(db.UsageRecord.task)
+
+
+UsageRecordOrder = ordering(db.UsageRecord, db.UsageRecord.occurred_at)
+
+
+@entity(db.UsageRecord, where=UsageRecordFilter, order=UsageRecordOrder)
+class UsageRecord(Node):
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost: Decimal | None
+    latency_ms: int | None
+    success: bool
+    request_id: str | None
+    occurred_at: datetime
+    created_at: datetime
+    model = related(db.UsageRecord.model)
+    project = related(db.UsageRecord.project)
+    agent = related(db.UsageRecord.agent)
+    task = related(db.UsageRecord.task)
+    attempt = related(db.UsageRecord.attempt)
+    conversation = related(db.UsageRecord.conversation)
+    message = related(db.UsageRecord.message)
+    user = related(db.UsageRecord.user)
+
+
+@strawberry.type
+class Query:
+    usage_record: UsageRecord | None = one(db.UsageRecord)
+    usage_records: Connection[UsageRecord] = collection(db.UsageRecord)
+
+
+@input_of(db.UsageRecord)
+class UsageInput(BaseModel):
+    """One call of an AI model."""
+
+    id: UsageRecordID | None = None
+    model_id: AIModelID
+    input_tokens: Count = 0
+    cached_input_tokens: Count = 0
+    output_tokens: Count = 0
+    reasoning_tokens: Count = 0
+    cost: Price | None = None
+    latency_ms: Count | None = None
+    success: bool = True
+    request_id: Line | None = None
+    occurred_at: datetime | None = None
+    agent_id: AgentID | None = None
+    task_id: TaskID | None = None
+    attempt_id: TaskAttemptID | None = None
+    conversation_id: ConversationID | None = None
+    message_id: MessageID | None = None
+    user_id: UserID | None = None
+
+
+@input_of(db.UsageRecord)
+class RecordUsageInput(BaseModel):
+    """Calls of AI models to be recorded."""
+
+    project_id: ProjectID
+    records: Annotated[list[UsageInput], Field(min_length=1, max_length=1000)] = Field(
+        description="The calls, at most 1,000."
+    )
+
+
+@strawberry.type
+class Mutation:
+    @mutation(anybody)
+    async def record_usage(self, info: Info, input: RecordUsageInput) -> list[db.UsageRecord]:
+        """Record calls of AI models, all or none; one that was recorded before counts once."""
+        calls: dict[tuple[str | int, ...], dict[str, Any]] = {
+            ("records", place): given(call) for place, call in enumerate(input.records)
+        }
+        async with info.context.write() as session:
+            project = await session.fetch(db.Project, input.project_id, at=("project_id",))
+            await session.refer_all(db.UsageRecord, calls, project_id=project.id)
+            ids = await usage.record_usage(session, project.id, calls)
+        return [db.UsageRecord(id=id) for id in ids]
