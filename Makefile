@@ -3,6 +3,7 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
+CLIENTS := tests/clients/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check format schema requirements clean
@@ -13,7 +14,7 @@ help: ## What can be made
 serve: .venv/installed ## Serve on http://127.0.0.1:8000/graphql, database included
 	@exec $(BIN)/troupe serve
 
-test: .venv/installed-dev ## Run all tests
+test: .venv/installed-dev $(if $(shell command -v npm),$(CLIENTS)) ## Run all tests
 	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
 
 check: .venv/installed-dev ## Lint, type-check, layers, drift of schema.graphql and of the migrations
@@ -38,6 +39,7 @@ requirements: ## Pin the dependencies anew (needs uv)
 
 clean: ## Remove what was installed and cached here
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf tests/clients/node_modules tests/clients/codegen/generated
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Troupe needs Python 3.11 or later; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
@@ -54,3 +56,8 @@ clean: ## Remove what was installed and cached here
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
+
+$(CLIENTS): tests/clients/package-lock.json tests/clients/package.json
+	@echo "Installing the JavaScript clients for the tests …"
+	@cd tests/clients && npm ci --silent && touch node_modules/.installed \
+		|| echo "They could not be installed; their tests are skipped (\`cd tests/clients && npm ci\` says why)."

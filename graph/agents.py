@@ -101,9 +101,9 @@ class CreateAgentInput(BaseModel):
     is_active: bool = True
     model_id: AIModelID | None = None
     prompt_template: Text | None = None
-    configuration: Metadata = JSON({})
+    configuration: Metadata | None = None
     max_concurrent_tasks: Capacity = 1
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
 
 
 @input_of(db.Agent)

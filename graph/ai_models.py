@@ -80,14 +80,14 @@ class CreateAiModelInput(BaseModel):
     id: Name
     provider: Line
     model_version: Line | None = None
-    capabilities: Metadata = JSON({})
+    capabilities: Metadata | None = None
     context_window: Annotated[int, Field(gt=0)] | None = None
     input_price: Price | None = None
     cached_input_price: Price | None = None
     output_price: Price | None = None
     is_local: bool = False
     status: AIModelStatus = AIModelStatus.ACTIVE
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
 
 
 @input_of(db.AIModel)

@@ -98,7 +98,7 @@ class SendCommunicationInput(BaseModel):
     reply_to_id: CommunicationID | None = None
     task_id: TaskID | None = None
     expires_at: datetime | None = None
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
 
 
 @strawberry.type

@@ -157,7 +157,7 @@ class MessageInput(BaseModel):
     timestamp: datetime | None = None
     agent_id: AgentID | None = None
     model_id: AIModelID | None = None
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
 
 
 @input_of(db.Conversation)
@@ -170,7 +170,7 @@ class StartConversationInput(BaseModel):
     title: Line | None = None
     summary: Summary | None = None
     conversation_url: Slug | None = None
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
     message: MessageInput | None = Field(default=None, description="The first message.")
 
 

@@ -136,7 +136,7 @@ class InteractionValues(BaseModel):
     conversation_id: ConversationID | None = None
     assignee_id: UserID | None = None
     expires_at: datetime | None = None
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
 
 
 @input_of(db.ApprovalRequest)

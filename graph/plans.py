@@ -42,9 +42,9 @@ class PlannedAgentInput(BaseModel):
     description: Text | None = None
     model_id: AIModelID | None = None
     prompt_template: Text | None = None
-    configuration: Metadata = JSON({})
+    configuration: Metadata | None = None
     max_concurrent_tasks: Capacity = 1
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
     tools: Annotated[list[str], Field(max_length=100)] = Field(
         default=[],
         description="The tools it has: references of this plan, or ids of tools that all projects"
@@ -59,7 +59,7 @@ class CreateProjectPlanInput(BaseModel):
     id: ProjectID | None = None
     name: Line
     description: JSON | None = None
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
     agents: Annotated[list[PlannedAgentInput], Field(max_length=100)] = Field(
         default=[], description="Its agents, at most 100."
     )

@@ -78,7 +78,7 @@ class CreateProjectInput(BaseModel):
     id: ProjectID | None = None
     name: Line
     description: JSON | None = None
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
 
 
 @input_of(db.Project)

@@ -133,7 +133,7 @@ class TaskValues(BaseModel):
     estimated_seconds: Seconds | None = None
     max_attempts: Attempts = 3
     retry_backoff_seconds: Seconds = 30
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
 
 
 @input_of(db.Task)

@@ -97,7 +97,7 @@ class ToolValues(BaseModel):
     source: ToolSource = ToolSource.USER_DEFINED
     tool_schema: JSON | None = None
     documentation_url: Url | None = None
-    metadata: Metadata = JSON({})
+    metadata: Metadata | None = None
 
 
 @input_of(db.Tool)
@@ -147,7 +147,7 @@ class AttachToolInput(BaseModel):
 
     agent_id: AgentID
     tool_id: ToolID
-    configuration: Metadata = JSON({})
+    configuration: Metadata | None = None
     is_active: bool = True
 
 
@@ -199,7 +199,7 @@ class Mutation:
         """Give an agent a tool of its project, or one that all share."""
         async with info.context.write() as session:
             agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
-            await tools.attach(session, agent, values(input))
+            await tools.attach(session, agent, given(input))
         return agent
 
     @mutation(anybody)

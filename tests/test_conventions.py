@@ -224,6 +224,21 @@ def test_no_secret_and_no_inexact_number_is_in_the_schema() -> None:
     assert "Float" not in SCHEMA.type_map
 
 
+def test_no_default_is_an_object_of_a_scalar() -> None:
+    # The JavaScript reference implementation cannot print one: a client that takes the schema
+    # from introspection, and prints it or shows it, fails on that.
+    defaults = {
+        f"{kind.name}.{name}": value.default_value
+        for kind in TYPES
+        if isinstance(kind, graphql.GraphQLInputObjectType)
+        for name, value in kind.fields.items()
+        if isinstance(graphql.get_named_type(value.type), graphql.GraphQLScalarType)
+    }
+
+    assert len(defaults) > 50
+    assert [name for name, value in defaults.items() if isinstance(value, dict)] == []
+
+
 def test_a_mutation_takes_an_input_answers_a_payload_and_says_who_may() -> None:
     mutations = SCHEMA.mutation_type
     declared = schema.get_type_by_name("Mutation")

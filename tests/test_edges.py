@@ -31,13 +31,23 @@ async def test_a_subtask_may_leave_to_a_default_what_its_parent_names(world: Wor
 
 async def test_what_is_too_deep_for_a_statement_is_answered_by_resolvers(people: People) -> None:
     deep = "subtasks(first: 1) { nodes { " * 20 + "id" + " } }" * 20
-    nots = "{not: " * 60 + '{title: {eq: "x"}}' + "}" * 60
+    nots = "{not: " * 19 + '{title: {eq: "x"}}' + "}" * 19
 
     for query in (
         f"{{ tasks {{ nodes {{ {deep} }} }} }}",
         f"{{ tasks(where: {nots}) {{ totalCount }} }}",
     ):
         assert "tasks" in (await people.owner.ask(query)).data
+
+
+async def test_a_filter_nests_so_deep_and_no_deeper(people: People) -> None:
+    query = "{ tasks(where: %s) { totalCount } }"
+    allowed, refused = ("{not: " * n + '{title: {eq: "x"}}' + "}" * n for n in (19, 20))
+
+    assert (await people.owner.ask(query % allowed)).data == {"tasks": {"totalCount": 0}}
+    answer = await people.owner.ask(query % refused)
+
+    assert answer.errors[0]["message"] == "A filter nests at most 20 deep."
 
 
 async def test_fragments_that_multiply_are_read_once(people: People) -> None:

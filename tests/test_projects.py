@@ -85,6 +85,12 @@ async def test_a_client_may_choose_the_id(world: World, form: str) -> None:
     assert await stored(world.database, "SELECT id FROM projects WHERE name = 'Mine'") == [id]
 
 
+async def test_null_means_the_default_in_what_is_made(world: World) -> None:
+    made = await world.owner.change(f"createProject {WHOLE}", name="Mine", metadata=None)
+
+    assert (made["project"]["metadata"], made["project"]["version"]) == ({}, 1)
+
+
 async def test_an_id_that_is_taken_is_refused_whoever_has_it(world: World) -> None:
     for taken in (gid(world.project), gid(world.elsewhere), str(world.elsewhere.id)):
         found = await world.refused(world.owner, "createProject", name="Mine", id=taken)
@@ -208,7 +214,6 @@ async def test_what_is_no_value_of_the_type_is_a_bad_request(world: World) -> No
         {"name": None},
         {"name": 3},
         {"name": ["x"]},
-        {"name": "x", "metadata": None},
         {"name": "x", "unknown": 1},
         {"name": "x", "id": {"a": 1}},
     ]

@@ -365,7 +365,8 @@ def upgrade() -> None:
             name=op.f("ck_human_interactions_responded_once"),
         ),
         sa.CheckConstraint(
-            "num_nonnulls(level, requires_acknowledgement) = CASE type WHEN 'NOTIFICATION' THEN 2 ELSE 0 END",
+            "num_nonnulls(level, requires_acknowledgement)"
+            " = CASE type WHEN 'NOTIFICATION' THEN 2 ELSE 0 END",
             name=op.f("ck_human_interactions_notification_only"),
         ),
         sa.CheckConstraint(

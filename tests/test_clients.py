@@ -1,0 +1,257 @@
+"""The clients that people use, from their packages, against a server that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gql import Client, gql
+from gql.client import AsyncClientSession
+from gql.dsl import DSLInlineFragment, DSLMutation, DSLQuery, DSLSchema, dsl_gql
+from gql.transport.exceptions import TransportQueryError
+from gql.transport.httpx import HTTPXAsyncTransport
+
+from tests import processes
+from tests.processes import CODE, PATIENCE, Serving
+
+CLIENTS = CODE / "tests" / "clients"
+INSTALLED = CLIENTS / "node_modules" / ".installed"
+
+PLAN = """
+mutation Plan($tasks: [PlannedTaskInput!]!) {
+  createProjectPlan(input: {name: "Moon base", tasks: $tasks}) {
+    project { id }
+    userErrors { message }
+  }
+}
+"""
+TITLES = [f"Task {number}" for number in range(1, 8)]
+RENAMED = [*TITLES[:4], "Renamed", *TITLES[5:]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Serving]:
+    """A server for all of them."""
+    with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
+        yield server.ready()
+        assert server.stop().clean
+
+
+@pytest.fixture
+def project(server: Serving) -> str:
+    """The id of a project with seven tasks."""
+    answer = server.ask(PLAN, tasks=[{"title": title} for title in TITLES])
+    return str(answer["data"]["createProjectPlan"]["project"]["id"])
+
+
+class Node:
+    """Runs programs that are written in JavaScript, and tells them where the server is."""
+
+    def __init__(self, server: Serving, project: str) -> None:
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "TROUPE_URL": server.url,
+            "TROUPE_TOKEN": server.token,
+            "TROUPE_PROJECT": project,
+        }
+
+    def run(self, *words: str | Path, **environment: str) -> str:
+        """What a program prints that complains of nothing."""
+        done = subprocess.run(
+            words,
+            cwd=CLIENTS,
+            env=self._environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+        return done.stdout
+
+    def report(self, script: str, **environment: str) -> Any:
+        """What a script found."""
+        return json.loads(self.run("node", script, **environment))
+
+
+@pytest.fixture
+def node(server: Serving, project: str) -> Node:
+    """Node.js, where the packages of the clients are installed."""
+    if not INSTALLED.exists():
+        missing = "The JavaScript clients are not installed: `make test` does that where npm is."
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return Node(server, project)
+
+
+def test_relay(node: Node, tmp_path: Path) -> None:
+    config = tmp_path / "relay.config.json"
+    artifacts = tmp_path / "artifacts"
+    artifacts.mkdir()
+    settings = {
+        "src": str(CLIENTS / "relay"),
+        "schema": str(CODE / "schema.graphql"),
+        "artifactDirectory": str(artifacts),
+        "language": "javascript",
+        # Modules of that kind would need a bundler to find each other.
+        "eagerEsModules": False,
+        "noSourceControl": True,
+    }
+    config.write_text(json.dumps(settings))
+    compiler = "node_modules/.bin/relay-compiler"
+    node.run(compiler, "--noWatchman", "--output", "quiet-with-errors", config)
+
+    found = node.report("relay/tasks.js", RELAY_ARTIFACTS=str(artifacts))
+
+    assert found == {
+        "first": {"name": "Moon base", "titles": TITLES[:3], "more": True},
+        "second": TITLES[:6],
+        "refetched": {"__typename": "Task", "id": True, "title": "Task 5", "status": "PENDING"},
+        "renamed": {"errors": [], "titles": RENAMED[:6]},
+        "created": [*RENAMED[:6], "New"],
+        "deleted": [*TITLES[:4], "Task 6", "New"],
+    }
+
+
+def test_graphql_codegen_and_typescript(node: Node) -> None:
+    node.run("node", "codegen/generate.js")
+    node.run("node_modules/.bin/tsc", "--project", "codegen")
+
+    found = node.report("codegen/generated/built/tasks.js")
+
+    unused = ["ASSIGNED", "IN_PROGRESS", "BLOCKED", "COMPLETED", "FAILED", "CANCELLED", "SKIPPED"]
+    assert found == {
+        "titles": TITLES[::-1],
+        "total": 7,
+        "count": {"PENDING": 7, **dict.fromkeys(unused, 0)},
+        "created": {
+            "title": "New",
+            "status": "PENDING",
+            "dueAt": "2030-01-01T00:00:00+00:00",
+            "agent": None,
+        },
+        "faults": ["NOT_FOUND"],
+    }
+
+
+def test_apollo(node: Node) -> None:
+    elsewhere = [*TITLES[:4], "Renamed elsewhere", *TITLES[5:]]
+
+    assert node.report("apollo.js") == {
+        "first": {"titles": TITLES[:3], "more": True},
+        "second": {"titles": TITLES[:6], "more": True},
+        "third": {"titles": TITLES, "more": False},
+        "renamed": {"titles": RENAMED, "errors": []},
+        "elsewhere": {"titles": RENAMED, "errors": []},
+        "conflict": {
+            "titles": elsewhere,
+            "errors": [{"code": "CONFLICT", "path": ["expectedVersion"]}],
+        },
+        "unnamed": {"titles": elsewhere, "errors": [{"code": "INVALID", "path": ["title"]}]},
+        "refusal": "UNAUTHENTICATED",
+    }
+
+
+def test_urql(node: Node) -> None:
+    too_short = "String should have at least 1 character."
+    too_urgent = "Input should be less than or equal to 5."
+
+    assert node.report("urql.js") == {
+        "forward": [TITLES[:-4:-1], TITLES[:0:-1]],
+        "backward": [TITLES[-2:], TITLES[-4:]],
+        "updated": {"title": "Renamed", "shown": RENAMED[:0:-1]},
+        "refused": {
+            "task": None,
+            "userErrors": [
+                {"__typename": "InvalidInput", "message": too_short, "path": ["title"]},
+                {"__typename": "InvalidInput", "message": too_urgent, "path": ["priority"]},
+            ],
+        },
+        "error": ["BAD_USER_INPUT"],
+    }
+
+
+async def test_gql_in_python(server: Serving, project: str) -> None:
+    transport = HTTPXAsyncTransport(
+        f"{server.url}/graphql",
+        headers={"authorization": f"Bearer {server.token}"},
+        trust_env=False,
+        verify=False,
+    )
+    client = Client(transport=transport, fetch_schema_from_transport=True, parse_results=True)
+
+    async with client as session:
+        assert await titles(session, project) == TITLES
+        assert client.schema is not None
+        await changes(session, DSLSchema(client.schema), project)
+
+
+async def titles(session: AsyncClientSession, project: str) -> list[str]:
+    """The titles of a project's tasks, page by page, and how it says that a page is none."""
+    query = gql("""
+      query Tasks($project: ID!, $after: String, $where: TaskFilter = {status: {in: [PENDING]}}) {
+        project(id: $project) {
+          tasks(first: 3, after: $after, where: $where) {
+            nodes { title }
+            pageInfo { hasNextPage endCursor }
+          }
+        }
+      }
+    """)
+    found: list[str] = []
+    query.variable_values = {"project": project}
+    while True:
+        page = (await session.execute(query))["project"]["tasks"]
+        found += [task["title"] for task in page["nodes"]]
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+        query.variable_values["after"] = page["pageInfo"]["endCursor"]
+
+    query.variable_values["after"] = "nonsense"
+    with pytest.raises(TransportQueryError) as caught:
+        await session.execute(query)
+    assert caught.value.errors is not None
+    assert caught.value.errors[0]["extensions"]["code"] == "BAD_USER_INPUT"
+    return found
+
+
+async def changes(session: AsyncClientSession, api: DSLSchema, project: str) -> None:
+    """A project is renamed and read again, in operations that are written in Python."""
+
+    async def rename(name: str, version: int) -> Any:
+        current = DSLInlineFragment().on(api.Project).select(api.Project.name)
+        conflict = DSLInlineFragment().on(api.Conflict)
+        conflict.select(api.Conflict.current.select(current))
+        payload = api.UpdateProjectPayload
+        change = {"id": project, "name": name, "expectedVersion": version}
+        mutation = api.Mutation.updateProject(input=change).select(
+            payload.project.select(api.Project.name, api.Project.version),
+            payload.userErrors.select(api.UserError.code, conflict),
+        )
+        return (await session.execute(dsl_gql(DSLMutation(mutation))))["updateProject"]
+
+    assert await rename("Mars base", 1) == {
+        "project": {"name": "Mars base", "version": 2},
+        "userErrors": [],
+    }
+    assert await rename("Venus base", 1) == {
+        "project": None,
+        "userErrors": [{"code": "CONFLICT", "current": {"name": "Mars base"}}],
+    }
+    read = api.Query.project(id=project).select(
+        api.Project.name,
+        api.Project.tasks(last=2, orderBy="PRIORITY_DESC").select(
+            api.TaskConnection.totalCount, api.TaskConnection.nodes.select(api.Task.title)
+        ),
+    )
+    assert await session.execute(dsl_gql(DSLQuery(read))) == {
+        "project": {
+            "name": "Mars base",
+            "tasks": {"totalCount": 7, "nodes": [{"title": "Task 2"}, {"title": "Task 1"}]},
+        }
+    }
