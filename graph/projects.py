@@ -118,9 +118,12 @@ class Mutation:
 
     @mutation(users_only)
     async def update_project(self, info: Info, input: UpdateProjectInput) -> db.Project:
-        """Change a project."""
+        """Change a project. Only its owners can give it to somebody else."""
+        right = db.Right.EDIT if input.owner_id is None else db.Right.OWN
         async with info.context.write() as session:
-            project = await session.fetch(db.Project, input.id, version=input.expected_version)
+            project = await session.fetch(
+                db.Project, input.id, version=input.expected_version, right=right
+            )
             await session.refer(db.Project, values(input))
             return await project.update(session, **values(input))
 
