@@ -147,9 +147,11 @@ class Tool(CRUD):
         return await super().create(session, **defined(values))
 
     async def update(self, session: AsyncSession, **values: Any) -> Self:
-        """Set these values, and the hash of the definition anew."""
-        current = {"description": self.description, "tool_schema": self.tool_schema}
-        return await super().update(session, **defined(current | values))
+        """Set these values, and with a new definition its hash."""
+        if values.keys() & {"description", "tool_schema"}:
+            current = {"description": self.description, "tool_schema": self.tool_schema}
+            values = defined(current | values)
+        return await super().update(session, **values)
 
 
 class AgentTool(Base):
