@@ -196,7 +196,8 @@ def defined(values: Mapping[str, Any]) -> dict[str, Any]:
 async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any]) -> None:
     """Give an agent a tool, or set up anew one that it has. Raises Rejected."""
     await session.refer(AgentTool, values, project_id=agent.project_id)
-    await session.merge(AgentTool(**{**values, "agent_id": agent.id}))
+    setup = {"configuration": {}, "is_active": True, **values}
+    await session.merge(AgentTool(**{**setup, "agent_id": agent.id}))
     await session.flush()
 
 
