@@ -341,9 +341,7 @@ async def test_the_user_whom_the_project_belongs_to_stays_its_owner(
         )
         assert removed == demoted == [("INVALID", "userId")]
 
-    await client.change(
-        f"updateProject {{ {ERRORS} }}", id=gid(world.project), ownerId=gid(other)
-    )
+    await client.change(f"updateProject {{ {ERRORS} }}", id=gid(world.project), ownerId=gid(other))
     left = await world.owner.change(f"removeProjectMember {MEMBERS}", **member(world, owner))
     assert left == {"project": None, "userErrors": []}
     assert await roles(world) == {"new owner": "OWNER"}
