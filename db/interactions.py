@@ -203,16 +203,19 @@ class Notification(HumanInteraction):
 
     # Nullable in the table, where rows of other types have none.
     level: Mapped[NotificationLevel] = mapped_column(
-        choice(NotificationLevel),
-        default=NotificationLevel.INFO,
-        nullable=True,
-        doc="How serious it is.",
+        choice(NotificationLevel), nullable=True, doc="How serious it is."
     )
     requires_acknowledgement: Mapped[bool] = mapped_column(
-        default=False, nullable=True, doc="Whether somebody has to say that they have read it."
+        nullable=True, doc="Whether somebody has to say that they have read it."
     )
 
     __mapper_args__ = {"polymorphic_identity": InteractionType.NOTIFICATION}
+
+    def __init__(self, **values: Any) -> None:
+        # A default of a column would be that of the whole table, and so of the other types too.
+        super().__init__(
+            **{"level": NotificationLevel.INFO, "requires_acknowledgement": False} | values
+        )
 
 
 def content_hash(title: str, content: Any) -> str:
