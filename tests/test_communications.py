@@ -1,0 +1,278 @@
+"""Communications: messages from agent to agent, their answers, and what they are about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+import db
+from graph.scalars import global_id
+from tests import factories
+from tests.conftest import People
+from tests.world import Fault, World, gid, make_world, snapshot, stored
+
+ERRORS = "userErrors { code path message }"
+WHOLE = (
+    "{ communication { id type content priority status correlationId deliveredAt acknowledgedAt"
+    " expiresAt metadata project { name } fromAgent { name } toAgent { name } task { title }"
+    f" replyTo {{ type }} replies {{ totalCount }} sentAt createdAt }} {ERRORS} }}"
+)
+ADMIN = db.Viewer(is_administrator=True)
+
+
+@pytest.fixture
+async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
+    return await make_world(database, http, people)
+
+
+@pytest.fixture
+async def eve(world: World) -> db.Agent:
+    """A colleague of Ada's."""
+    async with world.database.write(ADMIN) as session:
+        return await factories.make_agent(session, world.project, "Eve")
+
+
+def from_to(sender: db.Agent, receiver: db.Agent, type: str, **values: Any) -> dict[str, Any]:
+    """Input that says something in an agent's name to another."""
+    agents = {"fromAgentId": gid(sender), "toAgentId": gid(receiver)}
+    return agents | {"type": type, "content": {"text": type}} | values
+
+
+async def send(world: World, *said: Any, **values: Any) -> str:
+    """Send a communication and return its id."""
+    payload = await world.owner.change(
+        f"sendCommunication {{ communication {{ id }} {ERRORS} }}", **from_to(*said, **values)
+    )
+    assert payload["userErrors"] == []
+    return str(payload["communication"]["id"])
+
+
+async def test_a_communication_is_sent_with_what_is_given(world: World, eve: db.Agent) -> None:
+    id = db.new_id()
+    first = await send(world, eve, world.ada, "QUESTION")
+
+    answer = await world.owner.ask(
+        f"mutation($input: SendCommunicationInput!) {{ sendCommunication(input: $input) {WHOLE} }}",
+        input=from_to(
+            world.ada,
+            eve,
+            "ANSWER",
+            id=str(id),
+            content=["text", {"n": 1.50}],
+            priority=5,
+            correlationId="talk-1",
+            replyToId=first,
+            taskId=gid(world.free),
+            expiresAt="2030-01-01T01:00:00+01:00",
+            metadata={"k": 1},
+        ),
+    )
+
+    shown = answer.data["sendCommunication"]["communication"]
+    assert shown.pop("sentAt") == shown.pop("createdAt")
+    assert answer.data["sendCommunication"] == {
+        "communication": {
+            "id": global_id("Communication", id),
+            "type": "ANSWER",
+            "content": ["text", {"n": 1.5}],
+            "priority": 5,
+            "status": "SENT",
+            "correlationId": "talk-1",
+            "deliveredAt": None,
+            "acknowledgedAt": None,
+            "expiresAt": "2030-01-01T00:00:00+00:00",
+            "metadata": {"k": 1},
+            "project": {"name": "Moon base"},
+            "fromAgent": {"name": "Ada"},
+            "toAgent": {"name": "Eve"},
+            "task": {"title": "Free"},
+            "replyTo": {"type": "QUESTION"},
+            "replies": {"totalCount": 0},
+        },
+        "userErrors": [],
+    }
+    # The sender; the agents at both ends, the task and the question; the row; and the reading of
+    # it with its replies.
+    assert len(answer.statements) == 8
+    query = "SELECT project_id, priority, content::text FROM communications WHERE id = :id"
+    assert await stored(world.database, query, id=id) == [
+        (world.project.id, 5, '["text", {"n": 1.5}]')
+    ]
+
+
+async def test_a_communication_needs_only_two_agents_a_type_and_a_content(
+    world: World, eve: db.Agent
+) -> None:
+    payload = await world.owner.change(
+        f"sendCommunication {WHOLE}", **from_to(world.ada, eve, "HELLO")
+    )
+
+    shown = payload["communication"]
+    assert (shown["priority"], shown["status"], shown["metadata"]) == (3, "SENT", {})
+    nothing = ("correlationId", "expiresAt", "task", "replyTo", "deliveredAt", "acknowledgedAt")
+    assert [shown[name] for name in nothing] == [None] * 6
+
+
+async def test_agents_say_things_both_ways(world: World, eve: db.Agent, resolvers: People) -> None:
+    question = await send(world, world.ada, eve, "QUESTION", taskId=gid(world.free))
+    for place in range(3):
+        await send(world, eve, world.ada, f"ANSWER {place}", replyToId=question)
+    later = await send(world, world.ada, eve, "THANKS", replyToId=question, priority=1)
+    query = (
+        "query($ada: ID!, $id: ID!, $task: ID!) {"
+        " communication(id: $id) { replies(orderBy: SENT_AT_ASC) { totalCount nodes { type"
+        " fromAgent { name } toAgent { name } replyTo { type } } } }"
+        " agent(id: $ada) { sentCommunications(orderBy: SENT_AT_ASC) { nodes { type } }"
+        " receivedCommunications(orderBy: SENT_AT_DESC, first: 2) { nodes { type } } }"
+        " task(id: $task) { communications { nodes { type } } }"
+        " projects { nodes { communications(orderBy: PRIORITY_ASC, first: 1) { totalCount nodes {"
+        " type } } } } }"
+    )
+
+    texts = set()
+    for people, statements in ((world.people, 1), (resolvers, 11)):
+        answer = await people.owner.ask(
+            query, ada=gid(world.ada), id=question, task=gid(world.free)
+        )
+
+        texts.add(answer.text)
+        assert len(answer.statements) <= statements
+    (answer_text,) = texts
+    assert later not in answer_text
+    back: dict[str, Any] = {"fromAgent": {"name": "Eve"}, "toAgent": {"name": "Ada"}}
+    forth: dict[str, Any] = {"fromAgent": {"name": "Ada"}, "toAgent": {"name": "Eve"}}
+    asked: dict[str, Any] = {"replyTo": {"type": "QUESTION"}}
+    assert answer.data == {
+        "communication": {
+            "replies": {
+                "totalCount": 4,
+                "nodes": [
+                    *({"type": f"ANSWER {place}"} | back | asked for place in range(3)),
+                    {"type": "THANKS"} | forth | asked,
+                ],
+            }
+        },
+        "agent": {
+            "sentCommunications": {"nodes": [{"type": "QUESTION"}, {"type": "THANKS"}]},
+            "receivedCommunications": {"nodes": [{"type": "ANSWER 2"}, {"type": "ANSWER 1"}]},
+        },
+        "task": {"communications": {"nodes": [{"type": "QUESTION"}]}},
+        "projects": {
+            "nodes": [{"communications": {"totalCount": 5, "nodes": [{"type": "THANKS"}]}}]
+        },
+    }
+
+
+async def test_communications_are_found_by_what_they_are(world: World, eve: db.Agent) -> None:
+    first = await send(world, world.ada, eve, "QUESTION", correlationId="c", priority=5)
+    await send(world, eve, world.ada, "ANSWER", replyToId=first, correlationId="c")
+    await send(world, world.ada, eve, "NEWS", taskId=gid(world.free), metadata={"k": {"a": 1}})
+    query = "query($where: CommunicationFilter) { communications(where: $where,"
+    query += " orderBy: SENT_AT_ASC) { totalCount nodes { type } } }"
+
+    for where, types in (
+        ({"type": {"in": ["NEWS", "QUESTION"]}}, ["QUESTION", "NEWS"]),
+        ({"fromAgentId": {"eq": gid(eve)}}, ["ANSWER"]),
+        ({"toAgent": {"name": {"eq": "Eve"}}}, ["QUESTION", "NEWS"]),
+        ({"correlationId": {"eq": "c"}}, ["QUESTION", "ANSWER"]),
+        ({"replyToId": {"eq": first}}, ["ANSWER"]),
+        ({"replyToId": {"isNull": True}}, ["QUESTION", "NEWS"]),
+        ({"task": {"title": {"eq": "Free"}}}, ["NEWS"]),
+        ({"priority": {"gt": 3}}, ["QUESTION"]),
+        ({"status": {"not": "SENT"}}, []),
+        ({"metadataContains": {"k": {"a": 1}}}, ["NEWS"]),
+    ):
+        answer = await world.owner.ask(query, where=where)
+
+        page = answer.data["communications"]
+        assert [node["type"] for node in page["nodes"]] == types, where
+        assert page["totalCount"] == len(types)
+        assert len(answer.statements) == 1
+
+
+async def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
+    project = gid(world.project)
+    wrong = dict.fromkeys(("id", "fromAgentId", "toAgentId", "replyToId", "taskId"), project)
+    lines = {"type": "", "correlationId": "x" * 256, "priority": 6, "metadata": []}
+
+    found = await world.refused(world.owner, "sendCommunication", content={}, **(wrong | lines))
+    unknown = await world.refused(
+        world.owner,
+        "sendCommunication",
+        **from_to(world.ada, world.bob, "X", replyToId=str(db.new_id()), taskId=gid(world.foreign)),
+    )
+
+    assert sorted(found) == sorted(("INVALID", name) for name in [*wrong, *lines])
+    assert sorted(unknown) == [("NOT_FOUND", name) for name in ("replyToId", "taskId", "toAgentId")]
+
+
+async def test_only_agents_of_one_project_talk(world: World, eve: db.Agent) -> None:
+    async with world.database.write(ADMIN) as session:
+        zoe = await factories.make_agent(session, world.elsewhere, "Zoe")
+    payload = await world.people.stranger.change(
+        "sendCommunication { communication { id } }", **from_to(world.bob, zoe, "THEIRS")
+    )
+    theirs = payload["communication"]["id"]
+    admin, owner = world.people.admin, world.owner
+    cases: list[tuple[Any, dict[str, Any], list[Fault]]] = [
+        (owner, from_to(world.bob, world.ada, "X"), [("NOT_FOUND", "fromAgentId")]),
+        (owner, from_to(world.ada, world.bob, "X"), [("NOT_FOUND", "toAgentId")]),
+        (owner, from_to(world.ada, eve, "X", replyToId=theirs), [("NOT_FOUND", "replyToId")]),
+        # An administrator sees all, and is told more.
+        (admin, from_to(world.bob, world.ada, "X"), [("INVALID", "toAgentId")]),
+        (
+            admin,
+            from_to(world.ada, world.bob, "X", replyToId=theirs, taskId=gid(world.foreign)),
+            [("INVALID", "replyToId"), ("INVALID", "taskId"), ("INVALID", "toAgentId")],
+        ),
+        (owner, from_to(world.ada, eve, "X", id=theirs), [("ALREADY_EXISTS", "id")]),
+    ]
+    for client, input, expected in cases:
+        found = await world.refused(client, "sendCommunication", **input)
+        assert sorted(found) == expected, input
+
+
+async def test_who_may_not_edit_the_project_sends_nothing(world: World, eve: db.Agent) -> None:
+    input = from_to(world.ada, eve, "X")
+    async with world.database.write(ADMIN) as session:
+        key = {"project_id": world.project.id, "user_id": world.people.users["stranger"].id}
+        session.add(db.ProjectMember(**key, role=db.MemberRole.APPROVER))
+
+    assert await world.error(world.people.stranger, "sendCommunication", **input) == "FORBIDDEN"
+    assert await world.error(world.agent, "sendCommunication", **input) == "FORBIDDEN"
+    assert await world.error(world.people.nobody, "sendCommunication", **input) == "UNAUTHENTICATED"
+
+
+async def test_what_goes_takes_what_it_said_along_and_no_more(world: World, eve: db.Agent) -> None:
+    async with world.database.write(ADMIN) as session:
+        zoe = await factories.make_agent(session, world.project, "Zoe")
+    question = await send(world, eve, world.ada, "QUESTION")
+    await send(world, world.ada, zoe, "ABOUT IT", replyToId=question, taskId=gid(world.free))
+    before = await snapshot(world.database)
+
+    await world.owner.change("deleteAgent { deletedId }", id=gid(eve))
+    await world.owner.change("deleteTask { deletedId }", id=gid(world.free))
+
+    query = "SELECT type, reply_to_id, task_id FROM communications"
+    assert await stored(world.database, query) == [("ABOUT IT", None, None)]
+    after = await snapshot(world.database)
+    for table in ("projects", "messages", "conversations", "human_interactions"):
+        assert after[table] == before[table]
+
+
+async def test_communications_are_hidden_from_other_projects(
+    world: World, eve: db.Agent, resolvers: People
+) -> None:
+    id = await send(world, world.ada, eve, "SECRET")
+    query = "query($id: ID!) { communications { totalCount nodes { id } }"
+    query += " communication(id: $id) { id } node(id: $id) { id } }"
+
+    for people in (world.people, resolvers):
+        hidden = await people.stranger.ask(query, id=id)
+
+        empty = {"communications": {"totalCount": 0, "nodes": []}}
+        assert hidden.data == empty | {"communication": None, "node": None}
+    seen = await world.agent.ask(query, id=id)
+    assert seen.data["communication"] == seen.data["node"] == {"id": id}
