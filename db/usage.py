@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from db.users import User
 
 MILLION = 1_000_000
+BILLION = 1_000_000_000
 
 
 class UsageRecord(CRUD):
@@ -193,6 +194,12 @@ async def record_usage(
             for name in (f"{part}_tokens",)
             if row.get(name, 0) > row.get(f"{whole}_tokens", 0)
         ]
+    dear = "This would cost a billion US dollars or more by the prices of its model."
+    faults += [
+        Invalid(dear, (*at, "cost"))
+        for at, row in new.items()
+        if row["cost"] is not None and round(row["cost"], 9) >= BILLION
+    ]
     if faults:
         raise Rejected(faults)
     await insert_many(session, UsageRecord, list(new.values()))
