@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import (
     URL,
+    ColumnElement,
     Result,
     ScalarResult,
     inspect,
@@ -139,9 +140,9 @@ class WriteSession(AsyncSession):
     ) -> None:
         """See that the foreign keys of a row to be lead to rows that the viewer may see.
 
-        With a project, what belongs to a project must belong to this one. `at` says where in the
-        caller's input the row stands. Raises Rejected with a NotFound or Invalid for each key that
-        does not.
+        With a project, what belongs to a project must belong to this one, and so must what is part
+        of something that does. `at` says where in the caller's input the row stands. Raises
+        Rejected with a NotFound or Invalid for each key that does not.
         """
         await self.refer_all(model, {tuple(at): row}, project_id=project_id)
 
@@ -163,8 +164,9 @@ class WriteSession(AsyncSession):
             wanted = {row[name] for row in rows.values() if row.get(name) is not None}
             if not wanted:
                 continue
-            home = getattr(target, "project_id", null())
-            seen = select(remote, home).where(any_of(remote, wanted), scope(target, self.viewer))
+            seen = select(remote, _home(target)).where(
+                any_of(remote, wanted), scope(target, self.viewer)
+            )
             homes: dict[Any, UUID | None] = dict(iter(await self.execute(seen)))
             for at, row in rows.items():
                 key = row.get(name)
@@ -194,6 +196,18 @@ class WriteSession(AsyncSession):
             elif id is not None:
                 taken.add(id)
         return faults
+
+
+def _home(model: Any) -> ColumnElement[Any]:
+    """The project that a row of a model belongs to, by itself or as a part of another row."""
+    if hasattr(model, "project_id"):
+        return model.project_id  # type: ignore[no-any-return]
+    for relation in inspect(model).relationships:
+        whole = relation.mapper.class_
+        ((local, remote),) = relation.local_remote_pairs or [(None, None)]
+        if not relation.uselist and not local.nullable and hasattr(whole, "project_id"):
+            return select(whole.project_id).where(remote == local).scalar_subquery()
+    return null()
 
 
 class Database:
