@@ -280,6 +280,10 @@ class Lookup(Read):
         return info.context.loaders.row(self.attribute, value)
 
 
+# PostgreSQL fails on queries of very many words.
+LONGEST_QUERY = 1000
+
+
 class Search(Collection):
     """All objects of an entity that have some words, by a full-text column of the model."""
 
@@ -294,7 +298,8 @@ class Search(Collection):
         assert self.target.order is not None
         *others, order_by = super().arguments
         order_by.default = self.target.order[self.order]
-        return [argument("query", str, "The words to look for."), *others, order_by]
+        words = f"The words to look for, in at most {LONGEST_QUERY:,} characters."
+        return [argument("query", str, words), *others, order_by]
 
     @arguments.setter
     def arguments(self, value: list[StrawberryArgument]) -> None:
@@ -309,6 +314,8 @@ class Search(Collection):
     def members(
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
     ) -> list[ColumnElement[bool]]:
+        if len(arguments["query"]) > LONGEST_QUERY:
+            raise BadInput(f"A query is of at most {LONGEST_QUERY:,} characters.")
         words = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), arguments["query"])
         found = getattr(row, self.attribute.key).op("@@", is_comparison=True)(words)
         return [found, *super().members(arguments, viewer, row)]
