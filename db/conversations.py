@@ -223,7 +223,7 @@ async def append_messages(
     """
     if not messages:
         return []
-    _refuse_archived(conversation)
+    _refuse_archived(conversation, "conversation_id")
     taken = await session.taken(Message, {at: row.get("id") for at, row in messages.items()})
     if taken:
         raise Rejected(taken)
@@ -251,23 +251,28 @@ async def edit_message(
     session: AsyncSession, conversation: Conversation, message: Message, **values: Any
 ) -> None:
     """Change a message of a conversation; the caller has locked both. Raises Invalid."""
-    _refuse_archived(conversation)
-    await message.update(session, edited_at=func.now(), **values)
+    _refuse_archived(conversation, "id")
+    for name, value in values.items():
+        setattr(message, name, value)
+    if not session.is_modified(message):
+        return
+    await message.update(session, edited_at=func.now())
     await _note(session, conversation)
 
 
 async def delete_message(
     session: AsyncSession, conversation: Conversation, message: Message
 ) -> None:
-    """Delete a message of a conversation; the caller has locked both."""
+    """Delete a message of a conversation; the caller has locked both. Raises Invalid."""
+    _refuse_archived(conversation, "id")
     await message.delete(session)
     newest = select(func.max(Message.timestamp)).where(Message.conversation_id == conversation.id)
     await _note(session, conversation, last_message_at=newest.scalar_subquery())
 
 
-def _refuse_archived(conversation: Conversation) -> None:
+def _refuse_archived(conversation: Conversation, at: str) -> None:
     if conversation.status is ConversationStatus.ARCHIVED:
-        raise Invalid("This conversation is archived.", ("conversation_id",))
+        raise Invalid("This conversation is archived.", (at,))
 
 
 async def _note(session: AsyncSession, conversation: Conversation, **values: Any) -> None:
