@@ -1,5 +1,6 @@
 """Conversations: started, added to in order, summed up, changed and deleted with what was said."""
 
+import asyncio
 from typing import Any
 
 import httpx
@@ -9,7 +10,7 @@ import db
 from graph.scalars import global_id
 from tests import factories
 from tests.conftest import People
-from tests.world import Fault, World, gid, make_world, snapshot, stored
+from tests.world import Fault, World, faults, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 WHOLE = (
@@ -385,3 +386,327 @@ async def test_a_message_goes_and_the_places_of_the_others_stay(world: World) ->
     assert payload == {"deletedId": gid(world.message), "userErrors": []}
     query = "SELECT sequence, content FROM messages ORDER BY sequence"
     assert await stored(world.database, query) == [(2, "b"), (3, "c"), (4, "d")]
+
+
+# Messages are edited, and conversations are put away.
+
+EDITED = f"{{ message {{ content parts metadata editedAt timestamp sequence sender }} {ERRORS} }}"
+
+
+async def start(world: World, *contents: str, client: Any = None, **values: Any) -> list[str]:
+    """Start a conversation with these messages; its id and theirs."""
+    client = client or world.owner
+    started = await client.change("startConversation { conversation { id } }", **values)
+    id = started["conversation"]["id"]
+    if not contents:
+        return [id]
+    appended = await client.change(
+        f"appendMessages {{ messages {{ id }} {ERRORS} }}",
+        conversationId=id,
+        messages=[
+            said(content, timestamp=f"2026-01-01T00:00:{place:02}Z")
+            for place, content in enumerate(contents)
+        ],
+    )
+    assert appended["userErrors"] == []
+    return [id, *(message["id"] for message in appended["messages"])]
+
+
+async def test_an_edited_message_tells_that_it_was(world: World) -> None:
+    conversation, id, other = await start(world, "Hallo", "Bye")
+    document = "mutation($input: EditMessageInput!) {{ editMessage(input: $input) {} }}"
+    before = await stored(world.database, "SELECT version, updated_at FROM conversations LIMIT 1")
+
+    answer = await world.owner.ask(
+        document.format(EDITED), input={"id": id, "content": "Hello", "metadata": {"k": 1}}
+    )
+    again = await world.owner.change(f"editMessage {EDITED}", id=id, parts={"a": [1]})
+    cleared = await world.owner.change(f"editMessage {EDITED}", id=id, parts=None)
+
+    message = answer.data["editMessage"]["message"]
+    edited = message.pop("editedAt")
+    assert edited is not None
+    assert message == {
+        "content": "Hello",
+        "parts": None,
+        "metadata": {"k": 1},
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "sequence": 1,
+        "sender": "USER",
+    }
+    # The message, its conversation and the message again, both locked; the change; the note of it
+    # in the conversation, read again; the message as it is now.
+    assert len(answer.statements) == 7
+    assert again["message"] == message | {
+        "parts": {"a": [1]},
+        "editedAt": again["message"]["editedAt"],
+    }
+    assert again["message"]["editedAt"] > edited
+    assert cleared["message"]["parts"] is None
+    query = "SELECT content, edited_at IS NULL FROM messages WHERE timestamp < '2026-01-02'"
+    assert sorted(await stored(world.database, query)) == [("Bye", True), ("Hello", False)]
+    # Talking is no edit of the conversation, but moves it up among those that changed last.
+    query = "SELECT version, updated_at FROM conversations WHERE id <> :id"
+    ((version, updated),) = await stored(world.database, query, id=world.conversation.id)
+    assert (version, updated > before[0][1]) == (1, True)
+    assert other != id != conversation
+
+
+async def test_an_edit_that_changes_nothing_leaves_no_trace(world: World) -> None:
+    _, id = await start(world, "Hello")
+    before = await snapshot(world.database)
+
+    edits: list[dict[str, Any]] = [{}, {"content": "Hello"}, {"metadata": {}, "parts": None}]
+    for same in edits:
+        payload = await world.owner.change(f"editMessage {EDITED}", id=id, **same)
+        assert (payload["message"]["editedAt"], payload["userErrors"]) == (None, [])
+
+    assert await snapshot(world.database) == before
+
+
+async def test_edits_that_are_wrong_are_refused(world: World) -> None:
+    _, id = await start(world, "Hello")
+    _, foreign = await start(world, "Hello", client=world.people.stranger)
+    cases: list[tuple[dict[str, Any], list[Fault]]] = [
+        (
+            {"id": gid(world.project), "content": "x" * 1_000_001, "metadata": []},
+            [("INVALID", name) for name in ("id", "content", "metadata")],
+        ),
+        (
+            {"id": id, "content": None, "metadata": None},
+            [("INVALID", "content"), ("INVALID", "metadata")],
+        ),
+        ({"id": foreign, "content": "x"}, [("NOT_FOUND", "id")]),
+        ({"id": str(db.new_id()), "content": "x"}, [("NOT_FOUND", "id")]),
+    ]
+    for input, expected in cases:
+        found = await world.refused(world.owner, "editMessage", **input)
+        assert sorted(found) == sorted(expected), input
+    mine = {"id": gid(world.message), "content": "x"}
+    assert await world.error(world.agent, "editMessage", **mine) == "FORBIDDEN"
+
+
+async def test_an_archived_conversation_stays_as_it_is(world: World) -> None:
+    conversation, message = await start(world, "Hello")
+
+    archived = await world.owner.change(
+        f"archiveConversation {WHOLE}", id=conversation, expectedVersion=1
+    )
+    again = await world.owner.change(f"archiveConversation {WHOLE}", id=conversation)
+
+    shown = archived["conversation"]
+    assert (shown["status"], shown["version"], archived["userErrors"]) == ("ARCHIVED", 2, [])
+    assert again == archived
+    for mutation, input, path in (
+        ("appendMessages", {"conversationId": conversation, "messages": [said("x")]}, None),
+        ("editMessage", {"id": message, "content": "x"}, "id"),
+        ("deleteMessage", {"id": message}, "id"),
+    ):
+        found = await world.refused(world.owner, mutation, **input)
+        assert found == [("INVALID", path or "conversationId")], mutation
+    payload = await world.owner.change(
+        "editMessage { userErrors { message } }", id=message, content="x"
+    )
+    assert payload == {"userErrors": [{"message": "This conversation is archived."}]}
+    gone = await world.owner.change(f"deleteConversation {{ deletedId {ERRORS} }}", id=conversation)
+    assert gone == {"deletedId": conversation, "userErrors": []}
+
+
+async def test_only_who_may_edit_a_conversation_archives_it(world: World) -> None:
+    mine = gid(world.conversation)
+    theirs, *_ = await start(world, client=world.people.stranger)
+
+    archive = "archiveConversation"
+    stale = await world.refused(world.owner, archive, id=mine, expectedVersion=2)
+    foreign = await world.refused(world.owner, archive, id=theirs)
+
+    assert (stale, foreign) == ([("CONFLICT", "expectedVersion")], [("NOT_FOUND", "id")])
+    assert await world.error(world.agent, archive, id=mine) == "FORBIDDEN"
+    query = "query($s: ConversationStatus!) { conversations(where: {status: {eq: $s}}) {"
+    query += " totalCount } }"
+    await world.owner.change(f"{archive} {{ {ERRORS} }}", id=mine)
+    for status, count in (("ARCHIVED", 1), ("ACTIVE", 0)):
+        answer = await world.owner.ask(query, s=status)
+        assert answer.data == {"conversations": {"totalCount": count}}
+
+
+async def test_nothing_is_added_while_a_conversation_is_archived(world: World) -> None:
+    for _ in range(5):
+        conversation, message = await start(world, "Hello")
+
+        archived, appended, edited = await asyncio.gather(
+            world.owner.change(f"archiveConversation {{ {ERRORS} }}", id=conversation),
+            world.owner.change(
+                f"appendMessages {{ messages {{ id }} {ERRORS} }}",
+                conversationId=conversation,
+                messages=[said("late")],
+            ),
+            world.owner.change(f"editMessage {{ {ERRORS} }}", id=message, content="late"),
+        )
+
+        assert archived["userErrors"] == []
+        late = [faults(appended), faults(edited)].count([])
+        query = "SELECT count(*) FROM messages m JOIN conversations c ON c.id = conversation_id"
+        query += " WHERE c.status = 'ARCHIVED' AND content = 'late'"
+        assert await stored(world.database, query) == [late]
+        await world.owner.change("deleteConversation { deletedId }", id=conversation)
+
+
+# Messages are found by their words.
+
+SEARCH = (
+    "query($q: String!, $where: MessageFilter, $by: MessageOrder = TIMESTAMP_DESC) {"
+    " searchMessages(query: $q, where: $where, orderBy: $by) { totalCount nodes { content } } }"
+)
+
+
+async def test_messages_are_found_by_their_words(world: World, resolvers: People) -> None:
+    texts = [
+        "The rover landed near the crater.",
+        "Near the crater, ice was found!",
+        "Das Eis am Krater: größer als gedacht",
+        "No words of interest; crater-ice 42",
+        "",
+    ]
+    await start(world, *texts)
+    for query, places in (
+        ("crater", [3, 1, 0]),
+        ("CRATER", [3, 1, 0]),
+        ("crater near", [1, 0]),
+        ("near crater landed", [0]),
+        ('"near the crater"', [1, 0]),
+        ('"crater near"', []),
+        ('"the crater" ice', [1]),
+        ("crater -ice", [0]),
+        ("crater -rover -42", [1]),
+        ("rover or größer", [2, 0]),
+        ("eis OR landed", [2, 0]),
+        ("GRÖSSER", []),
+        ("Größer", [2]),
+        ("crat", []),
+        ("the", [1, 0]),
+        ("42", [3]),
+        ("ice 43", []),
+        ("-crater", [4, 2]),
+        # What says nothing finds nothing, and nothing is an operator that is not meant to be one.
+        ("", []),
+        (" \t\n", []),
+        ("!?", []),
+        ('"', []),
+        ("or", []),
+        ("crater & ( | :* <-> \\ '", [3, 1, 0]),
+        ("x" * 1000, []),
+    ):
+        planned = await world.owner.ask(SEARCH, q=query)
+        resolved = await resolvers.owner.ask(SEARCH, q=query)
+
+        found = planned.data["searchMessages"]
+        others = [text for text in ("Hello",) if query == "-crater"]
+        expected = others + [texts[place] for place in places]
+        assert [node["content"] for node in found["nodes"]] == expected, query
+        assert found["totalCount"] == len(expected)
+        assert planned.text == resolved.text
+        assert (len(planned.statements), len(resolved.statements)) == (1, 2)
+
+
+async def test_a_search_is_narrowed_and_ordered(world: World, resolvers: People) -> None:
+    first, *_ = await start(world, "moon a", "sun", "moon b", projectId=gid(world.project))
+    await start(world, "moon c", agentId=gid(world.ada))
+    for where, by, contents in (
+        ({}, "SEQUENCE_ASC", ["moon a", "moon c", "moon b"]),
+        ({}, "TIMESTAMP_ASC", ["moon a", "moon c", "moon b"]),
+        ({"conversationId": {"eq": first}}, "TIMESTAMP_DESC", ["moon b", "moon a"]),
+        ({"conversation": {"projectId": {"isNull": True}}}, "SEQUENCE_DESC", ["moon c"]),
+        ({"sequence": {"gt": 1}}, "SEQUENCE_DESC", ["moon b"]),
+        ({"sender": {"eq": "TOOL"}}, "SEQUENCE_DESC", []),
+    ):
+        for people in (world.people, resolvers):
+            answer = await people.owner.ask(SEARCH, q="moon", where=where, by=by)
+
+            found = answer.data["searchMessages"]
+            assert [node["content"] for node in found["nodes"]] == contents, where
+            assert found["totalCount"] == len(contents)
+
+
+async def test_a_search_is_paged_forward_and_backward(world: World, resolvers: People) -> None:
+    await start(world, *(f"moon {n}" if n % 2 else f"sun {n}" for n in range(10)))
+    query = (
+        "query($first: Int, $after: String, $last: Int, $before: String) { searchMessages("
+        'query: "moon", first: $first, after: $after, last: $last, before: $before) { totalCount'
+        " edges { cursor node { content } } pageInfo { hasNextPage hasPreviousPage startCursor"
+        " endCursor } } }"
+    )
+    ways = (("first", "after", "hasNextPage", -1), ("last", "before", "hasPreviousPage", 0))
+    for number, cursor, more, end in ways:
+        seen: list[str] = []
+        variables: dict[str, Any] = {number: 2}
+        while True:
+            planned = await world.owner.ask(query, **variables)
+            resolved = await resolvers.owner.ask(query, **variables)
+            assert planned.text == resolved.text
+            page = planned.data["searchMessages"]
+            contents = [edge["node"]["content"] for edge in page["edges"]]
+            seen = seen + contents if number == "first" else contents + seen
+            assert page["totalCount"] == 5
+            if not page["pageInfo"][more]:
+                break
+            variables[cursor] = page["edges"][end]["cursor"]
+
+        assert seen == [f"moon {n}" for n in (9, 7, 5, 3, 1)]
+
+
+async def test_what_one_may_not_see_is_not_found(world: World, resolvers: People) -> None:
+    await start(world, "secret of a project", projectId=gid(world.project))
+    await start(world, "secret of the owner")
+    await start(world, "secret of the stranger", client=world.people.stranger)
+    mine = ["secret of a project", "secret of the owner"]
+
+    for people in (world.people, resolvers):
+        for client, contents in (
+            (people.owner, mine),
+            (people.stranger, ["secret of the stranger"]),
+            (people.admin, [*mine, "secret of the stranger"]),
+        ):
+            answer = await client.ask(SEARCH, q="secret", by="TIMESTAMP_ASC")
+            found = answer.data["searchMessages"]
+            assert sorted(node["content"] for node in found["nodes"]) == contents
+            assert found["totalCount"] == len(contents)
+    agent = await world.agent.ask(SEARCH, q="secret")
+    nobody = await world.people.nobody.ask(SEARCH, q="secret")
+    assert [node["content"] for node in agent.data["searchMessages"]["nodes"]] == mine[:1]
+    assert nobody.code == "UNAUTHENTICATED"
+
+
+async def test_what_an_edit_says_is_found_and_what_it_said_is_not(world: World) -> None:
+    _, message = await start(world, "moon")
+    await world.owner.change(f"editMessage {EDITED}", id=message, content="sun")
+
+    for query, count in (("moon", 0), ("sun", 1)):
+        answer = await world.owner.ask(SEARCH, q=query)
+        assert answer.data["searchMessages"]["totalCount"] == count
+
+
+async def test_the_start_of_a_long_message_is_what_is_found(world: World) -> None:
+    # A text search vector holds no more than so much; the message is stored whole.
+    words = " ".join(f"w{n}" for n in range(100_000))
+    await start(world, f"first {words} last")
+
+    for query, count in (("first w1", 1), ("last", 0)):
+        answer = await world.owner.ask(SEARCH, q=query)
+        assert answer.data["searchMessages"]["totalCount"] == count
+
+
+async def test_a_search_that_cannot_be_is_refused(world: World, resolvers: People) -> None:
+    page = "searchMessages(query: $q, first: 1)"
+    for people in (world.people, resolvers):
+        for query in ("x" * 1001, "a " * 501, "nul\0"):
+            for selection in ("nodes { id }", "totalCount"):
+                document = f"query($q: String!) {{ {page} {{ {selection} }} }}"
+                answer = await people.owner.ask(document, q=query)
+                assert answer.code == "BAD_USER_INPUT", (query, selection)
+                assert answer.statements == []
+        for value in (None, 1, ["x"]):
+            answer = await people.owner.ask(SEARCH, q=value)
+            assert answer.code == "BAD_REQUEST"
+    long = await world.owner.ask(SEARCH, q="x" * 1001)
+    assert long.errors[0]["message"] == "A query is of at most 1,000 characters."
