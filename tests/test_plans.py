@@ -396,3 +396,196 @@ async def test_the_place_of_an_id_that_is_taken_is_named(world: World) -> None:
     agents = [{"name": "a", "type": "T"}, {"name": "b", "type": "T", "id": gid(world.bob)}]
     found = await world.refused(world.owner, "createProjectPlan", name="x", agents=agents)
     assert found == [("ALREADY_EXISTS", "agents.1.id")]
+
+
+# The tools of a plan, and those that all projects share.
+
+TOOLED = (
+    "{ project { tools { totalCount } } tools { id name toolVersion status source definitionHash"
+    " metadata version project { name } } agents { name tools { configuration isActive"
+    " tool { name toolVersion project { name } } } }"
+    " userErrors { code path message } }"
+)
+
+
+async def make_tool(world: World, project: db.Project | None, name: str) -> db.Tool:
+    """A tool of a project, or one that all share."""
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        return await db.Tool.create(session, project_id=project and project.id, name=name)
+
+
+async def test_a_plan_makes_tools_and_gives_them_to_its_agents(world: World) -> None:
+    shared, second = [await make_tool(world, None, name) for name in ("crane", "lift")]
+    id = db.new_id()
+
+    payload = await world.owner.change(
+        f"createProjectPlan {TOOLED}",
+        name="House",
+        tools=[
+            {
+                "reference": "h",
+                "id": str(id),
+                "name": "hammer",
+                "toolVersion": "2",
+                "source": "MCP",
+                "description": "Hits.",
+                "toolSchema": {"b": 1, "a": 2},
+                "metadata": {"k": 1},
+            },
+            # Another version of it, which nobody has.
+            {"name": "hammer"},
+            {"reference": "s", "name": "saw"},
+        ],
+        agents=[
+            {"name": "Max", "type": "MASON", "tools": ["h", gid(shared), "s"]},
+            # By its own id, and one twice: in both forms of an id, and by both of its names.
+            {"name": "Eve", "type": "ROOFER", "tools": [str(second.id), gid(second)]},
+            {"name": "Zoe", "type": "PLUMBER", "tools": [str(id), "h"]},
+            {"name": "Joe", "type": "CLERK"},
+        ],
+    )
+
+    house = {"project": {"name": "House"}}
+    new = {"status": "DISCOVERED", "version": 1} | house
+    assert payload["userErrors"] == []
+    assert payload["project"] == {"tools": {"totalCount": 3}}
+    hashes = [made.pop("definitionHash") for made in payload["tools"]]
+    hash = db.tools.defined({"description": "Hits.", "tool_schema": {"a": 2, "b": 1}})
+    assert hashes[0] == hash["definition_hash"]
+    assert hashes[1] == hashes[2] == db.tools.defined({})["definition_hash"]
+    ids = [made.pop("id") for made in payload["tools"]]
+    assert ids[0] == global_id("Tool", id)
+    assert payload["tools"] == [
+        new | {"name": "hammer", "toolVersion": "2", "source": "MCP", "metadata": {"k": 1}},
+        new | {"name": "hammer", "toolVersion": "1", "source": "USER_DEFINED", "metadata": {}},
+        new | {"name": "saw", "toolVersion": "1", "source": "USER_DEFINED", "metadata": {}},
+    ]
+    edge = {"configuration": {}, "isActive": True}
+    hammer = edge | {"tool": {"name": "hammer", "toolVersion": "2"} | house}
+    crane = edge | {"tool": {"name": "crane", "toolVersion": "1", "project": None}}
+    lift = edge | {"tool": {"name": "lift", "toolVersion": "1", "project": None}}
+    saw = edge | {"tool": {"name": "saw", "toolVersion": "1"} | house}
+    # The tools of an agent come by their ids: in the order in which they were made.
+    expected = {"Max": [crane, hammer, saw], "Eve": [lift], "Zoe": [hammer], "Joe": []}
+    assert {agent["name"]: agent["tools"] for agent in payload["agents"]} == expected
+
+
+async def test_a_reference_goes_before_the_id_of_a_shared_tool(world: World) -> None:
+    shared = await make_tool(world, None, "crane")
+
+    for reference in (str(shared.id), gid(shared)):
+        payload = await world.owner.change(
+            f"createProjectPlan {TOOLED}",
+            name="House",
+            tools=[{"reference": reference, "name": "hammer"}],
+            agents=[{"name": "Max", "type": "MASON", "tools": [reference]}],
+        )
+
+        (edge,) = payload["agents"][0]["tools"]
+        assert edge["tool"]["name"] == "hammer"
+
+
+async def test_what_an_agent_of_a_plan_cannot_have_is_named_at_its_place(world: World) -> None:
+    mine, theirs = [
+        await make_tool(world, project, "hammer") for project in (world.project, world.elsewhere)
+    ]
+    shared = await make_tool(world, None, "crane")
+
+    payload = await world.owner.change(
+        "createProjectPlan { project { id } tools { id } agents { id }"
+        " userErrors { code path message } }",
+        name="House",
+        tools=[{"reference": "h", "name": "hammer"}],
+        agents=[
+            {"name": "Max", "type": "MASON", "tools": ["h", "nothing", gid(shared), ""]},
+            {"name": "Eve", "type": "ROOFER", "tools": [gid(mine), str(theirs.id)]},
+            {"name": "Zoe", "type": "PLUMBER", "tools": [gid(world.ada), str(db.new_id()), "Eve"]},
+        ],
+    )
+
+    # A tool of another project is none of this one's, whether one may see it or not.
+    places = ["0.tools.1", "0.tools.3", *(f"1.tools.{n}" for n in range(2))]
+    places += [f"2.tools.{n}" for n in range(3)]
+    assert sorted(faults(payload)) == invalid(*(f"agents.{place}" for place in places))
+    assert (payload["project"], payload["tools"], payload["agents"]) == (None, [], [])
+    message = "'nothing' is neither a reference of this plan nor the id of a shared tool."
+    assert message in [error["message"] for error in payload["userErrors"]]
+    assert await stored(world.database, "SELECT count(*) FROM projects") == [2]
+
+
+async def test_tools_that_are_wrong_are_said_at_once(world: World) -> None:
+    taken, mine = await make_tool(world, world.elsewhere, "hammer"), str(db.new_id())
+    values = await world.refused(
+        world.owner,
+        "createProjectPlan",
+        name="",
+        tools=[
+            {"name": "", "toolVersion": "", "documentationUrl": "x", "metadata": [], "id": "x"},
+            {"name": "saw", "reference": "", "capability": "x" * 256},
+        ],
+        agents=[{"name": "Max", "type": "MASON", "tools": ["x"] * 101}],
+    )
+    rules = await world.refused(
+        world.owner,
+        "createProjectPlan",
+        name="House",
+        tools=[
+            {"reference": "h", "name": "hammer", "id": gid(taken)},
+            {"reference": "s", "name": "saw", "id": mine},
+            {"reference": "h", "name": "hammer", "toolVersion": "2"},
+            {"name": "hammer", "toolVersion": "1"},
+            {"name": "drill", "id": mine},
+        ],
+        agents=[{"name": "Max", "type": "MASON", "tools": ["x"]}],
+        tasks=[task("a", agent="nobody")],
+    )
+    many = await world.refused(
+        world.owner, "createProjectPlan", name="x", tools=[{"name": f"{n}"} for n in range(101)]
+    )
+
+    first = ("name", "toolVersion", "documentationUrl", "metadata", "id")
+    assert sorted(values) == sorted(
+        invalid(
+            "name",
+            *(f"tools.0.{name}" for name in first),
+            "tools.1.reference",
+            "tools.1.capability",
+            "agents.0.tools",
+        )
+    )
+    assert sorted(rules) == [
+        ("ALREADY_EXISTS", "tools.0.id"),
+        ("ALREADY_EXISTS", "tools.3.name"),
+        ("ALREADY_EXISTS", "tools.4.id"),
+        *invalid("agents.0.tools.0", "tasks.0.agent", "tools.2.reference"),
+    ]
+    assert many == invalid("tools")
+
+
+async def test_a_hundred_tools_cost_as_many_statements_as_one(world: World) -> None:
+    shared = gid(await make_tool(world, None, "crane"))
+    document = (
+        "mutation($input: CreateProjectPlanInput!) { createProjectPlan(input: $input)"
+        " { userErrors { code path } } }"
+    )
+
+    async def plan(many: int) -> list[str]:
+        input = {
+            "name": f"{many}",
+            "tools": [{"reference": f"t{n}", "name": f"{n}"} for n in range(many)],
+            "agents": [
+                {"name": f"{n}", "type": "T", "tools": [f"t{n}", shared]} for n in range(many)
+            ],
+            "tasks": [task(f"{n}") for n in range(many)],
+        }
+        answer = await world.owner.ask(document, input=input)
+        assert answer.data == {"createProjectPlan": {"userErrors": []}}
+        return answer.statements
+
+    few, many = await plan(1), await plan(100)
+
+    assert len(few) == len(many) <= 12
+    inserts = [statement.split("(")[0].strip() for statement in many if "INSERT" in statement]
+    made = ("projects", "project_members", "agents", "tools", "agent_tools", "tasks")
+    assert inserts == [f"INSERT INTO {table}" for table in made]
+    assert await stored(world.database, "SELECT count(*) FROM agent_tools") == [2 + 200]
