@@ -6,13 +6,16 @@ BIN := .venv/bin
 CLIENTS := tests/clients/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format schema requirements clean
+.PHONY: help serve demo test check format schema requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 serve: .venv/installed ## Serve on http://127.0.0.1:8000/graphql, database included
 	@exec $(BIN)/troupe serve
+
+demo: .venv/installed ## Serve a throw-away database with examples in it
+	@exec $(BIN)/troupe demo
 
 test: .venv/installed-dev $(if $(shell command -v npm),$(CLIENTS)) ## Run all tests
 	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
