@@ -6,7 +6,7 @@ BIN := .venv/bin
 CLIENTS := tests/clients/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check format schema requirements clean
+.PHONY: help serve demo test check format schema migration requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -32,6 +32,9 @@ format: .venv/installed-dev ## Format the code and sort its imports
 
 schema: .venv/installed ## Print the schema into schema.graphql
 	@$(BIN)/troupe schema > schema.graphql.new && mv schema.graphql.new schema.graphql
+
+migration: .venv/installed-dev ## Draft the migration that the models need: make migration NAME=milestones
+	@$(BIN)/python -m tests.draft "$(NAME)"
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade
 
