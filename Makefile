@@ -16,12 +16,13 @@ serve: .venv/installed ## Serve on http://127.0.0.1:8000/graphql, database inclu
 test: .venv/installed-dev ## Run all tests
 	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
 
-check: .venv/installed-dev ## Lint, type-check, layers, drift of schema.graphql and of the migrations
+check: .venv/installed-dev ## Lint, types, layers, drift of what is generated, the schema's promise
 	@$(BIN)/ruff format --check --quiet . || { echo "Run \`make format\`."; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.drift
+	@$(BIN)/python -m tests.promise
 
 format: .venv/installed-dev ## Format the code and sort its imports
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
