@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format schema requirements clean
+.PHONY: help serve test check format schema docs requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,6 +29,9 @@ format: .venv/installed-dev ## Format the code and sort its imports
 
 schema: .venv/installed ## Print the schema into schema.graphql
 	@$(BIN)/troupe schema > schema.graphql.new && mv schema.graphql.new schema.graphql
+
+docs: .venv/installed-dev ## Print into the documentation what comes from the code
+	@$(BIN)/python -m tests.pages
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade
 
