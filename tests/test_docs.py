@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import URL
 
 import db
 from db.diagram import diagram
@@ -16,9 +19,11 @@ from graph.errors import USER_ERRORS, RequestError
 from graph.settings import Settings, table
 from tests.conftest import People
 from tests.pages import filled, renewed
+from tests.processes import troupe_here
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.name: page.read_text() for page in PAGES}
 LINKED = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
@@ -46,29 +51,56 @@ def examples(page: str) -> list[Example]:
     return found
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if examples(page.read_text())])
-async def test_every_example_answers_what_the_page_says(page: Path, people: People) -> None:
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if examples(text)])
+async def test_every_example_answers_what_the_page_says(name: str, people: People) -> None:
     # One after the other on one database, as somebody does who reads on.
-    for example in examples(page.read_text()):
+    for example in examples(TEXTS[name]):
         assert example.answer is not None, example.query
         answer = await people.admin.ask(example.query, **example.variables)
         assert answer.body == json.loads(example.answer), example.query
 
 
+def commands(page: str) -> list[tuple[str, str]]:
+    """Every command of a page's `console` blocks, with what it prints."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    return [(command, output) for command, _, output in (part.partition("\n") for part in parts)]
+
+
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if commands(text)])
+def test_every_command_prints_what_the_page_says(
+    name: str, database_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database_url.render_as_string(hide_password=False)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    changed = (ROOT / "examples" / "plan.json").read_text().replace("sensors", "instruments")
+    (tmp_path / "changed.json").write_text(changed)
+    monkeypatch.chdir(tmp_path)
+    for command, output in commands(TEXTS[name]):
+        words = shlex.split(command)
+        start = words.index("troupe")
+        settings: dict[str, Any] = {"database_url": url}
+        for word in words[:start]:
+            variable, _, value = word.partition("=")
+            settings[variable.removeprefix("TROUPE_").lower()] = value
+        ended = troupe_here(*words[start + 1 :], **settings)
+        assert ended.out + ended.err == output, command
+
+
 def test_the_pages_with_examples_are_found() -> None:
-    found = {page.name: len(examples(page.read_text())) for page in PAGES}
-    assert found["README.md"] == 2
-    assert found["api.md"] > 10
+    assert len(examples(TEXTS["README.md"])) == 2
+    assert len(examples(TEXTS["api.md"])) > 10
+    assert len(commands(TEXTS["importing.md"])) == 4
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    for path in LINKED.findall(page.read_text()):
+    for path in LINKED.findall(TEXTS[page.name]):
         assert (page.parent / path).exists(), path
 
 
 def test_every_code_of_an_error_is_explained() -> None:
-    page = (ROOT / "docs" / "api.md").read_text()
+    page = TEXTS["api.md"]
     codes = {error.code for error in RequestError.__subclasses__()}
     codes |= {error.code for error in db.errors.DomainError.__subclasses__()}
     assert not [code for code in codes if f"`{code}`" not in page]
