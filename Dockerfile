@@ -3,8 +3,10 @@
 # GraphiQL, from its source to a folder of plain files.
 FROM node:22-slim AS graphiql
 WORKDIR /app/graph/graphiql
-COPY graph/graphiql/package.json graph/graphiql/package-lock.json ./
+COPY graph/graphiql/package.json graph/graphiql/package-lock.json graph/graphiql/.npmrc ./
 RUN npm ci
+# It takes the token as the plain page does, by the same code.
+COPY graph/plain/ ../plain/
 COPY graph/graphiql/ ./
 RUN npm run build
 
