@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 from sqlalchemy import Column, ForeignKeyConstraint, Table, UniqueConstraint
 
-from db.base import Base
+from db.base import Base, snake_case
 
 
 def diagram() -> str:
     """The entities with their keys, and a line for each foreign key.
 
     A foreign key is listed among the keys only where it is one: its line says all else about it.
+    A line has a name where that says more than the entity at its end.
     """
     # Of classes that share a table, the base is the entity.
     classes = [mapper.class_ for mapper in Base.registry.mappers if mapper.inherits is None]
@@ -20,9 +21,10 @@ def diagram() -> str:
     lines = ["erDiagram"]
     for table, name in sorted(names.items(), key=lambda item: item[1]):
         lines += [f"    {name} {{", *(f"        {key}" for key in _keys(table)), "    }"]
-        for foreign in sorted(table.foreign_key_constraints, key=_label):
+        for foreign in sorted(table.foreign_key_constraints, key=_name):
             to = names[foreign.referred_table]
-            lines.append(f'    {to} {_line(foreign)} {name} : "{_label(foreign)}"')
+            label = "" if _name(foreign) == snake_case(to) else _name(foreign).replace("_", " ")
+            lines.append(f'    {to} {_line(foreign)} {name} : "{label}"')
     return "\n".join(lines) + "\n"
 
 
@@ -52,5 +54,5 @@ def _unique(table: Table) -> list[set[Column[object]]]:
     return [set(key.columns) for key in table.constraints if isinstance(key, UniqueConstraint)]
 
 
-def _label(foreign: ForeignKeyConstraint) -> str:
-    return foreign.column_keys[-1].removesuffix("_id").replace("_", " ")
+def _name(foreign: ForeignKeyConstraint) -> str:
+    return foreign.column_keys[-1].removesuffix("_id")

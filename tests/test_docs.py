@@ -120,7 +120,7 @@ def test_the_picture_shows_every_entity_and_every_foreign_key() -> None:
             assert f"    {mapper.class_.__name__} {{\n" in drawn
     keys = sum(len(made.foreign_key_constraints) for made in db.Base.metadata.tables.values())
     assert drawn.count(" : ") == keys
-    assert '    Project ||--o{ Task : "project"\n' in drawn
+    assert '    Project ||--o{ Task : ""\n' in drawn
     assert '    Agent |o..o{ Task : "created by agent"\n' in drawn
     assert "        uuid dependent_id PK, FK\n" in drawn
     assert "        str username UK\n" in drawn
