@@ -6,7 +6,7 @@ BIN := .venv/bin
 CLIENTS := tests/clients/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check format schema migration requirements clean
+.PHONY: help serve demo test check format schema docs migration requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,12 +20,13 @@ demo: .venv/installed ## Serve a throw-away database with examples in it
 test: .venv/installed-dev $(if $(shell command -v npm),$(CLIENTS)) ## Run all tests
 	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
 
-check: .venv/installed-dev ## Lint, type-check, layers, drift of schema.graphql and of the migrations
+check: .venv/installed-dev ## Lint, types, layers, drift of what is generated, the schema's promise
 	@$(BIN)/ruff format --check --quiet . || { echo "Run \`make format\`."; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.drift
+	@$(BIN)/python -m tests.promise
 
 format: .venv/installed-dev ## Format the code and sort its imports
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
@@ -35,6 +36,9 @@ schema: .venv/installed ## Print the schema into schema.graphql
 
 migration: .venv/installed-dev ## Draft the migration that the models need: make migration NAME=milestones
 	@$(BIN)/python -m tests.draft "$(NAME)"
+
+docs: .venv/installed-dev ## Print into the documentation what comes from the code
+	@$(BIN)/python -m tests.pages
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade
 

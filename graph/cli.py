@@ -267,6 +267,22 @@ def schema() -> None:
     sys.stdout.write(printed())
 
 
+@app.command()
+def settings() -> None:
+    """Print every setting, with its default and its meaning."""
+    from graph.settings import table
+
+    sys.stdout.write(table())
+
+
+@app.command()
+def diagram() -> None:
+    """Print a picture of the domain, as a Mermaid diagram."""
+    import db.diagram
+
+    sys.stdout.write(db.diagram.diagram())
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def psql(context: typer.Context) -> None:
     """Open psql on the database; further arguments go to psql."""

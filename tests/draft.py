@@ -45,4 +45,4 @@ def draft(name: str) -> Path:
 if __name__ == "__main__":
     if len(sys.argv) != 2 or not re.fullmatch(r"[a-z][a-z0-9_ ]*", sys.argv[1]):
         sys.exit("Name the migration, as in: make migration NAME=milestones")
-    print(f"Drafted {draft(sys.argv[1])}. Review it: see CONTRIBUTING.md.")
+    sys.stdout.write(f"Drafted {draft(sys.argv[1])}. Review it: see CONTRIBUTING.md.\n")
