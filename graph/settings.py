@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     planner: bool = Field(
         default=True, description="Answer queries with one SQL statement each, where that can be."
     )
+    graphiql: bool | None = Field(
+        default=None,
+        description="Show browsers a page to try the API on. Unset: in development only.",
+    )
     data_dir: Path | None = Field(
         default=None,
         description="Where the database that comes along keeps its data. Unset:"
@@ -118,6 +122,11 @@ class Settings(BaseSettings):
                 f" {PREFIX}MODE=production"
             )
         return value
+
+    @property
+    def shows_page(self) -> bool:
+        """Whether browsers are shown a page to try the API on."""
+        return self.mode is Mode.DEVELOPMENT if self.graphiql is None else self.graphiql
 
     @classmethod
     def load(cls) -> Self:
