@@ -3,32 +3,48 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
+# GraphiQL is built where npm is there; elsewhere a plain page is served.
+PAGE := graph/graphiql
+PAGE_SOURCES := $(wildcard $(addprefix $(PAGE)/,*.js *.json *.html .npmrc src/* examples/*)) graph/plain/assets/token.js
+NPM := $(shell command -v npm 2>/dev/null)
+BUILT_PAGE := $(if $(NPM),$(PAGE)/dist/index.html)
 CLIENTS := tests/clients/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format schema requirements clean
+.PHONY: help serve demo test check format schema docs migration requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-serve: .venv/installed ## Serve on http://127.0.0.1:8000/graphql, database included
+serve: .venv/installed $(BUILT_PAGE) ## Serve on http://127.0.0.1:8000/graphql, database included
 	@exec $(BIN)/troupe serve
 
-test: .venv/installed-dev $(if $(shell command -v npm),$(CLIENTS)) ## Run all tests
+demo: .venv/installed $(BUILT_PAGE) ## Serve a throw-away database with examples in it
+	@exec $(BIN)/troupe demo
+
+test: .venv/installed-dev $(BUILT_PAGE) $(if $(NPM),$(CLIENTS)) ## Run all tests
 	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
 
-check: .venv/installed-dev ## Lint, type-check, layers, drift of schema.graphql and of the migrations
+check: .venv/installed-dev $(BUILT_PAGE) ## Lint, types, layers, drift of what is generated, the promise of the schema
 	@$(BIN)/ruff format --check --quiet . || { echo "Run \`make format\`."; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(if $(BUILT_PAGE),cd $(PAGE) && npm run --silent check)
 	@$(BIN)/python -m tests.drift
+	@$(BIN)/python -m tests.promise
 
 format: .venv/installed-dev ## Format the code and sort its imports
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
 schema: .venv/installed ## Print the schema into schema.graphql
 	@$(BIN)/troupe schema > schema.graphql.new && mv schema.graphql.new schema.graphql
+
+migration: .venv/installed-dev ## Draft the migration that the models need: make migration NAME=milestones
+	@$(BIN)/python -m tests.draft "$(NAME)"
+
+docs: .venv/installed-dev ## Print into the documentation what comes from the code
+	@$(BIN)/python -m tests.pages
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade
 
@@ -40,6 +56,7 @@ requirements: ## Pin the dependencies anew (needs uv)
 clean: ## Remove what was installed and cached here
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
 	rm -rf tests/clients/node_modules tests/clients/codegen/generated
+	rm -rf $(PAGE)/node_modules $(PAGE)/dist
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Troupe needs Python 3.11 or later; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
@@ -61,3 +78,9 @@ $(CLIENTS): tests/clients/package-lock.json tests/clients/package.json
 	@echo "Installing the JavaScript clients for the tests …"
 	@cd tests/clients && npm ci --silent && touch node_modules/.installed \
 		|| echo "They could not be installed; their tests are skipped (\`cd tests/clients && npm ci\` says why)."
+
+$(PAGE)/dist/index.html: $(PAGE_SOURCES)
+	@echo "Building GraphiQL (the first time takes a minute) …"
+	@rm -rf $(PAGE)/dist
+	@cd $(PAGE) && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --loglevel=error >/dev/null; } \
+		&& npm run --silent build || echo "npm could not build GraphiQL; a plain page is served instead."

@@ -201,7 +201,7 @@ class ClarificationRequest(HumanInteraction):
 class Notification(HumanInteraction):
     """An agent tells people something."""
 
-    # Nullable in the table, where rows of other types have none.
+    # Nullable in the table and without defaults there: rows of other types have neither.
     level: Mapped[NotificationLevel] = mapped_column(
         choice(NotificationLevel), nullable=True, doc="How serious it is."
     )
@@ -211,11 +211,11 @@ class Notification(HumanInteraction):
 
     __mapper_args__ = {"polymorphic_identity": InteractionType.NOTIFICATION}
 
-    def __init__(self, **values: Any) -> None:
-        # A default of a column would be that of the whole table, and so of the other types too.
-        super().__init__(
-            **{"level": NotificationLevel.INFO, "requires_acknowledgement": False} | values
-        )
+    @classmethod
+    async def create(cls, session: AsyncSession, **values: Any) -> Self:
+        """Add a notification; for information unless it says otherwise."""
+        defaults = {"level": NotificationLevel.INFO, "requires_acknowledgement": False}
+        return await super().create(session, **defaults | values)
 
 
 def content_hash(title: str, content: Any) -> str:

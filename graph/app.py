@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from db import Database, migrate
+from graph import pages
 from graph.http import Endpoint
 from graph.schema import schema
 from graph.settings import Mode, Settings
@@ -50,7 +51,7 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     )
     return Starlette(
         routes=[
-            Route("/graphql", endpoint),
+            *(pages.routes(endpoint) if settings.shows_page else [Route("/graphql", endpoint)]),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],

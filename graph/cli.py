@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -197,9 +197,31 @@ async def _user(session: WriteSession, username: str) -> User:
 @app.command()
 def serve() -> None:
     """Serve the API, with the database that comes along unless TROUPE_DATABASE_URL names one."""
-    from graph.serve import listen, run
+    _serve(Settings.load())
+
+
+@app.command()
+def demo() -> None:
+    """Serve a throw-away database with examples in it; it is gone when you stop the server."""
+    import tempfile
+
+    from graph.demo import fill
 
     settings = Settings.load()
+    if not settings.migrates:
+        raise CommandError("A demo is for one's own machine: leave TROUPE_MODE out")
+    with tempfile.TemporaryDirectory(prefix="troupe-demo-") as folder:
+        # Root's PostgreSQL runs as another user, who has to get through.
+        Path(folder).chmod(0o711)
+        place = {"database_url": None, "data_dir": Path(folder) / "data"}
+        _serve(settings.model_copy(update=place), fill)
+
+
+def _serve(
+    settings: Settings, fill: Callable[[str], Coroutine[Any, Any, None]] | None = None
+) -> None:
+    from graph.serve import listen, run
+
     # Whoever asks us to stop gets an orderly end, also before and after uvicorn listens to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -210,6 +232,8 @@ def serve() -> None:
         sockets = listen(settings)
         with _server(settings, serving=True) as (url, server):
             asyncio.run(_prepare(url, upgrade=settings.migrates))
+            if fill is not None:
+                asyncio.run(fill(url))
             run(settings, url, sockets, server)
     except KeyboardInterrupt:
         pass
@@ -241,6 +265,22 @@ def schema() -> None:
     from graph.schema import printed
 
     sys.stdout.write(printed())
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting, with its default and its meaning."""
+    from graph.settings import table
+
+    sys.stdout.write(table())
+
+
+@app.command()
+def diagram() -> None:
+    """Print a picture of the domain, as a Mermaid diagram."""
+    import db.diagram
+
+    sys.stdout.write(db.diagram.diagram())
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

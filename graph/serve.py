@@ -81,6 +81,9 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
             name = user.username
             lines.append(f"A token for the user {name}, new at each start and good for 12 hours:")
             lines.append(f"  {token}")
+            if settings.shows_page:
+                lines.append("A page to try the API on, which this link opens with the token:")
+                lines.append(f"  {address}/graphql#token={token}")
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
     config = uvicorn.Config(

@@ -37,9 +37,12 @@ class Settings(BaseSettings):
 
     mode: Mode = Field(
         default=Mode.DEVELOPMENT,
-        description="`development` (serves only on loopback) or `production`.",
+        description="`development` serves on loopback only, prints a token, and shows the schema to"
+        " everybody. `production` is for other people: it changes no table unless asked to.",
     )
-    host: str = Field(default="127.0.0.1", description="The address to serve on.")
+    host: str = Field(
+        default="127.0.0.1", description="The address to serve on; `0.0.0.0` is all of them."
+    )
     port: int = Field(
         default=8000, ge=0, le=65535, description="The port to serve on; 0 takes any."
     )
@@ -51,8 +54,14 @@ class Settings(BaseSettings):
     planner: bool = Field(
         default=True, description="Answer queries with one SQL statement each, where that can be."
     )
+    graphiql: bool | None = Field(
+        default=None,
+        description="Show browsers a page to try the API on. Unset: in development only.",
+    )
     data_dir: Path | None = Field(
-        default=None, description="Where the database that comes along keeps its data."
+        default=None,
+        description="Where the database that comes along keeps its data. Unset:"
+        " `~/.local/share/troupe`, or `/var/lib/troupe` for root.",
     )
 
     @property
@@ -114,6 +123,11 @@ class Settings(BaseSettings):
             )
         return value
 
+    @property
+    def shows_page(self) -> bool:
+        """Whether browsers are shown a page to try the API on."""
+        return self.mode is Mode.DEVELOPMENT if self.graphiql is None else self.graphiql
+
     @classmethod
     def load(cls) -> Self:
         """The settings from the environment. Raises SettingsError."""
@@ -121,6 +135,22 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             raise SettingsError("\n".join(_sentence(fault) for fault in error.errors())) from None
+
+
+def table() -> str:
+    """Every setting as a table in Markdown: its variable, its default, what it means."""
+    rows = [
+        (f"`{PREFIX}{name.upper()}`", _default(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    lines = [("variable", "default", "meaning"), ("---", "---", "---"), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return "unset"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def is_loopback(host: str) -> bool:

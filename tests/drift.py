@@ -1,7 +1,7 @@
 """What is generated must agree with the code: `python -m tests.drift`, part of `make check`.
 
-`schema.graphql` is the printed schema; the migrations, run on an empty database, leave nothing
-that autogenerate would add.
+`schema.graphql` is the printed schema; what the documentation prints from the code is as the code
+prints it; the migrations, run on an empty database, leave nothing that autogenerate would add.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 import db
 from db import migrate
 from graph.schema import printed
+from tests import pages
 from tests.conftest import cluster
 
 ROOT = Path(__file__).parents[1]
@@ -25,12 +26,17 @@ ROOT = Path(__file__).parents[1]
 
 def schema_drift() -> list[str]:
     """How `schema.graphql` differs from the schema of the code."""
-    kept = (ROOT / "schema.graphql").read_text()
-    return list(
-        difflib.unified_diff(
-            kept.splitlines(), printed().splitlines(), "schema.graphql", "code", lineterm="", n=1
-        )
-    )
+    return _differences("schema.graphql", printed())
+
+
+def pages_drift() -> list[str]:
+    """How the documentation differs from what the code prints into it."""
+    return [line for page, text in pages.renewed().items() for line in _differences(page, text)]
+
+
+def _differences(name: str, text: str) -> list[str]:
+    kept, new = (ROOT / name).read_text().splitlines(), text.splitlines()
+    return list(difflib.unified_diff(kept, new, name, "code", lineterm="", n=1))
 
 
 def migration_drift() -> list[str]:
@@ -55,6 +61,7 @@ def main() -> int:
     status = 0
     for found, remedy in (
         (schema_drift(), "Run `make schema` and review the change."),
+        (pages_drift(), "Run `make docs`."),
         (migration_drift(), "Write a migration; CONTRIBUTING.md says how."),
     ):
         if found:

@@ -139,11 +139,11 @@ class Elsewhere:
 
     PASSWORD = "s3cret"
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, user: str = "ann", database: str = "ann") -> None:
         self.data_dir = data_dir
         # Linux has all of 127.0.0.0/8 on loopback, so the usual port is free somewhere.
         address = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
-        self._url = URL.create("postgresql", "ann", self.PASSWORD, address, 5432, "ann")
+        self._url = URL.create("postgresql", user, self.PASSWORD, address, 5432, database)
         hba = data_dir.with_name("hba.conf")
         hba.write_text("local all all trust\nhost all all 127.0.0.0/8 scram-sha-256\n")
         hba.chmod(0o644)
@@ -157,8 +157,9 @@ class Elsewhere:
 
     def make_database(self) -> None:
         """Make the role and its empty database."""
-        sql(self.data_dir, f"CREATE ROLE ann LOGIN PASSWORD '{self.PASSWORD}'")
-        sql(self.data_dir, "CREATE DATABASE ann OWNER ann")
+        user, database = self._url.username, self._url.database
+        sql(self.data_dir, f"CREATE ROLE {user} LOGIN PASSWORD '{self.PASSWORD}'")
+        sql(self.data_dir, f"CREATE DATABASE {database} OWNER {user}")
 
     def url(self, **different: Any) -> str:
         """Its URL, password included, with parts that are different."""

@@ -23,8 +23,9 @@ from sqlalchemy import URL, text
 
 import db
 from db import embedded, migrate
+from db.diagram import diagram
 from db.embedded import binaries
-from graph import cli
+from graph import cli, settings
 from graph.schema import printed
 from tests import processes
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here, until
@@ -176,6 +177,11 @@ def test_the_schema_is_printed_without_a_database() -> None:
     assert done.printed == (CODE / "schema.graphql").read_text()
 
 
+def test_settings_and_picture_are_printed_without_a_database() -> None:
+    assert troupe_here("settings").printed == settings.table()
+    assert troupe_here("diagram").printed == diagram()
+
+
 # Help
 
 
@@ -195,12 +201,14 @@ def test_these_are_the_commands() -> None:
     assert {
         " ".join(path) for path, command in EVERY.items() if not hasattr(command, "commands")
     } == {
+        "diagram",
         "import chats",
         "import taskmaster",
         "migrate",
         "psql",
         "schema",
         "serve",
+        "settings",
         "tokens create",
         "users create",
     }

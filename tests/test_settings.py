@@ -41,6 +41,7 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         "port": 8000,
         "database_url": None,
         "planner": True,
+        "graphiql": None,
         "data_dir": None,
     }
 
@@ -66,6 +67,8 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         ("DATABASE_URL", "postgresql://h/d?sslmode=require", "postgresql://h/d?sslmode=require"),
         ("PLANNER", "true", True),
         ("PLANNER", "false", False),
+        ("GRAPHIQL", "true", True),
+        ("GRAPHIQL", "false", False),
         ("DATA_DIR", "/srv/troupe", Path("/srv/troupe")),
         ("DATA_DIR", "here", Path.cwd() / "here"),
         ("DATA_DIR", "~/troupe", Path.home() / "troupe"),
@@ -76,6 +79,13 @@ def test_a_good_value_is_read(
 ) -> None:
     monkeypatch.setenv(f"TROUPE_{name}", value)
     assert getattr(Settings.load(), name.lower()) == read
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_page_for_browsers_is_shown_in_development_unless_told_otherwise(mode: Mode) -> None:
+    assert Settings(mode=mode).shows_page is (mode is Mode.DEVELOPMENT)
+    for told in (True, False):
+        assert Settings(mode=mode, graphiql=told).shows_page is told
 
 
 @pytest.mark.parametrize(
@@ -93,6 +103,7 @@ def test_a_good_value_is_read(
         ("PORT", "", A_PORT),
         ("PLANNER", "maybe", "write true or false"),
         ("PLANNER", "", "write true or false"),
+        ("GRAPHIQL", "often", "write true or false"),
         ("DATA_DIR", "", A_FOLDER),
         ("DATA_DIR", "~nobody-of-this-name/x", A_FOLDER),
     ],

@@ -25,6 +25,15 @@ SOCKET_PATH_LIMIT = 100
 SHORT_DIR = Path("/tmp")
 PROC = Path("/proc")
 
+# The builtin locale sorts alike on every system, and a plain index serves LIKE 'x%'; --locale is
+# for what is left to libc, whatever LANG says.
+LOCALE = (
+    "--encoding=UTF8",
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+)
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -60,12 +69,7 @@ class Cluster:
                 # root) can connect, and there is no TCP at all.
                 "--auth-local=trust",
                 "--auth-host=reject",
-                # The builtin locale sorts alike on every system, and a plain index serves
-                # LIKE 'x%'; --locale is for what is left to libc, whatever LANG says.
-                "--locale-provider=builtin",
-                "--builtin-locale=C.UTF-8",
-                "--encoding=UTF8",
-                "--locale=C",
+                *LOCALE,
                 "--no-instructions",
                 *([] if sync else ["--no-sync"]),
             )

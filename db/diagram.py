@@ -1,0 +1,58 @@
+"""A picture of the domain, drawn from the models as a Mermaid diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Column, ForeignKeyConstraint, Table, UniqueConstraint
+
+from db.base import Base, snake_case
+
+
+def diagram() -> str:
+    """The entities with their keys, and a line for each foreign key.
+
+    A foreign key is listed among the keys only where it is one: its line says all else about it.
+    A line has a name where that says more than the entity at its end.
+    """
+    # Of classes that share a table, the base is the entity.
+    classes = [mapper.class_ for mapper in Base.registry.mappers if mapper.inherits is None]
+    names = {model.__table__: model.__name__ for model in classes}
+    lines = ["erDiagram"]
+    for table, name in sorted(names.items(), key=lambda item: item[1]):
+        lines += [f"    {name} {{", *(f"        {key}" for key in _keys(table)), "    }"]
+        for foreign in sorted(table.foreign_key_constraints, key=_name):
+            to = names[foreign.referred_table]
+            label = "" if _name(foreign) == snake_case(to) else _name(foreign).replace("_", " ")
+            lines.append(f'    {to} {_line(foreign)} {name} : "{label}"')
+    return "\n".join(lines) + "\n"
+
+
+def _keys(table: Table) -> Iterable[str]:
+    """The columns of the primary key, and those that are unique by themselves."""
+    for column in table.columns:
+        marks = {
+            "PK": column.primary_key,
+            "FK": bool(column.foreign_keys),
+            "UK": any(columns == {column} for columns in _unique(table)),
+        }
+        if marks["PK"] or marks["UK"]:
+            kind = column.type.python_type.__name__.lower()
+            yield f"{kind} {column.name} {', '.join(mark for mark, has in marks.items() if has)}"
+
+
+def _line(foreign: ForeignKeyConstraint) -> str:
+    """How many there are at either end; dashed where a row outlives what it points at."""
+    one = "|o" if any(column.nullable for column in foreign.columns) else "||"
+    kept = "--" if foreign.ondelete == "CASCADE" else ".."
+    alone = [set(foreign.table.primary_key.columns), *_unique(foreign.table)]
+    many = "o|" if any(columns <= set(foreign.columns) for columns in alone) else "o{"
+    return f"{one}{kept}{many}"
+
+
+def _unique(table: Table) -> list[set[Column[object]]]:
+    return [set(key.columns) for key in table.constraints if isinstance(key, UniqueConstraint)]
+
+
+def _name(foreign: ForeignKeyConstraint) -> str:
+    return foreign.column_keys[-1].removesuffix("_id")

@@ -1,0 +1,55 @@
+// Bundles the page into dist/: everything it loads comes from its own origin, under /graphiql/.
+// Every file but index.html is named by its contents, so that browsers can keep it for ever.
+
+import { readFile, rm, writeFile } from "node:fs/promises";
+import { basename } from "node:path";
+import { build } from "esbuild";
+
+/** Bundle files, each under a name, and say at which URL each is served. */
+async function bundle(entryPoints, options) {
+  const { metafile } = await build({
+    entryPoints,
+    bundle: true,
+    minify: true,
+    target: "es2022",
+    outdir: "dist/assets",
+    entryNames: "[name]-[hash]",
+    chunkNames: "[name]-[hash]",
+    metafile: true,
+    logLevel: "warning",
+    ...options,
+  });
+  const files = Object.keys(metafile.outputs).map((path) => basename(path));
+  const url = (name) => `/graphiql/${files.find((file) => file.startsWith(`${name}-`))}`;
+  return Object.fromEntries(Object.keys(entryPoints).map((name) => [name, url(name)]));
+}
+
+await rm("dist", { recursive: true, force: true });
+
+const workers = await bundle({
+  editor: "monaco-editor/esm/vs/editor/editor.worker.js",
+  graphql: "monaco-graphql/esm/graphql.worker.js",
+  json: "monaco-editor/esm/vs/language/json/json.worker.js",
+});
+const { style } = await bundle({ style: "src/style.css" });
+const { page } = await bundle(
+  { page: "src/page.tsx" },
+  {
+    format: "esm",
+    splitting: true,
+    jsx: "automatic",
+    // The editor's own styles are a part of GraphiQL's.
+    loader: { ".css": "empty", ".graphql": "text", ".variables.json": "text" },
+    define: { WORKERS: JSON.stringify(workers), "process.env.NODE_ENV": '"production"' },
+    // GraphiQL formats with these two by their old names, under which they are no ES modules.
+    alias: {
+      "prettier/parser-babel": "prettier/plugins/babel",
+      "prettier/parser-graphql": "prettier/plugins/graphql",
+    },
+    // Only subscriptions over WebSocket load it, and there are none yet.
+    external: ["graphql-ws"],
+  },
+);
+
+const html = await readFile("index.html", "utf8");
+await writeFile("dist/index.html", html.replace("{style}", style).replace("{page}", page));

@@ -1,0 +1,48 @@
+"""What the documentation prints from the code: `python -m tests.pages` does it, as `make docs`.
+
+In a page it stands between `<!-- name -->` and `<!-- /name -->`, and nobody edits it there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import db.diagram
+from graph import settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def _diagram() -> str:
+    return f"```mermaid\n{db.diagram.diagram()}```\n"
+
+
+PRINTED: list[tuple[str, str, Callable[[], str]]] = [
+    ("README.md", "diagram", _diagram),
+    ("docs/configuration.md", "settings", settings.table),
+]
+
+
+def renewed() -> dict[str, str]:
+    """The pages as they should be, by their paths."""
+    texts: dict[str, str] = {}
+    for page, name, printed in PRINTED:
+        text = texts.get(page) or (ROOT / page).read_text()
+        texts[page] = filled(text, name, printed())
+    return texts
+
+
+def filled(page: str, name: str, text: str) -> str:
+    """A page with a text in the place of this name. Raises ValueError if it has none."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    place = re.compile(f"^{begin}$.*^{end}$", re.MULTILINE | re.DOTALL)
+    if not place.search(page):
+        raise ValueError(f"the page has no lines {begin} and {end}")
+    return place.sub(lambda _: f"{begin}\n\n{text}\n{end}", page)
+
+
+if __name__ == "__main__":
+    for path, text in renewed().items():
+        (ROOT / path).write_text(text)

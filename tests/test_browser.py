@@ -1,0 +1,231 @@
+"""The pages in a real browser, in which every other address is blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import uvicorn
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Route,
+    async_playwright,
+    expect,
+)
+
+import db
+from db import access
+from graph import pages
+from graph.app import create_app
+from graph.serve import listen
+from graph.settings import Settings
+from tests import processes
+from tests.processes import PATIENCE, Serving
+
+PLAN = """mutation {
+  createProjectPlan(input: {name: "Moon base", tasks: [{title: "Choose a site"}]}) {
+    project { id }
+  }
+}"""
+NAMED = """mutation($name: String!) {
+  createProject(input: {name: $name}) { project { name } }
+}"""
+
+expect.set_options(timeout=1000 * PATIENCE)
+
+
+def missing(sentence: str) -> NoReturn:
+    """Leave a test out, except where a run decides whether a change may land."""
+    if os.environ.get("CI"):
+        pytest.fail(sentence)
+    pytest.skip(sentence)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def chromium() -> str:
+    """Where Chromium is."""
+    found = shutil.which("chromium")
+    return found or missing("Install Chromium (Debian and Ubuntu: apt-get install chromium).")
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Serving]:
+    """A server of GraphiQL, with a project in it."""
+    if not (pages.BUILT / "index.html").exists():
+        missing("Build GraphiQL (install Node.js 20 or later with npm, then `make test`).")
+    with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
+        assert "errors" not in server.ready().ask(PLAN)
+        yield server
+        assert server.stop().status == 0
+
+
+@pytest.fixture
+async def plain(database: db.Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    """Where a server answers that has no GraphiQL."""
+    monkeypatch.setattr(pages, "BUILT", Path("/dev/null"))
+    app = create_app(Settings(), database.url)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    (listening,) = listen(Settings(port=0))
+    serving = asyncio.create_task(server.serve([listening]))
+    yield "http://{}:{}".format(*listening.getsockname())
+    server.should_exit = True
+    await serving
+
+
+@pytest.fixture
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    """Headless Chromium, which finds no address but this machine's."""
+    arguments = [
+        "--no-sandbox",  # as root it refuses to run with one
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ]
+    async with (
+        async_playwright() as playwright,
+        await playwright.chromium.launch(executable_path=chromium, args=arguments) as browser,
+    ):
+        yield browser
+
+
+@asynccontextmanager
+async def opened(browser: Browser, link: str) -> AsyncIterator[Page]:
+    """A page that asks nobody but its own server, and has nothing to complain about."""
+    origin = re.sub(r"^(http://[^/]+/).*", r"\1", link)
+    elsewhere: list[str] = []
+    complaints: list[str] = []
+
+    async def only_own(route: Route) -> None:
+        if route.request.url.startswith(origin):
+            await route.continue_()
+        else:
+            elsewhere.append(route.request.url)
+            await route.abort()
+
+    def hear(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    async with await browser.new_context(viewport={"width": 1440, "height": 900}) as context:
+        context.set_default_timeout(1000 * PATIENCE)
+        await context.route(re.compile(r"^(?!data:|blob:)"), only_own)
+        await context.route_web_socket(re.compile(r""), lambda socket: elsewhere.append(socket.url))
+        page = await context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", hear)
+        await page.goto(link)
+        yield page
+    assert elsewhere == []
+    assert complaints == []
+
+
+# GraphiQL
+
+
+def editor(page: Page) -> Locator:
+    """Where the operation is."""
+    return page.locator(".graphiql-query-editor .view-lines")
+
+
+def answer(page: Page) -> Locator:
+    """Where the answer is."""
+    return page.locator(".result-window .view-lines")
+
+
+async def click(page: Page, button: str) -> None:
+    """Click on a button."""
+    await page.get_by_role("button", name=button).click()
+
+
+async def test_one_click_opens_graphiql_with_all_that_helps(
+    served: Serving, browser: Browser
+) -> None:
+    (link,) = re.findall(r"^  (http://\S+#token=\S+)$", served.out, re.MULTILINE)
+    async with opened(browser, link) as page:
+        await expect(editor(page)).to_contain_text("totalCount")
+        assert page.url == f"{served.url}/graphql"
+        assert served.token not in await page.evaluate("JSON.stringify(localStorage)")
+        await click(page, "Execute")
+        await expect(answer(page)).to_contain_text("Choose a site")
+
+        for tab, found in [
+            ("MakePlan", "Build a dome"),
+            ("FindTasks", "endCursor"),
+            ("Conversations", "totalCount"),
+            ("AnyObject", "null"),
+        ]:
+            await page.get_by_role("tab", name=tab).click()
+            await click(page, "Prettify")
+            await click(page, "Execute")
+            await expect(answer(page)).to_contain_text(found)
+            await expect(page.locator(".squiggly-error")).to_have_count(0)
+
+        await page.get_by_role("tab", name="Projects").click()
+        plugin = page.locator(".graphiql-plugin")
+        await click(page, "Show Documentation Explorer")
+        await plugin.get_by_role("link", name="Query", exact=True).click()
+        await expect(plugin).to_contain_text("Everything shows only what you may see.")
+        await plugin.get_by_role("link", name="Project", exact=True).first.click()
+        await expect(plugin).to_contain_text("A goal that a team of agents works towards")
+
+        await click(page, "Show GraphiQL Explorer")
+        await plugin.get_by_text("updatedAt", exact=True).first.click()
+        await expect(editor(page)).to_contain_text("updatedAt")
+        await click(page, "Execute")
+        await expect(answer(page)).to_contain_text("updatedAt")
+
+
+async def test_a_token_is_asked_for_where_it_is_refused_or_none_is_known(
+    served: Serving, browser: Browser
+) -> None:
+    async with opened(browser, f"{served.url}/graphql#token=troupe_unknown") as page:
+        field = page.get_by_label("Access token")
+        await expect(field).to_be_visible()
+        await click(page, "Execute")
+        await expect(answer(page)).to_contain_text("UNAUTHENTICATED")
+        await field.fill(served.token)
+        await click(page, "Use it")
+        await expect(field).to_be_hidden()
+        await click(page, "Execute")
+        await expect(answer(page)).to_contain_text("Moon base")
+        await click(page, "Show Documentation Explorer")
+        await expect(page.locator(".graphiql-plugin")).to_contain_text("query: Query")
+
+        await page.evaluate("sessionStorage.clear()")
+        await page.reload()
+        await expect(field).to_be_visible()
+
+
+# The plain page
+
+
+async def test_the_plain_page_runs_operations(
+    plain: str, database: db.Database, admin: db.User, browser: Browser
+) -> None:
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        token = await access.issue_token(session, admin, "test")
+    async with opened(browser, f"{plain}/graphql#token={token}") as page:
+        assert page.url == f"{plain}/graphql"
+        operation, output = page.get_by_label("Operation"), page.get_by_role("status")
+        await click(page, "Run")
+        await expect(output).to_contain_text('"totalCount": 0')
+        await page.get_by_label("Variables").fill("{")
+        await operation.press("Control+Enter")
+        await expect(output).to_contain_text("The variables are no JSON")
+        await page.get_by_label("Variables").fill('{"name": "Moon base"}')
+        await operation.fill(NAMED)
+        await operation.press("Control+Enter")
+        await expect(output).to_contain_text('"name": "Moon base"')
+        await page.get_by_label("Access token").fill("troupe_unknown")
+        await click(page, "Run")
+        await expect(output).to_contain_text("UNAUTHENTICATED")

@@ -1,0 +1,140 @@
+"""What the documentation says: its examples are run, what it prints from the code is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+import db
+from db.diagram import diagram
+from graph.errors import USER_ERRORS, RequestError
+from graph.settings import Settings, table
+from tests.conftest import People
+from tests.pages import filled, renewed
+from tests.processes import troupe_here
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page.name: page.read_text() for page in PAGES}
+LINKED = re.compile(r"\]\((?!https?:)([^)#]+)")
+
+
+@dataclass
+class Example:
+    """An operation that a page shows, and what the page says that it answers."""
+
+    query: str
+    variables: dict[str, Any] = field(default_factory=dict)
+    answer: str | None = None
+
+
+def examples(page: str) -> list[Example]:
+    """Every `graphql` block of a page, and every command with a body, with the `json` after it."""
+    found: list[Example] = []
+    for language, text in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        sent = re.search(r"-d '(\{.*\})'$", text.strip(), re.DOTALL)
+        if language == "graphql":
+            found.append(Example(text))
+        elif sent is not None and "mutation" in sent[1]:
+            body = json.loads(sent[1])
+            found.append(Example(body["query"], body["variables"]))
+        elif language == "json" and found and found[-1].answer is None:
+            found[-1].answer = text
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if examples(text)])
+async def test_every_example_answers_what_the_page_says(name: str, people: People) -> None:
+    # One after the other on one database, as somebody does who reads on.
+    for example in examples(TEXTS[name]):
+        assert example.answer is not None, example.query
+        answer = await people.admin.ask(example.query, **example.variables)
+        assert answer.body == json.loads(example.answer), example.query
+
+
+def commands(page: str) -> list[tuple[str, str]]:
+    """Every command of a page's `console` blocks, with what it prints."""
+    blocks = re.findall(r"^```console\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    parts = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
+    return [(command, output) for command, _, output in (part.partition("\n") for part in parts)]
+
+
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if commands(text)])
+def test_every_command_prints_what_the_page_says(
+    name: str, database_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = database_url.render_as_string(hide_password=False)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    changed = (ROOT / "examples" / "plan.json").read_text().replace("sensors", "instruments")
+    (tmp_path / "changed.json").write_text(changed)
+    monkeypatch.chdir(tmp_path)
+    for command, output in commands(TEXTS[name]):
+        words = shlex.split(command)
+        start = words.index("troupe")
+        settings: dict[str, Any] = {"database_url": url}
+        for word in words[:start]:
+            variable, _, value = word.partition("=")
+            settings[variable.removeprefix("TROUPE_").lower()] = value
+        ended = troupe_here(*words[start + 1 :], **settings)
+        assert ended.out + ended.err == output, command
+
+
+def test_the_pages_with_examples_are_found() -> None:
+    assert len(examples(TEXTS["README.md"])) == 2
+    assert len(examples(TEXTS["api.md"])) > 10
+    assert len(commands(TEXTS["importing.md"])) == 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for path in LINKED.findall(TEXTS[page.name]):
+        assert (page.parent / path).exists(), path
+
+
+def test_every_code_of_an_error_is_explained() -> None:
+    page = TEXTS["api.md"]
+    codes = {error.code for error in RequestError.__subclasses__()}
+    codes |= {error.code for error in db.errors.DomainError.__subclasses__()}
+    assert not [code for code in codes if f"`{code}`" not in page]
+    assert not [kind.__name__ for kind in USER_ERRORS if f"`{kind.__name__}`" not in page]
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for name, setting in Settings.model_fields.items():
+        assert setting.description, name
+        assert f"| `TROUPE_{name.upper()}` |" in table()
+
+
+def test_the_picture_shows_every_entity_and_every_foreign_key() -> None:
+    drawn = diagram()
+    for mapper in db.Base.registry.mappers:
+        if mapper.inherits is None:
+            assert f"    {mapper.class_.__name__} {{\n" in drawn
+    keys = sum(len(made.foreign_key_constraints) for made in db.Base.metadata.tables.values())
+    assert drawn.count(" : ") == keys
+    assert '    Project ||--o{ Task : ""\n' in drawn
+    assert '    Agent |o..o{ Task : "created by agent"\n' in drawn
+    assert "        uuid dependent_id PK, FK\n" in drawn
+    assert "        str username UK\n" in drawn
+
+
+def test_what_is_printed_goes_between_its_marks() -> None:
+    page = "a\n<!-- x -->\nold\n<!-- /x -->\nb\n"
+    new = filled(page, "x", r"new \1")
+    assert new == "a\n<!-- x -->\n\nnew \\1\n<!-- /x -->\nb\n"
+    assert filled(new, "x", r"new \1") == new
+    with pytest.raises(ValueError, match="<!-- y -->"):
+        filled(page, "y", "new")
+
+
+def test_what_is_printed_is_as_the_code_prints_it() -> None:
+    for page, text in renewed().items():
+        assert (ROOT / page).read_text() == text, f"{page}: run `make docs`"
