@@ -26,15 +26,17 @@ from sqlalchemy import (
     cast,
     func,
     insert,
+    inspect,
     select,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm.attributes import flag_modified
 
 from db.errors import NotFound
-from db.text import dumps
+from db.text import canonical, dumps
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -160,10 +162,20 @@ class CRUD(Base):
 
     async def update(self, session: AsyncSession, **values: Any) -> Self:
         """Set these values on the row."""
-        for name, value in values.items():
-            setattr(self, name, value)
+        self.change(**values)
         await session.flush()
         return self
+
+    def change(self, **values: Any) -> None:
+        """Set these values on the row, to be written with the next flush."""
+        columns = inspect(type(self)).columns
+        for name, value in values.items():
+            if name in columns and isinstance(columns[name].type, JSONB):
+                # To Python, and so to the ORM, 1 and 1.0 and true are all the same.
+                before = getattr(self, name)
+                if before == value and canonical(before) != canonical(value):
+                    flag_modified(self, name)
+            setattr(self, name, value)
 
     async def delete(self, session: AsyncSession) -> None:
         """Delete the row, and with it what the database cascades to."""

@@ -252,8 +252,7 @@ async def edit_message(
 ) -> None:
     """Change a message of a conversation; the caller has locked both. Raises Invalid."""
     _refuse_archived(conversation, "id")
-    for name, value in values.items():
-        setattr(message, name, value)
+    message.change(**values)
     if not session.is_modified(message):
         return
     await message.update(session, edited_at=func.now())

@@ -8,13 +8,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-import orjson
 from sqlalchemy import CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, LongText, Metadata, ShortText, choice
+from db.text import canonical
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -220,4 +220,4 @@ class Notification(HumanInteraction):
 
 def content_hash(title: str, content: Any) -> str:
     """SHA-256, in hex, of what is put before people; the order of keys is no matter."""
-    return hashlib.sha256(orjson.dumps([title, content], option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(canonical([title, content])).hexdigest()

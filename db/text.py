@@ -46,3 +46,8 @@ def storable(value: Value) -> Value:
 def dumps(value: Any) -> str:
     """JSON for PostgreSQL. Raises ValueError for text in it that cannot be stored."""
     return orjson.dumps(storable(value)).decode()
+
+
+def canonical(value: Any) -> bytes:
+    """JSON that is the same for the same value, in whatever order its keys are."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-import orjson
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,6 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from db.base import CRUD, Base, LongText, Metadata, ShortText, Version, choice
 from db.errors import Invalid
 from db.state import Transitions
+from db.text import canonical
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -189,8 +189,7 @@ class AgentTool(Base):
 def defined(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a tool with the hash of its definition; the order of keys is no matter."""
     definition = [values.get("description"), values.get("tool_schema")]
-    written = orjson.dumps(definition, option=orjson.OPT_SORT_KEYS)
-    return {**values, "definition_hash": hashlib.sha256(written).hexdigest()}
+    return {**values, "definition_hash": hashlib.sha256(canonical(definition)).hexdigest()}
 
 
 async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any]) -> None:

@@ -421,6 +421,7 @@ async def test_an_edited_message_tells_that_it_was(world: World) -> None:
         document.format(EDITED), input={"id": id, "content": "Hello", "metadata": {"k": 1}}
     )
     again = await world.owner.change(f"editMessage {EDITED}", id=id, parts={"a": [1]})
+    other_kind = await world.owner.change(f"editMessage {EDITED}", id=id, parts={"a": [True]})
     cleared = await world.owner.change(f"editMessage {EDITED}", id=id, parts=None)
 
     message = answer.data["editMessage"]["message"]
@@ -442,6 +443,7 @@ async def test_an_edited_message_tells_that_it_was(world: World) -> None:
         "editedAt": again["message"]["editedAt"],
     }
     assert again["message"]["editedAt"] > edited
+    assert str(other_kind["message"]["parts"]) == "{'a': [True]}"
     assert cleared["message"]["parts"] is None
     query = "SELECT content, edited_at IS NULL FROM messages WHERE timestamp < '2026-01-02'"
     assert sorted(await stored(world.database, query)) == [("Bye", True), ("Hello", False)]
