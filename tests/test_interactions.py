@@ -285,7 +285,15 @@ async def test_interactions_are_paged_by_their_priority(world: World, resolvers:
 async def test_the_interactions_of_many_tasks_cost_as_many_statements_as_those_of_one(
     world: World, resolvers: People
 ) -> None:
-    models = (db.ApprovalRequest, db.FeedbackRequest, db.ClarificationRequest, db.Notification)
+    models: list[tuple[Any, dict[str, Any]]] = [
+        (db.ApprovalRequest, {}),
+        (db.FeedbackRequest, {}),
+        (db.ClarificationRequest, {}),
+        (
+            db.Notification,
+            {"level": db.NotificationLevel.INFO, "requires_acknowledgement": False},
+        ),
+    ]
     query = (
         '{ tasks(where: {title: {contains: "!"}}) { nodes { interactions(orderBy: CREATED_AT_ASC)'
         f" {{ nodes {{ title assignee {{ username }} {OWN} }} }} }} }} }}"
@@ -314,8 +322,9 @@ async def test_the_interactions_of_many_tasks_cost_as_many_statements_as_those_o
                         content_hash="",
                         assignee_id=world.people.users["owner"].id,
                         created_at=START + timedelta(minutes=minute),
+                        **own,
                     )
-                    for minute, model in enumerate(models)
+                    for minute, (model, own) in enumerate(models)
                 )
 
     await make(1)
