@@ -76,6 +76,7 @@ class TooSlow(RequestError):
 QUERY_CANCELED = "57014"
 IN_EACH_OTHERS_WAY = ("55P03", "40P01")
 NOT_A_CHARACTER = ("22021", "22P05")
+BEYOND_A_LIMIT = "54"
 TOO_MANY_CONNECTIONS = "53300"
 NOT_THERE = ("08", "57P")  # the connection broke; the server stops, crashed, or is starting
 
@@ -92,6 +93,8 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
             return Overloaded("Somebody else is changing the same rows. Try again in a moment.")
         if state in NOT_A_CHARACTER:
             return BadInput("A text contains a NUL character (\\u0000), which cannot be stored.")
+        if state.startswith(BEYOND_A_LIMIT):
+            return BadInput("This is more than the database can take in one piece. Send less.")
         if state == TOO_MANY_CONNECTIONS:
             return Overloaded("All connections to the database are busy. Try again in a moment.")
         if (

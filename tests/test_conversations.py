@@ -698,6 +698,15 @@ async def test_the_start_of_a_long_message_is_what_is_found(world: World) -> Non
         assert answer.data["searchMessages"]["totalCount"] == count
 
 
+async def test_more_words_than_can_be_searched_are_refused(world: World) -> None:
+    # Both halves of a word with a hyphen are searched for too: more than 1 MB in all.
+    signs = [chr(0x20000 + n) for n in range(40_000)]
+    words = " ".join(f"{a}{b}-{b}{a}" for a, b in zip(signs, signs[1:], strict=False))
+    input = {"conversationId": (await start(world))[0], "messages": [said(words)]}
+
+    assert await world.error(world.owner, "appendMessages", **input) == "BAD_USER_INPUT"
+
+
 async def test_a_search_that_cannot_be_is_refused(world: World, resolvers: People) -> None:
     page = "searchMessages(query: $q, first: 1)"
     for people in (world.people, resolvers):
