@@ -1,6 +1,7 @@
 """Conversations: started, added to in order, summed up, changed and deleted with what was said."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -701,7 +702,7 @@ async def test_the_start_of_a_long_message_is_what_is_found(world: World) -> Non
 async def test_more_words_than_can_be_searched_are_refused(world: World) -> None:
     # Both halves of a word with a hyphen are searched for too: more than 1 MB in all.
     signs = [chr(0x20000 + n) for n in range(40_000)]
-    words = " ".join(f"{a}{b}-{b}{a}" for a, b in zip(signs, signs[1:], strict=False))
+    words = " ".join(f"{a}{b}-{b}{a}" for a, b in pairwise(signs))
     input = {"conversationId": (await start(world))[0], "messages": [said(words)]}
 
     assert await world.error(world.owner, "appendMessages", **input) == "BAD_USER_INPUT"
