@@ -201,18 +201,22 @@ class ClarificationRequest(HumanInteraction):
 class Notification(HumanInteraction):
     """An agent tells people something."""
 
-    # Nullable in the table, where rows of other types have none.
+    # Nullable in the table, where rows of other types have none; and without a default there,
+    # which would be the column's in every row, of whatever type.
     level: Mapped[NotificationLevel] = mapped_column(
-        choice(NotificationLevel),
-        default=NotificationLevel.INFO,
-        nullable=True,
-        doc="How serious it is.",
+        choice(NotificationLevel), nullable=True, doc="How serious it is."
     )
     requires_acknowledgement: Mapped[bool] = mapped_column(
-        default=False, nullable=True, doc="Whether somebody has to say that they have read it."
+        nullable=True, doc="Whether somebody has to say that they have read it."
     )
 
     __mapper_args__ = {"polymorphic_identity": InteractionType.NOTIFICATION}
+
+    @classmethod
+    async def create(cls, session: AsyncSession, **values: Any) -> Self:
+        """Add a notification; it is for information, and asks for nothing, unless said."""
+        quiet = {"level": NotificationLevel.INFO, "requires_acknowledgement": False}
+        return await super().create(session, **quiet | values)
 
 
 def content_hash(title: str, content: Any) -> str:
