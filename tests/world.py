@@ -9,20 +9,15 @@ import httpx
 from sqlalchemy import text
 
 import db
-from graph.scalars import global_id
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
+from tests.factories import gid as gid
 
 AGENT_TOKEN = "troupe_token_of_an_agent"
 
 Fault = tuple[str, str]
 """A user error: its code, and its path with points between the parts."""
-
-
-def gid(row: Any) -> str:
-    """The global id of a row."""
-    return global_id(type(row).__name__, row.id)
 
 
 async def snapshot(database: db.Database) -> dict[str, list[str]]:
