@@ -416,7 +416,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
         db.Conversation(
             id=db.new_id(),
             project_id=[mine.id, mine.id, None, theirs.id][place % 4],
-            user_id=[owner.id, stranger.id, owner.id, None][place // 2 % 4],
+            user_id=[owner.id, stranger.id, owner.id, None][place * 3 // 4 % 4],
             agent_id=[agents[0].id, agents[6].id, None][place % 3],
             title=text(place) if place % 2 else None,
             summary=text(place)[:50],
@@ -427,13 +427,13 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             created_at=tied(place),
             updated_at=moment(place),
         )
-        for place in range(10)
+        for place in range(11)
     ]
     session.add_all(conversations)
     await session.flush()
     session.add_all(
         db.Message(
-            conversation_id=conversations[place % 10 and place % 3].id,
+            conversation_id=conversations[[0, 1, 2, 0, 3, 1, 6, 0, 2, 0][place]].id,
             sequence=place // 2 + 1 + place % 2 * 100,
             sender=list(db.MessageSender)[place % 4],
             content=text(place),
@@ -519,7 +519,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
                 priority=place % 3 + 1,
                 status=list(db.CommunicationStatus)[place % 5],
                 correlation_id=text(place) if place % 2 else None,
-                reply_to_id=communications[place // 2].id if place % 4 else None,
+                reply_to_id=communications[place // 3].id if place % 5 else None,
                 task_id=[tasks[0].id, tasks[4].id, None][place % 3],
                 sent_at=tied(place),
                 delivered_at=moment(place) if place % 2 else None,
@@ -560,8 +560,8 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
                 content_hash=text(place),
                 status=status,
                 priority=place % 3 + 1,
-                assignee_id=[owner.id, stranger.id, more[0].id, None][place % 4],
-                expires_at=moment(place) if place % 2 else None,
+                assignee_id=[owner.id, stranger.id, more[0].id, None][place % 7 % 4],
+                expires_at=moment(place) if place % 3 else None,
                 responded_by_id=[stranger.id, None, owner.id][place % 3],
                 responded_at=None if status in waiting else moment(place),
                 interaction_metadata=json(place + 1),

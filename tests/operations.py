@@ -24,6 +24,7 @@ from graphql import (
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
+from graph.relations import Collection
 from graph.schema import schema
 from graph.selections import BACKREF
 
@@ -41,6 +42,13 @@ def declared(type_name: str, kind: type) -> list[tuple[str, Any]]:
     assert isinstance(shown, Shown)
     found = [(name, field.extensions[BACKREF]) for name, field in shown.fields.items()]
     return [(name, declaration) for name, declaration in found if isinstance(declaration, kind)]
+
+
+def collections() -> list[tuple[str, Any]]:
+    """The connections of the root that show all objects of an entity, by their names."""
+    return [
+        (name, field) for name, field in declared("Query", Collection) if type(field) is Collection
+    ]
 
 
 @dataclass

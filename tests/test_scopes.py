@@ -15,7 +15,7 @@ import db
 from db import scopes
 from graph.connections import encode_cursor
 from graph.entities import Node, entities, entity_of
-from graph.relations import Collection, Connected, Listed, Related, Relation
+from graph.relations import Connected, Listed, Related, Relation
 from graph.scalars import format_moment
 from graph.schema import schema
 from graph.settings import Settings
@@ -23,10 +23,14 @@ from tests import factories
 from tests.client import Client
 from tests.conftest import People, serving
 from tests.factories import gid
-from tests.operations import declared
+from tests.operations import Shown, collections, declared
 from tests.oracle import Everything, Someone
 
-NODES = [entity.model for entity in entities() if issubclass(entity.shown_as, Node)]
+NODES = [
+    entity.model
+    for entity in entities()
+    if issubclass(entity.shown_as, Node) and not entity.is_subtype
+]
 
 
 @pytest.fixture
@@ -88,7 +92,8 @@ def ways(model: type) -> str:
     parts = ["id"]
     for name, relation in declared(model.__name__, Relation):
         target = relation.target.model
-        shown = "id" if target in NODES else "dependent { id } dependency { id }"
+        ends = (f"{end} {{ id }}" for end, _ in declared(target.__name__, Related))
+        shown = "id" if target in NODES else " ".join(ends)
         if isinstance(relation, Connected):
             parts.append(f"{name}(first: 100) {{ totalCount nodes {{ {shown} }} }}")
         else:
@@ -102,14 +107,12 @@ def beyond(asking: Asking, row: Any, relation: Any) -> Any:
     def shown(related: Any) -> Any:
         if not asking.sees(related):
             return None
-        if isinstance(related, db.TaskDependency):
-            tasks = asking.everything.rows[db.Task]
-            ends = {
-                "dependent": tasks[related.dependent_id],
-                "dependency": tasks[related.dependency_id],
-            }
-            return {name: shown(task) for name, task in ends.items()}
-        return {"id": gid(related)}
+        if isinstance(related, db.CRUD):
+            return {"id": gid(related)}
+        return {
+            name: shown(asking.everything.related(related, end.attribute))
+            for name, end in declared(type(related).__name__, Related)
+        }
 
     if isinstance(relation, Related) and not isinstance(relation, Listed):
         return shown(asking.everything.related(row, relation.attribute))
@@ -126,7 +129,7 @@ async def test_each_viewer_finds_all_of_theirs_and_nothing_else(
     for name, asking in viewers.items():
         if asking.planner and name in ("admin", "stranger"):
             continue  # To save time: what the planner shows them, it shows in the other tests.
-        for field, collection in declared("Query", Collection):
+        for field, collection in collections():
             model = collection.model
             answer = await asking.client.ask(
                 f"{{ {field}(first: 100) {{ totalCount nodes {{ {ways(model)} }} }} }}"
@@ -148,9 +151,10 @@ async def test_each_viewer_finds_all_of_theirs_and_nothing_else(
 
 
 async def test_the_viewers_differ_in_what_they_see(viewers: dict[str, Asking]) -> None:
+    models = [db.Project, db.Task, db.Conversation, db.User, db.ProjectMember, db.Tool]
+    models += [db.AgentTool, db.TaskAttempt, db.Communication, db.HumanInteraction, db.UsageRecord]
     counts = {
-        name: [len(asking.seen(model)) for model in (db.Project, db.Task, db.Conversation)]
-        for name, asking in viewers.items()
+        name: [len(asking.seen(model)) for model in models] for name, asking in viewers.items()
     }
 
     assert counts == {
@@ -162,10 +166,7 @@ async def test_the_viewers_differ_in_what_they_see(viewers: dict[str, Asking]) -
 
 
 async def test_an_id_of_a_hidden_row_opens_nothing(viewers: dict[str, Asking]) -> None:
-    lookups = {
-        collection.model: name.removesuffix("s")
-        for name, collection in declared("Query", Collection)
-    }
+    lookups = {collection.model: name.removesuffix("s") for name, collection in collections()}
     for name, asking in viewers.items():
         fields, ids, shown = [], [], []
         for model in NODES:
@@ -248,7 +249,7 @@ async def test_a_filter_betrays_no_hidden_row(viewers: dict[str, Asking]) -> Non
 async def test_a_cursor_of_somebody_else_shows_only_ones_own(viewers: dict[str, Asking]) -> None:
     asking = viewers["owner"]
     fields, expected = [], {}
-    for field, collection in declared("Query", Collection):
+    for field, collection in collections():
         for order in collection.target.order:
             for row in asking.hidden(collection.model)[:1]:
                 attributes = order.attribute, collection.target.key.key
@@ -351,7 +352,10 @@ def test_every_entity_can_be_reached_from_the_root() -> None:
     for entity in entities():
         assert entity_of(entity.model) is entity
         shown = schema._schema.type_map[entity.name]
-        assert isinstance(shown, GraphQLObjectType)
+        assert isinstance(shown, Shown)
         assert any(is_leaf_type(get_named_type(field.type)) for field in shown.fields.values())
-        if entity.model in NODES:
+        if entity.is_subtype:
+            assert isinstance(shown, GraphQLObjectType)
+            assert {interface.name for interface in shown.interfaces} & reached
+        elif entity.model in NODES:
             assert {entity.name, f"{entity.name}Connection"} <= reached
