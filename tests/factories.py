@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Text, cast, inspect, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
@@ -19,8 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 import db
 from db import access
 from graph.scalars import global_id
-
-Interaction = TypeVar("Interaction", bound=db.HumanInteraction)
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -126,17 +124,6 @@ async def make_communication(
     ends = {"from_agent_id": sender.id, "to_agent_id": receiver.id}
     values = {"type": "REQUEST", "content": {"text": "Hello"}} | ends | values
     return await db.Communication.create(session, project_id=sender.project_id, **values)
-
-
-async def make_interaction(
-    session: AsyncSession,
-    project: db.Project,
-    model: type[Interaction] = db.ApprovalRequest,  # type: ignore[assignment]
-    **values: Any,
-) -> Interaction:
-    """Something that agents of a project ask of people."""
-    values = {"title": "May I?", "content": {"what": "dig"}} | values
-    return await model.create(session, project_id=project.id, **values)
 
 
 async def make_usage(
@@ -579,7 +566,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             task_id=[None, tasks[0].id, tasks[4].id][place % 3],
             attempt_id=[attempts[0].id, None, attempts[1].id][place % 3],
             conversation_id=[conversations[0].id, conversations[7].id, None][place % 3],
-            message_id=[said[place], None][place % 2],
+            message_id=[said[0], None, said[4]][place % 3],
             user_id=[owner.id, stranger.id, more[0].id, None][place // 2 % 4],
             input_tokens=[0, 1, 2, 2_000_000_000][place % 4],
             cached_input_tokens=place % 2,
