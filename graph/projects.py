@@ -10,7 +10,7 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ProjectStatus
+from db import ProjectStatus, Right
 from graph.connections import Connection
 from graph.context import Info
 from graph.entities import Node, column, entity
@@ -118,9 +118,13 @@ class Mutation:
 
     @mutation(users_only)
     async def update_project(self, info: Info, input: UpdateProjectInput) -> db.Project:
-        """Change a project."""
+        """Change a project. Only its owners can give it to somebody else."""
+        # Whoever it belongs to becomes an owner among its members.
+        right = Right.EDIT if input.owner_id is None else Right.OWN
         async with info.context.write() as session:
-            project = await session.fetch(db.Project, input.id, version=input.expected_version)
+            project = await session.fetch(
+                db.Project, input.id, version=input.expected_version, right=right
+            )
             await session.refer(db.Project, values(input))
             return await project.update(session, **values(input))
 
