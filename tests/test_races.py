@@ -170,8 +170,8 @@ async def test_messages_added_at_once_have_each_a_place_of_their_own(world: Worl
     for number in range(ROUNDS):
         await asyncio.gather(*(append(writer, number) for writer in range(5)))
 
-    query = "SELECT sequence, content FROM messages ORDER BY sequence"
-    rows = (await stored(world.database, query))[1:]
+    query = "SELECT sequence, content FROM messages WHERE conversation_id = :id ORDER BY sequence"
+    rows = (await stored(world.database, query, id=world.conversation.id))[1:]
     assert [sequence for sequence, _ in rows] == list(range(2, 2 + 3 * 5 * ROUNDS))
     for place in range(0, len(rows), 3):
         together = [content.rsplit(" ", 1) for _, content in rows[place : place + 3]]

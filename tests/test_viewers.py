@@ -68,8 +68,8 @@ async def test_introspection_writes_the_defaults_of_inputs(people: People) -> No
 
     fields = answer.data["__type"]["inputFields"]
     defaults = {field["name"]: field["defaultValue"] for field in fields}
-    assert defaults["metadata"].split() == ["{", "}"]
-    assert (defaults["priority"], defaults["title"]) == ("3", None)
+    shown = [defaults[name] for name in ("metadata", "priority", "title")]
+    assert shown == ["null", "3", None]
 
 
 async def test_introspection_is_open_only_to_those_known_in_production(
@@ -156,7 +156,7 @@ async def test_the_token_of_a_deleted_user_opens_nothing(
     assert (await people.owner.ask("{ me { id } }")).code == "UNAUTHENTICATED"
 
 
-async def test_an_agent_is_nobody_but_sees_its_project(
+async def test_an_agent_is_no_user_but_sees_its_project_and_the_members(
     database: db.Database, people: People
 ) -> None:
     async with database.write(db.Viewer()) as session:
@@ -170,7 +170,7 @@ async def test_an_agent_is_nobody_but_sees_its_project(
 
     assert answer.data == {
         "me": None,
-        "users": {"totalCount": 0},
+        "users": {"totalCount": 1},
         "accessTokens": {"totalCount": 0},
-        "projects": {"nodes": [{"name": "Project 0", "owner": None}]},
+        "projects": {"nodes": [{"name": "Project 0", "owner": {"username": "owner"}}]},
     }

@@ -107,6 +107,7 @@ async def make_world(database: db.Database, http: httpx.AsyncClient, people: Peo
     users = people.users
     async with database.write(db.Viewer(is_administrator=True)) as session:
         model = await factories.make_model(session)
+        await factories.make_model(session, "spare")
         project = await factories.make_project(session, users["owner"])
         ada = await factories.make_agent(session, project, "Ada", model_id=model.id)
         await factories.make_token(session, AGENT_TOKEN, ada)
