@@ -406,3 +406,34 @@ async def test_a_message_goes_and_the_places_of_the_others_stay(world: World) ->
         (3, "c"),
         (4, "d"),
     ]
+
+
+async def test_all_ids_that_are_taken_are_told_at_their_places(world: World) -> None:
+    new, taken = str(db.new_id()), gid(world.message)
+    foreign = gid(world.foreign_rows["messageId"])
+
+    found = await world.refused(
+        world.owner,
+        "appendMessages",
+        conversationId=gid(world.conversation),
+        messages=[said(str(n)) | {"id": id} for n, id in enumerate((taken, new, foreign, new))],
+    )
+
+    assert found == [("ALREADY_EXISTS", f"messages.{place}.id") for place in (0, 2, 3)]
+
+
+async def test_a_place_is_never_given_twice(world: World) -> None:
+    """Whoever knows a message by its place would take the next one for it."""
+    conversation = gid(world.conversation)
+    places = []
+    for content in "abc":
+        appended = await world.owner.change(
+            "appendMessages { messages { id sequence } }",
+            conversationId=conversation,
+            messages=[said(content), said(content)],
+        )
+        places += [message["sequence"] for message in appended["messages"]]
+        for message in reversed(appended["messages"]):
+            await world.owner.change("deleteMessage { deletedId }", id=message["id"])
+
+    assert places == [2, 3, 4, 5, 6, 7]

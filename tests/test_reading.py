@@ -265,6 +265,41 @@ async def test_postgresql_itself_counts_as_many_statements(
     assert {planner: min(counts) for planner, counts in counted.items()} == {True: 2, False: 6}
 
 
+async def test_a_long_way_through_one_relation_is_followed_to_its_end(
+    database: db.Database, people: People, resolvers: People
+) -> None:
+    """What is loaded on the way for one task is no less than what another one needs."""
+    async with database.write(db.Viewer()) as session:
+        project = await factories.make_project(session, people.users["owner"])
+        chain: list[db.Task] = []
+        for place in range(12):
+            parent = chain[-1].id if chain else None
+            chain.append(
+                await factories.make_task(session, project, str(place), parent_task_id=parent)
+            )
+        for later in range(1, 12):
+            for earlier in range(later):
+                await factories.make_dependency(session, chain[later], chain[earlier])
+    up = "parentTask { " * 7 + "title" + " }" * 7
+    back = "dependencies { dependency { " * 4 + "title" + " } }" * 4
+
+    for way in (up, back):
+        query = f"{{ tasks(orderBy: CREATED_AT_ASC) {{ nodes {{ id {way} }} }} }}"
+        planned, resolved = await people.owner.ask(query), await resolvers.owner.ask(query)
+
+        assert planned.text == resolved.text
+        assert len(planned.statements) == 1
+        assert len(planned.data["tasks"]["nodes"]) == 12
+
+    answer = await resolvers.owner.ask(
+        f"{{ tasks(orderBy: CREATED_AT_ASC) {{ nodes {{ {up} }} }} }}"
+    )
+    for place, task in enumerate(answer.data["tasks"]["nodes"]):
+        for _ in range(min(place, 7)):
+            task = task["parentTask"]
+        assert task == ({"title": str(place - 7)} if place >= 7 else {"parentTask": None})
+
+
 def whole(kind: object, depth: int) -> str:
     """The selection of all fields of a type, down to this depth."""
     if not isinstance(kind, Shown):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from graphql import GraphQLObjectType, get_named_type, is_leaf_type
+from strawberry.utils.str_converters import to_camel_case
 
 import db
 from db import scopes
@@ -244,6 +245,87 @@ async def test_a_filter_betrays_no_hidden_row(viewers: dict[str, Asking]) -> Non
     )
     for name in ("stranger", "other", "owner", "agent", "byId", "notMine", "parent", "either"):
         assert data[name]["totalCount"] == 0, name
+
+
+async def test_a_filter_by_the_id_of_a_hidden_row_is_one_by_an_id_that_there_is_not(
+    viewers: dict[str, Asking],
+) -> None:
+    """Whether a row that one sees points at a row that one does not see is not to be guessed."""
+    asking = viewers["owner"]
+    everything = asking.everything
+    fields: list[str] = []
+    expected: dict[str, int] = {}
+    met = set()
+    for name, collection in collections():
+        seen = asking.seen(collection.model)
+        for field in collection.target.where.__strawberry_definition__.fields:
+            attribute = field.metadata.get("attribute")
+            columns = getattr(getattr(attribute, "property", None), "columns", None)
+            if columns is None or not columns[0].foreign_keys:
+                continue
+            ends = {row: everything.pointed_at(row, attribute) for row in seen}
+            hidden = [end for end in ends.values() if end is not None and not asking.sees(end)]
+            if not hidden:
+                continue
+            met.add((collection.model.__name__, field.python_name))
+            id, shown = hidden[0].id, [row for row in seen if asking.sees(ends[row])]
+            visible = next((ends[row].id for row in shown), None)
+            graphql_name = to_camel_case(field.python_name)
+            counts = {
+                f'{{eq: "{id}"}}': 0,
+                f'{{in: ["{id}"]}}': 0,
+                f'{{in: ["{id}", "{db.new_id()}"]}}': 0,
+                f'{{not: "{id}"}}': len(seen),
+                f'{{eq: "{id}", isNull: true}}': 0,
+                f'{{not: "{id}", isNull: false}}': len(shown),
+                "{isNull: true}": len(seen) - len(shown),
+                "{isNull: false}": len(shown),
+            }
+            if visible is not None:
+                here = [row for row in shown if ends[row].id == visible]
+                counts[f'{{in: ["{id}", "{visible}"]}}'] = len(here)
+                counts[f'{{not: "{visible}"}}'] = len(seen) - len(here)
+            for where, count in counts.items():
+                alias = f"f{len(fields)}"
+                fields.append(
+                    f"{alias}: {name}(where: {{{graphql_name}: {where}}}) {{ totalCount }}"
+                )
+                expected[alias] = count
+
+    for start in range(0, len(fields), 60):
+        answer = await asking.client.ask(f"{{ {' '.join(fields[start : start + 60])} }}")
+        for place, (alias, page) in enumerate(answer.data.items(), start):
+            assert page["totalCount"] == expected[alias], fields[place]
+    assert {
+        ("Conversation", "user_id"),
+        ("HumanInteraction", "responded_by_id"),
+        ("Message", "user_id"),
+        ("UsageRecord", "user_id"),
+        ("UsageRecord", "message_id"),
+        ("Communication", "reply_to_id"),
+        ("Task", "agent_id"),
+    } <= met
+
+
+async def test_words_find_no_hidden_message(viewers: dict[str, Asking]) -> None:
+    counts = []
+    for name, asking in viewers.items():
+        found = await asking.client.ask(
+            '{ all: searchMessages(query: "plain or amp or of") { totalCount nodes { id } }'
+            ' some: searchMessages(query: "plain or amp or of", where: {sender: {eq: USER}})'
+            " { nodes { id } } }"
+        )
+
+        words = ("plain", "amp", "_of_")
+        rows = [
+            row for row in asking.seen(db.Message) if any(word in row.content for word in words)
+        ]
+        assert {node["id"] for node in found.data["all"]["nodes"]} == set(map(gid, rows)), name
+        assert found.data["all"]["totalCount"] == len(rows)
+        said = {gid(row) for row in rows if row.sender is db.MessageSender.USER}
+        assert {node["id"] for node in found.data["some"]["nodes"]} == said
+        counts.append(len(rows))
+    assert len(set(counts)) > 1
 
 
 async def test_a_cursor_of_somebody_else_shows_only_ones_own(viewers: dict[str, Asking]) -> None:
