@@ -201,7 +201,8 @@ class ClarificationRequest(HumanInteraction):
 class Notification(HumanInteraction):
     """An agent tells people something."""
 
-    # Nullable in the table and without defaults there: rows of other types have neither.
+    # Nullable in the table, where rows of other types have none; and without a default there,
+    # which would be the column's in every row, of whatever type.
     level: Mapped[NotificationLevel] = mapped_column(
         choice(NotificationLevel), nullable=True, doc="How serious it is."
     )
@@ -213,9 +214,9 @@ class Notification(HumanInteraction):
 
     @classmethod
     async def create(cls, session: AsyncSession, **values: Any) -> Self:
-        """Add a notification; for information unless it says otherwise."""
-        defaults = {"level": NotificationLevel.INFO, "requires_acknowledgement": False}
-        return await super().create(session, **defaults | values)
+        """Add a notification; it is for information, and asks for nothing, unless said."""
+        quiet = {"level": NotificationLevel.INFO, "requires_acknowledgement": False}
+        return await super().create(session, **quiet | values)
 
 
 def content_hash(title: str, content: Any) -> str:

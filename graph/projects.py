@@ -10,7 +10,7 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ProjectStatus
+from db import ProjectStatus, Right
 from graph.connections import Connection
 from graph.context import Info
 from graph.entities import Node, column, entity
@@ -119,7 +119,8 @@ class Mutation:
     @mutation(users_only)
     async def update_project(self, info: Info, input: UpdateProjectInput) -> db.Project:
         """Change a project. Only its owners can give it to somebody else."""
-        right = db.Right.EDIT if input.owner_id is None else db.Right.OWN
+        # Whoever it belongs to becomes an owner among its members.
+        right = Right.EDIT if input.owner_id is None else Right.OWN
         async with info.context.write() as session:
             project = await session.fetch(
                 db.Project, input.id, version=input.expected_version, right=right

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Text, cast, literal, update
+from sqlalchemy import Text, cast, inspect, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -74,15 +74,63 @@ async def make_conversation(session: AsyncSession, **values: Any) -> db.Conversa
 async def make_messages(
     session: AsyncSession, conversation: db.Conversation, contents: Sequence[str], **values: Any
 ) -> list[db.Message]:
-    """Messages of a conversation with these texts, numbered from 1."""
+    """Messages at the end of a conversation with these texts."""
     values = {"sender": db.MessageSender.USER} | values
     messages = [
         db.Message(conversation_id=conversation.id, sequence=place, content=content, **values)
-        for place, content in enumerate(contents, 1)
+        for place, content in enumerate(contents, conversation.last_sequence + 1)
     ]
     session.add_all(messages)
     await session.flush()
+    # Past the ORM, as appending does: talking is no new version.
+    place = conversation.last_sequence + len(messages)
+    conversations = update(db.Conversation).where(db.Conversation.id == conversation.id)
+    await session.execute(conversations.values(last_sequence=place))
+    await session.refresh(conversation)
     return messages
+
+
+async def make_member(
+    session: AsyncSession,
+    project: db.Project,
+    user: db.User,
+    role: db.MemberRole = db.MemberRole.VIEWER,
+) -> db.ProjectMember:
+    """A member of a project."""
+    member = db.ProjectMember(project_id=project.id, user_id=user.id, role=role)
+    session.add(member)
+    await session.flush()
+    return member
+
+
+async def make_tool(
+    session: AsyncSession, project: db.Project | None, name: str = "search", **values: Any
+) -> db.Tool:
+    """A tool of a project, or one that all share."""
+    return await db.Tool.create(session, project_id=project and project.id, name=name, **values)
+
+
+async def make_attempt(
+    session: AsyncSession, task: db.Task, number: int = 1, **values: Any
+) -> db.TaskAttempt:
+    """An attempt at a task."""
+    return await db.TaskAttempt.create(session, task_id=task.id, number=number, **values)
+
+
+async def make_communication(
+    session: AsyncSession, sender: db.Agent, receiver: db.Agent, **values: Any
+) -> db.Communication:
+    """A message from agent to agent."""
+    ends = {"from_agent_id": sender.id, "to_agent_id": receiver.id}
+    values = {"type": "REQUEST", "content": {"text": "Hello"}} | ends | values
+    return await db.Communication.create(session, project_id=sender.project_id, **values)
+
+
+async def make_usage(
+    session: AsyncSession, project: db.Project, model: db.AIModel, **values: Any
+) -> db.UsageRecord:
+    """A call of an AI model."""
+    return await db.UsageRecord.create(session, project_id=project.id, model_id=model.id, **values)
 
 
 async def make_token(
@@ -163,7 +211,7 @@ async def make_plan(
 
 def gid(row: Any) -> str:
     """The id of a row as the API shows it."""
-    return global_id(type(row).__name__, row.id)
+    return global_id(inspect(type(row)).base_mapper.class_.__name__, row.id)
 
 
 # Values that are easily written in two ways, lost, or taken for something else on the way.
@@ -224,7 +272,8 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
     """A small world: several rows of every noun, every relation in use, all of it awkward.
 
     Most belongs to the owner, some to the stranger, some to nobody; and rows of one point at rows
-    of the other, which the rules would never allow.
+    of the other, which the rules would never allow. The owner is a member in every role, of some
+    projects that are others' too; one of theirs they are no member of.
     """
     owner, stranger = users["owner"], users["stranger"]
     more = [
@@ -271,10 +320,26 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
     mine, theirs = projects[0], projects[3]
     session.add_all([*more, *models, *projects])
     await session.flush()
+    shared, lost = projects[6], projects[5]
+    members = [
+        {owner: "OWNER", more[0]: "VIEWER", more[1]: "EDITOR"},
+        {owner: "EDITOR", more[1]: "OWNER"},
+        {owner: "APPROVER"},
+        {stranger: "OWNER", more[2]: "APPROVER"},
+        {owner: "VIEWER", more[0]: "OWNER"},
+        {more[3]: "OWNER"},
+        {owner: "VIEWER", more[2]: "EDITOR"},
+        {stranger: "VIEWER", more[1]: "APPROVER"},
+    ]
+    session.add_all(
+        db.ProjectMember(project_id=project.id, user_id=user.id, role=db.MemberRole(role))
+        for project, roles in zip(projects, members, strict=True)
+        for user, role in roles.items()
+    )
     agents = [
         db.Agent(
             id=db.new_id(),
-            project_id=(theirs if place == 6 else mine).id,
+            project_id={6: theirs, 7: shared, 8: lost}.get(place, mine).id,
             name=text(place) + str(place // 2),
             type=text(place % 2),
             description=text(place + 1) if place % 3 else None,
@@ -287,14 +352,14 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             agent_metadata=json(place + 2),
             created_at=tied(place),
         )
-        for place in range(7)
+        for place in range(9)
     ]
     session.add_all(agents)
     await session.flush()
     tasks = [
         db.Task(
             id=db.new_id(),
-            project_id=(theirs if place in (4, 9) else mine).id,
+            project_id={4: theirs, 9: theirs, 10: shared, 11: lost}.get(place, mine).id,
             title=text(place),
             description=text(place + 1) if place % 2 else None,
             type=text(place + 2) if place % 3 else None,
@@ -318,7 +383,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             created_by_agent_id=[None, agents[0].id, agents[6].id][place % 4 % 3],
             created_at=tied(place),
         )
-        for place in range(10)
+        for place in range(12)
     ]
     for place, task in enumerate(tasks):
         task.parent_task = [None, tasks[0], tasks[0], tasks[4]][place % 4]
@@ -330,7 +395,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             dependency_id=tasks[earlier].id,
             on_failure=list(db.OnFailure)[later % 3],
         )
-        for later in range(10)
+        for later in range(len(tasks))
         for earlier in range(later)
         if (later + earlier) % 3 == 0
     )
@@ -338,7 +403,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
         db.Conversation(
             id=db.new_id(),
             project_id=[mine.id, mine.id, None, theirs.id][place % 4],
-            user_id=[owner.id, stranger.id, owner.id, None][place // 2 % 4],
+            user_id=[owner.id, stranger.id, owner.id, None][place * 3 // 4 % 4],
             agent_id=[agents[0].id, agents[6].id, None][place % 3],
             title=text(place) if place % 2 else None,
             summary=text(place)[:50],
@@ -349,13 +414,13 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             created_at=tied(place),
             updated_at=moment(place),
         )
-        for place in range(10)
+        for place in range(11)
     ]
     session.add_all(conversations)
     await session.flush()
     session.add_all(
         db.Message(
-            conversation_id=conversations[place % 10 and place % 3].id,
+            conversation_id=conversations[[0, 1, 2, 0, 3, 1, 6, 0, 2, 0][place]].id,
             sequence=place // 2 + 1 + place % 2 * 100,
             sender=list(db.MessageSender)[place % 4],
             content=text(place),
@@ -370,6 +435,153 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
         )
         for place in range(10)
     )
+    tools = [
+        db.Tool(
+            id=db.new_id(),
+            project_id=[mine.id, None, theirs.id, shared.id][place % 4],
+            name=text(place // 2),
+            tool_version=f"{place}{text(place)}",
+            description=text(place + 1) if place % 3 else None,
+            capability=text(place + 2) if place % 2 else None,
+            source=list(db.ToolSource)[place % 5],
+            tool_schema=json(place) if place % 3 else None,
+            documentation_url=text(place + 3) if place % 2 else None,
+            status=list(db.ToolStatus)[place % 6],
+            definition_hash=text(place),
+            tool_metadata=json(place + 1),
+            version=place + 1,
+            created_at=tied(place),
+            updated_at=moment(place),
+        )
+        for place in range(8)
+    ]
+    session.add_all(tools)
+    await session.flush()
+    session.add_all(
+        db.AgentTool(
+            agent_id=agents[place].id,
+            tool_id=tools[of].id,
+            configuration=json(place + of),
+            is_active=(place + of) % 2 == 0,
+            added_at=moment(place),
+        )
+        for place in range(len(agents))
+        for of in range(len(tools))
+        if (place + of) % 3 == 0
+    )
+    attempts = [
+        db.TaskAttempt(
+            id=db.new_id(),
+            task_id=tasks[[0, 4, 1, 0, 10, 11, 2, 0][place]].id,
+            agent_id=[agents[0].id, agents[6].id, None][place % 3],
+            number=place + 1,
+            status=list(db.AttemptStatus)[place % 6],
+            heartbeat_at=moment(place) if place % 2 else None,
+            progress_percent=place * 14 if place % 3 else None,
+            status_message=text(place) if place % 4 else None,
+            result=json(place) if place % 2 else None,
+            error=json(place + 1) if place % 3 else None,
+            started_at=tied(place),
+            ended_at=moment(place + 2) if place % 2 else None,
+            created_at=moment(place),
+        )
+        for place in range(8)
+    ]
+    session.add_all(attempts)
+    await session.flush()
+    # One that is its own, one of a task that others have, and one that others have of ours.
+    for here, there in ((0, 0), (3, 1), (4, 2), (10, 4)):
+        tasks[here].current_attempt_id = attempts[there].id
+    communications: list[db.Communication] = []
+    for place in range(10):
+        ends = [agents[0], agents[6], agents[1], agents[7]]
+        communications.append(
+            db.Communication(
+                id=db.new_id(),
+                project_id=[mine.id, mine.id, theirs.id, mine.id, shared.id][place % 5],
+                from_agent_id=ends[place % 3].id,
+                to_agent_id=ends[(place + 1) % 4].id,
+                type=text(place % 3),
+                content=json(place),
+                priority=place % 3 + 1,
+                status=list(db.CommunicationStatus)[place % 5],
+                correlation_id=text(place) if place % 2 else None,
+                reply_to_id=communications[place // 3].id if place % 5 else None,
+                task_id=[tasks[0].id, tasks[4].id, None][place % 3],
+                sent_at=tied(place),
+                delivered_at=moment(place) if place % 2 else None,
+                acknowledged_at=moment(place + 1) if place % 3 else None,
+                expires_at=moment(place + 2) if place % 4 else None,
+                communication_metadata=json(place + 2),
+                created_at=moment(place),
+                updated_at=moment(place + 1),
+            )
+        )
+    session.add_all(communications)
+    await session.flush()
+    said = list(await session.scalars(select(db.Message.id).order_by(db.Message.id)))
+    kinds: list[tuple[Any, dict[str, Any]]] = [
+        (db.ApprovalRequest, {"approved": True, "comment": text(2)}),
+        (db.FeedbackRequest, {"feedback": json(3), "rating": 4}),
+        (db.ClarificationRequest, {"answer": text(3)}),
+        (db.Notification, {"level": db.NotificationLevel.ERROR, "requires_acknowledgement": True}),
+        (db.ApprovalRequest, {}),
+        (db.FeedbackRequest, {}),
+        (db.ClarificationRequest, {}),
+        (db.Notification, {"level": db.NotificationLevel.INFO, "requires_acknowledgement": False}),
+    ]
+    waiting = {db.InteractionStatus.PENDING, db.InteractionStatus.EXPIRED}
+    waiting.add(db.InteractionStatus.CANCELLED)
+    for place in range(14):
+        kind, answer = kinds[place % 8]
+        status = list(db.InteractionStatus)[place % 7]
+        session.add(
+            kind(
+                id=db.new_id(),
+                project_id=[mine.id, shared.id, mine.id, theirs.id, mine.id][place % 5],
+                task_id=[tasks[0].id, tasks[4].id, None][place % 3],
+                agent_id=[None, agents[0].id, agents[6].id][place % 3],
+                conversation_id=[conversations[0].id, None, conversations[7].id][place % 3],
+                title=text(place),
+                content=json(place),
+                content_hash=text(place),
+                status=status,
+                priority=place % 3 + 1,
+                assignee_id=[owner.id, stranger.id, more[0].id, None][place % 7 % 4],
+                expires_at=moment(place) if place % 3 else None,
+                responded_by_id=[stranger.id, None, owner.id][place % 3],
+                responded_at=None if status in waiting else moment(place),
+                interaction_metadata=json(place + 1),
+                created_at=tied(place),
+                updated_at=moment(place + 1),
+                **answer,
+            )
+        )
+    session.add_all(
+        db.UsageRecord(
+            id=db.new_id(),
+            model_id=models[place % 2].id,
+            project_id=[mine.id, theirs.id, mine.id, shared.id][place % 4],
+            agent_id=[agents[0].id, agents[6].id, None][place % 3],
+            task_id=[None, tasks[0].id, tasks[4].id][place % 3],
+            attempt_id=[attempts[0].id, None, attempts[1].id][place % 3],
+            conversation_id=[conversations[0].id, conversations[7].id, None][place % 3],
+            message_id=[said[0], None, said[4]][place % 3],
+            user_id=[owner.id, stranger.id, more[0].id, None][place // 2 % 4],
+            input_tokens=[0, 1, 2, 2_000_000_000][place % 4],
+            cached_input_tokens=place % 2,
+            output_tokens=[3, 100, 1][place % 3],
+            reasoning_tokens=place % 2,
+            cost=PRICES[place % 5],
+            latency_ms=place if place % 3 else None,
+            success=place % 2 == 0,
+            request_id=f"{text(place)}{place}" if place % 3 else None,
+            occurred_at=tied(place),
+            created_at=moment(place),
+        )
+        for place in range(10)
+    )
+    await session.flush()
     for place in range(8):
         bearer: db.User | db.Agent = (owner, agents[0], agents[0], stranger, agents[6])[place % 5]
         await make_token(
@@ -384,7 +596,13 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             created_at=tied(place),
         )
     # Behind the back of the ORM, which reads what it writes, and could not read this.
-    for column in (db.Project.project_metadata, db.Task.task_metadata, db.AIModel.model_metadata):
+    for column in (
+        db.Project.project_metadata,
+        db.Task.task_metadata,
+        db.AIModel.model_metadata,
+        db.Communication.communication_metadata,
+        db.HumanInteraction.interaction_metadata,
+    ):
         more_so = column.op("||")(cast(literal(BEYOND_FLOAT, Text), JSONB))
         numbers = update(column.class_).where(column.op("?")("number"))
         await session.execute(

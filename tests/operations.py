@@ -12,6 +12,7 @@ from graphql import (
     GraphQLField,
     GraphQLInputObjectType,
     GraphQLInputType,
+    GraphQLInterfaceType,
     GraphQLList,
     GraphQLNonNull,
     GraphQLObjectType,
@@ -23,6 +24,7 @@ from graphql import (
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
+from graph.relations import Collection
 from graph.schema import schema
 from graph.selections import BACKREF
 
@@ -30,13 +32,23 @@ from graph.selections import BACKREF
 RESOLVED = {"node", "nodes"}
 LONG_NAME = "long_" * 13
 
+Shown = GraphQLObjectType | GraphQLInterfaceType
+"""A type of which fields are selected."""
+
 
 def declared(type_name: str, kind: type) -> list[tuple[str, Any]]:
     """The fields of a type that are declared as of this kind, by their names."""
     shown = schema._schema.type_map[type_name]
-    assert isinstance(shown, GraphQLObjectType)
+    assert isinstance(shown, Shown)
     found = [(name, field.extensions[BACKREF]) for name, field in shown.fields.items()]
     return [(name, declaration) for name, declaration in found if isinstance(declaration, kind)]
+
+
+def collections() -> list[tuple[str, Any]]:
+    """The connections of the root that show all objects of an entity, by their names."""
+    return [
+        (name, field) for name, field in declared("Query", Collection) if type(field) is Collection
+    ]
 
 
 @dataclass
@@ -45,6 +57,8 @@ class Generated:
 
     query: str
     variables: dict[str, Any]
+    may_leave_nothing: bool
+    """Whether there can be an object of which nothing is selected."""
 
     @property
     def is_long(self) -> bool:
@@ -130,6 +144,7 @@ class Writer:
         self.variables: dict[str, Any] = {}
         self.fragments: list[tuple[str, str, str]] = []
         self.names = 0
+        self.may_leave_nothing = False
 
     def operation(self) -> Generated:
         """A whole query."""
@@ -138,7 +153,8 @@ class Writer:
         selection = self.selection(query, 4, self.draw(st.integers(1, 3)))
         variables = f"({', '.join(self.definitions)})" if self.definitions else ""
         fragments = [f"fragment {name} on {kind} {below}" for name, kind, below in self.fragments]
-        return Generated("\n".join([f"query{variables} {selection}", *fragments]), self.variables)
+        document = "\n".join([f"query{variables} {selection}", *fragments])
+        return Generated(document, self.variables, self.may_leave_nothing)
 
     def name(self) -> str:
         """A name that no other has."""
@@ -153,18 +169,33 @@ class Writer:
             self.variables[name] = value
         return f"${name}"
 
-    def selection(self, kind: GraphQLObjectType, depth: int, most: int = 4, folds: int = 2) -> str:
+    def selection(self, kind: Shown, depth: int, most: int = 4, folds: int = 2) -> str:
         """A selection set of a type, with fragments in fragments as often as `folds` says."""
         parts = [self.part(kind, depth, folds) for _ in range(self.draw(st.integers(1, most)))]
+        if isinstance(kind, GraphQLInterfaceType):
+            # Of each type of an interface mostly something, and sometimes of one type alone.
+            if self.draw(st.integers(0, 5)) < 5:
+                parts.append("id")
+            else:
+                self.may_leave_nothing = True
         return f"{{ {' '.join(parts)} }}"
 
-    def part(self, kind: GraphQLObjectType, depth: int, folds: int) -> str:
+    def part(self, kind: Shown, depth: int, folds: int) -> str:
         """A field, or a fragment with some."""
         form = self.draw(st.integers(0, 11)) if folds else 0
+        if isinstance(kind, GraphQLInterfaceType) and folds and form % 3 == 1:
+            # What only one of its types has.
+            one = self.draw(st.sampled_from(schema._schema.get_possible_types(kind)))
+            below = self.selection(one, depth, folds=folds - 1)
+            return f"... on {one.name} {self.directive()}{below}"
         if form == 10:
-            condition = self.draw(st.sampled_from(["", f"on {kind.name} ", "on Node "]))
+            condition = self.draw(st.sampled_from(["", f"on {kind.name} ", "on Node ", "upward"]))
             if condition == "on Node ":
                 return "... on Node { id }" if kind.interfaces else "__typename"
+            wider = [above for above in kind.interfaces if above.name != "Node"]
+            if condition == "upward":
+                kind = wider[0] if wider else kind
+                condition = f"on {kind.name} "
             below = self.selection(kind, depth, folds=folds - 1)
             return f"... {condition}{self.directive()}{below}"
         if form == 11 and depth > 1:
@@ -177,7 +208,7 @@ class Writer:
             return f"...{name} {self.directive()}"
         return self.field(kind, depth)
 
-    def field(self, kind: GraphQLObjectType, depth: int) -> str:
+    def field(self, kind: Shown, depth: int) -> str:
         """A field of a type."""
         leaves, ways = ["__typename"] if depth < 4 else [], []
         for name, of in kind.fields.items():
@@ -197,7 +228,7 @@ class Writer:
             long = LONG_NAME if self.draw(st.integers(0, 200)) == 200 else ""
             alias = f"{long}{self.name()}: "
         below = ""
-        if isinstance(named, GraphQLObjectType):
+        if isinstance(named, Shown):
             wrapping = named.name.endswith(("Connection", "Edge", "PageInfo"))
             below = self.selection(named, depth if wrapping else depth - 1)
         return f"{alias}{chosen}{arguments} {self.directive()}{below}"
@@ -229,7 +260,7 @@ class Writer:
                 continue
             kind = get_named_type(argument.type)
             if name == "orderBy" and isinstance(kind, GraphQLEnumType):
-                order = f"{kind.name}.{next(iter(kind.values))}"
+                order = str(argument.default_value)
             if required or self.draw(st.integers(0, one_in)) == one_in:
                 value: Any = None
                 if self.draw(st.integers(0, 30)) == 30:

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Uuid, select
+from sqlalchemy import Uuid, inspect, select
 
 import db
 from db.base import Timestamp
@@ -48,9 +48,20 @@ class Everything:
 
     def related(self, row: Any, relation: Any) -> Any:
         """The row that a to-one relation leads to, whoever may see it."""
-        ((local, _),) = relation.property.local_remote_pairs
-        prop = relation.property.parent.get_property_by_column(local)
-        return self.rows[relation.property.mapper.class_].get(getattr(row, prop.key))
+        ((local, remote),) = relation.property.local_remote_pairs
+        here = getattr(row, relation.property.parent.get_property_by_column(local).key)
+        if here is None:
+            return None
+        there = relation.property.mapper.get_property_by_column(remote).key
+        rows = self.of(relation.property.mapper.class_)
+        return next((other for other in rows if getattr(other, there) == here), None)
+
+    def is_member(self, viewer: Someone, project_id: UUID | None, *roles: db.MemberRole) -> bool:
+        """Whether a user is a member of a project, in one of these roles, or an agent its own."""
+        if isinstance(viewer, db.Agent):
+            return viewer.project_id == project_id
+        member = self.rows[db.ProjectMember].get((project_id, viewer.id))
+        return member is not None and (not roles or member.role in roles)
 
     def sees(self, viewer: Someone, row: Any) -> bool:
         """Whether a user or an agent may see a row."""
@@ -62,27 +73,56 @@ class Everything:
             case db.AIModel():
                 return True
             case db.User():
-                return bool(row.id == viewer.id)
-            case db.Project() if isinstance(viewer, db.Agent):
-                return bool(row.id == viewer.project_id)
+                together = (
+                    member
+                    for member in self.of(db.ProjectMember)
+                    if member.user_id == row.id and self.is_member(viewer, member.project_id)
+                )
+                return bool(row.id == viewer.id) or any(together)
             case db.Project():
-                return bool(row.owner_id == viewer.id)
-            case db.Agent() | db.Task():
-                return self.sees(viewer, self.rows[db.Project][row.project_id])
-            case db.TaskDependency():
-                return self.sees(viewer, self.rows[db.Task][row.dependent_id])
+                return self.is_member(viewer, row.id)
+            case db.Tool() if row.project_id is None:
+                return True
             case db.Conversation() if row.project_id is None:
                 return bool(row.user_id == viewer.id)
-            case db.Conversation():
-                return self.sees(viewer, self.rows[db.Project][row.project_id])
+            case db.AgentTool():
+                return self.sees(viewer, self.rows[db.Agent][row.agent_id])
+            case db.TaskAttempt():
+                return self.sees(viewer, self.rows[db.Task][row.task_id])
+            case db.TaskDependency():
+                return self.sees(viewer, self.rows[db.Task][row.dependent_id])
             case db.Message():
                 return self.sees(viewer, self.rows[db.Conversation][row.conversation_id])
             case db.AccessToken() if isinstance(viewer, db.User):
-                of_agent = self.rows[db.Agent].get(row.agent_id)
-                return row.user_id == viewer.id or self.sees(viewer, of_agent)
+                if row.agent_id is None:
+                    return bool(row.user_id == viewer.id)
+                editors = (db.MemberRole.OWNER, db.MemberRole.EDITOR)
+                of_agent = self.rows[db.Agent][row.agent_id]
+                return self.is_member(viewer, of_agent.project_id, *editors)
             case db.AccessToken():
                 return False
+            case (
+                db.Agent()
+                | db.Communication()
+                | db.Conversation()
+                | db.HumanInteraction()
+                | db.ProjectMember()
+                | db.Task()
+                | db.Tool()
+                | db.UsageRecord()
+            ):
+                return self.is_member(viewer, row.project_id)
         raise NotImplementedError(f"Say here who may see a {type(row).__name__}.")
+
+    def pointed_at(self, row: Any, attribute: Any) -> Any:
+        """The row that a foreign key leads to, whoever may see it."""
+        (key,) = attribute.property.columns[0].foreign_keys
+        (model,) = (
+            mapper.class_
+            for mapper in db.Base.registry.mappers
+            if mapper.local_table is key.column.table and mapper.inherits is None
+        )
+        return self.rows[model].get(getattr(row, attribute.key))
 
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
@@ -140,7 +180,7 @@ class Filters:
 
     def met(self, row: Any, where: dict[str, Any]) -> bool:
         """Whether a row meets all conditions of a filter, which is as JSON has it."""
-        kind: Any = entity_of(type(row)).where
+        kind: Any = entity_of(inspect(type(row)).base_mapper.class_).where
         name_of = schema.config.name_converter.get_graphql_name
         fields = {name_of(field): field for field in kind.__strawberry_definition__.fields}
         return all(self._met(row, fields[name], name, value) for name, value in where.items())
@@ -163,6 +203,10 @@ class Filters:
             # At the outside, and only there, a list contains what is no list itself.
             within = isinstance(stored, list) and not isinstance(value, (dict, list))
             return contains(stored, [value] if within else value)
+        if attribute.property.columns[0].foreign_keys:
+            # What the viewer may not see is not there to be pointed at.
+            pointed_at = self.everything.pointed_at(row, attribute)
+            here = here if self.everything.sees(self.viewer, pointed_at) else None
         return all(
             holds(here, operation, operand_of(attribute, operand))
             for operation, operand in value.items()

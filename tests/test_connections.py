@@ -15,12 +15,12 @@ from graph.connections import encode_cursor
 from graph.entities import entities
 from graph.filters import Order
 from graph.projects import ProjectOrder
-from graph.relations import Collection, Connected
+from graph.relations import Connected
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
 from tests.factories import gid, minutes
-from tests.operations import declared
+from tests.operations import collections, declared
 
 PAGE = """
   nodes { id } edges { cursor node { id } }
@@ -91,7 +91,7 @@ def in_order(rows: list[Any], order: Order, key: str) -> list[str]:
 async def root_walks(database: db.Database) -> list[Walk]:
     """A walk for each connection of the root and each of its orders."""
     walks = []
-    for name, collection in declared("Query", Collection):
+    for name, collection in collections():
         rows = await rows_of(database, collection.model)
         key = collection.target.key.key
         for order in collection.target.order:
@@ -103,7 +103,7 @@ async def root_walks(database: db.Database) -> list[Walk]:
 async def nested_walks(database: db.Database) -> list[Walk]:
     """A walk for each connection of a type and each of its orders, where there is most to see."""
     walks = []
-    lookups = {lookup.target.name: name for name, lookup in declared("Query", Collection)}
+    lookups = {lookup.target.name: name for name, lookup in collections()}
     for entity in entities():
         for name, connected in declared(entity.name, Connected):
             rows = await rows_of(database, connected.target.model)

@@ -39,6 +39,43 @@ BREAKING = {
             "output_price = -1",
         ],
     },
+    "communications": {"priority_range": ["priority = 0", "priority = 6"]},
+    "human_interactions": {
+        "priority_range": ["priority = 0", "priority = 6"],
+        "rating_range": [f"rating = {rating} WHERE type = 'FEEDBACK'" for rating in (0, 6)],
+        "responded_once": [
+            "status = 'APPROVED'",
+            "responded_at = now()",
+            "status = 'EXPIRED', responded_at = now()",
+        ],
+        "approval_only": ["approved = true", "comment = ''"],
+        "feedback_only": ["feedback = 'null'", "rating = 1"],
+        "clarification_only": ["answer = ''"],
+        "notification_only": [
+            "level = NULL",
+            "requires_acknowledgement = NULL",
+            "level = 'INFO', requires_acknowledgement = false",
+            "level = 'INFO' WHERE type = 'APPROVAL'",
+        ],
+    },
+    "project_members": {},
+    "task_attempts": {
+        "number_positive": ["number = 0"],
+        "progress_percent_range": ["progress_percent = -1", "progress_percent = 101"],
+    },
+    "tools": {},
+    "usage_records": {
+        "tokens_not_negative": [
+            "input_tokens = -1, cached_input_tokens = -1",
+            "cached_input_tokens = -1",
+            "output_tokens = -1, reasoning_tokens = -1",
+            "reasoning_tokens = -1",
+        ],
+        "cached_tokens_are_input": ["cached_input_tokens = input_tokens + 1"],
+        "reasoning_tokens_are_output": ["reasoning_tokens = output_tokens + 1"],
+        "cost_not_negative": ["cost = -0.000000001"],
+        "latency_ms_not_negative": ["latency_ms = -1"],
+    },
     "tasks": {
         "priority_1_to_5": ["priority = 0", "priority = 6"],
         "blocked_why": ["status = 'BLOCKED'", "blocked_reason = 'MANUAL'"],
@@ -50,6 +87,10 @@ BREAKING = {
         "estimated_seconds_natural": ["estimated_seconds = -1"],
     },
     "task_dependencies": {"two_tasks": ["dependency_id = dependent_id"]},
+}
+ALSO_BROKEN = {
+    *("blocked_reason", "task_status"),
+    *("interaction_type", "interaction_status", "notification_level"),
 }
 # Those that follow from the types of columns.
 for table in TABLES:
@@ -105,8 +146,8 @@ async def test_a_check_refuses_what_breaks_it(world: World) -> None:
     before = await snapshot(world.database)
     for table, rules in BREAKING.items():
         for rule, assignment in ((name, each) for name in rules for each in rules[name]):
-            if rule in ("blocked_reason", "task_status"):
-                continue  # a NOPE breaks `blocked_why` as well, and either may be named
+            if rule in ALSO_BROKEN:
+                continue  # a NOPE breaks another rule as well, and either may be named
             error = await broken_by(world.database, f"UPDATE {table} SET {assignment}")
 
             assert constraint_of(error) == f"ck_{table}_{rule}", assignment
@@ -121,7 +162,28 @@ async def test_what_must_be_unique_is(world: World) -> None:
         await factories.make_agent(session, world.project, "Eve")
         other = await factories.make_conversation(session, project_id=world.project.id)
         await factories.make_messages(session, other, ["Other"])
+        again = await factories.make_attempt(session, world.free, 2)
+        await factories.make_tool(session, world.project, tool_version="2")
+        await factories.make_tool(session, None, "shared")
+        await factories.make_tool(session, None, "shared", tool_version="2")
+        await factories.make_usage(session, world.project, world.model, request_id="again")
     breaking = {
+        "uq_task_attempts_task_id_number": (
+            f"UPDATE task_attempts SET number = 1 WHERE id = '{again.id}'",
+            "number",
+        ),
+        "uq_tasks_current_attempt_id": (
+            f"UPDATE tasks SET current_attempt_id = '{again.id}'",
+            "current_attempt_id",
+        ),
+        "uq_tools_project_id_name_tool_version": (
+            "UPDATE tools SET tool_version = '1' WHERE project_id IS NULL",
+            "tool_version",
+        ),
+        "uq_usage_records_project_id_request_id": (
+            "UPDATE usage_records SET request_id = 'call'",
+            "request_id",
+        ),
         "uq_users_username": ("UPDATE users SET username = 'owner'", "username"),
         "uq_users_email": ("UPDATE users SET email = 'owner@localhost'", "email"),
         "uq_access_tokens_token_hash": ("UPDATE access_tokens SET token_hash = 'x'", "token_hash"),

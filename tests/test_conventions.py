@@ -10,6 +10,7 @@ from typing import Any
 
 import graphql
 import pytest
+import sqlalchemy
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -39,6 +40,9 @@ TABLES: list[Table] = db.Base.metadata.sorted_tables
 RELATIONS = [relation for mapper in MODELS for relation in mapper.relationships]
 COLUMNS: list[Any] = [column for table in TABLES for column in table.columns]
 SCHEMA = schema._schema
+MODEL_USERS = ("agents", "messages", "usage_records")
+# Hashes of what everybody who sees the row may read: they prove, and open nothing.
+PROOFS = {"definitionHash", "contentHash"}
 # What graphql-core itself brings along is not ours to describe.
 TYPES = [
     kind
@@ -122,13 +126,23 @@ def test_every_column_has_a_type_of_the_conventions(table: Table) -> None:
         check_type(column)
 
 
+def is_of_a_subtype(column: Any) -> bool:
+    """Whether only the rows of a subtype have a column, of all that share its table."""
+    return not any(
+        column in mapper.columns.values()
+        for mapper in MODELS
+        if mapper.local_table is column.table and mapper.inherits is None
+    )
+
+
 def check_type(column: Any) -> None:
     """Hold a column against the conventions."""
     kind = column.type
     assert not isinstance(kind, Float)
     if isinstance(kind, DateTime):
         raise AssertionError("a moment is a Timestamp, which refuses one without a time zone")
-    if isinstance(kind, Boolean):
+    # A subtype's own columns are empty in the rows of others, and so is their default.
+    if isinstance(kind, Boolean) and not is_of_a_subtype(column):
         assert not column.nullable
         assert column.default is not None
         assert column.server_default is not None
@@ -137,10 +151,14 @@ def check_type(column: Any) -> None:
         assert kind.enums == [member.value for member in kind.enum_class or ()]
     elif isinstance(kind, String) and type(kind) is String:
         assert kind.length is not None
-    if isinstance(kind, JSON) and not column.nullable:
+    # What a row is there to say has no default.
+    if isinstance(kind, JSON) and not column.nullable and column.name != "content":
         assert column.server_default is not None
+    if is_of_a_subtype(column):
+        assert column.nullable
+        assert column.default is column.server_default is None
     if column.primary_key or column.foreign_keys:
-        named = {"ai_models.id", "agents.model_id", "messages.model_id"}
+        named = {"ai_models.id", *(f"{noun}.model_id" for noun in MODEL_USERS)}
         assert isinstance(kind, Uuid) != (str(column) in named)
 
 
@@ -165,7 +183,9 @@ def test_a_model_is_described_handed_on_and_ruled(mapper: Mapper[Any]) -> None:
     model = mapper.class_
     assert (model.__doc__ or "").rstrip().endswith(".")
     assert getattr(db, model.__name__) is model
-    assert model in scopes.rules
+    # A subtype is seen by whoever sees its base, and has no rule of its own to forget.
+    assert mapper.base_mapper.class_ in scopes.rules
+    assert mapper.inherits is None or model not in scopes.rules
     assert mapper.class_ in {entity.model for entity in entities()}
 
 
@@ -220,7 +240,8 @@ def test_everything_in_the_schema_is_described() -> None:
 def test_no_secret_and_no_inexact_number_is_in_the_schema() -> None:
     names = [name for kind in TYPES for name in (kind.name, *(getattr(kind, "fields", None) or ()))]
 
-    assert [name for name in names if re.search("(?i)password|hash|secret", name)] == []
+    secret = {name for name in names if re.search("(?i)password|hash|secret", name)}
+    assert secret == PROOFS
     assert "Float" not in SCHEMA.type_map
 
 
@@ -284,6 +305,11 @@ def test_an_entity_is_named_like_its_model_and_stands_in_the_module_of_its_name(
     assert getattr(importlib.import_module(reference.module), entity.name) is entity.shown_as
     if not issubclass(entity.shown_as, Node):
         return
+    if entity.is_subtype:
+        base = lazy(sqlalchemy.inspect(model).base_mapper.class_).__metadata__[0]
+        assert reference.module == base.module
+        assert entity.where is entity.order is None
+        return
     assert entity.where is not None
     assert entity.order is not None
     assert (entity.where.__name__, entity.order.__name__) == (
@@ -314,10 +340,15 @@ CONNECTIONS = [
 
 @pytest.mark.parametrize(("entity", "field"), CONNECTIONS)
 def test_a_connection_is_served_by_an_index(entity: Entity, field: Connected) -> None:
-    """In its default order; what a project or a conversation holds, in every order."""
+    """In its default order; what a project or a conversation holds, in every order.
+
+    It holds what goes when it goes.
+    """
     target = field.target
     assert target.order is not None
-    every = entity.name in ("Project", "Conversation")
+    relation: Any = field.attribute.property
+    holds = key_of(relation).ondelete == "CASCADE"
+    every = entity.name in ("Project", "Conversation") and holds
     for order in list(target.order)[: None if every else 1]:
         wanted = [field.pair[1].key, order.attribute, target.key.key]  # type: ignore[attr-defined]
         assert _served(target.model.__table__, wanted), order

@@ -190,12 +190,18 @@ async def test_messages_of_every_sender_are_added_in_order(world: World) -> None
     times = [message["timestamp"] for message in payload["messages"]]
     assert times[0] == times[1] == times[2] != times[3] == "2030-01-01T00:00:00+00:00"
     assert payload["conversation"] == {
-        "version": 2,
+        "version": 1,  # talking is no edit
         "lastMessageAt": "2030-01-01T00:00:00+00:00",
         "messages": {"totalCount": 5},
     }
-    query = "SELECT parts IS NULL FROM messages ORDER BY sequence"
-    assert await stored(world.database, query) == [True, True, True, False, True]
+    query = "SELECT parts IS NULL FROM messages WHERE conversation_id = :id ORDER BY sequence"
+    assert await stored(world.database, query, id=world.conversation.id) == [
+        True,
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 async def test_an_older_message_does_not_move_the_time_of_the_newest(world: World) -> None:
@@ -353,8 +359,17 @@ async def test_a_conversation_goes_with_its_messages_and_no_others(world: World)
 
     assert payload == {"deletedId": gid(world.conversation), "userErrors": []}
     left = await snapshot(world.database)
-    assert [str(other.id) in row for row in left["conversations"] + left["messages"]] == [True] * 2
-    rest = before.keys() - {"conversations", "messages"}
+    gone = {"conversations": str(world.conversation.id), "messages": str(world.message.id)}
+    assert str(other.id) in str(left["conversations"])
+    for table, id in gone.items():
+        assert left[table] == [row for row in before[table] if id not in row]
+        assert len(left[table]) == len(before[table]) - 1
+    # What was asked and what was used outlive the conversation; and no task or agent goes with it.
+    asked = {"human_interactions", "usage_records"}
+    assert {table: len(left[table]) for table in asked} == {
+        table: len(before[table]) for table in asked
+    }
+    rest = before.keys() - gone.keys() - asked
     assert {table: left[table] for table in rest} == {table: before[table] for table in rest}
 
 
@@ -367,8 +382,10 @@ async def test_the_time_of_the_newest_message_follows_when_that_goes(world: Worl
     for gone in (appended["messages"][0]["id"], gid(world.message)):
         await world.owner.change("deleteMessage { deletedId }", id=gone)
 
-    query = "SELECT last_message_at::text FROM conversations"
-    assert await stored(world.database, query) == ["2030-01-01 00:00:00+00"]
+    query = "SELECT last_message_at::text FROM conversations WHERE id = :id"
+    assert await stored(world.database, query, id=world.conversation.id) == [
+        "2030-01-01 00:00:00+00"
+    ]
 
 
 async def test_a_message_goes_and_the_places_of_the_others_stay(world: World) -> None:
@@ -385,8 +402,43 @@ async def test_a_message_goes_and_the_places_of_the_others_stay(world: World) ->
     )
 
     assert payload == {"deletedId": gid(world.message), "userErrors": []}
-    query = "SELECT sequence, content FROM messages ORDER BY sequence"
-    assert await stored(world.database, query) == [(2, "b"), (3, "c"), (4, "d")]
+    query = "SELECT sequence, content FROM messages WHERE conversation_id = :id ORDER BY sequence"
+    assert await stored(world.database, query, id=world.conversation.id) == [
+        (2, "b"),
+        (3, "c"),
+        (4, "d"),
+    ]
+
+
+async def test_all_ids_that_are_taken_are_told_at_their_places(world: World) -> None:
+    new, taken = str(db.new_id()), gid(world.message)
+    foreign = gid(world.foreign_rows["messageId"])
+
+    found = await world.refused(
+        world.owner,
+        "appendMessages",
+        conversationId=gid(world.conversation),
+        messages=[said(str(n)) | {"id": id} for n, id in enumerate((taken, new, foreign, new))],
+    )
+
+    assert found == [("ALREADY_EXISTS", f"messages.{place}.id") for place in (0, 2, 3)]
+
+
+async def test_a_place_is_never_given_twice(world: World) -> None:
+    """Whoever knows a message by its place would take the next one for it."""
+    conversation = gid(world.conversation)
+    places = []
+    for content in "abc":
+        appended = await world.owner.change(
+            "appendMessages { messages { id sequence } }",
+            conversationId=conversation,
+            messages=[said(content), said(content)],
+        )
+        places += [message["sequence"] for message in appended["messages"]]
+        for message in reversed(appended["messages"]):
+            await world.owner.change("deleteMessage { deletedId }", id=message["id"])
+
+    assert places == [2, 3, 4, 5, 6, 7]
 
 
 # Messages are edited, and conversations are put away.

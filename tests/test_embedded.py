@@ -487,6 +487,46 @@ def test_a_server_without_owner_is_ended_before_another_starts(
         assert sql(server.socket_dir, "SELECT n FROM kept") == "1"
 
 
+def test_only_what_runs_over_the_very_folder_is_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    log = logs.Log(tmp_path / "postgres.log")
+    cluster = clusters.Cluster(folder, accounts.postgres_account(folder), tmp_path, log)
+    server = ["/opt/bin/postgres", "-D", str(folder), "-c", "port=5432"]
+    commands = {
+        1: server,
+        2: [f"postgres: {cluster.name}: checkpointer "],
+        11: ["vim", str(folder / "postgresql.conf")],
+        12: ["grep", " ".join(server)],
+        13: ["/usr/bin/python3", *server],
+        14: ["/opt/bin/postgres", "-D", f"{folder}-of-another", "-c", "port=5432"],
+        15: ["/opt/bin/postgres", "-D", str(folder / "below"), "-c", "port=5432"],
+        16: ["/opt/bin/postgres", "-D", str(tmp_path), str(folder)],
+        17: [f"postgres: {cluster.name}-of-another: checkpointer "],
+        18: ["/opt/bin/pg_basebackup", "-D", str(folder), "-c", "fast"],
+    }
+    for pid, words in commands.items():
+        (tmp_path / "proc" / str(pid)).mkdir(parents=True)
+        ended = "".join(f"{word}\0" for word in words)
+        (tmp_path / "proc" / str(pid) / "cmdline").write_text(ended)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clusters, "PROC", tmp_path / "proc")
+        assert cluster.processes() == {1, 2}
+
+    sleeping = "import time; time.sleep(60)"
+    bystander = subprocess.Popen([sys.executable, "-c", sleeping, *server])
+    try:
+        cluster.end_leftovers()
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+        log.close()
+
+
 @pytest.mark.skipif(shutil.which("ps") is None, reason="no ps")
 def test_processes_are_found_without_proc(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with embedded.running(data_dir, settings=FAST) as server:

@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 import db
-from graph.relations import Collection
 from graph.scalars import format_moment
 from graph.schema import schema
 from tests import factories
 from tests.conftest import People
 from tests.factories import gid, minutes
-from tests.operations import Pool, declared
+from tests.operations import Pool, collections
 from tests.oracle import Everything, Filters
 
 EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "25"))
@@ -242,18 +241,19 @@ async def test_any_filter_finds_what_python_finds(
     pool = Pool(
         ids={
             model.__name__: [str(row.id) for row in everything.of(model)[:3]]
-            for model in (db.User, db.Project, db.Agent, db.Task, db.Conversation, db.Message)
+            for model in (collection.model for _, collection in collections())
+            if model is not db.AIModel
         },
         cursors={},
         texts=[*factories.TEXTS, "a", "%", "_", "\\", "model:1", "url-3", "owner"],
         moments=[format_moment(moment) for moment in factories.MOMENTS],
     )
     viewer = data.draw(st.sampled_from(["admin", "owner", "stranger"]))
-    collections = dict(declared("Query", Collection))
+    roots = dict(collections())
     fields, definitions, variables, expected = [], [], {}, {}
     for place in range(3):
-        name = data.draw(st.sampled_from(sorted(collections)))
-        collection = collections[name]
+        name = data.draw(st.sampled_from(sorted(roots)))
+        collection = roots[name]
         kind = schema._schema.type_map[f"{collection.target.name}Filter"]
         where = data.draw(filters_of(pool, kind))
         fields.append(f"f{place}: {name}(where: $f{place}) {{ totalCount nodes {{ id }} }}")

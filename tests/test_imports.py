@@ -479,6 +479,10 @@ async def test_a_project_of_somebody_else_is_not_in_the_way(
             'tag "x": it has a number with more than 1,000 digits at tasks[0].estimate.days.',
         ),
         (
+            '{"x": {"tasks": [{"id": 1, "title": "A", "estimate": {"days": -1e309}}]}}',
+            'tag "x": it has a number beyond 1.8e308 at tasks[0].estimate.days.',
+        ),
+        (
             '{"x": {"tasks": [{"id": 1, "title": "A", "a": ' + "[" * 100 + "]" * 100 + "}]}}",
             'tag "x": it is nested more than 100 levels deep, at'
             " tasks[0].a[0][0][0][0][0][0][0][0][0].",

@@ -18,8 +18,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 import db
 from db import migrate
+from tests import factories
 from tests.conftest import People, _on_server
-from tests.world import make_world, snapshot
+from tests.world import make_world, snapshot, stored
 
 # Everything that a schema consists of, in words that do not depend on how it came about.
 CATALOGUE = {
@@ -100,6 +101,28 @@ async def test_each_migration_goes_down_and_up_with_rows_in_every_table(
     assert await catalogue(database_url) == before
     assert await migrate.upgrade(database_url) is False
     assert {table: rows for table, rows in (await snapshot(database)).items() if rows} == {}
+
+
+async def test_whoever_owned_a_project_becomes_a_member_of_it(
+    database: db.Database, database_url: URL, http: httpx.AsyncClient, people: People
+) -> None:
+    world = await make_world(database, http, people)
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        await factories.make_project(session, None, "Nobody's")
+    await database.dispose()
+
+    await migrate.downgrade(database_url, "0001")
+    await migrate.upgrade(database_url)
+
+    members = "SELECT project_id, user_id, role FROM project_members ORDER BY project_id"
+    owners = ((world.project, "owner"), (world.elsewhere, "stranger"))
+    assert await stored(database, members) == [
+        (project.id, people.users[name].id, "OWNER") for project, name in owners
+    ]
+    answer = await people.owner.ask("{ projects { nodes { name members { role } } } }")
+    assert answer.data["projects"]["nodes"] == [
+        {"name": "Moon base", "members": [{"role": "OWNER"}]}
+    ]
 
 
 async def test_down_to_nothing_and_up_again_at_once(empty: URL) -> None:

@@ -589,3 +589,62 @@ async def test_a_hundred_tools_cost_as_many_statements_as_one(world: World) -> N
     made = ("projects", "project_members", "agents", "tools", "agent_tools", "tasks")
     assert inserts == [f"INSERT INTO {table}" for table in made]
     assert await stored(world.database, "SELECT count(*) FROM agent_tools") == [2 + 200]
+
+
+async def test_an_id_of_ones_own_can_be_referred_to_in_its_plan(world: World) -> None:
+    one, two, agent = (str(db.new_id()) for _ in range(3))
+    payload = await world.owner.change(
+        "createProjectPlan { tasks { title agent { name } parentTask { title } dependencies"
+        " { dependency { title } } } userErrors { path message } }",
+        name="Plan",
+        agents=[{"id": agent, "name": "Eve", "type": "TESTER"}],
+        tasks=[
+            {"title": "roof", "agent": agent, "dependsOn": on(one), "parent": two},
+            {"title": "walls", "id": one, "agent": global_id("Agent", agent)},
+            {"title": "house", "id": global_id("Task", two), "reference": "house"},
+        ],
+    )
+
+    assert payload["userErrors"] == []
+    eve = {"name": "Eve"}
+    assert payload["tasks"] == [
+        {
+            "title": "roof",
+            "agent": eve,
+            "parentTask": {"title": "house"},
+            "dependencies": [{"dependency": {"title": "walls"}}],
+        },
+        {"title": "walls", "agent": eve, "parentTask": None, "dependencies": []},
+        {"title": "house", "agent": None, "parentTask": None, "dependencies": []},
+    ]
+
+
+async def test_a_reference_may_look_like_an_id(world: World) -> None:
+    name = str(db.new_id()).upper()
+    payload = await world.owner.change(
+        f"createTasks {TASKS}",
+        projectId=gid(world.project),
+        tasks=[task("roof", dependsOn=on(name)), {"title": "walls", "reference": name}],
+    )
+
+    assert payload["userErrors"] == []
+    assert payload["tasks"][0]["dependencies"][0]["dependency"] == {"title": "walls"}
+
+
+async def test_an_id_is_written_in_one_way(world: World) -> None:
+    """In others, what is an id to one part of the code would be none to the next."""
+    id = world.free.id
+    for odd in (id.hex, f"{{{id}}}", id.urn, f" {id}", f"{id}\n", str(id).replace("-", "", 1)):
+        new = {"projectId": gid(world.project)}
+        planned = await world.refused(
+            world.owner, "createTasks", **new, tasks=[task("roof", dependsOn=on(odd), parent=odd)]
+        )
+        single = await world.refused(
+            world.owner, "createTask", **new, title="roof", parentTaskId=odd, dependsOn=[odd]
+        )
+        asked = await world.owner.ask("query($id: ID!) { task(id: $id) { id } }", id=odd)
+        node = await world.owner.ask("query($id: ID!) { node(id: $id) { id } }", id=odd)
+
+        assert planned == invalid("tasks.0.dependsOn.0.on", "tasks.0.parent"), odd
+        assert sorted(single) == invalid("dependsOn.0", "parentTaskId"), odd
+        assert (asked.code, node.code) == ("BAD_USER_INPUT", "BAD_USER_INPUT"), odd

@@ -307,14 +307,11 @@ async def test_a_project_goes_with_all_that_belongs_to_it_and_nothing_else(world
 
     assert payload == {"deletedId": gid(world.project), "userErrors": []}
     left = await snapshot(world.database)
-    for table in ("conversations", "messages", "task_dependencies"):
-        assert (len(before[table]), left[table]) == (1, [])
-    for table, names in {"projects": "Elsewhere", "agents": "Bob", "tasks": "Foreign"}.items():
-        assert left[table] == [row for row in before[table] if names in row]
-    tokens = [row for row in before["access_tokens"] if str(world.ada.id) not in row]
-    assert len(tokens) == len(before["access_tokens"]) - 1
-    assert left["access_tokens"] == tokens
-    assert (left["users"], left["ai_models"]) == (before["users"], before["ai_models"])
+    inside = (world.project, world.ada, world.parent, world.subtask, world.free, world.conversation)
+    for table, rows in before.items():
+        rest = [row for row in rows if not any(str(of.id) in row for of in inside)]
+        assert left[table] == rest, table
+        assert (rest == rows) == (table in ("users", "ai_models")), table
 
 
 async def test_a_project_is_deleted_once(world: World) -> None:
@@ -325,7 +322,7 @@ async def test_a_project_is_deleted_once(world: World) -> None:
     assert again == [("NOT_FOUND", "id")]
 
 
-async def test_a_project_is_given_only_to_whom_one_sees(world: World) -> None:
+async def test_nobody_gives_a_project_to_a_user_they_do_not_see(world: World) -> None:
     stranger = gid(world.people.users["stranger"])
 
     by_owner = await world.refused(
@@ -337,8 +334,22 @@ async def test_a_project_is_given_only_to_whom_one_sees(world: World) -> None:
 
     assert by_owner == [("NOT_FOUND", "ownerId")]
     assert by_admin["project"]["owner"] == {"username": "stranger"}
-    # Whoever had it before stays a member.
-    assert await world.refused(world.owner, "updateProject", id=gid(world.project)) == []
+    # Both are owners among its members now, and whoever gave it away can leave or be removed.
+    members = "SELECT u.username, m.role FROM project_members m JOIN users u ON u.id = m.user_id"
+    owners = f"{members} WHERE m.project_id = :id AND m.role = 'OWNER' ORDER BY 1"
+    assert await stored(world.database, owners, id=world.project.id) == [
+        ("owner", "OWNER"),
+        ("stranger", "OWNER"),
+    ]
+    removed = await world.people.stranger.change(
+        f"removeProjectMember {{ {ERRORS} }}",
+        projectId=gid(world.project),
+        userId=gid(world.people.users["owner"]),
+    )
+    assert removed == {"userErrors": []}
+    assert await world.refused(world.owner, "updateProject", id=gid(world.project)) == [
+        ("NOT_FOUND", "id")
+    ]
 
 
 async def test_each_mutation_of_a_request_is_a_transaction_of_its_own(world: World) -> None:
@@ -352,3 +363,21 @@ async def test_each_mutation_of_a_request_is_a_transaction_of_its_own(world: Wor
 
     assert [faults(answer.data[name]) for name in "abc"] == [[], [("INVALID", "name")], []]
     assert await stored(world.database, "SELECT count(*) FROM projects") == [before[0] + 2]
+
+
+async def test_whoever_gives_up_a_project_stays_a_member(world: World) -> None:
+    payload = await world.owner.change(
+        f"updateProject {{ project {{ owner {{ id }} members {{ role user {{ username }} }} }}"
+        f" {ERRORS} }}",
+        id=gid(world.project),
+        ownerId=None,
+    )
+
+    assert payload["userErrors"] == []
+    assert payload["project"]["owner"] is None
+    roles = {edge["user"]["username"]: edge["role"] for edge in payload["project"]["members"]}
+    assert roles["owner"] == "OWNER"
+    again = await world.owner.change(
+        f"updateProject {{ {ERRORS} }}", id=gid(world.project), name="Still"
+    )
+    assert again == {"userErrors": []}

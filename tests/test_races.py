@@ -157,6 +157,24 @@ async def test_a_subtask_that_completes_while_another_is_added_is_counted_rightl
         assert await count(world, a) == 1
 
 
+async def test_a_message_that_goes_beside_its_conversation_is_in_nobodys_way(world: World) -> None:
+    """Both lock the conversation first: two who lock in different orders wait for each other."""
+    for _ in range(3 * ROUNDS):
+        async with world.database.write(ADMIN) as session:
+            conversation = await factories.make_conversation(session, project_id=world.project.id)
+            messages = await factories.make_messages(session, conversation, ["a", "b", "c"])
+        going = [("deleteMessage", {"id": gid(message)}) for message in messages]
+        going.insert(random.randint(0, 3), ("deleteConversation", {"id": gid(conversation)}))
+
+        answers = await at_once(world.owner, *going)
+
+        for (mutation, _), answer in zip(going, answers, strict=True):
+            late = [[("NOT_FOUND", "id")]] if mutation == "deleteMessage" else []
+            assert answer in [[], *late]
+        left = "SELECT count(*) FROM messages WHERE conversation_id = :id"
+        assert await stored(world.database, left, id=conversation.id) == [0]
+
+
 async def test_messages_added_at_once_have_each_a_place_of_their_own(world: World) -> None:
     async def append(writer: int, number: int) -> None:
         said = [{"sender": "USER", "content": f"{writer} {number} {n}"} for n in range(3)]
@@ -170,8 +188,8 @@ async def test_messages_added_at_once_have_each_a_place_of_their_own(world: Worl
     for number in range(ROUNDS):
         await asyncio.gather(*(append(writer, number) for writer in range(5)))
 
-    query = "SELECT sequence, content FROM messages ORDER BY sequence"
-    rows = (await stored(world.database, query))[1:]
+    query = "SELECT sequence, content FROM messages WHERE conversation_id = :id ORDER BY sequence"
+    rows = (await stored(world.database, query, id=world.conversation.id))[1:]
     assert [sequence for sequence, _ in rows] == list(range(2, 2 + 3 * 5 * ROUNDS))
     for place in range(0, len(rows), 3):
         together = [content.rsplit(" ", 1) for _, content in rows[place : place + 3]]

@@ -20,6 +20,7 @@ Input = Callable[[World], dict[str, Any]]
 
 NEW = {"name": "New", "type": "TESTER"}
 MESSAGE = {"sender": "USER", "content": "Hi"}
+SAID = {"type": "REQUEST", "content": {"text": "Hi"}}
 FORBIDDEN = "FORBIDDEN"
 
 
@@ -32,11 +33,18 @@ class Case:
     """How a stranger is turned away: the code of an error, or user errors."""
     open: bool = False
     """Whether a stranger may do this, for it concerns nobody else."""
+    owners_only: bool = False
+    """Whether of the members of a project only its owners may do this."""
 
 
 def at(*paths: str) -> list[Fault]:
     """Nothing is found at these places of the input."""
     return [("NOT_FOUND", path) for path in paths]
+
+
+def member(world: World) -> dict[str, Any]:
+    """The member of the project who may only look."""
+    return {"projectId": gid(world.project), "userId": gid(world.viewer)}
 
 
 CASES = {
@@ -72,12 +80,45 @@ CASES = {
     "updateUser": Case(lambda w: {"id": gid(w.people.users["owner"]), "displayName": "New"}),
     "createAiModel": Case(lambda w: {"id": "new", "provider": "New"}, FORBIDDEN),
     "updateAiModel": Case(lambda w: {"id": "gpt-4o", "provider": "New"}, FORBIDDEN),
+    "addProjectMember": Case(
+        lambda w: {"projectId": gid(w.project), "username": "stranger", "role": "VIEWER"},
+        at("projectId"),
+        owners_only=True,
+    ),
+    "updateProjectMember": Case(
+        lambda w: member(w) | {"role": "APPROVER"}, at("projectId"), owners_only=True
+    ),
+    "removeProjectMember": Case(lambda w: member(w), at("projectId"), owners_only=True),
+    "createTool": Case(lambda w: {"projectId": gid(w.project), "name": "dig"}, at("projectId")),
+    "updateTool": Case(lambda w: {"id": gid(w.tool), "name": "find"}),
+    "transitionTool": Case(lambda w: {"id": gid(w.tool), "to": "EVALUATING"}),
+    "attachTool": Case(
+        lambda w: {"agentId": gid(w.ada), "toolId": gid(w.tool), "isActive": False}, at("agentId")
+    ),
+    "detachTool": Case(lambda w: {"agentId": gid(w.ada), "toolId": gid(w.tool)}, at("agentId")),
+    "sendCommunication": Case(
+        lambda w: {"fromAgentId": gid(w.ada), "toAgentId": gid(w.ada), **SAID}, at("fromAgentId")
+    ),
+    **{
+        mutation: Case(
+            lambda w: {"projectId": gid(w.project), "title": "May I?", "content": {}},
+            at("projectId"),
+        )
+        for mutation in ("requestApproval", "requestFeedback", "requestClarification", "notify")
+    },
+    "recordUsage": Case(
+        lambda w: {"projectId": gid(w.project), "records": [{"modelId": "gpt-4o"}]},
+        at("projectId"),
+    ),
+    "editMessage": Case(lambda w: {"id": gid(w.message), "content": "Hello!"}),
+    "archiveConversation": Case(lambda w: {"id": gid(w.conversation)}),
+    "deleteTool": Case(lambda w: {"id": gid(w.tool)}),
     "deleteMessage": Case(lambda w: {"id": gid(w.message)}),
     "deleteConversation": Case(lambda w: {"id": gid(w.conversation)}),
     "deleteTask": Case(lambda w: {"id": gid(w.parent)}),
     "deleteAgent": Case(lambda w: {"id": gid(w.ada)}),
     "deleteProject": Case(lambda w: {"id": gid(w.project)}),
-    "deleteAiModel": Case(lambda w: {"id": "gpt-4o"}, FORBIDDEN),
+    "deleteAiModel": Case(lambda w: {"id": "spare"}, FORBIDDEN),
     "deleteUser": Case(lambda w: {"id": gid(w.people.users["owner"])}, FORBIDDEN),
 }
 
@@ -122,8 +163,82 @@ async def test_whoever_may_do_it_can(world: World) -> None:
         assert await snapshot(world.database) != before
 
 
+SELF = ("updateUser",)
+"""What concerns only the user who asks, in whatever role."""
+
+
+@pytest.mark.parametrize("role", ["APPROVER", "VIEWER"])
+async def test_a_member_who_may_only_look_changes_nothing(world: World, role: str) -> None:
+    """What they may see, they are told they may not change."""
+    client = world.members[db.MemberRole(role)]
+    for mutation, case in CASES.items():
+        if not case.open:
+            error = await world.error(client, mutation, **case.input(world))
+            assert error == FORBIDDEN, mutation
+
+
+async def test_an_editor_changes_everything_but_who_the_members_are(world: World) -> None:
+    editor = world.members[db.MemberRole.EDITOR]
+    for mutation, case in CASES.items():
+        input = case.input(world)
+        if case.owners_only or case.stranger == FORBIDDEN or mutation in SELF:
+            assert await world.error(editor, mutation, **input) == FORBIDDEN, mutation
+            continue
+        before = await snapshot(world.database)
+
+        payload = await editor.change(f"{mutation} {{ userErrors {{ code path }} }}", **input)
+
+        assert payload == {"userErrors": []}, mutation
+        assert await snapshot(world.database) != before
+
+
+async def test_an_editor_makes_nobody_an_owner(world: World) -> None:
+    """Whoever a project belongs to is a member who may do everything."""
+    editor = world.members[db.MemberRole.EDITOR]
+    me = (await editor.ask("{ me { id } }")).data["me"]["id"]
+    project = gid(world.project)
+    cases: list[tuple[str, dict[str, Any]]] = [
+        *(
+            ("updateProject", {"id": project, "ownerId": id})
+            for id in (me, gid(world.viewer), None)
+        ),
+        ("addProjectMember", {"projectId": project, "username": "stranger", "role": "OWNER"}),
+        ("updateProjectMember", {"projectId": project, "userId": me, "role": "OWNER"}),
+    ]
+    for mutation, input in cases:
+        assert await world.error(editor, mutation, **input) == FORBIDDEN, mutation
+
+
+async def test_a_tool_that_all_share_is_the_administrators(world: World) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        shared = gid(await factories.make_tool(session, None, "shared"))
+    for client in (world.owner, world.people.stranger, world.agent):
+        for mutation, input in (
+            ("createTool", {"name": "New"}),
+            ("updateTool", {"id": shared, "name": "Mine"}),
+            ("transitionTool", {"id": shared, "to": "EVALUATING"}),
+            ("deleteTool", {"id": shared}),
+        ):
+            assert await world.error(client, mutation, **input) == FORBIDDEN, mutation
+
+    given = await world.owner.change(
+        "attachTool { agent { tools { tool { name } } } }", agentId=gid(world.ada), toolId=shared
+    )
+    tools = [edge["tool"]["name"] for edge in given["agent"]["tools"]]
+    assert sorted(tools) == ["search", "shared"]
+
+
 async def test_an_administrator_changes_what_is_somebody_elses(world: World) -> None:
     for mutation in (
+        "addProjectMember",
+        "updateProjectMember",
+        "removeProjectMember",
+        "updateTool",
+        "attachTool",
+        "sendCommunication",
+        "requestApproval",
+        "recordUsage",
+        "editMessage",
         "updateProject",
         "createAgent",
         "createTasks",
@@ -156,9 +271,9 @@ async def test_owners_do_not_refer_to_what_they_may_not_see(world: World) -> Non
     wrong = [("INVALID", f"tasks.0.{name}") for name in ("agent", "dependsOn.0.on", "parent")]
     cases: list[tuple[str, dict[str, Any], list[Fault]]] = [
         ("updateProject", {"id": mine, "ownerId": stranger}, at("ownerId")),
-        ("createTask", new | {"agentId": bob}, [("INVALID", "agentId")]),
-        ("createTask", new | {"parentTaskId": foreign}, [("INVALID", "parentTaskId")]),
-        ("createTask", new | {"dependsOn": [foreign]}, [("INVALID", "dependsOn.0")]),
+        ("createTask", new | {"agentId": bob}, at("agentId")),
+        ("createTask", new | {"parentTaskId": foreign}, at("parentTaskId")),
+        ("createTask", new | {"dependsOn": [foreign]}, at("dependsOn.0")),
         ("createTasks", {"projectId": mine, "tasks": [planned]}, wrong),
         ("createProjectPlan", {"name": "New", "tasks": [planned]}, wrong),
         ("updateTask", {"id": gid(world.free), "agentId": bob}, at("agentId")),
@@ -186,9 +301,53 @@ async def test_owners_do_not_refer_to_what_they_may_not_see(world: World) -> Non
             at("messages.1.agentId"),
         ),
     ]
+    rows = {name: gid(row) for name, row in world.foreign_rows.items()}
+
+    def hidden(*names: str, under: str = "") -> tuple[dict[str, Any], list[Fault]]:
+        """Ids of what is the stranger's under these names, and that they are not found."""
+        return {name: rows[name] for name in names}, at(*(f"{under}{name}" for name in names))
+
+    input, faults = hidden("replyToId", "taskId", "toAgentId")
+    cases.append(("sendCommunication", {"fromAgentId": gid(world.ada)} | SAID | input, faults))
+    input, faults = hidden("toolId")
+    cases.append(("attachTool", {"agentId": gid(world.ada)} | input, faults))
+    input, faults = hidden("agentId", "assigneeId", "conversationId", "taskId")
+    for mutation in ("requestApproval", "requestFeedback", "requestClarification", "notify"):
+        ask = {"projectId": mine, "title": "May I?", "content": {}}
+        cases.append((mutation, ask | input, faults))
+    names = ("agentId", "attemptId", "conversationId", "messageId", "taskId", "userId")
+    input, faults = hidden(*names, under="records.1.")
+    calls = [{"modelId": "gpt-4o"}, {"modelId": "gpt-4o"} | input]
+    cases.append(("recordUsage", {"projectId": mine, "records": calls}, faults))
+
     for mutation, input, expected in cases:
         found = await world.refused(world.owner, mutation, **input)
         assert sorted(found) == expected, (mutation, input)
+
+
+async def test_what_belongs_to_another_project_is_not_mixed_in(world: World) -> None:
+    """Not even by an administrator, who sees both."""
+    rows = {name: gid(row) for name, row in world.foreign_rows.items()}
+    mine = {"projectId": gid(world.project)}
+    ask = mine | {"title": "May I?", "content": {}}
+    call = {"modelId": "gpt-4o"}
+    cases: list[tuple[str, dict[str, Any], tuple[str, ...], str]] = [
+        (
+            "sendCommunication",
+            {"fromAgentId": gid(world.ada), "toAgentId": gid(world.ada)} | SAID,
+            ("replyToId", "taskId", "toAgentId"),
+            "",
+        ),
+        ("attachTool", {"agentId": gid(world.ada)}, ("toolId",), ""),
+        ("requestApproval", ask, ("agentId", "conversationId", "taskId"), ""),
+        ("notify", ask, ("agentId", "conversationId", "taskId"), ""),
+        ("recordUsage", mine, ("agentId", "conversationId", "taskId"), "records.0."),
+    ]
+    for mutation, input, names, under in cases:
+        wrong = {name: rows[name] for name in names}
+        input = input | ({"records": [call | wrong]} if under else wrong)
+        found = await world.refused(world.people.admin, mutation, **input)
+        assert sorted(found) == [("INVALID", f"{under}{name}") for name in names], mutation
 
 
 async def test_an_agent_speaks_only_in_conversations_of_its_project(world: World) -> None:
@@ -243,7 +402,7 @@ async def test_an_agent_reads_its_project_and_nothing_else(world: World) -> None
         "agents": {"nodes": [{"name": "Ada"}]},
         "conversations": {"totalCount": 1},
         "tasks": {"totalCount": 3},
-        "users": {"totalCount": 0},
+        "users": {"totalCount": 4},
         "me": None,
         "accessTokens": {"totalCount": 0},
     }

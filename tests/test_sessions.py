@@ -15,17 +15,18 @@ from typing import Any
 import httpx
 import pytest
 from graphql import parse
-from sqlalchemy import URL, text
+from sqlalchemy import URL, select, text
 
 import db
 from db import engine
+from db.base import insert_many
 from graph.context import SESSIONS_AT_ONCE, Context, HoldingSession
 from graph.loaders import Loaders
 from graph.schema import schema
 from graph.selections import Operation
 from graph.settings import Settings
 from tests import factories
-from tests.client import Answer, Client
+from tests.client import Answer, Client, counted
 from tests.conftest import People, serving
 
 
@@ -373,3 +374,25 @@ async def test_an_integer_beyond_64_bits_in_a_variable_is_refused(
 
     message = answer.errors[0]["message"]
     assert "JSON cannot represent this value" in message or "too great to be stored" in message
+
+
+async def test_many_rows_are_one_insert_whatever_the_order_of_their_values(
+    database: db.Database, admin: db.User
+) -> None:
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        project = await factories.make_project(session, admin)
+    values = {"project_id": project.id, "title": "Dig", "priority": 5, "task_metadata": {"k": [1]}}
+    # In another order, and some with gaps that Python fills.
+    rows = [values, dict(reversed(values.items())), {"title": "Dig", "project_id": project.id}]
+    rows = [{"available_at": factories.START} | row for row in rows]
+    rows.append(dict(reversed(rows[0].items())))
+
+    with counted(database) as statements:
+        async with database.write(db.Viewer(is_administrator=True)) as session:
+            await insert_many(session, db.Task, rows)
+
+    assert len(statements) == 1
+    async with database.read() as session:
+        stored = (await session.scalars(select(db.Task))).all()
+    assert sorted(task.priority for task in stored) == [3, 5, 5, 5]
+    assert {task.title for task in stored} == {"Dig"}

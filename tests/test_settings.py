@@ -131,6 +131,10 @@ def test_a_wrong_value_is_refused_with_what_to_write(
             "postgresql://u:s3cret@h/d?options=s3cret",
             "the parameter options is not understood; leave it out",
         ),
+        (
+            "postgresql://u:s3cret@h/d?sslmode=bogus",
+            "sslmode is one of disable, allow, prefer, require, verify-ca, verify-full",
+        ),
     ],
 )
 def test_the_url_of_a_database_is_refused_without_repeating_it(

@@ -164,8 +164,8 @@ async def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
         " metadata projectId parentTaskId agentId dependsOn.1 dependsOn.2"
     )
     assert sorted(unreadable) == sorted(("INVALID", path) for path in paths.split())
-    paths = "agentId parentTaskId dependsOn.1 dependsOn.2"
-    assert unknown == [("INVALID", path) for path in paths.split()]
+    paths = "parentTaskId agentId dependsOn.1 dependsOn.2"
+    assert unknown == [("NOT_FOUND", path) for path in paths.split()]
 
 
 async def test_unusable_values_are_refused(world: World) -> None:

@@ -7,22 +7,18 @@ from typing import Any
 
 import httpx
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 import db
-from graph.scalars import global_id
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
+from tests.factories import gid as gid
 
 AGENT_TOKEN = "troupe_token_of_an_agent"
 
 Fault = tuple[str, str]
 """A user error: its code, and its path with points between the parts."""
-
-
-def gid(row: Any) -> str:
-    """The global id of a row."""
-    return global_id(type(row).__name__, row.id)
 
 
 async def snapshot(database: db.Database) -> dict[str, list[str]]:
@@ -60,6 +56,15 @@ class World:
     project: db.Project
     ada: db.Agent
     model: db.AIModel
+    members: dict[db.MemberRole, Client]
+    """Ask as members of the project in each other role than the owner's."""
+    viewer: db.User
+    """Who may only look."""
+    tool: db.Tool
+    """A tool that Ada has."""
+    attempt: db.TaskAttempt
+    communication: db.Communication
+    approval: db.ApprovalRequest
     parent: db.Task
     subtask: db.Task
     free: db.Task
@@ -71,6 +76,8 @@ class World:
     """An agent of the stranger's project."""
     foreign: db.Task
     """A task of the stranger's project."""
+    foreign_rows: dict[str, Any]
+    """Other rows of the stranger's project, by the inputs that could name them."""
 
     @property
     def owner(self) -> Client:
@@ -100,6 +107,7 @@ async def make_world(database: db.Database, http: httpx.AsyncClient, people: Peo
     users = people.users
     async with database.write(db.Viewer(is_administrator=True)) as session:
         model = await factories.make_model(session)
+        await factories.make_model(session, "spare")
         project = await factories.make_project(session, users["owner"])
         ada = await factories.make_agent(session, project, "Ada", model_id=model.id)
         await factories.make_token(session, AGENT_TOKEN, ada)
@@ -113,9 +121,21 @@ async def make_world(database: db.Database, http: httpx.AsyncClient, people: Peo
             session, project_id=project.id, user_id=users["owner"].id, agent_id=ada.id
         )
         messages = await factories.make_messages(session, conversation, ["Hello"])
+        joined = {}
+        for role in list(db.MemberRole)[1:]:
+            name = role.lower()
+            user = await db.User.create(session, username=name, email=f"{name}@localhost")
+            await factories.make_member(session, project, user, role)
+            await factories.make_token(session, f"token of {name}", user)
+            joined[role] = user
+        inside = await make_more(session, project, ada, free, conversation, messages[0], model)
+        tool, attempt, communication, approval, _ = inside
         elsewhere = await factories.make_project(session, users["stranger"], "Elsewhere")
         bob = await factories.make_agent(session, elsewhere, "Bob")
         foreign = await factories.make_task(session, elsewhere, "Foreign")
+        talk = await factories.make_conversation(session, project_id=elsewhere.id)
+        (said,) = await factories.make_messages(session, talk, ["Secret"])
+        outside = await make_more(session, elsewhere, bob, foreign, talk, said, model)
     return World(
         database,
         people,
@@ -123,6 +143,12 @@ async def make_world(database: db.Database, http: httpx.AsyncClient, people: Peo
         project,
         ada,
         model,
+        {role: Client(http, database, f"token of {role.lower()}") for role in joined},
+        joined[db.MemberRole.VIEWER],
+        tool,
+        attempt,
+        communication,
+        approval,
         parent,
         subtask,
         free,
@@ -131,4 +157,41 @@ async def make_world(database: db.Database, http: httpx.AsyncClient, people: Peo
         elsewhere,
         bob,
         foreign,
+        {
+            "toolId": outside[0],
+            "attemptId": outside[1],
+            "replyToId": outside[2],
+            "agentId": bob,
+            "toAgentId": bob,
+            "taskId": foreign,
+            "conversationId": talk,
+            "messageId": said,
+            "userId": users["stranger"],
+            "assigneeId": users["stranger"],
+        },
     )
+
+
+async def make_more(
+    session: AsyncSession,
+    project: db.Project,
+    agent: db.Agent,
+    task: db.Task,
+    conversation: db.Conversation,
+    message: db.Message,
+    model: db.AIModel,
+) -> tuple[db.Tool, db.TaskAttempt, db.Communication, db.ApprovalRequest, db.UsageRecord]:
+    """What else there is in a project: something of each noun that concerns its agent and task."""
+    tool = await factories.make_tool(session, project)
+    session.add(db.AgentTool(agent_id=agent.id, tool_id=tool.id))
+    attempt = await factories.make_attempt(session, task, agent_id=agent.id)
+    about = {"task_id": task.id}
+    communication = await factories.make_communication(session, agent, agent, **about)
+    about |= {"agent_id": agent.id, "conversation_id": conversation.id}
+    asked = {"project_id": project.id, "title": "May I?", "content": {"what": "dig"}}
+    approval = await db.ApprovalRequest.create(session, **asked, **about)
+    for other in (db.FeedbackRequest, db.ClarificationRequest, db.Notification):
+        await other.create(session, **asked)
+    about |= {"attempt_id": attempt.id, "message_id": message.id}
+    usage = await factories.make_usage(session, project, model, request_id="call", **about)
+    return tool, attempt, communication, approval, usage
