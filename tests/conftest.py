@@ -138,7 +138,7 @@ async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User)
         for name in ("owner", "stranger"):
             users[name] = await db.User.create(session, username=name, email=f"{name}@localhost")
         for name, user in users.items():
-            token = await access.issue_token(session, user, "test")
+            _, token = await access.issue_token(session, user, "test")
             clients[name] = Client(http, database, token)
     return People(**clients, nobody=Client(http, database, None), users=users)
 
