@@ -19,11 +19,12 @@ from db.interactions import (
 )
 from db.members import MemberRole, ProjectMember
 from db.projects import Project, ProjectStatus
-from db.scopes import Right, Viewer, scope
+from db.rights import Right
+from db.scopes import Viewer, scope
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
 from db.tools import AgentTool, Tool, ToolSource, ToolStatus
 from db.usage import UsageRecord
-from db.users import AccessToken, User, UserRole
+from db.users import AccessToken, TokenScope, User, UserRole
 
 __all__ = [
     "CRUD",
@@ -62,6 +63,7 @@ __all__ = [
     "TaskAttempt",
     "TaskDependency",
     "TaskStatus",
+    "TokenScope",
     "Tool",
     "ToolSource",
     "ToolStatus",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
 
-from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, delete, exists, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent, AgentStatus
 from db.engine import ReadSession
 from db.scopes import Viewer
-from db.users import AccessToken, User, UserRole
+from db.users import AccessToken, TokenScope, User, UserRole
 
 ADMINISTRATOR = "admin"
 DEVELOPMENT = "development"
+LOGIN = "login"
+SESSION = timedelta(days=30)
 
 
 def hash_token(token: str) -> str:
@@ -29,35 +33,90 @@ def hash_token(token: str) -> str:
 
 
 async def issue_token(
-    session: AsyncSession, user: User, name: str, *, lifetime: timedelta | None = None
-) -> str:
-    """Make a token for the user, good for `lifetime` or until revoked, and return it.
+    session: AsyncSession,
+    bearer: User | Agent,
+    name: str,
+    *,
+    scopes: Sequence[TokenScope] = (),
+    expires_at: datetime | ColumnElement[datetime] | None = None,
+) -> tuple[AccessToken, str]:
+    """Make a token for a user or an agent, good until it expires or is revoked.
 
-    This is the only time that the token can be seen.
+    Returns its row, and the token, which can be seen only this time.
     """
     token = f"troupe_{secrets.token_urlsafe(32)}"
-    await AccessToken.create(
+    key = {"user_id" if isinstance(bearer, User) else "agent_id": bearer.id}
+    row = await AccessToken.create(
         session,
+        **key,
         name=name,
         prefix=token[:12],
         token_hash=hash_token(token),
-        user_id=user.id,
-        expires_at=None if lifetime is None else func.now() + lifetime,
+        scopes=list(dict.fromkeys(scopes)),
+        expires_at=expires_at,
     )
+    return row, token
+
+
+async def named(session: ReadSession, username: str) -> User | None:
+    """The user with this name, whoever asks; for the one who says to be it."""
+    found = await session.scalars(select(User).where(User.username == username))
+    return found.one_or_none()
+
+
+async def log_in(session: AsyncSession, user: User) -> str:
+    """A token for a user who has given the right password."""
+    expires_at = func.now() + SESSION
+    _, token = await issue_token(session, user, LOGIN, expires_at=expires_at)
     return token
+
+
+async def log_out(session: AsyncSession, user_id: UUID | None, keep: object = None) -> None:
+    """Revoke all tokens that a user got by logging in, but the one to keep."""
+    got = (AccessToken.user_id == user_id, AccessToken.name == LOGIN)
+    await _revoke(session, *got, AccessToken.id.is_distinct_from(keep))
+
+
+async def revoke(session: AsyncSession, token_id: UUID | None) -> None:
+    """Let a token open nothing any more."""
+    await _revoke(session, AccessToken.id == token_id)
+
+
+async def _revoke(session: AsyncSession, *which: ColumnElement[bool]) -> None:
+    revoked = update(AccessToken).where(*which, AccessToken.revoked_at.is_(None))
+    await session.execute(
+        revoked.values(revoked_at=func.now()), execution_options={"synchronize_session": False}
+    )
+
+
+async def _note_use(session: ReadSession, token_id: UUID) -> None:
+    """Remember that a token was used; by the minute, which is as much as anybody wants to know."""
+    used = update(AccessToken).where(AccessToken.id == token_id)
+    await session.execute(
+        used.values(last_used_at=func.now(), updated_at=AccessToken.updated_at),
+        execution_options={"synchronize_session": False},
+    )
 
 
 async def bearer(session: ReadSession, token: str) -> Viewer | None:
     """The viewer whom a token identifies, none if it is unknown, expired, revoked or orphaned."""
+    minute_ago = func.now() - timedelta(minutes=1)
     found = await session.execute(
-        select(AccessToken.agent_id, User.id, User.role, User.is_active, Agent.status)
+        select(
+            AccessToken.id.label("token_id"),
+            AccessToken.agent_id,
+            AccessToken.scopes,
+            func.coalesce(AccessToken.last_used_at < minute_ago, true()).label("is_stale"),
+            User.id,
+            User.role,
+            User.is_active,
+            Agent.status,
+        )
         .join_from(AccessToken, User, AccessToken.user_id == User.id, isouter=True)
         .join(Agent, AccessToken.agent_id == Agent.id, isouter=True)
         .where(
             AccessToken.token_hash == hash_token(token),
             AccessToken.revoked_at.is_(None),
-            # A token that is limited to scopes opens nothing as long as scopes are not enforced.
-            func.cardinality(AccessToken.scopes) == 0,
             or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > func.now()),
         )
     )
@@ -66,7 +125,17 @@ async def bearer(session: ReadSession, token: str) -> Viewer | None:
         return None
     if not row.is_active if row.agent_id is None else row.status is AgentStatus.TERMINATED:
         return None
-    return Viewer(row.id, row.agent_id, row.role is UserRole.ADMIN)
+    scopes = frozenset(row.scopes)
+    viewer = Viewer(
+        row.id,
+        row.agent_id,
+        row.role is UserRole.ADMIN and (not scopes or TokenScope.ADMINISTER in scopes),
+        row.token_id,
+        scopes,
+    )
+    if row.is_stale:
+        await _note_use(session, row.token_id)
+    return viewer
 
 
 async def administrator(session: AsyncSession) -> User | None:
@@ -100,4 +169,6 @@ async def development_token(session: AsyncSession) -> tuple[User, str] | None:
             AccessToken.expires_at < func.now(),
         )
     )
-    return user, await issue_token(session, user, DEVELOPMENT, lifetime=timedelta(hours=12))
+    expires_at = func.now() + timedelta(hours=12)
+    _, token = await issue_token(session, user, DEVELOPMENT, expires_at=expires_at)
+    return user, token

@@ -36,7 +36,8 @@ from sqlalchemy.orm import aliased
 from db.engine import WriteSession
 from db.errors import CycleDetected, Invalid
 from db.projects import Project
-from db.scopes import Right, scope
+from db.rights import Right
+from db.scopes import scope
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
 
 Key = TypeVar("Key")

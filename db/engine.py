@@ -36,7 +36,8 @@ from db.errors import (
     Path,
     Rejected,
 )
-from db.scopes import Right, Viewer, scope
+from db.rights import Right
+from db.scopes import Viewer, scope
 from db.text import dumps
 
 Model = TypeVar("Model", bound=Base)
@@ -95,6 +96,8 @@ class WriteSession(AsyncSession):
     """A transaction of a viewer, who changes only rows on which they have the right to."""
 
     viewer: Viewer
+    right: Right
+    """What it takes to do what is done in this transaction."""
 
     async def fetch(
         self,
@@ -104,17 +107,18 @@ class WriteSession(AsyncSession):
         at: Path = ("id",),
         version: int | None = None,
         lock: bool = True,
-        right: Right = Right.EDIT,
+        right: Right | None = None,
     ) -> Model:
         """The row with this id, for its viewer to change, locked until the transaction ends.
 
         The lock (FOR NO KEY UPDATE) keeps writers of this row out, but not those who only add rows
         that point at it. `at` says where in the caller's input the id stands. Raises NotFound if
-        the viewer may not see the row, Denied if they may see it but lack the right, and Conflict
-        if it is not at the version that the caller expects.
+        the viewer may not see the row, Denied if they may see it but lack the right (the
+        transaction's, unless another is named), and Conflict if it is not at the version that the
+        caller expects.
         """
         key = inspect(model).primary_key[0]
-        statement = select(model, scope(model, self.viewer, right))
+        statement = select(model, scope(model, self.viewer, right or self.right))
         statement = statement.where(key == id, scope(model, self.viewer))
         if lock:
             statement = statement.with_for_update(key_share=True, of=model)
@@ -124,11 +128,18 @@ class WriteSession(AsyncSession):
             raise NotFound(model, id, at)
         row: Any = pair[0]
         if not pair[1]:
-            verb = "change who its members are" if right is Right.OWN else "edit it"
-            raise Denied(f"You may see this {model.__name__}, but not {verb}.", at)
+            message = f"You may see this {model.__name__}, but lack the right to do this to it."
+            raise Denied(message, at)
         if version is not None and row.version != version:
             raise Conflict(row, version)
         return row  # type: ignore[no-any-return]
+
+    def in_own_name(self, agent_id: UUID | None, at: Path = ("agent_id",)) -> UUID | None:
+        """The agent in whose name something is done; an agent acts in its own. Raises Denied."""
+        mine = self.viewer.agent_id
+        if mine is None or agent_id in (None, mine):
+            return agent_id or mine
+        raise Denied("An agent acts only in its own name.", at)
 
     async def refer(
         self,
@@ -239,10 +250,10 @@ class Database:
             yield session
 
     @asynccontextmanager
-    async def write(self, viewer: Viewer) -> AsyncIterator[WriteSession]:
+    async def write(self, viewer: Viewer, right: Right = Right.EDIT) -> AsyncIterator[WriteSession]:
         """One transaction: committed at the end of the block, rolled back if it raises."""
         async with self._write() as session, session.begin():
-            session.viewer = viewer
+            session.viewer, session.right = viewer, right
             yield session
 
     async def dispose(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -29,11 +28,13 @@ from sqlalchemy.orm import aliased
 from db.agents import Agent
 from db.ai_models import AIModel
 from db.attempts import TaskAttempt
+from db.base import any_of
 from db.communications import Communication
 from db.conversations import Conversation, Message
 from db.interactions import HumanInteraction
-from db.members import MemberRole, ProjectMember
+from db.members import ProjectMember
 from db.projects import Project
+from db.rights import AGENTS, ROLES, Right
 from db.tasks import Task, TaskDependency
 from db.tools import AgentTool, Tool
 from db.usage import UsageRecord
@@ -47,36 +48,31 @@ class Viewer:
     user_id: UUID | None = None
     agent_id: UUID | None = None
     is_administrator: bool = False
-
-
-class Right(Enum):
-    """What a viewer wants to do with a row."""
-
-    VIEW = "VIEW"
-    EDIT = "EDIT"
-    OWN = "OWN"
-    """To decide who else may do what."""
-
-
-ROLES = {
-    Right.VIEW: tuple(MemberRole),
-    Right.EDIT: (MemberRole.OWNER, MemberRole.EDITOR),
-    Right.OWN: (MemberRole.OWNER,),
-}
-"""Which members of a project have a right on what belongs to it."""
+    token_id: UUID | None = None
+    """The token that says so."""
+    scopes: frozenset[str] = frozenset()
+    """What the token is limited to; nothing sets no limit."""
 
 
 Rule = Callable[[Any, Viewer, Right], ColumnElement[bool]]
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
 rules: dict[type, Rule] = {}
+seen_by: dict[type, str] = {}
+"""Who sees the rows of each model besides administrators, in words."""
+
+MEMBERS = "members and agents of its project"
 
 
-def rule(model: type) -> Callable[[AnyRule], AnyRule]:
-    """Declare the rule of a model. It gets the model or an alias of it, the viewer, the right."""
+def rule(model: type, who: str = MEMBERS) -> Callable[[AnyRule], AnyRule]:
+    """Declare the rule of a model, and in words who sees its rows.
+
+    The rule gets the model or an alias of it, the viewer, and the right.
+    """
 
     def declare(function: AnyRule) -> AnyRule:
         rules[model] = function
+        seen_by[model] = who
         return function
 
     return declare
@@ -107,15 +103,15 @@ def _projects(viewer: Viewer, right: Right) -> Select[Any]:
     # the tables of a rule when it joins, and must find only the rule's own table to rename.
     if viewer.agent_id is not None:
         agent = aliased(Agent)
-        # Agents look, and change nothing.
-        may = true() if right is Right.VIEW else false()
+        may = true() if right in AGENTS else false()
         return select(agent.project_id).where(agent.id == _is(viewer.agent_id), may)
     member = aliased(ProjectMember)
     mine = select(member.project_id).where(member.user_id == _is(viewer.user_id))
-    return mine if right is Right.VIEW else mine.where(member.role.in_(ROLES[right]))
+    roles = [role for role, rights in ROLES.items() if right in rights]
+    return mine if len(roles) == len(ROLES) else mine.where(any_of(member.role, roles))
 
 
-@rule(Project)
+@rule(Project, "its members and agents")
 def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
@@ -135,35 +131,35 @@ def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return member.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(Tool)
+@rule(Tool, "members and agents of its project; everybody, if it has none")
 def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     its_own = tool.project_id.in_(_projects(viewer, right))
     # Those that all projects share are everybody's to see, and the administrator's to edit.
     return or_(its_own, tool.project_id.is_(None)) if right is Right.VIEW else its_own
 
 
-@rule(AgentTool)
+@rule(AgentTool, "members and agents of its agent's project")
 def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     agent = aliased(Agent)
     agents = select(agent.id).where(_of_a_project(agent, viewer, right))
     return edge.agent_id.in_(agents)  # type: ignore[no-any-return]
 
 
-@rule(TaskAttempt)
+@rule(TaskAttempt, "members and agents of its task's project")
 def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     task = aliased(Task)
     tasks = select(task.id).where(_of_a_project(task, viewer, right))
     return attempt.task_id.in_(tasks)  # type: ignore[no-any-return]
 
 
-@rule(TaskDependency)
+@rule(TaskDependency, "members and agents of its tasks' project")
 def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     task = aliased(Task)
     tasks = select(task.id).where(_of_a_project(task, viewer, right))
     return edge.dependent_id.in_(tasks)  # type: ignore[no-any-return]
 
 
-@rule(Conversation)
+@rule(Conversation, "members and agents of its project; its user, if it has none")
 def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(
         conversation.project_id.in_(_projects(viewer, right)),
@@ -171,20 +167,20 @@ def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElem
     )
 
 
-@rule(Message)
+@rule(Message, "whoever sees its conversation")
 def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     conversation = aliased(Conversation)
     conversations = select(conversation.id).where(_conversation(conversation, viewer, right))
     return message.conversation_id.in_(conversations)  # type: ignore[no-any-return]
 
 
-@rule(AIModel)
+@rule(AIModel, "everybody")
 def _model(model: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     # The catalogue is for everybody; its prices are the administrator's business.
     return true() if right is Right.VIEW else false()
 
 
-@rule(User)
+@rule(User, "themselves, and members and agents of the projects they are members of")
 def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     myself: ColumnElement[bool] = user.id == _is(viewer.user_id)
     if right is not Right.VIEW:
@@ -194,7 +190,7 @@ def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(myself, user.id.in_(together))
 
 
-@rule(AccessToken)
+@rule(AccessToken, "the user it is for; of an agent, those who edit the agent")
 def _token(token: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     agent = aliased(Agent)
     agents = select(agent.id).where(_of_a_project(agent, viewer, Right.EDIT))

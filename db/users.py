@@ -34,6 +34,19 @@ class UserRole(StrEnum):
     """Sees and edits their own projects."""
 
 
+class TokenScope(StrEnum):
+    """What a token is limited to. It never opens more than its bearer's rights."""
+
+    READ = "READ"
+    """To look, and nothing more. Every token can."""
+    WORK = "WORK"
+    """To do what workers do: say what they did, ask, and talk."""
+    WRITE = "WRITE"
+    """To do whatever its bearer can, short of managing the server."""
+    ADMINISTER = "ADMINISTER"
+    """To manage the server, and see all that is on it."""
+
+
 class User(CRUD):
     """A person, or a service that acts as one."""
 

@@ -29,7 +29,6 @@ from graph.filters import (
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, connected, listed, one, related
 from graph.scalars import AgentID, AIModelID, Line, Metadata, ProjectID, Text
-from graph.viewer import anybody
 
 Capacity = Annotated[int, Field(ge=1, le=1000)]
 
@@ -139,7 +138,7 @@ class TransitionAgentInput(Versioned):
 
 @strawberry.type
 class Mutation:
-    @mutation(anybody)
+    @mutation
     async def create_agent(self, info: Info, input: CreateAgentInput) -> db.Agent:
         """Make an agent for a project, in CREATED."""
         async with info.context.write() as session:
@@ -147,7 +146,7 @@ class Mutation:
             await session.refer(db.Agent, values(input))
             return await db.Agent.create(session, **given(input))
 
-    @mutation(anybody)
+    @mutation
     async def update_agent(self, info: Info, input: UpdateAgentInput) -> db.Agent:
         """Change an agent."""
         async with info.context.write() as session:
@@ -155,7 +154,7 @@ class Mutation:
             await session.refer(db.Agent, values(input))
             return await agent.update(session, **values(input))
 
-    @mutation(anybody)
+    @mutation
     async def delete_agent(self, info: Info, input: DeleteAgentInput) -> Deleted[db.Agent]:
         """Delete an agent; its tasks are no longer assigned, and what it said stays."""
         async with info.context.write() as session:
@@ -164,7 +163,7 @@ class Mutation:
             await agent.delete(session)
         return Deleted(agent.id)
 
-    @mutation(anybody)
+    @mutation
     async def transition_agent(self, info: Info, input: TransitionAgentInput) -> db.Agent:
         """Move an agent to another state of its life."""
         async with info.context.write() as session:

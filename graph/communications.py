@@ -27,7 +27,6 @@ from graph.filters import (
 from graph.mutations import given, input_of, mutation
 from graph.relations import collection, connected, one, related
 from graph.scalars import AgentID, CommunicationID, Line, Metadata, Priority, TaskID
-from graph.viewer import anybody
 
 
 @filters(db.Communication)
@@ -103,12 +102,13 @@ class SendCommunicationInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation(anybody)
+    @mutation
     async def send_communication(
         self, info: Info, input: SendCommunicationInput
     ) -> db.Communication:
         """Send a message in an agent's name to another agent of its project."""
         async with info.context.write() as session:
+            session.in_own_name(input.from_agent_id, ("from_agent_id",))
             sender = await session.fetch(
                 db.Agent, input.from_agent_id, at=("from_agent_id",), lock=False
             )

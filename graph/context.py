@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import strawberry
 from graphql import GraphQLError
 
-from db import Database, ReadSession, Viewer, WriteSession
+from db import Database, ReadSession, Right, Viewer, WriteSession
 
 if TYPE_CHECKING:
     from graph.loaders import Loaders
@@ -41,6 +41,8 @@ class Context:
 
     operation: Operation
     loaders: Loaders
+    right: Right
+    """What the mutation takes that is running."""
 
     def __init__(
         self,
@@ -68,6 +70,10 @@ class Context:
         """Who asks; who is not known sees nothing."""
         return self._viewer or Viewer()
 
+    def become(self, viewer: Viewer) -> None:
+        """Go on as somebody who has just said who they are."""
+        self._viewer = viewer
+
     @property
     def created_by(self) -> dict[str, Any]:
         """The columns that say who made a row."""
@@ -91,7 +97,7 @@ class Context:
     async def write(self) -> AsyncIterator[WriteSession]:
         """One transaction of the viewer's, committed at the end of the block."""
         refuse_while_holding()
-        async with self.database.write(self.viewer) as session:
+        async with self.database.write(self.viewer, self.right) as session:
             held = _holding.set(True)
             try:
                 yield session

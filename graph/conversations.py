@@ -42,7 +42,6 @@ from graph.scalars import (
     ProjectID,
     Text,
 )
-from graph.viewer import anybody
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,255}$")]
 Summary = Annotated[str, StringConstraints(max_length=conversations.SUMMARY_LENGTH)]
@@ -242,6 +241,9 @@ async def _say(
 ) -> list[UUID]:
     """Add messages, each under its place in the input, to a conversation; return their ids."""
     rows = {at: given(message) for at, message in messages.items()}
+    for at, row in rows.items():
+        if row["sender"] is MessageSender.ASSISTANT or row.get("agent_id") is not None:
+            row["agent_id"] = session.in_own_name(row.get("agent_id"), (*at, "agent_id"))
     await session.refer_all(db.Message, rows, project_id=conversation.project_id)
     for row in rows.values():
         if row["sender"] is MessageSender.USER:
@@ -258,7 +260,7 @@ async def _message(session: db.WriteSession, id: UUID) -> tuple[db.Conversation,
 
 @strawberry.type
 class Mutation:
-    @mutation(anybody)
+    @mutation
     async def start_conversation(
         self, info: Info, input: StartConversationInput
     ) -> db.Conversation:
@@ -269,6 +271,7 @@ class Mutation:
                 await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
             elif session.viewer.user_id is None:
                 raise Denied("An agent has no conversations of its own, only its project's.")
+            row["agent_id"] = session.in_own_name(input.agent_id)
             await session.refer(db.Conversation, row, project_id=input.project_id)
             conversation = await db.Conversation.create(
                 session, user_id=session.viewer.user_id, **row
@@ -277,7 +280,7 @@ class Mutation:
                 await _say(session, conversation, {("message",): input.message})
         return conversation
 
-    @mutation(anybody)
+    @mutation
     async def update_conversation(
         self, info: Info, input: UpdateConversationInput
     ) -> db.Conversation:
@@ -289,7 +292,7 @@ class Mutation:
             await session.refer(db.Conversation, values(input), project_id=conversation.project_id)
             return await conversation.update(session, **values(input))
 
-    @mutation(anybody)
+    @mutation
     async def delete_conversation(
         self, info: Info, input: DeleteConversationInput
     ) -> Deleted[db.Conversation]:
@@ -301,7 +304,7 @@ class Mutation:
             await conversation.delete(session)
         return Deleted(conversation.id)
 
-    @mutation(anybody)
+    @mutation
     async def append_messages(self, info: Info, input: AppendMessagesInput) -> Appended:
         """Add messages at the end of a conversation, all or none."""
         async with info.context.write() as session:
@@ -314,7 +317,7 @@ class Mutation:
             ids = await _say(session, conversation, said)
         return Appended(conversation, [db.Message(id=id) for id in ids])
 
-    @mutation(anybody)
+    @mutation
     async def edit_message(self, info: Info, input: EditMessageInput) -> db.Message:
         """Change what a message says; `editedAt` then tells that it was."""
         async with info.context.write() as session:
@@ -322,7 +325,7 @@ class Mutation:
             await conversations.edit_message(session, conversation, message, **values(input))
         return message
 
-    @mutation(anybody)
+    @mutation
     async def archive_conversation(
         self, info: Info, input: ArchiveConversationInput
     ) -> db.Conversation:
@@ -333,7 +336,7 @@ class Mutation:
             )
             return await conversation.update(session, status=ConversationStatus.ARCHIVED)
 
-    @mutation(anybody)
+    @mutation
     async def delete_message(self, info: Info, input: DeleteMessageInput) -> Deleted[db.Message]:
         """Delete a message; the places of the others stay as they are."""
         async with info.context.write() as session:

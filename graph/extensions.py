@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import orjson
-from graphql import ExecutionResult, GraphQLError, StringValueNode, Visitor, visit
+from graphql import ExecutionResult, GraphQLError, OperationType, StringValueNode, Visitor, visit
 from sqlalchemy import Select
 from strawberry.extensions import SchemaExtension
 
@@ -15,12 +15,14 @@ from graph.context import Context
 from graph.errors import BadInput, Unauthenticated
 from graph.loaders import Loaders
 from graph.planner import planned
+from graph.rights import ANYBODY, MUTATIONS
 from graph.selections import Operation, Unreadable
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 PROGRAM_LIMIT_EXCEEDED = "54"
 
 INTROSPECTION = {"__typename", "__schema", "__type"}
+OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
 
 
 class Storable(SchemaExtension):
@@ -95,7 +97,10 @@ class Prepared(SchemaExtension):
 
     def _refusal(self, context: Context, operation: Operation) -> Unauthenticated | None:
         """Without a token only `__typename` is answered, and in development introspection."""
-        open_to_all = INTROSPECTION if context.introspection else {"__typename"}
+        if operation.node.operation is OperationType.MUTATION:
+            open_to_all = OPEN_MUTATIONS
+        else:
+            open_to_all = INTROSPECTION if context.introspection else {"__typename"}
         if context.is_anonymous and any(root.name not in open_to_all for root in operation.roots):
             return Unauthenticated()
         return None

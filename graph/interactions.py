@@ -38,7 +38,6 @@ from graph.scalars import (
     TaskID,
     UserID,
 )
-from graph.viewer import anybody
 
 
 @filters(db.HumanInteraction)
@@ -166,30 +165,31 @@ async def _create(info: Info, model: type[Interaction], input: InteractionValues
     async with info.context.write() as session:
         await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
         row = given(input)
+        row["agent_id"] = session.in_own_name(input.agent_id)
         await session.refer(model, row, project_id=input.project_id)
         return await model.create(session, **row)
 
 
 @strawberry.type
 class Mutation:
-    @mutation(anybody)
+    @mutation
     async def request_approval(self, info: Info, input: RequestApprovalInput) -> db.ApprovalRequest:
         """Ask people for a yes or a no."""
         return await _create(info, db.ApprovalRequest, input)
 
-    @mutation(anybody)
+    @mutation
     async def request_feedback(self, info: Info, input: RequestFeedbackInput) -> db.FeedbackRequest:
         """Ask people for an opinion on something that was done."""
         return await _create(info, db.FeedbackRequest, input)
 
-    @mutation(anybody)
+    @mutation
     async def request_clarification(
         self, info: Info, input: RequestClarificationInput
     ) -> db.ClarificationRequest:
         """Ask people a question."""
         return await _create(info, db.ClarificationRequest, input)
 
-    @mutation(anybody)
+    @mutation
     async def notify(self, info: Info, input: NotifyInput) -> db.Notification:
         """Tell people something."""
         return await _create(info, db.Notification, input)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import strawberry
 from pydantic import BaseModel, Field
@@ -16,11 +16,12 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.maybe import Some
 from strawberry.utils.str_converters import to_camel_case
 
-from db import Viewer, constraints, errors
+from db import Right, constraints, errors
 from db.base import snake_case
 from graph.context import Info
 from graph.entities import clean, doc_of, entity_of, lazy
 from graph.errors import Forbidden, Refusal, UserError
+from graph.rights import MUTATIONS, may
 from graph.scalars import global_id
 from graph.selections import Selected
 
@@ -112,91 +113,96 @@ def values(input: BaseModel) -> dict[str, Any]:
     return found
 
 
-Allow = Callable[[Viewer], bool]
-
-
-def mutation(allow: Allow) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
-    """Declare a mutation, open to the viewers that `allow` says.
+def mutation(function: Callable[..., Awaitable[Any]]) -> Any:
+    """Declare a mutation, for those who have the right that `graph.rights` names.
 
     The function takes an `input` and returns what it changed: a row, a list of rows, `Deleted`, or
     a dataclass of such. The core makes the payload of that, runs the function, reads the rows
     again by the selection, and reports what the rules of the domain refuse as user errors.
     """
 
-    def declare(function: Callable[..., Awaitable[Any]]) -> Any:
-        hints = get_type_hints(function, include_extras=True)
-        name = to_camel_case(function.__name__)
-        outcomes = _outcomes(hints["return"])
-        payload = _payload(name, outcomes)
+    hints = get_type_hints(function, include_extras=True)
+    name = to_camel_case(function.__name__)
+    right = MUTATIONS[name]
+    outcomes = _outcomes(hints["return"])
+    payload = _payload(name, outcomes)
 
-        def refused(*found: errors.DomainError) -> Any:
-            return payload(user_errors=[Refusal(error) for error in found])
+    def refused(*found: errors.DomainError) -> Any:
+        return payload(user_errors=[Refusal(error) for error in found])
 
-        async def resolve(self: Any, info: Info, input: Any) -> Any:
-            if not allow(info.context.viewer):
-                raise Forbidden(f"You may not use {name}.")
-            if isinstance(input, Unusable):
-                return refused(*input.errors)
-            # What an earlier mutation of the operation read may have changed by now.
-            info.context.loaders.clear()
-            try:
-                with constraints.reported():
-                    result = await function(self, info, input)
-            except errors.Denied as error:
-                raise Forbidden(error.message) from error
-            except errors.Rejected as error:
-                return refused(*error.errors)
-            except errors.DomainError as error:
-                return refused(error)
-            return await _read_back(info, payload, outcomes, result)
+    async def resolve(self: Any, info: Info, input: Any) -> Any:
+        if not may(info.context.viewer, right):
+            raise Forbidden(f"You may not use {name}.")
+        info.context.right = right or Right.EDIT
+        if isinstance(input, Unusable):
+            return refused(*input.errors)
+        # What an earlier mutation of the operation read may have changed by now.
+        info.context.loaders.clear()
+        try:
+            with constraints.reported():
+                result = await function(self, info, input)
+        except errors.Denied as error:
+            raise Forbidden(error.message) from error
+        except errors.Rejected as error:
+            return refused(*error.errors)
+        except errors.DomainError as error:
+            return refused(error)
+        return await _read_back(info, payload, outcomes, result)
 
-        resolve.__name__ = function.__name__
-        resolve.__annotations__ = {"info": Info, "input": hints["input"], "return": payload | None}
-        field: StrawberryField = strawberry.mutation(
-            resolve, description=clean(function.__doc__ or ""), metadata={"allow": allow}
-        )
-        field.arguments[0].description = "What to do, and to what."
-        return field
+    resolve.__name__ = function.__name__
+    resolve.__annotations__ = {"info": Info, "input": hints["input"], "return": payload | None}
+    field: StrawberryField = strawberry.mutation(
+        resolve, description=clean(function.__doc__ or ""), metadata={"right": right}
+    )
+    field.arguments[0].description = "What to do, and to what."
+    return field
 
-    return declare
+
+DESCRIPTIONS = {
+    "deleted": "The id of what was deleted; none if nothing was.",
+    "many": "What was made, in the order of the input; empty if nothing was.",
+    "one": "The object as it is now; none if nothing was done, or if you may no longer see it.",
+}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A field of a payload: rows of a model, one or many, or the id of one that was deleted."""
+    """A field of a payload: rows of a model, the id of one that was deleted, or a text."""
 
     name: str
     model: Any
     kind: str
+    doc: str | None = None
 
     @property
     def annotation(self) -> Any:
         """The type of the field in the schema."""
         if self.kind == "deleted":
             return strawberry.ID | None
+        if self.kind == "said":
+            return str | None
         shown = lazy(self.model)
         return list[shown] if self.kind == "many" else shown | None  # type: ignore[valid-type]
 
     @property
     def description(self) -> str:
         """What the field is."""
-        return {
-            "deleted": "The id of what was deleted; none if nothing was.",
-            "many": "What was made, in the order of the input; empty if nothing was.",
-            "one": "The object as it is now; none if nothing was done, or if you may no longer see"
-            " it.",
-        }[self.kind]
+        return self.doc or DESCRIPTIONS[self.kind]
 
 
 def _outcomes(annotation: Any, name: str | None = None) -> list[Outcome]:
     origin = get_origin(annotation)
+    if origin is Annotated:
+        _, doc = get_args(annotation)
+        assert name is not None
+        return [Outcome(name, None, "said", doc)]
     if origin is Deleted:
         return [Outcome(name or "deleted_id", get_args(annotation)[0], "deleted")]
     if origin is list:
         (model,) = get_args(annotation)
         return [Outcome(name or model.__tablename__, model, "many")]
     if is_dataclass(annotation):
-        hints = get_type_hints(annotation)
+        hints = get_type_hints(annotation, include_extras=True)
         return [outcome for field in hints for outcome in _outcomes(hints[field], field)]
     return [Outcome(name or snake_case(annotation.__name__), annotation, "one")]
 
@@ -224,6 +230,9 @@ async def _read_back(info: Info, payload: Any, outcomes: Sequence[Outcome], resu
     values: dict[str, Any] = {}
     for outcome in outcomes:
         value = getattr(result, outcome.name) if len(outcomes) > 1 else result
+        if outcome.kind == "said":
+            values[outcome.name] = value
+            continue
         if outcome.kind == "deleted":
             values[outcome.name] = global_id(outcome.model.__name__, value.key)
             continue

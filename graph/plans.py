@@ -17,7 +17,6 @@ from graph.mutations import given, input_of, mutation
 from graph.scalars import AgentID, AIModelID, Line, Metadata, ProjectID, Text, bare
 from graph.tasks import PlannedTaskInput
 from graph.tools import ToolValues
-from graph.viewer import users_only
 
 
 @input_of(db.Tool)
@@ -83,7 +82,7 @@ class ProjectPlan:
 
 @strawberry.type
 class Mutation:
-    @mutation(users_only)
+    @mutation
     async def create_project_plan(self, info: Info, input: CreateProjectPlanInput) -> ProjectPlan:
         """Make a project in PLANNING with all that its plan consists of, all or none."""
         named = {tool.reference for tool in input.tools}

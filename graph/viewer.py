@@ -1,4 +1,4 @@
-"""Who asks: from a bearer token to a viewer, and which viewers may do what."""
+"""Who asks: from a bearer token to a viewer."""
 
 from __future__ import annotations
 
@@ -27,18 +27,3 @@ async def identify(connection: HTTPConnection, database: Database) -> Viewer | N
     if viewer is None:
         raise Unauthenticated("This access token is unknown, has expired or was revoked.")
     return viewer
-
-
-def anybody(viewer: Viewer) -> bool:
-    """Every user and every agent; the rows they may change are another matter."""
-    return True
-
-
-def users_only(viewer: Viewer) -> bool:
-    """People and services, not agents."""
-    return viewer.user_id is not None
-
-
-def administrators(viewer: Viewer) -> bool:
-    """Administrators."""
-    return viewer.is_administrator

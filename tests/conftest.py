@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -140,7 +141,8 @@ async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User)
         for name in ("owner", "stranger"):
             users[name] = await db.User.create(session, username=name, email=f"{name}@localhost")
         for name, user in users.items():
-            token = await access.issue_token(session, user, "test")
+            row, token = await access.issue_token(session, user, "test")
+            row.last_used_at = datetime.now(UTC)  # it is not noted again while the test runs
             clients[name] = Client(http, database, token)
     return People(**clients, nobody=Client(http, database, None), users=users)
 

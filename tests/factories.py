@@ -139,7 +139,9 @@ async def make_token(
     """A token that opens the API as a user or as an agent; any text will do as one."""
     key = {"user_id" if isinstance(bearer, db.User) else "agent_id": bearer.id}
     hashed = access.hash_token(token)
-    values = {"name": token, "prefix": token[:12], "token_hash": hashed} | key | values
+    # As one that was used a moment ago: it is not noted again while the test runs.
+    values = {"last_used_at": datetime.now(UTC)} | key | values
+    values = {"name": token, "prefix": token[:12], "token_hash": hashed} | values
     return await db.AccessToken.create(session, **values)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import db.diagram
-from graph import settings
+from graph import rights, settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +22,8 @@ def _diagram() -> str:
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("README.md", "diagram", _diagram),
     ("docs/configuration.md", "settings", settings.table),
+    ("docs/access.md", "rights", rights.table),
+    ("docs/access.md", "sight", rights.sight),
 ]
 
 

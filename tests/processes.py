@@ -104,7 +104,7 @@ def prepare(data_dir: Path) -> str:
         async with database.write(db.Viewer(is_administrator=True)) as session:
             admin = await access.administrator(session)
             assert admin is not None
-            token = await access.issue_token(session, admin, "test")
+            _, token = await access.issue_token(session, admin, "test")
         await database.dispose()
         return token
 

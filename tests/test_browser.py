@@ -213,7 +213,7 @@ async def test_the_plain_page_runs_operations(
     plain: str, database: db.Database, admin: db.User, browser: Browser
 ) -> None:
     async with database.write(db.Viewer(is_administrator=True)) as session:
-        token = await access.issue_token(session, admin, "test")
+        _, token = await access.issue_token(session, admin, "test")
     async with opened(browser, f"{plain}/graphql#token={token}") as page:
         assert page.url == f"{plain}/graphql"
         operation, output = page.get_by_label("Operation"), page.get_by_role("status")

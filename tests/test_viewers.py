@@ -120,8 +120,11 @@ async def test_a_token_that_is_over_opens_nothing(database: db.Database, people:
 
 async def test_a_token_opens_until_it_expires(database: db.Database, people: People) -> None:
     async with database.write(db.Viewer()) as session:
-        token = await access.issue_token(
-            session, people.users["owner"], "soon over", lifetime=timedelta(minutes=1)
+        _, token = await access.issue_token(
+            session,
+            people.users["owner"],
+            "soon over",
+            expires_at=datetime.now(UTC) + timedelta(minutes=1),
         )
 
     answer = await bearing(people, token).ask("{ me { username } }")

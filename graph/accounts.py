@@ -1,0 +1,191 @@
+"""Accounts: how people come in, and the tokens by which they and their agents do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from pydantic import BaseModel, Field, StringConstraints
+
+import db
+from db import TokenScope, access, passwords
+from db.errors import Denied, Invalid
+from graph.context import Info
+from graph.mutations import input_of, mutation
+from graph.scalars import AccessTokenID, AgentID, Line, UserID
+
+Password = Annotated[
+    str, StringConstraints(min_length=passwords.SHORTEST, max_length=passwords.LONGEST)
+]
+Secret = Annotated[str, "The token itself. It is shown this once; only a hash of it is kept."]
+
+
+@input_of()
+class LoginInput(BaseModel):
+    """Who you are."""
+
+    username: Annotated[str, StringConstraints(max_length=255)] = Field(
+        description="Your username."
+    )
+    password: Annotated[str, StringConstraints(max_length=passwords.LONGEST)] = Field(
+        description="Your password."
+    )
+
+
+@input_of()
+class LogoutInput(BaseModel):
+    """Nothing has to be said."""
+
+    everywhere: bool = Field(
+        default=False, description="Revoke all tokens that you got by logging in."
+    )
+
+
+@input_of()
+class ChangePasswordInput(BaseModel):
+    """Another password for you."""
+
+    current_password: Annotated[str, StringConstraints(max_length=passwords.LONGEST)] = Field(
+        description="The password as it is."
+    )
+    new_password: Password = Field(
+        description=f"The password to be, of at least {passwords.SHORTEST} characters."
+    )
+
+
+@input_of()
+class SetPasswordInput(BaseModel):
+    """A password for a user."""
+
+    user_id: UserID = Field(description="Whose password it is.")
+    new_password: Password = Field(
+        description=f"The password to be, of at least {passwords.SHORTEST} characters."
+    )
+
+
+@input_of(db.AccessToken)
+class CreateAccessTokenInput(BaseModel):
+    """A token to be made, for you unless it names an agent or another user."""
+
+    name: Line
+    user_id: UserID | None = None
+    agent_id: AgentID | None = None
+    scopes: list[TokenScope] = []
+    expires_at: datetime | None = None
+
+
+@input_of(db.AccessToken)
+class RevokeAccessTokenInput(BaseModel):
+    """A token that is to open nothing any more."""
+
+    id: AccessTokenID
+
+
+@dataclass
+class LoggedIn:
+    """Who came in, and by what."""
+
+    user: db.User
+    token: Secret
+
+
+@dataclass
+class Issued:
+    """A token that was made."""
+
+    access_token: db.AccessToken
+    token: Secret
+
+
+@strawberry.type
+class Mutation:
+    @mutation
+    async def login(self, info: Info, input: LoginInput) -> LoggedIn:
+        """Get a token for a username and its password; it is good for 30 days, or until logout."""
+        context = info.context
+        async with context.read() as session:
+            user = await access.named(session, input.username)
+        # Also for a user who is not there: it takes as long, and is answered alike.
+        fits = await passwords.is_password(
+            None if user is None else user.password_hash, input.password
+        )
+        if user is None or not fits or not user.is_active:
+            raise Invalid("There is no active user with this name and password.", ("password",))
+        async with context.write() as session:
+            token = await access.log_in(session, user)
+        context.become(db.Viewer(user.id, is_administrator=user.role is db.UserRole.ADMIN))
+        return LoggedIn(user, token)
+
+    @mutation
+    async def logout(self, info: Info, input: LogoutInput) -> db.AccessToken:
+        """Revoke the token that you come with."""
+        viewer = info.context.viewer
+        async with info.context.write() as session:
+            if input.everywhere:
+                await access.log_out(session, viewer.user_id)
+            await access.revoke(session, viewer.token_id)
+        return db.AccessToken(id=viewer.token_id)
+
+    @mutation
+    async def change_password(self, info: Info, input: ChangePasswordInput) -> db.User:
+        """Change your password. All tokens that you got by logging in are revoked but this one."""
+        viewer = info.context.viewer
+        async with info.context.write() as session:
+            user = await session.fetch(db.User, viewer.user_id, lock=False)
+            if not await passwords.is_password(user.password_hash, input.current_password):
+                raise Invalid("This is not your password.", ("current_password",))
+            await _set_password(session, user, input.new_password, viewer.token_id)
+        return user
+
+    @mutation
+    async def set_password(self, info: Info, input: SetPasswordInput) -> db.User:
+        """Give a user a password. Only administrators can."""
+        async with info.context.write() as session:
+            user = await session.fetch(db.User, input.user_id, at=("user_id",), lock=False)
+            await _set_password(session, user, input.new_password)
+        return user
+
+    @mutation
+    async def create_access_token(self, info: Info, input: CreateAccessTokenInput) -> Issued:
+        """Make a token for yourself, or for an agent of a project that you edit.
+
+        A token that is limited to scopes makes only such that are limited to some of them.
+        """
+        viewer = info.context.viewer
+        if input.user_id is not None and input.agent_id is not None:
+            raise Invalid("A token is a user's or an agent's, not both.", ("agent_id",))
+        if viewer.scopes and not (input.scopes and set(input.scopes) <= viewer.scopes):
+            raise Denied("Your own token is limited; it makes none that can do more.", ("scopes",))
+        async with info.context.write() as session:
+            bearer: db.User | db.Agent
+            if input.agent_id is not None:
+                bearer = await session.fetch(
+                    db.Agent, input.agent_id, at=("agent_id",), lock=False, right=db.Right.EDIT
+                )
+            else:
+                user_id = input.user_id or viewer.user_id
+                bearer = await session.fetch(db.User, user_id, at=("user_id",), lock=False)
+            row, token = await access.issue_token(
+                session, bearer, input.name, scopes=input.scopes, expires_at=input.expires_at
+            )
+        return Issued(row, token)
+
+    @mutation
+    async def revoke_access_token(
+        self, info: Info, input: RevokeAccessTokenInput
+    ) -> db.AccessToken:
+        """Revoke a token: it opens nothing any more, anywhere, from the next second."""
+        async with info.context.write() as session:
+            token = await session.fetch(db.AccessToken, input.id)
+            await access.revoke(session, token.id)
+        return token
+
+
+async def _set_password(
+    session: db.WriteSession, user: db.User, password: str, keep: object = None
+) -> None:
+    hashed = await passwords.hash_password(password)
+    await user.update(session, password_hash=hashed)
+    await access.log_out(session, user.id, keep)

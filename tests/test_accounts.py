@@ -1,0 +1,342 @@
+"""Accounts: coming in by a password, and the tokens that people and agents come with."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+import db
+from db import access, passwords
+from graph.rights import MUTATIONS
+from tests import factories
+from tests.client import Client
+from tests.conftest import People
+from tests.world import World, faults, gid, make_world, snapshot, stored
+
+PASSWORD = "correct horse battery staple"
+FAULTS = "{ userErrors { code message path } }"
+ME = "{ me { username } }"
+
+
+@pytest.fixture
+async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
+    world = await make_world(database, http, people)
+    hashed = await passwords.hash_password(PASSWORD)
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        owner = await session.get_one(db.User, people.users["owner"].id)
+        owner.password_hash = hashed
+    return world
+
+
+def bearing(world: World, token: str | None) -> Client:
+    """The client of whoever has this token."""
+    return Client(world.people.nobody._http, world.database, token)
+
+
+async def log_in(world: World, password: str = PASSWORD) -> Client:
+    """The client of the owner, who logs in."""
+    payload = await world.people.nobody.change(
+        "login { token user { username } userErrors { message } }",
+        username="owner",
+        password=password,
+    )
+    assert payload["userErrors"] == []
+    assert payload["user"] == {"username": "owner"}
+    client = bearing(world, payload["token"])
+    await client.ask(ME)  # its first use is noted
+    return client
+
+
+async def is_in(client: Client) -> bool:
+    """Whether the client's token opens anything."""
+    answer = await client.ask(ME)
+    return "errors" not in answer.body
+
+
+async def test_a_password_lets_in(world: World) -> None:
+    client = await log_in(world)
+
+    assert (await client.ask(ME)).data == {"me": {"username": "owner"}}
+    lifetime = "SELECT expires_at - created_at FROM access_tokens WHERE name = 'login'"
+    assert await stored(world.database, lifetime) == [timedelta(days=30)]
+
+
+async def test_whoever_cannot_come_in_learns_nothing(world: World) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        gone = await session.get_one(db.User, world.people.users["stranger"].id)
+        gone.password_hash = await passwords.hash_password(PASSWORD)
+        gone.is_active = False
+    before = await snapshot(world.database)
+    told = set()
+
+    for username, password in (
+        ("owner", "wrong"),
+        ("owner", ""),
+        ("owner", PASSWORD.upper()),
+        ("nobody", PASSWORD),
+        ("admin", PASSWORD),  # who has no password yet
+        ("stranger", PASSWORD),  # who is not active
+    ):
+        payload = await world.people.nobody.change(
+            f"login {FAULTS}", username=username, password=password
+        )
+        told.add(str(payload))
+
+    assert told == {
+        "{'userErrors': [{'code': 'INVALID', 'message': 'There is no active user with this name"
+        " and password.', 'path': ['password']}]}"
+    }
+    assert await snapshot(world.database) == before
+
+
+async def test_nobody_may_do_anything_but_log_in(world: World) -> None:
+    before = await snapshot(world.database)
+
+    for name in MUTATIONS:
+        kind = f"{name[0].upper()}{name[1:]}Input!"
+        document = f"mutation($i: {kind}) {{ {name}(input: $i) {{ __typename }} }}"
+        answer = await world.people.nobody.ask(document, i={})
+        codes = {error["extensions"]["code"] for error in answer.errors}
+        assert codes <= {"UNAUTHENTICATED", "BAD_REQUEST", "BAD_USER_INPUT"}, name
+    assert (await world.people.nobody.ask("mutation { __typename }")).code == "UNAUTHENTICATED"
+    assert await snapshot(world.database) == before
+
+
+async def test_neither_password_nor_token_is_kept(world: World) -> None:
+    payload = await world.owner.change(
+        "createAccessToken { token accessToken { prefix } }", name="worker"
+    )
+
+    everything = str(await snapshot(world.database))
+    assert PASSWORD not in everything
+    assert payload["token"] not in everything
+    assert payload["token"].startswith(payload["accessToken"]["prefix"])
+    assert "$argon2id$v=19$m=65536,t=3,p=4$" in everything
+
+
+async def test_logging_out_ends_a_token_and_everywhere_ends_all(world: World) -> None:
+    first, second, third = [await log_in(world) for _ in range(3)]
+
+    await first.change(f"logout {FAULTS}")
+    assert [await is_in(client) for client in (first, second, third)] == [False, True, True]
+    payload = await second.change("logout { accessToken { name revokedAt } }", everywhere=True)
+
+    assert payload["accessToken"]["name"] == "login"
+    assert payload["accessToken"]["revokedAt"] is not None
+    assert [await is_in(client) for client in (second, third, world.owner)] == [False, False, True]
+
+
+async def test_a_password_is_changed_by_who_knows_it(world: World) -> None:
+    this, other = await log_in(world), await log_in(world)
+    new = "another one, longer"
+
+    refused = await world.refused(this, "changePassword", currentPassword="wrong", newPassword=new)
+    assert refused == [("INVALID", "currentPassword")]
+    refused = await world.refused(
+        this, "changePassword", currentPassword=PASSWORD, newPassword="short"
+    )
+    assert refused == [("INVALID", "newPassword")]
+    payload = await this.change(
+        f"changePassword {FAULTS}", currentPassword=PASSWORD, newPassword=new
+    )
+
+    assert payload == {"userErrors": []}
+    assert [await is_in(client) for client in (this, other, world.owner)] == [True, False, True]
+    assert await is_in(await log_in(world, new))
+    old = await world.people.nobody.change(f"login {FAULTS}", username="owner", password=PASSWORD)
+    assert faults(old) == [("INVALID", "password")]
+
+
+async def test_an_administrator_sets_a_password(world: World) -> None:
+    owner = gid(world.people.users["owner"])
+    values = {"userId": owner, "newPassword": "given by somebody"}
+    client = await log_in(world)
+
+    assert await world.error(world.owner, "setPassword", **values) == "FORBIDDEN"
+    assert (await world.people.admin.change(f"setPassword {FAULTS}", **values)) == {
+        "userErrors": []
+    }
+
+    assert not await is_in(client)
+    assert await is_in(await log_in(world, "given by somebody"))
+
+
+async def test_a_token_is_made_for_oneself_or_for_an_agent(world: World) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+
+    mine = await world.owner.change(
+        "createAccessToken { token accessToken { name scopes user { username } agent { id } } }",
+        name="mine",
+        scopes=["WRITE", "READ", "WRITE"],
+        expiresAt=soon.isoformat(),
+    )
+    ada = await world.owner.change(
+        "createAccessToken { token accessToken { user { id } agent { name } } }",
+        name="ada's",
+        agentId=gid(world.ada),
+    )
+
+    assert mine["accessToken"] == {
+        "name": "mine",
+        "scopes": ["WRITE", "READ"],
+        "user": {"username": "owner"},
+        "agent": None,
+    }
+    assert ada["accessToken"] == {"user": None, "agent": {"name": "Ada"}}
+    seen = await bearing(world, ada["token"]).ask("{ me { id } projects { nodes { name } } }")
+    assert seen.data == {"me": None, "projects": {"nodes": [{"name": world.project.name}]}}
+
+
+async def test_a_token_is_made_for_nobody_else(world: World) -> None:
+    users = world.people.users
+    stranger = world.people.stranger
+
+    for client, values, fault in (
+        (world.owner, {"userId": gid(users["stranger"])}, ("NOT_FOUND", "userId")),
+        (stranger, {"agentId": gid(world.ada)}, ("NOT_FOUND", "agentId")),
+        (
+            world.owner,
+            {"agentId": gid(world.ada), "userId": gid(users["owner"])},
+            ("INVALID", "agentId"),
+        ),
+    ):
+        assert await world.refused(client, "createAccessToken", name="x", **values) == [fault]
+
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        project = await session.get_one(db.Project, world.project.id)
+        await db.members.add_member(session, project, users["stranger"].id, db.MemberRole.VIEWER)
+    for client in (stranger, world.agent):
+        refused = await world.error(client, "createAccessToken", name="x", agentId=gid(world.ada))
+        assert refused == "FORBIDDEN"
+
+
+async def test_a_token_is_revoked(world: World) -> None:
+    made = await world.owner.change(
+        "createAccessToken { token accessToken { id } }", name="short-lived"
+    )
+    client = bearing(world, made["token"])
+    assert await is_in(client)
+    id = made["accessToken"]["id"]
+
+    assert await world.refused(world.people.stranger, "revokeAccessToken", id=id) == [
+        ("NOT_FOUND", "id")
+    ]
+    payload = await world.owner.change("revokeAccessToken { accessToken { revokedAt } }", id=id)
+    again = await world.owner.change("revokeAccessToken { accessToken { revokedAt } }", id=id)
+
+    assert payload["accessToken"]["revokedAt"] is not None
+    assert again == payload
+    assert not await is_in(client)
+
+
+SENDS: dict[str, Any] = {"type": "NOTE", "content": {}}
+
+
+@pytest.mark.parametrize(
+    ("scopes", "works", "writes", "administers"),
+    [
+        ([], True, True, True),
+        (["READ"], False, False, False),
+        (["WORK"], True, False, False),
+        (["WRITE"], True, True, False),
+        (["ADMINISTER"], False, False, True),
+        (["WORK", "ADMINISTER"], True, False, True),
+    ],
+)
+async def test_scopes_limit_a_token(
+    world: World, scopes: list[str], works: bool, writes: bool, administers: bool
+) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        admin = await session.get_one(db.User, world.people.users["admin"].id)
+        project = await session.get_one(db.Project, world.project.id)
+        await db.members.add_member(session, project, admin.id, db.MemberRole.EDITOR)
+        _, token = await access.issue_token(
+            session, admin, "limited", scopes=[db.TokenScope(scope) for scope in scopes]
+        )
+        other = await factories.make_agent(session, project, "Other")
+    client = bearing(world, token)
+
+    async def can(mutation: str, /, **input: Any) -> bool:
+        kind = f"{mutation[0].upper()}{mutation[1:]}Input!"
+        document = f"mutation($i: {kind}) {{ {mutation}(input: $i) {FAULTS} }}"
+        answer = await client.ask(document, i=input)
+        if "errors" in answer.body:
+            assert answer.code == "FORBIDDEN"
+            return False
+        assert answer.data[mutation] == {"userErrors": []}
+        return True
+
+    sends = {"fromAgentId": gid(world.ada), "toAgentId": gid(other), **SENDS}
+    assert await can("sendCommunication", **sends) is works
+    assert await can("updateTask", id=gid(world.free), title="New") is writes
+    assert await can("createAiModel", id="m", provider="p") is administers
+    seen = (await client.ask("{ projects { totalCount } }")).data["projects"]["totalCount"]
+    assert seen == (2 if administers else 1)
+
+
+async def test_a_limited_token_makes_none_that_can_more(world: World) -> None:
+    made = await world.owner.change(
+        "createAccessToken { token }", name="limited", scopes=["READ", "WRITE"]
+    )
+    client = bearing(world, made["token"])
+    assert await is_in(client)
+
+    for scopes in ([], ["WORK"], ["READ", "ADMINISTER"]):
+        refused = await world.error(client, "createAccessToken", name="x", scopes=scopes)
+        assert refused == "FORBIDDEN"
+    payload = await client.change(f"createAccessToken {FAULTS}", name="x", scopes=["READ"])
+    assert payload == {"userErrors": []}
+
+
+async def test_the_use_of_a_token_is_noted_by_the_minute(world: World) -> None:
+    used = "SELECT last_used_at FROM access_tokens WHERE name = 'noted'"
+    made = await world.owner.change("createAccessToken { token }", name="noted")
+    client = bearing(world, made["token"])
+    assert await stored(world.database, used) == [None]
+
+    await client.ask(ME)
+    (first,) = await stored(world.database, used)
+    await client.ask(ME)
+
+    assert datetime.now(UTC) - first < timedelta(minutes=1)
+    assert await stored(world.database, used) == [first]
+
+
+async def test_an_agent_acts_in_its_own_name(world: World) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        other = await factories.make_agent(session, world.project, "Other")
+    ada, project = gid(world.ada), gid(world.project)
+    asks = {"projectId": project, "title": "?", "content": {}}
+    call = {"modelId": gid(world.model)}
+    says = {"conversationId": gid(world.conversation)}
+
+    for mutation, input in (
+        ("sendCommunication", {"fromAgentId": gid(other), "toAgentId": ada, **SENDS}),
+        ("requestApproval", {**asks, "agentId": gid(other)}),
+        ("recordUsage", {"projectId": project, "records": [{**call, "agentId": gid(other)}]}),
+        (
+            "appendMessages",
+            {**says, "messages": [{"sender": "ASSISTANT", "content": "", "agentId": gid(other)}]},
+        ),
+        ("startConversation", {"projectId": project, "agentId": gid(other)}),
+    ):
+        assert await world.error(world.agent, mutation, **input) == "FORBIDDEN", mutation
+
+    asked = await world.agent.change(
+        "requestApproval { approvalRequest { agent { name } } }", **asks
+    )
+    used = await world.agent.change(
+        "recordUsage { usageRecords { agent { name } } }", projectId=project, records=[call]
+    )
+    said = await world.agent.change(
+        "appendMessages { messages { agent { name } } }",
+        **says,
+        messages=[{"sender": "ASSISTANT", "content": "Hello"}],
+    )
+
+    assert asked["approvalRequest"] == {"agent": {"name": "Ada"}}
+    assert used["usageRecords"] == [{"agent": {"name": "Ada"}}]
+    assert said["messages"] == [{"agent": {"name": "Ada"}}]
