@@ -86,5 +86,8 @@ class AIModel(CRUD):
         back_populates="model", passive_deletes=True, lazy="raise", doc="The messages it wrote."
     )
     usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="model", passive_deletes="all", lazy="raise", doc="The calls of it."
+        back_populates="model",
+        passive_deletes="all",
+        lazy="raise",
+        doc="The calls that were made of it.",
     )

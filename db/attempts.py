@@ -50,7 +50,7 @@ class TaskAttempt(CRUD):
 
     task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
-    number: Mapped[int] = mapped_column(doc="The how manieth attempt at its task, from 1.")
+    number: Mapped[int] = mapped_column(doc="Which attempt at its task it is, counted from 1.")
     status: Mapped[AttemptStatus] = mapped_column(
         choice(AttemptStatus),
         default=AttemptStatus.RUNNING,

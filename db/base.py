@@ -196,6 +196,13 @@ def any_of(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
     return column == func.any(wanted)  # type: ignore[no-any-return]
 
 
+async def stored_text(session: AsyncSession, value: Any) -> str:
+    """JSON as PostgreSQL writes it once it is stored, and as the API shows it."""
+    written = cast(cast(bindparam(None, dumps(value), Text, unique=True), JSONB), Text)
+    text: str = (await session.execute(select(written))).scalar_one()
+    return text
+
+
 async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert many rows in one statement; each kind of gap left to a server default adds one.
 

@@ -58,7 +58,7 @@ class Communication(CRUD):
     )
     content: Mapped[Any] = mapped_column(JSONB, doc="What it says.")
     priority: Mapped[int] = mapped_column(
-        default=3, server_default=text("3"), doc="From 1 to 5, the most urgent."
+        default=3, server_default=text("3"), doc="From 1 to 5; 5 is the most urgent."
     )
     status: Mapped[CommunicationStatus] = mapped_column(
         choice(CommunicationStatus),

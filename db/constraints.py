@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
 
 from db.base import Base
 from db.errors import AlreadyExists, DomainError, Invalid
@@ -53,3 +54,5 @@ def reported() -> Iterator[None]:
         yield
     except IntegrityError as error:
         raise broken(error) or error from error
+    except StaleDataError as error:
+        raise Invalid("What this changes has been deleted meanwhile.") from error

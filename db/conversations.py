@@ -181,7 +181,7 @@ class Message(CRUD):
     # A tsvector holds 1 MB at most; the start of a longer text is what is found.
     search: Mapped[str] = mapped_column(
         TSVECTOR,
-        Computed("to_tsvector('simple', left(content, 200000))", persisted=True),
+        Computed("to_tsvector('simple', left(content, 100000))", persisted=True),
         deferred=True,
         doc="What the full-text search looks at.",
     )
@@ -223,7 +223,7 @@ async def append_messages(
     """
     if not messages:
         return []
-    _refuse_archived(conversation, "conversation_id")
+    refuse_archived(conversation, "conversation_id")
     taken = await session.taken(Message, {at: row.get("id") for at, row in messages.items()})
     if taken:
         raise Rejected(taken)
@@ -251,7 +251,7 @@ async def edit_message(
     session: AsyncSession, conversation: Conversation, message: Message, **values: Any
 ) -> None:
     """Change a message of a conversation; the caller has locked both. Raises Invalid."""
-    _refuse_archived(conversation, "id")
+    refuse_archived(conversation, "id")
     message.change(**values)
     if not session.is_modified(message):
         return
@@ -263,13 +263,14 @@ async def delete_message(
     session: AsyncSession, conversation: Conversation, message: Message
 ) -> None:
     """Delete a message of a conversation; the caller has locked both. Raises Invalid."""
-    _refuse_archived(conversation, "id")
+    refuse_archived(conversation, "id")
     await message.delete(session)
     newest = select(func.max(Message.timestamp)).where(Message.conversation_id == conversation.id)
     await _note(session, conversation, last_message_at=newest.scalar_subquery())
 
 
-def _refuse_archived(conversation: Conversation, at: str) -> None:
+def refuse_archived(conversation: Conversation, at: str) -> None:
+    """See that a conversation may still change. Raises Invalid."""
     if conversation.status is ConversationStatus.ARCHIVED:
         raise Invalid("This conversation is archived.", (at,))
 

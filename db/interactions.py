@@ -8,13 +8,15 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, exists, or_, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, LongText, Metadata, ShortText, choice
-from db.text import canonical
+from db.base import CRUD, LongText, Metadata, ShortText, choice, stored_text
+from db.errors import Invalid
+from db.members import ProjectMember
+from db.users import User, UserRole
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -116,7 +118,8 @@ class HumanInteraction(CRUD):
     title: Mapped[ShortText] = mapped_column(doc="What it is about, in a line.")
     content: Mapped[Any] = mapped_column(JSONB, doc="What exactly is put before people.")
     content_hash: Mapped[ShortText] = mapped_column(
-        doc="SHA-256, in hex, of the title and the content: the proof of what was answered."
+        doc="SHA-256, in hex, of the title, a line break, and the text of the content as an answer"
+        " has it: the proof of what was put before people."
     )
     status: Mapped[InteractionStatus] = mapped_column(
         choice(InteractionStatus),
@@ -126,7 +129,7 @@ class HumanInteraction(CRUD):
         doc="What became of it.",
     )
     priority: Mapped[int] = mapped_column(
-        default=3, server_default=text("3"), doc="From 1 to 5, the most urgent."
+        default=3, server_default=text("3"), doc="From 1 to 5; 5 is the most urgent."
     )
     assignee_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     expires_at: Mapped[datetime | None] = mapped_column(doc="Until when it can be answered.")
@@ -168,7 +171,8 @@ class HumanInteraction(CRUD):
     @classmethod
     async def create(cls, session: AsyncSession, **values: Any) -> Self:
         """Add an interaction with the hash of what it puts before people."""
-        hash = content_hash(values["title"], values["content"])
+        written = await stored_text(session, values["content"])
+        hash = content_hash(values["title"], written)
         return await super().create(session, content_hash=hash, **values)
 
 
@@ -185,7 +189,7 @@ class FeedbackRequest(HumanInteraction):
     """An agent asks for an opinion on something that was done."""
 
     feedback: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="The opinion.")
-    rating: Mapped[int | None] = mapped_column(doc="From 1 to 5, the best.")
+    rating: Mapped[int | None] = mapped_column(doc="From 1 to 5; 5 is the best.")
 
     __mapper_args__ = {"polymorphic_identity": InteractionType.FEEDBACK}
 
@@ -219,6 +223,19 @@ class Notification(HumanInteraction):
         return await super().create(session, **quiet | values)
 
 
-def content_hash(title: str, content: Any) -> str:
-    """SHA-256, in hex, of what is put before people; the order of keys is no matter."""
-    return hashlib.sha256(canonical([title, content])).hexdigest()
+async def refuse_outsider(session: AsyncSession, project_id: UUID, user_id: UUID | None) -> None:
+    """See that a user who is to answer can see what is asked. Raises Invalid."""
+    insider = or_(
+        exists().where(ProjectMember.project_id == project_id, ProjectMember.user_id == User.id),
+        User.role == UserRole.ADMIN,
+    )
+    if user_id is None or await session.scalar(select(insider).where(User.id == user_id)):
+        return
+    raise Invalid(
+        "This user is not a member of the project, and would not see it.", ("assignee_id",)
+    )
+
+
+def content_hash(title: str, content: str) -> str:
+    """SHA-256, in hex, of the title, a line break, and the content as an answer shows it."""
+    return hashlib.sha256(f"{title}\n{content}".encode()).hexdigest()

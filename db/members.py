@@ -57,7 +57,7 @@ async def add_member(
 ) -> ProjectMember:
     """Make a user a member. Raises AlreadyExists."""
     if await session.get(ProjectMember, (project.id, user_id)) is not None:
-        raise AlreadyExists("This user is a member already.", ("username",))
+        raise AlreadyExists("This user is a member already.", ("email",))
     member = ProjectMember(project_id=project.id, user_id=user_id, role=role)
     session.add(member)
     await session.flush()

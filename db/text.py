@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -50,4 +51,9 @@ def dumps(value: Any) -> str:
 
 def canonical(value: Any) -> bytes:
     """JSON that is the same for the same value, in whatever order its keys are."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(value, default=exact, option=orjson.OPT_SORT_KEYS)
+
+
+def exact(number: Decimal) -> orjson.Fragment:
+    """A number as JSON, digit by digit."""
+    return orjson.Fragment(str(number))

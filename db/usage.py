@@ -22,7 +22,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.ai_models import AIModel
 from db.base import CRUD, ShortText, any_of, insert_many, new_id
-from db.errors import Invalid, Rejected
+from db.errors import DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -134,23 +134,24 @@ class UsageRecord(CRUD):
 
 
 def price(model: AIModel, usage: Mapping[str, Any]) -> Decimal | None:
-    """What a call costs by the model's prices, in US dollars; none if the model has none.
+    """What a call costs by its model's prices, in US dollars; none without one for what it used.
 
     Cached tokens are part of the input and reasoning is part of the output, as providers count
     them; without a price for cached tokens they cost what others do.
     """
-    if model.input_price is None or model.output_price is None:
-        return None
     cached_price = model.cached_input_price
     if cached_price is None:
         cached_price = model.input_price
     cached = usage.get("cached_input_tokens", 0)
-    cost: Decimal = (
-        (usage.get("input_tokens", 0) - cached) * model.input_price
-        + cached * cached_price
-        + usage.get("output_tokens", 0) * model.output_price
-    ) / MILLION
-    return cost
+    used = (
+        (usage.get("input_tokens", 0) - cached, model.input_price),
+        (cached, cached_price),
+        (usage.get("output_tokens", 0), model.output_price),
+    )
+    prices = (model.input_price, cached_price, model.output_price)
+    if prices == (None, None, None) or any(n and price is None for n, price in used):
+        return None
+    return sum((n * price for n, price in used if price is not None), Decimal()) / MILLION
 
 
 async def record_usage(
@@ -161,10 +162,15 @@ async def record_usage(
     """Record calls of a project, each under its place in the caller's input, in one statement.
 
     Returns their ids in the same order. A call whose request id was recorded before, here or
-    earlier, is not recorded again: its id is that of the first. The models are known to exist. The
-    caller holds the lock on the project's row, so that of two repeats at once the second sees the
-    first. Raises Rejected.
+    earlier, is not recorded again: its id is that of the first. The caller holds the lock on the
+    project's row, so that of two repeats at once the second sees the first. Raises Rejected with
+    everything that is wrong.
     """
+    faults: list[DomainError] = []
+    try:
+        await session.refer_all(UsageRecord, calls, project_id=project_id)
+    except Rejected as rejected:
+        faults += rejected.errors
     named = {call["request_id"] for call in calls.values() if call.get("request_id") is not None}
     repeated = select(UsageRecord.request_id, UsageRecord.id).where(
         UsageRecord.project_id == project_id, any_of(UsageRecord.request_id, named)
@@ -180,13 +186,14 @@ async def record_usage(
         if request_id in known:
             ids.append(known[request_id])
             continue
-        row = {"id": new_id(), "cost": price(models[call["model_id"]], call), **call}
-        row["project_id"] = project_id
+        model = models.get(call["model_id"])
+        cost = None if model is None else price(model, call)
+        row = {"id": new_id(), "cost": cost, **call, "project_id": project_id}
         if request_id is not None:
             known[request_id] = row["id"]
         ids.append(row["id"])
         new[at] = row
-    faults = await session.taken(UsageRecord, {at: row["id"] for at, row in new.items()})
+    faults += await session.taken(UsageRecord, {at: row["id"] for at, row in new.items()})
     for part, whole in (("cached_input", "input"), ("reasoning", "output")):
         faults += [
             Invalid(f"These are part of the {whole} tokens, and cannot be more.", (*at, name))

@@ -31,7 +31,7 @@ class UserRole(StrEnum):
     ADMIN = "ADMIN"
     """Sees and edits everything."""
     USER = "USER"
-    """Sees and edits their own projects."""
+    """Sees the projects they are a member of, and does there what their role allows."""
 
 
 class TokenScope(StrEnum):

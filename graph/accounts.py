@@ -13,8 +13,11 @@ import db
 from db import TokenScope, access, passwords
 from db.errors import Denied, Invalid
 from graph.context import Info
+from graph.entities import describe_enum
 from graph.mutations import input_of, mutation
 from graph.scalars import AccessTokenID, AgentID, Line, UserID
+
+describe_enum(TokenScope)
 
 Password = Annotated[
     str, StringConstraints(min_length=passwords.SHORTEST, max_length=passwords.LONGEST)

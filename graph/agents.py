@@ -156,7 +156,11 @@ class Mutation:
 
     @mutation
     async def delete_agent(self, info: Info, input: DeleteAgentInput) -> Deleted[db.Agent]:
-        """Delete an agent; its tasks are no longer assigned, and what it said stays."""
+        """Delete an agent.
+
+        Its tasks are no longer assigned; its messages in conversations stay, and what it and other
+        agents said to each other goes with it.
+        """
         async with info.context.write() as session:
             agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
             await tasks.unassign(session, agent)

@@ -289,6 +289,7 @@ class Mutation:
             conversation = await session.fetch(
                 db.Conversation, input.id, version=input.expected_version
             )
+            conversations.refuse_archived(conversation, "id")
             await session.refer(db.Conversation, values(input), project_id=conversation.project_id)
             return await conversation.update(session, **values(input))
 
@@ -329,7 +330,7 @@ class Mutation:
     async def archive_conversation(
         self, info: Info, input: ArchiveConversationInput
     ) -> db.Conversation:
-        """Keep a conversation for the record: nothing is added to it or changed in it any more."""
+        """Keep a conversation for the record: nothing in it changes any more, for good."""
         async with info.context.write() as session:
             conversation = await session.fetch(
                 db.Conversation, input.id, version=input.expected_version

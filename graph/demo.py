@@ -34,7 +34,7 @@ async def fill(url: str) -> None:
     faults += [
         f"{name}: {fault['message']} ({'.'.join(fault['path'])})"
         for name, payload in payloads.items()
-        for fault in payload["userErrors"]
+        for fault in (payload or {}).get("userErrors", ())
     ]
     if faults:
         raise RuntimeError(f"the examples do not fit this version: {'; '.join(faults)}")

@@ -200,7 +200,8 @@ def doc_of(attribute: Any) -> str | None:
     if doc is None and prop is not None:
         for relation in prop.parent.relationships:
             if prop.columns[0] in relation.local_columns and not relation.uselist:
-                return f"The id of: {relation.doc[0].lower()}{relation.doc[1:]}"
+                what = relation.doc.split(";")[0].rstrip(".")
+                return f"The id of {what[0].lower()}{what[1:]}."
     return doc
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from strawberry.scalars import JSON
 
 import db
-from db import InteractionStatus, InteractionType, NotificationLevel
+from db import InteractionStatus, InteractionType, NotificationLevel, interactions
 from graph.connections import Connection
 from graph.context import Info
 from graph.entities import Node, column, entity
@@ -167,6 +167,7 @@ async def _create(info: Info, model: type[Interaction], input: InteractionValues
         row = given(input)
         row["agent_id"] = session.in_own_name(input.agent_id)
         await session.refer(model, row, project_id=input.project_id)
+        await interactions.refuse_outsider(session, input.project_id, input.assignee_id)
         return await model.create(session, **row)
 
 

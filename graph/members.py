@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 import db
-from db import MemberRole, members
+from db import MemberRole, Right, members
 from db.errors import Invalid
 from graph.context import Info
 from graph.entities import entity
@@ -28,7 +28,7 @@ class AddProjectMemberInput(BaseModel):
     """A user to be made a member of a project."""
 
     project_id: ProjectID
-    username: Line = Field(description="The name of the user, who need not be known to you yet.")
+    email: Line = Field(description="The address of the user, who need not be known to you yet.")
     role: MemberRole
 
 
@@ -56,10 +56,11 @@ class Mutation:
         """Make a user a member of a project. Only its owners can."""
         async with info.context.write() as session:
             project = await _project(session, input.project_id)
-            named = select(db.User.id).where(db.User.username == input.username)
-            user_id = await session.scalar(named)
+            # Whoever knows a user's address learns nothing from it that they did not know.
+            addressed = select(db.User.id).where(db.User.email == input.email)
+            user_id = await session.scalar(addressed)
             if user_id is None:
-                raise Invalid(f"There is no user named {input.username!r}.", ("username",))
+                raise Invalid(f"There is no user with the address {input.email!r}.", ("email",))
             await members.add_member(session, project, user_id, input.role)
         return project
 
@@ -77,13 +78,14 @@ class Mutation:
     async def remove_project_member(
         self, info: Info, input: RemoveProjectMemberInput
     ) -> db.Project:
-        """Make a user a member of a project no more. Only its owners can."""
+        """Make a user a member of a project no more. Its owners can, and everybody can leave."""
         async with info.context.write() as session:
-            project = await _project(session, input.project_id)
+            leaves = input.user_id == session.viewer.user_id
+            project = await _project(session, input.project_id, Right.VIEW if leaves else None)
             await members.remove_member(session, project, input.user_id)
         return project
 
 
-async def _project(session: db.WriteSession, id: object) -> db.Project:
+async def _project(session: db.WriteSession, id: object, right: Right | None = None) -> db.Project:
     """The project, locked: two who leave at once must not leave it without an owner."""
-    return await session.fetch(db.Project, id, at=("project_id",))
+    return await session.fetch(db.Project, id, at=("project_id",), right=right)

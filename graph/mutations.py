@@ -23,7 +23,6 @@ from graph.entities import clean, doc_of, entity_of, lazy
 from graph.errors import Forbidden, Refusal, UserError
 from graph.rights import MUTATIONS, may
 from graph.scalars import global_id
-from graph.selections import Selected
 
 Model = TypeVar("Model")
 InputType = TypeVar("InputType", bound=type[BaseModel])
@@ -240,7 +239,7 @@ async def _read_back(info: Info, payload: Any, outcomes: Sequence[Outcome], resu
         shown = [
             child
             for field in selected.under(to_camel_case(outcome.name))
-            for child in _below(field)
+            for child in entity_of(outcome.model).below(field)
         ]
         if not shown:
             continue
@@ -251,7 +250,3 @@ async def _read_back(info: Info, payload: Any, outcomes: Sequence[Outcome], resu
         seen = [row for row in read if row is not None]
         values[outcome.name] = seen if outcome.kind == "many" else (seen[0] if seen else None)
     return payload(**values)
-
-
-def _below(selected: Selected) -> list[Selected]:
-    return [child for children in selected.children.values() for child in children]

@@ -129,7 +129,9 @@ class Mutation:
 
     @mutation
     async def delete_project(self, info: Info, input: DeleteProjectInput) -> Deleted[db.Project]:
-        """Delete a project with its agents, tasks and conversations."""
+        """Delete a project with all that belongs to it: members, agents, tools, tasks,
+        communications, interactions, conversations, and the record of what it cost.
+        """
         async with info.context.write() as session:
             project = await session.fetch(db.Project, input.id, version=input.expected_version)
             await project.delete(session)

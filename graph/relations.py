@@ -155,8 +155,7 @@ class Paged(Read):
         """What is selected of the entity, as nodes and in edges."""
         for way in (("nodes",), ("edges", "node")):
             for node in selected.under(*way):
-                for children in node.children.values():
-                    yield from children
+                yield from self.target.below(node)
 
     def members(
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any

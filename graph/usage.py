@@ -142,6 +142,5 @@ class Mutation:
             project = await session.fetch(db.Project, input.project_id, at=("project_id",))
             for at, call in calls.items():
                 call["agent_id"] = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))
-            await session.refer_all(db.UsageRecord, calls, project_id=project.id)
             ids = await usage.record_usage(session, project.id, calls)
         return [db.UsageRecord(id=id) for id in ids]

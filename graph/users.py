@@ -158,7 +158,10 @@ class Mutation:
 
     @mutation
     async def delete_user(self, info: Info, input: DeleteUserInput) -> Deleted[db.User]:
-        """Delete a user with their tokens; what they made stays. Only administrators can."""
+        """Delete a user with their tokens; what they made stays. Only administrators can.
+
+        A project that nobody else owns is then in the administrators' hands.
+        """
         async with info.context.write() as session:
             user = await session.fetch(db.User, input.id)
             await user.delete(session)

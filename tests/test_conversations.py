@@ -412,7 +412,10 @@ async def test_a_message_goes_and_the_places_of_the_others_stay(world: World) ->
 
 async def test_all_ids_that_are_taken_are_told_at_their_places(world: World) -> None:
     new, taken = str(db.new_id()), gid(world.message)
-    foreign = gid(world.foreign_rows["messageId"])
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        talk = await factories.make_conversation(session, project_id=world.elsewhere.id)
+        (secret,) = await factories.make_messages(session, talk, ["Secret"])
+    foreign = gid(secret)
 
     found = await world.refused(
         world.owner,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -32,7 +33,8 @@ async def join(world: World, http: httpx.AsyncClient, role: MemberRole) -> tuple
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         name = role.lower()
         user = await db.User.create(session, username=f"new {name}", email=f"new-{name}@localhost")
-        token = await access.issue_token(session, user, "test")
+        row, token = await access.issue_token(session, user, "test")
+        row.last_used_at = datetime.now(UTC)  # it is not noted again while the test runs
         session.add(db.ProjectMember(project_id=world.project.id, user_id=user.id, role=role))
     return user, Client(http, world.database, token)
 
@@ -91,7 +93,7 @@ async def test_the_members_of_many_projects_cost_as_many_statements_as_those_of_
 async def test_a_user_is_made_a_member_by_name(world: World) -> None:
     for role in ("VIEWER", "APPROVER", "EDITOR", "OWNER"):
         added = await world.owner.change(
-            f"addProjectMember {MEMBERS}", **member(world, username="stranger", role=role)
+            f"addProjectMember {MEMBERS}", **member(world, email="stranger@localhost", role=role)
         )
         await world.owner.change(
             "removeProjectMember { userErrors { code } }",
@@ -107,7 +109,7 @@ async def test_adding_a_member_costs_four_statements(world: World) -> None:
     answer = await world.owner.ask(
         "mutation($input: AddProjectMemberInput!) { addProjectMember(input: $input)"
         " { userErrors { code } } }",
-        input=member(world, username="stranger", role="VIEWER"),
+        input=member(world, email="stranger@localhost", role="VIEWER"),
     )
 
     # The project, locked; the user; whether they are a member; the row.
@@ -119,16 +121,16 @@ async def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
     ada = gid(world.ada)
 
     added = await world.refused(
-        world.owner, "addProjectMember", projectId=ada, username="", role="VIEWER"
+        world.owner, "addProjectMember", projectId=ada, email="", role="VIEWER"
     )
     updated = await world.refused(
         world.owner, "updateProjectMember", projectId=ada, userId=gid(world.project), role="VIEWER"
     )
     removed = await world.refused(world.owner, "removeProjectMember", projectId="x", userId=ada)
 
-    assert added == [("INVALID", "projectId"), ("INVALID", "username")]
+    assert added == [("INVALID", "projectId"), ("INVALID", "email")]
     assert updated == removed == [("INVALID", "projectId"), ("INVALID", "userId")]
-    unknown = member(world, username="stranger", role="KING")
+    unknown = member(world, email="stranger@localhost", role="KING")
     assert await world.error(world.owner, "addProjectMember", **unknown) == "BAD_REQUEST"
 
 
@@ -137,11 +139,15 @@ async def test_unusable_values_are_refused(world: World) -> None:
     elsewhere = {"projectId": gid(world.elsewhere)}
     nowhere = {"projectId": str(db.new_id())}
     cases: list[tuple[str, dict[str, Any], list[Fault]]] = [
-        ("addProjectMember", {"username": "nobody"}, [("INVALID", "username")]),
-        ("addProjectMember", {"username": "Stranger"}, [("INVALID", "username")]),
-        ("addProjectMember", {"username": "owner"}, [("ALREADY_EXISTS", "username")]),
-        ("addProjectMember", elsewhere | {"username": "owner"}, [("NOT_FOUND", "projectId")]),
-        ("addProjectMember", nowhere | {"username": "owner"}, [("NOT_FOUND", "projectId")]),
+        ("addProjectMember", {"email": "nobody@localhost"}, [("INVALID", "email")]),
+        ("addProjectMember", {"email": "Stranger@localhost"}, [("INVALID", "email")]),
+        ("addProjectMember", {"email": "owner@localhost"}, [("ALREADY_EXISTS", "email")]),
+        (
+            "addProjectMember",
+            elsewhere | {"email": "owner@localhost"},
+            [("NOT_FOUND", "projectId")],
+        ),
+        ("addProjectMember", nowhere | {"email": "owner@localhost"}, [("NOT_FOUND", "projectId")]),
         ("updateProjectMember", {"userId": gid(stranger)}, [("INVALID", "userId")]),
         ("updateProjectMember", {"userId": str(db.new_id())}, [("INVALID", "userId")]),
         ("updateProjectMember", elsewhere | {"userId": gid(owner)}, [("NOT_FOUND", "projectId")]),
@@ -157,8 +163,12 @@ async def test_unusable_values_are_refused(world: World) -> None:
 async def test_what_is_wrong_is_said_in_a_sentence(world: World) -> None:
     stranger = world.people.users["stranger"]
     for mutation, input, message in (
-        ("addProjectMember", {"username": "nobody"}, "There is no user named 'nobody'."),
-        ("addProjectMember", {"username": "owner"}, "This user is a member already."),
+        (
+            "addProjectMember",
+            {"email": "nobody@localhost"},
+            "There is no user with the address 'nobody@localhost'.",
+        ),
+        ("addProjectMember", {"email": "owner@localhost"}, "This user is a member already."),
         (
             "updateProjectMember",
             {"userId": gid(stranger)},
@@ -232,16 +242,16 @@ async def test_only_owners_change_who_is_a_member(world: World, http: httpx.Asyn
 
     for user, other in members.values():
         for mutation, input in (
-            ("addProjectMember", member(world, username="stranger", role="VIEWER")),
+            ("addProjectMember", member(world, email="stranger@localhost", role="VIEWER")),
             ("updateProjectMember", member(world, user, role="OWNER")),
-            ("removeProjectMember", member(world, user)),
+            ("removeProjectMember", member(world, world.people.users["owner"])),
             # Whoever a project is given to becomes one of its owners.
             ("updateProject", {"id": gid(world.project), "ownerId": gid(user)}),
             ("updateProject", {"id": gid(world.project), "ownerId": None}),
         ):
             assert await world.error(other, mutation, **input) == "FORBIDDEN", mutation
     for mutation, input in (
-        ("addProjectMember", member(world, username="stranger", role="VIEWER")),
+        ("addProjectMember", member(world, email="stranger@localhost", role="VIEWER")),
         ("updateProjectMember", member(world, stranger, role="OWNER")),
         ("removeProjectMember", member(world, stranger)),
         ("updateProject", {"id": gid(world.project), "ownerId": gid(owner)}),
@@ -253,7 +263,7 @@ async def test_only_owners_change_who_is_a_member(world: World, http: httpx.Asyn
 async def test_strangers_learn_nothing_of_members_and_agents_and_nobody_change_none(
     world: World,
 ) -> None:
-    input = member(world, username="stranger", role="OWNER")
+    input = member(world, email="stranger@localhost", role="OWNER")
     found = await world.refused(world.people.stranger, "addProjectMember", **input)
 
     assert found == [("NOT_FOUND", "projectId")]
@@ -263,7 +273,7 @@ async def test_strangers_learn_nothing_of_members_and_agents_and_nobody_change_n
 
 async def test_administrators_change_the_members_of_any_project(world: World) -> None:
     payload = await world.people.admin.change(
-        f"addProjectMember {MEMBERS}", **member(world, username="stranger", role="EDITOR")
+        f"addProjectMember {MEMBERS}", **member(world, email="stranger@localhost", role="EDITOR")
     )
 
     assert payload["userErrors"] == []
@@ -380,7 +390,7 @@ async def test_the_reason_why_an_owner_stays_is_said(world: World) -> None:
 async def test_a_new_owner_is_a_member_and_the_old_one_stays_one(world: World) -> None:
     stranger = world.people.users["stranger"]
     await world.owner.change(
-        f"addProjectMember {MEMBERS}", **member(world, username="stranger", role="VIEWER")
+        f"addProjectMember {MEMBERS}", **member(world, email="stranger@localhost", role="VIEWER")
     )
 
     payload = await world.owner.change(
@@ -457,14 +467,14 @@ async def test_of_two_who_add_the_same_user_at_once_one_is_told(world: World) ->
             *(
                 viewer.change(
                     f"addProjectMember {{ {ERRORS} }}",
-                    **member(world, username="stranger", role=role),
+                    **member(world, email="stranger@localhost", role=role),
                 )
                 for viewer in (world.owner, world.people.admin)
             )
         )
 
         told = sorted(faults(payload) for payload in payloads)
-        assert told == [[], [("ALREADY_EXISTS", "username")]]
+        assert told == [[], [("ALREADY_EXISTS", "email")]]
         assert await roles(world) == {"owner": "OWNER", "stranger": role}
         await world.owner.change(
             "removeProjectMember { userErrors { code } }", **member(world, stranger)
@@ -475,7 +485,7 @@ async def test_ids_of_members_may_be_bare(world: World) -> None:
     stranger = world.people.users["stranger"]
     bare = {"projectId": str(world.project.id), "userId": str(stranger.id)}
     await world.owner.change(
-        f"addProjectMember {MEMBERS}", **member(world, username="stranger", role="VIEWER")
+        f"addProjectMember {MEMBERS}", **member(world, email="stranger@localhost", role="VIEWER")
     )
 
     payload = await world.owner.change(f"updateProjectMember {MEMBERS}", **bare, role="EDITOR")

@@ -56,15 +56,6 @@ class World:
     project: db.Project
     ada: db.Agent
     model: db.AIModel
-    members: dict[db.MemberRole, Client]
-    """Ask as members of the project in each other role than the owner's."""
-    viewer: db.User
-    """Who may only look."""
-    tool: db.Tool
-    """A tool that Ada has."""
-    attempt: db.TaskAttempt
-    communication: db.Communication
-    approval: db.ApprovalRequest
     parent: db.Task
     subtask: db.Task
     free: db.Task
@@ -76,8 +67,6 @@ class World:
     """An agent of the stranger's project."""
     foreign: db.Task
     """A task of the stranger's project."""
-    foreign_rows: dict[str, Any]
-    """Other rows of the stranger's project, by the inputs that could name them."""
 
     @property
     def owner(self) -> Client:
@@ -102,12 +91,83 @@ class World:
         return answer.code
 
 
+@dataclass
+class WholeWorld(World):
+    """The same with members in every role, and something of every noun in both projects."""
+
+    members: dict[db.MemberRole, Client]
+    """Ask as members of the project in each other role than the owner's."""
+    viewer: db.User
+    """Who may only look."""
+    tool: db.Tool
+    """A tool that Ada has."""
+    attempt: db.TaskAttempt
+    communication: db.Communication
+    approval: db.ApprovalRequest
+    foreign_rows: dict[str, Any]
+    """Other rows of the stranger's project, by the inputs that could name them."""
+
+
 async def make_world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
     """Make the world, with the counters that its edges mean."""
+    return World(**await _world(database, http, people))
+
+
+async def make_whole_world(
+    database: db.Database, http: httpx.AsyncClient, people: People
+) -> WholeWorld:
+    """Make the world, and the rest of it."""
+    world = await _world(database, http, people)
+    users = people.users
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        await factories.make_model(session, "spare")
+        joined = {}
+        for role in list(db.MemberRole)[1:]:
+            name = role.lower()
+            user = await db.User.create(session, username=name, email=f"{name}@localhost")
+            await factories.make_member(session, world["project"], user, role)
+            await factories.make_token(session, f"token of {name}", user)
+            joined[role] = user
+        tool, attempt, communication, approval, _ = await make_more(
+            session,
+            world["project"],
+            world["ada"],
+            world["free"],
+            world["conversation"],
+            world["message"],
+            world["model"],
+        )
+        elsewhere, bob, foreign = world["elsewhere"], world["bob"], world["foreign"]
+        talk = await factories.make_conversation(session, project_id=elsewhere.id)
+        (said,) = await factories.make_messages(session, talk, ["Secret"])
+        outside = await make_more(session, elsewhere, bob, foreign, talk, said, world["model"])
+    return WholeWorld(
+        **world,
+        members={role: Client(http, database, f"token of {role.lower()}") for role in joined},
+        viewer=joined[db.MemberRole.VIEWER],
+        tool=tool,
+        attempt=attempt,
+        communication=communication,
+        approval=approval,
+        foreign_rows={
+            "toolId": outside[0],
+            "attemptId": outside[1],
+            "replyToId": outside[2],
+            "agentId": bob,
+            "toAgentId": bob,
+            "taskId": foreign,
+            "conversationId": talk,
+            "messageId": said,
+            "userId": users["stranger"],
+            "assigneeId": users["stranger"],
+        },
+    )
+
+
+async def _world(database: db.Database, http: httpx.AsyncClient, people: People) -> dict[str, Any]:
     users = people.users
     async with database.write(db.Viewer(is_administrator=True)) as session:
         model = await factories.make_model(session)
-        await factories.make_model(session, "spare")
         project = await factories.make_project(session, users["owner"])
         ada = await factories.make_agent(session, project, "Ada", model_id=model.id)
         await factories.make_token(session, AGENT_TOKEN, ada)
@@ -121,55 +181,25 @@ async def make_world(database: db.Database, http: httpx.AsyncClient, people: Peo
             session, project_id=project.id, user_id=users["owner"].id, agent_id=ada.id
         )
         messages = await factories.make_messages(session, conversation, ["Hello"])
-        joined = {}
-        for role in list(db.MemberRole)[1:]:
-            name = role.lower()
-            user = await db.User.create(session, username=name, email=f"{name}@localhost")
-            await factories.make_member(session, project, user, role)
-            await factories.make_token(session, f"token of {name}", user)
-            joined[role] = user
-        inside = await make_more(session, project, ada, free, conversation, messages[0], model)
-        tool, attempt, communication, approval, _ = inside
         elsewhere = await factories.make_project(session, users["stranger"], "Elsewhere")
         bob = await factories.make_agent(session, elsewhere, "Bob")
         foreign = await factories.make_task(session, elsewhere, "Foreign")
-        talk = await factories.make_conversation(session, project_id=elsewhere.id)
-        (said,) = await factories.make_messages(session, talk, ["Secret"])
-        outside = await make_more(session, elsewhere, bob, foreign, talk, said, model)
-    return World(
-        database,
-        people,
-        Client(http, database, AGENT_TOKEN),
-        project,
-        ada,
-        model,
-        {role: Client(http, database, f"token of {role.lower()}") for role in joined},
-        joined[db.MemberRole.VIEWER],
-        tool,
-        attempt,
-        communication,
-        approval,
-        parent,
-        subtask,
-        free,
-        conversation,
-        messages[0],
-        elsewhere,
-        bob,
-        foreign,
-        {
-            "toolId": outside[0],
-            "attemptId": outside[1],
-            "replyToId": outside[2],
-            "agentId": bob,
-            "toAgentId": bob,
-            "taskId": foreign,
-            "conversationId": talk,
-            "messageId": said,
-            "userId": users["stranger"],
-            "assigneeId": users["stranger"],
-        },
-    )
+    return {
+        "database": database,
+        "people": people,
+        "agent": Client(http, database, AGENT_TOKEN),
+        "project": project,
+        "ada": ada,
+        "model": model,
+        "parent": parent,
+        "subtask": subtask,
+        "free": free,
+        "conversation": conversation,
+        "message": messages[0],
+        "elsewhere": elsewhere,
+        "bob": bob,
+        "foreign": foreign,
+    }
 
 
 async def make_more(

@@ -41,7 +41,6 @@ from db.imports.files import (
     Progress,
     Source,
     as_json,
-    canonical,
     kind,
     moment,
     opened,
@@ -55,6 +54,7 @@ from db.imports.files import (
 from db.imports.report import Report
 from db.projects import Project
 from db.scopes import Viewer
+from db.text import canonical
 
 SENDERS = {
     "system": MessageSender.SYSTEM,

@@ -23,7 +23,7 @@ import ijson  # type: ignore[import-untyped]
 import orjson
 from sqlalchemy.exc import DBAPIError
 
-from db.text import storable
+from db.text import exact, storable
 
 MAX_BYTES = 100_000_000
 # A hundred million brackets would fill gigabytes of memory and tell nothing.
@@ -82,16 +82,7 @@ def kind(value: object) -> str:
 
 def as_json(value: Any) -> orjson.Fragment:
     """A value of a file as JSON to store, its numbers digit by digit as they stand there."""
-    return orjson.Fragment(orjson.dumps(value, default=_exact))
-
-
-def canonical(value: Any) -> bytes:
-    """A value as bytes that do not depend on white space or on the order of keys."""
-    return orjson.dumps(value, default=_exact, option=orjson.OPT_SORT_KEYS)
-
-
-def _exact(number: Decimal) -> orjson.Fragment:
-    return orjson.Fragment(str(number))
+    return orjson.Fragment(orjson.dumps(value, default=exact))
 
 
 def refuse_unstorable(value: Any, place: str) -> None:

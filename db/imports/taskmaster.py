@@ -33,7 +33,6 @@ from db.imports.files import (
     Progress,
     Source,
     as_json,
-    canonical,
     kind,
     moment,
     opened,
@@ -49,6 +48,7 @@ from db.imports.report import Report
 from db.projects import Project, ProjectStatus
 from db.scopes import Viewer
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
+from db.text import canonical
 
 OLDER_FORM = "master"
 

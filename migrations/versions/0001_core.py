@@ -680,7 +680,7 @@ def upgrade() -> None:
         sa.Column(
             "search",
             postgresql.TSVECTOR(),
-            sa.Computed("to_tsvector('simple', left(content, 200000))", persisted=True),
+            sa.Computed("to_tsvector('simple', left(content, 100000))", persisted=True),
             nullable=False,
         ),
         sa.CheckConstraint("isfinite(created_at)", name=op.f("ck_messages_created_at_finite")),
