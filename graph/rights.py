@@ -38,7 +38,7 @@ MUTATIONS: dict[str, Right | None] = {
     "deleteTool": Right.EDIT,
     "deleteUser": Right.ADMINISTER,
     "detachTool": Right.EDIT,
-    "editMessage": Right.WORK,
+    "editMessage": Right.EDIT,
     "login": ANYBODY,
     "logout": Right.USE,
     "notify": Right.WORK,

@@ -43,8 +43,8 @@ def at(*paths: str) -> list[Fault]:
 
 
 def member(world: WholeWorld) -> dict[str, Any]:
-    """The member of the project who may only look."""
-    return {"projectId": gid(world.project), "userId": gid(world.viewer)}
+    """A member of the project who may only look."""
+    return {"projectId": gid(world.project), "userId": gid(world.guest)}
 
 
 CASES = {
@@ -158,7 +158,7 @@ def refusal(who: str, mutation: str) -> str | list[Fault]:
     """What somebody is told who may not: that they may not, or that there is nothing there."""
     if who == "nobody":
         return "UNAUTHENTICATED"
-    works = MUTATIONS[mutation] is Right.WORK
+    works = MUTATIONS[mutation] is Right.WORK and mutation != "sendCommunication"  # in Ada's name
     if who == "stranger" or (who == "agent of another project" and works):
         return CASES[mutation].stranger
     return FORBIDDEN
@@ -418,7 +418,7 @@ async def test_an_agent_reads_its_project_and_nothing_else(world: WholeWorld) ->
         "agents": {"nodes": [{"name": "Ada"}]},
         "conversations": {"totalCount": 1},
         "tasks": {"totalCount": 3},
-        "users": {"totalCount": 4},
+        "users": {"totalCount": 5},
         "me": None,
         "accessTokens": {"totalCount": 0},
     }
@@ -459,10 +459,13 @@ async def test_an_agent_makes_nothing_of_its_own(world: WholeWorld) -> None:
 
 
 async def test_an_agent_finds_nothing_of_another_project(world: WholeWorld) -> None:
+    foreign = {"projectId": gid(world.elsewhere)}
+    talk = gid(world.foreign_rows["conversationId"])
     for mutation, input, expected in (
-        ("updateTask", {"id": gid(world.foreign), "title": "Mine"}, at("id")),
-        ("deleteAgent", {"id": gid(world.bob)}, at("id")),
-        ("createTask", {"projectId": gid(world.elsewhere), "title": "New"}, at("projectId")),
+        ("recordUsage", foreign | {"records": [{"modelId": "gpt-4o"}]}, at("projectId")),
+        ("requestApproval", foreign | {"title": "?", "content": {}}, at("projectId")),
+        ("startConversation", foreign, at("projectId")),
+        ("appendMessages", {"conversationId": talk, "messages": [MESSAGE]}, at("conversationId")),
     ):
         assert await world.refused(world.agent, mutation, **input) == expected
 

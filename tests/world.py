@@ -99,6 +99,8 @@ class WholeWorld(World):
     """Ask as members of the project in each other role than the owner's."""
     viewer: db.User
     """Who may only look."""
+    guest: db.User
+    """Another one who may only look."""
     tool: db.Tool
     """A tool that Ada has."""
     attempt: db.TaskAttempt
@@ -128,6 +130,8 @@ async def make_whole_world(
             await factories.make_member(session, world["project"], user, role)
             await factories.make_token(session, f"token of {name}", user)
             joined[role] = user
+        guest = await db.User.create(session, username="guest", email="guest@localhost")
+        await factories.make_member(session, world["project"], guest, db.MemberRole.VIEWER)
         tool, attempt, communication, approval, _ = await make_more(
             session,
             world["project"],
@@ -145,6 +149,7 @@ async def make_whole_world(
         **world,
         members={role: Client(http, database, f"token of {role.lower()}") for role in joined},
         viewer=joined[db.MemberRole.VIEWER],
+        guest=guest,
         tool=tool,
         attempt=attempt,
         communication=communication,
