@@ -41,7 +41,7 @@ class Context:
 
     operation: Operation
     loaders: Loaders
-    right: Right
+    right = Right.EDIT
     """What the mutation takes that is running."""
 
     def __init__(

@@ -22,7 +22,7 @@ from graph.selections import Operation, Unreadable
 PROGRAM_LIMIT_EXCEEDED = "54"
 
 INTROSPECTION = {"__typename", "__schema", "__type"}
-OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
+OPEN_MUTATIONS = {"__typename"} | {name for name in MUTATIONS if MUTATIONS[name] is ANYBODY}
 
 
 class Storable(SchemaExtension):

@@ -455,7 +455,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             created_at=tied(place),
             updated_at=moment(place),
         )
-        for place in range(8)
+        for place in range(12)
     ]
     session.add_all(tools)
     await session.flush()

@@ -201,6 +201,7 @@ def test_these_are_the_commands() -> None:
     assert {
         " ".join(path) for path, command in EVERY.items() if not hasattr(command, "commands")
     } == {
+        "demo",
         "diagram",
         "import chats",
         "import taskmaster",
@@ -211,6 +212,7 @@ def test_these_are_the_commands() -> None:
         "settings",
         "tokens create",
         "users create",
+        "users password",
     }
 
 

@@ -15,7 +15,7 @@ from db.base import Timestamp
 from db.errors import AlreadyExists, DomainError, Invalid
 from tests import factories
 from tests.conftest import People
-from tests.world import World, make_world, snapshot
+from tests.world import WholeWorld, make_whole_world, snapshot
 
 TABLES = db.Base.metadata.sorted_tables
 ALL: dict[str, Any] = {
@@ -103,8 +103,8 @@ for table in TABLES:
 
 
 @pytest.fixture
-async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
-    return await make_world(database, http, people)
+async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> WholeWorld:
+    return await make_whole_world(database, http, people)
 
 
 class Violation(Exception):
@@ -142,7 +142,7 @@ def test_every_check_is_broken_here() -> None:
     assert checks == {f"ck_{table}_{rule}" for table, rules in BREAKING.items() for rule in rules}
 
 
-async def test_a_check_refuses_what_breaks_it(world: World) -> None:
+async def test_a_check_refuses_what_breaks_it(world: WholeWorld) -> None:
     before = await snapshot(world.database)
     for table, rules in BREAKING.items():
         for rule, assignment in ((name, each) for name in rules for each in rules[name]):
@@ -157,7 +157,7 @@ async def test_a_check_refuses_what_breaks_it(world: World) -> None:
     assert await snapshot(world.database) == before
 
 
-async def test_what_must_be_unique_is(world: World) -> None:
+async def test_what_must_be_unique_is(world: WholeWorld) -> None:
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         await factories.make_agent(session, world.project, "Eve")
         other = await factories.make_conversation(session, project_id=world.project.id)
@@ -219,7 +219,7 @@ def test_every_constraint_has_words() -> None:
         assert set(told.path) <= set(constraint.table.columns.keys()), name
 
 
-async def test_what_is_no_rule_of_ours_stays_a_fault(world: World) -> None:
+async def test_what_is_no_rule_of_ours_stays_a_fault(world: WholeWorld) -> None:
     error = await broken_by(world.database, "UPDATE projects SET name = NULL")
 
     assert constraints.broken(error) is None
@@ -228,7 +228,7 @@ async def test_what_is_no_rule_of_ours_stays_a_fault(world: World) -> None:
     assert constraints.broken(IntegrityError("", {}, Exception())) is None
 
 
-async def test_a_moment_without_a_time_zone_is_not_stored(world: World) -> None:
+async def test_a_moment_without_a_time_zone_is_not_stored(world: WholeWorld) -> None:
     naive = factories.START.replace(tzinfo=None)
 
     with pytest.raises(Exception, match="has no time zone"):

@@ -20,7 +20,7 @@ import db
 from db import migrate
 from tests import factories
 from tests.conftest import People, _on_server
-from tests.world import make_world, snapshot, stored
+from tests.world import make_whole_world, snapshot, stored
 
 # Everything that a schema consists of, in words that do not depend on how it came about.
 CATALOGUE = {
@@ -84,7 +84,7 @@ def test_migrations_form_one_line_and_each_is_named() -> None:
 async def test_each_migration_goes_down_and_up_with_rows_in_every_table(
     database: db.Database, database_url: URL, http: httpx.AsyncClient, people: People
 ) -> None:
-    await make_world(database, http, people)
+    await make_whole_world(database, http, people)
     assert [table for table, rows in (await snapshot(database)).items() if not rows] == []
     await database.dispose()
     before = await catalogue(database_url)
@@ -106,7 +106,7 @@ async def test_each_migration_goes_down_and_up_with_rows_in_every_table(
 async def test_whoever_owned_a_project_becomes_a_member_of_it(
     database: db.Database, database_url: URL, http: httpx.AsyncClient, people: People
 ) -> None:
-    world = await make_world(database, http, people)
+    world = await make_whole_world(database, http, people)
     async with database.write(db.Viewer(is_administrator=True)) as session:
         await factories.make_project(session, None, "Nobody's")
     await database.dispose()

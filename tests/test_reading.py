@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from statistics import median
 from typing import Any
 
 import pytest
@@ -252,7 +253,7 @@ async def test_postgresql_itself_counts_as_many_statements(
     counted: dict[bool, list[int]] = {True: [], False: []}
     for planner, counts in counted.items():
         async with serving(single, Settings(planner=planner)) as http:
-            for _ in range(4):
+            for _ in range(5):
                 nothing = await committed() - await committed()
                 before = await committed()
                 answer = await people.owner.through(http).ask(GRAPH)
@@ -260,9 +261,9 @@ async def test_postgresql_itself_counts_as_many_statements(
                 assert answer.data
     await single.dispose()
 
-    # At first the driver asks for types, and an autovacuum counts too: so the least is the true
-    # figure. One of them is the look-up of the token.
-    assert {planner: min(counts) for planner, counts in counted.items()} == {True: 2, False: 6}
+    # At first the driver asks for types, and now and then an autovacuum counts too, before or after:
+    # so the median is the true figure. One of them is the look-up of the token.
+    assert {planner: median(counts) for planner, counts in counted.items()} == {True: 2, False: 6}
 
 
 async def test_a_long_way_through_one_relation_is_followed_to_its_end(
@@ -375,4 +376,5 @@ async def test_every_field_of_every_type_shows_what_there_is(
         for name in kind.fields
     } - found
     assert missing == set()
-    assert {kind for kind, _ in found} > {entity.name for entity in entities()}
+    shown = {entity.name for entity in entities() if not entity.is_interface}
+    assert {kind for kind, _ in found} > shown
