@@ -261,8 +261,8 @@ async def test_postgresql_itself_counts_as_many_statements(
                 assert answer.data
     await single.dispose()
 
-    # At first the driver asks for types, and now and then an autovacuum counts too, before or after:
-    # so the median is the true figure. One of them is the look-up of the token.
+    # At first the driver asks for types, and now and then an autovacuum counts too, before or
+    # after: so the median is the true figure. One of them is the look-up of the token.
     assert {planner: median(counts) for planner, counts in counted.items()} == {True: 2, False: 6}
 
 
@@ -376,5 +376,4 @@ async def test_every_field_of_every_type_shows_what_there_is(
         for name in kind.fields
     } - found
     assert missing == set()
-    shown = {entity.name for entity in entities() if not entity.is_interface}
-    assert {kind for kind, _ in found} > shown
+    assert {kind for kind, _ in found} > {e.name for e in entities() if not e.is_interface}
