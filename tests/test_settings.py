@@ -42,6 +42,11 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         "database_url": None,
         "planner": True,
         "graphiql": None,
+        "allowed_origins": (),
+        "max_body_bytes": 1048576,
+        "log_operations": True,
+        "drain_seconds": 0,
+        "grace_seconds": 10,
         "data_dir": None,
     }
 
