@@ -120,6 +120,8 @@ class Endpoint:
             entry.asked = asked
             result = await self._execute(request, receive, asked, entry)
             return Answer(result, media)
+        except Gone:
+            raise
         except Refused as refusal:
             answer = Answer(_refused(refusal), media, refusal.status)
             answer.headers += refusal.headers
