@@ -57,7 +57,6 @@ class Context:
         self.planner = planner
         self._viewer = viewer
         self._sessions = asyncio.Semaphore(SESSIONS_AT_ONCE)
-        self._reading: set[asyncio.Task[Any]] = set()
 
     @property
     def is_anonymous(self) -> bool:
@@ -88,30 +87,16 @@ class Context:
         """Whether the operation may change something; before it has been read, it has not."""
         return self.node is not None and self.node.operation is OperationType.MUTATION
 
-    def abandon(self) -> None:
-        """Stop whatever is being read: nobody waits for it any more.
-
-        Loaders read in tasks of their own, which do not end with the task that awaits them.
-        """
-        for task in self._reading:
-            task.cancel()
-
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
         """A short session for reading, of which an operation has at most four at once."""
         refuse_while_holding()
-        task = asyncio.current_task()
-        assert task is not None
-        self._reading.add(task)
-        try:
-            async with self._sessions, self.database.read() as session:
-                held = _holding.set(True)
-                try:
-                    yield session
-                finally:
-                    _holding.reset(held)
-        finally:
-            self._reading.discard(task)
+        async with self._sessions, self.database.read() as session:
+            held = _holding.set(True)
+            try:
+                yield session
+            finally:
+                _holding.reset(held)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteSession]:

@@ -18,7 +18,9 @@ SOON = 0.05
 class Departure:
     """Stops what happens in the block when the client goes away.
 
-    What was being read is cancelled, in PostgreSQL too. A mutation runs to its end: its client
+    What was being read is cancelled, and by that its statements in PostgreSQL; the tasks of loaders
+    end with those who await them. Once is enough: a second cancellation would close the connection
+    before PostgreSQL is told. A mutation runs to its end: its client
     cannot know how far it came, and half of its fields would be done.
     """
 
@@ -58,8 +60,6 @@ class Departure:
             self._watcher.cancel()
         if not isinstance(error, asyncio.CancelledError):
             return
-        if self.context is not None:
-            self.context.abandon()
         if self._happened:
             self._task.uncancel()
             raise Gone from None
