@@ -20,8 +20,8 @@ class Departure:
 
     What was being read is cancelled, and by that its statements in PostgreSQL; the tasks of loaders
     end with those who await them. Once is enough: a second cancellation would close the connection
-    before PostgreSQL is told. A mutation runs to its end: its client
-    cannot know how far it came, and half of its fields would be done.
+    before PostgreSQL is told. A mutation runs to its end: its client cannot know how far it came,
+    and half of its fields would be done.
     """
 
     context: Context | None = None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+import re
+import socket
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -14,7 +16,9 @@ import pytest
 import db
 from graph import requests
 from graph.settings import Mode, Settings
+from tests import processes
 from tests.conftest import People, serving
+from tests.processes import Serving
 
 JSON = "application/json"
 RESPONSE = "application/graphql-response+json"
@@ -616,3 +620,66 @@ async def test_a_fault_outside_of_the_api_is_masked_too(
     assert code(response) == "FAULT"
     assert response.headers["x-request-id"]
     assert "fault" in caplog.text
+
+
+# Over a socket
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Serving]:
+    """A server in a process of its own."""
+    with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
+        yield server.ready()
+        assert server.stop().status == 0
+
+
+def lines(*lines: str) -> bytes:
+    """The head of a request."""
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+def exchanged(server: Serving, *sent: bytes) -> list[bytes]:
+    """The status lines of what comes back over one connection for what is sent, bit by bit."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=processes.PATIENCE) as connection:
+        for part in sent:
+            connection.sendall(part)
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    return re.findall(rb"^HTTP/1.1 (\d+)", received, re.MULTILINE)
+
+
+def test_a_large_body_is_refused_and_the_connection_lives_on(served: Serving) -> None:
+    with processes.client(base_url=served.url) as http:
+        for content in (b" " * 30_000_000, iter([b" " * 1_000_000] * 30)):
+            refused = http.post("/graphql", content=content, headers={"content-type": JSON})
+            assert (refused.status_code, code(refused)) == (413, "TOO_LARGE")
+            assert "1048576 bytes" in refused.text
+            assert http.post("/graphql", json=TYPENAME).json() == ANSWER
+
+
+def test_who_asks_first_whether_to_send_is_told_not_to(served: Serving) -> None:
+    head = ("POST /graphql HTTP/1.1", "Host: a", f"Content-Type: {JSON}", "Expect: 100-continue")
+    assert exchanged(served, lines(*head, "Content-Length: 9999999999")) == [b"413"]
+
+
+def test_a_body_that_breaks_off_is_nobodys(served: Serving) -> None:
+    head = ("POST /graphql HTTP/1.1", "Host: a", f"Content-Type: {JSON}")
+    assert exchanged(served, lines(*head, "Content-Length: 100"), b'{"query"') == []
+    assert exchanged(served, lines(*head, "Transfer-Encoding: chunked"), b"8\r\n{") == []
+    assert exchanged(served, lines(*head, "Content-Length: x"), b"{}") == [b"400"]
+    assert served.get("/livez").status_code == 200
+
+
+def test_a_partial_success_goes_through_the_server(served: Serving) -> None:
+    headers = {"accept": RESPONSE, "authorization": f"Bearer {served.token}"}
+    body = {"query": '{ me { username } project(id: "?") { id } }'}
+    with processes.client(base_url=served.url) as http:
+        response = http.post("/graphql", json=body, headers=headers)
+        head = http.head("/graphql", params=TYPENAME)
+
+    assert response.status_code == 294
+    assert response.json()["data"] == {"me": {"username": "admin"}, "project": None}
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(b'{"data":{"__typename":"Query"}}'))
+    assert "server" not in response.headers
