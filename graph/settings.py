@@ -130,6 +130,15 @@ class Settings(BaseSettings):
         database_url(url)
         return value
 
+    @field_validator("max_body_bytes", "drain_seconds", "grace_seconds", mode="before")
+    @classmethod
+    def _whole(cls, value: object, info: ValidationInfo) -> object:
+        digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+        if isinstance(value, str) and (not digits or len(value) > 10):
+            example = cls.model_fields[info.field_name or ""].default
+            raise ValueError(f"write a whole number, such as {example}")
+        return value
+
     @field_validator("allowed_origins", mode="before")
     @classmethod
     def _origins(cls, value: object) -> object:
