@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import URL, text
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from db import Database, migrate
 from graph import pages
+from graph.edge import Edge
 from graph.http import Endpoint
 from graph.schema import schema
 from graph.settings import Mode, Settings
+
+# How long the database may take to answer a probe, in seconds.
+PROBE = 5
 
 
 async def livez(request: Request) -> Response:
@@ -24,10 +31,15 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Whether operations can be answered: the database is there, and at the schema of this code."""
+    """Whether operations can be answered here, and new ones should be sent.
+
+    The database is there, and at the schema of this code, and the server is not being stopped.
+    """
+    if request.app.state.draining:
+        return JSONResponse({"status": "unavailable", "reason": "draining"}, 503)
     database: Database = request.app.state.database
     try:
-        async with database.read() as session:
+        async with asyncio.timeout(PROBE), database.read() as session:
             revision = await session.scalar(text("SELECT version_num FROM alembic_version"))
     except Exception:
         return JSONResponse({"status": "unavailable", "reason": "database"}, 503)
@@ -47,13 +59,31 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
         await app.state.database.dispose()
 
     endpoint = Endpoint(
-        schema, introspection=settings.mode is Mode.DEVELOPMENT, planner=settings.planner
+        schema,
+        introspection=settings.mode is Mode.DEVELOPMENT,
+        planner=settings.planner,
+        max_body_bytes=settings.max_body_bytes,
     )
-    return Starlette(
+    layers = [Middleware(Edge)]
+    if settings.allowed_origins:
+        layers.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=("Authorization", "Content-Type", "X-Request-Id"),
+                expose_headers=("Retry-After", "X-Request-Id"),
+                max_age=7200,  # no browser remembers it for longer
+            )
+        )
+    app = Starlette(
         routes=[
             *(pages.routes(endpoint) if settings.shows_page else [Route("/graphql", endpoint)]),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],
+        middleware=layers,
         lifespan=lifespan,
     )
+    app.state.draining = False
+    return app

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, OperationDefinitionNode, OperationType
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
 
@@ -81,6 +81,17 @@ class Context:
             "created_by_user_id": self.viewer.user_id,
             "created_by_agent_id": self.viewer.agent_id,
         }
+
+    @property
+    def node(self) -> OperationDefinitionNode | None:
+        """The operation as it is written, once that has been read."""
+        operation: Operation | None = getattr(self, "operation", None)
+        return None if operation is None else operation.node
+
+    @property
+    def is_mutation(self) -> bool:
+        """Whether the operation may change something; before it has been read, it has not."""
+        return self.node is not None and self.node.operation is OperationType.MUTATION
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:

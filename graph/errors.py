@@ -13,7 +13,9 @@ import asyncpg
 import strawberry
 from graphql import GraphQLError
 from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
+from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import SchemaExtension
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.utils.str_converters import to_camel_case
 
 import db
@@ -31,6 +33,12 @@ class RequestError(GraphQLError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, extensions={"code": self.code})
+
+
+class BadRequest(RequestError):
+    """The request cannot be understood, or cannot be answered in this way."""
+
+    code = "BAD_REQUEST"
 
 
 class BadInput(RequestError):
@@ -71,6 +79,14 @@ class TooSlow(RequestError):
 
     code = "TIMEOUT"
 
+
+class Fault(RequestError):
+    """Something went wrong on our side; the message has an id that finds it in the log."""
+
+    code = "FAULT"
+
+
+LONGEST_MESSAGE = 1000
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 QUERY_CANCELED = "57014"
@@ -118,8 +134,12 @@ class Worded(SchemaExtension):
     def on_operation(self) -> Iterator[None]:
         try:
             yield
+        except (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError):
+            raise  # the transport knows what to say
         except GraphQLError as error:  # raised by the parser's cache: a syntax error
             raise self._worded(error) from None
+        except Exception as error:  # of the parser, or of a rule
+            raise self._worded(GraphQLError(str(error), original_error=error)) from None
         result = self.execution_context.result
         found: Sequence[GraphQLError] | None = getattr(result, "errors", None)
         found = found or self.execution_context.pre_execution_errors
@@ -142,16 +162,22 @@ class Worded(SchemaExtension):
         told = of_the_database(original)
         if told is not None:
             return _recoded(error, told.message, told.code)
-        fault = secrets.token_hex(4)
-        log.error("fault %s at %s", fault, error.path, exc_info=original)
-        return _recoded(
-            error, f"Something went wrong on our side; quote {fault} to have it looked up.", "FAULT"
-        )
+        if isinstance(original, RecursionError):
+            return _recoded(error, "The request is nested too deeply.", "BAD_REQUEST")
+        return _recoded(error, masked(original, error.path).message, Fault.code)
+
+
+def masked(fault: BaseException, path: Sequence[str | int] | None = None) -> Fault:
+    """Log a fault in full under an id, which is all that its client gets to know of it."""
+    id = secrets.token_hex(4)
+    log.error("fault %s at %s", id, path, exc_info=fault, extra={"fields": {"fault": id}})
+    return Fault(f"Something went wrong on our side; quote {id} to have it looked up.")
 
 
 def _recoded(error: GraphQLError, message: str, code: str) -> GraphQLError:
+    # A message may quote the request, and so be as long.
     return GraphQLError(
-        message,
+        message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…",
         nodes=error.nodes,
         source=error.source,
         positions=error.positions,

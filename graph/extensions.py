@@ -6,13 +6,22 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import orjson
-from graphql import ExecutionResult, GraphQLError, OperationType, StringValueNode, Visitor, visit
+from graphql import (
+    ExecutionResult,
+    GraphQLError,
+    OperationDefinitionNode,
+    OperationType,
+    StringValueNode,
+    Visitor,
+    visit,
+)
 from sqlalchemy import Select
 from strawberry.extensions import SchemaExtension
+from strawberry.types.execution import PreExecutionError
 
 from db.text import storable
 from graph.context import Context
-from graph.errors import BadInput, Unauthenticated
+from graph.errors import BadInput, BadRequest, Unauthenticated
 from graph.loaders import Loaders
 from graph.planner import planned
 from graph.rights import ANYBODY, MUTATIONS
@@ -54,6 +63,11 @@ class Prepared(SchemaExtension):
         execution = self.execution_context
         context: Context = execution.context
         assert execution.graphql_document is not None
+        if self._is_ambiguous():
+            several = BadRequest("The document has several operations; say which by operationName.")
+            execution.result = PreExecutionError(data=None, errors=[several])
+            yield
+            return
         try:
             operation = Operation(
                 execution.schema._schema,
@@ -65,17 +79,25 @@ class Prepared(SchemaExtension):
             # The executor comes upon the same fault, and words it, before it resolves anything.
             yield
             return
+        context.operation = operation
         refusal = context.refusal or self._refusal(context, operation)
         if refusal is not None:
-            execution.result = ExecutionResult(data=None, errors=[refusal])
+            execution.result = PreExecutionError(data=None, errors=[refusal])
             yield
             return
-        context.operation = operation
         context.loaders = Loaders(context)
         plan = planned(operation, context.viewer) if context.planner else None
         if plan is not None:
             execution.result = await self._run(context, plan)
         yield
+
+    def _is_ambiguous(self) -> bool:
+        """Whether several operations could be meant, of which Strawberry would run the first."""
+        document = self.execution_context.graphql_document
+        if self.execution_context._provided_operation_name is not None or document is None:
+            return False
+        kinds = [isinstance(node, OperationDefinitionNode) for node in document.definitions]
+        return sum(kinds) > 1
 
     async def _run(self, context: Context, plan: Select[Any]) -> ExecutionResult | None:
         """What a plan's statement answers: JSON that passes through as it is.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -58,6 +59,33 @@ class Settings(BaseSettings):
         default=None,
         description="Show browsers a page to try the API on. Unset: in development only.",
     )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="The sites whose pages may use the API, with a token of theirs:"
+        " `https://app.example.org`, several with commas between them, or `*` for all. Unset: none"
+        " but the page that this server shows.",
+    )
+    max_body_bytes: int = Field(
+        default=2**20, ge=1000, le=2**30, description="How large a request may be, in bytes."
+    )
+    log_operations: bool = Field(
+        default=True,
+        description="Write a line for each operation: its name, hash, viewer, status, duration, SQL"
+        " statements and rows.",
+    )
+    drain_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="How long a server that is asked to stop goes on taking requests, while"
+        " `/readyz` says that it is draining: as long as a load balancer takes to notice.",
+    )
+    grace_seconds: int = Field(
+        default=10,
+        ge=0,
+        le=3600,
+        description="How long after that the requests that are under way may take to finish.",
+    )
     data_dir: Path | None = Field(
         default=None,
         description="Where the database that comes along keeps its data. Unset:"
@@ -101,6 +129,27 @@ class Settings(BaseSettings):
             raise ValueError(f"{url.drivername} is not PostgreSQL; {hint}")
         database_url(url)
         return value
+
+    @field_validator("max_body_bytes", "drain_seconds", "grace_seconds", mode="before")
+    @classmethod
+    def _whole(cls, value: object, info: ValidationInfo) -> object:
+        digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+        if isinstance(value, str) and (not digits or len(value) > 10):
+            example = cls.model_fields[info.field_name or ""].default
+            raise ValueError(f"write a whole number, such as {example}")
+        return value
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(part.strip() for part in value.split(",") if part.strip())
+        for origin in origins:
+            # What browsers send: a host and perhaps a port, in lower case, and no path.
+            if origin != "*" and not re.fullmatch(r"[a-z+.-]+://[a-z0-9.:\[\]-]+", origin):
+                raise ValueError("write origins such as https://app.example.org, without a path")
+        return origins
 
     @field_validator("data_dir", mode="before")
     @classmethod
@@ -148,7 +197,7 @@ def table() -> str:
 
 
 def _default(value: object) -> str:
-    if value is None:
+    if value in (None, ()):
         return "unset"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

@@ -14,6 +14,7 @@ from graph.settings import Mode, Settings, SettingsError
 HINT = "write postgresql://user:password@host:5432/database"
 PRIVATE = "it would show a development server to others; write 127.0.0.1, or TROUPE_MODE=production"
 A_PORT = "write a number from 0 to 65535, such as 8000"
+AN_ORIGIN = "write origins such as https://app.example.org, without a path"
 A_FOLDER = "write the path of a folder, such as /var/lib/troupe"
 
 
@@ -42,6 +43,11 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         "database_url": None,
         "planner": True,
         "graphiql": None,
+        "allowed_origins": (),
+        "max_body_bytes": 1048576,
+        "log_operations": True,
+        "drain_seconds": 0,
+        "grace_seconds": 10,
         "data_dir": None,
     }
 
@@ -69,6 +75,18 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         ("PLANNER", "false", False),
         ("GRAPHIQL", "true", True),
         ("GRAPHIQL", "false", False),
+        ("ALLOWED_ORIGINS", "https://a.example", ("https://a.example",)),
+        (
+            "ALLOWED_ORIGINS",
+            "https://a.example, http://localhost:3000,http://[::1]:80",
+            ("https://a.example", "http://localhost:3000", "http://[::1]:80"),
+        ),
+        ("ALLOWED_ORIGINS", "*", ("*",)),
+        ("ALLOWED_ORIGINS", "", ()),
+        ("MAX_BODY_BYTES", "1000", 1000),
+        ("LOG_OPERATIONS", "false", False),
+        ("DRAIN_SECONDS", "0", 0),
+        ("GRACE_SECONDS", "3600", 3600),
         ("DATA_DIR", "/srv/troupe", Path("/srv/troupe")),
         ("DATA_DIR", "here", Path.cwd() / "here"),
         ("DATA_DIR", "~/troupe", Path.home() / "troupe"),
@@ -104,6 +122,17 @@ def test_a_page_for_browsers_is_shown_in_development_unless_told_otherwise(mode:
         ("PLANNER", "maybe", "write true or false"),
         ("PLANNER", "", "write true or false"),
         ("GRAPHIQL", "often", "write true or false"),
+        ("ALLOWED_ORIGINS", "a.example", AN_ORIGIN),
+        ("ALLOWED_ORIGINS", "https://a.example/", AN_ORIGIN),
+        ("ALLOWED_ORIGINS", "https://A.example", AN_ORIGIN),
+        ("ALLOWED_ORIGINS", "https://a.example https://b.example", AN_ORIGIN),
+        ("ALLOWED_ORIGINS", "null", AN_ORIGIN),
+        ("MAX_BODY_BYTES", "1 MiB", "write a whole number, such as 1048576"),
+        ("MAX_BODY_BYTES", "9" * 5000, "write a whole number, such as 1048576"),
+        ("MAX_BODY_BYTES", "999", "input should be greater than or equal to 1000"),
+        ("DRAIN_SECONDS", "-1", "write a whole number, such as 0"),
+        ("GRACE_SECONDS", "1.5", "write a whole number, such as 10"),
+        ("LOG_OPERATIONS", "some", "write true or false"),
         ("DATA_DIR", "", A_FOLDER),
         ("DATA_DIR", "~nobody-of-this-name/x", A_FOLDER),
     ],
