@@ -10,12 +10,32 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.websockets import WebSocket
 
 from db import Database, migrate
 from graph import pages
+from graph.context import Context
+from graph.guard import Guard
 from graph.http import Endpoint
 from graph.schema import schema
 from graph.settings import Mode, Settings
+
+# An operation's time ends its statements. PostgreSQL's own limit, some seconds later, is for those
+# of a process that cannot end them any more.
+STATEMENT_GRACE = 10
+
+
+class Guarded(Endpoint):
+    """The endpoint, with what guards the process."""
+
+    async def get_context(
+        self, request: Request | WebSocket, response: Response | WebSocket
+    ) -> Context:
+        """The context, with the process's guard and the client's address."""
+        context = await super().get_context(request, response)
+        context.guard = request.app.state.guard
+        context.address = request.client.host if request.client else None
+        return context
 
 
 async def livez(request: Request) -> Response:
@@ -41,15 +61,17 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.database = Database(database_url)
+        app.state.database = Database(
+            database_url, statement_seconds=settings.max_seconds + STATEMENT_GRACE
+        )
         app.state.head = migrate.head()
         yield
         await app.state.database.dispose()
 
-    endpoint = Endpoint(
+    endpoint = Guarded(
         schema, introspection=settings.mode is Mode.DEVELOPMENT, planner=settings.planner
     )
-    return Starlette(
+    app = Starlette(
         routes=[
             *(pages.routes(endpoint) if settings.shows_page else [Route("/graphql", endpoint)]),
             Route("/livez", livez),
@@ -57,3 +79,5 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
         ],
         lifespan=lifespan,
     )
+    app.state.guard = Guard(settings)
+    return app
