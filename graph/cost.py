@@ -6,6 +6,7 @@ one, and so does a related object. A mutation costs one, and every item of the l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,10 +26,11 @@ from graph.selections import Operation, Selected
 # to three, seldom ten. A larger factor would forbid what is harmless, three levels down.
 LISTED = 5
 
-# Introspection reads no rows. It takes the time of a row for about so many of its objects, of
-# which each has, on average, fewer than this in each of its lists.
-OBJECTS_PER_ROW = 100
-DESCRIBED = 5
+# Introspection reads no rows, but takes time. A type has more fields than anything has of others,
+# and the whole schema, as tools ask for it, costs about 5,000 of these, however large it is.
+DESCRIBED_FIELDS = 10
+DESCRIBED = 2
+ROWS_PER_TYPE = 12
 
 
 def cost_of(operation: Operation) -> int:
@@ -54,7 +56,7 @@ class _Costs:
         if not selected.is_readable or is_leaf_type(get_named_type(selected.type)):
             return 0
         if selected.name.startswith("__"):
-            return -(-self._described(selected) // OBJECTS_PER_ROW)
+            return math.ceil(self._described(selected) * ROWS_PER_TYPE / self._types)
         declaration = selected.declaration
         if isinstance(declaration, Paged):
             return self._page(selected)
@@ -111,7 +113,8 @@ class _Costs:
                 below = (
                     sum(map(self._described, children)) for children in selected.children.values()
                 )
-                many = self._types if selected.name == "types" else DESCRIBED
+                factors = {"types": self._types, "fields": DESCRIBED_FIELDS}
+                many = factors.get(selected.name, DESCRIBED)
                 known = (many if _is_list(selected) else 1) * (1 + max(below, default=0))
             self._known[id(selected)] = known
         return known

@@ -148,8 +148,10 @@ class _Shelf:
         return found
 
     def put(self, hash: str, document: Document) -> list[Document]:
-        """Put a document in; those that it displaces."""
+        """Put a document in; those that it displaces. One that fills the shelf is left out."""
         self.take(hash)
+        if document.tokens > self.most_tokens:
+            return []
         self.documents[hash] = document
         self.tokens += document.tokens
         displaced = []

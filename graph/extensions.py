@@ -175,8 +175,9 @@ class Prepared(SchemaExtension):
         result: Any = self.execution_context.result
         for error in (result and result.errors) or ():
             if isinstance(error.original_error, OutOfTime):
-                late = GraphQLError(error.message, original_error=error.original_error)
-                self.execution_context.result = ExecutionResult(None, [late])
+                # In place, because it is this object that is handed on.
+                result.data = None
+                result.errors = [GraphQLError(error.message, original_error=error.original_error)]
                 return
 
     async def _run(self, context: Context, plan: Select[Any]) -> ExecutionResult | None:

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import db
 from db import access, embedded, migrate
 from graph.app import create_app
-from graph.settings import Settings
+from graph.settings import COUNTS, Settings
 from tests.client import Client
 
 # Where a run decides whether a change may land, it must not depend on luck: the same examples
@@ -120,6 +120,9 @@ async def serving(database: db.Database, settings: Settings) -> AsyncIterator[ht
         yield client
 
 
+WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(COUNTS, 999_999_999))
+
+
 @dataclass
 class People:
     """Clients of several viewers, and the users they are."""
@@ -129,6 +132,16 @@ class People:
     stranger: Client
     nobody: Client
     users: dict[str, db.User]
+
+    def through(self, http: httpx.AsyncClient) -> People:
+        """The same viewers' clients of another application."""
+        return People(
+            self.admin.through(http),
+            self.owner.through(http),
+            self.stranger.through(http),
+            self.nobody.through(http),
+            self.users,
+        )
 
 
 @pytest.fixture
@@ -149,10 +162,11 @@ async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User)
 async def resolvers(database: db.Database, people: People) -> AsyncIterator[People]:
     """The same viewers, with the planner switched off: everything goes the general way."""
     async with serving(database, Settings(planner=False)) as client:
-        yield People(
-            people.admin.through(client),
-            people.owner.through(client),
-            people.stranger.through(client),
-            people.nobody.through(client),
-            people.users,
-        )
+        yield people.through(client)
+
+
+@pytest.fixture
+async def unlimited(database: db.Database, people: People) -> AsyncIterator[People]:
+    """The same viewers, on a server that limits nothing."""
+    async with serving(database, WITHOUT_LIMITS) as client:
+        yield people.through(client)

@@ -23,12 +23,15 @@ CLOSED = [
     "query($no: Boolean!) { ... on Query @skip(if: $no) { me { id } } }",
     "{ ...All } fragment All on Query { all: aiModels { totalCount } }",
     'mutation { deleteUser(input: {id: "x"}) { userErrors { code } } }',
+    "{ __typename projects @skip(if: true) { totalCount } }",
+    # Nor is anybody told what there is and what there is not.
+    "{ nothing }",
+    "{ __typename ...Nothing } fragment Nothing on Nothing { nothing }",
 ]
 OPEN = [
     "{ __typename }",
     "{ a: __typename ... on Query { b: __typename } }",
     "mutation { __typename }",
-    "{ __typename projects @skip(if: true) { totalCount } }",
 ]
 
 
