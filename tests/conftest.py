@@ -160,8 +160,12 @@ async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User)
 
 @pytest.fixture
 async def resolvers(database: db.Database, people: People) -> AsyncIterator[People]:
-    """The same viewers, with the planner switched off: everything goes the general way."""
-    async with serving(database, Settings(planner=False)) as client:
+    """The same viewers, with the planner switched off: everything goes the general way.
+
+    Nothing is limited, so that whatever the planner is asked can be compared.
+    """
+    settings = WITHOUT_LIMITS.model_copy(update={"planner": False})
+    async with serving(database, settings) as client:
         yield people.through(client)
 
 
