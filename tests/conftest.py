@@ -31,6 +31,9 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
+WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(COUNTS, 999_999_999))
+
+
 async def _on_server(server: URL, *statements: str) -> None:
     """Run statements that cannot be part of a transaction."""
     engine = create_async_engine(server, poolclass=pool.NullPool, isolation_level="AUTOCOMMIT")
@@ -104,8 +107,12 @@ async def admin(database: db.Database) -> db.User:
 
 @pytest.fixture
 async def http(database: db.Database) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application in this process."""
-    async with serving(database, Settings()) as client:
+    """A client of the application in this process.
+
+    Nothing is limited: what is compared, or asked of all nouns at once, may be more than anybody
+    asks for.
+    """
+    async with serving(database, WITHOUT_LIMITS) as client:
         yield client
 
 
@@ -118,9 +125,6 @@ async def serving(database: db.Database, settings: Settings) -> AsyncIterator[ht
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
-
-
-WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(COUNTS, 999_999_999))
 
 
 @dataclass
@@ -160,17 +164,14 @@ async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User)
 
 @pytest.fixture
 async def resolvers(database: db.Database, people: People) -> AsyncIterator[People]:
-    """The same viewers, with the planner switched off: everything goes the general way.
-
-    Nothing is limited, so that whatever the planner is asked can be compared.
-    """
+    """The same viewers, with the planner switched off: everything goes the general way."""
     settings = WITHOUT_LIMITS.model_copy(update={"planner": False})
     async with serving(database, settings) as client:
         yield people.through(client)
 
 
 @pytest.fixture
-async def unlimited(database: db.Database, people: People) -> AsyncIterator[People]:
-    """The same viewers, on a server that limits nothing."""
-    async with serving(database, WITHOUT_LIMITS) as client:
+async def limited(database: db.Database, people: People) -> AsyncIterator[People]:
+    """The same viewers, on a server with the limits that one has unless told otherwise."""
+    async with serving(database, Settings()) as client:
         yield people.through(client)

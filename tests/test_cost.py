@@ -91,11 +91,11 @@ def test_the_whole_schema_costs_about_as_much_however_large_it_is() -> None:
     assert cost('{ __type(name: "Task") { name fields { name } } }') < 10
 
 
-async def test_it_is_shown_on_request(people: People) -> None:
+async def test_it_is_shown_on_request(limited: People) -> None:
     query = "{ projects(first: 7) { totalCount nodes { id } } }"
 
-    answer = await people.owner.send(query=query, extensions={"cost": True})
-    silent = await people.owner.send(query=query, extensions={"cost": False})
+    answer = await limited.owner.send(query=query, extensions={"cost": True})
+    silent = await limited.owner.send(query=query, extensions={"cost": False})
 
     shown = answer.body["extensions"]["cost"]
     assert shown.pop("left") > 150_000
@@ -104,11 +104,11 @@ async def test_it_is_shown_on_request(people: People) -> None:
     assert not silent.body.get("extensions")
 
 
-async def test_it_is_shown_of_what_costs_too_much_as_well(people: People) -> None:
+async def test_it_is_shown_of_what_costs_too_much_as_well(limited: People) -> None:
     tasks = "tasks(first: 100) { nodes { attempts { id } } }"
     query = f"{{ projects(first: 100) {{ nodes {{ {tasks} }} }} }}"
 
-    answer = await people.owner.send(query=query, extensions={"cost": True})
+    answer = await limited.owner.send(query=query, extensions={"cost": True})
 
     expected = 100 + 100 * 100 * (1 + LISTED)
     assert answer.code == "LIMIT_EXCEEDED"

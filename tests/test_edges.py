@@ -29,9 +29,7 @@ async def test_a_subtask_may_leave_to_a_default_what_its_parent_names(world: Wor
     assert payload["tasks"][0] == {"title": "child", "parentTask": {"title": "par"}}
 
 
-async def test_what_is_too_deep_for_a_statement_is_answered_by_resolvers(
-    unlimited: People,
-) -> None:
+async def test_what_is_too_deep_for_a_statement_is_answered_by_resolvers(people: People) -> None:
     deep = "subtasks(first: 1) { nodes { " * 20 + "id" + " } }" * 20
     nots = "{not: " * 19 + '{title: {eq: "x"}}' + "}" * 19
 
@@ -39,7 +37,7 @@ async def test_what_is_too_deep_for_a_statement_is_answered_by_resolvers(
         f"{{ tasks {{ nodes {{ {deep} }} }} }}",
         f"{{ tasks(where: {nots}) {{ totalCount }} }}",
     ):
-        assert "tasks" in (await unlimited.owner.ask(query)).data
+        assert "tasks" in (await people.owner.ask(query)).data
 
 
 async def test_a_filter_nests_so_deep_and_no_deeper(people: People) -> None:
@@ -52,7 +50,7 @@ async def test_a_filter_nests_so_deep_and_no_deeper(people: People) -> None:
     assert answer.errors[0]["message"] == "A filter nests at most 20 deep."
 
 
-async def test_fragments_that_multiply_are_read_once(unlimited: People) -> None:
+async def test_fragments_that_multiply_are_read_once(people: People) -> None:
     fragments = "".join(
         f"fragment F{n} on Task {{ a: parentTask {{ ...F{n + 1} }}"
         f" b: parentTask {{ ...F{n + 1} }} }} "
@@ -60,17 +58,17 @@ async def test_fragments_that_multiply_are_read_once(unlimited: People) -> None:
     )
     query = f"{{ tasks {{ nodes {{ ...F0 }} }} }} {fragments} fragment F16 on Task {{ id }}"
 
-    answer = await unlimited.owner.ask(query)
+    answer = await people.owner.ask(query)
 
     assert answer.data == {"tasks": {"nodes": []}}
 
 
 async def test_a_chain_that_is_longer_than_a_statement_joins_is_still_answered(
-    world: World, unlimited: People
+    world: World,
 ) -> None:
     query = "{ task(id: $id) { " + "dependencies { dependent { " * 6 + "title" + " } }" * 6 + " } }"
 
-    answer = await unlimited.owner.ask(f"query($id: ID!) {query}", id=gid(world.subtask))
+    answer = await world.owner.ask(f"query($id: ID!) {query}", id=gid(world.subtask))
 
     assert "task" in answer.data
 

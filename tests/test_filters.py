@@ -236,7 +236,7 @@ def filters_of(draw: DrawFn, pool: Pool, kind: Any) -> dict[str, Any]:
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 async def test_any_filter_finds_what_python_finds(
-    unlimited: People, everything: Everything, data: st.DataObject
+    people: People, everything: Everything, data: st.DataObject
 ) -> None:
     pool = Pool(
         ids={
@@ -259,13 +259,13 @@ async def test_any_filter_finds_what_python_finds(
         fields.append(f"f{place}: {name}(where: $f{place}) {{ totalCount nodes {{ id }} }}")
         definitions.append(f"$f{place}: {kind.name}")
         variables[f"f{place}"] = where
-        filters = Filters(everything, unlimited.users[viewer])
+        filters = Filters(everything, people.users[viewer])
         rows = [
             row for row in everything.of(collection.model) if everything.sees(filters.viewer, row)
         ]
         expected[f"f{place}"] = {gid(row) for row in rows if filters.met(row, where)}
 
-    answer = await getattr(unlimited, viewer).ask(
+    answer = await getattr(people, viewer).ask(
         f"query({', '.join(definitions)}) {{ {' '.join(fields)} }}", **variables
     )
 

@@ -24,53 +24,53 @@ async def persisted(client: Client, hash: Any = HASH, *, version: Any = 1, **res
     return await client.send(extensions={"persistedQuery": asked}, **rest)
 
 
-async def test_a_document_is_sent_once(people: People) -> None:
-    first = await persisted(people.owner)
+async def test_a_document_is_sent_once(limited: People) -> None:
+    first = await persisted(limited.owner)
     assert first.errors == [
         {"message": "PersistedQueryNotFound", "extensions": {"code": "PERSISTED_QUERY_NOT_FOUND"}}
     ]
     assert first.statements == []
 
-    assert (await persisted(people.owner, query=QUERY)).data == DATA
+    assert (await persisted(limited.owner, query=QUERY)).data == DATA
 
-    assert (await persisted(people.owner)).data == DATA
-    assert (await persisted(people.stranger, variables={"n": 2})).data == DATA
-    assert (await persisted(people.owner, HASH.upper(), operationName="Mine")).data == DATA
-    wrong = await persisted(people.owner, variables={"n": "two"})
+    assert (await persisted(limited.owner)).data == DATA
+    assert (await persisted(limited.stranger, variables={"n": 2})).data == DATA
+    assert (await persisted(limited.owner, HASH.upper(), operationName="Mine")).data == DATA
+    wrong = await persisted(limited.owner, variables={"n": "two"})
     assert wrong.code == "BAD_REQUEST"
 
 
-async def test_nobody_learns_what_others_ask(people: People) -> None:
-    await persisted(people.owner, query=QUERY)
+async def test_nobody_learns_what_others_ask(limited: People) -> None:
+    await persisted(limited.owner, query=QUERY)
 
     for hash in (HASH, "0" * 64):
-        assert (await persisted(people.nobody, hash)).code == "UNAUTHENTICATED"
+        assert (await persisted(limited.nobody, hash)).code == "UNAUTHENTICATED"
 
 
-async def test_a_hash_must_fit_its_document(people: People) -> None:
-    answer = await persisted(people.owner, "0" * 64, query=QUERY)
+async def test_a_hash_must_fit_its_document(limited: People) -> None:
+    answer = await persisted(limited.owner, "0" * 64, query=QUERY)
 
     assert answer.code == "BAD_REQUEST"
     assert answer.errors[0]["message"] == ("The document has another SHA-256 than sha256Hash says.")
-    assert (await persisted(people.owner, "0" * 64)).code == "PERSISTED_QUERY_NOT_FOUND"
+    assert (await persisted(limited.owner, "0" * 64)).code == "PERSISTED_QUERY_NOT_FOUND"
 
 
 @pytest.mark.parametrize("hash", [None, 1, [], {}])
-async def test_a_hash_is_a_text(people: People, hash: Any) -> None:
-    assert (await persisted(people.owner, hash)).code == "BAD_REQUEST"
+async def test_a_hash_is_a_text(limited: People, hash: Any) -> None:
+    assert (await persisted(limited.owner, hash)).code == "BAD_REQUEST"
 
 
 @pytest.mark.parametrize("asked", [1, "x", [1], True])
-async def test_what_is_no_object_is_refused(people: People, asked: Any) -> None:
-    answer = await people.owner.send(extensions={"persistedQuery": asked})
+async def test_what_is_no_object_is_refused(limited: People, asked: Any) -> None:
+    answer = await limited.owner.send(extensions={"persistedQuery": asked})
 
     assert answer.code == "BAD_REQUEST"
 
 
 @pytest.mark.parametrize("version", [None, 2, "1"])
-async def test_another_version_is_not_supported(people: People, version: Any) -> None:
+async def test_another_version_is_not_supported(limited: People, version: Any) -> None:
     for rest in ({}, {"query": QUERY}):
-        answer = await persisted(people.owner, version=version, **rest)
+        answer = await persisted(limited.owner, version=version, **rest)
 
         assert answer.code == "PERSISTED_QUERY_NOT_SUPPORTED"
         assert answer.errors[0]["message"] == "PersistedQueryNotSupported"
@@ -84,20 +84,20 @@ async def test_they_can_be_switched_off(database: db.Database, people: People) -
         assert (await owner.ask(QUERY)).data == DATA
 
 
-async def test_only_what_is_valid_is_kept(people: People) -> None:
+async def test_only_what_is_valid_is_kept(limited: People) -> None:
     for query in ("{ nothing }", "{ broken", "{" + " __typename" * 6000 + " }"):
         hash = hash_of(query)
 
-        refused = await persisted(people.owner, hash, query=query)
+        refused = await persisted(limited.owner, hash, query=query)
 
         assert refused.code in ("BAD_REQUEST", "LIMIT_EXCEEDED")
-        assert (await persisted(people.owner, hash)).code == "PERSISTED_QUERY_NOT_FOUND"
+        assert (await persisted(limited.owner, hash)).code == "PERSISTED_QUERY_NOT_FOUND"
 
 
-async def test_a_document_without_its_hash_is_found_by_it(people: People) -> None:
-    await people.owner.ask(QUERY)
+async def test_a_document_without_its_hash_is_found_by_it(limited: People) -> None:
+    await limited.owner.ask(QUERY)
 
-    assert (await persisted(people.owner)).data == DATA
+    assert (await persisted(limited.owner)).data == DATA
 
 
 def document(n: int, tokens: int = 3) -> Document:
