@@ -127,18 +127,21 @@ class Prepared(SchemaExtension):
         execution = self.execution_context
         context: Context = execution.context
         assert execution.graphql_document is not None
+        guard = guard_of(context)
         try:
             operation = Operation(
                 execution.schema._schema,
                 execution.graphql_document,
                 execution.operation_name,
                 execution.variables,
+                suggest=guard.settings.shows_schema(anonymous=context.is_anonymous),
             )
-        except Unreadable:
-            # The executor comes upon the same fault, and words it, before it resolves anything.
+        except Unreadable as unreadable:
+            # Without errors, the executor comes upon the same fault before it resolves anything.
+            if unreadable.errors:
+                execution.result = ExecutionResult(None, unreadable.errors)
             yield
             return
-        guard = guard_of(context)
         self._charge(context, guard, cost_of(operation))
         with guard.running.one_more(asker_of(context)):
             context.operation = operation
