@@ -45,12 +45,14 @@ from db.text import dumps
 
 Model = TypeVar("Model", bound=Base)
 
+# How long a statement may take, in seconds.
+STATEMENT_SECONDS = 30
+
 # Set on every connection, so that no query, lock or forgotten transaction lasts for ever.
 SERVER_SETTINGS = {
     "application_name": "troupe",
     "timezone": "UTC",
     "jit": "off",
-    "statement_timeout": "30s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "60s",
 }
@@ -246,10 +248,17 @@ def _home(model: Any) -> ColumnElement[Any]:
 class Database:
     """The connections of a process: `read()` for short reads, `write()` for a transaction."""
 
-    def __init__(self, url: URL | str, *, pool_size: int = 10) -> None:
+    def __init__(
+        self,
+        url: URL | str,
+        *,
+        pool_size: int = 10,
+        statement_seconds: int = STATEMENT_SECONDS,
+    ) -> None:
         self.url = database_url(url)
+        server_settings = SERVER_SETTINGS | {"statement_timeout": f"{statement_seconds}s"}
         options: dict[str, Any] = {
-            "connect_args": {"server_settings": SERVER_SETTINGS, "timeout": POOL_TIMEOUT},
+            "connect_args": {"server_settings": server_settings, "timeout": POOL_TIMEOUT},
             "json_serializer": dumps,
             "pool_size": pool_size,
             "max_overflow": 0,

@@ -17,12 +17,17 @@ from starlette.routing import Route
 from db import Database, migrate
 from graph import pages
 from graph.edge import Edge
+from graph.guard import Guard
 from graph.http import Endpoint
 from graph.schema import schema
-from graph.settings import Mode, Settings
+from graph.settings import Settings
 
 # How long the database may take to answer a probe, in seconds.
 PROBE = 5
+
+# An operation's time ends its statements. PostgreSQL's own limit, some seconds later, is for those
+# of a process that cannot end them any more.
+STATEMENT_GRACE = 10
 
 
 async def livez(request: Request) -> Response:
@@ -53,14 +58,15 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.database = Database(database_url)
+        app.state.database = Database(
+            database_url, statement_seconds=settings.max_seconds + STATEMENT_GRACE
+        )
         app.state.head = migrate.head()
         yield
         await app.state.database.dispose()
 
     endpoint = Endpoint(
         schema,
-        introspection=settings.mode is Mode.DEVELOPMENT,
         planner=settings.planner,
         max_body_bytes=settings.max_body_bytes,
     )
@@ -86,4 +92,5 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
         lifespan=lifespan,
     )
     app.state.draining = False
+    app.state.guard = Guard(settings)
     return app

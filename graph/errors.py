@@ -20,7 +20,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 import db
 from db import errors
-from graph.context import Info
+from graph.context import Info, OutOfTime
 from graph.entities import Node, clean, entity_of, lazy
 
 log = logging.getLogger("troupe")
@@ -31,8 +31,12 @@ class RequestError(GraphQLError):
 
     code = "BAD_USER_INPUT"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, extensions={"code": self.code})
+    def __init__(self, message: str, *, retry_after: int | None = None, **told: object) -> None:
+        """With what else programs are told; after how many seconds a new attempt makes sense."""
+        self.retry_after = retry_after
+        if retry_after is not None:
+            told["retryAfter"] = retry_after
+        super().__init__(message, extensions={"code": self.code, **told})
 
 
 class BadRequest(RequestError):
@@ -43,6 +47,28 @@ class BadRequest(RequestError):
 
 class BadInput(RequestError):
     """An argument has a value that cannot be used."""
+
+
+class LimitExceeded(RequestError):
+    """A document or an operation is larger than a setting allows."""
+
+    code = "LIMIT_EXCEEDED"
+
+    def __init__(self, what: str, setting: str, found: int | None, allowed: int) -> None:
+        """`what` is a phrase such as "aliases"; `found` is None where counting stopped."""
+        has = "" if found is None else f" has {found}, and"
+        super().__init__(
+            f"Too many {what}: this{has} may have {allowed} (TROUPE_{setting.upper()}).",
+            limit=setting,
+            found=found,
+            allowed=allowed,
+        )
+
+
+class RateLimited(RequestError):
+    """A viewer uses more than a setting allows."""
+
+    code = "RATE_LIMITED"
 
 
 class Forbidden(RequestError):
@@ -63,7 +89,7 @@ class Unauthenticated(RequestError):
 
 
 class Overloaded(RequestError):
-    """All connections to the database are busy."""
+    """All connections to the database are busy, or enough operations are running."""
 
     code = "OVERLOADED"
 
@@ -75,7 +101,7 @@ class Unavailable(RequestError):
 
 
 class TooSlow(RequestError):
-    """A statement took longer than it may."""
+    """A statement or an operation took longer than it may."""
 
     code = "TIMEOUT"
 
@@ -99,6 +125,8 @@ NOT_THERE = ("08", "57P")  # the connection broke; the server stops, crashed, or
 
 def of_the_database(fault: BaseException | None) -> RequestError | None:
     """What to tell a client about a fault of the database; none for one that is our own."""
+    if isinstance(fault, OutOfTime):
+        return TooSlow(str(fault))
     if isinstance(fault, TimeoutError):
         return Overloaded("All connections to the database are busy. Try again in a moment.")
     if isinstance(fault, DBAPIError):

@@ -37,6 +37,10 @@ ALL = {OperationType.QUERY, OperationType.MUTATION}
 STATUSES = {
     "UNAUTHENTICATED": 401,
     "FORBIDDEN": 403,
+    "RATE_LIMITED": 429,
+    # As Apollo's protocol has it: the client sends the document next.
+    "PERSISTED_QUERY_NOT_FOUND": 200,
+    "PERSISTED_QUERY_NOT_SUPPORTED": 200,
     "FAULT": 500,
     "OVERLOADED": 503,
     "UNAVAILABLE": 503,
@@ -71,8 +75,12 @@ class Answer:
         ]
         if "UNAUTHENTICATED" in self.codes:
             self.headers.append((b"www-authenticate", b"Bearer"))
-        if not PASSING.isdisjoint(self.codes):
-            self.headers.append((b"retry-after", b"1"))
+        waits = [(error.extensions or {}).get("retryAfter") for error in errors]
+        wait = max((wait for wait in waits if wait is not None), default=None)
+        if wait is None and not PASSING.isdisjoint(self.codes):
+            wait = 1
+        if wait is not None:
+            self.headers.append((b"retry-after", b"%d" % wait))
 
     def _status(self, media: str, refused: bool) -> int:
         # A client that takes plain JSON cannot tell our answer from a proxy's but by its status.
@@ -90,11 +98,8 @@ class Answer:
 class Endpoint:
     """`/graphql`: operations over POST and GET."""
 
-    def __init__(
-        self, schema: BaseSchema, *, introspection: bool, planner: bool, max_body_bytes: int
-    ) -> None:
+    def __init__(self, schema: BaseSchema, *, planner: bool, max_body_bytes: int) -> None:
         self.schema = schema
-        self.introspection = introspection
         self.planner = planner
         self.max_body_bytes = max_body_bytes
 
@@ -163,13 +168,10 @@ class Endpoint:
         except Exception as error:
             # Worded like any other error: nothing of it reaches the client as it is.
             refusal = GraphQLError(str(error), original_error=error)
-        return Context(
-            database,
-            viewer,
-            refusal=refusal,
-            introspection=viewer is not None or self.introspection,
-            planner=self.planner,
-        )
+        context = Context(database, viewer, refusal=refusal, planner=self.planner)
+        context.guard = request.app.state.guard
+        context.address = request.client.host if request.client else None
+        return context
 
 
 def _refused(error: GraphQLError) -> ExecutionResult:
@@ -193,6 +195,14 @@ class Entry:
         self.work = Tally()
         self._started = time.perf_counter()
 
+    def _hash(self) -> str | None:
+        if self.asked is None:
+            return None
+        if self.asked.query is None:
+            persisted = (self.asked.extensions or {}).get("persistedQuery") or {}
+            return str(persisted.get("sha256Hash"))[:64]
+        return hashlib.sha256(self.asked.query.encode()).hexdigest()
+
     def write(self) -> None:
         """Write it."""
         if not logs.operations.isEnabledFor(logging.INFO):
@@ -201,7 +211,7 @@ class Entry:
         fields = {
             "kind": node.operation.value if node else None,
             "operation": node.name.value if node and node.name else None,
-            "hash": self.asked and hashlib.sha256(self.asked.query.encode()).hexdigest(),
+            "hash": self._hash(),
             "viewer": self.context and _name(self.context.viewer),
             "status": self.status,
             "codes": self.codes,

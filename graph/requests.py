@@ -60,7 +60,8 @@ class Refused(RequestError):
 class Asked:
     """What a request asks for."""
 
-    query: str
+    query: str | None
+    """The text; none where `extensions` names a document that was sent before."""
     operation_name: str | None
     variables: dict[str, Any] | None
     extensions: dict[str, Any] | None
@@ -83,7 +84,10 @@ async def received(request: HTTPConnection, receive: Receive, limit: int) -> Ask
 
 def _asked(given: dict[str, Any], *, may_change: bool) -> Asked:
     query = given.get("query")
-    if not isinstance(query, str) or not query:
+    extensions = given.get("extensions")
+    # Who names a document by its hash may leave its text out.
+    is_named = isinstance(extensions, dict) and "persistedQuery" in extensions
+    if not (query is None and is_named) and (not isinstance(query, str) or not query):
         raise Refused("`query` is the text of an operation, and cannot be left out.")
     name = given.get("operationName")
     if not isinstance(name, str | None):

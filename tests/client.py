@@ -84,12 +84,12 @@ class Client:
 
     async def ask(self, query: str, /, **variables: Any) -> Answer:
         """Run an operation."""
+        return await self.request(query=query, variables=variables)
+
+    async def request(self, **request: Any) -> Answer:
+        """Send a request with these fields."""
         with counted(self._database) as statements:
-            response = await self._http.post(
-                "/graphql",
-                json={"query": query, "variables": variables},
-                headers=self._headers,
-            )
+            response = await self._http.post("/graphql", json=request, headers=self._headers)
         # The first statement is the look-up of the token.
         found = statements[1:] if self._headers else statements
         return Answer(response.status_code, response.text, response.json(), found)

@@ -19,10 +19,9 @@ from graph.entities import Node, entities, entity_of
 from graph.relations import Connected, Listed, Related, Relation
 from graph.scalars import format_moment
 from graph.schema import schema
-from graph.settings import Settings
 from tests import factories
 from tests.client import Client
-from tests.conftest import People, serving
+from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import gid
 from tests.operations import Shown, collections, declared
 from tests.oracle import Everything, Someone
@@ -81,7 +80,8 @@ async def viewers(
 ) -> AsyncIterator[dict[str, Asking]]:
     """The viewers by their names, once answered by the planner, once by the resolvers."""
     everything = await Everything.read(database)
-    async with serving(database, Settings(planner=request.param)) as http:
+    settings = WITHOUT_LIMITS.model_copy(update={"planner": request.param})
+    async with serving(database, settings) as http:
         yield {
             name: Asking(Client(http, database, name), bearer, everything, request.param)
             for name, bearer in bearers.items()
