@@ -141,7 +141,7 @@ async def test_who_is_not_known_has_no_name(http: httpx.AsyncClient, lines: Line
     )
 
     (line,) = lines.objects
-    assert (line["viewer"], line["operation"], line["codes"]) == (None, "Me", ["UNAUTHENTICATED"])
+    assert (line["viewer"], line["operation"], line["codes"]) == (None, None, ["UNAUTHENTICATED"])
     assert re.fullmatch("[0-9a-f]{16}", line["request"])
 
 
