@@ -163,6 +163,7 @@ async def test_one_click_opens_graphiql_with_all_that_helps(
         for tab, found in [
             ("MakePlan", "Build a dome"),
             ("FindTasks", "endCursor"),
+            ("OpenQuestions", "humanInteractions"),
             ("Conversations", "totalCount"),
             ("AnyObject", "null"),
         ]:
