@@ -506,6 +506,7 @@ def test_only_what_runs_over_the_very_folder_is_a_leftover(
         17: [f"postgres: {cluster.name}-of-another: checkpointer "],
         18: ["/opt/bin/pg_basebackup", "-D", str(folder), "-c", "fast"],
     }
+    (tmp_path / "proc" / "self").mkdir(parents=True)
     for pid, words in commands.items():
         (tmp_path / "proc" / str(pid)).mkdir(parents=True)
         ended = "".join(f"{word}\0" for word in words)
