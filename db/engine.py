@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -13,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Result,
     ScalarResult,
+    event,
     inspect,
     make_url,
     null,
@@ -42,12 +45,14 @@ from db.text import dumps
 
 Model = TypeVar("Model", bound=Base)
 
+# How long a statement may take, in seconds.
+STATEMENT_SECONDS = 30
+
 # Set on every connection, so that no query, lock or forgotten transaction lasts for ever.
 SERVER_SETTINGS = {
     "application_name": "troupe",
     "timezone": "UTC",
     "jit": "off",
-    "statement_timeout": "30s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "60s",
 }
@@ -77,6 +82,25 @@ def database_url(url: URL | str) -> URL:
 def loads(value: str | bytes) -> orjson.Fragment:
     """PostgreSQL's own text of a JSON value, to be passed on untouched."""
     return orjson.Fragment(value)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the database has done for somebody."""
+
+    statements: int = 0
+    rows: int = 0
+
+
+tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
+"""Where the statements of whoever sets it are counted."""
+
+
+def _count(connection: object, cursor: Any, *_: object) -> None:
+    counted = tally.get()
+    if counted is not None:
+        counted.statements += 1
+        counted.rows += max(cursor.rowcount, 0)
 
 
 class ReadSession(Protocol):
@@ -224,14 +248,23 @@ def _home(model: Any) -> ColumnElement[Any]:
 class Database:
     """The connections of a process: `read()` for short reads, `write()` for a transaction."""
 
-    def __init__(self, url: URL | str, *, pool_size: int = 10) -> None:
+    def __init__(
+        self,
+        url: URL | str,
+        *,
+        pool_size: int = 10,
+        statement_seconds: int = STATEMENT_SECONDS,
+    ) -> None:
         self.url = database_url(url)
+        server_settings = SERVER_SETTINGS | {"statement_timeout": f"{statement_seconds}s"}
         options: dict[str, Any] = {
-            "connect_args": {"server_settings": SERVER_SETTINGS, "timeout": POOL_TIMEOUT},
+            "connect_args": {"server_settings": server_settings, "timeout": POOL_TIMEOUT},
             "json_serializer": dumps,
             "pool_size": pool_size,
             "max_overflow": 0,
             "pool_timeout": POOL_TIMEOUT,
+            # An error is logged with its statement; the values may be somebody's secrets.
+            "hide_parameters": True,
         }
         # Reads need no transaction: AUTOCOMMIT saves the two round trips of BEGIN and ROLLBACK.
         self.reader: AsyncEngine = create_async_engine(
@@ -240,6 +273,8 @@ class Database:
         self.writer: AsyncEngine = create_async_engine(
             self.url, json_deserializer=orjson.loads, **options
         )
+        for engine in (self.reader, self.writer):
+            event.listen(engine.sync_engine, "after_cursor_execute", _count)
         self._read = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._write = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
 

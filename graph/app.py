@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import URL, text
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from db import Database, migrate
 from graph import pages
+from graph.edge import Edge
+from graph.guard import Guard
 from graph.http import Endpoint
 from graph.schema import schema
-from graph.settings import Mode, Settings
+from graph.settings import Settings
+
+# How long the database may take to answer a probe, in seconds.
+PROBE = 5
+
+# An operation's time ends its statements. PostgreSQL's own limit, some seconds later, is for those
+# of a process that cannot end them any more.
+STATEMENT_GRACE = 10
 
 
 async def livez(request: Request) -> Response:
@@ -24,10 +36,15 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Whether operations can be answered: the database is there, and at the schema of this code."""
+    """Whether operations can be answered here, and new ones should be sent.
+
+    The database is there, and at the schema of this code, and the server is not being stopped.
+    """
+    if request.app.state.draining:
+        return JSONResponse({"status": "unavailable", "reason": "draining"}, 503)
     database: Database = request.app.state.database
     try:
-        async with database.read() as session:
+        async with asyncio.timeout(PROBE), database.read() as session:
             revision = await session.scalar(text("SELECT version_num FROM alembic_version"))
     except Exception:
         return JSONResponse({"status": "unavailable", "reason": "database"}, 503)
@@ -41,19 +58,39 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.database = Database(database_url)
+        app.state.database = Database(
+            database_url, statement_seconds=settings.max_seconds + STATEMENT_GRACE
+        )
         app.state.head = migrate.head()
         yield
         await app.state.database.dispose()
 
     endpoint = Endpoint(
-        schema, introspection=settings.mode is Mode.DEVELOPMENT, planner=settings.planner
+        schema,
+        planner=settings.planner,
+        max_body_bytes=settings.max_body_bytes,
     )
-    return Starlette(
+    layers = [Middleware(Edge)]
+    if settings.allowed_origins:
+        layers.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.allowed_origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=("Authorization", "Content-Type", "X-Request-Id"),
+                expose_headers=("Retry-After", "X-Request-Id"),
+                max_age=7200,  # no browser remembers it for longer
+            )
+        )
+    app = Starlette(
         routes=[
             *(pages.routes(endpoint) if settings.shows_page else [Route("/graphql", endpoint)]),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],
+        middleware=layers,
         lifespan=lifespan,
     )
+    app.state.draining = False
+    app.state.guard = Guard(settings)
+    return app

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, OperationDefinitionNode, OperationType
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
 
 if TYPE_CHECKING:
+    from graph.guard import Guard
     from graph.loaders import Loaders
     from graph.selections import Operation
 
@@ -30,10 +32,41 @@ class HoldingSession(RuntimeError):
     """
 
 
+class OutOfTime(RuntimeError):
+    """The operation has used up the time that it may take."""
+
+
 def refuse_while_holding() -> None:
     """Raise HoldingSession if the caller is inside a session."""
     if _holding.get():
         raise HoldingSession(HoldingSession.__doc__)
+
+
+@dataclass
+class Deadline:
+    """A moment, by the clock of the event loop, after which an operation does nothing more."""
+
+    seconds: int
+
+    def __post_init__(self) -> None:
+        self.moment = asyncio.get_running_loop().time() + self.seconds
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Cancel what the block waits for when the time is over; a statement is cancelled too."""
+        over = OutOfTime(
+            f"The operation took longer than {self.seconds} s, which is as long as one may take"
+            " (TROUPE_MAX_SECONDS). Ask for less at once."
+        )
+        if asyncio.get_running_loop().time() >= self.moment:
+            raise over
+        try:
+            async with asyncio.timeout_at(self.moment) as timeout:
+                yield
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise over from None
 
 
 class Context:
@@ -43,6 +76,12 @@ class Context:
     loaders: Loaders
     right = Right.EDIT
     """What the mutation takes that is running."""
+    address: str | None = None
+    """Where the request comes from: by it the rate of those without a token is limited."""
+    guard: Guard | None = None
+    """What the limits are, and who uses how much; the process has one."""
+    deadline: Deadline | None = None
+    """When the operation has to be over."""
 
     def __init__(
         self,
@@ -50,12 +89,10 @@ class Context:
         viewer: Viewer | None,
         *,
         refusal: GraphQLError | None = None,
-        introspection: bool = False,
         planner: bool = True,
     ) -> None:
         self.database = database
         self.refusal = refusal
-        self.introspection = introspection
         self.planner = planner
         self._viewer = viewer
         self._sessions = asyncio.Semaphore(SESSIONS_AT_ONCE)
@@ -74,6 +111,9 @@ class Context:
         """Go on as somebody who has just said who they are."""
         self._viewer = viewer
 
+    def _in_time(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self.deadline is None else self.deadline.kept()
+
     @property
     def created_by(self) -> dict[str, Any]:
         """The columns that say who made a row."""
@@ -82,11 +122,22 @@ class Context:
             "created_by_agent_id": self.viewer.agent_id,
         }
 
+    @property
+    def node(self) -> OperationDefinitionNode | None:
+        """The operation as it is written, once that has been read."""
+        operation: Operation | None = getattr(self, "operation", None)
+        return None if operation is None else operation.node
+
+    @property
+    def is_mutation(self) -> bool:
+        """Whether the operation may change something; before it has been read, it has not."""
+        return self.node is not None and self.node.operation is OperationType.MUTATION
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
         """A short session for reading, of which an operation has at most four at once."""
         refuse_while_holding()
-        async with self._sessions, self.database.read() as session:
+        async with self._in_time(), self._sessions, self.database.read() as session:
             held = _holding.set(True)
             try:
                 yield session
@@ -97,7 +148,8 @@ class Context:
     async def write(self) -> AsyncIterator[WriteSession]:
         """One transaction of the viewer's, committed at the end of the block."""
         refuse_while_holding()
-        async with self.database.write(self.viewer, self.right) as session:
+        # A commit is waited for, however late it is: what is answered must be what was done.
+        async with self.database.write(self.viewer, self.right) as session, self._in_time():
             held = _holding.set(True)
             try:
                 yield session

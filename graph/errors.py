@@ -13,12 +13,14 @@ import asyncpg
 import strawberry
 from graphql import GraphQLError
 from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
+from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import SchemaExtension
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.utils.str_converters import to_camel_case
 
 import db
 from db import errors
-from graph.context import Info
+from graph.context import Info, OutOfTime
 from graph.entities import Node, clean, entity_of, lazy
 
 log = logging.getLogger("troupe")
@@ -29,12 +31,44 @@ class RequestError(GraphQLError):
 
     code = "BAD_USER_INPUT"
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, extensions={"code": self.code})
+    def __init__(self, message: str, *, retry_after: int | None = None, **told: object) -> None:
+        """With what else programs are told; after how many seconds a new attempt makes sense."""
+        self.retry_after = retry_after
+        if retry_after is not None:
+            told["retryAfter"] = retry_after
+        super().__init__(message, extensions={"code": self.code, **told})
+
+
+class BadRequest(RequestError):
+    """The request cannot be understood, or cannot be answered in this way."""
+
+    code = "BAD_REQUEST"
 
 
 class BadInput(RequestError):
     """An argument has a value that cannot be used."""
+
+
+class LimitExceeded(RequestError):
+    """A document or an operation is larger than a setting allows."""
+
+    code = "LIMIT_EXCEEDED"
+
+    def __init__(self, what: str, setting: str, found: int | None, allowed: int) -> None:
+        """`what` is a phrase such as "aliases"; `found` is None where counting stopped."""
+        has = "" if found is None else f" has {found}, and"
+        super().__init__(
+            f"Too many {what}: this{has} may have {allowed} (TROUPE_{setting.upper()}).",
+            limit=setting,
+            found=found,
+            allowed=allowed,
+        )
+
+
+class RateLimited(RequestError):
+    """A viewer uses more than a setting allows."""
+
+    code = "RATE_LIMITED"
 
 
 class Forbidden(RequestError):
@@ -55,7 +89,7 @@ class Unauthenticated(RequestError):
 
 
 class Overloaded(RequestError):
-    """All connections to the database are busy."""
+    """All connections to the database are busy, or enough operations are running."""
 
     code = "OVERLOADED"
 
@@ -67,10 +101,18 @@ class Unavailable(RequestError):
 
 
 class TooSlow(RequestError):
-    """A statement took longer than it may."""
+    """A statement or an operation took longer than it may."""
 
     code = "TIMEOUT"
 
+
+class Fault(RequestError):
+    """Something went wrong on our side; the message has an id that finds it in the log."""
+
+    code = "FAULT"
+
+
+LONGEST_MESSAGE = 1000
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 QUERY_CANCELED = "57014"
@@ -83,6 +125,8 @@ NOT_THERE = ("08", "57P")  # the connection broke; the server stops, crashed, or
 
 def of_the_database(fault: BaseException | None) -> RequestError | None:
     """What to tell a client about a fault of the database; none for one that is our own."""
+    if isinstance(fault, OutOfTime):
+        return TooSlow(str(fault))
     if isinstance(fault, TimeoutError):
         return Overloaded("All connections to the database are busy. Try again in a moment.")
     if isinstance(fault, DBAPIError):
@@ -118,8 +162,12 @@ class Worded(SchemaExtension):
     def on_operation(self) -> Iterator[None]:
         try:
             yield
+        except (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError):
+            raise  # the transport knows what to say
         except GraphQLError as error:  # raised by the parser's cache: a syntax error
             raise self._worded(error) from None
+        except Exception as error:  # of the parser, or of a rule
+            raise self._worded(GraphQLError(str(error), original_error=error)) from None
         result = self.execution_context.result
         found: Sequence[GraphQLError] | None = getattr(result, "errors", None)
         found = found or self.execution_context.pre_execution_errors
@@ -142,16 +190,22 @@ class Worded(SchemaExtension):
         told = of_the_database(original)
         if told is not None:
             return _recoded(error, told.message, told.code)
-        fault = secrets.token_hex(4)
-        log.error("fault %s at %s", fault, error.path, exc_info=original)
-        return _recoded(
-            error, f"Something went wrong on our side; quote {fault} to have it looked up.", "FAULT"
-        )
+        if isinstance(original, RecursionError):
+            return _recoded(error, "The request is nested too deeply.", "BAD_REQUEST")
+        return _recoded(error, masked(original, error.path).message, Fault.code)
+
+
+def masked(fault: BaseException, path: Sequence[str | int] | None = None) -> Fault:
+    """Log a fault in full under an id, which is all that its client gets to know of it."""
+    id = secrets.token_hex(4)
+    log.error("fault %s at %s", id, path, exc_info=fault, extra={"fields": {"fault": id}})
+    return Fault(f"Something went wrong on our side; quote {id} to have it looked up.")
 
 
 def _recoded(error: GraphQLError, message: str, code: str) -> GraphQLError:
+    # A message may quote the request, and so be as long.
     return GraphQLError(
-        message,
+        message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…",
         nodes=error.nodes,
         source=error.source,
         positions=error.positions,

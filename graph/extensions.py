@@ -6,13 +6,26 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import orjson
-from graphql import ExecutionResult, GraphQLError, OperationType, StringValueNode, Visitor, visit
+from graphql import (
+    ExecutionResult,
+    GraphQLError,
+    OperationDefinitionNode,
+    OperationType,
+    StringValueNode,
+    Visitor,
+    visit,
+)
 from sqlalchemy import Select
 from strawberry.extensions import SchemaExtension
+from strawberry.types.execution import PreExecutionError
 
 from db.text import storable
-from graph.context import Context
-from graph.errors import BadInput, Unauthenticated
+from graph.context import Context, Deadline, OutOfTime
+from graph.cost import cost_of
+from graph.documents import Document, hash_of, read, validated
+from graph.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
+from graph.guard import Guard, asker_of, guard_of
+from graph.limits import LARGEST
 from graph.loaders import Loaders
 from graph.planner import planned
 from graph.rights import ANYBODY, MUTATIONS
@@ -21,8 +34,72 @@ from graph.selections import Operation, Unreadable
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 PROGRAM_LIMIT_EXCEEDED = "54"
 
-INTROSPECTION = {"__typename", "__schema", "__type"}
-OPEN_MUTATIONS = {"__typename"} | {name for name in MUTATIONS if MUTATIONS[name] is ANYBODY}
+OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
+INTROSPECTION = {"__schema", "__type"}
+
+# Every request costs this, so that asking without end for what is refused has an end, too.
+COST_OF_ASKING = 1
+
+
+class Checked(SchemaExtension):
+    """Reads and validates the document unless it is known, and lets only those in who may ask.
+
+    What is cheap comes first, so that refusing costs little: the rate, the limits of what can be
+    counted in the document, who may ask, and only then the rules of validation.
+    """
+
+    document: Document
+
+    def on_parse(self) -> Iterator[None]:
+        execution = self.execution_context
+        context: Context = execution.context
+        guard, text = guard_of(context), execution.query or ""
+        guard.rates.use(asker_of(context), COST_OF_ASKING)
+        settings = guard.unknown if context.is_anonymous else guard.settings
+        known = None
+        if len(text) <= settings.max_document_length:
+            known = guard.documents.get(hash_of(text))
+        try:
+            self.document = known or read(text, settings)
+        except LimitExceeded:
+            if context.is_anonymous:
+                raise context.refusal or Unauthenticated() from None
+            raise
+        refusal = context.refusal or _refusal(context, guard, self.document)
+        if refusal is not None:
+            raise refusal
+        execution.graphql_document = self.document.node
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        # Before the yield: otherwise the whole document would be validated each time.
+        execution, document = self.execution_context, self.document
+        context: Context = execution.context
+        guard = guard_of(context)
+        if document.is_valid:
+            execution.pre_execution_errors = []
+        else:
+            shows = guard.settings.shows_schema(anonymous=context.is_anonymous)
+            valid, errors = validated(document, execution.schema._schema, suggest=shows)
+            execution.pre_execution_errors = errors
+            # What anybody can send in any number is not worth to be kept.
+            if valid is not None and not context.is_anonymous:
+                guard.documents.keep(valid)
+        yield
+
+
+def _refusal(context: Context, guard: Guard, document: Document) -> GraphQLError | None:
+    """Without a token only `__typename`, `login`, and introspection where all are shown it.
+
+    What @skip and @include leave out counts as well: who may not ask is told nothing of the rest.
+    """
+    names = document.size.root_names - {"__typename"}
+    shows = guard.settings.shows_schema(anonymous=context.is_anonymous)
+    if context.is_anonymous and names - OPEN_MUTATIONS - (INTROSPECTION if shows else set()):
+        return Unauthenticated()
+    if names & INTROSPECTION and not shows:
+        return Forbidden("This server shows its schema to nobody (TROUPE_INTROSPECTION).")
+    return None
 
 
 class Storable(SchemaExtension):
@@ -48,34 +125,80 @@ class _Literals(Visitor):
 
 
 class Prepared(SchemaExtension):
-    """Reads the operation as a tree, and lets only those in who may ask."""
+    """Reads the operation as a tree, counts its cost, and gives it its time."""
 
     async def on_execute(self) -> AsyncIterator[None]:
         execution = self.execution_context
         context: Context = execution.context
         assert execution.graphql_document is not None
+        if self._is_ambiguous():
+            several = BadRequest("The document has several operations; say which by operationName.")
+            execution.result = PreExecutionError(data=None, errors=[several])
+            yield
+            return
+        guard = guard_of(context)
         try:
             operation = Operation(
                 execution.schema._schema,
                 execution.graphql_document,
                 execution.operation_name,
                 execution.variables,
+                suggest=guard.settings.shows_schema(anonymous=context.is_anonymous),
             )
-        except Unreadable:
-            # The executor comes upon the same fault, and words it, before it resolves anything.
-            yield
-            return
-        refusal = context.refusal or self._refusal(context, operation)
-        if refusal is not None:
-            execution.result = ExecutionResult(data=None, errors=[refusal])
+        except Unreadable as unreadable:
+            # Without errors, the executor comes upon the same fault before it resolves anything.
+            if unreadable.errors:
+                execution.result = ExecutionResult(None, unreadable.errors)
             yield
             return
         context.operation = operation
-        context.loaders = Loaders(context)
-        plan = planned(operation, context.viewer) if context.planner else None
-        if plan is not None:
-            execution.result = await self._run(context, plan)
-        yield
+        self._charge(context, guard, cost_of(operation))
+        with guard.running.one_more(asker_of(context)):
+            context.loaders = Loaders(context)
+            context.deadline = Deadline(guard.settings.max_seconds)
+            plan = planned(operation, context.viewer) if context.planner else None
+            if plan is not None:
+                execution.result = await self._run(context, plan)
+            yield
+        if operation.node.operation is OperationType.QUERY:
+            self._end_late()
+
+    def _charge(self, context: Context, guard: Guard, cost: int) -> None:
+        """Let nothing run that costs too much, or more than the viewer has left."""
+        execution, most, asker = self.execution_context, guard.settings.max_cost, asker_of(context)
+        try:
+            if cost > most:
+                raise LimitExceeded("rows", "max_cost", min(cost, LARGEST), most)
+            guard.rates.use(asker, cost - COST_OF_ASKING)
+        finally:
+            if (execution.operation_extensions or {}).get("cost"):
+                execution.extensions_results["cost"] = {
+                    "cost": min(cost, LARGEST),
+                    "limit": most,
+                    "left": guard.rates.left(asker),
+                    "perSecond": guard.rates.per_second,
+                }
+
+    def _end_late(self) -> None:
+        """Answer a query whose time was over with that, and not with half a page of errors.
+
+        Of a mutation it is told what was done.
+        """
+        result: Any = self.execution_context.result
+        for error in (result and result.errors) or ():
+            if isinstance(error.original_error, OutOfTime):
+                # In place, because it is this object that is handed on.
+                result.data = None
+                result.errors = [GraphQLError(error.message, original_error=error.original_error)]
+                return
+
+    def _is_ambiguous(self) -> bool:
+        """Whether several operations could be meant, of which Strawberry would run the first."""
+        document = self.execution_context.graphql_document
+        if self.execution_context._provided_operation_name is not None or document is None:
+            return False
+        kinds = [isinstance(node, OperationDefinitionNode) for node in document.definitions]
+        return sum(kinds) > 1
 
     async def _run(self, context: Context, plan: Select[Any]) -> ExecutionResult | None:
         """What a plan's statement answers: JSON that passes through as it is.
@@ -94,13 +217,3 @@ class Prepared(SchemaExtension):
                 return None
             # As an error of the result it is worded; raised, it would reach the client as it is.
             return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
-
-    def _refusal(self, context: Context, operation: Operation) -> Unauthenticated | None:
-        """Without a token only `__typename` is answered, and in development introspection."""
-        if operation.node.operation is OperationType.MUTATION:
-            open_to_all = OPEN_MUTATIONS
-        else:
-            open_to_all = INTROSPECTION if context.introspection else {"__typename"}
-        if context.is_anonymous and any(root.name not in open_to_all for root in operation.roots):
-            return Unauthenticated()
-        return None

@@ -30,8 +30,6 @@ class Files(StaticFiles):
         self.headers = {
             "Cache-Control": cache,
             "Content-Security-Policy": POLICY,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
         }
 
     async def get_response(self, path: str, scope: Scope) -> Response:

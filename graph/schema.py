@@ -5,7 +5,6 @@ from __future__ import annotations
 import graphql
 import strawberry
 from graphql import GraphQLError, build_schema, lexicographic_sort_schema
-from strawberry.extensions import ParserCache, ValidationCache
 from strawberry.printer import print_schema
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
@@ -29,7 +28,8 @@ from graph import (
 )
 from graph.entities import entities
 from graph.errors import USER_ERRORS, Worded
-from graph.extensions import Prepared, Storable
+from graph.extensions import Checked, Prepared, Storable
+from graph.persisted import Persisted
 from graph.scalars import scalars
 
 
@@ -87,7 +87,7 @@ schema = Schema(
     mutation=Mutation,
     types=[*USER_ERRORS, *(entity.shown_as for entity in entities() if entity.is_subtype)],
     config=StrawberryConfig(scalar_map=scalars),
-    extensions=[Worded, ParserCache, ValidationCache, Storable, Prepared],
+    extensions=[Worded, Persisted, Checked, Storable, Prepared],
 )
 
 

@@ -35,11 +35,21 @@ from graphql.execution.values import VariableValues, get_argument_values
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.field import StrawberryField
 
+# As many as graphql-core's own executor tells of.
+MOST_ERRORS = 50
+
 BACKREF = GraphQLCoreConverter.DEFINITION_BACKREF
 
 
 class Unreadable(Exception):
-    """The operation cannot be read as a tree; the executor finds the error and words it."""
+    """The operation cannot be read as a tree.
+
+    Its variables have `errors`, or there are none: the executor then finds the fault and words it.
+    """
+
+    def __init__(self, errors: Sequence[GraphQLError] = ()) -> None:
+        super().__init__()
+        self.errors = list(errors)
 
 
 @dataclass(eq=False, slots=True)
@@ -84,7 +94,10 @@ class Operation:
         document: DocumentNode,
         operation_name: str | None,
         variables: dict[str, Any] | None,
+        *,
+        suggest: bool = True,
     ) -> None:
+        """With errors that suggest what else may have been meant, or do not."""
         self.schema = schema
         self.node = _find(document, operation_name)
         self.fragments = {
@@ -92,9 +105,15 @@ class Operation:
             for node in document.definitions
             if isinstance(node, FragmentDefinitionNode)
         }
-        values = get_variable_values(schema, self.node.variable_definitions or (), variables or {})
+        values = get_variable_values(
+            schema,
+            self.node.variable_definitions or (),
+            variables or {},
+            MOST_ERRORS,
+            hide_suggestions=not suggest,
+        )
         if not isinstance(values, VariableValues):
-            raise Unreadable
+            raise Unreadable(values)
         self.variables = values
         root = schema.get_root_type(self.node.operation)
         if root is None:

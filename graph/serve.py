@@ -8,16 +8,15 @@ import socket
 from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.applications import Starlette
 
 from db import Database, User, Viewer, access
+from graph import logs
 from graph.app import create_app
 from graph.settings import Mode, Settings, SettingsError
 
 if TYPE_CHECKING:
     from db.embedded import Server
-
-# How long what is in flight may take to finish once the server is asked to stop, in seconds.
-GRACE = 10
 
 
 def listen(settings: Settings) -> list[socket.socket]:
@@ -61,11 +60,29 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "asyncio.exceptions.CancelledError" not in logging.Formatter().format(record)
 
 
+class DrainingServer(uvicorn.Server):
+    """A server that says for a while that it stops, before it takes no more requests."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette, drain: int) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain = drain
+
+    async def main_loop(self) -> None:
+        """Serve until asked to stop, and then until those who look have seen it."""
+        await super().main_loop()
+        self._app.state.draining = True
+        asked = len(self._captured_signals)
+        for _ in range(10 * self._drain):
+            if len(self._captured_signals) > asked:  # somebody has no patience
+                break
+            await asyncio.sleep(0.1)
+
+
 def run(settings: Settings, url: str, sockets: list[socket.socket], server: Server | None) -> None:
     """Serve until asked to stop; what is in flight then has some seconds to finish."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
+    logs.operations.disabled = not settings.log_operations
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     host, port = sockets[0].getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -86,12 +103,13 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
                 lines.append(f"  {address}/graphql#token={token}")
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
+    app = create_app(settings, url)
     config = uvicorn.Config(
-        create_app(settings, url),
+        app,
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=GRACE,
+        timeout_graceful_shutdown=settings.grace_seconds,
     )
-    uvicorn.Server(config).run(sockets=sockets)
+    DrainingServer(config, app, settings.drain_seconds).run(sockets=sockets)

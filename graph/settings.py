@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from db.engine import database_url
 
 PREFIX = "TROUPE_"
+
+COUNTS = (
+    "max_document_length",
+    "max_tokens",
+    "max_depth",
+    "max_fields",
+    "max_aliases",
+    "max_directives",
+    "max_root_fields",
+    "max_cost",
+    "rate_per_second",
+    "rate_burst",
+    "max_running",
+    "max_running_per_viewer",
+    "max_seconds",
+)
 
 
 class Mode(StrEnum):
@@ -24,6 +41,17 @@ class Mode(StrEnum):
     """One's own machine: served on loopback only, introspection open, a token printed."""
     PRODUCTION = "production"
     """Other people."""
+
+
+class Audience(StrEnum):
+    """Who is shown the schema."""
+
+    EVERYBODY = "everybody"
+    """Also those who send no token."""
+    VIEWERS = "viewers"
+    """Who has a token."""
+    NOBODY = "nobody"
+    """Who needs it has `schema.graphql`."""
 
 
 class SettingsError(Exception):
@@ -58,11 +86,84 @@ class Settings(BaseSettings):
         default=None,
         description="Show browsers a page to try the API on. Unset: in development only.",
     )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="The sites whose pages may use the API, with a token of theirs:"
+        " `https://app.example.org`, several with commas between them, or `*` for all. Unset: none"
+        " but the page that this server shows.",
+    )
+    max_body_bytes: int = Field(
+        default=2**20, ge=1000, le=2**30, description="How large a request may be, in bytes."
+    )
+    log_operations: bool = Field(
+        default=True,
+        description="Write a line for each operation: its name, hash, viewer, status, duration, SQL"
+        " statements and rows.",
+    )
+    drain_seconds: int = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="How long a server that is asked to stop goes on taking requests, while"
+        " `/readyz` says that it is draining: as long as a load balancer takes to notice.",
+    )
+    grace_seconds: int = Field(
+        default=10,
+        ge=0,
+        le=3600,
+        description="How long after that the requests that are under way may take to finish.",
+    )
     data_dir: Path | None = Field(
         default=None,
         description="Where the database that comes along keeps its data. Unset:"
         " `~/.local/share/troupe`, or `/var/lib/troupe` for root.",
     )
+    introspection: Audience | None = Field(
+        default=None,
+        description="Who is shown the schema, by introspection and by suggestions in errors (“Did"
+        " you mean …”): `everybody`, `viewers` (who have a token) or `nobody`. Unset: everybody in"
+        " development, viewers in production.",
+    )
+    persisted_queries: bool = Field(
+        default=True,
+        description="Take automatic persisted queries: the hash of a document in its place.",
+    )
+    max_document_length: int = Field(
+        default=50_000,
+        description="The most characters of a document. Long texts belong in variables.",
+    )
+    max_tokens: int = Field(default=5_000, description="The most tokens of a document.")
+    max_depth: int = Field(default=20, description="How deep fields may nest.")
+    max_fields: int = Field(
+        default=2_000,
+        description="The most selections (fields and fragments) of a document. A fragment counts"
+        " wherever it is spread; so it does for aliases, directives and root fields.",
+    )
+    max_aliases: int = Field(default=100, description="The most aliases of a document.")
+    max_directives: int = Field(default=50, description="The most directives of a document.")
+    max_root_fields: int = Field(
+        default=50, description="The most fields at the root of an operation."
+    )
+    max_cost: int = Field(
+        default=20_000,
+        description="The most rows that an operation could return or write, counted beforehand.",
+    )
+    rate_per_second: int = Field(
+        default=10_000,
+        description="How much cost each viewer regains in a second; without a token, each address.",
+    )
+    rate_burst: int = Field(
+        default=200_000,
+        validate_default=True,
+        description="How much cost each viewer may use at once; at least `TROUPE_MAX_COST`.",
+    )
+    max_running: int = Field(
+        default=100, description="The most operations that a process runs at once."
+    )
+    max_running_per_viewer: int = Field(
+        default=50, description="The most operations that it runs at once for one viewer."
+    )
+    max_seconds: int = Field(default=20, description="How long an operation may take.")
 
     @property
     def migrates(self) -> bool:
@@ -102,6 +203,27 @@ class Settings(BaseSettings):
         database_url(url)
         return value
 
+    @field_validator("max_body_bytes", "drain_seconds", "grace_seconds", mode="before")
+    @classmethod
+    def _whole(cls, value: object, info: ValidationInfo) -> object:
+        digits = isinstance(value, str) and value.isascii() and value.isdecimal()
+        if isinstance(value, str) and (not digits or len(value) > 10):
+            example = cls.model_fields[info.field_name or ""].default
+            raise ValueError(f"write a whole number, such as {example}")
+        return value
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        origins = tuple(part.strip() for part in value.split(",") if part.strip())
+        for origin in origins:
+            # What browsers send: a host and perhaps a port, in lower case, and no path.
+            if origin != "*" and not re.fullmatch(r"[a-z+.-]+://[a-z0-9.:\[\]-]+", origin):
+                raise ValueError("write origins such as https://app.example.org, without a path")
+        return origins
+
     @field_validator("data_dir", mode="before")
     @classmethod
     def _absolute(cls, value: object) -> object:
@@ -112,6 +234,33 @@ class Settings(BaseSettings):
             return Path(value).expanduser().absolute() if isinstance(value, str) else value
         except RuntimeError:  # there is no such home
             raise ValueError(hint) from None
+
+    @field_validator("introspection", mode="before")
+    @classmethod
+    def _known_audience(cls, value: object) -> object:
+        if isinstance(value, str) and value not in list(Audience):
+            raise ValueError("write everybody, viewers or nobody")
+        return value
+
+    @field_validator(*COUNTS, mode="before")
+    @classmethod
+    def _a_count(cls, value: object) -> object:
+        if isinstance(value, str):
+            digits = value.isascii() and value.isdecimal() and len(value) <= 9
+            if not digits or int(value) == 0:
+                raise ValueError("write a whole number from 1 to 999999999")
+        return value
+
+    @field_validator("rate_burst")
+    @classmethod
+    def _enough_for_one(cls, value: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_cost", 0)
+        if value < most:
+            raise ValueError(
+                f"it is less than {PREFIX}MAX_COST={most}, and what costs so much could never run;"
+                f" write {most} or more"
+            )
+        return value
 
     @field_validator("host")
     @classmethod
@@ -127,6 +276,13 @@ class Settings(BaseSettings):
     def shows_page(self) -> bool:
         """Whether browsers are shown a page to try the API on."""
         return self.mode is Mode.DEVELOPMENT if self.graphiql is None else self.graphiql
+
+    def shows_schema(self, *, anonymous: bool) -> bool:
+        """Whether somebody is shown the schema, who may be unknown."""
+        audience = self.introspection or (
+            Audience.EVERYBODY if self.mode is Mode.DEVELOPMENT else Audience.VIEWERS
+        )
+        return audience is Audience.EVERYBODY or (audience is Audience.VIEWERS and not anonymous)
 
     @classmethod
     def load(cls) -> Self:
@@ -148,7 +304,7 @@ def table() -> str:
 
 
 def _default(value: object) -> str:
-    if value is None:
+    if value in (None, ()):
         return "unset"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import orjson
 from sqlalchemy import event
 
 import db
@@ -64,21 +65,31 @@ class Client:
     def __init__(self, http: httpx.AsyncClient, database: db.Database, token: str | None) -> None:
         self._http = http
         self._database = database
-        self._token = token
+        self.token = token
         self._headers = {"authorization": f"Bearer {token}"} if token else {}
 
     def through(self, http: httpx.AsyncClient) -> Client:
         """The same viewer's client of another application."""
-        return Client(http, self._database, self._token)
+        return Client(http, self._database, self.token)
+
+    async def send(self, body: Any, **headers: str) -> httpx.Response:
+        """What is answered over HTTP to a body, which is made JSON unless it is bytes."""
+        content = body if isinstance(body, bytes) else orjson.dumps(body)
+        given = {"content-type": "application/json"} | self._headers | headers
+        return await self._http.post("/graphql", content=content, headers=given)
+
+    async def get(self, parameters: dict[str, str], **headers: str) -> httpx.Response:
+        """What is answered to a GET with these parameters."""
+        return await self._http.get("/graphql", params=parameters, headers=self._headers | headers)
 
     async def ask(self, query: str, /, **variables: Any) -> Answer:
         """Run an operation."""
+        return await self.request(query=query, variables=variables)
+
+    async def request(self, **request: Any) -> Answer:
+        """Send a request with these fields."""
         with counted(self._database) as statements:
-            response = await self._http.post(
-                "/graphql",
-                json={"query": query, "variables": variables},
-                headers=self._headers,
-            )
+            response = await self._http.post("/graphql", json=request, headers=self._headers)
         # The first statement is the look-up of the token.
         found = statements[1:] if self._headers else statements
         return Answer(response.status_code, response.text, response.json(), found)

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import db
 from db import access, embedded, migrate
 from graph.app import create_app
-from graph.settings import Settings
+from graph.settings import COUNTS, Settings
 from tests.client import Client
 
 # Where a run decides whether a change may land, it must not depend on luck: the same examples
@@ -30,6 +30,9 @@ from tests.client import Client
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(COUNTS, 999_999_999))
 
 
 async def _on_server(server: URL, *statements: str) -> None:
@@ -105,8 +108,12 @@ async def admin(database: db.Database) -> db.User:
 
 @pytest.fixture
 async def http(database: db.Database) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the application in this process."""
-    async with serving(database, Settings()) as client:
+    """A client of the application in this process.
+
+    Nothing is limited: what is compared, or asked of all nouns at once, may be more than anybody
+    asks for.
+    """
+    async with serving(database, WITHOUT_LIMITS) as client:
         yield client
 
 
@@ -131,6 +138,16 @@ class People:
     nobody: Client
     users: dict[str, db.User]
 
+    def through(self, http: httpx.AsyncClient) -> People:
+        """The same viewers' clients of another application."""
+        return People(
+            self.admin.through(http),
+            self.owner.through(http),
+            self.stranger.through(http),
+            self.nobody.through(http),
+            self.users,
+        )
+
 
 @pytest.fixture
 async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User) -> People:
@@ -150,11 +167,13 @@ async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User)
 @pytest.fixture
 async def resolvers(database: db.Database, people: People) -> AsyncIterator[People]:
     """The same viewers, with the planner switched off: everything goes the general way."""
-    async with serving(database, Settings(planner=False)) as client:
-        yield People(
-            people.admin.through(client),
-            people.owner.through(client),
-            people.stranger.through(client),
-            people.nobody.through(client),
-            people.users,
-        )
+    settings = WITHOUT_LIMITS.model_copy(update={"planner": False})
+    async with serving(database, settings) as client:
+        yield people.through(client)
+
+
+@pytest.fixture
+async def limited(database: db.Database, people: People) -> AsyncIterator[People]:
+    """The same viewers, on a server with the limits that one has unless told otherwise."""
+    async with serving(database, Settings()) as client:
+        yield people.through(client)

@@ -405,7 +405,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
         db.Conversation(
             id=db.new_id(),
             project_id=[mine.id, mine.id, None, theirs.id][place % 4],
-            user_id=[owner.id, stranger.id, owner.id, None][place * 3 // 4 % 4],
+            user_id=[owner.id, stranger.id, stranger.id, owner.id, None, owner.id][place % 7 % 6],
             agent_id=[agents[0].id, agents[6].id, None][place % 3],
             title=text(place) if place % 2 else None,
             summary=text(place)[:50],

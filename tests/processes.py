@@ -441,6 +441,11 @@ class Serving(Process):
         assert response.status_code == 200, response.text
         return response.json()
 
+    def send_raw(self, query: str) -> httpx.Response:
+        """What is answered over HTTP to an operation of the server's token."""
+        headers = {"authorization": f"Bearer {self.token}"}
+        return self._http.post(f"{self.url}/graphql", json={"query": query}, headers=headers)
+
     def is_clean(self) -> bool:
         """Whether nothing is left of its PostgreSQL: no process, no socket."""
         left = [

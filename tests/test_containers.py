@@ -107,7 +107,7 @@ class Container:
         given = SERVICES["troupe"]["environment"]
         secrets = {"POSTGRES_PASSWORD": elsewhere.PASSWORD}
         environment = {
-            name: VARIABLE.sub(lambda found: secrets[found[1]], value)
+            name: VARIABLE.sub(lambda found: secrets.get(found[1], found[3]), value)
             for name, value in {**image, **given}.items()
         }
         # What differs: where the programs lie, the address of `postgres`, and the port.

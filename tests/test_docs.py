@@ -16,6 +16,7 @@ from sqlalchemy import URL
 import db
 from db.diagram import diagram
 from graph.errors import USER_ERRORS, RequestError
+from graph.requests import Refused
 from graph.settings import Settings, table
 from tests.conftest import People
 from tests.pages import filled, renewed
@@ -52,11 +53,11 @@ def examples(page: str) -> list[Example]:
 
 
 @pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if examples(text)])
-async def test_every_example_answers_what_the_page_says(name: str, people: People) -> None:
+async def test_every_example_answers_what_the_page_says(name: str, limited: People) -> None:
     # One after the other on one database, as somebody does who reads on.
     for example in examples(TEXTS[name]):
         assert example.answer is not None, example.query
-        answer = await people.admin.ask(example.query, **example.variables)
+        answer = await limited.admin.ask(example.query, **example.variables)
         assert answer.body == json.loads(example.answer), example.query
 
 
@@ -103,6 +104,7 @@ def test_every_code_of_an_error_is_explained() -> None:
     page = TEXTS["api.md"]
     codes = {error.code for error in RequestError.__subclasses__()}
     codes |= {error.code for error in db.errors.DomainError.__subclasses__()}
+    codes |= set(Refused.CODES.values())
     assert not [code for code in codes if f"`{code}`" not in page]
     assert not [kind.__name__ for kind in USER_ERRORS if f"`{kind.__name__}`" not in page]
 

@@ -491,10 +491,7 @@ def test_only_what_runs_over_the_very_folder_is_a_leftover(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "data"
-    folder.mkdir()
     log = logs.Log(tmp_path / "postgres.log")
-    if ROOT:
-        shutil.chown(folder, "nobody")
     cluster = clusters.Cluster(folder, accounts.postgres_account(folder), tmp_path, log)
     server = ["/opt/bin/postgres", "-D", str(folder), "-c", "port=5432"]
     commands = {

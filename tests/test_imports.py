@@ -1320,6 +1320,8 @@ async def test_memory_does_not_grow_with_the_file(
         piece = json.dumps({"messages": said("a"), "log": log})
         path = write(f"{piece}\n" * 60, "chats.jsonl")
     assert path.stat().st_size > 58e6
+    small = {"small": tag(task(1))} if importer is import_plan else {"messages": said("b")}
+    first = write(small, f"small{path.suffix}")
     code = f"""
 import asyncio, sys
 from pathlib import Path
@@ -1334,6 +1336,8 @@ async def main():
     database = db.Database(sys.argv[1])
     async with database.read() as session:
         await session.scalar(db.base.text("SELECT 1"))
+    # What any import needs, were its file ever so small, does not count.
+    await importer(database, Path(sys.argv[3]), owner=None)
     before = peak()
     report = await importer(database, Path(sys.argv[2]), owner=None)
     print(peak() - before, report.added.total())
@@ -1342,7 +1346,14 @@ asyncio.run(main())
 """
     url = database.url.render_as_string(hide_password=False)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, url, str(path), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        code,
+        url,
+        str(path),
+        str(first),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await process.communicate()
 

@@ -135,6 +135,26 @@ QUERIES = {
             nodes { name } }
         projects(where: {metadataContains: {number: 1.10}}) { nodes { metadata description } }
     }""",
+    "types that share an interface": """{ humanInteractions(first: 100) { nodes { __typename id
+        title status content contentHash assignee { username } respondedBy { username }
+        ... on ApprovalRequest { approved comment task { title } }
+        ... on FeedbackRequest { feedback rating agent { name } }
+        ... on ClarificationRequest { answer ... on HumanInteraction { expiresAt } }
+        ... on Notification { level requiresAcknowledgement ... on Node { id } }
+    } } projects { nodes { interactions(orderBy: PRIORITY_DESC) { totalCount edges { cursor node {
+        priority ...Kind } } } } } }
+    fragment Kind on HumanInteraction { type metadata ... on Notification { project { name } } }
+    """,
+    "words": """{ searchMessages(query: "plain or quoted -null", first: 2) { totalCount nodes {
+        content timestamp conversation { title } usageRecords { nodes { cost model { name } } }
+    } pageInfo { hasNextPage endCursor } } none: searchMessages(query: "") { totalCount } }""",
+    "associations, and a relation to one from its other end": """{
+        tools { nodes { name toolSchema agents { configuration isActive addedAt agent { name
+            tools { tool { name } } } } } }
+        taskAttempts { nodes { number task { title currentAttempt { number } } currentTask {
+            title } } }
+        me { memberships { role project { name members { role user { username } } } } }
+    }""",
     "names, fragments and conditions": """query($yes: Boolean!, $no: Boolean = false) {
         ...Roots @include(if: $yes)
         gone: projects @skip(if: $yes) { nodes { name } }

@@ -13,10 +13,9 @@ from sqlalchemy import URL, text
 import db
 from graph.entities import entities
 from graph.schema import schema
-from graph.settings import Settings
 from tests import factories
 from tests.client import Answer
-from tests.conftest import People, serving
+from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import Plan, gid
 from tests.operations import Shown
 
@@ -252,7 +251,8 @@ async def test_postgresql_itself_counts_as_many_statements(
 
     counted: dict[bool, list[int]] = {True: [], False: []}
     for planner, counts in counted.items():
-        async with serving(single, Settings(planner=planner)) as http:
+        settings = WITHOUT_LIMITS.model_copy(update={"planner": planner})
+        async with serving(single, settings) as http:
             for _ in range(5):
                 nothing = await committed() - await committed()
                 before = await committed()

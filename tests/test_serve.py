@@ -185,6 +185,64 @@ def refuses(server: Serving) -> bool:
     return False
 
 
+def test_while_it_drains_it_answers_but_is_not_ready(folder: Path, data_dir: Path) -> None:
+    with Serving(folder, data_dir=data_dir, drain_seconds=2) as server:
+        server.ready()
+        asked = time.monotonic()
+        server.send(signal.SIGTERM)
+        readiness = until(lambda: not_ready(server))
+        assert readiness == (503, {"status": "unavailable", "reason": "draining"})
+        assert server.get("/livez").status_code == 200
+        assert server.ask(ME) == ADMIN
+        assert server.ended().clean
+        assert time.monotonic() - asked > 2
+        assert server.is_clean()
+
+
+def not_ready(server: Serving) -> tuple[int, Any] | None:
+    """What a server's readiness answers, once it is not ready."""
+    response = server.get("/readyz")
+    return None if response.status_code == 200 else (response.status_code, response.json())
+
+
+def test_a_second_signal_shortens_the_draining(folder: Path, data_dir: Path) -> None:
+    with Serving(folder, data_dir=data_dir, drain_seconds=600) as server:
+        server.ready()
+        server.send(signal.SIGTERM)
+        until(lambda: not_ready(server))
+        assert server.stop(signal.SIGTERM).clean
+        assert server.is_clean()
+
+
+def test_what_cannot_end_in_the_grace_period_is_told_so_and_changes_nothing(
+    folder: Path, data_dir: Path
+) -> None:
+    create = 'mutation { createProject(input: {name: "Late"}) { project { id } } }'
+    with (
+        Serving(folder, data_dir=data_dir, grace_seconds=1) as server,
+        ThreadPoolExecutor() as threads,
+    ):
+        server.ready()
+        with processes.locked(data_dir, "projects"):
+            asked = [threads.submit(server.send_raw, query) for query in (PROJECTS, create)]
+            until(lambda: sql(data_dir, WAITING) == "2")
+            began = time.monotonic()
+            server.send(signal.SIGTERM)
+            for answer in asked:
+                response = answer.result()
+                assert response.status_code == 503
+                assert response.headers["retry-after"] == "1"
+                assert code(response.json()) == "UNAVAILABLE"
+            # The lock is still held: what waited for it was stopped, not answered late.
+            assert server.ended().status == 0
+            assert time.monotonic() - began < 15
+        assert server.is_clean()
+    assert processes.stored(data_dir, "SELECT count(*) FROM projects") == "0"
+
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+
+
 def test_a_second_interrupt_ends_what_is_in_flight(folder: Path, data_dir: Path) -> None:
     with Serving(folder, data_dir=data_dir) as server, ThreadPoolExecutor() as threads:
         server.ready()

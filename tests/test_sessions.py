@@ -167,7 +167,7 @@ async def test_who_finds_no_connection_to_be_known_by_is_told_so(
 
     await small.dispose()
     assert answer.code == ("BAD_REQUEST" if "broken" in query else "OVERLOADED")
-    assert answer.body["data"] is None
+    assert "data" not in answer.body
 
 
 async def test_as_many_as_can_wait_are_all_answered(database_url: URL, people: People) -> None:
@@ -201,7 +201,7 @@ async def test_a_statement_that_is_cancelled_was_too_slow(
         answer = await asked
 
     assert answer.code == "TIMEOUT"
-    assert answer.body["data"] is None
+    assert answer.body.get("data") is None
     assert "SELECT" not in answer.text
     assert (await client.ask("{ projects { totalCount } }")).data
 

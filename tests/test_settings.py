@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from graph.serve import listen
-from graph.settings import Mode, Settings, SettingsError
+from graph.settings import COUNTS, Audience, Mode, Settings, SettingsError
 
 HINT = "write postgresql://user:password@host:5432/database"
 PRIVATE = "it would show a development server to others; write 127.0.0.1, or TROUPE_MODE=production"
 A_PORT = "write a number from 0 to 65535, such as 8000"
+AN_ORIGIN = "write origins such as https://app.example.org, without a path"
 A_FOLDER = "write the path of a folder, such as /var/lib/troupe"
 
 
@@ -42,7 +43,27 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         "database_url": None,
         "planner": True,
         "graphiql": None,
+        "allowed_origins": (),
+        "max_body_bytes": 1048576,
+        "log_operations": True,
+        "drain_seconds": 0,
+        "grace_seconds": 10,
         "data_dir": None,
+        "introspection": None,
+        "persisted_queries": True,
+        "max_document_length": 50_000,
+        "max_tokens": 5_000,
+        "max_depth": 20,
+        "max_fields": 2_000,
+        "max_aliases": 100,
+        "max_directives": 50,
+        "max_root_fields": 50,
+        "max_cost": 20_000,
+        "rate_per_second": 10_000,
+        "rate_burst": 200_000,
+        "max_running": 100,
+        "max_running_per_viewer": 50,
+        "max_seconds": 20,
     }
 
 
@@ -69,6 +90,23 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         ("PLANNER", "false", False),
         ("GRAPHIQL", "true", True),
         ("GRAPHIQL", "false", False),
+        ("ALLOWED_ORIGINS", "https://a.example", ("https://a.example",)),
+        (
+            "ALLOWED_ORIGINS",
+            "https://a.example, http://localhost:3000,http://[::1]:80",
+            ("https://a.example", "http://localhost:3000", "http://[::1]:80"),
+        ),
+        ("ALLOWED_ORIGINS", "*", ("*",)),
+        ("ALLOWED_ORIGINS", "", ()),
+        ("MAX_BODY_BYTES", "1000", 1000),
+        ("LOG_OPERATIONS", "false", False),
+        ("DRAIN_SECONDS", "0", 0),
+        ("GRACE_SECONDS", "3600", 3600),
+        ("INTROSPECTION", "nobody", Audience.NOBODY),
+        ("PERSISTED_QUERIES", "false", False),
+        ("MAX_DEPTH", "1", 1),
+        ("MAX_SECONDS", "999999999", 999_999_999),
+        ("RATE_BURST", "20000", 20_000),
         ("DATA_DIR", "/srv/troupe", Path("/srv/troupe")),
         ("DATA_DIR", "here", Path.cwd() / "here"),
         ("DATA_DIR", "~/troupe", Path.home() / "troupe"),
@@ -104,6 +142,17 @@ def test_a_page_for_browsers_is_shown_in_development_unless_told_otherwise(mode:
         ("PLANNER", "maybe", "write true or false"),
         ("PLANNER", "", "write true or false"),
         ("GRAPHIQL", "often", "write true or false"),
+        ("ALLOWED_ORIGINS", "a.example", AN_ORIGIN),
+        ("ALLOWED_ORIGINS", "https://a.example/", AN_ORIGIN),
+        ("ALLOWED_ORIGINS", "https://A.example", AN_ORIGIN),
+        ("ALLOWED_ORIGINS", "https://a.example https://b.example", AN_ORIGIN),
+        ("ALLOWED_ORIGINS", "null", AN_ORIGIN),
+        ("MAX_BODY_BYTES", "1 MiB", "write a whole number, such as 1048576"),
+        ("MAX_BODY_BYTES", "9" * 5000, "write a whole number, such as 1048576"),
+        ("MAX_BODY_BYTES", "999", "input should be greater than or equal to 1000"),
+        ("DRAIN_SECONDS", "-1", "write a whole number, such as 0"),
+        ("GRACE_SECONDS", "1.5", "write a whole number, such as 10"),
+        ("LOG_OPERATIONS", "some", "write true or false"),
         ("DATA_DIR", "", A_FOLDER),
         ("DATA_DIR", "~nobody-of-this-name/x", A_FOLDER),
     ],
@@ -237,3 +286,24 @@ def test_a_port_that_is_taken_is_refused_with_another_one_to_try(port: int) -> N
     another = int(str(caught.value).rstrip(".").rpartition(" ")[2])
     assert 1024 <= another < 65536
     assert another != port
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "", "٣", "1000000000"])
+def test_a_limit_is_a_whole_number(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    assert f"TROUPE_{name.upper()}={value} cannot be used: write a whole number from 1 to" in (
+        refusal(monkeypatch, **{name: value})
+    )
+
+
+def test_what_may_cost_so_much_must_be_able_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(monkeypatch, max_cost="300000") == (
+        "TROUPE_RATE_BURST=200000 cannot be used: it is less than TROUPE_MAX_COST=300000, and what"
+        " costs so much could never run; write 300000 or more."
+    )
+
+
+def test_the_schema_is_shown_to_some_audience(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refusal(monkeypatch, introspection="some") == (
+        "TROUPE_INTROSPECTION=some cannot be used: write everybody, viewers or nobody."
+    )

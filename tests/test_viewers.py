@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from graphql import build_client_schema, get_introspection_query
 
 import db
 from db import access
-from graph.settings import Mode, Settings
+from graph.settings import Audience, Mode, Settings
 from tests import factories
 from tests.client import Answer, Client
 from tests.conftest import People, serving
@@ -23,12 +24,15 @@ CLOSED = [
     "query($no: Boolean!) { ... on Query @skip(if: $no) { me { id } } }",
     "{ ...All } fragment All on Query { all: aiModels { totalCount } }",
     'mutation { deleteUser(input: {id: "x"}) { userErrors { code } } }',
+    "{ __typename projects @skip(if: true) { totalCount } }",
+    # Nor is anybody told what there is and what there is not.
+    "{ nothing }",
+    "{ __typename ...Nothing } fragment Nothing on Nothing { nothing }",
 ]
 OPEN = [
     "{ __typename }",
     "{ a: __typename ... on Query { b: __typename } }",
     "mutation { __typename }",
-    "{ __typename projects @skip(if: true) { totalCount } }",
 ]
 
 
@@ -37,7 +41,7 @@ async def test_nobody_sees_nothing(people: People, resolvers: People) -> None:
         for client in (people.nobody, resolvers.nobody):
             answer = await client.ask(query, **({"no": False} if "$no" in query else {}))
 
-            assert answer.body["data"] is None, query
+            assert "data" not in answer.body, query
             assert answer.code == "UNAUTHENTICATED", query
             assert answer.errors[0]["message"] == (
                 "Send an access token in the header `Authorization: Bearer <token>`."
@@ -227,3 +231,44 @@ async def test_without_an_active_administrator_there_is_no_token_for_development
     async with database.write(db.Viewer(is_administrator=True)) as session:
         assert await access.administrator(session) is None
         assert await access.development_token(session) is None
+
+
+MISSPELT = "{ __typename @inclde(if: true) ...F } fragment F on Qery { __typename }"
+
+
+@pytest.mark.parametrize(
+    ("settings", "nobody", "owner"),
+    [
+        (Settings(), True, True),
+        (Settings(introspection=Audience.VIEWERS), False, True),
+        (Settings(introspection=Audience.NOBODY), False, False),
+        (Settings(mode=Mode.PRODUCTION), False, True),
+        (Settings(mode=Mode.PRODUCTION, introspection=Audience.EVERYBODY), True, True),
+    ],
+)
+async def test_who_is_not_shown_the_schema_is_not_told_it_by_errors(
+    database: db.Database, people: People, settings: Settings, nobody: bool, owner: bool
+) -> None:
+    async with serving(database, settings) as http:
+        asked = {people.nobody.through(http): nobody, people.owner.through(http): owner}
+        for client, shown in asked.items():
+            schema = await client.ask('{ __type(name: "Task") { name } }')
+            misspelt = await client.ask(MISSPELT)
+
+            assert ("errors" not in schema.body) is shown
+            assert ("Did you mean" in misspelt.text) is shown
+            assert {error["extensions"]["code"] for error in misspelt.errors} == {"BAD_REQUEST"}
+            if not shown:
+                expected = "UNAUTHENTICATED" if client is next(iter(asked)) else "FORBIDDEN"
+                assert schema.code == expected
+        variable = await people.owner.through(http).ask(
+            "query($p: ProjectOrder) { projects(orderBy: $p) { totalCount } }", p="NAME_ASK"
+        )
+
+    assert ("Did you mean" in variable.text) is owner
+
+
+async def test_who_is_not_known_is_not_read_to_the_end(people: People, limited: People) -> None:
+    for long in ("{" + " __typename" * 1000 + " }", "{ __typename }" + " " * 10_000):
+        assert (await limited.nobody.ask(long)).code == "UNAUTHENTICATED"
+    assert (await limited.owner.ask("{ __typename }" + " " * 10_000)).data

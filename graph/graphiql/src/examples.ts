@@ -5,6 +5,7 @@ import findTasks from "../examples/find-tasks.graphql";
 import findTasksVariables from "../examples/find-tasks.variables.json";
 import makePlan from "../examples/make-plan.graphql";
 import makePlanVariables from "../examples/make-plan.variables.json";
+import openQuestions from "../examples/open-questions.graphql";
 import projects from "../examples/projects.graphql";
 
 /** What the tabs hold at the first visit. */
@@ -12,6 +13,7 @@ export const examples = [
   { query: projects },
   { query: makePlan, variables: makePlanVariables },
   { query: findTasks, variables: findTasksVariables },
+  { query: openQuestions },
   { query: conversations },
   { query: anyObject, variables: anyObjectVariables },
 ];

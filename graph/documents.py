@@ -1,0 +1,162 @@
+"""Documents that were read and found valid, kept under their hashes so as not to read them again.
+
+It is the cache of the parser and of validation, and what automatic persisted queries refer to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+from graphql import (
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    GraphQLSyntaxError,
+    parse,
+    specified_rules,
+    validate,
+)
+from graphql.validation.rules import overlapping_fields_can_be_merged
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from graph.errors import LimitExceeded
+from graph.limits import Size, check, measure
+from graph.settings import Settings
+
+# A token, with the nodes that are made of it, takes about 400 bytes: 40 MB at most.
+MOST_DOCUMENTS = 1_000
+MOST_TOKENS = 100_000
+
+RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+
+# Each error is made with its place in the text, and nobody mends so many at once.
+MOST_ERRORS = 20
+
+# What the one rule that compares fields with each other may spend on a document, in comparisons.
+# graphql-core's own default takes seconds; it lets this be set, and a large document that people
+# write spends a few hundred.
+overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 20_000
+
+_TOO_MANY = re.compile(r"more than \d+ (tokens|comments)\. Parsing aborted\.$")
+
+
+@dataclass(frozen=True, eq=False)
+class Document:
+    """A document as it was sent, and what is known about it."""
+
+    text: str
+    node: DocumentNode
+    size: Size
+    is_valid: bool = False
+
+    @property
+    def hash(self) -> str:
+        """Its SHA-256, in hexadecimal digits."""
+        return hash_of(self.text)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has, comments included: by them the memory is counted."""
+        return self.node.token_count or 0
+
+
+def hash_of(text: str) -> str:
+    """The SHA-256 of a text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def read(text: str, settings: Settings) -> Document:
+    """Read a document that is within the limits. Raises LimitExceeded, BadRequest, a syntax error.
+
+    What the parser would have to read to its end to count it, it stops to read at the limit.
+    """
+    if len(text) > settings.max_document_length:
+        raise LimitExceeded(
+            "characters", "max_document_length", len(text), settings.max_document_length
+        )
+    most = settings.max_tokens
+    try:
+        node = parse(text, max_lexical_tokens=most, max_comments=most)
+    except GraphQLSyntaxError as error:
+        if (many := _TOO_MANY.search(error.message)) is None:
+            raise
+        raise LimitExceeded(many[1], "max_tokens", None, most) from None
+    size = measure(node)
+    check(size, settings)
+    return Document(text, node, size)
+
+
+def validated(
+    document: Document, schema: GraphQLSchema, *, suggest: bool
+) -> tuple[Document | None, list[GraphQLError]]:
+    """The document as one that was found valid, or its errors.
+
+    Only those who are shown the schema get to read in them what else they may have meant.
+    """
+    errors = validate(schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest)
+    return (None, errors) if errors else (replace(document, is_valid=True), [])
+
+
+class Documents:
+    """The documents that a process keeps.
+
+    One that is used again is proven, and stays before all that were sent only once, however many
+    come of these: half the room is only for the proven.
+    """
+
+    def __init__(
+        self, most_documents: int = MOST_DOCUMENTS, most_tokens: int = MOST_TOKENS
+    ) -> None:
+        self._fresh = _Shelf(most_documents // 2, most_tokens // 2)
+        self._proven = _Shelf(most_documents // 2, most_tokens // 2)
+
+    def __len__(self) -> int:
+        return len(self._fresh.documents) + len(self._proven.documents)
+
+    def get(self, hash: str) -> Document | None:
+        """The document with this hash, if it is kept."""
+        found = self._proven.take(hash) or self._fresh.take(hash)
+        if found is not None:
+            # Those that have no place among the proven any more get another chance.
+            for displaced in self._proven.put(hash, found):
+                self._fresh.put(displaced.hash, displaced)
+        return found
+
+    def keep(self, document: Document) -> None:
+        """Keep a document that was found valid."""
+        assert document.is_valid
+        self._fresh.put(document.hash, document)
+
+
+class _Shelf:
+    """Documents up to a number and a size; those that were put first are displaced first."""
+
+    def __init__(self, most_documents: int, most_tokens: int) -> None:
+        self.documents: OrderedDict[str, Document] = OrderedDict()
+        self.most_documents = most_documents
+        self.most_tokens = most_tokens
+        self.tokens = 0
+
+    def take(self, hash: str) -> Document | None:
+        found = self.documents.pop(hash, None)
+        if found is not None:
+            self.tokens -= found.tokens
+        return found
+
+    def put(self, hash: str, document: Document) -> list[Document]:
+        """Put a document in; those that it displaces. One that fills the shelf is left out."""
+        self.take(hash)
+        if document.tokens > self.most_tokens:
+            return []
+        self.documents[hash] = document
+        self.tokens += document.tokens
+        displaced = []
+        while len(self.documents) > self.most_documents or self.tokens > self.most_tokens:
+            _, oldest = self.documents.popitem(last=False)
+            self.tokens -= oldest.tokens
+            displaced.append(oldest)
+        return displaced

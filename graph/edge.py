@@ -1,0 +1,75 @@
+"""What every answer over HTTP has in common: the request's id, and headers that browsers heed."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+
+import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from graph.errors import masked
+from graph.logs import request_id
+
+log = logging.getLogger("troupe")
+
+# What a client or a proxy may call a request, so that it can stand in a header and in a line.
+ID = re.compile(rb"[\w.:/+=-]{1,100}")
+
+# Nothing here is for other sites to frame, to load, or to guess the type of. An answer is for the
+# one who asked, and is kept by nobody. What the page needs beyond that it says itself.
+HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
+
+
+class Edge:
+    """The outermost layer of the application."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with the headers; and whatever goes wrong, tell nothing but its id."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        id = _id(scope)
+        started = False
+
+        async def sent(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = list(message.get("headers", ()))
+                present = {name for name, _ in headers}
+                headers += [header for header in HEADERS if header[0] not in present]
+                headers.append((b"x-request-id", id.encode()))
+                message["headers"] = headers
+            await send(message)
+
+        previous = request_id.set(id)
+        try:
+            await self.app(scope, receive, sent)
+        except Exception as error:
+            if started:
+                raise
+            body = orjson.dumps({"errors": [masked(error).formatted]})
+            kind = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            await sent({"type": "http.response.start", "status": 500, "headers": kind})
+            await sent({"type": "http.response.body", "body": body})
+        finally:
+            request_id.reset(previous)
+
+
+def _id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and ID.fullmatch(value):
+            return str(value, "ascii")
+    return secrets.token_hex(8)

@@ -1,0 +1,54 @@
+"""What guards a process against its clients: the settings, and who uses how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from ipaddress import IPv6Address, ip_address
+
+from graph.context import Context
+from graph.documents import Documents
+from graph.rate import Rates
+from graph.running import Running
+from graph.settings import Settings
+
+# Who is not known can ask for little more than the schema, and need not be read beyond that.
+UNKNOWN = {"max_document_length": 10_000, "max_tokens": 1_000}
+
+
+class Guard:
+    """The limits of a process, with what it counts and keeps to hold them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.unknown = settings.model_copy(
+            update={name: min(most, getattr(settings, name)) for name, most in UNKNOWN.items()}
+        )
+        self.documents = Documents()
+        self.rates = Rates(settings.rate_per_second, settings.rate_burst)
+        self.running = Running(settings.max_running, settings.max_running_per_viewer)
+
+
+def guard_of(context: Context) -> Guard:
+    """The guard of a context; one of its own where no server gave it one."""
+    if context.guard is None:
+        context.guard = Guard(Settings())
+    return context.guard
+
+
+def asker_of(context: Context) -> Hashable:
+    """Whose rate an operation counts for: a user's, an agent's, or an address's."""
+    viewer = context.viewer
+    if viewer.user_id is not None:
+        return "user", viewer.user_id
+    if viewer.agent_id is not None:
+        return "agent", viewer.agent_id
+    return "address", _network(context.address)
+
+
+def _network(address: str | None) -> object:
+    """An address as one client has it: of IPv6, everybody is given 2⁶⁴ to choose from."""
+    try:
+        parsed = ip_address(address or "")
+    except ValueError:
+        return address
+    return int(parsed) >> 64 if isinstance(parsed, IPv6Address) else address

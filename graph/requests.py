@@ -1,0 +1,203 @@
+"""Requests over HTTP: what is asked, by POST or GET, and in what form the answer is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from math import inf
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+from starlette.requests import HTTPConnection
+from starlette.types import Receive
+
+from graph.errors import RequestError
+
+JSON = "application/json"
+RESPONSE = "application/graphql-response+json"
+METHODS = b"GET, HEAD, POST"
+
+# How long a body may take to arrive, in seconds.
+BODY_TIMEOUT = 30
+# More of a header is not looked at, nor kept in a cache.
+LONGEST_HEADER = 500
+
+MANY_DIGITS = re.compile(rb"\d{19}")
+
+
+class Gone(Exception):
+    """The client went away: there is nobody to be answered."""
+
+
+class Refused(RequestError):
+    """It is not a request that can be answered."""
+
+    CODES = {
+        400: "BAD_REQUEST",
+        405: "METHOD_NOT_ALLOWED",
+        406: "NOT_ACCEPTABLE",
+        408: "TIMEOUT",
+        413: "TOO_LARGE",
+        414: "TOO_LARGE",
+        415: "UNSUPPORTED_MEDIA_TYPE",
+        503: "UNAVAILABLE",
+    }
+
+    def __init__(
+        self, message: str, status: int = 400, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        self.status = status
+        self.code = self.CODES[status]
+        self.headers = headers or []
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for."""
+
+    query: str | None
+    """The text; none where `extensions` names a document that was sent before."""
+    operation_name: str | None
+    variables: dict[str, Any] | None
+    extensions: dict[str, Any] | None
+    may_change: bool
+    """Whether it may be a mutation: a link or a picture on somebody's page must not be one."""
+
+
+async def received(request: HTTPConnection, receive: Receive, limit: int) -> Asked:
+    """What a request asks for. Raises Refused, or Gone."""
+    match request.scope["method"]:
+        case "POST":
+            _expect_json(request.headers.get("content-type", ""))
+            body = await _body(request, receive, limit)
+            return _asked(_object("The body", body), may_change=True)
+        case "GET" | "HEAD":
+            return _asked(_parameters(request.scope["query_string"], limit), may_change=False)
+        case _:
+            raise Refused("Use POST or GET.", 405, headers=[(b"allow", METHODS)])
+
+
+def _asked(given: dict[str, Any], *, may_change: bool) -> Asked:
+    query = given.get("query")
+    extensions = given.get("extensions")
+    # Who names a document by its hash may leave its text out.
+    is_named = isinstance(extensions, dict) and "persistedQuery" in extensions
+    if not (query is None and is_named) and (not isinstance(query, str) or not query):
+        raise Refused("`query` is the text of an operation, and cannot be left out.")
+    name = given.get("operationName")
+    if not isinstance(name, str | None):
+        raise Refused("`operationName` is a string.")
+    for optional in ("variables", "extensions"):
+        if not isinstance(given.get(optional), dict | None):
+            raise Refused(f"`{optional}` is an object.")
+    return Asked(query, name or None, given.get("variables"), given.get("extensions"), may_change)
+
+
+# POST
+
+
+def _expect_json(content_type: str) -> None:
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [part for part in parameters if part.startswith("charset=")]
+    if kind != JSON or any(part.strip('charset="') not in ("utf-8", "utf8") for part in charsets):
+        raise Refused(f"Send the header `Content-Type: {JSON}`, and UTF-8.", 415)
+
+
+async def _body(request: HTTPConnection, receive: Receive, limit: int) -> bytes:
+    too_large = Refused(f"The body has more than {limit} bytes, the limit of this server.", 413)
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > limit:
+        raise too_large
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > limit:
+                    raise too_large
+                if not message.get("more_body"):
+                    return b"".join(chunks)
+    except TimeoutError:
+        closing = [(b"connection", b"close")]
+        sentence = f"The body did not arrive within {BODY_TIMEOUT} seconds."
+        raise Refused(sentence, 408, headers=closing) from None
+
+
+# GET
+
+
+def _parameters(query_string: bytes, limit: int) -> dict[str, Any]:
+    if len(query_string) > limit:
+        raise Refused(f"The URL has more than {limit} bytes, the limit of this server.", 414)
+    try:
+        text = query_string.decode("ascii")
+        given: dict[str, Any] = dict(parse_qsl(text, keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise Refused("The URL is not written in UTF-8.") from None
+    for name in ("variables", "extensions"):
+        if name in given:
+            value = given[name].encode()
+            given[name] = None if value in (b"", b"null") else _object(f"`{name}`", value)
+    return given
+
+
+# JSON
+
+
+def _integer(digits: str) -> float:
+    """A number that JSON writes without a fraction; one beyond 64 bits is infinite.
+
+    orjson would make a finite float of it, with other digits; infinite, it is refused.
+    """
+    return int(digits) if len(digits) <= 20 else inf
+
+
+def _object(what: str, text: bytes) -> dict[str, Any]:
+    """An object from JSON; orjson refuses what is not JSON, lone surrogates included."""
+    try:
+        decoded = orjson.loads(text)
+        if MANY_DIGITS.search(text):
+            decoded = json.loads(text, parse_int=_integer)
+    except (ValueError, RecursionError):
+        raise Refused(f"{what} is not JSON in UTF-8, or nests too deeply.") from None
+    if not isinstance(decoded, dict):
+        raise Refused(f"{what} is not a JSON object.")
+    return decoded
+
+
+# The form of the answer
+
+
+def acceptable(accept: str | None) -> str:
+    """The media type of the answer, as the `Accept` header wants it. Raises Refused."""
+    media = JSON if accept is None else _negotiated(accept[:LONGEST_HEADER].lower())
+    if media is None:
+        raise Refused(f"The answer can be had as {RESPONSE} or {JSON}.", 406)
+    return media
+
+
+@lru_cache(maxsize=200)
+def _negotiated(accept: str) -> str | None:
+    wanted: dict[str, float] = {}
+    for part in accept.split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        wanted[kind] = next((_weight(word[2:]) for word in parameters if word[:2] == "q="), 1.0)
+    anything = wanted.get("application/*", wanted.get("*/*", 0.0))
+    plain, modern = wanted.get(JSON, anything), wanted.get(RESPONSE, anything)
+    # Who takes anything is given what has been usual; who names both likes them alike.
+    if modern > plain or (modern == plain > 0 and RESPONSE in wanted):
+        return RESPONSE
+    return JSON if plain > 0 else None
+
+
+def _weight(number: str) -> float:
+    return float(number) if re.fullmatch(r"[01](\.\d{0,3})?", number) else 0.0

@@ -1,0 +1,119 @@
+"""What operations cost, exactly; that it is shown on request; and that fragments cost in full."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from graphql import get_introspection_query, parse
+
+from graph.cost import LISTED, cost_of
+from graph.schema import schema
+from graph.selections import Operation
+from tests.conftest import People
+
+
+def cost(text: str, **variables: Any) -> int:
+    """The cost of a document's only operation."""
+    return cost_of(Operation(schema._schema, parse(text), None, variables))
+
+
+COSTS = {
+    "{ __typename }": 1,
+    "{ me { id } }": 1,
+    "{ a: me { id } b: me { id } }": 2,
+    '{ task(id: "x") { title } }': 1,
+    '{ task(id: "x") { title agent { name } } }': 2,
+    '{ task(id: "x") { agent { model { id } } parentTask { agent { id } } } }': 5,
+    "{ projects { totalCount } }": 1,
+    "{ projects(first: 0) { nodes { id } } }": 1,
+    "{ projects(first: 0) { totalCount nodes { id } } }": 1,
+    "{ projects { nodes { id } } }": 50,
+    "{ projects { pageInfo { endCursor } } }": 50,
+    "{ projects(first: 7) { nodes { id } } }": 7,
+    "{ projects(last: 7) { nodes { id } } }": 7,
+    # What is out of range is refused when it is read, and says there what is in range.
+    "{ projects(first: 1000) { nodes { id } } }": 100,
+    "{ projects(first: -1) { nodes { id } } }": 1,
+    "{ projects(first: 7) { totalCount nodes { id } } }": 8,
+    "{ projects(first: 7) { nodes { id } edges { node { name } } pageInfo { endCursor } } }": 7,
+    "{ projects(first: 7) { nodes { owner { id } } edges { node { owner { id } } } } }": 21,
+    "{ projects(first: 7) { nodes { tasks(first: 3) { nodes { id } } } } }": 7 + 7 * 3,
+    "{ projects(first: 7) { nodes { tasks(first: 3) { totalCount nodes { agent { id } } } } } }": (
+        7 + 7 * (3 * 2 + 1)
+    ),
+    '{ task(id: "x") { dependencies { onFailure dependency { id } } } }': 1 + LISTED * 2,
+    '{ node(id: "x") { id } }': 1,
+    '{ nodes(ids: ["x", "y", "z"]) { id } }': 3,
+    # A row is of one type: of the one that costs most.
+    '{ node(id: "x") { ... on Task { agent { id } } ... on Project { tasks(first: 9) { nodes { id }'
+    " } } } }": 1 + 9,
+    'mutation { createProject(input: {name: "x"}) { userErrors { code } } }': 1,
+    'mutation { createProject(input: {name: "x"}) { project { id owner { id } } } }': 3,
+    'mutation { createTasks(input: {projectId: "x", tasks: [{title: "a"}, {title: "b"}]})'
+    " { tasks { id agent { id } } userErrors { code } } }": 1 + 2 + 2 * 2,
+    'mutation { createTasks(input: {projectId: "x", tasks: [{title: "a", metadata: {a: [1, 2, 3]},'
+    ' dependsOn: [{on: "y"}]}]}) { userErrors { code ... on CycleDetected { cycle { id } } } } }': (
+        1 + 2 + LISTED
+    ),
+}
+
+
+@pytest.mark.parametrize("text", COSTS)
+def test_what_is_known_costs_what_is_known(text: str) -> None:
+    assert cost(text) == COSTS[text]
+
+
+def test_page_sizes_are_read_wherever_they_stand() -> None:
+    text = "query($n: Int = 7) { projects(first: $n) { nodes { id } } }"
+
+    assert cost(text) == 7
+    assert cost(text, n=3) == 3
+    assert cost(text, n=None) == 50
+    assert cost("query($n: Int) { projects(last: $n) { nodes { id } } }", n=4) == 4
+    skipped = "query($no: Boolean!) { me { id } projects @skip(if: $no) { nodes { id } } }"
+    assert (cost(skipped, no=True), cost(skipped, no=False)) == (1, 51)
+
+
+def test_a_fragment_costs_wherever_it_is_spread() -> None:
+    fragments = " ".join(
+        f"fragment F{n} on Task {{ a: parentTask {{ ...F{n + 1} }}"
+        f" b: parentTask {{ ...F{n + 1} }} }}"
+        for n in range(15)
+    )
+    text = f'{{ task(id: "x") {{ ...F0 }} }} {fragments} fragment F15 on Task {{ id }}'
+
+    assert cost(text) == 2**16 - 1
+
+
+def test_the_whole_schema_costs_about_as_much_however_large_it_is() -> None:
+    assert 2_500 < cost(get_introspection_query()) < 7_500
+    assert cost('{ __type(name: "Task") { name fields { name } } }') < 10
+
+
+async def test_it_is_shown_on_request(limited: People) -> None:
+    query = "{ projects(first: 7) { totalCount nodes { id } } }"
+
+    answer = await limited.owner.request(query=query, extensions={"cost": True})
+    silent = await limited.owner.request(query=query, extensions={"cost": False})
+
+    shown = answer.body["extensions"]["cost"]
+    assert shown.pop("left") > 150_000
+    assert shown == {"cost": 8, "limit": 20_000, "perSecond": 10_000}
+    assert answer.body["data"] == silent.body["data"]
+    assert not silent.body.get("extensions")
+
+
+async def test_it_is_shown_of_what_costs_too_much_as_well(limited: People) -> None:
+    tasks = "tasks(first: 100) { nodes { attempts { id } } }"
+    query = f"{{ projects(first: 100) {{ nodes {{ {tasks} }} }} }}"
+
+    answer = await limited.owner.request(query=query, extensions={"cost": True})
+
+    expected = 100 + 100 * 100 * (1 + LISTED)
+    assert answer.code == "LIMIT_EXCEEDED"
+    assert answer.errors[0]["message"] == (
+        f"Too many rows: this has {expected}, and may have 20000 (TROUPE_MAX_COST)."
+    )
+    assert answer.body["extensions"]["cost"]["cost"] == expected
+    assert answer.statements == []

@@ -1,0 +1,151 @@
+"""Automatic persisted queries, as Apollo's clients use them, and what is kept for them."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+import db
+from graph.documents import Document, Documents, hash_of, read
+from graph.settings import Settings
+from tests.client import Answer, Client
+from tests.conftest import WITHOUT_LIMITS, People, serving
+
+QUERY = "query Mine($n: Int = 1) { projects(first: $n) { totalCount } }"
+HASH = sha256(QUERY.encode()).hexdigest()
+DATA = {"projects": {"totalCount": 0}}
+
+
+async def persisted(client: Client, hash: Any = HASH, *, version: Any = 1, **rest: Any) -> Answer:
+    """Ask by a hash."""
+    asked = {"version": version, "sha256Hash": hash}
+    return await client.request(extensions={"persistedQuery": asked}, **rest)
+
+
+async def test_a_document_is_sent_once(limited: People) -> None:
+    first = await persisted(limited.owner)
+    assert first.errors == [
+        {"message": "PersistedQueryNotFound", "extensions": {"code": "PERSISTED_QUERY_NOT_FOUND"}}
+    ]
+    assert first.statements == []
+
+    assert (await persisted(limited.owner, query=QUERY)).data == DATA
+
+    assert (await persisted(limited.owner)).data == DATA
+    assert (await persisted(limited.stranger, variables={"n": 2})).data == DATA
+    assert (await persisted(limited.owner, HASH.upper(), operationName="Mine")).data == DATA
+    wrong = await persisted(limited.owner, variables={"n": "two"})
+    assert wrong.code == "BAD_REQUEST"
+
+
+async def test_nobody_learns_what_others_ask(limited: People) -> None:
+    await persisted(limited.owner, query=QUERY)
+
+    for hash in (HASH, "0" * 64):
+        assert (await persisted(limited.nobody, hash)).code == "UNAUTHENTICATED"
+
+
+async def test_a_hash_must_fit_its_document(limited: People) -> None:
+    answer = await persisted(limited.owner, "0" * 64, query=QUERY)
+
+    assert answer.code == "BAD_REQUEST"
+    assert answer.errors[0]["message"] == ("The document has another SHA-256 than sha256Hash says.")
+    assert (await persisted(limited.owner, "0" * 64)).code == "PERSISTED_QUERY_NOT_FOUND"
+
+
+@pytest.mark.parametrize("hash", [None, 1, [], {}])
+async def test_a_hash_is_a_text(limited: People, hash: Any) -> None:
+    assert (await persisted(limited.owner, hash)).code == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize("asked", [1, "x", [1], True])
+async def test_what_is_no_object_is_refused(limited: People, asked: Any) -> None:
+    answer = await limited.owner.request(extensions={"persistedQuery": asked})
+
+    assert answer.code == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize("version", [None, 2, "1"])
+async def test_another_version_is_not_supported(limited: People, version: Any) -> None:
+    for rest in ({}, {"query": QUERY}):
+        answer = await persisted(limited.owner, version=version, **rest)
+
+        assert answer.code == "PERSISTED_QUERY_NOT_SUPPORTED"
+        assert answer.errors[0]["message"] == "PersistedQueryNotSupported"
+
+
+async def test_they_can_be_switched_off(database: db.Database, people: People) -> None:
+    async with serving(database, Settings(persisted_queries=False)) as http:
+        owner = people.owner.through(http)
+
+        assert (await persisted(owner)).code == "PERSISTED_QUERY_NOT_SUPPORTED"
+        assert (await owner.ask(QUERY)).data == DATA
+
+
+async def test_only_what_is_valid_is_kept(limited: People) -> None:
+    for query in ("{ nothing }", "{ broken", "{" + " __typename" * 6000 + " }"):
+        hash = hash_of(query)
+
+        refused = await persisted(limited.owner, hash, query=query)
+
+        assert refused.code in ("BAD_REQUEST", "LIMIT_EXCEEDED")
+        assert (await persisted(limited.owner, hash)).code == "PERSISTED_QUERY_NOT_FOUND"
+
+
+async def test_a_document_without_its_hash_is_found_by_it(limited: People) -> None:
+    await limited.owner.ask(QUERY)
+
+    assert (await persisted(limited.owner)).data == DATA
+
+
+def document(n: int, tokens: int = 3) -> Document:
+    """A document of so many tokens, unlike those with another number."""
+    text = "{" + f" a{n}" * (tokens - 2) + " }"
+    found = read(text, WITHOUT_LIMITS)
+    return Document(text, found.node, found.size, is_valid=True)
+
+
+def test_so_many_documents_are_kept_and_no_more() -> None:
+    kept = Documents(most_documents=8, most_tokens=1000)
+
+    for n in range(100):
+        kept.keep(document(n))
+
+    assert len(kept) == 4
+    assert kept.get(document(99).hash) is not None
+    assert kept.get(document(0).hash) is None
+
+
+def test_so_many_tokens_are_kept_and_no_more() -> None:
+    kept = Documents(most_documents=100, most_tokens=200)
+
+    for n in range(100):
+        kept.keep(document(n, tokens=30))
+    too_large = document(100, tokens=101)
+    kept.keep(too_large)
+
+    assert len(kept) == 3
+    assert kept.get(too_large.hash) is None
+    assert kept.get(document(99, tokens=30).hash) is not None
+
+
+def test_what_is_used_again_outlives_whatever_is_sent_once() -> None:
+    kept = Documents(most_documents=8, most_tokens=1000)
+    proven = [document(n) for n in range(4)]
+    for one in proven:
+        kept.keep(one)
+        assert kept.get(one.hash) is one
+
+    for n in range(4, 1000):
+        kept.keep(document(n))
+
+    assert all(kept.get(one.hash) is one for one in proven)
+    # What is used again later takes the place of the one that was not used for longest.
+    newcomer = document(1000)
+    kept.keep(newcomer)
+    kept.get(newcomer.hash)
+    for n in range(1001, 2000):
+        kept.keep(document(n))
+    assert [kept.get(one.hash) is one for one in (*proven, newcomer)] == [False, *[True] * 4]
