@@ -64,6 +64,15 @@ async def named(session: ReadSession, username: str) -> User | None:
     return found.one_or_none()
 
 
+async def set_password(session: AsyncSession, user: User, hashed: str, keep: object = None) -> None:
+    """Give a user a password, which was hashed before the transaction: that takes its time.
+
+    All tokens that they got by logging in are revoked, but the one to keep.
+    """
+    await user.update(session, password_hash=hashed)
+    await log_out(session, user.id, keep)
+
+
 async def log_in(session: AsyncSession, user: User) -> str:
     """A token for a user who has given the right password."""
     expires_at = func.now() + SESSION

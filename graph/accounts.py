@@ -8,6 +8,7 @@ from typing import Annotated
 
 import strawberry
 from pydantic import BaseModel, Field, StringConstraints
+from sqlalchemy import select
 
 import db
 from db import TokenScope, access, passwords
@@ -134,20 +135,25 @@ class Mutation:
     @mutation
     async def change_password(self, info: Info, input: ChangePasswordInput) -> db.User:
         """Change your password. All tokens that you got by logging in are revoked but this one."""
-        viewer = info.context.viewer
-        async with info.context.write() as session:
+        context, viewer = info.context, info.context.viewer
+        async with context.read() as session:
+            stored = select(db.User.password_hash).where(db.User.id == viewer.user_id)
+            password_hash = await session.scalar(stored)
+        if not await passwords.is_password(password_hash, input.current_password):
+            raise Invalid("This is not your password.", ("current_password",))
+        hashed = await passwords.hash_password(input.new_password)
+        async with context.write() as session:
             user = await session.fetch(db.User, viewer.user_id, lock=False)
-            if not await passwords.is_password(user.password_hash, input.current_password):
-                raise Invalid("This is not your password.", ("current_password",))
-            await _set_password(session, user, input.new_password, viewer.token_id)
+            await access.set_password(session, user, hashed, viewer.token_id)
         return user
 
     @mutation
     async def set_password(self, info: Info, input: SetPasswordInput) -> db.User:
         """Give a user a password. Only administrators can."""
+        hashed = await passwords.hash_password(input.new_password)
         async with info.context.write() as session:
             user = await session.fetch(db.User, input.user_id, at=("user_id",), lock=False)
-            await _set_password(session, user, input.new_password)
+            await access.set_password(session, user, hashed)
         return user
 
     @mutation
@@ -184,11 +190,3 @@ class Mutation:
             token = await session.fetch(db.AccessToken, input.id)
             await access.revoke(session, token.id)
         return token
-
-
-async def _set_password(
-    session: db.WriteSession, user: db.User, password: str, keep: object = None
-) -> None:
-    hashed = await passwords.hash_password(password)
-    await user.update(session, password_hash=hashed)
-    await access.log_out(session, user.id, keep)

@@ -436,8 +436,7 @@ def set_password(username: Annotated[str, typer.Argument(help="Whose password it
         hashed = await passwords.hash_password(given)
         async with database.write(Viewer(is_administrator=True)) as session:
             user = await _user(session, username)
-            await user.update(session, password_hash=hashed)
-            await access.log_out(session, user.id)
+            await access.set_password(session, user, hashed)
 
     _with_database(work)
     print(f"{username} can log in with the new password.")
