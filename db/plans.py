@@ -80,13 +80,13 @@ def _named(ids: Sequence[UUID], places: Mapping[str, int]) -> dict[str, UUID]:
 
 
 async def _existing(
-    session: AsyncSession, model: type[Row], project: Project, names: set[str]
+    session: AsyncSession, model: type[Row], project_id: UUID | None, names: set[str]
 ) -> dict[str, UUID]:
-    """Which of the names are ids of rows of the project."""
+    """Which of the names are ids of rows of the project; without one, of rows that all share."""
     ids = [UUID(name) for name in names if CANONICAL_UUID.fullmatch(name)]
     if not ids:
         return {}
-    of_project = model.project_id == project.id  # type: ignore[attr-defined]
+    of_project = model.project_id == project_id  # type: ignore[attr-defined]
     found = await session.scalars(select(model.id).where(any_of(model.id, ids), of_project))
     return {str(id): id for id in found}
 
@@ -110,9 +110,9 @@ async def add_tasks(
     named = _named(ids, places)
     wanted = {name for task in planned for name, _ in task.depends_on}
     wanted |= {task.parent for task in planned if task.parent is not None}
-    tasks = await _existing(session, Task, project, wanted - named.keys()) | named
+    tasks = await _existing(session, Task, project.id, wanted - named.keys()) | named
     wanted = {task.agent for task in planned if task.agent is not None}
-    assigned = await _existing(session, Agent, project, wanted - (agents or {}).keys())
+    assigned = await _existing(session, Agent, project.id, wanted - (agents or {}).keys())
     assigned |= agents or {}
 
     def find(known: Mapping[str, UUID], name: str | None, noun: str, *where: str | int) -> Any:
@@ -218,7 +218,7 @@ async def add_plan(
     agent_ids, named_agents = await _planned(session, Agent, agents, _name, faults)
     tool_ids, named_tools = await _planned(session, Tool, tools, _name_and_version, faults)
     wanted = {name for agent in agents for name in agent.tools} - named_tools.keys()
-    named_tools |= await _shared(session, wanted)
+    named_tools |= await _existing(session, Tool, None, wanted)
     edges: set[tuple[UUID, UUID]] = set()
     for place, agent in enumerate(agents):
         for number, name in enumerate(agent.tools):
@@ -283,13 +283,6 @@ async def _planned(
     )
     ids = [one.values.get("id") or new_id() for one in planned]
     return ids, _named(ids, places)
-
-
-async def _shared(session: WriteSession, names: set[str]) -> dict[str, UUID]:
-    """Which of the names are ids of tools that all projects share."""
-    ids = [UUID(name) for name in names if CANONICAL_UUID.fullmatch(name)]
-    shared = select(Tool.id).where(any_of(Tool.id, ids), Tool.project_id.is_(None))
-    return {str(id): id for id in await session.scalars(shared)}
 
 
 async def add_task(session: WriteSession, project: Project, task: PlannedTask) -> UUID:
