@@ -6,7 +6,6 @@ of `graphql-http` do.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from typing import Any
@@ -26,6 +25,7 @@ from db.engine import Tally, tally
 from graph import logs
 from graph.context import Context
 from graph.departures import Departure
+from graph.documents import hash_of
 from graph.errors import BadRequest, RequestError, masked
 from graph.requests import JSON, Asked, Gone, Refused, acceptable, received
 from graph.viewer import identify
@@ -201,7 +201,7 @@ class Entry:
         if self.asked.query is None:
             persisted = (self.asked.extensions or {}).get("persistedQuery") or {}
             return str(persisted.get("sha256Hash"))[:64]
-        return hashlib.sha256(self.asked.query.encode()).hexdigest()
+        return hash_of(self.asked.query)
 
     def write(self) -> None:
         """Write it."""
