@@ -162,7 +162,7 @@ class Endpoint:
         viewer = None
         refusal: GraphQLError | None = None
         try:
-            viewer = await identify(request, database)
+            viewer = await identify(request, request.app.state.tokens)
         except RequestError as error:
             refusal = error
         except Exception as error:
