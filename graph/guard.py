@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from ipaddress import IPv6Address, ip_address
 
 from graph.context import Context
-from graph.documents import Documents
+from graph.documents import documents
 from graph.rate import Guesses, Rates
 from graph.running import Running
 from graph.settings import Settings
@@ -23,7 +23,7 @@ class Guard:
         self.unknown = settings.model_copy(
             update={name: min(most, getattr(settings, name)) for name, most in UNKNOWN.items()}
         )
-        self.documents = Documents()
+        self.documents = documents()
         self.rates = Rates(settings.rate_per_second, settings.rate_burst)
         self.guesses = Guesses(
             settings.login_failures_per_account, settings.login_failures_per_address

@@ -15,7 +15,7 @@ from tests.conftest import People
 
 def cost(text: str, **variables: Any) -> int:
     """The cost of a document's only operation."""
-    return cost_of(Operation(schema._schema, parse(text), None, variables))
+    return cost_of(Operation.read(schema._schema, parse(text), None, variables))
 
 
 COSTS = {

@@ -581,7 +581,7 @@ class Broken:
     "place",
     [
         "graph.http.identify",
-        "graph.extensions.planned",
+        "graph.planner.Planner.plan",
         "graph.extensions.Operation",
         "graph.extensions.storable",
         "graph.http.received",
