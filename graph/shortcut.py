@@ -14,7 +14,7 @@ from db.text import storable
 from graph.context import Context, Deadline
 from graph.cost import cost_of
 from graph.documents import hash_of
-from graph.errors import worded
+from graph.errors import Overloaded, worded
 from graph.guard import Guard, asker_of, guard_of
 from graph.planner import Request, run
 from graph.requests import Asked
@@ -52,8 +52,11 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
         return None
     context.document, context.node = document, node
     context.deadline = Deadline(guard.settings.max_seconds)
-    with guard.running.one_more(asker_of(context)):
-        result = await run(plan, arguments, context)
+    try:
+        with guard.running.one_more(asker_of(context)):
+            result = await run(plan, arguments, context)
+    except Overloaded as overloaded:
+        return PreExecutionError(None, [overloaded])
     if result is None:
         return None
     return PreExecutionError(result.data, list(map(worded, result.errors or ())))

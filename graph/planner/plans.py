@@ -73,6 +73,8 @@ async def run(plan: Plan, arguments: list[Any], context: Context) -> ExecutionRe
     except Exception as error:
         if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
             return None
+        # For the log, which tells of SQLAlchemy's errors with their statements as well.
+        error.add_note(plan.sql)
         # As an error of the result it is worded; raised, it would reach the client as it is.
         return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
     data: Any = orjson.Fragment(text or b"null")
