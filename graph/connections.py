@@ -70,10 +70,11 @@ class Window:
         descending = self.order.descending != self.backward
         return [column.desc() if descending else column.asc() for column in self.columns(row)]
 
-    def cut(self, statement: Select[Any], row: Any) -> Select[Any]:
-        """The statement limited to the page, and one row more, which tells if there is a next."""
+    def cut(self, statement: Select[Any], row: Any, beyond: bool = True) -> Select[Any]:
+        """The statement limited to the page, and one row beyond it, which tells if there is one."""
         statement = statement.where(*self.bounds(row)).order_by(*self.ordering(row))
-        return statement.limit(parameter(then(lambda limit: limit + 1, self.limit), Integer))
+        limit = then(lambda limit: limit + 1, self.limit) if beyond else self.limit
+        return statement.limit(parameter(limit, Integer))
 
     def cursor(self, row: Any) -> str:
         """The cursor that points at a row."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import (
@@ -24,7 +25,7 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.dialects.postgresql import JSON, aggregate_order_by
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
 from sqlalchemy.orm import aliased
 from strawberry.types.arguments import convert_arguments
 
@@ -40,8 +41,11 @@ from graph.selections import BACKREF, Operation, Selected
 # PostgreSQL cuts longer names without a word.
 LONGEST_NAME = 63
 
+# So many bytes are one line of base64.
+LONGEST_LINE = 57
+
 # Names of columns that no response name can have, for what is not shown itself.
-PLACE, NUMBER, CURSOR = "#place", "#number", "#cursor"
+NUMBER, CURSOR = "#number", "#cursor"
 
 Json = ColumnElement[Any]
 
@@ -86,10 +90,19 @@ def _known(value: bool) -> ColumnElement[bool]:
     return literal_column(str(value).lower(), Boolean)
 
 
-def _base64(text: ColumnElement[str]) -> ColumnElement[str]:
-    """Base64 in one line: PostgreSQL breaks it after every 76 characters."""
-    encoded = func.encode(func.convert_to(text, "UTF8"), "base64")
-    return func.translate(encoded, "\n", "")
+def _base64(text: ColumnElement[str], length: int | None = None) -> ColumnElement[str]:
+    """Base64 in one line: PostgreSQL breaks it after every 76 characters, if there are so many."""
+    encoded = func.encode(func.convert_to(text, _constant("UTF8")), _constant("base64"))
+    if length is not None and length <= LONGEST_LINE:
+        return encoded
+    return func.translate(encoded, _constant("\n"), _constant(""))
+
+
+def _global_id(type_name: str, key: Any) -> ColumnElement[str]:
+    """The id of an object, as `global_id` makes it."""
+    prefix = f"{type_name}:"
+    length = len(prefix) + len(str(UUID(int=0))) if isinstance(key.type, Uuid) else None
+    return _base64(_constant(prefix) + cast(key, Text), length)
 
 
 def _printed(column: Any) -> Json:
@@ -170,9 +183,7 @@ class _Rules:
         field = selected.declaration if selected.is_readable else None
         match field:
             case Id():
-                return _base64(
-                    _constant(f"{field.type_name}:") + cast(getattr(row, field.key), Text)
-                )
+                return _global_id(field.type_name, getattr(row, field.key))
             case Column():
                 return _printed(getattr(row, field.key))
             case Connected():
@@ -199,14 +210,13 @@ class _Rules:
 
         return self.objects(field.target, target, selected, which)
 
-    # A connection is read in three steps: what is shown of each row of its page (and one more),
-    # which place each has, and what is shown of all together. So its page is read once.
+    # A connection is read in three steps: what is shown of each row of its page, those of all rows
+    # as arrays, and of these what is shown of the connection. So its page is read once.
 
     def page(self, field: Any, selected: Selected, parent: Any = None) -> Json:
         """A connection, of all rows of an entity or of those related to a parent's row."""
-        entity = field.target
         arguments = self.arguments(selected)
-        view = window(entity, **arguments)
+        view = window(field.target, **arguments)
         self.pages.append(view)
         (children,) = selected.children.values()
 
@@ -219,100 +229,119 @@ class _Rules:
                 found = found.correlate(parent)
             return found
 
-        row = aliased(entity.model)
-        each = view.cut(members(row, self.each(entity, view, row, children)), row).subquery()
-        place, number = func.row_number().over(), func.count().over()
-        placed = select(each, place.label(PLACE), number.label(NUMBER)).subquery()
-        together = self.together(view, placed, children).subquery()
+        page = self.rows(view, members, children)
         shown: list[tuple[Selected, Json]] = []
         for child in children:
             match child.name:
                 case "totalCount":
-                    count = members(aliased(entity.model), [func.count()])
+                    count = members(aliased(field.target.model), [func.count()])
                     shown.append((child, count.scalar_subquery()))
                 case "__typename":
                     shown.append((child, _constant(child.parent.name)))
                 case "pageInfo":
-                    shown.append((child, self.page_info(view, together, child)))
+                    shown.append((child, self.page_info(view, page, child)))
                 case "nodes" | "edges":
-                    shown.append((child, together.c[child.key]))
+                    beyond = _looks_beyond(view, _told(children))
+                    shown.append((child, _in_order(view, page.c[child.key], beyond)))
                 case _:
                     raise Unplannable(child.name)
         result = select(*_labelled(shown))
         of_rows = {child.name for child in children} & {"nodes", "edges", "pageInfo"}
-        return _object(result.select_from(together) if of_rows else result)
+        return _object(result.select_from(page) if of_rows else result)
 
-    def each(
-        self, entity: Entity, view: Window, row: Any, children: Sequence[Selected]
-    ) -> list[Any]:
-        """What is shown of a row of a page, and its cursor if that of a whole page is asked for."""
-        shown: list[Any] = []
-        for child in children:
-            if child.name == "nodes":
-                shown.append(self.object(entity, row, child).label(child.key))
-            elif child.name == "edges":
-                (below,) = child.children.values()
-                edge = _labelled((part, self.edge(entity, view, row, part)) for part in below)
-                shown.append(_object(select(*edge).correlate(row)).label(child.key))
-        points = any(
-            info.name in ("startCursor", "endCursor")
-            for child in children
-            if child.name == "pageInfo"
-            for info in child.children["PageInfo"]
-        )
-        cursor = _cursor(view, row) if points else literal_column("NULL::text")
-        return [cursor.label(CURSOR), *shown]
+    def rows(
+        self, view: Window, members: Callable[..., Select[Any]], children: Sequence[Selected]
+    ) -> Any:
+        """The rows of a page: arrays of what is shown of each, and how many were found."""
+        row = aliased(view.entity.model)
+        lists = [child for child in children if child.name in ("nodes", "edges")]
+        told = _told(children)
+        points = not told.isdisjoint({"startCursor", "endCursor"})
+        # Often the row that is read is the very object that is shown.
+        whole = len(lists) == 1 and not points and not _is_of_kinds(view, lists[0])
+        if whole:
+            read = self.item(view, row, lists[0])
+        else:
+            read = [self.shown(view, row, child).label(child.key) for child in lists]
+        if points:
+            read.append(_cursor(view, row).label(CURSOR))
+        read = read or [literal_column("1")]
+        each = view.cut(members(row, read), row, _looks_beyond(view, told)).subquery()
+        made: list[Any] = [func.count().label(NUMBER)]
+        for child in lists:
+            item = func.row_to_json(each.table_valued()) if whole else each.c[child.key]
+            made.append(func.array_agg(item, type_=ARRAY(JSON)).label(child.key))
+        if points:
+            made.append(func.array_agg(each.c[CURSOR], type_=ARRAY(Text)).label(CURSOR))
+        return select(*made).select_from(each).subquery()
 
-    def edge(self, entity: Entity, view: Window, row: Any, selected: Selected) -> Json:
+    def item(self, view: Window, row: Any, selected: Selected) -> list[Any]:
+        """What is selected of an edge, or of a node, as the columns of a row."""
+        if selected.name == "nodes":
+            return self.fields(view.entity, row, selected.children[view.entity.name])
+        (below,) = selected.children.values()
+        return _labelled((part, self.edge(view, row, part)) for part in below)
+
+    def shown(self, view: Window, row: Any, selected: Selected) -> Json:
+        """What is selected of an edge, or of a node, as an object."""
+        if selected.name == "nodes":
+            return self.object(view.entity, row, selected)
+        return _object(select(*self.item(view, row, selected)).correlate(row))
+
+    def edge(self, view: Window, row: Any, selected: Selected) -> Json:
         """A field of an edge."""
         match selected.name:
             case "node":
-                return self.object(entity, row, selected)
+                return self.object(view.entity, row, selected)
             case "cursor":
                 return _cursor(view, row)
             case "__typename":
                 return _constant(selected.parent.name)
         raise Unplannable(selected.name)
 
-    def together(self, view: Window, placed: Any, children: Sequence[Selected]) -> Select[Any]:
-        """What is shown of a page's rows together: the lists, and what its pageInfo tells."""
-        place, number = placed.c[PLACE], placed.c[NUMBER]
-        limit = parameter(view.limit, Integer)
-        first, last = func.least(1, limit), func.least(number, limit)
-        order = place.desc() if view.backward else place.asc()
-        cursors = [func.max(placed.c[CURSOR]).filter(place == at) for at in (first, last)]
-        start, end = reversed(cursors) if view.backward else cursors
-        lists = [
-            func.array_to_json(
-                func.coalesce(
-                    func.array_agg(aggregate_order_by(placed.c[child.key], order)).filter(
-                        place <= limit
-                    ),
-                    literal_column("'{}'::json[]"),
-                ),
-                type_=JSON,
-            ).label(child.key)
-            for child in children
-            if child.name in ("nodes", "edges")
-        ]
-        more = (func.count() > limit).label(NUMBER)
-        return select(more, start.label(PLACE), end.label(CURSOR), *lists)
-
-    def page_info(self, view: Window, together: Any, selected: Selected) -> Json:
+    def page_info(self, view: Window, page: Any, selected: Selected) -> Json:
         """Where a page lies."""
         (children,) = selected.children.values()
-        more = together.c[NUMBER]
-        values = {
-            "hasNextPage": _known(view.before is not None) if view.backward else more,
-            "hasPreviousPage": more if view.backward else _known(view.after is not None),
-            "startCursor": together.c[PLACE],
-            "endCursor": together.c[CURSOR],
-            "__typename": _constant(selected.type.of_type.name),  # type: ignore[union-attr]
+        limit, number = parameter(view.limit, Integer), page.c[NUMBER]
+        more = number > limit
+        ends = func.least(1, limit), func.least(number, limit)
+        start, end = reversed(ends) if view.backward else ends
+        values: dict[str, Callable[[], Json]] = {
+            "hasNextPage": lambda: _known(view.before is not None) if view.backward else more,
+            "hasPreviousPage": lambda: more if view.backward else _known(view.after is not None),
+            "startCursor": lambda: page.c[CURSOR][start],
+            "endCursor": lambda: page.c[CURSOR][end],
+            "__typename": lambda: _constant(selected.type.of_type.name),  # type: ignore[union-attr]
         }
         if not {child.name for child in children} <= values.keys():
             raise Unplannable(selected.name)
-        shown = _labelled((child, values[child.name]) for child in children)
-        return _object(select(*shown).correlate(together))
+        shown = _labelled((child, values[child.name]()) for child in children)
+        return _object(select(*shown).correlate(page))
+
+
+def _told(children: Iterable[Selected]) -> set[str]:
+    """What is told of where a page lies."""
+    infos = (child.children["PageInfo"] for child in children if child.name == "pageInfo")
+    return {info.name for told in infos for info in told}
+
+
+def _looks_beyond(view: Window, told: set[str]) -> bool:
+    """Whether one row more than the page is read, to tell if there is one."""
+    return ("hasPreviousPage" if view.backward else "hasNextPage") in told
+
+
+def _is_of_kinds(view: Window, selected: Selected) -> bool:
+    """Whether the rows are shown as different types."""
+    return selected.name == "nodes" and view.entity.is_interface
+
+
+def _in_order(view: Window, items: Any, beyond: bool) -> Json:
+    """The objects of a page as a list: not the one beyond it, and the last one last."""
+    page = items[1 : parameter(view.limit, Integer)] if beyond else items
+    if view.backward:
+        each = func.unnest(page).table_valued("item", with_ordinality="place").render_derived()
+        page = func.array(select(each.c.item).order_by(each.c.place.desc()).scalar_subquery())
+    return func.array_to_json(func.coalesce(page, literal_column("'{}'::json[]")), type_=JSON)
 
 
 def _cursor(view: Window, row: Any) -> ColumnElement[str]:
