@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import uvicorn
@@ -37,6 +38,21 @@ async def slow(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+class Echo(asyncio.Protocol):
+    """A protocol that takes over from HTTP, as that of WebSockets does."""
+
+    def __init__(self, **_: object) -> None:
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the connection."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Send back what came."""
+        self._transport.write(data)
+
+
 class Client:
     """A connection."""
 
@@ -51,6 +67,11 @@ class Client:
     async def answered(self) -> bool:
         """Wait for an answer."""
         return (await self._reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+
+    async def echoed(self, data: bytes) -> bytes:
+        """Send something, and wait for as much."""
+        self.send(data)
+        return await self._reader.readexactly(len(data))
 
     async def rest(self) -> bytes:
         """What comes before the server hangs up."""
@@ -86,7 +107,7 @@ async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
 async def serving() -> AsyncIterator[Client]:
     """A client of a server in this process."""
     config = uvicorn.Config(
-        slow, port=0, http=Patience, lifespan="off", log_config=None, access_log=False
+        slow, port=0, http=Patience, ws=Echo, lifespan="off", log_config=None, access_log=False
     )
     config.load()
     server = uvicorn.Server(config)
@@ -102,7 +123,7 @@ async def serving() -> AsyncIterator[Client]:
 
 @pytest.mark.parametrize("sent", [b"", *HALVES])
 async def test_who_sends_no_request_is_not_waited_for(client: Client, sent: bytes) -> None:
-    assert WAIT <= await client.trickle(sent) < 5
+    assert await client.trickle(sent) < 5
 
 
 @pytest.mark.parametrize("sent", HALVES)
@@ -130,6 +151,13 @@ async def test_between_two_requests_a_connection_may_rest(client: Client) -> Non
     await asyncio.sleep(2 * WAIT)
     client.send(REQUEST)
     assert await client.answered()
+
+
+async def test_a_websocket_may_be_silent(client: Client) -> None:
+    upgrade = REQUEST[:-2] + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    assert await client.echoed(upgrade) == upgrade
+    await asyncio.sleep(2 * WAIT)
+    assert await client.echoed(b"still here") == b"still here"
 
 
 @pytest.mark.parametrize("long", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n"])

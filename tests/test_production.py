@@ -21,8 +21,12 @@ import httpx
 import pytest
 from sqlalchemy import make_url
 
+import db
 from db import migrate
 from db.embedded import binaries
+from graph.http import STATUSES
+from graph.requests import Refused
+from graph.settings import COUNTS
 from tests import processes
 from tests.processes import (
     CODE,
@@ -244,6 +248,53 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=30
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# Limits
+
+
+def test_the_limits_are_refused_as_the_page_says() -> None:
+    rows = re.findall(r"^\| [^|]+ \| `([A-Z_]+)` \| ([\d, ]+) \| (.*) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 5
+    named = [name for _, _, names in rows for name in re.findall(r"TROUPE_(\w+)", names)]
+    assert {name.lower() for name in named} == {*COUNTS, "max_body_bytes"}
+    for code_of, statuses, _ in rows:
+        sizes = {status for status, name in Refused.CODES.items() if name == code_of}
+        answered = {STATUSES[code_of]} if code_of in STATUSES else sizes or {400}
+        assert {int(status) for status in statuses.split(", ")} == answered
+
+
+async def test_a_process_has_as_many_connections_as_the_page_says(database: db.Database) -> None:
+    pools: list[Any] = [engine.pool for engine in (database.reader, database.writer)]
+    assert [(pool.size(), pool._max_overflow) for pool in pools] == [(10, 0), (10, 0)]
+    assert "up to 20 connections to PostgreSQL, 10 for reading and 10 for writing" in PAGE
+
+
+@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not here")
+def test_through_the_pgbouncer_of_the_page(place: Place) -> None:
+    port = free_port()
+    with processes.place() as folder:
+        (folder / "users").write_text(f'"troupe_server" "{PASSWORDS["troupe_server"]}"')
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\ntroupe = host={place.address}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nunix_socket_dir =\nauth_file = {folder}/users\n"
+            + block("ini", "pool_mode")
+        )
+        nobody = [] if os.geteuid() else ["setpriv", "--reuid=65534", "--regid=65534"]
+        command: list[str | Path] = [*nobody, *(["--clear-groups"] if nobody else [])]
+        place.psql(block("sql", "ALTER ROLE"))
+        with (
+            running([*command, "pgbouncer", folder / "pgbouncer.ini"], port),
+            place.settings("troupe_server", host="127.0.0.1", port=port) as settings,
+        ):
+            shown = "SELECT current_setting('statement_timeout'), current_setting('jit')"
+            assert troupe("psql", "-Atc", shown, **settings).printed == "30s|off\n"
+            with Serving(folder, **settings) as server:
+                server.ready()
+                assert server.ask(ME, place.token) == ANN
+                made = server.ask(CREATE, place.token, name="Through PgBouncer")
+                assert made["data"]["createProject"]["userErrors"] == []
+                assert server.stop().clean
 
 
 # Proxies
