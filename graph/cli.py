@@ -283,15 +283,35 @@ def diagram() -> None:
     sys.stdout.write(db.diagram.diagram())
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=PASSED_ON)
 def psql(context: typer.Context) -> None:
     """Open psql on the database; further arguments go to psql."""
+    _run("psql", context.args, Settings.load())
+
+
+@app.command("pg_dump", context_settings=PASSED_ON)
+def pg_dump(context: typer.Context) -> None:
+    """Back the database up by pg_dump, to which the arguments go."""
+    _run("pg_dump", context.args, Settings.load())
+
+
+@app.command("pg_restore", context_settings=PASSED_ON)
+def pg_restore(context: typer.Context) -> None:
+    """Fill the database, which is to be empty, by pg_restore, to which the arguments go."""
+    # Without a database it would print what it has; PostgreSQL's own variables say which.
+    _run("pg_restore", ["--dbname=", *context.args], Settings.load())
+
+
+def _run(name: str, arguments: list[str], settings: Settings) -> None:
+    """Run a program of PostgreSQL's on the database, and end as it ends."""
     from sqlalchemy import make_url
 
-    settings = Settings.load()
     with _server(settings) as (text, server):
         url = make_url(text)
-        program = "psql" if server is None else str(server.bin_dir / "psql")
+        program = name if server is None else str(server.bin_dir / name)
         query = {name: str(value) for name, value in url.query.items()}
         environment = os.environ | {
             name: str(value)
@@ -305,13 +325,13 @@ def psql(context: typer.Context) -> None:
             }.items()
             if value is not None
         }
-        # Ctrl-C is psql's: it cancels a query there.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if name == "psql":  # where Ctrl-C cancels a query
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            status = subprocess.run([program, *context.args], env=environment).returncode
+            status = subprocess.run([program, *arguments], env=environment).returncode
         except FileNotFoundError:
             raise CommandError(
-                "psql is not installed (Debian and Ubuntu: apt-get install postgresql-client)"
+                f"{name} is not installed (Debian and Ubuntu: apt-get install postgresql-client)"
             ) from None
     sys.exit(status)
 

@@ -54,4 +54,7 @@ def network(address: str | None) -> Hashable:
         parsed = ip_address(address or "")
     except ValueError:
         return address
-    return int(parsed) >> 64 if isinstance(parsed, IPv6Address) else address
+    if isinstance(parsed, IPv6Address):
+        mapped = parsed.ipv4_mapped  # which `::` has for those of IPv4, all in one network
+        return int(parsed) >> 64 if mapped is None else str(mapped)
+    return address

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from db import Database, User, Viewer, access
 from graph import logs
 from graph.app import create_app
+from graph.patience import IDLE_SECONDS, Patience, allow_many_connections
 from graph.settings import Mode, Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -103,9 +104,13 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
                 lines.append(f"  {address}/graphql#token={token}")
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
+    allow_many_connections()
     app = create_app(settings, url)
     config = uvicorn.Config(
         app,
+        http=Patience,
+        timeout_keep_alive=IDLE_SECONDS,
+        forwarded_allow_ips=[*settings.trusted_proxies, *settings.mapped_proxies],
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -93,6 +93,11 @@ class Settings(BaseSettings):
         description="The sites whose pages may use the API, with a token of theirs:"
         " `https://app.example.org`, several with commas between them, or `*` for all. Unset: none"
         " but the page that this server shows.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("127.0.0.1", "::1"),
+        description="The proxies that are believed for whom they ask, by `X-Forwarded-For`:"
+        " addresses, or networks such as `10.1.0.0/16`, with commas between them. Empty: none.",
     )
     max_body_bytes: int = Field(
         default=2**20, ge=1000, le=2**30, description="How large a request may be, in bytes."
@@ -213,6 +218,23 @@ class Settings(BaseSettings):
         database_url(url)
         return value
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _proxies(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        proxies = tuple(part.strip() for part in value.split(",") if part.strip())
+        for proxy in proxies:
+            try:
+                network = ip_network(proxy)
+            except ValueError:
+                raise ValueError(
+                    "write addresses or networks, such as 10.0.0.5,10.1.0.0/16"
+                ) from None
+            if network.prefixlen == 0:
+                raise ValueError("it would let everybody claim any address; name the proxies")
+        return proxies
+
     @field_validator("max_body_bytes", "drain_seconds", "grace_seconds", mode="before")
     @classmethod
     def _whole(cls, value: object, info: ValidationInfo) -> object:
@@ -283,6 +305,16 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def mapped_proxies(self) -> list[str]:
+        """The trusted proxies of IPv4 as they appear where `::` takes connections of both kinds."""
+        networks = [ip_network(proxy) for proxy in self.trusted_proxies]
+        return [
+            f"::ffff:{network.network_address}/{96 + network.prefixlen}"
+            for network in networks
+            if isinstance(network, IPv4Network)
+        ]
+
+    @property
     def shows_page(self) -> bool:
         """Whether browsers are shown a page to try the API on."""
         return self.mode is Mode.DEVELOPMENT if self.graphiql is None else self.graphiql
@@ -316,6 +348,8 @@ def table() -> str:
 def _default(value: object) -> str:
     if value in (None, ()):
         return "unset"
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

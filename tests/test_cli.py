@@ -206,6 +206,8 @@ def test_these_are_the_commands() -> None:
         "import chats",
         "import taskmaster",
         "migrate",
+        "pg_dump",
+        "pg_restore",
         "psql",
         "schema",
         "serve",

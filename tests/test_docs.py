@@ -109,6 +109,12 @@ def test_every_code_of_an_error_is_explained() -> None:
     assert not [kind.__name__ for kind in USER_ERRORS if f"`{kind.__name__}`" not in page]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_is_named_is_one(page: Path) -> None:
+    named = set(re.findall(r"TROUPE_([A-Z_]+)", TEXTS[page.name]))
+    assert {name.lower() for name in named} <= Settings.model_fields.keys()
+
+
 def test_every_setting_says_what_it_means() -> None:
     for name, setting in Settings.model_fields.items():
         assert setting.description, name

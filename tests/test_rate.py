@@ -138,6 +138,8 @@ def test_an_asker_is_a_user_an_agent_or_an_address(database: db.Database) -> Non
     assert asker(db.Viewer(one)) != asker(db.Viewer(other))
     assert asker(db.Viewer(agent_id=one)) != asker(db.Viewer(one))
     assert asker(None, "1.2.3.4") != asker(None, "1.2.3.5")
+    # Where one socket takes both kinds of connections, those of IPv4 come like this.
+    assert asker(None, "::ffff:198.51.100.7") == asker(None, "198.51.100.7")
     # Whoever has one address of IPv6 has the whole network.
     assert asker(None, "2001:db8::1") == asker(None, "2001:db8::2")
     assert asker(None, "2001:db8::1") != asker(None, "2001:db8:0:1::1")

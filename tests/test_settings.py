@@ -15,6 +15,8 @@ HINT = "write postgresql://user:password@host:5432/database"
 PRIVATE = "it would show a development server to others; write 127.0.0.1, or TROUPE_MODE=production"
 A_PORT = "write a number from 0 to 65535, such as 8000"
 AN_ORIGIN = "write origins such as https://app.example.org, without a path"
+PROXIES = "write addresses or networks, such as 10.0.0.5,10.1.0.0/16"
+EVERYBODY = "it would let everybody claim any address; name the proxies"
 A_FOLDER = "write the path of a folder, such as /var/lib/troupe"
 
 
@@ -44,6 +46,7 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         "planner": True,
         "graphiql": None,
         "allowed_origins": (),
+        "trusted_proxies": ("127.0.0.1", "::1"),
         "max_body_bytes": 1048576,
         "log_operations": True,
         "drain_seconds": 0,
@@ -100,6 +103,8 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         ),
         ("ALLOWED_ORIGINS", "*", ("*",)),
         ("ALLOWED_ORIGINS", "", ()),
+        ("TRUSTED_PROXIES", "10.0.0.5, 10.1.0.0/16,::1", ("10.0.0.5", "10.1.0.0/16", "::1")),
+        ("TRUSTED_PROXIES", "", ()),
         ("MAX_BODY_BYTES", "1000", 1000),
         ("LOG_OPERATIONS", "false", False),
         ("DRAIN_SECONDS", "0", 0),
@@ -119,6 +124,13 @@ def test_a_good_value_is_read(
 ) -> None:
     monkeypatch.setenv(f"TROUPE_{name}", value)
     assert getattr(Settings.load(), name.lower()) == read
+
+
+def test_a_proxy_is_known_by_the_address_that_a_socket_for_both_kinds_shows() -> None:
+    assert Settings(trusted_proxies=("10.0.0.5", "10.1.0.0/16", "::1")).mapped_proxies == [
+        "::ffff:10.0.0.5/128",
+        "::ffff:10.1.0.0/112",
+    ]
 
 
 @pytest.mark.parametrize("mode", Mode)
@@ -149,6 +161,12 @@ def test_a_page_for_browsers_is_shown_in_development_unless_told_otherwise(mode:
         ("ALLOWED_ORIGINS", "https://A.example", AN_ORIGIN),
         ("ALLOWED_ORIGINS", "https://a.example https://b.example", AN_ORIGIN),
         ("ALLOWED_ORIGINS", "null", AN_ORIGIN),
+        ("TRUSTED_PROXIES", "proxy.example.org", PROXIES),
+        ("TRUSTED_PROXIES", "*", PROXIES),
+        ("TRUSTED_PROXIES", "10.1.0.5/16", PROXIES),
+        ("TRUSTED_PROXIES", "10.0.0.5;10.0.0.6", PROXIES),
+        ("TRUSTED_PROXIES", "0.0.0.0/0", EVERYBODY),
+        ("TRUSTED_PROXIES", "10.0.0.5,::/0", EVERYBODY),
         ("MAX_BODY_BYTES", "1 MiB", "write a whole number, such as 1048576"),
         ("MAX_BODY_BYTES", "9" * 5000, "write a whole number, such as 1048576"),
         ("MAX_BODY_BYTES", "999", "input should be greater than or equal to 1000"),
