@@ -34,6 +34,7 @@ class Direct:
 
     def __init__(self, size: int, wait: float, options: dict[str, Any]) -> None:
         """For `wait` seconds somebody waits for a connection. The options are the driver's."""
+        self.size = size
         self._turns = asyncio.Semaphore(size)
         self._wait = wait
         self._idle: list[Any] = []

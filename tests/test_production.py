@@ -257,6 +257,7 @@ def test_the_limits_are_refused_as_the_page_says() -> None:
     rows = re.findall(r"^\| [^|]+ \| `([A-Z_]+)` \| ([\d, ]+) \| (.*) \|$", PAGE, re.MULTILINE)
     assert len(rows) == 5
     named = [name for _, _, names in rows for name in re.findall(r"TROUPE_(\w+)", names)]
+    named += re.findall(r"TROUPE_(LOGIN_\w+)", PAGE)
     assert {name.lower() for name in named} == {*COUNTS, "max_body_bytes"}
     for code_of, statuses, _ in rows:
         sizes = {status for status, name in Refused.CODES.items() if name == code_of}
@@ -267,7 +268,8 @@ def test_the_limits_are_refused_as_the_page_says() -> None:
 async def test_a_process_has_as_many_connections_as_the_page_says(database: db.Database) -> None:
     pools: list[Any] = [engine.pool for engine in (database.reader, database.writer)]
     assert [(pool.size(), pool._max_overflow) for pool in pools] == [(10, 0), (10, 0)]
-    assert "up to 20 connections to PostgreSQL, 10 for reading and 10 for writing" in PAGE
+    assert database._direct.size == 10
+    assert "up to 30 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
 
 
 @pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not here")
