@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from sqlalchemy import (
     null,
     select,
 )
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -59,6 +61,9 @@ SERVER_SETTINGS = {
 
 # How long to wait for a free connection, in seconds, before the caller is told to come back.
 POOL_TIMEOUT = 3
+
+# How long PostgreSQL may take to say that it has committed, in seconds.
+COMMIT_SECONDS = 10
 
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -101,6 +106,17 @@ def _count(connection: object, cursor: Any, *_: object) -> None:
     if counted is not None:
         counted.statements += 1
         counted.rows += max(cursor.rowcount, 0)
+
+
+class OutcomeUnknown(RuntimeError):
+    """PostgreSQL was told to commit, and did not say that it has: it may have, or not."""
+
+
+def _refuse_closed(connection: Any, *_: object) -> None:
+    # The driver sees when PostgreSQL ends a connection that nobody uses. The pool, told of it as it
+    # hands one out, makes another. To ask PostgreSQL would be a round trip for each session.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 class ReadSession(Protocol):
@@ -245,6 +261,16 @@ def _home(model: Any) -> ColumnElement[Any]:
     return null()
 
 
+async def _commit(session: AsyncSession) -> None:
+    try:
+        async with asyncio.timeout(COMMIT_SECONDS):
+            await session.commit()
+    except Exception as error:
+        if isinstance(error, DBAPIError) and not error.connection_invalidated:
+            raise  # PostgreSQL is there, and says that it has not
+        raise OutcomeUnknown(OutcomeUnknown.__doc__) from error
+
+
 class Database:
     """The connections of a process: `read()` for short reads, `write()` for a transaction."""
 
@@ -275,6 +301,7 @@ class Database:
         )
         for engine in (self.reader, self.writer):
             event.listen(engine.sync_engine, "after_cursor_execute", _count)
+            event.listen(engine.sync_engine, "checkout", _refuse_closed)
         self._read = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._write = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
 
@@ -286,10 +313,16 @@ class Database:
 
     @asynccontextmanager
     async def write(self, viewer: Viewer, right: Right = Right.EDIT) -> AsyncIterator[WriteSession]:
-        """One transaction: committed at the end of the block, rolled back if it raises."""
+        """One transaction: committed at the end of the block, rolled back if it raises.
+
+        Raises OutcomeUnknown if the connection is lost in between.
+        """
         async with self._write() as session, session.begin():
             session.viewer, session.right = viewer, right
             yield session
+            # What is refused is refused here, so that a commit only fails with its connection.
+            await session.flush()
+            await _commit(session)
 
     async def dispose(self) -> None:
         """Close all connections."""

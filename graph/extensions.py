@@ -20,10 +20,20 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import PreExecutionError
 
 from db.text import storable
-from graph.context import Context, Deadline, OutOfTime
+from graph.context import Context, Deadline
 from graph.cost import cost_of
 from graph.documents import Document, hash_of, read, validated
-from graph.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
+from graph.errors import (
+    BadInput,
+    BadRequest,
+    Forbidden,
+    LimitExceeded,
+    Overloaded,
+    TooSlow,
+    Unauthenticated,
+    Unavailable,
+    of_the_database,
+)
 from graph.guard import Guard, asker_of, guard_of
 from graph.limits import LARGEST
 from graph.loaders import Loaders
@@ -36,6 +46,9 @@ PROGRAM_LIMIT_EXCEEDED = "54"
 
 OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
 INTROSPECTION = {"__schema", "__type"}
+
+# What has to do with the moment, and not with what is asked.
+PASSING = (Overloaded, Unavailable, TooSlow)
 
 # Every request costs this, so that asking without end for what is refused has an end, too.
 COST_OF_ASKING = 1
@@ -155,13 +168,14 @@ class Prepared(SchemaExtension):
         self._charge(context, guard, cost_of(operation))
         with guard.running.one_more(asker_of(context)):
             context.loaders = Loaders(context)
-            context.deadline = Deadline(guard.settings.max_seconds)
+            if context.deadline is None:  # it began when it was asked who asks
+                context.deadline = Deadline(guard.settings.max_seconds)
             plan = planned(operation, context.viewer) if context.planner else None
             if plan is not None:
                 execution.result = await self._run(context, plan)
             yield
         if operation.node.operation is OperationType.QUERY:
-            self._end_late()
+            self._end_alone()
 
     def _charge(self, context: Context, guard: Guard, cost: int) -> None:
         """Let nothing run that costs too much, or more than the viewer has left."""
@@ -179,14 +193,15 @@ class Prepared(SchemaExtension):
                     "perSecond": guard.rates.per_second,
                 }
 
-    def _end_late(self) -> None:
-        """Answer a query whose time was over with that, and not with half a page of errors.
+    def _end_alone(self) -> None:
+        """Answer a query with what kept it from the database, and not with half a page of errors.
 
-        Of a mutation it is told what was done.
+        So it is one refusal, with a status of its own, whichever way the query was to be read. Of
+        a mutation it is told what was done.
         """
         result: Any = self.execution_context.result
         for error in (result and result.errors) or ():
-            if isinstance(error.original_error, OutOfTime):
+            if isinstance(of_the_database(error.original_error), PASSING):
                 # In place, because it is this object that is handed on.
                 result.data = None
                 result.errors = [GraphQLError(error.message, original_error=error.original_error)]
