@@ -84,6 +84,12 @@ def database_url(url: URL | str) -> URL:
     return url.set(query=query)
 
 
+def reason(error: BaseException) -> str:
+    """Why the database was not to be had, in one line for those who run the server."""
+    lines = str(getattr(error, "orig", None) or error).splitlines()
+    return lines[0].rstrip(".") if lines else "it does not answer"
+
+
 def loads(value: str | bytes) -> orjson.Fragment:
     """PostgreSQL's own text of a JSON value, to be passed on untouched."""
     return orjson.Fragment(value)

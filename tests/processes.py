@@ -70,6 +70,20 @@ def processes_of(folder: Path) -> list[str]:
     return [" ".join(words) for _, words in clusters._commands() if str(folder) in " ".join(words)]
 
 
+def postgres_of(data_dir: Path) -> list[int]:
+    """PostgreSQL's processes over a data folder, the postmaster first."""
+    cluster = f"postgres: troupe-{clusters._digest(data_dir / CLUSTER)}: "
+    titles = ((pid, words[0]) for pid, words in clusters._commands())
+    return [postmaster_of(data_dir), *(pid for pid, title in titles if title.startswith(cluster))]
+
+
+def postmaster_of(data_dir: Path) -> int:
+    """The pid of PostgreSQL's first process over a data folder."""
+    found = until(lambda: clusters.postmaster_pid(data_dir / CLUSTER))
+    assert found is not None
+    return found
+
+
 def copied(made: Path, target: Path) -> Path:
     """A copy of a data folder, with the accounts that its files belong to."""
     subprocess.run(["cp", "-a", made, target], check=True)
@@ -142,6 +156,7 @@ class Elsewhere:
 
     def __init__(self, data_dir: Path, user: str = "ann", database: str = "ann") -> None:
         self.data_dir = data_dir
+        self.user = user
         # Linux has all of 127.0.0.0/8 on loopback, so the usual port is free somewhere.
         address = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
         self._url = URL.create("postgresql", user, self.PASSWORD, address, 5432, database)
@@ -422,9 +437,7 @@ class Serving(Process):
     @property
     def postmaster(self) -> int:
         """The pid of its PostgreSQL."""
-        found = until(lambda: clusters.postmaster_pid(self.data_dir / CLUSTER))
-        assert found is not None
-        return found
+        return postmaster_of(self.data_dir)
 
     def get(self, path: str) -> httpx.Response:
         """What a path answers."""
@@ -505,6 +518,8 @@ class Load:
     answers: list[Answered] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     """What else came back; only a server that ends may leave a request like that."""
+    unanswered: set[str] = field(default_factory=set)
+    """The names of the projects whose making was not answered at all."""
 
     def __enter__(self) -> Self:
         self._stopping = threading.Event()
@@ -532,6 +547,15 @@ class Load:
     def slowest(self) -> float:
         """How long the slowest answer took, in seconds."""
         return max(one.took for one in list(self.answers))
+
+    def right_after(self, moment: float) -> float:
+        """Wait for a right answer after a moment, and say how long after it that came."""
+
+        def came() -> list[float]:
+            answers = list(self.answers)
+            return [one.came - moment for one in answers if one.is_right and one.came > moment]
+
+        return min(until(came))
 
     def more(self, count: int = 5) -> None:
         """Wait until so many more projects were made."""
@@ -565,6 +589,8 @@ class Load:
             answer = response.json()
         except (httpx.HTTPError, ValueError) as failure:
             self.broken.append(repr(failure))
+            if write is not None:
+                self.unanswered.add(write)
             time.sleep(0.02)
             return
         came = time.monotonic()

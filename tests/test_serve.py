@@ -37,13 +37,6 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="module")
-def made() -> Iterator[tuple[Path, str]]:
-    """A data folder with a database in it, and a token that is good there."""
-    with processes.place() as folder:
-        yield folder / "made", processes.prepare(folder / "made")
-
-
 @pytest.fixture
 def data_dir(made: tuple[Path, str], folder: Path) -> Path:
     """A data folder of the test's own with a database in it."""
