@@ -274,7 +274,10 @@ async def _commit(session: AsyncSession) -> None:
     except Exception as error:
         if isinstance(error, DBAPIError) and not error.connection_invalidated:
             raise  # PostgreSQL is there, and says that it has not
-        raise OutcomeUnknown(OutcomeUnknown.__doc__) from error
+        raise OutcomeUnknown(
+            "The database went away while it was to store this, so nobody knows whether it did."
+            " Look before you try again."
+        ) from error
 
 
 class Database:
@@ -321,7 +324,7 @@ class Database:
     async def write(self, viewer: Viewer, right: Right = Right.EDIT) -> AsyncIterator[WriteSession]:
         """One transaction: committed at the end of the block, rolled back if it raises.
 
-        Raises OutcomeUnknown if the connection is lost in between.
+        Raises OutcomeUnknown if the connection is lost during the commit.
         """
         async with self._write() as session, session.begin():
             session.viewer, session.right = viewer, right

@@ -61,13 +61,14 @@ def main() -> None:
 
 
 def _sentence(error: Exception) -> str:
+    from db import OutcomeUnknown
     from db.embedded import EmbeddedError
     from db.errors import DomainError
     from db.imports import NotImportable
     from db.migrate import NotMigratable
 
     ours = (CommandError, DomainError, EmbeddedError, NotImportable, NotMigratable, SettingsError)
-    if isinstance(error, ours):
+    if isinstance(error, (*ours, OutcomeUnknown)):
         return str(error).rstrip(".") + "."
     told = _of_the_database(error)
     if told is not None:

@@ -147,11 +147,7 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
     if isinstance(fault, OutOfTime):
         return TooSlow(str(fault))
     if isinstance(fault, OutcomeUnknown):
-        return Unavailable(
-            "The database went away while it was to store this, so nobody knows whether it did."
-            " Look before you send it again.",
-            outcome=Outcome.UNKNOWN,
-        )
+        return Unavailable(str(fault), outcome=Outcome.UNKNOWN)
     if isinstance(fault, TimeoutError):
         return Overloaded(f"All connections to the database are busy.{AGAIN}")
     if isinstance(fault, DBAPIError):

@@ -23,8 +23,9 @@ from sqlalchemy import URL, text
 
 import db
 from db import engine
+from graph import cli
 from graph.settings import Settings
-from tests import processes
+from tests import factories, processes
 from tests.client import Answer
 from tests.conftest import People, serving
 from tests.processes import Answered, Elsewhere, Load, Serving, sql, until
@@ -47,7 +48,7 @@ LATE = (
 )
 UNKNOWN = (
     "The database went away while it was to store this, so nobody knows whether it did."
-    " Look before you send it again."
+    " Look before you try again."
 )
 SENTENCES = {"OVERLOADED": {BUSY}, "UNAVAILABLE": {GONE, UNKNOWN}, "TIMEOUT": {LATE}}
 STATUSES = {"OVERLOADED": 503, "UNAVAILABLE": 503, "TIMEOUT": 504}
@@ -356,7 +357,28 @@ async def test_what_is_refused_below_a_change_says_that_it_is_done(people: Peopl
     }
 
 
+async def test_a_command_says_so_too(
+    database: db.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "COMMIT_SECONDS", 0.2)
+    await slow_commits(database, 30)
+    with pytest.raises(db.OutcomeUnknown) as unknown:
+        async with database.write(db.Viewer(is_administrator=True)) as session:
+            await factories.make_project(session, None)
+
+    assert cli._sentence(unknown.value) == UNKNOWN
+
+
 # Connections
+
+
+def test_a_database_that_does_not_answer_has_a_reason() -> None:
+    sentence = cli._sentence(TimeoutError())  # as the driver raises it, without a word
+
+    assert sentence == (
+        "The database refused or went away (it does not answer)."
+        " Check TROUPE_DATABASE_URL, or that nobody stopped the server."
+    )
 
 
 async def test_to_look_up_who_asks_takes_no_longer_than_an_operation_may(
