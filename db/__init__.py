@@ -6,7 +6,7 @@ from db.attempts import AttemptStatus, TaskAttempt
 from db.base import CRUD, Base, new_id
 from db.communications import Communication, CommunicationStatus
 from db.conversations import Conversation, ConversationStatus, Message, MessageSender
-from db.engine import Database, ReadSession, WriteSession
+from db.engine import Database, OutcomeUnknown, ReadSession, WriteSession
 from db.interactions import (
     ApprovalRequest,
     ClarificationRequest,
@@ -54,6 +54,7 @@ __all__ = [
     "Notification",
     "NotificationLevel",
     "OnFailure",
+    "OutcomeUnknown",
     "Project",
     "ProjectMember",
     "ProjectStatus",

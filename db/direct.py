@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+# How long PostgreSQL may take to say that it has cancelled a statement, in seconds.
+CANCELLED_WITHIN = 2
+
 
 def _as_it_is(value: Any) -> Any:
     return value
 
 
-async def _prepare(connection: Any) -> None:
-    # JSON as the bytes that PostgreSQL sends: they go to a client as they are.
-    await connection.set_type_codec(
-        "json", schema="pg_catalog", encoder=_as_it_is, decoder=_as_it_is, format="binary"
-    )
-
-
-async def _leave(connection: Any) -> None:
-    """Nothing is set on these connections, so that nothing has to be set back."""
-
-
 class Direct:
     """Connections that run one statement at a time each, and keep those they have prepared.
 
-    The driver's pool opens them and puts right what was cancelled or broke; who is well goes from
-    hand to hand without it, which would take as long as a short statement.
+    The pools of SQLAlchemy and of the driver do more for a statement than a short one takes.
     """
 
     def __init__(self, size: int, wait: float, options: dict[str, Any]) -> None:
@@ -37,61 +29,83 @@ class Direct:
         self.size = size
         self._turns = asyncio.Semaphore(size)
         self._wait = wait
-        self._idle: list[Any] = []
-        self._pool: Any = None
         # Statements are cached whatever their length: preparing a long one takes longest.
-        self._options = options | {
-            "init_size": 0,
-            "min_size": 0,
-            "max_size": size,
-            "init": _prepare,
-            "reset": _leave,
-            "max_cacheable_statement_size": 0,
-            "max_cached_statement_lifetime": 0,
-            "max_inactive_connection_lifetime": 0,
-        }
+        caches = {"max_cacheable_statement_size": 0, "max_cached_statement_lifetime": 0}
+        self._options = options | caches
+        self._idle: list[Any] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     async def json(self, statement: str, arguments: Sequence[Any]) -> bytes | None:
         """The one JSON value that a statement gives. Raises what the driver raises.
 
         Raises SQLAlchemy's TimeoutError when all connections are busy.
         """
-        if self._turns.locked():
-            try:
-                await asyncio.wait_for(self._turns.acquire(), self._wait)
-            except TimeoutError:
-                raise PoolTimeout(f"no connection became free within {self._wait} s") from None
-        else:
-            await self._turns.acquire()
+        await self._turn()
+        connection = None
         try:
-            connection = await self._connection()
-            try:
-                value: bytes | None = await connection.fetchval(statement, *arguments)
-            except BaseException:
-                await self._pool.release(connection)
-                raise
-            self._idle.append(connection)
-            return value
-        finally:
-            self._turns.release()
+            connection = self._open() or await self._connect()
+            value: bytes | None = await connection.fetchval(statement, *arguments)
+        except asyncpg.PostgresError:
+            self._leave(connection)
+            raise
+        except BaseException:
+            # Something is still going on, or the connection is broken.
+            self._close(connection)
+            raise
+        self._leave(connection)
+        return value
 
-    async def _connection(self) -> Any:
+    async def _turn(self) -> None:
+        if not self._turns.locked():
+            await self._turns.acquire()
+            return
+        try:
+            await asyncio.wait_for(self._turns.acquire(), self._wait)
+        except TimeoutError:
+            raise PoolTimeout(f"no connection became free within {self._wait} s") from None
+
+    def _open(self) -> Any:
+        """A connection that is open and idle, if there is one."""
         while self._idle:
             connection = self._idle.pop()
+            # The driver sees when PostgreSQL ends a connection that nobody uses.
             if not connection.is_closed():
                 return connection
-            await self._pool.release(connection)
-        if self._pool is None:
-            self._pool = await asyncpg.create_pool(**self._options)
-        return await self._pool.acquire()
+        return None
+
+    async def _connect(self) -> Any:
+        connection = await asyncpg.connect(**self._options)
+        try:
+            # JSON as the bytes that PostgreSQL sends: they go to a client as they are.
+            await connection.set_type_codec(
+                "json", schema="pg_catalog", encoder=_as_it_is, decoder=_as_it_is, format="binary"
+            )
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def _leave(self, connection: Any) -> None:
+        if connection is not None:
+            self._idle.append(connection)
+        self._turns.release()
+
+    def _close(self, connection: Any) -> None:
+        """Close a connection, once what runs on it is cancelled; the next may then be opened."""
+        if connection is None:
+            self._turns.release()
+            return
+        task = asyncio.create_task(_closed(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        task.add_done_callback(lambda _: self._turns.release())
 
     async def close(self) -> None:
         """Close all connections."""
-        while self._idle:
-            await self._pool.release(self._idle.pop())
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            try:
-                await asyncio.wait_for(pool.close(), self._wait)
-            except TimeoutError:
-                pool.terminate()
+        closing = [_closed(self._idle.pop()) for _ in range(len(self._idle))]
+        await asyncio.gather(*closing, *self._closing)
+
+
+async def _closed(connection: Any) -> None:
+    with contextlib.suppress(Exception):
+        await connection.close(timeout=CANCELLED_WITHIN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from sqlalchemy import (
     null,
     select,
 )
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -61,6 +63,9 @@ SERVER_SETTINGS = {
 # How long to wait for a free connection, in seconds, before the caller is told to come back.
 POOL_TIMEOUT = 3
 
+# How long PostgreSQL may take to say that it has committed, in seconds.
+COMMIT_SECONDS = 10
+
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -78,6 +83,12 @@ def database_url(url: URL | str) -> URL:
     if unknown:
         raise ValueError(f"the parameter {min(unknown)} is not understood; leave it out")
     return url.set(query=query)
+
+
+def reason(error: BaseException) -> str:
+    """Why the database was not to be had, in one line for those who run the server."""
+    lines = str(getattr(error, "orig", None) or error).splitlines()
+    return lines[0].rstrip(".") if lines else "it does not answer"
 
 
 def loads(value: str | bytes) -> orjson.Fragment:
@@ -106,6 +117,17 @@ def _count(rows: int) -> None:
 
 def _counted(connection: object, cursor: Any, *_: object) -> None:
     _count(cursor.rowcount)
+
+
+class OutcomeUnknown(RuntimeError):
+    """PostgreSQL was told to commit, and did not say that it has: it may have, or not."""
+
+
+def _refuse_closed(connection: Any, *_: object) -> None:
+    # The driver sees when PostgreSQL ends a connection that nobody uses. The pool, told of it as it
+    # hands one out, makes another. To ask PostgreSQL would be a round trip for each session.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 class ReadSession(Protocol):
@@ -250,6 +272,19 @@ def _home(model: Any) -> ColumnElement[Any]:
     return null()
 
 
+async def _commit(session: AsyncSession) -> None:
+    try:
+        async with asyncio.timeout(COMMIT_SECONDS):
+            await session.commit()
+    except Exception as error:
+        if isinstance(error, DBAPIError) and not error.connection_invalidated:
+            raise  # PostgreSQL is there, and says that it has not
+        raise OutcomeUnknown(
+            "The database went away while it was to store this, so nobody knows whether it did."
+            " Look before you try again."
+        ) from error
+
+
 class Database:
     """The connections of a process: `read()` for short reads, `write()` for a transaction."""
 
@@ -280,6 +315,7 @@ class Database:
         )
         for engine in (self.reader, self.writer):
             event.listen(engine.sync_engine, "after_cursor_execute", _counted)
+            event.listen(engine.sync_engine, "checkout", _refuse_closed)
         # What SQLAlchemy's engines connect with, without what only they understand.
         _, connecting = self.reader.dialect.create_connect_args(self.url)
         self._direct = Direct(pool_size, POOL_TIMEOUT, connecting | options["connect_args"])
@@ -294,10 +330,16 @@ class Database:
 
     @asynccontextmanager
     async def write(self, viewer: Viewer, right: Right = Right.EDIT) -> AsyncIterator[WriteSession]:
-        """One transaction: committed at the end of the block, rolled back if it raises."""
+        """One transaction: committed at the end of the block, rolled back if it raises.
+
+        Raises OutcomeUnknown if the connection is lost during the commit.
+        """
         async with self._write() as session, session.begin():
             session.viewer, session.right = viewer, right
             yield session
+            # What is refused is refused here, so that a commit only fails with its connection.
+            await session.flush()
+            await _commit(session)
 
     async def json(self, statement: str, arguments: Sequence[Any]) -> bytes | None:
         """The one JSON value that a statement gives, as PostgreSQL writes it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from db import Database, migrate
+from db.engine import reason
 from graph import pages
 from graph.edge import Edge
 from graph.guard import Guard
@@ -22,6 +24,8 @@ from graph.http import Endpoint
 from graph.schema import schema
 from graph.settings import Settings
 from graph.viewer import Tokens
+
+log = logging.getLogger("troupe")
 
 # How long the database may take to answer a probe, in seconds.
 PROBE = 5
@@ -47,7 +51,8 @@ async def readyz(request: Request) -> Response:
     try:
         async with asyncio.timeout(PROBE), database.read() as session:
             revision = await session.scalar(text("SELECT version_num FROM alembic_version"))
-    except Exception:
+    except Exception as error:
+        log.warning("the database cannot be reached: %s", reason(error))
         return JSONResponse({"status": "unavailable", "reason": "database"}, 503)
     if revision != request.app.state.head:
         return JSONResponse({"status": "unavailable", "reason": "migrations"}, 503)

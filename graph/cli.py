@@ -61,13 +61,14 @@ def main() -> None:
 
 
 def _sentence(error: Exception) -> str:
+    from db import OutcomeUnknown
     from db.embedded import EmbeddedError
     from db.errors import DomainError
     from db.imports import NotImportable
     from db.migrate import NotMigratable
 
     ours = (CommandError, DomainError, EmbeddedError, NotImportable, NotMigratable, SettingsError)
-    if isinstance(error, ours):
+    if isinstance(error, (*ours, OutcomeUnknown)):
         return str(error).rstrip(".") + "."
     told = _of_the_database(error)
     if told is not None:
@@ -81,12 +82,13 @@ def _sentence(error: Exception) -> str:
 def _of_the_database(error: Exception) -> str | None:
     from sqlalchemy.exc import DataError, DBAPIError
 
+    from db.engine import reason
+
     if isinstance(error, DataError):
         return "A value is too long or of the wrong kind; the database refused it."
     if isinstance(error, DBAPIError | OSError):
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         return (
-            f"The database refused or went away ({reason.rstrip('.')})."
+            f"The database refused or went away ({reason(error)})."
             " Check TROUPE_DATABASE_URL, or that nobody stopped the server."
         )
     return None
@@ -119,13 +121,13 @@ async def _prepare(url: str, *, upgrade: bool) -> None:
     from sqlalchemy.exc import DBAPIError
 
     from db import Database, Viewer, access, migrate
+    from db.engine import reason
 
     try:
         version = await migrate.server_version(url)
     except (OSError, DBAPIError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0].rstrip(".")
         raise CommandError(
-            f"PostgreSQL cannot be reached at {migrate.shown(url)} ({reason})."
+            f"PostgreSQL cannot be reached at {migrate.shown(url)} ({reason(error)})."
             " Check TROUPE_DATABASE_URL and that the server is running"
         ) from error
     if version < migrate.OLDEST_SERVER:

@@ -154,6 +154,7 @@ class Context:
             held = _holding.set(True)
             try:
                 yield session
+                await session.flush()
             finally:
                 _holding.reset(held)
 

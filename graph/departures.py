@@ -9,6 +9,7 @@ from typing import Any, Self
 from starlette.types import Receive
 
 from graph.context import Context
+from graph.errors import AGAIN, Outcome, Unavailable
 from graph.requests import Gone, Refused
 
 # Most operations have ended before it is worth a task to look whether somebody still waits.
@@ -65,4 +66,17 @@ class Departure:
             raise Gone from None
         if self._state.draining:  # and the time for it is over
             self._task.uncancel()
-            raise Refused("The server is being stopped. Try again in a moment.", 503) from None
+            raise self._stopped() from None
+
+    def _stopped(self) -> Refused:
+        if self.context is None or not self.context.is_mutation:
+            return Refused(
+                f"The server is being stopped.{AGAIN}", 503, retry_after=Unavailable.retry_after
+            )
+        return Refused(
+            "The server is being stopped, so nobody knows how much of this was done."
+            " Look before you send it again.",
+            503,
+            retry_after=Unavailable.retry_after,
+            outcome=Outcome.UNKNOWN,
+        )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -19,23 +20,32 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.utils.str_converters import to_camel_case
 
 import db
-from db import errors
-from graph.context import Info, OutOfTime
+from db import OutcomeUnknown, errors
+from graph.context import Context, Info, OutOfTime
 from graph.entities import Node, clean, entity_of, lazy
 
 log = logging.getLogger("troupe")
+
+
+# Operations take a fraction of a second, and so does PostgreSQL's way back: the next second finds
+# everything otherwise.
+SOON = 1
+AGAIN = " Try again in a moment."
 
 
 class RequestError(GraphQLError):
     """Something is wrong with the request or its circumstances; `code` tells programs what."""
 
     code = "BAD_USER_INPUT"
+    retry_after: int | None = None
+    """After how many seconds a new attempt makes sense, if it does."""
 
     def __init__(self, message: str, *, retry_after: int | None = None, **told: object) -> None:
-        """With what else programs are told; after how many seconds a new attempt makes sense."""
-        self.retry_after = retry_after
+        """With what else programs are told."""
         if retry_after is not None:
-            told["retryAfter"] = retry_after
+            self.retry_after = retry_after
+        if self.retry_after is not None:
+            told["retryAfter"] = self.retry_after
         super().__init__(message, extensions={"code": self.code, **told})
 
 
@@ -92,12 +102,21 @@ class Overloaded(RequestError):
     """All connections to the database are busy, or enough operations are running."""
 
     code = "OVERLOADED"
+    retry_after = SOON
 
 
 class Unavailable(RequestError):
     """The database cannot be reached."""
 
     code = "UNAVAILABLE"
+    retry_after = SOON
+
+
+class Outcome(StrEnum):
+    """What became of a mutation whose answer is an error. Nothing was done where none is told."""
+
+    DONE = "DONE"
+    UNKNOWN = "UNKNOWN"
 
 
 class TooSlow(RequestError):
@@ -128,31 +147,37 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
     """What to tell a client about a fault of the database; none for one that is our own."""
     if isinstance(fault, OutOfTime):
         return TooSlow(str(fault))
+    if isinstance(fault, OutcomeUnknown):
+        return Unavailable(str(fault), outcome=Outcome.UNKNOWN)
     if isinstance(fault, TimeoutError):
-        return Overloaded("All connections to the database are busy. Try again in a moment.")
+        return Overloaded(f"All connections to the database are busy.{AGAIN}")
     # SQLAlchemy wraps the driver's errors, and the planner's statements run below it.
     if isinstance(fault, DBAPIError | asyncpg.PostgresError):
         state = getattr(getattr(fault, "orig", fault), "sqlstate", None) or ""
         if state == QUERY_CANCELED:
             return TooSlow("The database took too long to answer. Ask for less at once.")
         if state in IN_EACH_OTHERS_WAY:
-            return Overloaded("Somebody else is changing the same rows. Try again in a moment.")
+            return Overloaded(f"Somebody else is changing the same rows.{AGAIN}")
         if state in NOT_A_CHARACTER:
             return BadInput("A text contains a NUL character (\\u0000), which cannot be stored.")
         if state.startswith(BEYOND_A_LIMIT):
             return BadInput("This is more than the database can take in one piece. Send less.")
         if state == TOO_MANY_CONNECTIONS:
-            return Overloaded("All connections to the database are busy. Try again in a moment.")
+            return Overloaded(f"All connections to the database are busy.{AGAIN}")
         if (
             isinstance(fault, OperationalError)
             or getattr(fault, "connection_invalidated", False)
             or state.startswith(NOT_THERE)
         ):
-            return Unavailable("The database cannot be reached. Try again in a moment.")
-    if isinstance(fault, asyncpg.InterfaceError | OSError):
-        # Raised by asyncpg itself while it connects, before SQLAlchemy could wrap it.
-        return Unavailable("The database cannot be reached. Try again in a moment.")
+            return Unavailable(f"The database cannot be reached.{AGAIN}")
+    if isinstance(fault, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
+        # Raised by asyncpg itself: it cannot connect, or PostgreSQL is just ending the connection.
+        return Unavailable(f"The database cannot be reached.{AGAIN}")
     return None
+
+
+class Unshown(Exception):
+    """What a mutation has done cannot be shown; the cause says why."""
 
 
 class Worded(SchemaExtension):
@@ -175,28 +200,46 @@ class Worded(SchemaExtension):
         found = found or self.execution_context.pre_execution_errors
         if not found:
             return
-        found = [worded(error) for error in found]
+        found = [self._worded(error) for error in found]
         if result is not None:
             result.errors = found
         self.execution_context.pre_execution_errors = found
 
+    def _worded(self, error: GraphQLError) -> GraphQLError:
+        context: Context = self.execution_context.context
+        # What lies below a mutation is read when that is done.
+        return worded(error, is_done=context.is_mutation and len(error.path or ()) > 1)
 
-def worded(error: GraphQLError) -> GraphQLError:
-    """An error as a client may see it, with a code."""
-    original = error.original_error
-    if (error.extensions or {}).get("code"):
-        return error
+
+def worded(error: GraphQLError, *, is_done: bool = False) -> GraphQLError:
+    """An error as a client may see it, with a code; and whether nevertheless it was done."""
+    original: BaseException | None = error.original_error
+    is_unshown = isinstance(original, Unshown)
+    if isinstance(original, Unshown):
+        original = original.__cause__
+    if not (error.extensions or {}).get("code"):
+        message, extensions = _told(error, original)
+        if is_unshown:
+            message = f"This was done, but cannot be shown. {message.removesuffix(AGAIN)}"
+        error = _recoded(error, message, extensions)
+    if is_done or is_unshown:
+        error.extensions = {**(error.extensions or {}), "outcome": Outcome.DONE}
+    return error
+
+
+def _told(error: GraphQLError, original: BaseException | None) -> tuple[str, Mapping[str, Any]]:
+    """What a client is told: the message, and the extensions with the code."""
+    if isinstance(original, RequestError):
+        return original.message, original.extensions or {}
     if original is None or isinstance(original, GraphQLError):
         code = "BAD_REQUEST" if error.path is None else "BAD_USER_INPUT"
-        return _recoded(error, error.message, code)
+        return error.message, {"code": code}
     if isinstance(original, errors.Denied):
-        return _recoded(error, original.message, "FORBIDDEN")
-    told = of_the_database(original)
-    if told is not None:
-        return _recoded(error, told.message, told.code)
+        return original.message, {"code": "FORBIDDEN"}
     if isinstance(original, RecursionError):
-        return _recoded(error, "The request is nested too deeply.", "BAD_REQUEST")
-    return _recoded(error, masked(original, error.path).message, Fault.code)
+        return "The request is nested too deeply.", {"code": "BAD_REQUEST"}
+    told = of_the_database(original) or masked(original, error.path)
+    return told.message, told.extensions or {}
 
 
 def masked(fault: BaseException, path: Sequence[str | int] | None = None) -> Fault:
@@ -206,7 +249,7 @@ def masked(fault: BaseException, path: Sequence[str | int] | None = None) -> Fau
     return Fault(f"Something went wrong on our side; quote {id} to have it looked up.")
 
 
-def _recoded(error: GraphQLError, message: str, code: str) -> GraphQLError:
+def _recoded(error: GraphQLError, message: str, extensions: Mapping[str, Any]) -> GraphQLError:
     # A message may quote the request, and so be as long.
     return GraphQLError(
         message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…",
@@ -214,7 +257,7 @@ def _recoded(error: GraphQLError, message: str, code: str) -> GraphQLError:
         source=error.source,
         positions=error.positions,
         path=error.path,
-        extensions={"code": code},
+        extensions=dict(extensions),
     )
 
 

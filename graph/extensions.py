@@ -15,10 +15,19 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import PreExecutionError
 
 from db.text import storable
-from graph.context import Context, Deadline, OutOfTime
+from graph.context import Context, Deadline
 from graph.cost import cost_of
 from graph.documents import Document, hash_of, read, unstorable, validated
-from graph.errors import BadRequest, Forbidden, LimitExceeded, Unauthenticated
+from graph.errors import (
+    BadRequest,
+    Forbidden,
+    LimitExceeded,
+    Overloaded,
+    TooSlow,
+    Unauthenticated,
+    Unavailable,
+    of_the_database,
+)
 from graph.guard import Guard, asker_of, guard_of
 from graph.limits import LARGEST
 from graph.loaders import Loaders
@@ -28,6 +37,9 @@ from graph.selections import Operation, Unreadable, coerced, find
 
 OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
 INTROSPECTION = {"__schema", "__type"}
+
+# What has to do with the moment, and not with what is asked.
+PASSING = (Overloaded, Unavailable, TooSlow)
 
 # Every request costs this, so that asking without end for what is refused has an end, too.
 COST_OF_ASKING = 1
@@ -141,11 +153,12 @@ class Prepared(SchemaExtension):
         self._charge(context, guard, cost_of(operation))
         with guard.running.one_more(asker_of(context)):
             context.loaders = Loaders(context)
-            context.deadline = Deadline(guard.settings.max_seconds)
+            if context.deadline is None:  # it began when it was asked who asks
+                context.deadline = Deadline(guard.settings.max_seconds)
             execution.result = await self._planned(context, operation)
             yield
         if node.operation is OperationType.QUERY:
-            self._end_late()
+            self._end_alone()
 
     async def _planned(self, context: Context, operation: Operation) -> ExecutionResult | None:
         """What the planner answers; none where the resolvers have to."""
@@ -177,14 +190,15 @@ class Prepared(SchemaExtension):
                     "perSecond": guard.rates.per_second,
                 }
 
-    def _end_late(self) -> None:
-        """Answer a query whose time was over with that, and not with half a page of errors.
+    def _end_alone(self) -> None:
+        """Answer a query with what kept it from the database, and not with half a page of errors.
 
-        Of a mutation it is told what was done.
+        So it is one refusal, with a status of its own, whichever way the query was to be read. Of
+        a mutation it is told what was done.
         """
         result: Any = self.execution_context.result
         for error in (result and result.errors) or ():
-            if isinstance(error.original_error, OutOfTime):
+            if isinstance(of_the_database(error.original_error), PASSING):
                 # In place, because it is this object that is handed on.
                 result.data = None
                 result.errors = [GraphQLError(error.message, original_error=error.original_error)]

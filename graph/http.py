@@ -23,7 +23,7 @@ from strawberry.types.graphql import OperationType
 from db import Database, Viewer
 from db.engine import Tally, tally
 from graph import logs
-from graph.context import Context
+from graph.context import Context, Deadline
 from graph.departures import Departure
 from graph.documents import hash_of
 from graph.errors import BadRequest, RequestError, masked
@@ -48,8 +48,6 @@ STATUSES = {
     "UNAVAILABLE": 503,
     "TIMEOUT": 504,
 }
-# What passes by itself, and soon.
-PASSING = {"OVERLOADED", "UNAVAILABLE"}
 PARTIAL_SUCCESS = 294
 CLIENT_LEFT = 499  # nobody gets to see it; the log has it, as nginx's has
 
@@ -79,8 +77,6 @@ class Answer:
             self.headers.append((b"www-authenticate", b"Bearer"))
         waits = [(error.extensions or {}).get("retryAfter") for error in errors]
         wait = max((wait for wait in waits if wait is not None), default=None)
-        if wait is None and not PASSING.isdisjoint(self.codes):
-            wait = 1
         if wait is not None:
             self.headers.append((b"retry-after", b"%d" % wait))
 
@@ -164,15 +160,17 @@ class Endpoint:
         database: Database = request.app.state.database
         viewer = None
         refusal: GraphQLError | None = None
+        deadline = Deadline(request.app.state.guard.settings.max_seconds)
         try:
-            viewer = await identify(request, request.app.state.tokens)
+            async with deadline.kept():
+                viewer = await identify(request, request.app.state.tokens)
         except RequestError as error:
             refusal = error
         except Exception as error:
             # Worded like any other error: nothing of it reaches the client as it is.
             refusal = GraphQLError(str(error), original_error=error)
         context = Context(database, viewer, refusal=refusal, planner=self.planner)
-        context.guard = request.app.state.guard
+        context.guard, context.deadline = request.app.state.guard, deadline
         context.address = request.client.host if request.client else None
         return context
 

@@ -20,7 +20,7 @@ from db import Right, constraints, errors
 from db.base import snake_case
 from graph.context import Info
 from graph.entities import clean, doc_of, entity_of, lazy
-from graph.errors import Forbidden, Refusal, UserError
+from graph.errors import Forbidden, Refusal, Unshown, UserError
 from graph.rights import MUTATIONS, may
 from graph.scalars import global_id
 
@@ -146,7 +146,10 @@ def mutation(function: Callable[..., Awaitable[Any]]) -> Any:
             return refused(*error.errors)
         except errors.DomainError as error:
             return refused(error)
-        return await _read_back(info, payload, outcomes, result)
+        try:
+            return await _read_back(info, payload, outcomes, result)
+        except Exception as error:
+            raise Unshown from error
 
     resolve.__name__ = function.__name__
     resolve.__annotations__ = {"info": Info, "input": hints["input"], "return": payload | None}

@@ -48,12 +48,16 @@ class Refused(RequestError):
     }
 
     def __init__(
-        self, message: str, status: int = 400, headers: list[tuple[bytes, bytes]] | None = None
+        self,
+        message: str,
+        status: int = 400,
+        headers: list[tuple[bytes, bytes]] | None = None,
+        **told: Any,
     ) -> None:
         self.status = status
         self.code = self.CODES[status]
         self.headers = headers or []
-        super().__init__(message)
+        super().__init__(message, **told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,6 @@ from contextlib import contextmanager
 
 from graph.errors import Overloaded
 
-# Operations take a fraction of a second, so that the next second finds others.
-RETRY_AFTER = 1
-
 
 class Running:
     """The operations that a process runs."""
@@ -31,7 +28,6 @@ class Running:
                 raise Overloaded(
                     f"{running} operations {whose} are running, and {most} may at once"
                     f" (TROUPE_{setting.upper()}). Try again in a moment.",
-                    retry_after=RETRY_AFTER,
                     limit=setting,
                     allowed=most,
                 )

@@ -11,7 +11,7 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
 from db.text import storable
-from graph.context import Context, Deadline
+from graph.context import Context
 from graph.cost import cost_of
 from graph.documents import hash_of
 from graph.errors import Overloaded, worded
@@ -51,7 +51,6 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
     if not _pays(guard, context, cost):
         return None
     context.document, context.node = document, node
-    context.deadline = Deadline(guard.settings.max_seconds)
     try:
         with guard.running.one_more(asker_of(context)):
             result = await run(plan, arguments, context)

@@ -24,6 +24,7 @@ from db import access, embedded, migrate
 from graph.app import create_app
 from graph.settings import COUNTS, Settings
 from graph.viewer import Tokens
+from tests import processes
 from tests.client import Client
 
 # Where a run decides whether a change may land, it must not depend on luck: the same examples
@@ -70,6 +71,13 @@ def server() -> Iterator[URL]:
     """The test cluster."""
     with cluster() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def made() -> Iterator[tuple[Path, str]]:
+    """A data folder with a database in it, for servers of their own, and a token for it."""
+    with processes.place() as folder:
+        yield folder / "made", processes.prepare(folder / "made")
 
 
 @pytest.fixture(scope="session")

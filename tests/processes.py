@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -67,6 +68,20 @@ def place() -> Iterator[Path]:
 def processes_of(folder: Path) -> list[str]:
     """The command lines of the processes that name a folder: PostgreSQL's, above all."""
     return [" ".join(words) for _, words in clusters._commands() if str(folder) in " ".join(words)]
+
+
+def postgres_of(data_dir: Path) -> list[int]:
+    """PostgreSQL's processes over a data folder, the postmaster first."""
+    cluster = f"postgres: troupe-{clusters._digest(data_dir / CLUSTER)}: "
+    titles = ((pid, words[0]) for pid, words in clusters._commands())
+    return [postmaster_of(data_dir), *(pid for pid, title in titles if title.startswith(cluster))]
+
+
+def postmaster_of(data_dir: Path) -> int:
+    """The pid of PostgreSQL's first process over a data folder."""
+    found = until(lambda: clusters.postmaster_pid(data_dir / CLUSTER))
+    assert found is not None
+    return found
 
 
 def copied(made: Path, target: Path) -> Path:
@@ -141,6 +156,7 @@ class Elsewhere:
 
     def __init__(self, data_dir: Path, user: str = "ann", database: str = "ann") -> None:
         self.data_dir = data_dir
+        self.user = user
         # Linux has all of 127.0.0.0/8 on loopback, so the usual port is free somewhere.
         address = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
         self._url = URL.create("postgresql", user, self.PASSWORD, address, 5432, database)
@@ -421,9 +437,7 @@ class Serving(Process):
     @property
     def postmaster(self) -> int:
         """The pid of its PostgreSQL."""
-        found = until(lambda: clusters.postmaster_pid(self.data_dir / CLUSTER))
-        assert found is not None
-        return found
+        return postmaster_of(self.data_dir)
 
     def get(self, path: str) -> httpx.Response:
         """What a path answers."""
@@ -461,23 +475,55 @@ def code(answer: Any) -> str:
     return str(error["extensions"]["code"])
 
 
+CREATE = """mutation($id: ID!, $name: String!) {
+  createProject(input: {id: $id, name: $name}) { project { name } userErrors { code } }
+}"""
+# One statement answers the first; nobody plans the second, so that it goes through resolvers.
+READ = "query($name: String!) { projects(where: {name: {eq: $name}}) { nodes { name } } }"
+RESOLVE = "query($id: ID!) { node(id: $id) { ... on Project { name tasks { totalCount } } } }"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a client of a load was answered, and when."""
+
+    write: str | None
+    """The name of the project that was to be made; none for a query."""
+    came: float
+    took: float
+    status: int
+    retry_after: str | None
+    error: dict[str, Any] | None
+    """The only error, if there is one."""
+    is_right: bool
+    """Whether it is the whole answer to what was asked, and exactly that."""
+
+    @property
+    def code(self) -> str | None:
+        """The code of the error, if there is one."""
+        return None if self.error is None else str(self.error["extensions"]["code"])
+
+
 @dataclass
 class Load:
-    """Clients that make projects, one after the other, and note what they are answered."""
+    """Clients that make projects, one after the other, and note what they are answered.
+
+    Those that read look each project up that they have made, in two ways.
+    """
 
     server: Serving
     clients: int = 3
-    acknowledged: set[str] = field(default_factory=set)
-    """The names of the projects whose making was acknowledged."""
-    refused: Counter[str] = field(default_factory=Counter)
-    """The codes of the errors of those that were refused."""
+    token: str | None = None
+    reads: bool = False
+    answers: list[Answered] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
-    """What else came back; only a server that was killed may leave a request like that."""
-    slowest: float = 0.0
+    """What else came back; only a server that ends may leave a request like that."""
+    unanswered: set[str] = field(default_factory=set)
+    """The names of the projects whose making was not answered at all."""
 
     def __enter__(self) -> Self:
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(self.clients)]
+        self._threads = [threading.Thread(target=self._run) for _ in range(self.clients)]
         for thread in self._threads:
             thread.start()
         return self
@@ -487,41 +533,74 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def acknowledged(self) -> set[str]:
+        """The names of the projects whose making was acknowledged."""
+        return {one.write for one in list(self.answers) if one.write and one.is_right}
+
+    @property
+    def refused(self) -> Counter[str]:
+        """The codes of the errors that were answered."""
+        return Counter(one.code for one in list(self.answers) if one.code is not None)
+
+    @property
+    def slowest(self) -> float:
+        """How long the slowest answer took, in seconds."""
+        return max(one.took for one in list(self.answers))
+
+    def right_after(self, moment: float) -> float:
+        """Wait for a right answer after a moment, and say how long after it that came."""
+
+        def came() -> list[float]:
+            answers = list(self.answers)
+            return [one.came - moment for one in answers if one.is_right and one.came > moment]
+
+        return min(until(came))
+
     def more(self, count: int = 5) -> None:
         """Wait until so many more projects were made."""
         wanted = len(self.acknowledged) + count
         until(lambda: len(self.acknowledged) >= wanted or self.broken)
         assert self.broken == []
 
-    def _run(self, who: int) -> None:
-        query = (
-            "mutation($name: String!) {"
-            " createProject(input: {name: $name}) { project { name } userErrors { code } } }"
-        )
-        url = f"{self.server.url}/graphql"
-        headers = {"authorization": f"Bearer {self.server.token}"}
+    def _run(self) -> None:
+        headers = {
+            "authorization": f"Bearer {self.token or self.server.token}",
+            "accept": "application/graphql-response+json",
+        }
         with client(headers=headers) as http:
-            number = 0
             while not self._stopping.is_set():
-                number += 1
-                name = f"Project {who}-{number}"
-                began = time.monotonic()
-                try:
-                    answer = http.post(
-                        url, json={"query": query, "variables": {"name": name}}
-                    ).json()
-                except httpx.HTTPError as error:
-                    self.broken.append(repr(error))
-                    time.sleep(0.02)
-                    continue
-                self.slowest = max(self.slowest, time.monotonic() - began)
-                if "errors" in answer:
-                    self.refused[code(answer)] += 1
-                    time.sleep(0.02)
-                elif answer["data"]["createProject"] == {
-                    "project": {"name": name},
-                    "userErrors": [],
-                }:
-                    self.acknowledged.add(name)
-                else:
-                    self.broken.append(str(answer))
+                name = str(uuid.uuid4())
+                made = {"project": {"name": name}, "userErrors": []}
+                self._ask(http, CREATE, {"createProject": made}, name, id=name, name=name)
+                # Whatever was answered: what is there later, if anything, is the project.
+                if self.reads and name in self.acknowledged:
+                    self._ask(http, READ, {"projects": {"nodes": [{"name": name}]}}, name=name)
+                    whole = {"name": name, "tasks": {"totalCount": 0}}
+                    self._ask(http, RESOLVE, {"node": whole}, id=name)
+
+    def _ask(
+        self, http: httpx.Client, query: str, right: Any, write: str | None = None, **variables: str
+    ) -> None:
+        began = time.monotonic()
+        body = {"query": query, "variables": variables}
+        try:
+            response = http.post(f"{self.server.url}/graphql", json=body)
+            answer = response.json()
+        except (httpx.HTTPError, ValueError) as failure:
+            self.broken.append(repr(failure))
+            if write is not None:
+                self.unanswered.add(write)
+            time.sleep(0.02)
+            return
+        came = time.monotonic()
+        (error,) = answer.get("errors", [None])
+        is_right = answer == {"data": right}
+        if error is None and not is_right:
+            self.broken.append(response.text)
+        retry_after = response.headers.get("retry-after")
+        self.answers.append(
+            Answered(write, came, came - began, response.status_code, retry_after, error, is_right)
+        )
+        if error is not None:
+            time.sleep(0.02)

@@ -37,13 +37,6 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="module")
-def made() -> Iterator[tuple[Path, str]]:
-    """A data folder with a database in it, and a token that is good there."""
-    with processes.place() as folder:
-        yield folder / "made", processes.prepare(folder / "made")
-
-
 @pytest.fixture
 def data_dir(made: tuple[Path, str], folder: Path) -> Path:
     """A data folder of the test's own with a database in it."""
@@ -228,11 +221,16 @@ def test_what_cannot_end_in_the_grace_period_is_told_so_and_changes_nothing(
             until(lambda: sql(data_dir, WAITING) == "2")
             began = time.monotonic()
             server.send(signal.SIGTERM)
+            told = []
             for answer in asked:
                 response = answer.result()
                 assert response.status_code == 503
                 assert response.headers["retry-after"] == "1"
                 assert code(response.json()) == "UNAVAILABLE"
+                told.append(response.json()["errors"][0]["extensions"])
+            # Of several changes some would be done.
+            assert told[0] == {"code": "UNAVAILABLE", "retryAfter": 1}
+            assert told[1] == told[0] | {"outcome": "UNKNOWN"}
             # The lock is still held: what waited for it was stopped, not answered late.
             assert server.ended().status == 0
             assert time.monotonic() - began < 15
