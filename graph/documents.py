@@ -34,7 +34,7 @@ MOST_TOKENS = 100_000
 RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
 # Each error is made with its place in the text, and nobody mends so many at once.
-MOST_ERRORS = 20
+MOST_ERRORS = 8
 
 # What the one rule that compares fields with each other may spend on a document, in comparisons.
 # graphql-core's own default takes seconds; it lets this be set, and a large document that people

@@ -21,15 +21,15 @@ from strawberry.types.execution import PreExecutionError
 
 from db.text import storable
 from graph.context import Context, Deadline, OutOfTime
-from graph.cost import cost_of
+from graph.cost import conditions_of, cost_of
 from graph.documents import Document, hash_of, read, validated
 from graph.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
 from graph.guard import Guard, asker_of, guard_of
-from graph.limits import LARGEST
+from graph.limits import LARGEST, check_variables
 from graph.loaders import Loaders
 from graph.planner import planned
 from graph.rights import ANYBODY, MUTATIONS
-from graph.selections import Operation, Unreadable
+from graph.selections import Operation, Unreadable, find
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 PROGRAM_LIMIT_EXCEEDED = "54"
@@ -137,10 +137,17 @@ class Prepared(SchemaExtension):
             yield
             return
         guard = guard_of(context)
+        schema, document = execution.schema._schema, execution.graphql_document
         try:
+            check_variables(
+                find(document, execution.operation_name),
+                execution.variables or {},
+                schema,
+                guard.settings,
+            )
             operation = Operation(
-                execution.schema._schema,
-                execution.graphql_document,
+                schema,
+                document,
                 execution.operation_name,
                 execution.variables,
                 suggest=guard.settings.shows_schema(anonymous=context.is_anonymous),
@@ -153,6 +160,9 @@ class Prepared(SchemaExtension):
             return
         context.operation = operation
         self._charge(context, guard, cost_of(operation))
+        conditions, most = conditions_of(operation), guard.settings.max_conditions
+        if conditions > most:
+            raise LimitExceeded("conditions", "max_conditions", min(conditions, LARGEST), most)
         with guard.running.one_more(asker_of(context)):
             context.loaders = Loaders(context)
             context.deadline = Deadline(guard.settings.max_seconds)

@@ -99,7 +99,7 @@ class Operation:
     ) -> None:
         """With errors that suggest what else may have been meant, or do not."""
         self.schema = schema
-        self.node = _find(document, operation_name)
+        self.node = find(document, operation_name)
         self.fragments = {
             node.name.value: FragmentDetails(node)
             for node in document.definitions
@@ -186,7 +186,8 @@ class Operation:
         return self._by_nodes[info.parent_type.name, tuple(map(id, info.field_nodes))]
 
 
-def _find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    """The operation of a document that is meant. Raises Unreadable if there is none."""
     operations = [
         node for node in document.definitions if isinstance(node, OperationDefinitionNode)
     ]

@@ -14,6 +14,7 @@ from db import Database, User, Viewer, access
 from graph import logs
 from graph.app import create_app
 from graph.settings import Mode, Settings, SettingsError
+from graph.wire import READ_TIMEOUT, Connection
 
 if TYPE_CHECKING:
     from db.embedded import Server
@@ -32,6 +33,9 @@ def listen(settings: Settings) -> list[socket.socket]:
     family, kind, protocol, _, address = found[0]
     listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Who reads nothing of its answer is hung up on; connections inherit it. In milliseconds.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * READ_TIMEOUT)
     try:
         listening.bind(address)
         listening.listen()
@@ -106,6 +110,7 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
     app = create_app(settings, url)
     config = uvicorn.Config(
         app,
+        http=Connection,
         log_config=None,
         log_level=logging.WARNING,
         access_log=False,

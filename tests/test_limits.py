@@ -341,7 +341,7 @@ async def test_huge_variables_are_only_looked_at(limited: People) -> None:
     answer = await limited.owner.ask(query, v=["x"] * 100_000)
 
     assert answer.code == "LIMIT_EXCEEDED"
-    assert answer.errors[0]["extensions"]["limit"] == "max_cost"
+    assert answer.errors[0]["extensions"]["limit"] == "max_values"
 
 
 async def test_a_document_is_read_and_validated_once(
