@@ -1,7 +1,7 @@
-"""What comes over a connection before it is a request, and how its answer leaves: bounded.
+"""What comes over a connection before it is a request: bounded in size and in time.
 
-uvicorn waits for ever for the rest of a head, keeps as much of it as comes, and keeps an answer for
-a client that does not read it. A few clients who mean harm would take all of its memory with that.
+uvicorn waits for ever for the rest of a head, and keeps as much of it as comes: a single client who
+means harm could take all of the memory with that, and some hundreds all of the connections.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ LARGEST_HEAD = 2**16
 HEAD_TIMEOUT = 10
 # A body that nobody waits for may take no longer than one that somebody does, who says so first.
 REST_TIMEOUT = BODY_TIMEOUT + 5
-# How many seconds a client may take to read so many bytes more of its answer.
+# How long a client may go without reading anything more of its answer; the kernel sees to that.
 READ_TIMEOUT = 30
-LEAST_READ = 2**15
 
 
 class Connection(HttpToolsProtocol):
@@ -34,9 +33,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._between = True
         self._unused = 0
-        self._unread = 0
         self._arriving: asyncio.TimerHandle | None = None
-        self._leaving: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection; somebody who makes one has something to ask."""
@@ -47,9 +44,6 @@ class Connection(HttpToolsProtocol):
         """Forget about it."""
         super().connection_lost(exc)
         self._expect_nothing()
-        self.resume_writing()
-
-    # What arrives
 
     def data_received(self, data: bytes) -> None:
         """Read on, as long as it comes to something."""
@@ -84,6 +78,11 @@ class Connection(HttpToolsProtocol):
         self._expect_nothing()
         super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection on, to somebody with times of their own."""
+        self._expect_nothing()
+        super().handle_websocket_upgrade()
+
     def _expect_within(self, seconds: float) -> None:
         self._expect_nothing()
         self._arriving = self.loop.call_later(seconds, self._late)
@@ -97,6 +96,9 @@ class Connection(HttpToolsProtocol):
         self._arriving = None
         if self.flow.read_paused:  # it waits for an answer before it
             self._expect_within(REST_TIMEOUT)
+        elif self._between and not self._unused:
+            # Browsers connect before they have anything to ask.
+            self.transport.close()
         elif not (self._between and self._is_answering):
             self._refuse(408, "The request did not arrive in time.")
 
@@ -130,25 +132,3 @@ class Connection(HttpToolsProtocol):
             lines = [b"%s: %s\r\n" % header for header in head]
             self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()
-
-    # What leaves
-
-    def pause_writing(self) -> None:
-        """Wait for the client to read on, if it does."""
-        super().pause_writing()
-        self._unread = self.transport.get_write_buffer_size()
-        self._leaving = self.loop.call_later(READ_TIMEOUT, self._look_whether_it_reads)
-
-    def resume_writing(self) -> None:
-        """Write on."""
-        super().resume_writing()
-        if self._leaving is not None:
-            self._leaving.cancel()
-            self._leaving = None
-
-    def _look_whether_it_reads(self) -> None:
-        before, self._unread = self._unread, self.transport.get_write_buffer_size()
-        if before - self._unread < LEAST_READ:
-            self.transport.abort()
-        else:
-            self._leaving = self.loop.call_later(READ_TIMEOUT, self._look_whether_it_reads)
