@@ -180,6 +180,9 @@ class Worded(SchemaExtension):
 
     def _worded(self, error: GraphQLError) -> GraphQLError:
         original = error.original_error
+        # What fails while a value is read is wrapped more than once, its words and all.
+        while isinstance(original, GraphQLError) and original.original_error is not None:
+            original = original.original_error
         if (error.extensions or {}).get("code"):
             return error
         if original is None or isinstance(original, GraphQLError):

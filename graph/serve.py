@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 from typing import TYPE_CHECKING
@@ -108,6 +109,9 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
     app = create_app(settings, url)
+    # What is loaded by now stays. The collector would look through all of it again and again while
+    # it reads a request of many values.
+    gc.freeze()
     config = uvicorn.Config(
         app,
         http=Connection,
