@@ -37,6 +37,9 @@ EXACTLY: dict[str, Callable[[int], str]] = {
     "max_aliases": lambda n: "{" + " ".join(f"a{i}: __typename" for i in range(n)) + " }",
     "max_directives": lambda n: "{" + " __typename @include(if: true)" * n + " }",
     "max_root_fields": lambda n: "{" + " __typename" * n + " }",
+    "max_conditions": lambda n: (
+        "{ tasks(where: {or: [" + '{title: {eq: "x"}} ' * n + "]}) { totalCount } }"
+    ),
     "max_cost": lambda n: f"{{ projects(first: {n}) {{ nodes {{ id }} }} }}",
 }
 WORDS = {
@@ -47,6 +50,7 @@ WORDS = {
     "max_aliases": "aliases",
     "max_directives": "directives",
     "max_root_fields": "root fields",
+    "max_conditions": "conditions",
     "max_cost": "rows",
 }
 
@@ -75,6 +79,35 @@ async def test_a_limit_is_what_it_says(setting: str, database: db.Database, peop
         "found": found,
         "allowed": limit,
     }
+    assert refused.statements == []
+
+
+async def test_variables_hold_so_many_values(database: db.Database, people: People) -> None:
+    query = "query($w: TaskFilter, $j: JSON) { a: tasks(where: $w) { totalCount }"
+    query += " b: tasks(where: {metadataContains: $j}) { totalCount } }"
+    # Both variables; or and metadataContains; title; in; and what is in the lists. JSON is one.
+    titles = [f"{n}" for n in range(25)]
+    where = {"or": [{"title": {"in": titles}}], "metadataContains": {"a": [1] * 100}}
+    async with serving(database, Settings(max_values=32)) as http:
+        client = people.owner.through(http)
+
+        allowed = await client.ask(query, w=where, j=[1] * 100)
+        titles.append("one more")
+        refused = await client.ask(query, w=where, j=[1] * 100)
+
+    assert "data" in allowed.body
+    assert "LIMIT_EXCEEDED" not in allowed.text
+    assert refused.errors == [
+        {
+            "message": "Too many values: this may have 32 (TROUPE_MAX_VALUES).",
+            "extensions": {
+                "code": "LIMIT_EXCEEDED",
+                "limit": "max_values",
+                "found": None,
+                "allowed": 32,
+            },
+        }
+    ]
     assert refused.statements == []
 
 
