@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent, AgentStatus
+from db.base import any_of
 from db.engine import ReadSession
 from db.scopes import Viewer
 from db.users import AccessToken, TokenScope, User, UserRole
@@ -98,21 +99,25 @@ async def _revoke(session: AsyncSession, *which: ColumnElement[bool]) -> None:
     )
 
 
-async def _note_use(session: ReadSession, token_id: UUID) -> None:
-    """Remember that a token was used; by the minute, which is as much as anybody wants to know."""
-    used = update(AccessToken).where(AccessToken.id == token_id)
+async def _note_use(session: ReadSession, token_ids: Collection[UUID]) -> None:
+    """Remember that tokens were used; by the minute, which is as much as anybody wants to know."""
+    used = update(AccessToken).where(any_of(AccessToken.id, token_ids))
     await session.execute(
         used.values(last_used_at=func.now(), updated_at=AccessToken.updated_at),
         execution_options={"synchronize_session": False},
     )
 
 
-async def bearer(session: ReadSession, token: str) -> Viewer | None:
-    """The viewer whom a token identifies, none if it is unknown, expired, revoked or orphaned."""
+async def bearers(session: ReadSession, hashes: Collection[str]) -> dict[str, Viewer]:
+    """The viewers whom tokens identify, under the tokens' hashes.
+
+    Those that are unknown, expired, revoked or orphaned identify nobody.
+    """
     minute_ago = func.now() - timedelta(minutes=1)
     found = await session.execute(
         select(
             AccessToken.id.label("token_id"),
+            AccessToken.token_hash,
             AccessToken.agent_id,
             AccessToken.scopes,
             func.coalesce(AccessToken.last_used_at < minute_ago, true()).label("is_stale"),
@@ -124,27 +129,28 @@ async def bearer(session: ReadSession, token: str) -> Viewer | None:
         .join_from(AccessToken, User, AccessToken.user_id == User.id, isouter=True)
         .join(Agent, AccessToken.agent_id == Agent.id, isouter=True)
         .where(
-            AccessToken.token_hash == hash_token(token),
+            any_of(AccessToken.token_hash, hashes),
             AccessToken.revoked_at.is_(None),
             or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > func.now()),
         )
     )
-    row = found.one_or_none()
-    if row is None:
-        return None
-    if not row.is_active if row.agent_id is None else row.status is AgentStatus.TERMINATED:
-        return None
-    scopes = frozenset(row.scopes)
-    viewer = Viewer(
-        row.id,
-        row.agent_id,
-        row.role is UserRole.ADMIN and (not scopes or TokenScope.ADMINISTER in scopes),
-        row.token_id,
-        scopes,
-    )
-    if row.is_stale:
-        await _note_use(session, row.token_id)
-    return viewer
+    viewers, stale = {}, []
+    for row in found:
+        if not row.is_active if row.agent_id is None else row.status is AgentStatus.TERMINATED:
+            continue
+        scopes = frozenset(row.scopes)
+        viewers[row.token_hash] = Viewer(
+            row.id,
+            row.agent_id,
+            row.role is UserRole.ADMIN and (not scopes or TokenScope.ADMINISTER in scopes),
+            row.token_id,
+            scopes,
+        )
+        if row.is_stale:
+            stale.append(row.token_id)
+    if stale:
+        await _note_use(session, stale)
+    return viewers
 
 
 async def administrator(session: AsyncSession) -> User | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -36,6 +36,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
 
 from db.errors import NotFound
+from db.parameters import parameter, then
 from db.text import canonical, dumps
 
 NAMING = {
@@ -188,12 +189,17 @@ def any_of(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
 
     An IN list has a parameter for each: slow to bind, and a new statement for each length.
     """
-    kind = column.type
+    kind: Any = column.type
+    listed: Callable[[Any], list[Any]] = list
     if isinstance(kind, Enum):
         # An array of VARCHAR: the members' names would travel otherwise.
-        kind, values = String(), [value.value for value in values]
-    wanted = bindparam(None, list(values), ARRAY(kind), unique=True)
+        kind, listed = String(), _values
+    wanted = parameter(then(listed, values), ARRAY(kind))
     return column == func.any(wanted)  # type: ignore[no-any-return]
+
+
+def _values(members: Iterable[Any]) -> list[Any]:
+    return [member.value for member in members]
 
 
 async def stored_text(session: AsyncSession, value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from db.base import Base, any_of
+from db.direct import Direct
 from db.errors import (
     AlreadyExists,
     Conflict,
@@ -96,11 +97,15 @@ tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
 """Where the statements of whoever sets it are counted."""
 
 
-def _count(connection: object, cursor: Any, *_: object) -> None:
+def _count(rows: int) -> None:
     counted = tally.get()
     if counted is not None:
         counted.statements += 1
-        counted.rows += max(cursor.rowcount, 0)
+        counted.rows += max(rows, 0)
+
+
+def _counted(connection: object, cursor: Any, *_: object) -> None:
+    _count(cursor.rowcount)
 
 
 class ReadSession(Protocol):
@@ -274,7 +279,10 @@ class Database:
             self.url, json_deserializer=orjson.loads, **options
         )
         for engine in (self.reader, self.writer):
-            event.listen(engine.sync_engine, "after_cursor_execute", _count)
+            event.listen(engine.sync_engine, "after_cursor_execute", _counted)
+        # What SQLAlchemy's engines connect with, without what only they understand.
+        _, connecting = self.reader.dialect.create_connect_args(self.url)
+        self._direct = Direct(pool_size, POOL_TIMEOUT, connecting | options["connect_args"])
         self._read = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._write = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
 
@@ -291,7 +299,17 @@ class Database:
             session.viewer, session.right = viewer, right
             yield session
 
+    async def json(self, statement: str, arguments: Sequence[Any]) -> bytes | None:
+        """The one JSON value that a statement gives, as PostgreSQL writes it.
+
+        The statement is the driver's, with `$1` in the place of the first argument.
+        """
+        value = await self._direct.json(statement, arguments)
+        _count(1)
+        return value
+
     async def dispose(self) -> None:
         """Close all connections."""
+        await self._direct.close()
         await self.reader.dispose()
         await self.writer.dispose()

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Select,
     Uuid,
     and_,
-    bindparam,
     false,
     inspect,
     or_,
@@ -33,6 +32,7 @@ from db.communications import Communication
 from db.conversations import Conversation, Message
 from db.interactions import HumanInteraction
 from db.members import ProjectMember
+from db.parameters import parameter
 from db.projects import Project
 from db.rights import AGENTS, ROLES, Right
 from db.tasks import Task, TaskDependency
@@ -94,7 +94,7 @@ def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnEleme
 
 def _is(viewer_id: UUID | None) -> Any:
     """The viewer's id as a parameter; none equals nothing in SQL."""
-    return bindparam(None, viewer_id, Uuid, unique=True)
+    return parameter(viewer_id, Uuid)
 
 
 def _projects(viewer: Viewer, right: Right) -> Select[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -13,8 +14,9 @@ from sqlalchemy import select
 import db
 from db import TokenScope, access, passwords
 from db.errors import Denied, Invalid
-from graph.context import Info
+from graph.context import Context, Info
 from graph.entities import describe_enum
+from graph.guard import guard_of, network
 from graph.mutations import input_of, mutation
 from graph.scalars import AccessTokenID, AgentID, Line, UserID
 
@@ -103,12 +105,18 @@ class Issued:
     token: Secret
 
 
+def _guess(context: Context, account: Hashable) -> Callable[[], None]:
+    """Count a password that is given; what is returned says that it was right."""
+    return guard_of(context).guesses.guess(account, network(context.address))
+
+
 @strawberry.type
 class Mutation:
     @mutation
     async def login(self, info: Info, input: LoginInput) -> LoggedIn:
         """Get a token for a username and its password; it is good for 30 days, or until logout."""
         context = info.context
+        right = _guess(context, input.username)
         async with context.read() as session:
             user = await access.named(session, input.username)
         # Also for a user who is not there: it takes as long, and is answered alike.
@@ -117,6 +125,7 @@ class Mutation:
         )
         if user is None or not fits or not user.is_active:
             raise Invalid("There is no active user with this name and password.", ("password",))
+        right()
         async with context.write() as session:
             token = await access.log_in(session, user)
         context.become(db.Viewer(user.id, is_administrator=user.role is db.UserRole.ADMIN))
@@ -136,11 +145,13 @@ class Mutation:
     async def change_password(self, info: Info, input: ChangePasswordInput) -> db.User:
         """Change your password. All tokens that you got by logging in are revoked but this one."""
         context, viewer = info.context, info.context.viewer
+        right = _guess(context, viewer.user_id)
         async with context.read() as session:
             stored = select(db.User.password_hash).where(db.User.id == viewer.user_id)
             password_hash = await session.scalar(stored)
         if not await passwords.is_password(password_hash, input.current_password):
             raise Invalid("This is not your password.", ("current_password",))
+        right()
         hashed = await passwords.hash_password(input.new_password)
         async with context.write() as session:
             user = await session.fetch(db.User, viewer.user_id, lock=False)

@@ -21,6 +21,7 @@ from graph.guard import Guard
 from graph.http import Endpoint
 from graph.schema import schema
 from graph.settings import Settings
+from graph.viewer import Tokens
 
 # How long the database may take to answer a probe, in seconds.
 PROBE = 5
@@ -61,6 +62,7 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
         app.state.database = Database(
             database_url, statement_seconds=settings.max_seconds + STATEMENT_GRACE
         )
+        app.state.tokens = Tokens(app.state.database)
         app.state.head = migrate.head()
         yield
         await app.state.database.dispose()

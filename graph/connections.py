@@ -12,13 +12,16 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 import strawberry
 from graphql import GraphQLError
-from sqlalchemy import ColumnElement, Select, bindparam, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, tuple_
 
 from db.base import Timestamp
+from db.parameters import parameter, then
 from db.text import storable
 from graph.entities import Entity
 from graph.errors import BadInput
@@ -44,8 +47,7 @@ class Window:
 
     def columns(self, row: Any) -> list[Any]:
         """The columns of a model or an alias that it is sorted by; the key is the last."""
-        names = dict.fromkeys((self.order.attribute, self.entity.key.key))
-        return [getattr(row, name) for name in names]
+        return [getattr(row, name) for name in _sorted(self.entity, self.order)]
 
     def bounds(self, row: Any) -> list[ColumnElement[bool]]:
         """The conditions that keep a row between the cursors."""
@@ -55,7 +57,7 @@ class Window:
             if values is not None:
                 bound = tuple_(
                     *(
-                        bindparam(None, value, column.type, unique=True)
+                        parameter(value, column.type)
                         for value, column in zip(values, columns, strict=True)
                     )
                 )
@@ -71,7 +73,7 @@ class Window:
     def cut(self, statement: Select[Any], row: Any) -> Select[Any]:
         """The statement limited to the page, and one row more, which tells if there is a next."""
         statement = statement.where(*self.bounds(row)).order_by(*self.ordering(row))
-        return statement.limit(self.limit + 1)
+        return statement.limit(parameter(then(lambda limit: limit + 1, self.limit), Integer))
 
     def cursor(self, row: Any) -> str:
         """The cursor that points at a row."""
@@ -84,6 +86,17 @@ class Window:
 def encode_cursor(order: Order, key: object, value: object) -> str:
     """A cursor as text: the order that it belongs to, and where in that order it points."""
     return base64.b64encode(f"{order.name}\n{key}\n{value}".encode()).decode()
+
+
+def _position(entity: Entity, order: Order, argument: str, cursor: Any) -> tuple[Any, ...]:
+    """The values that a cursor stands for, one for each column of the order."""
+    position = then(partial(_decode_cursor, entity, order, argument), cursor)
+    return tuple(then(itemgetter(place), position) for place in range(len(_sorted(entity, order))))
+
+
+def _sorted(entity: Entity, order: Order) -> list[str]:
+    """The names of the attributes that an order sorts by; the key is the last."""
+    return list(dict.fromkeys((order.attribute, entity.key.key)))
 
 
 def _decode_cursor(entity: Entity, order: Order, argument: str, cursor: str) -> tuple[Any, ...]:
@@ -132,21 +145,24 @@ def window(
     """The part that a connection's arguments ask for. Raises BadInput."""
     if first is not None and last is not None:
         raise BadInput("Ask for `first` or for `last`, not for both.")
-    for name, value in (("first", first), ("last", last)):
-        if value is not None and not 0 <= value <= LARGEST_PAGE:
-            raise BadInput(f"{name} must be between 0 and {LARGEST_PAGE}, not {value}.")
-    limit = last if last is not None else first
+    name, limit = ("first", first) if last is None else ("last", last)
     assert entity.order is not None
     order = order_by or next(iter(entity.order))
     assert isinstance(order, Order)
     return Window(
         entity,
         order,
-        DEFAULT_PAGE if limit is None else limit,
+        DEFAULT_PAGE if limit is None else then(partial(_size, name), limit),
         last is not None,
-        None if after is None else _decode_cursor(entity, order, "after", after),
-        None if before is None else _decode_cursor(entity, order, "before", before),
+        None if after is None else _position(entity, order, "after", after),
+        None if before is None else _position(entity, order, "before", before),
     )
+
+
+def _size(argument: str, size: int) -> int:
+    if not 0 <= size <= LARGEST_PAGE:
+        raise BadInput(f"{argument} must be between 0 and {LARGEST_PAGE}, not {size}.")
+    return size
 
 
 @dataclass

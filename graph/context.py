@@ -15,8 +15,10 @@ from graphql import GraphQLError, OperationDefinitionNode, OperationType
 from db import Database, ReadSession, Right, Viewer, WriteSession
 
 if TYPE_CHECKING:
+    from graph.documents import Document
     from graph.guard import Guard
     from graph.loaders import Loaders
+    from graph.planner import Planner
     from graph.selections import Operation
 
 # Enough to overlap the statements of sibling fields; more would only take connections from others.
@@ -82,6 +84,10 @@ class Context:
     """What the limits are, and who uses how much; the process has one."""
     deadline: Deadline | None = None
     """When the operation has to be over."""
+    document: Document | None = None
+    """What was sent, once it is found to be valid."""
+    node: OperationDefinitionNode | None = None
+    """The operation as it is written, once that has been read."""
 
     def __init__(
         self,
@@ -89,7 +95,7 @@ class Context:
         viewer: Viewer | None,
         *,
         refusal: GraphQLError | None = None,
-        planner: bool = True,
+        planner: Planner | None = None,
     ) -> None:
         self.database = database
         self.refusal = refusal
@@ -111,7 +117,8 @@ class Context:
         """Go on as somebody who has just said who they are."""
         self._viewer = viewer
 
-    def _in_time(self) -> AbstractAsyncContextManager[None]:
+    def in_time(self) -> AbstractAsyncContextManager[None]:
+        """Bounds what happens in the block by the operation's deadline."""
         return nullcontext() if self.deadline is None else self.deadline.kept()
 
     @property
@@ -123,12 +130,6 @@ class Context:
         }
 
     @property
-    def node(self) -> OperationDefinitionNode | None:
-        """The operation as it is written, once that has been read."""
-        operation: Operation | None = getattr(self, "operation", None)
-        return None if operation is None else operation.node
-
-    @property
     def is_mutation(self) -> bool:
         """Whether the operation may change something; before it has been read, it has not."""
         return self.node is not None and self.node.operation is OperationType.MUTATION
@@ -137,7 +138,7 @@ class Context:
     async def read(self) -> AsyncIterator[ReadSession]:
         """A short session for reading, of which an operation has at most four at once."""
         refuse_while_holding()
-        async with self._in_time(), self._sessions, self.database.read() as session:
+        async with self.in_time(), self._sessions, self.database.read() as session:
             held = _holding.set(True)
             try:
                 yield session
@@ -149,7 +150,7 @@ class Context:
         """One transaction of the viewer's, committed at the end of the block."""
         refuse_while_holding()
         # A commit is waited for, however late it is: what is answered must be what was done.
-        async with self.database.write(self.viewer, self.right) as session, self._in_time():
+        async with self.database.write(self.viewer, self.right) as session, self.in_time():
             held = _holding.set(True)
             try:
                 yield session

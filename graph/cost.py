@@ -11,18 +11,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from graphql import (
-    GraphQLInputField,
     GraphQLInputObjectType,
     get_named_type,
     get_nullable_type,
     is_leaf_type,
     is_list_type,
 )
-from sqlalchemy.orm import RelationshipProperty
 
 from graph.connections import DEFAULT_PAGE, LARGEST_PAGE
 from graph.relations import Listed, Paged
-from graph.selections import BACKREF, Operation, Selected
+from graph.selections import Operation, Selected
 
 # Plain lists are of what is few by nature (members, tools, dependencies, attempts): mostly none
 # to three, seldom ten. A larger factor would forbid what is harmless, three levels down.
@@ -35,60 +33,10 @@ DESCRIBED = 2
 ROWS_PER_TYPE = 12
 
 
-# A condition on an id, and one on a related object, asks first whether the viewer may see that
-# object: building and compiling it takes so many times as long as that of any other condition.
-GUARDED = 5
-
-
 def cost_of(operation: Operation) -> int:
     """The cost of an operation, at least 1. Linear in the tree's distinct nodes."""
     costs = _Costs(len(operation.schema.type_map))
     return max(1, sum(map(costs.of, operation.roots)))
-
-
-def conditions_of(operation: Operation) -> int:
-    """How many conditions all filters of an operation have. Linear, as its cost is."""
-    known: dict[int, int] = {}
-
-    def count(selected: Selected) -> int:
-        found = known.get(id(selected))
-        if found is None:
-            found = sum(count(child) for kind in selected.children.values() for child in kind)
-            where = selected.arguments.get("where")
-            if where is not None:
-                found += _conditions(selected.definition.args["where"].type, where)
-            known[id(selected)] = found
-        return found
-
-    return sum(map(count, operation.roots))
-
-
-def _conditions(kind: Any, value: Any) -> int:
-    """How many conditions there are in a filter, or in a list of filters; at least one in each."""
-    kind = get_nullable_type(kind)
-    if is_leaf_type(get_named_type(kind)):
-        return 1
-    if is_list_type(kind):
-        return sum(_conditions(kind.of_type, item) for item in value or ())
-    if not isinstance(value, dict):
-        return 1
-    found = 0
-    for name, field in kind.fields.items():
-        key = field.out_name or name
-        if key in value:
-            below = _conditions(field.type, value[key])
-            if kind.name == "IDFilter":
-                below *= GUARDED
-            elif _leads_away(field):
-                below += GUARDED
-            found += below
-    return max(1, found)
-
-
-def _leads_away(field: GraphQLInputField) -> bool:
-    """Whether a field of a filter is a related object."""
-    attribute = field.extensions[BACKREF].metadata.get("attribute")
-    return attribute is not None and isinstance(attribute.property, RelationshipProperty)
 
 
 class _Costs:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from graphql import (
@@ -15,15 +14,20 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     GraphQLSyntaxError,
+    StringValueNode,
+    Visitor,
     parse,
     specified_rules,
     validate,
+    visit,
 )
 from graphql.validation.rules import overlapping_fields_can_be_merged
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from graph.errors import BadRequest, LimitExceeded
+from db.text import storable
+from graph.errors import BadInput, BadRequest, LimitExceeded
+from graph.kept import Kept
 from graph.limits import Size, check, measure
 from graph.settings import Settings
 
@@ -53,14 +57,11 @@ class Document:
     """A document as it was sent, and what is known about it."""
 
     text: str
+    hash: str
+    """Its SHA-256, in hexadecimal digits."""
     node: DocumentNode
     size: Size
     is_valid: bool = False
-
-    @property
-    def hash(self) -> str:
-        """Its SHA-256, in hexadecimal digits."""
-        return hash_of(self.text)
 
     @property
     def tokens(self) -> int:
@@ -91,7 +92,7 @@ def read(text: str, settings: Settings) -> Document:
         raise LimitExceeded(many[1], "max_tokens", None, most) from None
     size = measure(node)
     check(size, settings)
-    return Document(text, node, size)
+    return Document(text, hash_of(text), node, size)
 
 
 def validated(
@@ -107,65 +108,25 @@ def validated(
             schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest
         )
     ]
+    # Only an escape can bring what cannot be stored: as itself it is a syntax error.
+    if not errors and "\\u" in document.text:
+        try:
+            visit(document.node, _Literals())
+        except ValueError as error:
+            errors = [unstorable(error)]
     return (None, errors) if errors else (replace(document, is_valid=True), [])
 
 
-class Documents:
-    """The documents that a process keeps.
-
-    One that is used again is proven, and stays before all that were sent only once, however many
-    come of these: half the room is only for the proven.
-    """
-
-    def __init__(
-        self, most_documents: int = MOST_DOCUMENTS, most_tokens: int = MOST_TOKENS
-    ) -> None:
-        self._fresh = _Shelf(most_documents // 2, most_tokens // 2)
-        self._proven = _Shelf(most_documents // 2, most_tokens // 2)
-
-    def __len__(self) -> int:
-        return len(self._fresh.documents) + len(self._proven.documents)
-
-    def get(self, hash: str) -> Document | None:
-        """The document with this hash, if it is kept."""
-        found = self._proven.take(hash) or self._fresh.take(hash)
-        if found is not None:
-            # Those that have no place among the proven any more get another chance.
-            for displaced in self._proven.put(hash, found):
-                self._fresh.put(displaced.hash, displaced)
-        return found
-
-    def keep(self, document: Document) -> None:
-        """Keep a document that was found valid."""
-        assert document.is_valid
-        self._fresh.put(document.hash, document)
+class _Literals(Visitor):
+    def enter_string_value(self, node: StringValueNode, *_: object) -> None:
+        storable(node.value)
 
 
-class _Shelf:
-    """Documents up to a number and a size; those that were put first are displaced first."""
+def unstorable(error: ValueError) -> BadInput:
+    """What to tell about a text that PostgreSQL cannot store."""
+    return BadInput(f"Unusable input: {error}.")
 
-    def __init__(self, most_documents: int, most_tokens: int) -> None:
-        self.documents: OrderedDict[str, Document] = OrderedDict()
-        self.most_documents = most_documents
-        self.most_tokens = most_tokens
-        self.tokens = 0
 
-    def take(self, hash: str) -> Document | None:
-        found = self.documents.pop(hash, None)
-        if found is not None:
-            self.tokens -= found.tokens
-        return found
-
-    def put(self, hash: str, document: Document) -> list[Document]:
-        """Put a document in; those that it displaces. One that fills the shelf is left out."""
-        self.take(hash)
-        if document.tokens > self.most_tokens:
-            return []
-        self.documents[hash] = document
-        self.tokens += document.tokens
-        displaced = []
-        while len(self.documents) > self.most_documents or self.tokens > self.most_tokens:
-            _, oldest = self.documents.popitem(last=False)
-            self.tokens -= oldest.tokens
-            displaced.append(oldest)
-        return displaced
+def documents() -> Kept[str, Document]:
+    """The documents that a process keeps, under their hashes."""
+    return Kept(MOST_DOCUMENTS, MOST_TOKENS, lambda document: document.tokens)

@@ -120,7 +120,8 @@ IN_EACH_OTHERS_WAY = ("55P03", "40P01")
 NOT_A_CHARACTER = ("22021", "22P05")
 BEYOND_A_LIMIT = "54"
 TOO_MANY_CONNECTIONS = "53300"
-NOT_THERE = ("08", "57P")  # the connection broke; the server stops, crashed, or is starting
+# The connection broke; the server stops, crashed, or is starting; it lets us in no more.
+NOT_THERE = ("08", "57P", "28", "3D")
 
 
 def of_the_database(fault: BaseException | None) -> RequestError | None:
@@ -129,8 +130,9 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
         return TooSlow(str(fault))
     if isinstance(fault, TimeoutError):
         return Overloaded("All connections to the database are busy. Try again in a moment.")
-    if isinstance(fault, DBAPIError):
-        state = getattr(fault.orig, "sqlstate", None) or ""
+    # SQLAlchemy wraps the driver's errors, and the planner's statements run below it.
+    if isinstance(fault, DBAPIError | asyncpg.PostgresError):
+        state = getattr(getattr(fault, "orig", fault), "sqlstate", None) or ""
         if state == QUERY_CANCELED:
             return TooSlow("The database took too long to answer. Ask for less at once.")
         if state in IN_EACH_OTHERS_WAY:
@@ -143,11 +145,11 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
             return Overloaded("All connections to the database are busy. Try again in a moment.")
         if (
             isinstance(fault, OperationalError)
-            or fault.connection_invalidated
+            or getattr(fault, "connection_invalidated", False)
             or state.startswith(NOT_THERE)
         ):
             return Unavailable("The database cannot be reached. Try again in a moment.")
-    if isinstance(fault, asyncpg.PostgresError | asyncpg.InterfaceError | OSError):
+    if isinstance(fault, asyncpg.InterfaceError | OSError):
         # Raised by asyncpg itself while it connects, before SQLAlchemy could wrap it.
         return Unavailable("The database cannot be reached. Try again in a moment.")
     return None
@@ -165,37 +167,39 @@ class Worded(SchemaExtension):
         except (CannotGetOperationTypeError, InvalidOperationTypeError, MissingQueryError):
             raise  # the transport knows what to say
         except GraphQLError as error:  # raised by the parser's cache: a syntax error
-            raise self._worded(error) from None
+            raise worded(error) from None
         except Exception as error:  # of the parser, or of a rule
-            raise self._worded(GraphQLError(str(error), original_error=error)) from None
+            raise worded(GraphQLError(str(error), original_error=error)) from None
         result = self.execution_context.result
         found: Sequence[GraphQLError] | None = getattr(result, "errors", None)
         found = found or self.execution_context.pre_execution_errors
         if not found:
             return
-        worded = [self._worded(error) for error in found]
+        found = [worded(error) for error in found]
         if result is not None:
-            result.errors = worded
-        self.execution_context.pre_execution_errors = worded
+            result.errors = found
+        self.execution_context.pre_execution_errors = found
 
-    def _worded(self, error: GraphQLError) -> GraphQLError:
-        original = error.original_error
-        # What fails while a value is read is wrapped more than once, its words and all.
-        while isinstance(original, GraphQLError) and original.original_error is not None:
-            original = original.original_error
-        if (error.extensions or {}).get("code"):
-            return error
-        if original is None or isinstance(original, GraphQLError):
-            code = "BAD_REQUEST" if error.path is None else "BAD_USER_INPUT"
-            return _recoded(error, error.message, code)
-        if isinstance(original, errors.Denied):
-            return _recoded(error, original.message, "FORBIDDEN")
-        told = of_the_database(original)
-        if told is not None:
-            return _recoded(error, told.message, told.code)
-        if isinstance(original, RecursionError):
-            return _recoded(error, "The request is nested too deeply.", "BAD_REQUEST")
-        return _recoded(error, masked(original, error.path).message, Fault.code)
+
+def worded(error: GraphQLError) -> GraphQLError:
+    """An error as a client may see it, with a code."""
+    original = error.original_error
+    # What fails while a value is read is wrapped more than once, its words and all.
+    while isinstance(original, GraphQLError) and original.original_error is not None:
+        original = original.original_error
+    if (error.extensions or {}).get("code"):
+        return error
+    if original is None or isinstance(original, GraphQLError):
+        code = "BAD_REQUEST" if error.path is None else "BAD_USER_INPUT"
+        return _recoded(error, error.message, code)
+    if isinstance(original, errors.Denied):
+        return _recoded(error, original.message, "FORBIDDEN")
+    told = of_the_database(original)
+    if told is not None:
+        return _recoded(error, told.message, told.code)
+    if isinstance(original, RecursionError):
+        return _recoded(error, "The request is nested too deeply.", "BAD_REQUEST")
+    return _recoded(error, masked(original, error.path).message, Fault.code)
 
 
 def masked(fault: BaseException, path: Sequence[str | int] | None = None) -> Fault:

@@ -5,34 +5,27 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import orjson
 from graphql import (
     ExecutionResult,
     GraphQLError,
     OperationDefinitionNode,
     OperationType,
-    StringValueNode,
-    Visitor,
-    visit,
 )
-from sqlalchemy import Select
 from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import PreExecutionError
 
 from db.text import storable
 from graph.context import Context, Deadline, OutOfTime
-from graph.cost import conditions_of, cost_of
-from graph.documents import Document, hash_of, read, validated
-from graph.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
+from graph.cost import cost_of
+from graph.documents import Document, hash_of, read, unstorable, validated
+from graph.errors import BadRequest, Forbidden, LimitExceeded, Unauthenticated
+from graph.filters import conditions_of
 from graph.guard import Guard, asker_of, guard_of
 from graph.limits import LARGEST, check_variables
 from graph.loaders import Loaders
-from graph.planner import planned
+from graph.planner import Request, run
 from graph.rights import ANYBODY, MUTATIONS
-from graph.selections import Operation, Unreadable, find
-
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-PROGRAM_LIMIT_EXCEEDED = "54"
+from graph.selections import Operation, Unreadable, coerced, find
 
 OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
 INTROSPECTION = {"__schema", "__type"}
@@ -77,14 +70,15 @@ class Checked(SchemaExtension):
         context: Context = execution.context
         guard = guard_of(context)
         if document.is_valid:
+            context.document = document
             execution.pre_execution_errors = []
         else:
             shows = guard.settings.shows_schema(anonymous=context.is_anonymous)
             valid, errors = validated(document, execution.schema._schema, suggest=shows)
-            execution.pre_execution_errors = errors
+            execution.pre_execution_errors, context.document = errors, valid
             # What anybody can send in any number is not worth to be kept.
             if valid is not None and not context.is_anonymous:
-                guard.documents.keep(valid)
+                guard.documents.put(valid.hash, valid)
         yield
 
 
@@ -103,25 +97,17 @@ def _refusal(context: Context, guard: Guard, document: Document) -> GraphQLError
 
 
 class Storable(SchemaExtension):
-    """Refuses text that PostgreSQL cannot store, in variables and in the document's literals."""
+    """Refuses text in variables that PostgreSQL cannot store."""
 
     def on_validate(self) -> Iterator[None]:
         # Before the yield: errors that are found after it come too late to be looked at.
         context = self.execution_context
         try:
             storable(context.variables)
-            # Only an escape can bring such a character: as itself it is a syntax error.
-            if context.graphql_document is not None and "\\u" in (context.query or ""):
-                visit(context.graphql_document, _Literals())
         except ValueError as error:
             if not context.pre_execution_errors:
-                context.pre_execution_errors = [BadInput(f"Unusable input: {error}.")]
+                context.pre_execution_errors = [unstorable(error)]
         yield
-
-
-class _Literals(Visitor):
-    def enter_string_value(self, node: StringValueNode, *_: object) -> None:
-        storable(node.value)
 
 
 class Prepared(SchemaExtension):
@@ -137,21 +123,16 @@ class Prepared(SchemaExtension):
             yield
             return
         guard = guard_of(context)
-        schema, document = execution.schema._schema, execution.graphql_document
+        schema, suggest = (
+            execution.schema._schema,
+            guard.settings.shows_schema(anonymous=context.is_anonymous),
+        )
         try:
-            check_variables(
-                find(document, execution.operation_name),
-                execution.variables or {},
-                schema,
-                guard.settings,
-            )
-            operation = Operation(
-                schema,
-                document,
-                execution.operation_name,
-                execution.variables,
-                suggest=guard.settings.shows_schema(anonymous=context.is_anonymous),
-            )
+            node = find(execution.graphql_document, execution.operation_name)
+            context.node = node
+            check_variables(node, execution.variables or {}, schema, guard.settings)
+            variables = coerced(schema, node, execution.variables, suggest=suggest)
+            operation = Operation(schema, execution.graphql_document, node, variables)
         except Unreadable as unreadable:
             # Without errors, the executor comes upon the same fault before it resolves anything.
             if unreadable.errors:
@@ -166,12 +147,24 @@ class Prepared(SchemaExtension):
         with guard.running.one_more(asker_of(context)):
             context.loaders = Loaders(context)
             context.deadline = Deadline(guard.settings.max_seconds)
-            plan = planned(operation, context.viewer) if context.planner else None
-            if plan is not None:
-                execution.result = await self._run(context, plan)
+            execution.result = await self._planned(context, operation)
             yield
-        if operation.node.operation is OperationType.QUERY:
+        if node.operation is OperationType.QUERY:
             self._end_late()
+
+    async def _planned(self, context: Context, operation: Operation) -> ExecutionResult | None:
+        """What the planner answers; none where the resolvers have to."""
+        if context.planner is None or context.document is None:
+            return None
+        variables = operation.variables
+        plan = context.planner.plan(context.document, operation.node, variables, context.viewer)
+        if plan is None:
+            return None
+        try:
+            arguments = plan.arguments(Request(variables.coerced, context.viewer))
+        except (GraphQLError, ValueError):
+            return None
+        return await run(plan, arguments, context)
 
     def _charge(self, context: Context, guard: Guard, cost: int) -> None:
         """Let nothing run that costs too much, or more than the viewer has left."""
@@ -209,21 +202,3 @@ class Prepared(SchemaExtension):
             return False
         kinds = [isinstance(node, OperationDefinitionNode) for node in document.definitions]
         return sum(kinds) > 1
-
-    async def _run(self, context: Context, plan: Select[Any]) -> ExecutionResult | None:
-        """What a plan's statement answers: JSON that passes through as it is.
-
-        None where it is too complex for SQLAlchemy or PostgreSQL: the resolvers then answer.
-        """
-        try:
-            async with context.read() as session:
-                data: Any = orjson.Fragment(await session.scalar(plan))
-            return ExecutionResult(data, None)
-        except RecursionError:
-            return None
-        except Exception as error:
-            state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
-            if state.startswith(PROGRAM_LIMIT_EXCEEDED):
-                return None
-            # As an error of the result it is worded; raised, it would reach the client as it is.
-            return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])

@@ -6,10 +6,18 @@ import operator
 from collections.abc import Callable
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import strawberry
-from sqlalchemy import ColumnElement, and_, bindparam, false, func, inspect, not_, or_, select, true
+from graphql import (
+    GraphQLInputField,
+    get_named_type,
+    get_nullable_type,
+    is_leaf_type,
+    is_list_type,
+)
+from sqlalchemy import ColumnElement, Text, and_, false, func, inspect, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from strawberry import UNSET
@@ -18,12 +26,18 @@ from strawberry.utils.str_converters import to_camel_case
 
 from db import Base, Viewer, scope
 from db.base import any_of
+from db.parameters import parameter, then
 from graph.entities import clean, doc_of, lazy
 from graph.errors import BadInput
 from graph.scalars import parse_key
+from graph.selections import BACKREF, Operation, Selected
 
 # Conditions are built, compiled and parsed by recursion.
 DEEPEST = 20
+
+# A condition on an id, and one on a related object, asks first whether the viewer may see that
+# object: building and compiling it takes so many times as long as that of any other condition.
+GUARDED = 5
 
 Value = TypeVar("Value")
 Type = TypeVar("Type", bound=type)
@@ -95,16 +109,30 @@ class EnumFilter(Generic[Value]):
     is_null: bool | None = _operator("Is not set (true), or is set (false).")
 
 
+def _compares(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], ColumnElement[bool]]:
+    """An operator between a column and a value of its type."""
+    return lambda column, value: compare(column, parameter(value, column.type))
+
+
+def _matches(match: Callable[..., Any]) -> Callable[[Any, Any], ColumnElement[bool]]:
+    """An operator between a column and a text of which no character has a meaning of its own."""
+    return lambda column, text: match(column, parameter(then(_escaped, text), Text), escape="/")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("/", "//").replace("%", "/%").replace("_", "/_")
+
+
 OPERATORS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
-    "eq": operator.eq,
+    "eq": _compares(operator.eq),
     "in_": any_of,
-    "not_": lambda column, value: column.is_distinct_from(value),
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-    "contains": lambda column, value: column.contains(value, autoescape=True),
-    "starts_with": lambda column, value: column.startswith(value, autoescape=True),
+    "not_": _compares(lambda column, value: column.is_distinct_from(value)),
+    "gt": _compares(operator.gt),
+    "gte": _compares(operator.ge),
+    "lt": _compares(operator.lt),
+    "lte": _compares(operator.le),
+    "contains": _matches(ColumnElement.contains),
+    "starts_with": _matches(ColumnElement.startswith),
     "is_null": lambda column, value: column.is_(None) if value else column.is_not(None),
 }
 
@@ -202,7 +230,7 @@ def _on(
         return here.of_type(target).has(met)  # type: ignore[no-any-return]
     if not hasattr(value, "__strawberry_definition__"):
         # With its type: a JSON text would travel as an SQL text.
-        return here.contains(bindparam(None, value, JSONB, unique=True))  # type: ignore[no-any-return]
+        return here.contains(parameter(value, JSONB))  # type: ignore[no-any-return]
     parts = []
     for field in value.__strawberry_definition__.fields:
         operand = getattr(value, field.python_name)
@@ -230,18 +258,17 @@ def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> Colu
         if mapper.local_table is table and mapper.inherits is None
     )
     if name != "is_null":
-        operand = _keys(model, operand)
+        operand = then(partial(_keys, model), operand)
     if points is None or viewer.is_administrator:
         return OPERATORS[name](here, operand)
     target = aliased(model)
     key = getattr(target, inspect(model).get_property_by_column(points.column).key)
     seen = select(key).where(scope(target, viewer))
     match name:
-        case "eq":
-            return and_(here == operand, seen.where(key == operand).exists())
-        case "not_":
-            same = and_(here == operand, seen.where(key == operand).exists())
-            return not_(func.coalesce(same, false()))
+        case "eq" | "not_":
+            value = parameter(operand, key.type)
+            same = and_(here == value, seen.where(key == value).exists())
+            return same if name == "eq" else not_(func.coalesce(same, false()))
         case "in_":
             # Worked out once, not for every row: the column's index still serves.
             visible = func.array(seen.where(any_of(key, operand)).scalar_subquery())
@@ -259,6 +286,51 @@ def _keys(model: type, operand: Any) -> Any:
         return parse_key(model, operand)
     except ValueError as error:
         raise BadInput(f"{error}.") from None
+
+
+def conditions_of(operation: Operation) -> int:
+    """How many conditions all filters of an operation have. Linear, as its cost is."""
+    known: dict[int, int] = {}
+
+    def count(selected: Selected) -> int:
+        found = known.get(id(selected))
+        if found is None:
+            found = sum(count(child) for kind in selected.children.values() for child in kind)
+            where = selected.arguments.get("where")
+            if where is not None:
+                found += _conditions(selected.definition.args["where"].type, where)
+            known[id(selected)] = found
+        return found
+
+    return sum(map(count, operation.roots))
+
+
+def _conditions(kind: Any, value: Any) -> int:
+    """How many conditions there are in a filter, or in a list of filters; at least one in each."""
+    kind = get_nullable_type(kind)
+    if is_leaf_type(get_named_type(kind)):
+        return 1
+    if is_list_type(kind):
+        return sum(_conditions(kind.of_type, item) for item in value or ())
+    if not isinstance(value, dict):
+        return 1
+    found = 0
+    for name, field in kind.fields.items():
+        key = field.out_name or name
+        if key in value:
+            below = _conditions(field.type, value[key])
+            if kind.name == "IDFilter":
+                below *= GUARDED
+            elif _leads_away(field):
+                below += GUARDED
+            found += below
+    return max(1, found)
+
+
+def _leads_away(field: GraphQLInputField) -> bool:
+    """Whether a field of a filter is a related object."""
+    attribute = field.extensions[BACKREF].metadata.get("attribute")
+    return attribute is not None and isinstance(attribute.property, RelationshipProperty)
 
 
 class Order(Enum):

@@ -6,8 +6,8 @@ from collections.abc import Hashable
 from ipaddress import IPv6Address, ip_address
 
 from graph.context import Context
-from graph.documents import Documents
-from graph.rate import Rates
+from graph.documents import documents
+from graph.rate import Guesses, Rates
 from graph.running import Running
 from graph.settings import Settings
 
@@ -23,8 +23,11 @@ class Guard:
         self.unknown = settings.model_copy(
             update={name: min(most, getattr(settings, name)) for name, most in UNKNOWN.items()}
         )
-        self.documents = Documents()
+        self.documents = documents()
         self.rates = Rates(settings.rate_per_second, settings.rate_burst)
+        self.guesses = Guesses(
+            settings.login_failures_per_account, settings.login_failures_per_address
+        )
         self.running = Running(settings.max_running, settings.max_running_per_viewer)
 
 
@@ -42,10 +45,10 @@ def asker_of(context: Context) -> Hashable:
         return "user", viewer.user_id
     if viewer.agent_id is not None:
         return "agent", viewer.agent_id
-    return "address", _network(context.address)
+    return "address", network(context.address)
 
 
-def _network(address: str | None) -> object:
+def network(address: str | None) -> Hashable:
     """An address as one client has it: of IPv6, everybody is given 2⁶⁴ to choose from."""
     try:
         parsed = ip_address(address or "")

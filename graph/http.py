@@ -15,7 +15,7 @@ import orjson
 from graphql import GraphQLError
 from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
-from strawberry.schema import BaseSchema
+from strawberry.schema import Schema
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
@@ -28,7 +28,9 @@ from graph.context import Context
 from graph.departures import Departure
 from graph.documents import hash_of
 from graph.errors import BadRequest, RequestError, masked
+from graph.planner import Planner
 from graph.requests import JSON, Asked, Gone, Refused, acceptable, received
+from graph.shortcut import shortcut
 from graph.viewer import identify
 
 SAFE = {OperationType.QUERY}
@@ -100,9 +102,9 @@ class Answer:
 class Endpoint:
     """`/graphql`: operations over POST and GET."""
 
-    def __init__(self, schema: BaseSchema, *, planner: bool, max_body_bytes: int) -> None:
+    def __init__(self, schema: Schema, *, planner: bool, max_body_bytes: int) -> None:
         self.schema = schema
-        self.planner = planner
+        self.planner = Planner(schema._schema) if planner else None
         self.max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,7 +144,8 @@ class Endpoint:
         async with Departure(receive, request.app.state) as departure:
             context = departure.context = entry.context = await self._context(request)
             try:
-                return await self.schema.execute(
+                known = await shortcut(self.schema._schema, asked, context)
+                return known or await self.schema.execute(
                     asked.query,
                     asked.variables,
                     context,
@@ -164,7 +167,7 @@ class Endpoint:
         viewer = None
         refusal: GraphQLError | None = None
         try:
-            viewer = await identify(request, database)
+            viewer = await identify(request, request.app.state.tokens)
         except RequestError as error:
             refusal = error
         except Exception as error:

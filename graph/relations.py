@@ -10,12 +10,13 @@ from functools import cached_property, partial
 from typing import Any
 
 import strawberry
-from sqlalchemy import ColumnElement, func, literal_column
+from sqlalchemy import ColumnElement, Text, func, literal_column
 from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 from strawberry.annotation import StrawberryAnnotation
 from strawberry.types.arguments import StrawberryArgument
 
 from db import Viewer, scope
+from db.parameters import parameter, then
 from graph.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
 from graph.context import Info
 from graph.entities import Declared, Entity, entity_of, lazy
@@ -267,8 +268,11 @@ class Lookup(Read):
             return self.of_viewer(viewer)
         if self.by is not None:
             return kwargs[str(self.argument)]
+        return then(self._key, kwargs["id"])
+
+    def _key(self, id: str) -> Any:
         try:
-            return parse_key(self.model, kwargs["id"])
+            return parse_key(self.model, id)
         except ValueError as error:
             raise BadInput(f"{error}.") from None
 
@@ -313,11 +317,16 @@ class Search(Collection):
     def members(
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
     ) -> list[ColumnElement[bool]]:
-        if len(arguments["query"]) > LONGEST_QUERY:
-            raise BadInput(f"A query is of at most {LONGEST_QUERY:,} characters.")
-        words = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), arguments["query"])
+        query = parameter(then(_short, arguments["query"]), Text)
+        words = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), query)
         found = getattr(row, self.attribute.key).op("@@", is_comparison=True)(words)
         return [found, *super().members(arguments, viewer, row)]
+
+
+def _short(query: str) -> str:
+    if len(query) > LONGEST_QUERY:
+        raise BadInput(f"A query is of at most {LONGEST_QUERY:,} characters.")
+    return query
 
 
 def related(attribute: Any) -> Any:

@@ -86,41 +86,47 @@ class Selected:
 
 
 class Operation:
-    """An operation of a document, with its fields collected and its arguments coerced."""
+    """An operation of a document, with its fields collected and its arguments coerced.
+
+    Raises Unreadable.
+    """
 
     def __init__(
         self,
         schema: GraphQLSchema,
         document: DocumentNode,
-        operation_name: str | None,
-        variables: dict[str, Any] | None,
-        *,
-        suggest: bool = True,
+        node: OperationDefinitionNode,
+        variables: VariableValues,
     ) -> None:
-        """With errors that suggest what else may have been meant, or do not."""
         self.schema = schema
-        self.node = find(document, operation_name)
+        self.node = node
         self.fragments = {
             node.name.value: FragmentDetails(node)
             for node in document.definitions
             if isinstance(node, FragmentDefinitionNode)
         }
-        values = get_variable_values(
-            schema,
-            self.node.variable_definitions or (),
-            variables or {},
-            MOST_ERRORS,
-            hide_suggestions=not suggest,
-        )
-        if not isinstance(values, VariableValues):
-            raise Unreadable(values)
-        self.variables = values
+        self.variables = variables
         root = schema.get_root_type(self.node.operation)
         if root is None:
             raise Unreadable
         self._by_nodes: dict[tuple[str, tuple[int, ...]], Selected] = {}
-        collected = collect_fields(schema, self.fragments, values, root, self.node)
+        collected = collect_fields(schema, self.fragments, variables, root, self.node)
         self.roots = list(self._select(root, collected.grouped_field_set))
+
+    @classmethod
+    def read(
+        cls,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        name: str | None = None,
+        variables: dict[str, Any] | None = None,
+        *,
+        suggest: bool = True,
+    ) -> Operation:
+        """The operation of this name, with these variables. Raises Unreadable."""
+        node = find(document, name)
+        values = coerced(schema, node, variables, suggest=suggest)
+        return cls(schema, document, node, values)
 
     def _select(
         self, parent: GraphQLObjectType, groups: dict[str, list[FieldDetails]]
@@ -186,8 +192,31 @@ class Operation:
         return self._by_nodes[info.parent_type.name, tuple(map(id, info.field_nodes))]
 
 
+def coerced(
+    schema: GraphQLSchema,
+    node: OperationDefinitionNode,
+    variables: dict[str, Any] | None,
+    *,
+    suggest: bool = True,
+) -> VariableValues:
+    """The values of an operation's variables. Raises Unreadable with the errors they have.
+
+    The errors suggest what else may have been meant, or do not.
+    """
+    values = get_variable_values(
+        schema,
+        node.variable_definitions or (),
+        variables or {},
+        MOST_ERRORS,
+        hide_suggestions=not suggest,
+    )
+    if not isinstance(values, VariableValues):
+        raise Unreadable(values)
+    return values
+
+
 def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """The operation of a document that is meant. Raises Unreadable if there is none."""
+    """The operation that is meant by a name, or by none. Raises Unreadable."""
     operations = [
         node for node in document.definitions if isinstance(node, OperationDefinitionNode)
     ]

@@ -30,6 +30,8 @@ COUNTS = (
     "max_cost",
     "rate_per_second",
     "rate_burst",
+    "login_failures_per_account",
+    "login_failures_per_address",
     "max_running",
     "max_running_per_viewer",
     "max_seconds",
@@ -167,6 +169,14 @@ class Settings(BaseSettings):
         default=200_000,
         validate_default=True,
         description="How much cost each viewer may use at once; at least `TROUPE_MAX_COST`.",
+    )
+    login_failures_per_account: int = Field(
+        default=10,
+        description="How many wrong passwords may be given for one username in 15 minutes, whether"
+        " there is such a user or not. After that, the right one is not taken either.",
+    )
+    login_failures_per_address: int = Field(
+        default=100, description="How many may be given from one address in 15 minutes."
     )
     max_running: int = Field(
         default=100, description="The most operations that a process runs at once."

@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
+from collections.abc import Collection
+
 from starlette.requests import HTTPConnection
 
 from db import Database, Viewer, access
 from graph.errors import Unauthenticated
+
+# For how many seconds a token is believed after it was looked up. Within one second a revoked
+# token has to open nothing any more, and what it has just been let in for takes some time as well.
+FRESH = 0.5
+
+# More bearers than that do not come within that time.
+MOST_TOKENS = 10_000
+
+
+class Tokens:
+    """The tokens that were looked up a moment ago, under their hashes, and whom they name."""
+
+    def __init__(self, database: Database, fresh: float = FRESH) -> None:
+        self.database = database
+        self.fresh = fresh
+        self._known: OrderedDict[str, tuple[float, Viewer]] = OrderedDict()
+
+    async def viewer(self, token: str) -> Viewer:
+        """The viewer whom a token names. Raises Unauthenticated if it opens nothing (any more)."""
+        hashed = access.hash_token(token)
+        then, viewer = self._known.get(hashed, (0.0, None))
+        if viewer is None or then + self.fresh <= time.monotonic():
+            viewer = (await self.look_up([hashed])).get(hashed)
+        if viewer is None:
+            raise Unauthenticated("This access token is unknown, has expired or was revoked.")
+        return viewer
+
+    async def look_up(self, hashes: Collection[str]) -> dict[str, Viewer]:
+        """Look up tokens by their hashes, with one statement: those that open something."""
+        # From before the statement was sent: what it finds may be over when its answer arrives.
+        now = time.monotonic()
+        async with self.database.read() as session:
+            found = await access.bearers(session, hashes)
+        for hashed in hashes:
+            self._known.pop(hashed, None)
+        self._known.update((hashed, (now, viewer)) for hashed, viewer in found.items())
+        while len(self._known) > MOST_TOKENS:
+            self._known.popitem(last=False)
+        return found
 
 
 def bearer_token(connection: HTTPConnection) -> str | None:
@@ -14,16 +57,7 @@ def bearer_token(connection: HTTPConnection) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
-async def identify(connection: HTTPConnection, database: Database) -> Viewer | None:
-    """The viewer whom the request's token names, none without a token.
-
-    Raises Unauthenticated for a token that is unknown, expired or revoked.
-    """
+async def identify(connection: HTTPConnection, tokens: Tokens) -> Viewer | None:
+    """The viewer whom the request's token names, none without a token. Raises Unauthenticated."""
     token = bearer_token(connection)
-    if token is None:
-        return None
-    async with database.read() as session:
-        viewer = await access.bearer(session, token)
-    if viewer is None:
-        raise Unauthenticated("This access token is unknown, has expired or was revoked.")
-    return viewer
+    return None if token is None else await tokens.viewer(token)

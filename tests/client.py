@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 import httpx
 import orjson
@@ -49,11 +50,18 @@ def counted(database: db.Database) -> Iterator[list[str]]:
     def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
+    directly = database.json
+
+    async def json(statement: str, arguments: Sequence[Any]) -> bytes | None:
+        statements.append(statement)
+        return await directly(statement, arguments)
+
     engines = (database.reader.sync_engine, database.writer.sync_engine)
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
     try:
-        yield statements
+        with mock.patch.object(database, "json", json):
+            yield statements
     finally:
         for engine in engines:
             event.remove(engine, "before_cursor_execute", note)

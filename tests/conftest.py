@@ -23,6 +23,7 @@ import db
 from db import access, embedded, migrate
 from graph.app import create_app
 from graph.settings import COUNTS, Settings
+from graph.viewer import Tokens
 from tests.client import Client
 
 # Where a run decides whether a change may land, it must not depend on luck: the same examples
@@ -122,6 +123,9 @@ async def serving(database: db.Database, settings: Settings) -> AsyncIterator[ht
     """A client of an application with these settings, over the test's engines."""
     app = create_app(settings, database.url)
     app.state.database = database
+    # Each request looks its token up, as if it came after a while: what is revoked is so at once,
+    # and every request has the same number of statements.
+    app.state.tokens = Tokens(database, fresh=0)
     app.state.head = migrate.head()
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

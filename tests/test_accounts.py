@@ -11,9 +11,10 @@ import pytest
 import db
 from db import access, passwords
 from graph.rights import MUTATIONS
+from graph.settings import Settings
 from tests import factories
 from tests.client import Client
-from tests.conftest import People
+from tests.conftest import People, serving
 from tests.world import World, faults, gid, make_world, snapshot, stored
 
 PASSWORD = "correct horse battery staple"
@@ -90,6 +91,43 @@ async def test_whoever_cannot_come_in_learns_nothing(world: World) -> None:
         " and password.', 'path': ['password']}]}"
     }
     assert await snapshot(world.database) == before
+
+
+async def test_who_guesses_is_stopped_whether_there_is_such_a_user_or_not(world: World) -> None:
+    settings = Settings(login_failures_per_account=3, login_failures_per_address=8)
+    document = "mutation($i: LoginInput!) { login(input: $i) { token userErrors { code } } }"
+
+    async def tried(nobody: Client, username: str, password: str = "wrong") -> str:
+        answer = await nobody.ask(document, i={"username": username, "password": password})
+        if "errors" not in answer.body:
+            return "in" if answer.data["login"]["token"] else "out"
+        assert answer.body["data"] == {"login": None}
+        assert answer.statements == []
+        return f"{answer.code} {answer.errors[0]['extensions']['limit'].rpartition('_')[2]}"
+
+    async with serving(world.database, settings) as http:
+        nobody = world.people.nobody.through(http)
+        # A right one in between takes back only itself.
+        guesses = ["wrong", "wrong", PASSWORD, PASSWORD, "wrong", "wrong", PASSWORD]
+        owner = [await tried(nobody, "owner", guess) for guess in guesses]
+        unknown = [await tried(nobody, "unknown") for _ in range(4)]
+        others = [await tried(nobody, name) for name in ("a", "b", "c")]
+
+    stopped = "RATE_LIMITED account"
+    assert owner == ["out", "out", "in", "in", "out", stopped, stopped]
+    assert unknown == ["out", "out", "out", stopped]
+    assert others == ["out", "out", "RATE_LIMITED address"]
+
+
+async def test_the_own_password_is_guessed_no_longer_either(world: World) -> None:
+    client = await log_in(world)
+    async with serving(world.database, Settings(login_failures_per_account=1)) as http:
+        input = {"currentPassword": "wrong", "newPassword": "another one, longer"}
+        document = "mutation($i: ChangePasswordInput!) { changePassword(input: $i) { __typename } }"
+        first, second = [await client.through(http).ask(document, i=input) for _ in range(2)]
+
+    assert first.data
+    assert second.code == "RATE_LIMITED"
 
 
 async def test_nobody_may_do_anything_but_log_in(world: World) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from graphql import get_introspection_query, parse
 
-from graph.cost import GUARDED, LISTED, conditions_of, cost_of
+from graph.cost import LISTED, cost_of
+from graph.filters import GUARDED, conditions_of
 from graph.schema import schema
 from graph.selections import Operation
 from tests.conftest import People
@@ -15,7 +16,7 @@ from tests.conftest import People
 
 def cost(text: str, **variables: Any) -> int:
     """The cost of a document's only operation."""
-    return cost_of(Operation(schema._schema, parse(text), None, variables))
+    return cost_of(Operation.read(schema._schema, parse(text), None, variables))
 
 
 COSTS = {
@@ -83,7 +84,7 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("text", CONDITIONS)
 def test_conditions_are_counted_wherever_they_stand(text: str) -> None:
-    assert conditions_of(Operation(schema._schema, parse(text), None, {})) == CONDITIONS[text]
+    assert conditions_of(Operation.read(schema._schema, parse(text))) == CONDITIONS[text]
 
 
 def test_page_sizes_are_read_wherever_they_stand() -> None:

@@ -534,7 +534,7 @@ PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "graph.extensions.check_variables": (TASKS, {}),
     "graph.extensions.cost_of": (TASKS, {}),
     "graph.extensions.conditions_of": (TASKS, {}),
-    "graph.extensions.visit": ('{ project(id: "\\u0061") { id } }', {}),
+    "graph.documents.visit": ('{ project(id: "\\u0061") { id } }', {}),
     "graph.running.Running.one_more": (TASKS, {}),
     "graph.planner.statement": (TASKS, {}),
     "graph.filters.Order.attribute": (TASKS, {}),

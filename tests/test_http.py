@@ -581,7 +581,9 @@ class Broken:
     "place",
     [
         "graph.http.identify",
-        "graph.extensions.planned",
+        "graph.planner.Planner.plan",
+        "graph.planner.plans.Plan.arguments",
+        "graph.http.shortcut",
         "graph.extensions.Operation",
         "graph.extensions.storable",
         "graph.http.received",
@@ -598,7 +600,7 @@ async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(
     place: str,
 ) -> None:
     monkeypatch.setattr(place, Broken())
-    async with serving(database, Settings(planner="planned" in place)) as http:
+    async with serving(database, Settings(planner="plan" in place)) as http:
         response = await people.owner.through(http).send(
             {"query": "{ projects { nodes { id } } }"}, accept=RESPONSE
         )

@@ -442,7 +442,7 @@ def test_what_people_are_shown_is_well_within_the_limits(
     monkeypatch.setattr(overlapping_fields_can_be_merged, "MAX_COMPLEXITY_BUDGET", budget // 4)
     assert validate(schema._schema, document.node, specified_rules, MOST_ERRORS) == []
     if "$" not in text:
-        operation = Operation(schema._schema, document.node, None, None)
+        operation = Operation.read(schema._schema, document.node)
         assert cost_of(operation) <= settings.max_cost / 2
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import db
-from graph.documents import Document, Documents, hash_of, read
+from graph.documents import hash_of
 from graph.settings import Settings
 from tests.client import Answer, Client
-from tests.conftest import WITHOUT_LIMITS, People, serving
+from tests.conftest import People, serving
 
 QUERY = "query Mine($n: Int = 1) { projects(first: $n) { totalCount } }"
 HASH = sha256(QUERY.encode()).hexdigest()
@@ -98,54 +98,3 @@ async def test_a_document_without_its_hash_is_found_by_it(limited: People) -> No
     await limited.owner.ask(QUERY)
 
     assert (await persisted(limited.owner)).data == DATA
-
-
-def document(n: int, tokens: int = 3) -> Document:
-    """A document of so many tokens, unlike those with another number."""
-    text = "{" + f" a{n}" * (tokens - 2) + " }"
-    found = read(text, WITHOUT_LIMITS)
-    return Document(text, found.node, found.size, is_valid=True)
-
-
-def test_so_many_documents_are_kept_and_no_more() -> None:
-    kept = Documents(most_documents=8, most_tokens=1000)
-
-    for n in range(100):
-        kept.keep(document(n))
-
-    assert len(kept) == 4
-    assert kept.get(document(99).hash) is not None
-    assert kept.get(document(0).hash) is None
-
-
-def test_so_many_tokens_are_kept_and_no_more() -> None:
-    kept = Documents(most_documents=100, most_tokens=200)
-
-    for n in range(100):
-        kept.keep(document(n, tokens=30))
-    too_large = document(100, tokens=101)
-    kept.keep(too_large)
-
-    assert len(kept) == 3
-    assert kept.get(too_large.hash) is None
-    assert kept.get(document(99, tokens=30).hash) is not None
-
-
-def test_what_is_used_again_outlives_whatever_is_sent_once() -> None:
-    kept = Documents(most_documents=8, most_tokens=1000)
-    proven = [document(n) for n in range(4)]
-    for one in proven:
-        kept.keep(one)
-        assert kept.get(one.hash) is one
-
-    for n in range(4, 1000):
-        kept.keep(document(n))
-
-    assert all(kept.get(one.hash) is one for one in proven)
-    # What is used again later takes the place of the one that was not used for longest.
-    newcomer = document(1000)
-    kept.keep(newcomer)
-    kept.get(newcomer.hash)
-    for n in range(1001, 2000):
-        kept.keep(document(n))
-    assert [kept.get(one.hash) is one for one in (*proven, newcomer)] == [False, *[True] * 4]

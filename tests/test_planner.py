@@ -291,9 +291,9 @@ async def test_an_error_of_the_statement_is_worded_and_betrays_nothing(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> object:
-        return select(literal_column("1 / 0 AS secret"))
+        return select(literal_column("1 / 0 AS secret")), []
 
-    monkeypatch.setattr("graph.extensions.planned", broken)
+    monkeypatch.setattr("graph.planner.statement", broken)
 
     answer = await people.owner.ask("{ me { id } }")
 

@@ -15,7 +15,7 @@ from graph import rate
 from graph.context import Context
 from graph.errors import Overloaded, RateLimited
 from graph.guard import asker_of
-from graph.rate import Rates
+from graph.rate import Guesses, Rates
 from graph.running import Running
 from graph.settings import Settings
 from tests.conftest import People, serving
@@ -79,6 +79,52 @@ def test_only_so_many_buckets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
     # b was quiet for longest.
     assert [rates.left(viewer) for viewer in "abcd"] == [6, 10, 8, 8]
+
+
+def test_passwords_are_guessed_so_often_for_an_account_and_from_an_address() -> None:
+    clock = Clock()
+    guesses = Guesses(3, 5, clock)
+
+    for account, address in (("ann", 1), ("ann", 2), ("ann", 1), ("bob", 1), ("ben", 1)):
+        guesses.guess(account, address)
+    with pytest.raises(RateLimited) as of_account:
+        guesses.guess("ann", 3)
+    guesses.guess("bob", 1)
+    with pytest.raises(RateLimited) as from_address:
+        guesses.guess("bea", 1)
+    guesses.guess("bea", 2)
+
+    assert str(of_account.value) == (
+        "Too many wrong passwords for this account: 3 may be given in 15 minutes"
+        " (TROUPE_LOGIN_FAILURES_PER_ACCOUNT). Try again in 300 s."
+    )
+    assert of_account.value.extensions == {
+        "code": "RATE_LIMITED",
+        "limit": "login_failures_per_account",
+        "allowed": 3,
+        "retryAfter": 300,
+    }
+    assert "(TROUPE_LOGIN_FAILURES_PER_ADDRESS)" in str(from_address.value)
+    assert from_address.value.retry_after == 180
+
+    clock.now += 299
+    with pytest.raises(RateLimited):
+        guesses.guess("ann", 3)
+    clock.now += 1
+    guesses.guess("ann", 3)
+
+
+def test_what_was_right_is_no_guess() -> None:
+    guesses = Guesses(2, 2, Clock())
+
+    for _ in range(5):
+        right = guesses.guess("ann", 1)
+        right()
+    guesses.guess("ann", 1)
+    guesses.guess("ann", 1)
+
+    with pytest.raises(RateLimited):
+        guesses.guess("ann", 1)
 
 
 def test_an_asker_is_a_user_an_agent_or_an_address(database: db.Database) -> None:

@@ -428,6 +428,8 @@ def test_a_token_opens_nothing_once_it_ended(served: Serving, ann: str, ends: An
     token = token_of(served, "ann")
     assert served.ask(ME, token) == {"data": {"me": {"username": "ann", "role": "USER"}}}
     ends(served, ann)
+    # The promise is a second.
+    until(lambda: "errors" in served.ask(ME, token), 1)
     for query in (ME, "{ __typename }"):
         answer = served.ask(query, token)
         assert code(answer) == "UNAUTHENTICATED"

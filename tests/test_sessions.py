@@ -34,7 +34,7 @@ from tests.conftest import People, serving
 def context(database: db.Database) -> Context:
     """The context of an operation, as a resolver gets it."""
     context = Context(database, db.Viewer(is_administrator=True))
-    context.operation = Operation(schema._schema, parse("{ __typename }"), None, None)
+    context.operation = Operation.read(schema._schema, parse("{ __typename }"))
     context.loaders = Loaders(context)
     return context
 

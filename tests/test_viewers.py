@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from graphql import build_client_schema, get_introspection_query
+from sqlalchemy import func, update
 
 import db
 from db import access
+from graph import viewer
+from graph.errors import Unauthenticated
 from graph.settings import Audience, Mode, Settings
+from graph.viewer import Tokens
 from tests import factories
-from tests.client import Answer, Client
+from tests.client import Answer, Client, counted
 from tests.conftest import People, serving
 
 CLOSED = [
@@ -134,6 +140,56 @@ async def test_a_token_opens_until_it_expires(database: db.Database, people: Peo
     answer = await bearing(people, token).ask("{ me { username } }")
 
     assert answer.data == {"me": {"username": "owner"}}
+
+
+async def test_a_token_is_looked_up_once_in_a_while_and_is_over_within_a_second(
+    database: db.Database, people: People
+) -> None:
+    token = str(people.owner.token)
+    stopped = update(db.AccessToken).where(db.AccessToken.token_hash == access.hash_token(token))
+    tokens = Tokens(database)
+    with counted(database) as statements:
+        viewers = {await tokens.viewer(token) for _ in range(50)}
+    assert {viewer.user_id for viewer in viewers} == {people.users["owner"].id}
+    assert len(statements) == 1
+
+    async with database.write(db.Viewer()) as session:
+        await session.execute(stopped.values(revoked_at=func.now()))
+    revoked = time.monotonic()
+    with suppress(Unauthenticated):
+        while time.monotonic() - revoked < 3:
+            await tokens.viewer(token)
+
+    assert time.monotonic() - revoked < 1
+
+
+async def test_only_so_many_tokens_are_kept(
+    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(viewer, "MOST_TOKENS", 2)
+    tokens = Tokens(database, fresh=3600)
+    admin, owner, stranger = (
+        str(client.token) for client in (people.admin, people.owner, people.stranger)
+    )
+    with counted(database) as statements:
+        for token in (admin, owner, stranger, owner, stranger, admin):
+            await tokens.viewer(token)
+
+    assert len(statements) == 4
+
+
+async def test_many_tokens_are_looked_up_at_once(database: db.Database, people: People) -> None:
+    hashes = [access.hash_token(str(client.token)) for client in (people.admin, people.owner)]
+    with counted(database) as statements:
+        found = await Tokens(database).look_up([*hashes, "of no token"])
+
+    assert found == {
+        hashes[0]: db.Viewer(
+            people.users["admin"].id, is_administrator=True, token_id=found[hashes[0]].token_id
+        ),
+        hashes[1]: db.Viewer(people.users["owner"].id, token_id=found[hashes[1]].token_id),
+    }
+    assert len(statements) == 1
 
 
 async def test_an_unknown_token_opens_nothing(people: People) -> None:

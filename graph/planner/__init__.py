@@ -1,38 +1,100 @@
 """The fast way to read: a query becomes one SQL statement, whose JSON goes out as it is.
 
 Whatever the planner does not know, and whatever would end in an error, it hands to the resolvers,
-whole: `planned` then gives None.
+whole. A plan is made once for all requests that differ only in values:
+
+- `shapes` says what of a request changes its statement;
+- `statement` makes the statement of what is selected;
+- `plans` holds it as PostgreSQL gets it, and puts each request's values in.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Hashable
+from dataclasses import replace
 
-from graphql import GraphQLError, OperationType
-from sqlalchemy import Select
+from graphql import (
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+)
+from graphql.execution.values import VariableValues
 
 from db import Viewer
-from graph.planner.statement import Unplannable, statement
-from graph.selections import Operation
+from graph.documents import Document
+from graph.filters import conditions_of
+from graph.kept import Kept
+from graph.planner.plans import Plan, compiled, run
+from graph.planner.shapes import (
+    Request,
+    Unplannable,
+    kind_of,
+    open_variables,
+    open_viewer,
+    shape_of,
+)
+from graph.planner.statement import statement
+from graph.selections import Operation, Unreadable
 
-# A statement is built and compiled field by field, so it must stay of a size that is worth it.
+# A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
 MOST_FIELDS = 500
+MOST_CONDITIONS = 200
 DEEPEST = 20
 
+# Every connection prepares what it runs, and PostgreSQL keeps it there in a form that is larger.
+MOST_PLANS = 500
+MOST_CHARACTERS = 10_000_000
 
-def planned(operation: Operation, viewer: Viewer) -> Select[Any] | None:
-    """The statement that answers the operation with one text of JSON, if it can be planned."""
-    if operation.node.operation is not OperationType.QUERY:
-        return None
-    if all(root.name == "__typename" for root in operation.roots):
-        return None  # which needs no database, and is asked to see whether the server answers
-    number, depth = operation.size()
-    if number > MOST_FIELDS or depth > DEEPEST:
-        return None
-    try:
-        return statement(operation, viewer)
-    except (Unplannable, GraphQLError, RecursionError):
-        return None
+NO_PLAN = Plan("", ())
 
 
-__all__ = ["planned"]
+class Planner:
+    """The plans of a process."""
+
+    def __init__(self, schema: GraphQLSchema) -> None:
+        self._schema = schema
+        self._plans: Kept[Hashable, Plan] = Kept(
+            MOST_PLANS, MOST_CHARACTERS, lambda plan: len(plan.sql) + 100 * len(plan.parameters)
+        )
+
+    def plan(
+        self,
+        document: Document,
+        node: OperationDefinitionNode,
+        variables: VariableValues,
+        viewer: Viewer,
+    ) -> Plan | None:
+        """The plan for an operation of a valid document, none if there can be none."""
+        if node.operation is not OperationType.QUERY:
+            return None
+        name = node.name.value if node.name else None
+        key = (document.hash, name, shape_of(variables), kind_of(viewer))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._made(document, node, variables, viewer)
+            self._plans.put(key, plan)
+        return None if plan is NO_PLAN else plan
+
+    def _made(
+        self,
+        document: Document,
+        node: OperationDefinitionNode,
+        variables: VariableValues,
+        viewer: Viewer,
+    ) -> Plan:
+        try:
+            operation = Operation(self._schema, document.node, node, open_variables(variables))
+            if all(root.name == "__typename" for root in operation.roots):
+                return NO_PLAN  # it needs no database, and tells whether the server answers
+            number, depth = operation.size()
+            conditions = conditions_of(operation)
+            if number > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
+                return NO_PLAN
+            plan = compiled(*statement(operation, open_viewer(viewer)))
+            return replace(plan, conditions=conditions)
+        except (Unplannable, Unreadable, GraphQLError, RecursionError):
+            return NO_PLAN
+
+
+__all__ = ["Plan", "Planner", "Request", "run"]

@@ -12,14 +12,15 @@ from typing import Any
 
 import sqlalchemy
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
+    Integer,
     Select,
     Text,
     Uuid,
     case,
     cast,
     func,
-    literal,
     literal_column,
     select,
 )
@@ -29,8 +30,10 @@ from strawberry.types.arguments import convert_arguments
 
 from db import Viewer, scope
 from db.base import Timestamp
+from db.parameters import parameter
 from graph.connections import Window, window
 from graph.entities import Column, Entity, Id
+from graph.planner.shapes import Unplannable
 from graph.relations import Collection, Connected, Listed, Lookup, Related
 from graph.selections import BACKREF, Operation, Selected
 
@@ -43,15 +46,11 @@ PLACE, NUMBER, CURSOR = "#place", "#number", "#cursor"
 Json = ColumnElement[Any]
 
 
-class Unplannable(Exception):
-    """Something that is selected has no rule here."""
-
-
-def statement(operation: Operation, viewer: Viewer) -> Select[Any]:
-    """The statement for a whole query: its result is one text."""
+def statement(operation: Operation, viewer: Viewer) -> tuple[Select[Any], list[Window]]:
+    """The statement for a whole query, whose result is one JSON object, and the pages it reads."""
     rules = _Rules(operation, viewer)
     fields = _labelled((root, rules.root(root)) for root in operation.roots)
-    return select(cast(_object(select(*fields)), Text))
+    return select(_object(select(*fields))), rules.pages
 
 
 def _objects(rows: Select[Any]) -> Select[Any]:
@@ -77,6 +76,16 @@ def _labelled(fields: Iterable[tuple[Selected, Json]]) -> list[Any]:
     return labelled
 
 
+def _constant(text: str) -> ColumnElement[str]:
+    """A text of the schema's, which is no value of anybody's."""
+    quoted = text.replace("'", "''")
+    return literal_column(f"'{quoted}'", Text)
+
+
+def _known(value: bool) -> ColumnElement[bool]:
+    return literal_column(str(value).lower(), Boolean)
+
+
 def _base64(text: ColumnElement[str]) -> ColumnElement[str]:
     """Base64 in one line: PostgreSQL breaks it after every 76 characters."""
     encoded = func.encode(func.convert_to(text, "UTF8"), "base64")
@@ -97,6 +106,7 @@ class _Rules:
 
     def __init__(self, operation: Operation, viewer: Viewer) -> None:
         self.viewer = viewer
+        self.pages: list[Window] = []
         self.converter = operation.schema.extensions[BACKREF].schema_converter
 
     def arguments(self, selected: Selected) -> dict[str, Any]:
@@ -116,13 +126,13 @@ class _Rules:
             row = aliased(field.target.model)
             value = field.value(self.viewer, self.arguments(selected))
             column = getattr(row, field.attribute.key)
-            met = [column == literal(value, column.type), scope(row, self.viewer)]
+            met = [column == parameter(value, column.type), scope(row, self.viewer)]
             found = self.objects(field.target, row, selected, lambda rows: rows.where(*met))
             return found.scalar_subquery()
         if isinstance(field, Collection):
             return self.page(field, selected)
         if selected.name == "__typename":
-            return literal(selected.parent.name, Text)
+            return _constant(selected.parent.name)
         raise Unplannable(selected.name)
 
     def objects(
@@ -160,7 +170,9 @@ class _Rules:
         field = selected.declaration if selected.is_readable else None
         match field:
             case Id():
-                return _base64(f"{field.type_name}:" + cast(getattr(row, field.key), Text))
+                return _base64(
+                    _constant(f"{field.type_name}:") + cast(getattr(row, field.key), Text)
+                )
             case Column():
                 return _printed(getattr(row, field.key))
             case Connected():
@@ -171,7 +183,7 @@ class _Rules:
             case Related():
                 return self.related(field, selected, row).scalar_subquery()
         if selected.name == "__typename":
-            return literal(entity.name, Text)
+            return _constant(entity.name)
         raise Unplannable(selected.name)
 
     def related(self, field: Related, selected: Selected, row: Any) -> Select[Any]:
@@ -195,6 +207,7 @@ class _Rules:
         entity = field.target
         arguments = self.arguments(selected)
         view = window(entity, **arguments)
+        self.pages.append(view)
         (children,) = selected.children.values()
 
         def members(row: Any, columns: Sequence[Any]) -> Select[Any]:
@@ -218,7 +231,7 @@ class _Rules:
                     count = members(aliased(entity.model), [func.count()])
                     shown.append((child, count.scalar_subquery()))
                 case "__typename":
-                    shown.append((child, literal(child.parent.name, Text)))
+                    shown.append((child, _constant(child.parent.name)))
                 case "pageInfo":
                     shown.append((child, self.page_info(view, together, child)))
                 case "nodes" | "edges":
@@ -258,13 +271,14 @@ class _Rules:
             case "cursor":
                 return _cursor(view, row)
             case "__typename":
-                return literal(selected.parent.name, Text)
+                return _constant(selected.parent.name)
         raise Unplannable(selected.name)
 
     def together(self, view: Window, placed: Any, children: Sequence[Selected]) -> Select[Any]:
         """What is shown of a page's rows together: the lists, and what its pageInfo tells."""
         place, number = placed.c[PLACE], placed.c[NUMBER]
-        first, last = min(1, view.limit), func.least(number, view.limit)
+        limit = parameter(view.limit, Integer)
+        first, last = func.least(1, limit), func.least(number, limit)
         order = place.desc() if view.backward else place.asc()
         cursors = [func.max(placed.c[CURSOR]).filter(place == at) for at in (first, last)]
         start, end = reversed(cursors) if view.backward else cursors
@@ -272,7 +286,7 @@ class _Rules:
             func.array_to_json(
                 func.coalesce(
                     func.array_agg(aggregate_order_by(placed.c[child.key], order)).filter(
-                        place <= view.limit
+                        place <= limit
                     ),
                     literal_column("'{}'::json[]"),
                 ),
@@ -281,7 +295,7 @@ class _Rules:
             for child in children
             if child.name in ("nodes", "edges")
         ]
-        more = (func.count() > view.limit).label(NUMBER)
+        more = (func.count() > limit).label(NUMBER)
         return select(more, start.label(PLACE), end.label(CURSOR), *lists)
 
     def page_info(self, view: Window, together: Any, selected: Selected) -> Json:
@@ -289,11 +303,11 @@ class _Rules:
         (children,) = selected.children.values()
         more = together.c[NUMBER]
         values = {
-            "hasNextPage": literal(view.before is not None) if view.backward else more,
-            "hasPreviousPage": more if view.backward else literal(view.after is not None),
+            "hasNextPage": _known(view.before is not None) if view.backward else more,
+            "hasPreviousPage": more if view.backward else _known(view.after is not None),
             "startCursor": together.c[PLACE],
             "endCursor": together.c[CURSOR],
-            "__typename": literal(selected.type.of_type.name, Text),  # type: ignore[union-attr]
+            "__typename": _constant(selected.type.of_type.name),  # type: ignore[union-attr]
         }
         if not {child.name for child in children} <= values.keys():
             raise Unplannable(selected.name)
@@ -307,5 +321,5 @@ def _cursor(view: Window, row: Any) -> ColumnElement[str]:
     if isinstance(value.type, Timestamp):
         value = func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
     key = cast(getattr(row, view.entity.key.key), Text)
-    parts = literal(f"{view.order.name}\n", Text) + key + literal("\n", Text) + cast(value, Text)
+    parts = _constant(f"{view.order.name}\n") + key + _constant("\n") + cast(value, Text)
     return _base64(parts)

@@ -1,0 +1,102 @@
+"""Plans: statements as PostgreSQL gets them, and how each request's values go into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from graphql import ExecutionResult, GraphQLError
+from sqlalchemy import Select
+from sqlalchemy.dialects.postgresql import asyncpg
+
+from db.parameters import Later
+from db.text import dumps
+from graph.connections import Window
+from graph.context import Context
+from graph.planner.shapes import Request
+
+_dialect: Any = asyncpg.dialect(json_serializer=dumps)  # type: ignore[no-untyped-call]
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+PROGRAM_LIMIT_EXCEEDED = "54"
+
+# For pages of so many different sizes it is remembered what a plan costs.
+MOST_COSTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A statement, whose result is one JSON value, for all requests of a shape."""
+
+    sql: str
+    parameters: tuple[tuple[Any, Callable[[Any], Any] | None], ...]
+    """For each parameter its value, which may come later, and what the driver needs of it."""
+    sizes: tuple[Later, ...] = ()
+    """The sizes of its pages that come later."""
+    cursors: tuple[Later, ...] = ()
+    """What its cursors stand for, whether the statement needs it or not."""
+    conditions: int = 0
+    """How many conditions its filters have."""
+    costs: dict[tuple[int, ...], int] = field(default_factory=dict)
+    """What it costs with pages of these sizes."""
+
+    def arguments(self, request: Request) -> list[Any]:
+        """The parameters' values for a request. Raises what is wrong with its arguments."""
+        for cursor in self.cursors:
+            cursor.read(request)
+        arguments = []
+        for value, process in self.parameters:
+            if isinstance(value, Later):
+                value = value.read(request)
+            arguments.append(value if process is None else process(value))
+        return arguments
+
+    def sizes_of(self, request: Request) -> tuple[int, ...]:
+        """The sizes of its pages for a request, as far as they come later."""
+        return tuple(size.read(request) for size in self.sizes)
+
+    def remember(self, sizes: tuple[int, ...], cost: int) -> None:
+        """Remember what it costs with pages of these sizes."""
+        if len(self.costs) >= MOST_COSTS:
+            self.costs.clear()
+        self.costs[sizes] = cost
+
+
+async def run(plan: Plan, arguments: list[Any], context: Context) -> ExecutionResult | None:
+    """What a plan's statement answers: JSON that passes through as it is.
+
+    None where it is too complex for PostgreSQL: the resolvers then answer.
+    """
+    try:
+        async with context.in_time():
+            text = await context.database.json(plan.sql, arguments)
+    except Exception as error:
+        if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
+            return None
+        # For the log, which tells of SQLAlchemy's errors with their statements as well.
+        error.add_note(plan.sql)
+        # As an error of the result it is worded; raised, it would reach the client as it is.
+        return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
+    data: Any = orjson.Fragment(text or b"null")
+    return ExecutionResult(data, None)
+
+
+def compiled(statement: Select[Any], pages: Iterable[Window]) -> Plan:
+    """The plan that runs a statement, which reads these pages."""
+    made: Any = statement.compile(dialect=_dialect)
+    assert not made.post_compile_params  # such a statement's text would depend on its values
+    parameters = []
+    for name in made.positiontup or ():
+        kind = made.binds[name].type.dialect_impl(_dialect)
+        parameters.append((made.params[name], kind.bind_processor(_dialect)))
+    sizes = _later(page.limit for page in pages)
+    cursors = _later(
+        value for page in pages for value in (*(page.after or ()), *(page.before or ()))
+    )
+    return Plan(made.string, tuple(parameters), sizes, cursors)
+
+
+def _later(values: Iterable[Any]) -> tuple[Later, ...]:
+    return tuple(value for value in values if isinstance(value, Later))

@@ -1,0 +1,73 @@
+"""The short way of a query whose document is known: past all that was done for it before.
+
+The limits of its viewer hold here as well. Whatever is out of the ordinary goes the long way, by
+`graph.extensions`, which also finds the words for what is wrong.
+"""
+
+from __future__ import annotations
+
+from graphql import GraphQLError, GraphQLSchema
+from strawberry.types import ExecutionResult
+from strawberry.types.execution import PreExecutionError
+
+from db.text import storable
+from graph.context import Context, Deadline
+from graph.cost import cost_of
+from graph.documents import hash_of
+from graph.errors import Overloaded, worded
+from graph.guard import Guard, asker_of, guard_of
+from graph.limits import check_variables
+from graph.planner import Request, run
+from graph.requests import Asked
+from graph.selections import Operation, Unreadable, coerced, find
+
+
+async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> ExecutionResult | None:
+    """The answer, if the short way leads to one."""
+    guard, planner = guard_of(context), context.planner
+    # Who asks for extensions is answered with some; a long document is refused before it is hashed.
+    if planner is None or context.is_anonymous or asked.extensions or not asked.query:
+        return None
+    if len(asked.query) > guard.settings.max_document_length:
+        return None
+    document = guard.documents.get(hash_of(asked.query))
+    if document is None:
+        return None
+    try:
+        storable(asked.variables)
+        node = find(document.node, asked.operation_name)
+        check_variables(node, asked.variables or {}, schema, guard.settings)
+        variables = coerced(schema, node, asked.variables)
+        plan = planner.plan(document, node, variables, context.viewer)
+        if plan is None or plan.conditions > guard.settings.max_conditions:
+            return None
+        request = Request(variables.coerced, context.viewer)
+        arguments = plan.arguments(request)
+        sizes = plan.sizes_of(request)
+    except (Unreadable, ValueError, GraphQLError):
+        return None
+    cost = plan.costs.get(sizes)
+    if cost is None:
+        cost = cost_of(Operation(schema, document.node, node, variables))
+        plan.remember(sizes, cost)
+    if not _pays(guard, context, cost):
+        return None
+    context.document, context.node = document, node
+    context.deadline = Deadline(guard.settings.max_seconds)
+    try:
+        with guard.running.one_more(asker_of(context)):
+            result = await run(plan, arguments, context)
+    except Overloaded as overloaded:
+        return PreExecutionError(None, [overloaded])
+    if result is None:
+        return None
+    return PreExecutionError(result.data, list(map(worded, result.errors or ())))
+
+
+def _pays(guard: Guard, context: Context, cost: int) -> bool:
+    """Take the cost, if it can be; or nothing."""
+    asker = asker_of(context)
+    if cost > guard.settings.max_cost or guard.rates.wait(asker, cost):
+        return False
+    guard.rates.take(asker, cost)
+    return True
