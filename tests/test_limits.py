@@ -111,6 +111,21 @@ async def test_variables_hold_so_many_values(database: db.Database, people: Peop
     assert refused.statements == []
 
 
+async def test_a_known_document_has_the_same_limits(database: db.Database, people: People) -> None:
+    query = "query($w: TaskFilter) { tasks(where: $w) { totalCount } }"
+    title = {"title": {"eq": "x"}}
+    async with serving(database, Settings(max_conditions=3, max_values=20)) as http:
+        client = people.owner.through(http)
+
+        allowed = [await client.ask(query, w={"or": [title] * 3}) for _ in range(3)]
+        conditions = [await client.ask(query, w={"or": [title] * 4}) for _ in range(3)]
+        values = [await client.ask(query, w={"title": {"in": ["x"] * 20}}) for _ in range(3)]
+
+    assert [answer.data for answer in allowed] == [{"tasks": {"totalCount": 0}}] * 3
+    for answers, limit in ((conditions, "max_conditions"), (values, "max_values")):
+        assert [answer.errors[0]["extensions"]["limit"] for answer in answers] == [limit] * 3
+
+
 async def test_comments_are_limited_as_tokens_are(database: db.Database, people: People) -> None:
     async with serving(database, Settings(max_tokens=30)) as http:
         client = people.owner.through(http)
