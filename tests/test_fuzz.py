@@ -8,10 +8,12 @@ from tests.fuzz import SCHEMA, fuzz
 
 def test_whatever_a_fuzzer_makes_up_is_no_fault() -> None:
     with processes.place() as folder:
-        fuzzed = fuzz(folder, "--seed=1", "--max-examples=2")
+        fuzzed = fuzz(folder, "--seed=1", "--max-examples=1")
 
     assert SCHEMA.query_type is not None
     assert SCHEMA.mutation_type is not None
     assert fuzzed.passed, fuzzed.report
-    assert fuzzed.cases > len(SCHEMA.query_type.fields) + len(SCHEMA.mutation_type.fields)
+    # One for each, except logout.
+    roots = {**SCHEMA.query_type.fields, **SCHEMA.mutation_type.fields}
+    assert fuzzed.cases >= len(roots) - 1
     assert "fault" not in fuzzed.log
