@@ -11,7 +11,7 @@ BUILT_PAGE := $(if $(NPM),$(PAGE)/dist/index.html)
 CLIENTS := tests/clients/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check format schema docs migration requirements clean
+.PHONY: help serve demo test fuzz check format schema docs migration requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -24,6 +24,9 @@ demo: .venv/installed $(BUILT_PAGE) ## Serve a throw-away database with examples
 
 test: .venv/installed-dev $(BUILT_PAGE) $(if $(NPM),$(CLIENTS)) ## Run all tests
 	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
+
+fuzz: .venv/installed-dev ## Send what a fuzzer makes up to a server, for ten minutes: make fuzz SECONDS=600
+	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),600)
 
 check: .venv/installed-dev $(BUILT_PAGE) ## Lint, types, layers, drift of what is generated, the promise of the schema
 	@$(BIN)/ruff format --check --quiet . || { echo "Run \`make format\`."; exit 1; }

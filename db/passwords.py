@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from functools import cache
 
@@ -15,8 +16,9 @@ LONGEST = 1024
 # The second recommendation of RFC 9106: 64 MiB, three passes.
 _hasher = PasswordHasher()
 
-# Each takes 64 MiB: many logins at once wait rather than take all memory.
-_turns = threading.BoundedSemaphore(4)
+# Each takes 64 MiB and all of a processor: many logins at once wait rather than take all memory, or
+# the time in which everybody else is answered.
+_turns = threading.BoundedSemaphore(min(4, max(1, (os.cpu_count() or 1) // 2)))
 
 
 @cache

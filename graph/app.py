@@ -98,6 +98,8 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
         middleware=layers,
         lifespan=lifespan,
     )
+    # A redirect would go to whatever host the client names.
+    app.router.redirect_slashes = False
     app.state.draining = False
     app.state.guard = Guard(settings)
     return app

@@ -26,7 +26,7 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from db.text import storable
-from graph.errors import BadInput, LimitExceeded
+from graph.errors import BadInput, BadRequest, LimitExceeded
 from graph.kept import Kept
 from graph.limits import Size, check, measure
 from graph.settings import Settings
@@ -37,13 +37,17 @@ MOST_TOKENS = 100_000
 
 RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
-# Each error is made with its place in the text, and nobody mends so many at once.
-MOST_ERRORS = 20
+# Each error is made with its place in the text, and nobody mends more at once. One more says so.
+MOST_ERRORS = 8
 
 # What the one rule that compares fields with each other may spend on a document, in comparisons.
 # graphql-core's own default takes seconds; it lets this be set, and a large document that people
 # write spends a few hundred.
-overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 20_000
+MOST_COMPARISONS = overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 20_000
+TOO_MUCH_ALIKE = (
+    "Too many fields of the same name: whether they fit together takes more than"
+    f" {MOST_COMPARISONS} comparisons, the limit of this server. Select each of them once."
+)
 
 _TOO_MANY = re.compile(r"more than \d+ (tokens|comments)\. Parsing aborted\.$")
 
@@ -98,7 +102,12 @@ def validated(
 
     Only those who are shown the schema get to read in them what else they may have meant.
     """
-    errors = validate(schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest)
+    errors = [
+        BadRequest(TOO_MUCH_ALIKE) if error.message == "Validation aborted." else error
+        for error in validate(
+            schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest
+        )
+    ]
     # Only an escape can bring what cannot be stored: as itself it is a syntax error.
     if not errors and "\\u" in document.text:
         try:

@@ -214,6 +214,9 @@ class Worded(SchemaExtension):
 def worded(error: GraphQLError, *, is_done: bool = False) -> GraphQLError:
     """An error as a client may see it, with a code; and whether nevertheless it was done."""
     original: BaseException | None = error.original_error
+    # What fails while a value is read is wrapped more than once, its words and all.
+    while isinstance(original, GraphQLError) and original.original_error is not None:
+        original = original.original_error
     is_unshown = isinstance(original, Unshown)
     if isinstance(original, Unshown):
         original = original.__cause__

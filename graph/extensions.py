@@ -28,8 +28,9 @@ from graph.errors import (
     Unavailable,
     of_the_database,
 )
+from graph.filters import conditions_of
 from graph.guard import Guard, asker_of, guard_of
-from graph.limits import LARGEST
+from graph.limits import LARGEST, check_variables
 from graph.loaders import Loaders
 from graph.planner import Request, run
 from graph.rights import ANYBODY, MUTATIONS
@@ -141,6 +142,7 @@ class Prepared(SchemaExtension):
         try:
             node = find(execution.graphql_document, execution.operation_name)
             context.node = node
+            check_variables(node, execution.variables or {}, schema, guard.settings)
             variables = coerced(schema, node, execution.variables, suggest=suggest)
             operation = Operation(schema, execution.graphql_document, node, variables)
         except Unreadable as unreadable:
@@ -151,6 +153,9 @@ class Prepared(SchemaExtension):
             return
         context.operation = operation
         self._charge(context, guard, cost_of(operation))
+        conditions, most = conditions_of(operation), guard.settings.max_conditions
+        if conditions > most:
+            raise LimitExceeded("conditions", "max_conditions", min(conditions, LARGEST), most)
         with guard.running.one_more(asker_of(context)):
             context.loaders = Loaders(context)
             if context.deadline is None:  # it began when it was asked who asks

@@ -7,6 +7,7 @@ of `graphql-http` do.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import Any
 
@@ -49,6 +50,7 @@ STATUSES = {
     "TIMEOUT": 504,
 }
 PARTIAL_SUCCESS = 294
+HASH = re.compile("[0-9a-fA-F]{64}")
 CLIENT_LEFT = 499  # nobody gets to see it; the log has it, as nginx's has
 
 
@@ -200,8 +202,10 @@ class Entry:
         if self.asked is None:
             return None
         if self.asked.query is None:
-            persisted = (self.asked.extensions or {}).get("persistedQuery") or {}
-            return str(persisted.get("sha256Hash"))[:64]
+            persisted = (self.asked.extensions or {}).get("persistedQuery")
+            named = persisted.get("sha256Hash") if isinstance(persisted, dict) else None
+            # Anything else could hold a secret, or look like a line of the log.
+            return named if isinstance(named, str) and HASH.fullmatch(named) else None
         return hash_of(self.asked.query)
 
     def write(self) -> None:

@@ -44,6 +44,7 @@ class Refused(RequestError):
         413: "TOO_LARGE",
         414: "TOO_LARGE",
         415: "UNSUPPORTED_MEDIA_TYPE",
+        431: "TOO_LARGE",
         503: "UNAVAILABLE",
     }
 
@@ -78,6 +79,8 @@ async def received(request: HTTPConnection, receive: Receive, limit: int) -> Ask
     match request.scope["method"]:
         case "POST":
             _expect_json(request.headers.get("content-type", ""))
+            if request.headers.get("content-encoding", "identity").lower() != "identity":
+                raise Refused("Send the body as it is, without `Content-Encoding`.", 415)
             body = await _body(request, receive, limit)
             return _asked(_object("The body", body), may_change=True)
         case "GET" | "HEAD":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -13,11 +16,18 @@ from starlette.applications import Starlette
 from db import Database, User, Viewer, access
 from graph import logs
 from graph.app import create_app
-from graph.patience import IDLE_SECONDS, Patience, allow_many_connections
 from graph.settings import Mode, Settings, SettingsError
+from graph.wire import READ_TIMEOUT, Connection
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     from db.embedded import Server
+
+# How long a connection may be silent between two requests, in seconds: longer than proxies keep
+# theirs (mostly 60), because one that sends on what is just being closed tells its client 502.
+IDLE_SECONDS = 75
 
 
 def listen(settings: Settings) -> list[socket.socket]:
@@ -33,6 +43,9 @@ def listen(settings: Settings) -> list[socket.socket]:
     family, kind, protocol, _, address = found[0]
     listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Who reads nothing of its answer is hung up on; connections inherit it. In milliseconds.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * READ_TIMEOUT)
     try:
         listening.bind(address)
         listening.listen()
@@ -80,6 +93,19 @@ class DrainingServer(uvicorn.Server):
             await asyncio.sleep(0.1)
 
 
+def allow_many_connections() -> None:
+    """Let this process have as many files open as it may.
+
+    Most systems start processes with 1,024, for the sake of old programs: so many idle connections
+    would keep everybody else out.
+    """
+    if sys.platform == "win32":  # which has no such limit
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError):  # macOS calls it unlimited, and means fewer
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def run(settings: Settings, url: str, sockets: list[socket.socket], server: Server | None) -> None:
     """Serve until asked to stop; what is in flight then has some seconds to finish."""
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
@@ -106,9 +132,12 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
     print("\n".join(lines), flush=True)
     allow_many_connections()
     app = create_app(settings, url)
+    # What is loaded by now stays. The collector would look through all of it again and again while
+    # it reads a request of many values.
+    gc.freeze()
     config = uvicorn.Config(
         app,
-        http=Patience,
+        http=Connection,
         timeout_keep_alive=IDLE_SECONDS,
         forwarded_allow_ips=[*settings.trusted_proxies, *settings.mapped_proxies],
         log_config=None,

@@ -25,6 +25,8 @@ COUNTS = (
     "max_aliases",
     "max_directives",
     "max_root_fields",
+    "max_values",
+    "max_conditions",
     "max_cost",
     "rate_per_second",
     "rate_burst",
@@ -150,6 +152,15 @@ class Settings(BaseSettings):
     max_directives: int = Field(default=50, description="The most directives of a document.")
     max_root_fields: int = Field(
         default=50, description="The most fields at the root of an operation."
+    )
+    max_values: int = Field(
+        default=10_000,
+        description="The most values in an operation's variables. A scalar is one, also JSON.",
+    )
+    max_conditions: int = Field(
+        default=100,
+        description="The most conditions in all filters of an operation. One on an id counts as"
+        " five, and so does each step to a related object.",
     )
     max_cost: int = Field(
         default=20_000,

@@ -16,6 +16,7 @@ from graph.cost import cost_of
 from graph.documents import hash_of
 from graph.errors import Overloaded, worded
 from graph.guard import Guard, asker_of, guard_of
+from graph.limits import check_variables
 from graph.planner import Request, run
 from graph.requests import Asked
 from graph.selections import Operation, Unreadable, coerced, find
@@ -35,9 +36,10 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
     try:
         storable(asked.variables)
         node = find(document.node, asked.operation_name)
+        check_variables(node, asked.variables or {}, schema, guard.settings)
         variables = coerced(schema, node, asked.variables)
         plan = planner.plan(document, node, variables, context.viewer)
-        if plan is None:
+        if plan is None or plan.conditions > guard.settings.max_conditions:
             return None
         request = Request(variables.coerced, context.viewer)
         arguments = plan.arguments(request)

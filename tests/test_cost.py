@@ -8,6 +8,7 @@ import pytest
 from graphql import get_introspection_query, parse
 
 from graph.cost import LISTED, cost_of
+from graph.filters import GUARDED, conditions_of
 from graph.schema import schema
 from graph.selections import Operation
 from tests.conftest import People
@@ -62,6 +63,28 @@ COSTS = {
 @pytest.mark.parametrize("text", COSTS)
 def test_what_is_known_costs_what_is_known(text: str) -> None:
     assert cost(text) == COSTS[text]
+
+
+CONDITIONS = {
+    "{ tasks { totalCount } }": 0,
+    "{ tasks(where: {}) { totalCount } }": 1,
+    '{ tasks(where: {title: {eq: "x"}}) { totalCount } }': 1,
+    '{ tasks(where: {title: {eq: "x", not: "y"}, priority: {in: [1, 2, 3]}}) { totalCount } }': 3,
+    "{ tasks(where: {metadataContains: {a: [1, 2, 3]}}) { totalCount } }": 1,
+    '{ tasks(where: {or: [{title: {eq: "x"}}, {}], not: {}}) { totalCount } }': 3,
+    '{ tasks(where: {projectId: {eq: "x"}}) { totalCount } }': GUARDED,
+    '{ tasks(where: {project: {name: {eq: "x"}}}) { totalCount } }': GUARDED + 1,
+    '{ tasks(where: {project: {owner: {id: {eq: "x"}}}}) { totalCount } }': 3 * GUARDED,
+    '{ a: tasks(where: {title: {eq: "x"}}) { totalCount } projects { nodes {'
+    ' tasks(where: {title: {eq: "x"}}) { totalCount } } } }': 2,
+    "{ a: projects { ...P } b: projects { ...P } } fragment P on ProjectConnection { nodes {"
+    ' tasks(where: {title: {eq: "x"}}) { totalCount } } }': 2,
+}
+
+
+@pytest.mark.parametrize("text", CONDITIONS)
+def test_conditions_are_counted_wherever_they_stand(text: str) -> None:
+    assert conditions_of(Operation.read(schema._schema, parse(text))) == CONDITIONS[text]
 
 
 def test_page_sizes_are_read_wherever_they_stand() -> None:

@@ -37,6 +37,9 @@ EXACTLY: dict[str, Callable[[int], str]] = {
     "max_aliases": lambda n: "{" + " ".join(f"a{i}: __typename" for i in range(n)) + " }",
     "max_directives": lambda n: "{" + " __typename @include(if: true)" * n + " }",
     "max_root_fields": lambda n: "{" + " __typename" * n + " }",
+    "max_conditions": lambda n: (
+        "{ tasks(where: {or: [" + '{title: {eq: "x"}} ' * n + "]}) { totalCount } }"
+    ),
     "max_cost": lambda n: f"{{ projects(first: {n}) {{ nodes {{ id }} }} }}",
 }
 WORDS = {
@@ -47,6 +50,7 @@ WORDS = {
     "max_aliases": "aliases",
     "max_directives": "directives",
     "max_root_fields": "root fields",
+    "max_conditions": "conditions",
     "max_cost": "rows",
 }
 
@@ -76,6 +80,50 @@ async def test_a_limit_is_what_it_says(setting: str, database: db.Database, peop
         "allowed": limit,
     }
     assert refused.statements == []
+
+
+async def test_variables_hold_so_many_values(database: db.Database, people: People) -> None:
+    query = "query($w: TaskFilter, $j: JSON) { a: tasks(where: $w) { totalCount }"
+    query += " b: tasks(where: {metadataContains: $j}) { totalCount } }"
+    # Both variables; or and metadataContains; title; in; and what is in the lists. JSON is one.
+    titles = [f"{n}" for n in range(25)]
+    where = {"or": [{"title": {"in": titles}}], "metadataContains": {"a": [1] * 100}}
+    async with serving(database, Settings(max_values=32)) as http:
+        client = people.owner.through(http)
+
+        allowed = await client.ask(query, w=where, j=[1] * 100)
+        titles.append("one more")
+        refused = await client.ask(query, w=where, j=[1] * 100)
+
+    assert "data" in allowed.body
+    assert "LIMIT_EXCEEDED" not in allowed.text
+    assert refused.errors == [
+        {
+            "message": "Too many values: this may have 32 (TROUPE_MAX_VALUES).",
+            "extensions": {
+                "code": "LIMIT_EXCEEDED",
+                "limit": "max_values",
+                "found": None,
+                "allowed": 32,
+            },
+        }
+    ]
+    assert refused.statements == []
+
+
+async def test_a_known_document_has_the_same_limits(database: db.Database, people: People) -> None:
+    query = "query($w: TaskFilter) { tasks(where: $w) { totalCount } }"
+    title = {"title": {"eq": "x"}}
+    async with serving(database, Settings(max_conditions=3, max_values=20)) as http:
+        client = people.owner.through(http)
+
+        allowed = [await client.ask(query, w={"or": [title] * 3}) for _ in range(3)]
+        conditions = [await client.ask(query, w={"or": [title] * 4}) for _ in range(3)]
+        values = [await client.ask(query, w={"title": {"in": ["x"] * 20}}) for _ in range(3)]
+
+    assert [answer.data for answer in allowed] == [{"tasks": {"totalCount": 0}}] * 3
+    for answers, limit in ((conditions, "max_conditions"), (values, "max_values")):
+        assert [answer.errors[0]["extensions"]["limit"] for answer in answers] == [limit] * 3
 
 
 async def test_comments_are_limited_as_tokens_are(database: db.Database, people: People) -> None:
@@ -341,7 +389,7 @@ async def test_huge_variables_are_only_looked_at(limited: People) -> None:
     answer = await limited.owner.ask(query, v=["x"] * 100_000)
 
     assert answer.code == "LIMIT_EXCEEDED"
-    assert answer.errors[0]["extensions"]["limit"] == "max_cost"
+    assert answer.errors[0]["extensions"]["limit"] == "max_values"
 
 
 async def test_a_document_is_read_and_validated_once(

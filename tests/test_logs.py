@@ -109,6 +109,18 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any]]] = {
         {"query": "query Secret {"},
         {"status": 400, "codes": ["BAD_REQUEST"], "operation": None},
     ),
+    "a hash that is none": (
+        {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "\nforged line"}}},
+        {"status": 200, "codes": ["PERSISTED_QUERY_NOT_FOUND"], "hash": None},
+    ),
+    "a secret as a hash": (
+        {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "troupe_" + "x" * 43}}},
+        {"status": 200, "codes": ["PERSISTED_QUERY_NOT_FOUND"], "hash": None},
+    ),
+    "a hash that is no object": (
+        {"extensions": {"persistedQuery": ["x"]}},
+        {"status": 400, "codes": ["BAD_REQUEST"], "hash": None},
+    ),
     "an unknown name": (
         {"query": "query A { __typename }", "operationName": "\nforged line"},
         {"status": 400, "codes": ["BAD_REQUEST"], "operation": None},

@@ -61,6 +61,8 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         "max_aliases": 100,
         "max_directives": 50,
         "max_root_fields": 50,
+        "max_values": 10_000,
+        "max_conditions": 100,
         "max_cost": 20_000,
         "rate_per_second": 10_000,
         "rate_burst": 200_000,

@@ -11,6 +11,7 @@ whole. A plan is made once for all requests that differ only in values:
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 
 from graphql import (
     GraphQLError,
@@ -22,6 +23,7 @@ from graphql.execution.values import VariableValues
 
 from db import Viewer
 from graph.documents import Document
+from graph.filters import conditions_of
 from graph.kept import Kept
 from graph.planner.plans import Plan, compiled, run
 from graph.planner.shapes import (
@@ -35,8 +37,9 @@ from graph.planner.shapes import (
 from graph.planner.statement import statement
 from graph.selections import Operation, Unreadable
 
-# A statement is built and compiled field by field, so it must stay of a size that is worth it.
+# A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
 MOST_FIELDS = 500
+MOST_CONDITIONS = 200
 DEEPEST = 20
 
 # Every connection prepares what it runs, and PostgreSQL keeps it there in a form that is larger.
@@ -82,10 +85,14 @@ class Planner:
     ) -> Plan:
         try:
             operation = Operation(self._schema, document.node, node, open_variables(variables))
+            if all(root.name == "__typename" for root in operation.roots):
+                return NO_PLAN  # it needs no database, and tells whether the server answers
             number, depth = operation.size()
-            if number > MOST_FIELDS or depth > DEEPEST:
+            conditions = conditions_of(operation)
+            if number > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
                 return NO_PLAN
-            return compiled(*statement(operation, open_viewer(viewer)))
+            plan = compiled(*statement(operation, open_viewer(viewer)))
+            return replace(plan, conditions=conditions)
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
             return NO_PLAN
 

@@ -37,6 +37,8 @@ class Plan:
     """The sizes of its pages that come later."""
     cursors: tuple[Later, ...] = ()
     """What its cursors stand for, whether the statement needs it or not."""
+    conditions: int = 0
+    """How many conditions its filters have."""
     costs: dict[tuple[int, ...], int] = field(default_factory=dict)
     """What it costs with pages of these sizes."""
 

@@ -1,0 +1,134 @@
+"""What comes over a connection before it is a request: bounded in size and in time.
+
+uvicorn waits for ever for the rest of a head, and keeps as much of it as comes: a single client who
+means harm could take all of the memory with that, and some hundreds all of the connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from graph.edge import HEADERS
+from graph.requests import BODY_TIMEOUT, Refused
+
+# How many bytes of a connection may be neither of a body nor of a head that is complete: heads,
+# what a chunked body has between its chunks, and what follows it. A read may bring more at once.
+LARGEST_HEAD = 2**16
+# How long a head may take to arrive, in seconds.
+HEAD_TIMEOUT = 10
+# A body that nobody waits for may take no longer than one that somebody does, who says so first.
+REST_TIMEOUT = BODY_TIMEOUT + 5
+# How long a client may go without reading anything more of its answer; the kernel sees to that.
+READ_TIMEOUT = 30
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that does not wait for ever, nor keep without end what comes."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._between = True
+        self._unused = 0
+        self._arriving: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection; somebody who makes one has something to ask."""
+        super().connection_made(transport)
+        self._expect_within(HEAD_TIMEOUT)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget about it."""
+        super().connection_lost(exc)
+        self._expect_nothing()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, as long as it comes to something."""
+        self._unused += len(data)
+        super().data_received(data)
+        if self._unused > LARGEST_HEAD:
+            self._refuse(431, f"The head of a request has at most {LARGEST_HEAD} bytes.")
+        elif self._between and self._unused and self._arriving is None:
+            self._expect_within(HEAD_TIMEOUT)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header. What follows a body in the form of one comes too late for anything."""
+        if self._between:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Have the request answered."""
+        super().on_headers_complete()
+        self._unused = 0
+        self._between = False
+        self._expect_within(REST_TIMEOUT)
+
+    def on_body(self, body: bytes) -> None:
+        """Hand on a part of the body."""
+        self._unused = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Wait for the next request, if there is one."""
+        self._unused = 0
+        self._between = True
+        self._expect_nothing()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection on, to somebody with times of their own."""
+        self._expect_nothing()
+        super().handle_websocket_upgrade()
+
+    def _expect_within(self, seconds: float) -> None:
+        self._expect_nothing()
+        self._arriving = self.loop.call_later(seconds, self._late)
+
+    def _expect_nothing(self) -> None:
+        if self._arriving is not None:
+            self._arriving.cancel()
+            self._arriving = None
+
+    def _late(self) -> None:
+        self._arriving = None
+        if self.flow.read_paused:  # it waits for an answer before it
+            self._expect_within(REST_TIMEOUT)
+        elif self._between and not self._unused:
+            # Browsers connect before they have anything to ask.
+            self.transport.close()
+        elif not (self._between and self._is_answering):
+            self._refuse(408, "The request did not arrive in time.")
+
+    @property
+    def _is_answering(self) -> bool:
+        return not getattr(self.cycle, "response_complete", True)
+
+    @property
+    def _can_be_told(self) -> bool:
+        """Whether what is said now is understood as an answer to what is arriving."""
+        if self._between:
+            return not self._is_answering
+        return not getattr(self.cycle, "response_started", False)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self._refuse(400, "This is not a request of HTTP/1.1, or its URL is too long.")
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._expect_nothing()
+        if self.transport.is_closing():
+            return
+        if self._can_be_told:
+            body = orjson.dumps({"errors": [Refused(message, status).formatted]})
+            head = [
+                *HEADERS,
+                (b"content-type", b"application/json; charset=utf-8"),
+                (b"content-length", b"%d" % len(body)),
+                (b"connection", b"close"),
+            ]
+            lines = [b"%s: %s\r\n" % header for header in head]
+            self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self.transport.close()

@@ -1,0 +1,280 @@
+"""Connections of clients who send what is no request, or take their time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import orjson
+import pytest
+import uvicorn
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from graph import wire
+from graph.app import create_app
+from graph.serve import allow_many_connections, listen
+from graph.settings import Settings
+
+BODY = b'{"query": "{ __typename }"}'
+ANSWER = b'{"data":{"__typename":"Query"}}'
+POST = b"POST /graphql HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+WHOLE = POST + b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+OTHER = POST.replace(b"json", b"xml") + b"Content-Length: 100000\r\n\r\n"
+
+# Longer than this no answer takes here.
+PATIENCE = 20
+
+
+class Line:
+    """A connection to the server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def received(self) -> bytes:
+        """All that comes until the server hangs up, however it does."""
+        received = b""
+        async with asyncio.timeout(PATIENCE):
+            with contextlib.suppress(ConnectionError):
+                while piece := await self.reader.read(65536):
+                    received += piece
+        return received
+
+    async def answers(self) -> list[tuple[int, bytes]]:
+        """The statuses and bodies of all that is answered until the server hangs up."""
+        received = await self.received()
+        found = []
+        while received:
+            head, _, rest = received.partition(b"\r\n\r\n")
+            (length,) = (
+                int(line[16:])
+                for line in head.split(b"\r\n")
+                if line.startswith(b"content-length:")
+            )
+            found.append((int(head.split()[1]), rest[:length]))
+            received = rest[length:]
+        return found
+
+    async def sends(self, piece: bytes, pause: float = 0.0) -> None:
+        """Send this again and again, until the server hangs up."""
+        async with asyncio.timeout(PATIENCE):
+            while not self.reader.at_eof():
+                self.writer.write(piece)
+                try:
+                    await self.writer.drain()
+                except ConnectionError:
+                    return
+                await asyncio.sleep(pause)
+
+
+class Server:
+    """A server in this process."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._lines: list[Line] = []
+
+    async def call(self, *sent: bytes) -> Line:
+        """A new connection over which something is sent."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        for piece in sent:
+            writer.write(piece)
+        self._lines.append(Line(reader, writer))
+        return self._lines[-1]
+
+    def hang_up(self) -> None:
+        """Close all connections to it."""
+        for line in self._lines:
+            line.writer.close()
+
+    async def is_well(self) -> bool:
+        """Whether an operation is answered within a second."""
+        line = await self.call(WHOLE.replace(b"Host", b"Connection: close\r\nHost"))
+        async with asyncio.timeout(1):
+            return await line.answers() == [(200, ANSWER)]
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp) -> AsyncIterator[Server]:
+    """An application on a port of its own, in this process."""
+    (listening,) = listen(Settings(port=0))
+    config = uvicorn.Config(app, http=wire.Connection, log_config=None, timeout_graceful_shutdown=1)
+    uvicorns = uvicorn.Server(config)
+    task = asyncio.create_task(uvicorns._serve([listening]))
+    server = Server(listening.getsockname()[1])
+    try:
+        yield server
+    finally:
+        server.hang_up()
+        uvicorns.should_exit = True
+        await task
+        listening.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    """A server whose database is not there; nobody asks for it."""
+    app = create_app(Settings(), "postgresql://nobody@127.0.0.1:1/nothing")
+    async with serving(app) as server:
+        yield server
+        assert await server.is_well()
+
+
+def told(answer: tuple[int, bytes]) -> tuple[int, str]:
+    """The status and the code of an answer that is one error, as the API words it."""
+    status, body = answer
+    (error,) = orjson.loads(body)["errors"]
+    return status, error["extensions"]["code"]
+
+
+NO_HTTP = {
+    "nothing known": b"\x00\x01\x02 what is this\r\n\r\n",
+    "TLS": bytes.fromhex("16030100c8010000c40303") + bytes(200),
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "another version": b"GET / HTTP/9.9\r\n\r\n",
+    "another protocol": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a method in small letters": b"post" + WHOLE[4:],
+    "a method that is none": b"BREW /graphql HTTP/1.1\r\n\r\n",
+    "a long URL": b"GET /graphql?query=%s HTTP/1.1\r\n\r\n" % (b"a" * 66_000),
+    "a folded header": POST + b"X-A: a\r\n b\r\n\r\n",
+    "NUL in a header": POST + b"X-A: a\0b\r\n\r\n",
+    "no carriage returns": WHOLE.replace(b"\r\n", b"\n"),
+    "two lengths": POST + b"Content-Length: 26\r\nContent-Length: 5\r\n\r\n" + BODY,
+    "a length and chunks": POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "a negative length": POST + b"Content-Length: -5\r\n\r\n" + BODY,
+    "a length of 400 digits": POST + b"Content-Length: " + b"9" * 400 + b"\r\n\r\n",
+    "a length over 64 bits": POST + b"Content-Length: 18446744073709551617\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", NO_HTTP)
+async def test_what_is_no_http_is_refused(server: Server, kind: str) -> None:
+    line = await server.call(NO_HTTP[kind])
+
+    (answer,) = await line.answers()
+
+    assert told(answer) == (400, "BAD_REQUEST")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"", b"GET /", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX-A: ", b"GET / HTTP/1.1\r\nX-"],
+)
+async def test_a_head_that_does_not_end_is_refused(server: Server, first: bytes) -> None:
+    line = await server.call(first)
+
+    piece = b"\r\n" * 8_000 if first == b"" else b"a" * 16_000
+    if first.endswith(b"1.1\r\n"):
+        piece = b"X-A: b\r\n" * 2_000
+    _, answers = await asyncio.gather(line.sends(piece), line.answers())
+
+    # One that is still sending may have lost the answer.
+    assert [told(answer) for answer in answers] in ([], [(431, "TOO_LARGE")])
+
+
+async def test_a_head_may_have_so_many_bytes(server: Server) -> None:
+    head = POST + b"Connection: close\r\n"
+    padding = b"X-A: " + b"a" * (wire.LARGEST_HEAD - len(head) - 200) + b"\r\n"
+    rest = b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+
+    line = await server.call(head, padding, rest)
+
+    assert await line.answers() == [(200, ANSWER)]
+
+
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [
+        (CHUNKED + b"1;", b"a" * 16_000),
+        (CHUNKED + b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY), b"X-A: b\r\n" * 2_000),
+        (CHUNKED + b"%x\r\n%s\r\n0\r\nX-A: " % (len(BODY), BODY), b"a" * 16_000),
+    ],
+    ids=["in a chunk's line", "in trailers", "in a trailer"],
+)
+async def test_what_goes_on_beside_a_body_is_hung_up_on(
+    server: Server, first: bytes, piece: bytes
+) -> None:
+    line = await server.call(first)
+
+    await line.sends(piece)
+
+
+async def test_what_follows_a_body_is_no_header_of_the_request(server: Server) -> None:
+    body = b"%x\r\n%s\r\n0\r\nX-Request-Id: mine\r\n\r\n" % (len(BODY), BODY)
+
+    line = await server.call(CHUNKED.replace(b"Host", b"Connection: close\r\nHost") + body)
+    received = await line.received()
+
+    assert received.endswith(ANSWER)
+    assert b"mine" not in received
+
+
+async def test_who_says_nothing_is_hung_up_on(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "HEAD_TIMEOUT", 0.1)
+
+    assert await (await server.call()).answers() == []
+
+
+@pytest.mark.parametrize("before", [b"", WHOLE], ids=["at first", "after a request"])
+async def test_a_head_has_to_arrive_in_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    monkeypatch.setattr(wire, "HEAD_TIMEOUT", 0.2)
+    line = await server.call(before, b"GET / HTTP/1.1\r\n")
+
+    _, answers = await asyncio.gather(line.sends(b"X-A: b\r\n", 0.03), line.answers())
+
+    assert told(answers[-1]) == (408, "TIMEOUT")
+    assert answers[:-1] == ([(200, ANSWER)] if before else [])
+
+
+async def test_a_body_that_nobody_waits_for_has_to_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "REST_TIMEOUT", 0.2)
+    line = await server.call(OTHER)
+
+    _, answers = await asyncio.gather(line.sends(b" ", 0.03), line.answers())
+
+    assert [told(answer) for answer in answers] == [(415, "UNSUPPORTED_MEDIA_TYPE")]
+
+
+async def test_a_request_may_follow_another_at_once(server: Server) -> None:
+    last = WHOLE.replace(b"Host", b"Connection: close\r\nHost")
+
+    line = await server.call(WHOLE * 50 + last)
+
+    assert await line.answers() == [(200, ANSWER)] * 51
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux sees to that")
+async def test_who_does_not_read_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graph.serve.READ_TIMEOUT", 1)
+    size = 30_000_000
+    async with serving(Response(bytes(size))) as server:
+        line = await server.call(WHOLE)
+        await asyncio.sleep(3)
+        cut = await line.received()
+        whole = await (await server.call(WHOLE)).reader.readexactly(size)
+
+    assert 0 < len(cut) < size
+    assert len(whole) == size
+
+
+def test_as_many_files_may_be_open_as_the_system_lets() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+        allow_many_connections()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
