@@ -19,6 +19,7 @@ from graph import pages
 from graph.edge import Edge
 from graph.guard import Guard
 from graph.http import Endpoint
+from graph.operations import Operations
 from graph.schema import schema
 from graph.settings import Settings
 from graph.viewer import Tokens
@@ -67,11 +68,8 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
         yield
         await app.state.database.dispose()
 
-    endpoint = Endpoint(
-        schema,
-        planner=settings.planner,
-        max_body_bytes=settings.max_body_bytes,
-    )
+    operations = Operations(schema, planner=settings.planner)
+    endpoint = Endpoint(operations, max_body_bytes=settings.max_body_bytes)
     layers = [Middleware(Edge)]
     if settings.allowed_origins:
         layers.append(

@@ -580,12 +580,12 @@ class Broken:
 @pytest.mark.parametrize(
     "place",
     [
-        "graph.http.identify",
+        "graph.viewer.Tokens.viewer",
         "graph.extensions.planned",
         "graph.extensions.Operation",
         "graph.extensions.storable",
         "graph.http.received",
-        "graph.http.Context",
+        "graph.operations.Context",
         "graph.loaders.Loaders.page",
         "strawberry.schema.Schema.execute",
     ],
