@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from db import Database, migrate
 from graph import pages
@@ -22,6 +22,7 @@ from graph.http import Endpoint
 from graph.operations import Operations
 from graph.schema import schema
 from graph.settings import Settings
+from graph.sockets import SocketEndpoint, Sockets
 from graph.viewer import Tokens
 
 # How long the database may take to answer a probe, in seconds.
@@ -85,6 +86,7 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     app = Starlette(
         routes=[
             *(pages.routes(endpoint) if settings.shows_page else [Route("/graphql", endpoint)]),
+            WebSocketRoute("/graphql", SocketEndpoint(operations, settings.allowed_origins)),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],
@@ -93,4 +95,5 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     )
     app.state.draining = False
     app.state.guard = Guard(settings)
+    app.state.sockets = Sockets(settings, app.state)
     return app

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ class Context:
     """What the limits are, and who uses how much; the process has one."""
     deadline: Deadline | None = None
     """When the operation has to be over."""
+    cost = 0
+    """How many rows it could return, once that was counted."""
 
     def __init__(
         self,
@@ -106,6 +109,12 @@ class Context:
     def viewer(self) -> Viewer:
         """Who asks; who is not known sees nothing."""
         return self._viewer or Viewer()
+
+    def for_event(self) -> Context:
+        """The context of one event of a stream, which shares nothing that was read before."""
+        context = copy(self)
+        context._sessions = asyncio.Semaphore(SESSIONS_AT_ONCE)
+        return context
 
     def become(self, viewer: Viewer) -> None:
         """Go on as somebody who has just said who they are."""

@@ -33,18 +33,22 @@ class Departure:
 
     def __init__(self, state: Any) -> None:
         self._state = state
+        self._task: asyncio.Task[Any] | None = None
         self._happened = False
+        self._is_over = False
 
     async def __aenter__(self) -> Self:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
+        if self._happened:
+            raise Gone
+        self._task = asyncio.current_task()
         return self
 
     def leave(self) -> None:
         """Say that the client has left."""
-        if not self._happened and (self.context is None or not self.context.is_mutation):
-            self._happened = True
+        if self._happened or self._is_over or (self.context and self.context.is_mutation):
+            return
+        self._happened = True
+        if self._task is not None:
             self._task.cancel()
 
     async def __aexit__(
@@ -53,8 +57,10 @@ class Departure:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._is_over = True
         if not isinstance(error, asyncio.CancelledError):
             return
+        assert self._task is not None
         if self._happened:
             self._task.uncancel()
             raise Gone from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Self
@@ -82,6 +82,16 @@ class Operations:
             )
         except CannotGetOperationTypeError:
             return refused(BadRequest("The document has no operation of that name."))
+
+    async def stream(self, asked: Asked, context: Context) -> AsyncGenerator[ExecutionResult, None]:
+        """The results of a subscription, one for each event."""
+        return await self.schema.subscribe(
+            asked.query,
+            asked.variables,
+            context,
+            operation_name=asked.operation_name,
+            operation_extensions=asked.extensions,
+        )
 
 
 def refused(error: GraphQLError) -> ExecutionResult:

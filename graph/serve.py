@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from db import Database, User, Viewer, access
 from graph import logs
@@ -60,13 +62,56 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "asyncio.exceptions.CancelledError" not in logging.Formatter().format(record)
 
 
+class WebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, which does not listen to a client that does not read.
+
+    Else the answers to its pings would pile up in memory. Whoever answers none is hung up on.
+    """
+
+    def pause_writing(self) -> None:
+        """Wait until the client has read what it was sent."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        """The next message."""
+        await self.writable.wait()
+        return await super().receive()
+
+    def keepalive_timeout(self) -> None:
+        """Close the connection, without waiting for the client to read what is left."""
+        super().keepalive_timeout()
+        self.transport.abort()
+
+
 class DrainingServer(uvicorn.Server):
     """A server that says for a while that it stops, before it takes no more requests."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette, drain: int) -> None:
-        super().__init__(config)
+    def __init__(self, app: Starlette, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level=logging.WARNING,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=settings.grace_seconds,
+                ws=WebSocket,
+                ws_max_size=settings.max_body_bytes,
+                # A few compressed bytes could be any number of others.
+                ws_per_message_deflate=False,
+                ws_ping_interval=20,
+                ws_ping_timeout=20,
+            )
+        )
         self._app = app
-        self._drain = drain
+        self._drain = settings.drain_seconds
 
     async def main_loop(self) -> None:
         """Serve until asked to stop, and then until those who look have seen it."""
@@ -77,6 +122,23 @@ class DrainingServer(uvicorn.Server):
             if len(self._captured_signals) > asked:  # somebody has no patience
                 break
             await asyncio.sleep(0.1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, after what is under way has ended or has run out of time.
+
+        uvicorn closes WebSockets (1012) before it waits for anything, so what is under way on them
+        ends first. What is left of the time is for requests.
+        """
+        for server in self.servers:
+            server.close()
+        grace = self.config.timeout_graceful_shutdown or 0
+        began = time.monotonic()
+        ending = asyncio.create_task(self._app.state.sockets.end(grace))
+        while not ending.done() and not self.force_exit:
+            await asyncio.wait([ending], timeout=0.1)
+        spent = int(time.monotonic() - began)
+        self.config.timeout_graceful_shutdown = max(0, grace - spent)
+        await super().shutdown(sockets)
 
 
 def run(settings: Settings, url: str, sockets: list[socket.socket], server: Server | None) -> None:
@@ -103,13 +165,4 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
                 lines.append(f"  {address}/graphql#token={token}")
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
-    app = create_app(settings, url)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.grace_seconds,
-    )
-    DrainingServer(config, app, settings.drain_seconds).run(sockets=sockets)
+    DrainingServer(create_app(settings, url), settings).run(sockets=sockets)
