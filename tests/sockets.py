@@ -89,14 +89,14 @@ class Talk:
         """Ask for something."""
         await self.send("subscribe", id=id, payload={"query": query} | payload)
 
-    async def ask(self, query: str | None, **payload: Any) -> Any:
+    async def ask(self, query: str | None, id: str = "1", **payload: Any) -> Any:
         """What is answered to an operation: a body as over HTTP."""
-        await self.subscribe(query, **payload)
+        await self.subscribe(query, id, **payload)
         answer = await self.heard()
-        assert answer.pop("id") == "1"
+        assert answer.pop("id") == id
         if answer.pop("type") == "error":
             return {"errors": answer["payload"]}
-        assert await self.heard() == {"id": "1", "type": "complete"}
+        assert await self.heard() == {"id": id, "type": "complete"}
         return answer["payload"]
 
     async def closed(self) -> tuple[int, str]:
