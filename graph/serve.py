@@ -126,8 +126,8 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, after what is under way has ended or has run out of time.
 
-        uvicorn closes WebSockets (1012) before it waits for anything, so what is under way on them
-        ends first. What is left of the time is for requests.
+        uvicorn closes WebSockets before it waits for anything, so what is under way on them ends
+        first. What is left of the time is for requests.
         """
         for server in self.servers:
             server.close()

@@ -49,7 +49,10 @@ LONGEST_REASON = 123
 # revoked has to be closed within one second.
 LOOK = 0.5
 
-TRY_AGAIN_LATER = 1013
+# How long clients may take to be told that the server stops, in seconds.
+TELLING = 1
+
+RESTART, TRY_AGAIN_LATER = 1012, 1013
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, LATE, TAKEN, TOO_MANY = 4400, 4401, 4403, 4408, 4409, 4429
 
 
@@ -136,23 +139,14 @@ class Sockets:
                     socket.shut(_over())
 
     async def end(self, seconds: float) -> None:
-        """Begin nothing new, and wait for the operations under way; cancel what takes longer.
+        """Close every socket as soon as nothing is under way on it, and begin nothing new.
 
-        Streams have no end, and stop when their sockets are closed.
+        What takes longer than so many seconds is cancelled.
         """
         self.is_ending = True
-        tasks = {
-            operation.task
-            for socket in self._open
-            for operation in socket.running
-            if not operation.is_stream
-        }
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1)  # they tell their clients
+        endings = [asyncio.create_task(socket.finish(seconds)) for socket in self._open]
+        if endings:
+            await asyncio.wait(endings, timeout=seconds + TELLING)
 
 
 def _over() -> Closing:
@@ -272,10 +266,22 @@ class Socket:
             if operation.is_stream and operation.departure.context is not None:
                 operation.departure.context.become(viewer)
 
-    def shut(self, closing: Closing) -> None:
+    def shut(self, closing: Closing) -> asyncio.Task[None]:
         """Have it closed, whatever it is doing."""
         if self._shutting is None:
             self._shutting = asyncio.create_task(self._close(closing))
+        return self._shutting
+
+    async def finish(self, seconds: float) -> None:
+        """Close it after what is under way; streams have no end, and are not waited for."""
+        tasks = [operation.task for operation in self.running if not operation.is_stream]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=TELLING)
+        await asyncio.wait([self.shut(Closing(RESTART, "Service Restart"))], timeout=TELLING)
 
     async def _close(self, closing: Closing) -> None:
         for operation in self.running:

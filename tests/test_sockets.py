@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,8 +22,9 @@ from graph.schema import schema
 from graph.settings import Settings
 from graph.sockets import SocketEndpoint
 from graph.viewer import Tokens
-from tests import factories
+from tests import factories, processes
 from tests.conftest import People
+from tests.processes import Serving, until
 from tests.sockets import Listening, Talk, is_so, listening, opened
 from tests.test_departures import none_waits
 from tests.test_logs import Lines, lines
@@ -784,3 +786,115 @@ async def test_who_answers_no_ping_is_hung_up_on_whatever_is_left_to_be_read(
             with pytest.raises(ConnectionClosed):
                 await flood()
             await is_so(lambda: not (len(server.sockets) or server.server.server_state.connections))
+
+
+# The log
+
+
+async def test_an_operation_is_a_line(database: db.Database, people: People, lines: Lines) -> None:
+    query = "query Names { projects { nodes { name } } }"
+    async with listening(database) as server:
+        headers = {"X-Request-Id": "mine"}
+        async with server.talk(people.owner.token, additional_headers=headers) as talk:
+            await talk.ask(query)
+            await talk.ask("{ nothing }")
+            await talk.ask('query A { me { id } project(id: "?") { id } }')
+        async with server.talk(), locked(database.url, "projects"):
+            async with server.talk(people.owner.token) as talk:
+                await talk.subscribe("query Left { projects { totalCount } }")
+                await waiting(database, 1)
+            await is_so(lambda: len(lines.objects) == 4)
+
+    first, second, third, left = lines.objects
+    assert first.pop("time") <= second["time"]
+    assert 0 < first.pop("milliseconds") < 60_000
+    assert first == {
+        "level": "INFO",
+        "logger": "troupe.operations",
+        "message": "operation",
+        "request": "mine-1",
+        "transport": "websocket",
+        "kind": "query",
+        "operation": "Names",
+        "hash": hashlib.sha256(query.encode()).hexdigest(),
+        "viewer": f"user:{people.users['owner'].id}",
+        "status": 200,
+        "codes": [],
+        # The token's row, and the answer.
+        "statements": 2,
+        "rows": 2,
+    }
+    shown = ("request", "status", "codes")
+    assert [second[name] for name in shown] == ["mine-2", 400, ["BAD_REQUEST"]]
+    assert [third[name] for name in shown] == ["mine-3", 294, ["BAD_USER_INPUT"]]
+    assert [left[name] for name in ("operation", "status", "codes")] == ["Left", 499, []]
+    assert left["request"].endswith("-1")
+
+
+# The end of a server
+
+
+async def said(url: str, token: str) -> tuple[Any, Talk]:
+    """A conversation with a server in a process of its own."""
+    connecting = opened(f"{url.replace('http', 'ws')}/graphql")
+    connection = await connecting
+    return connection, await Talk(connection).begin(token)
+
+
+async def test_a_server_that_is_stopped_lets_what_is_under_way_end() -> None:
+    with processes.place() as folder:
+        data_dir = folder / "data"
+        with Serving(folder, data_dir=data_dir, grace_seconds=20) as server:
+            server.ready()
+            _, idle = await said(server.url, server.token)
+            deaf, _ = await said(server.url, server.token)
+            deaf.transport.pause_reading()
+            _, talk = await said(server.url, server.token)
+            with processes.locked(data_dir, "projects") as release:
+                await talk.subscribe(CREATE)
+                await asyncio.to_thread(until, lambda: processes.waits(data_dir))
+                server.send(signal.SIGTERM)
+                # Who waits for nothing goes elsewhere at once.
+                assert await idle.closed() == (1012, "Service Restart")
+                with pytest.raises(ConnectionRefusedError):
+                    await said(server.url, server.token)
+                answer = await talk.ask("{ __typename }", id="late")
+                assert answer["errors"] == [
+                    {
+                        "message": "The server is being stopped. Try again in a moment.",
+                        "extensions": {"code": "UNAVAILABLE"},
+                    }
+                ]
+                release()
+                assert (await talk.heard())["payload"]["data"] == {
+                    "a": {"project": {"name": "First"}},
+                    "b": {"project": {"name": "Second"}},
+                }
+                assert await talk.heard() == {"type": "complete", "id": "1"}
+                began = time.monotonic()
+                assert await talk.closed() == (1012, "Service Restart")
+                # Nor does anybody wait for the one who does not even listen.
+                ended = await asyncio.to_thread(server.ended)
+            assert time.monotonic() - began < 5
+            assert ended.clean
+            deaf.transport.abort()
+
+
+async def test_what_cannot_end_in_the_grace_period_is_told_so_and_changes_nothing() -> None:
+    with processes.place() as folder:
+        data_dir = folder / "data"
+        with Serving(folder, data_dir=data_dir, grace_seconds=1) as server:
+            server.ready()
+            _, talk = await said(server.url, server.token)
+            with processes.locked(data_dir, "projects"):
+                await talk.subscribe(CREATE)
+                await asyncio.to_thread(until, lambda: processes.waits(data_dir))
+                server.send(signal.SIGTERM)
+                message = await talk.heard()
+                assert (message["type"], message["id"]) == ("error", "1")
+                assert message["payload"][0]["extensions"] == {"code": "UNAVAILABLE"}
+                assert (await talk.closed())[0] == 1012
+                ended = await asyncio.to_thread(server.ended)
+            assert ended.status == 0
+            assert "Traceback" not in ended.err
+        assert processes.stored(data_dir, "SELECT count(*) FROM projects") == "0"
