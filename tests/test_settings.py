@@ -61,9 +61,14 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         "max_cost": 20_000,
         "rate_per_second": 10_000,
         "rate_burst": 200_000,
+        "login_failures_per_account": 10,
+        "login_failures_per_address": 100,
         "max_running": 100,
         "max_running_per_viewer": 50,
         "max_seconds": 20,
+        "max_subscriptions_per_connection": 50,
+        "max_sockets": 1_000,
+        "max_sockets_per_viewer": 100,
     }
 
 

@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import json
 import logging
+import re
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +184,18 @@ async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(
     (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
     assert record.getMessage().split()[1] in error["message"].split()
     assert "secret" in caplog.text
+
+
+async def test_the_documentation_shows_what_is_said(database: db.Database, people: People) -> None:
+    page = Path(__file__).parents[1] / "docs" / "api.md"
+    said = re.findall(r"^([<>]) (\{.*\})$", page.read_text(), re.MULTILINE)
+    assert len(said) > 8
+    async with listening(database) as server, server.connect() as connection:
+        for direction, text in said:
+            if direction == ">":
+                await connection.send(text.replace("troupe_…", str(people.admin.token)))
+            else:
+                assert await Talk(connection).heard() == json.loads(text)
 
 
 # The handshake
