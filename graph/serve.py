@@ -65,8 +65,24 @@ def _is_news(record: logging.LogRecord) -> bool:
 class WebSocket(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, which does not listen to a client that does not read.
 
-    Else the answers to its pings would pile up in memory. Whoever answers none is hung up on.
+    Else the answers to its pings would pile up in memory. Whoever answers none is hung up on, and
+    so is who sends a handshake that cannot be read.
     """
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # The answer is there; without this it would be kept, and the connection with it.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    async def send(self, message: Any) -> None:
+        """Send a message."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            # A refusal ends the handshake, too, and is no fault to be logged.
+            self.handshake_complete = True
 
     def pause_writing(self) -> None:
         """Wait until the client has read what it was sent."""

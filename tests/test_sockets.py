@@ -282,6 +282,45 @@ async def test_the_protocol_is_chosen_among_others_and_nothing_is_compressed(
         assert connection.response.headers["x-request-id"] == "mine"
 
 
+def handshake(method: str = "GET", **headers: str) -> bytes:
+    """A handshake as it is sent, with these headers."""
+    given = {
+        "Host": "a",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Protocol": "graphql-transport-ws",
+    } | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{method} /graphql HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def test_a_handshake_that_cannot_be_read_is_answered_or_ends(
+    served_here: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = {
+        handshake(Sec_WebSocket_Key="x"): b"400",
+        handshake(Sec_WebSocket_Version="8"): b"400",
+        handshake("POST"): b"405",
+        handshake(Origin="\u00e9://x"): b"403",
+        handshake(Sec_WebSocket_Protocol=",,"): b"400",
+        handshake(Cookie="x" * 9000): b"431",
+        handshake(**{f"X_{number}": "" for number in range(200)}): b"431",
+        handshake(Content_Length="5") + b"abcde": b"",
+        handshake(Transfer_Encoding="chunked") + b"0\r\n\r\n": b"",
+    }
+    for data, expected in sent.items():
+        reader, writer = await asyncio.open_connection("127.0.0.1", served_here.port)
+        writer.write(data)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        assert answer[9:12] == expected, data[:300]
+        writer.close()
+    await is_so(lambda: not served_here.server.server_state.connections)
+    assert caplog.text == ""
+
+
 async def test_there_is_one_address(database: db.Database) -> None:
     for page in (True, False):
         async with listening(database, Settings(graphiql=page)) as server:
