@@ -705,7 +705,7 @@ async def test_what_is_asked_costs_as_over_http(database: db.Database, people: P
 
 async def test_a_query_has_its_time(database: db.Database, people: People) -> None:
     async with (
-        listening(database, Settings(max_seconds=1)) as server,
+        listening(database, Settings().model_copy(update={"max_seconds": 0.3})) as server,
         server.talk(people.owner.token) as talk,
         locked(database.url, "projects"),
     ):

@@ -23,6 +23,9 @@ from tests.test_sessions import locked
 __all__ = ["lines"]
 
 
+SHORT = Settings().model_copy(update={"max_seconds": 0.3})
+
+
 class Source:
     """What the test's streams do, and what became of them."""
 
@@ -200,33 +203,34 @@ async def test_each_event_is_read_anew(database: db.Database, people: People, ta
 
 
 async def test_an_event_is_told_to_whom_the_token_names_then(
-    database: db.Database, people: People, talk: Talk, monkeypatch: pytest.MonkeyPatch
+    database: db.Database, people: People, streaming: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graph.sockets.LOOK", 0.02)
-    await talk.subscribe("subscription { events { isAdministrator } }")
-    assert (await happens(talk, 1))["payload"]["data"] == {"events": {"isAdministrator": False}}
     change = update(db.User).where(db.User.id == people.users["owner"].id)
-    async with database.write(db.Viewer()) as session:
-        await session.execute(change.values(role=db.UserRole.ADMIN))
-    await asyncio.sleep(0.6)
-
-    assert (await happens(talk, 2))["payload"]["data"] == {"events": {"isAdministrator": True}}
+    async with streaming.talk(people.owner.token) as talk:
+        await talk.subscribe("subscription { events { isAdministrator } }")
+        for role, expected in ((db.UserRole.USER, False), (db.UserRole.ADMIN, True)):
+            async with database.write(db.Viewer()) as session:
+                await session.execute(change.values(role=role))
+            await asyncio.sleep(0.2)
+            message = await happens(talk, 1)
+            assert message["payload"] == {"data": {"events": {"isAdministrator": expected}}}
 
 
 async def test_no_event_is_told_to_a_token_that_is_over(
-    database: db.Database, people: People, talk: Talk, monkeypatch: pytest.MonkeyPatch
+    database: db.Database, people: People, streaming: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graph.sockets.LOOK", 60)  # nobody else finds out
-    await asyncio.sleep(0.6)
-    await talk.subscribe("subscription { events { number } }")
-    assert (await happens(talk, 1))["type"] == "next"
     revoke = update(db.AccessToken).where(db.AccessToken.user_id == people.users["owner"].id)
-    async with database.write(db.Viewer()) as session:
-        await session.execute(revoke.values(revoked_at=func.now()))
-    source.events.put_nowait(2)
+    async with streaming.talk(people.owner.token) as talk:
+        await talk.subscribe("subscription { events { number } }")
+        assert (await happens(talk, 1))["type"] == "next"
+        async with database.write(db.Viewer()) as session:
+            await session.execute(revoke.values(revoked_at=func.now()))
+        source.events.put_nowait(2)
 
-    assert (await talk.closed())[0] == 4403
-    await is_so(lambda: source.open == 0)
+        assert (await talk.closed())[0] == 4403
+        await is_so(lambda: source.open == 0)
 
 
 async def test_an_event_that_cannot_be_told_ends_the_stream(
@@ -259,8 +263,11 @@ async def test_a_fault_in_an_event_is_masked_and_others_follow(
             assert "secret" not in str(message)
     await talk.send("complete", id="1")
     await is_so(lambda: source.open == 0)
+    await talk.subscribe("subscription { count(to: 2) { odd } }")
+    assert [(await talk.heard())["type"] for _ in range(3)] == ["next", "next", "complete"]
+    # Each is logged once, also where its stream has come to its end.
     faults = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert len(faults) == 2
+    assert len(faults) == 3
 
 
 async def test_a_stream_that_breaks_ends_and_the_socket_lives_on(
@@ -343,17 +350,17 @@ async def test_each_event_costs(database: db.Database, people: People) -> None:
 
 async def test_each_event_has_its_time(database: db.Database, people: People) -> None:
     async with (
-        listening(database, Settings(max_seconds=1), schema) as server,
+        listening(database, SHORT, schema) as server,
         server.talk(people.owner.token) as talk,
     ):
         await talk.subscribe("subscription { events { username } }")
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(0.4)
         told = {"events": {"username": "owner"}}
         assert (await happens(talk, 1))["payload"] == {"data": told}
         # The table is free for the look at the token again, which comes after that.
         async with locked(database.url, "users"):
             source.events.put_nowait(2)
-            await asyncio.sleep(1.3)
+            await asyncio.sleep(0.5)
         message = await talk.heard()
         assert error_code(message) == "TIMEOUT"
         assert (await happens(talk, 3))["payload"] == {"data": told}
