@@ -112,10 +112,12 @@ class Sockets:
             self._open.discard(socket)
 
     async def _watch(self) -> None:
-        while self._open:
-            await asyncio.sleep(LOOK)
-            await self._look()
-        self._watcher = None
+        try:
+            while self._open:
+                await asyncio.sleep(LOOK)
+                await self._look()
+        finally:
+            self._watcher = None
 
     async def _look(self) -> None:
         """Close the sockets whose tokens open nothing any more, found by one statement."""
@@ -245,7 +247,7 @@ class Socket:
         """Take messages, one after the other, until the socket is closed."""
         try:
             await self._transmit({"type": "websocket.accept", "subprotocol": PROTOCOL})
-            while True:
+            while not self._is_closed:
                 await self._handle(await self._message())
         except Gone:
             pass
