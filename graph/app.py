@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from db import Database, migrate
 from db.engine import reason
@@ -21,8 +21,10 @@ from graph import pages
 from graph.edge import Edge
 from graph.guard import Guard
 from graph.http import Endpoint
+from graph.operations import Operations
 from graph.schema import schema
 from graph.settings import Settings
+from graph.sockets import SocketEndpoint, Sockets
 from graph.viewer import Tokens
 
 log = logging.getLogger("troupe")
@@ -72,11 +74,8 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
         yield
         await app.state.database.dispose()
 
-    endpoint = Endpoint(
-        schema,
-        planner=settings.planner,
-        max_body_bytes=settings.max_body_bytes,
-    )
+    operations = Operations(schema, planner=settings.planner)
+    endpoint = Endpoint(operations, max_body_bytes=settings.max_body_bytes)
     layers = [Middleware(Edge)]
     if settings.allowed_origins:
         layers.append(
@@ -92,6 +91,7 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     app = Starlette(
         routes=[
             *(pages.routes(endpoint) if settings.shows_page else [Route("/graphql", endpoint)]),
+            WebSocketRoute("/graphql", SocketEndpoint(operations, settings.allowed_origins)),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],
@@ -102,4 +102,5 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     app.router.redirect_slashes = False
     app.state.draining = False
     app.state.guard = Guard(settings)
+    app.state.sockets = Sockets(settings, app.state)
     return app

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,8 @@ class Context:
     """What was sent, once it is found to be valid."""
     node: OperationDefinitionNode | None = None
     """The operation as it is written, once that has been read."""
+    cost = 0
+    """How many rows it could return, once that was counted."""
 
     def __init__(
         self,
@@ -112,6 +115,13 @@ class Context:
     def viewer(self) -> Viewer:
         """Who asks; who is not known sees nothing."""
         return self._viewer or Viewer()
+
+    def for_event(self) -> Context:
+        """The context of one event of a stream, which shares nothing that was read before."""
+        context = copy(self)
+        context._sessions = asyncio.Semaphore(SESSIONS_AT_ONCE)
+        context.deadline = None
+        return context
 
     def become(self, viewer: Viewer) -> None:
         """Go on as somebody who has just said who they are."""

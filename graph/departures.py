@@ -16,8 +16,22 @@ from graph.requests import Gone, Refused
 SOON = 0.05
 
 
+def stopping(context: Context | None = None) -> Refused:
+    """What is told to those whom a server that is being stopped does not answer any more."""
+    again = Unavailable.retry_after
+    if context is None or not context.is_mutation:
+        return Refused(f"The server is being stopped.{AGAIN}", 503, retry_after=again)
+    return Refused(
+        "The server is being stopped, so nobody knows how much of this was done."
+        " Look before you send it again.",
+        503,
+        retry_after=again,
+        outcome=Outcome.UNKNOWN,
+    )
+
+
 class Departure:
-    """Stops what happens in the block when the client goes away.
+    """Stops what happens in the block when it is said that the client has left.
 
     What was being read is cancelled, and by that its statements in PostgreSQL; the tasks of loaders
     end with those who await them. Once is enough: a second cancellation would close the connection
@@ -27,18 +41,55 @@ class Departure:
 
     context: Context | None = None
 
-    def __init__(self, receive: Receive, state: Any) -> None:
-        self._receive = receive
+    def __init__(self, state: Any) -> None:
         self._state = state
+        self._task: asyncio.Task[Any] | None = None
         self._happened = False
+        self._is_over = False
+
+    async def __aenter__(self) -> Self:
+        if self._happened:
+            raise Gone
+        self._task = asyncio.current_task()
+        return self
+
+    def leave(self) -> None:
+        """Say that the client has left."""
+        if self._happened or self._is_over or (self.context and self.context.is_mutation):
+            return
+        self._happened = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._is_over = True
+        if not isinstance(error, asyncio.CancelledError):
+            return
+        assert self._task is not None
+        if self._happened:
+            self._task.uncancel()
+            raise Gone from None
+        if self._state.draining:  # and the time for it is over
+            self._task.uncancel()
+            raise stopping(self.context) from None
+
+
+class Watched(Departure):
+    """Sees by itself when the client of a request over HTTP leaves."""
+
+    def __init__(self, receive: Receive, state: Any) -> None:
+        super().__init__(state)
+        self._receive = receive
         self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
         self._timer = asyncio.get_running_loop().call_later(SOON, self._watch)
-        return self
+        return await super().__aenter__()
 
     def _watch(self) -> None:
         self._watcher = asyncio.create_task(self._wait())
@@ -46,9 +97,7 @@ class Departure:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if self.context is None or not self.context.is_mutation:
-            self._happened = True
-            self._task.cancel()
+        self.leave()
 
     async def __aexit__(
         self,
@@ -59,24 +108,4 @@ class Departure:
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-        if not isinstance(error, asyncio.CancelledError):
-            return
-        if self._happened:
-            self._task.uncancel()
-            raise Gone from None
-        if self._state.draining:  # and the time for it is over
-            self._task.uncancel()
-            raise self._stopped() from None
-
-    def _stopped(self) -> Refused:
-        if self.context is None or not self.context.is_mutation:
-            return Refused(
-                f"The server is being stopped.{AGAIN}", 503, retry_after=Unavailable.retry_after
-            )
-        return Refused(
-            "The server is being stopped, so nobody knows how much of this was done."
-            " Look before you send it again.",
-            503,
-            retry_after=Unavailable.retry_after,
-            outcome=Outcome.UNKNOWN,
-        )
+        await super().__aexit__(kind, error, traceback)

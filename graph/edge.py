@@ -37,15 +37,20 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, with the headers; and whatever goes wrong, tell nothing but its id."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         id = _id(scope)
+        # Where a handshake is not followed by a socket, but answered.
+        prefix = "websocket." if scope["type"] == "websocket" else ""
         started = False
 
         async def sent(message: Message) -> None:
             nonlocal started
-            if message["type"] == "http.response.start":
+            if message["type"] == "websocket.accept":
+                started = True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", id.encode())]
+            elif message["type"] == f"{prefix}http.response.start":
                 started = True
                 headers = list(message.get("headers", ()))
                 present = {name for name, _ in headers}
@@ -62,8 +67,9 @@ class Edge:
                 raise
             body = orjson.dumps({"errors": [masked(error).formatted]})
             kind = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-            await sent({"type": "http.response.start", "status": 500, "headers": kind})
-            await sent({"type": "http.response.body", "body": body})
+            start = {"type": f"{prefix}http.response.start", "status": 500, "headers": kind}
+            await sent(start)
+            await sent({"type": f"{prefix}http.response.body", "body": body})
         finally:
             request_id.reset(previous)
 

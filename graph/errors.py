@@ -186,6 +186,15 @@ class Worded(SchemaExtension):
     A fault is logged in full under an id, which the client gets to quote.
     """
 
+    is_streaming = False
+
+    def on_stream_result(self, result: Any) -> Iterator[None]:
+        # At the end of a stream, its results were sent long ago.
+        self.is_streaming = True
+        if result.errors:
+            result.errors = [self._worded(error) for error in result.errors]
+        yield
+
     def on_operation(self) -> Iterator[None]:
         try:
             yield
@@ -195,6 +204,8 @@ class Worded(SchemaExtension):
             raise worded(error) from None
         except Exception as error:  # of the parser, or of a rule
             raise worded(GraphQLError(str(error), original_error=error)) from None
+        if self.is_streaming:
+            return
         result = self.execution_context.result
         found: Sequence[GraphQLError] | None = getattr(result, "errors", None)
         found = found or self.execution_context.pre_execution_errors

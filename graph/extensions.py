@@ -12,7 +12,9 @@ from graphql import (
     OperationType,
 )
 from strawberry.extensions import SchemaExtension
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.execution import PreExecutionError
+from strawberry.utils.await_maybe import await_maybe
 
 from db.text import storable
 from graph.context import Context, Deadline
@@ -122,6 +124,35 @@ class Storable(SchemaExtension):
         yield
 
 
+def _begin(context: Context) -> None:
+    """Give an operation, or an event, what it reads with, and its time."""
+    context.loaders = Loaders(context)
+    if context.deadline is None:  # otherwise it began when it was asked who asks
+        context.deadline = Deadline(guard_of(context).settings.max_seconds)
+
+
+class Executor(StrawberryGraphQLCoreExecutionContext):
+    """Executes each event of a stream like an operation of its own, with so many others at once."""
+
+    is_event = False
+
+    def build_per_event_executor(self, payload: Any) -> Any:
+        """The executor of an event."""
+        executor: Any = super().build_per_event_executor(payload)
+        executor.is_event = True
+        return executor
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        """Execute the operation, or the event."""
+        return self._in_turn(serially) if self.is_event else super().execute_operation(serially)
+
+    async def _in_turn(self, serially: bool | None) -> Any:
+        async with guard_of(self.context_value).events:
+            self.context_value = self.context_value.for_event()
+            _begin(self.context_value)
+            return await await_maybe(super().execute_operation(serially))
+
+
 class Prepared(SchemaExtension):
     """Reads the operation as a tree, counts its cost, and gives it its time."""
 
@@ -152,14 +183,17 @@ class Prepared(SchemaExtension):
             yield
             return
         context.operation = operation
-        self._charge(context, guard, cost_of(operation))
+        context.cost = cost_of(operation)
+        self._charge(context, guard)
         conditions, most = conditions_of(operation), guard.settings.max_conditions
         if conditions > most:
             raise LimitExceeded("conditions", "max_conditions", min(conditions, LARGEST), most)
-        with guard.running.one_more(asker_of(context)):
+        if node.operation is OperationType.SUBSCRIPTION:
             context.loaders = Loaders(context)
-            if context.deadline is None:  # it began when it was asked who asks
-                context.deadline = Deadline(guard.settings.max_seconds)
+            yield  # for as long as events come
+            return
+        with guard.running.one_more(asker_of(context)):
+            _begin(context)
             execution.result = await self._planned(context, operation)
             yield
         if node.operation is OperationType.QUERY:
@@ -179,8 +213,9 @@ class Prepared(SchemaExtension):
             return None
         return await run(plan, arguments, context)
 
-    def _charge(self, context: Context, guard: Guard, cost: int) -> None:
+    def _charge(self, context: Context, guard: Guard) -> None:
         """Let nothing run that costs too much, or more than the viewer has left."""
+        cost = context.cost
         execution, most, asker = self.execution_context, guard.settings.max_cost, asker_of(context)
         try:
             if cost > most:

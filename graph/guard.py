@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable
 from ipaddress import IPv6Address, ip_address
 
@@ -29,6 +30,8 @@ class Guard:
             settings.login_failures_per_account, settings.login_failures_per_address
         )
         self.running = Running(settings.max_running, settings.max_running_per_viewer)
+        # Nobody chooses when the events of streams come, so that they wait and are not refused.
+        self.events = asyncio.Semaphore(settings.max_running)
 
 
 def guard_of(context: Context) -> Guard:

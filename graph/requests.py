@@ -38,6 +38,7 @@ class Refused(RequestError):
 
     CODES = {
         400: "BAD_REQUEST",
+        403: "FORBIDDEN",
         405: "METHOD_NOT_ALLOWED",
         406: "NOT_ACCEPTABLE",
         408: "TIMEOUT",
@@ -82,14 +83,15 @@ async def received(request: HTTPConnection, receive: Receive, limit: int) -> Ask
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise Refused("Send the body as it is, without `Content-Encoding`.", 415)
             body = await _body(request, receive, limit)
-            return _asked(_object("The body", body), may_change=True)
+            return asked_in(object_in("The body", body), may_change=True)
         case "GET" | "HEAD":
-            return _asked(_parameters(request.scope["query_string"], limit), may_change=False)
+            return asked_in(_parameters(request.scope["query_string"], limit), may_change=False)
         case _:
             raise Refused("Use POST or GET.", 405, headers=[(b"allow", METHODS)])
 
 
-def _asked(given: dict[str, Any], *, may_change: bool) -> Asked:
+def asked_in(given: dict[str, Any], *, may_change: bool) -> Asked:
+    """What an object asks for, whichever way it was sent. Raises Refused."""
     query = given.get("query")
     extensions = given.get("extensions")
     # Who names a document by its hash may leave its text out.
@@ -153,7 +155,7 @@ def _parameters(query_string: bytes, limit: int) -> dict[str, Any]:
     for name in ("variables", "extensions"):
         if name in given:
             value = given[name].encode()
-            given[name] = None if value in (b"", b"null") else _object(f"`{name}`", value)
+            given[name] = None if value in (b"", b"null") else object_in(f"`{name}`", value)
     return given
 
 
@@ -168,8 +170,11 @@ def _integer(digits: str) -> float:
     return int(digits) if len(digits) <= 20 else inf
 
 
-def _object(what: str, text: bytes) -> dict[str, Any]:
-    """An object from JSON; orjson refuses what is not JSON, lone surrogates included."""
+def object_in(what: str, text: bytes) -> dict[str, Any]:
+    """An object from JSON; orjson refuses what is not JSON, lone surrogates included.
+
+    Raises Refused.
+    """
     try:
         decoded = orjson.loads(text)
         if MANY_DIGITS.search(text):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import graphql
 import strawberry
 from graphql import GraphQLError, build_schema, lexicographic_sort_schema
@@ -28,7 +30,7 @@ from graph import (
 )
 from graph.entities import entities
 from graph.errors import USER_ERRORS, Worded
-from graph.extensions import Checked, Prepared, Storable
+from graph.extensions import Checked, Executor, Prepared, Storable
 from graph.persisted import Persisted
 from graph.scalars import scalars
 
@@ -74,7 +76,15 @@ class Mutation(
 
 
 class Schema(strawberry.Schema):
-    """The schema, which leaves the logging of errors to `Worded`."""
+    """A schema whose operations are guarded, and whose errors `Worded` writes into the log."""
+
+    def __init__(self, **types: Any) -> None:
+        super().__init__(
+            **types,
+            config=StrawberryConfig(scalar_map=scalars),
+            extensions=[Worded, Persisted, Checked, Storable, Prepared],
+            execution_context_class=Executor,
+        )
 
     def process_errors(
         self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
@@ -86,8 +96,6 @@ schema = Schema(
     query=Query,
     mutation=Mutation,
     types=[*USER_ERRORS, *(entity.shown_as for entity in entities() if entity.is_subtype)],
-    config=StrawberryConfig(scalar_map=scalars),
-    extensions=[Worded, Persisted, Checked, Storable, Prepared],
 )
 
 

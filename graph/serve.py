@@ -8,6 +8,7 @@ import gc
 import logging
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -17,7 +18,7 @@ from db import Database, User, Viewer, access
 from graph import logs
 from graph.app import create_app
 from graph.settings import Mode, Settings, SettingsError
-from graph.wire import READ_TIMEOUT, Connection
+from graph.wire import READ_TIMEOUT, Connection, WebSocket
 
 if sys.platform != "win32":
     import resource
@@ -77,10 +78,28 @@ def _is_news(record: logging.LogRecord) -> bool:
 class DrainingServer(uvicorn.Server):
     """A server that says for a while that it stops, before it takes no more requests."""
 
-    def __init__(self, config: uvicorn.Config, app: Starlette, drain: int) -> None:
-        super().__init__(config)
+    def __init__(self, app: Starlette, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Connection,
+                timeout_keep_alive=IDLE_SECONDS,
+                forwarded_allow_ips=[*settings.trusted_proxies, *settings.mapped_proxies],
+                log_config=None,
+                log_level=logging.WARNING,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=settings.grace_seconds,
+                ws=WebSocket,
+                ws_max_size=settings.max_body_bytes,
+                # A few compressed bytes could be any number of others.
+                ws_per_message_deflate=False,
+                ws_ping_interval=20,
+                ws_ping_timeout=20,
+            )
+        )
         self._app = app
-        self._drain = drain
+        self._drain = settings.drain_seconds
 
     async def main_loop(self) -> None:
         """Serve until asked to stop, and then until those who look have seen it."""
@@ -91,6 +110,23 @@ class DrainingServer(uvicorn.Server):
             if len(self._captured_signals) > asked:  # somebody has no patience
                 break
             await asyncio.sleep(0.1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, after what is under way has ended or has run out of time.
+
+        uvicorn closes WebSockets before it waits for anything, so what is under way on them ends
+        first. What is left of the time is for requests.
+        """
+        for server in self.servers:
+            server.close()
+        grace = self.config.timeout_graceful_shutdown or 0
+        began = time.monotonic()
+        ending = asyncio.create_task(self._app.state.sockets.end(grace))
+        while not ending.done() and not self.force_exit:
+            await asyncio.wait([ending], timeout=0.1)
+        spent = int(time.monotonic() - began)
+        self.config.timeout_graceful_shutdown = max(0, grace - spent)
+        await super().shutdown(sockets)
 
 
 def allow_many_connections() -> None:
@@ -135,15 +171,4 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
     # What is loaded by now stays. The collector would look through all of it again and again while
     # it reads a request of many values.
     gc.freeze()
-    config = uvicorn.Config(
-        app,
-        http=Connection,
-        timeout_keep_alive=IDLE_SECONDS,
-        forwarded_allow_ips=[*settings.trusted_proxies, *settings.mapped_proxies],
-        log_config=None,
-        log_level=logging.WARNING,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=settings.grace_seconds,
-    )
-    DrainingServer(config, app, settings.drain_seconds).run(sockets=sockets)
+    DrainingServer(app, settings).run(sockets=sockets)

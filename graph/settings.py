@@ -35,6 +35,9 @@ COUNTS = (
     "max_running",
     "max_running_per_viewer",
     "max_seconds",
+    "max_subscriptions_per_connection",
+    "max_sockets",
+    "max_sockets_per_viewer",
 )
 
 
@@ -102,7 +105,10 @@ class Settings(BaseSettings):
         " addresses, or networks such as `10.1.0.0/16`, with commas between them. Empty: none.",
     )
     max_body_bytes: int = Field(
-        default=2**20, ge=1000, le=2**30, description="How large a request may be, in bytes."
+        default=2**20,
+        ge=1000,
+        le=2**30,
+        description="How large a request may be, and a message over WebSocket, in bytes.",
     )
     log_operations: bool = Field(
         default=True,
@@ -190,6 +196,17 @@ class Settings(BaseSettings):
         default=50, description="The most operations that it runs at once for one viewer."
     )
     max_seconds: int = Field(default=20, description="How long an operation may take.")
+    max_subscriptions_per_connection: int = Field(
+        default=50,
+        description="The most operations that may be open at once on one WebSocket.",
+    )
+    max_sockets: int = Field(
+        default=1_000, description="The most WebSockets that a process has open at once."
+    )
+    max_sockets_per_viewer: int = Field(
+        default=100,
+        description="The most that it has open for one viewer; without a token, for one address.",
+    )
 
     @property
     def migrates(self) -> bool:

@@ -6,8 +6,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Collection
 
-from starlette.requests import HTTPConnection
-
 from db import Database, Viewer, access
 from graph.errors import Unauthenticated
 
@@ -51,13 +49,7 @@ class Tokens:
         return found
 
 
-def bearer_token(connection: HTTPConnection) -> str | None:
-    """The token of the `Authorization` header (RFC 6750), none without one."""
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+def bearer_token(authorization: str | None) -> str | None:
+    """The token of an `Authorization` header (RFC 6750), none without one."""
+    scheme, _, token = (authorization or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None
-
-
-async def identify(connection: HTTPConnection, tokens: Tokens) -> Viewer | None:
-    """The viewer whom the request's token names, none without a token. Raises Unauthenticated."""
-    token = bearer_token(connection)
-    return None if token is None else await tokens.viewer(token)

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from graph.edge import HEADERS
 from graph.requests import BODY_TIMEOUT, Refused
@@ -132,3 +133,47 @@ class Connection(HttpToolsProtocol):
             lines = [b"%s: %s\r\n" % header for header in head]
             self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
         self.transport.close()
+
+
+class WebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, which does not listen to a client that does not read.
+
+    Else the answers to its pings would pile up in memory. Whoever answers none is hung up on, and
+    so is who sends a handshake that cannot be read.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # The answer is there; without this it would be kept, and the connection with it.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    async def send(self, message: Any) -> None:
+        """Send a message."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            # A refusal ends the handshake, too, and is no fault to be logged.
+            self.handshake_complete = True
+
+    def pause_writing(self) -> None:
+        """Wait until the client has read what it was sent."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        """The next message."""
+        await self.writable.wait()
+        return await super().receive()
+
+    def keepalive_timeout(self) -> None:
+        """Close the connection, without waiting for the client to read what is left."""
+        super().keepalive_timeout()
+        self.transport.abort()

@@ -18,6 +18,7 @@ import hypothesis
 import pytest
 from sqlalchemy import URL, make_url, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.applications import Starlette
 
 import db
 from db import access, embedded, migrate
@@ -126,16 +127,21 @@ async def http(database: db.Database) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@asynccontextmanager
-async def serving(database: db.Database, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an application with these settings, over the test's engines."""
+def application(database: db.Database, settings: Settings) -> Starlette:
+    """An application with these settings, over the test's engines."""
     app = create_app(settings, database.url)
     app.state.database = database
     # Each request looks its token up, as if it came after a while: what is revoked is so at once,
     # and every request has the same number of statements.
     app.state.tokens = Tokens(database, fresh=0)
     app.state.head = migrate.head()
-    transport = httpx.ASGITransport(app)
+    return app
+
+
+@asynccontextmanager
+async def serving(database: db.Database, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application with these settings, over the test's engines."""
+    transport = httpx.ASGITransport(application(database, settings))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
 

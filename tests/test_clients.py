@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,23 +44,39 @@ def server() -> Iterator[Serving]:
         assert server.stop().clean
 
 
+def planned(server: Serving) -> str:
+    """The id of a new project with seven tasks."""
+    answer = server.ask(PLAN, tasks=[{"title": title} for title in TITLES])
+    return str(answer["data"]["createProjectPlan"]["project"]["id"])
+
+
 @pytest.fixture
 def project(server: Serving) -> str:
     """The id of a project with seven tasks."""
-    answer = server.ask(PLAN, tasks=[{"title": title} for title in TITLES])
-    return str(answer["data"]["createProjectPlan"]["project"]["id"])
+    return planned(server)
 
 
 class Node:
     """Runs programs that are written in JavaScript, and tells them where the server is."""
 
-    def __init__(self, server: Serving, project: str) -> None:
+    def __init__(self, server: Serving, project: str, token: str | None = None) -> None:
         self._environment = {
             "PATH": os.environ["PATH"],
             "TROUPE_URL": server.url,
-            "TROUPE_TOKEN": server.token,
+            "TROUPE_TOKEN": token or server.token,
             "TROUPE_PROJECT": project,
         }
+
+    @contextlib.contextmanager
+    def running(self, script: str) -> Iterator[subprocess.Popen[str]]:
+        """A script that the test talks with while it runs."""
+        with subprocess.Popen(
+            ["node", script], cwd=CLIENTS, env=self._environment, stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def run(self, *words: str | Path, **environment: str) -> str:
         """What a program prints that complains of nothing."""
@@ -79,13 +97,18 @@ class Node:
 
 
 @pytest.fixture
-def node(server: Serving, project: str) -> Node:
-    """Node.js, where the packages of the clients are installed."""
+def installed() -> None:
+    """Node.js, with the packages of the clients."""
     if not INSTALLED.exists():
         missing = "The JavaScript clients are not installed: `make test` does that where npm is."
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
+
+
+@pytest.fixture
+def node(installed: None, server: Serving, project: str) -> Node:
+    """Node.js, where the packages of the clients are installed."""
     return Node(server, project)
 
 
@@ -178,6 +201,41 @@ def test_urql(node: Node) -> None:
 
 def test_every_audit_of_graphql_over_http_passes(node: Node) -> None:
     assert node.report("audits.js") == {"count": 61, "found": []}
+
+
+def test_graphql_ws_through_a_restart_of_the_server(installed: None) -> None:
+    with socket.socket() as free, processes.place() as folder:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", 0))
+        port, data_dir = free.getsockname()[1], folder / "data"
+        token = processes.prepare(data_dir)
+        with Serving(folder, data_dir=data_dir, port=port) as first:
+            node = Node(first.ready(), planned(first), token)
+            with node.running("graphql-ws.js") as script:
+                assert script.stdout is not None
+                assert script.stdout.readline() == "asked\n"
+                assert first.stop().clean
+                with Serving(folder, data_dir=data_dir, port=port) as second:
+                    second.ready()
+                    found = json.loads(script.communicate(timeout=PATIENCE)[0])
+                    assert second.stop().clean
+
+    assert found == {
+        "titles": TITLES[-2:],
+        "updated": {"task": {"title": "Renamed"}, "userErrors": []},
+        "unnamed": {"task": None, "userErrors": [{"code": "INVALID"}]},
+        "partial": {
+            "data": {"me": {"username": "admin"}, "project": None},
+            "codes": ["BAD_USER_INPUT"],
+        },
+        "refused": ["BAD_REQUEST"],
+        "many": ["Renamed", "Task 7"],
+        "forbidden": [4403, OVER],
+        "restarted": {"code": 1012, "again": {"__typename": "Query"}},
+    }
+
+
+OVER = "Forbidden: the access token is unknown, has expired or was revoked."
 
 
 async def test_gql_in_python(server: Serving, project: str) -> None:

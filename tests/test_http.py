@@ -580,14 +580,14 @@ class Broken:
 @pytest.mark.parametrize(
     "place",
     [
-        "graph.http.identify",
+        "graph.viewer.Tokens.viewer",
         "graph.planner.Planner.plan",
         "graph.planner.plans.Plan.arguments",
-        "graph.http.shortcut",
+        "graph.operations.shortcut",
         "graph.extensions.Operation",
         "graph.extensions.storable",
         "graph.http.received",
-        "graph.http.Context",
+        "graph.operations.Context",
         "graph.loaders.Loaders.page",
         "strawberry.schema.Schema.execute",
     ],

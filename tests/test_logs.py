@@ -74,6 +74,7 @@ async def test_an_operation_is_a_line(
         "logger": "troupe.operations",
         "message": "operation",
         "request": "mine",
+        "transport": "http",
         "kind": "query",
         "operation": "Names",
         "hash": digest,
@@ -86,7 +87,7 @@ async def test_an_operation_is_a_line(
     }
     assert (second["statements"], second["rows"]) == (2, 4)
     assert re.fullmatch(
-        r"\d\d:\d\d:\d\d INFO operation request=mine kind=query operation=Names"
+        r"\d\d:\d\d:\d\d INFO operation request=mine transport=http kind=query operation=Names"
         rf" hash={digest} viewer=user:\S+ status=200 milliseconds=[\d.]+ statements=2 rows=2",
         lines.readable[0],
     )

@@ -24,7 +24,7 @@ from sqlalchemy import make_url
 import db
 from db import migrate
 from db.embedded import binaries
-from graph.http import STATUSES
+from graph.operations import STATUSES
 from graph.requests import Refused
 from graph.settings import COUNTS
 from tests import processes

@@ -46,8 +46,6 @@ const { page } = await bundle(
       "prettier/parser-babel": "prettier/plugins/babel",
       "prettier/parser-graphql": "prettier/plugins/graphql",
     },
-    // Only subscriptions over WebSocket load it, and there are none yet.
-    external: ["graphql-ws"],
   },
 );
 

@@ -1,6 +1,7 @@
 import { explorerPlugin } from "@graphiql/plugin-explorer";
 import { createGraphiQLFetcher } from "@graphiql/toolkit";
 import { GraphiQL, HISTORY_PLUGIN } from "graphiql";
+import { createClient } from "graphql-ws";
 import { useMemo, useState } from "react";
 import { createRoot } from "react-dom/client";
 
@@ -20,6 +21,11 @@ function Page() {
       createGraphiQLFetcher({
         url: "/graphql",
         enableIncrementalDelivery: false,
+        // Opened when somebody subscribes, and closed when nobody does any more.
+        wsClient: createClient({
+          url: `${location.origin.replace(/^http/, "ws")}/graphql`,
+          connectionParams: () => (token() ? { Authorization: `Bearer ${token()}` } : {}),
+        }),
         fetch: async (url, init) => {
           const response = await ask(url, init);
           if ((await response.clone().text()).includes('"UNAUTHENTICATED"')) setRefused(true);

@@ -1,0 +1,144 @@
+"""A server on a socket of its own, in this process, and clients that speak graphql-transport-ws."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self
+
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from strawberry.schema import Schema
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin, Subprotocol
+
+import db
+from graph.operations import Operations
+from graph.serve import DrainingServer
+from graph.settings import Settings
+from graph.sockets import PROTOCOL, SocketEndpoint, Sockets
+from tests.conftest import application
+
+
+class Listening:
+    """A server that listens."""
+
+    def __init__(self, app: Starlette, server: DrainingServer, port: int) -> None:
+        self.app = app
+        self.server = server
+        self.port = port
+
+    @property
+    def sockets(self) -> Sockets:
+        """Its open sockets."""
+        sockets: Sockets = self.app.state.sockets
+        return sockets
+
+    def connect(self, **options: Any) -> connect:
+        """A connection to it, on which nothing was said."""
+        return opened(f"ws://127.0.0.1:{self.port}/graphql", **options)
+
+    @asynccontextmanager
+    async def talk(self, token: str | None = None, **options: Any) -> AsyncIterator[Talk]:
+        """A conversation of whoever has the token, which is acknowledged."""
+        async with self.connect(**options) as connection:
+            yield await Talk(connection).begin(token)
+
+
+def opened(
+    url: str, *, origin: str | None = None, protocols: tuple[str, ...] = (PROTOCOL,), **options: Any
+) -> connect:
+    """A connection to a server."""
+    return connect(
+        url,
+        origin=None if origin is None else Origin(origin),
+        subprotocols=[Subprotocol(name) for name in protocols] or None,
+        proxy=None,
+        max_size=None,
+        **options,
+    )
+
+
+class Talk:
+    """What is said over a connection."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    async def send(self, type: str | None = None, **message: Any) -> None:
+        """Send a message."""
+        await self.connection.send(json.dumps(({"type": type} if type else {}) | message))
+
+    async def heard(self) -> Any:
+        """The next message."""
+        async with asyncio.timeout(10):
+            return json.loads(await self.connection.recv())
+
+    async def begin(self, token: str | None = None) -> Self:
+        """Say who one is."""
+        payload = {"Authorization": f"Bearer {token}"} if token else None
+        await self.send("connection_init", **({"payload": payload} if payload else {}))
+        assert await self.heard() == {"type": "connection_ack"}
+        return self
+
+    async def subscribe(self, query: str | None, id: str = "1", **payload: Any) -> None:
+        """Ask for something."""
+        await self.send("subscribe", id=id, payload={"query": query} | payload)
+
+    async def ask(self, query: str | None, id: str = "1", **payload: Any) -> Any:
+        """What is answered to an operation: a body as over HTTP."""
+        await self.subscribe(query, id, **payload)
+        answer = await self.heard()
+        assert answer.pop("id") == id
+        if answer.pop("type") == "error":
+            return {"errors": answer["payload"]}
+        assert await self.heard() == {"id": id, "type": "complete"}
+        return answer["payload"]
+
+    async def closed(self) -> tuple[int, str]:
+        """With which code and for which reason the server closes."""
+        with suppress(ConnectionClosed):
+            while True:
+                await self.heard()
+        return self.connection.close_code or 0, self.connection.close_reason or ""
+
+    async def is_alive(self) -> bool:
+        """Whether the server still answers."""
+        await self.send("ping")
+        return bool(await self.heard() == {"type": "pong"})
+
+
+async def is_so(condition: Callable[[], object]) -> None:
+    """Wait until something is true."""
+    for _ in range(2000):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come to pass")
+
+
+@asynccontextmanager
+async def listening(
+    database: db.Database, settings: Settings | None = None, schema: Schema | None = None
+) -> AsyncIterator[Listening]:
+    """A server with these settings, and perhaps with a schema of the test's."""
+    settings = settings or Settings()
+    app = application(database, settings)
+    if schema is not None:
+        endpoint = SocketEndpoint(Operations(schema, planner=False), ())
+        app.router.routes.insert(0, WebSocketRoute("/graphql", endpoint))
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = DrainingServer(app, settings)
+    server.config.lifespan = "off"
+    serving = asyncio.create_task(server.serve([listener]))
+    await is_so(lambda: server.started)
+    try:
+        yield Listening(app, server, listener.getsockname()[1])
+    finally:
+        server.should_exit = True
+        await serving

@@ -1,0 +1,953 @@
+"""Operations over WebSocket: as safe as over POST, and answered alike."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, update
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+import db
+from db import access
+from graph.operations import Operations
+from graph.schema import schema
+from graph.settings import Settings
+from graph.sockets import SocketEndpoint
+from graph.viewer import Tokens
+from tests import factories, processes
+from tests.conftest import People
+from tests.processes import Serving, until
+from tests.sockets import Listening, Talk, is_so, listening, opened
+from tests.test_departures import none_waits
+from tests.test_logs import Lines, lines
+from tests.test_sessions import locked, waiting
+
+__all__ = ["lines"]
+
+
+@pytest.fixture
+async def served_here(database: db.Database) -> AsyncIterator[Listening]:
+    """A server for a test that needs nobody there."""
+    async with listening(database) as server:
+        yield server
+
+
+# Answers
+
+ALIKE: dict[str, dict[str, Any]] = {
+    "a query": {"query": "{ projects { totalCount nodes { name } } }"},
+    "variables": {
+        "query": "query P($first: Int!) { projects(first: $first) { nodes { id } } }",
+        "variables": {"first": 1},
+    },
+    "one of two": {
+        "query": "query A { a: __typename } query B { me { username } }",
+        "operationName": "B",
+    },
+    "a partial success": {"query": '{ me { username } project(id: "?") { id } }'},
+    "cost": {"query": "{ projects { totalCount } }", "extensions": {"cost": True}},
+    "a user error": {
+        "query": 'mutation { createProject(input: {name: ""}) { userErrors { code path } } }'
+    },
+}
+REFUSED: dict[str, dict[str, Any]] = {
+    "a syntax error": {"query": "{ projects {"},
+    "an unknown field": {"query": "{ nothing }"},
+    "no such operation": {"query": "query A { __typename }", "operationName": "B"},
+    "which of two": {"query": "query A { __typename } query B { __typename }"},
+    "a variable of the wrong type": {
+        "query": "query($first: Int) { projects(first: $first) { totalCount } }",
+        "variables": {"first": "x"},
+    },
+    "text that cannot be stored": {
+        "query": "query($id: ID!) { project(id: $id) { id } }",
+        "variables": {"id": "\0"},
+    },
+    "too deep": {"query": "{" + "a {" * 30 + " b " + "}" * 31},
+    "too expensive": {
+        "query": "{ projects(first: 100) { nodes { tasks(first: 100) { nodes { dependencies {"
+        " dependency { title } } } } } } }"
+    },
+    "an unknown hash": {
+        "query": None,
+        "extensions": {"persistedQuery": {"version": 1, "sha256Hash": "0" * 64}},
+    },
+}
+
+
+async def test_what_is_answered_is_what_is_answered_over_http(
+    database: db.Database, people: People, limited: People
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_plan(session, people.users["owner"], projects=3)
+    for planner in (True, False):
+        async with (
+            listening(database, Settings(planner=planner)) as server,
+            server.talk(limited.owner.token) as talk,
+        ):
+            for kind, asked in ALIKE.items():
+                over_http = (await limited.owner.request(**asked)).body
+                over_socket = await talk.ask(**asked)
+                for body in (over_http, over_socket):
+                    body.get("extensions", {}).get("cost", {}).pop("left", None)
+                assert over_socket == over_http, kind
+                assert "data" in over_socket, kind
+
+
+async def test_what_is_refused_is_refused_alone(
+    database: db.Database, people: People, limited: People
+) -> None:
+    async with listening(database) as server, server.talk(limited.owner.token) as talk:
+        for kind, asked in REFUSED.items():
+            over_http = (await limited.owner.request(**asked)).body
+            assert await talk.ask(**asked) == over_http, kind
+            assert list(over_http) == ["errors"], kind
+        assert await talk.ask("{ __typename }") == {"data": {"__typename": "Query"}}
+        assert await talk.ask("subscription { nothing }") == {
+            "errors": [
+                {
+                    "message": "The subscription operation is not supported by the schema.",
+                    "locations": [{"line": 1, "column": 1}],
+                    "extensions": {"code": "BAD_REQUEST"},
+                }
+            ]
+        }
+        assert await talk.ask("{ __typename }") == {"data": {"__typename": "Query"}}
+
+
+async def test_a_document_is_sent_once_and_then_named(
+    database: db.Database, people: People
+) -> None:
+    query = "{ me { username } }"
+    digest = hashlib.sha256(query.encode()).hexdigest()
+    named = {"persistedQuery": {"version": 1, "sha256Hash": digest}}
+    async with listening(database) as server, server.talk(people.owner.token) as talk:
+        first = await talk.ask(None, extensions=named)
+        answers = [await talk.ask(sent, extensions=named) for sent in (query, None)]
+
+    assert first["errors"][0]["extensions"] == {"code": "PERSISTED_QUERY_NOT_FOUND"}
+    assert answers == [{"data": {"me": {"username": "owner"}}}] * 2
+
+
+async def test_operations_run_beside_each_other(database: db.Database, people: People) -> None:
+    queries = {f"q{number}": f"{{ a{number}: __typename }}" for number in range(20)}
+    async with listening(database) as server, server.talk(people.owner.token) as talk:
+        for id, query in queries.items():
+            await talk.subscribe(query, id)
+        heard = [await talk.heard() for _ in range(40)]
+
+    for id in queries:
+        assert [message for message in heard if message["id"] == id] == [
+            {"type": "next", "id": id, "payload": {"data": {f"a{id[1:]}": "Query"}}},
+            {"type": "complete", "id": id},
+        ]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "graph.operations.Context",
+        "graph.extensions.Operation",
+        "graph.sockets.Departure.__aenter__",
+        "strawberry.schema.Schema.execute",
+    ],
+)
+async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(
+    database: db.Database,
+    people: People,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: str,
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("cannot open /srv/troupe/secret")
+
+    async with listening(database) as server, server.talk(people.owner.token) as talk:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, broken)
+            answer = await talk.ask("{ me { id } }")
+        assert await talk.ask("{ me { username } }") == {"data": {"me": {"username": "owner"}}}
+
+    (error,) = answer["errors"]
+    assert error["extensions"] == {"code": "FAULT"}
+    assert "secret" not in error["message"]
+    (record,) = (record for record in caplog.records if record.levelno >= logging.ERROR)
+    assert record.getMessage().split()[1] in error["message"].split()
+    assert "secret" in caplog.text
+
+
+async def test_the_documentation_shows_what_is_said(database: db.Database, people: People) -> None:
+    page = Path(__file__).parents[1] / "docs" / "api.md"
+    said = re.findall(r"^([<>]) (\{.*\})$", page.read_text(), re.MULTILINE)
+    assert len(said) > 8
+    async with listening(database) as server, server.connect() as connection:
+        for direction, text in said:
+            if direction == ">":
+                await connection.send(text.replace("troupe_…", str(people.admin.token)))
+            else:
+                assert await Talk(connection).heard() == json.loads(text)
+
+
+# The handshake
+
+
+APP = ("https://app.example.org",)
+ORIGINS: list[tuple[tuple[str, ...], str | None, str, bool]] = [
+    ((), None, "127.0.0.1:8000", True),
+    ((), "http://127.0.0.1:8000", "127.0.0.1:8000", True),
+    ((), "https://127.0.0.1:8000", "127.0.0.1:8000", True),
+    ((), "http://127.0.0.1", "127.0.0.1:8000", False),
+    ((), "http://127.0.0.1:8001", "127.0.0.1:8000", False),
+    ((), "http://example.org", "127.0.0.1:8000", False),
+    ((), "http://127.0.0.1:8000.example.org", "127.0.0.1:8000", False),
+    ((), "null", "127.0.0.1:8000", False),
+    ((), "null", "", False),
+    ((), "", "", False),
+    # A port that goes without saying need not be said.
+    ((), "https://api.example.org", "api.example.org", True),
+    ((), "https://api.example.org", "API.example.org:443", True),
+    ((), "https://api.example.org", "api.example.org:80", False),
+    ((), "http://[::1]:8000", "[::1]:8000", True),
+    (APP, APP[0], "api.example.org", True),
+    (APP, None, "api.example.org", True),
+    (APP, "https://api.example.org", "api.example.org", True),
+    (APP, "https://app.example.org:8443", "api.example.org", False),
+    (APP, "http://app.example.org", "api.example.org", False),
+    (APP, "https://example.org", "api.example.org", False),
+    (("*",), "http://example.org", "api.example.org", True),
+    (("*",), "null", "api.example.org", True),
+]
+
+
+def test_a_page_is_of_this_server_or_of_an_allowed_site() -> None:
+    for allowed, origin, host, expected in ORIGINS:
+        endpoint = SocketEndpoint(Operations(schema, planner=True), allowed)
+        assert endpoint._is_allowed(origin, host) is expected, (allowed, origin, host)
+
+
+async def test_a_page_of_another_site_is_refused_at_the_handshake(database: db.Database) -> None:
+    async with listening(database, Settings(allowed_origins=APP)) as server:
+        for origin in (None, APP[0], f"http://127.0.0.1:{server.port}"):
+            async with server.connect(origin=origin) as connection:
+                await Talk(connection).begin()
+        for origin in ("http://example.org", "null"):
+            with pytest.raises(InvalidStatus) as caught:
+                await server.connect(origin=origin)
+            response = caught.value.response
+            assert response.status_code == 403
+            assert json.loads(response.body or b"") == {
+                "errors": [
+                    {
+                        "message": "Pages of this origin may not connect (TROUPE_ALLOWED_ORIGINS).",
+                        "extensions": {"code": "FORBIDDEN"},
+                    }
+                ]
+            }
+            assert response.headers["cache-control"] == "no-store"
+            assert len(response.headers["x-request-id"]) == 16
+
+
+async def test_only_one_protocol_is_spoken(served_here: Listening) -> None:
+    for protocols in ((), ("graphql-ws",), ("soap", "graphql-ws")):
+        with pytest.raises(InvalidStatus) as caught:
+            await served_here.connect(protocols=protocols)
+        response = caught.value.response
+        assert response.status_code == 400
+        (error,) = json.loads(response.body or b"")["errors"]
+        assert error["message"] == (
+            "Ask for the subprotocol graphql-transport-ws (Sec-WebSocket-Protocol)."
+        )
+
+
+async def test_the_protocol_is_chosen_among_others_and_nothing_is_compressed(
+    served_here: Listening,
+) -> None:
+    async with served_here.connect(
+        protocols=("graphql-ws", "graphql-transport-ws"),
+        additional_headers={"X-Request-Id": "mine"},
+    ) as connection:
+        assert connection.subprotocol == "graphql-transport-ws"
+        assert connection.protocol.extensions == []
+        assert connection.response is not None
+        assert connection.response.headers["x-request-id"] == "mine"
+
+
+def handshake(method: str = "GET", **headers: str) -> bytes:
+    """A handshake as it is sent, with these headers."""
+    given = {
+        "Host": "a",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Protocol": "graphql-transport-ws",
+    } | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{method} /graphql HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def test_a_handshake_that_cannot_be_read_is_answered_or_ends(
+    served_here: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = {
+        handshake(Sec_WebSocket_Key="x"): b"400",
+        handshake(Sec_WebSocket_Version="8"): b"400",
+        handshake("POST"): b"405",
+        handshake(Origin="\u00e9://x"): b"403",
+        handshake(Sec_WebSocket_Protocol=",,"): b"400",
+        handshake(Cookie="x" * 9000): b"431",
+        handshake(**{f"X_{number}": "" for number in range(200)}): b"431",
+        handshake(Content_Length="5") + b"abcde": b"",
+        handshake(Transfer_Encoding="chunked") + b"0\r\n\r\n": b"",
+    }
+    for data, expected in sent.items():
+        reader, writer = await asyncio.open_connection("127.0.0.1", served_here.port)
+        writer.write(data)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        assert answer[9:12] == expected, data[:300]
+        writer.close()
+    await is_so(lambda: not served_here.server.server_state.connections)
+    assert caplog.text == ""
+
+
+async def test_there_is_one_address(database: db.Database) -> None:
+    for page in (True, False):
+        async with listening(database, Settings(graphiql=page)) as server:
+            url = f"ws://127.0.0.1:{server.port}"
+            async with opened(f"{url}/graphql") as connection:
+                await Talk(connection).begin()
+            for path in ("/", "/livez", "/graphql/x", "/graphiql/x"):
+                with pytest.raises(InvalidStatus) as caught:
+                    await opened(url + path)
+                assert caught.value.response.status_code in (403, 404, 500), path
+
+
+# Who asks
+
+
+async def me(talk: Talk) -> Any:
+    """Who the server takes one for."""
+    answer = await talk.ask("{ me { username } }")
+    if "errors" in answer:
+        (error,) = answer["errors"]
+        return error["extensions"]["code"]
+    return answer["data"]["me"]["username"]
+
+
+async def test_a_token_comes_with_the_first_message_or_with_the_handshake(
+    database: db.Database, people: People
+) -> None:
+    bearer = f"Bearer {people.owner.token}"
+    other = {"Authorization": f"Bearer {people.stranger.token}"}
+    payloads: list[tuple[dict[str, str], Any, str]] = [
+        ({}, {"Authorization": bearer}, "owner"),
+        ({}, {"authorization": bearer}, "owner"),
+        ({}, {"authorization": bearer, "other": {"things": 1}}, "owner"),
+        (other, None, "stranger"),
+        (other, {}, "stranger"),
+        (other, {"Authorization": bearer}, "owner"),
+        ({}, None, "UNAUTHENTICATED"),
+        ({}, {"Authorization": str(people.owner.token)}, "UNAUTHENTICATED"),
+        ({}, {"token": bearer}, "UNAUTHENTICATED"),
+        # No cookie is ever read: a page of another site would bring it along.
+        ({"Cookie": f"Authorization={bearer}; token={bearer}"}, None, "UNAUTHENTICATED"),
+    ]
+    async with listening(database) as server:
+        for headers, payload, expected in payloads:
+            async with server.connect(additional_headers=headers) as connection:
+                talk = Talk(connection)
+                await talk.send("connection_init", payload=payload)
+                assert await talk.heard() == {"type": "connection_ack"}
+                assert await me(talk) == expected
+
+
+async def test_nobody_is_answered_as_over_http(
+    database: db.Database, people: People, limited: People
+) -> None:
+    async with listening(database) as server, server.talk() as talk:
+        for query in (
+            "{ __typename }",
+            "{ projects { totalCount } }",
+            "{ __schema { __typename } }",
+        ):
+            assert await talk.ask(query) == (await limited.nobody.ask(query)).body
+
+
+async def closing(server: Listening, *messages: Any, **headers: str) -> tuple[int, str]:
+    """How the server closes after some messages; strings and bytes are sent as they are."""
+    async with server.connect(additional_headers=headers) as connection:
+        for message in messages:
+            plain = isinstance(message, str | bytes)
+            await connection.send(message if plain else json.dumps(message))
+        return await Talk(connection).closed()
+
+
+INIT = {"type": "connection_init"}
+FORBIDDEN = (4403, "Forbidden: the access token is unknown, has expired or was revoked.")
+
+
+async def test_a_token_that_opens_nothing_opens_no_socket(
+    database: db.Database, people: People
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_token(session, "over", people.users["owner"], revoked_at=func.now())
+    async with listening(database) as server:
+        for token in ("unknown", "over", "troupe_"):
+            bearer = f"Bearer {token}"
+            first = INIT | {"payload": {"Authorization": bearer}}
+            assert await closing(server, first) == FORBIDDEN
+            assert await closing(server, INIT, authorization=bearer) == FORBIDDEN
+        assert len(server.sockets) == 0
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        {"revoked_at": func.now()},
+        {"expires_at": func.now()},
+    ],
+)
+async def test_a_socket_is_closed_within_a_second_of_its_tokens_end(
+    database: db.Database, people: People, ended: dict[str, Any]
+) -> None:
+    hashed = access.hash_token(str(people.owner.token))
+    change = update(db.AccessToken).where(db.AccessToken.token_hash == hashed).values(**ended)
+    async with (
+        listening(database) as server,
+        server.talk(people.owner.token) as talk,
+        server.talk(people.owner.token) as asking,
+        server.talk(people.stranger.token) as other,
+        server.talk() as anonymous,
+    ):
+        async with locked(database.url, "projects"):
+            await asking.subscribe("{ projects { totalCount } }")
+            await waiting(database, 1)
+            async with database.write(db.Viewer()) as session:
+                await session.execute(change)
+            began = time.monotonic()
+            assert await talk.closed() == FORBIDDEN
+            assert time.monotonic() - began < 1
+            # What it waited for stops as well.
+            assert await asking.closed() == FORBIDDEN
+            assert time.monotonic() - began < 1
+            await none_waits(database)
+        assert await me(other) == "stranger"
+        assert await me(anonymous) == "UNAUTHENTICATED"
+        assert len(server.sockets) == 2
+
+
+async def test_the_tokens_of_all_sockets_are_looked_up_at_once_and_only_while_there_are_any(
+    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.sockets.LOOK", 0.05)
+    looked_up: list[int] = []
+    look_up = Tokens.look_up
+
+    async def noted(self: Tokens, hashes: list[str]) -> Any:
+        looked_up.append(len(hashes))
+        return await look_up(self, hashes)
+
+    async with listening(database) as server:
+        monkeypatch.setattr(Tokens, "look_up", noted)
+        async with server.talk():
+            await asyncio.sleep(0.2)
+            assert looked_up == []
+        async with (
+            server.talk(people.owner.token),
+            server.talk(people.owner.token),
+            server.talk(people.stranger.token),
+            server.talk(),
+        ):
+            looked_up.clear()
+            await asyncio.sleep(0.2)
+            assert len(looked_up) >= 2
+            assert set(looked_up) == {2}
+        await asyncio.sleep(0.1)
+        looked_up.clear()
+        await asyncio.sleep(0.2)
+        assert looked_up == []
+        assert server.sockets._watcher is None
+
+
+async def test_a_database_that_is_away_closes_nobody(
+    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.sockets.LOOK", 0.02)
+
+    async def away(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    async with listening(database) as server, server.talk(people.owner.token) as talk:
+        with monkeypatch.context() as patch:
+            patch.setattr(Tokens, "look_up", away)
+            await asyncio.sleep(0.1)
+            assert await me(talk) == "UNAVAILABLE"
+            # Nor is anybody told that their token is not good.
+            async with server.talk(people.stranger.token) as other:
+                assert await me(other) == "UNAVAILABLE"
+        assert await me(talk) == "owner"
+
+
+# The protocol
+
+
+async def test_who_says_nothing_is_hung_up_on(
+    database: db.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.sockets.PATIENCE", 0.2)
+    async with listening(database) as server:
+        began = time.monotonic()
+        assert await closing(server) == (4408, "Connection initialisation timeout")
+        assert 0.15 < time.monotonic() - began < 3
+        pings = [{"type": "ping"}] * 3
+        assert (await closing(server, *pings))[0] == 4408
+        async with server.talk() as talk:
+            await asyncio.sleep(0.3)
+            assert await talk.is_alive()
+
+
+SUBSCRIBE = {"type": "subscribe", "id": "1", "payload": {"query": "{ __typename }"}}
+TYPES = "`type` is connection_init, ping, pong, subscribe or complete."
+IDS = "`id` is a string of 1 to 128 characters."
+NOT_JSON = "The message is not JSON in UTF-8, or nests too deeply."
+NO_OBJECT = "The message is not a JSON object."
+NO_PAYLOAD = "`payload` is an object."
+NO_QUERY = "`query` is the text of an operation, and cannot be left out."
+
+
+def asking(**payload: Any) -> Any:
+    """A message with these things in its payload."""
+    return SUBSCRIBE | {"payload": {"query": "{ __typename }"} | payload}
+
+
+NOTHING: list[Any] = [None, 1, "", [], {}, True]
+NO_MESSAGES: list[tuple[Any, str]] = [
+    *((text, NO_OBJECT) for text in ("null", "42", '"x"', "[]", "true", "[[]]")),
+    *((text, NOT_JSON) for text in ("", "{", "nothing", "[" * 5000, '"\\ud800"', "NaN", "1e400")),
+    (b"{}", "Send text, not binary data."),
+    ({}, TYPES),
+    *(({"type": type}, TYPES) for type in (*NOTHING, "start", "connection_ack", "next")),
+    *(({"type": "ping", "payload": payload}, NO_PAYLOAD) for payload in ("x", *NOTHING[1:4])),
+    *((SUBSCRIBE | {"id": id}, IDS) for id in (*NOTHING, "x" * 129)),
+    ({"type": "complete"}, IDS),
+    ({"type": "complete", "id": 1}, IDS),
+    ({"type": "subscribe", "id": "1"}, NO_QUERY),
+    (SUBSCRIBE | {"payload": "{ __typename }"}, NO_PAYLOAD),
+    *((asking(query=query), NO_QUERY) for query in NOTHING),
+    (asking(variables=1), "`variables` is an object."),
+    (asking(operationName=1), "`operationName` is a string."),
+    (asking(extensions=[]), "`extensions` is an object."),
+]
+
+
+async def test_what_is_no_message_closes_the_socket_and_says_why(
+    served_here: Listening, caplog: pytest.LogCaptureFixture
+) -> None:
+    for message, reason in NO_MESSAGES:
+        assert await closing(served_here, INIT, message) == (4400, reason), message
+    for payload in NOTHING[1:4]:
+        assert await closing(served_here, INIT | {"payload": payload}) == (4400, NO_PAYLOAD)
+    wrong = INIT | {"payload": {"Authorization": 1}}
+    assert await closing(served_here, wrong) == (
+        4400,
+        "`Authorization` is a string: Bearer <token>.",
+    )
+    assert await closing(served_here, INIT, INIT) == (4429, "Too many initialisation requests")
+    assert caplog.text == ""
+
+
+async def test_nothing_is_answered_before_the_acknowledgement(served_here: Listening) -> None:
+    unauthorized = (4401, "Unauthorized: wait for connection_ack.")
+    assert await closing(served_here, SUBSCRIBE) == unauthorized
+    async with served_here.connect() as connection:
+        talk = Talk(connection)
+        assert await talk.is_alive()
+        await talk.send("complete", id="1")
+        await talk.send("pong")
+        await talk.begin()
+
+
+async def test_a_ping_is_answered_with_its_payload(served_here: Listening) -> None:
+    async with served_here.talk() as talk:
+        await talk.send("ping", payload={"a": [1]})
+        assert await talk.heard() == {"type": "pong", "payload": {"a": [1]}}
+        await talk.send("ping", payload=None)
+        assert await talk.heard() == {"type": "pong"}
+
+
+async def test_a_message_may_be_as_large_as_a_body(
+    database: db.Database, people: People, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(database, Settings(max_body_bytes=100_000)) as server:
+        async with server.talk(people.owner.token) as talk:
+            long = {"x": "x" * 99_000}
+            assert "data" in await talk.ask("{ __typename }", variables=long)
+            async with locked(database.url, "projects"):
+                await talk.subscribe("{ projects { totalCount } }", "slow")
+                await waiting(database, 1)
+                await talk.subscribe("{ __typename }", variables={"x": "x" * 100_000})
+                code, _ = await talk.closed()
+                assert code == 1009
+                await none_waits(database)
+        assert len(server.sockets) == 0
+    assert caplog.text == ""
+
+
+async def test_an_id_names_one_operation_at_a_time(database: db.Database, people: People) -> None:
+    async with listening(database) as server:
+        async with server.talk(people.owner.token) as talk:
+            for _ in range(3):
+                assert await me(talk) == "owner"
+            longest = "\u00e4" * 128
+            await talk.subscribe("{ __typename }", longest)
+            assert (await talk.heard())["id"] == longest
+        async with server.talk(people.owner.token) as talk, locked(database.url, "projects"):
+            await talk.subscribe("{ projects { totalCount } }")
+            await waiting(database, 1)
+            await talk.subscribe("{ __typename }", "2")
+            assert (await talk.heard())["id"] == "2"
+            await talk.subscribe("{ __typename }")
+            assert await talk.closed() == (4409, "Subscriber for 1 already exists")
+            await none_waits(database)
+
+
+# Limits
+
+
+async def test_only_so_many_operations_are_open_on_a_socket(
+    database: db.Database, people: People
+) -> None:
+    settings = Settings(max_subscriptions_per_connection=2)
+    async with (
+        listening(database, settings) as server,
+        server.talk(people.owner.token) as talk,
+        server.talk(people.owner.token) as other,
+    ):
+        async with locked(database.url, "projects"):
+            for id in ("a", "b"):
+                await talk.subscribe("{ projects { totalCount } }", id)
+            await waiting(database, 2)
+            assert await talk.ask("{ __typename }") == {
+                "errors": [
+                    {
+                        "message": "Too many operations open on this connection: this has 3, and"
+                        " may have 2 (TROUPE_MAX_SUBSCRIPTIONS_PER_CONNECTION).",
+                        "extensions": {
+                            "code": "LIMIT_EXCEEDED",
+                            "limit": "max_subscriptions_per_connection",
+                            "found": 3,
+                            "allowed": 2,
+                        },
+                    }
+                ]
+            }
+            assert await me(other) == "owner"
+        for _ in range(4):
+            assert (await talk.heard())["id"] in ("a", "b")
+        assert await me(talk) == "owner"
+
+
+async def test_a_process_opens_only_so_many_sockets(database: db.Database, people: People) -> None:
+    async with listening(database, Settings(max_sockets=2)) as server:
+        async with server.connect(), server.talk(people.owner.token):
+            with pytest.raises(InvalidStatus) as caught:
+                await server.connect()
+        response = caught.value.response
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        (error,) = json.loads(response.body or b"")["errors"]
+        assert error["message"] == (
+            "2 WebSockets are open, and 2 may be (TROUPE_MAX_SOCKETS). Try again in a moment."
+        )
+        async with server.talk(people.owner.token):
+            pass
+
+
+async def test_a_viewer_opens_only_so_many_sockets(database: db.Database, people: People) -> None:
+    refused = (1013, "1 WebSockets of yours are open (TROUPE_MAX_SOCKETS_PER_VIEWER).")
+    async with listening(database, Settings(max_sockets_per_viewer=1)) as server:
+        async with server.talk(people.owner.token), server.talk():
+            for token in (people.owner.token, None):
+                payload = {"Authorization": f"Bearer {token}"} if token else {}
+                assert await closing(server, INIT | {"payload": payload}) == refused
+            async with server.talk(people.stranger.token):
+                pass
+        async with server.talk(people.owner.token), server.talk():
+            pass
+
+
+async def test_what_is_asked_costs_as_over_http(database: db.Database, people: People) -> None:
+    settings = Settings(rate_per_second=1, rate_burst=100, max_cost=100)
+    async with listening(database, settings) as server:
+        async with server.talk(people.owner.token) as talk:
+            for _ in range(2):
+                assert "data" in await talk.ask("{ projects(first: 49) { nodes { id } } }")
+            answer = await talk.ask("{ projects(first: 49) { nodes { id } } }")
+        async with server.talk(people.owner.token) as again:
+            # The store is the viewer's, not the socket's.
+            assert "errors" in await again.ask("{ projects(first: 49) { nodes { id } } }")
+
+    (error,) = answer["errors"]
+    told = error["extensions"]
+    assert (told["code"], told["limit"], told["allowed"]) == ("RATE_LIMITED", "rate_burst", 100)
+    assert 1 <= told["retryAfter"] <= 49
+
+
+async def test_a_query_has_its_time(database: db.Database, people: People) -> None:
+    async with (
+        listening(database, Settings().model_copy(update={"max_seconds": 0.3})) as server,
+        server.talk(people.owner.token) as talk,
+        locked(database.url, "projects"),
+    ):
+        answer = await talk.ask("{ projects { totalCount } }")
+        await none_waits(database)
+        assert await me(talk) == "owner"
+    (error,) = answer["errors"]
+    assert error["extensions"]["code"] == "TIMEOUT"
+
+
+# Leaving
+
+CREATE = """mutation {
+  a: createProject(input: {name: "First"}) { project { name } }
+  b: createProject(input: {name: "Second"}) { project { name } }
+}"""
+NAMES = "{ projects { nodes { name } } }"
+
+
+@pytest.mark.parametrize("planner", [True, False])
+async def test_a_query_that_is_completed_stops_and_the_socket_lives_on(
+    database: db.Database, people: People, planner: bool
+) -> None:
+    query = "{ a: projects { totalCount } b: projects { nodes { id } } }"
+    async with (
+        listening(database, Settings(planner=planner)) as server,
+        server.talk(people.owner.token) as talk,
+    ):
+        async with locked(database.url, "projects"):
+            await talk.subscribe(query)
+            await waiting(database, 1 if planner else 2)
+            await talk.send("complete", id="1")
+            await none_waits(database)
+            # At once, before it has begun.
+            await talk.subscribe(query)
+            await talk.send("complete", id="1")
+            await talk.send("complete", id="unknown")
+            assert await me(talk) == "owner"
+        assert "data" in await talk.ask(query)
+
+
+async def test_a_query_stops_when_its_client_has_vanished(
+    database: db.Database, people: People
+) -> None:
+    async with listening(database) as server, locked(database.url, "projects"):
+        async with server.connect() as connection:
+            talk = await Talk(connection).begin(people.owner.token)
+            await talk.subscribe("{ projects { totalCount } }")
+            await waiting(database, 1)
+            connection.transport.abort()
+            await none_waits(database)
+        await is_so(lambda: len(server.sockets) == 0)
+
+
+@pytest.mark.parametrize("vanishes", [True, False])
+async def test_a_mutation_ends_whole_although_nobody_waits_for_it(
+    database: db.Database, people: People, lines: Lines, vanishes: bool
+) -> None:
+    async with listening(database) as server:
+        async with server.connect() as connection:
+            talk = await Talk(connection).begin(people.owner.token)
+            async with locked(database.url, "projects"):
+                await talk.subscribe(CREATE)
+                await waiting(database, 1)
+                if vanishes:
+                    connection.transport.abort()
+                else:
+                    await talk.send("complete", id="1")
+                    assert await talk.is_alive()
+                await asyncio.sleep(0.2)
+                assert len(await waiting(database, 1)) == 1
+                assert len(server.sockets) == 1
+            await is_so(lambda: lines.objects)
+            if not vanishes:  # and nothing is said of it
+                assert await talk.is_alive()
+        answer = await people.owner.ask(NAMES)
+    assert answer.data == {"projects": {"nodes": [{"name": "First"}, {"name": "Second"}]}}
+    assert lines.objects[0]["kind"] == "mutation"
+
+
+# Who does not read
+
+
+def buffered(server: Listening) -> int:
+    """How many bytes the server keeps for its clients."""
+    connections: Any = server.server.server_state.connections
+    return sum(connection.transport.get_write_buffer_size() for connection in connections)
+
+
+async def test_who_does_not_read_is_not_listened_to(database: db.Database, people: People) -> None:
+    """Neither answers nor pongs pile up, and the others are served."""
+    ping = bytes([0x89, 0x80 + 125, 0, 0, 0, 0]) + b"x" * 125
+    text = json.dumps({"type": "ping", "payload": {"x": "x" * 50_000}}).encode()
+    message = bytes([0x81, 0x80 + 127]) + len(text).to_bytes(8) + bytes(4) + text
+    pong = b'{"type":"pong"}'
+    small = bytes([0x81, 0x80 + len(pong), 0, 0, 0, 0]) + pong
+    async with listening(database) as server, server.talk(people.owner.token) as other:
+        for flood in (ping * 500, message, (ping * 20 + small) * 25):
+            async with server.connect(max_queue=1) as connection:
+                await Talk(connection).begin()
+                connection.transport.pause_reading()
+                sent = 0
+                # What the kernel takes between the two is some megabytes.
+                while sent < 40_000_000 and connection.transport.get_write_buffer_size() < 10**6:
+                    connection.transport.write(flood)
+                    sent += len(flood)
+                    await asyncio.sleep(0)
+                    if connection.transport.get_write_buffer_size():
+                        await asyncio.sleep(0.002)
+                assert await me(other) == "owner"
+                assert sent < 40_000_000
+                assert buffered(server) < 1_000_000
+                connection.transport.abort()
+        await is_so(lambda: len(server.sockets) == 1)
+
+
+async def test_who_answers_no_ping_is_hung_up_on_whatever_is_left_to_be_read(
+    database: db.Database, people: People
+) -> None:
+    async with listening(database) as server:
+        server.server.config.ws_ping_interval = 0.1
+        server.server.config.ws_ping_timeout = 0.2
+        async with server.connect(max_queue=1) as connection:
+            talk = await Talk(connection).begin()
+            connection.transport.pause_reading()
+
+            async def flood() -> None:
+                while True:
+                    await asyncio.wait_for(talk.send("ping", payload={"x": "x" * 500_000}), 5)
+
+            with pytest.raises(ConnectionClosed):
+                await flood()
+            await is_so(lambda: not (len(server.sockets) or server.server.server_state.connections))
+
+
+# The log
+
+
+async def test_an_operation_is_a_line(database: db.Database, people: People, lines: Lines) -> None:
+    query = "query Names { projects { nodes { name } } }"
+    async with listening(database) as server:
+        headers = {"X-Request-Id": "mine"}
+        async with server.talk(people.owner.token, additional_headers=headers) as talk:
+            await talk.ask(query)
+            await talk.ask("{ nothing }")
+            await talk.ask('query A { me { id } project(id: "?") { id } }')
+        async with server.talk(), locked(database.url, "projects"):
+            async with server.talk(people.owner.token) as talk:
+                await talk.subscribe("query Left { projects { totalCount } }")
+                await waiting(database, 1)
+            await is_so(lambda: len(lines.objects) == 4)
+
+    first, second, third, left = lines.objects
+    assert first.pop("time") <= second["time"]
+    assert 0 < first.pop("milliseconds") < 60_000
+    assert first == {
+        "level": "INFO",
+        "logger": "troupe.operations",
+        "message": "operation",
+        "request": "mine-1",
+        "transport": "websocket",
+        "kind": "query",
+        "operation": "Names",
+        "hash": hashlib.sha256(query.encode()).hexdigest(),
+        "viewer": f"user:{people.users['owner'].id}",
+        "status": 200,
+        "codes": [],
+        # The token's row, and the answer.
+        "statements": 2,
+        "rows": 2,
+    }
+    shown = ("request", "status", "codes")
+    assert [second[name] for name in shown] == ["mine-2", 400, ["BAD_REQUEST"]]
+    assert [third[name] for name in shown] == ["mine-3", 294, ["BAD_USER_INPUT"]]
+    assert [left[name] for name in ("operation", "status", "codes")] == ["Left", 499, []]
+    assert left["request"].endswith("-1")
+
+
+# The end of a server
+
+
+async def said(url: str, token: str) -> tuple[Any, Talk]:
+    """A conversation with a server in a process of its own."""
+    connecting = opened(f"{url.replace('http', 'ws')}/graphql")
+    connection = await connecting
+    return connection, await Talk(connection).begin(token)
+
+
+async def test_a_server_that_is_stopped_lets_what_is_under_way_end() -> None:
+    with processes.place() as folder:
+        data_dir = folder / "data"
+        with Serving(folder, data_dir=data_dir, grace_seconds=20) as server:
+            server.ready()
+            _, idle = await said(server.url, server.token)
+            deaf, _ = await said(server.url, server.token)
+            deaf.transport.pause_reading()
+            _, talk = await said(server.url, server.token)
+            with processes.locked(data_dir, "projects") as release:
+                await talk.subscribe(CREATE)
+                await asyncio.to_thread(until, lambda: processes.waits(data_dir))
+                server.send(signal.SIGTERM)
+                # Who waits for nothing goes elsewhere at once.
+                assert await idle.closed() == (1012, "Service Restart")
+                with pytest.raises(ConnectionRefusedError):
+                    await said(server.url, server.token)
+                answer = await talk.ask("{ __typename }", id="late")
+                assert answer["errors"] == [
+                    {
+                        "message": "The server is being stopped. Try again in a moment.",
+                        "extensions": {"code": "UNAVAILABLE"},
+                    }
+                ]
+                release()
+                assert (await talk.heard())["payload"]["data"] == {
+                    "a": {"project": {"name": "First"}},
+                    "b": {"project": {"name": "Second"}},
+                }
+                assert await talk.heard() == {"type": "complete", "id": "1"}
+                began = time.monotonic()
+                assert await talk.closed() == (1012, "Service Restart")
+                # Nor does anybody wait for the one who does not even listen.
+                ended = await asyncio.to_thread(server.ended)
+            assert time.monotonic() - began < 5
+            assert ended.clean
+            deaf.transport.abort()
+
+
+async def test_what_cannot_end_in_the_grace_period_is_told_so_and_changes_nothing() -> None:
+    with processes.place() as folder:
+        data_dir = folder / "data"
+        with Serving(folder, data_dir=data_dir, grace_seconds=1) as server:
+            server.ready()
+            _, talk = await said(server.url, server.token)
+            with processes.locked(data_dir, "projects"):
+                await talk.subscribe(CREATE)
+                await asyncio.to_thread(until, lambda: processes.waits(data_dir))
+                server.send(signal.SIGTERM)
+                message = await talk.heard()
+                assert (message["type"], message["id"]) == ("error", "1")
+                assert message["payload"][0]["extensions"] == {"code": "UNAVAILABLE"}
+                assert (await talk.closed())[0] == 1012
+                ended = await asyncio.to_thread(server.ended)
+            assert ended.status == 0
+            assert "Traceback" not in ended.err
+        assert processes.stored(data_dir, "SELECT count(*) FROM projects") == "0"
