@@ -257,7 +257,7 @@ def test_the_limits_are_refused_as_the_page_says() -> None:
     rows = re.findall(r"^\| [^|]+ \| `([A-Z_]+)` \| ([\d, ]+) \| (.*) \|$", PAGE, re.MULTILINE)
     assert len(rows) == 5
     named = [name for _, _, names in rows for name in re.findall(r"TROUPE_(\w+)", names)]
-    named += re.findall(r"TROUPE_(LOGIN_\w+)", PAGE)
+    named += re.findall(r"TROUPE_(LOGIN_\w+|MAX_S(?:OCKETS|UBSCRIPTIONS)\w*)", PAGE)
     assert {name.lower() for name in named} == {*COUNTS, "max_body_bytes"}
     for code_of, statuses, _ in rows:
         sizes = {status for status, name in Refused.CODES.items() if name == code_of}

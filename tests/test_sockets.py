@@ -915,7 +915,7 @@ async def test_a_server_that_is_stopped_lets_what_is_under_way_end() -> None:
                 assert answer["errors"] == [
                     {
                         "message": "The server is being stopped. Try again in a moment.",
-                        "extensions": {"code": "UNAVAILABLE"},
+                        "extensions": {"code": "UNAVAILABLE", "retryAfter": 1},
                     }
                 ]
                 release()
@@ -945,7 +945,11 @@ async def test_what_cannot_end_in_the_grace_period_is_told_so_and_changes_nothin
                 server.send(signal.SIGTERM)
                 message = await talk.heard()
                 assert (message["type"], message["id"]) == ("error", "1")
-                assert message["payload"][0]["extensions"] == {"code": "UNAVAILABLE"}
+                assert message["payload"][0]["extensions"] == {
+                    "code": "UNAVAILABLE",
+                    "outcome": "UNKNOWN",
+                    "retryAfter": 1,
+                }
                 assert (await talk.closed())[0] == 1012
                 ended = await asyncio.to_thread(server.ended)
             assert ended.status == 0
