@@ -30,7 +30,7 @@ async def run(options: argparse.Namespace, here: Place) -> None:
     parts = {"circumstances": report.circumstances(pace, await _version(here))}
     result = scaled = None
     if options.contenders:
-        result = await compare(small, SMALL, options.contenders, queries, pace)
+        result = await compare(small, SMALL, options.contenders, queries, pace, here.postmaster)
         parts["contenders"] = report.contenders(result)
     if options.scaling:
         say("Making a million tasks and a million messages; it takes about a minute …")

@@ -16,6 +16,7 @@ from benchmarks.contenders import CONTENDERS, Contender, Missing, Running, runni
 from benchmarks.data import Size, dsn
 from benchmarks.load import Measured, load
 from benchmarks.place import count_statements
+from benchmarks.processes import memory, processor
 from benchmarks.progress import say
 from benchmarks.queries import Query, normal, values
 
@@ -42,6 +43,14 @@ class Shape:
     """Of Troupe's answer, or that of whoever takes part."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """The processor time of a request, in seconds. What else the machine does tells less on it."""
+
+    server: float
+    database: float
+
+
 @dataclass
 class Result:
     """What was found."""
@@ -55,7 +64,9 @@ class Result:
     """By contender and query."""
     statements: dict[tuple[str, str], float]
     """SQL statements for a request, by contender and query."""
-    memory: dict[str, int | None]
+    work: dict[tuple[str, str], list[Work]]
+    """By contender and query, for each round."""
+    memory: dict[str, float]
 
     def typical(self, contender: str, query: str) -> Measured:
         """The medians of the rounds."""
@@ -64,7 +75,13 @@ class Result:
             median(one.per_second for one in rounds),
             median(one.p50 for one in rounds),
             median(one.p99 for one in rounds),
+            sum(one.answered for one in rounds),
         )
+
+    def typical_work(self, contender: str, query: str) -> Work:
+        """The medians of the rounds."""
+        rounds = self.work[contender, query]
+        return Work(median(one.server for one in rounds), median(one.database for one in rounds))
 
     def ratio(self, contender: str, query: str, base: str) -> float | None:
         """How many times as many requests as another: the median of the rounds' ratios.
@@ -79,10 +96,18 @@ class Result:
 
 
 async def compare(
-    url: URL, size: Size, names: Sequence[str], queries: Sequence[Query], pace: Pace
+    url: URL,
+    size: Size,
+    names: Sequence[str],
+    queries: Sequence[Query],
+    pace: Pace,
+    postmaster: int,
 ) -> Result:
-    """Compare these contenders, as far as they can be started, over a database."""
-    result = Result([], [], {}, {}, {}, {})
+    """Compare these contenders, as far as they can be started, over a database.
+
+    `postmaster` is the process of PostgreSQL, which started those that work.
+    """
+    result = Result([], [], {}, {}, {}, {}, {})
     with ExitStack() as stack:
         started: list[Running] = []
         for name in names:
@@ -100,19 +125,27 @@ async def compare(
         for number in range(pace.rounds):
             for query in queries:
                 for one in started:
-                    measured = await load(
-                        *one.asked(query, size.projects),
-                        seconds=pace.seconds,
-                        warm_up=pace.warm_up,
-                    )
                     key = (one.contender.name, query.name)
+                    measured, work = await _turn(one, query, size, pace, postmaster)
                     result.rounds.setdefault(key, []).append(measured)
+                    result.work.setdefault(key, []).append(work)
                     say(
                         f"round {number + 1} of {pace.rounds}, {query.name}, {one.contender.name}:"
                         f" {measured.per_second:.0f} requests/s"
                     )
-        result.memory = {one.contender.name: one.memory() for one in started}
+        result.memory = {one.contender.name: memory(one.pid) for one in started}
     return result
+
+
+async def _turn(
+    one: Running, query: Query, size: Size, pace: Pace, postmaster: int
+) -> tuple[Measured, Work]:
+    """A contender's turn with a query."""
+    address, requests = one.asked(query, size.projects)
+    server, database = processor(one.pid), processor(postmaster)
+    measured = await load(address, requests, seconds=pace.seconds, warm_up=pace.warm_up)
+    used = (processor(one.pid) - server, processor(postmaster) - database)
+    return measured, Work(*(seconds / measured.answered for seconds in used))
 
 
 def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:

@@ -166,26 +166,10 @@ class Running:
                     raise Missing(f"{self.contender.name} did not start.") from None
                 time.sleep(0.05)
 
-    def memory(self) -> int | None:
-        """The memory that is its own, in bytes: shared pages by their part. Linux tells it."""
-        try:
-            return sum(_memory(pid) for pid in _family(self._process.pid))
-        except OSError:
-            return None
-
-
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from _family(int(child))
-
-
-def _memory(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
 
 
 def _free_port() -> int:

@@ -50,6 +50,8 @@ class Measured:
     p50: float
     """What half of the requests took at most, in seconds."""
     p99: float
+    answered: int
+    """How many requests there were in all, warm-up included."""
 
 
 class _Run:
@@ -156,7 +158,8 @@ async def load(
     parts = [(inside, took) for inside, took in parts if inside > 0]
     ordered = sorted(took for _, took in parts)
     done = sum(inside / took for inside, took in parts)
-    return Measured(done / seconds, _quantile(ordered, 0.5), _quantile(ordered, 0.99))
+    p50, p99 = _quantile(ordered, 0.5), _quantile(ordered, 0.99)
+    return Measured(done / seconds, p50, p99, len(run.took))
 
 
 def _quantile(ordered: Sequence[float], part: float) -> float:

@@ -45,6 +45,8 @@ class Place:
     """A running PostgreSQL."""
 
     url: URL
+    postmaster: int
+    """Its first process, which started the others."""
 
     def of(self, database: str) -> URL:
         """The URL of one of its databases."""
@@ -76,6 +78,6 @@ def place() -> Iterator[Place]:
     folder = base / f"troupe-bench-{uuid.uuid4().hex[:8]}"
     try:
         with embedded.running(folder, settings=SETTINGS) as server:
-            yield Place(make_url(server.url))
+            yield Place(make_url(server.url), server.pid or 0)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable, Sequence
@@ -113,6 +114,7 @@ def contenders(result: Result) -> str:
         rows = []
         for one in result.contenders:
             typical = result.typical(one.name, name)
+            work = result.typical_work(one.name, name)
             rows.append(
                 (
                     one.title,
@@ -120,11 +122,23 @@ def contenders(result: Result) -> str:
                     _ms(typical.p50),
                     _ms(typical.p99),
                     f"{result.statements[one.name, name]:g}",
+                    _work(work.server),
+                    _work(work.database),
                     _times(result.ratio(one.name, name, "hand")),
                     _times(result.ratio(one.name, name, "postgraphile")),
                 )
             )
-        head = ("", "requests/s", "p50, ms", "p99, ms", "statements", "÷ by hand", "÷ PostGraphile")
+        head = (
+            "",
+            "requests/s",
+            "p50, ms",
+            "p99, ms",
+            "statements",
+            "server, ms",
+            "SQL, ms",
+            "÷ by hand",
+            "÷ PostGraphile",
+        )
         title = f"*{name}*: {shape.values:,} values, {shape.bytes / 1000:.3g} kB"
         parts.append(f"{title}\n\n{table(head, rows)}")
     memory = [(one.title, _megabytes(result.memory[one.name])) for one in result.contenders]
@@ -199,5 +213,9 @@ def _times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f}"
 
 
-def _megabytes(size: int | None) -> str:
-    return "unknown" if size is None else f"{size / 1e6:,.0f}"
+def _megabytes(size: float) -> str:
+    return "unknown" if math.isnan(size) else f"{size / 1e6:,.0f}"
+
+
+def _work(seconds: float) -> str:
+    return "unknown" if math.isnan(seconds) else f"{seconds * 1000:,.3g}"
