@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Result:
             median(one.p50 for one in rounds),
             median(one.p99 for one in rounds),
             sum(one.answered for one in rounds),
+            sum(one.refused for one in rounds),
         )
 
     def typical_work(self, contender: str, query: str) -> Work:
@@ -92,7 +94,8 @@ class Result:
         ours, theirs = self.rounds.get((contender, query)), self.rounds.get((base, query))
         if ours is None or theirs is None:
             return None
-        return median(a.per_second / b.per_second for a, b in zip(ours, theirs, strict=True))
+        pairs = zip(ours, theirs, strict=True)
+        return median(a.per_second / b.per_second if b.per_second else math.nan for a, b in pairs)
 
 
 async def compare(
@@ -145,7 +148,7 @@ async def _turn(
     server, database = processor(one.pid), processor(postmaster)
     measured = await load(address, requests, seconds=pace.seconds, warm_up=pace.warm_up)
     used = (processor(one.pid) - server, processor(postmaster) - database)
-    return measured, Work(*(seconds / measured.answered for seconds in used))
+    return measured, Work(*(seconds / max(1, measured.answered) for seconds in used))
 
 
 def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
@@ -156,6 +159,7 @@ def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
         for one in started:
             bodies = one.contender.bodies(query, size.projects)
             answers = [_sent(client, one, query, body) for body in bodies]
+            one.lengths[query.name] = [len(answer.content) for answer in answers]
             found = [normal(answer.json()) for answer in answers]
             if expected is None:
                 expected = found
@@ -170,8 +174,8 @@ def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
 
 
 def _sent(client: httpx.Client, one: Running, query: Query, body: bytes) -> httpx.Response:
-    url = f"http://127.0.0.1:{one.port}{one.contender.path(query)}"
-    return client.post(url, content=body, headers=one.contender.headers).raise_for_status()
+    response = client.post(one.url(query), content=body, headers=one.contender.headers)
+    return response.raise_for_status()
 
 
 COUNTED = 10

@@ -17,7 +17,7 @@ import orjson
 from sqlalchemy import URL
 
 from benchmarks.data import TOKEN, dsn
-from benchmarks.load import Address
+from benchmarks.load import Address, Request
 from benchmarks.queries import OWNER, Query
 
 ROOT = Path(__file__).parents[1]
@@ -146,13 +146,22 @@ class Running:
     def __init__(self, contender: Contender, process: subprocess.Popen[bytes], port: int) -> None:
         self.contender = contender
         self.port = port
+        self.lengths: dict[str, list[int]] = {}
+        """How long its right answers to each query are."""
         self._process = process
 
-    def asked(self, query: Query, projects: int) -> tuple[Address, list[bytes]]:
-        """Where and how it is asked a query."""
+    def url(self, query: Query) -> str:
+        """Where it takes a query."""
+        return f"http://127.0.0.1:{self.port}{self.contender.path(query)}"
+
+    def asked(self, query: Query, projects: int) -> tuple[Address, list[Request]]:
+        """Where and how it is asked a query, once its right answers are known."""
         address = Address(self.port, self.contender.path(query))
         bodies = self.contender.bodies(query, projects)
-        return address, [address.request(body, self.contender.headers) for body in bodies]
+        pairs = zip(bodies, self.lengths[query.name], strict=True)
+        return address, [
+            address.request(body, self.contender.headers, length) for body, length in pairs
+        ]
 
     def wait(self) -> None:
         """Wait until it listens. Raises Missing if it does not."""

@@ -143,6 +143,14 @@ def contenders(result: Result) -> str:
         parts.append(f"{title}\n\n{table(head, rows)}")
     memory = [(one.title, _megabytes(result.memory[one.name])) for one in result.contenders]
     parts.append(f"Memory of the process afterwards\n\n{table(('', 'MB'), memory)}")
+    for one in result.contenders:
+        for query in result.shapes:
+            typical = result.typical(one.name, query)
+            if typical.refused:
+                parts.append(
+                    f"*{query}*, {one.title}: {typical.refused:,} of {typical.answered:,} requests"
+                    " were refused, and are not counted.\n"
+                )
     parts += [f"Not measured: {why}\n" for why in result.missing]
     return "\n".join(parts)
 

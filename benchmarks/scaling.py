@@ -15,9 +15,9 @@ from sqlalchemy import URL
 from benchmarks.compare import Pace
 from benchmarks.contenders import PLANNED, Running, running
 from benchmarks.data import EVERYWHERE_TOKEN, LARGE, SMALL, TOKEN, Size, moment
-from benchmarks.load import Address, load
+from benchmarks.load import Address, BadAnswer, Request, load
 from benchmarks.progress import say
-from benchmarks.queries import ASKED, QUERIES
+from benchmarks.queries import ASKED, QUERIES, normal
 
 DEEP = 900_000
 """How many rows precede the page that is far in."""
@@ -31,7 +31,7 @@ class Question:
 
     name: str
     address: Address
-    request: bytes
+    request: Request
 
 
 @dataclass
@@ -66,6 +66,10 @@ async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
                     warm_up=pace.warm_up,
                     connections=1,
                 )
+                if measured.refused:
+                    raise BadAnswer(
+                        f"{measured.refused} answers to {question.name} were not right."
+                    )
                 result.took[question.name].append(measured.p50)
             say(f"round {number + 1} of {pace.rounds} of what time depends on")
     return result
@@ -91,27 +95,39 @@ def _returned(server: Running) -> list[Question]:
 
 def _stored(server: Running, size: Size) -> list[Question]:
     """The same rows, out of few and out of many."""
-    questions = []
-    for query in QUERIES:
-        address, (request, *_) = server.asked(query, size.projects)
-        questions.append(Question(f"{query.name} of {size.tasks}", address, request))
-    return questions
+    return [
+        _made(server, f"{query.name} of {size.tasks}", PLANNED.bodies(query, size.projects)[0])
+        for query in QUERIES
+    ]
 
 
 def _question(
     server: Running, name: str, file: str, variables: Mapping[str, Any], token: str
 ) -> Question:
+    query = (ASKED / f"{file}.graphql").read_text()
+    return _made(server, name, orjson.dumps({"query": query, "variables": variables}), token)
+
+
+def _made(server: Running, name: str, body: bytes, token: str = TOKEN) -> Question:
+    """A question, asked once to see what is answered."""
     address = Address(server.port, "/graphql")
-    body = {"query": (ASKED / f"{file}.graphql").read_text(), "variables": variables}
     headers = PLANNED.headers | {"Authorization": f"Bearer {token}"}
-    return Question(name, address, address.request(orjson.dumps(body), headers))
+    answer = _asked(server, body, token)
+    return Question(name, address, address.request(body, headers, len(answer.content)))
+
+
+def _asked(server: Running, body: bytes, token: str) -> httpx.Response:
+    """An answer without errors. Raises ValueError."""
+    headers = PLANNED.headers | {"Authorization": f"Bearer {token}"}
+    url = f"http://127.0.0.1:{server.port}/graphql"
+    answer = httpx.post(url, content=body, headers=headers, timeout=60, trust_env=False)
+    normal(answer.json())
+    return answer
 
 
 def _cursor(server: Running, token: str) -> str:
     """The cursor of the row that so many precede: nobody wants to page there to get it."""
     variables = {"moment": moment(DEEP + 1).isoformat()}
-    body = {"query": (ASKED / "cursor.graphql").read_text(), "variables": variables}
-    headers = {"Authorization": f"Bearer {token}"}
-    url = f"http://127.0.0.1:{server.port}/graphql"
-    answer = httpx.post(url, json=body, headers=headers, timeout=60, trust_env=False).json()
-    return str(answer["data"]["tasks"]["pageInfo"]["endCursor"])
+    query = (ASKED / "cursor.graphql").read_text()
+    body = orjson.dumps({"query": query, "variables": variables})
+    return str(_asked(server, body, token).json()["data"]["tasks"]["pageInfo"]["endCursor"])
