@@ -9,9 +9,10 @@ PAGE_SOURCES := $(wildcard $(addprefix $(PAGE)/,*.js *.json *.html .npmrc src/* 
 NPM := $(shell command -v npm 2>/dev/null)
 BUILT_PAGE := $(if $(NPM),$(PAGE)/dist/index.html)
 CLIENTS := tests/clients/node_modules/.installed
+PEER := benchmarks/postgraphile/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test fuzz check format schema docs migration requirements clean
+.PHONY: help serve demo test fuzz bench check format schema docs migration requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -27,6 +28,8 @@ test: .venv/installed-dev $(BUILT_PAGE) $(if $(NPM),$(CLIENTS)) ## Run all tests
 
 fuzz: .venv/installed-dev ## Send what a fuzzer makes up to a server, for ten minutes: make fuzz SECONDS=600
 	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),600)
+bench: .venv/installed-dev $(if $(NPM),$(PEER)) ## Compare the speed with others', into docs/performance.md: make bench QUICK=1
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick,--page docs/performance.md)
 
 check: .venv/installed-dev $(BUILT_PAGE) ## Lint, types, layers, drift of what is generated, the promise of the schema
 	@$(BIN)/ruff format --check --quiet . || { echo "Run \`make format\`."; exit 1; }
@@ -58,7 +61,7 @@ requirements: ## Pin the dependencies anew (needs uv)
 
 clean: ## Remove what was installed and cached here
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
-	rm -rf tests/clients/node_modules tests/clients/codegen/generated
+	rm -rf tests/clients/node_modules tests/clients/codegen/generated benchmarks/postgraphile/node_modules
 	rm -rf $(PAGE)/node_modules $(PAGE)/dist
 
 .venv/bin/python:
@@ -81,6 +84,11 @@ $(CLIENTS): tests/clients/package-lock.json tests/clients/package.json
 	@echo "Installing the JavaScript clients for the tests …"
 	@cd tests/clients && npm ci --silent && touch node_modules/.installed \
 		|| echo "They could not be installed; their tests are skipped (\`cd tests/clients && npm ci\` says why)."
+
+$(PEER): benchmarks/postgraphile/package-lock.json benchmarks/postgraphile/package.json
+	@echo "Installing PostGraphile for the benchmarks …"
+	@cd benchmarks/postgraphile && npm ci --silent && touch node_modules/.installed \
+		|| echo "It could not be installed, and is left out (\`cd benchmarks/postgraphile && npm ci\` says why)."
 
 $(PAGE)/dist/index.html: $(PAGE_SOURCES)
 	@echo "Building GraphiQL (the first time takes a minute) …"

@@ -1,0 +1,203 @@
+"""The comparison: the same values from everybody, then everybody under load, in turn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import asyncpg
+import httpx
+from sqlalchemy import URL
+
+from benchmarks.contenders import CONTENDERS, Contender, Missing, Running, running
+from benchmarks.data import Size, dsn
+from benchmarks.load import Measured, load
+from benchmarks.place import count_statements
+from benchmarks.processes import memory, processor
+from benchmarks.progress import say
+from benchmarks.queries import Query, normal, values
+
+
+class Different(Exception):
+    """Two contenders do not answer the same values; no time is worth anything then."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long is measured, and how often."""
+
+    rounds: int
+    seconds: float
+    warm_up: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How much a query answers."""
+
+    values: int
+    bytes: int
+    """Of Troupe's answer, or that of whoever takes part."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The processor time of a request, in seconds. What else the machine does tells less on it."""
+
+    server: float
+    database: float
+
+
+@dataclass
+class Result:
+    """What was found."""
+
+    contenders: list[Contender]
+    missing: list[str]
+    """Why others did not take part."""
+    shapes: dict[str, Shape]
+    """By query."""
+    rounds: dict[tuple[str, str], list[Measured]]
+    """By contender and query."""
+    statements: dict[tuple[str, str], float]
+    """SQL statements for a request, by contender and query."""
+    work: dict[tuple[str, str], list[Work]]
+    """By contender and query, for each round."""
+    memory: dict[str, float]
+
+    def typical(self, contender: str, query: str) -> Measured:
+        """The medians of the rounds."""
+        rounds = self.rounds[contender, query]
+        return Measured(
+            median(one.per_second for one in rounds),
+            median(one.p50 for one in rounds),
+            median(one.p99 for one in rounds),
+            sum(one.answered for one in rounds),
+            sum(one.refused for one in rounds),
+        )
+
+    def typical_work(self, contender: str, query: str) -> Work:
+        """The medians of the rounds."""
+        rounds = self.work[contender, query]
+        return Work(median(one.server for one in rounds), median(one.database for one in rounds))
+
+    def ratio(self, contender: str, query: str, base: str) -> float | None:
+        """How many times as many requests as another: the median of the rounds' ratios.
+
+        Two turns of a round lie close together in time, so what else the machine does in a round
+        tells on both.
+        """
+        ours, theirs = self.rounds.get((contender, query)), self.rounds.get((base, query))
+        if ours is None or theirs is None:
+            return None
+        pairs = zip(ours, theirs, strict=True)
+        return median(a.per_second / b.per_second if b.per_second else math.nan for a, b in pairs)
+
+
+async def compare(
+    url: URL,
+    size: Size,
+    names: Sequence[str],
+    queries: Sequence[Query],
+    pace: Pace,
+    postmaster: int,
+) -> Result:
+    """Compare these contenders, as far as they can be started, over a database.
+
+    `postmaster` is the process of PostgreSQL, which started those that work.
+    """
+    result = Result([], [], {}, {}, {}, {}, {})
+    with ExitStack() as stack:
+        started: list[Running] = []
+        for name in names:
+            try:
+                started.append(stack.enter_context(running(CONTENDERS[name], url)))
+            except Missing as missing:
+                result.missing.append(str(missing))
+                say(f"Without {name}: {missing}")
+        result.contenders = [one.contender for one in started]
+        for query in queries:
+            result.shapes[query.name] = same_values(started, query, size)
+            for one in started:
+                key = (one.contender.name, query.name)
+                result.statements[key] = await _statements(url, one, query, size)
+        for number in range(pace.rounds):
+            for query in queries:
+                for one in started:
+                    key = (one.contender.name, query.name)
+                    measured, work = await _turn(one, query, size, pace, postmaster)
+                    result.rounds.setdefault(key, []).append(measured)
+                    result.work.setdefault(key, []).append(work)
+                    say(
+                        f"round {number + 1} of {pace.rounds}, {query.name}, {one.contender.name}:"
+                        f" {measured.per_second:.0f} requests/s"
+                    )
+        result.memory = {one.contender.name: memory(one.pid) for one in started}
+    return result
+
+
+async def _turn(
+    one: Running, query: Query, size: Size, pace: Pace, postmaster: int
+) -> tuple[Measured, Work]:
+    """A contender's turn with a query."""
+    address, requests = one.asked(query, size.projects)
+    server, database = processor(one.pid), processor(postmaster)
+    measured = await load(address, requests, seconds=pace.seconds, warm_up=pace.warm_up)
+    used = (processor(one.pid) - server, processor(postmaster) - database)
+    return measured, Work(*(seconds / max(1, measured.answered) for seconds in used))
+
+
+def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
+    """See that all answer the same to every request. Raises Different."""
+    shape = Shape(0, 0)
+    expected: list[Any] | None = None
+    with httpx.Client(timeout=60, trust_env=False) as client:
+        for one in started:
+            bodies = one.contender.bodies(query, size.projects)
+            answers = [_sent(client, one, query, body) for body in bodies]
+            one.lengths[query.name] = [len(answer.content) for answer in answers]
+            found = [normal(answer.json()) for answer in answers]
+            if expected is None:
+                expected = found
+            if found != expected:
+                raise Different(
+                    f"{one.contender.name} answers other values to {query.name} than"
+                    f" {started[0].contender.name}."
+                )
+            if not shape.bytes or one.contender.name == "troupe":
+                shape = Shape(values(found[0]), len(answers[0].content))
+    return shape
+
+
+def _sent(client: httpx.Client, one: Running, query: Query, body: bytes) -> httpx.Response:
+    response = client.post(one.url(query), content=body, headers=one.contender.headers)
+    return response.raise_for_status()
+
+
+COUNTED = 10
+"""How many requests the statements are counted of, one after the other."""
+
+
+async def _statements(url: URL, one: Running, query: Query, size: Size) -> float:
+    """How many statements PostgreSQL gets for a request, BEGIN and the like included."""
+    connection = await asyncpg.connect(dsn(url))
+    try:
+        await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+        await count_statements(connection, "all")
+        await connection.execute("SELECT pg_stat_statements_reset()")
+        with httpx.Client(timeout=60, trust_env=False) as client:
+            body = one.contender.bodies(query, size.projects)[0]
+            for _ in range(COUNTED):
+                _sent(client, one, query, body)
+        counted: int = await connection.fetchval(
+            "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query !~ $1",
+            "pg_stat_statements|pg_reload_conf",
+        )
+        await count_statements(connection, "none")
+    finally:
+        await connection.close()
+    return counted / COUNTED

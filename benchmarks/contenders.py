@@ -1,0 +1,214 @@
+"""The servers that are compared, each a process of its own, and how each is asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+from sqlalchemy import URL
+
+from benchmarks.data import TOKEN, dsn
+from benchmarks.load import Address, Request
+from benchmarks.queries import OWNER, Query
+
+ROOT = Path(__file__).parents[1]
+POSTGRAPHILE = ROOT / "benchmarks" / "postgraphile"
+OLDEST_NODE = 22
+
+# How long a server may take to start, in seconds.
+PATIENCE = 60.0
+
+
+class Missing(Exception):
+    """A contender cannot take part; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the servers."""
+
+    name: str
+    title: str
+    """What the tables call it."""
+    command: Callable[[str, int], list[str]]
+    """What starts it, over a database, on a port."""
+    words: str
+    """The name of its files in `asked/`."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """Its environment."""
+    knows_who_asks: bool = True
+    """Whether it is told, by a token; else it is asked for the same rows by their owner."""
+
+    @property
+    def takes_graphql(self) -> bool:
+        """Whether it is asked in GraphQL; else each query has a path of its own."""
+        return self.words.endswith(".graphql")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What it is sent besides the body of a request."""
+        who = {"Authorization": f"Bearer {TOKEN}"} if self.knows_who_asks else {}
+        return {"Content-Type": "application/json", "Accept": "application/json", **who}
+
+    def path(self, query: Query) -> str:
+        """Where it takes a query."""
+        return "/graphql" if self.takes_graphql else f"/{query.name}"
+
+    def bodies(self, query: Query, projects: int) -> list[bytes]:
+        """What it is sent for a query, in turn."""
+        all_variables = query.variables(projects)
+        if not self.takes_graphql:
+            return [orjson.dumps(variables) for variables in all_variables]
+        owner = {} if self.knows_who_asks or query.takes else OWNER
+        text = query.text(self.words)
+        return [
+            orjson.dumps({"query": text, "variables": variables | owner})
+            for variables in all_variables
+        ]
+
+
+def _python(module: str) -> Callable[[str, int], list[str]]:
+    return lambda url, port: [sys.executable, "-m", module, url, str(port)]
+
+
+def _troupe(url: str, port: int) -> list[str]:
+    return [sys.executable, "-m", "graph", "serve"]
+
+
+def _postgraphile(url: str, port: int) -> list[str]:
+    return [node(), str(POSTGRAPHILE / "server.js"), url, str(port)]
+
+
+def node() -> str:
+    """A Node.js that PostGraphile runs on: the machine's, or the one from npm. Raises Missing."""
+    if not (POSTGRAPHILE / "node_modules" / ".installed").exists():
+        raise Missing("PostGraphile is not installed: `make bench` does it, where npm is.")
+    for program in (shutil.which("node"), *POSTGRAPHILE.glob("node_modules/node-*/bin/node")):
+        if program is not None and node_version(str(program)) >= (OLDEST_NODE,):
+            return str(program)
+    raise Missing(f"PostGraphile needs Node.js {OLDEST_NODE} or later; install it.")
+
+
+def node_version(program: str) -> tuple[int, ...]:
+    """The version of a Node.js."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return tuple(int(part) for part in done.stdout.strip().lstrip("v").split("."))
+
+
+# The limits would refuse the load. The log of operations is off, as the others write none.
+TROUPE = {
+    "TROUPE_MODE": "production",
+    "TROUPE_LOG_OPERATIONS": "false",
+    "TROUPE_RATE_PER_SECOND": "999999999",
+    "TROUPE_RATE_BURST": "999999999",
+}
+
+HAND = Contender("hand", "SQL by hand, bare route", _python("benchmarks.hand"), "hand.sql")
+PLANNED = Contender("troupe", "**Troupe**", _troupe, "troupe.graphql", TROUPE)
+GENERAL = Contender(
+    "general",
+    "Troupe, planner off",
+    _troupe,
+    "troupe.graphql",
+    TROUPE | {"TROUPE_PLANNER": "false"},
+)
+PEER = Contender(
+    "postgraphile",
+    "PostGraphile 5",
+    _postgraphile,
+    "postgraphile.graphql",
+    {"NODE_ENV": "production"},
+    knows_who_asks=False,
+)
+PLAIN = Contender(
+    "strawberry",
+    "Strawberry, DataLoaders, ORM",
+    _python("benchmarks.plain"),
+    "strawberry.graphql",
+    knows_who_asks=False,
+)
+
+CONTENDERS = {one.name: one for one in (HAND, PLANNED, GENERAL, PEER, PLAIN)}
+
+
+class Running:
+    """A contender that runs."""
+
+    def __init__(self, contender: Contender, process: subprocess.Popen[bytes], port: int) -> None:
+        self.contender = contender
+        self.port = port
+        self.lengths: dict[str, list[int]] = {}
+        """How long its right answers to each query are."""
+        self._process = process
+
+    def url(self, query: Query) -> str:
+        """Where it takes a query."""
+        return f"http://127.0.0.1:{self.port}{self.contender.path(query)}"
+
+    def asked(self, query: Query, projects: int) -> tuple[Address, list[Request]]:
+        """Where and how it is asked a query, once its right answers are known."""
+        address = Address(self.port, self.contender.path(query))
+        bodies = self.contender.bodies(query, projects)
+        pairs = zip(bodies, self.lengths[query.name], strict=True)
+        return address, [
+            address.request(body, self.contender.headers, length) for body, length in pairs
+        ]
+
+    def wait(self) -> None:
+        """Wait until it listens. Raises Missing if it does not."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise Missing(f"{self.contender.name} did not start.") from None
+                time.sleep(0.05)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def running(contender: Contender, url: URL) -> Iterator[Running]:
+    """A contender over a database, inside the block. Raises Missing."""
+    port, text = _free_port(), dsn(url)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TROUPE_")}
+    if contender.settings.keys() & TROUPE.keys():
+        kept |= {"TROUPE_DATABASE_URL": text, "TROUPE_PORT": str(port)}
+    process = subprocess.Popen(
+        contender.command(text, port),
+        cwd=ROOT,
+        env=kept | contender.settings,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        started = Running(contender, process, port)
+        started.wait()
+        yield started
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,76 @@
+"""The data that everybody reads: generated in PostgreSQL by `data.sql`, the same each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import URL, make_url
+
+from db import access, migrate
+
+SQL = Path(__file__).with_name("data.sql")
+
+# What data.sql makes ids of: a number for the kind of object.
+USER, PROJECT = 1, 2
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many rows there are of each kind."""
+
+    projects: int
+    agents: int
+    tasks: int
+    messages: int
+
+
+SMALL = Size(projects=1_000, agents=10_000, tasks=50_000, messages=50_000)
+LARGE = Size(projects=1_000, agents=10_000, tasks=1_000_000, messages=1_000_000)
+
+
+def row_id(kind: int, number: int) -> UUID:
+    """The id of a row, as data.sql makes it."""
+    return UUID(f"{1767225600000 + number:012x}7{kind:03x}8{number:015x}")
+
+
+def moment(number: int) -> datetime:
+    """When a row was made, as data.sql has it."""
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
+
+
+MEMBER = row_id(USER, 1)
+"""Who asks: a member of every tenth project."""
+TOKEN = "troupe_of-a-member-of-every-tenth-project"
+EVERYWHERE = row_id(USER, 2)
+"""A member of all projects, for what takes more rows than the other may see."""
+EVERYWHERE_TOKEN = "troupe_of-a-member-of-all-projects"
+
+
+def dsn(url: URL | str) -> str:
+    """A database's URL as PostgreSQL's own programs and drivers take it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def load(url: URL | str, size: Size) -> None:
+    """Bring an empty database to the head of the migrations, and fill it."""
+    await migrate.upgrade(url)
+    connection = await asyncpg.connect(dsn(url))
+    try:
+        for name, number in vars(size).items():
+            await connection.execute(f"SET benchmark.{name} = {number:d}")
+        await connection.execute(SQL.read_text())
+        for user, token in ((MEMBER, TOKEN), (EVERYWHERE, EVERYWHERE_TOKEN)):
+            await connection.execute(
+                "INSERT INTO access_tokens (name, prefix, token_hash, user_id)"
+                " VALUES ('benchmark', left($1, 12), $2, $3)",
+                token,
+                access.hash_token(token),
+                user,
+            )
+        await connection.execute("VACUUM ANALYZE")
+    finally:
+        await connection.close()

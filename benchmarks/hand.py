@@ -1,0 +1,86 @@
+"""The limit: a statement written by hand for each query, behind a bare route.
+
+PostgreSQL builds the JSON and its text is passed through. Who asks is looked up by the bearer
+token, as Troupe does, and remembered for a second.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from benchmarks.queries import QUERIES
+from db.access import hash_token
+
+# How old what is known of a token may be, in seconds.
+FRESH = 1.0
+
+BEARER = """
+SELECT t.user_id
+FROM access_tokens t JOIN users u ON u.id = t.user_id
+WHERE t.token_hash = $1 AND u.is_active AND t.revoked_at IS NULL
+  AND (t.expires_at IS NULL OR t.expires_at > now())
+"""
+
+
+async def _nothing_to_reset(connection: Any) -> None:
+    """Reading leaves nothing behind in a connection; asyncpg would send a statement to be sure."""
+
+
+def create_app(dsn: str) -> Starlette:
+    """The application over a database."""
+    known: dict[str, tuple[float, UUID]] = {}
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with asyncpg.create_pool(
+            dsn,
+            min_size=10,
+            max_size=10,
+            # Each statement has one good plan, which need not be thought of anew.
+            server_settings={"jit": "off", "plan_cache_mode": "force_generic_plan"},
+            reset=_nothing_to_reset,
+        ) as app.state.pool:
+            yield
+
+    async def viewer(request: Request) -> UUID | None:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        found = known.get(token)
+        if found is not None and time.monotonic() < found[0]:
+            return found[1]
+        user: UUID | None = await request.app.state.pool.fetchval(BEARER, hash_token(token))
+        if user is not None:
+            known[token] = (time.monotonic() + FRESH, user)
+        return user
+
+    def route(name: str, statement: str, takes: tuple[str, ...]) -> Route:
+        async def answer(request: Request) -> Response:
+            user = await viewer(request)
+            if user is None:
+                return Response(status_code=401)
+            given = orjson.loads(await request.body())
+            arguments = [UUID(given[name]) for name in takes]
+            text = await request.app.state.pool.fetchval(statement, user, *arguments)
+            return Response(text, media_type="application/json")
+
+        return Route(f"/{name}", answer, methods=["POST"])
+
+    routes = [route(query.name, query.text("hand.sql"), query.takes) for query in QUERIES]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+if __name__ == "__main__":
+    url, port = sys.argv[1:]
+    uvicorn.run(create_app(url), port=int(port), log_level="warning", access_log=False)

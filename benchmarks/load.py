@@ -1,0 +1,179 @@
+"""The client: connections that each ask again as soon as they are answered.
+
+It does next to nothing, so that it takes little of the machine from the servers: it finds the
+length of an answer in its head, and counts the bytes. An answer of another length than the one that
+was seen to be right is no answer: the server refused, or was wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+END = b"\r\n\r\n"
+
+
+class BadAnswer(Exception):
+    """What a server sent is no HTTP that this client understands."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, as it goes over the wire."""
+
+    wire: bytes
+    length: int
+    """The length of the body with which it is answered."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens, and where it takes requests."""
+
+    port: int
+    path: str
+    host: str = "127.0.0.1"
+
+    def request(self, body: bytes, headers: Mapping[str, str], length: int) -> Request:
+        """A POST, and the length of the body with which it is answered."""
+        all_headers = {
+            "Host": f"{self.host}:{self.port}",
+            "Content-Length": str(len(body)),
+            **headers,
+        }
+        lines = [f"POST {self.path} HTTP/1.1", *(f"{k}: {v}" for k, v in all_headers.items())]
+        return Request("\r\n".join(lines).encode() + END + body, length)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a server did under load."""
+
+    per_second: float
+    """Requests answered in a second."""
+    p50: float
+    """What half of the requests took at most, in seconds."""
+    p99: float
+    answered: int
+    """How many answers there were in all, warm-up included."""
+    refused: int
+    """How many of them were not the right one; they count for nothing else."""
+
+
+class _Run:
+    """What the connections of a run have in common."""
+
+    def __init__(self, requests: Sequence[Request], until: float, connections: int) -> None:
+        self.requests = requests
+        self.until = until
+        self.connections = connections
+        self.next = 0
+        self.refused = 0
+        self.took: list[tuple[float, float]] = []
+        """When each answer was there, and how long it took."""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(self) -> None:
+        """A connection has no more to ask."""
+        self.connections -= 1
+        if not self.connections and not self.over.done():
+            self.over.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing that is measured any more is worth anything."""
+        if not self.over.done():
+            self.over.set_exception(error)
+
+
+class _Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._head = b""
+        self._left = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._ask()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._run.fail(BadAnswer("a server closed a connection"))
+
+    def _ask(self) -> None:
+        run = self._run
+        self._began = time.perf_counter()
+        if self._began >= run.until:
+            run.end()
+            return
+        self._asked = run.requests[run.next % len(run.requests)]
+        run.next += 1
+        self._transport.write(self._asked.wire)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._left:
+            self._head += data
+            head, end, body = self._head.partition(END)
+            if not end:
+                return
+            self._head = b""
+            length = LENGTH.search(head + b"\r\n")
+            if length is None:
+                said = (head + END + body)[:500].decode(errors="replace")
+                self._run.fail(BadAnswer(f"an answer has no Content-Length: {said}"))
+                return
+            self._left = int(length[1])
+            self._is_right = head.startswith(b"HTTP/1.1 200 ") and self._left == self._asked.length
+            data = body
+        self._left -= len(data)
+        if not self._left:
+            now = time.perf_counter()
+            if self._is_right:
+                self._run.took.append((now, now - self._began))
+            else:
+                self._run.refused += 1
+            self._ask()
+
+
+async def load(
+    address: Address,
+    requests: Sequence[Request],
+    *,
+    seconds: float,
+    warm_up: float,
+    connections: int = 10,
+) -> Measured:
+    """Ask for so long, requests in turn, and measure after the warm-up. Raises BadAnswer."""
+    begin = time.perf_counter() + warm_up
+    run = _Run(requests, begin + seconds, connections)
+    loop = asyncio.get_running_loop()
+    transports = []
+    try:
+        for _ in range(connections):
+            opened = loop.create_connection(lambda: _Connection(run), address.host, address.port)
+            transports.append((await opened)[0])
+        await run.over
+    finally:
+        for transport in transports:
+            transport.abort()
+    # A request counts by the part of it that fell into the time that is measured: with few and long
+    # ones, whole ones would be many percent too much or too little.
+    parts = [(min(at, run.until) - max(at - took, begin), took) for at, took in run.took]
+    parts = [(inside, took) for inside, took in parts if inside > 0]
+    ordered = sorted(took for _, took in parts)
+    done = sum(inside / took for inside, took in parts)
+    p50, p99 = _quantile(ordered, 0.5), _quantile(ordered, 0.99)
+    answered = len(run.took) + run.refused
+    return Measured(done / seconds, p50, p99, answered, run.refused)
+
+
+def _quantile(ordered: Sequence[float], part: float) -> float:
+    if not ordered:
+        return math.nan
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]

@@ -1,0 +1,229 @@
+"""What is written into docs/performance.md: tables, between the marks that say whose they are."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.compare import Pace, Result
+from benchmarks.contenders import POSTGRAPHILE, Missing, node, node_version
+from benchmarks.scaling import ROWS, Scaling
+from tests.pages import ROOT, filled
+
+PAGE = ROOT / "docs" / "performance.md"
+PACKAGES = ("strawberry-graphql", "graphql-core", "SQLAlchemy", "asyncpg", "starlette", "uvicorn")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is promised, and what was found."""
+
+    text: str
+    bound: float
+    found: float | None
+    """None if it was not measured this time."""
+    at_most: bool = False
+
+    @property
+    def row(self) -> Sequence[str]:
+        """It, as a row of a table."""
+        bound = f"{'at most' if self.at_most else 'at least'} {self.bound:g}"
+        if self.found is None:
+            return self.text, bound, "not measured", ""
+        holds = self.found <= self.bound if self.at_most else self.found >= self.bound
+        return self.text, bound, f"{self.found:.2f}", "yes" if holds else "**no**"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, whose first column is of words and the others of numbers."""
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows)) + "\n"
+
+
+def claims(result: Result | None, scaled: Scaling | None) -> str:
+    """Everything that is promised, beside what was found."""
+
+    def ratio(ours: str, query: str, theirs: str) -> float | None:
+        return None if result is None else result.ratio(ours, query, theirs)
+
+    def longer(name: str, base: str) -> float | None:
+        return None if scaled is None else scaled.ratio(name, base)
+
+    asked = (("point", 1.25), ("mid", 1.5), ("list", 2.7))
+    all_claims = [
+        *(
+            Claim(f"*{query}*: requests/s, of those by hand", 0.8, ratio("troupe", query, "hand"))
+            for query, _ in asked
+        ),
+        *(
+            Claim(
+                f"*{query}*: requests/s, times PostGraphile's",
+                bound,
+                ratio("troupe", query, "postgraphile"),
+            )
+            for query, bound in asked
+        ),
+        *(
+            Claim(
+                f"*{query}*, planner off: requests/s, times plain Strawberry's",
+                2,
+                ratio("general", query, "strawberry"),
+            )
+            for query in ("mid", "list")
+        ),
+        *(
+            Claim(
+                f"a page of 50 that 900,000 rows precede: its time, times the first's; {who}",
+                1.2,
+                longer(f"deep {name}", f"first {name}"),
+                at_most=True,
+            )
+            for name, who in (("all", "sees all"), ("tenth", "sees a tenth"))
+        ),
+        Claim(
+            "10,000 rows returned: time, times ten of that of 1,000",
+            1.3,
+            None if scaled is None else scaled.ratio("10000 rows", "1000 rows") / 10,
+            at_most=True,
+        ),
+        *(
+            Claim(
+                f"*{query}* out of 1,000,000 tasks: its time, times that out of 50,000",
+                1.3,
+                longer(f"{query} of 1000000", f"{query} of 50000"),
+                at_most=True,
+            )
+            for query, _ in asked
+        ),
+    ]
+    head = ("what", "promised", "found", "holds")
+    return table(head, (claim.row for claim in all_claims))
+
+
+def contenders(result: Result) -> str:
+    """A table for each query, and one of memory."""
+    parts = []
+    for name, shape in result.shapes.items():
+        rows = []
+        for one in result.contenders:
+            typical = result.typical(one.name, name)
+            work = result.typical_work(one.name, name)
+            rows.append(
+                (
+                    one.title,
+                    _number(typical.per_second),
+                    _ms(typical.p50),
+                    _ms(typical.p99),
+                    f"{result.statements[one.name, name]:g}",
+                    _work(work.server),
+                    _work(work.database),
+                    _times(result.ratio(one.name, name, "hand")),
+                    _times(result.ratio(one.name, name, "postgraphile")),
+                )
+            )
+        head = (
+            "",
+            "requests/s",
+            "p50, ms",
+            "p99, ms",
+            "statements",
+            "server, ms",
+            "SQL, ms",
+            "÷ by hand",
+            "÷ PostGraphile",
+        )
+        title = f"*{name}*: {shape.values:,} values, {shape.bytes / 1000:.3g} kB"
+        parts.append(f"{title}\n\n{table(head, rows)}")
+    memory = [(one.title, _megabytes(result.memory[one.name])) for one in result.contenders]
+    parts.append(f"Memory of the process afterwards\n\n{table(('', 'MB'), memory)}")
+    for one in result.contenders:
+        for query in result.shapes:
+            typical = result.typical(one.name, query)
+            if typical.refused:
+                parts.append(
+                    f"*{query}*, {one.title}: {typical.refused:,} of {typical.answered:,} requests"
+                    " were refused, and are not counted.\n"
+                )
+    parts += [f"Not measured: {why}\n" for why in result.missing]
+    return "\n".join(parts)
+
+
+def dependence(scaled: Scaling) -> str:
+    """What time depends on, and what not."""
+    pages = [
+        (words, _ms(scaled.typical(f"first {who}")), _ms(scaled.typical(f"deep {who}")))
+        for who, words in (("all", "who sees all"), ("tenth", "who sees a tenth"))
+    ]
+    returned = [
+        (f"{rows:,}", _ms(took := scaled.typical(f"{rows} rows")), f"{took * 1e6 / rows:.1f}")
+        for rows in ROWS
+    ]
+    stored = [
+        (
+            f"*{query}*",
+            _ms(scaled.typical(f"{query} of 50000")),
+            _ms(scaled.typical(f"{query} of 1000000")),
+        )
+        for query in ("point", "mid", "list")
+    ]
+    return "\n".join(
+        (
+            table(("a page of 50 of a million tasks, ms", "first", "900,000 rows in"), pages),
+            table(("rows returned", "ms", "µs for a row"), returned),
+            table(("tasks stored, ms", "50,000", "1,000,000"), stored),
+        )
+    )
+
+
+def circumstances(pace: Pace, postgres: str) -> str:
+    """When and on what it was measured."""
+    versions = [f"Python {platform.python_version()}", f"PostgreSQL {postgres}"]
+    versions += [f"{name} {version(name)}" for name in PACKAGES]
+    try:
+        installed = json.loads(
+            (POSTGRAPHILE / "node_modules" / "postgraphile" / "package.json").read_text()
+        )
+        number = ".".join(map(str, node_version(node())))
+        versions.append(f"PostGraphile {installed['version']} on Node.js {number}")
+    except Missing:
+        pass
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}, on {os.cpu_count()} cores"
+        f" ({platform.system()}, {platform.machine()}): the medians of {pace.rounds} rounds of"
+        f" {pace.seconds:g} s. {', '.join(versions)}.\n"
+    )
+
+
+def write(page: Path, parts: dict[str, str]) -> None:
+    """Put these parts into their places on the page."""
+    text = page.read_text()
+    for name, part in parts.items():
+        text = filled(text, name, part)
+    page.write_text(text)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:,.1f}" if seconds < 0.1 else f"{seconds * 1000:,.0f}"
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def _megabytes(size: float) -> str:
+    return "unknown" if math.isnan(size) else f"{size / 1e6:,.0f}"
+
+
+def _work(seconds: float) -> str:
+    return "unknown" if math.isnan(seconds) else f"{seconds * 1000:,.3g}"
