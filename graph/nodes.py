@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import UUID
 
 import strawberry
 from sqlalchemy import literal, select, union_all
+from strawberry.types.field import StrawberryField
 
 from db import scope
 from db.base import any_of
@@ -87,18 +89,59 @@ async def _node(info: Info, id: Id) -> Any:
 
 
 async def _nodes(info: Info, ids: Ids) -> Any:
+    return await _fetch(info, _few(ids))
+
+
+def _few(ids: Sequence[str]) -> Sequence[str]:
     if len(ids) > MOST_IDS:
         raise BadInput(f"ids: at most {MOST_IDS} at once, not {len(ids)}.")
-    return await _fetch(info, ids)
+    return ids
+
+
+@dataclass(slots=True)
+class Named:
+    """What ids name: for each the place of its entity, and its key as what keys can be."""
+
+    places: list[int | None] = field(default_factory=list)
+    """None where a bare UUID does not say of what it is."""
+    uuids: list[UUID | None] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+
+
+class Anything(StrawberryField):
+    """A field that leads to objects of whatever type, by their ids."""
+
+    @property
+    def entities(self) -> list[Entity]:
+        """What it can lead to."""
+        return _shown()
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several ids."""
+        return self.python_name == "nodes"
+
+    def named(self, ids: list[str]) -> Named:
+        """What ids name. Raises BadInput."""
+        named = Named()
+        for id in _few(ids):
+            found = None if BARE_UUID.fullmatch(id) else _name(id, {})
+            key = UUID(id) if found is None else found[1]
+            named.places.append(None if found is None else self.entities.index(found[0]))
+            named.uuids.append(key if isinstance(key, UUID) else None)
+            named.texts.append(key if isinstance(key, str) else None)
+        return named
+
+
+def _anything(resolver: Callable[..., Any], description: str) -> Any:
+    return Anything(python_name=None, graphql_name=None, description=description)(resolver)
 
 
 @strawberry.type
 class Query:
-    node: Node | None = strawberry.field(
-        resolver=_node, description="Any object by its id; none if you may not see it."
-    )
-    nodes: list[Node | None] = strawberry.field(
-        resolver=_nodes,
-        description=f"Up to {MOST_IDS} objects by their ids, in the same order; none in the place"
-        " of each that you may not see.",
+    node: Node | None = _anything(_node, "Any object by its id; none if you may not see it.")
+    nodes: list[Node | None] = _anything(
+        _nodes,
+        f"Up to {MOST_IDS} objects by their ids, in the same order; none in the place of each that"
+        " you may not see.",
     )

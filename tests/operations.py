@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from graphql import (
@@ -28,8 +30,6 @@ from graph.relations import Collection
 from graph.schema import schema
 from graph.selections import BACKREF
 
-# The planner has no rule for these, on purpose.
-RESOLVED = {"node", "nodes"}
 LONG_NAME = "long_" * 13
 
 Shown = GraphQLObjectType | GraphQLInterfaceType
@@ -57,13 +57,8 @@ class Generated:
 
     query: str
     variables: dict[str, Any]
-    may_leave_nothing: bool
-    """Whether there can be an object of which nothing is selected."""
-
-    @property
-    def is_long(self) -> bool:
-        """Whether it has a name that PostgreSQL would cut."""
-        return LONG_NAME in self.query
+    again: dict[str, Any]
+    """Other variables to send it with."""
 
 
 @dataclass
@@ -144,7 +139,7 @@ class Writer:
         self.variables: dict[str, Any] = {}
         self.fragments: list[tuple[str, str, str]] = []
         self.names = 0
-        self.may_leave_nothing = False
+        self.redraws: dict[str, Callable[[], Any]] = {}
 
     def operation(self) -> Generated:
         """A whole query."""
@@ -154,30 +149,29 @@ class Writer:
         variables = f"({', '.join(self.definitions)})" if self.definitions else ""
         fragments = [f"fragment {name} on {kind} {below}" for name, kind, below in self.fragments]
         document = "\n".join([f"query{variables} {selection}", *fragments])
-        return Generated(document, self.variables, self.may_leave_nothing)
+        again = {name: self.redraws[name]() for name in self.variables}
+        return Generated(document, self.variables, again)
 
     def name(self) -> str:
         """A name that no other has."""
         self.names += 1
         return f"n{self.names}"
 
-    def variable(self, kind: str, value: Any, default: str | None = None) -> str:
+    def variable(self, kind: str, redraw: Callable[[], Any], value: Any, default: str = "") -> str:
         """A variable with this value; without a value if there is a default."""
         name = self.name()
-        self.definitions.append(f"${name}: {kind}" + ("" if default is None else f" = {default}"))
-        if default is None:
+        self.redraws[name] = redraw
+        self.definitions.append(f"${name}: {kind}" + (f" = {default}" if default else ""))
+        if not default:
             self.variables[name] = value
         return f"${name}"
 
     def selection(self, kind: Shown, depth: int, most: int = 4, folds: int = 2) -> str:
         """A selection set of a type, with fragments in fragments as often as `folds` says."""
         parts = [self.part(kind, depth, folds) for _ in range(self.draw(st.integers(1, most)))]
-        if isinstance(kind, GraphQLInterfaceType):
-            # Of each type of an interface mostly something, and sometimes of one type alone.
-            if self.draw(st.integers(0, 5)) < 5:
-                parts.append("id")
-            else:
-                self.may_leave_nothing = True
+        # Of each type of an interface mostly something, and sometimes of one type alone.
+        if isinstance(kind, GraphQLInterfaceType) and self.draw(st.integers(0, 5)) < 5:
+            parts.append("id")
         return f"{{ {' '.join(parts)} }}"
 
     def part(self, kind: Shown, depth: int, folds: int) -> str:
@@ -214,7 +208,7 @@ class Writer:
         for name, of in kind.fields.items():
             if is_leaf_type(get_named_type(of.type)):
                 leaves.append(name)
-            elif depth > 0 and name not in RESOLVED:
+            elif depth > 0:
                 ways.append(name)
         further = bool(ways) and (not leaves or self.draw(st.booleans()))
         chosen: str = self.draw(st.sampled_from(ways if further else leaves))
@@ -240,11 +234,12 @@ class Writer:
             return ""
         value = self.draw(st.integers(0, 4)) > 0
         condition = str(value).lower()
+        either = partial(self.draw, st.booleans())
         match self.draw(st.integers(0, 2)):
             case 1:
-                condition = self.variable("Boolean!", value)
+                condition = self.variable("Boolean!", either, value)
             case 2:
-                condition = self.variable("Boolean!", value, condition)
+                condition = self.variable("Boolean!", either, value, condition)
         return f"@include(if: {condition}) " if form == 9 else f"@skip(if: {condition}) "
 
     def arguments(self, field: GraphQLField) -> str:
@@ -262,32 +257,38 @@ class Writer:
             if name == "orderBy" and isinstance(kind, GraphQLEnumType):
                 order = str(argument.default_value)
             if required or self.draw(st.integers(0, one_in)) == one_in:
-                value: Any = None
-                if self.draw(st.integers(0, 30)) == 30:
-                    value = "nonsense" if kind.name in ("ID", "String") else None
-                elif name == "id":
-                    ids = self.pool.ids[get_named_type(field.type).name]
-                    value = self.draw(st.sampled_from(ids))
-                elif name in ("after", "before"):
-                    value = self.draw(st.sampled_from(self.pool.cursors[order]))
-                if value is None:
-                    value = self.pool.value(self.draw, argument.type, name)
+                redraw = partial(self.value, name, argument, field, order)
+                value = redraw()
                 if name == "orderBy":
                     order = f"{kind.name}.{value}"
-                written.append(f"{name}: {self.argument(argument, value)}")
+                    redraw = partial(str, value)  # the cursors go with it
+                written.append(f"{name}: {self.argument(argument, value, redraw)}")
         return f"({', '.join(written)})" if written else ""
 
-    def argument(self, argument: GraphQLArgument, value: Any) -> str:
+    def value(self, name: str, argument: GraphQLArgument, field: GraphQLField, order: str) -> Any:
+        """A value for an argument of this name, mostly one that meets something."""
+        kind = get_named_type(argument.type)
+        if self.draw(st.integers(0, 30)) == 30 and kind.name in ("ID", "String"):
+            return ["nonsense"] if name == "ids" else "nonsense"
+        if name in ("id", "ids"):
+            every = [id for ids in self.pool.ids.values() for id in ids]
+            ids = st.sampled_from(self.pool.ids.get(get_named_type(field.type).name, every))
+            return self.draw(st.lists(ids, max_size=4) if name == "ids" else ids)
+        if name in ("after", "before"):
+            return self.draw(st.sampled_from(self.pool.cursors[order]))
+        return self.pool.value(self.draw, argument.type, name)
+
+    def argument(self, argument: GraphQLArgument, value: Any, redraw: Callable[[], Any]) -> str:
         """A value of an argument: a constant, or a variable with or without a value."""
         written = literal(value, argument.type)
         kind = str(argument.type)
         match self.draw(st.integers(0, 4)):
             case 2:
-                return self.variable(kind, value)
+                return self.variable(kind, redraw, value)
             case 3:
-                return self.variable(kind, value, written)
+                return self.variable(kind, redraw, value, written)
             case 4 if not isinstance(argument.type, GraphQLNonNull):
-                return "null" if self.draw(st.booleans()) else self.variable(kind, None)
+                return "null" if self.draw(st.booleans()) else self.variable(kind, redraw, None)
         return written
 
 

@@ -5,22 +5,27 @@ from __future__ import annotations
 import os
 import re
 from datetime import datetime
+from typing import Any
 
 import pytest
+from graphql import GraphQLInterfaceType, GraphQLObjectType, get_named_type
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import literal_column, select
 
 import db
 from graph.connections import encode_cursor
-from graph.entities import entities
+from graph.entities import Declared, Id, entities
 from graph.filters import Order
+from graph.nodes import Anything
 from graph.scalars import format_moment
+from graph.schema import schema
+from graph.selections import BACKREF
 from tests import factories
 from tests.conftest import People
-from tests.operations import Pool, operations
+from tests.operations import Generated, Pool, operations
 
-EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "60"))
 
 
 @pytest.fixture
@@ -58,10 +63,18 @@ async def test_generated_queries_are_answered_alike(
     people: People, resolvers: People, pool: Pool, data: st.DataObject
 ) -> None:
     operation = data.draw(operations(pool))
-    viewer = data.draw(st.sampled_from(["admin", "owner", "stranger"]))
+    viewers = st.sampled_from(["admin", "owner", "stranger"])
+    # The second time it finds a plan, which was made for other values and perhaps another viewer.
+    for variables in (operation.variables, operation.again):
+        await are_answered_alike(operation, variables, people, resolvers, data.draw(viewers))
 
-    planned = await getattr(people, viewer).ask(operation.query, **operation.variables)
-    resolved = await getattr(resolvers, viewer).ask(operation.query, **operation.variables)
+
+async def are_answered_alike(
+    operation: Generated, variables: dict[str, Any], people: People, resolvers: People, viewer: str
+) -> None:
+    """An operation is answered as the resolvers do, to the byte."""
+    planned = await getattr(people, viewer).ask(operation.query, **variables)
+    resolved = await getattr(resolvers, viewer).ask(operation.query, **variables)
 
     assert planned.body["data"] == resolved.body["data"]
     assert "FAULT" not in planned.text
@@ -72,15 +85,9 @@ async def test_generated_queries_are_answered_alike(
         assert planned.text == resolved.text or len(planned.errors + resolved.errors) > 2
     else:
         assert planned.text == resolved.text
-        # Names that PostgreSQL would cut are the resolvers', and objects of which a condition or
-        # their type leaves nothing. (What the resolvers do after an error may go on into this
-        # request.)
-        one = [statement for statement in planned.statements if "row_to_json" in statement]
+        # What has an error in it goes to the resolvers, also where they never come to it.
+        one = any("row_to_json" in statement for statement in planned.statements)
         event("planned" if one else "not planned")
-        others = operation.is_long or operation.may_leave_nothing or "@" in operation.query
-        # `__typename` alone needs no database.
-        others = others or all(value == "Query" for value in planned.body["data"].values())
-        assert len(one) == 1 or others
 
 
 QUERIES = {
@@ -150,6 +157,18 @@ QUERIES = {
     "words": """{ searchMessages(query: "plain or quoted -null", first: 2) { totalCount nodes {
         content timestamp conversation { title } usageRecords { nodes { cost model { name } } }
     } pageInfo { hasNextPage endCursor } } none: searchMessages(query: "") { totalCount } }""",
+    "objects by their ids": """query($bare: ID!, $global: ID!) {
+        a: node(id: $bare) { __typename id ... on Project { name tasks { nodes { title } } } }
+        b: node(id: $global) { ... on Project { name owner { username } } ... on Agent { name } }
+        nodes(ids: [$global, "00000000-0000-7000-8000-000000000000", $bare, $global]) {
+            id ... on HumanInteraction { title } }
+        none: nodes(ids: []) { id }
+    }""",
+    "objects of which nothing is left": """{ me { id @skip(if: true) }
+        projects { nodes { name @skip(if: true) } edges { node { id @skip(if: true) } } }
+        tasks { edges { cursor @skip(if: true) } pageInfo { hasNextPage @skip(if: true) } }
+        nodes(ids: ["00000000-0000-7000-8000-000000000000"]) { ... on Project { name } }
+    }""",
     "associations, and a relation to one from its other end": """{
         tools { nodes { name toolSchema agents { configuration isActive addedAt agent { name
             tools { tool { name } } } } } }
@@ -237,13 +256,12 @@ async def test_values_of_a_query_never_become_part_of_the_statement(
 
 
 UNPLANNED = {
-    "a node": "{ node(id: $id) { id ... on Project { name tasks { nodes { title } } } } }",
-    "nodes": "{ nodes(ids: [$id]) { id __typename } }",
     "introspection": '{ __type(name: "Project") { name fields { name } } }',
     "the schema beside data": "{ __schema { queryType { name } } me { username } }",
     "a name that PostgreSQL would cut": f"{{ {'a' * 64}: me {{ {'b' * 64}: username }} }}",
-    "an object of which nothing is selected": "{ me { id @skip(if: true) } }",
     "nothing at all": "{ me @skip(if: true) { id } }",
+    "a variable inside a literal of JSON": """query($id: ID!) {
+        projects(where: {metadataContains: {a: [$id]}}) { nodes { id } } }""",
 }
 
 
@@ -252,7 +270,6 @@ async def test_what_cannot_be_planned_goes_to_the_resolvers(
 ) -> None:
     for kind, query in UNPLANNED.items():
         variables = {"id": pool.ids["Project"][0]} if "$id" in query else {}
-        query = f"query($id: ID!) {query}" if "$id" in query else query
 
         planned = await people.admin.ask(query, **variables)
         resolved = await resolvers.admin.ask(query, **variables)
@@ -260,6 +277,35 @@ async def test_what_cannot_be_planned_goes_to_the_resolvers(
         assert planned.data is not None, kind
         assert planned.text == resolved.text, kind
         assert planned.statements == resolved.statements, kind
+
+
+# What the planner has no rule for, and why.
+RESOLVED: dict[str, str] = {}
+
+
+def test_the_planner_has_a_rule_for_every_field() -> None:
+    query = schema._schema.query_type
+    assert query is not None
+    pending: list[Any] = [query]
+    unknown, seen = set(), set()
+    while pending:
+        kind = pending.pop()
+        if kind.name in seen:
+            continue
+        seen.add(kind.name)
+        for name, field in kind.fields.items():
+            declaration = field.extensions[BACKREF]
+            named = get_named_type(field.type)
+            is_part = kind.name.endswith(("Connection", "Edge")) or kind.name == "PageInfo"
+            if not isinstance(declaration, Declared | Anything | Id) and not is_part:
+                unknown.add(f"{kind.name}.{name}")
+            if isinstance(named, GraphQLInterfaceType):
+                pending += schema._schema.get_possible_types(named)
+            if isinstance(named, GraphQLObjectType):
+                pending.append(named)
+
+    assert unknown == RESOLVED.keys()
+    assert len(seen) > 40
 
 
 WRONG = {

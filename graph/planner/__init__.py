@@ -91,7 +91,7 @@ class Planner:
             conditions = conditions_of(operation)
             if number > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
                 return NO_PLAN
-            plan = compiled(*statement(operation, open_viewer(viewer)))
+            plan = compiled(statement(operation, open_viewer(viewer)))
             return replace(plan, conditions=conditions)
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
             return NO_PLAN

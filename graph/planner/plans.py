@@ -8,14 +8,13 @@ from typing import Any
 
 import orjson
 from graphql import ExecutionResult, GraphQLError
-from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from db.parameters import Later
 from db.text import dumps
-from graph.connections import Window
 from graph.context import Context
 from graph.planner.shapes import Request
+from graph.planner.statement import Statement
 
 _dialect: Any = asyncpg.dialect(json_serializer=dumps)  # type: ignore[no-untyped-call]
 
@@ -34,9 +33,9 @@ class Plan:
     parameters: tuple[tuple[Any, Callable[[Any], Any] | None], ...]
     """For each parameter its value, which may come later, and what the driver needs of it."""
     sizes: tuple[Later, ...] = ()
-    """The sizes of its pages that come later."""
-    cursors: tuple[Later, ...] = ()
-    """What its cursors stand for, whether the statement needs it or not."""
+    """How many rows its pages and lists of ids have, where that comes later."""
+    positions: tuple[Later, ...] = ()
+    """Where its cursors point, whether the statement needs it or not."""
     conditions: int = 0
     """How many conditions its filters have."""
     costs: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -44,8 +43,8 @@ class Plan:
 
     def arguments(self, request: Request) -> list[Any]:
         """The parameters' values for a request. Raises what is wrong with its arguments."""
-        for cursor in self.cursors:
-            cursor.read(request)
+        for position in self.positions:
+            position.read(request)
         arguments = []
         for value, process in self.parameters:
             if isinstance(value, Later):
@@ -83,19 +82,16 @@ async def run(plan: Plan, arguments: list[Any], context: Context) -> ExecutionRe
     return ExecutionResult(data, None)
 
 
-def compiled(statement: Select[Any], pages: Iterable[Window]) -> Plan:
-    """The plan that runs a statement, which reads these pages."""
-    made: Any = statement.compile(dialect=_dialect)
+def compiled(statement: Statement) -> Plan:
+    """The plan that runs a statement."""
+    made: Any = statement.select.compile(dialect=_dialect)
     assert not made.post_compile_params  # such a statement's text would depend on its values
     parameters = []
     for name in made.positiontup or ():
         kind = made.binds[name].type.dialect_impl(_dialect)
         parameters.append((made.params[name], kind.bind_processor(_dialect)))
-    sizes = _later(page.limit for page in pages)
-    cursors = _later(
-        value for page in pages for value in (*(page.after or ()), *(page.before or ()))
-    )
-    return Plan(made.string, tuple(parameters), sizes, cursors)
+    sizes, positions = _later(statement.sizes), _later(statement.positions)
+    return Plan(made.string, tuple(parameters), sizes, positions)
 
 
 def _later(values: Iterable[Any]) -> tuple[Later, ...]:

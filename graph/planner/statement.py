@@ -8,6 +8,8 @@ the scalars of the API do. Scopes, filters, orders and cursors are those of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -21,8 +23,10 @@ from sqlalchemy import (
     Uuid,
     case,
     cast,
+    column,
     func,
     literal_column,
+    or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSON
@@ -31,9 +35,10 @@ from strawberry.types.arguments import convert_arguments
 
 from db import Viewer, scope
 from db.base import Timestamp
-from db.parameters import parameter
+from db.parameters import parameter, then
 from graph.connections import Window, window
 from graph.entities import Column, Entity, Id
+from graph.nodes import Anything
 from graph.planner.shapes import Unplannable
 from graph.relations import Collection, Connected, Listed, Lookup, Related
 from graph.selections import BACKREF, Operation, Selected
@@ -47,14 +52,31 @@ LONGEST_LINE = 57
 # Names of columns that no response name can have, for what is not shown itself.
 NUMBER, CURSOR = "#number", "#cursor"
 
+# What is shown of an object of which a condition or its type leaves nothing.
+EMPTY: ColumnElement[Any] = literal_column("'{}'::json", JSON)
+
+# What an id names: the attributes of Named, with their types.
+NAMED = (("places", Integer), ("uuids", Uuid), ("texts", Text))
+
 Json = ColumnElement[Any]
 
 
-def statement(operation: Operation, viewer: Viewer) -> tuple[Select[Any], list[Window]]:
-    """The statement for a whole query, whose result is one JSON object, and the pages it reads."""
+@dataclass(eq=False)
+class Statement:
+    """A statement whose result is one JSON object, and what is to be known about it besides."""
+
+    select: Select[Any]
+    sizes: list[Any]
+    """How many rows its pages and lists of ids have, which is what it costs."""
+    positions: list[Any]
+    """Where its cursors point, which is to be looked at whether it is used or not."""
+
+
+def statement(operation: Operation, viewer: Viewer) -> Statement:
+    """The statement for a whole query. Raises Unplannable, or what is wrong with its arguments."""
     rules = _Rules(operation, viewer)
     fields = _labelled((root, rules.root(root)) for root in operation.roots)
-    return select(_object(select(*fields))), rules.pages
+    return Statement(select(_object(fields)), rules.sizes, rules.positions)
 
 
 def _objects(rows: Select[Any]) -> Select[Any]:
@@ -63,9 +85,11 @@ def _objects(rows: Select[Any]) -> Select[Any]:
     return select(func.row_to_json(fields.table_valued(), type_=JSON))
 
 
-def _object(row: Select[Any]) -> Json:
-    """The JSON object of the one row that a select gives, or null if it gives none."""
-    return _objects(row).scalar_subquery()
+def _object(columns: Sequence[Any], *sources: Any) -> Json:
+    """The JSON object of columns, which come from these rows."""
+    if not columns:
+        return EMPTY
+    return _objects(select(*columns).correlate(*sources)).scalar_subquery()
 
 
 def _labelled(fields: Iterable[tuple[Selected, Json]]) -> list[Any]:
@@ -75,8 +99,6 @@ def _labelled(fields: Iterable[tuple[Selected, Json]]) -> list[Any]:
         if len(selected.key.encode()) > LONGEST_NAME:
             raise Unplannable(selected.key)
         labelled.append(value.label(selected.key))
-    if not labelled:
-        raise Unplannable("an object without fields")
     return labelled
 
 
@@ -114,12 +136,25 @@ def _printed(column: Any) -> Json:
     return column  # type: ignore[no-any-return]
 
 
+def _which(
+    *met: ColumnElement[bool], sources: Iterable[Any] = ()
+) -> Callable[[Select[Any]], Select[Any]]:
+    """What leaves the rows that meet conditions, which name other sources as well."""
+    return lambda rows: rows.where(*met).correlate(*sources)
+
+
+def _first(part: str) -> Callable[[Any], Any]:
+    """What reads the first of the values that an attribute has."""
+    return lambda named: getattr(named, part)[0]
+
+
 class _Rules:
     """The rules for one operation of one viewer."""
 
     def __init__(self, operation: Operation, viewer: Viewer) -> None:
         self.viewer = viewer
-        self.pages: list[Window] = []
+        self.sizes: list[Any] = []
+        self.positions: list[Any] = []
         self.converter = operation.schema.extensions[BACKREF].schema_converter
 
     def arguments(self, selected: Selected) -> dict[str, Any]:
@@ -140,13 +175,53 @@ class _Rules:
             value = field.value(self.viewer, self.arguments(selected))
             column = getattr(row, field.attribute.key)
             met = [column == parameter(value, column.type), scope(row, self.viewer)]
-            found = self.objects(field.target, row, selected, lambda rows: rows.where(*met))
-            return found.scalar_subquery()
+            return self.objects(field.target, row, selected, _which(*met)).scalar_subquery()
         if isinstance(field, Collection):
             return self.page(field, selected)
+        if isinstance(field, Anything):
+            return self.anything(field, selected)
         if selected.name == "__typename":
             return _constant(selected.parent.name)
         raise Unplannable(selected.name)
+
+    def anything(self, field: Anything, selected: Selected) -> Json:
+        """Objects of whatever types, in the places of their ids."""
+        arguments = self.arguments(selected)
+        if not field.is_list:
+            (place, uuid, text) = (
+                parameter(then(_first(part), then(field.named, [arguments["id"]])), kind)
+                for part, kind in NAMED
+            )
+            return self.named(field, selected, (place, uuid, text))
+        ids = arguments["ids"]
+        self.sizes.append(then(len, ids))
+        arrays = (
+            parameter(then(attrgetter(part), then(field.named, ids)), ARRAY(kind))
+            for part, kind in NAMED
+        )
+        columns = [column(part, kind) for part, kind in NAMED]
+        each = func.unnest(*arrays).table_valued(*columns, with_ordinality=NUMBER).render_derived()
+        found = self.named(field, selected, [each.c[part] for part, _ in NAMED], each)
+        in_order = select(found).select_from(each).order_by(each.c[NUMBER])
+        return func.array_to_json(func.array(in_order.scalar_subquery()), type_=JSON)
+
+    def named(
+        self, field: Anything, selected: Selected, values: Sequence[Any], *sources: Any
+    ) -> Json:
+        """The one object that has this key among those of an entity, or of all."""
+        place, uuid, text = values
+        found = []
+        for number, entity in enumerate(field.entities):
+            row = aliased(entity.model)
+            key = getattr(row, entity.key.key)
+            is_uuid = isinstance(key.type, Uuid)
+            is_here = place == literal_column(str(number))
+            if is_uuid:
+                is_here = or_(place.is_(None), is_here)
+            met = [is_here, key == (uuid if is_uuid else text), scope(row, self.viewer)]
+            which = _which(*met, sources=sources)
+            found.append(self.objects(entity, row, selected, which).scalar_subquery())
+        return func.coalesce(*found, type_=JSON)
 
     def objects(
         self,
@@ -158,20 +233,23 @@ class _Rules:
         """What is selected of those rows of an entity that `which` leaves."""
         if entity.is_interface:
             return which(select(self.object(entity, row, selected)).select_from(row))
-        return _objects(which(select(*self.fields(entity, row, selected.children[entity.name]))))
+        columns = self.fields(entity, row, selected.children[entity.name])
+        if not columns:
+            return which(select(EMPTY).select_from(row))
+        return _objects(which(select(*columns)))
 
     def object(self, entity: Entity, row: Any, selected: Selected) -> Json:
         """What is selected of a row; of one with subtypes, what is selected of its subtype."""
         if not entity.is_interface:
             fields = self.fields(entity, row, selected.children[entity.name])
-            return _object(select(*fields).correlate(row))
+            return _object(fields, row)
         kind_of = getattr(row, sqlalchemy.inspect(entity.model).polymorphic_on.key)
         shown = []
         for kind in entity.kinds:
             part = getattr(row, kind.model.__name__)
             fields = self.fields(kind, part, selected.children[kind.name])
             identity = sqlalchemy.inspect(kind.model).polymorphic_identity
-            shown.append((kind_of == identity, _object(select(*fields).correlate(part))))
+            shown.append((kind_of == identity, _object(fields, part)))
         return case(*shown)
 
     def fields(self, entity: Entity, row: Any, children: Iterable[Selected]) -> list[Any]:
@@ -217,7 +295,8 @@ class _Rules:
         """A connection, of all rows of an entity or of those related to a parent's row."""
         arguments = self.arguments(selected)
         view = window(field.target, **arguments)
-        self.pages.append(view)
+        self.sizes.append(view.limit)
+        self.positions += [*(view.after or ()), *(view.before or ())]
         (children,) = selected.children.values()
 
         def members(row: Any, columns: Sequence[Any]) -> Select[Any]:
@@ -245,9 +324,11 @@ class _Rules:
                     shown.append((child, _in_order(view, page.c[child.key], beyond)))
                 case _:
                     raise Unplannable(child.name)
-        result = select(*_labelled(shown))
         of_rows = {child.name for child in children} & {"nodes", "edges", "pageInfo"}
-        return _object(result.select_from(page) if of_rows else result)
+        columns = _labelled(shown)
+        if of_rows and columns:
+            return _objects(select(*columns).select_from(page)).scalar_subquery()
+        return _object(columns)
 
     def rows(
         self, view: Window, members: Callable[..., Select[Any]], children: Sequence[Selected]
@@ -259,9 +340,9 @@ class _Rules:
         points = not told.isdisjoint({"startCursor", "endCursor"})
         # Often the row that is read is the very object that is shown.
         whole = len(lists) == 1 and not points and not _is_of_kinds(view, lists[0])
-        if whole:
-            read = self.item(view, row, lists[0])
-        else:
+        read = self.item(view, row, lists[0]) if whole else []
+        if not read:
+            whole = False
             read = [self.shown(view, row, child).label(child.key) for child in lists]
         if points:
             read.append(_cursor(view, row).label(CURSOR))
@@ -286,7 +367,7 @@ class _Rules:
         """What is selected of an edge, or of a node, as an object."""
         if selected.name == "nodes":
             return self.object(view.entity, row, selected)
-        return _object(select(*self.item(view, row, selected)).correlate(row))
+        return _object(self.item(view, row, selected), row)
 
     def edge(self, view: Window, row: Any, selected: Selected) -> Json:
         """A field of an edge."""
@@ -316,7 +397,7 @@ class _Rules:
         if not {child.name for child in children} <= values.keys():
             raise Unplannable(selected.name)
         shown = _labelled((child, values[child.name]()) for child in children)
-        return _object(select(*shown).correlate(page))
+        return _object(shown, page)
 
 
 def _told(children: Iterable[Selected]) -> set[str]:
