@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -102,21 +103,33 @@ class Tally:
 
     statements: int = 0
     rows: int = 0
+    seconds: float = 0.0
+    """How long it took, waiting for a connection apart; at once, each statement counts."""
+    texts: list[str] | None = None
+    """The statements themselves, where somebody wants to see them."""
+
+    def add(self, statement: str, rows: int, seconds: float) -> None:
+        """Count a statement."""
+        self.statements += 1
+        self.rows += max(rows, 0)
+        self.seconds += seconds
+        if self.texts is not None:
+            self.texts.append(statement)
 
 
 tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
 """Where the statements of whoever sets it are counted."""
 
 
-def _count(rows: int) -> None:
+def _begin(connection: Any, *_: object) -> None:
+    connection.info["began"] = time.perf_counter()
+
+
+def _end(connection: Any, cursor: Any, statement: str, *_: object) -> None:
     counted = tally.get()
     if counted is not None:
-        counted.statements += 1
-        counted.rows += max(rows, 0)
-
-
-def _counted(connection: object, cursor: Any, *_: object) -> None:
-    _count(cursor.rowcount)
+        took = time.perf_counter() - connection.info["began"]
+        counted.add(statement, cursor.rowcount, took)
 
 
 class OutcomeUnknown(RuntimeError):
@@ -314,7 +327,8 @@ class Database:
             self.url, json_deserializer=orjson.loads, **options
         )
         for engine in (self.reader, self.writer):
-            event.listen(engine.sync_engine, "after_cursor_execute", _counted)
+            event.listen(engine.sync_engine, "before_cursor_execute", _begin)
+            event.listen(engine.sync_engine, "after_cursor_execute", _end)
             event.listen(engine.sync_engine, "checkout", _refuse_closed)
         # What SQLAlchemy's engines connect with, without what only they understand.
         _, connecting = self.reader.dialect.create_connect_args(self.url)
@@ -346,8 +360,11 @@ class Database:
 
         The statement is the driver's, with `$1` in the place of the first argument.
         """
+        began = time.perf_counter()
         value = await self._direct.json(statement, arguments)
-        _count(1)
+        counted = tally.get()
+        if counted is not None:
+            counted.add(statement, 1, time.perf_counter() - began)
         return value
 
     async def dispose(self) -> None:

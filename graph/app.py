@@ -83,8 +83,8 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
                 CORSMiddleware,
                 allow_origins=settings.allowed_origins,
                 allow_methods=("GET", "POST"),
-                allow_headers=("Authorization", "Content-Type", "X-Request-Id"),
-                expose_headers=("Retry-After", "X-Request-Id"),
+                allow_headers=("Authorization", "Content-Type", "X-Request-Id", "X-Troupe-Explain"),
+                expose_headers=("Retry-After", "Server-Timing", "X-Request-Id"),
                 max_age=7200,  # no browser remembers it for longer
             )
         )

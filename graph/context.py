@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ class Context:
     """What was sent, once it is found to be valid."""
     node: OperationDefinitionNode | None = None
     """The operation as it is written, once that has been read."""
+    is_planned = False
+    """Whether one statement answers it."""
     cost = 0
     """How many rows it could return, once that was counted."""
 
@@ -103,6 +106,8 @@ class Context:
         self.database = database
         self.refusal = refusal
         self.planner = planner
+        self.times: dict[str, float] = {}
+        """How long the parts of its way have taken, in seconds."""
         self._viewer = viewer
         self._sessions = asyncio.Semaphore(SESSIONS_AT_ONCE)
 
@@ -126,6 +131,15 @@ class Context:
     def become(self, viewer: Viewer) -> None:
         """Go on as somebody who has just said who they are."""
         self._viewer = viewer
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add the time of the block to that of a part of the operation's way."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.times[part] = self.times.get(part, 0.0) + time.perf_counter() - began
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
         """Bounds what happens in the block by the operation's deadline."""

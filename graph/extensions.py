@@ -58,8 +58,13 @@ class Checked(SchemaExtension):
     document: Document
 
     def on_parse(self) -> Iterator[None]:
+        context: Context = self.execution_context.context
+        with context.timed("parse"):
+            self._read(context)
+        yield
+
+    def _read(self, context: Context) -> None:
         execution = self.execution_context
-        context: Context = execution.context
         guard, text = guard_of(context), execution.query or ""
         guard.rates.use(asker_of(context), COST_OF_ASKING)
         settings = guard.unknown if context.is_anonymous else guard.settings
@@ -76,12 +81,16 @@ class Checked(SchemaExtension):
         if refusal is not None:
             raise refusal
         execution.graphql_document = self.document.node
-        yield
 
     def on_validate(self) -> Iterator[None]:
         # Before the yield: otherwise the whole document would be validated each time.
+        context: Context = self.execution_context.context
+        with context.timed("parse"):
+            self._validate(context)
+        yield
+
+    def _validate(self, context: Context) -> None:
         execution, document = self.execution_context, self.document
-        context: Context = execution.context
         guard = guard_of(context)
         if document.is_valid:
             context.document = document
@@ -93,7 +102,6 @@ class Checked(SchemaExtension):
             # What anybody can send in any number is not worth to be kept.
             if valid is not None and not context.is_anonymous:
                 guard.documents.put(valid.hash, valid)
-        yield
 
 
 def _refusal(context: Context, guard: Guard, document: Document) -> GraphQLError | None:
@@ -171,11 +179,12 @@ class Prepared(SchemaExtension):
             guard.settings.shows_schema(anonymous=context.is_anonymous),
         )
         try:
-            node = find(execution.graphql_document, execution.operation_name)
-            context.node = node
-            check_variables(node, execution.variables or {}, schema, guard.settings)
-            variables = coerced(schema, node, execution.variables, suggest=suggest)
-            operation = Operation(schema, execution.graphql_document, node, variables)
+            with context.timed("plan"):
+                node = find(execution.graphql_document, execution.operation_name)
+                context.node = node
+                check_variables(node, execution.variables or {}, schema, guard.settings)
+                variables = coerced(schema, node, execution.variables, suggest=suggest)
+                operation = Operation(schema, execution.graphql_document, node, variables)
         except Unreadable as unreadable:
             # Without errors, the executor comes upon the same fault before it resolves anything.
             if unreadable.errors:
@@ -204,7 +213,8 @@ class Prepared(SchemaExtension):
         if context.planner is None or context.document is None:
             return None
         variables = operation.variables
-        plan = context.planner.plan(context.document, operation.node, variables, context.viewer)
+        with context.timed("plan"):
+            plan = context.planner.plan(context.document, operation.node, variables, context.viewer)
         if plan is None:
             return None
         try:

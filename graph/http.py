@@ -13,10 +13,13 @@ from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types import ExecutionResult
 from strawberry.types.graphql import OperationType
 
+from graph.context import Context
 from graph.departures import Watched
 from graph.errors import masked
+from graph.guard import guard_of
 from graph.operations import Entry, Operations, Told, refused
 from graph.requests import JSON, Asked, Gone, Refused, acceptable, received
+from graph.settings import Mode
 from graph.viewer import bearer_token
 
 SAFE = {OperationType.QUERY}
@@ -65,6 +68,7 @@ class Endpoint:
             try:
                 answer = await self._answer(HTTPConnection(scope), receive, entry)
                 entry.status, entry.codes = answer.status, answer.codes
+                answer.headers.append((b"server-timing", entry.timing()))
                 await answer(send)
             except Gone:
                 pass
@@ -94,12 +98,24 @@ class Endpoint:
         async with Watched(receive, state) as departure:
             context = await self.operations.context(state, token, address)
             departure.context = entry.context = context
+            explains = request.headers.get("x-troupe-explain") == "1" and _may_know(context)
+            if explains:
+                entry.explain()
             try:
-                return await self.operations.answer(
+                result = await self.operations.answer(
                     asked, context, ALL if asked.may_change else SAFE
                 )
+                if explains:
+                    result.extensions = {**(result.extensions or {}), "explain": entry.explained()}
+                return result
             except InvalidOperationTypeError as error:
                 if error.operation_type is OperationType.MUTATION:
                     allow = [(b"allow", b"POST")]
                     raise Refused("Send a mutation by POST.", 405, headers=allow) from None
                 raise Refused("Send a subscription over a WebSocket.") from None
+
+
+def _may_know(context: Context) -> bool:
+    """Whether somebody may know how the server reads what they ask."""
+    in_development = guard_of(context).settings.mode is Mode.DEVELOPMENT
+    return context.viewer.is_administrator or (in_development and not context.is_anonymous)

@@ -167,6 +167,32 @@ class Entry:
         tally.reset(self._counting)
         self._write()
 
+    def explain(self) -> None:
+        """Note the statements, for whoever asks to have the answer explained and may be told."""
+        self.work.texts = []
+
+    def explained(self) -> dict[str, Any]:
+        """How the operation was read. The statements never hold values."""
+        texts = self.work.texts or []
+        node = self.context and self.context.node
+        return {
+            "operation": node.operation.value if node else None,
+            "planned": self.context is not None and self.context.is_planned,
+            "cost": self.context.cost if self.context else None,
+            "statements": texts,
+        }
+
+    def timing(self) -> bytes:
+        """How long it took so far, in milliseconds, as the header Server-Timing tells it."""
+        times = self.context.times if self.context else {}
+        parts = {
+            "parse": times.get("parse", 0.0),
+            "plan": times.get("plan", 0.0),
+            "db": self.work.seconds,
+            "total": time.perf_counter() - self._started,
+        }
+        return ", ".join(f"{name};dur={1000 * took:.2f}" for name, took in parts.items()).encode()
+
     def _hash(self) -> str | None:
         if self.asked is None:
             return None

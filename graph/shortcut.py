@@ -13,7 +13,7 @@ from strawberry.types.execution import PreExecutionError
 from db.text import storable
 from graph.context import Context
 from graph.cost import cost_of
-from graph.documents import hash_of
+from graph.documents import Document, hash_of
 from graph.errors import Overloaded, worded
 from graph.guard import Guard, asker_of, guard_of
 from graph.limits import check_variables
@@ -28,22 +28,22 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
     # Who asks for extensions is answered with some; a long document is refused before it is hashed.
     if planner is None or context.is_anonymous or asked.extensions or not asked.query:
         return None
-    if len(asked.query) > guard.settings.max_document_length:
-        return None
-    document = guard.documents.get(hash_of(asked.query))
+    with context.timed("parse"):
+        document = _known(asked.query, guard)
     if document is None:
         return None
     try:
-        storable(asked.variables)
-        node = find(document.node, asked.operation_name)
-        check_variables(node, asked.variables or {}, schema, guard.settings)
-        variables = coerced(schema, node, asked.variables)
-        plan = planner.plan(document, node, variables, context.viewer)
-        if plan is None or plan.conditions > guard.settings.max_conditions:
-            return None
-        request = Request(variables.coerced, context.viewer)
-        arguments = plan.arguments(request)
-        sizes = plan.sizes_of(request)
+        with context.timed("plan"):
+            storable(asked.variables)
+            node = find(document.node, asked.operation_name)
+            check_variables(node, asked.variables or {}, schema, guard.settings)
+            variables = coerced(schema, node, asked.variables)
+            plan = planner.plan(document, node, variables, context.viewer)
+            if plan is None or plan.conditions > guard.settings.max_conditions:
+                return None
+            request = Request(variables.coerced, context.viewer)
+            arguments = plan.arguments(request)
+            sizes = plan.sizes_of(request)
     except (Unreadable, ValueError, GraphQLError):
         return None
     cost = plan.costs.get(sizes)
@@ -52,7 +52,7 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
         plan.remember(sizes, cost)
     if not _pays(guard, context, cost):
         return None
-    context.document, context.node = document, node
+    context.document, context.node, context.cost = document, node, cost
     try:
         with guard.running.one_more(asker_of(context)):
             result = await run(plan, arguments, context)
@@ -61,6 +61,12 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
     if result is None:
         return None
     return PreExecutionError(result.data, list(map(worded, result.errors or ())))
+
+
+def _known(text: str, guard: Guard) -> Document | None:
+    if len(text) > guard.settings.max_document_length:
+        return None
+    return guard.documents.get(hash_of(text))
 
 
 def _pays(guard: Guard, context: Context, cost: int) -> bool:
