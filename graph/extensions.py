@@ -18,7 +18,7 @@ from strawberry.utils.await_maybe import await_maybe
 
 from db.text import storable
 from graph.context import Context, Deadline
-from graph.cost import cost_of
+from graph.cost import COST_OF_ASKING, cost_of
 from graph.documents import Document, hash_of, read, unstorable, validated
 from graph.errors import (
     BadRequest,
@@ -43,9 +43,6 @@ INTROSPECTION = {"__schema", "__type"}
 
 # What has to do with the moment, and not with what is asked.
 PASSING = (Overloaded, Unavailable, TooSlow)
-
-# Every request costs this, so that asking without end for what is refused has an end, too.
-COST_OF_ASKING = 1
 
 
 class Checked(SchemaExtension):

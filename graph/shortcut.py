@@ -12,7 +12,7 @@ from strawberry.types.execution import PreExecutionError
 
 from db.text import storable
 from graph.context import Context
-from graph.cost import cost_of
+from graph.cost import COST_OF_ASKING, cost_of
 from graph.documents import hash_of
 from graph.errors import Overloaded, worded
 from graph.guard import Guard, asker_of, guard_of
@@ -31,7 +31,8 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
     if len(asked.query) > guard.settings.max_document_length:
         return None
     document = guard.documents.get(hash_of(asked.query))
-    if document is None:
+    # Who has nothing left is refused before variables are read, and before a statement is made.
+    if document is None or guard.rates.wait(asker_of(context), COST_OF_ASKING):
         return None
     try:
         storable(asked.variables)
