@@ -32,6 +32,7 @@ from graph.planner.shapes import (
     kind_of,
     open_variables,
     open_viewer,
+    parts_of,
     shape_of,
 )
 from graph.planner.statement import statement
@@ -41,6 +42,10 @@ from graph.selections import Operation, Unreadable
 MOST_FIELDS = 500
 MOST_CONDITIONS = 200
 DEEPEST = 20
+
+# What is as large in its variables has more conditions than that, and would fill the memory with
+# what is only remembered not to be planned.
+MOST_PARTS = 2_000
 
 # Every connection prepares what it runs, and PostgreSQL keeps it there in a form that is larger.
 MOST_PLANS = 500
@@ -69,9 +74,12 @@ class Planner:
         if node.operation is not OperationType.QUERY:
             return None
         name = node.name.value if node.name else None
-        key = (document.hash, name, shape_of(variables), kind_of(viewer))
+        shape = shape_of(variables)
+        key = (document.hash, name, shape, kind_of(viewer))
         plan = self._plans.get(key)
         if plan is None:
+            if parts_of(shape) > MOST_PARTS:
+                return None
             plan = self._made(document, node, variables, viewer)
             self._plans.put(key, plan)
         return None if plan is NO_PLAN else plan
