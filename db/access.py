@@ -74,11 +74,9 @@ async def set_password(session: AsyncSession, user: User, hashed: str, keep: obj
     await log_out(session, user.id, keep)
 
 
-async def log_in(session: AsyncSession, user: User) -> str:
-    """A token for a user who has given the right password."""
-    expires_at = func.now() + SESSION
-    _, token = await issue_token(session, user, LOGIN, expires_at=expires_at)
-    return token
+async def log_in(session: AsyncSession, user: User) -> tuple[AccessToken, str]:
+    """A token for a user who has given the right password: its row, and the token."""
+    return await issue_token(session, user, LOGIN, expires_at=func.now() + SESSION)
 
 
 async def log_out(session: AsyncSession, user_id: UUID | None, keep: object = None) -> None:

@@ -127,8 +127,9 @@ class Mutation:
             raise Invalid("There is no active user with this name and password.", ("password",))
         right()
         async with context.write() as session:
-            token = await access.log_in(session, user)
-        context.become(db.Viewer(user.id, is_administrator=user.role is db.UserRole.ADMIN))
+            row, token = await access.log_in(session, user)
+        is_administrator = user.role is db.UserRole.ADMIN
+        context.become(db.Viewer(user.id, None, is_administrator, row.id))
         return LoggedIn(user, token)
 
     @mutation

@@ -166,6 +166,21 @@ async def test_logging_out_ends_a_token_and_everywhere_ends_all(world: World) ->
     assert [await is_in(client) for client in (second, third, world.owner)] == [False, False, True]
 
 
+async def test_who_logs_in_can_log_out_in_the_same_operation(world: World) -> None:
+    answer = await world.owner.ask(
+        """mutation($username: String!, $password: String!) {
+          login(input: {username: $username, password: $password}) { token }
+          logout(input: {}) { accessToken { name } }
+        }""",
+        username="owner",
+        password=PASSWORD,
+    )
+
+    assert answer.data["logout"] == {"accessToken": {"name": "login"}}
+    assert not await is_in(bearing(world, answer.data["login"]["token"]))
+    assert await is_in(world.owner)
+
+
 async def test_a_password_is_changed_by_who_knows_it(world: World) -> None:
     this, other = await log_in(world), await log_in(world)
     new = "another one, longer"
