@@ -60,7 +60,9 @@ class Direct:
             await self._turns.acquire()
             return
         try:
-            await asyncio.wait_for(self._turns.acquire(), self._wait)
+            # Not wait_for, which before Python 3.12 hides that somebody was told to give up.
+            async with asyncio.timeout(self._wait):
+                await self._turns.acquire()
         except TimeoutError:
             raise PoolTimeout(f"no connection became free within {self._wait} s") from None
 
