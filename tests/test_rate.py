@@ -11,10 +11,11 @@ import pytest
 from sqlalchemy import URL, text
 
 import db
-from graph import planner, rate
+from graph import rate
 from graph.context import Context
 from graph.errors import Overloaded, RateLimited
 from graph.guard import asker_of
+from graph.planner.statement import statement
 from graph.rate import Guesses, Rates
 from graph.running import Running
 from graph.settings import Settings
@@ -180,16 +181,15 @@ async def test_who_has_nothing_left_has_no_statement_made(
 ) -> None:
     query = "query($where: TaskFilter) { tasks(where: $where) { totalCount } }"
     made: list[object] = []
-    make = planner.statement
 
     def noted(*given: Any) -> Any:
         made.append(given)
-        return make(*given)
+        return statement(*given)
 
     monkeypatch.setattr("graph.planner.statement", noted)
     async with serving(database, Settings(max_cost=3, rate_burst=3, rate_per_second=1)) as http:
         owner = people.owner.through(http)
-        wheres = [{"not": {"title": {"isNull": there}}} for there in (True, False)]
+        wheres: list[Any] = [{"not": {"title": {"isNull": there}}} for there in (True, False)]
         wheres += [{"title": {name: "x"}} for name in ("eq", "not", "gt", "lt")]
         answers = [await owner.ask(query, where=where) for where in wheres]
 

@@ -689,20 +689,24 @@ async def test_a_viewer_opens_only_so_many_sockets(database: db.Database, people
 async def test_an_address_has_only_so_many_sockets_that_say_nothing(
     database: db.Database, people: People
 ) -> None:
-    async with listening(database, Settings(max_sockets_per_viewer=2)) as server:
-        async with server.connect() as first, server.connect():
-            with pytest.raises(InvalidStatus) as caught:
-                await server.connect()
-            response = caught.value.response
-            assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-            (error,) = json.loads(response.body or b"")["errors"]
-            assert error["message"] == (
-                "2 WebSockets of your address have not said yet whose they are, and 2 may at once"
-                " (TROUPE_MAX_SOCKETS_PER_VIEWER). Try again in a moment."
-            )
-            await Talk(first).begin(people.owner.token)
-            async with server.talk(people.owner.token):
-                pass
+    settings = Settings(max_sockets_per_viewer=2)
+    async with (
+        listening(database, settings) as server,
+        server.connect() as first,
+        server.connect(),
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            await server.connect()
+        response = caught.value.response
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        (error,) = json.loads(response.body or b"")["errors"]
+        assert error["message"] == (
+            "2 WebSockets of your address have not said yet whose they are, and 2 may at once"
+            " (TROUPE_MAX_SOCKETS_PER_VIEWER). Try again in a moment."
+        )
+        await Talk(first).begin(people.owner.token)
+        async with server.talk(people.owner.token):
+            pass
 
 
 async def test_what_is_asked_costs_as_over_http(database: db.Database, people: People) -> None:
