@@ -74,8 +74,16 @@ async def set_password(session: AsyncSession, user: User, hashed: str, keep: obj
     await log_out(session, user.id, keep)
 
 
-async def log_in(session: AsyncSession, user: User) -> tuple[AccessToken, str]:
-    """A token for a user who has given the right password: its row, and the token."""
+async def log_in(session: AsyncSession, user: User) -> tuple[AccessToken, str] | None:
+    """A token for a user who has given the right password: its row, and the token.
+
+    None if the password was changed, or the user deactivated, while it was compared: what is
+    revoked by that must not be followed by another. The lock lets whoever changes it wait.
+    """
+    same = (User.id == user.id, User.password_hash == user.password_hash, User.is_active)
+    found = await session.scalar(select(User.id).where(*same).with_for_update(read=True))
+    if found is None:
+        return None
     return await issue_token(session, user, LOGIN, expires_at=func.now() + SESSION)
 
 
