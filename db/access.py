@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent, AgentStatus
@@ -74,11 +76,17 @@ async def set_password(session: AsyncSession, user: User, hashed: str, keep: obj
     await log_out(session, user.id, keep)
 
 
-async def log_in(session: AsyncSession, user: User) -> str:
-    """A token for a user who has given the right password."""
-    expires_at = func.now() + SESSION
-    _, token = await issue_token(session, user, LOGIN, expires_at=expires_at)
-    return token
+async def log_in(session: AsyncSession, user: User) -> tuple[AccessToken, str] | None:
+    """A token for a user who has given the right password: its row, and the token.
+
+    None if the password was changed, or the user deactivated, while it was compared: what is
+    revoked by that must not be followed by another. The lock lets whoever changes it wait.
+    """
+    same = (User.id == user.id, User.password_hash == user.password_hash, User.is_active)
+    found = await session.scalar(select(User.id).where(*same).with_for_update(read=True))
+    if found is None:
+        return None
+    return await issue_token(session, user, LOGIN, expires_at=func.now() + SESSION)
 
 
 async def log_out(session: AsyncSession, user_id: UUID | None, keep: object = None) -> None:
@@ -149,7 +157,9 @@ async def bearers(session: ReadSession, hashes: Collection[str]) -> dict[str, Vi
         if row.is_stale:
             stale.append(row.token_id)
     if stale:
-        await _note_use(session, stale)
+        # Whoever comes is let in, also where nothing can be written.
+        with suppress(DBAPIError):
+            await _note_use(session, stale)
     return viewers
 
 

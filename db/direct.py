@@ -29,8 +29,13 @@ class Direct:
         self.size = size
         self._turns = asyncio.Semaphore(size)
         self._wait = wait
-        # Statements are cached whatever their length: preparing a long one takes longest.
-        caches = {"max_cacheable_statement_size": 0, "max_cached_statement_lifetime": 0}
+        # PostgreSQL keeps some 40 bytes for each character of a statement that is prepared: at most
+        # 32 MB for a connection. Those that are longer take a few milliseconds to prepare.
+        caches = {
+            "statement_cache_size": 50,
+            "max_cacheable_statement_size": 16_000,
+            "max_cached_statement_lifetime": 0,
+        }
         self._options = options | caches
         self._idle: list[Any] = []
         self._closing: set[asyncio.Task[None]] = set()
@@ -60,7 +65,9 @@ class Direct:
             await self._turns.acquire()
             return
         try:
-            await asyncio.wait_for(self._turns.acquire(), self._wait)
+            # Not wait_for, which before Python 3.12 hides that somebody was told to give up.
+            async with asyncio.timeout(self._wait):
+                await self._turns.acquire()
         except TimeoutError:
             raise PoolTimeout(f"no connection became free within {self._wait} s") from None
 

@@ -123,12 +123,17 @@ class Mutation:
         fits = await passwords.is_password(
             None if user is None else user.password_hash, input.password
         )
+        wrong = Invalid("There is no active user with this name and password.", ("password",))
         if user is None or not fits or not user.is_active:
-            raise Invalid("There is no active user with this name and password.", ("password",))
+            raise wrong
         right()
         async with context.write() as session:
-            token = await access.log_in(session, user)
-        context.become(db.Viewer(user.id, is_administrator=user.role is db.UserRole.ADMIN))
+            issued = await access.log_in(session, user)
+        if issued is None:
+            raise wrong
+        row, token = issued
+        is_administrator = user.role is db.UserRole.ADMIN
+        context.become(db.Viewer(user.id, None, is_administrator, row.id))
         return LoggedIn(user, token)
 
     @mutation

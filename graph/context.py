@@ -90,6 +90,8 @@ class Context:
     """What was sent, once it is found to be valid."""
     node: OperationDefinitionNode | None = None
     """The operation as it is written, once that has been read."""
+    turns: asyncio.Semaphore | None = None
+    """What the viewer's operations wait for before they have a connection."""
     is_planned = False
     """Whether one statement answers it."""
     cost = 0
@@ -158,11 +160,15 @@ class Context:
         """Whether the operation may change something; before it has been read, it has not."""
         return self.node is not None and self.node.operation is OperationType.MUTATION
 
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Wait until the viewer has a connection left."""
+        return nullcontext() if self.turns is None else self.turns
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
         """A short session for reading, of which an operation has at most four at once."""
         refuse_while_holding()
-        async with self.in_time(), self._sessions, self.database.read() as session:
+        async with self.in_time(), self._sessions, self.turn(), self.database.read() as session:
             held = _holding.set(True)
             try:
                 yield session
@@ -173,14 +179,20 @@ class Context:
     async def write(self) -> AsyncIterator[WriteSession]:
         """One transaction of the viewer's, committed at the end of the block."""
         refuse_while_holding()
-        # A commit is waited for, however late it is: what is answered must be what was done.
-        async with self.database.write(self.viewer, self.right) as session, self.in_time():
-            held = _holding.set(True)
-            try:
-                yield session
-                await session.flush()
-            finally:
-                _holding.reset(held)
+        turn = self.turn()
+        async with self.in_time():
+            await turn.__aenter__()
+        try:
+            # A commit is waited for, however late it is: what is answered must be what was done.
+            async with self.database.write(self.viewer, self.right) as session, self.in_time():
+                held = _holding.set(True)
+                try:
+                    yield session
+                    await session.flush()
+                finally:
+                    _holding.reset(held)
+        finally:
+            await turn.__aexit__(None, None, None)
 
 
 Info = strawberry.Info[Context, Any]

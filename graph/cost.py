@@ -22,6 +22,9 @@ from graph.connections import DEFAULT_PAGE, LARGEST_PAGE
 from graph.relations import Listed, Paged
 from graph.selections import Operation, Selected
 
+# Every request costs this, so that asking without end for what is refused has an end, too.
+COST_OF_ASKING = 1
+
 # Plain lists are of what is few by nature (members, tools, dependencies, attempts): mostly none
 # to three, seldom ten. A larger factor would forbid what is harmless, three levels down.
 LISTED = 5

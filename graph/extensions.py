@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 from graphql import (
@@ -18,7 +19,7 @@ from strawberry.utils.await_maybe import await_maybe
 
 from db.text import storable
 from graph.context import Context, Deadline
-from graph.cost import cost_of
+from graph.cost import COST_OF_ASKING, cost_of
 from graph.documents import Document, hash_of, read, unstorable, validated
 from graph.errors import (
     BadRequest,
@@ -43,9 +44,6 @@ INTROSPECTION = {"__schema", "__type"}
 
 # What has to do with the moment, and not with what is asked.
 PASSING = (Overloaded, Unavailable, TooSlow)
-
-# Every request costs this, so that asking without end for what is refused has an end, too.
-COST_OF_ASKING = 1
 
 
 class Checked(SchemaExtension):
@@ -213,8 +211,11 @@ class Prepared(SchemaExtension):
         if context.planner is None or context.document is None:
             return None
         variables = operation.variables
+        use = partial(guard_of(context).rates.use, asker_of(context))
         with context.timed("plan"):
-            plan = context.planner.plan(context.document, operation.node, variables, context.viewer)
+            plan = context.planner.plan(
+                context.document, operation.node, variables, context.viewer, use
+            )
         if plan is None:
             return None
         try:

@@ -9,11 +9,14 @@ from ipaddress import IPv6Address, ip_address
 from graph.context import Context
 from graph.documents import documents
 from graph.rate import Guesses, Rates
-from graph.running import Running
+from graph.running import Running, Turns
 from graph.settings import Settings
 
 # Who is not known can ask for little more than the schema, and need not be read beyond that.
 UNKNOWN = {"max_document_length": 10_000, "max_tokens": 1_000}
+
+# How many connections of each kind one viewer's operations have; the others are for others.
+CONNECTIONS = 8
 
 
 class Guard:
@@ -29,6 +32,7 @@ class Guard:
         self.guesses = Guesses(
             settings.login_failures_per_account, settings.login_failures_per_address
         )
+        self.turns = Turns(CONNECTIONS)
         self.running = Running(settings.max_running, settings.max_running_per_viewer)
         # Nobody chooses when the events of streams come, so that they wait and are not refused.
         self.events = asyncio.Semaphore(settings.max_running)

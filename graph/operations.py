@@ -23,6 +23,7 @@ from graph import logs
 from graph.context import Context, Deadline
 from graph.documents import hash_of
 from graph.errors import BadRequest, RequestError
+from graph.guard import asker_of
 from graph.planner import Planner
 from graph.requests import Asked
 from graph.shortcut import shortcut
@@ -72,6 +73,7 @@ class Operations:
         context = Context(database, viewer, refusal=refusal, planner=self.planner)
         context.guard, context.deadline = state.guard, deadline
         context.address = address
+        context.turns = state.guard.turns.of(asker_of(context))
         return context
 
     async def answer(

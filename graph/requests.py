@@ -118,7 +118,7 @@ def _expect_json(content_type: str) -> None:
 
 
 async def _body(request: HTTPConnection, receive: Receive, limit: int) -> bytes:
-    too_large = Refused(f"The body has more than {limit} bytes, the limit of this server.", 413)
+    too_large = Refused(f"The body has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 413)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > limit:
         raise too_large
@@ -146,7 +146,7 @@ async def _body(request: HTTPConnection, receive: Receive, limit: int) -> bytes:
 
 def _parameters(query_string: bytes, limit: int) -> dict[str, Any]:
     if len(query_string) > limit:
-        raise Refused(f"The URL has more than {limit} bytes, the limit of this server.", 414)
+        raise Refused(f"The URL has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 414)
     try:
         text = query_string.decode("ascii")
         given: dict[str, Any] = dict(parse_qsl(text, keep_blank_values=True, errors="strict"))

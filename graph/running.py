@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from weakref import WeakValueDictionary
 
 from graph.errors import Overloaded
 
@@ -38,3 +40,18 @@ class Running:
             self._of[viewer] -= 1
             if not self._of[viewer]:
                 del self._of[viewer]
+
+
+class Turns:
+    """How many connections to the database each viewer uses at once, so that nobody has all."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._of: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
+
+    def of(self, viewer: Hashable) -> asyncio.Semaphore:
+        """What a viewer's operations wait for."""
+        found = self._of.get(viewer)
+        if found is None:
+            found = self._of[viewer] = asyncio.Semaphore(self.most)
+        return found

@@ -205,7 +205,8 @@ class Settings(BaseSettings):
     )
     max_sockets_per_viewer: int = Field(
         default=100,
-        description="The most that it has open for one viewer; without a token, for one address.",
+        description="The most that it has open for one viewer; without a token, and before one is"
+        " sent, for one address.",
     )
 
     @property

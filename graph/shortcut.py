@@ -6,13 +6,15 @@ The limits of its viewer hold here as well. Whatever is out of the ordinary goes
 
 from __future__ import annotations
 
+from functools import partial
+
 from graphql import GraphQLError, GraphQLSchema
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
 from db.text import storable
 from graph.context import Context
-from graph.cost import cost_of
+from graph.cost import COST_OF_ASKING, cost_of
 from graph.documents import Document, hash_of
 from graph.errors import Overloaded, worded
 from graph.guard import Guard, asker_of, guard_of
@@ -30,7 +32,8 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
         return None
     with context.timed("parse"):
         document = _known(asked.query, guard)
-    if document is None:
+    # Who has nothing left is refused before variables are read, and before a statement is made.
+    if document is None or guard.rates.wait(asker_of(context), COST_OF_ASKING):
         return None
     try:
         with context.timed("plan"):
@@ -38,7 +41,8 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
             node = find(document.node, asked.operation_name)
             check_variables(node, asked.variables or {}, schema, guard.settings)
             variables = coerced(schema, node, asked.variables)
-            plan = planner.plan(document, node, variables, context.viewer)
+            use = partial(guard.rates.use, asker_of(context))
+            plan = planner.plan(document, node, variables, context.viewer, use)
             if plan is None or plan.conditions > guard.settings.max_conditions:
                 return None
             request = Request(variables.coerced, context.viewer)

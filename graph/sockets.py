@@ -24,8 +24,8 @@ from strawberry.types.graphql import OperationType
 from db.access import hash_token
 from graph.context import Context
 from graph.departures import Departure, stopping
-from graph.errors import LimitExceeded, Unauthenticated, masked, of_the_database
-from graph.guard import asker_of, guard_of
+from graph.errors import AGAIN, LimitExceeded, Unauthenticated, masked, of_the_database
+from graph.guard import asker_of, guard_of, network
 from graph.logs import request_id
 from graph.operations import Entry, Operations, Told, refused
 from graph.requests import JSON, Asked, Gone, Refused, asked_in, object_in
@@ -78,17 +78,19 @@ class Sockets:
     def __len__(self) -> int:
         return len(self._open)
 
-    def check_room(self) -> None:
-        """Raise Refused where no further socket can be opened."""
-        most = self.settings.max_sockets
+    def check_room(self, place: Hashable) -> None:
+        """Raise Refused where no further socket can be opened, or none from this address."""
         if self.is_ending:
             raise stopping()
+        most, most_of_one = self.settings.max_sockets, self.settings.max_sockets_per_viewer
         if len(self) >= most:
-            raise Refused(
-                f"{len(self)} WebSockets are open, and {most} may be (TROUPE_MAX_SOCKETS)."
-                " Try again in a moment.",
-                503,
-                headers=[(b"retry-after", b"1")],
+            raise _full(f"{len(self)} WebSockets are open, and {most} may be (TROUPE_MAX_SOCKETS).")
+        # Else whoever opens them without a word would keep everybody out.
+        silent = sum(socket.asker is None and socket.place == place for socket in self._open)
+        if silent >= most_of_one:
+            raise _full(
+                f"{silent} WebSockets of your address have not said yet whose they are, and"
+                f" {most_of_one} may at once (TROUPE_MAX_SOCKETS_PER_VIEWER)."
             )
 
     def check_room_of(self, asker: Hashable) -> None:
@@ -151,6 +153,10 @@ class Sockets:
             await asyncio.wait(endings, timeout=seconds + TELLING)
 
 
+def _full(sentence: str) -> Refused:
+    return Refused(f"{sentence}{AGAIN}", 503, headers=[(b"retry-after", b"1")])
+
+
 def _over() -> Closing:
     return Closing(FORBIDDEN, "Forbidden: the access token is unknown, has expired or was revoked.")
 
@@ -169,7 +175,7 @@ class SocketEndpoint:
         await receive()  # that there is a handshake
         try:
             self._check(scope, connection.headers)
-            sockets.check_room()
+            sockets.check_room(network(_address(connection)))
         except Refused as refusal:
             body = orjson.dumps(Told(refused(refusal)).body)
             response = Response(body, refusal.status, media_type=JSON)
@@ -230,7 +236,8 @@ class Socket:
     ) -> None:
         self.token = bearer_token(connection.headers.get("authorization"))
         self.running: set[Running] = set()
-        self._address = connection.client.host if connection.client else None
+        self._address = _address(connection)
+        self.place = network(self._address)
         self._state = connection.app.state
         self._sockets = sockets
         self._operations = operations
@@ -460,6 +467,10 @@ class Socket:
         except (OSError, RuntimeError):
             # The connection broke, or the server has closed it: receiving tells so as well.
             self._is_closed = True
+
+
+def _address(connection: HTTPConnection) -> str | None:
+    return connection.client.host if connection.client else None
 
 
 def _next(operation: Running, outcome: Told) -> dict[str, Any]:

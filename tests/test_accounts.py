@@ -166,6 +166,41 @@ async def test_logging_out_ends_a_token_and_everywhere_ends_all(world: World) ->
     assert [await is_in(client) for client in (second, third, world.owner)] == [False, False, True]
 
 
+async def test_who_logs_in_can_log_out_in_the_same_operation(world: World) -> None:
+    answer = await world.owner.ask(
+        """mutation($username: String!, $password: String!) {
+          login(input: {username: $username, password: $password}) { token }
+          logout(input: {}) { accessToken { name } }
+        }""",
+        username="owner",
+        password=PASSWORD,
+    )
+
+    assert answer.data["logout"] == {"accessToken": {"name": "login"}}
+    assert not await is_in(bearing(world, answer.data["login"]["token"]))
+    assert await is_in(world.owner)
+
+
+async def test_a_password_that_is_changed_while_it_is_compared_lets_nobody_in(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare = passwords.is_password
+
+    async def meanwhile(stored: str | None, password: str) -> bool:
+        fits = await compare(stored, password)
+        owner, new = gid(world.people.users["owner"]), "given meanwhile"
+        await world.people.admin.change(f"setPassword {FAULTS}", userId=owner, newPassword=new)
+        return fits
+
+    monkeypatch.setattr(passwords, "is_password", meanwhile)
+    answer = await world.people.nobody.change(
+        "login { token userErrors { code path } }", username="owner", password=PASSWORD
+    )
+
+    assert faults(answer) == [("INVALID", "password")]
+    assert answer["token"] is None
+
+
 async def test_a_password_is_changed_by_who_knows_it(world: World) -> None:
     this, other = await log_in(world), await log_in(world)
     new = "another one, longer"

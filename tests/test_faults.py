@@ -381,6 +381,21 @@ def test_a_database_that_does_not_answer_has_a_reason() -> None:
     )
 
 
+async def test_who_leaves_when_it_is_their_turn_leaves(database: db.Database) -> None:
+    direct = database._direct
+    for _ in range(direct.size):
+        await direct._turn()
+    waiting = asyncio.create_task(direct.json("SELECT '1'::json", []))
+    await asyncio.sleep(0.01)
+
+    direct._turns.release()
+    waiting.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not direct._turns.locked()
+
+
 async def test_to_look_up_who_asks_takes_no_longer_than_an_operation_may(
     database: db.Database, database_url: URL, people: People
 ) -> None:

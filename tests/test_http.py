@@ -190,6 +190,7 @@ async def test_a_body_may_have_so_many_bytes_and_no_more(small: httpx.AsyncClien
 
     assert (allowed.status_code, allowed.json()) == (200, ANSWER)
     assert (refused.status_code, code(refused)) == (413, "TOO_LARGE")
+    assert "(TROUPE_MAX_BODY_BYTES)" in refused.text
     assert "1000 bytes" in refused.text
 
 
@@ -212,6 +213,7 @@ async def test_a_url_may_be_no_longer_than_a_body(small: httpx.AsyncClient) -> N
     response = await small.get("/graphql", params={"query": "{ __typename }" + " " * 1000})
 
     assert (response.status_code, code(response)) == (414, "TOO_LARGE")
+    assert "(TROUPE_MAX_BODY_BYTES)" in response.text
 
 
 async def test_a_body_has_to_arrive_in_time(

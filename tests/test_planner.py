@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
+import tracemalloc
 from datetime import datetime
 from typing import Any
 
@@ -346,6 +348,23 @@ async def test_an_error_of_the_statement_is_worded_and_betrays_nothing(
     assert answer.code == "FAULT"
     assert "secret" not in answer.text
     assert "division" not in answer.text
+
+
+async def test_nothing_large_is_kept_of_what_is_asked(limited: People) -> None:
+    query = "query($where: TaskFilter) { tasks(where: $where) { totalCount } }"
+    for number in (1, 2):
+        known = await limited.owner.ask(query, where={"title": {"eq": str(number)}})
+        assert known.data == {"tasks": {"totalCount": 0}}
+    tracemalloc.start()
+    for number in range(3000, 3010):
+        refused = await limited.owner.ask(query, where={"or": [{"title": {"eq": "x"}}] * number})
+        assert refused.code == "LIMIT_EXCEEDED"
+    del refused
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert kept < 1_000_000
 
 
 async def test_who_asks_whether_the_server_answers_asks_no_database(people: People) -> None:

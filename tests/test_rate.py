@@ -15,6 +15,7 @@ from graph import rate
 from graph.context import Context
 from graph.errors import Overloaded, RateLimited
 from graph.guard import asker_of
+from graph.planner.statement import statement
 from graph.rate import Guesses, Rates
 from graph.running import Running
 from graph.settings import Settings
@@ -173,6 +174,29 @@ async def test_asking_for_what_is_refused_is_limited_as_well(
 
         assert "RATE_LIMITED" not in {answer.code for answer in answers[:5]}
         assert answers[5].code == "RATE_LIMITED", query
+
+
+async def test_who_has_nothing_left_has_no_statement_made(
+    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = "query($where: TaskFilter) { tasks(where: $where) { totalCount } }"
+    made: list[object] = []
+
+    def noted(*given: Any) -> Any:
+        made.append(given)
+        return statement(*given)
+
+    monkeypatch.setattr("graph.planner.statement", noted)
+    async with serving(database, Settings(max_cost=3, rate_burst=3, rate_per_second=1)) as http:
+        owner = people.owner.through(http)
+        wheres: list[Any] = [{"not": {"title": {"isNull": there}}} for there in (True, False)]
+        wheres += [{"title": {name: "x"}} for name in ("eq", "not", "gt", "lt")]
+        answers = [await owner.ask(query, where=where) for where in wheres]
+
+    told = [answer.body.get("errors", [{}])[0].get("extensions") for answer in answers]
+    assert told[0] is None
+    assert [each["code"] for each in told[-2:]] == ["RATE_LIMITED"] * 2
+    assert len(made) == told.count(None)
 
 
 def test_only_so_many_run_at_once() -> None:

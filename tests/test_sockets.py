@@ -686,6 +686,29 @@ async def test_a_viewer_opens_only_so_many_sockets(database: db.Database, people
             pass
 
 
+async def test_an_address_has_only_so_many_sockets_that_say_nothing(
+    database: db.Database, people: People
+) -> None:
+    settings = Settings(max_sockets_per_viewer=2)
+    async with (
+        listening(database, settings) as server,
+        server.connect() as first,
+        server.connect(),
+    ):
+        with pytest.raises(InvalidStatus) as caught:
+            await server.connect()
+        response = caught.value.response
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        (error,) = json.loads(response.body or b"")["errors"]
+        assert error["message"] == (
+            "2 WebSockets of your address have not said yet whose they are, and 2 may at once"
+            " (TROUPE_MAX_SOCKETS_PER_VIEWER). Try again in a moment."
+        )
+        await Talk(first).begin(people.owner.token)
+        async with server.talk(people.owner.token):
+            pass
+
+
 async def test_what_is_asked_costs_as_over_http(database: db.Database, people: People) -> None:
     settings = Settings(rate_per_second=1, rate_burst=100, max_cost=100)
     async with listening(database, settings) as server:

@@ -69,7 +69,7 @@ async def run(plan: Plan, arguments: list[Any], context: Context) -> ExecutionRe
     None where it is too complex for PostgreSQL: the resolvers then answer.
     """
     try:
-        async with context.in_time():
+        async with context.in_time(), context.turn():
             text = await context.database.json(plan.sql, arguments)
     except Exception as error:
         if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):

@@ -49,6 +49,17 @@ def shape_of(variables: VariableValues) -> Hashable:
     )
 
 
+def parts_of(shape: Hashable) -> int:
+    """Of how many parts a shape is made."""
+    found, pending = 0, [shape]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, tuple):
+            found += len(part)
+            pending += part
+    return found
+
+
 def kind_of(viewer: Viewer) -> Hashable:
     """What two viewers must have in common to share a statement."""
     return viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None
