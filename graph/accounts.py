@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import logging
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 import strawberry
@@ -19,6 +20,8 @@ from graph.entities import describe_enum
 from graph.guard import guard_of, network
 from graph.mutations import input_of, mutation
 from graph.scalars import AccessTokenID, AgentID, Line, UserID
+
+log = logging.getLogger("troupe")
 
 describe_enum(TokenScope)
 
@@ -105,6 +108,11 @@ class Issued:
     token: Secret
 
 
+def _within(scopes: Collection[str]) -> set[str]:
+    """The scopes that can do no more than these: every token reads, and to write is to work too."""
+    return {*scopes, TokenScope.READ} | ({TokenScope.WORK} if TokenScope.WRITE in scopes else set())
+
+
 def _guess(context: Context, account: Hashable) -> Callable[[], None]:
     """Count a password that is given; what is returned says that it was right."""
     return guard_of(context).guesses.guess(account, network(context.address))
@@ -125,6 +133,9 @@ class Mutation:
         )
         wrong = Invalid("There is no active user with this name and password.", ("password",))
         if user is None or not fits or not user.is_active:
+            # Not for whom: who is in a hurry writes a password there.
+            fields = {"address": context.address}
+            log.warning("a login was refused", extra={"fields": fields})
             raise wrong
         right()
         async with context.write() as session:
@@ -181,8 +192,10 @@ class Mutation:
         viewer = info.context.viewer
         if input.user_id is not None and input.agent_id is not None:
             raise Invalid("A token is a user's or an agent's, not both.", ("agent_id",))
-        if viewer.scopes and not (input.scopes and set(input.scopes) <= viewer.scopes):
+        if viewer.scopes and not (input.scopes and set(input.scopes) <= _within(viewer.scopes)):
             raise Denied("Your own token is limited; it makes none that can do more.", ("scopes",))
+        if input.expires_at is not None and input.expires_at <= datetime.now(UTC):
+            raise Invalid("This is over already; the token would open nothing.", ("expires_at",))
         async with info.context.write() as session:
             bearer: db.User | db.Agent
             if input.agent_id is not None:

@@ -94,6 +94,8 @@ class Context:
     """What the viewer's operations wait for before they have a connection."""
     is_planned = False
     """Whether one statement answers it."""
+    owed = 0
+    """What it has cost to validate its document."""
     cost = 0
     """How many rows it could return, once that was counted."""
 

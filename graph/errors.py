@@ -44,7 +44,8 @@ class RequestError(GraphQLError):
         """With what else programs are told."""
         if retry_after is not None:
             self.retry_after = retry_after
-        if self.retry_after is not None:
+        # Of what may have been done already, a client must not think that it may send it again.
+        if self.retry_after is not None and "outcome" not in told:
             told["retryAfter"] = self.retry_after
         super().__init__(message, extensions={"code": self.code, **told})
 
@@ -237,7 +238,9 @@ def worded(error: GraphQLError, *, is_done: bool = False) -> GraphQLError:
             message = f"This was done, but cannot be shown. {message.removesuffix(AGAIN)}"
         error = _recoded(error, message, extensions)
     if is_done or is_unshown:
-        error.extensions = {**(error.extensions or {}), "outcome": Outcome.DONE}
+        told = dict(error.extensions or {})
+        told.pop("retryAfter", None)
+        error.extensions = {**told, "outcome": Outcome.DONE}
     return error
 
 

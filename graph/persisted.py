@@ -12,7 +12,7 @@ from strawberry.extensions import SchemaExtension
 
 from graph.context import Context
 from graph.documents import hash_of
-from graph.errors import BadRequest, RequestError, Unauthenticated
+from graph.errors import BadRequest, RequestError
 from graph.guard import guard_of
 
 VERSION = 1
@@ -55,10 +55,10 @@ class Persisted(SchemaExtension):
             if len(sent) <= guard.settings.max_document_length and hash_of(sent) != wanted.lower():
                 raise BadRequest("The document has another SHA-256 than sha256Hash says.")
             return sent
+        if context.refusal is not None:
+            raise context.refusal
         # Nobody finds out by guessing what others ask.
-        if context.is_anonymous:
-            raise context.refusal or Unauthenticated()
-        found = guard.documents.get(wanted.lower())
+        found = None if context.is_anonymous else guard.documents.get(wanted.lower())
         if found is None:
             raise PersistedQueryNotFound("PersistedQueryNotFound")
         return found.text

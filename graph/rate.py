@@ -37,7 +37,10 @@ class Buckets:
         return max(0, math.ceil(missing / self.per_second))
 
     def take(self, whose: Hashable, amount: int) -> None:
-        """Take so much out of a bucket, which has it; put it back by a negative amount."""
+        """Take so much out of a bucket, or put it back by a negative amount.
+
+        What was done already may cost more than there is: whoever owes something waits longer.
+        """
         now = self._clock()
         self._buckets[whose] = self._level(whose, now) - amount, now
         self._buckets.move_to_end(whose)
@@ -93,8 +96,8 @@ class Guesses:
             if wait := buckets.wait(whose[setting], 1):
                 of = setting.rpartition("_")[2]
                 raise RateLimited(
-                    f"Too many wrong passwords for this {of}: {buckets.burst} may be given in"
-                    f" {FORGOTTEN // 60} minutes (TROUPE_{setting.upper()})."
+                    f"Too many wrong passwords for this {of}: {buckets.burst} may be given at once"
+                    f" (TROUPE_{setting.upper()}), and as many more in {FORGOTTEN // 60} minutes."
                     f" Try again in {wait} s.",
                     retry_after=wait,
                     limit=setting,

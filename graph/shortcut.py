@@ -6,8 +6,6 @@ The limits of its viewer hold here as well. Whatever is out of the ordinary goes
 
 from __future__ import annotations
 
-from functools import partial
-
 from graphql import GraphQLError, GraphQLSchema
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
@@ -35,14 +33,14 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
     # Who has nothing left is refused before variables are read, and before a statement is made.
     if document is None or guard.rates.wait(asker_of(context), COST_OF_ASKING):
         return None
+    owed: list[int] = []
     try:
         with context.timed("plan"):
             storable(asked.variables)
             node = find(document.node, asked.operation_name)
             check_variables(node, asked.variables or {}, schema, guard.settings)
             variables = coerced(schema, node, asked.variables)
-            use = partial(guard.rates.use, asker_of(context))
-            plan = planner.plan(document, node, variables, context.viewer, use)
+            plan = planner.plan(document, node, variables, context.viewer, owed.append)
             if plan is None or plan.conditions > guard.settings.max_conditions:
                 return None
             request = Request(variables.coerced, context.viewer)
@@ -50,6 +48,9 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
             sizes = plan.sizes_of(request)
     except (Unreadable, ValueError, GraphQLError):
         return None
+    finally:
+        # A plan that was made has cost more than reading with it does.
+        guard.rates.take(asker_of(context), sum(owed))
     cost = plan.costs.get(sizes)
     if cost is None:
         cost = cost_of(Operation(schema, document.node, node, variables))

@@ -356,11 +356,19 @@ async def test_a_limited_token_makes_none_that_can_more(world: World) -> None:
     client = bearing(world, made["token"])
     assert await is_in(client)
 
-    for scopes in ([], ["WORK"], ["READ", "ADMINISTER"]):
+    for scopes in ([], ["ADMINISTER"], ["READ", "ADMINISTER"]):
         refused = await world.error(client, "createAccessToken", name="x", scopes=scopes)
         assert refused == "FORBIDDEN"
-    payload = await client.change(f"createAccessToken {FAULTS}", name="x", scopes=["READ"])
-    assert payload == {"userErrors": []}
+    for scopes in (["READ"], ["WORK"], ["READ", "WORK", "WRITE"]):
+        payload = await client.change(f"createAccessToken {FAULTS}", name="x", scopes=scopes)
+        assert payload == {"userErrors": []}
+
+
+async def test_no_token_is_made_that_is_over(world: World) -> None:
+    moment = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+    assert await world.refused(world.owner, "createAccessToken", name="over", expiresAt=moment) == [
+        ("INVALID", "expiresAt")
+    ]
 
 
 async def test_the_use_of_a_token_is_noted_by_the_minute(world: World) -> None:

@@ -44,7 +44,18 @@ async def test_nobody_learns_what_others_ask(limited: People) -> None:
     await persisted(limited.owner, query=QUERY)
 
     for hash in (HASH, "0" * 64):
-        assert (await persisted(limited.nobody, hash)).code == "UNAUTHENTICATED"
+        assert (await persisted(limited.nobody, hash)).code == "PERSISTED_QUERY_NOT_FOUND"
+
+
+async def test_one_may_log_in_by_a_persisted_query(limited: People) -> None:
+    login = "mutation($i: LoginInput!) { login(input: $i) { userErrors { code } } }"
+    hash = hash_of(login)
+    variables = {"i": {"username": "nobody", "password": "wrong"}}
+    first = await persisted(limited.nobody, hash, variables=variables)
+    answer = await persisted(limited.nobody, hash, query=login, variables=variables)
+
+    assert first.code == "PERSISTED_QUERY_NOT_FOUND"
+    assert answer.data == {"login": {"userErrors": [{"code": "INVALID"}]}}
 
 
 async def test_a_hash_must_fit_its_document(limited: People) -> None:

@@ -710,8 +710,11 @@ async def test_an_address_has_only_so_many_sockets_that_say_nothing(
 
 
 async def test_what_is_asked_costs_as_over_http(database: db.Database, people: People) -> None:
-    settings = Settings(rate_per_second=1, rate_burst=100, max_cost=100)
+    settings = Settings(rate_per_second=1, rate_burst=100, max_cost=100, planner=False)
     async with listening(database, settings) as server:
+        # Once it is known, only what it reads costs.
+        async with server.talk(people.admin.token) as talk:
+            await talk.ask("{ projects(first: 49) { nodes { id } } }")
         async with server.talk(people.owner.token) as talk:
             for _ in range(2):
                 assert "data" in await talk.ask("{ projects(first: 49) { nodes { id } } }")
@@ -971,7 +974,6 @@ async def test_what_cannot_end_in_the_grace_period_is_told_so_and_changes_nothin
                 assert message["payload"][0]["extensions"] == {
                     "code": "UNAVAILABLE",
                     "outcome": "UNKNOWN",
-                    "retryAfter": 1,
                 }
                 assert (await talk.closed())[0] == 1012
                 ended = await asyncio.to_thread(server.ended)

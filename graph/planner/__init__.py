@@ -23,7 +23,6 @@ from graphql.execution.values import VariableValues
 
 from db import Viewer
 from graph.documents import Document
-from graph.errors import RateLimited
 from graph.filters import conditions_of
 from graph.kept import Kept
 from graph.planner.plans import Plan, compiled, run
@@ -74,12 +73,11 @@ class Planner:
         node: OperationDefinitionNode,
         variables: VariableValues,
         viewer: Viewer,
-        use: Callable[[int], None],
+        charge: Callable[[int], None],
     ) -> Plan | None:
         """The plan for an operation of a valid document, none if there can be none.
 
-        To make one costs more than to read with it, which is taken by `use`; what that raises is
-        raised.
+        To make one costs more than to read with it, which `charge` is told.
         """
         if node.operation is not OperationType.QUERY:
             return None
@@ -90,7 +88,7 @@ class Planner:
         if plan is None:
             if parts_of(shape) > MOST_PARTS:
                 return None
-            plan = self._made(document, node, variables, viewer, use)
+            plan = self._made(document, node, variables, viewer, charge)
             self._plans.put(key, plan)
         return None if plan is NO_PLAN else plan
 
@@ -100,7 +98,7 @@ class Planner:
         node: OperationDefinitionNode,
         variables: VariableValues,
         viewer: Viewer,
-        use: Callable[[int], None],
+        charge: Callable[[int], None],
     ) -> Plan:
         try:
             operation = Operation(self._schema, document.node, node, open_variables(variables))
@@ -110,11 +108,9 @@ class Planner:
             conditions = conditions_of(operation)
             if number > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
                 return NO_PLAN
-            use(COST_OF_PART * (number + conditions))
+            charge(COST_OF_PART * (number + conditions))
             plan = compiled(statement(operation, open_viewer(viewer)))
             return replace(plan, conditions=conditions)
-        except RateLimited:
-            raise
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
             return NO_PLAN
 
