@@ -14,7 +14,7 @@ import db
 from graph import rate
 from graph.context import Context
 from graph.errors import Overloaded, RateLimited
-from graph.guard import asker_of
+from graph.guard import CONNECTIONS, asker_of
 from graph.planner.statement import statement
 from graph.rate import Guesses, Rates
 from graph.running import Running
@@ -243,6 +243,23 @@ async def test_who_runs_too_much_at_once_is_told_so(
     assert refused.errors[0]["extensions"]["retryAfter"] == 1
     assert overloaded.errors[0]["extensions"]["limit"] == "max_running"
     assert after.data
+    assert all(answer.data for answer in answers)
+
+
+@pytest.mark.parametrize("planner", [True, False])
+async def test_nobody_takes_all_connections(
+    database: db.Database, database_url: URL, people: People, planner: bool
+) -> None:
+    query = "{ projects { nodes { id } } }"
+    async with serving(database, Settings(planner=planner)) as http:
+        owner, stranger = people.owner.through(http), people.stranger.through(http)
+        async with locked(database_url, "projects"):
+            held = [asyncio.create_task(owner.ask(query)) for _ in range(12)]
+            await waiting(database, CONNECTIONS)
+            other = await stranger.ask("{ me { username } }")
+        answers = await asyncio.gather(*held)
+
+    assert other.data == {"me": {"username": "stranger"}}
     assert all(answer.data for answer in answers)
 
 
