@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import sqlalchemy
@@ -129,8 +130,13 @@ class Column(Declared):
     def demand(self, selected: Selected, loads: Loads) -> None:
         loads.columns.add(self.key)
 
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        """What reads the value from a row."""
+        return attrgetter(self.key)
+
     def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        return getattr(source, self.key)
+        return self.read(source)
 
 
 class Id(Column):
@@ -138,8 +144,10 @@ class Id(Column):
 
     type_name: str
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        return global_id(self.type_name, getattr(source, self.key))
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        name, key = self.type_name, attrgetter(self.key)
+        return lambda row: global_id(name, key(row))
 
 
 def column(attribute: Any) -> Any:

@@ -100,6 +100,10 @@ class Related(Relation):
     def batch(self, selected: Selected) -> Any:
         return self.attribute
 
+    def read(self, row: Any) -> Any:
+        """What look-ahead brought along with a row. Raises KeyError if it did not."""
+        return row.__dict__[self.attribute.key]
+
     def demand(self, selected: Selected, loads: Loads) -> None:
         super().demand(selected, loads)
         loads.below(self.attribute.key).add(self.below(selected))
