@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
 from typing import Any
 
 from sqlalchemy import BindParameter, bindparam
 from sqlalchemy.types import TypeEngine
+
+_request: ContextVar[Any] = ContextVar("request", default=None)
+
+_numbers = count(1)
+
+
+@contextmanager
+def given(request: Any) -> Iterator[None]:
+    """Inside the block, statements that SQLAlchemy runs take their later values from a request."""
+    before = _request.set(request)
+    try:
+        yield
+    finally:
+        _request.reset(before)
 
 
 class Later:
@@ -21,6 +38,11 @@ class Later:
         """With what reads the value from a request; `many` in a list stands for several items."""
         self.read = read
         self.many = many
+
+    def __call__(self) -> Any:
+        """The value as SQLAlchemy asks for it; itself as long as there is no request."""
+        request = _request.get()
+        return self if request is None else self.read(request)
 
 
 def then(convert: Callable[[Any], Any], value: Any) -> Any:
@@ -49,4 +71,8 @@ def _read(values: list[Any], request: Any) -> list[Any]:
 
 def parameter(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
     """A value as a parameter of a statement, of a column's type; its text never holds values."""
+    if isinstance(value, Later):
+        # Under a name of its own: SQLAlchemy takes statements for the same that differ by values,
+        # and would run this one as one whose values are known.
+        return bindparam(f"later_{next(_numbers)}", value, kind, callable_=value)
     return bindparam(None, value, kind, unique=True)

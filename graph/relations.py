@@ -6,7 +6,7 @@ Each says what it leads to; how that is read, for one parent or a thousand, foll
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import strawberry
@@ -51,6 +51,21 @@ class Read(Declared):
     def target(self) -> Entity:
         """The entity that it reads."""
         raise NotImplementedError
+
+    def takes(self) -> list[StrawberryArgument]:
+        """The arguments that follow from what it reads."""
+        return []
+
+    @property
+    def arguments(self) -> list[StrawberryArgument]:
+        """Its arguments; made late, when all entities are known, and once."""
+        if self._arguments is None:
+            self._arguments = self.takes()
+        return self._arguments
+
+    @arguments.setter
+    def arguments(self, value: list[StrawberryArgument]) -> None:
+        raise AttributeError("the arguments follow from what the field reads")
 
     def batch(self, selected: Selected) -> Any:
         """What its loader batches by."""
@@ -136,9 +151,7 @@ class Listed(Related):
 class Paged(Read):
     """A field that reads a connection."""
 
-    @property
-    def arguments(self) -> list[StrawberryArgument]:
-        """The arguments of a connection of the target; made late, when all entities are known."""
+    def takes(self) -> list[StrawberryArgument]:
         target = self.target
         assert target.where is not None
         assert target.order is not None
@@ -151,10 +164,6 @@ class Paged(Read):
             argument("where", target.where | None, "Only those that meet these conditions."),
             argument("order_by", target.order, "In which order.", next(iter(target.order))),
         ]
-
-    @arguments.setter
-    def arguments(self, value: list[StrawberryArgument]) -> None:
-        raise AttributeError("a connection's arguments follow from its entity")
 
     def below(self, selected: Selected) -> Iterator[Selected]:
         """What is selected of the entity, as nodes and in edges."""
@@ -182,8 +191,7 @@ class Paged(Read):
         selected = info.context.operation.selected(info._raw_info)
         key = (source, freeze(selected.arguments))
         attribute, value = parent
-        members = partial(self.members, kwargs, info.context.viewer)
-        asked = Asked(window(self.target, **kwargs), members, key, attribute)
+        asked = Asked(window(self.target, **kwargs), self.members, kwargs, key, attribute)
         shown = {child.name for children in selected.children.values() for child in children}
         loaders = info.context.loaders
         if shown & {"nodes", "edges", "pageInfo"}:
@@ -250,18 +258,13 @@ class Lookup(Read):
         """The unique attribute that the object is found by."""
         return self.by if self.by is not None else self.target.key
 
-    @property
-    def arguments(self) -> list[StrawberryArgument]:
+    def takes(self) -> list[StrawberryArgument]:
         if self.of_viewer is not None:
             return []
         if self.by is not None:
             assert self.argument is not None
             return [argument(self.argument, str, str(self.by.property.doc))]
         return [argument("id", strawberry.ID, f"The id of the {self.target.name}.")]
-
-    @arguments.setter
-    def arguments(self, value: list[StrawberryArgument]) -> None:
-        raise AttributeError("a lookup's arguments follow from its entity")
 
     def batch(self, selected: Selected) -> Any:
         return self.attribute
@@ -300,17 +303,12 @@ class Search(Collection):
         self.attribute = attribute
         self.order = order
 
-    @property
-    def arguments(self) -> list[StrawberryArgument]:
+    def takes(self) -> list[StrawberryArgument]:
         assert self.target.order is not None
-        *others, order_by = super().arguments
+        *others, order_by = super().takes()
         order_by.default = self.target.order[self.order]
         words = f"The words to look for, in at most {LONGEST_QUERY:,} characters."
         return [argument("query", str, words), *others, order_by]
-
-    @arguments.setter
-    def arguments(self, value: list[StrawberryArgument]) -> None:
-        raise AttributeError("a connection's arguments follow from its entity")
 
     def batch(self, selected: Selected) -> Any:
         return (self.attribute, freeze(selected.arguments))
