@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import count
 from typing import Any
 
 from sqlalchemy import BindParameter, bindparam
 from sqlalchemy.types import TypeEngine
 
 _request: ContextVar[Any] = ContextVar("request", default=None)
-
-_numbers = count(1)
 
 
 @contextmanager
@@ -39,10 +36,26 @@ class Later:
         self.read = read
         self.many = many
 
-    def __call__(self) -> Any:
-        """The value as SQLAlchemy asks for it; itself as long as there is no request."""
+
+class _Open(BindParameter[Any]):
+    """A parameter whose value comes later: it has another whenever SQLAlchemy looks at it.
+
+    SQLAlchemy's own for this, a callable, gets lost in the criteria of its loader options.
+    """
+
+    inherit_cache = True
+
+    @property
+    def value(self) -> Any:
+        """The value for the request that is given; before there is one, what will read it."""
         request = _request.get()
-        return self if request is None else self.read(request)
+        if request is None or not isinstance(self._value, Later):
+            return self._value
+        return self._value.read(request)
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value = value
 
 
 def then(convert: Callable[[Any], Any], value: Any) -> Any:
@@ -71,8 +84,5 @@ def _read(values: list[Any], request: Any) -> list[Any]:
 
 def parameter(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
     """A value as a parameter of a statement, of a column's type; its text never holds values."""
-    if isinstance(value, Later):
-        # Under a name of its own: SQLAlchemy takes statements for the same that differ by values,
-        # and would run this one as one whose values are known.
-        return bindparam(f"later_{next(_numbers)}", value, kind, callable_=value)
-    return bindparam(None, value, kind, unique=True)
+    made = _Open if isinstance(value, Later) else bindparam
+    return made(None, value, kind, unique=True)

@@ -119,8 +119,20 @@ class Declared(StrawberryField):
         """Add to what the loader has to bring that the field asks, if it asks one."""
 
 
-class Column(Declared):
-    """A column of the model, read from the row without a resolver."""
+class Shown(Declared):
+    """A field that is read from its object as it is, without a resolver."""
+
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        """What reads the value from the object."""
+        return attrgetter(self.python_name)
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return self.read(source)
+
+
+class Column(Shown):
+    """A column of the model, read from the row."""
 
     def __init__(self, attribute: QueryableAttribute[Any], **options: Any) -> None:
         super().__init__(**options)
@@ -132,11 +144,7 @@ class Column(Declared):
 
     @cached_property
     def read(self) -> Callable[[Any], Any]:
-        """What reads the value from a row."""
         return attrgetter(self.key)
-
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        return self.read(source)
 
 
 class Id(Column):
@@ -148,6 +156,11 @@ class Id(Column):
     def read(self) -> Callable[[Any], Any]:
         name, key = self.type_name, attrgetter(self.key)
         return lambda row: global_id(name, key(row))
+
+
+def shown(description: str) -> Any:
+    """A field that is read from its object as it is."""
+    return Shown(description=description)
 
 
 def column(attribute: Any) -> Any:

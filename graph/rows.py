@@ -26,7 +26,7 @@ from graphql.execution.collect_fields import FieldDetails
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import CustomGraphQLEnumType
 
-from graph.entities import Column
+from graph.entities import Shown
 from graph.relations import Related
 from graph.selections import BACKREF
 
@@ -115,7 +115,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
         for name, details in fields.items():
             definition = self.schema.get_field(parent, details[0].node.name.value)
             declared = definition and definition.extensions.get(BACKREF)
-            if definition is not None and isinstance(declared, Column | Related):
+            if definition is not None and isinstance(declared, Shown | Related):
                 kind = get_nullable_type(definition.type)
                 complete = (
                     _leaf(kind)
@@ -136,7 +136,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
         if is_list_type(kind):
             item = self._completing(kind.of_type, details)
             return item and (lambda items: [item(each) for each in items])
-        if not is_object_type(kind) or kind.is_type_of is None:
+        if not is_object_type(kind):
             return None
         try:
             fields = self.collect_subfields(kind, details).grouped_field_set
@@ -147,7 +147,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
             return None
 
         def complete(row: Any) -> dict[str, Any]:
-            if not is_one(row, None):  # type: ignore[arg-type]
+            if is_one is not None and not is_one(row, None):  # type: ignore[arg-type]
                 raise Unusual
             return split.show(row)
 

@@ -16,6 +16,7 @@ from strawberry import UNSET
 
 from db import ReadSession, Viewer
 from db.parameters import Later, given
+from db.scopes import rules
 from graph.connections import Window
 from graph.errors import BadInput
 from graph.kept import Kept
@@ -53,10 +54,12 @@ async def rows_of(
     """
     viewer = request.viewer
     kind = (viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None)
-    statement = _statements.get((kind, key))
+    # With the rules: a statement has those in it that there were when it was built.
+    kept = (kind, key, *rules.values())
+    statement = _statements.get(kept)
     if statement is None:
         statement = build(_opened_viewer(viewer))
-        _statements.put((kind, key), statement)
+        _statements.put(kept, statement)
     with given(request):
         try:
             return list((await session.execute(statement)).all())
