@@ -59,8 +59,17 @@ class Loads:
         below = ((name, loads.shape) for name, loads in self.relations.items())
         return frozenset(self.columns), tuple(below)
 
+    def names(self, model: Any) -> list[str] | None:
+        """The columns to be selected of a model, where nothing but columns is read of it."""
+        mapper = inspect(model).mapper
+        if self.relations or mapper.polymorphic_on is not None:
+            return None
+        return sorted(self.columns | _key_of(mapper))
+
     def options(self, row: Any, viewer: Viewer) -> list[Any]:
         """The loader options for a statement that selects this model or alias of it."""
+        if self.names(row) is not None:
+            return []
         columns: dict[Any, set[str]] = {}
         self._gather(inspect(row).mapper, columns)
         return self._options(row, viewer, columns, 0)
@@ -93,13 +102,39 @@ class Loads:
         return chosen
 
 
+def _key_of(mapper: Any) -> set[str]:
+    return {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+
+
+def _selected(row: Any, names: list[str] | None) -> list[Any]:
+    """What is selected of a model or an alias of it: these columns, or what its options say."""
+    return [row] if names is None else [getattr(row, name) for name in names]
+
+
+def _instances(model: Any, names: list[str] | None, found: Iterable[Any]) -> list[Any]:
+    """Instances of a model for what was selected of it, which comes first in each row.
+
+    SQLAlchemy keeps account of each column that an instance lacks, which takes longer than all the
+    rest. Where no relation is read these belong to no session, and only have what was selected;
+    to read anything else raises an error.
+    """
+    if names is None:
+        return [row[0] for row in found]
+    instances = []
+    for row in found:
+        instance = model.__new__(model)
+        instance.__dict__.update(zip(names, row, strict=False))
+        instances.append(instance)
+    return instances
+
+
 def only(row: Any, names: Iterable[str]) -> list[Any]:
     """The loader options for these columns, and the key, of a model or an alias of it.
 
     A column that is not loaded raises when it is read: nothing is fetched behind our back.
     """
     mapper = inspect(row).mapper
-    keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+    keys = _key_of(mapper)
     chosen = []
     for kind in mapper.self_and_descendants:
         # The columns that only a subtype has are asked of the subtype.
@@ -157,6 +192,8 @@ class Asked:
     """The conditions under which a row is on one of the pages: of arguments, viewer and alias."""
     arguments: Mapping[str, Any]
     key: Hashable
+    is_read: bool
+    """Whether anything of the rows is shown; else they are only counted."""
     attribute: Any = None
     """What of a row says whose it is; at the root the rows are nobody's."""
 
@@ -218,17 +255,19 @@ class Loaders:
         loads = self.demands.of(key)
         loads.columns.add(attribute.key)
         order = getattr(getattr(key, "property", None), "order_by", None) or ()
+        model: Any = attribute.class_
+        columns = loads.names(model)
 
         def build(viewer: Viewer) -> Select[Any]:
-            row = aliased(attribute.class_)
-            column = getattr(row, attribute.key)
-            statement = select(row).where(any_of(column, KEYS), scope(row, viewer))
+            row = aliased(model)
+            met = any_of(getattr(row, attribute.key), KEYS), scope(row, viewer)
+            statement = select(*_selected(row, columns)).where(*met)
             statement = statement.order_by(*(getattr(row, column.key) for column in order))
             return statement.options(*loads.options(row, viewer))
 
         names = str(attribute), *(column.key for column in order)
         found = await self._read((names, loads.shape), build, Given(self.context.viewer, values))
-        return [row for (row,) in found]
+        return _instances(model, columns, found)
 
     async def _read(
         self, key: Hashable, build: Callable[[Viewer], Select[Any]], request: Given
@@ -236,8 +275,10 @@ class Loaders:
         async with self.context.read() as session:
             return await rows_of(session, key, build, request)
 
-    def page(self, asked: Asked, value: Any) -> Awaitable[Page]:
+    def page(self, asked: Asked, value: Any) -> Awaitable[Page] | Page:
         """The page for the parent with this value."""
+        if not asked.is_read:
+            return Page(asked.window, [], partial(self.count, asked, value))
 
         async def fetch(values: list[Any]) -> list[Page]:
             pages = await self._pages(asked, values)
@@ -248,20 +289,18 @@ class Loaders:
 
         return self._load(("page", asked.key), value, fetch)
 
-    def unread(self, asked: Asked, value: Any) -> Page:
-        """The page for the parent with this value, of which no row is shown."""
-        return Page(asked.window, [], partial(self.count, asked, value))
-
     async def _pages(self, asked: Asked, values: list[Any]) -> dict[Any, list[Any]]:
         model, attribute = asked.window.entity.model, asked.attribute
         loads = self.demands.of(asked.key)
         loads.columns |= {column.key for column in asked.window.columns(model)}
+        columns = loads.names(model)
         page, window = opened_window(asked.window)
         chosen, arguments = opened_arguments(asked.arguments)
 
         def build(viewer: Viewer) -> Select[Any]:
             row = aliased(model)
-            page = window.cut(select(row).where(*asked.members(arguments, viewer, row)), row)
+            members = asked.members(arguments, viewer, row)
+            page = window.cut(select(*_selected(row, columns)).where(*members), row)
             if attribute is None:
                 return page.add_columns(null()).options(*loads.options(row, viewer))
             # The first N for each parent: the page's statement, once for each key of a list.
@@ -270,7 +309,7 @@ class Loaders:
             lateral = page.where(getattr(row, attribute.key) == parents.c.key).lateral()
             member = aliased(model, lateral)
             return (
-                select(member, parents.c.key)
+                select(*_selected(member, columns), parents.c.key)
                 .join_from(parents, member, true())
                 .order_by(*window.ordering(member))
                 .options(*loads.options(member, viewer))
@@ -279,8 +318,9 @@ class Loaders:
         key = ("page", asked.source, page, chosen, loads.shape)
         request = Given(self.context.viewer, values, asked.arguments, asked.window)
         pages: dict[Any, list[Any]] = {}
-        for row, value in await self._read(key, build, request):
-            pages.setdefault(value, []).append(row)
+        found = await self._read(key, build, request)
+        for instance, row in zip(_instances(model, columns, found), found, strict=True):
+            pages.setdefault(row[-1], []).append(instance)
         return pages
 
     def count(self, asked: Asked, value: Any) -> Awaitable[int]:

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Text, func, literal_column
 from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 from strawberry.annotation import StrawberryAnnotation
 from strawberry.types.arguments import StrawberryArgument
+from strawberry.utils.str_converters import to_camel_case
 
 from db import Viewer, scope
 from db.parameters import parameter, then
@@ -33,7 +34,7 @@ def argument(
     """An argument of a field that the core makes."""
     return StrawberryArgument(
         python_name=name,
-        graphql_name=None,
+        graphql_name=to_camel_case(name),
         type_annotation=StrawberryAnnotation(kind),
         description=description,
         default=default,
@@ -189,14 +190,14 @@ class Paged(Read):
     ) -> Any:
         """The page that the arguments ask for; its rows are read if anything of them is shown."""
         selected = info.context.operation.selected(info._raw_info)
-        key = (source, freeze(selected.arguments))
         attribute, value = parent
-        asked = Asked(window(self.target, **kwargs), self.members, kwargs, key, attribute)
-        shown = {child.name for children in selected.children.values() for child in children}
-        loaders = info.context.loaders
-        if shown & {"nodes", "edges", "pageInfo"}:
-            return loaders.page(asked, value)
-        return loaders.unread(asked, value)
+        if selected.asked is None:  # the same for all parents
+            key = (source, freeze(selected.arguments))
+            shown = {child.name for children in selected.children.values() for child in children}
+            is_read = bool(shown & {"nodes", "edges", "pageInfo"})
+            view = window(self.target, **kwargs)
+            selected.asked = Asked(view, self.members, kwargs, key, is_read, attribute)
+        return info.context.loaders.page(selected.asked, value)
 
 
 class Connected(Paged, Relation):
