@@ -36,7 +36,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
 
 from db.errors import NotFound
-from db.parameters import parameter, then
+from db.parameters import Later, parameter, then
 from db.text import canonical, dumps
 
 NAMING = {
@@ -184,7 +184,7 @@ class CRUD(Base):
         await session.flush()
 
 
-def any_of(column: Any, values: Iterable[Any]) -> ColumnElement[bool]:
+def any_of(column: Any, values: Iterable[Any] | Later) -> ColumnElement[bool]:
     """Whether a column has one of these values, which travel as one parameter.
 
     An IN list has a parameter for each: slow to bind, and a new statement for each length.

@@ -23,7 +23,7 @@ from sqlalchemy import ColumnElement, Integer, Select, tuple_
 from db.base import Timestamp
 from db.parameters import parameter, then
 from db.text import storable
-from graph.entities import Entity
+from graph.entities import Entity, shown
 from graph.errors import BadInput
 from graph.filters import Order
 from graph.scalars import BARE_UUID, format_moment, parse_moment
@@ -232,31 +232,25 @@ class PageEdge:
 
 @strawberry.type(description="Where a page lies in the whole.")
 class PageInfo:
-    has_next_page: bool = strawberry.field(
-        description="More follow. When paging backward: `before` was given."
+    has_next_page: bool = shown("More follow. When paging backward: `before` was given.")
+    has_previous_page: bool = shown("More precede. When paging forward: `after` was given.")
+    start_cursor: str | None = shown(
+        "The first one's cursor; as `before` it gives the page before."
     )
-    has_previous_page: bool = strawberry.field(
-        description="More precede. When paging forward: `after` was given."
-    )
-    start_cursor: str | None = strawberry.field(
-        description="The first one's cursor; as `before` it gives the page before."
-    )
-    end_cursor: str | None = strawberry.field(
-        description="The last one's cursor; as `after` it gives the next page."
-    )
+    end_cursor: str | None = shown("The last one's cursor; as `after` it gives the next page.")
 
 
 @strawberry.type(description="One of a page, with its cursor.")
 class Edge(Generic[T]):
-    node: T = strawberry.field(description="The object.")
-    cursor: str = strawberry.field(description="Points here, in this order.")
+    node: T = shown("The object.")
+    cursor: str = shown("Points here, in this order.")
 
 
 @strawberry.type(description="A page of objects, in order.")
 class Connection(Generic[T]):
-    edges: list[Edge[T]] = strawberry.field(description="The objects of the page, with cursors.")
-    nodes: list[T] = strawberry.field(description="The objects of the page.")
-    page_info: PageInfo = strawberry.field(description="Where the page lies in the whole.")
+    edges: list[Edge[T]] = shown("The objects of the page, with cursors.")
+    nodes: list[T] = shown("The objects of the page.")
+    page_info: PageInfo = shown("Where the page lies in the whole.")
     total_count: int = strawberry.field(
         description="How many objects there are on all pages; counted only when selected."
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import sqlalchemy
@@ -118,8 +119,20 @@ class Declared(StrawberryField):
         """Add to what the loader has to bring that the field asks, if it asks one."""
 
 
-class Column(Declared):
-    """A column of the model, read from the row without a resolver."""
+class Shown(Declared):
+    """A field that is read from its object as it is, without a resolver."""
+
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        """What reads the value from the object."""
+        return attrgetter(self.python_name)
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return self.read(source)
+
+
+class Column(Shown):
+    """A column of the model, read from the row."""
 
     def __init__(self, attribute: QueryableAttribute[Any], **options: Any) -> None:
         super().__init__(**options)
@@ -129,8 +142,9 @@ class Column(Declared):
     def demand(self, selected: Selected, loads: Loads) -> None:
         loads.columns.add(self.key)
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        return getattr(source, self.key)
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        return attrgetter(self.key)
 
 
 class Id(Column):
@@ -138,8 +152,15 @@ class Id(Column):
 
     type_name: str
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        return global_id(self.type_name, getattr(source, self.key))
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        name, key = self.type_name, attrgetter(self.key)
+        return lambda row: global_id(name, key(row))
+
+
+def shown(description: str) -> Any:
+    """A field that is read from its object as it is."""
+    return Shown(description=description)
 
 
 def column(attribute: Any) -> Any:

@@ -13,7 +13,6 @@ from graphql import (
     OperationType,
 )
 from strawberry.extensions import SchemaExtension
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types.execution import PreExecutionError
 from strawberry.utils.await_maybe import await_maybe
 
@@ -37,6 +36,7 @@ from graph.limits import LARGEST, check_variables
 from graph.loaders import Loaders
 from graph.planner import Request, run
 from graph.rights import ANYBODY, MUTATIONS
+from graph.rows import RowsExecutor
 from graph.selections import Operation, Unreadable, coerced, find
 
 OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
@@ -144,7 +144,7 @@ def _begin(context: Context) -> None:
         context.deadline = Deadline(guard_of(context).settings.max_seconds)
 
 
-class Executor(StrawberryGraphQLCoreExecutionContext):
+class Executor(RowsExecutor):
     """Executes each event of a stream like an operation of its own, with so many others at once."""
 
     is_event = False

@@ -7,21 +7,23 @@ reads only the columns that are selected and the rows that the viewer may see.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, bindparam, func, inspect, select, true
+from sqlalchemy import ARRAY, ColumnElement, Select, func, inspect, null, select, true
 from sqlalchemy.orm import aliased, joinedload, load_only, selectinload
 from strawberry.dataloader import DataLoader
 
 from db import Viewer, scope
 from db.base import any_of
+from db.parameters import parameter
 from graph.connections import Page, Window
 from graph.context import Context, refuse_while_holding
 from graph.entities import Declared, entity_of
 from graph.selections import Operation, Selected
+from graph.statements import KEYS, Given, opened_arguments, opened_window, rows_of
 
 # asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
 CHUNK = 30_000
@@ -51,8 +53,23 @@ class Loads:
                 child.declaration.demand(child, self)
         return self
 
+    @property
+    def shape(self) -> Hashable:
+        """What two of these have in common if they read the same."""
+        below = ((name, loads.shape) for name, loads in self.relations.items())
+        return frozenset(self.columns), tuple(below)
+
+    def names(self, model: Any) -> list[str] | None:
+        """The columns to be selected of a model, where nothing but columns is read of it."""
+        mapper = inspect(model).mapper
+        if self.relations or mapper.polymorphic_on is not None:
+            return None
+        return sorted(self.columns | _key_of(mapper))
+
     def options(self, row: Any, viewer: Viewer) -> list[Any]:
         """The loader options for a statement that selects this model or alias of it."""
+        if self.names(row) is not None:
+            return []
         columns: dict[Any, set[str]] = {}
         self._gather(inspect(row).mapper, columns)
         return self._options(row, viewer, columns, 0)
@@ -85,13 +102,39 @@ class Loads:
         return chosen
 
 
+def _key_of(mapper: Any) -> set[str]:
+    return {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+
+
+def _selected(row: Any, names: list[str] | None) -> list[Any]:
+    """What is selected of a model or an alias of it: these columns, or what its options say."""
+    return [row] if names is None else [getattr(row, name) for name in names]
+
+
+def _instances(model: Any, names: list[str] | None, found: Iterable[Any]) -> list[Any]:
+    """Instances of a model for what was selected of it, which comes first in each row.
+
+    SQLAlchemy keeps account of each column that an instance lacks, which takes longer than all the
+    rest. Where no relation is read these belong to no session, and only have what was selected;
+    to read anything else raises an error.
+    """
+    if names is None:
+        return [row[0] for row in found]
+    instances = []
+    for row in found:
+        instance = model.__new__(model)
+        instance.__dict__.update(zip(names, row, strict=False))
+        instances.append(instance)
+    return instances
+
+
 def only(row: Any, names: Iterable[str]) -> list[Any]:
     """The loader options for these columns, and the key, of a model or an alias of it.
 
     A column that is not loaded raises when it is read: nothing is fetched behind our back.
     """
     mapper = inspect(row).mapper
-    keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+    keys = _key_of(mapper)
     chosen = []
     for kind in mapper.self_and_descendants:
         # The columns that only a subtype has are asked of the subtype.
@@ -145,11 +188,19 @@ class Asked:
     """The rows that a connection pages through, and which page of them."""
 
     window: Window
-    members: Callable[[Any], list[ColumnElement[bool]]]
-    """The conditions on a model's alias under which its rows are on one of the pages."""
+    members: Callable[[Mapping[str, Any], Viewer, Any], list[ColumnElement[bool]]]
+    """The conditions under which a row is on one of the pages: of arguments, viewer and alias."""
+    arguments: Mapping[str, Any]
     key: Hashable
+    is_read: bool
+    """Whether anything of the rows is shown; else they are only counted."""
     attribute: Any = None
     """What of a row says whose it is; at the root the rows are nobody's."""
+
+    @property
+    def source(self) -> str:
+        """Where the rows come from, in the key of a statement."""
+        return f"{self.key[0]}"  # type: ignore[index]
 
 
 class Loaders:
@@ -201,20 +252,33 @@ class Loaders:
         return self._load(key, value, fetch)
 
     async def _rows(self, attribute: Any, values: list[Any], key: Any) -> Sequence[Any]:
-        row, viewer = aliased(attribute.class_), self.context.viewer
         loads = self.demands.of(key)
         loads.columns.add(attribute.key)
-        statement = select(row).where(
-            any_of(getattr(row, attribute.key), values), scope(row, viewer)
-        )
         order = getattr(getattr(key, "property", None), "order_by", None) or ()
-        statement = statement.order_by(*(getattr(row, column.key) for column in order))
-        async with self.context.read() as session:
-            found = await session.scalars(statement.options(*loads.options(row, viewer)))
-            return found.all()
+        model: Any = attribute.class_
+        columns = loads.names(model)
 
-    def page(self, asked: Asked, value: Any) -> Awaitable[Page]:
+        def build(viewer: Viewer) -> Select[Any]:
+            row = aliased(model)
+            met = any_of(getattr(row, attribute.key), KEYS), scope(row, viewer)
+            statement = select(*_selected(row, columns)).where(*met)
+            statement = statement.order_by(*(getattr(row, column.key) for column in order))
+            return statement.options(*loads.options(row, viewer))
+
+        names = str(attribute), *(column.key for column in order)
+        found = await self._read((names, loads.shape), build, Given(self.context.viewer, values))
+        return _instances(model, columns, found)
+
+    async def _read(
+        self, key: Hashable, build: Callable[[Viewer], Select[Any]], request: Given
+    ) -> list[Any]:
+        async with self.context.read() as session:
+            return await rows_of(session, key, build, request)
+
+    def page(self, asked: Asked, value: Any) -> Awaitable[Page] | Page:
         """The page for the parent with this value."""
+        if not asked.is_read:
+            return Page(asked.window, [], partial(self.count, asked, value))
 
         async def fetch(values: list[Any]) -> list[Page]:
             pages = await self._pages(asked, values)
@@ -225,53 +289,59 @@ class Loaders:
 
         return self._load(("page", asked.key), value, fetch)
 
-    def unread(self, asked: Asked, value: Any) -> Page:
-        """The page for the parent with this value, of which no row is shown."""
-        return Page(asked.window, [], partial(self.count, asked, value))
-
     async def _pages(self, asked: Asked, values: list[Any]) -> dict[Any, list[Any]]:
-        window, attribute = asked.window, asked.attribute
-        model, viewer = window.entity.model, self.context.viewer
+        model, attribute = asked.window.entity.model, asked.attribute
         loads = self.demands.of(asked.key)
-        loads.columns |= {column.key for column in window.columns(model)}
-        row = aliased(model)
-        page = window.cut(select(row).where(*asked.members(row)), row)
-        if attribute is None:
-            async with self.context.read() as session:
-                found = await session.scalars(page.options(*loads.options(row, viewer)))
-                return {None: list(found.all())}
-        # The first N for each parent: the page's statement, once for each key of a list.
-        keys = func.unnest(bindparam(None, values, ARRAY(attribute.type), unique=True))
-        parents = select(keys.label("key")).subquery("parents")
-        lateral = page.where(getattr(row, attribute.key) == parents.c.key).lateral()
-        member = aliased(model, lateral)
-        statement = (
-            select(parents.c.key, member)
-            .join_from(parents, member, true())
-            .order_by(*window.ordering(member))
-            .options(*loads.options(member, viewer))
-        )
+        loads.columns |= {column.key for column in asked.window.columns(model)}
+        columns = loads.names(model)
+        page, window = opened_window(asked.window)
+        chosen, arguments = opened_arguments(asked.arguments)
+
+        def build(viewer: Viewer) -> Select[Any]:
+            row = aliased(model)
+            members = asked.members(arguments, viewer, row)
+            page = window.cut(select(*_selected(row, columns)).where(*members), row)
+            if attribute is None:
+                return page.add_columns(null()).options(*loads.options(row, viewer))
+            # The first N for each parent: the page's statement, once for each key of a list.
+            keys = func.unnest(parameter(KEYS, ARRAY(attribute.type)))
+            parents = select(keys.label("key")).subquery("parents")
+            lateral = page.where(getattr(row, attribute.key) == parents.c.key).lateral()
+            member = aliased(model, lateral)
+            return (
+                select(*_selected(member, columns), parents.c.key)
+                .join_from(parents, member, true())
+                .order_by(*window.ordering(member))
+                .options(*loads.options(member, viewer))
+            )
+
+        key = ("page", asked.source, page, chosen, loads.shape)
+        request = Given(self.context.viewer, values, asked.arguments, asked.window)
         pages: dict[Any, list[Any]] = {}
-        async with self.context.read() as session:
-            for pair in await session.execute(statement):
-                pages.setdefault(pair[0], []).append(pair[1])
+        found = await self._read(key, build, request)
+        for instance, row in zip(_instances(model, columns, found), found, strict=True):
+            pages.setdefault(row[-1], []).append(instance)
         return pages
 
     def count(self, asked: Asked, value: Any) -> Awaitable[int]:
         """How many rows there are on all pages for the parent with this value."""
 
         async def fetch(values: list[Any]) -> list[int]:
-            row = aliased(asked.window.entity.model)
-            if asked.attribute is None:
-                total = select(func.count()).select_from(row).where(*asked.members(row))
-                async with self.context.read() as session:
-                    return [await session.scalar(total)]
-            column = getattr(row, asked.attribute.key)
-            statement = select(column, func.count()).where(*asked.members(row))
-            statement = statement.where(any_of(column, values)).group_by(column)
-            async with self.context.read() as session:
-                pairs = (await session.execute(statement)).all()
-            counts = {pair[0]: pair[1] for pair in pairs}
+            model, attribute = asked.window.entity.model, asked.attribute
+            chosen, arguments = opened_arguments(asked.arguments)
+
+            def build(viewer: Viewer) -> Select[Any]:
+                row = aliased(model)
+                counted = select(func.count()).select_from(row)
+                counted = counted.where(*asked.members(arguments, viewer, row))
+                if attribute is None:
+                    return counted.add_columns(null())
+                column = getattr(row, attribute.key)
+                return counted.add_columns(column).where(any_of(column, KEYS)).group_by(column)
+
+            request = Given(self.context.viewer, values, asked.arguments)
+            found = await self._read(("count", asked.source, chosen), build, request)
+            counts = {value: count for count, value in found}
             return [counts.get(value, 0) for value in values]
 
         return self._load(("count", asked.key), value, fetch)

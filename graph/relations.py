@@ -6,7 +6,7 @@ Each says what it leads to; how that is read, for one parent or a thousand, foll
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import strawberry
@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Text, func, literal_column
 from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 from strawberry.annotation import StrawberryAnnotation
 from strawberry.types.arguments import StrawberryArgument
+from strawberry.utils.str_converters import to_camel_case
 
 from db import Viewer, scope
 from db.parameters import parameter, then
@@ -33,7 +34,7 @@ def argument(
     """An argument of a field that the core makes."""
     return StrawberryArgument(
         python_name=name,
-        graphql_name=None,
+        graphql_name=to_camel_case(name),
         type_annotation=StrawberryAnnotation(kind),
         description=description,
         default=default,
@@ -51,6 +52,21 @@ class Read(Declared):
     def target(self) -> Entity:
         """The entity that it reads."""
         raise NotImplementedError
+
+    def takes(self) -> list[StrawberryArgument]:
+        """The arguments that follow from what it reads."""
+        return []
+
+    @property
+    def arguments(self) -> list[StrawberryArgument]:
+        """Its arguments; made late, when all entities are known, and once."""
+        if self._arguments is None:
+            self._arguments = self.takes()
+        return self._arguments
+
+    @arguments.setter
+    def arguments(self, value: list[StrawberryArgument]) -> None:
+        raise AttributeError("the arguments follow from what the field reads")
 
     def batch(self, selected: Selected) -> Any:
         """What its loader batches by."""
@@ -100,6 +116,10 @@ class Related(Relation):
     def batch(self, selected: Selected) -> Any:
         return self.attribute
 
+    def read(self, row: Any) -> Any:
+        """What look-ahead brought along with a row. Raises KeyError if it did not."""
+        return row.__dict__[self.attribute.key]
+
     def demand(self, selected: Selected, loads: Loads) -> None:
         super().demand(selected, loads)
         loads.below(self.attribute.key).add(self.below(selected))
@@ -132,9 +152,7 @@ class Listed(Related):
 class Paged(Read):
     """A field that reads a connection."""
 
-    @property
-    def arguments(self) -> list[StrawberryArgument]:
-        """The arguments of a connection of the target; made late, when all entities are known."""
+    def takes(self) -> list[StrawberryArgument]:
         target = self.target
         assert target.where is not None
         assert target.order is not None
@@ -147,10 +165,6 @@ class Paged(Read):
             argument("where", target.where | None, "Only those that meet these conditions."),
             argument("order_by", target.order, "In which order.", next(iter(target.order))),
         ]
-
-    @arguments.setter
-    def arguments(self, value: list[StrawberryArgument]) -> None:
-        raise AttributeError("a connection's arguments follow from its entity")
 
     def below(self, selected: Selected) -> Iterator[Selected]:
         """What is selected of the entity, as nodes and in edges."""
@@ -176,15 +190,14 @@ class Paged(Read):
     ) -> Any:
         """The page that the arguments ask for; its rows are read if anything of them is shown."""
         selected = info.context.operation.selected(info._raw_info)
-        key = (source, freeze(selected.arguments))
         attribute, value = parent
-        members = partial(self.members, kwargs, info.context.viewer)
-        asked = Asked(window(self.target, **kwargs), members, key, attribute)
-        shown = {child.name for children in selected.children.values() for child in children}
-        loaders = info.context.loaders
-        if shown & {"nodes", "edges", "pageInfo"}:
-            return loaders.page(asked, value)
-        return loaders.unread(asked, value)
+        if selected.asked is None:  # the same for all parents
+            key = (source, freeze(selected.arguments))
+            shown = {child.name for children in selected.children.values() for child in children}
+            is_read = bool(shown & {"nodes", "edges", "pageInfo"})
+            view = window(self.target, **kwargs)
+            selected.asked = Asked(view, self.members, kwargs, key, is_read, attribute)
+        return info.context.loaders.page(selected.asked, value)
 
 
 class Connected(Paged, Relation):
@@ -246,18 +259,13 @@ class Lookup(Read):
         """The unique attribute that the object is found by."""
         return self.by if self.by is not None else self.target.key
 
-    @property
-    def arguments(self) -> list[StrawberryArgument]:
+    def takes(self) -> list[StrawberryArgument]:
         if self.of_viewer is not None:
             return []
         if self.by is not None:
             assert self.argument is not None
             return [argument(self.argument, str, str(self.by.property.doc))]
         return [argument("id", strawberry.ID, f"The id of the {self.target.name}.")]
-
-    @arguments.setter
-    def arguments(self, value: list[StrawberryArgument]) -> None:
-        raise AttributeError("a lookup's arguments follow from its entity")
 
     def batch(self, selected: Selected) -> Any:
         return self.attribute
@@ -296,17 +304,12 @@ class Search(Collection):
         self.attribute = attribute
         self.order = order
 
-    @property
-    def arguments(self) -> list[StrawberryArgument]:
+    def takes(self) -> list[StrawberryArgument]:
         assert self.target.order is not None
-        *others, order_by = super().arguments
+        *others, order_by = super().takes()
         order_by.default = self.target.order[self.order]
         words = f"The words to look for, in at most {LONGEST_QUERY:,} characters."
         return [argument("query", str, words), *others, order_by]
-
-    @arguments.setter
-    def arguments(self, value: list[StrawberryArgument]) -> None:
-        raise AttributeError("a connection's arguments follow from its entity")
 
     def batch(self, selected: Selected) -> Any:
         return (self.attribute, freeze(selected.arguments))

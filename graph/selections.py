@@ -63,6 +63,8 @@ class Selected:
     arguments: dict[str, Any]
     is_readable: bool
     children: dict[str, list[Selected]] = field(default_factory=dict)
+    asked: Any = None
+    """What it asks of the loaders, once that is known."""
 
     @property
     def declaration(self) -> StrawberryField | None:
