@@ -45,6 +45,8 @@ INTROSPECTION = {"__schema", "__type"}
 # What it costs to validate a document, for each token: up to 0.1 ms, in which nobody else is
 # answered. A viewer who sends ever new ones gets about a tenth of that time.
 COST_OF_TOKEN = 10
+# One that cannot be read costs one for each character beyond so many.
+SHORT = 500
 
 # What has to do with the moment, and not with what is asked.
 PASSING = (Overloaded, Unavailable, TooSlow)
@@ -75,8 +77,10 @@ class Checked(SchemaExtension):
             known = guard.documents.get(hash_of(text))
         try:
             self.document = known or read(text, settings)
-        except LimitExceeded:
-            if context.is_anonymous:
+        except GraphQLError as error:
+            if len(text) <= settings.max_document_length:
+                guard.rates.take(asker_of(context), max(0, len(text) - SHORT))
+            if context.is_anonymous and isinstance(error, LimitExceeded):
                 raise context.refusal or Unauthenticated() from None
             raise
         refusal = context.refusal or _refusal(context, guard, self.document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -90,6 +91,26 @@ async def test_a_statement_is_built_once_and_run_with_each_requests_values(
     everything = await ask("admin", theirs, first=100)
     assert everything["tasks"]["totalCount"] == 6
     assert len(built) == 11
+
+
+async def test_many_at_once_share_statements_and_nothing_else(
+    database: db.Database, people: People, resolvers: People
+) -> None:
+    plans = {}
+    async with database.write(db.Viewer()) as session:
+        for place, who in enumerate(("owner", "stranger"), 2):
+            plans[who] = await factories.make_plan(session, people.users[who], agents=place)
+    query = "query($id: ID!) { project(id: $id) { id agents { totalCount } } me { username } }"
+
+    async def ask(clients: People, who: str, whose: str) -> None:
+        answer = await getattr(clients, who).ask(query, id=gid(plans[whose].project))
+        agents = {"totalCount": len(plans[whose].agents)}
+        project = {"id": gid(plans[whose].project), "agents": agents} if who == whose else None
+        assert answer.data == {"project": project, "me": {"username": who}}
+
+    every = [(who, whose) for who in plans for whose in plans]
+    for clients in (resolvers, people):
+        await asyncio.gather(*(ask(clients, *pair) for _ in range(15) for pair in every))
 
 
 def test_what_is_not_selected_raises_when_it_is_read() -> None:
