@@ -191,16 +191,14 @@ class Asked:
     members: Callable[[Mapping[str, Any], Viewer, Any], list[ColumnElement[bool]]]
     """The conditions under which a row is on one of the pages: of arguments, viewer and alias."""
     arguments: Mapping[str, Any]
+    source: str
+    """Where the rows come from: a relation, a model or a search."""
     key: Hashable
+    """The source with the arguments."""
     is_read: bool
     """Whether anything of the rows is shown; else they are only counted."""
     attribute: Any = None
     """What of a row says whose it is; at the root the rows are nobody's."""
-
-    @property
-    def source(self) -> str:
-        """Where the rows come from, in the key of a statement."""
-        return f"{self.key[0]}"  # type: ignore[index]
 
 
 class Loaders:

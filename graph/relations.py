@@ -196,7 +196,7 @@ class Paged(Read):
             shown = {child.name for children in selected.children.values() for child in children}
             is_read = bool(shown & {"nodes", "edges", "pageInfo"})
             view = window(self.target, **kwargs)
-            selected.asked = Asked(view, self.members, kwargs, key, is_read, attribute)
+            selected.asked = Asked(view, self.members, kwargs, str(source), key, is_read, attribute)
         return info.context.loaders.page(selected.asked, value)
 
 

@@ -74,6 +74,12 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
         super().__init__(*args, **kwargs)
         self._splits: dict[tuple[str, int], Split] = {}
 
+    def build_per_event_executor(self, payload: Any) -> Any:
+        """The executor of an event, whose fields are collected anew."""
+        executor: Any = super().build_per_event_executor(payload)
+        executor._splits = {}
+        return executor
+
     def execute_fields(self, parent: Any, source: Any, path: Any, fields: Any, context: Any) -> Any:
         """The values of an object's fields."""
         split = self._split(parent, fields)
@@ -81,7 +87,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
             return super().execute_fields(parent, source, path, fields, context)
         try:
             shown = split.show(source)
-        except Exception:
+        except Exception:  # it is met again, field by field
             return super().execute_fields(parent, source, path, fields, context)
         if not split.resolved:
             return shown
@@ -103,7 +109,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
             try:
                 return [complete(item) for item in items]
             except Exception:
-                pass
+                pass  # it is met again, item by item
         return super().complete_iterable_value(kind, details, info, path, items, context)
 
     def _split(self, parent: GraphQLObjectType, fields: Mapping[str, Details]) -> Split:

@@ -24,6 +24,10 @@ from graph.kept import Kept
 # SQLAlchemy keeps as many compiled.
 MOST_STATEMENTS = 500
 
+# What is larger, in characters of its key, has a filter of a hundred conditions; hardly anybody
+# asks that twice, and a few hundred of them would fill the memory.
+LARGEST_KEY = 5_000
+
 Read = Callable[[Any], Any]
 
 
@@ -59,7 +63,8 @@ async def rows_of(
     statement = _statements.get(kept)
     if statement is None:
         statement = build(_opened_viewer(viewer))
-        _statements.put(kept, statement)
+        if len(repr(key)) <= LARGEST_KEY:
+            _statements.put(kept, statement)
     with given(request):
         try:
             return list((await session.execute(statement)).all())

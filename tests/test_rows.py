@@ -1,0 +1,76 @@
+"""Rows that are shown without resolvers: as graphql-core would show them, errors included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import db
+from graph import loaders
+from graph.entities import Shown
+from tests import factories
+from tests.conftest import People
+
+READING = """{
+  projects { nodes { z: version __typename name tasks(first: 1) { nodes { title } } id } }
+  tasks(first: 1) { edges { cursor node { status agent { name } } } pageInfo { hasNextPage } }
+}"""
+
+
+async def test_what_is_shown_of_rows_takes_no_resolver_and_keeps_its_order(
+    database: db.Database, people: People, resolvers: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_plan(session, people.users["owner"])
+    planned = await people.owner.ask(READING)
+
+    def resolve(*_: Any) -> Any:
+        raise AssertionError("a resolver was called")
+
+    for kind in (Shown, *Shown.__subclasses__()):
+        monkeypatch.setattr(kind, "get_result", resolve)
+    project = (await resolvers.owner.ask("{ projects { nodes { id z: version name } } }")).text
+    assert '"nodes":[{"id":' in project
+    assert ',"z":1,"name":"Project 0"}' in project
+    tasks = (await resolvers.owner.ask(f"{{ {READING.splitlines()[2]} }}")).text
+    assert tasks[len('{"data":{') :] in planned.text
+
+    monkeypatch.undo()
+    assert (await resolvers.owner.ask(READING)).text == planned.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message", "code"),
+    [
+        ("name", None, "Something went wrong on our side", "FAULT"),
+        ("status", "OLD", "Enum 'ProjectStatus' cannot represent value: 'OLD'", "BAD_USER_INPUT"),
+    ],
+)
+async def test_what_is_unusual_is_told_at_its_place(
+    database: db.Database,
+    people: People,
+    resolvers: People,
+    monkeypatch: pytest.MonkeyPatch,
+    field: str,
+    value: Any,
+    message: str,
+    code: str,
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_plan(session, people.users["owner"], projects=2)
+    made = loaders._instances
+
+    def spoiled(*found: Any) -> Any:
+        instances = made(*found)
+        instances[1].__dict__[field] = value
+        return instances
+
+    monkeypatch.setattr(loaders, "_instances", spoiled)
+    answer = await resolvers.owner.ask(f"{{ projects {{ nodes {{ id {field} }} }} }}")
+
+    (error,) = answer.errors
+    assert answer.body["data"] is None
+    assert error["path"] == ["projects", "nodes", 1, field]
+    assert error["message"].startswith(message)
+    assert error["extensions"]["code"] == code
