@@ -74,7 +74,7 @@ async def test_a_chain_that_is_longer_than_a_statement_joins_is_still_answered(
 
 
 async def test_bare_ids_are_looked_up_together_and_only_where_they_may_be_seen(
-    world: World,
+    world: World, resolvers: People
 ) -> None:
     ids = [str(world.project.id), str(world.parent.id), str(world.subtask.id), str(db.new_id())]
     query = "query($ids: [ID!]!) { nodes(ids: $ids) { id __typename } }"
@@ -85,8 +85,11 @@ async def test_bare_ids_are_looked_up_together_and_only_where_they_may_be_seen(
 
     kinds = [node and node["__typename"] for node in all_.data["nodes"]]
     assert kinds == ["Project", "Task", "Task", None]
-    assert (len(one.statements), len(all_.statements)) == (2, 3)
+    assert (len(one.statements), len(all_.statements)) == (1, 1)
     assert theirs.data == {"nodes": [None] * 4}
+    resolved = [await resolvers.owner.ask(query, ids=some) for some in (ids[:1], ids)]
+    assert [len(answer.statements) for answer in resolved] == [2, 3]
+    assert resolved[1].text == all_.text
 
 
 async def test_a_mutation_that_is_turned_away_does_not_hide_what_was_done(people: People) -> None:

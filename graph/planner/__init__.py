@@ -50,6 +50,7 @@ MOST_PARTS = 2_000
 # What making a plan costs for each field and condition: some 0.2 ms, in which nobody else is
 # answered. A viewer who sends ever new shapes gets about a hundredth of that time.
 COST_OF_PART = 25
+FREE_PARTS = 20
 
 # Every connection prepares what it runs, and PostgreSQL keeps it there in a form that is larger.
 MOST_PLANS = 500
@@ -108,7 +109,7 @@ class Planner:
             conditions = conditions_of(operation)
             if number > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
                 return NO_PLAN
-            charge(COST_OF_PART * (number + conditions))
+            charge(COST_OF_PART * max(0, number + conditions - FREE_PARTS))
             plan = compiled(statement(operation, open_viewer(viewer)))
             return replace(plan, conditions=conditions)
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
