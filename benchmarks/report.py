@@ -7,6 +7,7 @@ import math
 import os
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -186,14 +187,12 @@ def circumstances(pace: Pace, postgres: str) -> str:
     """When and on what it was measured."""
     versions = [f"Python {platform.python_version()}", f"PostgreSQL {postgres}"]
     versions += [f"{name} {version(name)}" for name in PACKAGES]
-    try:
+    with suppress(Missing, FileNotFoundError):  # then it was not compared with
         installed = json.loads(
             (POSTGRAPHILE / "node_modules" / "postgraphile" / "package.json").read_text()
         )
         number = ".".join(map(str, node_version(node())))
         versions.append(f"PostGraphile {installed['version']} on Node.js {number}")
-    except Missing:
-        pass
     return (
         f"Measured on {datetime.now(UTC):%Y-%m-%d}, on {os.cpu_count()} cores"
         f" ({platform.system()}, {platform.machine()}): the medians of {pace.rounds} rounds of"

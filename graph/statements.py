@@ -57,12 +57,11 @@ async def rows_of(
     Raises BadInput for what is wrong with the values.
     """
     viewer = request.viewer
-    kind = (viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None)
     # With the rules: a statement has those in it that there were when it was built.
-    kept = (kind, key, *rules.values())
+    kept = (kind_of(viewer), key, *rules.values())
     statement = _statements.get(kept)
     if statement is None:
-        statement = build(_opened_viewer(viewer))
+        statement = build(opened_viewer(viewer))
         if len(repr(key)) <= LARGEST_KEY:
             _statements.put(kept, statement)
     with given(request):
@@ -74,7 +73,13 @@ async def rows_of(
             raise
 
 
-def _opened_viewer(viewer: Viewer) -> Viewer:
+def kind_of(viewer: Viewer) -> Hashable:
+    """What two viewers must have in common to share a statement."""
+    return viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None
+
+
+def opened_viewer(viewer: Viewer) -> Viewer:
+    """A viewer of this kind, who is known later."""
     user: Any = viewer.user_id and Later(lambda request: request.viewer.user_id)
     agent: Any = viewer.agent_id and Later(lambda request: request.viewer.agent_id)
     return Viewer(user, agent, viewer.is_administrator)

@@ -29,14 +29,13 @@ from graph.planner.plans import Plan, compiled, run
 from graph.planner.shapes import (
     Request,
     Unplannable,
-    kind_of,
     open_variables,
-    open_viewer,
     parts_of,
     shape_of,
 )
 from graph.planner.statement import statement
 from graph.selections import Operation, Unreadable
+from graph.statements import kind_of, opened_viewer
 
 # A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
 MOST_FIELDS = 500
@@ -110,7 +109,7 @@ class Planner:
             if number > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
                 return NO_PLAN
             charge(COST_OF_PART * max(0, number + conditions - FREE_PARTS))
-            plan = compiled(statement(operation, open_viewer(viewer)))
+            plan = compiled(statement(operation, opened_viewer(viewer)))
             return replace(plan, conditions=conditions)
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
             return NO_PLAN

@@ -60,11 +60,6 @@ def parts_of(shape: Hashable) -> int:
     return found
 
 
-def kind_of(viewer: Viewer) -> Hashable:
-    """What two viewers must have in common to share a statement."""
-    return viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None
-
-
 def _matters(kind: GraphQLInputType) -> bool:
     """Whether the value itself changes the statement: yes or no, and an order."""
     if isinstance(kind, GraphQLScalarType):
@@ -120,13 +115,6 @@ def open_variables(variables: VariableValues) -> VariableValues:
 
 def _variable(name: str) -> Callable[[Request], Any]:
     return lambda request: request.variables[name]
-
-
-def open_viewer(viewer: Viewer) -> Viewer:
-    """A viewer of this kind, who is known later."""
-    user: Any = viewer.user_id and Later(lambda request: request.viewer.user_id)
-    agent: Any = viewer.agent_id and Later(lambda request: request.viewer.agent_id)
-    return Viewer(user, agent, viewer.is_administrator)
 
 
 def _opened(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
