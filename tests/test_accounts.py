@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from argon2 import PasswordHasher
 
 import db
 from db import access, passwords
@@ -91,6 +92,10 @@ async def test_whoever_cannot_come_in_learns_nothing(world: World) -> None:
         " and password.', 'path': ['password']}]}"
     }
     assert await snapshot(world.database) == before
+
+
+def test_a_password_of_nobody_is_compared_as_one_of_somebody() -> None:
+    assert not PasswordHasher().check_needs_rehash(passwords.DECOY)
 
 
 async def test_who_guesses_is_stopped_whether_there_is_such_a_user_or_not(world: World) -> None:
