@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
@@ -181,10 +187,9 @@ class Context:
     async def write(self) -> AsyncIterator[WriteSession]:
         """One transaction of the viewer's, committed at the end of the block."""
         refuse_while_holding()
-        turn = self.turn()
-        async with self.in_time():
-            await turn.__aenter__()
-        try:
+        async with AsyncExitStack() as waited:
+            async with self.in_time():
+                await waited.enter_async_context(self.turn())
             # A commit is waited for, however late it is: what is answered must be what was done.
             async with self.database.write(self.viewer, self.right) as session, self.in_time():
                 held = _holding.set(True)
@@ -193,8 +198,6 @@ class Context:
                     await session.flush()
                 finally:
                     _holding.reset(held)
-        finally:
-            await turn.__aexit__(None, None, None)
 
 
 Info = strawberry.Info[Context, Any]

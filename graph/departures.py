@@ -18,14 +18,13 @@ SOON = 0.05
 
 def stopping(context: Context | None = None) -> Refused:
     """What is told to those whom a server that is being stopped does not answer any more."""
-    again = Unavailable.retry_after
     if context is None or not context.is_mutation:
+        again = Unavailable.retry_after
         return Refused(f"The server is being stopped.{AGAIN}", 503, retry_after=again)
     return Refused(
         "The server is being stopped, so nobody knows how much of this was done."
         " Look before you send it again.",
         503,
-        retry_after=again,
         outcome=Outcome.UNKNOWN,
     )
 

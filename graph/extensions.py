@@ -184,10 +184,8 @@ class Prepared(SchemaExtension):
             yield
             return
         guard = guard_of(context)
-        schema, suggest = (
-            execution.schema._schema,
-            guard.settings.shows_schema(anonymous=context.is_anonymous),
-        )
+        schema = execution.schema._schema
+        suggest = guard.settings.shows_schema(anonymous=context.is_anonymous)
         try:
             with context.timed("plan"):
                 node = find(execution.graphql_document, execution.operation_name)

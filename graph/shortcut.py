@@ -6,6 +6,8 @@ The limits of its viewer hold here as well. Whatever is out of the ordinary goes
 
 from __future__ import annotations
 
+from functools import partial
+
 from graphql import GraphQLError, GraphQLSchema
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
@@ -30,17 +32,18 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
         return None
     with context.timed("parse"):
         document = _known(asked.query, guard)
+    asker, rates = asker_of(context), guard.rates
     # Who has nothing left is refused before variables are read, and before a statement is made.
-    if document is None or guard.rates.wait(asker_of(context), COST_OF_ASKING):
+    if document is None or rates.wait(asker, COST_OF_ASKING):
         return None
-    owed: list[int] = []
     try:
         with context.timed("plan"):
             storable(asked.variables)
             node = find(document.node, asked.operation_name)
             check_variables(node, asked.variables or {}, schema, guard.settings)
             variables = coerced(schema, node, asked.variables)
-            plan = planner.plan(document, node, variables, context.viewer, owed.append)
+            charge = partial(rates.take, asker)
+            plan = planner.plan(document, node, variables, context.viewer, charge)
             if plan is None or plan.conditions > guard.settings.max_conditions:
                 return None
             request = Request(variables.coerced, context.viewer)
@@ -48,18 +51,16 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
             sizes = plan.sizes_of(request)
     except (Unreadable, ValueError, GraphQLError):
         return None
-    finally:
-        # A plan that was made has cost more than reading with it does.
-        guard.rates.take(asker_of(context), sum(owed))
     cost = plan.costs.get(sizes)
     if cost is None:
         cost = cost_of(Operation(schema, document.node, node, variables))
         plan.remember(sizes, cost)
-    if not _pays(guard, context, cost):
+    if cost > guard.settings.max_cost or rates.wait(asker, cost):
         return None
+    rates.take(asker, cost)
     context.document, context.node, context.cost = document, node, cost
     try:
-        with guard.running.one_more(asker_of(context)):
+        with guard.running.one_more(asker):
             result = await run(plan, arguments, context)
     except Overloaded as overloaded:
         return PreExecutionError(None, [overloaded])
@@ -72,12 +73,3 @@ def _known(text: str, guard: Guard) -> Document | None:
     if len(text) > guard.settings.max_document_length:
         return None
     return guard.documents.get(hash_of(text))
-
-
-def _pays(guard: Guard, context: Context, cost: int) -> bool:
-    """Take the cost, if it can be; or nothing."""
-    asker = asker_of(context)
-    if cost > guard.settings.max_cost or guard.rates.wait(asker, cost):
-        return False
-    guard.rates.take(asker, cost)
-    return True
