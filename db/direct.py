@@ -14,10 +14,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 CANCELLED_WITHIN = 2
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
 class Direct:
     """Connections that run one statement at a time each, and keep those they have prepared.
 
@@ -40,16 +36,16 @@ class Direct:
         self._idle: list[Any] = []
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def json(self, statement: str, arguments: Sequence[Any]) -> bytes | None:
-        """The one JSON value that a statement gives. Raises what the driver raises.
+    async def value(self, statement: str, arguments: Sequence[Any]) -> Any:
+        """The one value that a statement gives. Raises what the driver raises.
 
         Raises SQLAlchemy's TimeoutError when all connections are busy.
         """
         await self._turn()
         connection = None
         try:
-            connection = self._open() or await self._connect()
-            value: bytes | None = await connection.fetchval(statement, *arguments)
+            connection = self._open() or await asyncpg.connect(**self._options)
+            value = await connection.fetchval(statement, *arguments)
         except asyncpg.PostgresError:
             self._leave(connection)
             raise
@@ -79,18 +75,6 @@ class Direct:
             if not connection.is_closed():
                 return connection
         return None
-
-    async def _connect(self) -> Any:
-        connection = await asyncpg.connect(**self._options)
-        try:
-            # JSON as the bytes that PostgreSQL sends: they go to a client as they are.
-            await connection.set_type_codec(
-                "json", schema="pg_catalog", encoder=_as_it_is, decoder=_as_it_is, format="binary"
-            )
-        except BaseException:
-            connection.terminate()
-            raise
-        return connection
 
     def _leave(self, connection: Any) -> None:
         if connection is not None:

@@ -355,13 +355,13 @@ class Database:
             await session.flush()
             await _commit(session)
 
-    async def json(self, statement: str, arguments: Sequence[Any]) -> bytes | None:
-        """The one JSON value that a statement gives, as PostgreSQL writes it.
+    async def json(self, statement: str, arguments: Sequence[Any]) -> bytes:
+        """The one JSON value that a statement gives, as PostgreSQL encodes it.
 
         The statement is the driver's, with `$1` in the place of the first argument.
         """
         began = time.perf_counter()
-        value = await self._direct.json(statement, arguments)
+        value: bytes = await self._direct.value(statement, arguments)
         counted = tally.get()
         if counted is not None:
             counted.add(statement, 1, time.perf_counter() - began)

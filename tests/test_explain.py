@@ -26,11 +26,11 @@ async def test_how_a_query_is_read_is_told(people: People, resolvers: People) ->
         told = await explained(people.owner)
         (planned,) = told.pop("statements")
         assert told == {"operation": "query", "planned": True, "cost": 50}
-        assert "row_to_json" in planned
+        assert "convert_to('{" in planned
         assert "secret" not in planned
     told = await explained(resolvers.owner)
     assert told["planned"] is False
-    assert "row_to_json" not in "".join(told["statements"])
+    assert "convert_to('{" not in "".join(told["statements"])
 
 
 async def test_without_the_header_nothing_is_told(people: People) -> None:

@@ -1,8 +1,8 @@
 """From what is selected to one statement: a rule for each kind of field.
 
-An object is `row_to_json` over the row of its fields, a list is an array of such, and a field that
-leads elsewhere is a subquery in its place. PostgreSQL prints both without spaces, and values as
-the scalars of the API do. Scopes, filters, orders and cursors are those of the resolvers.
+The text of each object is put together from its fields, that of a list from its items, and a field
+that leads elsewhere is a subquery in its place. Values are printed as the scalars of the API print
+them. Scopes, filters, orders and cursors are those of the resolvers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy
 from sqlalchemy import (
-    Boolean,
     ColumnElement,
     Integer,
     Select,
@@ -29,36 +27,38 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSON
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 from strawberry.types.arguments import convert_arguments
 
 from db import Viewer, scope
-from db.base import Timestamp
 from db.parameters import parameter, then
 from graph.connections import Window, window
 from graph.entities import Column, Entity, Id
 from graph.nodes import Anything
 from graph.planner.shapes import Unplannable
+from graph.planner.text import (
+    Json,
+    array,
+    boolean,
+    constant,
+    cursor,
+    encoded,
+    global_id,
+    object_of,
+    or_null,
+    printed,
+    sql,
+    string,
+)
 from graph.relations import Collection, Connected, Listed, Lookup, Related
 from graph.selections import BACKREF, Operation, Selected
 
-# PostgreSQL cuts longer names without a word.
-LONGEST_NAME = 63
-
-# So many bytes are one line of base64.
-LONGEST_LINE = 57
-
-# Names of columns that no response name can have, for what is not shown itself.
-NUMBER, CURSOR = "#number", "#cursor"
-
-# What is shown of an object of which a condition or its type leaves nothing.
-EMPTY: ColumnElement[Any] = literal_column("'{}'::json", JSON)
+# Names of columns that hold what is not shown itself; those shown have numbers.
+NUMBER, CURSOR = "number", "cursor"
 
 # What an id names: the attributes of Named, with their types.
 NAMED = (("places", Integer), ("uuids", Uuid), ("texts", Text))
-
-Json = ColumnElement[Any]
 
 
 @dataclass(eq=False)
@@ -75,65 +75,8 @@ class Statement:
 def statement(operation: Operation, viewer: Viewer) -> Statement:
     """The statement for a whole query. Raises Unplannable, or what is wrong with its arguments."""
     rules = _Rules(operation, viewer)
-    fields = _labelled((root, rules.root(root)) for root in operation.roots)
-    return Statement(select(_object(fields)), rules.sizes, rules.positions)
-
-
-def _objects(rows: Select[Any]) -> Select[Any]:
-    """The JSON objects of the rows that a select gives."""
-    fields = rows.subquery()
-    return select(func.row_to_json(fields.table_valued(), type_=JSON))
-
-
-def _object(columns: Sequence[Any], *sources: Any) -> Json:
-    """The JSON object of columns, which come from these rows."""
-    if not columns:
-        return EMPTY
-    return _objects(select(*columns).correlate(*sources)).scalar_subquery()
-
-
-def _labelled(fields: Iterable[tuple[Selected, Json]]) -> list[Any]:
-    """Values as the columns of a row, each under its response name."""
-    labelled = []
-    for selected, value in fields:
-        if len(selected.key.encode()) > LONGEST_NAME:
-            raise Unplannable(selected.key)
-        labelled.append(value.label(selected.key))
-    return labelled
-
-
-def _constant(text: str) -> ColumnElement[str]:
-    """A text of the schema's, which is no value of anybody's."""
-    quoted = text.replace("'", "''")
-    return literal_column(f"'{quoted}'", Text)
-
-
-def _known(value: bool) -> ColumnElement[bool]:
-    return literal_column(str(value).lower(), Boolean)
-
-
-def _base64(text: ColumnElement[str], length: int | None = None) -> ColumnElement[str]:
-    """Base64 in one line: PostgreSQL breaks it after every 76 characters, if there are so many."""
-    encoded = func.encode(func.convert_to(text, _constant("UTF8")), _constant("base64"))
-    if length is not None and length <= LONGEST_LINE:
-        return encoded
-    return func.translate(encoded, _constant("\n"), _constant(""))
-
-
-def _global_id(type_name: str, key: Any) -> ColumnElement[str]:
-    """The id of an object, as `global_id` makes it."""
-    prefix = f"{type_name}:"
-    length = len(prefix) + len(str(UUID(int=0))) if isinstance(key.type, Uuid) else None
-    return _base64(_constant(prefix) + cast(key, Text), length)
-
-
-def _printed(column: Any) -> Json:
-    """A column as the API prints it; for most types that is what `row_to_json` does."""
-    if isinstance(column.type, sqlalchemy.Numeric):
-        return cast(column, Text)
-    if isinstance(column.type, Uuid):
-        raise Unplannable(column.key)
-    return column  # type: ignore[no-any-return]
+    data = object_of((root.key, rules.root(root)) for root in operation.roots)
+    return Statement(select(encoded(data)), rules.sizes, rules.positions)
 
 
 def _which(
@@ -175,13 +118,13 @@ class _Rules:
             value = field.value(self.viewer, self.arguments(selected))
             column = getattr(row, field.attribute.key)
             met = [column == parameter(value, column.type), scope(row, self.viewer)]
-            return self.objects(field.target, row, selected, _which(*met)).scalar_subquery()
+            return or_null(self.objects(field.target, row, selected, _which(*met)))
         if isinstance(field, Collection):
             return self.page(field, selected)
         if isinstance(field, Anything):
             return self.anything(field, selected)
         if selected.name == "__typename":
-            return _constant(selected.parent.name)
+            return string(selected.parent.name)
         raise Unplannable(selected.name)
 
     def anything(self, field: Anything, selected: Selected) -> Json:
@@ -202,8 +145,8 @@ class _Rules:
         columns = [column(part, kind) for part, kind in NAMED]
         each = func.unnest(*arrays).table_valued(*columns, with_ordinality=NUMBER).render_derived()
         found = self.named(field, selected, [each.c[part] for part, _ in NAMED], each)
-        in_order = select(found).select_from(each).order_by(each.c[NUMBER])
-        return func.array_to_json(func.array(in_order.scalar_subquery()), type_=JSON)
+        in_order = select(sql(found)).select_from(each).order_by(each.c[NUMBER])
+        return array(func.array(in_order.scalar_subquery()))
 
     def named(
         self, field: Anything, selected: Selected, values: Sequence[Any], *sources: Any
@@ -221,7 +164,7 @@ class _Rules:
             met = [is_here, key == (uuid if is_uuid else text), scope(row, self.viewer)]
             which = _which(*met, sources=sources)
             found.append(self.objects(entity, row, selected, which).scalar_subquery())
-        return func.coalesce(*found, type_=JSON)
+        return (func.coalesce(*found, constant("null")),)
 
     def objects(
         self,
@@ -231,48 +174,41 @@ class _Rules:
         which: Callable[[Select[Any]], Select[Any]],
     ) -> Select[Any]:
         """What is selected of those rows of an entity that `which` leaves."""
-        if entity.is_interface:
-            return which(select(self.object(entity, row, selected)).select_from(row))
-        columns = self.fields(entity, row, selected.children[entity.name])
-        if not columns:
-            return which(select(EMPTY).select_from(row))
-        return _objects(which(select(*columns)))
+        return which(select(sql(self.object(entity, row, selected))).select_from(row))
 
     def object(self, entity: Entity, row: Any, selected: Selected) -> Json:
         """What is selected of a row; of one with subtypes, what is selected of its subtype."""
         if not entity.is_interface:
-            fields = self.fields(entity, row, selected.children[entity.name])
-            return _object(fields, row)
+            return self.fields(entity, row, selected)
         kind_of = getattr(row, sqlalchemy.inspect(entity.model).polymorphic_on.key)
         shown = []
         for kind in entity.kinds:
-            part = getattr(row, kind.model.__name__)
-            fields = self.fields(kind, part, selected.children[kind.name])
+            fields = self.fields(kind, getattr(row, kind.model.__name__), selected)
             identity = sqlalchemy.inspect(kind.model).polymorphic_identity
-            shown.append((kind_of == identity, _object(fields, part)))
-        return case(*shown)
+            shown.append((kind_of == identity, sql(fields)))
+        return (case(*shown),)
 
-    def fields(self, entity: Entity, row: Any, children: Iterable[Selected]) -> list[Any]:
-        """The fields of an object, as the columns of a row."""
-        return _labelled((child, self.field(entity, row, child)) for child in children)
+    def fields(self, entity: Entity, row: Any, selected: Selected) -> Json:
+        """The object that is shown of a row of an entity of one type."""
+        children = selected.children[entity.name]
+        return object_of((child.key, self.field(entity, row, child)) for child in children)
 
     def field(self, entity: Entity, row: Any, selected: Selected) -> Json:
         """A field of an object, whose row is a model's alias."""
         field = selected.declaration if selected.is_readable else None
         match field:
             case Id():
-                return _global_id(field.type_name, getattr(row, field.key))
+                return string(global_id(field.type_name, getattr(row, field.key)))
             case Column():
-                return _printed(getattr(row, field.key))
+                return printed(getattr(row, field.key))
             case Connected():
                 return self.page(field, selected, row)
             case Listed():
-                found = self.related(field, selected, row).scalar_subquery()
-                return func.array_to_json(func.array(found), type_=JSON)
+                return array(func.array(self.related(field, selected, row).scalar_subquery()))
             case Related():
-                return self.related(field, selected, row).scalar_subquery()
+                return or_null(self.related(field, selected, row))
         if selected.name == "__typename":
-            return _constant(entity.name)
+            return string(entity.name)
         raise Unplannable(selected.name)
 
     def related(self, field: Related, selected: Selected, row: Any) -> Select[Any]:
@@ -309,65 +245,55 @@ class _Rules:
             return found
 
         page = self.rows(view, members, children)
-        shown: list[tuple[Selected, Json]] = []
+        shown: list[tuple[str, Json]] = []
         for child in children:
             match child.name:
                 case "totalCount":
                     count = members(aliased(field.target.model), [func.count()])
-                    shown.append((child, count.scalar_subquery()))
+                    value: Json = (cast(count.scalar_subquery(), Text),)
                 case "__typename":
-                    shown.append((child, _constant(child.parent.name)))
+                    value = string(child.parent.name)
                 case "pageInfo":
-                    shown.append((child, self.page_info(view, page, child)))
+                    value = self.page_info(view, page, child)
                 case "nodes" | "edges":
-                    beyond = _looks_beyond(view, _told(children))
-                    shown.append((child, _in_order(view, page.c[child.key], beyond)))
+                    items = page.c[_place(children, child)]
+                    value = array(_in_order(view, items, _looks_beyond(view, _told(children))))
                 case _:
                     raise Unplannable(child.name)
+            shown.append((child.key, value))
+        json = object_of(shown)
         of_rows = {child.name for child in children} & {"nodes", "edges", "pageInfo"}
-        columns = _labelled(shown)
-        if of_rows and columns:
-            return _objects(select(*columns).select_from(page)).scalar_subquery()
-        return _object(columns)
+        if not of_rows or len(json) == 1:
+            return json
+        # What is the same for every page stays outside: what is inside is copied once more.
+        start, *between, end = json
+        return start, select(sql(tuple(between))).select_from(page).scalar_subquery(), end
 
     def rows(
         self, view: Window, members: Callable[..., Select[Any]], children: Sequence[Selected]
     ) -> Any:
         """The rows of a page: arrays of what is shown of each, and how many were found."""
         row = aliased(view.entity.model)
-        lists = [child for child in children if child.name in ("nodes", "edges")]
         told = _told(children)
-        points = not told.isdisjoint({"startCursor", "endCursor"})
-        # Often the row that is read is the very object that is shown.
-        whole = len(lists) == 1 and not points and not _is_of_kinds(view, lists[0])
-        read = self.item(view, row, lists[0]) if whole else []
-        if not read:
-            whole = False
-            read = [self.shown(view, row, child).label(child.key) for child in lists]
-        if points:
-            read.append(_cursor(view, row).label(CURSOR))
-        read = read or [literal_column("1")]
-        each = view.cut(members(row, read), row, _looks_beyond(view, told)).subquery()
-        made: list[Any] = [func.count().label(NUMBER)]
-        for child in lists:
-            item = func.row_to_json(each.table_valued()) if whole else each.c[child.key]
-            made.append(func.array_agg(item, type_=ARRAY(JSON)).label(child.key))
-        if points:
-            made.append(func.array_agg(each.c[CURSOR], type_=ARRAY(Text)).label(CURSOR))
-        return select(*made).select_from(each).subquery()
-
-    def item(self, view: Window, row: Any, selected: Selected) -> list[Any]:
-        """What is selected of an edge, or of a node, as the columns of a row."""
-        if selected.name == "nodes":
-            return self.fields(view.entity, row, selected.children[view.entity.name])
-        (below,) = selected.children.values()
-        return _labelled((part, self.edge(view, row, part)) for part in below)
+        read = {
+            _place(children, child): sql(self.shown(view, row, child))
+            for child in children
+            if child.name in ("nodes", "edges")
+        }
+        if not told.isdisjoint({"startCursor", "endCursor"}):
+            read[CURSOR] = cursor(view, row)
+        columns: list[Any] = [value.label(name) for name, value in read.items()]
+        columns = columns or [literal_column("1")]
+        each = view.cut(members(row, columns), row, _looks_beyond(view, told)).subquery()
+        arrays = [func.array_agg(each.c[name], type_=ARRAY(Text)).label(name) for name in read]
+        return select(func.count().label(NUMBER), *arrays).select_from(each).subquery()
 
     def shown(self, view: Window, row: Any, selected: Selected) -> Json:
-        """What is selected of an edge, or of a node, as an object."""
+        """What is selected of a node, or of an edge."""
         if selected.name == "nodes":
             return self.object(view.entity, row, selected)
-        return _object(self.item(view, row, selected), row)
+        (children,) = selected.children.values()
+        return object_of((child.key, self.edge(view, row, child)) for child in children)
 
     def edge(self, view: Window, row: Any, selected: Selected) -> Json:
         """A field of an edge."""
@@ -375,29 +301,33 @@ class _Rules:
             case "node":
                 return self.object(view.entity, row, selected)
             case "cursor":
-                return _cursor(view, row)
+                return string(cursor(view, row))
             case "__typename":
-                return _constant(selected.parent.name)
+                return string(selected.parent.name)
         raise Unplannable(selected.name)
 
     def page_info(self, view: Window, page: Any, selected: Selected) -> Json:
         """Where a page lies."""
         (children,) = selected.children.values()
         limit, number = parameter(view.limit, Integer), page.c[NUMBER]
-        more = number > limit
+        more = boolean(number > limit)
         ends = func.least(1, limit), func.least(number, limit)
         start, end = reversed(ends) if view.backward else ends
         values: dict[str, Callable[[], Json]] = {
-            "hasNextPage": lambda: _known(view.before is not None) if view.backward else more,
-            "hasPreviousPage": lambda: more if view.backward else _known(view.after is not None),
-            "startCursor": lambda: page.c[CURSOR][start],
-            "endCursor": lambda: page.c[CURSOR][end],
-            "__typename": lambda: _constant(selected.type.of_type.name),  # type: ignore[union-attr]
+            "hasNextPage": lambda: boolean(view.before is not None) if view.backward else more,
+            "hasPreviousPage": lambda: more if view.backward else boolean(view.after is not None),
+            "startCursor": lambda: or_null(string(page.c[CURSOR][start])),
+            "endCursor": lambda: or_null(string(page.c[CURSOR][end])),
+            "__typename": lambda: string(selected.type.of_type.name),  # type: ignore[union-attr]
         }
         if not {child.name for child in children} <= values.keys():
             raise Unplannable(selected.name)
-        shown = _labelled((child, values[child.name]()) for child in children)
-        return _object(shown, page)
+        return object_of((child.key, values[child.name]()) for child in children)
+
+
+def _place(children: Sequence[Selected], child: Selected) -> str:
+    """The name of the column that holds what a child shows: its own may be too long for one."""
+    return str(children.index(child))
 
 
 def _told(children: Iterable[Selected]) -> set[str]:
@@ -411,25 +341,10 @@ def _looks_beyond(view: Window, told: set[str]) -> bool:
     return ("hasPreviousPage" if view.backward else "hasNextPage") in told
 
 
-def _is_of_kinds(view: Window, selected: Selected) -> bool:
-    """Whether the rows are shown as different types."""
-    return selected.name == "nodes" and view.entity.is_interface
-
-
-def _in_order(view: Window, items: Any, beyond: bool) -> Json:
-    """The objects of a page as a list: not the one beyond it, and the last one last."""
+def _in_order(view: Window, items: Any, beyond: bool) -> Any:
+    """The objects of a page in its order: not the one beyond it, and the last one last."""
     page = items[1 : parameter(view.limit, Integer)] if beyond else items
     if view.backward:
         each = func.unnest(page).table_valued("item", with_ordinality="place").render_derived()
         page = func.array(select(each.c.item).order_by(each.c.place.desc()).scalar_subquery())
-    return func.array_to_json(func.coalesce(page, literal_column("'{}'::json[]")), type_=JSON)
-
-
-def _cursor(view: Window, row: Any) -> ColumnElement[str]:
-    """The cursor that points at a row, as `encode_cursor` makes it."""
-    value = getattr(row, view.order.attribute)
-    if isinstance(value.type, Timestamp):
-        value = func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
-    key = cast(getattr(row, view.entity.key.key), Text)
-    parts = _constant(f"{view.order.name}\n") + key + _constant("\n") + cast(value, Text)
-    return _base64(parts)
+    return page

@@ -1,0 +1,136 @@
+"""JSON as PostgreSQL puts it together: texts of its own, with the values of rows between them.
+
+It concatenates faster than it makes JSON of a row, for which it looks up how each column is
+printed, again for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from itertools import groupby
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Enum,
+    Integer,
+    LargeBinary,
+    Numeric,
+    Select,
+    Text,
+    Uuid,
+    cast,
+    func,
+    literal_column,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from db.base import Timestamp
+from graph.connections import Window
+from graph.planner.shapes import Unplannable
+
+# So many bytes are one line of base64.
+LONGEST_LINE = 57
+
+# The pieces of which a JSON value is put together: its own text, and SQL that is never null.
+Json = tuple[str | ColumnElement[str], ...]
+
+
+def constant(text: str) -> ColumnElement[str]:
+    """A text of the schema's or of the document's, which is no value of anybody's."""
+    quoted = text.replace("'", "''")
+    return literal_column(f"'{quoted}'", Text)
+
+
+def sql(json: Json) -> ColumnElement[str]:
+    """A JSON value as one expression."""
+    pieces = (constant(piece) if isinstance(piece, str) else piece for piece in json)
+    return reduce(lambda left, right: left.concat(right), pieces)
+
+
+def string(text: str | ColumnElement[str]) -> Json:
+    """A string in which nothing needs an escape."""
+    return (f'"{text}"',) if isinstance(text, str) else ('"', text, '"')
+
+
+def boolean(value: bool | ColumnElement[bool]) -> Json:
+    """True or false."""
+    return (str(value).lower() if isinstance(value, bool) else cast(value, Text),)
+
+
+def array(items: Any) -> Json:
+    """A list, of an array of the texts of its items; of no array, one without any."""
+    return "[", func.coalesce(func.array_to_string(items, constant(",")), constant("")), "]"
+
+
+def object_of(fields: Iterable[tuple[str, Json]]) -> Json:
+    """An object, whose names are a document's and need no escape."""
+    pieces: list[str | ColumnElement[str]] = []
+    for number, (name, value) in enumerate(fields):
+        pieces += ["," if number else "", f'"{name}":', *value]
+    return tuple(_joined(["{", *pieces, "}"]))
+
+
+def _joined(pieces: Iterable[Any]) -> Iterator[str | ColumnElement[str]]:
+    """The pieces with those that are texts joined, where they follow each other."""
+    for are_texts, following in groupby(pieces, lambda piece: isinstance(piece, str)):
+        if are_texts:
+            yield "".join(following)
+        else:
+            yield from following
+
+
+def or_null(found: Select[Any] | Json) -> Json:
+    """A JSON value of SQL that may be null, or what a subquery finds if it finds anything."""
+    value = sql(found) if isinstance(found, tuple) else found.scalar_subquery()
+    return (func.coalesce(value, constant("null")),)
+
+
+def encoded(json: Json) -> ColumnElement[bytes]:
+    """A JSON value as the bytes that go to a client."""
+    return func.convert_to(sql(json), constant("UTF8"), type_=LargeBinary)
+
+
+def printed(column: Any) -> Json:
+    """A column as the API prints it."""
+    match column.type:
+        case Uuid():
+            raise Unplannable(column.key)
+        case Integer() | Boolean() | JSONB():
+            json: Json = (cast(column, Text),)
+        case Enum():
+            json = string(type_coerce(column, Text))
+        case Numeric():
+            json = string(cast(column, Text))
+        case _:
+            json = (cast(func.to_json(column), Text),)
+    return or_null(json) if column.property.columns[0].nullable else json
+
+
+def global_id(type_name: str, key: Any) -> ColumnElement[str]:
+    """The id of an object, as the API's `global_id` makes it."""
+    prefix = f"{type_name}:"
+    length = len(prefix) + len(str(UUID(int=0))) if isinstance(key.type, Uuid) else None
+    return _base64(constant(prefix) + cast(key, Text), length)
+
+
+def cursor(view: Window, row: Any) -> ColumnElement[str]:
+    """The cursor that points at a row, as `encode_cursor` makes it."""
+    value = getattr(row, view.order.attribute)
+    if isinstance(value.type, Timestamp):
+        value = func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
+    key = cast(getattr(row, view.entity.key.key), Text)
+    parts = constant(f"{view.order.name}\n") + key + constant("\n") + cast(value, Text)
+    return _base64(parts)
+
+
+def _base64(text: ColumnElement[str], length: int | None = None) -> ColumnElement[str]:
+    """Base64 in one line: PostgreSQL breaks it after every 76 characters, if there are so many."""
+    encoded = func.encode(func.convert_to(text, constant("UTF8")), constant("base64"))
+    if length is not None and length <= LONGEST_LINE:
+        return encoded
+    return func.translate(encoded, constant("\n"), constant(""))
