@@ -14,6 +14,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 CANCELLED_WITHIN = 2
 
 
+class TookTooLong(Exception):
+    """A statement was cancelled, because it took longer than it may."""
+
+
 class Direct:
     """Connections that run one statement at a time each, and keep those they have prepared.
 
@@ -36,16 +40,20 @@ class Direct:
         self._idle: list[Any] = []
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def value(self, statement: str, arguments: Sequence[Any]) -> Any:
+    async def value(self, statement: str, arguments: Sequence[Any], seconds: float | None) -> Any:
         """The one value that a statement gives. Raises what the driver raises.
 
-        Raises SQLAlchemy's TimeoutError when all connections are busy.
+        Raises TookTooLong if the statement takes more than so many seconds, and SQLAlchemy's
+        TimeoutError when all connections are busy.
         """
         await self._turn()
         connection = None
         try:
             connection = self._open() or await asyncpg.connect(**self._options)
-            value = await connection.fetchval(statement, *arguments)
+            try:
+                value = await connection.fetchval(statement, *arguments, timeout=seconds)
+            except TimeoutError:
+                raise TookTooLong from None
         except asyncpg.PostgresError:
             self._leave(connection)
             raise

@@ -355,13 +355,16 @@ class Database:
             await session.flush()
             await _commit(session)
 
-    async def json(self, statement: str, arguments: Sequence[Any]) -> bytes:
+    async def json(
+        self, statement: str, arguments: Sequence[Any], seconds: float | None = None
+    ) -> bytes:
         """The one JSON value that a statement gives, as PostgreSQL encodes it.
 
-        The statement is the driver's, with `$1` in the place of the first argument.
+        The statement is the driver's, with `$1` in the place of the first argument. Raises
+        TookTooLong if it takes more than so many seconds.
         """
         began = time.perf_counter()
-        value: bytes = await self._direct.value(statement, arguments)
+        value: bytes = await self._direct.value(statement, arguments, seconds)
         counted = tally.get()
         if counted is not None:
             counted.add(statement, 1, time.perf_counter() - began)

@@ -11,9 +11,11 @@ from sqlalchemy import URL, text
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db import Database, migrate
 from db.engine import reason
@@ -61,6 +63,29 @@ async def readyz(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
+class Application(Starlette):
+    """Starlette, without what does nothing here."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The layers from the edge inwards: it lets nothing through for those around it."""
+        stack = super().build_middleware_stack()
+        assert isinstance(stack, ServerErrorMiddleware)
+        return stack.app
+
+
+class Door:
+    """The innermost layer: to the API it is one step, and to all else there is the router."""
+
+    def __init__(self, router: ASGIApp, api: ASGIApp) -> None:
+        self.router = router
+        self.api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        is_api = scope["type"] == "http" and scope["path"] == "/graphql"
+        await (self.api if is_api else self.router)(scope, receive, send)
+
+
 def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     """The ASGI application over a database that is at the head of the migrations."""
 
@@ -75,7 +100,9 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
         await app.state.database.dispose()
 
     operations = Operations(schema, planner=settings.planner)
-    endpoint = Endpoint(operations, max_body_bytes=settings.max_body_bytes)
+    api: ASGIApp = Endpoint(operations, max_body_bytes=settings.max_body_bytes)
+    if settings.shows_page:
+        api = pages.PageOrAPI(api)
     layers = [Middleware(Edge)]
     if settings.allowed_origins:
         layers.append(
@@ -88,9 +115,10 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
                 max_age=7200,  # no browser remembers it for longer
             )
         )
-    app = Starlette(
+    layers.append(Middleware(Door, api=api))
+    app = Application(
         routes=[
-            *(pages.routes(endpoint) if settings.shows_page else [Route("/graphql", endpoint)]),
+            *(pages.routes() if settings.shows_page else []),
             WebSocketRoute("/graphql", SocketEndpoint(operations, settings.allowed_origins)),
             Route("/livez", livez),
             Route("/readyz", readyz),

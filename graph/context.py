@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
 )
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import strawberry
 from graphql import GraphQLError, OperationDefinitionNode, OperationType
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
+from db.direct import TookTooLong
 
 if TYPE_CHECKING:
     from graph.documents import Document
@@ -64,19 +65,45 @@ class Deadline:
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Cancel what the block waits for when the time is over; a statement is cancelled too."""
-        over = OutOfTime(
-            f"The operation took longer than {self.seconds} s, which is as long as one may take"
-            " (TROUPE_MAX_SECONDS). Ask for less at once."
-        )
-        if asyncio.get_running_loop().time() >= self.moment:
-            raise over
+        self.left()
         try:
             async with asyncio.timeout_at(self.moment) as timeout:
                 yield
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise over from None
+            raise self.over() from None
+
+    def left(self) -> float:
+        """How many seconds are left. Raises OutOfTime if there are none."""
+        left = self.moment - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise self.over()
+        return left
+
+    def over(self) -> OutOfTime:
+        """What to say when the time is over."""
+        return OutOfTime(
+            f"The operation took longer than {self.seconds} s, which is as long as one may take"
+            " (TROUPE_MAX_SECONDS). Ask for less at once."
+        )
+
+
+class Timed:
+    """Adds the time that a block takes to the one that is noted under a name, in seconds."""
+
+    __slots__ = ("_began", "_name", "_times")
+
+    def __init__(self, times: dict[str, float], name: str) -> None:
+        self._times = times
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        took = time.perf_counter() - self._began
+        self._times[self._name] = self._times.get(self._name, 0.0) + took
 
 
 class Context:
@@ -119,7 +146,10 @@ class Context:
         self.times: dict[str, float] = {}
         """How long the parts of its way have taken, in seconds."""
         self._viewer = viewer
-        self._sessions = asyncio.Semaphore(SESSIONS_AT_ONCE)
+
+    @cached_property
+    def _sessions(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(SESSIONS_AT_ONCE)
 
     @property
     def is_anonymous(self) -> bool:
@@ -134,7 +164,7 @@ class Context:
     def for_event(self) -> Context:
         """The context of one event of a stream, which shares nothing that was read before."""
         context = copy(self)
-        context._sessions = asyncio.Semaphore(SESSIONS_AT_ONCE)
+        context.__dict__.pop("_sessions", None)
         context.deadline = None
         return context
 
@@ -142,14 +172,9 @@ class Context:
         """Go on as somebody who has just said who they are."""
         self._viewer = viewer
 
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Add the time of the block to that of a part of the operation's way."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.times[part] = self.times.get(part, 0.0) + time.perf_counter() - began
+    def timed(self, part: str) -> Timed:
+        """Adds the time of the block to that of a part of the operation's way."""
+        return Timed(self.times, part)
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
         """Bounds what happens in the block by the operation's deadline."""
@@ -171,6 +196,20 @@ class Context:
     def turn(self) -> AbstractAsyncContextManager[None]:
         """Wait until the viewer has a connection left."""
         return nullcontext() if self.turns is None else self.turns
+
+    async def json(self, statement: str, arguments: Sequence[Any]) -> bytes:
+        """The JSON that a statement gives, in the viewer's turn and in the operation's time."""
+        if self.turns is not None and self.turns.locked():
+            async with self.in_time(), self.turns:
+                return await self.database.json(statement, arguments)
+        async with self.turn():
+            # With nobody to wait for, the driver bounds the statement, with less effort.
+            seconds = None if self.deadline is None else self.deadline.left()
+            try:
+                return await self.database.json(statement, arguments, seconds)
+            except TookTooLong:
+                assert self.deadline is not None
+                raise self.deadline.over() from None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:

@@ -46,7 +46,7 @@ class Departure:
         self._happened = False
         self._is_over = False
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         if self._happened:
             raise Gone
         self._task = asyncio.current_task()
@@ -60,7 +60,7 @@ class Departure:
         if self._task is not None:
             self._task.cancel()
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -86,9 +86,9 @@ class Watched(Departure):
         self._receive = receive
         self._watcher: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         self._timer = asyncio.get_running_loop().call_later(SOON, self._watch)
-        return await super().__aenter__()
+        return super().__enter__()
 
     def _watch(self) -> None:
         self._watcher = asyncio.create_task(self._wait())
@@ -98,7 +98,7 @@ class Watched(Departure):
             pass
         self.leave()
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -107,4 +107,4 @@ class Watched(Departure):
         self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
-        await super().__aexit__(kind, error, traceback)
+        super().__exit__(kind, error, traceback)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from itertools import count
 
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,6 +17,10 @@ log = logging.getLogger("troupe")
 
 # What a client or a proxy may call a request, so that it can stand in a header and in a line.
 ID = re.compile(rb"[\w.:/+=-]{1,100}")
+
+# What the ids begin with that this process gives, and what they go on with.
+PROCESS = secrets.token_hex(6)
+_number = count(0x1000)
 
 # Nothing here is for other sites to frame, to load, or to guess the type of. An answer is for the
 # one who asked, and is kept by nobody. What the page needs beyond that it says itself.
@@ -30,7 +35,7 @@ HEADERS = [
 
 
 class Edge:
-    """The outermost layer of the application."""
+    """The outermost layer of the application, which answers whatever goes wrong in it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -78,4 +83,4 @@ def _id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and ID.fullmatch(value):
             return str(value, "ascii")
-    return secrets.token_hex(8)
+    return f"{PROCESS}{next(_number):x}"

@@ -7,7 +7,6 @@ of `graphql-http` do.
 from __future__ import annotations
 
 import orjson
-from starlette.requests import HTTPConnection
 from starlette.types import Receive, Scope, Send
 from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types import ExecutionResult
@@ -18,7 +17,7 @@ from graph.departures import Watched
 from graph.errors import masked
 from graph.guard import guard_of
 from graph.operations import Entry, Operations, Told, refused
-from graph.requests import JSON, Asked, Gone, Refused, acceptable, received
+from graph.requests import JSON, Asked, Gone, Headers, Refused, acceptable, headers_of, received
 from graph.settings import Mode
 from graph.viewer import bearer_token
 
@@ -66,20 +65,20 @@ class Endpoint:
         """Answer a request, and write into the log what it was."""
         with Entry("http") as entry:
             try:
-                answer = await self._answer(HTTPConnection(scope), receive, entry)
+                answer = await self._answer(scope, receive, entry)
                 entry.status, entry.codes = answer.status, answer.codes
                 answer.headers.append((b"server-timing", entry.timing()))
                 await answer(send)
             except Gone:
                 pass
 
-    async def _answer(self, request: HTTPConnection, receive: Receive, entry: Entry) -> Answer:
+    async def _answer(self, scope: Scope, receive: Receive, entry: Entry) -> Answer:
         media = JSON
         try:
-            media = acceptable(request.headers.get("accept"))
-            asked = await received(request, receive, self.max_body_bytes)
-            entry.asked = asked
-            result = await self._execute(request, receive, asked, entry)
+            headers = headers_of(scope)
+            media = acceptable(headers.get(b"accept"))
+            entry.asked = await received(scope, headers, receive, self.max_body_bytes)
+            result = await self._execute(scope, headers, receive, entry.asked, entry)
             return Answer(result, media)
         except Gone:
             raise
@@ -91,14 +90,15 @@ class Endpoint:
             return Answer(refused(masked(error)), media, 500)
 
     async def _execute(
-        self, request: HTTPConnection, receive: Receive, asked: Asked, entry: Entry
+        self, scope: Scope, headers: Headers, receive: Receive, asked: Asked, entry: Entry
     ) -> ExecutionResult:
-        state, token = request.app.state, bearer_token(request.headers.get("authorization"))
-        address = request.client.host if request.client else None
-        async with Watched(receive, state) as departure:
+        state, client = scope["app"].state, scope.get("client")
+        token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
+        address = client[0] if client else None
+        with Watched(receive, state) as departure:
             context = await self.operations.context(state, token, address)
             departure.context = entry.context = context
-            explains = request.headers.get("x-troupe-explain") == "1" and _may_know(context)
+            explains = headers.get(b"x-troupe-explain") == b"1" and _may_know(context)
             if explains:
                 entry.explain()
             try:

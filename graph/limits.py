@@ -122,11 +122,13 @@ def check_variables(
     Reading a value by its type takes some hundred times as long as reading it as JSON, which also
     counts as one where a scalar may be any JSON.
     """
+    definitions = node.variable_definitions or ()
+    found = len(definitions)
     pending: list[tuple[Any, Any]] = [
-        (type_from_ast(schema, definition.type), variables.get(definition.variable.name.value))
-        for definition in node.variable_definitions or ()
+        (type_from_ast(schema, definition.type), value)
+        for definition in definitions
+        if isinstance(value := variables.get(definition.variable.name.value), list | dict)
     ]
-    found = len(pending)
     while pending:
         kind, value = pending.pop()
         kind = get_nullable_type(kind)

@@ -42,14 +42,14 @@ class Files(StaticFiles):
 class PageOrAPI:
     """`/graphql`: a page for a browser that asks for one, and the API for everybody else."""
 
-    def __init__(self, api: ASGIApp, folder: Path) -> None:
+    def __init__(self, api: ASGIApp) -> None:
         self.api = api
-        self.page = Files(folder, "no-cache")
+        self.page = Files(_folder(), "no-cache")
         self.page.headers["Vary"] = "Accept"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with the one or the other."""
-        if wants_page(Request(scope)):
+        if scope["method"] in ("GET", "HEAD") and wants_page(Request(scope)):
             response = await self.page.get_response("index.html", scope)
             await response(scope, receive, send)
         else:
@@ -58,21 +58,19 @@ class PageOrAPI:
 
 def wants_page(request: Request) -> bool:
     """Whether HTML is asked for by name, as browsers do, and no operation is sent along."""
-    return (
-        request.method in ("GET", "HEAD")
-        and "query" not in request.query_params
-        and "text/html" in request.headers.get("accept", "").lower()
-    )
+    accepted = request.headers.get("accept", "").lower()
+    return "query" not in request.query_params and "text/html" in accepted
 
 
-def routes(api: ASGIApp) -> list[BaseRoute]:
-    """The pages around the API, which is at `/graphql`."""
-    built = (BUILT / "index.html").is_file()
-    folder = BUILT if built else PLAIN
+def routes() -> list[BaseRoute]:
+    """What belongs to the page, which is at `/graphql`."""
     # What was built is named by its contents, so that a name never means anything else.
-    cache = "public, max-age=31536000, immutable" if built else "no-cache"
+    cache = "public, max-age=31536000, immutable" if _folder() == BUILT else "no-cache"
     return [
         Route("/", RedirectResponse("/graphql")),
-        Route("/graphql", PageOrAPI(api, folder)),
-        Mount("/graphiql", Files(folder / "assets", cache)),
+        Mount("/graphiql", Files(_folder() / "assets", cache)),
     ]
+
+
+def _folder() -> Path:
+    return BUILT if (BUILT / "index.html").is_file() else PLAIN

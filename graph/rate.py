@@ -42,7 +42,19 @@ class Buckets:
         What was done already may cost more than there is: whoever owes something waits longer.
         """
         now = self._clock()
-        self._buckets[whose] = self._level(whose, now) - amount, now
+        self._put(whose, self._level(whose, now) - amount, now)
+
+    def spend(self, whose: Hashable, amount: int) -> bool:
+        """Take so much out of a bucket, if there is so much."""
+        now = self._clock()
+        level = self._level(whose, now)
+        if level < amount:
+            return False
+        self._put(whose, level - amount, now)
+        return True
+
+    def _put(self, whose: Hashable, level: float, now: float) -> None:
+        self._buckets[whose] = level, now
         self._buckets.move_to_end(whose)
         while len(self._buckets) > MOST_BUCKETS:
             self._buckets.popitem(last=False)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import orjson
-from starlette.requests import HTTPConnection
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from graph.errors import RequestError
 
@@ -21,8 +19,6 @@ JSON = "application/json"
 RESPONSE = "application/graphql-response+json"
 METHODS = b"GET, HEAD, POST"
 
-# How long a body may take to arrive, in seconds.
-BODY_TIMEOUT = 30
 # More of a header is not looked at, nor kept in a cache.
 LONGEST_HEADER = 500
 
@@ -62,8 +58,7 @@ class Refused(RequestError):
         super().__init__(message, **told)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What a request asks for."""
 
     query: str | None
@@ -75,17 +70,25 @@ class Asked:
     """Whether it may be a mutation: a link or a picture on somebody's page must not be one."""
 
 
-async def received(request: HTTPConnection, receive: Receive, limit: int) -> Asked:
+Headers = Mapping[bytes, bytes]
+
+
+def headers_of(scope: Scope) -> Headers:
+    """The headers of a request; of those that come more than once, the first."""
+    return dict(reversed(scope["headers"]))
+
+
+async def received(scope: Scope, headers: Headers, receive: Receive, limit: int) -> Asked:
     """What a request asks for. Raises Refused, or Gone."""
-    match request.scope["method"]:
+    match scope["method"]:
         case "POST":
-            _expect_json(request.headers.get("content-type", ""))
-            if request.headers.get("content-encoding", "identity").lower() != "identity":
+            _expect_json(headers.get(b"content-type", b""))
+            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise Refused("Send the body as it is, without `Content-Encoding`.", 415)
-            body = await _body(request, receive, limit)
+            body = await _body(headers, receive, limit)
             return asked_in(object_in("The body", body), may_change=True)
         case "GET" | "HEAD":
-            return asked_in(_parameters(request.scope["query_string"], limit), may_change=False)
+            return asked_in(_parameters(scope["query_string"], limit), may_change=False)
         case _:
             raise Refused("Use POST or GET.", 405, headers=[(b"allow", METHODS)])
 
@@ -110,35 +113,36 @@ def asked_in(given: dict[str, Any], *, may_change: bool) -> Asked:
 # POST
 
 
-def _expect_json(content_type: str) -> None:
-    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+def _expect_json(content_type: bytes) -> None:
+    text = content_type.decode("latin-1")
+    if text == JSON:  # as nearly everybody writes it
+        return
+    kind, *parameters = (part.strip().lower() for part in text.split(";"))
     charsets = [part for part in parameters if part.startswith("charset=")]
     if kind != JSON or any(part.strip('charset="') not in ("utf-8", "utf8") for part in charsets):
         raise Refused(f"Send the header `Content-Type: {JSON}`, and UTF-8.", 415)
 
 
-async def _body(request: HTTPConnection, receive: Receive, limit: int) -> bytes:
-    too_large = Refused(f"The body has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 413)
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > limit:
-        raise too_large
+async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
+    """The body; how long it takes is the connection's to bound (`graph.wire`)."""
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length[:20]) > limit:
+        raise _too_large(limit)
     chunks, size = [], 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Gone
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                if size > limit:
-                    raise too_large
-                if not message.get("more_body"):
-                    return b"".join(chunks)
-    except TimeoutError:
-        closing = [(b"connection", b"close")]
-        sentence = f"The body did not arrive within {BODY_TIMEOUT} seconds."
-        raise Refused(sentence, 408, headers=closing) from None
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(f"The body has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 413)
 
 
 # GET
@@ -189,18 +193,18 @@ def object_in(what: str, text: bytes) -> dict[str, Any]:
 # The form of the answer
 
 
-def acceptable(accept: str | None) -> str:
+def acceptable(accept: bytes | None) -> str:
     """The media type of the answer, as the `Accept` header wants it. Raises Refused."""
-    media = JSON if accept is None else _negotiated(accept[:LONGEST_HEADER].lower())
+    media = JSON if accept is None else _negotiated(accept[:LONGEST_HEADER])
     if media is None:
         raise Refused(f"The answer can be had as {RESPONSE} or {JSON}.", 406)
     return media
 
 
 @lru_cache(maxsize=200)
-def _negotiated(accept: str) -> str | None:
+def _negotiated(accept: bytes) -> str | None:
     wanted: dict[str, float] = {}
-    for part in accept.split(","):
+    for part in accept.decode("latin-1").lower().split(","):
         kind, *parameters = (word.strip() for word in part.split(";"))
         wanted[kind] = next((_weight(word[2:]) for word in parameters if word[:2] == "q="), 1.0)
     anything = wanted.get("application/*", wanted.get("*/*", 0.0))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
 from weakref import WeakValueDictionary
 
 from graph.errors import Overloaded
@@ -17,29 +15,54 @@ class Running:
     def __init__(self, most: int, most_per_viewer: int) -> None:
         self.most = most
         self.most_per_viewer = most_per_viewer
-        self._of: Counter[Hashable] = Counter()
+        self._all = 0
+        self._of: dict[Hashable, int] = {}
 
-    @contextmanager
-    def one_more(self, viewer: Hashable) -> Iterator[None]:
-        """Count one operation for as long as the block lasts. Raises Overloaded."""
-        for running, most, setting, whose in (
-            (self._of[viewer], self.most_per_viewer, "max_running_per_viewer", "of yours"),
-            (self._of.total(), self.most, "max_running", "of everybody"),
-        ):
-            if running >= most:
-                raise Overloaded(
-                    f"{running} operations {whose} are running, and {most} may at once"
-                    f" (TROUPE_{setting.upper()}). Try again in a moment.",
-                    limit=setting,
-                    allowed=most,
-                )
-        self._of[viewer] += 1
-        try:
-            yield
-        finally:
-            self._of[viewer] -= 1
-            if not self._of[viewer]:
-                del self._of[viewer]
+    def one_more(self, viewer: Hashable) -> One:
+        """Counts one operation for as long as the block lasts. Raises Overloaded at its start."""
+        return One(self, viewer)
+
+    def begin(self, viewer: Hashable) -> None:
+        """Count an operation that begins. Raises Overloaded."""
+        running = self._of.get(viewer, 0)
+        if running >= self.most_per_viewer:
+            raise _enough(running, "of yours", "max_running_per_viewer", self.most_per_viewer)
+        if self._all >= self.most:
+            raise _enough(self._all, "of everybody", "max_running", self.most)
+        self._of[viewer] = running + 1
+        self._all += 1
+
+    def end(self, viewer: Hashable) -> None:
+        """Count it no more."""
+        self._all -= 1
+        self._of[viewer] -= 1
+        if not self._of[viewer]:
+            del self._of[viewer]
+
+
+class One:
+    """An operation, which counts as long as the block lasts."""
+
+    __slots__ = ("_running", "_viewer")
+
+    def __init__(self, running: Running, viewer: Hashable) -> None:
+        self._running = running
+        self._viewer = viewer
+
+    def __enter__(self) -> None:
+        self._running.begin(self._viewer)
+
+    def __exit__(self, *_: object) -> None:
+        self._running.end(self._viewer)
+
+
+def _enough(running: int, whose: str, setting: str, most: int) -> Overloaded:
+    return Overloaded(
+        f"{running} operations {whose} are running, and {most} may at once"
+        f" (TROUPE_{setting.upper()}). Try again in a moment.",
+        limit=setting,
+        allowed=most,
+    )
 
 
 class Turns:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -152,20 +153,26 @@ def parse_key(model: type, value: Any) -> Any:
 
     Raises ValueError with a sentence for the client.
     """
-    name = model.__name__
-    parsed = parse_global_id(value) if isinstance(value, str) else None
+    name, kind = model.__name__, _key_type(model)
+    if isinstance(value, UUID):
+        return value
+    # A bare UUID cannot be a global id: base64 has no hyphen.
+    parsed = parse_global_id(value) if isinstance(value, str) and "-" not in value else None
     if parsed is not None:
         if parsed[0] != name:
             raise ValueError(f"{value} is the id of a {parsed[0]}, where one of a {name} is needed")
         value = parsed[1]
-    kind: type = inspect(model).primary_key[0].type.python_type
     if kind is str and isinstance(value, str):
-        return value
-    if isinstance(value, UUID):
         return value
     if not isinstance(value, str) or not BARE_UUID.fullmatch(value):
         raise ValueError(f"{value!r} is no id of a {name}: use its `id` or a bare UUID")
     return UUID(value)
+
+
+@cache
+def _key_type(model: type) -> type:
+    kind: type = inspect(model).primary_key[0].type.python_type
+    return kind
 
 
 def bare(value: str, model: type) -> str:

@@ -55,9 +55,8 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
     if cost is None:
         cost = cost_of(Operation(schema, document.node, node, variables))
         plan.remember(sizes, cost)
-    if cost > guard.settings.max_cost or rates.wait(asker, cost):
+    if cost > guard.settings.max_cost or not rates.spend(asker, cost):
         return None
-    rates.take(asker, cost)
     context.document, context.node, context.cost = document, node, cost
     try:
         with guard.running.one_more(asker):

@@ -399,7 +399,7 @@ class Socket:
             request_id.reset(previous)
 
     async def _answer(self, operation: Running, entry: Entry) -> None:
-        async with operation.departure as departure:
+        with operation.departure as departure:
             context = departure.context = entry.context = await self._context()
             try:
                 result = await self._operations.answer(operation.asked, context, SINGLE)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from db import Database, Viewer, access
 from graph.errors import Unauthenticated
@@ -17,6 +19,14 @@ FRESH = 0.5
 MOST_TOKENS = 10_000
 
 
+@dataclass(slots=True)
+class _Look:
+    """A token that is being looked up, and how many wait for it."""
+
+    task: asyncio.Task[dict[str, Viewer]]
+    waiting: int = 0
+
+
 class Tokens:
     """The tokens that were looked up a moment ago, under their hashes, and whom they name."""
 
@@ -24,16 +34,33 @@ class Tokens:
         self.database = database
         self.fresh = fresh
         self._known: OrderedDict[str, tuple[float, Viewer]] = OrderedDict()
+        self._looks: dict[str, _Look] = {}
+
+    def known(self, token: str) -> Viewer | None:
+        """The viewer whom a token named when it was looked up a moment ago, if it was."""
+        then, viewer = self._known.get(access.hash_token(token), (0.0, None))
+        return viewer if then + self.fresh > time.monotonic() else None
 
     async def viewer(self, token: str) -> Viewer:
         """The viewer whom a token names. Raises Unauthenticated if it opens nothing (any more)."""
-        hashed = access.hash_token(token)
-        then, viewer = self._known.get(hashed, (0.0, None))
-        if viewer is None or then + self.fresh <= time.monotonic():
-            viewer = (await self.look_up([hashed])).get(hashed)
+        viewer = self.known(token) or await self._looked_up(access.hash_token(token))
         if viewer is None:
             raise Unauthenticated("This access token is unknown, has expired or was revoked.")
         return viewer
+
+    async def _looked_up(self, hashed: str) -> Viewer | None:
+        """Look up a token once for all who ask at the same time, until the last of them leaves."""
+        look = self._looks.get(hashed)
+        if look is None:
+            look = self._looks[hashed] = _Look(asyncio.create_task(self.look_up([hashed])))
+        look.waiting += 1
+        try:
+            return (await asyncio.shield(look.task)).get(hashed)
+        finally:
+            look.waiting -= 1
+            if not look.waiting:
+                self._looks.pop(hashed)
+                look.task.cancel()
 
     async def look_up(self, hashes: Collection[str]) -> dict[str, Viewer]:
         """Look up tokens by their hashes, with one statement: those that open something."""

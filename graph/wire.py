@@ -14,17 +14,49 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from graph.edge import HEADERS
-from graph.requests import BODY_TIMEOUT, Refused
+from graph.requests import Refused
 
 # How many bytes of a connection may be neither of a body nor of a head that is complete: heads,
 # what a chunked body has between its chunks, and what follows it. A read may bring more at once.
 LARGEST_HEAD = 2**16
 # How long a head may take to arrive, in seconds.
 HEAD_TIMEOUT = 10
-# A body that nobody waits for may take no longer than one that somebody does, who says so first.
-REST_TIMEOUT = BODY_TIMEOUT + 5
+# How long a body may take to arrive, in seconds, whether somebody waits for it or not.
+BODY_TIMEOUT = 30
 # How long a client may go without reading anything more of its answer; the kernel sees to that.
 READ_TIMEOUT = 30
+
+
+class Together:
+    """A transport that sends at once what is written at once: the head of an answer and its body.
+
+    Each by itself is a call of the kernel, for the server and for the client.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._written: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send this, together with what is written before anybody else has a turn."""
+        if not self._written:
+            self._loop.call_soon(self.flush)
+        self._written.append(data)
+
+    def close(self) -> None:
+        """Close the connection, once everything is sent."""
+        self.flush()
+        self._transport.close()
+
+    def flush(self) -> None:
+        """Send what is written."""
+        if self._written:
+            self._transport.write(b"".join(self._written))
+            self._written.clear()
 
 
 class Connection(HttpToolsProtocol):
@@ -39,7 +71,13 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection; somebody who makes one has something to ask."""
         super().connection_made(transport)
+        self.transport: Any = Together(transport, self.loop)
         self._expect_within(HEAD_TIMEOUT)
+
+    def eof_received(self) -> None:
+        """Answer at least what is answered already; who hangs up by half hears no more."""
+        self.transport.flush()
+        super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget about it."""
@@ -52,20 +90,17 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._unused > LARGEST_HEAD:
             self._refuse(431, f"The head of a request has at most {LARGEST_HEAD} bytes.")
-        elif self._between and self._unused and self._arriving is None:
-            self._expect_within(HEAD_TIMEOUT)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header. What follows a body in the form of one comes too late for anything."""
-        if self._between:
-            super().on_header(name, value)
+        elif self._arriving is None and (self._unused or not self._between):
+            self._expect_within(HEAD_TIMEOUT if self._between else BODY_TIMEOUT)
 
     def on_headers_complete(self) -> None:
         """Have the request answered."""
         super().on_headers_complete()
+        # What follows the body in the form of headers comes too late to be of the request.
+        self.headers = []
         self._unused = 0
         self._between = False
-        self._expect_within(REST_TIMEOUT)
+        self._expect_nothing()  # mostly the body is there, too
 
     def on_body(self, body: bytes) -> None:
         """Hand on a part of the body."""
@@ -81,6 +116,8 @@ class Connection(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection on, to somebody with times of their own."""
+        self._between = True
+        self._unused = 0
         self._expect_nothing()
         super().handle_websocket_upgrade()
 
@@ -96,7 +133,7 @@ class Connection(HttpToolsProtocol):
     def _late(self) -> None:
         self._arriving = None
         if self.flow.read_paused:  # it waits for an answer before it
-            self._expect_within(REST_TIMEOUT)
+            self._expect_within(BODY_TIMEOUT)
         elif self._between and not self._unused:
             # Browsers connect before they have anything to ask.
             self.transport.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,9 +52,9 @@ def counted(database: db.Database) -> Iterator[list[str]]:
 
     directly = database.json
 
-    async def json(statement: str, arguments: Sequence[Any]) -> bytes | None:
+    async def json(statement: str, *arguments: Any) -> bytes:
         statements.append(statement)
-        return await directly(statement, arguments)
+        return await directly(statement, *arguments)
 
     engines = (database.reader.sync_engine, database.writer.sync_engine)
     for engine in engines:

@@ -385,7 +385,7 @@ async def test_who_leaves_when_it_is_their_turn_leaves(database: db.Database) ->
     direct = database._direct
     for _ in range(direct.size):
         await direct._turn()
-    waiting = asyncio.create_task(direct.value("SELECT '1'::json", []))
+    waiting = asyncio.create_task(direct.value("SELECT '1'::json", [], None))
     await asyncio.sleep(0.01)
 
     direct._turns.release()

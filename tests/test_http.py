@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -15,7 +14,6 @@ import httpx
 import pytest
 
 import db
-from graph import requests
 from graph.settings import Mode, Settings
 from tests import processes
 from tests.conftest import People, serving
@@ -214,21 +212,6 @@ async def test_a_url_may_be_no_longer_than_a_body(small: httpx.AsyncClient) -> N
 
     assert (response.status_code, code(response)) == (414, "TOO_LARGE")
     assert "(TROUPE_MAX_BODY_BYTES)" in response.text
-
-
-async def test_a_body_has_to_arrive_in_time(
-    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(requests, "BODY_TIMEOUT", 0.05)
-
-    async def slow() -> AsyncIterator[bytes]:
-        yield b"{"
-        await asyncio.sleep(5)
-
-    response = await http.post("/graphql", content=slow(), headers={"content-type": JSON})
-
-    assert (response.status_code, code(response)) == (408, "TIMEOUT")
-    assert response.headers["connection"] == "close"
 
 
 # What kind of body

@@ -158,7 +158,7 @@ async def test_operations_run_beside_each_other(database: db.Database, people: P
     [
         "graph.operations.Context",
         "graph.extensions.Operation",
-        "graph.sockets.Departure.__aenter__",
+        "graph.sockets.Departure.__enter__",
         "strawberry.schema.Schema.execute",
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -161,6 +162,21 @@ async def test_a_token_is_looked_up_once_in_a_while_and_is_over_within_a_second(
             await tokens.viewer(token)
 
     assert time.monotonic() - revoked < 1
+
+
+async def test_those_who_ask_at_once_share_one_look_which_the_first_may_leave(
+    database: db.Database, people: People
+) -> None:
+    token, tokens = str(people.owner.token), Tokens(database, fresh=0)
+    with counted(database) as statements:
+        asking = [asyncio.create_task(tokens.viewer(token)) for _ in range(20)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        first, *others = await asyncio.gather(*asking, return_exceptions=True)
+
+    assert isinstance(first, asyncio.CancelledError)
+    assert [viewer.user_id for viewer in others] == [people.users["owner"].id] * 19  # type: ignore[union-attr]
+    assert len(statements) == 1
 
 
 async def test_only_so_many_tokens_are_kept(

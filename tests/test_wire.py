@@ -237,15 +237,37 @@ async def test_a_head_has_to_arrive_in_time(
     assert answers[:-1] == ([(200, ANSWER)] if before else [])
 
 
+async def test_a_body_has_to_arrive_in_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "BODY_TIMEOUT", 0.2)
+    line = await server.call(WHOLE, WHOLE.removesuffix(BODY) + BODY[:3])
+
+    first, late = await line.answers()
+
+    assert first == (200, ANSWER)
+    assert told(late) == (408, "TIMEOUT")
+
+
 async def test_a_body_that_nobody_waits_for_has_to_end(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "REST_TIMEOUT", 0.2)
+    monkeypatch.setattr(wire, "BODY_TIMEOUT", 0.2)
     line = await server.call(OTHER)
 
     _, answers = await asyncio.gather(line.sends(b" ", 0.03), line.answers())
 
     assert [told(answer) for answer in answers] == [(415, "UNSUPPORTED_MEDIA_TYPE")]
+
+
+async def test_an_answer_comes_in_one_piece(server: Server) -> None:
+    line = await server.call(WHOLE)
+
+    async with asyncio.timeout(PATIENCE):
+        piece = await line.reader.read(65536)
+
+    assert piece.startswith(b"HTTP/1.1 200 ")
+    assert piece.endswith(ANSWER)
 
 
 async def test_a_request_may_follow_another_at_once(server: Server) -> None:

@@ -54,7 +54,7 @@ class Plan:
 
     def sizes_of(self, request: Request) -> tuple[int, ...]:
         """The sizes of its pages for a request, as far as they come later."""
-        return tuple(size.read(request) for size in self.sizes)
+        return tuple([size.read(request) for size in self.sizes])
 
     def remember(self, sizes: tuple[int, ...], cost: int) -> None:
         """Remember what it costs with pages of these sizes."""
@@ -69,8 +69,7 @@ async def run(plan: Plan, arguments: list[Any], context: Context) -> ExecutionRe
     None where it is too complex for PostgreSQL: the resolvers then answer.
     """
     try:
-        async with context.in_time(), context.turn():
-            text = await context.database.json(plan.sql, arguments)
+        text = await context.json(plan.sql, arguments)
     except Exception as error:
         if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
             return None
