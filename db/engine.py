@@ -345,12 +345,12 @@ class Database:
         async with self._read() as session:
             yield session
 
-    async def rows(self, statement: Select[Any]) -> list[Row[Any]]:
+    async def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
         """The rows of a statement that selects columns, which takes no session."""
 
-        def run() -> list[Row[Any]]:
+        def run() -> Sequence[Row[Any]]:
             with self.reader.sync_engine.connect() as connection:
-                return list(connection.execute(statement))
+                return connection.execute(statement).all()
 
         # Once for all of it, where an AsyncConnection switches three times and starts a task.
         return await greenlet_spawn(run)

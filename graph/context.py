@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -184,16 +184,16 @@ class Context:
             finally:
                 _holding.reset(held)
 
-    async def rows(self, statement: Select[Any]) -> list[Any]:
+    async def rows(self, statement: Select[Any]) -> Sequence[Any]:
         """The rows of a statement that selects columns; it counts as a session for reading."""
         refuse_while_holding()
         async with self.in_time(), self._sessions, self.turn():
             return await self.database.rows(statement)
 
-    async def instances(self, statement: Select[Any]) -> list[Any]:
+    async def instances(self, statement: Select[Any]) -> Sequence[Any]:
         """The rows of a statement that selects a model, with what its options load."""
         async with self.read() as session:
-            return list(await session.execute(statement))
+            return (await session.execute(statement)).all()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteSession]:

@@ -67,7 +67,7 @@ class Entity:
         for kind in self.kinds:
             yield from selected.children.get(kind.name, ())
 
-    @property
+    @cached_property
     def key(self) -> InstrumentedAttribute[Any]:
         """The attribute that is the primary key; of an association, its first part."""
         mapper = sqlalchemy.inspect(self.model)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Select, func, inspect, null, select, true
@@ -23,7 +23,7 @@ from graph.connections import Page, Window
 from graph.context import Context, refuse_while_holding
 from graph.entities import Declared, entity_of
 from graph.selections import Operation, Selected
-from graph.statements import KEYS, Given, opened_arguments, opened_window, rows_of
+from graph.statements import KEYS, Given, Run, opened_arguments, opened_window, rows_of
 
 # asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
 CHUNK = 30_000
@@ -102,8 +102,9 @@ class Loads:
         return chosen
 
 
-def _key_of(mapper: Any) -> set[str]:
-    return {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+@cache
+def _key_of(mapper: Any) -> frozenset[str]:
+    return frozenset(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
 def _selected(row: Any, names: list[str] | None) -> list[Any]:
@@ -268,7 +269,7 @@ class Loaders:
         found = await rows_of(run, (names, loads.shape), build, Given(self.context.viewer, values))
         return _instances(model, columns, found)
 
-    def _run(self, columns: list[str] | None) -> Callable[[Select[Any]], Awaitable[list[Any]]]:
+    def _run(self, columns: list[str] | None) -> Run:
         """What runs a statement that selects these columns, or what its options say."""
         return self.context.instances if columns is None else self.context.rows
 

@@ -106,10 +106,9 @@ async def _arrive(later: Later) -> None:
     arriving = [_put(part, waiting) for part, waiting in later.items()]
     if len(arriving) == 1:
         await arriving[0]
-        return
-    for error in await asyncio.gather(*arriving, return_exceptions=True):
-        if error is not None:
-            raise error
+    else:
+        # When one fails, the others go on: resolvers then wait for the same loaders.
+        await asyncio.gather(*arriving)
 
 
 async def _put(part: Part, waiting: Waiting) -> None:

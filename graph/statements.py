@@ -6,7 +6,7 @@ part of the key that it is kept under; everything else goes in as a parameter wh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,12 +49,16 @@ KEYS = Later(lambda request: request.keys)
 _statements: Kept[Hashable, Select[Any]] = Kept(MOST_STATEMENTS, MOST_STATEMENTS, lambda _: 1)
 
 
+Run = Callable[[Select[Any]], Awaitable[Sequence[Any]]]
+"""What runs a statement."""
+
+
 async def rows_of(
-    run: Callable[[Select[Any]], Awaitable[list[Any]]],
+    run: Run,
     key: Hashable,
     build: Callable[[Viewer], Select[Any]],
     request: Given,
-) -> list[Any]:
+) -> Sequence[Any]:
     """The rows of the statement under a key, which is built if there is none yet.
 
     Raises BadInput for what is wrong with the values.
