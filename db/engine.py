@@ -16,7 +16,9 @@ from sqlalchemy import (
     URL,
     ColumnElement,
     Result,
+    Row,
     ScalarResult,
+    Select,
     event,
     inspect,
     make_url,
@@ -30,6 +32,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.util import greenlet_spawn
 
 from db.base import Base, any_of
 from db.direct import Direct
@@ -341,6 +344,16 @@ class Database:
         """A short session for reading. What it loads stays usable after its end."""
         async with self._read() as session:
             yield session
+
+    async def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+        """The rows of a statement that selects columns, which takes no session."""
+
+        def run() -> Sequence[Row[Any]]:
+            with self.reader.sync_engine.connect() as connection:
+                return connection.execute(statement).all()
+
+        # Once for all of it, where an AsyncConnection switches three times and starts a task.
+        return await greenlet_spawn(run)
 
     @asynccontextmanager
     async def write(self, viewer: Viewer, right: Right = Right.EDIT) -> AsyncIterator[WriteSession]:

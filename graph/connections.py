@@ -23,7 +23,7 @@ from sqlalchemy import ColumnElement, Integer, Select, tuple_
 from db.base import Timestamp
 from db.parameters import parameter, then
 from db.text import storable
-from graph.entities import Entity, shown
+from graph.entities import Entity, awaited, shown
 from graph.errors import BadInput
 from graph.filters import Order
 from graph.scalars import BARE_UUID, format_moment, parse_moment
@@ -251,6 +251,6 @@ class Connection(Generic[T]):
     edges: list[Edge[T]] = shown("The objects of the page, with cursors.")
     nodes: list[T] = shown("The objects of the page.")
     page_info: PageInfo = shown("Where the page lies in the whole.")
-    total_count: int = strawberry.field(
-        description="How many objects there are on all pages; counted only when selected."
+    total_count: int = awaited(
+        "How many objects there are on all pages; counted only when selected."
     )

@@ -67,7 +67,7 @@ class Entity:
         for kind in self.kinds:
             yield from selected.children.get(kind.name, ())
 
-    @property
+    @cached_property
     def key(self) -> InstrumentedAttribute[Any]:
         """The attribute that is the primary key; of an association, its first part."""
         mapper = sqlalchemy.inspect(self.model)
@@ -131,6 +131,10 @@ class Shown(Declared):
         return self.read(source)
 
 
+class Awaited(Shown):
+    """A field that its object has to be awaited for."""
+
+
 class Column(Shown):
     """A column of the model, read from the row."""
 
@@ -161,6 +165,11 @@ class Id(Column):
 def shown(description: str) -> Any:
     """A field that is read from its object as it is."""
     return Shown(description=description)
+
+
+def awaited(description: str) -> Any:
+    """A field that its object has to be awaited for."""
+    return Awaited(description=description)
 
 
 def column(attribute: Any) -> Any:

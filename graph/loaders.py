@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Select, func, inspect, null, select, true
@@ -23,7 +23,7 @@ from graph.connections import Page, Window
 from graph.context import Context, refuse_while_holding
 from graph.entities import Declared, entity_of
 from graph.selections import Operation, Selected
-from graph.statements import KEYS, Given, opened_arguments, opened_window, rows_of
+from graph.statements import KEYS, Given, Run, opened_arguments, opened_window, rows_of
 
 # asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
 CHUNK = 30_000
@@ -102,8 +102,9 @@ class Loads:
         return chosen
 
 
-def _key_of(mapper: Any) -> set[str]:
-    return {mapper.get_property_by_column(column).key for column in mapper.primary_key}
+@cache
+def _key_of(mapper: Any) -> frozenset[str]:
+    return frozenset(mapper.get_property_by_column(column).key for column in mapper.primary_key)
 
 
 def _selected(row: Any, names: list[str] | None) -> list[Any]:
@@ -264,14 +265,13 @@ class Loaders:
             return statement.options(*loads.options(row, viewer))
 
         names = str(attribute), *(column.key for column in order)
-        found = await self._read((names, loads.shape), build, Given(self.context.viewer, values))
+        run = self._run(columns)
+        found = await rows_of(run, (names, loads.shape), build, Given(self.context.viewer, values))
         return _instances(model, columns, found)
 
-    async def _read(
-        self, key: Hashable, build: Callable[[Viewer], Select[Any]], request: Given
-    ) -> list[Any]:
-        async with self.context.read() as session:
-            return await rows_of(session, key, build, request)
+    def _run(self, columns: list[str] | None) -> Run:
+        """What runs a statement that selects these columns, or what its options say."""
+        return self.context.instances if columns is None else self.context.rows
 
     def page(self, asked: Asked, value: Any) -> Awaitable[Page] | Page:
         """The page for the parent with this value."""
@@ -316,7 +316,7 @@ class Loaders:
         key = ("page", asked.source, page, chosen, loads.shape)
         request = Given(self.context.viewer, values, asked.arguments, asked.window)
         pages: dict[Any, list[Any]] = {}
-        found = await self._read(key, build, request)
+        found = await rows_of(self._run(columns), key, build, request)
         for instance, row in zip(_instances(model, columns, found), found, strict=True):
             pages.setdefault(row[-1], []).append(instance)
         return pages
@@ -338,7 +338,8 @@ class Loaders:
                 return counted.add_columns(column).where(any_of(column, KEYS)).group_by(column)
 
             request = Given(self.context.viewer, values, asked.arguments)
-            found = await self._read(("count", asked.source, chosen), build, request)
+            key = ("count", asked.source, chosen)
+            found = await rows_of(self.context.rows, key, build, request)
             counts = {value: count for count, value in found}
             return [counts.get(value, 0) for value in values]
 

@@ -19,7 +19,7 @@ from strawberry.utils.str_converters import to_camel_case
 from db import Viewer, scope
 from db.parameters import parameter, then
 from graph.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
-from graph.context import Info
+from graph.context import Context
 from graph.entities import Declared, Entity, entity_of, lazy
 from graph.errors import BadInput
 from graph.filters import condition
@@ -72,6 +72,14 @@ class Read(Declared):
         """What its loader batches by."""
         raise NotImplementedError
 
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        """What it reads for an object, or what is to be awaited for that."""
+        raise NotImplementedError
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        selected = info.context.operation.selected(info._raw_info)
+        return self.ask(info.context, selected, source)
+
     def below(self, selected: Selected) -> Iterable[Selected]:
         """What is selected of the entity."""
         return self.target.below(selected)
@@ -116,15 +124,11 @@ class Related(Relation):
     def batch(self, selected: Selected) -> Any:
         return self.attribute
 
-    def read(self, row: Any) -> Any:
-        """What look-ahead brought along with a row. Raises KeyError if it did not."""
-        return row.__dict__[self.attribute.key]
-
     def demand(self, selected: Selected, loads: Loads) -> None:
         super().demand(selected, loads)
         loads.below(self.attribute.key).add(self.below(selected))
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
         # Look-ahead brought it along, unless the parent was read by something else.
         if self.attribute.key in source.__dict__:
             return source.__dict__[self.attribute.key]
@@ -132,7 +136,7 @@ class Related(Relation):
         value = getattr(source, here.key)
         if value is None:
             return None
-        return info.context.loaders.row(there, value, self.attribute)
+        return context.loaders.row(there, value, self.attribute)
 
 
 class Listed(Related):
@@ -142,11 +146,11 @@ class Listed(Related):
     def annotation(self) -> Any:
         return list[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
         if self.attribute.key in source.__dict__:
             return source.__dict__[self.attribute.key]
         here, there = self.pair
-        return info.context.loaders.rows(there, getattr(source, here.key), self.attribute)
+        return context.loaders.rows(there, getattr(source, here.key), self.attribute)
 
 
 class Paged(Read):
@@ -183,21 +187,21 @@ class Paged(Read):
 
     def page(
         self,
-        info: Info,
-        kwargs: Mapping[str, Any],
+        context: Context,
+        selected: Selected,
         source: Hashable,
         parent: tuple[Any, Any] = (None, None),
     ) -> Any:
         """The page that the arguments ask for; its rows are read if anything of them is shown."""
-        selected = info.context.operation.selected(info._raw_info)
         attribute, value = parent
         if selected.asked is None:  # the same for all parents
+            kwargs = context.operation.converted(selected)
             key = (source, freeze(selected.arguments))
             shown = {child.name for children in selected.children.values() for child in children}
             is_read = bool(shown & {"nodes", "edges", "pageInfo"})
             view = window(self.target, **kwargs)
             selected.asked = Asked(view, self.members, kwargs, str(source), key, is_read, attribute)
-        return info.context.loaders.page(selected.asked, value)
+        return context.loaders.page(selected.asked, value)
 
 
 class Connected(Paged, Relation):
@@ -210,9 +214,9 @@ class Connected(Paged, Relation):
     def batch(self, selected: Selected) -> Any:
         return (self.attribute, freeze(selected.arguments))
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
         here, there = self.pair
-        return self.page(info, kwargs, self.attribute, (there, getattr(source, here.key)))
+        return self.page(context, selected, self.attribute, (there, getattr(source, here.key)))
 
 
 class Collection(Paged):
@@ -229,8 +233,8 @@ class Collection(Paged):
     def batch(self, selected: Selected) -> Any:
         return (self.model, freeze(selected.arguments))
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        return self.page(info, kwargs, self.model)
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        return self.page(context, selected, self.model)
 
 
 class Lookup(Read):
@@ -284,11 +288,9 @@ class Lookup(Read):
         except ValueError as error:
             raise BadInput(f"{error}.") from None
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        value = self.value(info.context.viewer, kwargs)
-        if value is None:
-            return None
-        return info.context.loaders.row(self.attribute, value)
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        value = self.value(context.viewer, context.operation.converted(selected))
+        return None if value is None else context.loaders.row(self.attribute, value)
 
 
 # PostgreSQL fails on queries of very many words.
@@ -314,8 +316,8 @@ class Search(Collection):
     def batch(self, selected: Selected) -> Any:
         return (self.attribute, freeze(selected.arguments))
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        return self.page(info, kwargs, self.attribute)
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        return self.page(context, selected, self.attribute)
 
     def members(
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any

@@ -1,15 +1,18 @@
 """Rows as objects of the API, without resolvers where none is needed.
 
 What an object shows of its row, columns and what look-ahead brought along with it, is read and
-completed at once: to resolve values one by one costs many times as much. Whatever is unusual, such
-as null where none may be, is left to graphql-core, which also finds the words for it.
+completed at once; what loaders bring is asked for and completed for all rows of a list together. To
+resolve values one by one costs many times as much. Whatever is unusual, such as null where none may
+be, is left to graphql-core, which also finds the words for it.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from graphql import (
@@ -23,15 +26,20 @@ from graphql import (
     is_object_type,
 )
 from graphql.execution.collect_fields import FieldDetails
+from graphql.pyutils import gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import CustomGraphQLEnumType
+from strawberry.utils.await_maybe import await_maybe
 
-from graph.entities import Shown
-from graph.relations import Related
+from graph.entities import Awaited, Shown
+from graph.relations import Read
 from graph.selections import BACKREF
 
 Details = list[FieldDetails]
 """Where a field is selected: graphql-core merges several places."""
+
+Values = dict[str, Any]
+"""What is answered of an object."""
 
 Complete = Callable[[Any], Any]
 """What makes of a value that is not null what is answered."""
@@ -41,30 +49,77 @@ class Unusual(Exception):
     """Something that graphql-core has to look at."""
 
 
+@dataclass(eq=False, slots=True)
+class Part:
+    """A field of an object that may have to be waited for."""
+
+    name: str
+    read: Callable[[Any], Any]
+    complete: Callable[[Any, Later], Any]
+    is_nullable: bool
+
+    def put(self, value: Any, values: Values, later: Later) -> None:
+        """Put what was read in its place. Raises an error for whatever is unusual about it."""
+        if value is not None:
+            values[self.name] = self.complete(value, later)
+        elif not self.is_nullable:
+            raise Unusual
+
+
+Waiting = list[tuple[Values, asyncio.Future[Any]]]
+"""The values of objects in which a part is missing, and for each what brings it."""
+
+Later = defaultdict[Part, Waiting]
+"""What loaders were asked for."""
+
+
 @dataclass(slots=True)
 class Split:
     """The selected fields of a type: those that are shown of a row, and those to be resolved."""
 
-    fields: Mapping[str, Details]
-    shown: list[tuple[str, Callable[[Any], Any], Complete, bool]] = field(default_factory=list)
-    """The name in the answer, what reads the value, what completes it, whether it may be null."""
+    shown: dict[str, Details] = field(default_factory=dict)
     resolved: dict[str, Details] = field(default_factory=dict)
+    leaves: list[tuple[str, Callable[[Any], Any], Complete, bool]] = field(default_factory=list)
+    """The name in the answer, what reads the value, what completes it, whether it may be null."""
+    parts: list[Part] = field(default_factory=list)
 
-    def show(self, row: Any) -> dict[str, Any]:
+    def show(self, row: Any, later: Later) -> Values:
         """What is shown of a row. Raises an error for whatever is unusual about it."""
-        values = {}
-        for name, read, complete, nullable in self.shown:
+        values: Values = dict.fromkeys(self.shown)  # in the order in which they are selected
+        for name, read, complete, nullable in self.leaves:
             value = read(row)
             if value is not None:
-                value = complete(value)
+                values[name] = complete(value)
             elif not nullable:
                 raise Unusual
-            values[name] = value
+        for part in self.parts:
+            value = part.read(row)
+            if isinstance(value, asyncio.Future):
+                later[part].append((values, value))
+            else:
+                part.put(value, values, later)
         return values
 
-    def in_order(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Values in the order in which they are selected."""
-        return {name: values[name] for name in self.fields if name in values}
+
+async def _arrive(later: Later) -> None:
+    """Wait for what loaders were asked for, and for all that is asked of them below it."""
+    arriving = [_put(part, waiting) for part, waiting in later.items()]
+    if len(arriving) == 1:
+        await arriving[0]
+    else:
+        # When one fails, the others go on: resolvers then wait for the same loaders.
+        await asyncio.gather(*arriving)
+
+
+async def _put(part: Part, waiting: Waiting) -> None:
+    """Put a part in its place in all objects at once, so that what is below it is one batch."""
+    # Together, because a loader is only cancelled when nobody waits for any of its values.
+    found = await asyncio.gather(*(future for _, future in waiting))
+    below: Later = defaultdict(list)
+    for (values, _), value in zip(waiting, found, strict=True):
+        part.put(value, values, below)
+    if below:
+        await _arrive(below)
 
 
 class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
@@ -73,6 +128,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._splits: dict[tuple[str, int], Split] = {}
+        self._has_failed = False
 
     def build_per_event_executor(self, payload: Any) -> Any:
         """The executor of an event, whose fields are collected anew."""
@@ -82,21 +138,28 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
 
     def execute_fields(self, parent: Any, source: Any, path: Any, fields: Any, context: Any) -> Any:
         """The values of an object's fields."""
+        execute = super().execute_fields
         split = self._split(parent, fields)
-        if not split.shown:
-            return super().execute_fields(parent, source, path, fields, context)
-        try:
-            shown = split.show(source)
-        except Exception:  # it is met again, field by field
-            return super().execute_fields(parent, source, path, fields, context)
+        if self._has_failed or not split.shown:
+            return execute(parent, source, path, fields, context)
+        shown = self._shown(
+            lambda later: split.show(source, later),
+            lambda: execute(parent, source, path, split.shown, context),
+        )
         if not split.resolved:
             return shown
-        resolved: Any = super().execute_fields(parent, source, path, split.resolved, context)
-        if not self.is_awaitable(resolved):
-            return split.in_order(shown | resolved)
+        try:
+            resolved: Any = execute(parent, source, path, split.resolved, context)
+        except Exception:
+            if self.is_awaitable(shown):
+                self.settle_in_background([shown])
+            raise
+        if not self.is_awaitable(shown) and not self.is_awaitable(resolved):
+            return _in_order(fields, shown | resolved)
 
-        async def both() -> dict[str, Any]:
-            return split.in_order(shown | await resolved)
+        async def both() -> Values:
+            one, other = await gather_with_cancel(await_maybe(shown), await_maybe(resolved))
+            return _in_order(fields, one | other)
 
         return both()
 
@@ -104,44 +167,86 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
         self, kind: Any, details: Any, info: Any, path: Any, items: Any, context: Any
     ) -> Any:
         """The items of a list."""
+        resolve = partial(
+            super().complete_iterable_value, kind, details, info, path, items, context
+        )
         complete = self._completing(kind, details) if isinstance(items, list) else None
-        if complete is not None:
+        if self._has_failed or complete is None:
+            return resolve()
+        return self._shown(lambda later: [complete(item, later) for item in items], resolve)
+
+    def _shown(self, show: Callable[[Later], Any], resolve: Callable[[], Any]) -> Any:
+        """What is shown; by resolvers if there is anything unusual about it."""
+        later: Later = defaultdict(list)
+        try:
+            shown = show(later)
+        except Exception:
+            return resolve()  # it is met again, field by field
+
+        async def arrived() -> Any:
             try:
-                return [complete(item) for item in items]
+                await _arrive(later)
             except Exception:
-                pass  # it is met again, item by item
-        return super().complete_iterable_value(kind, details, info, path, items, context)
+                # Loaders keep what they brought, errors too. It would be met on each level again.
+                self._has_failed = True
+                return await await_maybe(resolve())
+            return shown
+
+        return arrived() if later else shown
 
     def _split(self, parent: GraphQLObjectType, fields: Mapping[str, Details]) -> Split:
         # By identity: a selection's fields are collected once, and live as long as their split.
         key = parent.name, id(fields)
-        if key in self._splits:
-            return self._splits[key]
-        split = self._splits[key] = Split(fields)
-        for name, details in fields.items():
-            definition = self.schema.get_field(parent, details[0].node.name.value)
-            declared = definition and definition.extensions.get(BACKREF)
-            if definition is not None and isinstance(declared, Shown | Related):
-                kind = get_nullable_type(definition.type)
-                complete = (
-                    _leaf(kind)
-                    if is_leaf_type(kind)
-                    else self._completing(definition.type, details)
-                )
-                if complete is not None:
-                    nullable = not is_non_null_type(definition.type)
-                    split.shown.append((name, declared.read, complete, nullable))
-                    continue
-            split.resolved[name] = details
+        split = self._splits.get(key)
+        if split is None:
+            split = self._splits[key] = Split()
+            for name, details in fields.items():
+                is_shown = self._shows(split, parent, name, details)
+                (split.shown if is_shown else split.resolved)[name] = details
         return split
 
-    def _completing(self, kind: GraphQLOutputType, details: Details) -> Complete | None:
+    def _shows(self, split: Split, parent: GraphQLObjectType, name: str, details: Details) -> bool:
+        """Add a field to what is shown, if it can be."""
+        written = details[0].node.name.value
+        if written == "__typename":
+            split.leaves.append((name, lambda _: parent.name, str, False))
+            return True
+        definition = self.schema.get_field(parent, written)
+        declared = definition and definition.extensions.get(BACKREF)
+        if definition is None or not isinstance(declared, Shown | Read):
+            return False
+        read = declared.read if isinstance(declared, Shown) else self._asking(parent, details)
+        if read is None:
+            return False
+        kind, is_nullable = definition.type, not is_non_null_type(definition.type)
+        leaf = get_nullable_type(kind)
+        if is_leaf_type(leaf) and not isinstance(declared, Awaited):
+            split.leaves.append((name, read, _leaf(leaf), is_nullable))
+            return True
+        complete = self._completing(kind, details)
+        if complete is None:
+            return False
+        split.parts.append(Part(name, read, complete, is_nullable))
+        return True
+
+    def _asking(self, parent: GraphQLObjectType, details: Details) -> Callable[[Any], Any] | None:
+        """What reads a field that reads rows; none if its arguments cannot be read."""
+        context = self.context_value
+        selected = context.operation.at(parent, [detail.node for detail in details])
+        declared: Any = selected.declaration
+        return partial(declared.ask, context, selected) if selected.is_readable else None
+
+    def _completing(
+        self, kind: GraphQLOutputType, details: Details
+    ) -> Callable[[Any, Later], Any] | None:
         """What completes rows of a type, or lists of them; none if that takes a resolver."""
         if is_non_null_type(kind):
             kind = kind.of_type
         if is_list_type(kind):
             item = self._completing(kind.of_type, details)
-            return item and (lambda items: [item(each) for each in items])
+            return item and (lambda items, later: [item(each, later) for each in items])
+        if is_leaf_type(kind):
+            return partial(_complete_leaf, _leaf(kind))
         if not is_object_type(kind):
             return None
         try:
@@ -152,12 +257,23 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
         if split.resolved:
             return None
 
-        def complete(row: Any) -> dict[str, Any]:
+        def complete(row: Any, later: Later) -> Values:
             if is_one is not None and not is_one(row, None):  # type: ignore[arg-type]
                 raise Unusual
-            return split.show(row)
+            return split.show(row, later)
 
         return complete
+
+
+def _complete_leaf(complete: Complete, value: Any, later: Later) -> Any:
+    if value is None:
+        raise Unusual
+    return complete(value)
+
+
+def _in_order(fields: Mapping[str, Details], values: Values) -> Values:
+    """Values in the order in which they are selected."""
+    return {name: values[name] for name in fields if name in values}
 
 
 @cache

@@ -133,7 +133,7 @@ scalars: dict[object, ScalarDefinition] = {
 
 def global_id(type_name: str, key: object) -> str:
     """The id of an object, unique among all types (GraphQL Global Object Identification)."""
-    return base64.b64encode(f"{type_name}:{key}".encode()).decode()
+    return binascii.b2a_base64(f"{type_name}:{key}".encode(), newline=False).decode()
 
 
 def parse_global_id(value: str) -> tuple[str, str] | None:

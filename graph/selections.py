@@ -6,12 +6,13 @@ for an operation; the look-ahead and the planner both read it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphql import (
     DocumentNode,
+    FieldNode,
     FragmentDefinitionNode,
     GraphQLError,
     GraphQLField,
@@ -33,6 +34,7 @@ from graphql.execution.collect_fields import (
 )
 from graphql.execution.values import VariableValues, get_argument_values
 from strawberry.schema.schema_converter import GraphQLCoreConverter
+from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
 # As many as graphql-core's own executor tells of.
@@ -63,6 +65,8 @@ class Selected:
     arguments: dict[str, Any]
     is_readable: bool
     children: dict[str, list[Selected]] = field(default_factory=dict)
+    converted: dict[str, Any] | None = None
+    """The arguments as its resolver gets them, once they were converted."""
     asked: Any = None
     """What it asks of the loaders, once that is known."""
 
@@ -191,7 +195,24 @@ class Operation:
 
     def selected(self, info: GraphQLResolveInfo[Any]) -> Selected:
         """The field that is being resolved."""
-        return self._by_nodes[info.parent_type.name, tuple(map(id, info.field_nodes))]
+        return self.at(info.parent_type, info.field_nodes)
+
+    def at(self, parent: GraphQLObjectType, nodes: Iterable[FieldNode]) -> Selected:
+        """The field of a type that is selected by these nodes of the document."""
+        return self._by_nodes[parent.name, tuple(map(id, nodes))]
+
+    def converted(self, selected: Selected) -> dict[str, Any]:
+        """The arguments of a field as its resolver gets them."""
+        if selected.converted is None:
+            converter = self.schema.extensions[BACKREF].schema_converter
+            assert selected.declaration is not None
+            selected.converted = convert_arguments(
+                selected.arguments,
+                selected.declaration.arguments,
+                scalar_registry=converter.scalar_registry,
+                config=converter.config,
+            )
+        return selected.converted
 
 
 def coerced(

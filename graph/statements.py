@@ -6,7 +6,7 @@ part of the key that it is kept under; everything else goes in as a parameter wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy import Select
 from sqlalchemy.exc import StatementError
 from strawberry import UNSET
 
-from db import ReadSession, Viewer
+from db import Viewer
 from db.parameters import Later, given
 from db.scopes import rules
 from graph.connections import Window
@@ -49,9 +49,16 @@ KEYS = Later(lambda request: request.keys)
 _statements: Kept[Hashable, Select[Any]] = Kept(MOST_STATEMENTS, MOST_STATEMENTS, lambda _: 1)
 
 
+Run = Callable[[Select[Any]], Awaitable[Sequence[Any]]]
+"""What runs a statement."""
+
+
 async def rows_of(
-    session: ReadSession, key: Hashable, build: Callable[[Viewer], Select[Any]], request: Given
-) -> list[Any]:
+    run: Run,
+    key: Hashable,
+    build: Callable[[Viewer], Select[Any]],
+    request: Given,
+) -> Sequence[Any]:
     """The rows of the statement under a key, which is built if there is none yet.
 
     Raises BadInput for what is wrong with the values.
@@ -66,7 +73,7 @@ async def rows_of(
             _statements.put(kept, statement)
     with given(request):
         try:
-            return list((await session.execute(statement)).all())
+            return await run(statement)
         except StatementError as error:
             if isinstance(error.orig, BadInput):
                 raise error.orig from None

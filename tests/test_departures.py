@@ -102,7 +102,7 @@ async def test_a_query_stops_when_its_client_has_left(
 ) -> None:
     planner, table, query = READS[kind]
     async with database.write(db.Viewer()) as session:
-        await factories.make_plan(session, people.users["owner"])
+        await factories.make_plan(session, people.users["owner"], projects=2)
     async with serving(small, Settings(planner=planner)) as http:
         owner = people.owner.through(http)
         for _ in range(3):

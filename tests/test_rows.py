@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import db
-from graph import loaders
+from graph import loaders, rows
 from graph.entities import Shown
 from tests import factories
 from tests.conftest import People
@@ -74,3 +74,32 @@ async def test_what_is_unusual_is_told_at_its_place(
     assert error["path"] == ["projects", "nodes", 1, field]
     assert error["message"].startswith(message)
     assert error["extensions"]["code"] == code
+
+
+FAILING = [
+    "{ projects { totalCount nodes { name tasks(first: 1000) { nodes { title } } } } }",
+    '{ tasks { nodes { project { tasks(after: "x") { totalCount nodes { title } } } } } }',
+    '{ a: projects { nodes { name agents { nodes { name tasks(after: "x") { totalCount } } } } }'
+    " b: tasks { nodes { title agent { name } project { __typename agents { totalCount } } } } }",
+    '{ project(id: "x") { name } projects { nodes { name } } }',
+]
+
+
+@pytest.mark.parametrize("query", FAILING)
+async def test_what_loaders_refuse_is_told_at_its_place_and_asked_once(
+    database: db.Database,
+    people: People,
+    resolvers: People,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_plan(session, people.users["owner"], projects=2)
+
+    answer = await resolvers.owner.ask(query)
+
+    monkeypatch.setattr(rows.RowsExecutor, "_shows", lambda *_: False)
+    by_core = await resolvers.owner.ask(query)
+    assert answer.text == by_core.text
+    assert answer.errors[0]["extensions"]["code"] == "BAD_USER_INPUT"
+    assert len(set(answer.statements)) == len(answer.statements) > 0

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 from graphql import parse
-from sqlalchemy import URL, select, text
+from sqlalchemy import URL, Select, select, text
 
 import db
 from db import engine
@@ -82,26 +82,38 @@ async def test_an_operation_has_at_most_four_sessions_at_once(
 ) -> None:
     held: list[int] = []
     now = 0
-    read = database.read
+    read, rows = database.read, database.rows
 
     @asynccontextmanager
-    async def noted() -> AsyncIterator[db.ReadSession]:
+    async def noted() -> AsyncIterator[None]:
         nonlocal now
-        async with read() as session:
-            now += 1
-            held.append(now)
-            await asyncio.sleep(0.01)
-            yield session
-            now -= 1
+        now += 1
+        held.append(now)
+        await asyncio.sleep(0.01)
+        yield
+        now -= 1
 
-    monkeypatch.setattr(database, "read", noted)
+    @asynccontextmanager
+    async def noted_read() -> AsyncIterator[db.ReadSession]:
+        async with read() as session, noted():
+            yield session
+
+    async def noted_rows(statement: Select[Any]) -> Sequence[Any]:
+        async with noted():
+            return await rows(statement)
+
+    monkeypatch.setattr(database, "read", noted_read)
+    monkeypatch.setattr(database, "rows", noted_rows)
+    # Rows with a relation are read in a session, and those without in none.
     pages = " ".join(
-        f"p{place}: projects(first: {place}) {{ nodes {{ id }} }}" for place in range(20)
+        f"p{place}: projects(first: {place}) {{ nodes {{ id {place % 2 * 'owner { id }'} }} }}"
+        for place in range(20)
     )
 
     answer = await resolvers.owner.ask(f"{{ {pages} }}")
 
     assert len(answer.data) == len(answer.statements) == 20
+    assert len(held) == 21  # who asks is looked up as well
     assert max(held) == SESSIONS_AT_ONCE == 4
 
 
