@@ -7,7 +7,7 @@ reaches the rows: lookups, connections, joins, filters, counts and the planner's
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -52,6 +52,13 @@ class Viewer:
     """The token that says so."""
     scopes: frozenset[str] = frozenset()
     """What the token is limited to; nothing sets no limit."""
+    name: str | None = field(init=False, compare=False)
+    """What to call them in the log, and where something is counted; nobody has none."""
+
+    def __post_init__(self) -> None:
+        name = None if self.user_id is None else f"user:{self.user_id}"
+        name = name if self.agent_id is None else f"agent:{self.agent_id}"
+        object.__setattr__(self, "name", name)
 
 
 Rule = Callable[[Any, Viewer, Right], ColumnElement[bool]]

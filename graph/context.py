@@ -13,7 +13,6 @@ from contextlib import (
 )
 from contextvars import ContextVar
 from copy import copy
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -54,21 +53,19 @@ def refuse_while_holding() -> None:
         raise HoldingSession(HoldingSession.__doc__)
 
 
-@dataclass
 class Deadline:
-    """A moment, by the clock of the event loop, after which an operation does nothing more."""
+    """A moment after which an operation does nothing more."""
 
-    seconds: int
-
-    def __post_init__(self) -> None:
-        self.moment = asyncio.get_running_loop().time() + self.seconds
+    def __init__(self, seconds: int) -> None:
+        """So many seconds from now."""
+        self.seconds = seconds
+        self._moment = time.monotonic() + seconds
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
         """Cancel what the block waits for when the time is over; a statement is cancelled too."""
-        self.left()
         try:
-            async with asyncio.timeout_at(self.moment) as timeout:
+            async with asyncio.timeout(self.left()) as timeout:
                 yield
         except TimeoutError:
             if not timeout.expired():
@@ -77,7 +74,7 @@ class Deadline:
 
     def left(self) -> float:
         """How many seconds are left. Raises OutOfTime if there are none."""
-        left = self.moment - asyncio.get_running_loop().time()
+        left = self._moment - time.monotonic()
         if left <= 0:
             raise self.over()
         return left

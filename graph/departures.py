@@ -39,12 +39,12 @@ class Departure:
     """
 
     context: Context | None = None
+    _task: asyncio.Task[Any] | None = None
+    _happened = False
+    _is_over = False
 
     def __init__(self, state: Any) -> None:
         self._state = state
-        self._task: asyncio.Task[Any] | None = None
-        self._happened = False
-        self._is_over = False
 
     def __enter__(self) -> Self:
         if self._happened:
@@ -81,10 +81,11 @@ class Departure:
 class Watched(Departure):
     """Sees by itself when the client of a request over HTTP leaves."""
 
+    _watcher: asyncio.Task[None] | None = None
+
     def __init__(self, receive: Receive, state: Any) -> None:
         super().__init__(state)
         self._receive = receive
-        self._watcher: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         self._timer = asyncio.get_running_loop().call_later(SOON, self._watch)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from graphql import (
     DocumentNode,
@@ -29,6 +29,7 @@ from db.text import storable
 from graph.errors import BadInput, BadRequest, LimitExceeded
 from graph.kept import Kept
 from graph.limits import Size, check, measure
+from graph.selections import Written
 from graph.settings import Settings
 
 # A token, with the nodes that are made of it, takes about 400 bytes: 40 MB at most.
@@ -62,6 +63,8 @@ class Document:
     node: DocumentNode
     size: Size
     is_valid: bool = False
+    written: dict[str | None, Written] = field(default_factory=dict)
+    """Its operations by the names they were asked for by, as far as they were."""
 
     @property
     def tokens(self) -> int:

@@ -34,6 +34,9 @@ HEADERS = [
 ]
 
 
+NAMES = frozenset(name for name, _ in HEADERS)
+
+
 class Edge:
     """The outermost layer of the application, which answers whatever goes wrong in it."""
 
@@ -58,8 +61,11 @@ class Edge:
             elif message["type"] == f"{prefix}http.response.start":
                 started = True
                 headers = list(message.get("headers", ()))
-                present = {name for name, _ in headers}
-                headers += [header for header in HEADERS if header[0] not in present]
+                present = [name for name, _ in headers]
+                if NAMES.isdisjoint(present):
+                    headers += HEADERS
+                else:
+                    headers += [header for header in HEADERS if header[0] not in present]
                 headers.append((b"x-request-id", id.encode()))
                 message["headers"] = headers
             await send(message)

@@ -47,12 +47,7 @@ def guard_of(context: Context) -> Guard:
 
 def asker_of(context: Context) -> Hashable:
     """Whose rate an operation counts for: a user's, an agent's, or an address's."""
-    viewer = context.viewer
-    if viewer.user_id is not None:
-        return "user", viewer.user_id
-    if viewer.agent_id is not None:
-        return "agent", viewer.agent_id
-    return "address", network(context.address)
+    return context.viewer.name or ("address", network(context.address))
 
 
 def network(address: str | None) -> Hashable:

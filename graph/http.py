@@ -17,9 +17,23 @@ from graph.departures import Watched
 from graph.errors import masked
 from graph.guard import guard_of
 from graph.operations import Entry, Operations, Told, refused
-from graph.requests import JSON, Asked, Gone, Headers, Refused, acceptable, headers_of, received
+from graph.requests import (
+    JSON,
+    RESPONSE,
+    Asked,
+    Gone,
+    Headers,
+    Refused,
+    acceptable,
+    headers_of,
+    received,
+)
 from graph.settings import Mode
 from graph.viewer import bearer_token
+
+CONTENT_TYPES = {
+    media: (b"content-type", f"{media}; charset=utf-8".encode()) for media in (JSON, RESPONSE)
+}
 
 SAFE = {OperationType.QUERY}
 ALL = {OperationType.QUERY, OperationType.MUTATION}
@@ -36,16 +50,15 @@ class Answer:
         # JSON as PostgreSQL writes it too: no spaces, and its own text passed on untouched.
         self.body = orjson.dumps(told.body)
         self.headers = [
-            (b"content-type", media.encode() + b"; charset=utf-8"),
+            CONTENT_TYPES[media],
             (b"content-length", b"%d" % len(self.body)),
             (b"vary", b"Accept"),
         ]
         if "UNAUTHENTICATED" in self.codes:
             self.headers.append((b"www-authenticate", b"Bearer"))
         waits = [(error.extensions or {}).get("retryAfter") for error in told.errors]
-        wait = max((wait for wait in waits if wait is not None), default=None)
-        if wait is not None:
-            self.headers.append((b"retry-after", b"%d" % wait))
+        if waits := [wait for wait in waits if wait is not None]:
+            self.headers.append((b"retry-after", b"%d" % max(waits)))
 
     async def __call__(self, send: Send) -> None:
         """Send it."""

@@ -17,13 +17,12 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from db import Database, Viewer
 from db.engine import Tally, tally
 from graph import logs
 from graph.context import Context, Deadline
 from graph.documents import hash_of
 from graph.errors import BadRequest, RequestError
-from graph.guard import asker_of
+from graph.guard import Guard, asker_of
 from graph.planner import Planner
 from graph.requests import Asked
 from graph.shortcut import shortcut
@@ -56,11 +55,11 @@ class Operations:
 
     async def context(self, state: Any, token: str | None, address: str | None) -> Context:
         """The context of an operation: who asks, and how the database is reached."""
-        database: Database = state.database
         tokens: Tokens = state.tokens
+        guard: Guard = state.guard
         viewer = None
         refusal: GraphQLError | None = None
-        deadline = Deadline(state.guard.settings.max_seconds)
+        deadline = Deadline(guard.settings.max_seconds)
         try:
             if token is not None and (viewer := tokens.known(token)) is None:
                 async with deadline.kept():
@@ -70,10 +69,10 @@ class Operations:
         except Exception as error:
             # Worded like any other error: nothing of it reaches the client as it is.
             refusal = GraphQLError(str(error), original_error=error)
-        context = Context(database, viewer, refusal=refusal, planner=self.planner)
-        context.guard, context.deadline = state.guard, deadline
+        context = Context(tokens.database, viewer, refusal=refusal, planner=self.planner)
+        context.guard, context.deadline = guard, deadline
         context.address = address
-        context.turns = state.guard.turns.of(asker_of(context))
+        context.turns = guard.turns.of(asker_of(context))
         return context
 
     async def answer(
@@ -133,12 +132,6 @@ class Told:
         if not self.codes:
             return 200
         return STATUSES.get(self.codes[0], 400) if self.is_refused else PARTIAL_SUCCESS
-
-
-def _name(viewer: Viewer) -> str | None:
-    if viewer.agent_id is not None:
-        return f"agent:{viewer.agent_id}"
-    return None if viewer.user_id is None else f"user:{viewer.user_id}"
 
 
 class Entry:
@@ -213,7 +206,7 @@ class Entry:
             "kind": node.operation.value if node else None,
             "operation": node.name.value if node and node.name else None,
             "hash": self._hash(),
-            "viewer": self.context and _name(self.context.viewer),
+            "viewer": self.context and self.context.viewer.name,
             "status": self.status,
             "codes": self.codes,
             "milliseconds": round((time.perf_counter() - self._started) * 1000, 1),

@@ -102,12 +102,13 @@ def asked_in(given: dict[str, Any], *, may_change: bool) -> Asked:
     if not (query is None and is_named) and (not isinstance(query, str) or not query):
         raise Refused("`query` is the text of an operation, and cannot be left out.")
     name = given.get("operationName")
-    if not isinstance(name, str | None):
+    if name is not None and not isinstance(name, str):
         raise Refused("`operationName` is a string.")
-    for optional in ("variables", "extensions"):
-        if not isinstance(given.get(optional), dict | None):
+    variables = given.get("variables")
+    for optional, value in (("variables", variables), ("extensions", extensions)):
+        if value is not None and not isinstance(value, dict):
             raise Refused(f"`{optional}` is an object.")
-    return Asked(query, name or None, given.get("variables"), given.get("extensions"), may_change)
+    return Asked(query, name or None, variables, extensions, may_change)
 
 
 # POST

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Hashable
-from weakref import WeakValueDictionary
 
 from graph.errors import Overloaded
+
+# For more viewers than that it is not remembered who uses connections.
+MOST_VIEWERS = 10_000
 
 
 class Running:
@@ -70,11 +72,14 @@ class Turns:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._of: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
+        self._of: dict[Hashable, asyncio.Semaphore] = {}
 
     def of(self, viewer: Hashable) -> asyncio.Semaphore:
         """What a viewer's operations wait for."""
         found = self._of.get(viewer)
         if found is None:
+            if len(self._of) >= MOST_VIEWERS:
+                # Whose goes first is not of importance: they would begin to count anew.
+                del self._of[next(iter(self._of))]
             found = self._of[viewer] = asyncio.Semaphore(self.most)
         return found

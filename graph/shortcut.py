@@ -21,7 +21,7 @@ from graph.guard import Guard, asker_of, guard_of
 from graph.limits import check_variables
 from graph.planner import Request, run
 from graph.requests import Asked
-from graph.selections import Operation, Unreadable, coerced, find
+from graph.selections import Operation, Unreadable, Written, coerced
 
 
 async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> ExecutionResult | None:
@@ -38,10 +38,15 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
         return None
     try:
         with context.timed("plan"):
-            storable(asked.variables)
-            node = find(document.node, asked.operation_name)
-            check_variables(node, asked.variables or {}, schema, guard.settings)
-            variables = coerced(schema, node, asked.variables)
+            given = storable(asked.variables) or {}
+            written = document.written.get(asked.operation_name)
+            if written is None:
+                written = Written.read(schema, document.node, asked.operation_name)
+                document.written[asked.operation_name] = written
+            node, variables = written.node, written.coerced(given)
+            if variables is None:
+                check_variables(node, given, schema, guard.settings)
+                variables = coerced(schema, node, given)
             charge = partial(rates.take, asker)
             plan = planner.plan(document, node, variables, context.viewer, charge)
             if plan is None or plan.conditions > guard.settings.max_conditions:

@@ -97,7 +97,7 @@ class Connection(HttpToolsProtocol):
         """Have the request answered."""
         super().on_headers_complete()
         # What follows the body in the form of headers comes too late to be of the request.
-        self.headers = []
+        self.scope["headers"] = self.headers.copy()
         self._unused = 0
         self._between = False
         self._expect_nothing()  # mostly the body is there, too
