@@ -107,7 +107,7 @@ class Tally:
     statements: int = 0
     rows: int = 0
     seconds: float = 0.0
-    """How long it took, waiting for a connection apart; at once, each statement counts."""
+    """How long it took, at once each for itself; waiting for a connection counts if it is planned."""
     texts: list[str] | None = None
     """The statements themselves, where somebody wants to see them."""
 
