@@ -283,11 +283,13 @@ class Waiting:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.began = asyncio.Event()
         self.left = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             self.asked += 1
+            self.began.set()
             while (await receive())["type"] != "http.disconnect":
                 pass
             self.left.set()
@@ -301,8 +303,7 @@ async def test_who_leaves_is_seen_to_leave_whatever_follows() -> None:
     async with serving(app) as server:
         line = await server.call(ASKS * 2)
         async with asyncio.timeout(PATIENCE):
-            while not app.asked:
-                await asyncio.sleep(0.01)
+            await app.began.wait()
             line.writer.close()
             await app.left.wait()
 
