@@ -100,8 +100,10 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Have the request answered."""
         super().on_headers_complete()
-        # What follows the body in the form of headers comes too late to be of the request.
-        self.headers = []
+        if not (self.parser.should_upgrade() and self._should_upgrade()):
+            # What follows the body in the form of headers comes too late to be of the request.
+            # That of a WebSocket has none, and uvicorn looks at its headers again.
+            self.headers = []
         self._unused = 0
         self._between = False
         self._expect_nothing()  # mostly the body is there, too
