@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,15 +44,17 @@ class Direct:
     async def value(self, statement: str, arguments: Sequence[Any], seconds: float | None) -> Any:
         """The one value that a statement gives. Raises what the driver raises.
 
-        Raises TookTooLong if the statement takes more than so many seconds, and SQLAlchemy's
-        TimeoutError when all connections are busy.
+        Raises TookTooLong if it takes more than so many seconds, with what it waits for its turn,
+        and SQLAlchemy's TimeoutError when all connections are busy.
         """
+        began = time.monotonic()
         await self._turn()
         connection = None
         try:
             connection = self._open() or await asyncpg.connect(**self._options)
+            left = None if seconds is None else began + seconds - time.monotonic()
             try:
-                value = await connection.fetchval(statement, *arguments, timeout=seconds)
+                value = await connection.fetchval(statement, *arguments, timeout=left)
             except TimeoutError:
                 raise TookTooLong from None
         except asyncpg.PostgresError:

@@ -107,7 +107,8 @@ class Tally:
     statements: int = 0
     rows: int = 0
     seconds: float = 0.0
-    """How long it took, waiting for a connection apart; at once, each statement counts."""
+    """How long it took; at once, each statement counts. Waiting for a connection is apart, but not
+    where the planner reads."""
     texts: list[str] | None = None
     """The statements themselves, where somebody wants to see them."""
 

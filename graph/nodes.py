@@ -48,7 +48,9 @@ async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | No
             )
         )
         async with info.context.read() as session:
-            found = {key: shown[place] for place, key in await session.execute(places)}
+            # Nouns are free to have the same id; it is then the first one's, for the planner too.
+            named = sorted(await session.execute(places), reverse=True)
+            found = {key: shown[place] for place, key in named}
     return [_name(id, found) for id in ids]
 
 

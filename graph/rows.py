@@ -186,6 +186,12 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
         async def arrived() -> Any:
             try:
                 await _arrive(later)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # Somebody else was, who waited for the same value of a loader and took it along.
+                return await await_maybe(resolve())
             except Exception:
                 # Loaders keep what they brought, errors too. It would be met on each level again.
                 self._has_failed = True

@@ -24,6 +24,7 @@ class _Look:
     """A token that is being looked up, and how many wait for it."""
 
     task: asyncio.Task[dict[str, Viewer]]
+    began: float
     waiting: int = 0
 
 
@@ -50,17 +51,19 @@ class Tokens:
 
     async def _looked_up(self, hashed: str) -> Viewer | None:
         """Look up a token once for all who ask at the same time, until the last of them leaves."""
-        look = self._looks.get(hashed)
-        if look is None:
-            look = self._looks[hashed] = _Look(asyncio.create_task(self.look_up([hashed])))
+        look, now = self._looks.get(hashed), time.monotonic()
+        # What one that takes long will say may be over before somebody asks who comes later.
+        if look is None or look.began + FRESH <= now:
+            look = self._looks[hashed] = _Look(asyncio.create_task(self.look_up([hashed])), now)
         look.waiting += 1
         try:
             return (await asyncio.shield(look.task)).get(hashed)
         finally:
             look.waiting -= 1
             if not look.waiting:
-                self._looks.pop(hashed)
                 look.task.cancel()
+                if self._looks.get(hashed) is look:
+                    del self._looks[hashed]
 
     async def look_up(self, hashes: Collection[str]) -> dict[str, Viewer]:
         """Look up tokens by their hashes, with one statement: those that open something."""

@@ -67,6 +67,7 @@ class Connection(HttpToolsProtocol):
         self._between = True
         self._unused = 0
         self._arriving: asyncio.TimerHandle | None = None
+        self._answering: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection; somebody who makes one has something to ask."""
@@ -80,8 +81,11 @@ class Connection(HttpToolsProtocol):
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget about it."""
+        """Forget about it, and say so to whoever is answering."""
         super().connection_lost(exc)
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         self._expect_nothing()
 
     def data_received(self, data: bytes) -> None:
@@ -121,6 +125,11 @@ class Connection(HttpToolsProtocol):
         self._expect_nothing()
         super().handle_websocket_upgrade()
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        # uvicorn knows only the last one that has come, for which others may be waited.
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _expect_within(self, seconds: float) -> None:
         self._expect_nothing()
         self._arriving = self.loop.call_later(seconds, self._late)
@@ -149,7 +158,8 @@ class Connection(HttpToolsProtocol):
         """Whether what is said now is understood as an answer to what is arriving."""
         if self._between:
             return not self._is_answering
-        return not getattr(self.cycle, "response_started", False)
+        # What waits in the pipeline does so because one before it is not answered yet.
+        return not self.pipeline and not getattr(self.cycle, "response_started", False)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""

@@ -92,6 +92,22 @@ async def test_bare_ids_are_looked_up_together_and_only_where_they_may_be_seen(
     assert resolved[1].text == all_.text
 
 
+async def test_a_bare_id_of_several_nouns_is_that_of_the_same_one_whoever_reads(
+    world: World, resolvers: People, database: db.Database
+) -> None:
+    id = world.parent.id
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        session.add(db.Agent(id=id, project_id=world.project.id, name="Twin", type="CODER"))
+    query = "query($id: ID!) { node(id: $id) { __typename } nodes(ids: [$id]) { __typename } }"
+
+    planned = await world.owner.ask(query, id=str(id))
+    resolved = await resolvers.owner.ask(query, id=str(id))
+
+    agent = {"__typename": "Agent"}
+    assert planned.data == resolved.data == {"node": agent, "nodes": [agent]}
+    assert (len(planned.statements), len(resolved.statements)) == (1, 4)
+
+
 async def test_a_mutation_that_is_turned_away_does_not_hide_what_was_done(people: People) -> None:
     answer = await people.owner.ask(
         'mutation { a: createProject(input: {name: "Kept"}) { project { name } }'

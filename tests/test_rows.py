@@ -103,3 +103,22 @@ async def test_what_loaders_refuse_is_told_at_its_place_and_asked_once(
     assert answer.text == by_core.text
     assert answer.errors[0]["extensions"]["code"] == "BAD_USER_INPUT"
     assert len(set(answer.statements)) == len(answer.statements) > 0
+
+
+async def test_what_two_wait_for_is_not_lost_when_one_of_them_is_cancelled(
+    database: db.Database, people: People, resolvers: People
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        plan = await factories.make_plan(session, people.users["owner"])
+    # The one is resolved beside what is wrong, and cancelled with it; the other is shown.
+    query = """query($id: ID!) {
+      wrong: nodes(ids: ["x"]) { id }
+      one: project(id: $id) { interactions { nodes { id } } }
+      same: project(id: $id) { name }
+    }"""
+
+    for viewer in (people.owner, resolvers.owner):
+        answer = await viewer.ask(query, id=str(plan.project.id))
+
+        assert answer.code == "BAD_USER_INPUT"
+        assert answer.errors[0]["path"] == ["wrong"]

@@ -218,6 +218,27 @@ async def test_a_statement_that_is_cancelled_was_too_slow(
     assert (await client.ask("{ projects { totalCount } }")).data
 
 
+async def test_what_is_waited_for_a_connection_is_of_an_operations_time(
+    database_url: URL, people: People
+) -> None:
+    small = db.Database(database_url, pool_size=1)
+    query = "{ projects { nodes { id } } }"
+    async with serving(small, Settings(max_seconds=2)) as http:
+        first, second = people.owner.through(http), people.admin.through(http)
+        assert (await first.ask(query)).data
+        async with locked(database_url, "projects"):
+            before = asyncio.create_task(first.ask(query))
+            await asyncio.sleep(0.5)
+            began = time.monotonic()
+            answer = await second.ask(query)
+            took = time.monotonic() - began
+            await before
+
+    await small.dispose()
+    assert answer.code == "TIMEOUT"
+    assert 1.9 < took < 2.9
+
+
 @pytest.mark.parametrize("planner", [True, False])
 async def test_a_connection_that_breaks_is_an_answer_and_the_next_works(
     database: db.Database, database_url: URL, people: People, resolvers: People, planner: bool

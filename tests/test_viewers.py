@@ -6,10 +6,11 @@ import asyncio
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from graphql import build_client_schema, get_introspection_query
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 
 import db
 from db import access
@@ -177,6 +178,50 @@ async def test_those_who_ask_at_once_share_one_look_which_the_first_may_leave(
     assert isinstance(first, asyncio.CancelledError)
     assert [viewer.user_id for viewer in others] == [people.users["owner"].id] * 19  # type: ignore[union-attr]
     assert len(statements) == 1
+
+
+async def test_who_asks_later_does_not_wait_for_a_look_from_before_the_token_was_revoked(
+    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, tokens = str(people.owner.token), Tokens(database, fresh=0)
+    look = access.bearers
+    arrived = asyncio.Event()
+
+    async def late(*asked: Any) -> dict[str, db.Viewer]:
+        found = await look(*asked)
+        if found:
+            await arrived.wait()
+        return found
+
+    monkeypatch.setattr(access, "bearers", late)
+    monkeypatch.setattr(viewer, "FRESH", 0.1)
+    before = asyncio.create_task(tokens.viewer(token))
+    await asyncio.sleep(0.15)
+    async with database.write(db.Viewer()) as session:
+        revoked = update(db.AccessToken).values(revoked_at=func.now())
+        await session.execute(revoked.where(db.AccessToken.token_hash == access.hash_token(token)))
+    after = asyncio.create_task(tokens.viewer(token))
+    await asyncio.wait([after], timeout=1)
+    arrived.set()
+
+    with pytest.raises(Unauthenticated):
+        await after
+    assert (await before).user_id == people.users["owner"].id
+
+
+async def test_a_look_does_not_wait_for_who_has_locked_the_token(
+    database: db.Database, people: People
+) -> None:
+    token = str(people.owner.token)
+    row = select(db.AccessToken).where(db.AccessToken.token_hash == access.hash_token(token))
+    async with database.write(db.Viewer()) as session:
+        (await session.scalars(row)).one().last_used_at = None
+    async with database.write(db.Viewer()) as session:
+        await session.execute(row.with_for_update())
+        async with asyncio.timeout(1):
+            found = await Tokens(database).viewer(token)
+
+    assert found.user_id == people.users["owner"].id
 
 
 async def test_only_so_many_tokens_are_kept(

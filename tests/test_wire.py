@@ -13,7 +13,7 @@ import orjson
 import pytest
 import uvicorn
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from graph import wire
 from graph.app import create_app
@@ -276,6 +276,45 @@ async def test_a_request_may_follow_another_at_once(server: Server) -> None:
     line = await server.call(WHOLE * 50 + last)
 
     assert await line.answers() == [(200, ANSWER)] * 51
+
+
+class Waiting:
+    """An application that answers when it may, and sees who leaves."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.began = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self.asked += 1
+            self.began.set()
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            self.left.set()
+
+
+ASKS = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+async def test_who_leaves_is_seen_to_leave_whatever_follows() -> None:
+    app = Waiting()
+    async with serving(app) as server:
+        line = await server.call(ASKS * 2)
+        async with asyncio.timeout(PATIENCE):
+            await app.began.wait()
+            line.writer.close()
+            await app.left.wait()
+
+    assert app.asked == 1
+
+
+async def test_what_is_wrong_with_the_next_request_is_no_answer_to_one_before_it() -> None:
+    async with serving(Waiting()) as server:
+        line = await server.call(ASKS + CHUNKED + b"no number\r\n")
+
+        assert await line.answers() == []
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux sees to that")
