@@ -12,7 +12,7 @@ CLIENTS := tests/clients/node_modules/.installed
 PEER := benchmarks/postgraphile/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test fuzz bench check format schema docs migration requirements clean
+.PHONY: help serve demo test alike fuzz bench check format schema docs migration requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ demo: .venv/installed $(BUILT_PAGE) ## Serve a throw-away database with examples
 
 test: .venv/installed-dev $(BUILT_PAGE) $(if $(NPM),$(CLIENTS)) ## Run all tests
 	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
+
+alike: .venv/installed-dev ## Hold the planner to the resolvers' answers, for 5,000 queries: make alike QUERIES=5000
+	@TROUPE_EXAMPLES=$(or $(QUERIES),5000) $(BIN)/python -m pytest -q tests/test_planner.py -k generated
 
 fuzz: .venv/installed-dev ## Send what a fuzzer makes up to a server, for ten minutes: make fuzz SECONDS=600
 	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),600)

@@ -220,16 +220,13 @@ class Prepared(SchemaExtension):
         """What the planner answers; none where the resolvers have to."""
         if context.planner is None or context.document is None:
             return None
-        variables = operation.variables
         charge = partial(guard_of(context).rates.take, asker_of(context))
         with context.timed("plan"):
-            plan = context.planner.plan(
-                context.document, operation.node, variables, context.viewer, charge
-            )
+            plan = context.planner.plan(context.document, operation, context.viewer, charge)
         if plan is None:
             return None
         try:
-            arguments = plan.arguments(Request(variables.coerced, context.viewer))
+            arguments = plan.arguments(Request(operation.variables.coerced, context.viewer))
         except (GraphQLError, ValueError):
             return None
         return await run(plan, arguments, context)

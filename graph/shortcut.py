@@ -1,12 +1,10 @@
-"""The short way of a query whose document is known: past all that was done for it before.
+"""The short way of a query that has a plan: past all that was done for it before.
 
 The limits of its viewer hold here as well. Whatever is out of the ordinary goes the long way, by
 `graph.extensions`, which also finds the words for what is wrong.
 """
 
 from __future__ import annotations
-
-from functools import partial
 
 from graphql import GraphQLError, GraphQLSchema
 from strawberry.types import ExecutionResult
@@ -47,8 +45,7 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
             if variables is None:
                 check_variables(node, given, schema, guard.settings)
                 variables = coerced(schema, node, given)
-            charge = partial(rates.take, asker)
-            plan = planner.plan(document, node, variables, context.viewer, charge)
+            plan = planner.known(document, node, variables, context.viewer)
             if plan is None or plan.conditions > guard.settings.max_conditions:
                 return None
             request = Request(variables.coerced, context.viewer)

@@ -4,7 +4,7 @@ Whatever the planner does not know, and whatever would end in an error, it hands
 whole. A plan is made once for all requests that differ only in values:
 
 - `shapes` says what of a request changes its statement;
-- `statement` makes the statement of what is selected;
+- `statement` makes the statement of what is selected, whose JSON `text` puts together;
 - `plans` holds it as PostgreSQL gets it, and puts each request's values in.
 """
 
@@ -64,14 +64,26 @@ class Planner:
     def __init__(self, schema: GraphQLSchema) -> None:
         self._schema = schema
         self._plans: Kept[Hashable, Plan] = Kept(
-            MOST_PLANS, MOST_CHARACTERS, lambda plan: len(plan.sql) + 100 * len(plan.parameters)
+            MOST_PLANS,
+            MOST_CHARACTERS,
+            lambda plan: len(plan.sql) + 100 * (len(plan.parameters) + plan.parts),
         )
 
-    def plan(
+    def known(
         self,
         document: Document,
         node: OperationDefinitionNode,
         variables: VariableValues,
+        viewer: Viewer,
+    ) -> Plan | None:
+        """The plan for an operation of a valid document, if it was made before."""
+        plan = self._plans.get(_key(document, node, shape_of(variables), viewer))
+        return plan if plan is not None and plan.sql else None
+
+    def plan(
+        self,
+        document: Document,
+        operation: Operation,
         viewer: Viewer,
         charge: Callable[[int], None],
     ) -> Plan | None:
@@ -79,18 +91,19 @@ class Planner:
 
         To make one costs more than to read with it, which `charge` is told.
         """
+        node, variables = operation.node, operation.variables
         if node.operation is not OperationType.QUERY:
             return None
-        name = node.name.value if node.name else None
         shape = shape_of(variables)
-        key = (document.hash, name, shape, kind_of(viewer))
+        key = _key(document, node, shape, viewer)
         plan = self._plans.get(key)
         if plan is None:
-            if parts_of(shape) > MOST_PARTS:
+            parts = parts_of(shape)
+            if parts > MOST_PARTS:
                 return None
-            plan = self._made(document, node, variables, viewer, charge)
+            plan = replace(self._made(document, node, variables, viewer, charge), parts=parts)
             self._plans.put(key, plan)
-        return None if plan is NO_PLAN else plan
+        return plan if plan.sql else None
 
     def _made(
         self,
@@ -113,6 +126,14 @@ class Planner:
             return replace(plan, conditions=conditions)
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
             return NO_PLAN
+
+
+def _key(
+    document: Document, node: OperationDefinitionNode, shape: Hashable, viewer: Viewer
+) -> Hashable:
+    """What requests that share a plan have in common."""
+    name = node.name.value if node.name else None
+    return document.hash, name, shape, kind_of(viewer)
 
 
 __all__ = ["Plan", "Planner", "Request", "run"]

@@ -38,6 +38,8 @@ class Plan:
     """Where its cursors point, whether the statement needs it or not."""
     conditions: int = 0
     """How many conditions its filters have."""
+    parts: int = 0
+    """Of how many parts the shape is made under which it is kept."""
     costs: dict[tuple[int, ...], int] = field(default_factory=dict)
     """What it costs with pages of these sizes."""
 

@@ -39,14 +39,15 @@ from graph.nodes import Anything
 from graph.planner.shapes import Unplannable
 from graph.planner.text import (
     Json,
+    Piece,
     array,
     boolean,
-    constant,
     cursor,
     encoded,
     global_id,
     object_of,
     or_null,
+    piece,
     printed,
     sql,
     string,
@@ -118,7 +119,7 @@ class _Rules:
             value = field.value(self.viewer, self.arguments(selected))
             column = getattr(row, field.attribute.key)
             met = [column == parameter(value, column.type), scope(row, self.viewer)]
-            return or_null(self.objects(field.target, row, selected, _which(*met)))
+            return self.one(self.object(field.target, row, selected), row, _which(*met))
         if isinstance(field, Collection):
             return self.page(field, selected)
         if isinstance(field, Anything):
@@ -153,7 +154,8 @@ class _Rules:
     ) -> Json:
         """The one object that has this key among those of an entity, or of all."""
         place, uuid, text = values
-        found = []
+        found: list[ColumnElement[str]] = []
+        shown: list[Piece] = []
         for number, entity in enumerate(field.entities):
             row = aliased(entity.model)
             key = getattr(row, entity.key.key)
@@ -162,31 +164,29 @@ class _Rules:
             if is_uuid:
                 is_here = or_(place.is_(None), is_here)
             met = [is_here, key == (uuid if is_uuid else text), scope(row, self.viewer)]
+            json = self.object(entity, row, selected)
             which = _which(*met, sources=sources)
-            found.append(self.objects(entity, row, selected, which).scalar_subquery())
-        return (func.coalesce(*found, constant("null")),)
+            found.append(which(select(sql(json)).select_from(row)).scalar_subquery())
+            shown += json
+        return or_null(tuple(shown), *found)
 
-    def objects(
-        self,
-        entity: Entity,
-        row: Any,
-        selected: Selected,
-        which: Callable[[Select[Any]], Select[Any]],
-    ) -> Select[Any]:
-        """What is selected of those rows of an entity that `which` leaves."""
-        return which(select(sql(self.object(entity, row, selected))).select_from(row))
+    def one(self, json: Json, row: Any, which: Callable[[Select[Any]], Select[Any]]) -> Json:
+        """What is shown of the row that `which` leaves, if it leaves one."""
+        return or_null(json, which(select(sql(json)).select_from(row)).scalar_subquery())
 
     def object(self, entity: Entity, row: Any, selected: Selected) -> Json:
         """What is selected of a row; of one with subtypes, what is selected of its subtype."""
         if not entity.is_interface:
             return self.fields(entity, row, selected)
         kind_of = getattr(row, sqlalchemy.inspect(entity.model).polymorphic_on.key)
-        shown = []
+        shown: list[Piece] = []
+        cases = []
         for kind in entity.kinds:
-            fields = self.fields(kind, getattr(row, kind.model.__name__), selected)
+            json = self.fields(kind, getattr(row, kind.model.__name__), selected)
             identity = sqlalchemy.inspect(kind.model).polymorphic_identity
-            shown.append((kind_of == identity, sql(fields)))
-        return (case(*shown),)
+            cases.append((kind_of == identity, sql(json)))
+            shown += json
+        return (piece(case(*cases), of=tuple(shown)),)
 
     def fields(self, entity: Entity, row: Any, selected: Selected) -> Json:
         """The object that is shown of a row of an entity of one type."""
@@ -203,15 +203,13 @@ class _Rules:
                 return printed(getattr(row, field.key))
             case Connected():
                 return self.page(field, selected, row)
-            case Listed():
-                return array(func.array(self.related(field, selected, row).scalar_subquery()))
             case Related():
-                return or_null(self.related(field, selected, row))
+                return self.related(field, selected, row)
         if selected.name == "__typename":
             return string(entity.name)
         raise Unplannable(selected.name)
 
-    def related(self, field: Related, selected: Selected, row: Any) -> Select[Any]:
+    def related(self, field: Related, selected: Selected, row: Any) -> Json:
         """What a relation leads to from a row, as far as the viewer may see it."""
         here, there = field.pair
         target = aliased(field.target.model)
@@ -222,7 +220,11 @@ class _Rules:
         def which(rows: Select[Any]) -> Select[Any]:
             return rows.where(*met).order_by(*order).correlate(row)
 
-        return self.objects(field.target, target, selected, which)
+        json = self.object(field.target, target, selected)
+        if isinstance(field, Listed):
+            found = which(select(sql(json)).select_from(target))
+            return array(func.array(found.scalar_subquery()))
+        return self.one(json, target, which)
 
     # A connection is read in three steps: what is shown of each row of its page, those of all rows
     # as arrays, and of these what is shown of the connection. So its page is read once.
@@ -267,7 +269,8 @@ class _Rules:
             return json
         # What is the same for every page stays outside: what is inside is copied once more.
         start, *between, end = json
-        return start, select(sql(tuple(between))).select_from(page).scalar_subquery(), end
+        shown_of_page = select(sql(tuple(between))).select_from(page).scalar_subquery()
+        return start, piece(shown_of_page, of=json), end
 
     def rows(
         self, view: Window, members: Callable[..., Select[Any]], children: Sequence[Selected]

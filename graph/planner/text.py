@@ -7,6 +7,7 @@ printed, again for each row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
 from typing import Any
@@ -19,7 +20,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     Numeric,
-    Select,
+    String,
     Text,
     Uuid,
     cast,
@@ -33,11 +34,23 @@ from db.base import Timestamp
 from graph.connections import Window
 from graph.planner.shapes import Unplannable
 
-# So many bytes are one line of base64.
-LONGEST_LINE = 57
+# More bytes are several lines of base64, or one with its end.
+LONGEST_LINE = 56
+
+# PostgreSQL gives a function no more arguments.
+MOST_ARGUMENTS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Long:
+    """A piece of SQL whose text may be of any length."""
+
+    sql: ColumnElement[str]
+
 
 # The pieces of which a JSON value is put together: its own text, and SQL that is never null.
-Json = tuple[str | ColumnElement[str], ...]
+Piece = str | ColumnElement[str] | Long
+Json = tuple[Piece, ...]
 
 
 def constant(text: str) -> ColumnElement[str]:
@@ -46,10 +59,36 @@ def constant(text: str) -> ColumnElement[str]:
     return literal_column(f"'{quoted}'", Text)
 
 
+def is_long(json: Json) -> bool:
+    """Whether the text of a JSON value may be of any length."""
+    return any(isinstance(piece, Long) for piece in json)
+
+
+def piece(value: ColumnElement[str], of: Json) -> Piece:
+    """A piece that is as long as the JSON values of which it is made."""
+    return Long(value) if is_long(of) else value
+
+
 def sql(json: Json) -> ColumnElement[str]:
-    """A JSON value as one expression."""
-    pieces = (constant(piece) if isinstance(piece, str) else piece for piece in json)
-    return reduce(lambda left, right: left.concat(right), pieces)
+    """A JSON value as one expression.
+
+    `||` is the fastest for what is short. It copies what it has so far with each piece, and keeps
+    that until the row is done; so what may be long goes through `concat`, which copies it once.
+    """
+    parts: list[ColumnElement[str]] = []
+    for are_long, pieces in groupby(json, lambda piece: isinstance(piece, Long)):
+        if are_long:
+            parts += [piece.sql for piece in pieces]  # type: ignore[union-attr]
+        else:
+            parts.append(reduce(lambda left, right: left.concat(right), map(_expression, pieces)))
+    while len(parts) > 1:
+        groups = [parts[i : i + MOST_ARGUMENTS] for i in range(0, len(parts), MOST_ARGUMENTS)]
+        parts = [func.concat(*group, type_=Text) for group in groups]
+    return parts[0]
+
+
+def _expression(piece: Any) -> ColumnElement[str]:
+    return constant(piece) if isinstance(piece, str) else piece
 
 
 def string(text: str | ColumnElement[str]) -> Json:
@@ -63,19 +102,21 @@ def boolean(value: bool | ColumnElement[bool]) -> Json:
 
 
 def array(items: Any) -> Json:
-    """A list, of an array of the texts of its items; of no array, one without any."""
-    return "[", func.coalesce(func.array_to_string(items, constant(",")), constant("")), "]"
+    """A list, of an array of the texts of its items, none of which is null; of no array, an empty
+    one."""
+    joined = func.coalesce(func.array_to_string(items, constant(",")), constant(""))
+    return "[", Long(joined), "]"
 
 
 def object_of(fields: Iterable[tuple[str, Json]]) -> Json:
     """An object, whose names are a document's and need no escape."""
-    pieces: list[str | ColumnElement[str]] = []
+    pieces: list[Piece] = []
     for number, (name, value) in enumerate(fields):
         pieces += ["," if number else "", f'"{name}":', *value]
     return tuple(_joined(["{", *pieces, "}"]))
 
 
-def _joined(pieces: Iterable[Any]) -> Iterator[str | ColumnElement[str]]:
+def _joined(pieces: Iterable[Any]) -> Iterator[Piece]:
     """The pieces with those that are texts joined, where they follow each other."""
     for are_texts, following in groupby(pieces, lambda piece: isinstance(piece, str)):
         if are_texts:
@@ -84,10 +125,10 @@ def _joined(pieces: Iterable[Any]) -> Iterator[str | ColumnElement[str]]:
             yield from following
 
 
-def or_null(found: Select[Any] | Json) -> Json:
-    """A JSON value of SQL that may be null, or what a subquery finds if it finds anything."""
-    value = sql(found) if isinstance(found, tuple) else found.scalar_subquery()
-    return (func.coalesce(value, constant("null")),)
+def or_null(json: Json, *found: ColumnElement[str]) -> Json:
+    """A JSON value of SQL that may be null; or the first that is found of subqueries for it."""
+    values = found or (sql(json),)
+    return (piece(func.coalesce(*values, constant("null")), of=json),)
 
 
 def encoded(json: Json) -> ColumnElement[bytes]:
@@ -100,14 +141,18 @@ def printed(column: Any) -> Json:
     match column.type:
         case Uuid():
             raise Unplannable(column.key)
-        case Integer() | Boolean() | JSONB():
+        case Integer() | Boolean():
             json: Json = (cast(column, Text),)
+        case JSONB():
+            json = (Long(cast(column, Text)),)
         case Enum():
             json = string(type_coerce(column, Text))
         case Numeric():
             json = string(cast(column, Text))
-        case _:
+        case Timestamp() | String(length=int()):
             json = (cast(func.to_json(column), Text),)
+        case _:
+            json = (Long(cast(func.to_json(column), Text)),)
     return or_null(json) if column.property.columns[0].nullable else json
 
 
