@@ -1,4 +1,4 @@
-"""The limit: a statement written by hand for each query, behind a bare route.
+"""What it is measured by: a statement written by hand for each query, behind a bare route.
 
 PostgreSQL builds the JSON and its text is passed through. Who asks is looked up by the bearer
 token, as Troupe does, and remembered for a second.

@@ -48,7 +48,7 @@ class Direct:
         and SQLAlchemy's TimeoutError when all connections are busy.
         """
         began = time.monotonic()
-        await self._turn()
+        await (self._turn() if self._turns.locked() else self._turns.acquire())
         connection = None
         try:
             connection = self._open() or await asyncpg.connect(**self._options)
@@ -68,9 +68,7 @@ class Direct:
         return value
 
     async def _turn(self) -> None:
-        if not self._turns.locked():
-            await self._turns.acquire()
-            return
+        """Wait until there is a connection for somebody."""
         try:
             # Not wait_for, which before Python 3.12 hides that somebody was told to give up.
             async with asyncio.timeout(self._wait):

@@ -197,17 +197,17 @@ class Context:
 
     async def json(self, statement: str, arguments: Sequence[Any]) -> bytes:
         """The JSON that a statement gives, in the viewer's turn and in the operation's time."""
-        if self.turns is not None and self.turns.locked():
-            async with self.in_time(), self.turns:
+        if self.turns is None or self.deadline is None or self.turns.locked():
+            async with self.in_time(), self.turn():
                 return await self.database.json(statement, arguments)
-        async with self.turn():
-            # With nobody to wait for, the driver bounds the statement, with less effort.
-            seconds = None if self.deadline is None else self.deadline.left()
-            try:
-                return await self.database.json(statement, arguments, seconds)
-            except TookTooLong:
-                assert self.deadline is not None
-                raise self.deadline.over() from None
+        # With nobody to wait for, the driver bounds the statement, with less effort.
+        await self.turns.acquire()
+        try:
+            return await self.database.json(statement, arguments, self.deadline.left())
+        except TookTooLong:
+            raise self.deadline.over() from None
+        finally:
+            self.turns.release()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 from graphql import get_introspection_query, parse
 
+import db
+from graph import planner
 from graph.cost import LISTED, cost_of
 from graph.filters import GUARDED, conditions_of
 from graph.schema import schema
 from graph.selections import Operation
-from tests.conftest import People
+from graph.settings import Settings
+from tests.conftest import People, serving
 
 
 def cost(text: str, **variables: Any) -> int:
@@ -140,3 +143,17 @@ async def test_it_is_shown_of_what_costs_too_much_as_well(limited: People) -> No
     )
     assert answer.body["extensions"]["cost"]["cost"] == expected
     assert answer.statements == []
+
+
+async def test_no_plan_is_made_of_what_costs_too_much(
+    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(planner, "compiled", made.append)
+    query = "{ projects(first: 100) { nodes { tasks(first: 100) { nodes { id } } } } }"
+
+    async with serving(database, Settings(max_cost=100)) as http:
+        for _ in range(3):
+            assert (await people.owner.through(http).ask(query)).code == "LIMIT_EXCEEDED"
+
+    assert made == []
