@@ -31,6 +31,7 @@ alike: .venv/installed-dev ## Hold the planner to the resolvers' answers, for 5,
 
 fuzz: .venv/installed-dev ## Send what a fuzzer makes up to a server, for ten minutes: make fuzz SECONDS=600
 	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),600)
+
 bench: .venv/installed-dev $(if $(NPM),$(PEER)) ## Compare the speed with others', into docs/performance.md: make bench QUICK=1
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick,--page docs/performance.md)
 
