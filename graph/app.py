@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db import Database, migrate
 from db.engine import reason
 from graph import pages
+from graph.departures import Watch
 from graph.edge import Edge
 from graph.guard import Guard
 from graph.http import Endpoint
@@ -129,6 +130,7 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     # A redirect would go to whatever host the client names.
     app.router.redirect_slashes = False
     app.state.draining = False
+    app.state.watch = Watch()
     app.state.guard = Guard(settings)
     app.state.sockets = Sockets(settings, app.state)
     return app

@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
@@ -100,6 +100,8 @@ def _sorted(entity: Entity, order: Order) -> list[str]:
     return list(dict.fromkeys((order.attribute, entity.key.key)))
 
 
+# Each of its values is read by itself, and is looked at whether it is used or not.
+@lru_cache(maxsize=1000)
 def _decode_cursor(entity: Entity, order: Order, argument: str, cursor: str) -> tuple[Any, ...]:
     try:
         name, key, value = base64.b64decode(cursor, validate=True).decode().split("\n", 2)

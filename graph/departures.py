@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import deque
 from types import TracebackType
 from typing import Any, Self
 
@@ -78,6 +80,30 @@ class Departure:
             raise stopping(self.context) from None
 
 
+class Watch:
+    """Has the requests of a process watched that take long, with one timer for all of them."""
+
+    def __init__(self) -> None:
+        self._begun: deque[tuple[float, Watched]] = deque()
+
+    def begun(self, request: Watched) -> None:
+        """Have a request watched, once it has taken as long as that, or at most twice as long."""
+        now = time.monotonic()
+        if not self._begun:
+            self._look_later()
+        self._begun.append((now, request))
+
+    def _look_later(self) -> None:
+        asyncio.get_running_loop().call_later(SOON, self._look)
+
+    def _look(self) -> None:
+        early = time.monotonic() - SOON
+        while self._begun and self._begun[0][0] <= early:
+            self._begun.popleft()[1].watch()
+        if self._begun:
+            self._look_later()
+
+
 class Watched(Departure):
     """Sees by itself when the client of a request over HTTP leaves."""
 
@@ -88,11 +114,13 @@ class Watched(Departure):
         self._receive = receive
 
     def __enter__(self) -> Self:
-        self._timer = asyncio.get_running_loop().call_later(SOON, self._watch)
+        self._state.watch.begun(self)
         return super().__enter__()
 
-    def _watch(self) -> None:
-        self._watcher = asyncio.create_task(self._wait())
+    def watch(self) -> None:
+        """Look for the client from now on, if it still waits."""
+        if not self._is_over:
+            self._watcher = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -105,7 +133,6 @@ class Watched(Departure):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
         super().__exit__(kind, error, traceback)

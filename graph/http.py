@@ -54,6 +54,8 @@ class Answer:
             (b"content-length", b"%d" % len(self.body)),
             (b"vary", b"Accept"),
         ]
+        if not told.errors:
+            return
         if "UNAUTHENTICATED" in self.codes:
             self.headers.append((b"www-authenticate", b"Bearer"))
         waits = [(error.extensions or {}).get("retryAfter") for error in told.errors]
