@@ -7,6 +7,7 @@ import time
 from collections import deque
 from types import TracebackType
 from typing import Any, Self
+from weakref import ref
 
 from starlette.types import Receive
 
@@ -84,14 +85,15 @@ class Watch:
     """Has the requests of a process watched that take long, with one timer for all of them."""
 
     def __init__(self) -> None:
-        self._begun: deque[tuple[float, Watched]] = deque()
+        # Weakly: those that are over, and all that they have read, need not wait for it.
+        self._begun: deque[tuple[float, ref[Watched]]] = deque()
 
     def begun(self, request: Watched) -> None:
         """Have a request watched, once it has taken as long as that, or at most twice as long."""
         now = time.monotonic()
         if not self._begun:
             self._look_later()
-        self._begun.append((now, request))
+        self._begun.append((now, ref(request)))
 
     def _look_later(self) -> None:
         asyncio.get_running_loop().call_later(SOON, self._look)
@@ -99,7 +101,9 @@ class Watch:
     def _look(self) -> None:
         early = time.monotonic() - SOON
         while self._begun and self._begun[0][0] <= early:
-            self._begun.popleft()[1].watch()
+            request = self._begun.popleft()[1]()
+            if request is not None:
+                request.watch()
         if self._begun:
             self._look_later()
 
