@@ -658,15 +658,21 @@ async def test_only_so_many_operations_are_open_on_a_socket(
         assert await me(talk) == "owner"
 
 
+async def too_many(server: Listening) -> str:
+    """What somebody is told for whom no further socket is opened now."""
+    with pytest.raises(InvalidStatus) as caught:
+        await server.connect()
+    response = caught.value.response
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    (error,) = json.loads(response.body or b"")["errors"]
+    return str(error["message"])
+
+
 async def test_a_process_opens_only_so_many_sockets(database: db.Database, people: People) -> None:
     async with listening(database, Settings(max_sockets=2)) as server:
         async with server.connect(), server.talk(people.owner.token):
-            with pytest.raises(InvalidStatus) as caught:
-                await server.connect()
-        response = caught.value.response
-        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-        (error,) = json.loads(response.body or b"")["errors"]
-        assert error["message"] == (
+            refused = await too_many(server)
+        assert refused == (
             "2 WebSockets are open, and 2 may be (TROUPE_MAX_SOCKETS). Try again in a moment."
         )
         async with server.talk(people.owner.token):
@@ -695,12 +701,7 @@ async def test_an_address_has_only_so_many_sockets_that_say_nothing(
         server.connect() as first,
         server.connect(),
     ):
-        with pytest.raises(InvalidStatus) as caught:
-            await server.connect()
-        response = caught.value.response
-        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-        (error,) = json.loads(response.body or b"")["errors"]
-        assert error["message"] == (
+        assert await too_many(server) == (
             "2 WebSockets of your address have not said yet whose they are, and 2 may at once"
             " (TROUPE_MAX_SOCKETS_PER_VIEWER). Try again in a moment."
         )

@@ -29,7 +29,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
-from strawberry.types.arguments import convert_arguments
 
 from db import Viewer, scope
 from db.parameters import parameter, then
@@ -53,7 +52,7 @@ from graph.planner.text import (
     string,
 )
 from graph.relations import Collection, Connected, Listed, Lookup, Related
-from graph.selections import BACKREF, Operation, Selected
+from graph.selections import Operation, Selected
 
 # Names of columns that hold what is not shown itself; those shown have numbers.
 NUMBER, CURSOR = "number", "cursor"
@@ -96,27 +95,17 @@ class _Rules:
     """The rules for one operation of one viewer."""
 
     def __init__(self, operation: Operation, viewer: Viewer) -> None:
+        self.operation = operation
         self.viewer = viewer
         self.sizes: list[Any] = []
         self.positions: list[Any] = []
-        self.converter = operation.schema.extensions[BACKREF].schema_converter
-
-    def arguments(self, selected: Selected) -> dict[str, Any]:
-        """The arguments of a field, as its resolver gets them."""
-        assert selected.declaration is not None
-        return convert_arguments(
-            selected.arguments,
-            selected.declaration.arguments,
-            scalar_registry=self.converter.scalar_registry,
-            config=self.converter.config,
-        )
 
     def root(self, selected: Selected) -> Json:
         """A field of the query itself."""
         field = selected.declaration if selected.is_readable else None
         if isinstance(field, Lookup):
             row = aliased(field.target.model)
-            value = field.value(self.viewer, self.arguments(selected))
+            value = field.value(self.viewer, self.operation.converted(selected))
             column = getattr(row, field.attribute.key)
             met = [column == parameter(value, column.type), scope(row, self.viewer)]
             return self.one(self.object(field.target, row, selected), row, _which(*met))
@@ -130,7 +119,7 @@ class _Rules:
 
     def anything(self, field: Anything, selected: Selected) -> Json:
         """Objects of whatever types, in the places of their ids."""
-        arguments = self.arguments(selected)
+        arguments = self.operation.converted(selected)
         if not field.is_list:
             (place, uuid, text) = (
                 parameter(then(_first(part), then(field.named, [arguments["id"]])), kind)
@@ -231,7 +220,7 @@ class _Rules:
 
     def page(self, field: Any, selected: Selected, parent: Any = None) -> Json:
         """A connection, of all rows of an entity or of those related to a parent's row."""
-        arguments = self.arguments(selected)
+        arguments = self.operation.converted(selected)
         view = window(field.target, **arguments)
         self.sizes.append(view.limit)
         self.positions += [*(view.after or ()), *(view.before or ())]
