@@ -11,12 +11,10 @@ from typing import Any
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from db.watch import Bounded, Watch
+
 # How long PostgreSQL may take to say that it has cancelled a statement, in seconds.
 CANCELLED_WITHIN = 2
-
-
-class TookTooLong(Exception):
-    """A statement was cancelled, because it took longer than it may."""
 
 
 class Direct:
@@ -39,6 +37,7 @@ class Direct:
         }
         self._options = options | caches
         self._idle: list[Any] = []
+        self._watch = Watch()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def value(self, statement: str, arguments: Sequence[Any], seconds: float | None) -> Any:
@@ -52,11 +51,12 @@ class Direct:
         connection = None
         try:
             connection = self._open() or await asyncpg.connect(**self._options)
-            left = None if seconds is None else began + seconds - time.monotonic()
-            try:
-                value = await connection.fetchval(statement, *arguments, timeout=left)
-            except TimeoutError:
-                raise TookTooLong from None
+            if seconds is None:
+                value = await connection.fetchval(statement, *arguments)
+            else:
+                # The driver has a timer for each statement, which takes longer than a short one.
+                with Bounded(self._watch, began + seconds):
+                    value = await connection.fetchval(statement, *arguments)
         except asyncpg.PostgresError:
             self._leave(connection)
             raise

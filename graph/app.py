@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy import URL, text
 from starlette.applications import Starlette
@@ -20,14 +21,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db import Database, migrate
 from db.engine import reason
 from graph import pages
-from graph.departures import Watch
 from graph.edge import Edge
-from graph.guard import Guard
 from graph.http import Endpoint
 from graph.operations import Operations
 from graph.schema import schema
 from graph.settings import Settings
-from graph.sockets import SocketEndpoint, Sockets
+from graph.sockets import SocketEndpoint
+from graph.state import State
 from graph.viewer import Tokens
 
 log = logging.getLogger("troupe")
@@ -50,22 +50,24 @@ async def readyz(request: Request) -> Response:
 
     The database is there, and at the schema of this code, and the server is not being stopped.
     """
-    if request.app.state.draining:
+    state: State = request.app.state
+    if state.draining:
         return JSONResponse({"status": "unavailable", "reason": "draining"}, 503)
-    database: Database = request.app.state.database
     try:
-        async with asyncio.timeout(PROBE), database.read() as session:
+        async with asyncio.timeout(PROBE), state.database.read() as session:
             revision = await session.scalar(text("SELECT version_num FROM alembic_version"))
     except Exception as error:
         log.warning("the database cannot be reached: %s", reason(error))
         return JSONResponse({"status": "unavailable", "reason": "database"}, 503)
-    if revision != request.app.state.head:
+    if revision != state.head:
         return JSONResponse({"status": "unavailable", "reason": "migrations"}, 503)
     return JSONResponse({"status": "ok"})
 
 
 class Application(Starlette):
-    """Starlette, without what does nothing here."""
+    """Starlette, without what does nothing here, and with a state of our own (`graph.state`)."""
+
+    state: Any
 
     def build_middleware_stack(self) -> ASGIApp:
         """The layers from the edge inwards: it lets nothing through for those around it."""
@@ -90,15 +92,17 @@ class Door:
 def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     """The ASGI application over a database that is at the head of the migrations."""
 
+    state = State(settings)
+
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.database = Database(
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        state.database = Database(
             database_url, statement_seconds=settings.max_seconds + STATEMENT_GRACE
         )
-        app.state.tokens = Tokens(app.state.database)
-        app.state.head = migrate.head()
+        state.tokens = Tokens(state.database)
+        state.head = migrate.head()
         yield
-        await app.state.database.dispose()
+        await state.database.dispose()
 
     operations = Operations(schema, planner=settings.planner)
     api: ASGIApp = Endpoint(operations, max_body_bytes=settings.max_body_bytes)
@@ -129,8 +133,5 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     )
     # A redirect would go to whatever host the client names.
     app.router.redirect_slashes = False
-    app.state.draining = False
-    app.state.watch = Watch()
-    app.state.guard = Guard(settings)
-    app.state.sockets = Sockets(settings, app.state)
+    app.state = state
     return app

@@ -21,7 +21,7 @@ from graphql import GraphQLError, OperationDefinitionNode, OperationType
 from sqlalchemy import Select
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
-from db.direct import TookTooLong
+from db.watch import TookTooLong
 
 if TYPE_CHECKING:
     from graph.documents import Document

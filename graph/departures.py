@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
 from types import TracebackType
-from typing import Any, Self
-from weakref import ref
+from typing import TYPE_CHECKING, Any, Self
 
 from starlette.types import Receive
 
@@ -15,8 +12,8 @@ from graph.context import Context
 from graph.errors import AGAIN, Outcome, Unavailable
 from graph.requests import Gone, Refused
 
-# Most operations have ended before it is worth a task to look whether somebody still waits.
-SOON = 0.05
+if TYPE_CHECKING:
+    from graph.state import State
 
 
 def stopping(context: Context | None = None) -> Refused:
@@ -46,7 +43,7 @@ class Departure:
     _happened = False
     _is_over = False
 
-    def __init__(self, state: Any) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
 
     def __enter__(self) -> Self:
@@ -81,39 +78,15 @@ class Departure:
             raise stopping(self.context) from None
 
 
-class Watch:
-    """Has the requests of a process watched that take long, with one timer for all of them."""
-
-    def __init__(self) -> None:
-        # Weakly: those that are over, and all that they have read, need not wait for it.
-        self._begun: deque[tuple[float, ref[Watched]]] = deque()
-
-    def begun(self, request: Watched) -> None:
-        """Have a request watched, once it has taken as long as that, or at most twice as long."""
-        now = time.monotonic()
-        if not self._begun:
-            self._look_later()
-        self._begun.append((now, ref(request)))
-
-    def _look_later(self) -> None:
-        asyncio.get_running_loop().call_later(SOON, self._look)
-
-    def _look(self) -> None:
-        early = time.monotonic() - SOON
-        while self._begun and self._begun[0][0] <= early:
-            request = self._begun.popleft()[1]()
-            if request is not None:
-                request.watch()
-        if self._begun:
-            self._look_later()
-
-
 class Watched(Departure):
-    """Sees by itself when the client of a request over HTTP leaves."""
+    """Sees by itself when the client of a request over HTTP leaves.
+
+    Most requests have ended before that is worth a task.
+    """
 
     _watcher: asyncio.Task[None] | None = None
 
-    def __init__(self, receive: Receive, state: Any) -> None:
+    def __init__(self, receive: Receive, state: State) -> None:
         super().__init__(state)
         self._receive = receive
 

@@ -51,14 +51,15 @@ class Edge:
         id = _id(scope)
         # Where a handshake is not followed by a socket, but answered.
         prefix = "websocket." if scope["type"] == "websocket" else ""
-        started = False
+        start, started = f"{prefix}http.response.start", False
 
         async def sent(message: Message) -> None:
             nonlocal started
-            if message["type"] == "websocket.accept":
+            kind = message["type"]
+            if kind == "websocket.accept":
                 started = True
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", id.encode())]
-            elif message["type"] == f"{prefix}http.response.start":
+            elif kind == start:
                 started = True
                 headers = list(message.get("headers", ()))
                 present = [name for name, _ in headers]
@@ -77,9 +78,8 @@ class Edge:
             if started:
                 raise
             body = orjson.dumps({"errors": [masked(error).formatted]})
-            kind = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-            start = {"type": f"{prefix}http.response.start", "status": 500, "headers": kind}
-            await sent(start)
+            about = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+            await sent({"type": start, "status": 500, "headers": about})
             await sent({"type": f"{prefix}http.response.body", "body": body})
         finally:
             request_id.reset(previous)

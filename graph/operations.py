@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable
 from contextvars import Token
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from graphql import GraphQLError
 from strawberry.schema import Schema
@@ -22,11 +22,13 @@ from graph import logs
 from graph.context import Context, Deadline
 from graph.documents import hash_of
 from graph.errors import BadRequest, RequestError
-from graph.guard import Guard, asker_of
+from graph.guard import asker_of
 from graph.planner import Planner
 from graph.requests import Asked
 from graph.shortcut import shortcut
-from graph.viewer import Tokens
+
+if TYPE_CHECKING:
+    from graph.state import State
 
 # The status of an answer without data, by the code of its error; of any other it is 400.
 STATUSES = {
@@ -53,10 +55,9 @@ class Operations:
         self.schema = schema
         self.planner = Planner(schema._schema) if planner else None
 
-    async def context(self, state: Any, token: str | None, address: str | None) -> Context:
+    async def context(self, state: State, token: str | None, address: str | None) -> Context:
         """The context of an operation: who asks, and how the database is reached."""
-        tokens: Tokens = state.tokens
-        guard: Guard = state.guard
+        tokens, guard = state.tokens, state.guard
         viewer = None
         refusal: GraphQLError | None = None
         deadline = Deadline(guard.settings.max_seconds)

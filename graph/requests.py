@@ -105,9 +105,10 @@ def asked_in(given: dict[str, Any], *, may_change: bool) -> Asked:
     if name is not None and not isinstance(name, str):
         raise Refused("`operationName` is a string.")
     variables = given.get("variables")
-    for optional, value in (("variables", variables), ("extensions", extensions)):
-        if value is not None and not isinstance(value, dict):
-            raise Refused(f"`{optional}` is an object.")
+    if variables is not None and not isinstance(variables, dict):
+        raise Refused("`variables` is an object.")
+    if extensions is not None and not isinstance(extensions, dict):
+        raise Refused("`extensions` is an object.")
     return Asked(query, name or None, variables, extensions, may_change)
 
 

@@ -10,7 +10,7 @@ import contextvars
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import orjson
 from graphql import GraphQLError
@@ -31,6 +31,9 @@ from graph.operations import Entry, Operations, Told, refused
 from graph.requests import JSON, Asked, Gone, Refused, asked_in, object_in
 from graph.settings import Settings
 from graph.viewer import bearer_token
+
+if TYPE_CHECKING:
+    from graph.state import State
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,7 +71,7 @@ class Closing(Exception):
 class Sockets:
     """The open sockets of a process."""
 
-    def __init__(self, settings: Settings, state: Any) -> None:
+    def __init__(self, settings: Settings, state: State) -> None:
         self.settings = settings
         self.is_ending = False
         self._state = state
@@ -206,7 +209,7 @@ class Running:
 
     task: asyncio.Task[None]
 
-    def __init__(self, id: str, asked: Asked, request: str, state: Any) -> None:
+    def __init__(self, id: str, asked: Asked, request: str, state: State) -> None:
         self.id = id
         self.asked = asked
         self.request = request
