@@ -46,11 +46,15 @@ async def test_what_ends_in_time_hears_nothing_of_it() -> None:
 
 
 async def test_a_fault_stays_what_it_is() -> None:
-    with pytest.raises(LookupError), Bounded(Watch(), time.monotonic()):
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            raise LookupError from None
+    async def ask() -> None:
+        with Bounded(Watch(), time.monotonic()):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise LookupError from None
+
+    with pytest.raises(LookupError):
+        await ask()
 
 
 async def test_who_is_cancelled_by_others_is_cancelled() -> None:
