@@ -31,8 +31,8 @@ class Direct:
         # PostgreSQL keeps some 40 bytes for each character of a statement that is prepared: at most
         # 32 MB for a connection. Those that are longer take a few milliseconds to prepare.
         caches = {
-            "statement_cache_size": 50,
-            "max_cacheable_statement_size": 16_000,
+            "statement_cache_size": 100,
+            "max_cacheable_statement_size": 8_000,
             "max_cached_statement_lifetime": 0,
         }
         self._options = options | caches
@@ -46,17 +46,18 @@ class Direct:
         Raises TookTooLong if it takes more than so many seconds, with what it waits for its turn,
         and SQLAlchemy's TimeoutError when all connections are busy.
         """
-        began = time.monotonic()
+        if seconds is None:
+            return await self._value(statement, arguments)
+        # The driver has a timer for each statement, which takes longer than a short one.
+        with Bounded(self._watch, time.monotonic() + seconds):
+            return await self._value(statement, arguments)
+
+    async def _value(self, statement: str, arguments: Sequence[Any]) -> Any:
         await (self._turn() if self._turns.locked() else self._turns.acquire())
         connection = None
         try:
             connection = self._open() or await asyncpg.connect(**self._options)
-            if seconds is None:
-                value = await connection.fetchval(statement, *arguments)
-            else:
-                # The driver has a timer for each statement, which takes longer than a short one.
-                with Bounded(self._watch, began + seconds):
-                    value = await connection.fetchval(statement, *arguments)
+            value = await connection.fetchval(statement, *arguments)
         except asyncpg.PostgresError:
             self._leave(connection)
             raise

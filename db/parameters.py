@@ -70,6 +70,22 @@ def then(convert: Callable[[Any], Any], value: Any) -> Any:
     return convert(value)
 
 
+def once(value: Any) -> Any:
+    """A value that, if it comes later, is read once for a request, however often it is used.
+
+    What was read is in `known` of the request.
+    """
+    if not isinstance(value, Later):
+        return value
+
+    def read(request: Any) -> Any:
+        if value not in request.known:
+            request.known[value] = value.read(request)
+        return request.known[value]
+
+    return Later(read, many=value.many)
+
+
 def _read(values: list[Any], request: Any) -> list[Any]:
     read: list[Any] = []
     for value in values:

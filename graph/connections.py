@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import partial
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +21,7 @@ from graphql import GraphQLError
 from sqlalchemy import ColumnElement, Integer, Select, tuple_
 
 from db.base import Timestamp
-from db.parameters import parameter, then
+from db.parameters import once, parameter, then
 from db.text import storable
 from graph.entities import Entity, awaited, shown
 from graph.errors import BadInput
@@ -91,7 +91,7 @@ def encode_cursor(order: Order, key: object, value: object) -> str:
 
 def _position(entity: Entity, order: Order, argument: str, cursor: Any) -> tuple[Any, ...]:
     """The values that a cursor stands for, one for each column of the order."""
-    position = then(partial(_decode_cursor, entity, order, argument), cursor)
+    position = once(then(partial(_decode_cursor, entity, order, argument), cursor))
     return tuple(then(itemgetter(place), position) for place in range(len(_sorted(entity, order))))
 
 
@@ -100,8 +100,6 @@ def _sorted(entity: Entity, order: Order) -> list[str]:
     return list(dict.fromkeys((order.attribute, entity.key.key)))
 
 
-# Each of its values is read by itself, and is looked at whether it is used or not.
-@lru_cache(maxsize=1000)
 def _decode_cursor(entity: Entity, order: Order, argument: str, cursor: str) -> tuple[Any, ...]:
     try:
         name, key, value = base64.b64decode(cursor, validate=True).decode().split("\n", 2)

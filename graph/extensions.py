@@ -45,7 +45,6 @@ INTROSPECTION = {"__schema", "__type"}
 # What it costs to validate a document, for each token: up to 0.1 ms, in which nobody else is
 # answered. A viewer who sends ever new ones gets about a tenth of that time.
 COST_OF_TOKEN = 10
-FREE_TOKENS = 100
 # One that cannot be read costs one for each character beyond so many.
 SHORT = 500
 
@@ -103,7 +102,7 @@ class Checked(SchemaExtension):
             context.document = document
             execution.pre_execution_errors = []
         else:
-            context.owed = COST_OF_TOKEN * max(0, document.tokens - FREE_TOKENS)
+            context.owed = COST_OF_TOKEN * document.tokens
             shows = guard.settings.shows_schema(anonymous=context.is_anonymous)
             valid, errors = validated(document, execution.schema._schema, suggest=shows)
             execution.pre_execution_errors, context.document = errors, valid

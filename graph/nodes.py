@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -22,12 +23,14 @@ from graph.scalars import BARE_UUID, parse_global_id, parse_key
 MOST_IDS = 100
 
 
-def _shown() -> list[Entity]:
-    return [
-        entity
+@cache
+def _shown() -> dict[str, Entity]:
+    """What has an id, by its name."""
+    return {
+        entity.name: entity
         for entity in entities()
         if issubclass(entity.shown_as, Node) and not entity.is_subtype
-    ]
+    }
 
 
 async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | None]:
@@ -38,7 +41,7 @@ async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | No
     uuids = {UUID(id) for id in ids if BARE_UUID.fullmatch(id)}
     found: dict[UUID, Entity] = {}
     if uuids:
-        shown = [entity for entity in _shown() if entity.key.type.python_type is UUID]
+        shown = [entity for entity in _shown().values() if entity.key.type.python_type is UUID]
         places = union_all(
             *(
                 select(literal(place), entity.key).where(
@@ -59,7 +62,7 @@ def _name(id: str, found: Mapping[UUID, Entity]) -> tuple[Entity, Any] | None:
         entity = found.get(UUID(id))
         return None if entity is None else (entity, UUID(id))
     parsed = parse_global_id(id)
-    entity = next((entity for entity in _shown() if parsed and entity.name == parsed[0]), None)
+    entity = _shown().get(parsed[0]) if parsed else None
     if entity is None:
         raise BadInput(f"{id!r} is no id: use one that the API gave, or a bare UUID.")
     try:
@@ -116,7 +119,7 @@ class Anything(StrawberryField):
     @property
     def entities(self) -> list[Entity]:
         """What it can lead to."""
-        return _shown()
+        return list(_shown().values())
 
     @property
     def is_list(self) -> bool:
@@ -125,11 +128,11 @@ class Anything(StrawberryField):
 
     def named(self, ids: list[str]) -> Named:
         """What ids name. Raises BadInput."""
-        named = Named()
+        named, places = Named(), list(_shown())
         for id in _few(ids):
             found = None if BARE_UUID.fullmatch(id) else _name(id, {})
             key = UUID(id) if found is None else found[1]
-            named.places.append(None if found is None else self.entities.index(found[0]))
+            named.places.append(None if found is None else places.index(found[0].name))
             named.uuids.append(key if isinstance(key, UUID) else None)
             named.texts.append(key if isinstance(key, str) else None)
         return named

@@ -6,7 +6,6 @@ The protocol is Apollo's: https://www.apollographql.com/docs/apollo-server/perfo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from strawberry.extensions import SchemaExtension
 
@@ -14,6 +13,7 @@ from graph.context import Context
 from graph.documents import hash_of
 from graph.errors import BadRequest, RequestError
 from graph.guard import guard_of
+from graph.settings import Settings
 
 VERSION = 1
 
@@ -30,6 +30,18 @@ class PersistedQueryNotSupported(RequestError):
     code = "PERSISTED_QUERY_NOT_SUPPORTED"
 
 
+def named(asked: object, settings: Settings) -> str:
+    """The hash that `extensions.persistedQuery` names. Raises what is wrong with it."""
+    if not isinstance(asked, Mapping):
+        raise BadRequest("extensions.persistedQuery must be an object.")
+    if not settings.persisted_queries or asked.get("version") != VERSION:
+        raise PersistedQueryNotSupported("PersistedQueryNotSupported")
+    wanted = asked.get("sha256Hash")
+    if not isinstance(wanted, str):
+        raise BadRequest("extensions.persistedQuery.sha256Hash must be a string.")
+    return wanted.lower()
+
+
 class Persisted(SchemaExtension):
     """Finds the document of a request that has only its hash."""
 
@@ -42,23 +54,17 @@ class Persisted(SchemaExtension):
 
     def _document(self, context: Context, asked: object) -> str:
         guard = guard_of(context)
-        if not isinstance(asked, Mapping):
-            raise BadRequest("extensions.persistedQuery must be an object.")
-        if not guard.settings.persisted_queries or asked.get("version") != VERSION:
-            raise PersistedQueryNotSupported("PersistedQueryNotSupported")
-        wanted: Any = asked.get("sha256Hash")
-        if not isinstance(wanted, str):
-            raise BadRequest("extensions.persistedQuery.sha256Hash must be a string.")
+        wanted = named(asked, guard.settings)
         sent = self.execution_context.query
         if sent:
             # An over-long document is refused for its length, and must not be hashed first.
-            if len(sent) <= guard.settings.max_document_length and hash_of(sent) != wanted.lower():
+            if len(sent) <= guard.settings.max_document_length and hash_of(sent) != wanted:
                 raise BadRequest("The document has another SHA-256 than sha256Hash says.")
             return sent
         if context.refusal is not None:
             raise context.refusal
         # Nobody finds out by guessing what others ask.
-        found = None if context.is_anonymous else guard.documents.get(wanted.lower())
+        found = None if context.is_anonymous else guard.documents.get(wanted)
         if found is None:
             raise PersistedQueryNotFound("PersistedQueryNotFound")
         return found.text

@@ -7,8 +7,7 @@ The limits of its viewer hold here as well. Whatever is out of the ordinary goes
 from __future__ import annotations
 
 from graphql import GraphQLError, GraphQLSchema
-from strawberry.types import ExecutionResult
-from strawberry.types.execution import PreExecutionError
+from strawberry.types.execution import ExecutionResult, PreExecutionError
 
 from db.text import storable
 from graph.context import Context
@@ -17,6 +16,7 @@ from graph.documents import Document, hash_of
 from graph.errors import Overloaded, worded
 from graph.guard import Guard, asker_of, guard_of
 from graph.limits import check_variables
+from graph.persisted import named
 from graph.planner import Request, run
 from graph.requests import Asked
 from graph.selections import Operation, Unreadable, Written, coerced
@@ -25,16 +25,16 @@ from graph.selections import Operation, Unreadable, Written, coerced
 async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> ExecutionResult | None:
     """The answer, if the short way leads to one."""
     guard, planner = guard_of(context), context.planner
-    # Who asks for extensions is answered with some; a long document is refused before it is hashed.
-    if planner is None or context.is_anonymous or asked.extensions or not asked.query:
+    # Whoever asks what it costs is told on the long way.
+    if planner is None or context.is_anonymous or (asked.extensions or {}).get("cost"):
         return None
-    with context.timed("parse"):
-        document = _known(asked.query, guard)
     asker, rates = asker_of(context), guard.rates
-    # Who has nothing left is refused before variables are read, and before a statement is made.
-    if document is None or rates.wait(asker, COST_OF_ASKING):
-        return None
     try:
+        with context.timed("parse"):
+            document = _known(asked, guard)
+        # Who has nothing left is refused before variables are read.
+        if document is None or rates.wait(asker, COST_OF_ASKING):
+            return None
         with context.timed("plan"):
             given = storable(asked.variables) or {}
             written = document.written.get(asked.operation_name)
@@ -66,11 +66,19 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
     except Overloaded as overloaded:
         return PreExecutionError(None, [overloaded])
     if result is None:
+        # The long way would come to the same, and count it again.
+        context.planner = None
+        rates.take(asker, -cost)
         return None
-    return PreExecutionError(result.data, list(map(worded, result.errors or ())))
+    return ExecutionResult(result.data, list(map(worded, result.errors or ())))
 
 
-def _known(text: str, guard: Guard) -> Document | None:
-    if len(text) > guard.settings.max_document_length:
+def _known(asked: Asked, guard: Guard) -> Document | None:
+    """The document, by its text or its hash, if it was read before. Raises what is wrong."""
+    text, persisted = asked.query, (asked.extensions or {}).get("persistedQuery")
+    if text is None:
+        return guard.documents.get(named(persisted, guard.settings))
+    # What is too long is refused before it is hashed.
+    if persisted is not None or len(text) > guard.settings.max_document_length:
         return None
     return guard.documents.get(hash_of(text))

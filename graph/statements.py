@@ -41,6 +41,8 @@ class Given:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Of the field that asks."""
     window: Window | None = None
+    known: dict[Later, Any] = field(default_factory=dict, init=False)
+    """What was read already."""
 
 
 KEYS = Later(lambda request: request.keys)

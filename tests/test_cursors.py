@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 from typing import Any
+from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import db
+from graph import connections, nodes
 from graph.connections import encode_cursor, window
 from graph.entities import entity_of
 from graph.errors import BadInput
 from graph.projects import ProjectOrder
+from graph.scalars import global_id
 from tests.conftest import People
 
 
@@ -125,3 +129,43 @@ def test_any_text_is_a_cursor_or_refused(text: str) -> None:
         return
 
     assert view.before is not None
+
+
+async def test_a_cursor_is_read_once(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = "query($a: String) { projects(first: 1, after: $a) { pageInfo { hasNextPage } } }"
+    read: list[str] = []
+
+    def noted(entity: Any, order: Any, argument: str, cursor: str) -> tuple[Any, ...]:
+        read.append(cursor)
+        return decode(entity, order, argument, cursor)
+
+    decode = connections._decode_cursor
+    monkeypatch.setattr("graph.connections._decode_cursor", noted)
+    for number in range(3):
+        cursor = encode_cursor(
+            ProjectOrder.CREATED_AT_ASC, UUID(int=number), "2026-01-01T00:00:00Z"
+        )
+        read.clear()
+
+        assert (await people.owner.ask(query, a=cursor)).data
+
+        assert set(read) == {cursor}
+        # The first time, the resolvers' tree has it read as well.
+        assert len(read) == 1 or number == 0
+
+
+async def test_ids_are_read_once(people: People, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = "query($ids: [ID!]!) { nodes(ids: $ids) { id } }"
+    ids = [global_id("Project", UUID(int=number)) for number in range(5)]
+    assert (await people.owner.ask(query, ids=ids)).data == {"nodes": [None] * 5}
+    read: list[str] = []
+
+    def noted(id: str, found: Any) -> Any:
+        read.append(id)
+        return name(id, found)
+
+    name = nodes._name
+    monkeypatch.setattr("graph.nodes._name", noted)
+
+    assert (await people.owner.ask(query, ids=ids[:3])).data == {"nodes": [None] * 3}
+    assert read == ids[:3]

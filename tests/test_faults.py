@@ -23,6 +23,7 @@ from sqlalchemy import URL, text
 
 import db
 from db import engine
+from db.watch import TookTooLong
 from graph import cli
 from graph.settings import Settings
 from tests import factories, processes
@@ -394,6 +395,22 @@ async def test_who_leaves_when_it_is_their_turn_leaves(database: db.Database) ->
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not direct._turns.locked()
+
+
+async def test_who_waits_for_a_connection_waits_no_longer_than_they_may(
+    database: db.Database,
+) -> None:
+    direct = database._direct
+    for _ in range(direct.size):
+        await direct._turn()
+    began = time.monotonic()
+
+    with pytest.raises(TookTooLong):
+        await direct.value("SELECT '1'::json", [], 0.2)
+
+    assert time.monotonic() - began < 1
+    direct._turns.release()
+    assert await direct.value("SELECT '1'::json", [], 0.2) == "1"
 
 
 async def test_to_look_up_who_asks_takes_no_longer_than_an_operation_may(

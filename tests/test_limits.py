@@ -115,15 +115,21 @@ async def test_variables_hold_so_many_values(database: db.Database, people: Peop
 async def test_a_known_document_has_the_same_limits(database: db.Database, people: People) -> None:
     query = "query($w: TaskFilter) { tasks(where: $w) { totalCount } }"
     title = {"title": {"eq": "x"}}
-    async with serving(database, Settings(max_conditions=3, max_values=20)) as http:
+    pages = "query($n: Int) { projects(first: $n) { nodes { id } } }"
+    settings = Settings(max_conditions=3, max_values=20, max_cost=50)
+    async with serving(database, settings) as http:
         client = people.owner.through(http)
 
+        few = [await client.ask(pages, n=50) for _ in range(3)]
+        many = [await client.ask(pages, n=51) for _ in range(3)]
         allowed = [await client.ask(query, w={"or": [title] * 3}) for _ in range(3)]
         conditions = [await client.ask(query, w={"or": [title] * 4}) for _ in range(3)]
         values = [await client.ask(query, w={"title": {"in": ["x"] * 20}}) for _ in range(3)]
 
     assert [answer.data for answer in allowed] == [{"tasks": {"totalCount": 0}}] * 3
-    for answers, limit in ((conditions, "max_conditions"), (values, "max_values")):
+    assert [answer.data for answer in few] == [{"projects": {"nodes": []}}] * 3
+    found = ((conditions, "max_conditions"), (values, "max_values"), (many, "max_cost"))
+    for answers, limit in found:
         assert [answer.errors[0]["extensions"]["limit"] for answer in answers] == [limit] * 3
 
 

@@ -40,6 +40,26 @@ async def test_a_document_is_sent_once(limited: People) -> None:
     assert wrong.code == "BAD_REQUEST"
 
 
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        {"persistedQuery": {"version": 1, "sha256Hash": HASH}},
+        {"persistedQuery": {"version": 1, "sha256Hash": HASH.upper()}, "more": [1]},
+        {"clientLibrary": {"name": "somebody's", "version": "1"}},
+    ],
+)
+async def test_extensions_lead_past_no_short_way(
+    limited: People, monkeypatch: pytest.MonkeyPatch, extensions: dict[str, Any]
+) -> None:
+    assert (await limited.owner.ask(QUERY)).data == DATA
+    monkeypatch.setattr("strawberry.schema.Schema.execute", None)  # that would be the long one
+    query = None if "persistedQuery" in extensions else QUERY
+
+    answer = await limited.owner.request(query=query, variables={"n": 3}, extensions=extensions)
+
+    assert answer.data == DATA
+
+
 async def test_nobody_learns_what_others_ask(limited: People) -> None:
     await persisted(limited.owner, query=QUERY)
 

@@ -204,9 +204,9 @@ async def test_who_has_nothing_left_has_no_statement_made(
 @pytest.mark.parametrize(
     ("planner", "document", "owed"),
     [
-        # What is small is free: here there are some 200 tokens, of which 100 are not.
-        (False, f"{{ projects {{ {'totalCount ' * 199} }} }}", 900),
-        (True, "{ projects { nodes { %s } } }", 2300),  # and more for the statement
+        # 204 and 210 tokens; of the 60 there were, some are used for what is read.
+        (False, f"{{ projects {{ {'totalCount ' * 199} }} }}", 1980),
+        (True, "{ projects { nodes { %s } } }", 2040 + 70 * 75),  # and for the statement
         (False, f"{{ nothing {'nothing ' * 200} }}", 900),
         (False, f"{{ {'broken ' * 200}", 800),
     ],
@@ -223,6 +223,49 @@ async def test_what_a_document_takes_is_owed_when_it_is_done(
     assert "RATE_LIMITED" not in first.text
     assert second.code == "RATE_LIMITED"
     assert second.errors[0]["extensions"]["retryAfter"] > owed
+
+
+async def test_what_is_new_costs_more_than_what_is_known(
+    database: db.Database, people: People
+) -> None:
+    settings = Settings(max_cost=1000, rate_burst=10_000, rate_per_second=1)
+    query = "query($w: TaskFilter) { tasks(where: $w) { totalCount } }"
+    equal, greater = {"title": {"eq": "x"}}, {"title": {"gt": "x"}}
+    async with serving(database, settings) as http:
+        owner = people.owner.through(http)
+        left = 10_000
+        spent = []
+        for where in (None, None, None, equal, equal, equal, greater, greater):
+            told = await owner.request(
+                query=query, variables={"w": where}, extensions={"cost": True}
+            )
+            now = told.body["extensions"]["cost"]["left"]
+            spent.append(left - now)
+            left = now
+        cost = told.body["extensions"]["cost"]["cost"]
+
+    # 19 tokens; two fields, and one condition more. The statement is paid when it is made, which
+    # is after it is told what is left. A second may have passed, which gives one back.
+    tokens, plan, filtered = 10 * 19, 75 * 2, 75 * 3
+    expected = [tokens, plan, 0, 0, filtered, 0, 0, filtered]
+    assert [round(each - cost, -1) for each in spent] == [round(each, -1) for each in expected]
+
+
+async def test_what_is_known_is_paid_as_well(database: db.Database, people: People) -> None:
+    settings = Settings(max_cost=1000, rate_burst=2000, rate_per_second=1)
+    query = "query($n: Int) { projects(first: $n) { totalCount nodes { id } } }"
+    async with serving(database, settings) as http:
+        owner = people.owner.through(http)
+        first = await owner.request(query=query, variables={"n": 90}, extensions={"cost": True})
+        told = first.body["extensions"]["cost"]
+        allowed = (told["left"] - 4 * 75) // told["cost"]
+        assert allowed > 10
+
+        answers = [await owner.ask(query, n=90) for _ in range(allowed + 1)]
+
+    assert ["data" in answer.body for answer in answers] == [True] * allowed + [False]
+    assert answers[-1].code == "RATE_LIMITED"
+    assert answers[-1].statements == []
 
 
 def test_only_so_many_run_at_once() -> None:

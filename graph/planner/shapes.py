@@ -7,7 +7,7 @@ one shape share a statement, into which each puts its own values.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from graphql import (
@@ -38,6 +38,8 @@ class Request:
 
     variables: dict[str, Any]
     viewer: Viewer
+    known: dict[Later, Any] = field(default_factory=dict, init=False)
+    """What was read already."""
 
 
 def shape_of(variables: VariableValues) -> Hashable:

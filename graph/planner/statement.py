@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from db import Viewer, scope
-from db.parameters import parameter, then
+from db.parameters import once, parameter, then
 from graph.connections import Window, window
 from graph.entities import Column, Entity, Id
 from graph.nodes import Anything
@@ -121,17 +121,15 @@ class _Rules:
         """Objects of whatever types, in the places of their ids."""
         arguments = self.operation.converted(selected)
         if not field.is_list:
+            named = once(then(field.named, [arguments["id"]]))
             (place, uuid, text) = (
-                parameter(then(_first(part), then(field.named, [arguments["id"]])), kind)
-                for part, kind in NAMED
+                parameter(then(_first(part), named), kind) for part, kind in NAMED
             )
             return self.named(field, selected, (place, uuid, text))
         ids = arguments["ids"]
         self.sizes.append(then(len, ids))
-        arrays = (
-            parameter(then(attrgetter(part), then(field.named, ids)), ARRAY(kind))
-            for part, kind in NAMED
-        )
+        named = once(then(field.named, ids))
+        arrays = (parameter(then(attrgetter(part), named), ARRAY(kind)) for part, kind in NAMED)
         columns = [column(part, kind) for part, kind in NAMED]
         each = func.unnest(*arrays).table_valued(*columns, with_ordinality=NUMBER).render_derived()
         found = self.named(field, selected, [each.c[part] for part, _ in NAMED], each)
