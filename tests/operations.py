@@ -61,6 +61,10 @@ class Generated:
     """Other variables to send it with."""
 
 
+# What is no page's size, nobody's id, and more words than are searched for.
+WRONG = {"Int": 1000, "ID": "garbage", "String": "long " * 201}
+
+
 @dataclass
 class Pool:
     """What arguments are drawn from, so that they often meet something."""
@@ -110,7 +114,10 @@ class Pool:
             "Boolean": [True, False],
             "JSON": [{}, {"a": 1}, {"b": [True]}, {"z": 0}, {"text": 'ü🚀 "\\/\b\x01'}, [1], ""],
         }
-        return draw(st.sampled_from(choices.get(get_named_type(kind).name, self.texts)))
+        kind_name = get_named_type(kind).name
+        if kind_name in WRONG and draw(st.integers(0, 60)) == 60:
+            return WRONG[kind_name]
+        return draw(st.sampled_from(choices.get(kind_name, self.texts)))
 
 
 def literal(value: Any, kind: Any) -> str:

@@ -384,6 +384,49 @@ WRONG = {
 }
 
 
+# What is wrong with a value is told also where nothing depends on it.
+WRONG_VALUES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "$n: Int": (
+        {"n": 1000},
+        [
+            "tasks(first: $n) { totalCount }",
+            "tasks(last: $n) { __typename }",
+            "tasks(first: $n) { pageInfo { hasPreviousPage } }",
+            "tasks(first: $n) { totalCount nodes @skip(if: true) { id } }",
+            "projects { nodes { tasks(first: $n) { totalCount } } }",
+            "me { projects(last: $n) { totalCount } }",
+        ],
+    ),
+    "$id: ID!": (
+        {"id": "garbage"},
+        [
+            "tasks(where: {id: {eq: $id}}) { pageInfo { hasPreviousPage } }",
+            "tasks(where: {agentId: {in: [$id]}}, last: 1) { pageInfo { hasNextPage } }",
+            "tasks(where: {id: {eq: $id}}) { pageInfo { endCursor @skip(if: true) } }",
+            "projects { nodes { tasks(where: {id: {eq: $id}}) { pageInfo { __typename } } } }",
+        ],
+    ),
+    "$words: String!": (
+        {"words": "x" * 1001},
+        ["searchMessages(query: $words) { pageInfo { hasPreviousPage } }"],
+    ),
+}
+
+
+@pytest.mark.parametrize("variable", WRONG_VALUES)
+async def test_a_wrong_value_is_told_whether_it_matters_or_not(
+    people: People, resolvers: People, pool: Pool, variable: str
+) -> None:
+    values, selections = WRONG_VALUES[variable]
+    for selection in selections:
+        query = f"query({variable}) {{ {selection} }}"
+        resolved = await resolvers.admin.ask(query, **values)
+        assert resolved.code == "BAD_USER_INPUT", selection
+        for _ in range(2):  # by a plan that is made, and by one that is known
+            planned = await people.admin.ask(query, **values)
+            assert planned.text == resolved.text, selection
+
+
 async def test_errors_are_worded_alike(people: People, resolvers: People, pool: Pool) -> None:
     for kind, query in WRONG.items():
         planned = await people.admin.ask(query)

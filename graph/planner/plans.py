@@ -33,7 +33,7 @@ class Plan:
     parameters: tuple[tuple[Any, Callable[[Any], Any] | None], ...]
     """For each parameter its value, which may come later, and what the driver needs of it."""
     sizes: tuple[Later, ...] = ()
-    """How many rows its pages and lists of ids have, where that comes later."""
+    """How many rows its pages and lists of ids have, where that comes later, read or not."""
     positions: tuple[Later, ...] = ()
     """Where its cursors point, whether the statement needs it or not."""
     conditions: int = 0
@@ -45,8 +45,8 @@ class Plan:
 
     def arguments(self, request: Request) -> list[Any]:
         """The parameters' values for a request. Raises what is wrong with its arguments."""
-        for position in self.positions:
-            position.read(request)
+        for looked_at in (*self.sizes, *self.positions):
+            looked_at.read(request)
         arguments = []
         for value, process in self.parameters:
             if isinstance(value, Later):

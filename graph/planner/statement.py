@@ -252,10 +252,11 @@ class _Rules:
             shown.append((child.key, value))
         json = object_of(shown)
         of_rows = {child.name for child in children} & {"nodes", "edges", "pageInfo"}
-        if not of_rows or len(json) == 1:
+        if not of_rows:
             return json
-        # What is the same for every page stays outside: what is inside is copied once more.
-        start, *between, end = json
+        # What is the same for every page stays outside: what is inside is copied once more. Where
+        # all of it is, the page is read nevertheless, for what may be wrong with its arguments.
+        start, *between, end = json if len(json) > 1 else ("", *json, "")
         shown_of_page = select(sql(tuple(between))).select_from(page).scalar_subquery()
         return start, piece(shown_of_page, of=json), end
 
