@@ -185,7 +185,7 @@ def freeze(value: Any) -> Hashable:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Listing:
     """The rows that a connection pages through, and which page of them."""
 
     window: Window
@@ -273,7 +273,7 @@ class Loaders:
         """What runs a statement that selects these columns, or what its options say."""
         return self.context.instances if columns is None else self.context.rows
 
-    def page(self, asked: Asked, value: Any) -> Awaitable[Page] | Page:
+    def page(self, asked: Listing, value: Any) -> Awaitable[Page] | Page:
         """The page for the parent with this value."""
         if not asked.is_read:
             return Page(asked.window, [], partial(self.count, asked, value))
@@ -287,7 +287,7 @@ class Loaders:
 
         return self._load(("page", asked.key), value, fetch)
 
-    async def _pages(self, asked: Asked, values: list[Any]) -> dict[Any, list[Any]]:
+    async def _pages(self, asked: Listing, values: list[Any]) -> dict[Any, list[Any]]:
         model, attribute = asked.window.entity.model, asked.attribute
         loads = self.demands.of(asked.key)
         loads.columns |= {column.key for column in asked.window.columns(model)}
@@ -321,7 +321,7 @@ class Loaders:
             pages.setdefault(row[-1], []).append(instance)
         return pages
 
-    def count(self, asked: Asked, value: Any) -> Awaitable[int]:
+    def count(self, asked: Listing, value: Any) -> Awaitable[int]:
         """How many rows there are on all pages for the parent with this value."""
 
         async def fetch(values: list[Any]) -> list[int]:

@@ -23,7 +23,7 @@ from graph.context import Context
 from graph.entities import Declared, Entity, entity_of, lazy
 from graph.errors import BadInput
 from graph.filters import condition
-from graph.loaders import Asked, Demands, Loads, freeze
+from graph.loaders import Demands, Listing, Loads, freeze
 from graph.scalars import parse_key
 from graph.selections import Selected
 
@@ -200,7 +200,9 @@ class Paged(Read):
             shown = {child.name for children in selected.children.values() for child in children}
             is_read = bool(shown & {"nodes", "edges", "pageInfo"})
             view = window(self.target, **kwargs)
-            selected.asked = Asked(view, self.members, kwargs, str(source), key, is_read, attribute)
+            selected.asked = Listing(
+                view, self.members, kwargs, str(source), key, is_read, attribute
+            )
         return context.loaders.page(selected.asked, value)
 
 

@@ -55,13 +55,13 @@ class Part:
 
     name: str
     read: Callable[[Any], Any]
-    complete: Callable[[Any, Later], Any]
+    complete: Callable[[Any, Unread], Any]
     is_nullable: bool
 
-    def put(self, value: Any, values: Values, later: Later) -> None:
+    def put(self, value: Any, values: Values, unread: Unread) -> None:
         """Put what was read in its place. Raises an error for whatever is unusual about it."""
         if value is not None:
-            values[self.name] = self.complete(value, later)
+            values[self.name] = self.complete(value, unread)
         elif not self.is_nullable:
             raise Unusual
 
@@ -69,7 +69,7 @@ class Part:
 Waiting = list[tuple[Values, asyncio.Future[Any]]]
 """The values of objects in which a part is missing, and for each what brings it."""
 
-Later = defaultdict[Part, Waiting]
+Unread = defaultdict[Part, Waiting]
 """What loaders were asked for."""
 
 
@@ -83,7 +83,7 @@ class Split:
     """The name in the answer, what reads the value, what completes it, whether it may be null."""
     parts: list[Part] = field(default_factory=list)
 
-    def show(self, row: Any, later: Later) -> Values:
+    def show(self, row: Any, unread: Unread) -> Values:
         """What is shown of a row. Raises an error for whatever is unusual about it."""
         values: Values = dict.fromkeys(self.shown)  # in the order in which they are selected
         for name, read, complete, nullable in self.leaves:
@@ -95,15 +95,15 @@ class Split:
         for part in self.parts:
             value = part.read(row)
             if isinstance(value, asyncio.Future):
-                later[part].append((values, value))
+                unread[part].append((values, value))
             else:
-                part.put(value, values, later)
+                part.put(value, values, unread)
         return values
 
 
-async def _arrive(later: Later) -> None:
+async def _arrive(unread: Unread) -> None:
     """Wait for what loaders were asked for, and for all that is asked of them below it."""
-    arriving = [_put(part, waiting) for part, waiting in later.items()]
+    arriving = [_put(part, waiting) for part, waiting in unread.items()]
     if len(arriving) == 1:
         await arriving[0]
     else:
@@ -115,7 +115,7 @@ async def _put(part: Part, waiting: Waiting) -> None:
     """Put a part in its place in all objects at once, so that what is below it is one batch."""
     # Together, because a loader is only cancelled when nobody waits for any of its values.
     found = await asyncio.gather(*(future for _, future in waiting))
-    below: Later = defaultdict(list)
+    below: Unread = defaultdict(list)
     for (values, _), value in zip(waiting, found, strict=True):
         part.put(value, values, below)
     if below:
@@ -143,7 +143,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
         if self._has_failed or not split.shown:
             return execute(parent, source, path, fields, context)
         shown = self._shown(
-            lambda later: split.show(source, later),
+            lambda unread: split.show(source, unread),
             lambda: execute(parent, source, path, split.shown, context),
         )
         if not split.resolved:
@@ -173,19 +173,19 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
         complete = self._completing(kind, details) if isinstance(items, list) else None
         if self._has_failed or complete is None:
             return resolve()
-        return self._shown(lambda later: [complete(item, later) for item in items], resolve)
+        return self._shown(lambda unread: [complete(item, unread) for item in items], resolve)
 
-    def _shown(self, show: Callable[[Later], Any], resolve: Callable[[], Any]) -> Any:
+    def _shown(self, show: Callable[[Unread], Any], resolve: Callable[[], Any]) -> Any:
         """What is shown; by resolvers if there is anything unusual about it."""
-        later: Later = defaultdict(list)
+        unread: Unread = defaultdict(list)
         try:
-            shown = show(later)
+            shown = show(unread)
         except Exception:
             return resolve()  # it is met again, field by field
 
         async def arrived() -> Any:
             try:
-                await _arrive(later)
+                await _arrive(unread)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -198,7 +198,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
                 return await await_maybe(resolve())
             return shown
 
-        return arrived() if later else shown
+        return arrived() if unread else shown
 
     def _split(self, parent: GraphQLObjectType, fields: Mapping[str, Details]) -> Split:
         # By identity: a selection's fields are collected once, and live as long as their split.
@@ -244,13 +244,13 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
 
     def _completing(
         self, kind: GraphQLOutputType, details: Details
-    ) -> Callable[[Any, Later], Any] | None:
+    ) -> Callable[[Any, Unread], Any] | None:
         """What completes rows of a type, or lists of them; none if that takes a resolver."""
         if is_non_null_type(kind):
             kind = kind.of_type
         if is_list_type(kind):
             item = self._completing(kind.of_type, details)
-            return item and (lambda items, later: [item(each, later) for each in items])
+            return item and (lambda items, unread: [item(each, unread) for each in items])
         if is_leaf_type(kind):
             return partial(_complete_leaf, _leaf(kind))
         if not is_object_type(kind):
@@ -263,15 +263,15 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
         if split.resolved:
             return None
 
-        def complete(row: Any, later: Later) -> Values:
+        def complete(row: Any, unread: Unread) -> Values:
             if is_one is not None and not is_one(row, None):  # type: ignore[arg-type]
                 raise Unusual
-            return split.show(row, later)
+            return split.show(row, unread)
 
         return complete
 
 
-def _complete_leaf(complete: Complete, value: Any, later: Later) -> Any:
+def _complete_leaf(complete: Complete, value: Any, unread: Unread) -> Any:
     if value is None:
         raise Unusual
     return complete(value)

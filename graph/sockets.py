@@ -204,7 +204,7 @@ class SocketEndpoint:
         return bool(place) and host.lower() in (place, f"{place}:{PORTS.get(scheme)}")
 
 
-class Running:
+class Ongoing:
     """An operation that is open on a socket."""
 
     task: asyncio.Task[None]
@@ -238,7 +238,7 @@ class Socket:
         send: Send,
     ) -> None:
         self.token = bearer_token(connection.headers.get("authorization"))
-        self.running: set[Running] = set()
+        self.running: set[Ongoing] = set()
         self._address = _address(connection)
         self.place = network(self._address)
         self._state = connection.app.state
@@ -247,7 +247,7 @@ class Socket:
         self._receive = receive
         self._transmit = send
         self._sending = asyncio.Lock()
-        self._by_id: dict[str, Running] = {}
+        self._by_id: dict[str, Ongoing] = {}
         self._count = 0
         self._is_closed = False
         self._shutting: asyncio.Task[None] | None = None
@@ -367,7 +367,7 @@ class Socket:
             raise Closing(TAKEN, f"Subscriber for {id} already exists")
         asked = _understood(asked_in, payload, may_change=True)
         self._count += 1
-        operation = Running(id, asked, f"{request_id.get()}-{self._count}", self._state)
+        operation = Ongoing(id, asked, f"{request_id.get()}-{self._count}", self._state)
         found, most = len(self.running) + 1, self._sockets.settings.max_subscriptions_per_connection
         if self._sockets.is_ending:
             await self._run(operation, stopping())
@@ -379,7 +379,7 @@ class Socket:
             self.running.add(operation)
             operation.task = asyncio.create_task(self._run(operation))
 
-    async def _run(self, operation: Running, refusal: GraphQLError | None = None) -> None:
+    async def _run(self, operation: Ongoing, refusal: GraphQLError | None = None) -> None:
         """Answer an operation, and write into the log what it was."""
         previous = request_id.set(operation.request)
         try:
@@ -401,7 +401,7 @@ class Socket:
             self._forget(operation)
             request_id.reset(previous)
 
-    async def _answer(self, operation: Running, entry: Entry) -> None:
+    async def _answer(self, operation: Ongoing, entry: Entry) -> None:
         with operation.departure as departure:
             context = departure.context = entry.context = await self._context()
             try:
@@ -412,7 +412,7 @@ class Socket:
             else:
                 await self._end(operation, entry, Told(result))
 
-    async def _stream(self, operation: Running, context: Context, entry: Entry) -> None:
+    async def _stream(self, operation: Ongoing, context: Context, entry: Entry) -> None:
         """Answer each event as it comes."""
         entry.status = 200  # it is for its client to leave
         async with aclosing(await self._operations.stream(operation.asked, context)) as results:
@@ -438,7 +438,7 @@ class Socket:
             self.shut(_over())
             raise Gone from None
 
-    async def _end(self, operation: Running, entry: Entry, outcome: Told) -> None:
+    async def _end(self, operation: Ongoing, entry: Entry, outcome: Told) -> None:
         """Send the only answer, or the last one."""
         entry.status, entry.codes = outcome.status, outcome.codes
         self._forget(operation)
@@ -449,14 +449,14 @@ class Socket:
             await self._send(_next(operation, outcome), operation)
             await self._send({"id": operation.id, "type": "complete"}, operation)
 
-    def _forget(self, operation: Running) -> None:
+    def _forget(self, operation: Ongoing) -> None:
         # Before its client is told of the end, and may use the id again.
         if self._by_id.get(operation.id) is operation:
             del self._by_id[operation.id]
 
     # Sending
 
-    async def _send(self, message: dict[str, Any], operation: Running | None = None) -> None:
+    async def _send(self, message: dict[str, Any], operation: Ongoing | None = None) -> None:
         # JSON as PostgreSQL writes it is passed on untouched.
         text = orjson.dumps(message).decode()
         # One after the other: what a client does not read is not piled up for it.
@@ -476,7 +476,7 @@ def _address(connection: HTTPConnection) -> str | None:
     return connection.client.host if connection.client else None
 
 
-def _next(operation: Running, outcome: Told) -> dict[str, Any]:
+def _next(operation: Ongoing, outcome: Told) -> dict[str, Any]:
     return {"id": operation.id, "type": "next", "payload": outcome.body}
 
 
