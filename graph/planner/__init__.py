@@ -50,7 +50,7 @@ MOST_PARTS = 2_000
 # answered. A viewer who sends ever new shapes gets about a tenth of that time.
 COST_OF_PART = 75
 
-# Beside them is what the connections prepare (`db.direct`), which is less and larger.
+# How much of it the connections keep prepared is bounded with them (`db.direct`).
 MOST_PLANS = 500
 MOST_CHARACTERS = 10_000_000
 
