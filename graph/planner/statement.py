@@ -55,7 +55,7 @@ from graph.relations import Collection, Connected, Listed, Lookup, Related
 from graph.selections import Operation, Selected
 
 # Names of columns that hold what is not shown itself; those shown have numbers.
-NUMBER, CURSOR = "number", "cursor"
+NUMBER, POSITION = "number", ("value", "key")
 
 # What an id names: the attributes of Named, with their types.
 NAMED = (("places", Integer), ("uuids", Uuid), ("texts", Text))
@@ -266,17 +266,22 @@ class _Rules:
         """The rows of a page: arrays of what is shown of each, and how many were found."""
         row = aliased(view.entity.model)
         told = _told(children)
-        read = {
-            _place(children, child): sql(self.shown(view, row, child))
+        read: dict[str, tuple[ColumnElement[Any], Any]] = {
+            _place(children, child): (sql(self.shown(view, row, child)), Text)
             for child in children
             if child.name in ("nodes", "edges")
         }
         if not told.isdisjoint({"startCursor", "endCursor"}):
-            read[CURSOR] = cursor(view, row)
-        columns: list[Any] = [value.label(name) for name, value in read.items()]
+            # Of all its rows, only two have their cursors told.
+            position = zip(POSITION, _position(view, row), strict=True)
+            read |= {name: (column, column.type) for name, column in position}
+        columns: list[Any] = [value.label(name) for name, (value, _) in read.items()]
         columns = columns or [literal_column("1")]
         each = view.cut(members(row, columns), row, _looks_beyond(view, told)).subquery()
-        arrays = [func.array_agg(each.c[name], type_=ARRAY(Text)).label(name) for name in read]
+        arrays = [
+            func.array_agg(each.c[name], type_=ARRAY(kind)).label(name)
+            for name, (_, kind) in read.items()
+        ]
         return select(func.count().label(NUMBER), *arrays).select_from(each).subquery()
 
     def shown(self, view: Window, row: Any, selected: Selected) -> Json:
@@ -292,7 +297,7 @@ class _Rules:
             case "node":
                 return self.object(view.entity, row, selected)
             case "cursor":
-                return string(cursor(view, row))
+                return string(cursor(view.order, *_position(view, row)))
             case "__typename":
                 return string(selected.parent.name)
         raise Unplannable(selected.name)
@@ -304,16 +309,26 @@ class _Rules:
         more = boolean(number > limit)
         ends = func.least(1, limit), func.least(number, limit)
         start, end = reversed(ends) if view.backward else ends
+
+        def cursor_at(place: Any) -> Json:
+            value, key = (page.c[name][place] for name in POSITION)
+            return or_null(string(cursor(view.order, value, key)))
+
         values: dict[str, Callable[[], Json]] = {
             "hasNextPage": lambda: boolean(view.before is not None) if view.backward else more,
             "hasPreviousPage": lambda: more if view.backward else boolean(view.after is not None),
-            "startCursor": lambda: or_null(string(page.c[CURSOR][start])),
-            "endCursor": lambda: or_null(string(page.c[CURSOR][end])),
+            "startCursor": lambda: cursor_at(start),
+            "endCursor": lambda: cursor_at(end),
             "__typename": lambda: string(selected.type.of_type.name),  # type: ignore[union-attr]
         }
         if not {child.name for child in children} <= values.keys():
             raise Unplannable(selected.name)
         return object_of((child.key, values[child.name]()) for child in children)
+
+
+def _position(view: Window, row: Any) -> tuple[Any, Any]:
+    """What a cursor tells of a row."""
+    return getattr(row, view.order.attribute), getattr(row, view.entity.key.key)
 
 
 def _place(children: Sequence[Selected], child: Selected) -> str:

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from db.base import Timestamp
-from graph.connections import Window
+from graph.filters import Order
 from graph.planner.shapes import Unplannable
 
 # More bytes are several lines of base64, or one with its end.
@@ -163,13 +163,11 @@ def global_id(type_name: str, key: Any) -> ColumnElement[str]:
     return _base64(constant(prefix) + cast(key, Text), length)
 
 
-def cursor(view: Window, row: Any) -> ColumnElement[str]:
-    """The cursor that points at a row, as `encode_cursor` makes it."""
-    value = getattr(row, view.order.attribute)
+def cursor(order: Order, value: ColumnElement[Any], key: ColumnElement[Any]) -> ColumnElement[str]:
+    """The cursor of a row with this value and this key, as `encode_cursor` makes it."""
     if isinstance(value.type, Timestamp):
         value = func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
-    key = cast(getattr(row, view.entity.key.key), Text)
-    parts = constant(f"{view.order.name}\n") + key + constant("\n") + cast(value, Text)
+    parts = constant(f"{order.name}\n") + cast(key, Text) + constant("\n") + cast(value, Text)
     return _base64(parts)
 
 
