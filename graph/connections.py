@@ -12,9 +12,10 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import strawberry
 from graphql import GraphQLError
@@ -32,6 +33,7 @@ DEFAULT_PAGE = 50
 LARGEST_PAGE = 100
 
 T = TypeVar("T")
+Read = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -110,28 +112,38 @@ def _decode_cursor(entity: Entity, order: Order, argument: str, cursor: str) -> 
             f"{argument}: this cursor belongs to the order {name}, not to {order.name};"
             " start from the first page when you change the order."
         )
-    key_column = entity.key
-    value_column = getattr(entity.model, order.attribute)
+    read_value, read_key = _readers(entity, order)
     try:
-        position = [_parse(value_column, value), _parse(key_column, key)]
+        position = read_value(value), read_key(key)
     except (ValueError, GraphQLError):
         raise BadInput(f"{argument}: {cursor!r} is no cursor; use one that a page gave.") from None
-    return tuple(position if value_column is not key_column else position[1:])
+    return position if len(_sorted(entity, order)) > 1 else position[1:]
 
 
-def _parse(column: Any, text: str) -> Any:
-    if isinstance(column.type, Timestamp):
-        return parse_moment(text)
-    kind = column.type.python_type
-    if kind is int:
-        if not re.fullmatch(r"-?\d{1,10}", text, re.ASCII) or abs(int(text)) >= 2**31:
-            raise ValueError(text)
-        return int(text)
-    if kind is str:
-        return storable(text)
+@cache  # SQLAlchemy takes longer to tell a type than a value takes to be read
+def _readers(entity: Entity, order: Order) -> tuple[Read, Read]:
+    """What reads the two values of a cursor: raises ValueError or GraphQLError."""
+    value, key = getattr(entity.model, order.attribute).type, entity.key.type
+    return _reader(value), _reader(key)
+
+
+def _reader(kind: Any) -> Read:
+    if isinstance(kind, Timestamp):
+        return parse_moment
+    readers: dict[type, Read] = {int: _integer, str: storable, UUID: _uuid}
+    return readers[kind.python_type]
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"-?\d{1,10}", text, re.ASCII) or abs(int(text)) >= 2**31:
+        raise ValueError(text)
+    return int(text)
+
+
+def _uuid(text: str) -> UUID:
     if not BARE_UUID.fullmatch(text):
         raise ValueError(text)
-    return kind(text)
+    return UUID(text)
 
 
 def window(
