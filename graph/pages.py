@@ -30,6 +30,7 @@ class Files(StaticFiles):
         self.headers = {
             "Cache-Control": cache,
             "Content-Security-Policy": POLICY,
+            "Cross-Origin-Opener-Policy": "same-origin",
         }
 
     async def get_response(self, path: str, scope: Scope) -> Response:

@@ -30,8 +30,7 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
         return None
     asker, rates = asker_of(context), guard.rates
     try:
-        with context.timed("parse"):
-            document = _known(asked, guard)
+        document = _known(asked, guard)
         # Who has nothing left is refused before variables are read.
         if document is None or rates.wait(asker, COST_OF_ASKING):
             return None

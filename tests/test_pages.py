@@ -46,6 +46,7 @@ def is_strict(response: httpx.Response) -> bool:
     assert "http" not in policy
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["referrer-policy"] == "no-referrer"
+    assert response.headers["cross-origin-opener-policy"] == "same-origin"
     return True
 
 

@@ -163,8 +163,8 @@ def place() -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def served(place: Place) -> Iterator[Serving]:
-    """A server that leaves a viewer without a token ten requests, and one more each second."""
-    with place.serving(**LIMITS) as server:
+    """A server that leaves a viewer without a token some fifty requests, and few more."""
+    with place.serving(**LIMITS | {"rate_burst": 2000}) as server:
         yield server
 
 

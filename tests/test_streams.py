@@ -334,7 +334,8 @@ async def test_waiting_for_events_is_not_running(database: db.Database, people: 
 
 
 async def test_each_event_costs(database: db.Database, people: People) -> None:
-    settings = Settings(max_cost=10, rate_burst=10, rate_per_second=1)
+    # The document has 12 tokens, which cost 120 when it is new.
+    settings = Settings(max_cost=10, rate_burst=130, rate_per_second=1)
     async with (
         listening(database, settings, schema) as server,
         server.talk(people.owner.token) as talk,
