@@ -376,10 +376,9 @@ def _run(
     for number, path in enumerate(files, start=1):
         with path.open("w") as file:
             os.dup2(file.fileno(), number)
-    # Whoever runs the tests in the background has it ignored.
+    # Whoever runs the tests in the background, or under nohup, has them ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if nohup:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     sys.argv = ["troupe", *words]
     cli.main()
 

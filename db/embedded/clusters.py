@@ -52,11 +52,7 @@ class Cluster:
     def initialize(self, *, sync: bool) -> None:
         """Make the cluster with its role and database, unless it is there; it appears whole."""
         for left in self.folder.parent.glob(f".{self.folder.name}.*"):  # of a killed process
-            # Its initdb may still be at work, and would leave shared memory behind if it failed.
-            deadline = time.monotonic() + 10
-            while _is_named(left) and time.monotonic() < deadline:
-                time.sleep(0.02)
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
         if self.folder.exists():
             return
         unfinished = _private_folder(f".{self.folder.name}.", self.folder.parent, self.account)
@@ -81,7 +77,7 @@ class Cluster:
             )
             unfinished.rename(self.folder)
         except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            _remove(unfinished)
             raise
         if sync:
             _sync_folder(self.folder.parent)
@@ -260,6 +256,16 @@ def _commands() -> Iterator[tuple[int, list[str]]]:
         title = title.strip()
         # Only what calls itself something has a colon there; words cannot be told apart otherwise.
         yield int(pid), [title] if title.startswith("postgres: ") else [*title.split(" "), ""]
+
+
+def _remove(unfinished: Path) -> None:
+    """Remove a cluster that was not finished."""
+    # What initdb has started may still be at work: it would go on to make files, or leave shared
+    # memory behind if it failed.
+    deadline = time.monotonic() + 10
+    while _is_named(unfinished) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _is_named(folder: Path) -> bool:
