@@ -62,7 +62,7 @@ class Generated:
 
 
 # What is no page's size, nobody's id, and more words than are searched for.
-WRONG = {"Int": 1000, "ID": "garbage", "String": "long " * 201}
+WRONG_AT_TIMES = {"Int": 1000, "ID": "garbage", "String": "long " * 201}
 
 
 @dataclass
@@ -76,6 +76,8 @@ class Pool:
     texts: list[str]
     moments: list[str]
     numbers: list[int] = field(default_factory=lambda: [1, 2, 3, 5, 0, 100])
+    wrong: dict[str, Any] = field(default_factory=dict)
+    """By the names of types, what is drawn at times though it is refused."""
 
     def __repr__(self) -> str:
         return "<Pool>"
@@ -115,8 +117,8 @@ class Pool:
             "JSON": [{}, {"a": 1}, {"b": [True]}, {"z": 0}, {"text": 'ü🚀 "\\/\b\x01'}, [1], ""],
         }
         kind_name = get_named_type(kind).name
-        if kind_name in WRONG and draw(st.integers(0, 60)) == 60:
-            return WRONG[kind_name]
+        if kind_name in self.wrong and draw(st.integers(0, 60)) == 60:
+            return self.wrong[kind_name]
         return draw(st.sampled_from(choices.get(kind_name, self.texts)))
 
 

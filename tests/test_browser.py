@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import shutil
@@ -151,19 +150,6 @@ async def click(page: Page, button: str) -> None:
     await page.get_by_role("button", name=button).click()
 
 
-async def executed(page: Page, found: str) -> None:
-    """Execute what the editor shows, and see this in the answer.
-
-    Which operation it is, GraphiQL finds out some time after another tab was chosen.
-    """
-    for patience in (5_000, 5_000, 40_000):
-        await click(page, "Execute")
-        with contextlib.suppress(AssertionError):
-            await expect(answer(page)).to_contain_text(found, timeout=patience)
-            return
-    raise AssertionError(f"{found} is not in: {await answer(page).inner_text()}")
-
-
 async def test_one_click_opens_graphiql_with_all_that_helps(
     served: Serving, browser: Browser
 ) -> None:
@@ -184,7 +170,10 @@ async def test_one_click_opens_graphiql_with_all_that_helps(
         ]:
             await page.get_by_role("tab", name=tab).click()
             await click(page, "Prettify")
-            await executed(page, found)
+            # Which operation is meant, GraphiQL finds out some time after a tab was chosen.
+            await page.wait_for_timeout(1_000)
+            await click(page, "Execute")
+            await expect(answer(page)).to_contain_text(found)
             await expect(page.locator(".squiggly-error")).to_have_count(0)
 
         await page.get_by_role("tab", name="Projects").click()

@@ -28,7 +28,7 @@ from graph.schema import schema
 from graph.selections import BACKREF
 from tests import factories
 from tests.conftest import People
-from tests.operations import Generated, Pool, operations
+from tests.operations import WRONG_AT_TIMES, Generated, Pool, operations
 
 EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "60"))
 
@@ -43,6 +43,7 @@ async def pool(database: db.Database, people: People) -> Pool:
         cursors={},
         texts=[*factories.TEXTS, "%", "_", "a", "\\"],
         moments=[format_moment(moment) for moment in factories.MOMENTS],
+        wrong=WRONG_AT_TIMES,
     )
     async with database.read() as session:
         for entity in entities():
