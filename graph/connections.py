@@ -80,10 +80,13 @@ class Window:
 
     def cursor(self, row: Any) -> str:
         """The cursor that points at a row."""
-        key = getattr(row, self.entity.key.key)
-        value = getattr(row, self.order.attribute)
+        key, value = self.position(row)
         value = format_moment(value) if isinstance(value, datetime) else value
         return encode_cursor(self.order, key, value)
+
+    def position(self, row: Any) -> tuple[Any, Any]:
+        """What a cursor tells of a row, or the columns of an alias that hold it."""
+        return getattr(row, self.entity.key.key), getattr(row, self.order.attribute)
 
 
 def encode_cursor(order: Order, key: object, value: object) -> str:

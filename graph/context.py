@@ -200,7 +200,7 @@ class Context:
         if self.turns is None or self.deadline is None or self.turns.locked():
             async with self.in_time(), self.turn():
                 return await self.database.json(statement, arguments)
-        # With nobody to wait for, the driver bounds the statement, with less effort.
+        # With nobody to wait for, the statement alone is bounded, with less effort.
         await self.turns.acquire()
         try:
             return await self.database.json(statement, arguments, self.deadline.left())

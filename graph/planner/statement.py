@@ -55,7 +55,7 @@ from graph.relations import Collection, Connected, Listed, Lookup, Related
 from graph.selections import Operation, Selected
 
 # Names of columns that hold what is not shown itself; those shown have numbers.
-NUMBER, POSITION = "number", ("value", "key")
+NUMBER, POSITION = "number", ("key", "value")
 
 # What an id names: the attributes of Named, with their types.
 NAMED = (("places", Integer), ("uuids", Uuid), ("texts", Text))
@@ -273,7 +273,7 @@ class _Rules:
         }
         if not told.isdisjoint({"startCursor", "endCursor"}):
             # Of all its rows, only two have their cursors told.
-            position = zip(POSITION, _position(view, row), strict=True)
+            position = zip(POSITION, view.position(row), strict=True)
             read |= {name: (column, column.type) for name, column in position}
         columns: list[Any] = [value.label(name) for name, (value, _) in read.items()]
         columns = columns or [literal_column("1")]
@@ -297,7 +297,7 @@ class _Rules:
             case "node":
                 return self.object(view.entity, row, selected)
             case "cursor":
-                return string(cursor(view.order, *_position(view, row)))
+                return string(cursor(view.order, *view.position(row)))
             case "__typename":
                 return string(selected.parent.name)
         raise Unplannable(selected.name)
@@ -311,8 +311,8 @@ class _Rules:
         start, end = reversed(ends) if view.backward else ends
 
         def cursor_at(place: Any) -> Json:
-            value, key = (page.c[name][place] for name in POSITION)
-            return or_null(string(cursor(view.order, value, key)))
+            position = (page.c[name][place] for name in POSITION)
+            return or_null(string(cursor(view.order, *position)))
 
         values: dict[str, Callable[[], Json]] = {
             "hasNextPage": lambda: boolean(view.before is not None) if view.backward else more,
@@ -324,11 +324,6 @@ class _Rules:
         if not {child.name for child in children} <= values.keys():
             raise Unplannable(selected.name)
         return object_of((child.key, values[child.name]()) for child in children)
-
-
-def _position(view: Window, row: Any) -> tuple[Any, Any]:
-    """What a cursor tells of a row."""
-    return getattr(row, view.order.attribute), getattr(row, view.entity.key.key)
 
 
 def _place(children: Sequence[Selected], child: Selected) -> str:

@@ -163,8 +163,8 @@ def global_id(type_name: str, key: Any) -> ColumnElement[str]:
     return _base64(constant(prefix) + cast(key, Text), length)
 
 
-def cursor(order: Order, value: ColumnElement[Any], key: ColumnElement[Any]) -> ColumnElement[str]:
-    """The cursor of a row with this value and this key, as `encode_cursor` makes it."""
+def cursor(order: Order, key: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[str]:
+    """The cursor of a row with this key and this value, as `encode_cursor` makes it."""
     if isinstance(value.type, Timestamp):
         value = func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
     parts = constant(f"{order.name}\n") + cast(key, Text) + constant("\n") + cast(value, Text)
