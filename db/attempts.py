@@ -46,6 +46,7 @@ class TaskAttempt(CRUD):
         CheckConstraint("progress_percent BETWEEN 0 AND 100", name="progress_percent_range"),
         Index(None, "started_at", "id"),
         Index(None, "agent_id", "started_at", "id"),
+        Index(None, "task_id", "started_at", "id"),
     )
 
     task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+import asyncpg
 import orjson
 from sqlalchemy import (
     URL,
     ColumnElement,
+    ExceptionContext,
     Result,
     Row,
     ScalarResult,
@@ -66,6 +68,12 @@ SERVER_SETTINGS = {
 
 # How long to wait for a free connection, in seconds, before the caller is told to come back.
 POOL_TIMEOUT = 3
+
+# How many bytes a statement may read, unless an operator says otherwise.
+RESULT_BYTES = 10_000_000
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+DIVISION_BY_ZERO = "22012"
 
 # How long PostgreSQL may take to say that it has committed, in seconds.
 COMMIT_SECONDS = 10
@@ -125,19 +133,37 @@ tally: ContextVar[Tally | None] = ContextVar("tally", default=None)
 """Where the statements of whoever sets it are counted."""
 
 
-def _begin(connection: Any, *_: object) -> None:
-    connection.info["began"] = time.perf_counter()
+def _begin(connection: Any, cursor: Any, statement: str, *_: object) -> None:
+    connection.info["began"] = statement, time.perf_counter()
 
 
-def _end(connection: Any, cursor: Any, statement: str, *_: object) -> None:
+def _end(connection: Any, cursor: Any, *_: object) -> None:
     counted = tally.get()
     if counted is not None:
-        took = time.perf_counter() - connection.info["began"]
-        counted.add(statement, cursor.rowcount, took)
+        statement, began = connection.info["began"]
+        counted.add(statement, cursor.rowcount, time.perf_counter() - began)
 
 
 class OutcomeUnknown(RuntimeError):
     """PostgreSQL was told to commit, and did not say that it has: it may have, or not."""
+
+
+class ResultTooLarge(RuntimeError):
+    """A statement was to read more bytes than an answer may have."""
+
+
+def _limited(statement: str, most: int) -> str:
+    """A query that fails when what it reads has more bytes than `most`, before that is sent.
+
+    The size of a row is what PostgreSQL needs for it in memory. The sum of those read so far is
+    checked at each row, so that the rest is not read. SQL has no error of one's own to raise: it is
+    a division by zero, and nothing else divides.
+    """
+    return (  # noqa: S608 - the statement is SQLAlchemy's, with parameters for values
+        "SELECT (summed.found).* FROM (SELECT found, sum(pg_column_size(found)) OVER"
+        f" (ROWS UNBOUNDED PRECEDING) AS bytes FROM ({statement}) AS found) AS summed"
+        f" WHERE 1 / (summed.bytes <= {most})::int = 1"
+    )
 
 
 def _refuse_closed(connection: Any, *_: object) -> None:
@@ -311,8 +337,10 @@ class Database:
         *,
         pool_size: int = 10,
         statement_seconds: int = STATEMENT_SECONDS,
+        result_bytes: int = RESULT_BYTES,
     ) -> None:
         self.url = database_url(url)
+        self._result_bytes = result_bytes
         server_settings = SERVER_SETTINGS | {"statement_timeout": f"{statement_seconds}s"}
         options: dict[str, Any] = {
             "connect_args": {"server_settings": server_settings, "timeout": POOL_TIMEOUT},
@@ -334,11 +362,33 @@ class Database:
             event.listen(engine.sync_engine, "before_cursor_execute", _begin)
             event.listen(engine.sync_engine, "after_cursor_execute", _end)
             event.listen(engine.sync_engine, "checkout", _refuse_closed)
+        event.listen(
+            self.reader.sync_engine, "before_cursor_execute", self._limit_result, retval=True
+        )
+        event.listen(self.reader.sync_engine, "handle_error", self._name_error)
         # What SQLAlchemy's engines connect with, without what only they understand.
         _, connecting = self.reader.dialect.create_connect_args(self.url)
         self._direct = Direct(pool_size, POOL_TIMEOUT, connecting | options["connect_args"])
         self._read = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._write = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
+
+    def _limit_result(
+        self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, _: bool
+    ) -> tuple[str, Any]:
+        if context.compiled is not None and context.compiled.statement.is_select:
+            statement = _limited(statement, self._result_bytes)
+        return statement, parameters
+
+    def _name_error(self, context: ExceptionContext) -> None:
+        self._refuse_too_large(context.original_exception)
+
+    def _refuse_too_large(self, error: BaseException) -> None:
+        """Raise ResultTooLarge if that is what an error of PostgreSQL means."""
+        if getattr(error, "sqlstate", None) == DIVISION_BY_ZERO:
+            raise ResultTooLarge(
+                f"The answer would have more than {self._result_bytes} bytes"
+                " (TROUPE_MAX_ANSWER_BYTES). Ask for fewer rows, or for fewer or shorter fields."
+            ) from error
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
@@ -375,10 +425,14 @@ class Database:
         """The one JSON value that a statement gives, as PostgreSQL encodes it.
 
         The statement is the driver's, with `$1` in the place of the first argument. Raises
-        TookTooLong if it takes more than so many seconds.
+        TookTooLong if it takes more than so many seconds, and ResultTooLarge.
         """
         began = time.perf_counter()
-        value: bytes = await self._direct.value(statement, arguments, seconds)
+        try:
+            value: bytes = await self._direct.value(statement, arguments, seconds)
+        except asyncpg.PostgresError as error:
+            self._refuse_too_large(error)
+            raise
         counted = tally.get()
         if counted is not None:
             counted.add(statement, 1, time.perf_counter() - began)

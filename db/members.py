@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, exists, select
+from sqlalchemy import ForeignKey, Index, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -35,12 +35,13 @@ class ProjectMember(Base):
     """That a user is a member of a project, and in which role."""
 
     __tablename__ = "project_members"
+    __table_args__ = (Index(None, "user_id", "project_id"),)
 
     project_id: Mapped[UUID] = mapped_column(
         ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
     )
     user_id: Mapped[UUID] = mapped_column(
-        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, index=True
+        ForeignKey("users.id", ondelete="CASCADE"), primary_key=True
     )
     role: Mapped[MemberRole] = mapped_column(choice(MemberRole), doc="What the member may do.")
 

@@ -22,7 +22,7 @@ from db.engine import WriteSession
 from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
 from db.projects import Project
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
-from db.tools import FIRST_VERSION, AgentTool, Tool, defined
+from db.tools import FIRST_VERSION, MOST_TOOLS, TOO_MANY_TOOLS, AgentTool, Tool, defined
 
 Row = TypeVar("Row", bound=CRUD)
 
@@ -221,6 +221,8 @@ async def add_plan(
     named_tools |= await _existing(session, Tool, None, wanted)
     edges: set[tuple[UUID, UUID]] = set()
     for place, agent in enumerate(agents):
+        if len(set(agent.tools)) > MOST_TOOLS:
+            faults.append(Invalid(TOO_MANY_TOOLS, ("agents", place, "tools")))
         for number, name in enumerate(agent.tools):
             if name in named_tools:
                 edges.add((agent_ids[place], named_tools[name]))

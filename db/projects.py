@@ -97,7 +97,6 @@ class Project(CRUD):
     )
     members: Mapped[list[ProjectMember]] = relationship(
         back_populates="project",
-        order_by="ProjectMember.user_id",
         cascade="all, delete-orphan",
         passive_deletes=True,
         lazy="raise",

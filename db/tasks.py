@@ -218,7 +218,6 @@ class Task(CRUD):
     dependencies: Mapped[list[TaskDependency]] = relationship(
         back_populates="dependent",
         foreign_keys="TaskDependency.dependent_id",
-        order_by="TaskDependency.dependency_id",
         cascade="all, delete-orphan",
         passive_deletes=True,
         lazy="raise",
@@ -227,7 +226,6 @@ class Task(CRUD):
     dependents: Mapped[list[TaskDependency]] = relationship(
         back_populates="dependency",
         foreign_keys="TaskDependency.dependency_id",
-        order_by="TaskDependency.dependent_id",
         cascade="all, delete-orphan",
         passive_deletes=True,
         lazy="raise",
@@ -236,7 +234,6 @@ class Task(CRUD):
     attempts: Mapped[list[TaskAttempt]] = relationship(
         back_populates="task",
         foreign_keys="TaskAttempt.task_id",
-        order_by="TaskAttempt.number",
         cascade="all, delete-orphan",
         passive_deletes=True,
         lazy="raise",
@@ -287,13 +284,16 @@ class TaskDependency(Base):
     """One task waits for another of the same project."""
 
     __tablename__ = "task_dependencies"
-    __table_args__ = (CheckConstraint("dependent_id <> dependency_id", name="two_tasks"),)
+    __table_args__ = (
+        CheckConstraint("dependent_id <> dependency_id", name="two_tasks"),
+        Index(None, "dependency_id", "dependent_id"),
+    )
 
     dependent_id: Mapped[UUID] = mapped_column(
         ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True
     )
     dependency_id: Mapped[UUID] = mapped_column(
-        ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True, index=True
+        ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True
     )
     on_failure: Mapped[OnFailure] = mapped_column(
         choice(OnFailure),

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 
 FIRST_VERSION = "1"
+
+# How many tools an agent has at most: models choose badly among more, and providers take few more.
+MOST_TOOLS = 100
+TOO_MANY_TOOLS = f"An agent has at most {MOST_TOOLS} tools. Detach one first, or use two agents."
 
 
 class ToolSource(StrEnum):
@@ -115,7 +119,6 @@ class Tool(CRUD):
     )
     agents: Mapped[list[AgentTool]] = relationship(
         back_populates="tool",
-        order_by="AgentTool.agent_id",
         cascade="all, delete-orphan",
         passive_deletes=True,
         lazy="raise",
@@ -158,12 +161,13 @@ class AgentTool(Base):
     """That an agent has a tool, and how it is set up for it."""
 
     __tablename__ = "agent_tools"
+    __table_args__ = (Index(None, "tool_id", "agent_id"),)
 
     agent_id: Mapped[UUID] = mapped_column(
         ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True
     )
     tool_id: Mapped[UUID] = mapped_column(
-        ForeignKey("tools.id", ondelete="CASCADE"), primary_key=True, index=True
+        ForeignKey("tools.id", ondelete="CASCADE"), primary_key=True
     )
     configuration: Mapped[Any] = mapped_column(
         JSONB,
@@ -193,8 +197,16 @@ def defined(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any]) -> None:
-    """Give an agent a tool, or set up anew one that it has. Raises Rejected."""
+    """Give an agent a tool, or set up anew one that it has. Raises Rejected, Invalid.
+
+    The caller has locked the agent, so that its tools can be counted.
+    """
     await session.refer(AgentTool, values, project_id=agent.project_id)
+    others = select(func.count()).where(
+        AgentTool.agent_id == agent.id, AgentTool.tool_id != values["tool_id"]
+    )
+    if await session.scalar(others) >= MOST_TOOLS:
+        raise Invalid(TOO_MANY_TOOLS, ("tool_id",))
     setup = {"configuration": {}, "is_active": True, **values}
     await session.merge(AgentTool(**{**setup, "agent_id": agent.id}))
     await session.flush()

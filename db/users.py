@@ -107,7 +107,6 @@ class User(CRUD):
     )
     memberships: Mapped[list[ProjectMember]] = relationship(
         back_populates="user",
-        order_by="ProjectMember.project_id",
         cascade="all, delete-orphan",
         passive_deletes=True,
         lazy="raise",

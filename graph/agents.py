@@ -12,6 +12,7 @@ from strawberry.scalars import JSON
 
 import db
 from db import AgentStatus, tasks
+from db.tools import MOST_TOOLS
 from graph.connections import Connection
 from graph.context import Info
 from graph.entities import Node, column, entity
@@ -74,7 +75,7 @@ class Agent(Node):
     conversations = connected(db.Agent.conversations)
     messages = connected(db.Agent.messages)
     access_tokens = connected(db.Agent.access_tokens)
-    tools = listed(db.Agent.tools)
+    tools = listed(db.Agent.tools, most=MOST_TOOLS)
     attempts = connected(db.Agent.attempts)
     sent_communications = connected(db.Agent.sent_communications)
     received_communications = connected(db.Agent.received_communications)

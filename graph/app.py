@@ -97,14 +97,16 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         state.database = Database(
-            database_url, statement_seconds=settings.max_seconds + STATEMENT_GRACE
+            database_url,
+            statement_seconds=settings.max_seconds + STATEMENT_GRACE,
+            result_bytes=settings.max_answer_bytes,
         )
         state.tokens = Tokens(state.database)
         state.head = migrate.head()
         yield
         await state.database.dispose()
 
-    operations = Operations(schema, planner=settings.planner)
+    operations = Operations(schema, settings)
     api: ASGIApp = Endpoint(operations, max_body_bytes=settings.max_body_bytes)
     if settings.shows_page:
         api = pages.PageOrAPI(api)

@@ -41,14 +41,20 @@ class Window:
     """Which part of an ordered set a page shows."""
 
     entity: Entity
-    order: Order
+    order: Order | None
+    """By which column it is sorted before the key; none goes by the key alone."""
     limit: int
     backward: bool
     after: tuple[Any, ...] | None
     before: tuple[Any, ...] | None
 
+    @property
+    def is_descending(self) -> bool:
+        """Whether it runs from great to small."""
+        return self.order is not None and self.order.descending
+
     def columns(self, row: Any) -> list[Any]:
-        """The columns of a model or an alias that it is sorted by; the key is the last."""
+        """The columns of a model or an alias that it is sorted by; those of the key come last."""
         return [getattr(row, name) for name in _sorted(self.entity, self.order)]
 
     def bounds(self, row: Any) -> list[ColumnElement[bool]]:
@@ -64,12 +70,12 @@ class Window:
                     )
                 )
                 here = tuple_(*columns)
-                met.append(here > bound if greater != self.order.descending else here < bound)
+                met.append(here > bound if greater != self.is_descending else here < bound)
         return met
 
     def ordering(self, row: Any) -> list[Any]:
         """The order in which rows are fetched: from the end when paging backward."""
-        descending = self.order.descending != self.backward
+        descending = self.is_descending != self.backward
         return [column.desc() if descending else column.asc() for column in self.columns(row)]
 
     def cut(self, statement: Select[Any], row: Any, beyond: bool = True) -> Select[Any]:
@@ -80,54 +86,72 @@ class Window:
 
     def cursor(self, row: Any) -> str:
         """The cursor that points at a row."""
-        key, value = self.position(row)
-        value = format_moment(value) if isinstance(value, datetime) else value
-        return encode_cursor(self.order, key, value)
+        values = (
+            format_moment(value) if isinstance(value, datetime) else value
+            for value in self.position(row)
+        )
+        return encode_cursor(self.order, *values)
 
-    def position(self, row: Any) -> tuple[Any, Any]:
-        """What a cursor tells of a row, or the columns of an alias that hold it."""
-        return getattr(row, self.entity.key.key), getattr(row, self.order.attribute)
+    def position(self, row: Any) -> list[Any]:
+        """The values of a row's cursor, or the columns of an alias that hold them."""
+        return [getattr(row, name) for name in _position_names(self.entity, self.order)]
 
 
-def encode_cursor(order: Order, key: object, value: object) -> str:
+def name_of(order: Order | None) -> str:
+    """The name of an order in cursors."""
+    return "KEY" if order is None else order.name
+
+
+def encode_cursor(order: Order | None, *values: object) -> str:
     """A cursor as text: the order that it belongs to, and where in that order it points."""
-    return base64.b64encode(f"{order.name}\n{key}\n{value}".encode()).decode()
+    return base64.b64encode("\n".join([name_of(order), *map(str, values)]).encode()).decode()
 
 
-def _position(entity: Entity, order: Order, argument: str, cursor: Any) -> tuple[Any, ...]:
+def _position(entity: Entity, order: Order | None, argument: str, cursor: Any) -> tuple[Any, ...]:
     """The values that a cursor stands for, one for each column of the order."""
     position = once(then(partial(_decode_cursor, entity, order, argument), cursor))
-    return tuple(then(itemgetter(place), position) for place in range(len(_sorted(entity, order))))
+    return tuple(then(itemgetter(name), position) for name in _sorted(entity, order))
 
 
-def _sorted(entity: Entity, order: Order) -> list[str]:
-    """The names of the attributes that an order sorts by; the key is the last."""
-    return list(dict.fromkeys((order.attribute, entity.key.key)))
+def _sorted(entity: Entity, order: Order | None) -> list[str]:
+    """The names of the attributes that an order sorts by; those of the key come last."""
+    keys = [key.key for key in entity.keys]
+    return keys if order is None else list(dict.fromkeys((order.attribute, *keys)))
 
 
-def _decode_cursor(entity: Entity, order: Order, argument: str, cursor: str) -> tuple[Any, ...]:
+@cache
+def _position_names(entity: Entity, order: Order | None) -> list[str]:
+    """The names of the attributes in a cursor; a text that may have several lines comes last."""
+    keys = [key.key for key in entity.keys]
+    return keys if order is None else [*keys, order.attribute]
+
+
+def _decode_cursor(
+    entity: Entity, order: Order | None, argument: str, cursor: str
+) -> dict[str, Any]:
+    names = _position_names(entity, order)
     try:
-        name, key, value = base64.b64decode(cursor, validate=True).decode().split("\n", 2)
-    except (binascii.Error, ValueError):
+        text = base64.b64decode(cursor, validate=True).decode()
+        name, *values = text.split("\n", len(names))
+        if len(values) == len(names) and name != name_of(order):
+            raise BadInput(
+                f"{argument}: this cursor belongs to the order {name}, not to {name_of(order)};"
+                " start from the first page when you change the order."
+            )
+        readers = _readers(entity, order)
+        position = [read(value) for read, value in zip(readers, values, strict=True)]
+    except BadInput:
+        raise
+    except (binascii.Error, ValueError, GraphQLError):
         raise BadInput(f"{argument}: {cursor!r} is no cursor; use one that a page gave.") from None
-    if name != order.name:
-        raise BadInput(
-            f"{argument}: this cursor belongs to the order {name}, not to {order.name};"
-            " start from the first page when you change the order."
-        )
-    read_value, read_key = _readers(entity, order)
-    try:
-        position = read_value(value), read_key(key)
-    except (ValueError, GraphQLError):
-        raise BadInput(f"{argument}: {cursor!r} is no cursor; use one that a page gave.") from None
-    return position if len(_sorted(entity, order)) > 1 else position[1:]
+    return dict(zip(names, position, strict=True))
 
 
 @cache  # SQLAlchemy takes longer to tell a type than a value takes to be read
-def _readers(entity: Entity, order: Order) -> tuple[Read, Read]:
-    """What reads the two values of a cursor: raises ValueError or GraphQLError."""
-    value, key = getattr(entity.model, order.attribute).type, entity.key.type
-    return _reader(value), _reader(key)
+def _readers(entity: Entity, order: Order | None) -> list[Read]:
+    """What reads the values of a cursor: raises ValueError or GraphQLError."""
+    names = _position_names(entity, order)
+    return [_reader(getattr(entity.model, name).type) for name in names]
 
 
 def _reader(kind: Any) -> Read:
@@ -162,9 +186,8 @@ def window(
     if first is not None and last is not None:
         raise BadInput("Ask for `first` or for `last`, not for both.")
     name, limit = ("first", first) if last is None else ("last", last)
-    assert entity.order is not None
-    order = order_by or next(iter(entity.order))
-    assert isinstance(order, Order)
+    default: Any = None if entity.order is None else next(iter(entity.order))
+    order = order_by or default
     return Window(
         entity,
         order,

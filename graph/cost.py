@@ -1,7 +1,8 @@
 """What an operation costs: the most rows that it could return or write, counted before it runs.
 
-A page costs as many rows as it asks for, each with what is selected below it; a `totalCount` costs
-one, and so does a related object. A mutation costs one, and every item of the lists in its input.
+A page costs as many rows as it asks for, each with what is selected below it, and a list as many as
+it can have; a `totalCount` costs one, and so does a related object. A mutation costs one, and every
+item of the lists in its input.
 """
 
 from __future__ import annotations
@@ -24,10 +25,6 @@ from graph.selections import Operation, Selected
 
 # Every request costs this, so that asking without end for what is refused has an end, too.
 COST_OF_ASKING = 1
-
-# Plain lists are of what is few by nature (members, tools, dependencies, attempts): mostly none
-# to three, seldom ten. A larger factor would forbid what is harmless, three levels down.
-LISTED = 5
 
 # Introspection reads no rows, but takes time. A type has more fields than anything has of others,
 # and the whole schema, as tools ask for it, costs about 5,000 of these, however large it is.
@@ -65,12 +62,20 @@ class _Costs:
             return self._page(selected)
         if selected.parent.name == "Mutation":
             return self._mutation(selected)
+        return self._most(selected) * self._row(selected)
+
+    def _most(self, selected: Selected) -> int:
+        """How many objects a field leads to at most. Every list has such a number."""
+        if not _is_list(selected):
+            return 1
+        declaration = selected.declaration
         if isinstance(declaration, Listed):
-            return LISTED * self._row(selected)
-        if _is_list(selected):
-            ids = selected.arguments.get("ids")
-            return (LISTED if ids is None else len(ids)) * self._row(selected)
-        return self._row(selected)
+            return declaration.most
+        if "ids" in selected.arguments:
+            return len(selected.arguments["ids"])
+        assert declaration is not None
+        most: int = declaration.metadata["most"]
+        return most
 
     def _row(self, selected: Selected) -> int:
         """The cost of a row with what is selected of it: of the type that costs most."""

@@ -68,13 +68,18 @@ class Entity:
             yield from selected.children.get(kind.name, ())
 
     @cached_property
+    def keys(self) -> list[InstrumentedAttribute[Any]]:
+        """The attributes of the primary key: one, or two of an association."""
+        mapper = sqlalchemy.inspect(self.model)
+        return [
+            getattr(self.model, mapper.get_property_by_column(column).key)
+            for column in mapper.primary_key
+        ]
+
+    @property
     def key(self) -> InstrumentedAttribute[Any]:
         """The attribute that is the primary key; of an association, its first part."""
-        mapper = sqlalchemy.inspect(self.model)
-        attribute: InstrumentedAttribute[Any] = getattr(
-            self.model, mapper.get_property_by_column(mapper.primary_key[0]).key
-        )
-        return attribute
+        return self.keys[0]
 
 
 def lazy(model: type, suffix: str = "") -> Any:
@@ -189,15 +194,13 @@ def entity(
 
     A bare annotation is the column of that name; `column`, `related`, `listed` and `connected`
     say what other fields are, and the type of a relation follows from its model; anything else is
-    an ordinary field of Strawberry. Every connection of the entity takes the filter `where` and
-    the order `order`. A model with subtypes in its table is shown by an interface, and each of them
-    by a type that inherits it.
+    an ordinary field of Strawberry. Every connection of the entity takes the filter `where` and the
+    order `order`; without an order, its pages go by the primary key. A model with subtypes in its
+    table is shown by an interface, and each of them by a type that inherits it.
     """
 
     def declare(cls: Type) -> Type:
         declared = Entity(model, cls, where, order)
-        # Pages and lookups go by one column; what has a longer key is listed.
-        assert order is None or len(sqlalchemy.inspect(model).primary_key) == 1
         _entities[model] = declared
         if issubclass(cls, Node) and not declared.is_subtype:
             cls.__annotations__ = {"id": strawberry.ID} | cls.__annotations__

@@ -322,7 +322,8 @@ async def _current(root: Refusal, info: Info) -> Any:
 
 
 async def _cycle(root: Refusal, info: Info) -> Any:
-    tasks = await asyncio.gather(*(_shown(info, db.Task, id) for id in root.cycle))
+    shown = root.cycle[:MOST_SHOWN_OF_CYCLE]
+    tasks = await asyncio.gather(*(_shown(info, db.Task, id) for id in shown))
     # Tasks that were to be made in the refused transaction do not exist, and cannot be shown.
     return [task for task in tasks if task is not None]
 
@@ -355,12 +356,18 @@ class IllegalTransition(UserError):
     allowed: list[str] = strawberry.field(description="The states it can go to from there.")
 
 
+# Each is read with all that is selected of it.
+MOST_SHOWN_OF_CYCLE = 20
+
+
 @shows(errors.CycleDetected)
 class CycleDetected(UserError):
     cycle: list[Node] = strawberry.field(
         resolver=_cycle,
         graphql_type=list[lazy(db.Task)],  # type: ignore[misc]
-        description="The tasks, each waiting for the next, the last for the first.",
+        description="The tasks, each waiting for the next, the last for the first; of a long circle"
+        f" the first {MOST_SHOWN_OF_CYCLE}.",
+        metadata={"most": MOST_SHOWN_OF_CYCLE},
     )
 
 

@@ -11,12 +11,22 @@ from db import MemberRole, Right, members
 from db.errors import Invalid
 from graph.context import Info
 from graph.entities import entity
+from graph.filters import EnumFilter, IDFilter, filters, through
 from graph.mutations import input_of, mutation
 from graph.relations import related
 from graph.scalars import Line, ProjectID, UserID
 
 
-@entity(db.ProjectMember)
+@filters(db.ProjectMember)
+class ProjectMemberFilter:
+    role: EnumFilter[MemberRole] | None
+    project_id: IDFilter | None
+    user_id: IDFilter | None
+    project = through(db.ProjectMember.project)
+    user = through(db.ProjectMember.user)
+
+
+@entity(db.ProjectMember, where=ProjectMemberFilter)
 class ProjectMember:
     role: MemberRole
     project = related(db.ProjectMember.project)

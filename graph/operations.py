@@ -25,6 +25,7 @@ from graph.errors import BadRequest, RequestError
 from graph.guard import asker_of
 from graph.planner import Planner
 from graph.requests import Asked
+from graph.settings import Settings
 from graph.shortcut import shortcut
 
 if TYPE_CHECKING:
@@ -51,9 +52,11 @@ CLIENT_LEFT = 499  # nobody gets to see it; the log has it, as nginx's has
 class Operations:
     """A schema, and how operations are answered by it."""
 
-    def __init__(self, schema: Schema, *, planner: bool) -> None:
+    def __init__(self, schema: Schema, settings: Settings) -> None:
         self.schema = schema
-        self.planner = Planner(schema._schema) if planner else None
+        self.planner = (
+            Planner(schema._schema, settings.max_answer_bytes) if settings.planner else None
+        )
 
     async def context(self, state: State, token: str | None, address: str | None) -> Context:
         """The context of an operation: who asks, and how the database is reached."""

@@ -25,7 +25,7 @@ from graph.filters import (
     through,
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, connected, listed, one, related
+from graph.relations import collection, connected, one, related
 from graph.scalars import Line, Metadata, ProjectID, UserID
 
 
@@ -57,7 +57,7 @@ class Project(Node):
     agents = connected(db.Project.agents)
     tasks = connected(db.Project.tasks)
     conversations = connected(db.Project.conversations)
-    members = listed(db.Project.members)
+    members = connected(db.Project.members)
     tools = connected(db.Project.tools)
     communications = connected(db.Project.communications)
     interactions = connected(db.Project.interactions)

@@ -140,7 +140,11 @@ class Related(Relation):
 
 
 class Listed(Related):
-    """A to-many relation that is small by nature, as a plain list."""
+    """A to-many relation of at most `most` rows, which a rule of the domain sees to, as a list."""
+
+    def __init__(self, attribute: InstrumentedAttribute[Any], most: int, **options: Any) -> None:
+        super().__init__(attribute, **options)
+        self.most = most
 
     @property
     def annotation(self) -> Any:
@@ -158,17 +162,18 @@ class Paged(Read):
 
     def takes(self) -> list[StrawberryArgument]:
         target = self.target
-        assert target.where is not None
-        assert target.order is not None
         page = f"at most {LARGEST_PAGE}; {DEFAULT_PAGE} unless said otherwise"
-        return [
+        arguments = [
             argument("first", int | None, f"How many, from the start: {page}."),
             argument("after", str | None, "Only what comes after this cursor."),
             argument("last", int | None, f"How many, from the end: at most {LARGEST_PAGE}."),
             argument("before", str | None, "Only what comes before this cursor."),
             argument("where", target.where | None, "Only those that meet these conditions."),
-            argument("order_by", target.order, "In which order.", next(iter(target.order))),
         ]
+        if target.order is not None:
+            default = next(iter(target.order))
+            arguments.append(argument("order_by", target.order, "In which order.", default))
+        return arguments
 
     def below(self, selected: Selected) -> Iterator[Selected]:
         """What is selected of the entity, as nodes and in edges."""
@@ -341,9 +346,9 @@ def related(attribute: Any) -> Any:
     return Related(attribute)
 
 
-def listed(attribute: Any) -> Any:
-    """A to-many relation that is small by nature, as a plain list."""
-    return Listed(attribute)
+def listed(attribute: Any, *, most: int) -> Any:
+    """A to-many relation that a rule of the domain limits to so many rows, as a plain list."""
+    return Listed(attribute, most)
 
 
 def connected(attribute: Any) -> Any:

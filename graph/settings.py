@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-from db.engine import database_url
+from db.engine import RESULT_BYTES, database_url
 
 PREFIX = "TROUPE_"
 
@@ -28,6 +28,7 @@ COUNTS = (
     "max_values",
     "max_conditions",
     "max_cost",
+    "max_answer_bytes",
     "rate_per_second",
     "rate_burst",
     "login_failures_per_account",
@@ -171,6 +172,10 @@ class Settings(BaseSettings):
     max_cost: int = Field(
         default=20_000,
         description="The most rows that an operation could return or write, counted beforehand.",
+    )
+    max_answer_bytes: int = Field(
+        default=RESULT_BYTES,
+        description="The most bytes of an operation's `data`, and of what one SQL statement reads.",
     )
     rate_per_second: int = Field(
         default=10_000,

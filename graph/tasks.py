@@ -30,7 +30,7 @@ from graph.filters import (
     through,
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, connected, listed, one, related
+from graph.relations import collection, connected, one, related
 from graph.scalars import AgentID, Line, Metadata, Priority, ProjectID, TaskID, Text, bare
 
 Seconds = Annotated[int, Field(ge=0, le=2_000_000_000)]
@@ -96,16 +96,25 @@ class Task(Node):
     agent = related(db.Task.agent)
     created_by_user = related(db.Task.created_by_user)
     created_by_agent = related(db.Task.created_by_agent)
-    dependencies = listed(db.Task.dependencies)
-    dependents = listed(db.Task.dependents)
-    attempts = listed(db.Task.attempts)
+    dependencies = connected(db.Task.dependencies)
+    dependents = connected(db.Task.dependents)
+    attempts = connected(db.Task.attempts)
     current_attempt = related(db.Task.current_attempt)
     communications = connected(db.Task.communications)
     interactions = connected(db.Task.interactions)
     usage_records = connected(db.Task.usage_records)
 
 
-@entity(db.TaskDependency)
+@filters(db.TaskDependency)
+class TaskDependencyFilter:
+    on_failure: EnumFilter[OnFailure] | None
+    dependent_id: IDFilter | None
+    dependency_id: IDFilter | None
+    dependent = through(db.TaskDependency.dependent)
+    dependency = through(db.TaskDependency.dependency)
+
+
+@entity(db.TaskDependency, where=TaskDependencyFilter)
 class TaskDependency:
     on_failure: OnFailure
     dependent = related(db.TaskDependency.dependent)

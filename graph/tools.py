@@ -17,6 +17,7 @@ from graph.connections import Connection
 from graph.context import Info
 from graph.entities import Node, column, entity
 from graph.filters import (
+    BooleanFilter,
     DateTimeFilter,
     EnumFilter,
     IDFilter,
@@ -27,7 +28,7 @@ from graph.filters import (
     through,
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, listed, one, related
+from graph.relations import collection, connected, one, related
 from graph.scalars import AgentID, Line, Metadata, ProjectID, Text, ToolID
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=2000)]
@@ -67,10 +68,20 @@ class Tool(Node):
     created_at: datetime
     updated_at: datetime
     project = related(db.Tool.project)
-    agents = listed(db.Tool.agents)
+    agents = connected(db.Tool.agents)
 
 
-@entity(db.AgentTool)
+@filters(db.AgentTool)
+class AgentToolFilter:
+    is_active: BooleanFilter | None
+    added_at: DateTimeFilter | None
+    agent_id: IDFilter | None
+    tool_id: IDFilter | None
+    agent = through(db.AgentTool.agent)
+    tool = through(db.AgentTool.tool)
+
+
+@entity(db.AgentTool, where=AgentToolFilter)
 class AgentTool:
     configuration: JSON
     is_active: bool

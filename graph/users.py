@@ -26,7 +26,7 @@ from graph.filters import (
     through,
 )
 from graph.mutations import Deleted, given, input_of, mutation, values
-from graph.relations import collection, connected, listed, one, related, viewers
+from graph.relations import collection, connected, one, related, viewers
 from graph.scalars import Line, UserID
 
 Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -60,7 +60,7 @@ class User(Node):
     conversations = connected(db.User.conversations)
     messages = connected(db.User.messages)
     access_tokens = connected(db.User.access_tokens)
-    memberships = listed(db.User.memberships)
+    memberships = connected(db.User.memberships)
     assigned_interactions = connected(db.User.assigned_interactions)
     answered_interactions = connected(db.User.answered_interactions)
     usage_records = connected(db.User.usage_records)

@@ -284,6 +284,8 @@ class Writer:
             ids = st.sampled_from(self.pool.ids.get(get_named_type(field.type).name, every))
             return self.draw(st.lists(ids, max_size=4) if name == "ids" else ids)
         if name in ("after", "before"):
+            # Without orders to choose from, the key is the order.
+            order = order or get_named_type(field.type).name.removesuffix("Connection")
             return self.draw(st.sampled_from(self.pool.cursors[order]))
         return self.pool.value(self.draw, argument.type, name)
 

@@ -129,7 +129,7 @@ async def listening(
     settings = settings or Settings()
     app = application(database, settings)
     if schema is not None:
-        endpoint = SocketEndpoint(Operations(schema, planner=False), ())
+        endpoint = SocketEndpoint(Operations(schema, Settings(planner=False)), ())
         app.router.routes.insert(0, WebSocketRoute("/graphql", endpoint))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

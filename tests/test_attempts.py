@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -98,30 +99,33 @@ async def test_an_attempt_is_running_unless_said_otherwise(world: World) -> None
     assert answer.data["taskAttempt"] == nothing | {"status": "RUNNING", "agent": None}
 
 
-async def test_the_attempts_of_a_task_come_by_their_numbers(
-    world: World, resolvers: People
-) -> None:
+async def test_the_attempts_of_a_task_come_as_they_began(world: World, resolvers: People) -> None:
     for number in (2, 3, 1):
-        await make_attempt(world, world.free, number)
+        began = datetime(2026, 1, number, tzinfo=UTC)
+        await make_attempt(world, world.free, number, started_at=began)
     await make_attempt(world, world.parent)
-    query = "query($id: ID!) { task(id: $id) { attempts { number task { title } } } }"
+    query = "query($id: ID!) { task(id: $id) { attempts { nodes { number task { title } } } } }"
 
     for people in (world.people, resolvers):
         answer = await people.owner.ask(query, id=gid(world.free))
 
         expected = [{"number": n, "task": {"title": "Free"}} for n in (1, 2, 3)]
-        assert answer.data == {"task": {"attempts": expected}}
+        assert answer.data == {"task": {"attempts": {"nodes": expected}}}
 
 
 async def test_a_task_and_the_attempt_that_runs_on_it_lead_to_each_other(
     world: World, resolvers: People
 ) -> None:
-    old = await make_attempt(world, world.free, 1, status=AttemptStatus.LEASE_LOST)
+    began = datetime(2025, 12, 31, tzinfo=UTC)
+    old = await make_attempt(
+        world, world.free, 1, status=AttemptStatus.LEASE_LOST, started_at=began
+    )
     current = await make_attempt(world, world.free, 2)
     await run(world, world.free, current)
     query = (
         "query($task: ID!, $old: ID!, $new: ID!) { task(id: $task) { currentAttempt { number"
-        " currentTask { title currentAttempt { number } } } attempts { currentTask { title } } }"
+        " currentTask { title currentAttempt { number } } } attempts { nodes { currentTask {"
+        " title } } } }"
         " old: taskAttempt(id: $old) { currentTask { title } task { title } }"
         " new: taskAttempt(id: $new) { currentTask { title } } }"
     )
@@ -137,7 +141,7 @@ async def test_a_task_and_the_attempt_that_runs_on_it_lead_to_each_other(
                     "number": 2,
                     "currentTask": free | {"currentAttempt": {"number": 2}},
                 },
-                "attempts": [{"currentTask": None}, {"currentTask": free}],
+                "attempts": {"nodes": [{"currentTask": None}, {"currentTask": free}]},
             },
             "old": {"currentTask": None, "task": free},
             "new": {"currentTask": free},
@@ -203,7 +207,8 @@ async def test_the_attempts_of_many_tasks_cost_as_many_statements_as_those_of_on
     world: World, resolvers: People
 ) -> None:
     query = (
-        '{ tasks(where: {title: {contains: "!"}}) { nodes { attempts { number agent { name } }'
+        '{ tasks(where: {title: {contains: "!"}}) { nodes { attempts { nodes { number agent'
+        " { name } } }"
         " currentAttempt { number } } } }"
     )
 
@@ -211,7 +216,7 @@ async def test_the_attempts_of_many_tasks_cost_as_many_statements_as_those_of_on
         planned, resolved = await world.owner.ask(query), await resolvers.owner.ask(query)
         assert planned.text == resolved.text
         tasks = planned.data["tasks"]["nodes"]
-        one = {"attempts": [{"number": 1, "agent": {"name": "Ada"}}]}
+        one = {"attempts": {"nodes": [{"number": 1, "agent": {"name": "Ada"}}]}}
         assert all(task == one | {"currentAttempt": {"number": 1}} for task in tasks)
         return [len(tasks), len(planned.statements), len(resolved.statements)]
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, select
+from sqlalchemy import delete, inspect, select
+from strawberry.utils.str_converters import to_camel_case
 
 import db
 from graph.connections import encode_cursor
@@ -16,6 +17,7 @@ from graph.entities import entities
 from graph.filters import Order
 from graph.projects import ProjectOrder
 from graph.relations import Connected
+from graph.scalars import global_id
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
@@ -23,10 +25,39 @@ from tests.factories import gid, minutes
 from tests.operations import collections, declared
 
 PAGE = """
-  nodes { id } edges { cursor node { id } }
+  nodes { SHOWN } edges { cursor node { SHOWN } }
   pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
   totalCount
 """
+
+
+def key_relations(model: Any) -> list[Any]:
+    """Of an association, what its key leads to."""
+    relations = inspect(model).relationships
+    return [relation for relation in relations if relation.uselist is False]
+
+
+def shown_of(model: Any) -> str:
+    """The selection that tells one row from another."""
+    if hasattr(model, "id"):
+        return "id"
+    return " ".join(f"{to_camel_case(relation.key)} {{ id }}" for relation in key_relations(model))
+
+
+def identity_of(row: Any) -> str:
+    """What tells a row from others, as `told_apart` reads it from an answer."""
+    if hasattr(row, "id"):
+        return gid(row)
+    ids = []
+    for relation in key_relations(type(row)):
+        ((local, _),) = relation.local_remote_pairs
+        ids.append(global_id(relation.mapper.class_.__name__, getattr(row, local.key)))
+    return "/".join(ids)
+
+
+def told_apart(node: dict[str, Any]) -> str:
+    """What tells a node from others."""
+    return str(node["id"]) if "id" in node else "/".join(end["id"] for end in node.values())
 
 
 @dataclass
@@ -36,32 +67,36 @@ class Walk:
     parent: str
     """The lookup that it stands below, if it is not at the root."""
     name: str
-    order: str
+    order: str | None
+    """None where the key is the only order."""
     ids: list[str]
     """What there is, in order."""
     seen: list[str] = field(default_factory=list)
     cursor: str | None = None
     is_over: bool = False
+    shown: str = "id"
 
     def field(self, alias: str, size: int, forward: bool) -> str:
         """The selection of the next page."""
-        arguments = f"orderBy: {self.order}, {'first' if forward else 'last'}: {size}"
+        arguments = f"{'first' if forward else 'last'}: {size}"
+        if self.order is not None:
+            arguments += f", orderBy: {self.order}"
         if self.cursor is not None:
             arguments += f', {"after" if forward else "before"}: "{self.cursor}"'
-        page = f"{self.name}({arguments}) {{ {PAGE} }}"
+        page = f"{self.name}({arguments}) {{ {PAGE.replace('SHOWN', self.shown)} }}"
         return f"{alias}: {self.parent} {{ page: {page} }}" if self.parent else f"{alias}: {page}"
 
     def take(self, found: Any, size: int, forward: bool) -> None:
         """Look closely at a page, and go on to where it ends."""
         page = found["page"] if self.parent else found
-        ids = [node["id"] for node in page["nodes"]]
+        ids = [told_apart(node) for node in page["nodes"]]
         self.seen = self.seen + ids if forward else ids + self.seen
         left = len(self.ids) - len(self.seen)
         began = self.cursor is not None
 
         assert len(ids) == min(size, left + len(ids))
         assert page["totalCount"] == len(self.ids)
-        assert [edge["node"]["id"] for edge in page["edges"]] == ids
+        assert [told_apart(edge["node"]) for edge in page["edges"]] == ids
         assert page["pageInfo"] == {
             "hasNextPage": left > 0 if forward else began,
             "hasPreviousPage": began if forward else left > 0,
@@ -78,14 +113,15 @@ async def rows_of(database: db.Database, model: Any) -> list[Any]:
         return list((await session.scalars(select(model))).all())
 
 
-def in_order(rows: list[Any], order: Order, key: str) -> list[str]:
-    """The ids of rows, sorted by Python."""
+def in_order(rows: list[Any], order: Order | None, *keys: str) -> list[str]:
+    """What tells rows apart, sorted by Python."""
+    names = keys if order is None else (order.attribute, *keys)
     ordered = sorted(
         rows,
-        key=lambda row: (getattr(row, order.attribute), getattr(row, key)),
-        reverse=order.descending,
+        key=lambda row: [getattr(row, name) for name in names],
+        reverse=order is not None and order.descending,
     )
-    return [gid(row) for row in ordered]
+    return [identity_of(row) for row in ordered]
 
 
 async def root_walks(database: db.Database) -> list[Walk]:
@@ -113,9 +149,12 @@ async def nested_walks(database: db.Database) -> list[Walk]:
             of_key = [row for row in rows if getattr(row, there) == key]
             assert len(of_key) > 2, (entity.name, name)
             lookup = lookups[entity.name].removesuffix("s")
-            for order in connected.target.order:
-                ids = in_order(of_key, order, connected.target.key.key)
-                walks.append(Walk(f'{lookup}(id: "{key}")', name, order.name, ids))
+            target = connected.target
+            for order in target.order or [None]:
+                ids = in_order(of_key, order, *(key.key for key in target.keys))
+                of = Walk(f'{lookup}(id: "{key}")', name, order and order.name, ids)
+                of.shown = shown_of(target.model)
+                walks.append(of)
     return walks
 
 

@@ -8,8 +8,10 @@ import pytest
 from graphql import get_introspection_query, parse
 
 import db
+from db.tools import MOST_TOOLS
 from graph import planner
-from graph.cost import LISTED, cost_of
+from graph.cost import cost_of
+from graph.errors import MOST_SHOWN_OF_CYCLE
 from graph.filters import GUARDED, conditions_of
 from graph.schema import schema
 from graph.selections import Operation
@@ -46,7 +48,8 @@ COSTS = {
     "{ projects(first: 7) { nodes { tasks(first: 3) { totalCount nodes { agent { id } } } } } }": (
         7 + 7 * (3 * 2 + 1)
     ),
-    '{ task(id: "x") { dependencies { onFailure dependency { id } } } }': 1 + LISTED * 2,
+    '{ task(id: "x") { dependencies { nodes { onFailure dependency { id } } } } }': 1 + 50 * 2,
+    '{ agent(id: "x") { tools { isActive tool { id } } } }': 1 + MOST_TOOLS * 2,
     '{ node(id: "x") { id } }': 1,
     '{ nodes(ids: ["x", "y", "z"]) { id } }': 3,
     # A row is of one type: of the one that costs most.
@@ -58,7 +61,7 @@ COSTS = {
     " { tasks { id agent { id } } userErrors { code } } }": 1 + 2 + 2 * 2,
     'mutation { createTasks(input: {projectId: "x", tasks: [{title: "a", metadata: {a: [1, 2, 3]},'
     ' dependsOn: [{on: "y"}]}]}) { userErrors { code ... on CycleDetected { cycle { id } } } } }': (
-        1 + 2 + LISTED
+        1 + 2 + MOST_SHOWN_OF_CYCLE
     ),
 }
 
@@ -131,12 +134,12 @@ async def test_it_is_shown_on_request(limited: People) -> None:
 
 
 async def test_it_is_shown_of_what_costs_too_much_as_well(limited: People) -> None:
-    tasks = "tasks(first: 100) { nodes { attempts { id } } }"
+    tasks = "tasks(first: 100) { nodes { attempts { nodes { id } } } }"
     query = f"{{ projects(first: 100) {{ nodes {{ {tasks} }} }} }}"
 
     answer = await limited.owner.request(query=query, extensions={"cost": True})
 
-    expected = 100 + 100 * 100 * (1 + LISTED)
+    expected = 100 + 100 * 100 * (1 + 50)
     assert answer.code == "LIMIT_EXCEEDED"
     assert answer.errors[0]["message"] == (
         f"Too many rows: this has {expected}, and may have 20000 (TROUPE_MAX_COST)."

@@ -139,7 +139,7 @@ async def test_a_cursor_is_read_once(people: People, monkeypatch: pytest.MonkeyP
         read.append(cursor)
         return decode(entity, order, argument, cursor)
 
-    decode = connections._decode_cursor
+    decode: Any = connections._decode_cursor
     monkeypatch.setattr("graph.connections._decode_cursor", noted)
     for number in range(3):
         cursor = encode_cursor(

@@ -24,7 +24,8 @@ from tests.world import World, gid, make_world, snapshot, stored
 ADMIN = db.Viewer(is_administrator=True)
 NOTHING = {TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED}
 EDGE = (
-    "{ task { unmetDependencyCount version dependencies { onFailure dependency { title } } }"
+    "{ task { unmetDependencyCount version dependencies { nodes { onFailure dependency {"
+    " title } } } }"
     " userErrors { code path message ... on CycleDetected { cycle { title } } } }"
 )
 
@@ -275,11 +276,11 @@ async def test_an_edge_is_added_changed_and_removed(world: World) -> None:
     shown = {
         "unmetDependencyCount": 2,
         "version": 1,
-        "dependencies": [free | {"onFailure": "SKIP"}],
+        "dependencies": {"nodes": [free | {"onFailure": "SKIP"}]},
     }
     assert added == {"task": shown, "userErrors": []}
-    assert changed["task"] == shown | {"dependencies": [free | {"onFailure": "HOLD"}]}
-    assert removed["task"] == shown | {"unmetDependencyCount": 1, "dependencies": []}
+    assert changed["task"] == shown | {"dependencies": {"nodes": [free | {"onFailure": "HOLD"}]}}
+    assert removed["task"] == shown | {"unmetDependencyCount": 1, "dependencies": {"nodes": []}}
     query = "SELECT title FROM tasks JOIN task_dependencies ON dependent_id = id"
     assert await stored(world.database, query) == ["Subtask"]
 

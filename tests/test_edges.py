@@ -66,7 +66,13 @@ async def test_fragments_that_multiply_are_read_once(people: People) -> None:
 async def test_a_chain_that_is_longer_than_a_statement_joins_is_still_answered(
     world: World,
 ) -> None:
-    query = "{ task(id: $id) { " + "dependencies { dependent { " * 6 + "title" + " } }" * 6 + " } }"
+    query = (
+        "{ task(id: $id) { "
+        + "dependencies(first: 2) { nodes { dependent { " * 6
+        + "title"
+        + " } } }" * 6
+        + " } }"
+    )
 
     answer = await world.owner.ask(f"query($id: ID!) {query}", id=gid(world.subtask))
 

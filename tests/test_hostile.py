@@ -178,7 +178,8 @@ DOCUMENTS: dict[str, tuple[str, dict[str, Any], tuple[int, str, str | None]]] = 
         refused("max_depth"),
     ),
     "a million rows": (
-        "{ projects(first: 100) { nodes { tasks(first: 100) { nodes { attempts { id } } } } } }",
+        "{ projects(first: 100) { nodes { tasks(first: 100) { nodes { attempts { nodes { id"
+        " } } } } } } }",
         {},
         refused("max_cost"),
     ),

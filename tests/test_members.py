@@ -18,7 +18,7 @@ from tests.conftest import People
 from tests.world import Fault, World, faults, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
-MEMBERS = f"{{ project {{ members {{ role user {{ username }} }} }} {ERRORS} }}"
+MEMBERS = f"{{ project {{ members {{ nodes {{ role user {{ username }} }} }} }} {ERRORS} }}"
 ROLES = "SELECT u.username, m.role FROM project_members m JOIN users u ON u.id = m.user_id"
 ROLES += " WHERE m.project_id = :id ORDER BY 1"
 
@@ -58,27 +58,30 @@ def member(world: World, user: db.User | None = None, **values: Any) -> dict[str
 
 async def test_whoever_makes_a_project_is_its_first_member(world: World) -> None:
     answer = await world.owner.ask(
-        "query($id: ID!) { project(id: $id) { members { role user { username }"
-        " project { name } } } }",
+        "query($id: ID!) { project(id: $id) { members { nodes { role user { username }"
+        " project { name } } } } }",
         id=gid(world.project),
     )
 
     owner = {"role": "OWNER", "user": {"username": "owner"}, "project": {"name": "Moon base"}}
-    assert answer.data == {"project": {"members": [owner]}}
+    assert answer.data == {"project": {"members": {"nodes": [owner]}}}
     assert len(answer.statements) == 1
 
 
 async def test_the_members_of_many_projects_cost_as_many_statements_as_those_of_one(
     world: World, resolvers: People
 ) -> None:
-    query = "{ projects(orderBy: CREATED_AT_ASC) { nodes { members { role user { username } } } } }"
+    query = (
+        "{ projects(orderBy: CREATED_AT_ASC) { nodes {"
+        " members { nodes { role user { username } } } } } }"
+    )
 
     async def ask() -> list[int]:
         planned, resolved = await world.owner.ask(query), await resolvers.owner.ask(query)
         assert planned.text == resolved.text
         projects = planned.data["projects"]["nodes"]
         owner = {"role": "OWNER", "user": {"username": "owner"}}
-        assert {str(project["members"]) for project in projects} == {str([owner])}
+        assert {str(project["members"]) for project in projects} == {str({"nodes": [owner]})}
         return [len(projects), len(planned.statements), len(resolved.statements)]
 
     few = await ask()
@@ -100,7 +103,7 @@ async def test_a_user_is_made_a_member_by_name(world: World) -> None:
             **member(world, world.people.users["stranger"]),
         )
 
-        members = {m["user"]["username"]: m["role"] for m in added["project"]["members"]}
+        members = {m["user"]["username"]: m["role"] for m in added["project"]["members"]["nodes"]}
         assert (members, added["userErrors"]) == ({"owner": "OWNER", "stranger": role}, [])
     assert await roles(world) == {"owner": "OWNER"}
 
@@ -192,11 +195,11 @@ async def test_every_member_sees_all_that_is_in_the_project(
     for client in clients:
         answer = await client.ask(
             "{ projects { nodes { name agents { totalCount } tasks { totalCount }"
-            " conversations { nodes { messages { totalCount } } } members { role } } }"
+            " conversations { nodes { messages { totalCount } } } members { nodes { role } } } }"
             " users { totalCount } }"
         )
 
-        members = answer.data["projects"]["nodes"][0].pop("members")
+        members = answer.data["projects"]["nodes"][0].pop("members")["nodes"]
         assert sorted(m["role"] for m in members) == sorted(["OWNER", *MemberRole])
         assert answer.data == {
             "projects": {
@@ -397,7 +400,7 @@ async def test_a_new_owner_is_a_member_and_the_old_one_stays_one(world: World) -
         f"updateProject {MEMBERS}", id=gid(world.project), ownerId=gid(stranger)
     )
 
-    members = {m["user"]["username"]: m["role"] for m in payload["project"]["members"]}
+    members = {m["user"]["username"]: m["role"] for m in payload["project"]["members"]["nodes"]}
     assert members == {"owner": "OWNER", "stranger": "OWNER"}
 
 

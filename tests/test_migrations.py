@@ -119,9 +119,9 @@ async def test_whoever_owned_a_project_becomes_a_member_of_it(
     assert await stored(database, members) == [
         (project.id, people.users[name].id, "OWNER") for project, name in owners
     ]
-    answer = await people.owner.ask("{ projects { nodes { name members { role } } } }")
+    answer = await people.owner.ask("{ projects { nodes { name members { nodes { role } } } } }")
     assert answer.data["projects"]["nodes"] == [
-        {"name": "Moon base", "members": [{"role": "OWNER"}]}
+        {"name": "Moon base", "members": {"nodes": [{"role": "OWNER"}]}}
     ]
 
 

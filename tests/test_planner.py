@@ -47,9 +47,13 @@ async def pool(database: db.Database, people: People) -> Pool:
     )
     async with database.read() as session:
         for entity in entities():
-            if entity.order is None:
+            if entity.where is None:
                 continue
             rows = (await session.scalars(select(entity.model))).all()
+            if entity.order is None:
+                keys = [[getattr(row, key.key) for key in entity.keys] for row in rows[:4]]
+                pool.cursors[entity.name] = [encode_cursor(None, *key) for key in keys]
+                continue
             ids = [(factories.gid(row), str(row.id)) for row in rows[:4]]
             pool.ids[entity.name] = [id for forms in ids for id in forms]
             for order in entity.order:
@@ -147,8 +151,9 @@ QUERIES = {
     } } messages { nodes { conversation { title user { username } } user { id } model { name } } } }
     """,
     "lists": """{ tasks(orderBy: PRIORITY_DESC) { nodes {
-        dependencies { onFailure dependency { title dependents { dependent { title } } } }
-        dependents { __typename dependent { title } }
+        dependencies { nodes { onFailure dependency { title
+            dependents { nodes { dependent { title } } } } } }
+        dependents { nodes { __typename dependent { title } } }
     } } }""",
     "a connection in a connection in a connection": """{ projects(first: 3) { nodes { name
         agents(first: 2, orderBy: NAME_DESC) { totalCount edges { cursor node { name
@@ -202,11 +207,12 @@ QUERIES = {
         nodes(ids: ["00000000-0000-7000-8000-000000000000"]) { ... on Project { name } }
     }""",
     "associations, and a relation to one from its other end": """{
-        tools { nodes { name toolSchema agents { configuration isActive addedAt agent { name
-            tools { tool { name } } } } } }
+        tools { nodes { name toolSchema agents { nodes { configuration isActive addedAt agent { name
+            tools { tool { name } } } } } } }
         taskAttempts { nodes { number task { title currentAttempt { number } } currentTask {
             title } } }
-        me { memberships { role project { name members { role user { username } } } } }
+        me { memberships { nodes { role project { name
+            members { nodes { role user { username } } } } } } }
     }""",
     "names, fragments and conditions": """query($yes: Boolean!, $no: Boolean = false) {
         ...Roots @include(if: $yes)

@@ -12,7 +12,8 @@ from tests.world import World, faults, gid, make_world, snapshot, stored
 
 TASKS = (
     "{ tasks { title status priority unmetDependencyCount version parentTask { title }"
-    " agent { name } createdByUser { username } dependencies { onFailure dependency { title } } }"
+    " agent { name } createdByUser { username } dependencies { nodes { onFailure"
+    " dependency { title } } } }"
     " userErrors { code path message } }"
 )
 
@@ -61,7 +62,9 @@ async def test_tasks_refer_to_each_other_and_to_what_exists(world: World) -> Non
                 "unmetDependencyCount": 1,
                 "parentTask": {"title": "house"},
                 "agent": None,
-                "dependencies": [{"onFailure": "HOLD", "dependency": {"title": "walls"}}],
+                "dependencies": {
+                    "nodes": [{"onFailure": "HOLD", "dependency": {"title": "walls"}}]
+                },
             },
             owner
             | {
@@ -71,7 +74,7 @@ async def test_tasks_refer_to_each_other_and_to_what_exists(world: World) -> Non
                 "unmetDependencyCount": 0,
                 "parentTask": {"title": "house"},
                 "agent": {"name": "Ada"},
-                "dependencies": [],
+                "dependencies": {"nodes": []},
             },
             owner
             | {
@@ -81,7 +84,7 @@ async def test_tasks_refer_to_each_other_and_to_what_exists(world: World) -> Non
                 "unmetDependencyCount": 2,
                 "parentTask": {"title": "Parent"},
                 "agent": None,
-                "dependencies": [],
+                "dependencies": {"nodes": []},
             },
             owner
             | {
@@ -96,7 +99,7 @@ async def test_tasks_refer_to_each_other_and_to_what_exists(world: World) -> Non
         ],
         "userErrors": [],
     }
-    waits = [edge["dependency"]["title"] for edge in payload["tasks"][3]["dependencies"]]
+    waits = [edge["dependency"]["title"] for edge in payload["tasks"][3]["dependencies"]["nodes"]]
     assert sorted(waits) == ["Free", "Subtask", "house"]
     query = "SELECT unmet_dependency_count FROM tasks WHERE title = 'Parent'"
     assert await stored(world.database, query) == [2]
@@ -112,7 +115,7 @@ async def test_a_reference_goes_before_an_id(world: World) -> None:
         ],
     )
 
-    assert payload["tasks"][1]["dependencies"] == [
+    assert payload["tasks"][1]["dependencies"]["nodes"] == [
         {"onFailure": "SKIP", "dependency": {"title": "new"}}
     ]
 
@@ -120,7 +123,8 @@ async def test_a_reference_goes_before_an_id(world: World) -> None:
 async def test_a_thousand_tasks_cost_as_many_statements_as_one(world: World) -> None:
     document = (
         "mutation($input: CreateTasksInput!) { createTasks(input: $input)"
-        " { tasks { title dependencies { dependency { title } } } userErrors { code path } } }"
+        " { tasks { title dependencies { nodes { dependency { title } } } } userErrors {"
+        " code path } } }"
     )
 
     async def create(many: int) -> tuple[list[str], Any]:
@@ -142,7 +146,7 @@ async def test_a_thousand_tasks_cost_as_many_statements_as_one(world: World) -> 
     assert inserts == ["INSERT INTO tasks", "INSERT INTO task_dependencies"]
     assert payload["userErrors"] == []
     assert [made["title"] for made in payload["tasks"]] == [f"1000/{n}" for n in range(1000)]
-    assert payload["tasks"][999]["dependencies"] == [{"dependency": {"title": "1000/998"}}]
+    assert payload["tasks"][999]["dependencies"]["nodes"] == [{"dependency": {"title": "1000/998"}}]
     query = "SELECT count(*), sum(unmet_dependency_count) FROM tasks WHERE title LIKE '1000/%'"
     assert await stored(world.database, query) == [(1000, 1000)]
 
@@ -595,7 +599,7 @@ async def test_an_id_of_ones_own_can_be_referred_to_in_its_plan(world: World) ->
     one, two, agent = (str(db.new_id()) for _ in range(3))
     payload = await world.owner.change(
         "createProjectPlan { tasks { title agent { name } parentTask { title } dependencies"
-        " { dependency { title } } } userErrors { path message } }",
+        " { nodes { dependency { title } } } } userErrors { path message } }",
         name="Plan",
         agents=[{"id": agent, "name": "Eve", "type": "TESTER"}],
         tasks=[
@@ -612,10 +616,10 @@ async def test_an_id_of_ones_own_can_be_referred_to_in_its_plan(world: World) ->
             "title": "roof",
             "agent": eve,
             "parentTask": {"title": "house"},
-            "dependencies": [{"dependency": {"title": "walls"}}],
+            "dependencies": {"nodes": [{"dependency": {"title": "walls"}}]},
         },
-        {"title": "walls", "agent": eve, "parentTask": None, "dependencies": []},
-        {"title": "house", "agent": None, "parentTask": None, "dependencies": []},
+        {"title": "walls", "agent": eve, "parentTask": None, "dependencies": {"nodes": []}},
+        {"title": "house", "agent": None, "parentTask": None, "dependencies": {"nodes": []}},
     ]
 
 
@@ -628,7 +632,7 @@ async def test_a_reference_may_look_like_an_id(world: World) -> None:
     )
 
     assert payload["userErrors"] == []
-    assert payload["tasks"][0]["dependencies"][0]["dependency"] == {"title": "walls"}
+    assert payload["tasks"][0]["dependencies"]["nodes"][0]["dependency"] == {"title": "walls"}
 
 
 async def test_an_id_is_written_in_one_way(world: World) -> None:

@@ -367,7 +367,8 @@ async def test_each_mutation_of_a_request_is_a_transaction_of_its_own(world: Wor
 
 async def test_whoever_gives_up_a_project_stays_a_member(world: World) -> None:
     payload = await world.owner.change(
-        f"updateProject {{ project {{ owner {{ id }} members {{ role user {{ username }} }} }}"
+        f"updateProject {{ project {{ owner {{ id }} members {{ nodes {{ role user {{"
+        f" username }} }} }} }}"
         f" {ERRORS} }}",
         id=gid(world.project),
         ownerId=None,
@@ -375,7 +376,9 @@ async def test_whoever_gives_up_a_project_stays_a_member(world: World) -> None:
 
     assert payload["userErrors"] == []
     assert payload["project"]["owner"] is None
-    roles = {edge["user"]["username"]: edge["role"] for edge in payload["project"]["members"]}
+    roles = {
+        edge["user"]["username"]: edge["role"] for edge in payload["project"]["members"]["nodes"]
+    }
     assert roles["owner"] == "OWNER"
     again = await world.owner.change(
         f"updateProject {{ {ERRORS} }}", id=gid(world.project), name="Still"

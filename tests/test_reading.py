@@ -28,7 +28,7 @@ GRAPH = """{
       title
       agent { name }
       parentTask { title }
-      dependencies { onFailure dependency { title } }
+      dependencies { nodes { onFailure dependency { title } } }
     } } }
   } }
 }"""
@@ -73,7 +73,7 @@ async def test_a_graph_takes_as_many_statements_for_100_parents_as_for_1(
         "title": "Task 2",
         "agent": {"name": "Agent 0"},
         "parentTask": {"title": "Task 0"},
-        "dependencies": [{"onFailure": "SKIP", "dependency": {"title": "Task 1"}}],
+        "dependencies": {"nodes": [{"onFailure": "SKIP", "dependency": {"title": "Task 1"}}]},
     }
     # Projects with their owners; agents with their models; how many; tasks with their agents and
     # parents; dependencies with what is waited for.
@@ -90,12 +90,12 @@ async def test_a_list_takes_one_statement_for_700_parents(
     await make_plan(database, people, projects=7, tasks=100)
 
     answer = await resolvers.owner.ask(
-        "{ projects { nodes { tasks(first: 100) { nodes { title dependencies"
-        " { dependency { title } } } } } } }"
+        "{ projects { nodes { tasks(first: 100) { nodes { title dependencies { nodes"
+        " { dependency { title } } } } } } } }"
     )
 
     waits = [
-        (task["title"], *(edge["dependency"]["title"] for edge in task["dependencies"]))
+        (task["title"], *(edge["dependency"]["title"] for edge in task["dependencies"]["nodes"]))
         for project in answer.data["projects"]["nodes"]
         for task in project["tasks"]["nodes"]
     ]
@@ -284,7 +284,7 @@ async def test_a_long_way_through_one_relation_is_followed_to_its_end(
             for earlier in range(later):
                 await factories.make_dependency(session, chain[later], chain[earlier])
     up = "parentTask { " * 7 + "title" + " }" * 7
-    back = "dependencies { dependency { " * 4 + "title" + " } }" * 4
+    back = "dependencies { nodes { dependency { " * 4 + "title" + " } } }" * 4
 
     for way in (up, back):
         query = f"{{ tasks(orderBy: CREATED_AT_ASC) {{ nodes {{ id {way} }} }} }}"

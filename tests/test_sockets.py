@@ -75,8 +75,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     },
     "too deep": {"query": "{" + "a {" * 30 + " b " + "}" * 31},
     "too expensive": {
-        "query": "{ projects(first: 100) { nodes { tasks(first: 100) { nodes { dependencies {"
-        " dependency { title } } } } } } }"
+        "query": "{ projects(first: 100) { nodes { tasks(first: 100) { nodes { dependencies"
+        " { nodes {"
+        " dependency { title } } } } } } } }"
     },
     "an unknown hash": {
         "query": None,
@@ -231,7 +232,7 @@ ORIGINS: list[tuple[tuple[str, ...], str | None, str, bool]] = [
 
 def test_a_page_is_of_this_server_or_of_an_allowed_site() -> None:
     for allowed, origin, host, expected in ORIGINS:
-        endpoint = SocketEndpoint(Operations(schema, planner=True), allowed)
+        endpoint = SocketEndpoint(Operations(schema, Settings()), allowed)
         assert endpoint._is_allowed(origin, host) is expected, (allowed, origin, host)
 
 

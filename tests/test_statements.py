@@ -16,12 +16,12 @@ from tests.conftest import People
 from tests.factories import gid
 
 # Every way in which rows are read: a lookup, pages of all and of parents, counts, what is joined
-# (project, dependency) and what follows by selectinload (dependencies).
+# (project, dependency) and the pages below it (dependencies).
 READING = """query($id: ID!, $first: Int!, $after: String, $status: TaskStatus!, $ids: [ID!]!) {
   project(id: $id) { name agents(first: $first) { totalCount nodes { name } } }
   tasks(first: $first, after: $after, where: {status: {eq: $status}, projectId: {in: $ids}}) {
     totalCount
-    edges { cursor node { title project { name } dependencies { dependency { title } } } }
+    edges { cursor node { title project { name } dependencies { nodes { dependency { title } } } } }
   }
 }"""
 
@@ -54,16 +54,16 @@ async def test_a_statement_is_built_once_and_run_with_each_requests_values(
         return (await getattr(resolvers, who).ask(READING, **variables)).data
 
     first = await ask("owner", mine)
-    assert len(built) == 5
+    assert len(built) == 6
     # Who sees what is decided anew, in whatever place, although nothing is built anew.
     assert first["project"]["agents"]["totalCount"] == 2
     assert first["tasks"]["totalCount"] == 3
     assert [edge["node"] for edge in first["tasks"]["edges"]] == [
-        {"title": "Task 0", "project": {"name": "Project 0"}, "dependencies": []},
+        {"title": "Task 0", "project": {"name": "Project 0"}, "dependencies": {"nodes": []}},
         {
             "title": "Task 1",
             "project": {"name": "Project 0"},
-            "dependencies": [{"dependency": {"title": "Task 0"}}],
+            "dependencies": {"nodes": [{"dependency": {"title": "Task 0"}}]},
         },
     ]
     assert (await ask("owner", theirs))["project"] is None
@@ -80,17 +80,17 @@ async def test_a_statement_is_built_once_and_run_with_each_requests_values(
     wrong = asked | {"id": gid(mine.project), "ids": ["nonsense"]}
     answer = await resolvers.owner.ask(READING, **wrong)
     assert {error["extensions"]["code"] for error in answer.errors} == {"BAD_USER_INPUT"}
-    assert len(built) == 5
+    assert len(built) == 6
 
     # Another shape is another statement: of the page, which starts at a cursor, but of no count.
     after = first["tasks"]["edges"][0]["cursor"]
     rest = await ask("owner", mine, after=after)
     assert [edge["node"]["title"] for edge in rest["tasks"]["edges"]] == ["Task 1", "Task 2"]
-    assert len(built) == 6
+    assert len(built) == 7
     # So is one for another kind of viewer, whom no wall is in the way of.
     everything = await ask("admin", theirs, first=100)
     assert everything["tasks"]["totalCount"] == 6
-    assert len(built) == 11
+    assert len(built) == 13
 
 
 async def test_many_at_once_share_statements_and_nothing_else(

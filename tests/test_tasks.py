@@ -17,7 +17,8 @@ WHOLE = (
     "{ task { id title description type status priority input availableAt dueAt"
     " estimatedSeconds maxAttempts retryBackoffSeconds metadata version unmetDependencyCount"
     " project { id } parentTask { title } agent { name } createdByUser { username }"
-    f" createdByAgent {{ name }} dependencies {{ onFailure dependency {{ title }} }} }} {ERRORS} }}"
+    f" createdByAgent {{ name }} dependencies {{ nodes {{ onFailure dependency {{ title"
+    f" }} }} }} }} {ERRORS} }}"
 )
 
 
@@ -77,7 +78,7 @@ async def test_a_task_is_made_with_what_is_given(world: World) -> None:
             "agent": {"name": "Ada"},
             "createdByUser": {"username": "owner"},
             "createdByAgent": None,
-            "dependencies": [{"onFailure": "SKIP", "dependency": {"title": "Free"}}],
+            "dependencies": {"nodes": [{"onFailure": "SKIP", "dependency": {"title": "Free"}}]},
         },
         "userErrors": [],
     }

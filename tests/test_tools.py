@@ -20,7 +20,8 @@ from tests.world import Fault, World, faults, gid, make_world, snapshot, stored
 ERRORS = "userErrors { code path message }"
 WHOLE = (
     "{ tool { id name toolVersion description capability source toolSchema documentationUrl status"
-    f" definitionHash metadata version project {{ id }} agents {{ isActive }} }} {ERRORS} }}"
+    f" definitionHash metadata version project {{ id }} agents {{ nodes {{ isActive }} }}"
+    f" }} {ERRORS} }}"
 )
 ATTACHED = (
     f"{{ agent {{ name version tools {{ configuration isActive tool {{ name }} }} }} {ERRORS} }}"
@@ -86,7 +87,7 @@ async def test_a_tool_is_made_with_what_is_given(world: World) -> None:
             "metadata": {"team": "red"},
             "version": 1,
             "project": {"id": gid(world.project)},
-            "agents": [],
+            "agents": {"nodes": []},
         },
         "userErrors": [],
     }
@@ -117,7 +118,7 @@ async def test_a_tool_needs_only_a_name_and_costs_four_statements(world: World) 
         "metadata": {},
         "version": 1,
         "project": {"id": gid(world.project)},
-        "agents": [],
+        "agents": {"nodes": []},
     }
     # The project, the row, and the tool with its agents as it is now.
     assert len(answer.statements) == 4
@@ -345,7 +346,7 @@ async def test_everybody_sees_what_all_share_and_only_members_the_rest(
             session.add(db.AgentTool(agent_id=agent.id, tool_id=shared.id))
     query = (
         "query($id: ID!) { tools(orderBy: NAME_ASC) { nodes { name project { name }"
-        " agents { agent { name } } } } tool(id: $id) { name } projects { nodes { tools {"
+        " agents { nodes { agent { name } } } } } tool(id: $id) { name } projects { nodes { tools {"
         " nodes { name } } } } }"
     )
 
@@ -356,8 +357,12 @@ async def test_everybody_sees_what_all_share_and_only_members_the_rest(
         assert mine.data == {
             "tools": {
                 "nodes": [
-                    {"name": "mine", "project": {"name": "Moon base"}, "agents": []},
-                    {"name": "shared", "project": None, "agents": [{"agent": {"name": "Ada"}}]},
+                    {"name": "mine", "project": {"name": "Moon base"}, "agents": {"nodes": []}},
+                    {
+                        "name": "shared",
+                        "project": None,
+                        "agents": {"nodes": [{"agent": {"name": "Ada"}}]},
+                    },
                 ]
             },
             "tool": None,
@@ -365,7 +370,7 @@ async def test_everybody_sees_what_all_share_and_only_members_the_rest(
         }
         names = [tool["name"] for tool in theirs.data["tools"]["nodes"]]
         assert names == ["shared", "theirs"]
-        assert theirs.data["tools"]["nodes"][0]["agents"] == [{"agent": {"name": "Bob"}}]
+        assert theirs.data["tools"]["nodes"][0]["agents"]["nodes"] == [{"agent": {"name": "Bob"}}]
         assert theirs.data["tool"] == {"name": "theirs"}
     nobody = await world.people.nobody.ask("{ tools { nodes { name } } }")
     assert nobody.code == "UNAUTHENTICATED"

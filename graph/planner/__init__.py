@@ -60,8 +60,9 @@ NO_PLAN = Plan("", ())
 class Planner:
     """The plans of a process."""
 
-    def __init__(self, schema: GraphQLSchema) -> None:
+    def __init__(self, schema: GraphQLSchema, max_answer_bytes: int) -> None:
         self._schema = schema
+        self._most_bytes = max_answer_bytes
         self._plans: Kept[Hashable, Plan] = Kept(
             MOST_PLANS,
             MOST_CHARACTERS,
@@ -121,7 +122,7 @@ class Planner:
             if number > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
                 return NO_PLAN
             charge(COST_OF_PART * (number + conditions))
-            plan = compiled(statement(operation, opened_viewer(viewer)))
+            plan = compiled(statement(operation, opened_viewer(viewer), self._most_bytes))
             return replace(plan, conditions=conditions)
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
             return NO_PLAN

@@ -7,8 +7,10 @@ them. Scopes, filters, orders and cursors are those of the resolvers.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from operator import attrgetter
 from typing import Any
 
@@ -44,18 +46,20 @@ from graph.planner.text import (
     cursor,
     encoded,
     global_id,
+    is_long,
     object_of,
     or_null,
     piece,
     printed,
     sql,
     string,
+    within,
 )
 from graph.relations import Collection, Connected, Listed, Lookup, Related
 from graph.selections import Operation, Selected
 
 # Names of columns that hold what is not shown itself; those shown have numbers.
-NUMBER, POSITION = "number", ("key", "value")
+NUMBER, TEXT, TOTAL = "number", "text", "total"
 
 # What an id names: the attributes of Named, with their types.
 NAMED = (("places", Integer), ("uuids", Uuid), ("texts", Text))
@@ -72,11 +76,14 @@ class Statement:
     """Where its cursors point, which is to be looked at whether it is used or not."""
 
 
-def statement(operation: Operation, viewer: Viewer) -> Statement:
-    """The statement for a whole query. Raises Unplannable, or what is wrong with its arguments."""
-    rules = _Rules(operation, viewer)
+def statement(operation: Operation, viewer: Viewer, most: int) -> Statement:
+    """The statement for a whole query, which fails if its answer has more bytes than `most`.
+
+    Raises Unplannable, or what is wrong with its arguments.
+    """
+    rules = _Rules(operation, viewer, most)
     data = object_of((root.key, rules.root(root)) for root in operation.roots)
-    return Statement(select(encoded(data)), rules.sizes, rules.positions)
+    return Statement(select(encoded(data, most)), rules.sizes, rules.positions)
 
 
 def _which(
@@ -94,11 +101,16 @@ def _first(part: str) -> Callable[[Any], Any]:
 class _Rules:
     """The rules for one operation of one viewer."""
 
-    def __init__(self, operation: Operation, viewer: Viewer) -> None:
+    def __init__(self, operation: Operation, viewer: Viewer, most: int) -> None:
         self.operation = operation
         self.viewer = viewer
+        self.most = most
         self.sizes: list[Any] = []
         self.positions: list[Any] = []
+
+    def sql(self, json: Json) -> ColumnElement[str]:
+        """A JSON value as one expression."""
+        return sql(json, self.most)
 
     def root(self, selected: Selected) -> Json:
         """A field of the query itself."""
@@ -133,8 +145,8 @@ class _Rules:
         columns = [column(part, kind) for part, kind in NAMED]
         each = func.unnest(*arrays).table_valued(*columns, with_ordinality=NUMBER).render_derived()
         found = self.named(field, selected, [each.c[part] for part, _ in NAMED], each)
-        in_order = select(sql(found)).select_from(each).order_by(each.c[NUMBER])
-        return array(func.array(in_order.scalar_subquery()))
+        in_order = select(self.sql(found).label(TEXT)).select_from(each).order_by(each.c[NUMBER])
+        return array(self.items(found, in_order))
 
     def named(
         self, field: Anything, selected: Selected, values: Sequence[Any], *sources: Any
@@ -153,13 +165,13 @@ class _Rules:
             met = [is_here, key == (uuid if is_uuid else text), scope(row, self.viewer)]
             json = self.object(entity, row, selected)
             which = _which(*met, sources=sources)
-            found.append(which(select(sql(json)).select_from(row)).scalar_subquery())
+            found.append(which(select(self.sql(json)).select_from(row)).scalar_subquery())
             shown += json
         return or_null(tuple(shown), *found)
 
     def one(self, json: Json, row: Any, which: Callable[[Select[Any]], Select[Any]]) -> Json:
         """What is shown of the row that `which` leaves, if it leaves one."""
-        return or_null(json, which(select(sql(json)).select_from(row)).scalar_subquery())
+        return or_null(json, which(select(self.sql(json)).select_from(row)).scalar_subquery())
 
     def object(self, entity: Entity, row: Any, selected: Selected) -> Json:
         """What is selected of a row; of one with subtypes, what is selected of its subtype."""
@@ -171,7 +183,7 @@ class _Rules:
         for kind in entity.kinds:
             json = self.fields(kind, getattr(row, kind.model.__name__), selected)
             identity = sqlalchemy.inspect(kind.model).polymorphic_identity
-            cases.append((kind_of == identity, sql(json)))
+            cases.append((kind_of == identity, self.sql(json)))
             shown += json
         return (piece(case(*cases), of=tuple(shown)),)
 
@@ -209,9 +221,14 @@ class _Rules:
 
         json = self.object(field.target, target, selected)
         if isinstance(field, Listed):
-            found = which(select(sql(json)).select_from(target))
-            return array(func.array(found.scalar_subquery()))
+            return array(self.items(json, which(select(self.sql(json).label(TEXT)))))
         return self.one(json, target, which)
+
+    def items(self, json: Json, rows: Select[Any]) -> ColumnElement[Any]:
+        """An array of the texts of rows, each with this JSON value."""
+        if is_long(json):
+            rows = select(self.limited(rows.subquery(), [TEXT]).c[TEXT])
+        return func.array(rows.scalar_subquery())
 
     # A connection is read in three steps: what is shown of each row of its page, those of all rows
     # as arrays, and of these what is shown of the connection. So its page is read once.
@@ -257,7 +274,7 @@ class _Rules:
         # What is the same for every page stays outside: what is inside is copied once more. Where
         # all of it is, the page is read nevertheless, for what may be wrong with its arguments.
         start, *between, end = json if len(json) > 1 else ("", *json, "")
-        shown_of_page = select(sql(tuple(between))).select_from(page).scalar_subquery()
+        shown_of_page = select(self.sql(tuple(between))).select_from(page).scalar_subquery()
         return start, piece(shown_of_page, of=json), end
 
     def rows(
@@ -266,23 +283,37 @@ class _Rules:
         """The rows of a page: arrays of what is shown of each, and how many were found."""
         row = aliased(view.entity.model)
         told = _told(children)
-        read: dict[str, tuple[ColumnElement[Any], Any]] = {
-            _place(children, child): (sql(self.shown(view, row, child)), Text)
+        texts = {
+            _place(children, child): self.shown(view, row, child)
             for child in children
             if child.name in ("nodes", "edges")
         }
+        read: dict[str, tuple[ColumnElement[Any], Any]] = {
+            name: (self.sql(text), Text) for name, text in texts.items()
+        }
         if not told.isdisjoint({"startCursor", "endCursor"}):
             # Of all its rows, only two have their cursors told.
-            position = zip(POSITION, view.position(row), strict=True)
-            read |= {name: (column, column.type) for name, column in position}
+            read |= {
+                _part(place): (value, value.type) for place, value in enumerate(view.position(row))
+            }
         columns: list[Any] = [value.label(name) for name, (value, _) in read.items()]
         columns = columns or [literal_column("1")]
         each = view.cut(members(row, columns), row, _looks_beyond(view, told)).subquery()
+        if any(map(is_long, texts.values())):
+            each = self.limited(each, texts)
         arrays = [
             func.array_agg(each.c[name], type_=ARRAY(kind)).label(name)
             for name, (_, kind) in read.items()
         ]
         return select(func.count().label(NUMBER), *arrays).select_from(each).subquery()
+
+    def limited(self, rows: Any, names: Iterable[str]) -> Any:
+        """Rows of texts, of which the statement reads no more once they have too many bytes."""
+        size = reduce(operator.add, [func.octet_length(rows.c[name]) for name in names])
+        total = func.sum(size).over(rows=(None, 0)).label(TOTAL)
+        summed = select(*rows.c, total).subquery()
+        columns = [column for column in summed.c if column.key != TOTAL]
+        return select(*columns).where(within(summed.c[TOTAL], self.most)).subquery()
 
     def shown(self, view: Window, row: Any, selected: Selected) -> Json:
         """What is selected of a node, or of an edge."""
@@ -311,7 +342,8 @@ class _Rules:
         start, end = reversed(ends) if view.backward else ends
 
         def cursor_at(place: Any) -> Json:
-            position = (page.c[name][place] for name in POSITION)
+            parts = range(len(view.position(view.entity.model)))
+            position = (page.c[_part(part)][place] for part in parts)
             return or_null(string(cursor(view.order, *position)))
 
         values: dict[str, Callable[[], Json]] = {
@@ -329,6 +361,11 @@ class _Rules:
 def _place(children: Sequence[Selected], child: Selected) -> str:
     """The name of the column that holds what a child shows: its own may be too long for one."""
     return str(children.index(child))
+
+
+def _part(place: int) -> str:
+    """The name of the column that holds a part of a cursor."""
+    return f"cursor{place}"
 
 
 def _told(children: Iterable[Selected]) -> set[str]:

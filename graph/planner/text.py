@@ -23,14 +23,17 @@ from sqlalchemy import (
     String,
     Text,
     Uuid,
+    case,
     cast,
     func,
     literal_column,
+    select,
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
 from db.base import Timestamp
+from graph.connections import name_of
 from graph.filters import Order
 from graph.planner.shapes import Unplannable
 
@@ -39,6 +42,10 @@ LONGEST_LINE = 56
 
 # PostgreSQL gives a function no more arguments.
 MOST_ARGUMENTS = 100
+
+# So many long pieces are joined before the length of the text is checked. So a backend has some
+# times the most bytes of an answer in memory, and not as many as there are aliases.
+LONG_AT_ONCE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +76,40 @@ def piece(value: ColumnElement[str], of: Json) -> Piece:
     return Long(value) if is_long(of) else value
 
 
-def sql(json: Json) -> ColumnElement[str]:
+def sql(json: Json, most: int) -> ColumnElement[str]:
+    """A JSON value as one expression, which fails if many long pieces have more bytes than `most`.
+
+    What has few is checked by what it is a part of.
+    """
+    pieces: list[Piece] = []
+    number = 0
+    for each in json:
+        if isinstance(each, Long):
+            if number == LONG_AT_ONCE:
+                pieces, number = [Long(limited(joined(pieces), most))], 1
+            number += 1
+        pieces.append(each)
+    return joined(pieces)
+
+
+def limited(text: ColumnElement[str], most: int) -> ColumnElement[str]:
+    """A text that makes the statement fail if it has more bytes than `most`."""
+    # OFFSET 0 keeps PostgreSQL from making the text twice: to measure it, and to show it.
+    once = select(text.label("text")).correlate_except(None).offset(literal_column("0")).subquery()
+    return select(
+        case((within(func.octet_length(once.c.text), most), once.c.text))
+    ).scalar_subquery()
+
+
+def within(size: ColumnElement[int], most: int) -> ColumnElement[bool]:
+    """True; where the size in bytes is more than `most`, the statement fails.
+
+    SQL has no error of one's own to raise; `db.engine` knows what this one means.
+    """
+    return literal_column("1").op("/")(cast(size <= literal_column(str(most)), Integer)) == 1
+
+
+def joined(json: Iterable[Piece]) -> ColumnElement[str]:
     """A JSON value as one expression.
 
     `||` is the fastest for what is short. It copies what it has so far with each piece, and keeps
@@ -113,10 +153,10 @@ def object_of(fields: Iterable[tuple[str, Json]]) -> Json:
     pieces: list[Piece] = []
     for number, (name, value) in enumerate(fields):
         pieces += ["," if number else "", f'"{name}":', *value]
-    return tuple(_joined(["{", *pieces, "}"]))
+    return tuple(_merged(["{", *pieces, "}"]))
 
 
-def _joined(pieces: Iterable[Any]) -> Iterator[Piece]:
+def _merged(pieces: Iterable[Any]) -> Iterator[Piece]:
     """The pieces with those that are texts joined, where they follow each other."""
     for are_texts, following in groupby(pieces, lambda piece: isinstance(piece, str)):
         if are_texts:
@@ -127,13 +167,16 @@ def _joined(pieces: Iterable[Any]) -> Iterator[Piece]:
 
 def or_null(json: Json, *found: ColumnElement[str]) -> Json:
     """A JSON value of SQL that may be null; or the first that is found of subqueries for it."""
-    values = found or (sql(json),)
+    values = found or (joined(json),)
     return (piece(func.coalesce(*values, constant("null")), of=json),)
 
 
-def encoded(json: Json) -> ColumnElement[bytes]:
-    """A JSON value as the bytes that go to a client."""
-    return func.convert_to(sql(json), constant("UTF8"), type_=LargeBinary)
+def encoded(json: Json, most: int) -> ColumnElement[bytes]:
+    """A JSON value as the bytes that go to a client, which are at most so many."""
+    text = sql(json, most)
+    if is_long(json):
+        text = limited(text, most)
+    return func.convert_to(text, constant("UTF8"), type_=LargeBinary)
 
 
 def printed(column: Any) -> Json:
@@ -163,12 +206,19 @@ def global_id(type_name: str, key: Any) -> ColumnElement[str]:
     return _base64(constant(prefix) + cast(key, Text), length)
 
 
-def cursor(order: Order, key: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[str]:
-    """The cursor of a row with this key and this value, as `encode_cursor` makes it."""
-    if isinstance(value.type, Timestamp):
-        value = func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
-    parts = constant(f"{order.name}\n") + cast(key, Text) + constant("\n") + cast(value, Text)
-    return _base64(parts)
+def cursor(order: Order | None, *values: ColumnElement[Any]) -> ColumnElement[str]:
+    """The cursor of a row with these values, as `encode_cursor` makes it."""
+    texts = [
+        cast(
+            func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
+            if isinstance(value.type, Timestamp)
+            else value,
+            Text,
+        )
+        for value in values
+    ]
+    parts = reduce(lambda left, right: left + constant("\n") + right, texts)
+    return _base64(constant(f"{name_of(order)}\n") + parts)
 
 
 def _base64(text: ColumnElement[str], length: int | None = None) -> ColumnElement[str]:
