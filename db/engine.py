@@ -109,9 +109,16 @@ def reason(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else "it does not answer"
 
 
-def loads(value: str | bytes) -> orjson.Fragment:
+@dataclass(frozen=True, slots=True)
+class StoredJSON:
     """PostgreSQL's own text of a JSON value, to be passed on untouched."""
-    return orjson.Fragment(value)
+
+    text: str | bytes
+
+    @property
+    def fragment(self) -> orjson.Fragment:
+        """The text as a part of a larger JSON value."""
+        return orjson.Fragment(self.text)
 
 
 @dataclass(slots=True)
@@ -155,7 +162,11 @@ class OutcomeUnknown(RuntimeError):
 
 
 class ResultTooLarge(RuntimeError):
-    """A statement was to read more bytes than an answer may have."""
+    """A statement was to read more bytes than `most`, which an answer may have."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"a statement reads more than {most} bytes")
+        self.most = most
 
 
 def _limited(statement: str, most: int) -> str:
@@ -355,7 +366,7 @@ class Database:
         }
         # Reads need no transaction: AUTOCOMMIT saves the two round trips of BEGIN and ROLLBACK.
         self.reader: AsyncEngine = create_async_engine(
-            self.url, isolation_level="AUTOCOMMIT", json_deserializer=loads, **options
+            self.url, isolation_level="AUTOCOMMIT", json_deserializer=StoredJSON, **options
         )
         self.writer: AsyncEngine = create_async_engine(
             self.url, json_deserializer=orjson.loads, **options
@@ -387,10 +398,7 @@ class Database:
     def _refuse_too_large(self, error: BaseException) -> None:
         """Raise ResultTooLarge if that is what an error of PostgreSQL means."""
         if getattr(error, "sqlstate", None) == DIVISION_BY_ZERO:
-            raise ResultTooLarge(
-                f"The answer would have more than {self._result_bytes} bytes"
-                " (TROUPE_MAX_ANSWER_BYTES). Ask for fewer rows, or for fewer or shorter fields."
-            ) from error
+            raise ResultTooLarge(self._result_bytes) from error
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:

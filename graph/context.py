@@ -24,6 +24,7 @@ from db import Database, ReadSession, Right, Viewer, WriteSession
 from db.watch import TookTooLong
 
 if TYPE_CHECKING:
+    from graph.answers import Answer
     from graph.documents import Document
     from graph.guard import Guard
     from graph.loaders import Loaders
@@ -127,6 +128,8 @@ class Context:
     """Whether one statement answers it."""
     owed = 0
     """What it has cost to validate its document."""
+    answer: Answer | None = None
+    """How large the answer is that resolvers make."""
     cost = 0
     """How many rows it could return, once that was counted."""
 
@@ -175,7 +178,9 @@ class Context:
         return Timed(self.times, part)
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
-        """Bounds what happens in the block by the operation's deadline."""
+        """Bounds what happens in the block by the operation's time and its answer's size."""
+        if self.answer is not None:
+            self.answer.check()
         return nullcontext() if self.deadline is None else self.deadline.kept()
 
     @property

@@ -21,6 +21,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 import db
 from db import OutcomeUnknown, errors
+from db.engine import ResultTooLarge
 from graph.context import Context, Info, OutOfTime
 from graph.entities import Node, clean, entity_of, lazy
 
@@ -72,6 +73,20 @@ class LimitExceeded(RequestError):
             f"Too many {what}: this{has} may have {allowed} (TROUPE_{setting.upper()}).",
             limit=setting,
             found=found,
+            allowed=allowed,
+        )
+
+
+class AnswerTooLarge(RequestError):
+    """An answer would have more bytes than a setting allows."""
+
+    code = "LIMIT_EXCEEDED"
+
+    def __init__(self, allowed: int) -> None:
+        super().__init__(
+            f"The answer would have more than {allowed} bytes (TROUPE_MAX_ANSWER_BYTES)."
+            " Ask for fewer rows, or for fewer fields of each.",
+            limit="max_answer_bytes",
             allowed=allowed,
         )
 
@@ -150,6 +165,8 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
         return TooSlow(str(fault))
     if isinstance(fault, OutcomeUnknown):
         return Unavailable(str(fault), outcome=Outcome.UNKNOWN)
+    if isinstance(fault, ResultTooLarge):
+        return AnswerTooLarge(fault.most)
     if isinstance(fault, TimeoutError):
         return Overloaded(f"All connections to the database are busy.{AGAIN}")
     # SQLAlchemy wraps the driver's errors, and the planner's statements run below it.

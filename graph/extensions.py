@@ -17,10 +17,12 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.utils.await_maybe import await_maybe
 
 from db.text import storable
+from graph.answers import Answer
 from graph.context import Context, Deadline
 from graph.cost import COST_OF_ASKING, cost_of
 from graph.documents import Document, hash_of, read, unstorable, validated
 from graph.errors import (
+    AnswerTooLarge,
     BadRequest,
     Forbidden,
     LimitExceeded,
@@ -50,6 +52,8 @@ SHORT = 500
 
 # What has to do with the moment, and not with what is asked.
 PASSING = (Overloaded, Unavailable, TooSlow)
+# What ends a query as a whole, because an answer in part would be of no use.
+WHOLE = (*PASSING, AnswerTooLarge)
 
 
 class Checked(SchemaExtension):
@@ -144,6 +148,7 @@ class Storable(SchemaExtension):
 def _begin(context: Context) -> None:
     """Give an operation, or an event, what it reads with, and its time."""
     context.loaders = Loaders(context)
+    context.answer = Answer(context, guard_of(context).settings.max_answer_bytes)
     if context.deadline is None:  # otherwise it began when it was asked who asks
         context.deadline = Deadline(guard_of(context).settings.max_seconds)
 
@@ -257,7 +262,8 @@ class Prepared(SchemaExtension):
         """
         result: Any = self.execution_context.result
         for error in (result and result.errors) or ():
-            if isinstance(of_the_database(error.original_error), PASSING):
+            original = error.original_error
+            if isinstance(original, WHOLE) or isinstance(of_the_database(original), WHOLE):
                 # In place, because it is this object that is handed on.
                 result.data = None
                 result.errors = [GraphQLError(error.message, original_error=error.original_error)]

@@ -7,14 +7,16 @@ reads only the columns that are selected and the rows that the viewer may see.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Select, func, inspect, null, select, true
 from sqlalchemy.orm import aliased, joinedload, load_only, selectinload
-from strawberry.dataloader import DataLoader
+from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 
 from db import Viewer, scope
 from db.base import any_of
@@ -202,12 +204,43 @@ class Listing:
     """What of a row says whose it is; at the root the rows are nobody's."""
 
 
+class Loader(DataLoader[Any, Any]):
+    """Strawberry's DataLoader, whose batches begin when they are let."""
+
+    def __init__(
+        self,
+        let: Callable[[Callable[[], None]], None],
+        fetch: Callable[[list[Any]], Awaitable[Sequence[Any]]],
+    ) -> None:
+        super().__init__(load_fn=fetch)
+        self._let = let
+
+    def load(self, key: Any) -> Awaitable[Any]:
+        """The value of a key, which is fetched with others that are asked for meanwhile."""
+        future = self.cache_map.get(key)
+        if future is not None and not future.cancelled():
+            return future
+        loading = self.loop.create_future()
+        self.cache_map.set(key, loading)
+        batch = self.batch
+        if batch is None or batch.dispatched:
+            batch = self.batch = Batch()
+            self._let(partial(self._begin, batch))
+        batch.add_task(key, loading)
+        return loading
+
+    def _begin(self, batch: Batch[Any, Any]) -> None:
+        batch._dispatch_task = asyncio.create_task(dispatch_batch(self, batch))
+
+
 class Loaders:
     """The batches of one operation."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self._loaders: dict[Hashable, DataLoader[Any, Any]] = {}
+        self._holders = 0
+        self._held: list[Callable[[], None]] = []
 
     @cached_property
     def demands(self) -> Demands:
@@ -225,8 +258,31 @@ class Loaders:
         refuse_while_holding()
         loader = self._loaders.get(key)
         if loader is None:
-            loader = self._loaders[key] = DataLoader(load_fn=fetch)
+            loader = self._loaders[key] = Loader(self.begin, fetch)
         return loader.load(value)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside the block no loader begins, so that what is asked for there is one batch.
+
+        The block may let others have turns; it must not wait for a loader.
+        """
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                held, self._held = self._held, []
+                for begin in held:
+                    begin()
+
+    def begin(self, begin: Callable[[], None]) -> None:
+        """Have a batch begin when what is happening now is over."""
+        if self._holders:
+            self._held.append(begin)
+        else:
+            asyncio.get_running_loop().call_soon(begin)
 
     def row(self, attribute: Any, value: Any, key: Hashable = None) -> Awaitable[Any]:
         """The row whose unique attribute has this value, or none."""

@@ -31,6 +31,7 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import CustomGraphQLEnumType
 from strawberry.utils.await_maybe import await_maybe
 
+from graph.answers import Answer
 from graph.entities import Awaited, Shown
 from graph.relations import Read
 from graph.selections import BACKREF
@@ -69,8 +70,14 @@ class Part:
 Waiting = list[tuple[Values, asyncio.Future[Any]]]
 """The values of objects in which a part is missing, and for each what brings it."""
 
-Unread = defaultdict[Part, Waiting]
-"""What loaders were asked for."""
+
+class Unread(defaultdict[Part, Waiting]):
+    """What loaders were asked for, for an answer."""
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(list)
+        self.context = context
+        self.answer: Answer = context.answer
 
 
 @dataclass(slots=True)
@@ -86,9 +93,11 @@ class Split:
     def show(self, row: Any, unread: Unread) -> Values:
         """What is shown of a row. Raises an error for whatever is unusual about it."""
         values: Values = dict.fromkeys(self.shown)  # in the order in which they are selected
+        count = unread.answer.add
         for name, read, complete, nullable in self.leaves:
             value = read(row)
             if value is not None:
+                count(value)
                 values[name] = complete(value)
             elif not nullable:
                 raise Unusual
@@ -103,7 +112,7 @@ class Split:
 
 async def _arrive(unread: Unread) -> None:
     """Wait for what loaders were asked for, and for all that is asked of them below it."""
-    arriving = [_put(part, waiting) for part, waiting in unread.items()]
+    arriving = [_put(part, waiting, unread.context) for part, waiting in unread.items()]
     if len(arriving) == 1:
         await arriving[0]
     else:
@@ -111,13 +120,15 @@ async def _arrive(unread: Unread) -> None:
         await asyncio.gather(*arriving)
 
 
-async def _put(part: Part, waiting: Waiting) -> None:
+async def _put(part: Part, waiting: Waiting, context: Any) -> None:
     """Put a part in its place in all objects at once, so that what is below it is one batch."""
     # Together, because a loader is only cancelled when nobody waits for any of its values.
     found = await asyncio.gather(*(future for _, future in waiting))
-    below: Unread = defaultdict(list)
-    for (values, _), value in zip(waiting, found, strict=True):
-        part.put(value, values, below)
+    below = Unread(context)
+    with context.loaders.held():
+        for (values, _), value in zip(waiting, found, strict=True):
+            await context.answer.rest()
+            part.put(value, values, below)
     if below:
         await _arrive(below)
 
@@ -138,6 +149,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
 
     def execute_fields(self, parent: Any, source: Any, path: Any, fields: Any, context: Any) -> Any:
         """The values of an object's fields."""
+        self.context_value.answer.check()
         execute = super().execute_fields
         split = self._split(parent, fields)
         if self._has_failed or not split.shown:
@@ -175,9 +187,14 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
             return resolve()
         return self._shown(lambda unread: [complete(item, unread) for item in items], resolve)
 
+    def complete_leaf_value(self, return_type: GraphQLLeafType, result: Any) -> Any:
+        """A value of a scalar or an enum."""
+        self.context_value.answer.add(result)
+        return super().complete_leaf_value(return_type, result)
+
     def _shown(self, show: Callable[[Unread], Any], resolve: Callable[[], Any]) -> Any:
         """What is shown; by resolvers if there is anything unusual about it."""
-        unread: Unread = defaultdict(list)
+        unread = Unread(self.context_value)
         try:
             shown = show(unread)
         except Exception:
@@ -274,6 +291,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
 def _complete_leaf(complete: Complete, value: Any, unread: Unread) -> Any:
     if value is None:
         raise Unusual
+    unread.answer.add(value)
     return complete(value)
 
 

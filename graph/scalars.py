@@ -22,6 +22,7 @@ from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
 from strawberry.types.scalar import ScalarDefinition
 
 import db
+from db.engine import StoredJSON
 from db.text import storable
 
 
@@ -121,7 +122,7 @@ scalars: dict[object, ScalarDefinition] = {
     JSON: _scalar(
         "JSON",
         "Any JSON value: an object, a list, a string, a number, true, false or null.",
-        lambda value: value,
+        lambda value: value.fragment if isinstance(value, StoredJSON) else value,
         parse_json,
         "https://www.rfc-editor.org/rfc/rfc8259",
         parse_json_literal,

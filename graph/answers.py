@@ -1,0 +1,57 @@
+"""The answer of one operation while resolvers make it: how large it is, and who else has to wait.
+
+A statement of the planner has its own limit of bytes, and takes none of this process's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from db.engine import StoredJSON
+from graph.errors import AnswerTooLarge
+
+if TYPE_CHECKING:
+    from graph.context import Context
+
+# For how long values are completed before others have a turn, in seconds.
+TURN = 0.01
+
+# A number, a yes or no, or null, with what stands around it. The names of fields are not counted.
+SHORT = 8
+
+
+class Answer:
+    """The size of an answer in bytes, about, and the time that is spent on it at once."""
+
+    def __init__(self, context: Context, most: int) -> None:
+        self._context = context
+        self._most = most
+        self._size = 0
+        self._since = time.monotonic()
+
+    def add(self, value: Any) -> None:
+        """Count a value of a scalar or an enum. Raises AnswerTooLarge."""
+        if type(value) is str:
+            self._size += len(value)
+        elif isinstance(value, StoredJSON):
+            self._size += len(value.text)
+        else:
+            self._size += SHORT
+        if self._size > self._most:
+            raise AnswerTooLarge(self._most)
+
+    def check(self) -> None:
+        """Raise AnswerTooLarge, or OutOfTime, if nothing more is to be done for the answer."""
+        if self._size > self._most:
+            raise AnswerTooLarge(self._most)
+        if self._context.deadline is not None:
+            self._context.deadline.left()
+
+    async def rest(self) -> None:
+        """Let others have a turn, if this has lasted for long. Raises what `check` does."""
+        if time.monotonic() - self._since > TURN:
+            self.check()
+            await asyncio.sleep(0)
+            self._since = time.monotonic()
