@@ -205,7 +205,7 @@ async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any])
     others = select(func.count()).where(
         AgentTool.agent_id == agent.id, AgentTool.tool_id != values["tool_id"]
     )
-    if await session.scalar(others) >= MOST_TOOLS:
+    if (await session.scalar(others) or 0) >= MOST_TOOLS:
         raise Invalid(TOO_MANY_TOOLS, ("tool_id",))
     setup = {"configuration": {}, "is_active": True, **values}
     await session.merge(AgentTool(**{**setup, "agent_id": agent.id}))

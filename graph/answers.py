@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # For how long values are completed before others have a turn, in seconds.
 TURN = 0.01
 
-# A number, a yes or no, or null, with what stands around it. The names of fields are not counted.
+# How long a number, a yes or no, or null is with what stands around it.
 SHORT = 8
 
 
@@ -34,11 +34,15 @@ class Answer:
     def add(self, value: Any) -> None:
         """Count a value of a scalar or an enum. Raises AnswerTooLarge."""
         if type(value) is str:
-            self._size += len(value)
+            self.grow(len(value))
         elif isinstance(value, StoredJSON):
-            self._size += len(value.text)
+            self.grow(len(value.text))
         else:
-            self._size += SHORT
+            self.grow(SHORT)
+
+    def grow(self, size: int) -> None:
+        """Count so many bytes. Raises AnswerTooLarge."""
+        self._size += size
         if self._size > self._most:
             raise AnswerTooLarge(self._most)
 

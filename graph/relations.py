@@ -161,7 +161,7 @@ class Paged(Read):
     """A field that reads a connection."""
 
     def takes(self) -> list[StrawberryArgument]:
-        target = self.target
+        target: Any = self.target
         page = f"at most {LARGEST_PAGE}; {DEFAULT_PAGE} unless said otherwise"
         arguments = [
             argument("first", int | None, f"How many, from the start: {page}."),

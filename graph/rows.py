@@ -89,11 +89,14 @@ class Split:
     leaves: list[tuple[str, Callable[[Any], Any], Complete, bool]] = field(default_factory=list)
     """The name in the answer, what reads the value, what completes it, whether it may be null."""
     parts: list[Part] = field(default_factory=list)
+    size_of_names: int = 0
+    """How many bytes the names of what is shown take in an answer, with their quotes."""
 
     def show(self, row: Any, unread: Unread) -> Values:
         """What is shown of a row. Raises an error for whatever is unusual about it."""
         values: Values = dict.fromkeys(self.shown)  # in the order in which they are selected
         count = unread.answer.add
+        unread.answer.grow(self.size_of_names)
         for name, read, complete, nullable in self.leaves:
             value = read(row)
             if value is not None:
@@ -187,7 +190,9 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
             return resolve()
         return self._shown(lambda unread: [complete(item, unread) for item in items], resolve)
 
-    def complete_leaf_value(self, return_type: GraphQLLeafType, result: Any) -> Any:
+    def complete_leaf_value(  # type: ignore[override] - it is called on the executor
+        self, return_type: GraphQLLeafType, result: Any
+    ) -> Any:
         """A value of a scalar or an enum."""
         self.context_value.answer.add(result)
         return super().complete_leaf_value(return_type, result)
@@ -226,6 +231,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
             for name, details in fields.items():
                 is_shown = self._shows(split, parent, name, details)
                 (split.shown if is_shown else split.resolved)[name] = details
+            split.size_of_names = sum(len(name) + 4 for name in split.shown)
         return split
 
     def _shows(self, split: Split, parent: GraphQLObjectType, name: str, details: Details) -> bool:

@@ -135,7 +135,7 @@ async def test_a_cursor_is_read_once(people: People, monkeypatch: pytest.MonkeyP
     query = "query($a: String) { projects(first: 1, after: $a) { pageInfo { hasNextPage } } }"
     read: list[str] = []
 
-    def noted(entity: Any, order: Any, argument: str, cursor: str) -> tuple[Any, ...]:
+    def noted(entity: Any, order: Any, argument: str, cursor: str) -> Any:
         read.append(cursor)
         return decode(entity, order, argument, cursor)
 

@@ -208,7 +208,7 @@ def global_id(type_name: str, key: Any) -> ColumnElement[str]:
 
 def cursor(order: Order | None, *values: ColumnElement[Any]) -> ColumnElement[str]:
     """The cursor of a row with these values, as `encode_cursor` makes it."""
-    texts = [
+    texts: list[ColumnElement[str]] = [
         cast(
             func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
             if isinstance(value.type, Timestamp)
