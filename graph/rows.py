@@ -190,7 +190,7 @@ class RowsExecutor(StrawberryGraphQLCoreExecutionContext):
             return resolve()
         return self._shown(lambda unread: [complete(item, unread) for item in items], resolve)
 
-    def complete_leaf_value(  # type: ignore[override] - it is called on the executor
+    def complete_leaf_value(  # type: ignore[override]  # it is called on the executor
         self, return_type: GraphQLLeafType, result: Any
     ) -> Any:
         """A value of a scalar or an enum."""

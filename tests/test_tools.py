@@ -12,6 +12,7 @@ import pytest
 
 import db
 from db import ToolStatus
+from db.tools import MOST_TOOLS
 from graph.scalars import global_id
 from tests import factories
 from tests.conftest import People
@@ -536,3 +537,46 @@ async def test_a_tool_attached_twice_at_once_is_attached_once(world: World) -> N
         query = "SELECT (configuration->>'n')::int FROM agent_tools WHERE tool_id = :id"
         (kept,) = await stored(world.database, query, id=tool.id)
         assert kept in range(3)
+
+
+async def test_an_agent_has_at_most_so_many_tools_whoever_attaches_them_at_once(
+    world: World,
+) -> None:
+    tools = [await make_tool(world, world.project, f"{place}") for place in range(MOST_TOOLS + 2)]
+    async with world.database.write(ADMIN) as session:
+        session.add_all(db.AgentTool(agent_id=world.ada.id, tool_id=tool.id) for tool in tools[:-3])
+
+    payloads = await asyncio.gather(
+        *(
+            world.owner.change(f"attachTool {{ {ERRORS} }}", **edge(tool, world.ada))
+            for tool in tools[-3:]
+        )
+    )
+
+    assert sorted(faults(payload) for payload in payloads) == [
+        [],
+        [("INVALID", "toolId")],
+        [("INVALID", "toolId")],
+    ]
+    (number,) = await stored(
+        world.database, "SELECT count(*) FROM agent_tools WHERE agent_id = :id", id=world.ada.id
+    )
+    assert number == MOST_TOOLS
+    # One that it has already is set up anew.
+    again = edge(tools[0], world.ada, configuration={"n": 1})
+    assert faults(await world.owner.change(f"attachTool {{ {ERRORS} }}", **again)) == []
+
+
+async def test_a_plan_gives_an_agent_no_more_tools_than_it_may_have(world: World) -> None:
+    names = [f"tool {place}" for place in range(MOST_TOOLS + 1)]
+    too_many = [("INVALID", "agents.0.tools"), ("INVALID", "tools")]
+    for number, expected in ((MOST_TOOLS, []), (MOST_TOOLS + 1, too_many)):
+        payload = await world.owner.change(
+            f"createProjectPlan {{ agents {{ tools {{ tool {{ name }} }} }} {ERRORS} }}",
+            name=f"{number}",
+            tools=[{"reference": name, "name": name} for name in names[:number]],
+            agents=[{"name": "Ada", "type": "DEVELOPER", "tools": names[:number]}],
+        )
+
+        assert faults(payload) == expected
+        assert [len(agent["tools"]) for agent in payload["agents"]] == [number] * (not expected)
