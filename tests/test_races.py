@@ -92,6 +92,43 @@ async def test_of_edges_that_only_together_close_a_circle_one_is_refused(
         assert sorted(counts) == [0] + [1] * (length - 1)
 
 
+@pytest.mark.parametrize("name", ["createTask", "createTasks"])
+async def test_of_a_task_and_an_edge_that_only_together_close_a_circle_one_is_refused(
+    world: World, name: str
+) -> None:
+    for parent, other in await make_tasks(world, "parent", "other", rounds=2 * ROUNDS):
+        below = {"title": "below"}
+        if name == "createTask":
+            waiting = {"parentTaskId": gid(parent), "dependsOn": [gid(other)]} | below
+            where = [("CYCLE_DETECTED", "")]
+        else:
+            task = {"parent": gid(parent), "dependsOn": [{"on": gid(other)}]} | below
+            waiting = {"tasks": [task]}
+            where = [("CYCLE_DETECTED", "tasks")]
+
+        answers = await at_once(
+            world.owner, (name, {"projectId": gid(world.project)} | waiting), edge(other, parent)
+        )
+
+        # The parent waits for what is below it, that for the other, and the other for the parent.
+        refused = [answer for answer in answers if answer]
+        assert len(refused) == 1
+        assert refused[0] in (where, [("CYCLE_DETECTED", "dependencyId")]), refused
+
+
+async def test_a_subtask_that_is_deleted_while_another_is_added_is_counted_rightly(
+    world: World,
+) -> None:
+    for a, b in await make_tasks(world, "a", "b", rounds=2 * ROUNDS):
+        await at_once(world.owner, ("updateTask", {"id": gid(b), "parentTaskId": gid(a)}))
+        below = {"projectId": gid(world.project), "parentTaskId": gid(a), "title": "c"}
+
+        answers = await at_once(world.owner, ("deleteTask", {"id": gid(b)}), ("createTask", below))
+
+        assert answers == [[], []]
+        assert await count(world, a) == 1
+
+
 async def test_of_two_tasks_that_move_below_each_other_one_stays(world: World) -> None:
     for a, b in await make_tasks(world, "a", "b"):
         answers = await at_once(
