@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextvars import Context
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -204,6 +206,32 @@ async def test_a_password_that_is_changed_while_it_is_compared_lets_nobody_in(
 
     assert faults(answer) == [("INVALID", "password")]
     assert answer["token"] is None
+
+
+async def test_a_token_that_is_made_while_the_password_is_changed_is_revoked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await log_in(world)
+    issue = access.issue_token
+    changing: list[asyncio.Task[Any]] = []
+
+    async def meanwhile(session: Any, user: db.User, name: str, **values: Any) -> Any:
+        if name == access.LOGIN:
+            owner, new = gid(user), "given meanwhile"
+            set_password = f"setPassword {FAULTS}"
+            change = world.people.admin.change(set_password, userId=owner, newPassword=new)
+            # In a context of its own: the session that is held here is somebody else's.
+            changing.append(asyncio.create_task(change, context=Context()))
+            # It has to wait; if it does not, it is done by now.
+            await asyncio.wait(changing, timeout=2)
+        return await issue(session, user, name, **values)
+
+    monkeypatch.setattr(access, "issue_token", meanwhile)
+    client = await log_in(world)
+    ((change,),) = [await asyncio.gather(*changing)]
+
+    assert change == {"userErrors": []}
+    assert not await is_in(client)
 
 
 async def test_a_password_is_changed_by_who_knows_it(world: World) -> None:

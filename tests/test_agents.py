@@ -193,6 +193,18 @@ async def test_what_is_no_value_of_the_type_is_a_bad_request(world: World) -> No
     assert code == "BAD_REQUEST"
 
 
+# Written down a second time, by hand: a test that read the code's own table would find it right.
+MOVES = {
+    "CREATED": ["INITIALIZING", "ERROR", "TERMINATED"],
+    "INITIALIZING": ["READY", "ERROR", "TERMINATED"],
+    "READY": ["ACTIVE", "ERROR", "TERMINATED"],
+    "ACTIVE": ["PAUSED", "ERROR", "TERMINATED"],
+    "PAUSED": ["ACTIVE", "ERROR", "TERMINATED"],
+    "ERROR": ["INITIALIZING", "TERMINATED"],
+    "TERMINATED": [],
+}
+
+
 @pytest.mark.parametrize("current", AgentStatus)
 async def test_an_agent_moves_only_as_its_state_machine_allows(
     database: db.Database, people: People, current: AgentStatus
@@ -201,7 +213,7 @@ async def test_an_agent_moves_only_as_its_state_machine_allows(
         "{ agent { status version } userErrors { code path message ... on IllegalTransition {"
         " current allowed } } }"
     )
-    allowed = [to for to in AgentStatus if to in db.Agent.transitions.table[current]]
+    allowed = [AgentStatus(to) for to in MOVES[current]]
     async with database.write(db.Viewer(is_administrator=True)) as session:
         project = await factories.make_project(session, people.users["owner"])
     for to in AgentStatus:

@@ -258,6 +258,18 @@ async def test_the_longest_name_and_every_character_can_be_stored(world: World) 
     assert payload["project"]["name"] == name
 
 
+# Written down a second time, by hand: a test that read the code's own table would find it right.
+MOVES = {
+    "DRAFT": ["PLANNING", "CANCELLED"],
+    "PLANNING": ["DRAFT", "IN_PROGRESS", "CANCELLED"],
+    "IN_PROGRESS": ["PAUSED", "COMPLETED", "CANCELLED"],
+    "PAUSED": ["IN_PROGRESS", "CANCELLED"],
+    "COMPLETED": ["ARCHIVED"],
+    "CANCELLED": ["ARCHIVED"],
+    "ARCHIVED": [],
+}
+
+
 @pytest.mark.parametrize("current", ProjectStatus)
 async def test_a_project_moves_only_as_its_state_machine_allows(
     database: db.Database, people: People, current: ProjectStatus
@@ -266,7 +278,7 @@ async def test_a_project_moves_only_as_its_state_machine_allows(
         "{ project { status version } userErrors { code path ... on IllegalTransition {"
         " current allowed } } }"
     )
-    allowed = [to for to in ProjectStatus if to in db.Project.transitions.table[current]]
+    allowed = [ProjectStatus(to) for to in MOVES[current]]
     for to in ProjectStatus:
         async with database.write(db.Viewer(is_administrator=True)) as session:
             project = await factories.make_project(session, people.users["owner"], status=current)

@@ -129,6 +129,23 @@ async def test_a_subtask_that_is_deleted_while_another_is_added_is_counted_right
         assert await count(world, a) == 1
 
 
+async def test_nobody_waits_for_a_task_that_they_may_not_edit(world: World) -> None:
+    """Or else they could tell from waiting that it is there."""
+    ((task,),) = await make_tasks(world, "a", rounds=1)
+    edit = {"dependentId": gid(task), "dependencyId": gid(world.foreign)}
+
+    async with world.database.write(ADMIN) as session:
+        await dependencies.lock(session, task.id)
+        for name, input in (
+            ("addTaskDependency", edit),
+            ("removeTaskDependency", edit),
+            ("deleteTask", {"id": gid(task)}),
+        ):
+            changing = at_once(world.people.stranger, (name, input))
+            ((fault, *_),) = await asyncio.wait_for(changing, 5)
+            assert fault[0] == "NOT_FOUND"
+
+
 async def test_of_two_tasks_that_move_below_each_other_one_stays(world: World) -> None:
     for a, b in await make_tasks(world, "a", "b"):
         answers = await at_once(
