@@ -1,11 +1,11 @@
 """Search by words of every script, whatever the locale of the database.
 
-PostgreSQL's parser takes what the database's locale calls a letter for part of a word; where that is
-C, this is every character beyond ASCII: quotation marks, dashes, no-break spaces. So it is given
+PostgreSQL's parser takes what the database's locale calls a letter for part of a word; where that
+is C, this is every character beyond ASCII: quotation marks, dashes, no-break spaces. So it is given
 nothing but letters and digits, in one case and one form of Unicode, with spaces in between.
 
-This rewrites the table of messages, and nobody reads or writes it meanwhile: allow a minute for each
-100,000 messages of some hundred words.
+This rewrites the table of messages, which nobody reads or writes meanwhile: docs/production.md
+says for how long.
 """
 
 import sqlalchemy as sa
@@ -19,8 +19,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# The characters beyond ASCII, by their numbers, that are part of no word: all that Unicode 14 counts
-# as neither letter nor mark nor digit, but for spaces, which become those of ASCII.
+# The characters beyond ASCII, by their numbers, that are part of no word: all that Unicode 14
+# counts as neither letter nor mark nor digit, but for spaces, which become those of ASCII.
 SEPARATORS = """
     0080-009f 00a1-00a9 00ab-00b4 00b6-00b9 00bb-00bf 00d7 00f7 02c2-02c5 02d2-02df
     02e5-02eb 02ed 02ef-02ff 0375 037e 0384-0385 0387 03f6 0482 0488-0489 055a-055f
@@ -65,7 +65,7 @@ UNSPACED = """
     0e00-0eff 1000-11ff 1780-17ff 2e80-2fdf 3005-318f 31a0-31ff 3400-9fff a960-a97f a9e0-a9ff
     aa60-aa7f ac00-d7ff f900-faff 1b000-1b16f 20000-3ffff
 """
-QUOTES = "“”„‟＂«»"
+QUOTES = "“”„‟\uff02«»"
 
 
 def _characters(ranges: str) -> str:
@@ -89,11 +89,11 @@ def functions(connection: sa.Connection) -> None:
     collations = set(connection.exec_driver_sql(known).scalars())
     wanted = ("pg_c_utf8", "und-x-icu", "default")
     collation = next(name for name in wanted if name in collations)
-    # To upper case first: two letters, such as σ and ς, can share one.
+    # To upper case first, which several small letters can share: Greek has two of sigma.
     connection.exec_driver_sql(
         f"""
         CREATE FUNCTION folded(value text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-        RETURN lower(upper(normalize(value, NFKC) COLLATE pg_catalog."{collation}"))
+        RETURN lower(upper(normalize(value, NFC) COLLATE pg_catalog."{collation}"))
         """
     )
     # Of a text without spaces each two neighbours are a word, and so are its first and its last
@@ -106,12 +106,13 @@ def functions(connection: sa.Connection) -> None:
         RETURN to_tsvector('simple', left(
           regexp_replace(
             regexp_replace(
-              folded(
+              folded(normalize(
                 regexp_replace(
                   regexp_replace(left(value, 100000), '[{HIDDEN}]', '', 'g'),
                   '[!-/:-@\[-`{{-~{SEPARATOR}]', ' ', 'g'
-                )
-              ),
+                ),
+                NFKC
+              )),
               '[{UNPARTED}]+', ' \& ', 'g'
             ),
             '[{UNPARTED}]', '\& \&', 'g'
@@ -120,11 +121,11 @@ def functions(connection: sa.Connection) -> None:
         ))
         """
     )
-    # Only quotation marks, and a hyphen before a word, mean something in a query. Words with a comma
-    # between them must follow each other, as those in quotation marks must. The words of a text
-    # without spaces are made as above, but for the first and the last character where nothing is
-    # beside them, since more may be there in the text that is found. One character alone finds all
-    # words that begin with it.
+    # Only quotation marks, and a hyphen before a word, mean something in a query. Words with a
+    # comma between them must follow each other, as those in quotation marks must. The words of a
+    # text without spaces are made as above, but for the first and the last character where nothing
+    # is beside them, since more may be there in the text that is found. One character alone finds
+    # all words that begin with it.
     connection.exec_driver_sql(
         rf"""
         CREATE FUNCTION search_query(value text) RETURNS tsquery
@@ -135,15 +136,16 @@ def functions(connection: sa.Connection) -> None:
               regexp_replace(
                 regexp_replace(
                   regexp_replace(
-                    folded(
+                    folded(normalize(
                       regexp_replace(
                         regexp_replace(
                           regexp_replace(value, '[{HIDDEN}]', '', 'g'),
                           '[{QUOTES}]', '"', 'g'
                         ),
                         '[!#-,./:-@\[-`{{-~{SEPARATOR}]', ',', 'g'
-                      )
-                    ),
+                      ),
+                      NFKC
+                    )),
                     '(?<=[{WORD}])-|-(?![{WORD}"])', ',', 'g'
                   ),
                   '\s(?=[^"]*"(?:[^"]*"[^"]*")*[^"]*$)', ',', 'g'
@@ -165,8 +167,8 @@ def upgrade() -> None:
     encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
     if encoding != "UTF8":
         raise NotMigratable(
-            f"The database is in the encoding {encoding}, and Troupe needs UTF8. Dump it, and restore"
-            " it into one made by CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'."
+            f"The database is in the encoding {encoding}, and Troupe needs UTF8. Dump it, and"
+            " restore it into one made by CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'."
         )
     functions(connection)
     _replace("search_vector(content)")
