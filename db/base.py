@@ -213,8 +213,9 @@ def any_of(column: Any, values: Iterable[Any] | Later) -> ColumnElement[bool]:
         kind, listed = String(), _values
     wanted: Any = parameter(then(listed, values), ARRAY(kind))
     if isinstance(kind, Name):
-        column = func.folded(column)
-        wanted = func.array(select(func.folded(func.unnest(wanted))).scalar_subquery())
+        folded = select(func.folded(func.unnest(wanted))).scalar_subquery()
+        wanted = func.array(folded)
+        return func.folded(column).op("=", is_comparison=True)(func.any(wanted))
     return column == func.any(wanted)  # type: ignore[no-any-return]
 
 
