@@ -189,43 +189,53 @@ async def test_a_database_without_unicode_is_told_what_it_needs(server: URL) -> 
     await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def test_users_whose_names_differ_in_case_are_named_and_nothing_is_changed(
+async def test_names_that_are_the_same_from_now_on_are_told_and_nothing_is_changed(
     empty: URL,
 ) -> None:
     await migrate.upgrade(empty, "0004")
     engine = create_async_engine(empty, poolclass=pool.NullPool)
-    users = {
-        "kim": "Kim@example.org",
-        "Lee": "kim@example.org",
-        "lee": "rene\u0301@example.org",
-        "LEE": "ren\u00e9@example.org",
-        "max": "max@example.org",
-    }
-    async with engine.begin() as connection:
-        for username, email in users.items():
-            row = {"username": username, "email": email}
-            insert = "INSERT INTO users (username, email) VALUES (:username, :email)"
-            await connection.execute(text(insert), row)
+
+    async def run(*statements: str) -> None:
+        async with engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    await run(
+        "INSERT INTO users (username, email) VALUES ('kim', 'Kim@example.org'),"
+        " ('Lee', 'kim@example.org'), ('lee', 're\u0301my@example.org'),"
+        " ('LEE', 'R\u00e9my@example.org'), ('max', 'max@example.org')",
+        "INSERT INTO projects (name) VALUES ('Moo\u0308n')",
+        "INSERT INTO agents (project_id, name, type) SELECT id, names.name, 'X' FROM"
+        " projects, (VALUES ('e\u0301'), ('\u00e9'), ('E\u0301')) AS names (name)",
+    )
     before = await catalogue(empty)
 
     with pytest.raises(migrate.NotMigratable) as refused:
         await migrate.upgrade(empty)
 
     assert str(refused.value) == (
-        "Usernames and e-mail addresses are now the same whatever their case, and these are not"
-        " unique then: the username 'LEE' and 'Lee' and 'lee'; the email 'Kim@example.org' and"
-        " 'kim@example.org'; the email 'rene\u0301@example.org' and 'ren\u00e9@example.org'."
-        " Nothing was changed. Rename one of each, by updateUser on the version that you had or by"
-        " an UPDATE in `troupe psql`, and migrate again"
+        "Names are now the same whatever their form of Unicode, and those of users whatever their"
+        " case. These are not unique then: in users, the username 'LEE' and 'Lee' and 'lee';"
+        " in users, the email 'Kim@example.org' and 'kim@example.org';"
+        " in users, the email 'R\\xe9my@example.org' and 're\\u0301my@example.org';"
+        " in agents, the name 'e\\u0301' and '\\xe9'. Nothing was changed."
+        " Rename one of each, by the API of the version that you had or by an UPDATE in"
+        " `troupe psql`, and migrate again"
     )
     assert await catalogue(empty) == before
     assert await revision(empty) == "0004"
 
-    async with engine.begin() as connection:
-        renamed = "UPDATE users SET username = email, email = email || username"
-        await connection.execute(text(f"{renamed} WHERE username IN ('LEE', 'Lee')"))
+    await run(
+        "UPDATE users SET username = email, email = email || username"
+        " WHERE username IN ('LEE', 'Lee')",
+        "UPDATE agents SET name = 'f' WHERE name = '\u00e9'",
+    )
     assert await migrate.upgrade(empty) is True
+    async with engine.connect() as connection:
+        names = text("SELECT name FROM agents UNION ALL SELECT name FROM projects ORDER BY 1")
+        found = list(await connection.scalars(names))
     await engine.dispose()
+    assert found == ["Mo\u00f6n", "f", "\u00c9", "\u00e9"]
 
 
 async def test_down_to_nothing_and_up_again_at_once(empty: URL) -> None:

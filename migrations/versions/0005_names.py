@@ -1,6 +1,6 @@
-"""Usernames and addresses are the same whatever their case and their form of Unicode.
+"""Names are the same whatever their form of Unicode, and users' names whatever their case, too.
 
-Where two users differ in nothing else, nothing is changed, and the error names them.
+Where rows differ in nothing else, nothing is changed, and the error names them.
 """
 
 import sqlalchemy as sa
@@ -14,34 +14,45 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-COLUMNS = ("username", "email")
+USERS = ("username", "email")
+# What must be unique, and within what.
+NAMES = [("users", name, f"folded({name})") for name in USERS] + [
+    ("agents", "name", "project_id, normalize(name, NFC)"),
+    ("tools", "name", "project_id, normalize(name, NFC), normalize(tool_version, NFC)"),
+]
+COMPOSED = [("agents", "name"), ("projects", "name"), ("tools", "name"), ("tools", "tool_version")]
 
 
 def upgrade() -> None:
-    if alike := [pair for column in COLUMNS for pair in _alike(column)]:
+    if alike := [each for name in NAMES for each in _alike(*name)]:
         raise NotMigratable(
-            "Usernames and e-mail addresses are now the same whatever their case, and these are not"
-            f" unique then: {'; '.join(alike)}. Nothing was changed. Rename one of each, by"
-            " updateUser on the version that you had or by an UPDATE in `troupe psql`, and migrate"
-            " again"
+            "Names are now the same whatever their form of Unicode, and those of users whatever"
+            f" their case. These are not unique then: {'; '.join(alike)}. Nothing was changed."
+            " Rename one of each, by the API of the version that you had or by an UPDATE in"
+            " `troupe psql`, and migrate again"
         )
-    for column in COLUMNS:
+    for column in USERS:
         op.drop_constraint(op.f(f"uq_users_{column}"), "users", type_="unique")
-        op.create_index(
-            op.f(f"uq_users_{column}"), "users", [sa.text(f"folded({column})")], unique=True
+        folded = [sa.text(f"folded({column})")]
+        op.create_index(op.f(f"uq_users_{column}"), "users", folded, unique=True)
+    for table, column in COMPOSED:
+        name = sa.column(column, sa.String)
+        composed = sa.func.normalize(name, sa.text("NFC"))
+        op.execute(
+            sa.update(sa.table(table, name)).values({column: composed}).where(name != composed)
         )
 
 
 def downgrade() -> None:
-    for column in COLUMNS:
+    for column in USERS:
         op.drop_index(op.f(f"uq_users_{column}"), table_name="users")
         op.create_unique_constraint(op.f(f"uq_users_{column}"), "users", [column])
 
 
-def _alike(column: str) -> list[str]:
-    """The spellings that one username or address has, for each that has several."""
+def _alike(table: str, column: str, same: str) -> list[str]:
+    """The spellings that one name has in a table, for each that has several."""
     name = sa.column(column, sa.String)
     spellings = sa.func.array_agg(aggregate_order_by(name, name))
-    alike = sa.select(spellings).select_from(sa.table("users")).group_by(sa.func.folded(name))
+    alike = sa.select(spellings).select_from(sa.table(table)).group_by(sa.text(same))
     found = op.get_bind().scalars(alike.having(sa.func.count() > 1).order_by(spellings))
-    return [f"the {column} {' and '.join(map(repr, each))}" for each in found]
+    return [f"in {table}, the {column} {' and '.join(map(ascii, each))}" for each in found]
