@@ -136,21 +136,24 @@ def functions(connection: sa.Connection) -> None:
               regexp_replace(
                 regexp_replace(
                   regexp_replace(
-                    folded(normalize(
-                      regexp_replace(
+                    regexp_replace(
+                      folded(normalize(
                         regexp_replace(
-                          regexp_replace(value, '[{HIDDEN}]', '', 'g'),
-                          '[{QUOTES}]', '"', 'g'
+                          regexp_replace(
+                            regexp_replace(value, '[{HIDDEN}]', '', 'g'),
+                            '[{QUOTES}]', '"', 'g'
+                          ),
+                          '[!#-,./:-@\[-`{{-~{SEPARATOR}]', ',', 'g'
                         ),
-                        '[!#-,./:-@\[-`{{-~{SEPARATOR}]', ',', 'g'
-                      ),
-                      NFKC
-                    )),
-                    '(?<=[{WORD}])-|-(?![{WORD}"])', ',', 'g'
+                        NFKC
+                      )),
+                      '(?<=[{WORD}])-|-(?![{WORD}"])', ',', 'g'
+                    ),
+                    '\s(?=[^"]*"(?:[^"]*"[^"]*")*[^"]*$)', ',', 'g'
                   ),
-                  '\s(?=[^"]*"(?:[^"]*"[^"]*")*[^"]*$)', ',', 'g'
+                  '[{UNPARTED}](?=,*[{WORD}])', '\&,\&', 'g'
                 ),
-                '(?<=[{WORD}][^\s"]*)[{UNPARTED}](?=[^\s"]*[{WORD}])', '\&,\&', 'g'
+                '((?:^|[\s"])[-,]*[{UNPARTED}]),[{UNPARTED}]', '\1', 'g'
               ),
               '(?<=[{UNPARTED}])(?=[{WORD}])(?![{UNPARTED}])'
               '|(?<=[{WORD}])(?<![{UNPARTED}])(?=[{UNPARTED}])', ',', 'g'
