@@ -180,7 +180,9 @@ async def test_a_name_is_kept_as_it_is_spelt_and_found_however_it_is(
 
 async def test_an_index_finds_a_name(world: World) -> None:
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
-        await session.execute(text("SET LOCAL enable_seqscan = off"))
+        many = "INSERT INTO users (username, email) SELECT n, n FROM generate_series(1, 1000) n"
+        await session.execute(text(many))
+        await session.execute(text("ANALYZE users"))
         for name in ("username", "email"):
             column = getattr(db.User, name)
             for condition in (column == "Owner", any_of(column, ["Owner", "Admin"])):

@@ -89,11 +89,14 @@ def functions(connection: sa.Connection) -> None:
     collations = set(connection.exec_driver_sql(known).scalars())
     wanted = ("pg_c_utf8", "und-x-icu", "default")
     collation = next(name for name in wanted if name in collations)
-    # To upper case first, which several small letters can share: Greek has two of sigma.
+    # To upper case first, which several small letters can share: Greek has two of sigma. Only some
+    # collations make SS of ß there.
     connection.exec_driver_sql(
         f"""
         CREATE FUNCTION folded(value text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-        RETURN lower(upper(normalize(value, NFC) COLLATE pg_catalog."{collation}"))
+        RETURN replace(
+          lower(upper(normalize(value, NFC) COLLATE pg_catalog."{collation}")), 'ß', 'ss'
+        )
         """
     )
     # Of a text without spaces each two neighbours are a word, and so are its first and its last
