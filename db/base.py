@@ -34,6 +34,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
+from sqlalchemy.sql import operators
 
 from db.errors import NotFound
 from db.parameters import Later, parameter, then
@@ -73,7 +74,23 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+class Name(String):
+    """A unique name, kept as it is spelt: the same whatever its case and its form of Unicode."""
+
+    cache_ok = True
+
+    class comparator_factory(String.Comparator[str]):
+        """Compares names by what the database's function `folded` makes of them."""
+
+        def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
+            """Fold both sides where it is asked whether they are the same."""
+            if op in (operators.eq, operators.ne, operators.is_distinct_from):
+                return op(func.folded(self.expr), func.folded(*other))  # type: ignore[no-any-return]
+            return super().operate(op, *other, **options)
+
+
 ShortText = Annotated[str, mapped_column(String(255))]
+UniqueName = Annotated[str, mapped_column(Name(255))]
 LongText = Annotated[str, mapped_column(Text)]
 Metadata = Annotated[
     dict[str, Any], mapped_column(JSONB, default=dict, server_default=text("'{}'::jsonb"))
@@ -194,7 +211,11 @@ def any_of(column: Any, values: Iterable[Any] | Later) -> ColumnElement[bool]:
     if isinstance(kind, Enum):
         # An array of VARCHAR: the members' names would travel otherwise.
         kind, listed = String(), _values
-    wanted = parameter(then(listed, values), ARRAY(kind))
+    wanted: Any = parameter(then(listed, values), ARRAY(kind))
+    if isinstance(kind, Name):
+        folded = select(func.folded(func.unnest(wanted))).scalar_subquery()
+        wanted = func.array(folded)
+        return func.folded(column).op("=", is_comparison=True)(func.any(wanted))
     return column == func.any(wanted)  # type: ignore[no-any-return]
 
 

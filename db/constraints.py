@@ -8,8 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKeyConstraint,
+    Index,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -17,10 +25,15 @@ from db.base import Base
 from db.errors import AlreadyExists, DomainError, Invalid
 
 
+def rules_of(table: Table) -> list[Any]:
+    """What a row of a table can break: the constraints, and the indexes that see to uniqueness."""
+    return [*table.constraints, *(index for index in table.indexes if index.unique)]
+
+
 def _sentence(constraint: object, columns: list[str], is_deletion: bool) -> DomainError | None:
     names = " and ".join(column.replace("_", " ") for column in columns)
     match constraint:
-        case PrimaryKeyConstraint() | UniqueConstraint():
+        case PrimaryKeyConstraint() | UniqueConstraint() | Index():
             return AlreadyExists(f"There is already one with this {names}.", columns[-1:])
         case ForeignKeyConstraint() if is_deletion:
             users = constraint.table.name.replace("_", " ")
@@ -38,7 +51,7 @@ def broken(error: IntegrityError) -> DomainError | None:
     cause = getattr(error.orig, "__cause__", None)
     name = getattr(cause, "constraint_name", None)
     for table in Base.metadata.tables.values():
-        for constraint in table.constraints:
+        for constraint in rules_of(table):
             if constraint.name == name:
                 columns = [column.name for column in getattr(constraint, "columns", ())]
                 # Only a key that restricts deletions is broken by one.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import Column, ForeignKeyConstraint, Table, UniqueConstraint
+from sqlalchemy import Column, ForeignKeyConstraint, Index, Table, UniqueConstraint
 
 from db.base import Base, snake_case
+from db.constraints import rules_of
 
 
 def diagram() -> str:
@@ -51,7 +52,8 @@ def _line(foreign: ForeignKeyConstraint) -> str:
 
 
 def _unique(table: Table) -> list[set[Column[object]]]:
-    return [set(key.columns) for key in table.constraints if isinstance(key, UniqueConstraint)]
+    kinds = (UniqueConstraint, Index)
+    return [set(rule.columns) for rule in rules_of(table) if isinstance(rule, kinds)]
 
 
 def _name(foreign: ForeignKeyConstraint) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from unicodedata import category
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+
+from db.text import composed
 
 SHORTEST = 10
 LONGEST = 1024
@@ -28,18 +31,29 @@ DECOY = (
 )
 
 
+def prepared(password: str) -> str:
+    """The password as it is hashed (RFC 8265, OpaqueString): however a keyboard spells it."""
+    return composed("".join(" " if category(sign) == "Zs" else sign for sign in password))
+
+
 def _hash(password: str) -> str:
     with _turns:
-        return _hasher.hash(password)
+        return _hasher.hash(prepared(password))
 
 
 def _verify(stored: str | None, password: str) -> bool:
+    # Older hashes are of the password as it was typed.
+    spellings = dict.fromkeys((prepared(password), password))
     with _turns:
-        try:
-            _hasher.verify(stored or DECOY, password)
-        except (VerificationError, InvalidHashError):
-            return False
-    return stored is not None
+        found = [_fits(stored or DECOY, spelling) for spelling in spellings]
+    return stored is not None and any(found)
+
+
+def _fits(hashed: str, password: str) -> bool:
+    try:
+        return _hasher.verify(hashed, password)
+    except (VerificationError, InvalidHashError):
+        return False
 
 
 async def hash_password(password: str) -> str:

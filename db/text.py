@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from decimal import Decimal
 from math import isfinite
 from typing import Any, TypeVar
@@ -42,6 +43,11 @@ def storable(value: Value) -> Value:
         elif isinstance(item, list):
             pending.extend(item)
     return value
+
+
+def composed(text: str) -> str:
+    """The text in Unicode's composed form (NFC), where an accent is part of its letter."""
+    return unicodedata.normalize("NFC", text)
 
 
 def dumps(value: Any) -> str:

@@ -8,12 +8,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, select, text
+from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, ShortText, choice
-from db.errors import AlreadyExists, DomainError, Rejected
+from db.base import CRUD, ShortText, UniqueName, choice
+from db.errors import AlreadyExists, DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -56,8 +56,12 @@ class User(CRUD):
         Index(None, "username", "id"),
     )
 
-    username: Mapped[ShortText] = mapped_column(unique=True, doc="The name to log in with.")
-    email: Mapped[ShortText] = mapped_column(unique=True, doc="The address to write to.")
+    username: Mapped[UniqueName] = mapped_column(
+        doc="The name to log in with, unique whatever its case."
+    )
+    email: Mapped[UniqueName] = mapped_column(
+        doc="The address to write to, unique whatever its case."
+    )
     display_name: Mapped[ShortText | None] = mapped_column(doc="The name to show to people.")
     password_hash: Mapped[ShortText | None] = mapped_column(
         doc="The argon2 hash of the password; none until one is set."
@@ -134,6 +138,10 @@ class User(CRUD):
     )
 
 
+Index("uq_users_username", func.folded(User.username), unique=True)
+Index("uq_users_email", func.folded(User.email), unique=True)
+
+
 class AccessToken(CRUD):
     """A key to the API. Only a hash of it is stored; the token itself was shown once."""
 
@@ -188,3 +196,37 @@ async def refuse_taken(
             taken.append(AlreadyExists(message, (column.key,)))
     if taken:
         raise Rejected(taken)
+
+
+async def change_user(session: AsyncSession, user: User, **values: Any) -> User:
+    """Change a user, whom the caller has locked. Raises Rejected and Invalid."""
+    await refuse_taken(session, values, user)
+    if values.get("role", UserRole.ADMIN) is not UserRole.ADMIN:
+        await _keep_an_administrator(session, user, "role")
+    if not values.get("is_active", True):
+        await _keep_an_administrator(session, user, "is_active")
+    return await user.update(session, **values)
+
+
+async def delete_user(session: AsyncSession, user: User) -> None:
+    """Delete a user, whom the caller has locked. Raises Invalid."""
+    await _keep_an_administrator(session, user, "id")
+    await user.delete(session)
+
+
+# Any number that nothing else locks ("admins", as bytes).
+ADMINISTRATORS = int.from_bytes(b"admins")
+
+
+async def _keep_an_administrator(session: AsyncSession, user: User, at: str) -> None:
+    """Raise Invalid if nobody else is an administrator who is active.
+
+    Whoever takes an administrator away is alone with it until the transaction ends: two who take
+    each other away would not see that none is left.
+    """
+    if user.role is not UserRole.ADMIN or not user.is_active:
+        return
+    await session.execute(select(func.pg_advisory_xact_lock(ADMINISTRATORS)))
+    others = exists().where(User.role == UserRole.ADMIN, User.is_active, User.id != user.id)
+    if not await session.scalar(select(others)):
+        raise Invalid("This is the only active administrator: make somebody else one first.", (at,))

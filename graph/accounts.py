@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -113,6 +114,12 @@ def _within(scopes: Collection[str]) -> set[str]:
     return {*scopes, TokenScope.READ} | ({TokenScope.WORK} if TokenScope.WRITE in scopes else set())
 
 
+def _plain(username: str) -> str:
+    """A username without case and accents: no spelling of it has guesses of its own."""
+    letters = unicodedata.normalize("NFKD", username).upper().casefold()
+    return "".join(sign for sign in letters if not unicodedata.combining(sign))
+
+
 def _guess(context: Context, account: Hashable) -> Callable[[], None]:
     """Count a password that is given; what is returned says that it was right."""
     return guard_of(context).guesses.guess(account, network(context.address))
@@ -124,7 +131,7 @@ class Mutation:
     async def login(self, info: Info, input: LoginInput) -> LoggedIn:
         """Get a token for a username and its password; it is good for 30 days, or until logout."""
         context = info.context
-        right = _guess(context, input.username)
+        right = _guess(context, _plain(input.username))
         async with context.read() as session:
             user = await access.named(session, input.username)
         # Also for a user who is not there: it takes as long, and is answered alike.

@@ -29,7 +29,7 @@ from graph.filters import (
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, connected, listed, one, related
-from graph.scalars import AgentID, AIModelID, Line, Metadata, ProjectID, Text
+from graph.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text
 
 Capacity = Annotated[int, Field(ge=1, le=1000)]
 
@@ -95,7 +95,7 @@ class CreateAgentInput(BaseModel):
 
     id: AgentID | None = None
     project_id: ProjectID
-    name: Line
+    name: Name
     type: Line
     description: Text | None = None
     is_active: bool = True
@@ -111,7 +111,7 @@ class UpdateAgentInput(Versioned):
     """Changes to an agent; what is left out stays as it is, and null clears it."""
 
     id: AgentID
-    name: Maybe[Line] = None
+    name: Maybe[Name] = None
     type: Maybe[Line] = None
     description: Maybe[Text | None] = None
     is_active: Maybe[bool] = None

@@ -14,7 +14,7 @@ from db import plans
 from graph.agents import Capacity
 from graph.context import Info
 from graph.mutations import given, input_of, mutation
-from graph.scalars import AgentID, AIModelID, Line, Metadata, ProjectID, Text, bare
+from graph.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text, bare
 from graph.tasks import PlannedTaskInput
 from graph.tools import ToolValues
 
@@ -36,7 +36,7 @@ class PlannedAgentInput(BaseModel):
         default=None, description="A name of your own, by which tasks of this plan refer to it."
     )
     id: AgentID | None = None
-    name: Line
+    name: Name
     type: Line
     description: Text | None = None
     model_id: AIModelID | None = None
@@ -56,7 +56,7 @@ class CreateProjectPlanInput(BaseModel):
     """A project with all that belongs to its plan. Whoever makes it owns it."""
 
     id: ProjectID | None = None
-    name: Line
+    name: Name
     description: JSON | None = None
     metadata: Metadata | None = None
     agents: Annotated[list[PlannedAgentInput], Field(max_length=100)] = Field(

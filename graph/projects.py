@@ -26,7 +26,7 @@ from graph.filters import (
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, connected, one, related
-from graph.scalars import Line, Metadata, ProjectID, UserID
+from graph.scalars import Metadata, Name, ProjectID, UserID
 
 
 @filters(db.Project)
@@ -75,7 +75,7 @@ class CreateProjectInput(BaseModel):
     """A project to be made. Whoever makes it owns it."""
 
     id: ProjectID | None = None
-    name: Line
+    name: Name
     description: JSON | None = None
     metadata: Metadata | None = None
 
@@ -85,7 +85,7 @@ class UpdateProjectInput(Versioned):
     """Changes to a project; what is left out stays as it is, and null clears it."""
 
     id: ProjectID
-    name: Maybe[Line] = None
+    name: Maybe[Name] = None
     description: Maybe[JSON | None] = None
     metadata: Maybe[Metadata] = None
     owner_id: Maybe[UserID | None] = None

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import strawberry
-from sqlalchemy import ColumnElement, Text, func, literal_column
+from sqlalchemy import ColumnElement, Text, func
 from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 from strawberry.annotation import StrawberryAnnotation
 from strawberry.types.arguments import StrawberryArgument
@@ -330,7 +330,7 @@ class Search(Collection):
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
     ) -> list[ColumnElement[bool]]:
         query = parameter(then(_short, arguments["query"]), Text)
-        words = func.websearch_to_tsquery(literal_column("'simple'::regconfig"), query)
+        words = func.search_query(query)
         found = getattr(row, self.attribute.key).op("@@", is_comparison=True)(words)
         return [found, *super().members(arguments, viewer, row)]
 

@@ -23,7 +23,7 @@ from strawberry.types.scalar import ScalarDefinition
 
 import db
 from db.engine import StoredJSON
-from db.text import storable
+from db.text import composed, storable
 
 
 def format_moment(moment: datetime) -> str:
@@ -194,9 +194,14 @@ def _reference(model: type) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else parse_key(model, value))
 
 
-# What an input is annotated with: a line of text, a text, an object of JSON, a priority, a price
-# in US dollars, an id of an object.
+def _composed(value: Any) -> Any:
+    return composed(value) if isinstance(value, str) else value
+
+
+# What an input is annotated with: a line of text, a name by which something is found, a text, an
+# object of JSON, a priority, a price in US dollars, an id of an object.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Name = Annotated[Line, BeforeValidator(_composed)]
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Metadata = Annotated[JSON, AfterValidator(_object)]
 Priority = Annotated[int, Field(ge=1, le=5)]

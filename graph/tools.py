@@ -29,7 +29,7 @@ from graph.filters import (
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, connected, one, related
-from graph.scalars import AgentID, Line, Metadata, ProjectID, Text, ToolID
+from graph.scalars import AgentID, Line, Metadata, Name, ProjectID, Text, ToolID
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=2000)]
 
@@ -100,8 +100,8 @@ class ToolValues(BaseModel):
     """What a tool is, wherever it is made."""
 
     id: ToolID | None = None
-    name: Line
-    tool_version: Line = tools.FIRST_VERSION
+    name: Name
+    tool_version: Name = tools.FIRST_VERSION
     description: Text | None = None
     capability: Line | None = None
     source: ToolSource = ToolSource.USER_DEFINED
@@ -126,8 +126,8 @@ class UpdateToolInput(Versioned):
     """Changes to a tool; what is left out stays as it is, and null clears it."""
 
     id: ToolID
-    name: Maybe[Line] = None
-    tool_version: Maybe[Line] = None
+    name: Maybe[Name] = None
+    tool_version: Maybe[Name] = None
     description: Maybe[Text | None] = None
     capability: Maybe[Line | None] = None
     source: Maybe[ToolSource] = None

@@ -147,22 +147,25 @@ class Mutation:
 
     @mutation
     async def update_user(self, info: Info, input: UpdateUserInput) -> db.User:
-        """Change a user. Users change their own display name, administrators everything."""
+        """Change a user. Users change their own display name, administrators everything.
+
+        The only active administrator stays one.
+        """
         async with info.context.write() as session:
             user = await session.fetch(db.User, input.id)
             theirs = {"id", "display_name"}
             if not session.viewer.is_administrator and values(input).keys() - theirs:
                 raise Denied("Only administrators change more of a user than the display name.")
-            await users.refuse_taken(session, values(input), user)
-            return await user.update(session, **values(input))
+            return await users.change_user(session, user, **values(input))
 
     @mutation
     async def delete_user(self, info: Info, input: DeleteUserInput) -> Deleted[db.User]:
         """Delete a user with their tokens; what they made stays. Only administrators can.
 
-        A project that nobody else owns is then in the administrators' hands.
+        A project that nobody else owns is then in the administrators' hands. The only active
+        administrator stays.
         """
         async with info.context.write() as session:
             user = await session.fetch(db.User, input.id)
-            await user.delete(session)
+            await users.delete_user(session, user)
         return Deleted(user.id)

@@ -11,13 +11,15 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
 from db import Base, migrate
-from db.base import Timestamp
+from db.base import Name, Timestamp
 
 
 def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
     """A migration must not change when the code does: it names SQLAlchemy's own types only."""
     if kind == "type" and isinstance(item, Timestamp):
         return "sa.DateTime(timezone=True)"
+    if kind == "type" and isinstance(item, Name):
+        return f"sa.String(length={item.length})"
     return False
 
 

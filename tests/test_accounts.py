@@ -68,6 +68,31 @@ async def test_a_password_lets_in(world: World) -> None:
     assert await stored(world.database, lifetime) == [timedelta(days=30)]
 
 
+async def test_a_username_lets_in_whatever_its_case(world: World) -> None:
+    payload = await world.people.nobody.change(
+        "login { token user { username } }", username="OwNeR", password=PASSWORD
+    )
+
+    assert payload["user"] == {"username": "owner"}
+    assert await is_in(bearing(world, payload["token"]))
+
+
+async def test_a_password_is_the_same_however_a_keyboard_spells_it(world: World) -> None:
+    spellings = ["cr\u00e8me br\u00fbl\u00e9e", "cre\u0300me\u00a0bru\u0302le\u0301e"]
+    others = ["creme brulee", "Cr\u00e8me br\u00fbl\u00e9e", "cr\u00e8mebr\u00fbl\u00e9e"]
+    hashes = [await passwords.hash_password(password) for password in spellings]
+    # As it was typed, before there was one spelling.
+    hashes += [PasswordHasher().hash(password) for password in spellings]
+
+    for hashed in hashes[:2]:
+        assert [await passwords.is_password(hashed, word) for word in spellings] == [True, True]
+    for hashed, typed in zip(hashes[2:], spellings, strict=True):
+        assert await passwords.is_password(hashed, typed)
+    for hashed in hashes:
+        assert [await passwords.is_password(hashed, word) for word in others] == [False] * 3
+    assert not await passwords.is_password(None, spellings[0])
+
+
 async def test_whoever_cannot_come_in_learns_nothing(world: World) -> None:
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         gone = await session.get_one(db.User, world.people.users["stranger"].id)
@@ -114,9 +139,10 @@ async def test_who_guesses_is_stopped_whether_there_is_such_a_user_or_not(world:
 
     async with serving(world.database, settings) as http:
         nobody = world.people.nobody.through(http)
-        # A right one in between takes back only itself.
+        # A right one in between takes back only itself; one name has many spellings.
         guesses = ["wrong", "wrong", PASSWORD, PASSWORD, "wrong", "wrong", PASSWORD]
-        owner = [await tried(nobody, "owner", guess) for guess in guesses]
+        names = ["owner", "OWNER", "Owner", "owner", "oWner", "OWNER", "owneR"]
+        owner = [await tried(nobody, *pair) for pair in zip(names, guesses, strict=True)]
         unknown = [await tried(nobody, "unknown") for _ in range(4)]
         others = [await tried(nobody, name) for name in ("a", "b", "c")]
 

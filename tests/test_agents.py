@@ -153,6 +153,20 @@ async def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
     assert found == [("INVALID", path) for path in paths.split()]
 
 
+async def test_a_name_is_the_same_however_its_accents_are_typed(world: World) -> None:
+    agent = {"projectId": gid(world.project), "type": "TESTER"}
+    made = await world.owner.change(f"createAgent {WHOLE}", **agent, name="Re\u0301my")
+    again = await world.refused(world.owner, "createAgent", **agent, name="R\u00e9my")
+    other = {"id": gid(world.ada), "name": "Re\u0301my"}
+
+    assert made["agent"]["name"] == "R\u00e9my"
+    assert again == [("ALREADY_EXISTS", "name")]
+    assert await world.refused(world.owner, "updateAgent", **other) == [("ALREADY_EXISTS", "name")]
+    # Their case tells agents apart, unlike users.
+    upper = await world.owner.change(f"createAgent {{ {ERRORS} }}", **agent, name="R\u00c9MY")
+    assert upper["userErrors"] == []
+
+
 async def test_unusable_values_are_refused(world: World) -> None:
     new = {"projectId": gid(world.project), "name": "Grace", "type": "TESTER"}
     ada = {"id": gid(world.ada)}

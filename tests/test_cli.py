@@ -105,10 +105,10 @@ def test_every_command_works_whatever_runs(run: Run) -> None:
     created = run(*command, "--administrator").printed
     assert created == ("Created the user ann. `troupe tokens create NAME --user ann` lets in.\n")
 
-    token = run("tokens", "create", "laptop", "--user", "ann", "--days", "7").printed
+    token = run("tokens", "create", "laptop", "--user", "ANN", "--days", "7").printed
     assert re.fullmatch(r"troupe_[\w-]{43}\n", token)
 
-    plan = run("import", "taskmaster", PLAN, "--owner", "ann", "--project", "Station").printed
+    plan = run("import", "taskmaster", PLAN, "--owner", "Ann", "--project", "Station").printed
     assert plan.startswith("Added 2 projects, 19 tasks and 17 dependencies.\nLeft out:\n")
 
     chats = run("import", "chats", CHATS, "--agent", "Ada", "--model", "gpt-4o").printed
@@ -276,10 +276,10 @@ NOBODY = "There is no user 'nobody'; `troupe users create` makes one."
     ("arguments", "says"),
     [
         (
-            ("users", "create", "admin", "--email", "a@b"),
+            ("users", "create", "Admin", "--email", "a@b"),
             "There is already one with this username.",
         ),
-        (("users", "create", "a", "--email", "admin@localhost"), "already one with this email."),
+        (("users", "create", "a", "--email", "ADMIN@LocalHost"), "already one with this email."),
         (("users", "create", "x" * 300, "--email", "a@b"), PATTERN),
         (("users", "create", "", "--email", "a@b"), PATTERN),
         (("users", "create", "two words", "--email", "a@b"), PATTERN),

@@ -6,12 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import CheckConstraint, Enum, UniqueConstraint, text
+from sqlalchemy import CheckConstraint, Enum, Index, UniqueConstraint, text
 from sqlalchemy.exc import IntegrityError
 
 import db
 from db import constraints
 from db.base import Timestamp
+from db.constraints import rules_of
 from db.errors import AlreadyExists, DomainError, Invalid
 from tests import factories
 from tests.conftest import People
@@ -19,7 +20,7 @@ from tests.world import WholeWorld, make_whole_world, snapshot
 
 TABLES = db.Base.metadata.sorted_tables
 ALL: dict[str, Any] = {
-    str(constraint.name): constraint for table in TABLES for constraint in table.constraints
+    str(constraint.name): constraint for table in TABLES for constraint in rules_of(table)
 }
 
 # How each rule is broken: an assignment that no row of its table may have.
@@ -184,8 +185,8 @@ async def test_what_must_be_unique_is(world: WholeWorld) -> None:
             "UPDATE usage_records SET request_id = 'call'",
             "request_id",
         ),
-        "uq_users_username": ("UPDATE users SET username = 'owner'", "username"),
-        "uq_users_email": ("UPDATE users SET email = 'owner@localhost'", "email"),
+        "uq_users_username": ("UPDATE users SET username = 'OWNER'", "username"),
+        "uq_users_email": ("UPDATE users SET email = 'Owner@LocalHost'", "email"),
         "uq_access_tokens_token_hash": ("UPDATE access_tokens SET token_hash = 'x'", "token_hash"),
         "uq_agents_project_id_name": ("UPDATE agents SET name = 'Ada'", "name"),
         "uq_conversations_conversation_url": (
@@ -198,7 +199,8 @@ async def test_what_must_be_unique_is(world: WholeWorld) -> None:
         ),
     }
 
-    assert set(breaking) == {n for n, rule in ALL.items() if isinstance(rule, UniqueConstraint)}
+    unique = {n for n, rule in ALL.items() if isinstance(rule, UniqueConstraint | Index)}
+    assert set(breaking) == unique
     for name, (statement, path) in breaking.items():
         error = await broken_by(world.database, statement)
 

@@ -14,6 +14,7 @@ import sqlalchemy
 from sqlalchemy import (
     JSON,
     Boolean,
+    Column,
     DateTime,
     Enum,
     Float,
@@ -76,7 +77,7 @@ def indexes(table: Table) -> Iterator[list[str]]:
     """The columns of every index of a table that holds all its rows."""
     for index in table.indexes:
         if index.dialect_kwargs.get("postgresql_where") is None:
-            yield [getattr(part, "name", str(part)) for part in index.expressions]
+            yield [p.name if isinstance(p, Column) else str(p) for p in index.expressions]
     yield [column.name for column in table.primary_key]
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):

@@ -420,6 +420,20 @@ async def test_a_plan_is_known_by_its_content_not_by_its_writing(
     assert report.changed == [f"{spaced} begins with a byte order mark, which was skipped."]
 
 
+async def test_a_name_is_the_same_however_its_accents_are_typed(
+    database: db.Database, admin: db.User, write: Write
+) -> None:
+    plan = write({"e\u0301": tag(task(1))})
+    chats = write([{"role": "user", "content": "x"}], "chats.json")
+    for project, agent in (("Mo\u0308n", "Re\u0301"), ("M\u00f6n", "R\u00e9")):
+        planned = await import_plan(database, plan, owner=admin.id, project=project)
+        await import_chats(database, chats, owner=admin.id, project=project, agent=agent)
+
+    assert planned.already_there["projects"] == 1
+    names = "SELECT name FROM agents UNION ALL SELECT name FROM projects ORDER BY 1"
+    assert await stored(database, names) == ["M\u00f6n", "M\u00f6n/\u00e9", "R\u00e9"]
+
+
 async def test_a_project_of_somebody_else_is_not_in_the_way(
     database: db.Database, admin: db.User, write: Write
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -28,13 +29,15 @@ CATALOGUE = {
     " || format_type(atttypid, atttypmod) || ' ' || attnotnull || ' ' || attgenerated::text || ' '"
     " || coalesce(pg_get_expr(adbin, adrelid), '') FROM pg_attribute"
     " JOIN pg_class c ON c.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum ="
-    " attnum WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0",
+    " attnum WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0"
+    " AND NOT attisdropped",
     "constraints": "SELECT conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)"
     " FROM pg_constraint WHERE connamespace = 'public'::regnamespace",
     "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'",
     "relations": "SELECT relname || ' ' || relkind::text FROM pg_class"
     " WHERE relnamespace = 'public'::regnamespace",
-    "functions": "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    "functions": "SELECT pg_get_functiondef(oid) FROM pg_proc"
+    " WHERE pronamespace = 'public'::regnamespace",
     "types": "SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace",
 }
 
@@ -125,6 +128,116 @@ async def test_whoever_owned_a_project_becomes_a_member_of_it(
     ]
 
 
+@pytest.mark.parametrize(
+    "locale",
+    [
+        "LOCALE 'C' LOCALE_PROVIDER libc",
+        "LOCALE 'C.UTF-8' LOCALE_PROVIDER libc",
+        "LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'und'",
+    ],
+)
+async def test_messages_from_before_are_found_in_a_database_of_any_locale(
+    server: URL, locale: str
+) -> None:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    url = server.set(database=name)
+    try:
+        await _on_server(
+            server, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' {locale}"
+        )
+    except DBAPIError as error:
+        pytest.skip(db.engine.reason(error))
+    await migrate.upgrade(url, "0003")
+    messages = (
+        "\u201eOtter\u201c \u2013 lynx\u2026heron",
+        "l\u2019Écureuil\u00a0mange\u00bfque?",
+        "昨日は水族館に行った。",
+        "cafe\u0301 ΛΟΓΟΣ",
+    )
+    engine = create_async_engine(url, poolclass=pool.NullPool)
+    async with engine.begin() as connection:
+        conversation = "INSERT INTO conversations (conversation_url) VALUES ('x') RETURNING id"
+        id = (await connection.execute(text(conversation))).scalar_one()
+        for sequence, content in enumerate(messages):
+            message = "INSERT INTO messages (conversation_id, sequence, sender, content)"
+            message += " VALUES (:id, :sequence, 'USER', :content)"
+            row = {"id": id, "sequence": sequence, "content": content}
+            await connection.execute(text(message), row)
+
+    await migrate.upgrade(url)
+
+    find = text("SELECT sequence FROM messages WHERE search @@ search_query(:query)")
+    queries = ("otter Lynx HERON", "écureuil MANGE que", "水族館", "館水", "CAFÉ", "cafe", "λογος")
+    async with engine.connect() as connection:
+        found = [list(await connection.scalars(find, {"query": query})) for query in queries]
+    await engine.dispose()
+    await migrate.downgrade(url, "0003")
+    await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+    assert found == [[0], [1], [2], [], [3], [], [3]]
+
+
+async def test_a_database_without_unicode_is_told_what_it_needs(server: URL) -> None:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    made = f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'"
+    await _on_server(server, f"{made} LOCALE_PROVIDER libc")
+    url = server.set(database=name)
+
+    with pytest.raises(migrate.NotMigratable, match="is in the encoding SQL_ASCII"):
+        await migrate.upgrade(url)
+
+    assert await revision(url) == "0003"
+    await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_names_that_are_the_same_from_now_on_are_told_and_nothing_is_changed(
+    empty: URL,
+) -> None:
+    await migrate.upgrade(empty, "0004")
+    engine = create_async_engine(empty, poolclass=pool.NullPool)
+
+    async def run(*statements: str) -> None:
+        async with engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    await run(
+        "INSERT INTO users (username, email) VALUES ('kim', 'Kim@example.org'),"
+        " ('Lee', 'kim@example.org'), ('lee', 're\u0301my@example.org'),"
+        " ('LEE', 'R\u00e9my@example.org'), ('max', 'max@example.org')",
+        "INSERT INTO projects (name) VALUES ('Moo\u0308n')",
+        "INSERT INTO agents (project_id, name, type) SELECT id, names.name, 'X' FROM"
+        " projects, (VALUES ('e\u0301'), ('\u00e9'), ('E\u0301')) AS names (name)",
+    )
+    before = await catalogue(empty)
+
+    with pytest.raises(migrate.NotMigratable) as refused:
+        await migrate.upgrade(empty)
+
+    assert str(refused.value) == (
+        "Names are now the same whatever their form of Unicode, and those of users whatever their"
+        " case. These are not unique then: in users, the username 'LEE' and 'Lee' and 'lee';"
+        " in users, the email 'Kim@example.org' and 'kim@example.org';"
+        " in users, the email 'R\\xe9my@example.org' and 're\\u0301my@example.org';"
+        " in agents, the name 'e\\u0301' and '\\xe9'. Nothing was changed."
+        " Rename one of each, by the API of the version that you had or by an UPDATE in"
+        " `troupe psql`, and migrate again"
+    )
+    assert await catalogue(empty) == before
+    assert await revision(empty) == "0004"
+
+    await run(
+        "UPDATE users SET username = email, email = email || username"
+        " WHERE username IN ('LEE', 'Lee')",
+        "UPDATE agents SET name = 'f' WHERE name = '\u00e9'",
+    )
+    assert await migrate.upgrade(empty) is True
+    async with engine.connect() as connection:
+        names = text("SELECT name FROM agents UNION ALL SELECT name FROM projects ORDER BY 1")
+        found = list(await connection.scalars(names))
+    await engine.dispose()
+    assert found == ["Mo\u00f6n", "f", "\u00c9", "\u00e9"]
+
+
 async def test_down_to_nothing_and_up_again_at_once(empty: URL) -> None:
     assert await migrate.upgrade(empty) is True
     await migrate.downgrade(empty, "base")
@@ -148,6 +261,9 @@ async def test_the_migrations_make_exactly_what_the_models_say(
     """Checks, expressions and conditions of indexes included, which autogenerate overlooks."""
     engine = create_async_engine(empty, poolclass=pool.NullPool)
     async with engine.begin() as connection:
+        # Which only the migrations make.
+        search = importlib.import_module("migrations.versions.0004_search")
+        await connection.run_sync(search.functions)
         await connection.run_sync(db.Base.metadata.create_all)
     await engine.dispose()
 

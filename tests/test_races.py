@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import select, text
 
 import db
-from db import OnFailure, TaskStatus, dependencies, plans
+from db import OnFailure, TaskStatus, access, dependencies, plans, users
 from tests import factories
 from tests.client import Answer, Client
 from tests.conftest import People
@@ -423,3 +424,66 @@ async def _check(world: World) -> None:
     counted = {place[task.id]: task.unmet_dependency_count for task in tasks}
     assert counted == {task: naive.unmet(task) for task in naive.parents}
     assert dependencies.find_cycle(naive.parents, {by: [to] for by, to in naive.edges}) is None
+
+
+# Administrators who take each other's rights away.
+
+DEMOTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("updateUser", {"role": "USER"}),
+    ("updateUser", {"isActive": False}),
+    ("deleteUser", {}),
+]
+ADMINISTRATORS = "SELECT username FROM users WHERE role = 'ADMIN' AND is_active"
+
+
+@pytest.mark.parametrize(("mutation", "input"), DEMOTIONS)
+async def test_of_two_administrators_who_take_each_other_away_one_stays(
+    world: World, http: httpx.AsyncClient, mutation: str, input: dict[str, Any]
+) -> None:
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("UPDATE users SET is_active = false WHERE role = 'ADMIN'"))
+    for number in range(50):
+        pair, clients = [], []
+        async with world.database.write(ADMIN) as session:
+            await session.execute(text("UPDATE users SET role = 'USER'"))
+            for name in (f"a{number}", f"b{number}"):
+                role = db.UserRole.ADMIN
+                user = await db.User.create(session, username=name, email=f"{name}@x", role=role)
+                row, token = await access.issue_token(session, user, "test")
+                row.last_used_at = datetime.now(UTC)  # it is not noted again while the test runs
+                pair.append(user)
+                clients.append(Client(http, world.database, token))
+
+        answers = await asyncio.gather(
+            *(
+                _ask(client, mutation, input | {"id": gid(other)})
+                for client, other in zip(clients, reversed(pair), strict=True)
+            )
+        )
+
+        # The second is too late with it, or no administrator any more when they ask.
+        done = [answer.body.get("data") == {mutation: {"userErrors": []}} for answer in answers]
+        assert sorted(done) == [False, True], [answer.text for answer in answers]
+        (left,) = await stored(world.database, ADMINISTRATORS)
+        assert left == pair[done.index(True)].username
+
+
+async def test_whoever_takes_an_administrator_away_waits_for_whoever_does_already(
+    world: World,
+) -> None:
+    async with world.database.write(ADMIN) as session:
+        owner = await session.fetch(db.User, world.people.users["owner"].id)
+        await owner.update(session, role=db.UserRole.ADMIN)
+    for mutation, input in DEMOTIONS:
+        async with world.database.write(ADMIN) as session:
+            admin = await session.fetch(db.User, world.people.users["admin"].id)
+            await users.change_user(session, admin, is_active=False)
+            asked = input | {"id": gid(owner)}
+            taking = asyncio.create_task(at_once(world.owner, (mutation, asked)))
+            await waiting(world)
+
+        assert await taking == [[("INVALID", next(iter(input), "id"))]]
+        assert await stored(world.database, ADMINISTRATORS) == ["owner"]
+        async with world.database.write(ADMIN) as session:
+            admin = await session.fetch(db.User, admin.id)
+            await users.change_user(session, admin, is_active=True)

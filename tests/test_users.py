@@ -1,14 +1,17 @@
 """Users: made by administrators, changed by themselves, and deleted without what they made."""
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select, text
 
 import db
+from db.base import any_of
 from graph.scalars import global_id
 from tests.conftest import People
-from tests.world import Fault, World, gid, make_world, snapshot, stored
+from tests.world import Fault, World, faults, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path }"
 WHOLE = f"{{ user {{ id username email displayName role isActive }} {ERRORS} }}"
@@ -87,6 +90,13 @@ async def test_unusable_values_are_refused(world: World) -> None:
             {"username": "owner", "email": "stranger@localhost"},
             [("ALREADY_EXISTS", "username"), ("ALREADY_EXISTS", "email")],
         ),
+        (
+            "createUser",
+            {"username": "OWNER", "email": "Stranger@LocalHost"},
+            [("ALREADY_EXISTS", "username"), ("ALREADY_EXISTS", "email")],
+        ),
+        ("updateUser", owner | {"username": "STRANGER"}, [("ALREADY_EXISTS", "username")]),
+        ("updateUser", owner | {"email": "STRANGER@localhost"}, [("ALREADY_EXISTS", "email")]),
         ("createUser", owner | {"username": "x", "email": "a@b"}, [("ALREADY_EXISTS", "id")]),
         ("updateUser", owner | {"username": "stranger"}, [("ALREADY_EXISTS", "username")]),
         ("updateUser", owner | {"email": "stranger@localhost"}, [("ALREADY_EXISTS", "email")]),
@@ -137,6 +147,95 @@ async def test_users_do_not_change_their_role_or_state_or_other_users(world: Wor
 
     assert found == [("NOT_FOUND", "id")]
     assert await world.error(world.agent, "updateUser", id=owner, displayName="A") == "FORBIDDEN"
+
+
+async def test_a_name_is_kept_as_it_is_spelt_and_found_however_it_is(
+    world: World, resolvers: People
+) -> None:
+    admin, email = world.people.admin, "Ren\u00e9.\u00c9tienne@Example.org"
+    made = await admin.change(f"createUser {WHOLE}", username="Rene", email=email)
+    again = await admin.change(f"updateUser {WHOLE}", id=made["user"]["id"], username="RENE")
+    other = "rene\u0301.e\u0301tienne@EXAMPLE.org"
+    taken = await world.refused(admin, "createUser", username="rene", email=other)
+
+    assert (made["user"]["username"], made["user"]["email"]) == ("Rene", email)
+    assert (again["user"]["username"], again["user"]["email"]) == ("RENE", email)
+    assert taken == [("ALREADY_EXISTS", "username"), ("ALREADY_EXISTS", "email")]
+    query = "query($w: UserFilter) { users(where: $w) { nodes { username } } }"
+    everybody = ["admin", "owner", "stranger", "RENE"]
+    for where, found in (
+        ({"email": {"eq": other}}, ["RENE"]),
+        ({"username": {"eq": "rEnE"}}, ["RENE"]),
+        ({"username": {"in": ["rene", "OWNER", "nobody"]}}, ["owner", "RENE"]),
+        ({"username": {"not": "rene"}}, everybody[:3]),
+        ({"not": {"username": {"in": ["rene", "OWNER"]}}}, ["admin", "stranger"]),
+        # What else can be asked of a text is asked of its characters.
+        ({"username": {"startsWith": "rene"}}, []),
+        ({"username": {"gte": "RENE", "lt": "a"}}, ["RENE"]),
+    ):
+        for people in (world.people, resolvers):
+            answer = await people.admin.ask(query, w=where)
+            assert [n["username"] for n in answer.data["users"]["nodes"]] == found, where
+
+
+async def test_an_index_finds_a_name(world: World) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        many = "INSERT INTO users (username, email) SELECT n, n FROM generate_series(1, 1000) n"
+        await session.execute(text(many))
+        await session.execute(text("ANALYZE users"))
+        for name in ("username", "email"):
+            column = getattr(db.User, name)
+            for condition in (column == "Owner", any_of(column, ["Owner", "Admin"])):
+                found = select(db.User.id).where(condition)
+                printed = found.compile(session.bind, compile_kwargs={"literal_binds": True})
+                plan = list(await session.scalars(text(f"EXPLAIN {printed}")))
+                assert any(f"uq_users_{name}" in line for line in plan), plan
+
+
+async def test_of_two_who_take_a_name_at_once_one_is_refused(world: World) -> None:
+    for number in range(10):
+        users = ((f"a{number}", f"x{number}@y"), (f"b{number}", f"X{number}@Y"))
+        answers = await asyncio.gather(
+            *(
+                world.people.admin.change(
+                    f"createUser {{ {ERRORS} }}", username=username, email=email
+                )
+                for username, email in users
+            )
+        )
+        assert sorted(map(faults, answers)) == [[], [("ALREADY_EXISTS", "email")]]
+
+
+# The last administrator who is active stays one.
+
+
+async def test_the_only_active_administrator_stays_one(world: World) -> None:
+    admin, users = world.people.admin, world.people.users
+    me, owner = {"id": gid(users["admin"])}, {"id": gid(users["owner"])}
+    only: list[tuple[str, dict[str, Any], list[Fault]]] = [
+        ("updateUser", {"role": "USER"}, [("INVALID", "role")]),
+        ("updateUser", {"isActive": False}, [("INVALID", "isActive")]),
+        ("updateUser", {"isActive": False, "displayName": "A"}, [("INVALID", "isActive")]),
+        ("deleteUser", {}, [("INVALID", "id")]),
+    ]
+    for mutation, input, expected in only:
+        assert await world.refused(admin, mutation, **me, **input) == expected, (mutation, input)
+    told = await admin.change("deleteUser { userErrors { message } }", **me)
+    message = "This is the only active administrator: make somebody else one first."
+    assert told["userErrors"] == [{"message": message}]
+
+    # Who is not active does not count, and can go.
+    await admin.change("updateUser { user { id } }", **owner, role="ADMIN", isActive=False)
+    for mutation, input, expected in only:
+        assert await world.refused(admin, mutation, **me, **input) == expected, (mutation, input)
+    done = await admin.change(f"updateUser {{ {ERRORS} }}", **owner, role="USER")
+    assert faults(done) == []
+
+    await admin.change("updateUser { user { id } }", **owner, role="ADMIN", isActive=True)
+    done = await admin.change(f"updateUser {WHOLE}", **me, role="USER")
+    assert (faults(done), done["user"]["role"]) == ([], "USER")
+    gone = await world.refused(world.owner, "deleteUser", **owner)
+    assert gone == [("INVALID", "id")]
 
 
 async def test_an_inactive_user_is_locked_out_until_active_again(world: World) -> None:

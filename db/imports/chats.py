@@ -54,7 +54,7 @@ from db.imports.files import (
 from db.imports.report import Report
 from db.projects import Project
 from db.scopes import Viewer
-from db.text import canonical
+from db.text import canonical, composed
 
 SENDERS = {
     "system": MessageSender.SYSTEM,
@@ -306,7 +306,8 @@ async def import_chats(
     are missing. `progress` is called with how much is done and of how much. Raises NotImportable:
     before anything was added, unless the file or the project changes during the import.
     """
-    target = _Target(owner, path.stem if project is None else project, agent, model)
+    named = composed(path.stem if project is None else project)
+    target = _Target(owner, named, composed(agent), model)
     refuse_bad_name(target.project, "project")
     refuse_bad_name(target.agent, "agent")
     if model is not None:

@@ -48,7 +48,7 @@ from db.imports.report import Report
 from db.projects import Project, ProjectStatus
 from db.scopes import Viewer
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
-from db.text import canonical
+from db.text import canonical, composed
 
 OLDER_FORM = "master"
 
@@ -404,7 +404,7 @@ async def import_plan(
         async with database.read() as session:
             imported = await _imported(session, owner)
         for plan in read_plans(source, report):
-            name = f"{prefix}/{plan.tag}"
+            name = composed(f"{prefix}/{plan.tag}")
             refuse_bad_name(name, "project")
             found.update(plan.counts())
             if (name, plan.hash) not in imported:
@@ -416,7 +416,7 @@ async def import_plan(
         else:
             source.second_pass()
             for plan in read_plans(source, Report()):
-                name = f"{prefix}/{plan.tag}"
+                name = composed(f"{prefix}/{plan.tag}")
                 added = False
                 if (name, plan.hash) not in imported:
                     source.refuse_change()
