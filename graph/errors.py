@@ -22,10 +22,11 @@ from strawberry.utils.str_converters import to_camel_case
 import db
 from db import OutcomeUnknown, errors
 from graph.context import Context, Info, OutOfTime
-from graph.entities import Node, clean, entity_of, lazy
+from graph.entities import Node, clean, describe_enum, entity_of, lazy
 
 log = logging.getLogger("troupe")
 
+describe_enum(errors.UserErrorCode)
 
 # Operations take a fraction of a second, and so does PostgreSQL's way back: the next second finds
 # everything otherwise.
@@ -292,7 +293,7 @@ def _path(root: Refusal) -> list[str]:
 @strawberry.interface(description="Something in a mutation's input that its sender can put right.")
 class UserError:
     message: str = strawberry.field(description="What is wrong, in a sentence for people.")
-    code: str = strawberry.field(description="What is wrong, for programs.")
+    code: errors.UserErrorCode = strawberry.field(description="What is wrong, for programs.")
     path: list[str] = strawberry.field(
         resolver=_path,
         description="Where in the input, from the outside in; places in a list count from 0.",

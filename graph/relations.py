@@ -18,6 +18,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 from db import Viewer, scope
 from db.parameters import parameter, then
+from db.scopes import is_always_seen
 from graph.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
 from graph.context import Context
 from graph.entities import Declared, Entity, entity_of, lazy
@@ -115,11 +116,12 @@ class Relation(Read):
 
 
 class Related(Relation):
-    """A to-one relation. It is nullable, because a scope can hide what it leads to."""
+    """A to-one relation. It is nullable where there may be nothing, or a scope can hide it."""
 
     @property
     def annotation(self) -> Any:
-        return lazy(self.attribute.property.mapper.class_) | None
+        target = lazy(self.attribute.property.mapper.class_)
+        return target if is_always_seen(self.attribute) else target | None
 
     def batch(self, selected: Selected) -> Any:
         return self.attribute
@@ -167,7 +169,7 @@ class Paged(Read):
             argument("last", int | None, f"How many, from the end: at most {LARGEST_PAGE}."),
             argument("before", str | None, "Only what comes before this cursor."),
             argument("where", target.where | None, "Only those that meet these conditions."),
-            argument("order_by", target.order, "In which order.", next(iter(target.order))),
+            argument("order_by", target.order | None, "In which order.", next(iter(target.order))),
         ]
 
     def below(self, selected: Selected) -> Iterator[Selected]:

@@ -591,7 +591,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             f"token {place}",
             bearer,
             name=text(place),
-            scopes=[text(place)] * (place % 3),
+            scopes=list(db.TokenScope)[: place % 3],
             expires_at=moment(place) if place % 2 else None,
             revoked_at=moment(place + 1) if place % 3 else None,
             last_used_at=moment(place + 2),
