@@ -43,7 +43,6 @@ from graphql.execution.values import (
     VariableValueSource,
     get_argument_values,
 )
-from graphql.utilities.coerce_input_value import coerce_default_value
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
@@ -187,8 +186,7 @@ class Operation:
         """The values of a field's arguments; null means the default, where there is one."""
         values = get_argument_values(definition, node, self.variables)
         for name, argument in definition.args.items():
-            key = argument.out_name or name
-            default = coerce_default_value(argument)
+            key, default = argument.out_name or name, argument.default_value
             if values.get(key, default) is None and default is not Undefined:
                 values[key] = default
         return values
