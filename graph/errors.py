@@ -352,8 +352,12 @@ class Conflict(UserError):
 
 @shows(errors.IllegalTransition)
 class IllegalTransition(UserError):
-    current: str = strawberry.field(description="The state it is in.")
-    allowed: list[str] = strawberry.field(description="The states it can go to from there.")
+    current: str = strawberry.field(
+        description="The state it is in: a value of the enum of its `status`."
+    )
+    allowed: list[str] = strawberry.field(
+        description="The states it can go to from there, of the same enum."
+    )
 
 
 @shows(errors.CycleDetected)
