@@ -352,12 +352,8 @@ class Conflict(UserError):
 
 @shows(errors.IllegalTransition)
 class IllegalTransition(UserError):
-    current: str = strawberry.field(
-        description="The state it is in: a value of the enum of its `status`."
-    )
-    allowed: list[str] = strawberry.field(
-        description="The states it can go to from there, of the same enum."
-    )
+    current: str = strawberry.field(description="The `status` it has, of the enum of its type.")
+    allowed: list[str] = strawberry.field(description="Each `status` it can go to from there.")
 
 
 @shows(errors.CycleDetected)

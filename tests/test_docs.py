@@ -99,10 +99,8 @@ def test_the_pages_with_examples_are_found() -> None:
 def test_a_migration_is_tried_on_a_copy_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = "".join(
-        re.findall(r"^```sh\n(.*?)^```$", TEXTS["models.md"], re.MULTILINE | re.DOTALL)
-    )
-    lines = [shlex.split(line) for line in blocks.splitlines()]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", TEXTS["models.md"], re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line) for line in "".join(blocks).splitlines()]
     dump, restore, before, migration, look, serve = (
         line[line.index("troupe") + 1 :] for line in lines if "troupe" in line
     )

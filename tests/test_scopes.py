@@ -488,7 +488,7 @@ async def test_a_cursor_of_somebody_else_shows_only_ones_own(viewers: dict[str, 
 
     found = {alias: {node["id"] for node in page["nodes"]} for alias, page in answer.data.items()}
     assert found == expected
-    assert len(found) == 88
+    assert len(found) == 112
 
 
 async def test_what_one_viewer_asked_never_answers_another(viewers: dict[str, Asking]) -> None:
