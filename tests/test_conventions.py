@@ -165,6 +165,20 @@ def check_type(column: Any) -> None:
         assert isinstance(kind, Uuid) != (str(column) in named)
 
 
+def test_every_boolean_has_both_defaults_but_for_those_of_a_subtype() -> None:
+    without = {
+        str(column)
+        for column in COLUMNS
+        if isinstance(column.type, Boolean) and None in (column.default, column.server_default)
+    }
+
+    # In the rows of other subtypes a default would stand where a CHECK wants nothing.
+    assert without == {
+        "human_interactions.approved",
+        "human_interactions.requires_acknowledgement",
+    }
+
+
 @pytest.mark.parametrize("mapper", MODELS, ids=str)
 def test_an_entity_has_an_id_and_two_times_and_a_version_that_counts(mapper: Mapper[Any]) -> None:
     columns = mapper.local_table.columns
