@@ -58,6 +58,7 @@ class Agent(CRUD):
         UniqueConstraint("project_id", "name"),
         CheckConstraint("max_concurrent_tasks > 0", name="max_concurrent_tasks_positive"),
         Index(None, "created_at", "id"),
+        Index(None, "updated_at", "id"),
         Index(None, "name", "id"),
         Index(None, "project_id", "created_at", "id"),
         Index(None, "project_id", "name", "id"),

@@ -41,11 +41,14 @@ class AIModel(CRUD):
             "least(input_price, cached_input_price, output_price) >= 0", name="prices_not_negative"
         ),
         Index(None, "created_at", "id"),
+        Index(None, "updated_at", "id"),
         Index(None, "provider", "id"),
     )
 
     id: Mapped[str] = mapped_column(  # type: ignore[assignment]
-        String(100), primary_key=True, doc="The name the provider gives it, such as `gpt-4o`."
+        String(100),
+        primary_key=True,
+        doc="The id of the row, unique everywhere: its name, or that name as a global id.",
     )
     provider: Mapped[ShortText] = mapped_column(doc="Who offers it.")
     model_version: Mapped[ShortText | None] = mapped_column(doc="The provider's version of it.")

@@ -24,6 +24,7 @@ from sqlalchemy import (
     TypeDecorator,
     bindparam,
     cast,
+    collate,
     func,
     insert,
     inspect,
@@ -98,16 +99,27 @@ Metadata = Annotated[
 Version = Annotated[int, mapped_column(server_default=text("1"))]
 
 
-def choice(enum: type[StrEnum]) -> Enum:
+def choice(enum: type[StrEnum], *, check: bool = True, length: int = 32) -> Enum:
     """The column type of an enum: a VARCHAR with a named CHECK, holding the members' values."""
     return Enum(
         enum,
         name=snake_case(enum.__name__),
         native_enum=False,
-        create_constraint=True,
-        length=32,
+        create_constraint=check,
+        length=length,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def choices(enum: type[StrEnum]) -> ARRAY[Any]:
+    """The column type of a list of an enum's members; its CHECK is `all_of`."""
+    return ARRAY(choice(enum, check=False, length=100))
+
+
+def all_of(column: str, enum: type[StrEnum]) -> CheckConstraint:
+    """The rule that a list holds nothing but members of an enum."""
+    members = ", ".join(f"'{member.value}'" for member in enum)
+    return CheckConstraint(f"{column} <@ ARRAY[{members}]::varchar[]", name=column)
 
 
 class Base(DeclarativeBase):
@@ -217,6 +229,18 @@ def any_of(column: Any, values: Iterable[Any] | Later) -> ColumnElement[bool]:
         wanted = func.array(folded)
         return func.folded(column).op("=", is_comparison=True)(func.any(wanted))
     return column == func.any(wanted)  # type: ignore[no-any-return]
+
+
+UNICODE = "unicode_case"
+"""The collation, made by a migration, that knows the case of all letters, whatever the locale."""
+
+
+def uppercase(text: Any) -> ColumnElement[str]:
+    """A text in capitals: two that are the same there differ in case only.
+
+    Not in small letters, where the Greek sigma at the end of a word has a form of its own.
+    """
+    return func.upper(collate(text, UNICODE))
 
 
 def _values(members: Iterable[Any]) -> list[Any]:

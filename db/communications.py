@@ -41,6 +41,7 @@ class Communication(CRUD):
     __table_args__ = (
         CheckConstraint("priority BETWEEN 1 AND 5", name="priority_range"),
         Index(None, "sent_at", "id"),
+        Index(None, "updated_at", "id"),
         Index(None, "priority", "id"),
         Index(None, "project_id", "sent_at", "id"),
         Index(None, "project_id", "priority", "id"),

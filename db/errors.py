@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 Path = Sequence[str | int]
+
+
+class UserErrorCode(StrEnum):
+    """What is wrong with a mutation's input, for programs."""
+
+    INVALID = "INVALID"
+    """A value has the right type, but cannot be used."""
+    NOT_FOUND = "NOT_FOUND"
+    """An id leads to nothing that you may see."""
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    """Another object has a value that must be unique."""
+    CONFLICT = "CONFLICT"
+    """Somebody else has changed the object since you read it."""
+    ILLEGAL_TRANSITION = "ILLEGAL_TRANSITION"
+    """The object cannot go from its state to that one."""
+    CYCLE_DETECTED = "CYCLE_DETECTED"
+    """Tasks would wait for each other in a circle."""
 
 
 class DomainError(Exception):
@@ -23,7 +41,7 @@ class DomainError(Exception):
 class NotFound(DomainError):
     """There is no such row, or the viewer may not see it."""
 
-    code = "NOT_FOUND"
+    code = UserErrorCode.NOT_FOUND
 
     def __init__(self, model: type, id: object, path: Path = ()) -> None:
         super().__init__(f"There is no {model.__name__} with the id {id}.", path)
@@ -40,19 +58,19 @@ class Denied(DomainError):
 class Invalid(DomainError):
     """A value is well-formed but not acceptable."""
 
-    code = "INVALID"
+    code = UserErrorCode.INVALID
 
 
 class AlreadyExists(DomainError):
     """Another row has a value that must be unique."""
 
-    code = "ALREADY_EXISTS"
+    code = UserErrorCode.ALREADY_EXISTS
 
 
 class Conflict(DomainError):
     """The row was changed since the caller read it."""
 
-    code = "CONFLICT"
+    code = UserErrorCode.CONFLICT
 
     def __init__(self, row: Any, expected: int, path: Path = ("expectedVersion",)) -> None:
         super().__init__(
@@ -67,7 +85,7 @@ class Conflict(DomainError):
 class IllegalTransition(DomainError):
     """The state machine has no such move; `allowed` lists the moves there are."""
 
-    code = "ILLEGAL_TRANSITION"
+    code = UserErrorCode.ILLEGAL_TRANSITION
 
     def __init__(self, noun: str, current: str, to: str, allowed: Collection[str]) -> None:
         moves = f"only to {', '.join(allowed)}" if allowed else "nowhere any more"
@@ -79,7 +97,7 @@ class IllegalTransition(DomainError):
 class CycleDetected(DomainError):
     """Tasks would wait for each other for ever; `cycle` names them, each waiting for the next."""
 
-    code = "CYCLE_DETECTED"
+    code = UserErrorCode.CYCLE_DETECTED
 
     def __init__(self, cycle: Sequence[UUID], path: Path = ()) -> None:
         message = f"These {len(cycle)} tasks would wait for each other in a circle."

@@ -98,6 +98,7 @@ class HumanInteraction(CRUD):
             name="notification_only",
         ),
         Index(None, "created_at", "id"),
+        Index(None, "updated_at", "id"),
         Index(None, "priority", "id"),
         *(
             Index(None, f"{noun}_id", "created_at", "id")

@@ -6,7 +6,7 @@ reaches the rows: lookups, connections, joins, filters, counts and the planner's
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
@@ -67,22 +67,38 @@ AnyRule = TypeVar("AnyRule", bound=Rule)
 rules: dict[type, Rule] = {}
 seen_by: dict[type, str] = {}
 """Who sees the rows of each model besides administrators, in words."""
+seen_along: set[Any] = set()
+"""The relations whose other end is seen, by the rules alone, by whoever sees the row."""
 
 MEMBERS = "members and agents of its project"
 
 
-def rule(model: type, who: str = MEMBERS) -> Callable[[AnyRule], AnyRule]:
+def rule(
+    model: type, who: str = MEMBERS, along: Sequence[Any] = ()
+) -> Callable[[AnyRule], AnyRule]:
     """Declare the rule of a model, and in words who sees its rows.
 
-    The rule gets the model or an alias of it, the viewer, and the right.
+    The rule gets the model or an alias of it, the viewer, and the right. `along` are the relations
+    that it shows with the row: its condition implies that of the rule at their other end, whatever
+    the rows hold.
     """
 
     def declare(function: AnyRule) -> AnyRule:
         rules[model] = function
         seen_by[model] = who
+        seen_along.update(along)
         return function
 
     return declare
+
+
+def is_always_seen(relation: Any) -> bool:
+    """Whether a to-one relation of a row that is seen leads to a row that is seen, and never to
+    none.
+    """
+    return relation.property.class_attribute in seen_along and not any(
+        column.nullable for column in relation.property.local_columns
+    )
 
 
 def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnElement[bool]:
@@ -123,16 +139,16 @@ def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(Agent)
-@rule(Communication)
-@rule(HumanInteraction)
-@rule(Task)
-@rule(UsageRecord)
+@rule(Agent, along=[Agent.project])
+@rule(Communication, along=[Communication.project])
+@rule(HumanInteraction, along=[HumanInteraction.project])
+@rule(Task, along=[Task.project])
+@rule(UsageRecord, along=[UsageRecord.project, UsageRecord.model])
 def _of_a_project(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(ProjectMember)
+@rule(ProjectMember, along=[ProjectMember.project, ProjectMember.user])
 def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     right = Right.OWN if right is Right.EDIT else right
     return member.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
@@ -145,21 +161,21 @@ def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(its_own, tool.project_id.is_(None)) if right is Right.VIEW else its_own
 
 
-@rule(AgentTool, "members and agents of its agent's project")
+@rule(AgentTool, "members and agents of its agent's project", along=[AgentTool.agent])
 def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     agent = aliased(Agent)
     agents = select(agent.id).where(_of_a_project(agent, viewer, right))
     return edge.agent_id.in_(agents)  # type: ignore[no-any-return]
 
 
-@rule(TaskAttempt, "members and agents of its task's project")
+@rule(TaskAttempt, "members and agents of its task's project", along=[TaskAttempt.task])
 def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     task = aliased(Task)
     tasks = select(task.id).where(_of_a_project(task, viewer, right))
     return attempt.task_id.in_(tasks)  # type: ignore[no-any-return]
 
 
-@rule(TaskDependency, "members and agents of its tasks' project")
+@rule(TaskDependency, "members and agents of its tasks' project", along=[TaskDependency.dependent])
 def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     task = aliased(Task)
     tasks = select(task.id).where(_of_a_project(task, viewer, right))
@@ -174,7 +190,7 @@ def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElem
     )
 
 
-@rule(Message, "whoever sees its conversation")
+@rule(Message, "whoever sees its conversation", along=[Message.conversation])
 def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     conversation = aliased(Conversation)
     conversations = select(conversation.id).where(_conversation(conversation, viewer, right))

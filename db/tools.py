@@ -72,6 +72,7 @@ class Tool(CRUD):
         # Shared tools are one family: without a project, a name and version are taken too.
         UniqueConstraint("project_id", "name", "tool_version", postgresql_nulls_not_distinct=True),
         Index(None, "created_at", "id"),
+        Index(None, "updated_at", "id"),
         Index(None, "name", "id"),
         Index(None, "project_id", "created_at", "id"),
         Index(None, "project_id", "name", "id"),

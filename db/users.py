@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, exists, func, select, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, ShortText, UniqueName, choice
+from db.base import CRUD, ShortText, UniqueName, all_of, choice, choices
 from db.errors import AlreadyExists, DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class User(CRUD):
     __tablename__ = "users"
     __table_args__ = (
         Index(None, "created_at", "id"),
+        Index(None, "updated_at", "id"),
         Index(None, "username", "id"),
     )
 
@@ -148,6 +149,7 @@ class AccessToken(CRUD):
     __tablename__ = "access_tokens"
     __table_args__ = (
         CheckConstraint("num_nonnulls(user_id, agent_id) = 1", name="one_bearer"),
+        all_of("scopes", TokenScope),
         Index(None, "created_at", "id"),
         Index(None, "user_id", "created_at", "id"),
         Index(None, "agent_id", "created_at", "id"),
@@ -160,8 +162,8 @@ class AccessToken(CRUD):
     token_hash: Mapped[ShortText] = mapped_column(unique=True, doc="SHA-256 of the token, in hex.")
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"))
-    scopes: Mapped[list[str]] = mapped_column(
-        ARRAY(String(100)),
+    scopes: Mapped[list[TokenScope]] = mapped_column(
+        choices(TokenScope),
         default=list,
         server_default=text("'{}'"),
         doc="What the token is limited to; an empty list sets no limit beyond its bearer's rights.",

@@ -17,14 +17,11 @@ import db
 from db import TokenScope, access, passwords
 from db.errors import Denied, Invalid
 from graph.context import Context, Info
-from graph.entities import describe_enum
 from graph.guard import guard_of, network
 from graph.mutations import input_of, mutation
 from graph.scalars import AccessTokenID, AgentID, Line, UserID
 
 log = logging.getLogger("troupe")
-
-describe_enum(TokenScope)
 
 Password = Annotated[
     str, StringConstraints(min_length=passwords.SHORTEST, max_length=passwords.LONGEST)

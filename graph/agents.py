@@ -43,6 +43,7 @@ class AgentFilter:
     is_active: BooleanFilter | None
     last_seen_at: DateTimeFilter | None
     created_at: DateTimeFilter | None
+    updated_at: DateTimeFilter | None
     project_id: IDFilter | None
     model_id: IDFilter | None
     project = through(db.Agent.project)
@@ -50,7 +51,7 @@ class AgentFilter:
     metadata_contains: JSON | None = contains(db.Agent.agent_metadata)
 
 
-AgentOrder = ordering(db.Agent, db.Agent.created_at, db.Agent.name)
+AgentOrder = ordering(db.Agent, db.Agent.created_at, db.Agent.updated_at, db.Agent.name)
 
 
 @entity(db.Agent, where=AgentFilter, order=AgentOrder)

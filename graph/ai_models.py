@@ -18,6 +18,7 @@ from graph.context import Info
 from graph.entities import Node, column, entity
 from graph.filters import (
     BooleanFilter,
+    DateTimeFilter,
     EnumFilter,
     IDFilter,
     IntFilter,
@@ -30,6 +31,7 @@ from graph.mutations import Deleted, given, input_of, mutation, values
 from graph.relations import collection, connected, one
 from graph.scalars import AIModelID, Line, Metadata, Price
 
+NAME = "The name the provider gives it, such as `gpt-4o`."
 Name = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]
 
 
@@ -40,15 +42,19 @@ class AIModelFilter:
     status: EnumFilter[AIModelStatus] | None
     context_window: IntFilter | None
     is_local: BooleanFilter | None
+    created_at: DateTimeFilter | None
+    updated_at: DateTimeFilter | None
     metadata_contains: JSON | None = contains(db.AIModel.model_metadata)
 
 
-AIModelOrder = ordering(db.AIModel, db.AIModel.created_at, db.AIModel.provider)
+AIModelOrder = ordering(
+    db.AIModel, db.AIModel.created_at, db.AIModel.updated_at, db.AIModel.provider
+)
 
 
 @entity(db.AIModel, where=AIModelFilter, order=AIModelOrder)
 class AIModel(Node):
-    name: str = column(db.AIModel.id)
+    name: str = column(db.AIModel.id, NAME)
     provider: str
     model_version: str | None
     capabilities: JSON
@@ -76,7 +82,7 @@ class Query:
 class CreateAiModelInput(BaseModel):
     """An AI model to be made known."""
 
-    id: Name
+    id: Name = Field(description=f"{NAME} It can be used wherever its id is taken.")
     provider: Line
     model_version: Line | None = None
     capabilities: Metadata | None = None

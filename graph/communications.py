@@ -40,6 +40,8 @@ class CommunicationFilter:
     delivered_at: DateTimeFilter | None
     acknowledged_at: DateTimeFilter | None
     expires_at: DateTimeFilter | None
+    created_at: DateTimeFilter | None
+    updated_at: DateTimeFilter | None
     project_id: IDFilter | None
     from_agent_id: IDFilter | None
     to_agent_id: IDFilter | None
@@ -52,7 +54,12 @@ class CommunicationFilter:
     metadata_contains: JSON | None = contains(db.Communication.communication_metadata)
 
 
-CommunicationOrder = ordering(db.Communication, db.Communication.sent_at, db.Communication.priority)
+CommunicationOrder = ordering(
+    db.Communication,
+    db.Communication.sent_at,
+    db.Communication.updated_at,
+    db.Communication.priority,
+)
 
 
 @entity(db.Communication, where=CommunicationFilter, order=CommunicationOrder)

@@ -97,6 +97,7 @@ class MessageFilter:
     sender: EnumFilter[MessageSender] | None
     content: StringFilter | None
     timestamp: DateTimeFilter | None
+    created_at: DateTimeFilter | None
     conversation_id: IDFilter | None
     user_id: IDFilter | None
     agent_id: IDFilter | None

@@ -177,14 +177,17 @@ def awaited(description: str) -> Any:
     return Awaited(description=description)
 
 
-def column(attribute: Any) -> Any:
+def column(attribute: Any, description: str | None = None) -> Any:
     """A plain field whose name is not the column's own."""
-    return Column(attribute)
+    return Column(attribute, description=description)
+
+
+THE_ID = "The id of the object, unique everywhere."
 
 
 @strawberry.interface(description="An object that can be fetched again by its id.")
 class Node:
-    id: strawberry.ID = strawberry.field(description="The id of the object, unique everywhere.")
+    id: strawberry.ID = strawberry.field(description=THE_ID)
 
 
 def entity(
@@ -204,7 +207,7 @@ def entity(
         _entities[model] = declared
         if issubclass(cls, Node) and not declared.is_subtype:
             cls.__annotations__ = {"id": strawberry.ID} | cls.__annotations__
-            field = Id(declared.key)
+            field = Id(declared.key, description=THE_ID)
             field.type_name = cls.__name__
             setattr(cls, "id", field)  # noqa: B010 - mypy sees the annotation's type
         for name in cls.__annotations__:
@@ -269,5 +272,7 @@ def describe_enum(enum: type[Enum]) -> None:
 
 for _mapper in Base.registry.mappers:
     for _column in _mapper.columns:
-        if isinstance(_column.type, sqlalchemy.Enum) and _column.type.enum_class is not None:
-            describe_enum(_column.type.enum_class)
+        # A list of choices describes its choices.
+        _type = getattr(_column.type, "item_type", _column.type)
+        if isinstance(_type, sqlalchemy.Enum) and _type.enum_class is not None:
+            describe_enum(_type.enum_class)

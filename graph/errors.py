@@ -23,10 +23,11 @@ import db
 from db import OutcomeUnknown, errors
 from db.engine import ResultTooLarge
 from graph.context import Context, Info, OutOfTime
-from graph.entities import Node, clean, entity_of, lazy
+from graph.entities import Node, clean, describe_enum, entity_of, lazy
 
 log = logging.getLogger("troupe")
 
+describe_enum(errors.UserErrorCode)
 
 # Operations take a fraction of a second, and so does PostgreSQL's way back: the next second finds
 # everything otherwise.
@@ -309,7 +310,7 @@ def _path(root: Refusal) -> list[str]:
 @strawberry.interface(description="Something in a mutation's input that its sender can put right.")
 class UserError:
     message: str = strawberry.field(description="What is wrong, in a sentence for people.")
-    code: str = strawberry.field(description="What is wrong, for programs.")
+    code: errors.UserErrorCode = strawberry.field(description="What is wrong, for programs.")
     path: list[str] = strawberry.field(
         resolver=_path,
         description="Where in the input, from the outside in; places in a list count from 0.",
@@ -369,8 +370,8 @@ class Conflict(UserError):
 
 @shows(errors.IllegalTransition)
 class IllegalTransition(UserError):
-    current: str = strawberry.field(description="The state it is in.")
-    allowed: list[str] = strawberry.field(description="The states it can go to from there.")
+    current: str = strawberry.field(description="The `status` it has, of the enum of its type.")
+    allowed: list[str] = strawberry.field(description="Each `status` it can go to from there.")
 
 
 # Each is read with all that is selected of it.

@@ -25,7 +25,7 @@ from strawberry.types.field import StrawberryField
 from strawberry.utils.str_converters import to_camel_case
 
 from db import Base, Viewer, scope
-from db.base import any_of
+from db.base import any_of, uppercase
 from db.parameters import parameter, then
 from graph.entities import clean, doc_of, lazy
 from graph.errors import BadInput
@@ -55,7 +55,9 @@ class IDFilter:
     is_null: bool | None = _operator("Is not set (true), or is set (false).")
 
 
-@strawberry.input(description="Conditions on a text; all that are given must hold. Case matters.")
+@strawberry.input(
+    description="Conditions on a text; all that are given must hold. Case matters unless said."
+)
 class StringFilter:
     eq: str | None = _operator("Is this.")
     in_: list[str] | None = _operator("Is one of these.", "in")
@@ -65,6 +67,7 @@ class StringFilter:
     lt: str | None = _operator("Comes before this, by code points.")
     lte: str | None = _operator("Is this or comes before it.")
     contains: str | None = _operator("Has this somewhere in it.")
+    contains_insensitive: str | None = _operator("Has this somewhere in it, in whatever case.")
     starts_with: str | None = _operator("Begins with this.")
     is_null: bool | None = _operator("Is not set (true), or is set (false).")
 
@@ -132,6 +135,9 @@ OPERATORS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
     "lt": _compares(operator.lt),
     "lte": _compares(operator.le),
     "contains": _matches(ColumnElement.contains),
+    "contains_insensitive": _matches(
+        lambda column, text, **options: uppercase(column).contains(uppercase(text), **options)
+    ),
     "starts_with": _matches(ColumnElement.startswith),
     "is_null": lambda column, value: column.is_(None) if value else column.is_not(None),
 }

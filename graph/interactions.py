@@ -51,6 +51,7 @@ class HumanInteractionFilter:
     expires_at: DateTimeFilter | None
     responded_at: DateTimeFilter | None
     created_at: DateTimeFilter | None
+    updated_at: DateTimeFilter | None
     project_id: IDFilter | None
     task_id: IDFilter | None
     agent_id: IDFilter | None
@@ -65,7 +66,10 @@ class HumanInteractionFilter:
 
 
 HumanInteractionOrder = ordering(
-    db.HumanInteraction, db.HumanInteraction.created_at, db.HumanInteraction.priority
+    db.HumanInteraction,
+    db.HumanInteraction.created_at,
+    db.HumanInteraction.updated_at,
+    db.HumanInteraction.priority,
 )
 
 

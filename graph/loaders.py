@@ -21,6 +21,7 @@ from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 from db import Viewer, scope
 from db.base import any_of
 from db.parameters import parameter
+from db.scopes import is_always_seen
 from graph.connections import Page, Window
 from graph.context import Context, refuse_while_holding
 from graph.entities import Declared, entity_of
@@ -94,9 +95,12 @@ class Loads:
         self, row: Any, viewer: Viewer, columns: dict[Any, set[str]], depth: int
     ) -> list[Any]:
         chosen = only(row, columns[inspect(row).mapper])
-        # What lies deeper than some joins is left to the loaders.
-        for name, below in self.relations.items() if depth < MOST_JOINS else ():
+        for name, below in self.relations.items():
             relation = getattr(row, name)
+            # What lies deeper than some joins is left to the loaders, but for what cannot be
+            # missing: in the snapshot of another statement it may be gone.
+            if depth >= MOST_JOINS and not is_always_seen(relation):
+                continue
             target = relation.property.mapper.class_
             visible = relation.and_(scope(target, viewer))
             load = (

@@ -18,6 +18,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 from db import Viewer, scope
 from db.parameters import parameter, then
+from db.scopes import is_always_seen
 from graph.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
 from graph.context import Context
 from graph.entities import Declared, Entity, entity_of, lazy
@@ -115,11 +116,12 @@ class Relation(Read):
 
 
 class Related(Relation):
-    """A to-one relation. It is nullable, because a scope can hide what it leads to."""
+    """A to-one relation. It is nullable where there may be nothing, or a scope can hide it."""
 
     @property
     def annotation(self) -> Any:
-        return lazy(self.attribute.property.mapper.class_) | None
+        target = lazy(self.attribute.property.mapper.class_)
+        return target if is_always_seen(self.attribute) else target | None
 
     def batch(self, selected: Selected) -> Any:
         return self.attribute
@@ -172,7 +174,7 @@ class Paged(Read):
         ]
         if target.order is not None:
             default = next(iter(target.order))
-            arguments.append(argument("order_by", target.order, "In which order.", default))
+            arguments.append(argument("order_by", target.order | None, "In which order.", default))
         return arguments
 
     def below(self, selected: Selected) -> Iterator[Selected]:

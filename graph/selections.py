@@ -159,9 +159,7 @@ class Operation:
             if definition is None:
                 raise Unreadable
             try:
-                arguments = (
-                    get_argument_values(definition, node, self.variables) if definition.args else {}
-                )
+                arguments = self._arguments(definition, node) if definition.args else {}
                 readable = True
             except GraphQLError:
                 # The executor reports it for this field alone, and never resolves the field.
@@ -183,6 +181,15 @@ class Operation:
                         self._select(type_, below.grouped_field_set)
                     )
             yield selected
+
+    def _arguments(self, definition: GraphQLField, node: FieldNode) -> dict[str, Any]:
+        """The values of a field's arguments; null means the default, where there is one."""
+        values = get_argument_values(definition, node, self.variables)
+        for name, argument in definition.args.items():
+            key, default = argument.out_name or name, argument.default_value
+            if values.get(key, default) is None and default is not Undefined:
+                values[key] = default
+        return values
 
     def size(self) -> tuple[int, int]:
         """How many fields the answer's shape has, and how deep they nest.

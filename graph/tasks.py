@@ -51,6 +51,7 @@ class TaskFilter:
     due_at: DateTimeFilter | None
     completed_at: DateTimeFilter | None
     created_at: DateTimeFilter | None
+    updated_at: DateTimeFilter | None
     cancel_requested: BooleanFilter | None
     project_id: IDFilter | None
     parent_task_id: IDFilter | None
@@ -61,7 +62,7 @@ class TaskFilter:
     metadata_contains: JSON | None = contains(db.Task.task_metadata)
 
 
-TaskOrder = ordering(db.Task, db.Task.created_at, db.Task.priority)
+TaskOrder = ordering(db.Task, db.Task.created_at, db.Task.updated_at, db.Task.priority)
 
 
 @entity(db.Task, where=TaskFilter, order=TaskOrder)

@@ -44,12 +44,13 @@ class ToolFilter:
     status: EnumFilter[ToolStatus] | None
     definition_hash: StringFilter | None
     created_at: DateTimeFilter | None
+    updated_at: DateTimeFilter | None
     project_id: IDFilter | None
     project = through(db.Tool.project)
     metadata_contains: JSON | None = contains(db.Tool.tool_metadata)
 
 
-ToolOrder = ordering(db.Tool, db.Tool.created_at, db.Tool.name)
+ToolOrder = ordering(db.Tool, db.Tool.created_at, db.Tool.updated_at, db.Tool.name)
 
 
 @entity(db.Tool, where=ToolFilter, order=ToolOrder)

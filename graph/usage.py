@@ -52,6 +52,7 @@ class UsageRecordFilter:
     success: BooleanFilter | None
     request_id: StringFilter | None
     occurred_at: DateTimeFilter | None
+    created_at: DateTimeFilter | None
     model_id: IDFilter | None
     project_id: IDFilter | None
     agent_id: IDFilter | None

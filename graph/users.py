@@ -41,9 +41,10 @@ class UserFilter:
     role: EnumFilter[UserRole] | None
     is_active: BooleanFilter | None
     created_at: DateTimeFilter | None
+    updated_at: DateTimeFilter | None
 
 
-UserOrder = ordering(db.User, db.User.created_at, db.User.username)
+UserOrder = ordering(db.User, db.User.created_at, db.User.updated_at, db.User.username)
 
 
 @entity(db.User, where=UserFilter, order=UserOrder)
@@ -86,7 +87,7 @@ AccessTokenOrder = ordering(db.AccessToken, db.AccessToken.created_at)
 class AccessToken(Node):
     name: str
     prefix: str
-    scopes: list[str]
+    scopes: list[db.TokenScope]
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None

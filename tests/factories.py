@@ -285,6 +285,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             display_name=text(place),
             is_active=place % 2 == 0,
             created_at=tied(place),
+            updated_at=tied(place + 1),
         )
         for place in range(4)
     ]
@@ -302,6 +303,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             status=list(db.AIModelStatus)[place % 4],
             model_metadata=json(place + 3),
             created_at=tied(place),
+            updated_at=tied(place + 1),
         )
         for place in range(7)
     ]
@@ -353,6 +355,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             last_seen_at=moment(place) if place % 2 else None,
             agent_metadata=json(place + 2),
             created_at=tied(place),
+            updated_at=tied(place + 1),
         )
         for place in range(9)
     ]
@@ -384,6 +387,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             created_by_user_id=[owner.id, stranger.id, None][place % 4 % 3],
             created_by_agent_id=[None, agents[0].id, agents[6].id][place % 4 % 3],
             created_at=tied(place),
+            updated_at=tied(place + 1),
         )
         for place in range(12)
     ]
@@ -591,7 +595,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             f"token {place}",
             bearer,
             name=text(place),
-            scopes=[text(place)] * (place % 3),
+            scopes=list(db.TokenScope)[: place % 3],
             expires_at=moment(place) if place % 2 else None,
             revoked_at=moment(place + 1) if place % 3 else None,
             last_used_at=moment(place + 2),

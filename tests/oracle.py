@@ -133,6 +133,7 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "lt": operator.lt,
     "lte": operator.le,
     "contains": operator.contains,
+    "containsInsensitive": lambda value, operand: operand.upper() in value.upper(),
     "startsWith": str.startswith,
 }
 

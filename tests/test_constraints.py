@@ -30,6 +30,7 @@ BREAKING = {
             "user_id = NULL, agent_id = NULL",
             "user_id = (SELECT id FROM users LIMIT 1), agent_id = (SELECT id FROM agents LIMIT 1)",
         ],
+        "scopes": ["scopes = '{NOPE}'", "scopes = '{READ, NULL}'", "scopes = '{read}'"],
     },
     "agents": {"max_concurrent_tasks_positive": ["max_concurrent_tasks = 0"]},
     "ai_models": {

@@ -12,9 +12,9 @@ import graphql
 import pytest
 import sqlalchemy
 from sqlalchemy import (
+    ARRAY,
     JSON,
     Boolean,
-    Column,
     DateTime,
     Enum,
     Float,
@@ -30,9 +30,10 @@ import db
 import graph
 from db import errors, scopes
 from db.base import Timestamp
-from graph.entities import Entity, Node, entities, lazy
+from graph.entities import Column, Entity, Node, entities, lazy
 from graph.errors import USER_ERRORS
-from graph.relations import Connected, Listed, Related
+from graph.mutations import _models as INPUTS
+from graph.relations import Connected, Listed, Read, Related
 from graph.rights import MUTATIONS
 from graph.schema import schema
 from tests.world import stored
@@ -77,7 +78,7 @@ def indexes(table: Table) -> Iterator[list[str]]:
     """The columns of every index of a table that holds all its rows."""
     for index in table.indexes:
         if index.dialect_kwargs.get("postgresql_where") is None:
-            yield [p.name if isinstance(p, Column) else str(p) for p in index.expressions]
+            yield [p.name if isinstance(p, sqlalchemy.Column) else str(p) for p in index.expressions]
     yield [column.name for column in table.primary_key]
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):
@@ -164,6 +165,20 @@ def check_type(column: Any) -> None:
         assert isinstance(kind, Uuid) != (str(column) in named)
 
 
+def test_every_boolean_has_both_defaults_but_for_those_of_a_subtype() -> None:
+    without = {
+        str(column)
+        for column in COLUMNS
+        if isinstance(column.type, Boolean) and None in (column.default, column.server_default)
+    }
+
+    # In the rows of other subtypes a default would stand where a CHECK wants nothing.
+    assert without == {
+        "human_interactions.approved",
+        "human_interactions.requires_acknowledgement",
+    }
+
+
 @pytest.mark.parametrize("mapper", MODELS, ids=str)
 def test_an_entity_has_an_id_and_two_times_and_a_version_that_counts(mapper: Mapper[Any]) -> None:
     columns = mapper.local_table.columns
@@ -204,6 +219,17 @@ async def test_an_enum_equals_its_check_in_the_database(database: db.Database) -
         check = checks[f"{column.table.name}.ck_{column.table.name}_{column.type.name}"]
         assert re.findall(r"'(\w+)'", check) == column.type.enums
         assert f"({column.name})" in check
+
+
+async def test_a_list_of_choices_has_its_check_in_the_database(database: db.Database) -> None:
+    query = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = :name"
+    lists = [column for column in COLUMNS if isinstance(column.type, ARRAY)]
+
+    assert [str(column) for column in lists] == ["access_tokens.scopes"]
+    for column in lists:
+        (check,) = await stored(database, query, name=f"ck_{column.table.name}_{column.name}")
+        assert re.findall(r"'(\w+)'", check) == column.type.item_type.enums
+        assert f"({column.name}" in check
 
 
 async def test_every_moment_in_the_database_is_finite(database: db.Database) -> None:
@@ -267,6 +293,68 @@ def test_no_default_is_an_object_of_a_scalar() -> None:
     assert [name for name, value in defaults.items() if isinstance(value, dict)] == []
 
 
+def test_an_argument_that_can_be_left_out_can_be_null() -> None:
+    # GraphiQL's explorer, and people, take what cannot be null for what must be given.
+    arguments = {
+        f"{kind.name}.{name}({key}:)": argument
+        for kind in TYPES
+        if isinstance(kind, graphql.GraphQLObjectType | graphql.GraphQLInterfaceType)
+        for name, field in kind.fields.items()
+        for key, argument in field.args.items()
+    }
+
+    assert len(arguments) > 200
+    for name, argument in arguments.items():
+        if graphql.is_non_null_type(argument.type):
+            assert graphql.is_required_argument(argument), name
+        is_given = argument.default_value is graphql.Undefined
+        assert is_given is not name.endswith("(orderBy:)"), name
+
+
+@pytest.mark.parametrize("entity", entities(), ids=lambda entity: entity.name)
+def test_a_field_can_be_null_where_there_may_be_nothing(entity: Entity) -> None:
+    shown: Any = SCHEMA.type_map[entity.name]
+    columns = sqlalchemy.inspect(entity.model).columns
+    for field in fields_of(entity):
+        name = schema.config.name_converter.get_graphql_name(field)
+        is_certain = graphql.is_non_null_type(shown.fields[name].type)
+        if isinstance(field, Column):
+            column = columns[field.key]
+            # In the table, the rows of other subtypes have none; the model says what its own have.
+            declared = str(entity.model.__annotations__.get(field.key))
+            nullable = "None" in declared if is_of_a_subtype(column) else column.nullable
+            assert is_certain is not nullable, name
+        elif isinstance(field, Related) and not isinstance(field, Listed):
+            assert is_certain is scopes.is_always_seen(field.attribute), name
+        elif isinstance(field, Read):
+            assert is_certain, name
+
+
+@pytest.mark.parametrize("entity", [e for e in entities() if e.order], ids=lambda e: e.name)
+def test_what_shows_its_times_is_found_by_them(entity: Entity) -> None:
+    where: Any = entity.where
+    shown = {field.python_name for field in fields_of(entity)}
+    conditions = {field.python_name for field in where.__strawberry_definition__.fields}
+    orders = {order.attribute for order in entity.order or ()}  # type: ignore[attr-defined]
+
+    assert shown & {"created_at", "updated_at"} <= conditions
+    assert shown & {"updated_at"} <= orders
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [pytest.param(kind, model, id=kind.__name__) for kind, model in INPUTS.items() if model],
+)
+def test_a_value_has_the_same_type_in_an_input_as_in_an_answer(kind: type, model: Any) -> None:
+    given: Any = SCHEMA.type_map[kind.__name__]
+    shown: Any = SCHEMA.type_map[model.__name__]
+    for name in given.fields.keys() & shown.fields.keys() - {"id"}:
+        inside = graphql.get_named_type(given.fields[name].type)
+        outside = graphql.get_named_type(shown.fields[name].type)
+        if graphql.is_leaf_type(outside):
+            assert inside is outside, name
+
+
 def test_a_mutation_takes_an_input_answers_a_payload_and_says_who_may() -> None:
     mutations = SCHEMA.mutation_type
     declared = schema.get_type_by_name("Mutation")
@@ -296,6 +384,7 @@ def test_every_error_of_the_domain_has_a_type() -> None:
 
     assert {kind.__name__ for kind in USER_ERRORS} == (raised - {"Invalid"}) | {"InvalidInput"}
     assert len(set(codes)) == len(codes)
+    assert set(codes) == {*errors.UserErrorCode, errors.Denied.code}
     for kind in USER_ERRORS:
         shown = SCHEMA.type_map[kind.__name__]
         assert isinstance(shown, graphql.GraphQLObjectType)
@@ -350,7 +439,8 @@ CONNECTIONS = [
 def test_a_connection_is_served_by_an_index(entity: Entity, field: Connected) -> None:
     """In its default order; what a project or a conversation holds, in every order.
 
-    It holds what goes when it goes.
+    It holds what goes when it goes. By its last change, which every change moves in an index, only
+    that of which there is much, and of which people look at what is new.
     """
     target = field.target
     relation: Any = field.attribute.property
@@ -359,6 +449,8 @@ def test_a_connection_is_served_by_an_index(entity: Entity, field: Connected) ->
     orders: list[Any] = [None] if target.order is None else list(target.order)
     for order in orders[: None if every else 1]:
         sorted_by = [] if order is None else [order.attribute]
+        if "updated_at" in sorted_by and target.model not in (db.Task, db.Conversation):
+            continue
         wanted = [field.pair[1].key, *sorted_by, *(key.key for key in target.keys)]
         assert _served(target.model.__table__, list(dict.fromkeys(wanted))), order
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shlex
@@ -14,13 +15,14 @@ import pytest
 from sqlalchemy import URL
 
 import db
+from db import embedded, migrate
 from db.diagram import diagram
 from graph.errors import USER_ERRORS, RequestError
 from graph.requests import Refused
 from graph.settings import Settings, table
 from tests.conftest import People
 from tests.pages import filled, renewed
-from tests.processes import troupe_here
+from tests.processes import place, prepare, stored, troupe, troupe_here
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -92,6 +94,31 @@ def test_the_pages_with_examples_are_found() -> None:
     assert len(examples(TEXTS["README.md"])) == 2
     assert len(examples(TEXTS["api.md"])) > 10
     assert len(commands(TEXTS["importing.md"])) == 4
+
+
+def test_a_migration_is_tried_on_a_copy_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```$", TEXTS["models.md"], re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line) for line in "".join(blocks).splitlines()]
+    dump, restore, before, migration, look, serve = (
+        line[line.index("troupe") + 1 :] for line in lines if "troupe" in line
+    )
+    monkeypatch.chdir(tmp_path)
+    with place() as folder:
+        prepare(folder / "production")
+        with embedded.running(folder / "production") as server:
+            asyncio.run(migrate.downgrade(server.url, "-1"))
+        assert troupe(*dump, data_dir=folder / "production").clean
+        copy = {"data_dir": folder / "copy"}
+        assert troupe(*restore, **copy).clean
+        (older,) = re.findall(r"^ (\d{4})$", troupe(*before, **copy).printed, re.MULTILINE)
+        assert int(older) == int(migrate.head() or 0) - 1
+        head = f"The database is at the migration {migrate.head()}.\n"
+        assert troupe(*migration, **copy).printed == head
+        assert 'Table "public.projects"' in troupe(*look, **copy).printed
+        assert stored(folder / "copy", "SELECT name FROM access_tokens") == "test"
+    assert serve == ["serve"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -72,9 +72,16 @@ FILTERS: list[tuple[str, list[str]]] = [
     ('{title: {contains: "i"}}', ["dig", "Dig", "zip"]),
     ('{title: {contains: "%"}}', ["lay 100%"]),
     ('{title: {contains: ""}}', ALL),
+    ('{title: {containsInsensitive: "DI"}}', ["dig", "Dig"]),
+    ('{title: {containsInsensitive: "%"}}', ["lay 100%"]),
+    ('{title: {containsInsensitive: ""}}', ALL),
+    ('{title: {containsInsensitive: "IG", contains: "d"}}', ["dig"]),
     ('{title: {startsWith: "d"}}', ["dig"]),
     ('{title: {startsWith: "%"}}', []),
     ('{type: {contains: "_"}}', ["dig"]),
+    ('{type: {containsInsensitive: "A_"}}', ["dig"]),
+    ('{type: {containsInsensitive: "A\\\\"}}', ["pour"]),
+    ('{type: {containsInsensitive: "/"}}', []),
     ('{type: {startsWith: "a_"}}', ["dig"]),
     ('{type: {startsWith: "a%"}}', ["lay 100%"]),
     ('{type: {contains: "\\\\"}}', ["pour"]),
@@ -176,9 +183,94 @@ async def test_each_operator_finds_what_it_says(viewers: People, plan: dict[str,
             assert page["totalCount"] == len(expected), where
 
 
+LETTERS = [
+    ("Ünïcode ÉCLAIR", ["ünÏ", "éclair", "ÜNÏCODE ÉCLAIR"]),
+    ("Straße", ["STRAß", "straße"]),
+    ("ΟΔΟΣ", ["οδος", "οδοσ", "δΟ"]),
+    ("οδος", ["ΟΔΟΣ", "οδοσ"]),
+    ("Ёлка и ёж", ["ёлКА", "И Ё"]),
+    ("Ŋwɛ Ɖeka", ["ŋWƐ", "ɖEKA"]),
+    ("名前 Żółć", ["名前", "żÓŁĆ"]),
+]
+
+
+async def test_the_case_of_letters_does_not_matter_whatever_the_locale(
+    database: db.Database, viewers: People
+) -> None:
+    # In the locale of the test cluster, PostgreSQL by itself knows the case of a to z only.
+    async with database.write(db.Viewer()) as session:
+        project = await factories.make_project(session, viewers.users["owner"])
+        for title, _ in LETTERS:
+            await factories.make_task(session, project, title)
+
+    for title, found_by in LETTERS:
+        for text in found_by:
+            answer = await viewers.owner.ask(
+                "query($text: String!) {"
+                " tasks(where: {title: {containsInsensitive: $text}}) { nodes { title } } }",
+                text=text,
+            )
+            assert {"title": title} in answer.data["tasks"]["nodes"], text
+    for text in ("É", "d0", "%"):
+        where = {"title": {"containsInsensitive": text}}
+        query = "query($where: TaskFilter) { tasks(where: $where) { nodes { title } } }"
+        answer = await viewers.owner.ask(query, where=where)
+        expected = [title for title, _ in LETTERS if text.lower() in title.lower()]
+        assert [task["title"] for task in answer.data["tasks"]["nodes"]] == expected, text
+
+
+async def test_whatever_was_changed_last_comes_first(
+    database: db.Database, viewers: People
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        project = await factories.make_project(session, viewers.users["owner"])
+        for place, title in enumerate("abcd"):
+            await factories.make_task(session, project, title, updated_at=minutes(place))
+
+    answer = await viewers.owner.ask(
+        "query($id: ID!) { tasks(first: 3, orderBy: UPDATED_AT_DESC) { nodes { title } }"
+        " project(id: $id) { tasks(orderBy: UPDATED_AT_ASC,"
+        ' where: {updatedAt: {gt: "2026-01-01T00:01:00Z"}}) { nodes { title } } } }',
+        id=gid(project),
+    )
+
+    assert [task["title"] for task in answer.data["tasks"]["nodes"]] == ["d", "c", "b"]
+    below = answer.data["project"]["tasks"]["nodes"]
+    assert [task["title"] for task in below] == ["c", "d"]
+
+
+async def test_an_order_that_is_null_is_the_default(database: db.Database, viewers: People) -> None:
+    async with database.write(db.Viewer()) as session:
+        project = await factories.make_project(session, viewers.users["owner"])
+        for place, title in enumerate("cab"):
+            await factories.make_task(session, project, title, created_at=minutes(place))
+        talk = await factories.make_conversation(session, project_id=project.id)
+        await factories.make_messages(session, talk, ["word 1", "word 2", "word 3"])
+    query = """query($task: TaskOrder, $message: MessageOrder = null, $id: ID!) {
+      variable: tasks(orderBy: $task) { nodes { title } edges { cursor } }
+      literal: tasks(orderBy: null) { nodes { title } edges { cursor } }
+      without: tasks { nodes { title } edges { cursor } }
+      found: searchMessages(query: "word", orderBy: $message) { nodes { content } }
+      foundWithout: searchMessages(query: "word") { nodes { content } }
+      project(id: $id) { tasks(orderBy: $task, last: 2) { nodes { title } } }
+    }"""
+
+    for orders in ({"task": None}, {"task": None, "message": None}, {}):
+        data = (await viewers.owner.ask(query, id=gid(project), **orders)).data
+        assert [task["title"] for task in data["without"]["nodes"]] == ["c", "a", "b"]
+        assert data["variable"] == data["literal"] == data["without"]
+        assert [task["title"] for task in data["project"]["tasks"]["nodes"]] == ["a", "b"]
+        assert data["found"] == data["foundWithout"]
+        assert len(data["found"]["nodes"]) == 3
+
+
 REFUSED: list[tuple[str, str]] = [
     ("{title: {eq: null}}", "eq: null compares with nothing. Use isNull."),
     ("{title: {in: null}}", "in: null compares with nothing. Use isNull."),
+    (
+        "{title: {containsInsensitive: null}}",
+        "containsInsensitive: null compares with nothing. Use isNull.",
+    ),
     ("{priority: {not: null}}", "not: null compares with nothing. Use isNull."),
     ("{dueAt: {isNull: null}}", "isNull: null compares with nothing. Use isNull."),
     ("{title: null}", "title: null is no filter. Leave it out."),

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from graphql import GraphQLObjectType, get_named_type, is_leaf_type
+from sqlalchemy import event, exists, func, select, text
+from sqlalchemy.orm import aliased
+from sqlalchemy.util import await_only
 from strawberry.utils.str_converters import to_camel_case
 
 import db
@@ -25,11 +28,20 @@ from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import gid
 from tests.operations import Shown, collections, declared
 from tests.oracle import Everything, Someone
+from tests.world import make_more
 
 NODES = [
     entity.model
     for entity in entities()
     if issubclass(entity.shown_as, Node) and not entity.is_subtype
+]
+
+TO_ONE = [
+    relation.class_attribute
+    for mapper in db.Base.registry.mappers
+    if mapper.inherits is None
+    for relation in mapper.relationships
+    if not relation.uselist and not any(column.nullable for column in relation.local_columns)
 ]
 
 
@@ -149,6 +161,124 @@ async def test_each_viewer_finds_all_of_theirs_and_nothing_else(
                         found["nodes"] = sorted(found["nodes"], key=str)
                     where = (name, model.__name__, relation_name)
                     assert found == beyond(asking, seen[node["id"]], relation), where
+
+
+async def test_what_is_always_seen_is_so_in_any_world(
+    database: db.Database, viewers: dict[str, Asking]
+) -> None:
+    """By the rules alone: the rows of this world point wherever they like."""
+    hideable = set()
+    for relation in TO_ONE:
+        model, target = relation.class_, relation.property.mapper.class_
+        ((here, there),) = relation.property.local_remote_pairs
+        for asking in viewers.values():
+            bearer = asking.bearer
+            viewer = (
+                db.Viewer(None, bearer.id)
+                if isinstance(bearer, db.Agent)
+                else db.Viewer(bearer.id, None, bearer.role is db.UserRole.ADMIN)
+            )
+            row, end = aliased(model), aliased(target)
+            column = getattr(end, relation.property.mapper.get_property_by_column(there).key)
+            value = getattr(row, relation.property.parent.get_property_by_column(here).key)
+            shown = exists().where(column == value, db.scope(end, viewer))
+            counted = select(func.count()).select_from(row).where(db.scope(row, viewer))
+            async with database.read() as session:
+                missing = await session.scalar(counted.where(~shown))
+                assert await session.scalar(counted) == len(asking.seen(model))
+            if missing:
+                hideable.add(relation)
+                assert not scopes.is_always_seen(relation), (relation, viewer)
+
+    # Those that are nullable have to be, as far as this world goes.
+    assert {str(relation) for relation in set(TO_ONE) - hideable} == {
+        str(relation) for relation in TO_ONE if scopes.is_always_seen(relation)
+    }
+
+
+# Six relations are followed by one statement, and the seventh by another.
+DEEP = "parentTask { " * 6 + "project { name }" + " }" * 6
+LEFT = {
+    "deep": f'{{ tasks(where: {{title: {{eq: "8"}}}}) {{ nodes {{ {DEEP} }} }} }}',
+    "both": "{ tasks { nodes { title parentTask { project { name } parentTask { title"
+    " project { name } } } } } }",
+    "rows": "{ tasks { nodes { attempts { number task { project { name } } } } } }",
+    "edges": "{ tasks { nodes { project { name } dependencies { dependent { title project { name"
+    " members { role user { username } project { name } } } } } } } }",
+    "talk": "{ conversations { nodes { title messages { nodes { content conversation { title"
+    " messages { nodes { content conversation { title } } } } } } } } }",
+    "agents": "{ agents { nodes { name tools { agent { name project { name } } }"
+    " usageRecords { nodes { model { name } project { name } } } } } }",
+    "members": "{ me { memberships { role user { username } project { name members { user {"
+    " username memberships { role user { username } project { name } } } } } } } }",
+}
+
+
+LOSSES = {
+    "deleted": ("DELETE FROM projects", "SELECT 1"),
+    "hidden": (
+        "UPDATE project_members SET user_id = (SELECT id FROM users WHERE username = 'stranger')",
+        "UPDATE project_members SET user_id = (SELECT id FROM users WHERE username = 'owner')",
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_what_is_lost_between_two_statements_is_gone_and_no_error(
+    database: db.Database, people: People, resolvers: People, loss: str
+) -> None:
+    """Whatever the resolvers have read by then: nothing is without what it cannot be without."""
+    lose, restore = LOSSES[loss]
+    sent, after = 0, 0
+
+    async def run(statement: str) -> None:
+        async with database.writer.begin() as connection:
+            await connection.execute(text(statement))
+
+    def before(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal sent
+        if "token_hash" not in statement:
+            sent += 1
+            if sent == after + 1:
+                await_only(run(lose))
+
+    engine = database.reader.sync_engine
+    event.listen(engine, "before_cursor_execute", before)
+    most = 0
+    try:
+        await _long_way(database, people.users["owner"])
+        for name, query in LEFT.items():
+            for after in range(1, 6):
+                sent = 0
+                answer = await resolvers.owner.ask(query)
+                assert answer.data is not None, (name, after)
+                most = max(most, sent)
+                if sent <= after:
+                    break
+                await run(restore)
+                if loss == "deleted":
+                    await _long_way(database, people.users["owner"])
+    finally:
+        event.remove(engine, "before_cursor_execute", before)
+    assert most > 3
+
+
+async def _long_way(database: db.Database, owner: db.User) -> None:
+    """A project of the owner with a chain of tasks, and something of each noun."""
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        project = await factories.make_project(session, owner)
+        chain: list[db.Task] = []
+        for place in range(9):
+            parent = chain[-1].id if chain else None
+            title = str(place)
+            chain.append(await factories.make_task(session, project, title, parent_task_id=parent))
+        model = await session.get(db.AIModel, "gpt-4o")
+        model = model or await factories.make_model(session, "gpt-4o")
+        ada = await factories.make_agent(session, project, "Ada", model_id=model.id)
+        talk = await factories.make_conversation(session, project_id=project.id)
+        (said,) = await factories.make_messages(session, talk, ["Hello"])
+        await make_more(session, project, ada, chain[0], talk, said, model)
+        await factories.make_dependency(session, chain[8], chain[7])
 
 
 async def test_the_viewers_differ_in_what_they_see(viewers: dict[str, Asking]) -> None:

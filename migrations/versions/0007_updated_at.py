@@ -1,0 +1,55 @@
+"""Indexes for the order by the last change, a collation that knows cases, scopes that are known."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+TABLES = (
+    "agents",
+    "ai_models",
+    "communications",
+    "human_interactions",
+    "tasks",
+    "tools",
+    "users",
+)
+
+# The first PostgreSQL with a collation for all letters of its own.
+BUILTIN = (17,)
+
+
+def upgrade() -> None:
+    for table in TABLES:
+        op.create_index(f"ix_{table}_updated_at_id", table, ["updated_at", "id"])
+    op.create_index(
+        "ix_tasks_project_id_updated_at_id", "tasks", ["project_id", "updated_at", "id"]
+    )
+    op.execute(f"CREATE COLLATION unicode_case ({provider()})")
+    op.create_check_constraint(
+        op.f("ck_access_tokens_scopes"),
+        "access_tokens",
+        "scopes <@ ARRAY['READ', 'WORK', 'WRITE', 'ADMINISTER']::varchar[]",
+    )
+
+
+def provider() -> str:
+    """The collation's source: PostgreSQL itself, else ICU, else the operating system."""
+    connection = op.get_bind()
+    if (connection.dialect.server_version_info or ()) >= BUILTIN:
+        return "provider = builtin, locale = 'C.UTF-8'"
+    has_icu = "SELECT EXISTS (SELECT FROM pg_collation WHERE collname = 'und-x-icu')"
+    if connection.scalar(sa.text(has_icu)):
+        return "provider = icu, locale = 'und'"
+    return "provider = libc, locale = 'C.UTF-8'"
+
+
+def downgrade() -> None:
+    op.drop_constraint(op.f("ck_access_tokens_scopes"), "access_tokens", type_="check")
+    op.execute("DROP COLLATION unicode_case")
+    op.drop_index("ix_tasks_project_id_updated_at_id", table_name="tasks")
+    for table in reversed(TABLES):
+        op.drop_index(f"ix_{table}_updated_at_id", table_name=table)
