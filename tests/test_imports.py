@@ -1245,7 +1245,7 @@ def test_text_comes_through_wherever_a_chunk_of_the_file_ends(
 
     with mock.patch.object(files, "CHUNK", chunk), files.opened(path) as source:
         events = source.events()
-        value = files.read_value(events, next(events), "here")
+        value = files.read_value(events, next(events), "here", Report())
 
     if halves:
         with pytest.raises(NotImportable, match="half of a surrogate pair"):
