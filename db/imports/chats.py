@@ -233,7 +233,7 @@ def _tell_beside(about: dict[str, Any], place: str, report: Report) -> None:
         key for key, value in about.items() if value and (key in BESIDE or _holds_messages(value))
     ]
     if beside:
-        named = " and ".join(map(quoted, beside))
+        named = ", ".join(map(quoted, beside))
         stand = "stands" if len(beside) == 1 else "stand"
         report.change(f"{named} beside the messages {stand} in the metadata alone.", place)
     if "import" in about:
@@ -284,14 +284,15 @@ def _message(item: Any, place: str, otherwise: str, report: Report) -> dict[str,
 def _content(about: dict[str, Any], place: str, report: Report) -> tuple[str | None, list[Any]]:
     """The text of a message and the parts it is made of, taken out of what is known of it."""
     content = about.pop("content", None)
-    if content is None:
+    if content in (None, "", [], {}):
         key = next((key for key in INSTEAD_OF_CONTENT if _text(about.get(key))), None)
-        if key is None:
-            return None, []
-        report.change(f"it has no content, so its {key} stands in its place.", place)
-        content = about.pop(key)
-        if key == "refusal":
-            content = [{"type": key, key: content}]
+        if key is not None:
+            report.change(f"it has no content, so its {quoted(key)} is taken for it.", place)
+            content = about.pop(key)
+            if key == "refusal":
+                content = [{"type": key, key: content}]
+    if content is None:
+        return None, []
     if isinstance(content, str):
         return content, []
     if not isinstance(content, list | dict):

@@ -25,6 +25,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from db import constraints
 from db.imports.report import Report
+from db.moments import FIRST, LAST, read_moment
 from db.text import exact, storable
 
 MAX_BYTES = 100_000_000
@@ -137,7 +138,7 @@ WITHOUT_ZONE = "names no time zone and was taken as UTC"
 SHORTENED = "has more than six digits of a second, of which six were kept"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Eight digits are a day.
+# Such as 1740909660; eight digits are a day.
 EPOCH_TEXT = re.compile(r"-?\d{9,}([.]\d*)?", re.ASCII)
 BELOW_MICROSECONDS = re.compile(r"[.,]\d{6}\d*[1-9]", re.ASCII)
 
@@ -152,28 +153,24 @@ def moment(value: object) -> tuple[datetime | None, str]:
     """
     try:
         if isinstance(value, str) and not EPOCH_TEXT.fullmatch(value.strip()):
-            stated = datetime.fromisoformat(value.strip())
-            notes = [] if stated.tzinfo else [WITHOUT_ZONE]
-            notes += [SHORTENED] if BELOW_MICROSECONDS.search(value) else []
+            written = value.strip()
+            time = read_moment(written) or datetime.fromisoformat(written)
+            notes = [] if time.tzinfo else [WITHOUT_ZONE]
+            notes += [SHORTENED] if BELOW_MICROSECONDS.search(written) else []
+            time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
         elif isinstance(value, int | Decimal | str) and not isinstance(value, bool):
             number = Decimal(value)
             # Seconds reach this number in the year 5138, milliseconds reached it in 1973.
             microseconds = number * (1_000 if number > 100_000_000_000 else 1_000_000)
-            stated = EPOCH + timedelta(microseconds=int(microseconds))
+            time = EPOCH + timedelta(microseconds=int(microseconds))
             notes = [] if microseconds == int(microseconds) else [SHORTENED]
         else:
             return None, NOT_A_TIME
-        if not _is_none(stated):
-            time = (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).astimezone(UTC)
-            if not _is_none(time):
-                return time, " and ".join(notes)
     except (ValueError, OverflowError):
         return None, NOT_A_TIME
-    return None, f"is {shown(str(value))}, which stands for no time"
-
-
-def _is_none(time: datetime) -> bool:
-    return time.year == 1 or time.replace(tzinfo=None) == datetime.max
+    if time.year == FIRST.year or time == LAST:
+        return None, f"is {shown(str(value))}, which stands for no time"
+    return time, " and ".join(notes)
 
 
 def _legible(path: Path | str) -> str:

@@ -395,7 +395,7 @@ def _refuse_foreign(tasks: Any, place: str) -> None:
 
 
 def _has(task: dict[str, Any], key: str) -> bool:
-    return bool(_prose(task.get(key)))
+    return bool((_prose(task.get(key)) or "").strip())
 
 
 def _is_list_of_tasks(tag: str, value: Any) -> bool:
