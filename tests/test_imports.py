@@ -669,7 +669,12 @@ async def test_a_list_is_not_taken_for_a_second_tag_of_its_name(
 
 
 async def test_a_tag_without_tasks_makes_no_project(database: db.Database, write: Write) -> None:
-    for plan in ({"tasks": []}, {"master": []}, {"a": {"tasks": [], "metadata": {}}, "b": tag()}):
+    empty: list[dict[str, Any]] = [
+        {"tasks": []},
+        {"master": []},
+        {"a": tag(metadata={}), "b": tag()},
+    ]
+    for plan in empty:
         path = write(plan)
         async with refused(database, f"{path} has no task in it."):
             await import_plan(database, path, owner=None)
