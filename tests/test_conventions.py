@@ -78,7 +78,9 @@ def indexes(table: Table) -> Iterator[list[str]]:
     """The columns of every index of a table that holds all its rows."""
     for index in table.indexes:
         if index.dialect_kwargs.get("postgresql_where") is None:
-            yield [p.name if isinstance(p, sqlalchemy.Column) else str(p) for p in index.expressions]
+            yield [
+                p.name if isinstance(p, sqlalchemy.Column) else str(p) for p in index.expressions
+            ]
     yield [column.name for column in table.primary_key]
     for constraint in table.constraints:
         if isinstance(constraint, UniqueConstraint):

@@ -78,6 +78,9 @@ def test_every_command_prints_what_the_page_says(
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     changed = (ROOT / "examples" / "plan.json").read_text().replace("sensors", "instruments")
     (tmp_path / "changed.json").write_text(changed)
+    (tmp_path / ".vscode").mkdir()
+    tasks = {"version": "2.0.0", "tasks": [{"label": "build", "command": "make"}]}
+    (tmp_path / ".vscode" / "tasks.json").write_text(json.dumps(tasks))
     monkeypatch.chdir(tmp_path)
     for command, output in commands(TEXTS[name]):
         words = shlex.split(command)
@@ -93,7 +96,7 @@ def test_every_command_prints_what_the_page_says(
 def test_the_pages_with_examples_are_found() -> None:
     assert len(examples(TEXTS["README.md"])) == 2
     assert len(examples(TEXTS["api.md"])) > 10
-    assert len(commands(TEXTS["importing.md"])) == 4
+    assert len(commands(TEXTS["importing.md"])) == 5
 
 
 def test_a_migration_is_tried_on_a_copy_as_the_page_says(

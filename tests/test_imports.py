@@ -191,6 +191,8 @@ async def test_an_untidy_plan_is_taken_in_and_told_about(
         " dependency (HOLD).",
         '  tag "housing", task 2.2: its id 7 is that of another before it, so it goes by its'
         " place.",
+        '  tag "housing", task 1: its updatedAt is not a point in time that can be read, so it is'
+        " not known when it was completed.",
     ]
     assert await table(database, "examples/master") == {
         "1": ("Choose the sensors", "COMPLETED", 5, 0, []),
@@ -476,16 +478,19 @@ async def test_a_project_of_somebody_else_is_not_in_the_way(
         ),
         (
             {"x": tag(task(3, subtasks=[task(2, details="a\0b")]))},
-            'tag "x", task 3.2: a text contains a NUL character (\\u0000), which cannot be stored.',
+            'tag "x", task 3.2, at details: a text contains a NUL character (\\u0000), which cannot'
+            " be stored.",
         ),
         (
             {"x": tag(task(3, subtasks=[task(2, details="a\ud83d")]))},
-            'tag "x", task 3.2: a text contains half of a surrogate pair (\\ud800 to \\udfff),'
+            'tag "x", task 3.2, at details: a text contains half of a surrogate pair (\\ud800 to'
+            " \\udfff),"
             " which is no character and cannot be stored.",
         ),
         (
             {"x": tag(task(1), metadata={"\udc00": 1})},
-            'tag "x": a text contains half of a surrogate pair (\\ud800 to \\udfff),'
+            'tag "x", at metadata.\ufffd: a text contains half of a surrogate pair (\\ud800 to'
+            " \\udfff),"
             " which is no character and cannot be stored.",
         ),
         (
@@ -556,6 +561,163 @@ async def test_two_imports_of_a_plan_at_once_add_it_once(
     assert sum(report.already_there["projects"] for report in reports) == 40
     assert await stored(database, "SELECT count(*), count(DISTINCT name) FROM projects") == [
         (20, 20)
+    ]
+
+
+async def test_a_subtask_without_a_status_has_that_of_its_task(
+    database: db.Database, write: Write
+) -> None:
+    def part(status: str | None) -> dict[str, Any]:
+        deeper = [{"title": "deeper", "status": None}, task("own", status="pending")]
+        return task(status, status=status, subtasks=[{"title": "part", "subtasks": deeper}])
+
+    parts = [part(status) for status in ("done", "cancelled", "review", "in-progress", None)]
+    report = await import_plan(database, write({"x": tag(*parts)}), owner=None, project="p")
+
+    assert {place: row[1] for place, row in (await table(database, "p/x")).items()} == {
+        "done": "COMPLETED",
+        "done.1": "COMPLETED",
+        "done.1.1": "COMPLETED",
+        "cancelled": "CANCELLED",
+        "cancelled.1": "CANCELLED",
+        "cancelled.1.1": "CANCELLED",
+        "review": "BLOCKED",
+        "review.1": "BLOCKED",
+        "review.1.1": "BLOCKED",
+        "in-progress": "PENDING",
+        "in-progress.1": "PENDING",
+        "in-progress.1.1": "PENDING",
+        "5": "PENDING",
+        "5.1": "PENDING",
+        "5.1.1": "PENDING",
+        **{f"{above}.1.own": "PENDING" for above in ("done", "cancelled", "review")},
+        **{f"{above}.1.own": "PENDING" for above in ("in-progress", "5")},
+    }
+    assert report.changed == [
+        f'tag "x", task {id}.1; tag "x", task {id}.1.1: it has no status of its own, so it is'
+        f" {status}, as what it is a part of."
+        for id, status in (("done", "COMPLETED"), ("cancelled", "CANCELLED"), ("review", "BLOCKED"))
+    ]
+    blocked = "SELECT blocked_reason FROM tasks WHERE status = 'BLOCKED'"
+    assert set(await stored(database, blocked)) == {"MANUAL"}
+    await assert_counts(database)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "found"),
+    [
+        (
+            [{"id": "t1", "name": "A", "description": "B", "status": "todo"}],
+            '"name" and no "title"',
+        ),
+        ([{"label": "build", "type": "shell", "command": "make"}], '"label" and no "title"'),
+        ([{"taskName": "build", "isBuildCommand": True}], '"taskName" and no "title"'),
+        ([{"id": 1, "content": "A", "title": " ", "status": "done"}], '"content" and no "title"'),
+        ([{"id": 1, "title": "A", "completed": False}], '"completed" and no "status"'),
+        ([{"id": 1, "title": "A", "isDone": "yes", "status": None}], '"isDone" and no "status"'),
+    ],
+)
+async def test_what_another_program_calls_tasks_is_not_taken(
+    empty: db.Database, write: Write, tasks: list[Any], found: str
+) -> None:
+    sentence = (
+        f'tag "master", number 2 of its tasks: it has {found}, so this is no Task Master plan,'
+        " whose tasks have an id, a title and a status."
+    )
+    for plan in ({"version": "2.0.0", "tasks": [task(1), *tasks]}, {"master": [task(1), *tasks]}):
+        async with refused(empty, sentence):
+            await import_plan(empty, write(plan), owner=None)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "found"),
+    [
+        (["A", "B"], "its tasks are texts"),
+        ([{"id": 1, "description": "A", "status": "todo"}], "its tasks have descriptions and no"),
+    ],
+)
+async def test_tasks_that_all_lack_a_title_are_not_taken(
+    empty: db.Database, write: Write, tasks: list[Any], found: str
+) -> None:
+    found = found if found.endswith("texts") else f"{found} titles"
+    async with refused(
+        empty,
+        f'tag "master": {found}, so this is no Task Master plan, whose tasks have an id, a title'
+        " and a status.",
+    ):
+        await import_plan(empty, write({"tasks": tasks}), owner=None)
+
+
+async def test_a_tag_may_be_the_list_of_its_tasks(database: db.Database, write: Write) -> None:
+    lists = write({"master": ["A", task(1)], "more": [task(1)], "notes": [{"title": "B"}]})
+    objects = write({"master": tag("A", task(1)), "more": tag(task(1))}, "objects.json")
+
+    report = await import_plan(database, lists, owner=None, project="p")
+    again = await import_plan(database, objects, owner=None, project="p")
+
+    assert report.lines() == [
+        "Added 2 projects, 3 tasks and 0 dependencies.",
+        "Left out:",
+        '  "notes" at the top of the file was left out, because it is not a tag.',
+    ]
+    assert again.lines() == [
+        "Nothing was added: 2 projects, 3 tasks and 0 dependencies are already there."
+    ]
+    # In the older form there are no tags, so a list is whatever it is.
+    older = write({"more": [task(1)], "tasks": [task(2)]})
+    report = await import_plan(database, older, owner=None, project="q")
+    assert report.added["projects"] == 1
+    kept = "SELECT project_metadata #>> '{taskmaster,more,0,title}' FROM projects WHERE name = :n"
+    assert await stored(database, kept, n="q/master") == ["Task 1"]
+
+
+async def test_a_list_is_not_taken_for_a_second_tag_of_its_name(
+    empty: db.Database, write: Write
+) -> None:
+    path = write('{"x": [{"id": 1, "title": "A"}], "x": {"tasks": [{"id": 1, "title": "B"}]}}')
+    async with refused(empty, f'{path} has the tag "x" twice.'):
+        await import_plan(empty, path, owner=None)
+    path = write('{"v": 1, "v": 2, "x": {"tasks": [{"id": 1, "title": "B"}]}}')
+    async with refused(empty, f'{path} has "v" twice.'):
+        await import_plan(empty, path, owner=None)
+
+
+async def test_a_tag_without_tasks_makes_no_project(database: db.Database, write: Write) -> None:
+    empty: list[dict[str, Any]] = [
+        {"tasks": []},
+        {"master": []},
+        {"a": tag(metadata={}), "b": tag()},
+    ]
+    for plan in empty:
+        path = write(plan)
+        async with refused(database, f"{path} has no task in it."):
+            await import_plan(database, path, owner=None)
+
+    report = await import_plan(database, write({"a": tag(), "b": tag(task(1))}), owner=None)
+
+    assert report.left_out == ['tag "a" was left out, because it has no tasks.']
+    assert report.added == {"projects": 1, "tasks": 1, "dependencies": 0}
+
+
+async def test_a_time_that_is_none_is_no_time_of_completion(
+    database: db.Database, write: Write
+) -> None:
+    times = ("0001-01-01T00:00:00Z", "2025-03-04 16:20:00.1234567", "9999-12-31T23:59:59Z")
+    tasks = [task(n, status="done", updatedAt=time) for n, time in enumerate(times, 1)]
+
+    report = await import_plan(database, write({"x": tag(*tasks)}), owner=None)
+
+    assert report.changed == [
+        'tag "x", task 1: its updatedAt is 0001-01-01T00:00:00Z, which stands for no time, so it is'
+        " not known when it was completed.",
+        'tag "x", task 2: its updatedAt names no time zone and was taken as UTC and has more than'
+        " six digits of a second, of which six were kept.",
+    ]
+    completed = "SELECT completed_at::text FROM tasks ORDER BY id"
+    assert await stored(database, completed) == [
+        None,
+        "2025-03-04 16:20:00.123456+00",
+        "9999-12-31 23:59:59+00",
     ]
 
 
@@ -734,6 +896,9 @@ async def test_every_form_of_a_chat_is_read(database: db.Database, admin: db.Use
         "Added 4 conversations and 16 messages.",
         "Left out:",
         "  conversation 4 was left out, because it has no messages.",
+        "Changed:",
+        '  conversation 2, message 2: its part of type "image_url" has no text known here, so it'
+        " stands in the parts alone.",
     ]
     query = """
         SELECT title, summary, last_message_at::text LIKE '2025-03-02 %',
@@ -877,6 +1042,207 @@ async def test_a_time_is_the_messages_own_or_its_conversations_or_the_imports(
 
 
 @pytest.mark.parametrize(
+    ("message", "time", "said"),
+    [
+        ({"timestamp": "2025-03-01T10:00:00.123456789Z"}, "2025-03-01 10:00:00.123456+00", "six"),
+        ({"timestamp": "2025-03-01T10:00:00.1234560+00:00"}, "2025-03-01 10:00:00.123456+00", ""),
+        ({"timestamp": 1740909661.1234567}, "2025-03-02 10:01:01.123456+00", "six"),
+        ({"timestamp": "1412010112345"}, "2014-09-29 17:01:52.345+00", ""),
+        ({"timestamp": "2025-03-01"}, "2025-03-01 00:00:00+00", "zone"),
+        ({"timestamp": "9999-12-31T23:59:59.999Z"}, "9999-12-31 23:59:59.999+00", ""),
+        ({"timestamp": "9999-12-31T23:59:59.9999999Z"}, None, "none"),
+        ({"timestamp": "0001-01-01T00:00:00Z"}, None, "none"),
+        ({"timestamp": "0001-01-01T00:00:00+08:05"}, None, "none"),
+        ({"timestamp": "0001-01-01T00:00:00"}, None, "none"),
+        ({"timestamp": -62135596800}, None, "none"),
+        ({"timestamp": "soon"}, None, "unreadable"),
+        ({"timestamp": 1e30}, None, "unreadable"),
+        ({"timestamp": True}, None, "unreadable"),
+        ({"timestamp": "soon", "created_at": 1740909660}, "2025-03-02 10:01:00+00", "instead"),
+        ({"timestamp": None, "created_at": 1740909660}, "2025-03-02 10:01:00+00", ""),
+        ({}, None, ""),
+    ],
+)
+@pytest.mark.parametrize("own", [None, "2024-02-29T12:00:00Z", "0001-01-01T00:00:00Z"])
+async def test_the_report_says_which_time_stands_in_the_place_of_which(
+    database: db.Database, write: Write, message: Any, time: str | None, said: str, own: str | None
+) -> None:
+    first = {"role": "user", "content": "a"} | message
+    chat = {"created_at": own, "messages": [first]}
+
+    report = await import_chats(database, write(chat), owner=None)
+
+    has_own = own is not None and own.startswith("2024")
+    if time is None and has_own:
+        time = "2024-02-29 12:00:00+00"
+    found = """
+        SELECT timestamp::text, timestamp > now() - interval '1 minute' AND timestamp <= now()
+        FROM messages
+    """
+    [(kept, is_now)] = await stored(database, found)
+    assert is_now if time is None else kept == time
+    other = "the time of the conversation" if has_own else "the time of the import"
+    rest = f", so it stays in the metadata and {other} stands in its place."
+    sentence = {
+        "": None,
+        "six": "its timestamp has more than six digits of a second, of which six were kept.",
+        "zone": "its timestamp names no time zone and was taken as UTC.",
+        "none": f"its timestamp is {message.get('timestamp')}, which stands for no time{rest}",
+        "unreadable": f"its timestamp is not a point in time that can be read{rest}",
+        "instead": "its timestamp is not a point in time that can be read, so it stays in the"
+        " metadata and its created_at stands in its place.",
+    }[said]
+    expected = [] if sentence is None else [f"conversation 1, message 1: {sentence}"]
+    if time is None and own is not None:
+        expected.append(
+            "conversation 1: its created_at is 0001-01-01T00:00:00Z, which stands for no time, so"
+            " it stays in the metadata and the time of the import stands in its place."
+        )
+    assert report.changed == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([{"type": "text", "value": "a"}], "a"),
+        ([{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b"}], "a\nb"),
+        ([{"type": "text", "text": {"value": "a", "annotations": []}}], "a"),
+        ([{"type": "text", "text": None, "value": "a"}], "a"),
+        ([{"text": "", "content": "a"}], "a"),
+        (["a", "b"], "a\nb"),
+        ({"type": "text", "text": "a"}, "a"),
+        ({"text": "a"}, "a"),
+        ({"content_type": "text", "parts": ["a", "b"]}, "a\nb"),
+        ([{"type": "refusal", "refusal": "a"}], "a"),
+        ([{"type": "tool_result", "tool_use_id": "t", "content": "a"}], "a"),
+        ([{"type": "tool_result", "content": [{"type": "text", "text": "a"}]}], "a"),
+        ([{"type": "tool-result", "output": {"type": "text", "value": "a"}}], "a"),
+        ([{"type": "text", "text": "a"}, {"type": "tool_use", "id": "t", "input": {}}], "a"),
+        ([{"type": "tool_use", "id": "t", "name": "n", "input": {}}], ""),
+        ([{"type": "text", "text": ""}], ""),
+        ("", ""),
+    ],
+)
+async def test_a_text_is_found_where_it_is_plain(
+    database: db.Database, write: Write, content: Any, said: str
+) -> None:
+    chat = [{"role": "user", "content": content}]
+
+    report = await import_chats(database, write(chat), owner=None)
+
+    assert report.lines() == ["Added 1 conversation and 1 message."]
+    found = "SELECT content, parts::text, title FROM messages, conversations"
+    [(kept, parts, title)] = await stored(database, found)
+    assert kept == said
+    assert title == (said.partition("\n")[0] or None)
+    if isinstance(content, str):
+        assert parts is None
+    else:
+        assert json.loads(parts) == (content if isinstance(content, list) else [content])
+
+
+@pytest.mark.parametrize(
+    ("message", "said", "parts", "sentences"),
+    [
+        (
+            {"content": [{"type": "image", "value": "aGk="}, {"type": "image", "value": "aG8="}]},
+            "",
+            [{"type": "image", "value": "aGk="}, {"type": "image", "value": "aG8="}],
+            ['its part of type "image" has no text known here, so it stands in the parts alone.'],
+        ),
+        (
+            {"content": ["a", {"words": "b"}, 7, None]},
+            "a",
+            ["a", {"words": "b"}, 7, None],
+            [
+                f"its part{what} has no text known here, so it stands in the parts alone."
+                for what in (" without a type", ", a number,", ", null,")
+            ],
+        ),
+        ({"content": None}, "", None, ["it has no content, so its text is empty."]),
+        ({"content": []}, "", None, ["it has no content, so its text is empty."]),
+        ({}, "", None, ["it has no content, so its text is empty."]),
+        ({"content": None, "tool_calls": [{"id": "t"}]}, "", [{"id": "t"}], []),
+        ({"text": "a"}, "a", None, ['it has no content, so its "text" is taken for it.']),
+        (
+            {"content": "", "parts": [{"type": "text", "text": "a"}]},
+            "a",
+            [{"type": "text", "text": "a"}],
+            ['it has no content, so its "parts" is taken for it.'],
+        ),
+        (
+            {"content": None, "refusal": "a"},
+            "a",
+            [{"type": "refusal", "refusal": "a"}],
+            ['it has no content, so its "refusal" is taken for it.'],
+        ),
+    ],
+)
+async def test_a_message_without_a_plain_text_is_named(
+    database: db.Database,
+    write: Write,
+    message: dict[str, Any],
+    said: str,
+    parts: Any,
+    sentences: list[str],
+) -> None:
+    report = await import_chats(database, write([{"role": "user"} | message]), owner=None)
+
+    [(content, kept, about)] = await stored(
+        database, "SELECT content, parts::text, message_metadata::text FROM messages"
+    )
+    assert (content, json.loads(kept or "null"), about) == (said, parts, "{}")
+    assert report.changed == [f"conversation 1, message 1: {sentence}" for sentence in sentences]
+
+
+async def test_what_stands_beside_the_messages_is_named(
+    database: db.Database, write: Write
+) -> None:
+    answer = [{"role": "assistant", "content": "b"}]
+    preference = {"messages": said("a"), "chosen": answer, "rejected": "c", "tools": [{}]}
+    other = {"messages": said("a"), "chosen": None, "drafts": answer, "import": 1}
+    runs = {"messages": [], "traj": said("d")}
+    both = {"messages": said("e"), "traj": said("f")}
+
+    report = await import_chats(
+        database, write([preference, *[other] * 30, runs, both]), owner=None
+    )
+
+    many = "; ".join(f"conversation {number}" for number in range(2, 22))
+    assert report.lines() == [
+        "Added 33 conversations and 33 messages.",
+        "Changed:",
+        '  conversation 1: "chosen", "rejected" beside the messages stand in the metadata alone.',
+        f'  {many} and 10 more: "drafts" beside the messages stands in the metadata alone.',
+        f'  {many} and 10 more: "import" stands in the metadata as import.import.',
+        '  conversation 33: "traj" beside the messages stands in the metadata alone.',
+    ]
+    assert report.changed_count == 62
+    kept = "SELECT (conversation_metadata - 'import')::text FROM conversations ORDER BY id LIMIT 1"
+    assert await stored(database, kept) == [
+        '{"tools": [{}], "chosen": [{"role": "assistant", "content": "b"}], "rejected": "c"}'
+    ]
+
+
+async def test_a_title_and_a_summary_that_do_not_fit_are_named(
+    database: db.Database, write: Write
+) -> None:
+    chat = {"title": "t" * 300, "summary": "s" * 51, "messages": said("a")}
+
+    report = await import_chats(database, write(chat), owner=None)
+
+    assert await stored(database, "SELECT title, summary FROM conversations") == [
+        (f"{'t' * 254}…", "a")
+    ]
+    assert report.changed == [
+        "conversation 1: its title has 300 characters and was cut after 254; the metadata has all"
+        " of it.",
+        "conversation 1: its summary is not a text of at most 50 characters, so it stays in the"
+        " metadata and the beginning of the first message stands in its place.",
+    ]
+
+
+@pytest.mark.parametrize(
     ("content", "conversations"),
     [
         (said("a", "b"), [["a", "b"]]),
@@ -966,8 +1332,8 @@ async def test_what_there_is_already_is_used(
             " assistant, tool, function.",
         ),
         (
-            [[{"role": "user", "content": {"text": "a"}}]],
-            "conversation 1, message 1: the content is an object, not a text or a list of parts.",
+            [[{"role": "user", "content": 7}]],
+            "conversation 1, message 1: the content is a number, not a text or a list of parts.",
         ),
         (
             [[{"role": "user", "tool_calls": {}}]],
@@ -975,13 +1341,13 @@ async def test_what_there_is_already_is_used(
         ),
         (
             [said("a"), said("a", "b\0")],
-            "conversation 2, message 2: a text contains a NUL character (\\u0000), which cannot be"
-            " stored.",
+            "conversation 2, message 2, at content: a text contains a NUL character (\\u0000),"
+            " which cannot be stored.",
         ),
         (
             {"messages": said("a"), "info": ["\ud83d\ud83d\ude00"]},
-            "conversation 1: a text contains half of a surrogate pair (\\ud800 to \\udfff),"
-            " which is no character and cannot be stored.",
+            "conversation 1, at info[0]: a text contains half of a surrogate pair (\\ud800 to"
+            " \\udfff), which is no character and cannot be stored.",
         ),
         (
             '{"messages": [{"role": "user"}], "cost": -' + "1" * 1_001 + "}",
@@ -1259,7 +1625,7 @@ def test_text_comes_through_wherever_a_chunk_of_the_file_ends(
 
     with mock.patch.object(files, "CHUNK", chunk), files.opened(path) as source:
         events = source.events()
-        value = files.read_value(events, next(events), "here")
+        value = files.read_value(events, next(events), "here", Report())
 
     if halves:
         with pytest.raises(NotImportable, match="half of a surrogate pair"):
@@ -1270,14 +1636,49 @@ def test_text_comes_through_wherever_a_chunk_of_the_file_ends(
 
 async def test_numbers_keep_every_digit(database: db.Database, write: Write) -> None:
     numbers = "[1.50, 0.1000, -0.00, 12345678901234567890123, 1e300, 9007199254740993, 1E-5]"
-    path = write('{"messages": [{"role": "user", "n": ' + numbers + "}]}")
+    path = write('{"messages": [{"role": "user", "content": "a", "n": ' + numbers + "}]}")
 
-    await import_chats(database, path, owner=None)
+    report = await import_chats(database, path, owner=None)
 
+    assert report.changed == [
+        "conversation 1: the number -0.00 at messages[0].n[2] is stored without its sign."
+    ]
     [kept] = await stored(database, "SELECT message_metadata ->> 'n' FROM messages")
     assert kept == (
         f"[1.50, 0.1000, 0.00, 12345678901234567890123, 1{'0' * 300}, 9007199254740993, 0.00001]"
     )
+
+
+async def test_a_key_that_stands_twice_is_named(database: db.Database, write: Write) -> None:
+    message = '{"role": "user", "content": "a", "content": "b", "n": [{"k": 1, "k": 2}]}'
+    chats = f"{json.dumps(said('a')[0])}\n{message}\n{message}"
+
+    report = await import_chats(database, write(chats), owner=None)
+
+    assert report.left_out == [
+        f'conversation 1, message 2; conversation 1, message 3: "{key}" stands there twice{at},'
+        " and only the last was taken."
+        for key, at in (("content", ""), ("k", " at n[0]"))
+    ]
+    last = "SELECT content, message_metadata::text FROM messages WHERE sequence > 1"
+    assert await stored(database, last) == [("b", '{"n": [{"k": 2}]}')] * 2
+
+
+MODEL = "INSERT INTO ai_models (id, provider) VALUES ('m', 'p')"
+
+
+async def test_what_breaks_a_constraint_is_said_in_words(database: db.Database) -> None:
+    async def twice() -> None:
+        async with database.write(db.Viewer(is_administrator=True)) as session:
+            for _ in range(2):
+                await session.execute(
+                    text("INSERT INTO ai_models (id, provider) VALUES ('m', 'p')")
+                )
+
+    with pytest.raises(NotImportable) as refusal, files.storing("tag 7"):
+        await twice()
+
+    assert str(refusal.value) == "tag 7: it cannot be stored: There is already one with this id."
 
 
 async def test_what_only_postgresql_finds_is_said_in_words(database: db.Database) -> None:

@@ -66,6 +66,25 @@ SENDERS = {
 }
 
 TITLE_LENGTH = 255
+
+# Where a conversation has its messages, and a message says when it was said.
+MESSAGES = ("messages", "traj")
+TIMES = ("timestamp", "created_at")
+
+# What belongs to what was said, and has no place among the messages.
+BESIDE = ("chosen", "rejected", "prompt", "completion", "response", "system")
+
+# Where a part has its text, if it is of no type or of one of these; of any other, only as `text`.
+TEXTS = ("text", "value", "content", "parts", "output", "refusal")
+TEXT_TYPES = (
+    *(None, "text", "input_text", "output_text", "refusal"),
+    *("tool_result", "tool-result", "function_call_output"),
+)
+# What is a call of a tool and has no text to be missed.
+CALL_TYPES = ("tool_use", "server_tool_use", "tool_call", "tool-call", "function_call")
+
+# Where programs have a text that others have as the content.
+INSTEAD_OF_CONTENT = ("parts", "text", "value", "refusal")
 # A title made from what somebody said is as long as one reads in a list.
 EXCERPT_LENGTH = 80
 
@@ -110,8 +129,9 @@ class _Target:
 class _Conversations:
     """What a file holds as conversations, one by one and as they stand there."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, report: Report) -> None:
         self._events = source.events()
+        self._report = report
         self._number = 0
 
     def read(self, end: str | None = None) -> Iterator[Any]:
@@ -129,7 +149,7 @@ class _Conversations:
             place = f"conversation {self._number + 1}"
             if messages is not None:
                 place = f"{place}, message {len(messages) + 1}"
-            value = read_value(self._events, event, place)
+            value = read_value(self._events, event, place, self._report)
             if number == 0 and _is_message(value):
                 messages = []
             if messages is None:
@@ -145,23 +165,28 @@ class _Conversations:
 
 
 def _is_message(value: Any) -> bool:
-    return isinstance(value, dict) and "role" in value and not {"messages", "traj"} & value.keys()
+    return isinstance(value, dict) and "role" in value and not value.keys() & MESSAGES
 
 
 def read_chats(source: Source, report: Report) -> Iterator[Chat]:
     """The conversations of a file, one by one. Raises NotImportable."""
     occurrences: Counter[bytes] = Counter()
-    for number, item in enumerate(_Conversations(source).read(), 1):
+    for number, item in enumerate(_Conversations(source, report).read(), 1):
         place = f"conversation {number}"
         messages, about = _messages(item, place)
         if not messages:
             report.leave_out(f"{place} was left out, because it has no messages.")
             continue
         refuse_unstorable(about, place)
+        time = _Time.of(about)
+        otherwise = "the time of the import" if time.key is None else "the time of the conversation"
         rows = [
-            _message(message, f"{place}, message {count}", report)
+            _message(message, f"{place}, message {count}", otherwise, report)
             for count, message in enumerate(messages, 1)
         ]
+        if any(row["timestamp"] is None for row in rows):
+            time.tell(place, "the time of the import", report)
+        _tell_beside(about, place, report)
         content = canonical([messages, about])
         hash = hashlib.sha256(content)
         occurrences[hash.digest()[:16]] += 1
@@ -170,9 +195,9 @@ def read_chats(source: Source, report: Report) -> Iterator[Chat]:
             hash=hash.hexdigest(),
             occurrence=occurrences[hash.digest()[:16]],
             size=len(content),
-            title=_title(about, rows),
-            summary=_summary(about, rows),
-            time=_time(dict(about), place, report),
+            title=_title(about, rows, place, report),
+            summary=_summary(about, rows, place, report),
+            time=time.value,
             about=about,
             messages=rows,
         )
@@ -188,12 +213,13 @@ def _messages(item: Any, place: str) -> tuple[list[Any], dict[str, Any]]:
         return item, {}
     if not isinstance(item, dict):
         raise NotImportable(f"{place}: it is {kind(item)}, not a list of messages or an object.")
-    for key in ("messages", "traj"):
-        if key in item:
-            messages = item[key]
-            if messages is not None and not isinstance(messages, list):
-                raise NotImportable(f'{place}: "{key}" is {kind(messages)}, not a list.')
-            return messages or [], {name: item[name] for name in item if name != key}
+    keys = [key for key in MESSAGES if key in item]
+    if keys:
+        key = next((key for key in keys if item[key]), keys[0])
+        messages = item[key]
+        if messages is not None and not isinstance(messages, list):
+            raise NotImportable(f'{place}: "{key}" is {kind(messages)}, not a list.')
+        return messages or [], {name: item[name] for name in item if name != key}
     if _is_message(item):
         raise NotImportable(f"{place}: it is a single message, not a list of messages.")
     raise NotImportable(
@@ -201,7 +227,24 @@ def _messages(item: Any, place: str) -> tuple[list[Any], dict[str, Any]]:
     )
 
 
-def _message(item: Any, place: str, report: Report) -> dict[str, Any]:
+def _tell_beside(about: dict[str, Any], place: str, report: Report) -> None:
+    """Say which of what was said is not among the messages."""
+    beside = [
+        key for key, value in about.items() if value and (key in BESIDE or _holds_messages(value))
+    ]
+    if beside:
+        named = ", ".join(map(quoted, beside))
+        stand = "stands" if len(beside) == 1 else "stand"
+        report.change(f"{named} beside the messages {stand} in the metadata alone.", place)
+    if "import" in about:
+        report.change('"import" stands in the metadata as import.import.', place)
+
+
+def _holds_messages(value: Any) -> bool:
+    return any(map(_is_message, value)) if isinstance(value, list) else _is_message(value)
+
+
+def _message(item: Any, place: str, otherwise: str, report: Report) -> dict[str, Any]:
     """A message as a row; what has no column of its own stays in its metadata."""
     if not isinstance(item, dict):
         raise NotImportable(f"{place}: it is {kind(item)}, not an object.")
@@ -215,16 +258,7 @@ def _message(item: Any, place: str, report: Report) -> dict[str, Any]:
     if role == sender.lower():
         del about["role"]
 
-    content, parts = about.pop("content", None), []
-    if isinstance(content, list):
-        parts += content
-        content = "\n".join(text for part in content if (text := _text(part)) is not None)
-    elif content is None:
-        content = ""
-    elif not isinstance(content, str):
-        raise NotImportable(
-            f"{place}: the content is {kind(content)}, not a text or a list of parts."
-        )
+    content, parts = _content(about, place, report)
     calls = about.pop("tool_calls", None)
     if calls is not None and not isinstance(calls, list):
         raise NotImportable(f'{place}: "tool_calls" is {kind(calls)}, not a list.')
@@ -232,43 +266,123 @@ def _message(item: Any, place: str, report: Report) -> dict[str, Any]:
     # What calls looked like before there could be several of them.
     if (call := about.pop("function_call", None)) is not None:
         parts.append({"type": "function_call", "function_call": call})
-    time = _time(about, place, report)
+    if content is None and not parts:
+        report.change("it has no content, so its text is empty.", place)
+    time = _Time.of(about)
+    time.tell(place, otherwise, report)
+    if time.key is not None:
+        del about[time.key]
     return {
         "sender": sender,
-        "content": content,
+        "content": content or "",
         "parts": as_json(parts) if parts else None,
-        "timestamp": time,
+        "timestamp": time.value,
         "message_metadata": as_json(about),
     }
 
 
-def _text(part: Any) -> str | None:
-    text = part.get("text") if isinstance(part, dict) else part
-    return text if isinstance(text, str) else None
-
-
-def _time(about: dict[str, Any], place: str, report: Report) -> datetime | None:
-    """When it was said, taken out of what is known; what cannot be read stays there."""
-    for key in ("timestamp", "created_at"):
-        value = about.get(key)
-        if value is None:
-            continue
-        time = moment(value)
-        if time is not None:
-            del about[key]
-            return time
-        report.change(
-            f"{place}: its {key} is not a point in time that can be read, so it stays in the"
-            " metadata and the time of the import stands in its place."
+def _content(about: dict[str, Any], place: str, report: Report) -> tuple[str | None, list[Any]]:
+    """The text of a message and the parts it is made of, taken out of what is known of it."""
+    content = about.pop("content", None)
+    if content in (None, "", [], {}):
+        key = next((key for key in INSTEAD_OF_CONTENT if _text(about.get(key))), None)
+        if key is not None:
+            report.change(f"it has no content, so its {quoted(key)} is taken for it.", place)
+            content = about.pop(key)
+            if key == "refusal":
+                content = [{"type": key, key: content}]
+    if content is None:
+        return None, []
+    if isinstance(content, str):
+        return content, []
+    if not isinstance(content, list | dict):
+        raise NotImportable(
+            f"{place}: the content is {kind(content)}, not a text or a list of parts."
         )
+    parts = content if isinstance(content, list) else [content]
+    texts = [_text(part) for part in parts]
+    for what in dict.fromkeys(
+        _part(part)
+        for part, said in zip(parts, texts, strict=True)
+        if said is None and _type(part) not in CALL_TYPES
+    ):
+        report.change(f"{what} has no text known here, so it stands in the parts alone.", place)
+    return "\n".join(text for text in texts if text is not None) or None, list(parts)
+
+
+def _text(value: Any) -> str | None:
+    """The text of a part, also where it lies deeper; none if it has none, or none that is plain."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        texts = [text for item in value if (text := _text(item)) is not None]
+        return "\n".join(texts) if texts else None
+    if isinstance(value, dict):
+        keys = TEXTS if _type(value) in TEXT_TYPES else TEXTS[:1]
+        found = [text for key in keys if (text := _text(value.get(key))) is not None]
+        return next(filter(None, found), "") if found else None
     return None
 
 
-def _title(about: dict[str, Any], rows: list[dict[str, Any]]) -> str | None:
+def _type(part: Any) -> Any:
+    return part.get("type", part.get("content_type")) if isinstance(part, dict) else None
+
+
+def _part(part: Any) -> str:
+    type = _type(part)
+    if isinstance(type, str):
+        return f"its part of type {quoted(type)}"
+    return "its part without a type" if isinstance(part, dict) else f"its part, {kind(part)},"
+
+
+@dataclass(slots=True)
+class _Time:
+    """When something was said: under which key that stands, and what is to be told of which key."""
+
+    key: str | None
+    value: datetime | None
+    notes: dict[str, str]
+
+    @classmethod
+    def of(cls, about: dict[str, Any]) -> _Time:
+        """The first of its times that can be read."""
+        notes: dict[str, str] = {}
+        for key in TIMES:
+            if about.get(key) is None:
+                continue
+            time, note = moment(about[key])
+            if note:
+                notes[key] = note
+            if time is not None:
+                return cls(key, time, notes)
+        return cls(None, None, notes)
+
+    def tell(self, place: str, otherwise: str, report: Report) -> None:
+        """Say what became of the times, and what stands in the place of what cannot be read."""
+        instead = otherwise if self.key is None else f"its {self.key}"
+        for key, note in self.notes.items():
+            rest = (
+                ""
+                if key == self.key
+                else (f", so it stays in the metadata and {instead} stands in its place")
+            )
+            report.change(f"its {key} {note}{rest}.", place)
+
+
+def _title(
+    about: dict[str, Any], rows: list[dict[str, Any]], place: str, report: Report
+) -> str | None:
     for key in ("title", "name"):
         title = about.get(key)
         if isinstance(title, str) and title.strip():
-            return _cut(title.strip(), TITLE_LENGTH)
+            title = title.strip()
+            if len(title) > TITLE_LENGTH:
+                report.change(
+                    f"its {key} has {len(title):,} characters and was cut after"
+                    f" {TITLE_LENGTH - 1}; the metadata has all of it.",
+                    place,
+                )
+            return _cut(title, TITLE_LENGTH)
     task, trial = about.get("task_id"), about.get("trial")
     if isinstance(task, int | str):
         title = f"Task {task}" if trial is None else f"Task {task}, trial {trial}"
@@ -283,10 +397,16 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _summary(about: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def _summary(about: dict[str, Any], rows: list[dict[str, Any]], place: str, report: Report) -> str:
     summary = about.get("summary")
     if isinstance(summary, str) and 0 < len(summary) <= SUMMARY_LENGTH:
         return summary
+    if summary:
+        report.change(
+            f"its summary is not a text of at most {SUMMARY_LENGTH} characters, so it stays in the"
+            " metadata and the beginning of the first message stands in its place.",
+            place,
+        )
     return summarize(rows[0]["content"])
 
 

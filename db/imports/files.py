@@ -13,7 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from math import isinf
 from pathlib import Path
@@ -21,8 +21,11 @@ from typing import Any, BinaryIO
 
 import ijson  # type: ignore[import-untyped]
 import orjson
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from db import constraints
+from db.imports.report import Report
+from db.moments import FIRST, LAST, read_moment
 from db.text import exact, storable
 
 MAX_BYTES = 100_000_000
@@ -87,12 +90,14 @@ def as_json(value: Any) -> orjson.Fragment:
 
 def refuse_unstorable(value: Any, place: str) -> None:
     """Refuse a value with a text that PostgreSQL cannot store. Raises NotImportable."""
-    problem = _problem(value)
-    if problem is not None:
+    if _problem(value) is None:
+        return
+    for path, text in _texts(value):
         # What the reader put in the place of half a pair is reported as the half it was.
-        if any(HALF in text for text in _texts(value)):
-            problem = _problem("\ud800")
-        raise NotImportable(f"{place}: {problem}.")
+        problem = _problem("\ud800" if HALF in text else text)
+        if problem is not None:
+            at = f", at {shown(path.removeprefix('.'))}" if path else ""
+            raise NotImportable(f"{place}{at}: {problem}.")
 
 
 def _problem(value: Any) -> str | None:
@@ -103,16 +108,17 @@ def _problem(value: Any) -> str | None:
     return None
 
 
-def _texts(value: Any) -> Iterator[str]:
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, str):
-            yield item
-        elif isinstance(item, dict):
-            pending += [*item, *item.values()]
-        elif isinstance(item, list):
-            pending += item
+def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The texts in a value, keys too, each with its place, such as .parts[0].text."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield f"{path}.{key}", key
+            yield from _texts(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _texts(item, f"{path}[{number}]")
 
 
 def refuse_bad_name(name: str, what: str, length: int = 255) -> None:
@@ -127,21 +133,44 @@ def refuse_bad_name(name: str, what: str, length: int = 255) -> None:
     refuse_unstorable(name, f"The name of the {what}")
 
 
-def moment(value: object) -> datetime | None:
+NOT_A_TIME = "is not a point in time that can be read"
+WITHOUT_ZONE = "names no time zone and was taken as UTC"
+SHORTENED = "has more than six digits of a second, of which six were kept"
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Such as 1740909660; eight digits are a day.
+EPOCH_TEXT = re.compile(r"-?\d{9,}([.]\d*)?", re.ASCII)
+BELOW_MICROSECONDS = re.compile(r"[.,]\d{6}\d*[1-9]", re.ASCII)
+
+
+def moment(value: object) -> tuple[datetime | None, str]:
     """A point in time written as ISO 8601 or as seconds or milliseconds since 1970, if it is one.
 
-    Without a time zone it is taken as UTC, which is what programs mostly mean.
+    With it comes what is to be said of it in a report, which follows the name of what holds it;
+    nothing if it is there as it was written. Without a time zone it is taken as UTC, which is what
+    programs mostly mean. The first year and the last microsecond of all are no times but what Go
+    and .NET write where there is none.
     """
     try:
-        if isinstance(value, str):
-            time = datetime.fromisoformat(value.strip())
-            return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-        if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        if isinstance(value, str) and not EPOCH_TEXT.fullmatch(value.strip()):
+            written = value.strip()
+            time = read_moment(written) or datetime.fromisoformat(written)
+            notes = [] if time.tzinfo else [WITHOUT_ZONE]
+            notes += [SHORTENED] if BELOW_MICROSECONDS.search(written) else []
+            time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        elif isinstance(value, int | Decimal | str) and not isinstance(value, bool):
+            number = Decimal(value)
             # Seconds reach this number in the year 5138, milliseconds reached it in 1973.
-            return datetime.fromtimestamp(float(value / 1000 if value > 1e11 else value), UTC)
-    except (ValueError, OverflowError, OSError):
-        pass
-    return None
+            microseconds = number * (1_000 if number > 100_000_000_000 else 1_000_000)
+            time = EPOCH + timedelta(microseconds=int(microseconds))
+            notes = [] if microseconds == int(microseconds) else [SHORTENED]
+        else:
+            return None, NOT_A_TIME
+    except (ValueError, OverflowError):
+        return None, NOT_A_TIME
+    if time.year == FIRST.year or time == LAST:
+        return None, f"is {shown(str(value))}, which stands for no time"
+    return time, " and ".join(notes)
 
 
 def _legible(path: Path | str) -> str:
@@ -176,6 +205,11 @@ def storing(place: str) -> Iterator[None]:
     """Say in words what PostgreSQL has against a value, where it knows a limit that we do not."""
     try:
         yield
+    except IntegrityError as error:
+        known = constraints.broken(error)
+        if known is None:
+            raise
+        raise NotImportable(f"{place}: it cannot be stored: {str(known).rstrip('.')}.") from error
     except DBAPIError as error:
         state = str(getattr(error.orig, "sqlstate", ""))
         # 22: data exceptions; 54: program limits exceeded
@@ -369,11 +403,11 @@ def _begins_escape(data: bytes, place: int) -> bool:
     return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0
 
 
-def read_value(events: Iterator[Event], first: Event, place: str) -> Any:
+def read_value(events: Iterator[Event], first: Event, place: str, report: Report) -> Any:
     """The value that begins with this event. Raises NotImportable if it is beyond all bounds."""
     event, value = first
     if event == "number":
-        return _number(value, place, [])
+        return _number(value, place, [], report)
     if event not in ("start_map", "start_array"):
         return value
     root: Any = {} if event == "start_map" else []
@@ -385,6 +419,11 @@ def read_value(events: Iterator[Event], first: Event, place: str) -> Any:
         if event == "map_key":
             # The same few keys come again and again: one copy of each is enough.
             key = keys.setdefault(value, value)
+            if key in stack[-1]:
+                at = _at(stack[:-1])
+                report.leave_out(
+                    f"{quoted(key)} stands there twice{at}, and only the last was taken.", place
+                )
             continue
         if event in ("end_map", "end_array"):
             stack.pop()
@@ -404,7 +443,7 @@ def read_value(events: Iterator[Event], first: Event, place: str) -> Any:
         else:
             container[key] = value
         if event == "number":
-            exact = _number(value, place, stack)
+            exact = _number(value, place, stack, report)
             if exact is not value:
                 container[-1 if type(container) is list else key] = exact
         elif event in ("start_map", "start_array"):
@@ -416,7 +455,7 @@ def read_value(events: Iterator[Event], first: Event, place: str) -> Any:
     raise AssertionError("The parser let a value go unfinished.")
 
 
-def _number(value: int | Decimal, place: str, stack: list[Any]) -> int | Decimal:
+def _number(value: int | Decimal, place: str, stack: list[Any], report: Report) -> int | Decimal:
     """The number in a form that keeps every digit of it on its way into the database."""
     if isinstance(value, int):
         if -(2**63) <= value < 2**64:
@@ -424,13 +463,19 @@ def _number(value: int | Decimal, place: str, stack: list[Any]) -> int | Decimal
         # `orjson` writes no larger integers; as a Decimal they go their own way.
         value = Decimal(value)
     if abs(value.adjusted()) >= MAX_DIGITS or len(value.as_tuple().digits) > MAX_DIGITS:
-        at = f" at {_path(stack)}" if stack else ""
-        raise NotImportable(f"{place}: it has a number with more than {MAX_DIGITS:,} digits{at}.")
+        raise NotImportable(
+            f"{place}: it has a number with more than {MAX_DIGITS:,} digits{_at(stack)}."
+        )
     if isinf(float(value)):
         # PostgreSQL would keep it, but hardly anybody who reads JSON could take it in.
-        at = f" at {_path(stack)}" if stack else ""
-        raise NotImportable(f"{place}: it has a number beyond 1.8e308{at}.")
+        raise NotImportable(f"{place}: it has a number beyond 1.8e308{_at(stack)}.")
+    if value.is_zero() and value.is_signed():
+        report.change(f"the number {value}{_at(stack)} is stored without its sign.", place)
     return value
+
+
+def _at(stack: list[Any]) -> str:
+    return f" at {_path(stack)}" if stack else ""
 
 
 def _path(stack: list[Any]) -> str:

@@ -17,6 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ STATUSES = {
     "deferred": TaskStatus.BLOCKED,
     "blocked": TaskStatus.BLOCKED,
 }
+# How other programs call what is the title or the status of a task in Task Master's plans.
+OTHER_TITLES = (
+    *("name", "label", "taskName", "task", "text", "content", "summary", "subject", "todo"),
+    "command",
+)
+OTHER_STATUSES = ("completed", "isCompleted", "is_completed", "done", "isDone", "checked")
 PRIORITIES = {"critical": 5, "high": 5, "medium": 3, "low": 1}
 
 # What a worker has to read, and under which heading it follows the description.
@@ -104,7 +111,9 @@ class Plan:
         self._by_reference: dict[str, _Task] = {}
 
         about = {key: value for key, value in content.items() if key != "tasks"}
-        refuse_unstorable([tag, about], self.place)
+        refuse_unstorable(tag, self.place)
+        refuse_unstorable(about, self.place)
+        _refuse_foreign(content["tasks"], self.place)
         self._collect(content["tasks"], None)
         for task in self._tasks:
             self.parents.append(None if task.parent is None else task.parent.number)
@@ -150,8 +159,9 @@ class Plan:
             self._tasks.append(task)
             if repeated:
                 self._report.change(
-                    f"{self._at(task)}: its id {shown(str(id))} is that of another before"
-                    " it, so it goes by its place."
+                    f"its id {shown(str(id))} is that of another before it, so it goes by its"
+                    " place.",
+                    self._at(task),
                 )
             if own == id or own not in taken:
                 siblings[own] = task
@@ -178,14 +188,14 @@ class Plan:
         }
         refuse_unstorable(kept, place)
         title, cut = self._title(fields, place)
-        status = self._status(fields.get("status"), place)
+        status = self._status(task)
         kept.pop("title", None)
         description = [cut]
         for key, heading in TEXTS.items():
             prose = _prose(fields.get(key))
             if prose is None:
                 self._report.change(
-                    f"{place}: its {key} is {kind(fields[key])}, so it stands in the metadata."
+                    f"its {key} is {kind(fields[key])}, so it stands in the metadata.", place
                 )
                 continue
             kept.pop(key, None)
@@ -196,10 +206,7 @@ class Plan:
             "status": status,
             "blocked_reason": BlockedReason.MANUAL if status is TaskStatus.BLOCKED else None,
             "priority": self._priority(task),
-            # Task Master changes a task that is done no more, so this is when it was completed.
-            "completed_at": moment(fields.get("updatedAt"))
-            if status is TaskStatus.COMPLETED
-            else None,
+            "completed_at": self._completed_at(task) if status is TaskStatus.COMPLETED else None,
             "task_metadata": as_json(
                 {
                     "import": {"source": "taskmaster", "reference": task.reference},
@@ -218,29 +225,51 @@ class Plan:
             texts = "\n".join(_prose(fields.get(key)) or "" for key in TEXTS).strip()
             if not texts:
                 raise NotImportable(f"{place}: it has neither a title nor a description.")
-            self._report.change(f"{place}: it has no title; its description begins like this one.")
+            self._report.change("it has no title; its description begins like this one.", place)
             return texts.splitlines()[0][:TITLE_LENGTH], ""
         if len(title) <= TITLE_LENGTH:
             return title, ""
         self._report.change(
-            f"{place}: its title has {len(title):,} characters and was cut after"
-            f" {TITLE_LENGTH - 1}; the description begins with all of it."
+            f"its title has {len(title):,} characters and was cut after {TITLE_LENGTH - 1}; the"
+            " description begins with all of it.",
+            place,
         )
         return f"{title[: TITLE_LENGTH - 1]}…", title
 
-    def _status(self, value: Any, place: str) -> TaskStatus:
-        if value is None:
-            return TaskStatus.PENDING
-        if not isinstance(value, str):
+    def _status(self, task: _Task) -> TaskStatus:
+        value, place = task.fields.get("status"), self._at(task)
+        if value is not None and not isinstance(value, str):
             raise NotImportable(f"{place}: the status is {kind(value)}, not a text.")
+        if value is None or not value.strip():
+            if task.parent is None:
+                return TaskStatus.PENDING
+            # A part of what is done is done.
+            inherited = TaskStatus(self.rows[task.parent.number]["status"])
+            if inherited is not TaskStatus.PENDING:
+                self._report.change(
+                    f"it has no status of its own, so it is {inherited}, as what it is a part of.",
+                    place,
+                )
+            return inherited
         status = STATUSES.get("-".join(value.lower().replace("_", " ").split()))
         if status is None:
             # Held, not handed out: somebody who knows what it means releases it.
             self._report.change(
-                f"{place}: the status {quoted(value)} is unknown, so it is held (BLOCKED)."
+                f"the status {quoted(value)} is unknown, so it is held (BLOCKED).", place
             )
             return TaskStatus.BLOCKED
         return status
+
+    def _completed_at(self, task: _Task) -> datetime | None:
+        """When it was last changed: Task Master changes a task that is done no more."""
+        value = task.fields.get("updatedAt")
+        if value is None:
+            return None
+        time, note = moment(value)
+        if note:
+            rest = ", so it is not known when it was completed" if time is None else ""
+            self._report.change(f"its updatedAt {note}{rest}.", self._at(task))
+        return time
 
     def _priority(self, task: _Task) -> int:
         value = task.fields.get("priority")
@@ -252,7 +281,7 @@ class Plan:
         if isinstance(value, dict | list | bool):
             raise NotImportable(f"{self._at(task)}: the priority is {kind(value)}, not a text.")
         self._report.change(
-            f"{self._at(task)}: the priority {quoted(str(value))} is unknown, so it is 3 (medium)."
+            f"the priority {quoted(str(value))} is unknown, so it is 3 (medium).", self._at(task)
         )
         return 3
 
@@ -285,8 +314,8 @@ class Plan:
         for place, reason in sorted(reasons.items()):
             task, name = named[place]
             self._report.leave_out(
-                f"{self._at(task)}: the dependency on {shown(name) or 'null'} was left out, because"
-                f" {reason}."
+                f"the dependency on {shown(name) or 'null'} was left out, because {reason}.",
+                self._at(task),
             )
         self.edges = list(edges)
         for edge in self.edges:
@@ -296,9 +325,9 @@ class Plan:
         waits = self.rows[dependent]["status"] in (TaskStatus.PENDING, TaskStatus.BLOCKED)
         if waits and self.rows[dependency]["status"] is TaskStatus.CANCELLED:
             self._report.change(
-                f"{self._at(self._tasks[dependent])}: it waits for"
-                f" {shown(self._tasks[dependency].reference)}, which was cancelled, until somebody"
-                " removes the dependency (HOLD)."
+                f"it waits for {shown(self._tasks[dependency].reference)}, which was cancelled,"
+                " until somebody removes the dependency (HOLD).",
+                self._at(self._tasks[dependent]),
             )
 
     def _dependencies(self, task: _Task) -> Iterator[str]:
@@ -313,7 +342,7 @@ class Plan:
             raise NotImportable(
                 f'{self._at(task)}: "dependencies" is {kind(named)}, not a list of ids.'
             )
-        refuse_unstorable(named, self._at(task))
+        refuse_unstorable({"dependencies": named}, self._at(task))
         for number, value in enumerate(named, 1):
             yield self._id(value, f"{self._at(task)}, number {number} of its dependencies") or ""
 
@@ -340,6 +369,46 @@ def _prose(value: Any) -> str | None:
     return None
 
 
+def _refuse_foreign(tasks: Any, place: str) -> None:
+    """Refuse what another program calls tasks and would be half understood, by what it looks like.
+
+    Raises NotImportable.
+    """
+    if not isinstance(tasks, list):
+        return
+    so = "so this is no Task Master plan, whose tasks have an id, a title and a status."
+    for number, task in enumerate(tasks, 1):
+        if not isinstance(task, dict):
+            continue
+        for expected, others in (("title", OTHER_TITLES), ("status", OTHER_STATUSES)):
+            found = next((key for key in others if task.get(key) is not None), None)
+            if found is not None and not _has(task, expected):
+                where = f"{place}, number {number} of its tasks"
+                raise NotImportable(f'{where}: it has "{found}" and no "{expected}", {so}')
+    if all(isinstance(task, str) for task in tasks):
+        raise NotImportable(f"{place}: its tasks are texts, {so}")
+    if all(
+        isinstance(task, dict) and _has(task, "description") and not _has(task, "title")
+        for task in tasks
+    ):
+        raise NotImportable(f"{place}: its tasks have descriptions and no titles, {so}")
+
+
+def _has(task: dict[str, Any], key: str) -> bool:
+    return bool((_prose(task.get(key)) or "").strip())
+
+
+def _is_list_of_tasks(tag: str, value: Any) -> bool:
+    """Whether it is a tag with its tasks alone, without an object around them."""
+    return isinstance(value, list) and (
+        tag == OLDER_FORM
+        or (
+            bool(value)
+            and all(isinstance(item, dict) and {"id", "title"} <= item.keys() for item in value)
+        )
+    )
+
+
 def read_plans(source: Source, report: Report) -> Iterator[Plan]:
     """The tags of a file, one by one. Raises NotImportable."""
     events = source.events()
@@ -351,35 +420,65 @@ def read_plans(source: Source, report: Report) -> Iterator[Plan]:
     seen: set[str] = set()
     older: list[Any] | None = None
     others: dict[str, Any] = {}
+    any_task = False
     for event, tag in events:
         if event == "end_map":
             break
-        value = read_value(events, next(events), f"tag {quoted(tag)}")
+        value = read_value(events, next(events), f"tag {quoted(tag)}", report)
         if tag == "tasks" and isinstance(value, list):
-            tag, older = OLDER_FORM, value
-        elif not isinstance(value, dict) or "tasks" not in value:
+            name, older = OLDER_FORM, value
+        elif isinstance(value, dict) and "tasks" in value:
+            name = tag
+        else:
+            if tag in others:
+                raise NotImportable(f"{source.name} has {quoted(tag)} twice.")
             others[tag] = value
             continue
-        if not tag.strip():
-            raise NotImportable(f"{source.name} has a tag without a name.")
-        if tag in seen:
-            raise NotImportable(f"{source.name} has the tag {quoted(tag)} twice.")
-        seen.add(tag)
-        if value is not older:
-            yield Plan(tag, value, report)
+        _refuse_bad_tag(source, name, seen)
+        if value is older:
+            continue
+        if _is_to_be_taken(name, value, report):
+            any_task = True
+            yield Plan(name, value, report)
     if next(events, None) is not None:
         raise NotImportable(f"{source.name} is not a plan: more follows after the end of it.")
+    if older is not None:
+        others = {OLDER_FORM: others | {"tasks": older}}
+    else:
+        # Only now is it certain that a list is not one among others of the older form.
+        for tag in [tag for tag in others if _is_list_of_tasks(tag, others[tag])]:
+            _refuse_bad_tag(source, tag, seen)
+            others[tag] = {"tasks": others[tag]}
     if not seen:
         raise NotImportable(f"{source.name} is not a plan: it has no tag with tasks, and {form}.")
-    if older is not None:
-        yield Plan(OLDER_FORM, others | {"tasks": older}, report)
-    else:
-        for key in others:
+    for tag, value in others.items():
+        if tag not in seen:
             report.leave_out(
-                f"{quoted(key)} at the top of the file was left out, because it is not a tag."
+                f"{quoted(tag)} at the top of the file was left out, because it is not a tag."
             )
+        elif _is_to_be_taken(tag, value, report):
+            any_task = True
+            yield Plan(tag, value, report)
+    if not any_task:
+        raise NotImportable(f"{source.name} has no task in it.")
     if source.has_mark:
         report.change(f"{source.name} begins with a byte order mark, which was skipped.")
+
+
+def _refuse_bad_tag(source: Source, tag: str, seen: set[str]) -> None:
+    if not tag.strip():
+        raise NotImportable(f"{source.name} has a tag without a name.")
+    if tag in seen:
+        raise NotImportable(f"{source.name} has the tag {quoted(tag)} twice.")
+    seen.add(tag)
+
+
+def _is_to_be_taken(tag: str, content: dict[str, Any], report: Report) -> bool:
+    """Whether a tag has any tasks; a project without one would tell nothing."""
+    if content["tasks"] == []:
+        report.leave_out(f"tag {quoted(tag)} was left out, because it has no tasks.")
+        return False
+    return True
 
 
 async def import_plan(
