@@ -144,14 +144,16 @@ class Connection(HttpToolsProtocol):
                 return
             except httptools.HttpParserUpgrade as stop:
                 (end,) = stop.args
+            data = data[end:]
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
+                if data:
+                    self.transport.get_protocol().data_received(bytes(data))
                 return
             head = self._head_without_offer()
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
             self.parser.feed_data(head)
-            data = data[end:]
 
     def _head_without_offer(self) -> bytes:
         version = self.parser.get_http_version().encode()
@@ -324,8 +326,15 @@ class WebSocket(WebSocketsSansIOProtocol):
     so is who sends a handshake that cannot be read.
     """
 
+    # What came before the handshake was answered.
+    _early = b""
+
     def data_received(self, data: bytes) -> None:
-        """Take what the client sends."""
+        """Take what the client sends, once its handshake is answered."""
+        if self.handshake_initiated and not self.handshake_complete:
+            self._early += data
+            self.transport.pause_reading()
+            return
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             # The answer is there; without this it would be kept, and the connection with it.
@@ -338,6 +347,10 @@ class WebSocket(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body":
             # A refusal ends the handshake, too, and is no fault to be logged.
             self.handshake_complete = True
+        if self._early and self.handshake_complete and not self.transport.is_closing():
+            early, self._early = self._early, b""
+            self.transport.resume_reading()
+            self.data_received(early)
 
     def pause_writing(self) -> None:
         """Wait until the client has read what it was sent."""

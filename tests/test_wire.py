@@ -19,6 +19,7 @@ from graph import wire
 from graph.app import create_app
 from graph.serve import allow_many_connections, listen
 from graph.settings import Settings
+from tests import raw
 
 BODY = b'{"query": "{ __typename }"}'
 ANSWER = b'{"data":{"__typename":"Query"}}'
@@ -102,10 +103,14 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[Server]:
+async def serving(
+    app: ASGIApp, connection: type[wire.Connection] = wire.Connection
+) -> AsyncIterator[Server]:
     """An application on a port of its own, in this process."""
     (listening,) = listen(Settings(port=0))
-    config = uvicorn.Config(app, http=wire.Connection, log_config=None, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, http=connection, ws=wire.WebSocket, log_config=None, timeout_graceful_shutdown=1
+    )
     uvicorns = uvicorn.Server(config)
     task = asyncio.create_task(uvicorns._serve([listening]))
     server = Server(listening.getsockname()[1])
@@ -118,11 +123,15 @@ async def serving(app: ASGIApp) -> AsyncIterator[Server]:
         listening.close()
 
 
+def nowhere() -> ASGIApp:
+    """The application over a database that is not there."""
+    return create_app(Settings(graphiql=False), "postgresql://nobody@127.0.0.1:1/nothing")
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     """A server whose database is not there; nobody asks for it."""
-    app = create_app(Settings(), "postgresql://nobody@127.0.0.1:1/nothing")
-    async with serving(app) as server:
+    async with serving(nowhere()) as server:
         yield server
         assert await server.is_well()
 
@@ -161,6 +170,54 @@ async def test_what_is_no_http_is_refused(server: Server, kind: str) -> None:
     (answer,) = await line.answers()
 
     assert told(answer) == (400, "BAD_REQUEST")
+
+
+class Bytewise(wire.Connection):
+    """A connection over which every byte arrives by itself."""
+
+    def data_received(self, data: bytes) -> None:
+        """Read the bytes one by one."""
+        for number in range(len(data)):
+            byte, protocol = data[number : number + 1], self.transport.get_protocol()
+            if protocol is not self:
+                protocol.data_received(byte)
+            elif not self.transport.is_closing():
+                super().data_received(byte)
+
+
+@pytest.mark.parametrize("connection", [wire.Connection, Bytewise])
+async def test_one_request_has_one_answer(connection: type[wire.Connection]) -> None:
+    wrong = {}
+    async with serving(nowhere(), connection) as server:
+        for kind, (request, expected) in raw.REQUESTS.items():
+            received = await (await server.call(request, raw.LAST)).received()
+            is_last_answered = raw.LASTS in received
+            if (
+                raw.statuses(received) != expected
+                or is_last_answered != (len(expected) > 1)
+                or b"inner" in received
+            ):
+                wrong[kind] = received
+
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("connection", [wire.Connection, Bytewise])
+async def test_the_handshake_of_a_websocket_is_taken(connection: type[wire.Connection]) -> None:
+    handshake = raw.HANDSHAKE + b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+    message = b'{"type": "ping"}'
+    frame = bytes([0x81, 0x80 + len(message), 0, 0, 0, 0]) + message
+    async with serving(nowhere(), connection) as server:
+        for before in (b"", raw.GET + b"\r\n"):
+            line = await server.call()
+            if before:
+                line.writer.write(before)
+                assert (await line.reader.readuntil(b"}}")).startswith(b"HTTP/1.1 200 ")
+            line.writer.write(handshake + frame)
+            async with asyncio.timeout(PATIENCE):
+                head = await line.reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 101 ")
+                assert b'{"type":"pong"}' in await line.reader.readuntil(b"}")
 
 
 @pytest.mark.parametrize(
