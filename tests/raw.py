@@ -25,6 +25,8 @@ HANDSHAKE = (
 # A request is answered, and so is `LAST`; or its body is refused, with its end known; or it is
 # refused itself, and the connection is closed.
 ANSWERED, REFUSED, CLOSED = [200, 200], [400, 200], [400]
+# What a proxy says that takes less.
+REFUSALS = (400, 405, 413, 414, 417, 421, 431, 501, 505)
 
 
 def whole(head: bytes, body: bytes = BODY) -> bytes:
@@ -270,5 +272,5 @@ REQUESTS: dict[str, tuple[bytes, list[int]]] = {
 
 def statuses(received: bytes) -> list[int]:
     """The statuses of the answers, without those that only say to continue."""
-    found = [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) [A-Z]", received)]
+    found = [int(status) for status in re.findall(rb"HTTP/1\.[01] (\d{3}) [A-Z]", received)]
     return [status for status in found if status != 100]

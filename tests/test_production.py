@@ -27,7 +27,7 @@ from db.embedded import binaries
 from graph.operations import STATUSES
 from graph.requests import Refused
 from graph.settings import COUNTS
-from tests import processes
+from tests import processes, raw
 from tests.processes import (
     CODE,
     PATIENCE,
@@ -465,6 +465,91 @@ def said(http: httpx.Client, **headers: str) -> str:
     """The code of what is answered to somebody without a token."""
     answer = http.post("/graphql", json={"query": "{ __typename }"}, headers=headers).json()
     return code(answer) if "errors" in answer else "ok"
+
+
+@contextlib.contextmanager
+def behind(place: Place, proxy: Proxy) -> Iterator[int]:
+    """The port of a proxy in front of a server that refuses nobody for asking often."""
+    port, often = free_port(), {"rate_per_second": 10**6, "rate_burst": 10**6}
+    with (
+        place.serving(**often) as server,
+        processes.place() as folder,
+        proxy(place, folder, port, server.url.removeprefix("http://")),
+    ):
+        with client_of(f"https://localhost:{port}", "127.0.0.1") as http:
+            until(lambda: http.get("/readyz").status_code == 200)
+        yield port
+
+
+def exchanged(port: int, *pieces: bytes) -> bytes:
+    """What a proxy answers over one connection to pieces that are sent as they are."""
+    context = ssl._create_unverified_context()
+    received = b""
+    with (
+        contextlib.suppress(OSError),  # it may hang up before it has read all, or never
+        socket.create_connection(("127.0.0.1", port), timeout=3) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        for piece in pieces:
+            connection.sendall(piece)
+        while data := connection.recv(65536):
+            received += data
+    return received
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_behind_the_proxy_one_request_has_one_answer(place: Place, proxy: Proxy) -> None:
+    wrong = {}
+    with behind(place, proxy) as port, client_of(f"https://localhost:{port}", "127.0.0.1") as ann:
+        for kind, (request, expected) in raw.REQUESTS.items():
+            received = exchanged(port, request, raw.LAST)
+            found = raw.statuses(received)
+            # The proxy may refuse what the server takes, and put right what the server refuses;
+            # but where both take it, it ends at the same place.
+            ends = found[: len(expected)] == expected or (
+                len(found) == 1 and found[0] in raw.REFUSALS
+            )
+            is_right = expected == raw.CLOSED or (ends and b"inner" not in received)
+            # What another user gets next is an answer to what they ask.
+            if not is_right or asked(ann, ME, f"Bearer {place.token}").json() != ANN:
+                wrong[kind] = received
+
+    assert wrong == {}
+
+
+SWALLOWED = {
+    "the rest is a query": b"GET /graphql?query={inner:me{username}} HTTP/1.1\r\nHost: a\r\nX-A: ",
+    "the rest is a body": (
+        b"POST /graphql HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n"
+        b"Content-Length: 100000\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_behind_the_proxy_nobody_chooses_what_anothers_token_asks(
+    place: Place, proxy: Proxy
+) -> None:
+    wrong = []
+    with behind(place, proxy) as port, client_of(f"https://localhost:{port}", "127.0.0.1") as ann:
+        for offer in (b"h2c", b"x", b"websocket"):
+            for kind, swallowing in SWALLOWED.items():
+                head = raw.POST + b"Connection: Upgrade\r\nUpgrade: %s\r\n" % offer
+                # What arrives together with a head is one thing, and what arrives later another.
+                for before in (0, 20_000, 60_000):
+                    body = b"\r\n" * (before // 2) + swallowing
+                    request = raw.whole(head, body)
+                    at = len(request) - len(body)
+                    for pieces in ((request,), (request[:at], request[at:])):
+                        exchanged(port, *pieces, raw.LAST)
+                        try:
+                            answer = asked(ann, ME, f"Bearer {place.token}").json()
+                        except (httpx.HTTPError, ValueError) as error:
+                            answer = repr(error)
+                        if answer != ANN:
+                            wrong.append((offer, kind, before, len(pieces), answer))
+
+    assert wrong == []
 
 
 @pytest.mark.parametrize("proxy", PROXIES)
