@@ -46,6 +46,7 @@ ONCE = (
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?")
 # The absolute form of a target: its host, and the rest.
 ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]+)(/?.*)")
+NO_HTTP = "This is not a request of HTTP/1.1, or its URL is too long."
 NO_TARGET = "The target of a request is a path, or a URL with `http` or `https`."
 LENGTHS = (b"content-length", b"transfer-encoding")
 
@@ -123,9 +124,8 @@ class Connection(HttpToolsProtocol):
             self._parse(memoryview(data))
         except httptools.HttpParserError as error:
             fault = error.__context__
-            if not isinstance(fault, Malformed):
-                fault = "This is not a request of HTTP/1.1, or its URL is too long."
-            self._refuse(400, str(fault))
+            told = str(fault) if isinstance(fault, Malformed) else NO_HTTP
+            self._refuse(400, told)
             return
         if self._unused > LARGEST_HEAD:
             self._refuse(431, f"The head of a request has at most {LARGEST_HEAD} bytes.")

@@ -442,6 +442,7 @@ def test_behind_the_proxy_of_the_page(place: Place, served: Serving, proxy: Prox
         # Each address has its own rate, and none can claim to be another.
         with client_of(url, "127.0.1.1", known) as greedy:
             forged = {"x-forwarded-for": "198.51.100.7, 127.0.1.2"}
+            forged["connection"] = "keep-alive, x-forwarded-for"
             until(lambda: said(greedy, **forged) == "RATE_LIMITED")
             assert said(greedy) == "RATE_LIMITED"
         for another in ("127.0.1.2", "127.0.1.3"):
@@ -470,9 +471,9 @@ def said(http: httpx.Client, **headers: str) -> str:
 @contextlib.contextmanager
 def behind(place: Place, proxy: Proxy) -> Iterator[int]:
     """The port of a proxy in front of a server that refuses nobody for asking often."""
-    port, often = free_port(), {"rate_per_second": 10**6, "rate_burst": 10**6}
+    port = free_port()
     with (
-        place.serving(**often) as server,
+        place.serving(rate_per_second=10**6, rate_burst=10**6) as server,
         processes.place() as folder,
         proxy(place, folder, port, server.url.removeprefix("http://")),
     ):

@@ -172,6 +172,10 @@ async def test_what_is_no_http_is_refused(server: Server, kind: str) -> None:
     assert told(answer) == (400, "BAD_REQUEST")
 
 
+# A proxy may answer this by itself.
+OF_THE_SERVER = {"an asterisk": (raw.get(b"*").replace(b"GET", b"OPTIONS"), [404, 200])}
+
+
 class Bytewise(wire.Connection):
     """A connection over which every byte arrives by itself."""
 
@@ -189,7 +193,7 @@ class Bytewise(wire.Connection):
 async def test_one_request_has_one_answer(connection: type[wire.Connection]) -> None:
     wrong = {}
     async with serving(nowhere(), connection) as server:
-        for kind, (request, expected) in raw.REQUESTS.items():
+        for kind, (request, expected) in (raw.REQUESTS | OF_THE_SERVER).items():
             received = await (await server.call(request, raw.LAST)).received()
             is_last_answered = raw.LASTS in received
             if (
@@ -200,6 +204,49 @@ async def test_one_request_has_one_answer(connection: type[wire.Connection]) -> 
                 wrong[kind] = received
 
     assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("head", "fault"),
+    [
+        (b"GET / HTTP/1.1\r\n", "The header `Host` is missing."),
+        (raw.GET + b"Host: b\r\n", "The header `Host` comes more than once."),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n", "The host is not a name or an address, "),
+        (b"GET * HTTP/1.1\r\nHost: a\r\n", "The target of a request is a path, or a URL "),
+        (raw.POST + b"Transfer-Encoding: gzip, chunked\r\n", "The one `Transfer-Encoding` is "),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n", "This server speaks HTTP/1.1."),
+    ],
+)
+async def test_a_head_that_is_refused_is_told_why(server: Server, head: bytes, fault: str) -> None:
+    ((status, body),) = await (await server.call(head + b"\r\n")).answers()
+
+    assert status == 400
+    assert orjson.loads(body)["errors"][0]["message"].startswith(fault)
+
+
+async def test_who_is_told_not_to_send_a_body_is_hung_up_on(server: Server) -> None:
+    line = await server.call(OTHER.replace(b"Host", b"Expect: 100-continue\r\nHost"))
+
+    (answer,) = await line.answers()
+
+    assert told(answer) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+async def test_the_host_of_an_absolute_target_is_that_of_the_request() -> None:
+    scopes: list[Scope] = []
+
+    async def seen(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scopes.append(scope)
+            await Response()(scope, receive, send)
+
+    async with serving(seen) as server:
+        target = b"GET http://there:81/a?b HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+        await (await server.call(target)).received()
+
+    ((path, query, headers),) = ((s["path"], s["query_string"], s["headers"]) for s in scopes)
+    assert (path, query) == ("/a", b"b")
+    assert headers == [(b"host", b"there:81"), (b"connection", b"close")]
 
 
 @pytest.mark.parametrize("connection", [wire.Connection, Bytewise])
