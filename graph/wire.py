@@ -179,7 +179,7 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, without the white space after its value."""
-        super().on_header(name, value.rstrip(b" \t"))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Have the request answered."""
@@ -198,9 +198,9 @@ class Connection(HttpToolsProtocol):
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise Malformed("This server speaks HTTP/1.1.")
-        if version == "1.0":
-            self.expect_100_continue = False
         given = dict(self.headers)
+        expected = given.get(b"expect", b"").lower()
+        self.expect_100_continue = expected == b"100-continue" and version == "1.1"
         if len(given) < len(self.headers):
             names = [name for name, _ in self.headers]
             for name in ONCE:

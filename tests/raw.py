@@ -260,9 +260,9 @@ REQUESTS: dict[str, tuple[bytes, list[int]]] = {
     "another version": (get(QUERY, version=b"HTTP/9.9"), CLOSED),
     "a version in small letters": (get(QUERY, version=b"http/1.1"), CLOSED),
     # Bodies that are not read
-    "too long": (whole(POST, INNER * 13_000), [413, 200]),
-    "too long in chunks": (chunks(POST, *[INNER * 3_300] * 4), [413, 200]),
-    "too long, with an offer": (whole(POST + HTTP2, INNER * 13_000), [413, 200]),
+    "too long": (whole(POST, INNER * 16_000), [413, 200]),
+    "too long in chunks": (chunks(POST, *[INNER * 4_000] * 4), [413, 200]),
+    "too long, with an offer": (whole(POST + HTTP2, INNER * 16_000), [413, 200]),
     "another media type": (whole(POST.replace(b"json", b"xml"), INNER * 2_000), [415, 200]),
     "a body for nobody": (whole(POST.replace(b"/graphql", b"/nothing"), INNER * 2_000), [404, 200]),
     "closed by the client": (whole(POST + b"Connection: close\r\n") + INNER, [200]),

@@ -177,16 +177,21 @@ OF_THE_SERVER = {"an asterisk": (raw.get(b"*").replace(b"GET", b"OPTIONS"), [404
 
 
 class Bytewise(wire.Connection):
-    """A connection over which every byte arrives by itself."""
+    """A connection over which every byte arrives by itself, but those in the middle of a lot."""
 
     def data_received(self, data: bytes) -> None:
         """Read the bytes one by one."""
-        for number in range(len(data)):
-            byte, protocol = data[number : number + 1], self.transport.get_protocol()
+        first, middle, last = data[:5000], data[5000:-5000], data[5000:][-5000:]
+        for piece in (
+            *(bytes([byte]) for byte in first),
+            middle,
+            *(bytes([byte]) for byte in last),
+        ):
+            protocol = self.transport.get_protocol()
             if protocol is not self:
-                protocol.data_received(byte)
-            elif not self.transport.is_closing():
-                super().data_received(byte)
+                protocol.data_received(piece)
+            elif piece and not self.transport.is_closing():
+                super().data_received(piece)
 
 
 @pytest.mark.parametrize("connection", [wire.Connection, Bytewise])
