@@ -32,6 +32,8 @@ HEAD_TIMEOUT = 10
 BODY_TIMEOUT = 30
 # How long a client may go without reading anything more of its answer; the kernel sees to that.
 READ_TIMEOUT = 30
+# How long a client may go on sending a body that is not wanted, in seconds.
+LINGER = 5
 
 # What a request has at most once: of two, nobody knows which the other side heeds.
 ONCE = (
@@ -65,6 +67,9 @@ class Together:
         self._transport = transport
         self._loop = loop
         self._written: list[bytes] = []
+        # Whether what still comes is read, and thrown away, for a while after the end.
+        self.lingers = False
+        self._is_over = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -78,7 +83,17 @@ class Together:
     def close(self) -> None:
         """Close the connection, once everything is sent."""
         self.flush()
-        self._transport.close()
+        if self.lingers and not self.is_closing():
+            # Closed at once, the system would drop the answer of a client that is still sending.
+            self._is_over = True
+            self._transport.write_eof()
+            self._loop.call_later(LINGER, self._transport.close)
+        else:
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is read or answered."""
+        return self._is_over or self._transport.is_closing()
 
     def flush(self) -> None:
         """Send what is written."""
@@ -118,6 +133,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, as long as it comes to something."""
+        if self.transport.is_closing():
+            return
         self._unset_keepalive_if_required()
         self._unused += len(data)
         try:
@@ -312,6 +329,7 @@ def _closing_unless_continued(app: ASGIApp, cycle: Any) -> ASGIApp:
         async def sent(message: Message) -> None:
             if cycle.waiting_for_100_continue and cycle.more_body and not cycle.body:
                 cycle.keep_alive = False
+                cycle.transport.lingers = True
             await send(message)
 
         await app(scope, receive, sent)
