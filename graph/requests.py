@@ -74,8 +74,13 @@ Headers = Mapping[bytes, bytes]
 
 
 def headers_of(scope: Scope) -> Headers:
-    """The headers of a request; of those that come more than once, the first."""
-    return dict(reversed(scope["headers"]))
+    """The headers of a request; of those that come more than once, all values in a list."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    if len(headers) < len(scope["headers"]):
+        headers.clear()
+        for name, value in scope["headers"]:
+            headers[name] = b"%s, %s" % (headers[name], value) if name in headers else value
+    return headers
 
 
 async def received(scope: Scope, headers: Headers, receive: Receive, limit: int) -> Asked:

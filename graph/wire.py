@@ -1,15 +1,22 @@
-"""What comes over a connection before it is a request: bounded in size and in time.
+"""What comes over a connection before it is a request: bounded in size and time, and unambiguous.
 
 uvicorn waits for ever for the rest of a head, and keeps as much of it as comes: a single client who
 means harm could take all of the memory with that, and some hundreds all of the connections.
+
+A proxy sends the requests of many clients over one connection. If it and the server did not agree
+where a request ends, one client could write the beginning of another's. So whatever others may read
+in another way is refused here, by RFC 9112 and RFC 9110, and the connection is closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
+import httptools
 import orjson
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -25,6 +32,29 @@ HEAD_TIMEOUT = 10
 BODY_TIMEOUT = 30
 # How long a client may go without reading anything more of its answer; the kernel sees to that.
 READ_TIMEOUT = 30
+# How long a client may go on sending a body that is not wanted, in seconds.
+LINGER = 5
+
+# What a request has at most once: of two, nobody knows which the other side heeds.
+ONCE = (
+    b"authorization",
+    b"content-length",
+    b"content-type",
+    b"host",
+    b"origin",
+    b"transfer-encoding",
+)
+# `uri-host [":" port]`, as RFC 9110 and RFC 3986 have it.
+HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?")
+# The absolute form of a target: its host, and the rest.
+ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]+)(/?.*)")
+NO_HTTP = "This is not a request of HTTP/1.1, or its URL is too long."
+NO_TARGET = "The target of a request is a path, or a URL with `http` or `https`."
+LENGTHS = (b"content-length", b"transfer-encoding")
+
+
+class Malformed(ValueError):
+    """A head that the parser takes, and that is no valid head by the RFCs."""
 
 
 class Together:
@@ -37,6 +67,9 @@ class Together:
         self._transport = transport
         self._loop = loop
         self._written: list[bytes] = []
+        # Whether what still comes is read, and thrown away, for a while after the end.
+        self.lingers = False
+        self._is_over = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -50,7 +83,17 @@ class Together:
     def close(self) -> None:
         """Close the connection, once everything is sent."""
         self.flush()
-        self._transport.close()
+        if self.lingers and not self.is_closing():
+            # Closed at once, the system would drop the answer of a client that is still sending.
+            self._is_over = True
+            self._transport.write_eof()
+            self._loop.call_later(LINGER, self._transport.close)
+        else:
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is read or answered."""
+        return self._is_over or self._transport.is_closing()
 
     def flush(self) -> None:
         """Send what is written."""
@@ -90,21 +133,115 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, as long as it comes to something."""
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
         self._unused += len(data)
-        super().data_received(data)
+        try:
+            self._parse(memoryview(data))
+        except httptools.HttpParserError as error:
+            fault = error.__context__
+            told = str(fault) if isinstance(fault, Malformed) else NO_HTTP
+            self._refuse(400, told)
+            return
         if self._unused > LARGEST_HEAD:
             self._refuse(431, f"The head of a request has at most {LARGEST_HEAD} bytes.")
         elif self._arriving is None and (self._unused or not self._between):
             self._expect_within(HEAD_TIMEOUT if self._between else BODY_TIMEOUT)
 
+    def _parse(self, data: memoryview) -> None:
+        """Have the parser read it all.
+
+        It takes any head with an `Upgrade` for the last of HTTP, and would read a body as another
+        request. An offer that is not taken is to be ignored: such a head is read again without it.
+        """
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as stop:
+                (end,) = stop.args
+            data = data[end:]
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                if data:
+                    self.transport.get_protocol().data_received(bytes(data))
+                return
+            head = self._head_without_offer()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+            self.parser.feed_data(head)
+
+    def _head_without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        first = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)
+        rest = [b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"".join([first, *rest, b"\r\n"])
+
+    def _should_upgrade(self) -> bool:
+        """Whether the offer of another protocol that has come is taken.
+
+        It is the handshake of a WebSocket (RFC 6455), without a body, and nothing that came before
+        is still to be answered.
+        """
+        offers = [value.lower() for name, value in self.headers if name == b"upgrade"]
+        lengths = [value for name, value in self.headers if name in LENGTHS]
+        return (
+            offers == [b"websocket"]
+            and (self.parser.get_method(), self.parser.get_http_version()) == (b"GET", "1.1")
+            and lengths in ([], [b"0"])
+            and not self._is_answering
+            and not self.pipeline
+        )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, without the white space after its value."""
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
+
     def on_headers_complete(self) -> None:
         """Have the request answered."""
+        self._check_head()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # it is read again
         super().on_headers_complete()
         # What follows the body in the form of headers comes too late to be of the request.
         self.scope["headers"] = self.headers.copy()
         self._unused = 0
         self._between = False
         self._expect_nothing()  # mostly the body is there, too
+
+    def _check_head(self) -> None:
+        """See that the head means the same to everybody. Raises Malformed."""
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise Malformed("This server speaks HTTP/1.1.")
+        given = dict(self.headers)
+        expected = given.get(b"expect", b"").lower()
+        self.expect_100_continue = expected == b"100-continue" and version == "1.1"
+        if len(given) < len(self.headers):
+            names = [name for name, _ in self.headers]
+            for name in ONCE:
+                if names.count(name) > 1:
+                    raise Malformed(f"The header `{name.decode().title()}` comes more than once.")
+        coding = given.get(b"transfer-encoding", b"chunked")
+        if coding.lower() != b"chunked" or (b"transfer-encoding" in given and version == "1.0"):
+            raise Malformed("The one `Transfer-Encoding` is `chunked`, in HTTP/1.1.")
+        host = given.get(b"host", b"" if version == "1.0" else None)
+        if host is None:
+            raise Malformed("The header `Host` is missing.")
+        if method == b"CONNECT" or b"#" in self.url:
+            raise Malformed(NO_TARGET)
+        if self.url[:1] != b"/" and (method, self.url) != (b"OPTIONS", b"*"):
+            absolute = ABSOLUTE.fullmatch(self.url)
+            if absolute is None:
+                raise Malformed(NO_TARGET)
+            host, path = absolute.groups()
+            # The host of the target counts, whatever the header says.
+            others = [header for header in self.headers if header[0] != b"host"]
+            self.headers[:] = [(b"host", host), *others]
+            self.url = path if path[:1] == b"/" else b"/" + path
+        if not HOST.fullmatch(host):
+            raise Malformed("The host is not a name or an address, with or without a port.")
 
     def on_body(self, body: bytes) -> None:
         """Hand on a part of the body."""
@@ -113,6 +250,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Wait for the next request, if there is one."""
+        if self.parser.should_upgrade():
+            return  # it goes on in another way: see `_parse`
         self._unused = 0
         self._between = True
         self._expect_nothing()
@@ -128,6 +267,8 @@ class Connection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         # uvicorn knows only the last one that has come, for which others may be waited.
         self._answering = cycle
+        if cycle.waiting_for_100_continue:
+            app = _closing_unless_continued(app, cycle)
         super()._start_asgi_task(cycle, app)
 
     def _expect_within(self, seconds: float) -> None:
@@ -161,10 +302,6 @@ class Connection(HttpToolsProtocol):
         # What waits in the pipeline does so because one before it is not answered yet.
         return not self.pipeline and not getattr(self.cycle, "response_started", False)
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(400, "This is not a request of HTTP/1.1, or its URL is too long.")
-
     def _refuse(self, status: int, message: str) -> None:
         self._expect_nothing()
         if self.transport.is_closing():
@@ -182,6 +319,24 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
+def _closing_unless_continued(app: ASGIApp, cycle: Any) -> ASGIApp:
+    """Close the connection after an answer to a client that waits for `100 (Continue)`.
+
+    Whether it still sends the body nobody can know, so what comes may be that or another request.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if cycle.waiting_for_100_continue and cycle.more_body and not cycle.body:
+                cycle.keep_alive = False
+                cycle.transport.lingers = True
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    return answer
+
+
 class WebSocket(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket, which does not listen to a client that does not read.
 
@@ -189,8 +344,15 @@ class WebSocket(WebSocketsSansIOProtocol):
     so is who sends a handshake that cannot be read.
     """
 
+    # What came before the handshake was answered.
+    _early = b""
+
     def data_received(self, data: bytes) -> None:
-        """Take what the client sends."""
+        """Take what the client sends, once its handshake is answered."""
+        if self.handshake_initiated and not self.handshake_complete:
+            self._early += data
+            self.transport.pause_reading()
+            return
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
             # The answer is there; without this it would be kept, and the connection with it.
@@ -203,6 +365,10 @@ class WebSocket(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body":
             # A refusal ends the handshake, too, and is no fault to be logged.
             self.handshake_complete = True
+        if self._early and self.handshake_complete and not self.transport.is_closing():
+            early, self._early = self._early, b""
+            self.transport.resume_reading()
+            self.data_received(early)
 
     def pause_writing(self) -> None:
         """Wait until the client has read what it was sent."""

@@ -27,7 +27,7 @@ from db.embedded import binaries
 from graph.operations import STATUSES
 from graph.requests import Refused
 from graph.settings import COUNTS
-from tests import processes
+from tests import processes, raw
 from tests.processes import (
     CODE,
     PATIENCE,
@@ -442,6 +442,7 @@ def test_behind_the_proxy_of_the_page(place: Place, served: Serving, proxy: Prox
         # Each address has its own rate, and none can claim to be another.
         with client_of(url, "127.0.1.1", known) as greedy:
             forged = {"x-forwarded-for": "198.51.100.7, 127.0.1.2"}
+            forged["connection"] = "keep-alive, x-forwarded-for"
             until(lambda: said(greedy, **forged) == "RATE_LIMITED")
             assert said(greedy) == "RATE_LIMITED"
         for another in ("127.0.1.2", "127.0.1.3"):
@@ -465,6 +466,78 @@ def said(http: httpx.Client, **headers: str) -> str:
     """The code of what is answered to somebody without a token."""
     answer = http.post("/graphql", json={"query": "{ __typename }"}, headers=headers).json()
     return code(answer) if "errors" in answer else "ok"
+
+
+@contextlib.contextmanager
+def behind(place: Place, proxy: Proxy) -> Iterator[int]:
+    """The port of a proxy in front of a server that refuses nobody for asking often."""
+    port = free_port()
+    with (
+        place.serving(rate_per_second=10**6, rate_burst=10**6) as server,
+        processes.place() as folder,
+        proxy(place, folder, port, server.url.removeprefix("http://")),
+    ):
+        with client_of(f"https://localhost:{port}", "127.0.0.1") as http:
+            until(lambda: http.get("/readyz").status_code == 200)
+        yield port
+
+
+def exchanged(port: int, *pieces: bytes) -> bytes:
+    """What a proxy answers over one connection to pieces that are sent as they are."""
+    context = ssl._create_unverified_context()
+    received = b""
+    with (
+        contextlib.suppress(OSError),  # it may hang up before it has read all, or never
+        socket.create_connection(("127.0.0.1", port), timeout=3) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as connection,
+    ):
+        for piece in pieces:
+            connection.sendall(piece)
+        while data := connection.recv(65536):
+            received += data
+    return received
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_behind_the_proxy_one_request_has_one_answer(place: Place, proxy: Proxy) -> None:
+    wrong = {}
+    with behind(place, proxy) as port, client_of(f"https://localhost:{port}", "127.0.0.1") as ann:
+        for kind, (request, expected) in raw.REQUESTS.items():
+            received = exchanged(port, request, raw.LAST)
+            found = raw.statuses(received)
+            # The proxy may refuse what the server takes, and put right what the server refuses;
+            # but where both take it, it ends at the same place.
+            is_refused = len(found) == 1 and found[0] in raw.REFUSALS
+            ends = found[: len(expected)] == expected or is_refused
+            is_right = expected == raw.CLOSED or (ends and b"inner" not in received)
+            # What another user gets next is an answer to what they ask.
+            if not is_right or asked(ann, ME, f"Bearer {place.token}").json() != ANN:
+                wrong[kind] = found, received
+
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+def test_behind_the_proxy_nobody_chooses_what_anothers_token_asks(
+    place: Place, proxy: Proxy
+) -> None:
+    # The beginning of a request, which would go on with what the next user sends.
+    begun = b"GET /graphql?query={inner:me{username}} HTTP/1.1\r\nHost: a\r\nX-A: "
+    wrong = []
+    with behind(place, proxy) as port, client_of(f"https://localhost:{port}", "127.0.0.1") as ann:
+        for offer in (b"h2c", b"TLS/1.2", b"x", b"websocket"):
+            # What takes the server a moment, in which all of the body is sent.
+            head = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\n"
+            head += b"Upgrade: %s\r\n" % offer
+            # What arrives together with a head may be treated in one way, and what arrives later in
+            # another. Empty lines before a request are nothing.
+            for lines in range(0, 60_000, 10_000):
+                exchanged(port, raw.whole(head, b"\r\n" * lines + begun))
+                answer = asked(ann, ME, f"Bearer {place.token}").json()
+                if answer != ANN:
+                    wrong.append((offer, lines, answer))
+
+    assert wrong == []
 
 
 @pytest.mark.parametrize("proxy", PROXIES)

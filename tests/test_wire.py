@@ -19,6 +19,7 @@ from graph import wire
 from graph.app import create_app
 from graph.serve import allow_many_connections, listen
 from graph.settings import Settings
+from tests import raw
 
 BODY = b'{"query": "{ __typename }"}'
 ANSWER = b'{"data":{"__typename":"Query"}}'
@@ -102,10 +103,14 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp) -> AsyncIterator[Server]:
+async def serving(
+    app: ASGIApp, connection: type[wire.Connection] = wire.Connection
+) -> AsyncIterator[Server]:
     """An application on a port of its own, in this process."""
     (listening,) = listen(Settings(port=0))
-    config = uvicorn.Config(app, http=wire.Connection, log_config=None, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, http=connection, ws=wire.WebSocket, log_config=None, timeout_graceful_shutdown=1
+    )
     uvicorns = uvicorn.Server(config)
     task = asyncio.create_task(uvicorns._serve([listening]))
     server = Server(listening.getsockname()[1])
@@ -118,11 +123,15 @@ async def serving(app: ASGIApp) -> AsyncIterator[Server]:
         listening.close()
 
 
+def nowhere() -> ASGIApp:
+    """The application over a database that is not there."""
+    return create_app(Settings(graphiql=False), "postgresql://nobody@127.0.0.1:1/nothing")
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
     """A server whose database is not there; nobody asks for it."""
-    app = create_app(Settings(), "postgresql://nobody@127.0.0.1:1/nothing")
-    async with serving(app) as server:
+    async with serving(nowhere()) as server:
         yield server
         assert await server.is_well()
 
@@ -161,6 +170,108 @@ async def test_what_is_no_http_is_refused(server: Server, kind: str) -> None:
     (answer,) = await line.answers()
 
     assert told(answer) == (400, "BAD_REQUEST")
+
+
+# A proxy may answer this by itself.
+OF_THE_SERVER = {"an asterisk": (raw.get(b"*").replace(b"GET", b"OPTIONS"), [404, 200])}
+
+
+class Bytewise(wire.Connection):
+    """A connection over which every byte arrives by itself, but those in the middle of a lot."""
+
+    def data_received(self, data: bytes) -> None:
+        """Read the bytes one by one."""
+        first, middle, last = data[:5000], data[5000:-5000], data[5000:][-5000:]
+        for piece in (
+            *(bytes([byte]) for byte in first),
+            middle,
+            *(bytes([byte]) for byte in last),
+        ):
+            protocol = self.transport.get_protocol()
+            if protocol is not self:
+                protocol.data_received(piece)
+            elif piece and not self.transport.is_closing():
+                super().data_received(piece)
+
+
+@pytest.mark.parametrize("connection", [wire.Connection, Bytewise])
+async def test_one_request_has_one_answer(connection: type[wire.Connection]) -> None:
+    wrong = {}
+    async with serving(nowhere(), connection) as server:
+        for kind, (request, expected) in (raw.REQUESTS | OF_THE_SERVER).items():
+            received = await (await server.call(request, raw.LAST)).received()
+            is_last_answered = raw.LASTS in received
+            if (
+                raw.statuses(received) != expected
+                or is_last_answered != (len(expected) > 1)
+                or b"inner" in received
+            ):
+                wrong[kind] = received
+
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("head", "fault"),
+    [
+        (b"GET / HTTP/1.1\r\n", "The header `Host` is missing."),
+        (raw.GET + b"Host: b\r\n", "The header `Host` comes more than once."),
+        (b"GET / HTTP/1.1\r\nHost: a b\r\n", "The host is not a name or an address, "),
+        (b"GET * HTTP/1.1\r\nHost: a\r\n", "The target of a request is a path, or a URL "),
+        (raw.POST + b"Transfer-Encoding: gzip, chunked\r\n", "The one `Transfer-Encoding` is "),
+        (b"GET / HTTP/2.0\r\nHost: a\r\n", "This server speaks HTTP/1.1."),
+    ],
+)
+async def test_a_head_that_is_refused_is_told_why(server: Server, head: bytes, fault: str) -> None:
+    ((status, body),) = await (await server.call(head + b"\r\n")).answers()
+
+    assert status == 400
+    assert orjson.loads(body)["errors"][0]["message"].startswith(fault)
+
+
+async def test_who_is_told_not_to_send_a_body_is_hung_up_on(server: Server) -> None:
+    line = await server.call(OTHER.replace(b"Host", b"Expect: 100-continue\r\nHost"))
+    head = await line.reader.readuntil(b"\r\n\r\n")
+    line.writer.write(WHOLE)  # as if it were the next request, or the body
+    rest = await line.received()
+
+    assert b"\r\nconnection: close\r\n" in head
+    assert told((int(head.split()[1]), rest)) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+async def test_the_host_of_an_absolute_target_is_that_of_the_request() -> None:
+    scopes: list[Scope] = []
+
+    async def seen(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scopes.append(scope)
+            await Response()(scope, receive, send)
+
+    async with serving(seen) as server:
+        target = b"GET http://there:81/a?b HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n"
+        await (await server.call(target)).received()
+
+    ((path, query, headers),) = ((s["path"], s["query_string"], s["headers"]) for s in scopes)
+    assert (path, query) == ("/a", b"b")
+    assert headers == [(b"host", b"there:81"), (b"connection", b"close")]
+
+
+@pytest.mark.parametrize("connection", [wire.Connection, Bytewise])
+async def test_the_handshake_of_a_websocket_is_taken(connection: type[wire.Connection]) -> None:
+    handshake = raw.HANDSHAKE + b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+    message = b'{"type": "ping"}'
+    frame = bytes([0x81, 0x80 + len(message), 0, 0, 0, 0]) + message
+    async with serving(nowhere(), connection) as server:
+        for before in (b"", raw.GET + b"\r\n"):
+            line = await server.call()
+            if before:
+                line.writer.write(before)
+                assert (await line.reader.readuntil(b"}}")).startswith(b"HTTP/1.1 200 ")
+            line.writer.write(handshake + frame)
+            async with asyncio.timeout(PATIENCE):
+                head = await line.reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 101 ")
+                assert b'{"type":"pong"}' in await line.reader.readuntil(b"}")
 
 
 @pytest.mark.parametrize(
