@@ -20,7 +20,7 @@ FROM base AS build
 COPY requirements.txt ./
 RUN python -m venv .venv
 RUN .venv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes -r requirements.txt
-COPY pyproject.toml README.md alembic.ini ./
+COPY pyproject.toml README.md ./
 COPY db/ db/
 COPY graph/ graph/
 COPY migrations/ migrations/

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from graph.settings import Settings, SettingsError
+from db.settings import SettingsError
+from graph.settings import Settings
 
 if TYPE_CHECKING:
     from socket import socket as Socket
 
     from db import Database, User, WriteSession
-    from db.embedded import Server
     from db.imports import Report
 
 # Commands import what they need when they run: `troupe --help` should not wait for a server.
@@ -97,18 +97,6 @@ def _of_the_database(error: Exception) -> str | None:
 # The database
 
 
-@contextmanager
-def _server(settings: Settings, *, serving: bool = False) -> Iterator[tuple[str, Server | None]]:
-    """The URL of the database, which runs inside the block; and the server, if it is our own."""
-    if settings.database_url is not None:
-        yield settings.database_url, None
-        return
-    from db import embedded
-
-    with embedded.running(settings.data_dir, serving=serving, on_wait=_note) as server:
-        yield server.url, server
-
-
 def _note(sentence: str) -> None:
     print(f"troupe: {sentence}", file=sys.stderr)
 
@@ -118,23 +106,9 @@ async def _prepare(url: str, *, upgrade: bool) -> None:
 
     In production only `troupe migrate` does so: a backup comes first.
     """
-    from sqlalchemy.exc import DBAPIError
-
     from db import Database, Viewer, access, migrate
-    from db.engine import reason
 
-    try:
-        version = await migrate.server_version(url)
-    except (OSError, DBAPIError) as error:
-        raise CommandError(
-            f"PostgreSQL cannot be reached at {migrate.shown(url)} ({reason(error)})."
-            " Check TROUPE_DATABASE_URL and that the server is running"
-        ) from error
-    if version < migrate.OLDEST_SERVER:
-        raise CommandError(
-            f"The server at {migrate.shown(url)} is PostgreSQL {version};"
-            f" Troupe needs {migrate.OLDEST_SERVER} or later"
-        )
+    await migrate.refuse_unsuitable(url)
     if upgrade:
         await migrate.upgrade(url)
     else:
@@ -161,7 +135,7 @@ def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
         finally:
             await database.dispose()
 
-    with _server(settings) as (url, _):
+    with settings.database(on_wait=_note) as (url, _):
         return asyncio.run(run(url))
 
 
@@ -232,7 +206,7 @@ def _serve(
     sockets: list[Socket] = []
     try:
         sockets = listen(settings)
-        with _server(settings, serving=True) as (url, server):
+        with settings.database(serving=True, on_wait=_note) as (url, server):
             asyncio.run(_prepare(url, upgrade=settings.migrates))
             if fill is not None:
                 asyncio.run(fill(url))
@@ -256,7 +230,7 @@ def migrate() -> None:
     from db import migrate
 
     settings = Settings.load()
-    with _server(settings) as (url, _):
+    with settings.database(on_wait=_note) as (url, _):
         asyncio.run(_prepare(url, upgrade=True))
     print(f"The database is at the migration {migrate.head()}.")
 
@@ -311,7 +285,7 @@ def _run(name: str, arguments: list[str], settings: Settings) -> None:
     """Run a program of PostgreSQL's on the database, and end as it ends."""
     from sqlalchemy import make_url
 
-    with _server(settings) as (text, server):
+    with settings.database(on_wait=_note) as (text, server):
         url = make_url(text)
         program = name if server is None else str(server.bin_dir / name)
         query = {name: str(value) for name, value in url.query.items()}

@@ -15,9 +15,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from db import Database, User, Viewer, access
+from db.settings import SettingsError
 from graph import logs
 from graph.app import create_app
-from graph.settings import Mode, Settings, SettingsError
+from graph.settings import Mode, Settings
 from graph.wire import READ_TIMEOUT, Connection, WebSocket
 
 if sys.platform != "win32":

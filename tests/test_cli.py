@@ -174,7 +174,7 @@ def test_without_psql_a_sentence_says_how_to_get_it(url: str, monkeypatch: Any) 
 def test_the_schema_is_printed_without_a_database() -> None:
     done = troupe("schema", fork=False)
     assert done.printed == printed()
-    assert done.printed == (CODE / "schema.graphql").read_text()
+    assert done.printed == (CODE / "schema.graphql").read_text(encoding="utf-8")
 
 
 def test_settings_and_picture_are_printed_without_a_database() -> None:
@@ -235,7 +235,7 @@ def test_help_explains_a_command_and_every_option_of_it(path: tuple[str, ...]) -
 
 def test_the_script_is_installed_and_shows_its_help() -> None:
     script = Path(sys.executable).with_name("troupe")
-    done = subprocess.run([script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([script], capture_output=True, encoding="utf-8", timeout=60)
     assert done.returncode == 2
     assert "Usage: troupe [OPTIONS] COMMAND" in done.stdout + done.stderr
 

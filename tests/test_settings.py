@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from db.settings import SettingsError
 from graph.serve import listen
-from graph.settings import COUNTS, Audience, Mode, Settings, SettingsError
+from graph.settings import COUNTS, Audience, Mode, Settings
 
 HINT = "write postgresql://user:password@host:5432/database"
 PRIVATE = "it would show a development server to others; write 127.0.0.1, or TROUPE_MODE=production"

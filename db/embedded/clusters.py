@@ -226,9 +226,10 @@ def is_alive(pid: int) -> bool:
 
 def _pid_file(folder: Path) -> list[str]:
     try:
-        return (folder / "postmaster.pid").read_text(errors="replace").splitlines()
+        text = (folder / "postmaster.pid").read_text(encoding="utf-8", errors="replace")
     except OSError:  # it is not there, or not for us to read
         return []
+    return text.splitlines()
 
 
 def _is_listening(socket_dir: Path) -> bool:
