@@ -49,6 +49,10 @@ class CommandError(Exception):
 
 def main() -> None:
     """Run the command line; every error is one sentence on standard error and exit status 1."""
+    if sys.getfilesystemencoding() != "utf-8":
+        # Names, arguments, files and output are UTF-8 whatever the locale. Python settles that
+        # when it starts: it does so by itself for C and POSIX, unless it is told not to.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     try:
         app()
     except KeyboardInterrupt:

@@ -39,6 +39,15 @@ CLUSTER = f"postgres-{binaries.installed().major}"
 # For whatever takes a second by itself; the machine may be busy.
 PATIENCE = 40.0
 
+# What the environment may say of the locale. Python takes C and POSIX to mean UTF-8, unless it is
+# told not to.
+LOCALES: list[dict[str, str]] = [
+    {"LC_ALL": "C.UTF-8"},
+    {"LC_ALL": "C"},
+    {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+]
+
 T = TypeVar("T")
 
 

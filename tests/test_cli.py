@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +130,32 @@ def test_every_command_works_whatever_runs(run: Run) -> None:
     assert found.splitlines() == ["ann|ADMIN|Ann|7", "admin|1", "ann|2", "16"]
 
 
+@pytest.mark.usefixtures("locale")
+def test_names_files_and_output_are_utf8_whatever_the_locale(folder: Path, data_dir: Path) -> None:
+    file = folder / "Gespräche 談話.json"
+    said = [{"role": "user", "content": "“Grüße”, … 你好"}]
+    file.write_text(json.dumps([{"messages": said}], ensure_ascii=False), encoding="utf-8")
+    data_dir = data_dir.rename(folder / "Bücher")
+    run = partial(troupe, fork=False, data_dir=data_dir)
+    added = run("import", "chats", file, "--agent", "Zoë").printed
+    assert added == "Added 1 conversation and 1 message.\n"
+    query = """
+        SELECT projects.name, agents.name, messages.content FROM messages
+        CROSS JOIN projects CROSS JOIN agents
+    """
+    found = run("psql", "-Atc", query).printed
+    assert found == "Gespräche 談話|Zoë|“Grüße”, … 你好\n"
+    assert run("settings").printed == settings.table()
+    assert run("users", "create", "ann", "--email", "ann@x", "--name", "Änn").status == 0
+    refused = run("import", "chats", folder / "Ü.json").refusal
+    assert refused == f"There is no file {folder / 'Ü.json'}."
+
+
+def test_a_folder_may_have_a_name_that_is_no_text(data_dir: Path, folder: Path) -> None:
+    data_dir = data_dir.rename(folder / os.fsdecode(b"data-\xff"))
+    assert troupe("migrate", data_dir=data_dir).printed == AT_HEAD
+
+
 def test_the_command_that_started_the_database_waits_for_the_others(data_dir: Path) -> None:
     another = "SELECT count(*) > 1 FROM pg_stat_activity WHERE application_name = 'psql'"
     until_there_is_another = f"""
@@ -147,6 +175,76 @@ def test_the_command_that_started_the_database_waits_for_the_others(data_dir: Pa
     assert (done.status, done.out) == (0, "DO\n")
     assert done.err == "troupe: Waiting for the other commands that use this database\n"
     assert processes.processes_of(data_dir) == []
+
+
+# Alembic, as everybody types it
+
+
+@pytest.fixture
+def alembic(folder: Path) -> Callable[..., Any]:
+    """Runs `alembic …` in a copy of what it reads, which it may add migrations to."""
+    place = folder / "code"
+    place.mkdir()
+    shutil.copy(CODE / "pyproject.toml", place)
+    shutil.copytree(CODE / "migrations", place / "migrations")
+    (place / "db").symlink_to(CODE / "db")
+
+    def run(*arguments: str, **given: object) -> Any:
+        command = [Path(sys.executable).with_name("alembic"), *arguments]
+        environment = {**processes.environment(**given), "PYTHONPATH": str(place)}
+        options: Any = {"capture_output": True, "encoding": "utf-8", "timeout": 60}
+        return subprocess.run(command, cwd=place, env=environment, **options)
+
+    return run
+
+
+@pytest.mark.usefixtures("locale")
+def test_alembic_starts_the_database_that_troupe_would_use(
+    alembic: Callable[..., Any], folder: Path
+) -> None:
+    run = partial(alembic, data_dir=folder / "new")
+    for arguments in (("upgrade", "head"), ("downgrade", "-1"), ("upgrade", "+1")):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert run("current").stdout == f"{migrate.head()} (head)\n"
+    assert processes.processes_of(folder / "new") == []
+
+
+def test_alembic_uses_a_database_that_runs_already(
+    alembic: Callable[..., Any], data_dir: Path
+) -> None:
+    with embedded.running(data_dir, serving=True):
+        sql(data_dir, "DROP INDEX ix_users_username_id")
+        done = alembic("revision", "--autogenerate", "-m", "names of users", data_dir=data_dir)
+        assert done.returncode == 0, done
+        number = f"{int(migrate.head() or 0) + 1:04d}"
+        drafted = data_dir.parent / "code" / "migrations" / "versions"
+        text = (drafted / f"{number}_names_of_users.py").read_text(encoding="utf-8")
+        assert f"revision = {number!r}\ndown_revision = {migrate.head()!r}" in text
+        assert "op.create_index(op.f('ix_users_username_id'), 'users'," in text
+        assert alembic("current", data_dir=data_dir).stdout == f"{migrate.head()}\n"
+
+
+def test_alembic_uses_a_database_of_ones_own(alembic: Callable[..., Any], url: str) -> None:
+    assert alembic("current", database_url=url).stdout == f"{migrate.head()} (head)\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"database_url": "mysql://h/d"}, "TROUPE_DATABASE_URL cannot be used: mysql is not "),
+        ({"database_url": "postgresql://a:s3cret@127.0.0.1:9/d"}, "PostgreSQL cannot be reached "),
+        ({"data_dir": "/dev/null/none"}, "The embedded PostgreSQL cannot be used: Not a directory"),
+    ],
+)
+def test_alembic_says_in_a_sentence_what_is_wrong(
+    alembic: Callable[..., Any], given: dict[str, str], says: str
+) -> None:
+    done = alembic("upgrade", "head", **given)
+    assert done.returncode == 255
+    assert "s3cret" not in done.stdout + done.stderr
+    (said,) = (done.stdout + done.stderr).splitlines()
+    assert said.startswith(f"FAILED: {says}")
 
 
 # The database's own client

@@ -92,6 +92,18 @@ def test_the_first_start_makes_everything_and_the_second_one_is_quick_and_keeps_
         assert second.is_clean()
 
 
+@pytest.mark.usefixtures("locale")
+def test_it_starts_whatever_the_locale(folder: Path, data_dir: Path) -> None:
+    data_dir = data_dir.rename(folder / "Bücher")
+    with Serving(folder, fork=False, data_dir=data_dir) as server:
+        server.ready()
+        assert f"\nThe database is its own, in {data_dir}.\n" in server.out
+        assert server.ask('{ __type(name: "Größe …") { name } me { username } }') == {
+            "data": {"__type": None, "me": {"username": "admin"}}
+        }
+        assert server.stop().clean
+
+
 def test_a_second_server_on_the_same_data_is_refused(served: Serving, folder: Path) -> None:
     said = Serving(folder, data_dir=served.data_dir).refusal()
     assert said == (

@@ -259,7 +259,7 @@ def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         f"TROUPE_PORT=x cannot be used: {A_PORT}.",
     ]
     # Whether the host is private enough depends on the mode, so with a wrong mode it stays open.
-    assert refusal(monkeypatch, mode="x").startswith("TROUPE_MODE=x cannot be used: ")
+    assert "TROUPE_MODE=x cannot be used: " in refusal(monkeypatch, mode="x")
 
 
 def has_ipv6() -> bool:

@@ -172,9 +172,9 @@ class Cluster:
 def socket_folder(data_dir: Path, account: Account) -> Iterator[Path]:
     """The private folder of the socket, its path fit for one."""
     near = data_dir / "postgres-socket"
-    # In a host, drivers take a comma for the next one and a colon for a port.
-    usable = len(os.fsencode(near / SOCKET_NAME)) <= SOCKET_PATH_LIMIT
-    if usable and not set(str(near)) & set(",:"):
+    name = os.fsencode(near / SOCKET_NAME)
+    # In a host, drivers take a comma for the next one and a colon for a port, and it is UTF-8.
+    if len(name) <= SOCKET_PATH_LIMIT and not set(name) & set(b",:") and _is_utf8(name):
         if not near.exists():
             near.mkdir(mode=0o700)
             account.give(near)
@@ -196,6 +196,14 @@ def socket_folder(data_dir: Path, account: Account) -> Iterator[Path]:
     finally:
         _clear_socket(short)
         short.rmdir()
+
+
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def is_ready(folder: Path, socket_dir: Path) -> bool:
