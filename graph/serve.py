@@ -168,7 +168,7 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
     allow_many_connections()
-    app = create_app(settings, url)
+    app = create_app(settings, url, server)
     # What is loaded by now stays. The collector would look through all of it again and again while
     # it reads a request of many values.
     gc.freeze()

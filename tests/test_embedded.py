@@ -3,9 +3,9 @@
 import contextlib
 import importlib.util
 import json
-import logging
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -409,21 +409,56 @@ def busy_backend(socket_dir: Path | str) -> Iterator[int]:
         client.wait()
 
 
-def test_a_server_that_keeps_dying_is_given_up(
+def test_a_server_that_keeps_dying_is_started_again_slower_and_slower(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(supervisor, "RESTARTS", 2)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.05)
     with embedded.running(data_dir, settings=FAST) as server:
-        for _ in range(2):
+        assert server.trouble is None
+        for _ in range(7):
             kill_postmaster(server)
-        assert server.pid is not None
-        os.kill(server.pid, signal.SIGKILL)
-        until(lambda: any(record.levelno == logging.CRITICAL for record in caplog.records))
-        assert server.pid is None
-    assert [record.name for record in caplog.records] == ["troupe.postgres"] * 4
-    assert "by signal 9" in caplog.text
-    with embedded.running(data_dir, settings=FAST) as server:
+            until(lambda: server.trouble is None)
         assert sql(server.socket_dir, "SELECT 1") == "1"
+    said = [re.sub(r".*ended by signal 9; ", "", line) for line in caplog.messages]
+    assert said == [
+        "starting it again",
+        *(f"starting it again in {pause} seconds" for pause in (0.01, 0.02, 0.04)),
+        *3 * ["starting it again in 0.05 seconds"],
+    ]
+
+
+def test_a_start_that_fails_is_tried_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    with embedded.running(data_dir, settings=FAST) as server:
+        control = data_dir / f"postgres-{MAJOR}" / "global" / "pg_control"
+        control.rename(control.with_name("elsewhere"))
+        old = server.pid
+        assert old is not None
+        os.kill(old, signal.SIGKILL)
+        until(lambda: caplog.text.count("PostgreSQL did not start: ") >= 2)
+        assert server.trouble is embedded.Trouble.RESTARTING
+        control.with_name("elsewhere").rename(control)
+        until(lambda: server.trouble is None)
+        assert sql(server.socket_dir, "SELECT 1") == "1"
+
+
+def test_a_server_that_does_not_start_can_be_stopped(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 600.0)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 600.0)
+    with embedded.running(data_dir, settings=FAST) as server:
+        kill_postmaster(server)
+        until(lambda: server.trouble is None)
+        pid = server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: server.trouble is embedded.Trouble.RESTARTING)
+        began = time.monotonic()
+    assert time.monotonic() - began < 60
 
 
 @both_ways
@@ -627,6 +662,14 @@ def test_waiting_ends(
     command.answer()
     with pytest.raises(EmbeddedError, match=f"still in the hands of process {command.pid} after"):
         embedded.running(data_dir, serving=True).__enter__()
+
+
+@pytest.mark.parametrize("left", ["", "\n", "0\n", "-1\n", "²\n", "9" * 30, "rubbish\n\0", "1"])
+def test_a_garbled_pid_file_does_no_harm(data_dir: Path, left: str) -> None:
+    folder = data_dir / f"postgres-{MAJOR}"
+    (folder / "postmaster.pid").write_text(left, encoding="utf-8")
+    with embedded.running(data_dir, settings=FAST) as server:
+        assert sql(server.socket_dir, "SELECT 1") == "1"
 
 
 @pytest.mark.parametrize("pid", ["dead", "another's", "our own"])

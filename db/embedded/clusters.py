@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,8 @@ SOCKET_PATH_LIMIT = 100
 # Where a socket goes whose path would be too long; not TMPDIR, which can be long itself.
 SHORT_DIR = Path("/tmp")
 PROC = Path("/proc")
+# How much PostgreSQL may need of the disk at once, in bytes: a segment of its write-ahead log.
+SEGMENT = 16 * 1024 * 1024
 
 # The builtin locale sorts alike on every system, and a plain index serves LIKE 'x%'; --locale is
 # for what is left to libc, whatever LANG says.
@@ -140,8 +143,16 @@ class Cluster:
         # Nothing runs over the cluster when this is called. PostgreSQL itself sees that a pid is
         # dead, but not that another process has got it since then. Its second guard against two
         # servers, the shared memory, stays in place.
-        if postmaster_pid(self.folder) is not None:
-            (self.folder / "postmaster.pid").unlink(missing_ok=True)
+        # Nor does it start over a file that is empty, as a full disk leaves it, or garbled.
+        (self.folder / "postmaster.pid").unlink(missing_ok=True)
+
+    def has_room(self) -> bool:
+        """Whether the disk has room for what PostgreSQL writes next, as far as can be seen."""
+        try:
+            disk = os.statvfs(self.folder)
+        except OSError:
+            return True
+        return disk.f_bavail * disk.f_frsize >= SEGMENT
 
     def _run(self, program: str, *arguments: str, text: bytes = b"") -> None:
         offset = self.log.size()
@@ -217,7 +228,8 @@ def is_ready(folder: Path, socket_dir: Path) -> bool:
 def postmaster_pid(folder: Path) -> int | None:
     """The pid of the postmaster over the cluster in this folder, if that process exists."""
     lines = _pid_file(folder)
-    pid = int(lines[0]) if lines and lines[0].strip().isdigit() else None
+    first = lines[0].strip() if lines else ""
+    pid = int(first) if re.fullmatch("[1-9][0-9]{0,9}", first) else None
     return pid if pid is not None and is_alive(pid) else None
 
 
