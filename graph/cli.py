@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from db import TokenScope
 from db.settings import SettingsError
 from graph.settings import Settings
 
 if TYPE_CHECKING:
     from socket import socket as Socket
+    from uuid import UUID
 
     from db import Database, User, WriteSession
     from db.imports import Report
@@ -67,11 +69,13 @@ def main() -> None:
 def _sentence(error: Exception) -> str:
     from db import OutcomeUnknown
     from db.embedded import EmbeddedError
-    from db.errors import DomainError
+    from db.errors import DomainError, Rejected
     from db.imports import NotImportable
     from db.migrate import NotMigratable
 
     ours = (CommandError, DomainError, EmbeddedError, NotImportable, NotMigratable, SettingsError)
+    if isinstance(error, Rejected):
+        return " ".join(fault.message for fault in error.errors)
     if isinstance(error, (*ours, OutcomeUnknown)):
         return str(error).rstrip(".") + "."
     told = _of_the_database(error)
@@ -169,6 +173,47 @@ async def _user(session: WriteSession, username: str) -> User:
     if user is None:
         raise CommandError(f"There is no user {username!r}; `troupe users create` makes one")
     return user
+
+
+async def _agent_id(session: WriteSession, agent: str, project: str | None) -> UUID:
+    """The agent with an id, or with a name in a project, which has an id or a name."""
+    from sqlalchemy import or_, select
+
+    from db import Agent, Project
+
+    agent = _valid(str, agent, "agent")
+    if project is None:
+        id = _id(Agent, agent)
+        if id is None:
+            raise CommandError(
+                f"{agent!r} is no id of an agent; with --project an agent is found by its name"
+            )
+        return id
+    project = _valid(str, project, "project")
+    projects = or_(Project.id == _id(Project, project), Project.name == project)
+    known = set(await session.scalars(select(Project.id).where(projects)))
+    if not known:
+        raise CommandError(f"There is no project {project!r}")
+    named = or_(Agent.id == _id(Agent, agent), Agent.name == agent)
+    ids = list(await session.scalars(select(Agent.id).where(Agent.project_id.in_(known), named)))
+    if not ids:
+        raise CommandError(f"There is no agent {agent!r} in the project {project!r}")
+    if len(ids) > 1:
+        raise CommandError(
+            f"There are {len(ids)} agents {agent!r} in projects {project!r}; name it by its id"
+        )
+    return ids[0]
+
+
+def _id(model: type, text: str) -> UUID | None:
+    """The id that a text is, as the API or the database writes it; none if it is neither."""
+    from graph.scalars import parse_key
+
+    try:
+        id: UUID = parse_key(model, text)
+    except ValueError:
+        return None
+    return id
 
 
 # Commands
@@ -406,6 +451,7 @@ def create_user(
 ) -> None:
     """Create a user."""
     from db import User, UserRole, Viewer, constraints
+    from db.users import refuse_taken
     from graph.users import CreateUserInput
 
     role = UserRole.ADMIN if administrator else UserRole.USER
@@ -413,7 +459,9 @@ def create_user(
 
     async def work(database: Database) -> None:
         async with database.write(Viewer(is_administrator=True)) as session:
-            await User.create(session, username=username, email=email, display_name=name, role=role)
+            row = {"username": username, "email": email, "display_name": name, "role": role}
+            await refuse_taken(session, row)
+            await User.create(session, **row)
 
     with constraints.reported():
         _with_database(work)
@@ -442,28 +490,68 @@ def set_password(username: Annotated[str, typer.Argument(help="Whose password it
     print(f"{username} can log in with the new password.")
 
 
+def _scope(text: str) -> TokenScope:
+    try:
+        return TokenScope(text.upper())
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no scope; write one of {', '.join(TokenScope)}"
+        ) from None
+
+
 @tokens.command("create")
 def create_token(
     name: Annotated[str, typer.Argument(help="What the token is for.")],
-    user: Annotated[str, typer.Option(metavar="USERNAME", help="Whom it identifies.")],
+    user: Annotated[
+        str | None, typer.Option(metavar="USERNAME", help="The user whom it identifies.")
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGENT",
+            help="The agent whom it identifies: its id, or with --project its name.",
+        ),
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="The project of the agent: its id or its name.")
+    ] = None,
+    scope: Annotated[
+        list[TokenScope] | None,
+        typer.Option(
+            parser=_scope,
+            metavar="SCOPE",
+            help=f"What it is limited to, one of {', '.join(TokenScope)}; may be given several"
+            " times. Unless given, it is as good as whom it identifies.",
+        ),
+    ] = None,
     days: Annotated[
         int | None,
         typer.Option(min=1, max=36500, help="How long it is good; for ever unless given."),
     ] = None,
 ) -> None:
-    """Create an access token and print it, this once."""
+    """Create an access token for a user or an agent and print it, this once."""
     from datetime import UTC, datetime, timedelta
 
     from db import Viewer, access
     from graph.scalars import Line
 
+    if (user is None) == (agent is None):
+        raise typer.BadParameter("name one of them", param_hint="'--user' / '--agent'")
+    if project is not None and agent is None:
+        raise typer.BadParameter("it goes with --agent", param_hint="'--project'")
     _valid(Line, name, "name")
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
 
     async def work(database: Database) -> str:
         async with database.write(Viewer(is_administrator=True)) as session:
-            bearer = await _user(session, user)
-            _, token = await access.issue_token(session, bearer, name, expires_at=expires_at)
+            _, token = await access.create_token(
+                session,
+                name,
+                user_id=None if user is None else (await _user(session, user)).id,
+                agent_id=None if agent is None else await _agent_id(session, agent, project),
+                scopes=scope or (),
+                expires_at=expires_at,
+            )
         return token
 
     print(_with_database(work))

@@ -21,15 +21,16 @@ from typing import Any
 
 import pytest
 import typer
-from sqlalchemy import URL, text
+from sqlalchemy import URL, select, text
 
 import db
 from db import embedded, migrate
 from db.diagram import diagram
 from db.embedded import binaries
 from graph import cli, settings
+from graph.scalars import global_id
 from graph.schema import printed
-from tests import processes
+from tests import factories, processes
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here, until
 from tests.world import snapshot
 
@@ -175,6 +176,54 @@ def test_the_command_that_started_the_database_waits_for_the_others(data_dir: Pa
     assert (done.status, done.out) == (0, "DO\n")
     assert done.err == "troupe: Waiting for the other commands that use this database\n"
     assert processes.processes_of(data_dir) == []
+
+
+# Tokens
+
+
+async def test_a_token_is_made_for_an_agent_and_limited_to_scopes(
+    database: db.Database, url: str, admin: db.User
+) -> None:
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        project, other = [await factories.make_project(session, admin) for _ in range(2)]
+        ada = await factories.make_agent(session, project, "Ada")
+        await factories.make_agent(session, other, "Ada")
+
+    async def made(*arguments: str) -> tuple[Any, ...]:
+        command = ("tokens", "create", "worker", *arguments)
+        printed = (await asyncio.to_thread(troupe_here, *command, database_url=url)).printed
+        hashed = hashlib.sha256(printed.strip().encode()).hexdigest()
+        columns = (db.AccessToken.agent_id, db.AccessToken.user_id, db.AccessToken.scopes)
+        async with database.read() as session:
+            token = select(*columns).where(db.AccessToken.token_hash == hashed)
+            return tuple((await session.execute(token)).one())
+
+    for id in (str(ada.id), global_id("Agent", ada.id)):
+        assert await made("--agent", id, "--scope", "WORK") == (ada.id, None, ["WORK"])
+    for home in (str(project.id), global_id("Project", project.id)):
+        assert await made("--agent", "Ada", "--project", home) == (ada.id, None, [])
+    scopes = ("--scope", "read", "--scope", "WRITE", "--scope", "READ")
+    assert await made("--user", "admin", *scopes) == (None, admin.id, ["READ", "WRITE"])
+
+
+async def test_an_agent_that_cannot_be_told_is_asked_for_by_its_id(
+    database: db.Database, url: str, admin: db.User
+) -> None:
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        for _ in range(2):
+            project = await factories.make_project(session, admin)
+            await project.update(session, name="Twin")
+            await factories.make_agent(session, project, "Ada")
+    before = await snapshot(database)
+    for agent, home, says in (
+        ("Ada", "Twin", "There are 2 agents 'Ada' in projects 'Twin'; name it by its id."),
+        ("Eve", "Twin", "There is no agent 'Eve' in the project 'Twin'."),
+        ("Ada", "None", "There is no project 'None'."),
+    ):
+        command = ("tokens", "create", "worker", "--agent", agent, "--project", home)
+        done = await asyncio.to_thread(troupe_here, *command, database_url=url)
+        assert done.refusal == says
+    assert await snapshot(database) == before
 
 
 # Alembic, as everybody types it
@@ -345,7 +394,16 @@ def test_the_script_is_installed_and_shows_its_help() -> None:
         (("migrate", "--now"), "No such option: --now"),
         (("users", "create", "ann"), "Missing option '--email'"),
         (("users", "create"), "Missing argument"),
-        (("tokens", "create", "laptop"), "Missing option '--user'"),
+        (("tokens", "create", "laptop"), "Invalid value for '--user' / '--agent': name one of "),
+        (
+            ("tokens", "create", "laptop", "--user", "admin", "--agent", "x"),
+            "Invalid value for '--user' / '--agent': name one of them",
+        ),
+        (("tokens", "create", "laptop", "--user", "admin", "--project", "x"), "'--project'"),
+        (
+            ("tokens", "create", "laptop", "--user", "admin", "--scope", "ALL"),
+            "'--scope': 'ALL' is no scope; write one of READ, WORK, WRITE, ADMINISTER",
+        ),
         (("tokens", "create", "laptop", "--user", "admin", "--days", "0"), "'--days'"),
         (("tokens", "create", "laptop", "--user", "admin", "--days", "soon"), "'--days'"),
         (("import", "chats"), "Missing argument 'FILE'"),
@@ -378,6 +436,10 @@ NOBODY = "There is no user 'nobody'; `troupe users create` makes one."
             "There is already one with this username.",
         ),
         (("users", "create", "a", "--email", "admin@localhost"), "already one with this email."),
+        (
+            ("users", "create", "admin", "--email", "admin@localhost"),
+            "There is already one with this username. There is already one with this email.",
+        ),
         (("users", "create", "x" * 300, "--email", "a@b"), PATTERN),
         (("users", "create", "", "--email", "a@b"), PATTERN),
         (("users", "create", "two words", "--email", "a@b"), PATTERN),
@@ -391,6 +453,15 @@ NOBODY = "There is no user 'nobody'; `troupe users create` makes one."
         ),
         (("tokens", "create", "laptop", "--user", "nobody"), NOBODY),
         (("tokens", "create", "laptop", "--user", "no\0body"), NUL),
+        (("tokens", "create", "laptop", "--agent", "no\0body"), NUL),
+        (
+            ("tokens", "create", "laptop", "--agent", "Ada"),
+            "'Ada' is no id of an agent; with --project an agent is found by its name.",
+        ),
+        (
+            ("tokens", "create", "laptop", "--agent", "00000000-0000-7000-8000-000000000000"),
+            "There is no Agent with the id 00000000-0000-7000-8000-000000000000.",
+        ),
         (("tokens", "create", "", "--user", "admin"), "at least 1 character"),
         (("tokens", "create", "x" * 300, "--user", "admin"), "at most 255 characters"),
         (("tokens", "create", "lap\0top", "--user", "admin"), NUL),
