@@ -333,7 +333,7 @@ class Database:
         self._server = server
         self._is_full = False
         server_settings = SERVER_SETTINGS | {"statement_timeout": f"{statement_seconds}s"}
-        connecting = {"server_settings": server_settings, "timeout": POOL_TIMEOUT}
+        connecting: dict[str, Any] = {"server_settings": server_settings, "timeout": POOL_TIMEOUT}
         options: dict[str, Any] = {
             "connect_args": connecting | {"async_creator_fn": self._connect},
             "json_serializer": dumps,
@@ -357,7 +357,7 @@ class Database:
             event.listen(engine.sync_engine, "handle_error", self._note_error)
         # What SQLAlchemy's engines connect with, without what only they understand.
         _, place = self.reader.dialect.create_connect_args(self.url)
-        self._direct = Direct(pool_size, POOL_TIMEOUT, self._connect, place | connecting)
+        self._direct = Direct(pool_size, POOL_TIMEOUT, self._connect, {**place, **connecting})
         self._read = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._write = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
 

@@ -90,8 +90,10 @@ def _sentence(error: Exception) -> str:
 def _of_the_database(error: Exception) -> str | None:
     from sqlalchemy.exc import DataError, DBAPIError
 
-    from db.engine import reason
+    from db.engine import has_no_room, reason
 
+    if has_no_room(error):
+        return "The database has no room left; nothing was stored."
     if isinstance(error, DataError):
         return "A value is too long or of the wrong kind; the database refused it."
     if isinstance(error, DBAPIError | OSError):

@@ -229,8 +229,11 @@ async def test_an_agent_that_cannot_be_told_is_asked_for_by_its_id(
 # Alembic, as everybody types it
 
 
+Alembic = Callable[..., subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture
-def alembic(folder: Path) -> Callable[..., Any]:
+def alembic(folder: Path) -> Alembic:
     """Runs `alembic …` in a copy of what it reads, which it may add migrations to."""
     place = folder / "code"
     place.mkdir()
@@ -238,8 +241,8 @@ def alembic(folder: Path) -> Callable[..., Any]:
     shutil.copytree(CODE / "migrations", place / "migrations")
     (place / "db").symlink_to(CODE / "db")
 
-    def run(*arguments: str, **given: object) -> Any:
-        command = [Path(sys.executable).with_name("alembic"), *arguments]
+    def run(*arguments: str, **given: object) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("alembic")), *arguments]
         environment = {**processes.environment(**given), "PYTHONPATH": str(place)}
         options: Any = {"capture_output": True, "encoding": "utf-8", "timeout": 60}
         return subprocess.run(command, cwd=place, env=environment, **options)
@@ -248,9 +251,7 @@ def alembic(folder: Path) -> Callable[..., Any]:
 
 
 @pytest.mark.usefixtures("locale")
-def test_alembic_starts_the_database_that_troupe_would_use(
-    alembic: Callable[..., Any], folder: Path
-) -> None:
+def test_alembic_starts_the_database_that_troupe_would_use(alembic: Alembic, folder: Path) -> None:
     run = partial(alembic, data_dir=folder / "new")
     for arguments in (("upgrade", "head"), ("downgrade", "-1"), ("upgrade", "+1")):
         done = run(*arguments)
@@ -259,9 +260,7 @@ def test_alembic_starts_the_database_that_troupe_would_use(
     assert processes.processes_of(folder / "new") == []
 
 
-def test_alembic_uses_a_database_that_runs_already(
-    alembic: Callable[..., Any], data_dir: Path
-) -> None:
+def test_alembic_uses_a_database_that_runs_already(alembic: Alembic, data_dir: Path) -> None:
     with embedded.running(data_dir, serving=True):
         sql(data_dir, "DROP INDEX ix_users_username_id")
         done = alembic("revision", "--autogenerate", "-m", "names of users", data_dir=data_dir)
@@ -274,7 +273,7 @@ def test_alembic_uses_a_database_that_runs_already(
         assert alembic("current", data_dir=data_dir).stdout == f"{migrate.head()}\n"
 
 
-def test_alembic_uses_a_database_of_ones_own(alembic: Callable[..., Any], url: str) -> None:
+def test_alembic_uses_a_database_of_ones_own(alembic: Alembic, url: str) -> None:
     assert alembic("current", database_url=url).stdout == f"{migrate.head()} (head)\n"
 
 
@@ -287,7 +286,7 @@ def test_alembic_uses_a_database_of_ones_own(alembic: Callable[..., Any], url: s
     ],
 )
 def test_alembic_says_in_a_sentence_what_is_wrong(
-    alembic: Callable[..., Any], given: dict[str, str], says: str
+    alembic: Alembic, given: dict[str, str], says: str
 ) -> None:
     done = alembic("upgrade", "head", **given)
     assert done.returncode == 255

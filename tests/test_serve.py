@@ -350,9 +350,9 @@ def test_a_database_that_is_killed_again_and_again_comes_back(folder: Path, data
             for file in data_dir.glob(f"{CLUSTER}/postmaster.pid"):
                 # As a full disk leaves it.
                 file.write_text("", encoding="utf-8")
-            readiness = until(lambda: not_ready(server))
-            assert readiness[0] == 503
-            reasons.add(readiness[1]["reason"])
+            status, told = until(lambda: not_ready(server)) or (0, {})
+            assert status == 503
+            reasons.add(told["reason"])
             until(lambda: server.get("/readyz").status_code == 200)
             assert server.ask(ME) == ADMIN
         assert reasons <= {"restarting", "database"}
@@ -366,7 +366,15 @@ def test_a_database_that_is_killed_again_and_again_comes_back(folder: Path, data
 def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
     """A disk of its own, where the tests may have one."""
     place.mkdir(mode=0o755)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=755", "tmpfs", place]
+    mount: list[str | Path] = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={megabytes}m,mode=755",
+        "tmpfs",
+        place,
+    ]
     if os.geteuid() or shutil.which("mount") is None or subprocess.run(mount).returncode:
         pytest.skip("no disk can be mounted")
     try:
