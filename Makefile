@@ -24,7 +24,7 @@ demo: .venv/installed $(BUILT_PAGE) ## Serve a throw-away database with examples
 	@exec $(BIN)/troupe demo
 
 test: .venv/installed-dev $(BUILT_PAGE) $(if $(NPM),$(CLIENTS)) ## Run all tests
-	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
+	@PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
 
 alike: .venv/installed-dev ## Hold the planner to the resolvers' answers, for 5,000 queries: make alike QUERIES=5000
 	@TROUPE_EXAMPLES=$(or $(QUERIES),5000) $(BIN)/python -m pytest -q tests/test_planner.py -k generated

@@ -100,7 +100,7 @@ def node() -> str:
 
 def node_version(program: str) -> tuple[int, ...]:
     """The version of a Node.js."""
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run([program, "--version"], capture_output=True, encoding="utf-8", check=True)
     return tuple(int(part) for part in done.stdout.strip().lstrip("v").split("."))
 
 

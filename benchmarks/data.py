@@ -62,7 +62,7 @@ async def load(url: URL | str, size: Size) -> None:
     try:
         for name, number in vars(size).items():
             await connection.execute(f"SET benchmark.{name} = {number:d}")
-        await connection.execute(SQL.read_text())
+        await connection.execute(SQL.read_text(encoding="utf-8"))
         for user, token in ((MEMBER, TOKEN), (EVERYWHERE, EVERYWHERE_TOKEN)):
             await connection.execute(
                 "INSERT INTO access_tokens (name, prefix, token_hash, user_id)"

@@ -29,12 +29,12 @@ def processor(pid: int) -> float:
 def _family(pid: int) -> Iterator[int]:
     yield pid
     for thread in (PROC / str(pid) / "task").iterdir():
-        for child in (thread / "children").read_text().split():
+        for child in (thread / "children").read_text(encoding="utf-8").split():
             yield from _family(int(child))
 
 
 def _proportional(pid: int) -> int:
-    for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+    for line in (PROC / str(pid) / "smaps_rollup").read_text(encoding="utf-8").splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
@@ -42,6 +42,6 @@ def _proportional(pid: int) -> int:
 
 def _used(pid: int) -> float:
     # The name, which stands between parentheses, may have spaces.
-    fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    fields = (PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     # Its own, and that of those it started which have ended.
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

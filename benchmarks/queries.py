@@ -23,7 +23,7 @@ class Query:
 
     def text(self, file: str) -> str:
         """It in somebody's words."""
-        return (ASKED / self.name / file).read_text()
+        return (ASKED / self.name / file).read_text(encoding="utf-8")
 
     def variables(self, projects: int) -> list[dict[str, str]]:
         """What it is asked with, in turn: of so many projects each that the viewer is in."""

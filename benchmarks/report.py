@@ -177,7 +177,7 @@ def dependence(scaled: Scaling) -> str:
     return "\n".join(
         (
             table(("a page of 50 of a million tasks, ms", "first", "900,000 rows in"), pages),
-            table(("rows returned", "ms", "µs for a row"), returned),
+            table(("rows returned", "ms", "µs for a row"), returned),  # noqa: RUF001
             table(("tasks stored, ms", "50,000", "1,000,000"), stored),
         )
     )
@@ -189,7 +189,9 @@ def circumstances(pace: Pace, postgres: str) -> str:
     versions += [f"{name} {version(name)}" for name in PACKAGES]
     with suppress(Missing, FileNotFoundError):  # then it was not compared with
         installed = json.loads(
-            (POSTGRAPHILE / "node_modules" / "postgraphile" / "package.json").read_text()
+            (POSTGRAPHILE / "node_modules" / "postgraphile" / "package.json").read_text(
+                encoding="utf-8"
+            )
         )
         number = ".".join(map(str, node_version(node())))
         versions.append(f"PostGraphile {installed['version']} on Node.js {number}")
@@ -202,10 +204,10 @@ def circumstances(pace: Pace, postgres: str) -> str:
 
 def write(page: Path, parts: dict[str, str]) -> None:
     """Put these parts into their places on the page."""
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     for name, part in parts.items():
         text = filled(text, name, part)
-    page.write_text(text)
+    page.write_text(text, encoding="utf-8")
 
 
 def _number(value: float) -> str:

@@ -104,7 +104,7 @@ def _stored(server: Running, size: Size) -> list[Question]:
 def _question(
     server: Running, name: str, file: str, variables: Mapping[str, Any], token: str
 ) -> Question:
-    query = (ASKED / f"{file}.graphql").read_text()
+    query = (ASKED / f"{file}.graphql").read_text(encoding="utf-8")
     return _made(server, name, orjson.dumps({"query": query, "variables": variables}), token)
 
 
@@ -128,6 +128,6 @@ def _asked(server: Running, body: bytes, token: str) -> httpx.Response:
 def _cursor(server: Running, token: str) -> str:
     """The cursor of the row that so many precede: nobody wants to page there to get it."""
     variables = {"moment": moment(DEEP + 1).isoformat()}
-    query = (ASKED / "cursor.graphql").read_text()
+    query = (ASKED / "cursor.graphql").read_text(encoding="utf-8")
     body = orjson.dumps({"query": query, "variables": variables})
     return str(_asked(server, body, token).json()["data"]["tasks"]["pageInfo"]["endCursor"])

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, delete, exists, func, or_, select, true, update
@@ -16,7 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent, AgentStatus
 from db.base import any_of
-from db.engine import ReadSession
+from db.engine import ReadSession, WriteSession
+from db.errors import Denied, Invalid
+from db.rights import Right
 from db.scopes import Viewer
 from db.users import AccessToken, TokenScope, User, UserRole
 
@@ -59,6 +61,42 @@ async def issue_token(
         expires_at=expires_at,
     )
     return row, token
+
+
+def _within(scopes: Collection[str]) -> set[str]:
+    """The scopes that can do no more than these: every token reads, and to write is to work too."""
+    return {*scopes, TokenScope.READ} | ({TokenScope.WORK} if TokenScope.WRITE in scopes else set())
+
+
+async def create_token(
+    session: WriteSession,
+    name: str,
+    *,
+    user_id: UUID | None = None,
+    agent_id: UUID | None = None,
+    scopes: Sequence[TokenScope] = (),
+    expires_at: datetime | None = None,
+) -> tuple[AccessToken, str]:
+    """Make a token for an agent that the viewer edits, for a user, or else for the viewer.
+
+    Returns its row, and the token, which can be seen only this time. Raises Invalid, NotFound, and
+    Denied where the viewer's own token can do less.
+    """
+    viewer = session.viewer
+    if user_id is not None and agent_id is not None:
+        raise Invalid("A token is a user's or an agent's, not both.", ("agent_id",))
+    if viewer.scopes and not (scopes and set(scopes) <= _within(viewer.scopes)):
+        raise Denied("Your own token is limited; it makes none that can do more.", ("scopes",))
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise Invalid("This is over already; the token would open nothing.", ("expires_at",))
+    bearer: User | Agent
+    if agent_id is not None:
+        bearer = await session.fetch(
+            Agent, agent_id, at=("agent_id",), lock=False, right=Right.EDIT
+        )
+    else:
+        bearer = await session.fetch(User, user_id or viewer.user_id, at=("user_id",), lock=False)
+    return await issue_token(session, bearer, name, scopes=scopes, expires_at=expires_at)
 
 
 async def named(session: ReadSession, username: str) -> User | None:

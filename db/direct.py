@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -23,11 +23,18 @@ class Direct:
     The pools of SQLAlchemy and of the driver do more for a statement than a short one takes.
     """
 
-    def __init__(self, size: int, wait: float, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        size: int,
+        wait: float,
+        connect: Callable[..., Awaitable[Any]],
+        options: dict[str, Any],
+    ) -> None:
         """For `wait` seconds somebody waits for a connection. The options are the driver's."""
         self.size = size
         self._turns = asyncio.Semaphore(size)
         self._wait = wait
+        self._connect = connect
         # PostgreSQL keeps some 40 bytes for each character of a statement that is prepared: at most
         # 32 MB for a connection. Those that are longer take a few milliseconds to prepare.
         caches = {
@@ -56,7 +63,7 @@ class Direct:
         await (self._turn() if self._turns.locked() else self._turns.acquire())
         connection = None
         try:
-            connection = self._open() or await asyncpg.connect(**self._options)
+            connection = self._open() or await self._connect(**self._options)
             value = await connection.fetchval(statement, *arguments)
         except asyncpg.PostgresError:
             self._leave(connection)

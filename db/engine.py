@@ -16,7 +16,6 @@ import orjson
 from sqlalchemy import (
     URL,
     ColumnElement,
-    ExceptionContext,
     Result,
     Row,
     ScalarResult,
@@ -26,7 +25,9 @@ from sqlalchemy import (
     make_url,
     null,
     select,
+    text,
 )
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -38,6 +39,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from db.base import Base, any_of
 from db.direct import Direct
+from db.embedded import Server, Trouble
 from db.errors import (
     AlreadyExists,
     Conflict,
@@ -85,6 +87,12 @@ DIVISION_BY_ZERO = "22012"
 COMMIT_SECONDS = 10
 
 
+# PostgreSQL's code for a disk that is full.
+NO_ROOM = "53100"
+
+# More than it keeps in memory, and so in a file for as long as it takes. It needs no right.
+LARGE = ("SET LOCAL work_mem = '64kB'", "SELECT count(*) FROM generate_series(1, 100000)")
+
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
@@ -107,6 +115,11 @@ def reason(error: BaseException) -> str:
     """Why the database was not to be had, in one line for those who run the server."""
     lines = str(getattr(error, "orig", None) or error).splitlines()
     return lines[0].rstrip(".") if lines else "it does not answer"
+
+
+def has_no_room(error: BaseException) -> bool:
+    """Whether the database could not do something because its disk is full."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) == NO_ROOM
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,12 +364,17 @@ class Database:
         pool_size: int = 10,
         statement_seconds: int = STATEMENT_SECONDS,
         result_bytes: int = RESULT_BYTES,
+        server: Server | None = None,
     ) -> None:
+        """A server of this process's own is asked why it cannot be reached."""
         self.url = database_url(url)
         self._result_bytes = result_bytes
+        self._server = server
+        self._is_full = False
         server_settings = SERVER_SETTINGS | {"statement_timeout": f"{statement_seconds}s"}
+        connecting: dict[str, Any] = {"server_settings": server_settings, "timeout": POOL_TIMEOUT}
         options: dict[str, Any] = {
-            "connect_args": {"server_settings": server_settings, "timeout": POOL_TIMEOUT},
+            "connect_args": connecting | {"async_creator_fn": self._connect},
             "json_serializer": dumps,
             "pool_size": pool_size,
             "max_overflow": 0,
@@ -375,13 +393,14 @@ class Database:
             event.listen(engine.sync_engine, "before_cursor_execute", _begin)
             event.listen(engine.sync_engine, "after_cursor_execute", _end)
             event.listen(engine.sync_engine, "checkout", _refuse_closed)
+            event.listen(engine.sync_engine, "handle_error", self._note_error)
         event.listen(
             self.reader.sync_engine, "before_cursor_execute", self._limit_result, retval=True
         )
         event.listen(self.reader.sync_engine, "handle_error", self._name_error)
         # What SQLAlchemy's engines connect with, without what only they understand.
-        _, connecting = self.reader.dialect.create_connect_args(self.url)
-        self._direct = Direct(pool_size, POOL_TIMEOUT, connecting | options["connect_args"])
+        _, place = self.reader.dialect.create_connect_args(self.url)
+        self._direct = Direct(pool_size, POOL_TIMEOUT, self._connect, {**place, **connecting})
         self._read = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._write = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
 
@@ -447,6 +466,33 @@ class Database:
         if counted is not None:
             counted.add(statement, 1, time.perf_counter() - began)
         return value
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why the database is not to be had or takes nothing more, if this process knows."""
+        if self._is_full:
+            return Trouble.NO_ROOM
+        return None if self._server is None else self._server.trouble
+
+    async def need_room(self) -> None:
+        """Where there was no room to write, see whether there is again. Raises if there is not."""
+        if self._is_full:
+            async with self.writer.connect() as connection:
+                for statement in LARGE:
+                    await connection.execute(text(statement))
+            self._is_full = False
+
+    def _note_error(self, context: ExceptionContext) -> None:
+        if has_no_room(context.original_exception):
+            self._is_full = True
+
+    async def _connect(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await asyncpg.connect(*arguments, **options)
+        except OSError as error:
+            if self._server is not None and self._server.trouble is Trouble.NO_ROOM:
+                raise asyncpg.DiskFullError("the database has no room left") from error
+            raise
 
     async def dispose(self) -> None:
         """Close all connections."""

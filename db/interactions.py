@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from db.conversations import Conversation
     from db.projects import Project
     from db.tasks import Task
-    from db.users import User
 
 
 class InteractionType(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import URL, Connection, make_url, pool, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from db.engine import database_url
+from db.embedded import EmbeddedError
+from db.engine import database_url, reason
+from db.settings import DatabaseSettings, SettingsError
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,13 +84,24 @@ async def _on(url: URL | str, work: Callable[[Connection], Any]) -> Any:
         await engine.dispose()
 
 
-async def server_version(url: URL | str) -> int:
-    """The major version of the PostgreSQL server."""
+async def refuse_unsuitable(url: URL | str) -> None:
+    """Raise NotMigratable if no PostgreSQL of a version that Troupe runs on can be reached."""
 
     def work(connection: Connection) -> int:
         return int(connection.scalar(text("SHOW server_version_num"))) // 10_000
 
-    return int(await _on(url, work))
+    try:
+        version = await _on(url, work)
+    except (OSError, DBAPIError) as error:
+        raise NotMigratable(
+            f"PostgreSQL cannot be reached at {shown(url)} ({reason(error)})."
+            " Check TROUPE_DATABASE_URL and that the server is running."
+        ) from error
+    if version < OLDEST_SERVER:
+        raise NotMigratable(
+            f"The server at {shown(url)} is PostgreSQL {version};"
+            f" Troupe needs {OLDEST_SERVER} or later."
+        )
 
 
 async def refuse_unless_at_head(url: URL | str) -> None:
@@ -124,3 +140,22 @@ async def upgrade(url: URL | str, revision: str = "head") -> bool:
 async def downgrade(url: URL | str, revision: str) -> None:
     """Take the database back to an older revision; `base` empties it."""
     await locked(url, lambda connection: command.downgrade(config(connection), revision))
+
+
+def by_hand(work: Callable[[Connection], Any]) -> None:
+    """Do work that somebody asked for with `alembic …`, on the database that `troupe` would use.
+
+    What is wrong with that database is Alembic's own error, which it shows as a sentence.
+    """
+
+    async def run(url: str) -> None:
+        await refuse_unsuitable(url)
+        await locked(url, work)
+
+    try:
+        with DatabaseSettings.load().database() as (url, _):
+            asyncio.run(run(url))
+    except (EmbeddedError, NotMigratable, SettingsError) as error:
+        raise CommandError(str(error)) from error
+    except (OSError, DBAPIError) as error:
+        raise CommandError(f"The database refused or went away: {reason(error)}.") from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import strawberry
@@ -15,10 +15,10 @@ from sqlalchemy import select
 
 import db
 from db import TokenScope, access, passwords
-from db.errors import Denied, Invalid
+from db.errors import Invalid
 from graph.context import Context, Info
 from graph.guard import guard_of, network
-from graph.mutations import input_of, mutation
+from graph.mutations import given, input_of, mutation
 from graph.scalars import AccessTokenID, AgentID, Line, UserID
 
 log = logging.getLogger("troupe")
@@ -106,11 +106,6 @@ class Issued:
     token: Secret
 
 
-def _within(scopes: Collection[str]) -> set[str]:
-    """The scopes that can do no more than these: every token reads, and to write is to work too."""
-    return {*scopes, TokenScope.READ} | ({TokenScope.WORK} if TokenScope.WRITE in scopes else set())
-
-
 def _plain(username: str) -> str:
     """A username without case and accents: no spelling of it has guesses of its own."""
     letters = unicodedata.normalize("NFKD", username).upper().casefold()
@@ -193,25 +188,8 @@ class Mutation:
 
         A token that is limited to scopes makes only such that are limited to some of them.
         """
-        viewer = info.context.viewer
-        if input.user_id is not None and input.agent_id is not None:
-            raise Invalid("A token is a user's or an agent's, not both.", ("agent_id",))
-        if viewer.scopes and not (input.scopes and set(input.scopes) <= _within(viewer.scopes)):
-            raise Denied("Your own token is limited; it makes none that can do more.", ("scopes",))
-        if input.expires_at is not None and input.expires_at <= datetime.now(UTC):
-            raise Invalid("This is over already; the token would open nothing.", ("expires_at",))
         async with info.context.write() as session:
-            bearer: db.User | db.Agent
-            if input.agent_id is not None:
-                bearer = await session.fetch(
-                    db.Agent, input.agent_id, at=("agent_id",), lock=False, right=db.Right.EDIT
-                )
-            else:
-                user_id = input.user_id or viewer.user_id
-                bearer = await session.fetch(db.User, user_id, at=("user_id",), lock=False)
-            row, token = await access.issue_token(
-                session, bearer, input.name, scopes=input.scopes, expires_at=input.expires_at
-            )
+            row, token = await access.create_token(session, **given(input))
         return Issued(row, token)
 
     @mutation

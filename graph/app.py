@@ -19,6 +19,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db import Database, migrate
+from db.embedded import Server
 from db.engine import reason
 from graph import pages
 from graph.edge import Edge
@@ -54,11 +55,14 @@ async def readyz(request: Request) -> Response:
     if state.draining:
         return JSONResponse({"status": "unavailable", "reason": "draining"}, 503)
     try:
-        async with asyncio.timeout(PROBE), state.database.read() as session:
-            revision = await session.scalar(text("SELECT version_num FROM alembic_version"))
+        async with asyncio.timeout(PROBE):
+            async with state.database.read() as session:
+                revision = await session.scalar(text("SELECT version_num FROM alembic_version"))
+            await state.database.need_room()
     except Exception as error:
-        log.warning("the database cannot be reached: %s", reason(error))
-        return JSONResponse({"status": "unavailable", "reason": "database"}, 503)
+        log.warning("the database cannot be used: %s", reason(error))
+        why = state.database.trouble or "database"
+        return JSONResponse({"status": "unavailable", "reason": why}, 503)
     if revision != state.head:
         return JSONResponse({"status": "unavailable", "reason": "migrations"}, 503)
     return JSONResponse({"status": "ok"})
@@ -89,8 +93,13 @@ class Door:
         await (self.api if is_api else self.router)(scope, receive, send)
 
 
-def create_app(settings: Settings, database_url: URL | str) -> Starlette:
-    """The ASGI application over a database that is at the head of the migrations."""
+def create_app(
+    settings: Settings, database_url: URL | str, server: Server | None = None
+) -> Starlette:
+    """The ASGI application over a database that is at the head of the migrations.
+
+    The database is on a server of this process's own, or elsewhere.
+    """
 
     state = State(settings)
 
@@ -100,6 +109,7 @@ def create_app(settings: Settings, database_url: URL | str) -> Starlette:
             database_url,
             statement_seconds=settings.max_seconds + STATEMENT_GRACE,
             result_bytes=settings.max_answer_bytes,
+            server=server,
         )
         state.tokens = Tokens(state.database)
         state.head = migrate.head()

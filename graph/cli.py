@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from graph.settings import Settings, SettingsError
+from db import TokenScope
+from db.settings import SettingsError
+from graph.settings import Settings
 
 if TYPE_CHECKING:
     from socket import socket as Socket
+    from uuid import UUID
 
     from db import Database, User, WriteSession
-    from db.embedded import Server
     from db.imports import Report
 
 # Commands import what they need when they run: `troupe --help` should not wait for a server.
@@ -49,6 +51,10 @@ class CommandError(Exception):
 
 def main() -> None:
     """Run the command line; every error is one sentence on standard error and exit status 1."""
+    if sys.getfilesystemencoding() != "utf-8":
+        # Names, arguments, files and output are UTF-8 whatever the locale. Python settles that
+        # when it starts: it does so by itself for C and POSIX, unless it is told not to.
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     try:
         app()
     except KeyboardInterrupt:
@@ -63,11 +69,13 @@ def main() -> None:
 def _sentence(error: Exception) -> str:
     from db import OutcomeUnknown
     from db.embedded import EmbeddedError
-    from db.errors import DomainError
+    from db.errors import DomainError, Rejected
     from db.imports import NotImportable
     from db.migrate import NotMigratable
 
     ours = (CommandError, DomainError, EmbeddedError, NotImportable, NotMigratable, SettingsError)
+    if isinstance(error, Rejected):
+        return " ".join(fault.message for fault in error.errors)
     if isinstance(error, (*ours, OutcomeUnknown)):
         return str(error).rstrip(".") + "."
     told = _of_the_database(error)
@@ -82,8 +90,10 @@ def _sentence(error: Exception) -> str:
 def _of_the_database(error: Exception) -> str | None:
     from sqlalchemy.exc import DataError, DBAPIError
 
-    from db.engine import reason
+    from db.engine import has_no_room, reason
 
+    if has_no_room(error):
+        return "The database has no room left; nothing was stored."
     if isinstance(error, DataError):
         return "A value is too long or of the wrong kind; the database refused it."
     if isinstance(error, DBAPIError | OSError):
@@ -97,18 +107,6 @@ def _of_the_database(error: Exception) -> str | None:
 # The database
 
 
-@contextmanager
-def _server(settings: Settings, *, serving: bool = False) -> Iterator[tuple[str, Server | None]]:
-    """The URL of the database, which runs inside the block; and the server, if it is our own."""
-    if settings.database_url is not None:
-        yield settings.database_url, None
-        return
-    from db import embedded
-
-    with embedded.running(settings.data_dir, serving=serving, on_wait=_note) as server:
-        yield server.url, server
-
-
 def _note(sentence: str) -> None:
     print(f"troupe: {sentence}", file=sys.stderr)
 
@@ -118,23 +116,9 @@ async def _prepare(url: str, *, upgrade: bool) -> None:
 
     In production only `troupe migrate` does so: a backup comes first.
     """
-    from sqlalchemy.exc import DBAPIError
-
     from db import Database, Viewer, access, migrate
-    from db.engine import reason
 
-    try:
-        version = await migrate.server_version(url)
-    except (OSError, DBAPIError) as error:
-        raise CommandError(
-            f"PostgreSQL cannot be reached at {migrate.shown(url)} ({reason(error)})."
-            " Check TROUPE_DATABASE_URL and that the server is running"
-        ) from error
-    if version < migrate.OLDEST_SERVER:
-        raise CommandError(
-            f"The server at {migrate.shown(url)} is PostgreSQL {version};"
-            f" Troupe needs {migrate.OLDEST_SERVER} or later"
-        )
+    await migrate.refuse_unsuitable(url)
     if upgrade:
         await migrate.upgrade(url)
     else:
@@ -161,7 +145,7 @@ def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
         finally:
             await database.dispose()
 
-    with _server(settings) as (url, _):
+    with settings.database(on_wait=_note) as (url, _):
         return asyncio.run(run(url))
 
 
@@ -191,6 +175,47 @@ async def _user(session: WriteSession, username: str) -> User:
     if user is None:
         raise CommandError(f"There is no user {username!r}; `troupe users create` makes one")
     return user
+
+
+async def _agent_id(session: WriteSession, agent: str, project: str | None) -> UUID:
+    """The agent with an id, or with a name in a project, which has an id or a name."""
+    from sqlalchemy import or_, select
+
+    from db import Agent, Project
+
+    agent = _valid(str, agent, "agent")
+    if project is None:
+        id = _id(Agent, agent)
+        if id is None:
+            raise CommandError(
+                f"{agent!r} is no id of an agent; with --project an agent is found by its name"
+            )
+        return id
+    project = _valid(str, project, "project")
+    projects = or_(Project.id == _id(Project, project), Project.name == project)
+    known = set(await session.scalars(select(Project.id).where(projects)))
+    if not known:
+        raise CommandError(f"There is no project {project!r}")
+    named = or_(Agent.id == _id(Agent, agent), Agent.name == agent)
+    ids = list(await session.scalars(select(Agent.id).where(Agent.project_id.in_(known), named)))
+    if not ids:
+        raise CommandError(f"There is no agent {agent!r} in the project {project!r}")
+    if len(ids) > 1:
+        raise CommandError(
+            f"There are {len(ids)} agents {agent!r} in projects {project!r}; name it by its id"
+        )
+    return ids[0]
+
+
+def _id(model: type, text: str) -> UUID | None:
+    """The id that a text is, as the API or the database writes it; none if it is neither."""
+    from graph.scalars import parse_key
+
+    try:
+        id: UUID = parse_key(model, text)
+    except ValueError:
+        return None
+    return id
 
 
 # Commands
@@ -232,7 +257,7 @@ def _serve(
     sockets: list[Socket] = []
     try:
         sockets = listen(settings)
-        with _server(settings, serving=True) as (url, server):
+        with settings.database(serving=True, on_wait=_note) as (url, server):
             asyncio.run(_prepare(url, upgrade=settings.migrates))
             if fill is not None:
                 asyncio.run(fill(url))
@@ -256,7 +281,7 @@ def migrate() -> None:
     from db import migrate
 
     settings = Settings.load()
-    with _server(settings) as (url, _):
+    with settings.database(on_wait=_note) as (url, _):
         asyncio.run(_prepare(url, upgrade=True))
     print(f"The database is at the migration {migrate.head()}.")
 
@@ -311,7 +336,7 @@ def _run(name: str, arguments: list[str], settings: Settings) -> None:
     """Run a program of PostgreSQL's on the database, and end as it ends."""
     from sqlalchemy import make_url
 
-    with _server(settings) as (text, server):
+    with settings.database(on_wait=_note) as (text, server):
         url = make_url(text)
         program = name if server is None else str(server.bin_dir / name)
         query = {name: str(value) for name, value in url.query.items()}
@@ -428,6 +453,7 @@ def create_user(
 ) -> None:
     """Create a user."""
     from db import User, UserRole, Viewer, constraints
+    from db.users import refuse_taken
     from graph.users import CreateUserInput
 
     role = UserRole.ADMIN if administrator else UserRole.USER
@@ -435,7 +461,9 @@ def create_user(
 
     async def work(database: Database) -> None:
         async with database.write(Viewer(is_administrator=True)) as session:
-            await User.create(session, username=username, email=email, display_name=name, role=role)
+            row = {"username": username, "email": email, "display_name": name, "role": role}
+            await refuse_taken(session, row)
+            await User.create(session, **row)
 
     with constraints.reported():
         _with_database(work)
@@ -464,28 +492,68 @@ def set_password(username: Annotated[str, typer.Argument(help="Whose password it
     print(f"{username} can log in with the new password.")
 
 
+def _scope(text: str) -> TokenScope:
+    try:
+        return TokenScope(text.upper())
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no scope; write one of {', '.join(TokenScope)}"
+        ) from None
+
+
 @tokens.command("create")
 def create_token(
     name: Annotated[str, typer.Argument(help="What the token is for.")],
-    user: Annotated[str, typer.Option(metavar="USERNAME", help="Whom it identifies.")],
+    user: Annotated[
+        str | None, typer.Option(metavar="USERNAME", help="The user whom it identifies.")
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGENT",
+            help="The agent whom it identifies: its id, or with --project its name.",
+        ),
+    ] = None,
+    project: Annotated[
+        str | None, typer.Option(help="The project of the agent: its id or its name.")
+    ] = None,
+    scope: Annotated[
+        list[TokenScope] | None,
+        typer.Option(
+            parser=_scope,
+            metavar="SCOPE",
+            help=f"What it is limited to, one of {', '.join(TokenScope)}; may be given several"
+            " times. Unless given, it is as good as whom it identifies.",
+        ),
+    ] = None,
     days: Annotated[
         int | None,
         typer.Option(min=1, max=36500, help="How long it is good; for ever unless given."),
     ] = None,
 ) -> None:
-    """Create an access token and print it, this once."""
+    """Create an access token for a user or an agent and print it, this once."""
     from datetime import UTC, datetime, timedelta
 
     from db import Viewer, access
     from graph.scalars import Line
 
+    if (user is None) == (agent is None):
+        raise typer.BadParameter("name one of them", param_hint="'--user' / '--agent'")
+    if project is not None and agent is None:
+        raise typer.BadParameter("it goes with --agent", param_hint="'--project'")
     _valid(Line, name, "name")
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
 
     async def work(database: Database) -> str:
         async with database.write(Viewer(is_administrator=True)) as session:
-            bearer = await _user(session, user)
-            _, token = await access.issue_token(session, bearer, name, expires_at=expires_at)
+            _, token = await access.create_token(
+                session,
+                name,
+                user_id=None if user is None else (await _user(session, user)).id,
+                agent_id=None if agent is None else await _agent_id(session, agent, project),
+                scopes=scope or (),
+                expires_at=expires_at,
+            )
         return token
 
     print(_with_database(work))

@@ -21,7 +21,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 import db
 from db import OutcomeUnknown, errors
-from db.engine import ResultTooLarge
+from db.engine import ResultTooLarge, has_no_room
 from graph.context import Context, Info, OutOfTime
 from graph.entities import Node, clean, describe_enum, entity_of, lazy
 
@@ -32,6 +32,8 @@ describe_enum(errors.UserErrorCode)
 # Operations take a fraction of a second, and so does PostgreSQL's way back: the next second finds
 # everything otherwise.
 SOON = 1
+# Room on a disk takes somebody to make it.
+LATER = 60
 AGAIN = " Try again in a moment."
 
 
@@ -173,6 +175,8 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
     # SQLAlchemy wraps the driver's errors, and the planner's statements run below it.
     if isinstance(fault, DBAPIError | asyncpg.PostgresError):
         state = getattr(getattr(fault, "orig", fault), "sqlstate", None) or ""
+        if has_no_room(fault):
+            return Unavailable("The database has no room left. Try again later.", retry_after=LATER)
         if state == QUERY_CANCELED:
             return TooSlow("The database took too long to answer. Ask for less at once.")
         if state in IN_EACH_OTHERS_WAY:

@@ -15,9 +15,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 from db import Database, User, Viewer, access
+from db.settings import SettingsError
 from graph import logs
 from graph.app import create_app
-from graph.settings import Mode, Settings, SettingsError
+from graph.settings import Mode, Settings
 from graph.wire import READ_TIMEOUT, Connection, WebSocket
 
 if sys.platform != "win32":
@@ -167,7 +168,7 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
     allow_many_connections()
-    app = create_app(settings, url)
+    app = create_app(settings, url, server)
     # What is loaded by now stays. The collector would look through all of it again and again while
     # it reads a request of many values.
     gc.freeze()

@@ -5,17 +5,13 @@ from __future__ import annotations
 import re
 from enum import StrEnum
 from ipaddress import IPv4Network, ip_address, ip_network
-from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import NoDecode
 
-from db.engine import RESULT_BYTES, database_url
-
-PREFIX = "TROUPE_"
+from db.engine import RESULT_BYTES
+from db.settings import PREFIX, DatabaseSettings
 
 COUNTS = (
     "max_document_length",
@@ -62,14 +58,8 @@ class Audience(StrEnum):
     """Who needs it has `schema.graphql`."""
 
 
-class SettingsError(Exception):
-    """A setting cannot be used; the message says which, why, and what to write instead."""
-
-
-class Settings(BaseSettings):
+class Settings(DatabaseSettings):
     """How this server runs."""
-
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     mode: Mode = Field(
         default=Mode.DEVELOPMENT,
@@ -81,11 +71,6 @@ class Settings(BaseSettings):
     )
     port: int = Field(
         default=8000, ge=0, le=65535, description="The port to serve on; 0 takes any."
-    )
-    database_url: str | None = Field(
-        default=None,
-        description="A PostgreSQL server, 15 or later: `postgresql://user:password@host:5432/database`."
-        " Unset: the one that comes along.",
     )
     planner: bool = Field(
         default=True, description="Answer queries with one SQL statement each, where that can be."
@@ -128,11 +113,6 @@ class Settings(BaseSettings):
         ge=0,
         le=3600,
         description="How long after that the requests that are under way may take to finish.",
-    )
-    data_dir: Path | None = Field(
-        default=None,
-        description="Where the database that comes along keeps its data. Unset:"
-        " `~/.local/share/troupe`, or `/var/lib/troupe` for root.",
     )
     introspection: Audience | None = Field(
         default=None,
@@ -235,23 +215,6 @@ class Settings(BaseSettings):
                 raise ValueError("write a number from 0 to 65535, such as 8000")
         return value
 
-    @field_validator("database_url")
-    @classmethod
-    def _postgresql(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        hint = "write postgresql://user:password@host:5432/database"
-        try:
-            url = make_url(value)
-        except (ArgumentError, ValueError):  # whose own words may quote a password
-            raise ValueError(hint) from None
-        if url.port is not None and not 0 < url.port < 65536:
-            raise ValueError(hint)
-        if url.get_backend_name() not in ("postgresql", "postgres"):
-            raise ValueError(f"{url.drivername} is not PostgreSQL; {hint}")
-        database_url(url)
-        return value
-
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _proxies(cls, value: object) -> object:
@@ -289,17 +252,6 @@ class Settings(BaseSettings):
             if origin != "*" and not re.fullmatch(r"[a-z+.-]+://[a-z0-9.:\[\]-]+", origin):
                 raise ValueError("write origins such as https://app.example.org, without a path")
         return origins
-
-    @field_validator("data_dir", mode="before")
-    @classmethod
-    def _absolute(cls, value: object) -> object:
-        hint = "write the path of a folder, such as /var/lib/troupe"
-        if value == "":  # it would be the folder that somebody happens to be in
-            raise ValueError(hint)
-        try:
-            return Path(value).expanduser().absolute() if isinstance(value, str) else value
-        except RuntimeError:  # there is no such home
-            raise ValueError(hint) from None
 
     @field_validator("introspection", mode="before")
     @classmethod
@@ -360,14 +312,6 @@ class Settings(BaseSettings):
         )
         return audience is Audience.EVERYBODY or (audience is Audience.VIEWERS and not anonymous)
 
-    @classmethod
-    def load(cls) -> Self:
-        """The settings from the environment. Raises SettingsError."""
-        try:
-            return cls()
-        except ValidationError as error:
-            raise SettingsError("\n".join(_sentence(fault) for fault in error.errors())) from None
-
 
 def table() -> str:
     """Every setting as a table in Markdown: its variable, its default, what it means."""
@@ -395,13 +339,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _sentence(fault: object) -> str:
-    assert isinstance(fault, dict)
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "bool_parsing":
-        message = "write true or false"
-    name = f"{PREFIX}{fault['loc'][0]}".upper()
-    shown = "" if "url" in name.lower() else f"={fault['input']}"  # a URL may hold a password
-    return f"{name}{shown} cannot be used: {message[:1].lower()}{message[1:]}."

@@ -1,13 +1,16 @@
-"""How Alembic reaches the database: over the connection that `db.migrate` hands it."""
+"""How Alembic reaches the database: over the connection that `db.migrate` hands it.
+
+Typed by hand, `alembic …` works on the database that `troupe` would use.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import os
 from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from alembic.operations import MigrationScript
+from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
 from db import Base, migrate
@@ -23,6 +26,12 @@ def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Lit
     return False
 
 
+def number(_: MigrationContext, head: Any, drafted: list[MigrationScript]) -> None:
+    """Migrations are numbered; whoever drafts one may choose another name by `--rev-id`."""
+    if not getattr(context.config.cmd_opts, "rev_id", None):
+        drafted[0].rev_id = f"{int(migrate.head() or 0) + 1:04d}"
+
+
 def run(connection: Connection) -> None:
     """Run the migrations, each in a transaction of its own."""
     context.configure(
@@ -31,6 +40,7 @@ def run(connection: Connection) -> None:
         transaction_per_migration=True,
         compare_server_default=True,
         render_item=render_item,
+        process_revision_directives=number,
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -39,5 +49,5 @@ def run(connection: Connection) -> None:
 connection = context.config.attributes.get("connection")
 if connection is not None:
     run(connection)
-else:  # called as `alembic …`, by someone who writes a migration
-    asyncio.run(migrate.locked(os.environ["TROUPE_DATABASE_URL"], run))
+else:  # called as `alembic …`
+    migrate.by_hand(run)

@@ -81,6 +81,13 @@ def made() -> Iterator[tuple[Path, str]]:
         yield folder / "made", processes.prepare(folder / "made")
 
 
+@pytest.fixture(params=processes.LOCALES, ids=lambda found: " ".join(map("=".join, found.items())))
+def locale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each locale in turn, for the processes that the test starts."""
+    for name, value in request.param.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="session")
 def template(server: URL) -> str:
     """A database at the head of the migrations, to be cloned."""

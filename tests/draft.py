@@ -21,11 +21,10 @@ from tests.conftest import cluster
 
 def draft(name: str) -> Path:
     """Write the next migration, and return where."""
-    number = f"{int(migrate.head() or 0) + 1:04d}"
 
     def write(connection: Connection) -> Path:
         config = migrate.config(connection)
-        script = command.revision(config, message=name, rev_id=number, autogenerate=True)
+        script = command.revision(config, message=name, autogenerate=True)
         return Path(script.path)  # type: ignore[union-attr]
 
     async def run(url: str) -> Path:
@@ -35,8 +34,8 @@ def draft(name: str) -> Path:
 
     with cluster() as url:
         path = asyncio.run(run(str(url)))
-    text = re.sub(r"\n *# ###.*", "", path.read_text())
-    path.write_text(text)
+    text = re.sub(r"\n *# ###.*", "", path.read_text(encoding="utf-8"))
+    path.write_text(text, encoding="utf-8")
     for way in (["check", "--quiet", "--fix-only"], ["format", "--quiet"]):
         subprocess.run([sys.executable, "-m", "ruff", *way, str(path)], check=True)
     return path

@@ -35,7 +35,7 @@ def pages_drift() -> list[str]:
 
 
 def _differences(name: str, text: str) -> list[str]:
-    kept, new = (ROOT / name).read_text().splitlines(), text.splitlines()
+    kept, new = (ROOT / name).read_text(encoding="utf-8").splitlines(), text.splitlines()
     return list(difflib.unified_diff(kept, new, name, "code", lineterm="", n=1))
 
 

@@ -28,7 +28,7 @@ from graph.settings import COUNTS
 from tests import processes
 from tests.processes import CODE, Serving
 
-SCHEMA = graphql.build_schema((CODE / "schema.graphql").read_text())
+SCHEMA = graphql.build_schema((CODE / "schema.graphql").read_text(encoding="utf-8"))
 KNOWN = "FUZZ_KNOWN"
 
 # A server that limits nothing is asked for more, and comes further.
@@ -76,7 +76,7 @@ def fuzz(folder: Path, *options: str, **settings: object) -> Fuzzed:
             cwd=folder,
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
         )
         assert serving.ask("{ __typename }") == {"data": {"__typename": "Query"}}
         said = done.stdout + done.stderr

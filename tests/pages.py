@@ -31,7 +31,7 @@ def renewed() -> dict[str, str]:
     """The pages as they should be, by their paths."""
     texts: dict[str, str] = {}
     for page, name, printed in PRINTED:
-        text = texts.get(page) or (ROOT / page).read_text()
+        text = texts.get(page) or (ROOT / page).read_text(encoding="utf-8")
         texts[page] = filled(text, name, printed())
     return texts
 
@@ -47,4 +47,4 @@ def filled(page: str, name: str, text: str) -> str:
 
 if __name__ == "__main__":
     for path, text in renewed().items():
-        (ROOT / path).write_text(text)
+        (ROOT / path).write_text(text, encoding="utf-8")

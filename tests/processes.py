@@ -39,6 +39,15 @@ CLUSTER = f"postgres-{binaries.installed().major}"
 # For whatever takes a second by itself; the machine may be busy.
 PATIENCE = 40.0
 
+# What the environment may say of the locale. Python takes C and POSIX to mean UTF-8, unless it is
+# told not to.
+LOCALES: list[dict[str, str]] = [
+    {"LC_ALL": "C.UTF-8"},
+    {"LC_ALL": "C"},
+    {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"},
+    {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+]
+
 T = TypeVar("T")
 
 
@@ -92,7 +101,9 @@ def copied(made: Path, target: Path) -> Path:
 
 def sql(data_dir: Path, statement: str) -> str:
     """What PostgreSQL answers on the socket of a data folder, past all of troupe's code."""
-    done = subprocess.run(psql(data_dir, statement), capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        psql(data_dir, statement), capture_output=True, encoding="utf-8", timeout=20
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -131,7 +142,7 @@ def prepare(data_dir: Path) -> str:
 def locked(data_dir: Path, table: str) -> Iterator[Callable[[], None]]:
     """Have somebody hold a table: whoever wants it waits for the function that this gives."""
     command = psql(data_dir, "")[:-2]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as holder:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, encoding="utf-8") as holder:
         assert holder.stdin is not None
         holder.stdin.write(f"BEGIN; LOCK TABLE {table};\n")
         holder.stdin.flush()
@@ -161,7 +172,9 @@ class Elsewhere:
         address = ".".join(["127", *(str(random.randint(1, 254)) for _ in range(3))])
         self._url = URL.create("postgresql", user, self.PASSWORD, address, 5432, database)
         hba = data_dir.with_name("hba.conf")
-        hba.write_text("local all all trust\nhost all all 127.0.0.0/8 scram-sha-256\n")
+        hba.write_text(
+            "local all all trust\nhost all all 127.0.0.0/8 scram-sha-256\n", encoding="utf-8"
+        )
         hba.chmod(0o644)
         self._settings = {"listen_addresses": address, "hba_file": str(hba)}
 
@@ -272,8 +285,8 @@ class Process:
         **settings: object,
     ) -> None:
         self._out, self._err = folder / "out", folder / "err"
-        self._out.write_text("")
-        self._err.write_text("")
+        self._out.write_text("", encoding="utf-8")
+        self._err.write_text("", encoding="utf-8")
         self.began = time.monotonic()
         start = _Forked if fork else _Spawned
         words = [str(argument) for argument in arguments]
@@ -299,12 +312,12 @@ class Process:
     @property
     def out(self) -> str:
         """What it printed so far."""
-        return self._out.read_text()
+        return self._out.read_text(encoding="utf-8")
 
     @property
     def err(self) -> str:
         """What it complained about so far."""
-        return self._err.read_text()
+        return self._err.read_text(encoding="utf-8")
 
     def send(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -330,7 +343,10 @@ class _Spawned(subprocess.Popen[bytes]):
     def __init__(
         self, words: list[str], environment: dict[str, str], files: tuple[Path, Path], nohup: bool
     ) -> None:
-        with files[0].open("w") as out, files[1].open("w") as err:
+        with (
+            files[0].open("w", encoding="utf-8") as out,
+            files[1].open("w", encoding="utf-8") as err,
+        ):
             super().__init__(
                 [*(["nohup"] if nohup else []), sys.executable, "-m", "graph", *words],
                 cwd=CODE,
@@ -374,7 +390,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     for number, path in enumerate(files, start=1):
-        with path.open("w") as file:
+        with path.open("w", encoding="utf-8") as file:
             os.dup2(file.fileno(), number)
     # Whoever runs the tests in the background, or under nohup, has them ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)

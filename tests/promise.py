@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[1]
 def git(folder: Path, *arguments: str) -> str | None:
     """What git answers, none if it cannot."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8"
+        )
     except FileNotFoundError:
         return None
     return done.stdout if done.returncode == 0 else None
@@ -68,8 +70,8 @@ def is_named(coordinate: str, text: str) -> bool:
 
 def unannounced(folder: Path, release: str, kept: str) -> list[str]:
     """What is broken since a release, whose schema was `kept`, without a word in CHANGELOG.md."""
-    text = announced((folder / "CHANGELOG.md").read_text(), release)
-    new = (folder / "schema.graphql").read_text()
+    text = announced((folder / "CHANGELOG.md").read_text(encoding="utf-8"), release)
+    new = (folder / "schema.graphql").read_text(encoding="utf-8")
     return [
         f"{at}: {sentence}"
         for at, sentences in broken(kept, new).items()

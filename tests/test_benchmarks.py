@@ -159,6 +159,6 @@ def test_a_claim_is_held_against_what_was_found() -> None:
 
 
 def test_the_page_has_a_place_for_every_table() -> None:
-    text = report.PAGE.read_text()
+    text = report.PAGE.read_text(encoding="utf-8")
     for name in ("circumstances", "claims", "contenders", "dependence"):
         filled(text, name, "")

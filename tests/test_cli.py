@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,15 +21,16 @@ from typing import Any
 
 import pytest
 import typer
-from sqlalchemy import URL, text
+from sqlalchemy import URL, select, text
 
 import db
 from db import embedded, migrate
 from db.diagram import diagram
 from db.embedded import binaries
 from graph import cli, settings
+from graph.scalars import global_id
 from graph.schema import printed
-from tests import processes
+from tests import factories, processes
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here, until
 from tests.world import snapshot
 
@@ -128,6 +131,32 @@ def test_every_command_works_whatever_runs(run: Run) -> None:
     assert found.splitlines() == ["ann|ADMIN|Ann|7", "admin|1", "ann|2", "16"]
 
 
+@pytest.mark.usefixtures("locale")
+def test_names_files_and_output_are_utf8_whatever_the_locale(folder: Path, data_dir: Path) -> None:
+    file = folder / "Gespräche 談話.json"
+    said = [{"role": "user", "content": "“Grüße”, … 你好"}]
+    file.write_text(json.dumps([{"messages": said}], ensure_ascii=False), encoding="utf-8")
+    data_dir = data_dir.rename(folder / "Bücher")
+    run = partial(troupe, fork=False, data_dir=data_dir)
+    added = run("import", "chats", file, "--agent", "Zoë").printed
+    assert added == "Added 1 conversation and 1 message.\n"
+    query = """
+        SELECT projects.name, agents.name, messages.content FROM messages
+        CROSS JOIN projects CROSS JOIN agents
+    """
+    found = run("psql", "-Atc", query).printed
+    assert found == "Gespräche 談話|Zoë|“Grüße”, … 你好\n"
+    assert run("settings").printed == settings.table()
+    assert run("users", "create", "ann", "--email", "ann@x", "--name", "Änn").status == 0
+    refused = run("import", "chats", folder / "Ü.json").refusal
+    assert refused == f"There is no file {folder / 'Ü.json'}."
+
+
+def test_a_folder_may_have_a_name_that_is_no_text(data_dir: Path, folder: Path) -> None:
+    data_dir = data_dir.rename(folder / os.fsdecode(b"data-\xff"))
+    assert troupe("migrate", data_dir=data_dir).printed == AT_HEAD
+
+
 def test_the_command_that_started_the_database_waits_for_the_others(data_dir: Path) -> None:
     another = "SELECT count(*) > 1 FROM pg_stat_activity WHERE application_name = 'psql'"
     until_there_is_another = f"""
@@ -147,6 +176,123 @@ def test_the_command_that_started_the_database_waits_for_the_others(data_dir: Pa
     assert (done.status, done.out) == (0, "DO\n")
     assert done.err == "troupe: Waiting for the other commands that use this database\n"
     assert processes.processes_of(data_dir) == []
+
+
+# Tokens
+
+
+async def test_a_token_is_made_for_an_agent_and_limited_to_scopes(
+    database: db.Database, url: str, admin: db.User
+) -> None:
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        project, other = [await factories.make_project(session, admin) for _ in range(2)]
+        ada = await factories.make_agent(session, project, "Ada")
+        await factories.make_agent(session, other, "Ada")
+
+    async def made(*arguments: str) -> tuple[Any, ...]:
+        command = ("tokens", "create", "worker", *arguments)
+        printed = (await asyncio.to_thread(troupe_here, *command, database_url=url)).printed
+        hashed = hashlib.sha256(printed.strip().encode()).hexdigest()
+        columns = (db.AccessToken.agent_id, db.AccessToken.user_id, db.AccessToken.scopes)
+        async with database.read() as session:
+            token = select(*columns).where(db.AccessToken.token_hash == hashed)
+            return tuple((await session.execute(token)).one())
+
+    for id in (str(ada.id), global_id("Agent", ada.id)):
+        assert await made("--agent", id, "--scope", "WORK") == (ada.id, None, ["WORK"])
+    for home in (str(project.id), global_id("Project", project.id)):
+        assert await made("--agent", "Ada", "--project", home) == (ada.id, None, [])
+    scopes = ("--scope", "read", "--scope", "WRITE", "--scope", "READ")
+    assert await made("--user", "admin", *scopes) == (None, admin.id, ["READ", "WRITE"])
+
+
+async def test_an_agent_that_cannot_be_told_is_asked_for_by_its_id(
+    database: db.Database, url: str, admin: db.User
+) -> None:
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        for _ in range(2):
+            project = await factories.make_project(session, admin)
+            await project.update(session, name="Twin")
+            await factories.make_agent(session, project, "Ada")
+    before = await snapshot(database)
+    for agent, home, says in (
+        ("Ada", "Twin", "There are 2 agents 'Ada' in projects 'Twin'; name it by its id."),
+        ("Eve", "Twin", "There is no agent 'Eve' in the project 'Twin'."),
+        ("Ada", "None", "There is no project 'None'."),
+    ):
+        command = ("tokens", "create", "worker", "--agent", agent, "--project", home)
+        done = await asyncio.to_thread(troupe_here, *command, database_url=url)
+        assert done.refusal == says
+    assert await snapshot(database) == before
+
+
+# Alembic, as everybody types it
+
+
+Alembic = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def alembic(folder: Path) -> Alembic:
+    """Runs `alembic …` in a copy of what it reads, which it may add migrations to."""
+    place = folder / "code"
+    place.mkdir()
+    shutil.copy(CODE / "pyproject.toml", place)
+    shutil.copytree(CODE / "migrations", place / "migrations")
+    (place / "db").symlink_to(CODE / "db")
+
+    def run(*arguments: str, **given: object) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("alembic")), *arguments]
+        environment = {**processes.environment(**given), "PYTHONPATH": str(place)}
+        options: Any = {"capture_output": True, "encoding": "utf-8", "timeout": 60}
+        return subprocess.run(command, cwd=place, env=environment, **options)
+
+    return run
+
+
+@pytest.mark.usefixtures("locale")
+def test_alembic_starts_the_database_that_troupe_would_use(alembic: Alembic, folder: Path) -> None:
+    run = partial(alembic, data_dir=folder / "new")
+    for arguments in (("upgrade", "head"), ("downgrade", "-1"), ("upgrade", "+1")):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert run("current").stdout == f"{migrate.head()} (head)\n"
+    assert processes.processes_of(folder / "new") == []
+
+
+def test_alembic_uses_a_database_that_runs_already(alembic: Alembic, data_dir: Path) -> None:
+    with embedded.running(data_dir, serving=True):
+        sql(data_dir, "DROP INDEX ix_users_username_id")
+        done = alembic("revision", "--autogenerate", "-m", "names of users", data_dir=data_dir)
+        assert done.returncode == 0, done
+        number = f"{int(migrate.head() or 0) + 1:04d}"
+        drafted = data_dir.parent / "code" / "migrations" / "versions"
+        text = (drafted / f"{number}_names_of_users.py").read_text(encoding="utf-8")
+        assert f"revision = {number!r}\ndown_revision = {migrate.head()!r}" in text
+        assert "op.create_index(op.f('ix_users_username_id'), 'users'," in text
+        assert alembic("current", data_dir=data_dir).stdout == f"{migrate.head()}\n"
+
+
+def test_alembic_uses_a_database_of_ones_own(alembic: Alembic, url: str) -> None:
+    assert alembic("current", database_url=url).stdout == f"{migrate.head()} (head)\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"database_url": "mysql://h/d"}, "TROUPE_DATABASE_URL cannot be used: mysql is not "),
+        ({"database_url": "postgresql://a:s3cret@127.0.0.1:9/d"}, "PostgreSQL cannot be reached "),
+        ({"data_dir": "/dev/null/none"}, "The embedded PostgreSQL cannot be used: Not a directory"),
+    ],
+)
+def test_alembic_says_in_a_sentence_what_is_wrong(
+    alembic: Alembic, given: dict[str, str], says: str
+) -> None:
+    done = alembic("upgrade", "head", **given)
+    assert done.returncode == 255
+    assert "s3cret" not in done.stdout + done.stderr
+    (said,) = (done.stdout + done.stderr).splitlines()
+    assert said.startswith(f"FAILED: {says}")
 
 
 # The database's own client
@@ -174,7 +320,7 @@ def test_without_psql_a_sentence_says_how_to_get_it(url: str, monkeypatch: Any) 
 def test_the_schema_is_printed_without_a_database() -> None:
     done = troupe("schema", fork=False)
     assert done.printed == printed()
-    assert done.printed == (CODE / "schema.graphql").read_text()
+    assert done.printed == (CODE / "schema.graphql").read_text(encoding="utf-8")
 
 
 def test_settings_and_picture_are_printed_without_a_database() -> None:
@@ -235,7 +381,7 @@ def test_help_explains_a_command_and_every_option_of_it(path: tuple[str, ...]) -
 
 def test_the_script_is_installed_and_shows_its_help() -> None:
     script = Path(sys.executable).with_name("troupe")
-    done = subprocess.run([script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([script], capture_output=True, encoding="utf-8", timeout=60)
     assert done.returncode == 2
     assert "Usage: troupe [OPTIONS] COMMAND" in done.stdout + done.stderr
 
@@ -247,7 +393,16 @@ def test_the_script_is_installed_and_shows_its_help() -> None:
         (("migrate", "--now"), "No such option: --now"),
         (("users", "create", "ann"), "Missing option '--email'"),
         (("users", "create"), "Missing argument"),
-        (("tokens", "create", "laptop"), "Missing option '--user'"),
+        (("tokens", "create", "laptop"), "Invalid value for '--user' / '--agent': name one of "),
+        (
+            ("tokens", "create", "laptop", "--user", "admin", "--agent", "x"),
+            "Invalid value for '--user' / '--agent': name one of them",
+        ),
+        (("tokens", "create", "laptop", "--user", "admin", "--project", "x"), "'--project'"),
+        (
+            ("tokens", "create", "laptop", "--user", "admin", "--scope", "ALL"),
+            "'--scope': 'ALL' is no scope; write one of READ, WORK, WRITE, ADMINISTER",
+        ),
         (("tokens", "create", "laptop", "--user", "admin", "--days", "0"), "'--days'"),
         (("tokens", "create", "laptop", "--user", "admin", "--days", "soon"), "'--days'"),
         (("import", "chats"), "Missing argument 'FILE'"),
@@ -280,6 +435,10 @@ NOBODY = "There is no user 'nobody'; `troupe users create` makes one."
             "There is already one with this username.",
         ),
         (("users", "create", "a", "--email", "ADMIN@LocalHost"), "already one with this email."),
+        (
+            ("users", "create", "admin", "--email", "admin@localhost"),
+            "There is already one with this username. There is already one with this email.",
+        ),
         (("users", "create", "x" * 300, "--email", "a@b"), PATTERN),
         (("users", "create", "", "--email", "a@b"), PATTERN),
         (("users", "create", "two words", "--email", "a@b"), PATTERN),
@@ -293,6 +452,15 @@ NOBODY = "There is no user 'nobody'; `troupe users create` makes one."
         ),
         (("tokens", "create", "laptop", "--user", "nobody"), NOBODY),
         (("tokens", "create", "laptop", "--user", "no\0body"), NUL),
+        (("tokens", "create", "laptop", "--agent", "no\0body"), NUL),
+        (
+            ("tokens", "create", "laptop", "--agent", "Ada"),
+            "'Ada' is no id of an agent; with --project an agent is found by its name.",
+        ),
+        (
+            ("tokens", "create", "laptop", "--agent", "00000000-0000-7000-8000-000000000000"),
+            "There is no Agent with the id 00000000-0000-7000-8000-000000000000.",
+        ),
         (("tokens", "create", "", "--user", "admin"), "at least 1 character"),
         (("tokens", "create", "x" * 300, "--user", "admin"), "at most 255 characters"),
         (("tokens", "create", "lap\0top", "--user", "admin"), NUL),

@@ -71,7 +71,11 @@ class Node:
     def running(self, script: str) -> Iterator[subprocess.Popen[str]]:
         """A script that the test talks with while it runs."""
         with subprocess.Popen(
-            ["node", script], cwd=CLIENTS, env=self._environment, stdout=subprocess.PIPE, text=True
+            ["node", script],
+            cwd=CLIENTS,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
         ) as process:
             try:
                 yield process
@@ -85,7 +89,7 @@ class Node:
             cwd=CLIENTS,
             env=self._environment | environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=PATIENCE,
         )
         assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
@@ -125,7 +129,7 @@ def test_relay(node: Node, tmp_path: Path) -> None:
         "eagerEsModules": False,
         "noSourceControl": True,
     }
-    config.write_text(json.dumps(settings))
+    config.write_text(json.dumps(settings), encoding="utf-8")
     compiler = "node_modules/.bin/relay-compiler"
     node.run(compiler, "--noWatchman", "--output", "quiet-with-errors", config)
 

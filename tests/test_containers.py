@@ -21,14 +21,16 @@ from db.migrate import head
 from tests import processes
 from tests.processes import CODE, PATIENCE, Elsewhere
 
-COMPOSE = (CODE / "docker-compose.yml").read_text()
+COMPOSE = (CODE / "docker-compose.yml").read_text(encoding="utf-8")
 SERVICES: dict[str, Any] = YAML(typ="safe").load(COMPOSE)["services"]
 VARIABLE = re.compile(r"\$\{(\w+)(?P<needed>:\?)?(?::-(?P<default>\w*))?[^}]*\}")
 
 
 def instructions() -> list[tuple[str, str]]:
     """The instructions of the Dockerfile: a word each, and what follows it."""
-    text = re.sub(r"^\s*(#.*)?\n", "", (CODE / "Dockerfile").read_text(), flags=re.MULTILINE)
+    text = re.sub(
+        r"^\s*(#.*)?\n", "", (CODE / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     lines = text.replace("\\\n", "").splitlines()
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
 
@@ -51,7 +53,7 @@ def sources() -> list[str]:
 def test_the_compose_file_is_one() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     file = str(CODE / "docker-compose.yml")
-    done = subprocess.run([*command, file], capture_output=True, text=True)
+    done = subprocess.run([*command, file], capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout
 
 
@@ -62,14 +64,14 @@ def test_the_database_is_as_the_one_that_comes_along() -> None:
 
 
 def test_what_has_to_be_set_stands_in_the_example() -> None:
-    example = (CODE / ".env.example").read_text()
+    example = (CODE / ".env.example").read_text(encoding="utf-8")
     needed = set(re.findall(r"^(\w+)=$", example, re.MULTILINE))
     optional = set(re.findall(r"^#(\w+)=", example, re.MULTILINE))
     found = {name: (bool(needed), default) for name, needed, default in VARIABLE.findall(COMPOSE)}
     assert {name for name, (is_needed, _) in found.items() if is_needed} == needed
     assert {name for name, (is_needed, _) in found.items() if not is_needed} == optional
     assert all(default for is_needed, default in found.values() if not is_needed)
-    assert "/.env" in (CODE / ".gitignore").read_text().splitlines()
+    assert "/.env" in (CODE / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("source", sources())
@@ -77,14 +79,14 @@ def test_what_the_image_copies_is_there_and_reaches_the_builder(source: str) -> 
     if source.startswith(("graph/graphiql/", "graph/plain/")) and not (CODE / source).exists():
         pytest.skip("GraphiQL is not there yet")
     assert (CODE / source).exists()
-    lines = (CODE / ".dockerignore").read_text().splitlines()
+    lines = (CODE / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert lines[1] == "*"
     assert f"!{source.split('/')[0]}" in lines
 
 
 def test_the_image_installs_what_make_installs() -> None:
     installs = [rest for word, rest in DOCKERFILE if word == "RUN" and " install " in rest]
-    makefile = (CODE / "Makefile").read_text()
+    makefile = (CODE / "Makefile").read_text(encoding="utf-8")
     assert len(installs) == 2
     for command in installs:
         _, _, arguments = command.partition(" install ")
@@ -133,7 +135,7 @@ class Container:
             env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
         )
 
     def troupe(self, *arguments: str) -> tuple[int, str]:

@@ -26,7 +26,7 @@ from tests.processes import place, prepare, stored, troupe, troupe_here
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = {page.name: page.read_text() for page in PAGES}
+TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
 LINKED = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
@@ -76,11 +76,16 @@ def test_every_command_prints_what_the_page_says(
 ) -> None:
     url = database_url.render_as_string(hide_password=False)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    changed = (ROOT / "examples" / "plan.json").read_text().replace("sensors", "instruments")
-    (tmp_path / "changed.json").write_text(changed)
+    changed = (
+        (ROOT / "examples" / "plan.json")
+        .read_text(encoding="utf-8")
+        .replace("sensors", "instruments")
+    )
+    (tmp_path / "changed.json").write_text(changed, encoding="utf-8")
     (tmp_path / ".vscode").mkdir()
     tasks = {"version": "2.0.0", "tasks": [{"label": "build", "command": "make"}]}
-    (tmp_path / ".vscode" / "tasks.json").write_text(json.dumps(tasks))
+    text = json.dumps(tasks)
+    (tmp_path / ".vscode" / "tasks.json").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for command, output in commands(TEXTS[name]):
         words = shlex.split(command)
@@ -175,4 +180,4 @@ def test_what_is_printed_goes_between_its_marks() -> None:
 
 def test_what_is_printed_is_as_the_code_prints_it() -> None:
     for page, text in renewed().items():
-        assert (ROOT / page).read_text() == text, f"{page}: run `make docs`"
+        assert (ROOT / page).read_text(encoding="utf-8") == text, f"{page}: run `make docs`"

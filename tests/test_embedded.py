@@ -3,9 +3,9 @@
 import contextlib
 import importlib.util
 import json
-import logging
 import os
 import pwd
+import re
 import shutil
 import signal
 import stat
@@ -76,7 +76,7 @@ class Peer:
             [*command, json.dumps(order)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            encoding="utf-8",
             **options,
         )
 
@@ -120,7 +120,9 @@ StartPeer = Callable[..., Peer]
 
 
 def sql(socket_dir: Path | str, statement: str) -> str:
-    done = subprocess.run(psql(socket_dir, statement), capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        psql(socket_dir, statement), capture_output=True, encoding="utf-8", timeout=20
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -142,7 +144,10 @@ def runs(pid: int) -> bool:
     """Whether a process lives (one that only waits to be reaped does not)."""
     if LINUX:
         try:
-            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+            return (
+                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+                != "Z"
+            )
         except FileNotFoundError:
             return False
     return clusters.is_alive(pid)
@@ -287,7 +292,7 @@ def test_the_environment_does_not_matter(data_dir: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv(name, value)
     with embedded.running(data_dir, settings=FAST) as server:
         if LINUX:
-            given = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
+            given = Path(f"/proc/{server.pid}/environ").read_text(encoding="utf-8").split("\0")
             assert {entry.partition("=")[0] for entry in given} == {"PATH", "LC_ALL", "TZ", ""}
         assert server.url.endswith(
             f"?host={'%2F'.join(str(server.socket_dir).split('/'))}&port=5432"
@@ -333,7 +338,7 @@ def inet_sockets(pid: int | None) -> set[str]:
     listed = {
         f"socket:[{line.split()[9]}]"
         for table in ("tcp", "tcp6", "udp", "udp6")
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        for line in Path(f"/proc/net/{table}").read_text(encoding="utf-8").splitlines()[1:]
     }
     assert any(name.startswith("socket:") for name in opened)  # its own, a Unix socket
     return opened & listed
@@ -361,7 +366,7 @@ def test_the_child_has_neither_our_locks_nor_our_terminal_nor_root(data_dir: Pat
         assert os.getsid(server.pid) == server.pid != os.getsid(0)
         status = dict(
             line.split(":\t", 1)
-            for line in (process / "status").read_text().splitlines()
+            for line in (process / "status").read_text(encoding="utf-8").splitlines()
             if "\t" in line
         )
         account = accounts.postgres_account(data_dir / f"postgres-{MAJOR}")
@@ -404,21 +409,56 @@ def busy_backend(socket_dir: Path | str) -> Iterator[int]:
         client.wait()
 
 
-def test_a_server_that_keeps_dying_is_given_up(
+def test_a_server_that_keeps_dying_is_started_again_slower_and_slower(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(supervisor, "RESTARTS", 2)
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.05)
     with embedded.running(data_dir, settings=FAST) as server:
-        for _ in range(2):
+        assert server.trouble is None
+        for _ in range(7):
             kill_postmaster(server)
-        assert server.pid is not None
-        os.kill(server.pid, signal.SIGKILL)
-        until(lambda: any(record.levelno == logging.CRITICAL for record in caplog.records))
-        assert server.pid is None
-    assert [record.name for record in caplog.records] == ["troupe.postgres"] * 4
-    assert "by signal 9" in caplog.text
-    with embedded.running(data_dir, settings=FAST) as server:
+            until(lambda: server.trouble is None)
         assert sql(server.socket_dir, "SELECT 1") == "1"
+    said = [re.sub(r".*ended by signal 9; ", "", line) for line in caplog.messages]
+    assert said == [
+        "starting it again",
+        *(f"starting it again in {pause} seconds" for pause in (0.01, 0.02, 0.04)),
+        *3 * ["starting it again in 0.05 seconds"],
+    ]
+
+
+def test_a_start_that_fails_is_tried_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
+    with embedded.running(data_dir, settings=FAST) as server:
+        control = data_dir / f"postgres-{MAJOR}" / "global" / "pg_control"
+        control.rename(control.with_name("elsewhere"))
+        old = server.pid
+        assert old is not None
+        os.kill(old, signal.SIGKILL)
+        until(lambda: caplog.text.count("PostgreSQL did not start: ") >= 2)
+        assert server.trouble is embedded.Trouble.RESTARTING
+        control.with_name("elsewhere").rename(control)
+        until(lambda: server.trouble is None)
+        assert sql(server.socket_dir, "SELECT 1") == "1"
+
+
+def test_a_server_that_does_not_start_can_be_stopped(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_PAUSE", 600.0)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 600.0)
+    with embedded.running(data_dir, settings=FAST) as server:
+        kill_postmaster(server)
+        until(lambda: server.trouble is None)
+        pid = server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: server.trouble is embedded.Trouble.RESTARTING)
+        began = time.monotonic()
+    assert time.monotonic() - began < 60
 
 
 @both_ways
@@ -510,7 +550,7 @@ def test_only_what_runs_over_the_very_folder_is_a_leftover(
     for pid, words in commands.items():
         (tmp_path / "proc" / str(pid)).mkdir()
         ended = "".join(f"{word}\0" for word in words)
-        (tmp_path / "proc" / str(pid) / "cmdline").write_text(ended)
+        (tmp_path / "proc" / str(pid) / "cmdline").write_text(ended, encoding="utf-8")
 
     with monkeypatch.context() as patched:
         patched.setattr(clusters, "PROC", tmp_path / "proc")
@@ -624,6 +664,14 @@ def test_waiting_ends(
         embedded.running(data_dir, serving=True).__enter__()
 
 
+@pytest.mark.parametrize("left", ["", "\n", "0\n", "-1\n", "²\n", "9" * 30, "rubbish\n\0", "1"])
+def test_a_garbled_pid_file_does_no_harm(data_dir: Path, left: str) -> None:
+    folder = data_dir / f"postgres-{MAJOR}"
+    (folder / "postmaster.pid").write_text(left, encoding="utf-8")
+    with embedded.running(data_dir, settings=FAST) as server:
+        assert sql(server.socket_dir, "SELECT 1") == "1"
+
+
 @pytest.mark.parametrize("pid", ["dead", "another's", "our own"])
 def test_a_stale_pid_file_does_no_harm(data_dir: Path, start_peer: StartPeer, pid: str) -> None:
     owner = start_peer(data_dir)
@@ -639,11 +687,11 @@ def test_a_stale_pid_file_does_no_harm(data_dir: Path, start_peer: StartPeer, pi
     other = subprocess.Popen(["sleep", "60"], user=account.user)
     try:
         reused = {"dead": started["pid"], "another's": other.pid, "our own": os.getpid()}[pid]
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
         assert lines[0] == str(started["pid"])
-        file.write_text("\n".join([str(reused), *lines[1:]]) + "\n")
+        file.write_text("\n".join([str(reused), *lines[1:]]) + "\n", encoding="utf-8")
         socket_lock = data_dir / "postgres-socket" / ".s.PGSQL.5432.lock"
-        socket_lock.write_text(f"{reused}\n")
+        socket_lock.write_text(f"{reused}\n", encoding="utf-8")
         with embedded.running(data_dir, settings=FAST) as server:
             assert sql(server.socket_dir, "SELECT n FROM kept") == "1"
         assert other.poll() is None
@@ -759,9 +807,9 @@ def test_the_log_does_not_grow_without_end(data_dir: Path, monkeypatch: pytest.M
         assert before.read_bytes().endswith(b"xthe end")
         monkeypatch.setattr(logs, "LIMIT", 5_000)
         sql(server.socket_dir, f"DO $$ BEGIN RAISE LOG '{'y' * 9_000}'; END $$")
-        until(lambda: "yyyy" in before.read_text())
+        until(lambda: "yyyy" in before.read_text(encoding="utf-8"))
         sql(server.socket_dir, "DO $$ BEGIN RAISE LOG 'still written'; END $$")
-        assert "still written" in log.read_text()
+        assert "still written" in log.read_text(encoding="utf-8")
         assert log.stat().st_size < 5_000
     assert mode(before) == 0o600
 

@@ -78,7 +78,7 @@ class Target:
         status = Path(f"/proc/{self.server.pid}/stat")
         if not status.exists():  # not on Linux
             return 0.0
-        fields = status.read_text().rpartition(")")[2].split()
+        fields = status.read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -829,7 +829,7 @@ async def test_whatever_the_plan_its_counts_are_right_and_nothing_waits_for_itse
         for project in await db.Project.list(session):
             await project.delete(session)
     path = tmp_path / "plan.json"
-    path.write_text(json.dumps({"x": tag(*tops)}))
+    path.write_text(json.dumps({"x": tag(*tops)}), encoding="utf-8")
 
     report = await import_plan(database, path, owner=None)
 
@@ -877,7 +877,7 @@ async def test_real_chats_are_there_to_the_last_message(
     assert await stored(database, whole) == [200]
     about = "SELECT (conversation_metadata - 'import')::text FROM conversations ORDER BY id"
     kept = [json.loads(run, parse_float=Decimal) for run in await stored(database, about)]
-    runs = json.loads(REAL_CHATS.read_text(), parse_float=Decimal)
+    runs = json.loads(REAL_CHATS.read_text(encoding="utf-8"), parse_float=Decimal)
     assert kept == [{key: run[key] for key in run if key != "traj"} for run in runs]
     before = await snapshot(database)
 
@@ -1621,7 +1621,9 @@ def test_text_comes_through_wherever_a_chunk_of_the_file_ends(
     whole = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
     halves = any("\ufffd" in text for text in whole)
     path = tmp_path_factory.getbasetemp() / "texts.json"
-    path.write_text(json.dumps(texts if halves else whole, ensure_ascii=escaped or halves))
+    path.write_text(
+        json.dumps(texts if halves else whole, ensure_ascii=escaped or halves), encoding="utf-8"
+    )
 
     with mock.patch.object(files, "CHUNK", chunk), files.opened(path) as source:
         events = source.events()
@@ -1745,7 +1747,8 @@ from db.imports import {importer.__name__} as importer
 
 def peak():
     # getrusage would tell of the process that started this one.
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0])
 
 async def main():
     database = db.Database(sys.argv[1])

@@ -433,7 +433,7 @@ async def test_a_document_is_read_and_validated_once(
 def known_documents() -> dict[str, str]:
     """What people are shown to try, and what tools ask by themselves."""
     folder = ROOT / "graph" / "graphiql" / "examples"
-    found = {path.name: path.read_text() for path in folder.glob("*.graphql")}
+    found = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.graphql")}
     for page, text in TEXTS.items():
         found |= {
             f"{page} {n}": example.query
@@ -473,6 +473,6 @@ def test_what_people_are_shown_is_well_within_the_limits(
 
 
 def test_the_demo_fits_the_limits() -> None:
-    document = read((ROOT / "examples" / "demo.graphql").read_text(), Settings())
+    document = read((ROOT / "examples" / "demo.graphql").read_text(encoding="utf-8"), Settings())
 
     assert documents.validated(document, schema._schema, suggest=False)[0] is not None

@@ -336,6 +336,10 @@ async def test_a_table_in_use_makes_a_migration_give_up_not_wait(
     assert given_up_at == await catalogue(database_url)
 
 
+def test_alembics_own_file_is_read_alike_in_every_locale() -> None:
+    assert (migrate.ROOT / "alembic.ini").read_bytes().isascii()
+
+
 def test_a_url_may_name_any_driver() -> None:
     for name in ("postgresql", "postgres", "postgresql+psycopg"):
         url = make_url(f"{name}://troupe@localhost/troupe")

@@ -24,9 +24,9 @@ EXAMPLES = sorted((SOURCE / "examples").glob("*.graphql"))
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page as the build leaves it."""
     (tmp_path / "assets").mkdir()
-    (tmp_path / "index.html").write_text("<!doctype html>the full page")
-    (tmp_path / "assets" / "page-4FOM.js").write_text("'the full script'")
-    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "index.html").write_text("<!doctype html>the full page", encoding="utf-8")
+    (tmp_path / "assets" / "page-4FOM.js").write_text("'the full script'", encoding="utf-8")
+    (tmp_path / "secret").write_text("secret", encoding="utf-8")
     monkeypatch.setattr(pages, "BUILT", tmp_path)
 
 
@@ -95,7 +95,7 @@ async def test_without_a_build_a_plain_page_says_how_to_get_the_full_one(
 
 @pytest.mark.parametrize("folder", [pages.PLAIN, SOURCE])
 def test_no_page_has_anything_inline(folder: Path) -> None:
-    html = (folder / "index.html").read_text()
+    html = (folder / "index.html").read_text(encoding="utf-8")
     assert "<style" not in html
     assert " style=" not in html
     assert html.count("<script") == html.count('<script type="module" src="')
@@ -178,14 +178,16 @@ def example(request: pytest.FixtureRequest) -> tuple[str, dict[str, object]]:
     """An operation, and the variables that it comes with."""
     path: Path = request.param
     variables = path.with_suffix(".variables.json")
-    return path.read_text(), json.loads(variables.read_text()) if variables.exists() else {}
+    return path.read_text(encoding="utf-8"), json.loads(
+        variables.read_text(encoding="utf-8")
+    ) if variables.exists() else {}
 
 
 def test_an_example_is_valid_and_says_what_it_is_for(
     example: tuple[str, dict[str, object]],
 ) -> None:
     assert example[0].startswith("# ")
-    schema = build_schema((ROOT / "schema.graphql").read_text())
+    schema = build_schema((ROOT / "schema.graphql").read_text(encoding="utf-8"))
     assert validate(schema, parse(example[0])) == []
 
 
@@ -196,7 +198,7 @@ async def test_an_example_runs(example: tuple[str, dict[str, object]], people: P
 
 
 def test_every_example_is_in_a_tab() -> None:
-    tabs = (SOURCE / "src" / "examples.ts").read_text()
+    tabs = (SOURCE / "src" / "examples.ts").read_text(encoding="utf-8")
     for path in (SOURCE / "examples").iterdir():
         assert f'"../examples/{path.name}"' in tabs
     assert len(EXAMPLES) == tabs.count("{ query: ")

@@ -306,7 +306,7 @@ def peak_memory(pid: int) -> int:
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
         pytest.skip("only Linux tells how much memory a process has used")
-    (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+    (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
     return int(peak) * 1024
 
 

@@ -42,7 +42,7 @@ from tests.processes import (
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
 
-PAGE = (CODE / "docs" / "production.md").read_text()
+PAGE = (CODE / "docs" / "production.md").read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 PASSWORDS = {
     "troupe_owner": "the-password-of-the-owner",
@@ -128,10 +128,10 @@ class Place:
     def psql(self, text: str) -> None:
         """Run a file by psql, as a superuser."""
         file = self.folder / "file.sql"
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
         command = processes.psql(self.elsewhere.data_dir, "")[:-2]
         command += ["-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", str(file)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8")
         assert done.returncode == 0, done.stderr
 
     def certify(self, name: str = "certificate") -> Path:
@@ -243,9 +243,12 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     program = "/opt/troupe/.venv/bin/troupe"
     text = block("ini", "[Unit]")
     assert program in text
-    unit.write_text(text.replace(program, shutil.which("true") or ""))
+    unit.write_text(text.replace(program, shutil.which("true") or ""), encoding="utf-8")
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=30
+        ["systemd-analyze", "verify", "--man=no", unit],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30,
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -276,11 +279,14 @@ async def test_a_process_has_as_many_connections_as_the_page_says(database: db.D
 def test_through_the_pgbouncer_of_the_page(place: Place) -> None:
     port = free_port()
     with processes.place() as folder:
-        (folder / "users").write_text(f'"troupe_server" "{PASSWORDS["troupe_server"]}"')
+        (folder / "users").write_text(
+            f'"troupe_server" "{PASSWORDS["troupe_server"]}"', encoding="utf-8"
+        )
         (folder / "pgbouncer.ini").write_text(
             f"[databases]\ntroupe = host={place.address}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {port}\nunix_socket_dir =\nauth_file = {folder}/users\n"
-            + block("ini", "pool_mode")
+            + block("ini", "pool_mode"),
+            encoding="utf-8",
         )
         nobody = [] if os.geteuid() else ["setpriv", "--reuid=65534", "--regid=65534"]
         command: list[str | Path] = [*nobody, *(["--clear-groups"] if nobody else [])]
@@ -340,7 +346,7 @@ def nginx(place: Place, folder: Path, port: int, upstream: str) -> Iterator[None
             "/etc/ssl/troupe/key.pem": str(place.certificate.with_suffix(".key")),
         },
     )
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, page=page))
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, page=page), encoding="utf-8")
     with running(["nginx", "-p", folder, "-e", "stderr", "-c", folder / "nginx.conf"], port):
         yield
 
@@ -356,7 +362,7 @@ def caddy(place: Place, folder: Path, port: int, upstream: str) -> Iterator[None
             "troupe.example.org {": f"https://localhost:{port} {{\n\ttls {place.certificate} {key}",
         },
     )
-    (folder / "Caddyfile").write_text(CADDY.format(page=page))
+    (folder / "Caddyfile").write_text(CADDY.format(page=page), encoding="utf-8")
     command: list[str | Path] = [
         "caddy",
         "run",

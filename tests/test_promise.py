@@ -89,8 +89,8 @@ def test_what_is_announced_stands_above_the_last_release() -> None:
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
     """A repository with a release."""
-    (tmp_path / "schema.graphql").write_text("type Query { a: Int b: Int }")
-    (tmp_path / "CHANGELOG.md").write_text("# Changes\n\n## 0.1.0\n")
+    (tmp_path / "schema.graphql").write_text("type Query { a: Int b: Int }", encoding="utf-8")
+    (tmp_path / "CHANGELOG.md").write_text("# Changes\n\n## 0.1.0\n", encoding="utf-8")
     named = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "tag.gpgSign=false"]
     for command in (
         ["init", "-q"],
@@ -106,13 +106,13 @@ def test_a_breaking_change_fails_until_it_is_announced(
     released: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(released) == 0
-    (released / "schema.graphql").write_text("type Query { a: Int c: Int }")
+    (released / "schema.graphql").write_text("type Query { a: Int c: Int }", encoding="utf-8")
     assert main(released) == 1
     said = capsys.readouterr().out
     assert "break what v0.1.0 promised:\n  Query.b: Field Query.b was removed.\n" in said
 
     changelog = "# Changes\n\n## Unreleased\n\n### Breaking\n\n- `Query.b` is gone.\n\n## 0.1.0\n"
-    (released / "CHANGELOG.md").write_text(changelog)
+    (released / "CHANGELOG.md").write_text(changelog, encoding="utf-8")
     assert main(released) == 0
     assert capsys.readouterr().out == ""
 

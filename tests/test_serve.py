@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import os
 import re
+import secrets
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -90,6 +93,18 @@ def test_the_first_start_makes_everything_and_the_second_one_is_quick_and_keeps_
         assert second.ask(PROJECTS) == {"data": {"projects": {"totalCount": 1}}}
         assert second.stop(signal.SIGTERM).clean
         assert second.is_clean()
+
+
+@pytest.mark.usefixtures("locale")
+def test_it_starts_whatever_the_locale(folder: Path, data_dir: Path) -> None:
+    data_dir = data_dir.rename(folder / "Bücher")
+    with Serving(folder, fork=False, data_dir=data_dir) as server:
+        server.ready()
+        assert f"\nThe database is its own, in {data_dir}.\n" in server.out
+        assert server.ask('{ __type(name: "Größe …") { name } me { username } }') == {
+            "data": {"__type": None, "me": {"username": "admin"}}
+        }
+        assert server.stop().clean
 
 
 def test_a_second_server_on_the_same_data_is_refused(served: Serving, folder: Path) -> None:
@@ -323,6 +338,90 @@ def test_a_database_that_is_killed_comes_back_under_the_server(
     assert load.acknowledged <= set(names)
     assert f"PostgreSQL (pid {old}) ended by signal 9; starting it again" in served.err
     assert "fault" not in served.err
+
+
+def test_a_database_that_is_killed_again_and_again_comes_back(folder: Path, data_dir: Path) -> None:
+    with Serving(folder, data_dir=data_dir) as server:
+        server.ready()
+        reasons = set()
+        for _ in range(6):
+            old = server.postmaster
+            os.kill(old, signal.SIGKILL)
+            for file in data_dir.glob(f"{CLUSTER}/postmaster.pid"):
+                # As a full disk leaves it.
+                file.write_text("", encoding="utf-8")
+            status, told = until(lambda: not_ready(server)) or (0, {})
+            assert status == 503
+            reasons.add(told["reason"])
+            until(lambda: server.get("/readyz").status_code == 200)
+            assert server.ask(ME) == ADMIN
+        assert reasons <= {"restarting", "database"}
+        assert "restarting" in reasons
+        assert "ended by signal 9; starting it again\n" in server.err
+        assert "ended by signal 9; starting it again in 4 seconds\n" in server.err
+        assert server.stop().status == 0
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
+    """A disk of its own, where the tests may have one."""
+    place.mkdir(mode=0o755)
+    mount: list[str | Path] = [
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={megabytes}m,mode=755",
+        "tmpfs",
+        place,
+    ]
+    if os.geteuid() or shutil.which("mount") is None or subprocess.run(mount).returncode:
+        pytest.skip("no disk can be mounted")
+    try:
+        yield place
+    finally:
+        until(lambda: subprocess.run(["umount", place]).returncode == 0)
+
+
+def test_a_full_disk_is_told_and_got_over(folder: Path, made: tuple[Path, str]) -> None:
+    store = """mutation($text: JSON!) {
+      createProject(input: {name: "Large", description: $text}) { project { name } }
+    }"""
+    full = "The database has no room left. Try again later."
+
+    def ask(server: Serving) -> Any:
+        return server.ask(store, text=secrets.token_hex(100_000))
+
+    def told(server: Serving) -> str:
+        (error,) = ask(server).get("errors", [{"message": ""}])
+        assert error["message"] in ("", full) or error["extensions"]["code"] == "UNAVAILABLE"
+        return str(error["message"])
+
+    with small_disk(folder / "disk", 256) as disk:
+        data_dir = processes.copied(made[0], disk / "data")
+        with Serving(folder, data_dir=data_dir) as server:
+            server.ready()
+            for ends in (False, True):
+                rubbish = disk / "rubbish"
+                with contextlib.suppress(OSError), rubbish.open("wb", buffering=0) as file:
+                    while True:
+                        file.write(bytes(2**20) if file.tell() < 2**27 else bytes(4096))
+                if ends:
+                    os.kill(server.postmaster, signal.SIGKILL)
+                until(lambda: told(server) == full)
+                (error,) = ask(server)["errors"]
+                assert error["extensions"] == {"code": "UNAVAILABLE", "retryAfter": 60}
+                readiness = not_ready(server)
+                assert readiness == (503, {"status": "unavailable", "reason": "no room left"})
+                assert server.get("/livez").status_code == 200
+                if not ends:
+                    assert server.ask(ME) == ADMIN
+                rubbish.unlink()
+                until(lambda: server.get("/readyz").status_code == 200)
+                assert ask(server) == {"data": {"createProject": {"project": {"name": "Large"}}}}
+            assert "; the disk is full; starting it again" in server.err
+            assert "fault" not in server.err
+            assert server.stop().status == 0
 
 
 # A database of one's own

@@ -189,7 +189,7 @@ async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(
 
 async def test_the_documentation_shows_what_is_said(database: db.Database, people: People) -> None:
     page = Path(__file__).parents[1] / "docs" / "api.md"
-    said = re.findall(r"^([<>]) (\{.*\})$", page.read_text(), re.MULTILINE)
+    said = re.findall(r"^([<>]) (\{.*\})$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert len(said) > 8
     async with listening(database) as server, server.connect() as connection:
         for direction, text in said:

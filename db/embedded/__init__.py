@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote
 
-from db.embedded.errors import EmbeddedError
+from db.embedded.errors import EmbeddedError, Trouble
 
 if sys.platform != "win32":  # there are no file locks, accounts and sockets of this kind
     from db.embedded import accounts, binaries, clusters
@@ -23,7 +23,7 @@ if sys.platform != "win32":  # there are no file locks, accounts and sockets of 
     from db.embedded.ownership import Ownership
     from db.embedded.supervisor import Supervisor
 
-__all__ = ["EmbeddedError", "Server", "default_data_dir", "running"]
+__all__ = ["EmbeddedError", "Server", "Trouble", "default_data_dir", "running"]
 
 logger = logging.getLogger("troupe.postgres")
 
@@ -41,6 +41,7 @@ class Server:
     owned: bool
     """Whether this process started it and will stop it."""
     _pid: Callable[[], int | None] = field(repr=False)
+    _trouble: Callable[[], Trouble | None] = field(repr=False, default=lambda: None)
 
     @property
     def url(self) -> str:
@@ -53,6 +54,11 @@ class Server:
     def pid(self) -> int | None:
         """The postmaster's pid, or None while it is not running."""
         return self._pid()
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why it does not run, if this process started it and it ended."""
+        return self._trouble()
 
 
 def default_data_dir() -> Path:
@@ -144,7 +150,12 @@ def _enter(
     # The programs that we run ourselves are the wheel's, whose folder is as trusted as our own
     # code, never a copy that was made for another account.
     return Server(
-        data_dir, socket_dir, installation.bin_dir, owned=True, _pid=lambda: supervisor.pid
+        data_dir,
+        socket_dir,
+        installation.bin_dir,
+        owned=True,
+        _pid=lambda: supervisor.pid,
+        _trouble=lambda: supervisor.trouble,
     )
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,8 @@ SOCKET_PATH_LIMIT = 100
 # Where a socket goes whose path would be too long; not TMPDIR, which can be long itself.
 SHORT_DIR = Path("/tmp")
 PROC = Path("/proc")
+# How much PostgreSQL may need of the disk at once, in bytes: a segment of its write-ahead log.
+SEGMENT = 16 * 1024 * 1024
 
 # The builtin locale sorts alike on every system, and a plain index serves LIKE 'x%'; --locale is
 # for what is left to libc, whatever LANG says.
@@ -140,8 +143,16 @@ class Cluster:
         # Nothing runs over the cluster when this is called. PostgreSQL itself sees that a pid is
         # dead, but not that another process has got it since then. Its second guard against two
         # servers, the shared memory, stays in place.
-        if postmaster_pid(self.folder) is not None:
-            (self.folder / "postmaster.pid").unlink(missing_ok=True)
+        # Nor does it start over a file that is empty, as a full disk leaves it, or garbled.
+        (self.folder / "postmaster.pid").unlink(missing_ok=True)
+
+    def has_room(self) -> bool:
+        """Whether the disk has room for what PostgreSQL writes next, as far as can be seen."""
+        try:
+            disk = os.statvfs(self.folder)
+        except OSError:
+            return True
+        return disk.f_bavail * disk.f_frsize >= SEGMENT
 
     def _run(self, program: str, *arguments: str, text: bytes = b"") -> None:
         offset = self.log.size()
@@ -172,9 +183,9 @@ class Cluster:
 def socket_folder(data_dir: Path, account: Account) -> Iterator[Path]:
     """The private folder of the socket, its path fit for one."""
     near = data_dir / "postgres-socket"
-    # In a host, drivers take a comma for the next one and a colon for a port.
-    usable = len(os.fsencode(near / SOCKET_NAME)) <= SOCKET_PATH_LIMIT
-    if usable and not set(str(near)) & set(",:"):
+    name = os.fsencode(near / SOCKET_NAME)
+    # In a host, drivers take a comma for the next one and a colon for a port, and it is UTF-8.
+    if len(name) <= SOCKET_PATH_LIMIT and not set(name) & set(b",:") and _is_utf8(name):
         if not near.exists():
             near.mkdir(mode=0o700)
             account.give(near)
@@ -198,6 +209,14 @@ def socket_folder(data_dir: Path, account: Account) -> Iterator[Path]:
         short.rmdir()
 
 
+def _is_utf8(name: bytes) -> bool:
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def is_ready(folder: Path, socket_dir: Path) -> bool:
     """Whether the server over the cluster in this folder accepts connections."""
     # Somebody listens on the socket already while PostgreSQL recovers, and refuses; what it says
@@ -209,7 +228,8 @@ def is_ready(folder: Path, socket_dir: Path) -> bool:
 def postmaster_pid(folder: Path) -> int | None:
     """The pid of the postmaster over the cluster in this folder, if that process exists."""
     lines = _pid_file(folder)
-    pid = int(lines[0]) if lines and lines[0].strip().isdigit() else None
+    first = lines[0].strip() if lines else ""
+    pid = int(first) if re.fullmatch("[1-9][0-9]{0,9}", first) else None
     return pid if pid is not None and is_alive(pid) else None
 
 
@@ -226,9 +246,10 @@ def is_alive(pid: int) -> bool:
 
 def _pid_file(folder: Path) -> list[str]:
     try:
-        return (folder / "postmaster.pid").read_text(errors="replace").splitlines()
+        text = (folder / "postmaster.pid").read_text(encoding="utf-8", errors="replace")
     except OSError:  # it is not there, or not for us to read
         return []
+    return text.splitlines()
 
 
 def _is_listening(socket_dir: Path) -> bool:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -16,12 +15,15 @@ from pathlib import Path
 from db.embedded import clusters
 from db.embedded.accounts import ENVIRONMENT
 from db.embedded.clusters import Cluster
-from db.embedded.errors import EmbeddedError
+from db.embedded.errors import Trouble
 
 logger = logging.getLogger("troupe.postgres")
 
-RESTARTS = 5
-RESTARTS_WITHIN = 60.0  # seconds
+# How long to wait before another start, in seconds: twice as long each time that PostgreSQL ends
+# soon after its start, up to the longest; not at all after it has run for a while.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+LONG_ENOUGH = 60.0
 RECOVERY_TIMEOUT = 600.0  # seconds; ending a recovery early would only make it begin anew
 STOP_TIMEOUT = 30.0  # seconds
 LEFTOVERS_TIMEOUT = 20.0  # seconds
@@ -53,6 +55,7 @@ class Supervisor(threading.Thread):
         self._socket_dir = socket_dir
         self._child: _Child | None = None
         self._first_start: Future[None] = Future()
+        self._trouble: Trouble | None = None
         # Held while forking, so that stop() finds either no child or one that has its program.
         self._forking = threading.Lock()
         self._stopping = threading.Event()
@@ -63,6 +66,11 @@ class Supervisor(threading.Thread):
         """The postmaster's pid, if one is running."""
         child = self._child
         return child.process.pid if child is not None and child.process.poll() is None else None
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why it does not run, if it does not."""
+        return self._trouble
 
     def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
         """Return when connections are accepted; EmbeddedError if that does not come to pass."""
@@ -94,40 +102,48 @@ class Supervisor(threading.Thread):
             self._first_start.set_exception(error)
             return
         self._first_start.set_result(None)
-        restarts: deque[float] = deque(maxlen=RESTARTS)
-        while True:
-            self._wait_for_end()
-            if not self._restart(restarts):
-                return
-
-    def _restart(self, restarts: deque[float]) -> bool:
+        pause = 0.0
+        started = time.monotonic()
         while not self._stopping.is_set():
-            now = time.monotonic()
-            if len(restarts) == RESTARTS and now - restarts[0] < RESTARTS_WITHIN:
-                logger.critical("PostgreSQL ended too often; it is not started again")
-                return False
-            restarts.append(now)
+            ended = self._wait_for_end()
+            if self._stopping.is_set():
+                return
+            if time.monotonic() - started > LONG_ENOUGH:
+                pause = 0.0
+            self._note(ended, pause)
+            pause = self._start_again(pause)
+            started = time.monotonic()
+
+    def _start_again(self, pause: float) -> float:
+        """Start it after a pause, and after longer ones until it works; how long the next is."""
+        while not self._stopping.wait(pause):
+            pause = min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
             try:
                 self._start_server()
-            except (EmbeddedError, OSError) as error:
-                logger.error("%s", error)
-                self._stopping.wait(1)
+            except Exception as error:  # whatever it is, it may be otherwise the next time
+                self._note(str(error), pause)
             else:
-                return True
-        return False
+                self._trouble = None
+                break
+        return pause
 
-    def _wait_for_end(self) -> None:
+    def _note(self, what: str, pause: float) -> None:
+        self._trouble = Trouble.RESTARTING if self._cluster.has_room() else Trouble.NO_ROOM
+        why = "; the disk is full" if self._trouble is Trouble.NO_ROOM else ""
+        when = f" in {pause:g} seconds" if pause else ""
+        logger.error("%s%s; starting it again%s", what, why, when)
+
+    def _wait_for_end(self) -> str:
+        """How the server has ended, once it has."""
         child = self._child
-        if child is None:
-            return
+        assert child is not None
         while child.process.poll() is None:
             self._cluster.log.bound()
             self._ended.wait(0.1)
         child.dismiss_watcher()
-        if not self._stopping.is_set():
-            code = child.process.returncode
-            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            logger.error("PostgreSQL (pid %d) ended %s; starting it again", child.process.pid, how)
+        code = child.process.returncode
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        return f"PostgreSQL (pid {child.process.pid}) ended {how}"
 
     def _start_server(self) -> None:
         deadline = time.monotonic() + LEFTOVERS_TIMEOUT
