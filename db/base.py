@@ -81,6 +81,11 @@ Metadata = Annotated[
 Version = Annotated[int, mapped_column(server_default=text("1"))]
 
 
+def check(sql: str, name: str, words: str, *path: str) -> CheckConstraint:
+    """A rule for rows, and a sentence for people that says it; `path` leads to the column."""
+    return CheckConstraint(sql, name=name, info={"words": words, "path": path})
+
+
 def choice(enum: type[StrEnum]) -> Enum:
     """The column type of an enum: a VARCHAR with a named CHECK, holding the members' values."""
     return Enum(
@@ -106,8 +111,23 @@ class Base(DeclarativeBase):
         # PostgreSQL's 'infinity' has no counterpart in Python or GraphQL.
         for column in cls.__table__.columns:
             if isinstance(column.type, Timestamp):
-                finite = CheckConstraint(f"isfinite({column.name})", name=f"{column.name}_finite")
+                finite = check(
+                    f"isfinite({column.name})",
+                    f"{column.name}_finite",
+                    "A time lies between the years 1 and 9999; it cannot be infinite.",
+                    column.name,
+                )
                 cls.__table__.append_constraint(finite)  # type: ignore[attr-defined]
+        choices = {
+            f"ck_{cls.__tablename__}_{column.type.name}": (column.name, column.type.enums)
+            for column in cls.__table__.columns
+            if isinstance(column.type, Enum)
+        }
+        for constraint in cls.__table__.constraints:  # type: ignore[attr-defined]
+            if isinstance(constraint, CheckConstraint) and constraint.name in choices:
+                name, members = choices[constraint.name]
+                words = f"This must be one of {', '.join(members)}."
+                constraint.info |= {"words": words, "path": (name,)}
 
 
 class CRUD(Base):

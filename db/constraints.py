@@ -28,8 +28,7 @@ def _sentence(constraint: object, columns: list[str], is_deletion: bool) -> Doma
         case ForeignKeyConstraint():
             return Invalid(f"There is nothing with this {names}.", columns[:1])
         case CheckConstraint():
-            rule = str(constraint.name).removeprefix(f"ck_{constraint.table.name}_")
-            return Invalid(f"This breaks the rule “{rule.replace('_', ' ')}”.", ())
+            return Invalid(constraint.info["words"], constraint.info["path"])
     return None
 
 

@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, CheckConstraint, ForeignKey, Index, String, select, text
+from sqlalchemy import ARRAY, ForeignKey, Index, String, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, ShortText, choice
+from db.base import CRUD, ShortText, check, choice
 from db.errors import AlreadyExists, DomainError, Rejected
 
 if TYPE_CHECKING:
@@ -140,7 +140,11 @@ class AccessToken(CRUD):
 
     __tablename__ = "access_tokens"
     __table_args__ = (
-        CheckConstraint("num_nonnulls(user_id, agent_id) = 1", name="one_bearer"),
+        check(
+            "num_nonnulls(user_id, agent_id) = 1",
+            "one_bearer",
+            "An access token is of one user or of one agent.",
+        ),
         Index(None, "created_at", "id"),
         Index(None, "user_id", "created_at", "id"),
         Index(None, "agent_id", "created_at", "id"),

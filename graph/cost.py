@@ -19,6 +19,7 @@ from graphql import (
 )
 
 from graph.connections import DEFAULT_PAGE, LARGEST_PAGE
+from graph.limits import LARGEST
 from graph.relations import Listed, Paged
 from graph.selections import Operation, Selected
 
@@ -40,6 +41,35 @@ def cost_of(operation: Operation) -> int:
     """The cost of an operation, at least 1. Linear in the tree's distinct nodes."""
     costs = _Costs(len(operation.schema.type_map))
     return max(1, sum(map(costs.of, operation.roots)))
+
+
+def costliest(operation: Operation) -> str:
+    """Which field an operation's cost comes from, and what to write instead, as a sentence.
+
+    It is the innermost page on the way of the fields that cost most; a list if there is no page.
+    """
+    costs = _Costs(len(operation.schema.type_map))
+    path: list[str] = []
+    told, rows, fields, pages = "", 1, operation.roots, 0
+    while fields:
+        field = max(fields, key=costs.of)
+        if not costs.of(field):
+            break
+        path.append(field.key)
+        is_page = isinstance(field.declaration, Paged)
+        # What is in a page is named by the page.
+        is_list = _is_list(field) and field.name not in ("nodes", "edges")
+        if is_page or not told or (is_list and not pages):
+            cost = min(rows * costs.of(field), LARGEST)
+            instead = "ask for fewer with `first`" if is_page else "ask for less of it"
+            told = f" `{'.'.join(path)}` alone costs {cost:,}: {instead}."
+        if is_page:
+            pages += 1
+            rows *= max(1, _page_size(field.arguments))
+        elif is_list:
+            rows *= LISTED
+        fields = [child for below in field.children.values() for child in below]
+    return told
 
 
 class _Costs:

@@ -28,9 +28,13 @@ from graph.filters import (
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, listed, one, related
-from graph.scalars import AgentID, Line, Metadata, ProjectID, Text, ToolID
+from graph.scalars import AgentID, Line, Metadata, ProjectID, Text, ToolID, matching
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=2000)]
+Url = Annotated[
+    str,
+    StringConstraints(max_length=2000),
+    matching(r"https?://[!-~]+", "this must be a URL that begins with http:// or https://"),
+]
 
 
 @filters(db.Tool)
