@@ -118,16 +118,6 @@ class Base(DeclarativeBase):
                     column.name,
                 )
                 cls.__table__.append_constraint(finite)  # type: ignore[attr-defined]
-        choices = {
-            f"ck_{cls.__tablename__}_{column.type.name}": (column.name, column.type.enums)
-            for column in cls.__table__.columns
-            if isinstance(column.type, Enum)
-        }
-        for constraint in cls.__table__.constraints:  # type: ignore[attr-defined]
-            if isinstance(constraint, CheckConstraint) and constraint.name in choices:
-                name, members = choices[constraint.name]
-                words = f"This must be one of {', '.join(members)}."
-                constraint.info |= {"words": words, "path": (name,)}
 
 
 class CRUD(Base):

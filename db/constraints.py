@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    Enum,
+    ForeignKeyConstraint,
+    PrimaryKeyConstraint,
+    UniqueConstraint,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -28,8 +35,22 @@ def _sentence(constraint: object, columns: list[str], is_deletion: bool) -> Doma
         case ForeignKeyConstraint():
             return Invalid(f"There is nothing with this {names}.", columns[:1])
         case CheckConstraint():
-            return Invalid(constraint.info["words"], constraint.info["path"])
+            told = constraint.info or _of_a_choice(constraint)
+            return Invalid(told["words"], told["path"])
     return None
+
+
+def _of_a_choice(constraint: CheckConstraint) -> dict[str, Any]:
+    """The words for a rule that SQLAlchemy makes of an enum."""
+    for column in constraint.table.columns:
+        kind = column.type
+        name = f"ck_{constraint.table.name}_{getattr(kind, 'name', None)}"
+        if isinstance(kind, Enum) and constraint.name == name:
+            return {
+                "words": f"This must be one of {', '.join(kind.enums)}.",
+                "path": (column.name,),
+            }
+    raise LookupError(f"{constraint.name} has no words; make it by db.base.check.")
 
 
 def broken(error: IntegrityError) -> DomainError | None:

@@ -520,7 +520,7 @@ async def test_who_says_nothing_is_hung_up_on(
 SUBSCRIBE = {"type": "subscribe", "id": "1", "payload": {"query": "{ __typename }"}}
 TYPES = "`type` is connection_init, ping, pong, subscribe or complete."
 IDS = "`id` is a string of 1 to 128 characters."
-NOT_JSON = "The message is not JSON in UTF-8, or nests too deeply."
+NOT_JSON = "The message is not JSON, or nests too deeply, at line 1, column "
 NO_OBJECT = "The message is not a JSON object."
 NO_PAYLOAD = "`payload` is an object."
 NO_QUERY = "`query` is the text of an operation, and cannot be left out."
