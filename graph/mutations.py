@@ -25,7 +25,7 @@ from graph.errors import Forbidden, Refusal, Unshown, UserError
 from graph.rights import MUTATIONS, may
 from graph.scalars import global_id
 from graph.usable import faults, keepable
-from graph.words import words
+from graph.words import worded
 
 Model = TypeVar("Model")
 InputType = TypeVar("InputType", bound=type[BaseModel])
@@ -75,6 +75,7 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
             doc = doc_of(getattr(model, attribute_of(model, name), None))
             info.description = info.description or (clean(doc) if doc else None)
         _models[cls] = model
+        cls.model_validate = classmethod(_validated)  # type: ignore[method-assign,assignment]
         strawberry.pydantic.input(cls, description=clean(cls.__doc__ or "") or None)
         definition = cls.__strawberry_definition__  # type: ignore[attr-defined]
         build = definition.from_input
@@ -83,7 +84,9 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
             try:
                 return build(kind, value, context)
             except InputValidationError as error:
-                return Unusable(_faults(error))
+                # The first of the location is the argument.
+                found = [_invalid(each.location[1:], each.message) for each in error.errors]
+                return Unusable(found)
 
         definition.from_input = build_or_report
         return cls
@@ -91,19 +94,11 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
     return declare
 
 
-def _faults(error: InputValidationError) -> list[errors.DomainError]:
-    cause = error.__cause__
-    # What is told by whoever converts values is in words already.
-    said = (
-        [words(each) for each in cause.errors()]
-        if isinstance(cause, ValidationError)
-        else [detail.message for detail in error.errors]
-    )
-    # The first of the location is the argument.
-    return [
-        _invalid(detail.location[1:], problem)
-        for detail, problem in zip(error.errors, said, strict=True)
-    ]
+def _validated(cls: Any, data: Any, **options: Any) -> Any:
+    try:
+        return BaseModel.model_validate.__func__(cls, data, **options)  # type: ignore[attr-defined]
+    except ValidationError as error:
+        raise worded(error) from None
 
 
 def _invalid(path: Sequence[str | int], problem: str) -> errors.DomainError:

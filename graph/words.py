@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
 Words = Callable[[Mapping[str, Any]], str]
 
 
@@ -45,7 +48,20 @@ WORDS: dict[str, Words] = {
 }
 
 
-def words(error: Mapping[str, Any]) -> str:
+def words(error: Mapping[str, Any] | ErrorDetails) -> str:
     """What is wrong, as the rest of a sentence, by an error as Pydantic lists them."""
     found = WORDS.get(error["type"])
     return "this is no such value" if found is None else found(error.get("ctx", {}))
+
+
+def worded(error: ValidationError) -> ValidationError:
+    """The same errors in the same places, in our words."""
+    told = [
+        InitErrorDetails(
+            type=PydanticCustomError("unusable", "{words}", {"words": words(each)}),
+            loc=each["loc"],
+            input=None,
+        )
+        for each in error.errors(include_url=False, include_input=False)
+    ]
+    return ValidationError.from_exception_data(error.title, told)

@@ -316,16 +316,7 @@ BODIES: dict[str, tuple[bytes, dict[str, Any], tuple[int, str, None]]] = {
         + b"{}"
         + b"}" * 902,
         {},
-        BAD,
-    ),
-    "deep metadata": (
-        b'{"query": "mutation($i: CreateProjectInput!) { createProject(input: $i) { userErrors {'
-        b' code } } }", "variables": {"i": {"name": "a", "metadata": {"a":'
-        + b"[" * 900
-        + b"]" * 900
-        + b"}}}}",
-        {},
-        BAD,
+        (400, "BAD_USER_INPUT", None),
     ),
     "a form": (
         b"query=%7B__typename%7D",
