@@ -234,7 +234,8 @@ def worded(error: GraphQLError, *, is_done: bool = False) -> GraphQLError:
     is_unshown = isinstance(original, Unshown)
     if isinstance(original, Unshown):
         original = original.__cause__
-    if not (error.extensions or {}).get("code") or len(error.message) > LONGEST_MESSAGE:
+    # What graphql-core finds in variables has a code, and quotes them.
+    if not (error.extensions or {}).get("code") or not isinstance(original or error, RequestError):
         message, extensions = _told(error, original)
         if is_unshown:
             message = f"This was done, but cannot be shown. {message.removesuffix(AGAIN)}"

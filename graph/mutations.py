@@ -94,7 +94,7 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
     return declare
 
 
-def _validated(cls: Any, data: Any, **options: Any) -> Any:
+def _validated(cls: Any, /, data: Any, **options: Any) -> Any:
     try:
         return BaseModel.model_validate.__func__(cls, data, **options)  # type: ignore[attr-defined]
     except ValidationError as error:
