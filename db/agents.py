@@ -7,11 +7,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, LongText, Metadata, ShortText, Version, choice
+from db.base import CRUD, LongText, Metadata, ShortText, Version, check, choice
 from db.state import Transitions
 
 if TYPE_CHECKING:
@@ -56,7 +56,12 @@ class Agent(CRUD):
     __tablename__ = "agents"
     __table_args__ = (
         UniqueConstraint("project_id", "name"),
-        CheckConstraint("max_concurrent_tasks > 0", name="max_concurrent_tasks_positive"),
+        check(
+            "max_concurrent_tasks > 0",
+            "max_concurrent_tasks_positive",
+            "An agent works at 1 task at once or more.",
+            "max_concurrent_tasks",
+        ),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
         Index(None, "name", "id"),

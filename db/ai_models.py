@@ -6,11 +6,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CheckConstraint, Index, Numeric, String, text
+from sqlalchemy import Index, Numeric, String, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, Metadata, ShortText, choice
+from db.base import CRUD, Metadata, ShortText, check, choice
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -36,9 +36,16 @@ class AIModel(CRUD):
 
     __tablename__ = "ai_models"
     __table_args__ = (
-        CheckConstraint("context_window > 0", name="context_window_positive"),
-        CheckConstraint(
-            "least(input_price, cached_input_price, output_price) >= 0", name="prices_not_negative"
+        check(
+            "context_window > 0",
+            "context_window_positive",
+            "A context window has 1 token or more.",
+            "context_window",
+        ),
+        check(
+            "least(input_price, cached_input_price, output_price) >= 0",
+            "prices_not_negative",
+            "Prices are 0 or more.",
         ),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),

@@ -7,11 +7,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, LongText, choice
+from db.base import CRUD, LongText, check, choice
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -42,8 +42,13 @@ class TaskAttempt(CRUD):
     __tablename__ = "task_attempts"
     __table_args__ = (
         UniqueConstraint("task_id", "number"),
-        CheckConstraint("number > 0", name="number_positive"),
-        CheckConstraint("progress_percent BETWEEN 0 AND 100", name="progress_percent_range"),
+        check("number > 0", "number_positive", "Attempts are counted from 1.", "number"),
+        check(
+            "progress_percent BETWEEN 0 AND 100",
+            "progress_percent_range",
+            "Progress is 0 to 100 percent.",
+            "progress_percent",
+        ),
         Index(None, "started_at", "id"),
         Index(None, "agent_id", "started_at", "id"),
         Index(None, "task_id", "started_at", "id"),

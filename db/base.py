@@ -99,13 +99,18 @@ Metadata = Annotated[
 Version = Annotated[int, mapped_column(server_default=text("1"))]
 
 
-def choice(enum: type[StrEnum], *, check: bool = True, length: int = 32) -> Enum:
+def check(sql: str, name: str, words: str, *path: str) -> CheckConstraint:
+    """A rule for rows, and a sentence for people that says it; `path` leads to the column."""
+    return CheckConstraint(sql, name=name, info={"words": words, "path": path})
+
+
+def choice(enum: type[StrEnum], *, has_check: bool = True, length: int = 32) -> Enum:
     """The column type of an enum: a VARCHAR with a named CHECK, holding the members' values."""
     return Enum(
         enum,
         name=snake_case(enum.__name__),
         native_enum=False,
-        create_constraint=check,
+        create_constraint=has_check,
         length=length,
         values_callable=lambda members: [member.value for member in members],
     )
@@ -113,13 +118,14 @@ def choice(enum: type[StrEnum], *, check: bool = True, length: int = 32) -> Enum
 
 def choices(enum: type[StrEnum]) -> ARRAY[Any]:
     """The column type of a list of an enum's members; its CHECK is `all_of`."""
-    return ARRAY(choice(enum, check=False, length=100))
+    return ARRAY(choice(enum, has_check=False, length=100))
 
 
 def all_of(column: str, enum: type[StrEnum]) -> CheckConstraint:
     """The rule that a list holds nothing but members of an enum."""
     members = ", ".join(f"'{member.value}'" for member in enum)
-    return CheckConstraint(f"{column} <@ ARRAY[{members}]::varchar[]", name=column)
+    words = f"Each of the {column} is one of {', '.join(member.value for member in enum)}."
+    return check(f"{column} <@ ARRAY[{members}]::varchar[]", column, words, column)
 
 
 class Base(DeclarativeBase):
@@ -135,7 +141,12 @@ class Base(DeclarativeBase):
         # PostgreSQL's 'infinity' has no counterpart in Python or GraphQL.
         for column in cls.__table__.columns:
             if isinstance(column.type, Timestamp):
-                finite = CheckConstraint(f"isfinite({column.name})", name=f"{column.name}_finite")
+                finite = check(
+                    f"isfinite({column.name})",
+                    f"{column.name}_finite",
+                    "A time lies between the years 1 and 9999; it cannot be infinite.",
+                    column.name,
+                )
                 cls.__table__.append_constraint(finite)  # type: ignore[attr-defined]
 
 

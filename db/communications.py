@@ -7,11 +7,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, Metadata, ShortText, choice
+from db.base import CRUD, Metadata, ShortText, check, choice
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -39,7 +39,7 @@ class Communication(CRUD):
 
     __tablename__ = "communications"
     __table_args__ = (
-        CheckConstraint("priority BETWEEN 1 AND 5", name="priority_range"),
+        check("priority BETWEEN 1 AND 5", "priority_range", "A priority is 1 to 5.", "priority"),
         Index(None, "sent_at", "id"),
         Index(None, "updated_at", "id"),
         Index(None, "priority", "id"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     CheckConstraint,
+    Enum,
     ForeignKeyConstraint,
     Index,
     PrimaryKeyConstraint,
@@ -41,9 +42,22 @@ def _sentence(constraint: object, columns: list[str], is_deletion: bool) -> Doma
         case ForeignKeyConstraint():
             return Invalid(f"There is nothing with this {names}.", columns[:1])
         case CheckConstraint():
-            rule = str(constraint.name).removeprefix(f"ck_{constraint.table.name}_")
-            return Invalid(f"This breaks the rule “{rule.replace('_', ' ')}”.", ())
+            told = constraint.info or _of_a_choice(constraint)
+            return Invalid(told["words"], told["path"])
     return None
+
+
+def _of_a_choice(constraint: CheckConstraint) -> dict[str, Any]:
+    """The words for a rule that SQLAlchemy makes of an enum."""
+    for column in constraint.table.columns:
+        kind = column.type
+        name = f"ck_{constraint.table.name}_{getattr(kind, 'name', None)}"
+        if isinstance(kind, Enum) and constraint.name == name:
+            return {
+                "words": f"This must be one of {', '.join(kind.enums)}.",
+                "path": (column.name,),
+            }
+    raise LookupError(f"{constraint.name} has no words; make it by db.base.check.")
 
 
 def broken(error: IntegrityError) -> DomainError | None:

@@ -53,6 +53,7 @@ from db.errors import (
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.text import dumps
+from db.text import loads as exact_loads
 
 Model = TypeVar("Model", bound=Base)
 
@@ -387,7 +388,7 @@ class Database:
             self.url, isolation_level="AUTOCOMMIT", json_deserializer=StoredJSON, **options
         )
         self.writer: AsyncEngine = create_async_engine(
-            self.url, json_deserializer=orjson.loads, **options
+            self.url, json_deserializer=exact_loads, **options
         )
         for engine in (self.reader, self.writer):
             event.listen(engine.sync_engine, "before_cursor_execute", _begin)

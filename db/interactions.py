@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, LongText, Metadata, ShortText, choice, stored_text
+from db.base import CRUD, LongText, Metadata, ShortText, check, choice, stored_text
 from db.errors import Invalid
 from db.members import ProjectMember
 from db.users import User, UserRole
@@ -72,8 +72,10 @@ class NotificationLevel(StrEnum):
 
 def _only_for(kind: InteractionType, *columns: str) -> CheckConstraint:
     """The rule that rows of other types leave these columns alone."""
-    return CheckConstraint(
-        f"type = '{kind}' OR num_nonnulls({', '.join(columns)}) = 0", name=f"{kind.lower()}_only"
+    return check(
+        f"type = '{kind}' OR num_nonnulls({', '.join(columns)}) = 0",
+        f"{kind.lower()}_only",
+        f"Only an interaction of the type {kind} has {' and '.join(columns)}.",
     )
 
 
@@ -82,19 +84,22 @@ class HumanInteraction(CRUD):
 
     __tablename__ = "human_interactions"
     __table_args__ = (
-        CheckConstraint("priority BETWEEN 1 AND 5", name="priority_range"),
-        CheckConstraint("rating BETWEEN 1 AND 5", name="rating_range"),
-        CheckConstraint(
+        check("priority BETWEEN 1 AND 5", "priority_range", "A priority is 1 to 5.", "priority"),
+        check("rating BETWEEN 1 AND 5", "rating_range", "A rating is 1 to 5.", "rating"),
+        check(
             "(status IN ('PENDING', 'EXPIRED', 'CANCELLED')) = (responded_at IS NULL)",
-            name="responded_once",
+            "responded_once",
+            "An interaction has the time of its response once it is responded to, and only then.",
         ),
         _only_for(InteractionType.APPROVAL, "approved", "comment"),
         _only_for(InteractionType.FEEDBACK, "feedback", "rating"),
         _only_for(InteractionType.CLARIFICATION, "answer"),
-        CheckConstraint(
+        check(
             "num_nonnulls(level, requires_acknowledgement)"
             " = CASE type WHEN 'NOTIFICATION' THEN 2 ELSE 0 END",
-            name="notification_only",
+            "notification_only",
+            "A notification has a level and says whether it needs to be acknowledged; nothing else"
+            " has these.",
         ),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),

@@ -7,12 +7,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text, update
+from sqlalchemy import ForeignKey, Index, func, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, Base, LongText, Metadata, ShortText, Version, choice
+from db.base import CRUD, Base, LongText, Metadata, ShortText, Version, check, choice
 from db.errors import Invalid
 
 if TYPE_CHECKING:
@@ -73,14 +73,49 @@ class Task(CRUD):
 
     __tablename__ = "tasks"
     __table_args__ = (
-        CheckConstraint("priority BETWEEN 1 AND 5", name="priority_1_to_5"),
-        CheckConstraint("(status = 'BLOCKED') = (blocked_reason IS NOT NULL)", name="blocked_why"),
-        CheckConstraint("parent_task_id <> id", name="not_its_own_parent"),
-        CheckConstraint("unmet_dependency_count >= 0", name="unmet_dependency_count_natural"),
-        CheckConstraint("attempt_count >= 0", name="attempt_count_natural"),
-        CheckConstraint("max_attempts > 0", name="max_attempts_positive"),
-        CheckConstraint("retry_backoff_seconds >= 0", name="retry_backoff_seconds_natural"),
-        CheckConstraint("estimated_seconds >= 0", name="estimated_seconds_natural"),
+        check("priority BETWEEN 1 AND 5", "priority_1_to_5", "A priority is 1 to 5.", "priority"),
+        check(
+            "(status = 'BLOCKED') = (blocked_reason IS NOT NULL)",
+            "blocked_why",
+            "A blocked task says why it is blocked, and no other task does.",
+            "blocked_reason",
+        ),
+        check(
+            "parent_task_id <> id",
+            "not_its_own_parent",
+            "A task cannot be its own parent.",
+            "parent_task_id",
+        ),
+        check(
+            "unmet_dependency_count >= 0",
+            "unmet_dependency_count_natural",
+            "A number of dependencies is 0 or more.",
+            "unmet_dependency_count",
+        ),
+        check(
+            "attempt_count >= 0",
+            "attempt_count_natural",
+            "A number of attempts is 0 or more.",
+            "attempt_count",
+        ),
+        check(
+            "max_attempts > 0",
+            "max_attempts_positive",
+            "A task may have 1 attempt or more.",
+            "max_attempts",
+        ),
+        check(
+            "retry_backoff_seconds >= 0",
+            "retry_backoff_seconds_natural",
+            "A time to wait is 0 seconds or more.",
+            "retry_backoff_seconds",
+        ),
+        check(
+            "estimated_seconds >= 0",
+            "estimated_seconds_natural",
+            "An estimate is 0 seconds or more.",
+            "estimated_seconds",
+        ),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
         Index(None, "priority", "id"),
@@ -287,8 +322,13 @@ class TaskDependency(Base):
 
     __tablename__ = "task_dependencies"
     __table_args__ = (
-        CheckConstraint("dependent_id <> dependency_id", name="two_tasks"),
         Index(None, "dependency_id", "dependent_id"),
+        check(
+            "dependent_id <> dependency_id",
+            "two_tasks",
+            "A task cannot wait for itself.",
+            "dependency_id",
+        ),
     )
 
     dependent_id: Mapped[UUID] = mapped_column(

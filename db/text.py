@@ -1,27 +1,41 @@
-"""Which text PostgreSQL can store: the one place that refuses what it cannot."""
+"""JSON and text that PostgreSQL can store: the one place that reads it and refuses what it cannot.
+
+Numbers keep every digit: what neither a float nor 64 bits hold as it is written is a Decimal.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 from decimal import Decimal
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import orjson
 
 Value = TypeVar("Value")
+
+# PostgreSQL writes every digit of a number out: 1e100000 would take a hundred kilobytes.
+MAX_DIGITS = 1_000
+# orjson writes no deeper.
+MAX_DEPTH = 250
+
+# What orjson would read as another number: many digits, a fraction that ends in zeros, an exponent.
+# It may be in a string as well; that costs time only.
+_UNUSUAL = re.compile(rb"(?:^|[\s:,\[])-?(?:[\d.]{16}|\d+\.\d+0[\s,\]}]|[\d.]+[eE])")
 
 
 def storable(value: Value) -> Value:
     """The value itself, if every string in it can be stored; JSON is searched to its depth.
 
     Raises ValueError for a NUL character or a lone surrogate, which are legal in a Python string
-    and in JSON, but not in a PostgreSQL `text` or `jsonb`; and for a number that is infinite, as
-    Python reads 1e400, which would become null.
+    and in JSON, but not in a PostgreSQL `text` or `jsonb`; for a number that has too many digits or
+    is infinite, as Python reads 1e400; and for lists and objects that nest too deeply.
     """
-    pending: list[object] = [value]
+    pending: list[tuple[object, int]] = [(value, 0)]
     while pending:
-        item = pending.pop()
+        item, depth = pending.pop()
         if isinstance(item, str):
             if "\0" in item:
                 raise ValueError(
@@ -35,13 +49,14 @@ def storable(value: Value) -> Value:
                         "a text contains half of a surrogate pair (\\ud800 to \\udfff),"
                         " which is no character and cannot be stored"
                     ) from None
-        elif isinstance(item, float) and not isfinite(item):
-            raise ValueError("a number is too great to be stored")
-        elif isinstance(item, dict):
-            pending.extend(item)
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
+        elif isinstance(item, float | Decimal):
+            _check_number(item)
+        elif isinstance(item, dict | list):
+            if depth == MAX_DEPTH:
+                raise ValueError(f"lists and objects nest more than {MAX_DEPTH} levels deep")
+            pending += [(each, depth + 1) for each in item]
+            if isinstance(item, dict):
+                pending += [(each, depth + 1) for each in item.values()]
     return value
 
 
@@ -50,9 +65,64 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def _check_number(number: float | Decimal) -> None:
+    if not isfinite(float(number)):
+        # PostgreSQL would keep many of these, but hardly anybody who reads JSON could take them in.
+        raise ValueError("a number is too great to be stored: it is beyond 1.8e308")
+    if isinstance(number, Decimal) and (
+        abs(number.adjusted()) >= MAX_DIGITS or len(number.as_tuple().digits) > MAX_DIGITS
+    ):
+        raise ValueError(f"a number has more than {MAX_DIGITS:,} digits")
+
+
+def loads(text: str | bytes) -> Any:
+    """JSON, its numbers exact. Raises ValueError, with the place if it is one in the JSON.
+
+    A lone surrogate is let through, so that it can be refused where it stands.
+    """
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        value = orjson.loads(data)
+    except ValueError:
+        # To decode it tells whether it is UTF-8. Neither half a pair nor 1e400 is read by orjson.
+        if "\\ud" not in data.decode().lower() and _UNUSUAL.search(data) is None:
+            raise
+    else:
+        if _UNUSUAL.search(data) is None:
+            return value
+    try:
+        return json.loads(
+            data.decode(), parse_int=number, parse_float=number, parse_constant=_no_constant
+        )
+    except RecursionError:
+        raise ValueError("lists and objects nest too deeply") from None
+
+
+def number(text: str) -> int | float | Decimal:
+    """A number as JSON and GraphQL write it, with every digit.
+
+    It is a Decimal where it is neither an integer of 64 bits nor a float that is written alike.
+    """
+    if len(text) < 20 and text.lstrip("-").isdecimal():
+        return int(text)
+    if repr(float(text)) == text:
+        return float(text)
+    try:
+        exact = Decimal(text)
+    except ArithmeticError:  # its exponent has more than eighteen digits
+        return float(text)
+    # An integer with an exponent, as Java writes 100000.0, is good for an Int.
+    is_small = exact.adjusted() < 18 and "e" in text.lower()
+    return int(exact) if is_small and exact == exact.to_integral_value() else exact
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
 def dumps(value: Any) -> str:
     """JSON for PostgreSQL. Raises ValueError for text in it that cannot be stored."""
-    return orjson.dumps(storable(value)).decode()
+    return orjson.dumps(storable(value), default=exact).decode()
 
 
 def canonical(value: Any) -> bytes:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import (
-    CheckConstraint,
     ForeignKey,
     Index,
     Numeric,
@@ -21,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.ai_models import AIModel
-from db.base import CRUD, ShortText, any_of, insert_many, new_id
+from db.base import CRUD, ShortText, any_of, check, insert_many, new_id
 from db.errors import DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -43,14 +42,30 @@ class UsageRecord(CRUD):
     __tablename__ = "usage_records"
     __table_args__ = (
         UniqueConstraint("project_id", "request_id"),
-        CheckConstraint(
+        check(
             "least(input_tokens, cached_input_tokens, output_tokens, reasoning_tokens) >= 0",
-            name="tokens_not_negative",
+            "tokens_not_negative",
+            "Numbers of tokens are 0 or more.",
         ),
-        CheckConstraint("cached_input_tokens <= input_tokens", name="cached_tokens_are_input"),
-        CheckConstraint("reasoning_tokens <= output_tokens", name="reasoning_tokens_are_output"),
-        CheckConstraint("cost >= 0", name="cost_not_negative"),
-        CheckConstraint("latency_ms >= 0", name="latency_ms_not_negative"),
+        check(
+            "cached_input_tokens <= input_tokens",
+            "cached_tokens_are_input",
+            "Cached input tokens are part of the input tokens, and cannot be more.",
+            "cached_input_tokens",
+        ),
+        check(
+            "reasoning_tokens <= output_tokens",
+            "reasoning_tokens_are_output",
+            "Reasoning tokens are part of the output tokens, and cannot be more.",
+            "reasoning_tokens",
+        ),
+        check("cost >= 0", "cost_not_negative", "A cost is 0 or more.", "cost"),
+        check(
+            "latency_ms >= 0",
+            "latency_ms_not_negative",
+            "A latency is 0 milliseconds or more.",
+            "latency_ms",
+        ),
         Index(None, "occurred_at", "id"),
         *(
             Index(None, f"{noun}_id", "occurred_at", "id")

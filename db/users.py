@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, exists, func, select, text
+from sqlalchemy import ForeignKey, Index, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, ShortText, UniqueName, all_of, choice, choices
+from db.base import CRUD, ShortText, UniqueName, all_of, check, choice, choices
 from db.errors import AlreadyExists, DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -148,8 +148,12 @@ class AccessToken(CRUD):
 
     __tablename__ = "access_tokens"
     __table_args__ = (
-        CheckConstraint("num_nonnulls(user_id, agent_id) = 1", name="one_bearer"),
         all_of("scopes", TokenScope),
+        check(
+            "num_nonnulls(user_id, agent_id) = 1",
+            "one_bearer",
+            "An access token is of one user or of one agent.",
+        ),
         Index(None, "created_at", "id"),
         Index(None, "user_id", "created_at", "id"),
         Index(None, "agent_id", "created_at", "id"),

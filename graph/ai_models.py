@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated
 
 import strawberry
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 from strawberry import Maybe
 from strawberry.scalars import JSON
 
@@ -29,10 +29,12 @@ from graph.filters import (
 )
 from graph.mutations import Deleted, given, input_of, mutation, values
 from graph.relations import collection, connected, one
-from graph.scalars import AIModelID, Line, Metadata, Price
+from graph.scalars import AIModelID, Line, Metadata, Price, matching
 
 NAME = "The name the provider gives it, such as `gpt-4o`."
-Name = Annotated[str, StringConstraints(pattern=r"^[!-~]{1,100}$")]
+Name = Annotated[
+    str, matching(r"[!-~]{1,100}", "this must have 1 to 100 visible characters of ASCII, no spaces")
+]
 
 
 @filters(db.AIModel)

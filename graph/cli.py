@@ -154,11 +154,12 @@ def _valid(kind: Any, value: Any, name: str = "value") -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     from db.text import storable
+    from graph.words import words
 
     try:
         return TypeAdapter(kind).validate_python(storable(value))
     except ValidationError as error:
-        faults = [(str((*fault["loc"], name)[0]), fault["msg"]) for fault in error.errors()]
+        faults = [(str((*fault["loc"], name)[0]), words(fault)) for fault in error.errors()]
         sentences = [f"The {at.replace('_', ' ')} cannot be used: {said}" for at, said in faults]
         raise CommandError("; ".join(sentences)) from None
     except ValueError as error:

@@ -41,9 +41,15 @@ from graph.scalars import (
     Metadata,
     ProjectID,
     Text,
+    matching,
 )
 
-Slug = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~-]{1,255}$")]
+Slug = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9._~-]{1,255}", "this must have 1 to 255 letters of A to Z, digits and . _ ~ -"
+    ),
+]
 Summary = Annotated[str, StringConstraints(max_length=conversations.SUMMARY_LENGTH)]
 
 

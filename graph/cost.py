@@ -20,6 +20,7 @@ from graphql import (
 )
 
 from graph.connections import DEFAULT_PAGE, LARGEST_PAGE
+from graph.limits import LARGEST
 from graph.relations import Listed, Paged
 from graph.selections import Operation, Selected
 
@@ -37,6 +38,35 @@ def cost_of(operation: Operation) -> int:
     """The cost of an operation, at least 1. Linear in the tree's distinct nodes."""
     costs = _Costs(len(operation.schema.type_map))
     return max(1, sum(map(costs.of, operation.roots)))
+
+
+def costliest(operation: Operation) -> str:
+    """Which field an operation's cost comes from, and what to write instead, as a sentence.
+
+    It is the innermost page on the way of the fields that cost most; a list if there is no page.
+    """
+    costs = _Costs(len(operation.schema.type_map))
+    path: list[str] = []
+    told, rows, fields, pages = "", 1, operation.roots, 0
+    while fields:
+        field = max(fields, key=costs.of)
+        if not costs.of(field):
+            break
+        path.append(field.key)
+        is_page = isinstance(field.declaration, Paged)
+        # What is in a page is named by the page.
+        is_list = _is_list(field) and field.name not in ("nodes", "edges")
+        if is_page or not told or (is_list and not pages):
+            cost = min(rows * costs.of(field), LARGEST)
+            instead = "ask for fewer with `first`" if is_page else "ask for less of it"
+            told = f" `{'.'.join(path)}` alone costs {cost:,}: {instead}."
+        if is_page:
+            pages += 1
+            rows *= max(1, _page_size(field.arguments))
+        elif is_list:
+            rows *= costs.most(field)
+        fields = [child for below in field.children.values() for child in below]
+    return told
 
 
 class _Costs:
@@ -62,10 +92,10 @@ class _Costs:
             return self._page(selected)
         if selected.parent.name == "Mutation":
             return self._mutation(selected)
-        return self._most(selected) * self._row(selected)
+        return self.most(selected) * self._row(selected)
 
-    def _most(self, selected: Selected) -> int:
-        """How many objects a field leads to at most. Every list has such a number."""
+    def most(self, selected: Selected) -> int:
+        """How many objects a field leads to; what a page or a payload lists is counted there."""
         if not _is_list(selected):
             return 1
         declaration = selected.declaration
@@ -73,8 +103,7 @@ class _Costs:
             return declaration.most
         if "ids" in selected.arguments:
             return len(selected.arguments["ids"])
-        assert declaration is not None
-        most: int = declaration.metadata["most"]
+        most: int = declaration.metadata.get("most", 1) if declaration else 1
         return most
 
     def _row(self, selected: Selected) -> int:

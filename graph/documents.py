@@ -14,19 +14,15 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     GraphQLSyntaxError,
-    StringValueNode,
-    Visitor,
     parse,
     specified_rules,
     validate,
-    visit,
 )
 from graphql.validation.rules import overlapping_fields_can_be_merged
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from db.text import storable
-from graph.errors import BadInput, BadRequest, LimitExceeded
+from graph.errors import BadRequest, LimitExceeded
 from graph.kept import Kept
 from graph.limits import Size, check, measure
 from graph.selections import Written
@@ -111,23 +107,7 @@ def validated(
             schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest
         )
     ]
-    # Only an escape can bring what cannot be stored: as itself it is a syntax error.
-    if not errors and "\\u" in document.text:
-        try:
-            visit(document.node, _Literals())
-        except ValueError as error:
-            errors = [unstorable(error)]
     return (None, errors) if errors else (replace(document, is_valid=True), [])
-
-
-class _Literals(Visitor):
-    def enter_string_value(self, node: StringValueNode, *_: object) -> None:
-        storable(node.value)
-
-
-def unstorable(error: ValueError) -> BadInput:
-    """What to tell about a text that PostgreSQL cannot store."""
-    return BadInput(f"Unusable input: {error}.")
 
 
 def documents() -> Kept[str, Document]:

@@ -69,11 +69,13 @@ class LimitExceeded(RequestError):
 
     code = "LIMIT_EXCEEDED"
 
-    def __init__(self, what: str, setting: str, found: int | None, allowed: int) -> None:
+    def __init__(
+        self, what: str, setting: str, found: int | None, allowed: int, advice: str = ""
+    ) -> None:
         """`what` is a phrase such as "aliases"; `found` is None where counting stopped."""
         has = "" if found is None else f" has {found}, and"
         super().__init__(
-            f"Too many {what}: this{has} may have {allowed} (TROUPE_{setting.upper()}).",
+            f"Too many {what}: this{has} may have {allowed} (TROUPE_{setting.upper()}).{advice}",
             limit=setting,
             found=found,
             allowed=allowed,
@@ -254,7 +256,8 @@ def worded(error: GraphQLError, *, is_done: bool = False) -> GraphQLError:
     is_unshown = isinstance(original, Unshown)
     if isinstance(original, Unshown):
         original = original.__cause__
-    if not (error.extensions or {}).get("code"):
+    # What graphql-core finds in variables has a code, and quotes them.
+    if not (error.extensions or {}).get("code") or not isinstance(original or error, RequestError):
         message, extensions = _told(error, original)
         if is_unshown:
             message = f"This was done, but cannot be shown. {message.removesuffix(AGAIN)}"
@@ -272,7 +275,7 @@ def _told(error: GraphQLError, original: BaseException | None) -> tuple[str, Map
         return original.message, original.extensions or {}
     if original is None or isinstance(original, GraphQLError):
         code = "BAD_REQUEST" if error.path is None else "BAD_USER_INPUT"
-        return error.message, {"code": code}
+        return error.message, {"code": code, **(error.extensions or {})}
     if isinstance(original, errors.Denied):
         return original.message, {"code": "FORBIDDEN"}
     if isinstance(original, RecursionError):

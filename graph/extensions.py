@@ -16,13 +16,13 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import PreExecutionError
 from strawberry.utils.await_maybe import await_maybe
 
-from db.text import storable
 from graph.answers import Answer
 from graph.context import Context, Deadline
-from graph.cost import COST_OF_ASKING, cost_of
-from graph.documents import Document, hash_of, read, unstorable, validated
+from graph.cost import COST_OF_ASKING, cost_of, costliest
+from graph.documents import Document, hash_of, read, validated
 from graph.errors import (
     AnswerTooLarge,
+    BadInput,
     BadRequest,
     Forbidden,
     LimitExceeded,
@@ -40,6 +40,7 @@ from graph.planner import Request, run
 from graph.rights import ANYBODY, MUTATIONS
 from graph.rows import RowsExecutor
 from graph.selections import Operation, Unreadable, coerced, find
+from graph.usable import check_arguments
 
 OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
 INTROSPECTION = {"__schema", "__type"}
@@ -131,20 +132,6 @@ def _refusal(context: Context, guard: Guard, document: Document) -> GraphQLError
     return None
 
 
-class Storable(SchemaExtension):
-    """Refuses text in variables that PostgreSQL cannot store."""
-
-    def on_validate(self) -> Iterator[None]:
-        # Before the yield: errors that are found after it come too late to be looked at.
-        context = self.execution_context
-        try:
-            storable(context.variables)
-        except ValueError as error:
-            if not context.pre_execution_errors:
-                context.pre_execution_errors = [unstorable(error)]
-        yield
-
-
 def _begin(context: Context) -> None:
     """Give an operation, or an event, what it reads with, and its time."""
     context.loaders = Loaders(context)
@@ -200,6 +187,8 @@ class Prepared(SchemaExtension):
         except Unreadable as unreadable:
             # Without errors, the executor comes upon the same fault before it resolves anything.
             if unreadable.errors:
+                for error in unreadable.errors:
+                    error.extensions = {"code": BadInput.code}
                 execution.result = ExecutionResult(None, unreadable.errors)
             yield
             return
@@ -209,6 +198,7 @@ class Prepared(SchemaExtension):
         conditions, most = conditions_of(operation), guard.settings.max_conditions
         if conditions > most:
             raise LimitExceeded("conditions", "max_conditions", min(conditions, LARGEST), most)
+        check_arguments(operation)
         if node.operation is OperationType.SUBSCRIPTION:
             context.loaders = Loaders(context)
             yield  # for as long as events come
@@ -241,7 +231,9 @@ class Prepared(SchemaExtension):
         execution, most, asker = self.execution_context, guard.settings.max_cost, asker_of(context)
         try:
             if cost > most:
-                raise LimitExceeded("rows", "max_cost", min(cost, LARGEST), most)
+                raise LimitExceeded(
+                    "rows", "max_cost", min(cost, LARGEST), most, costliest(context.operation)
+                )
             guard.rates.use(asker, cost - COST_OF_ASKING)
         finally:
             # It was done; whether it can be paid is seen when the next one comes.

@@ -127,7 +127,13 @@ class Endpoint:
                 if error.operation_type is OperationType.MUTATION:
                     allow = [(b"allow", b"POST")]
                     raise Refused("Send a mutation by POST.", 405, headers=allow) from None
-                raise Refused("Send a subscription over a WebSocket.") from None
+                raise Refused(self._no_subscription) from None
+
+    @property
+    def _no_subscription(self) -> str:
+        if self.operations.schema._schema.subscription_type is None:
+            return "There are no subscriptions; send a query or a mutation."
+        return "Send a subscription over a WebSocket."
 
 
 def _may_know(context: Context) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import strawberry
-from pydantic import BaseModel, Field
+from graphql import get_nullable_type
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 from strawberry.pydantic.error import InputValidationError
 from strawberry.types.arguments import InputContext
@@ -23,6 +24,8 @@ from graph.entities import clean, doc_of, entity_of, lazy
 from graph.errors import Forbidden, Refusal, Unshown, UserError
 from graph.rights import MUTATIONS, may
 from graph.scalars import global_id
+from graph.usable import faults, keepable
+from graph.words import worded
 
 Model = TypeVar("Model")
 InputType = TypeVar("InputType", bound=type[BaseModel])
@@ -72,6 +75,7 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
             doc = doc_of(getattr(model, attribute_of(model, name), None))
             info.description = info.description or (clean(doc) if doc else None)
         _models[cls] = model
+        cls.model_validate = classmethod(_validated)  # type: ignore[method-assign,assignment]
         strawberry.pydantic.input(cls, description=clean(cls.__doc__ or "") or None)
         definition = cls.__strawberry_definition__  # type: ignore[attr-defined]
         build = definition.from_input
@@ -80,7 +84,9 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
             try:
                 return build(kind, value, context)
             except InputValidationError as error:
-                return Unusable([_fault(detail) for detail in error.errors])
+                # The first of the location is the argument.
+                found = [_invalid(each.location[1:], each.message) for each in error.errors]
+                return Unusable(found)
 
         definition.from_input = build_or_report
         return cls
@@ -88,9 +94,23 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
     return declare
 
 
-def _fault(detail: Any) -> errors.DomainError:
-    _argument, *path = detail.location
-    return errors.Invalid(f"{detail.message[:1].upper()}{detail.message[1:]}.", path)
+def _validated(cls: Any, /, data: Any, **options: Any) -> Any:
+    try:
+        return BaseModel.model_validate.__func__(cls, data, **options)  # type: ignore[attr-defined]
+    except ValidationError as error:
+        raise worded(error) from None
+
+
+def _invalid(path: Sequence[str | int], problem: str) -> errors.DomainError:
+    return errors.Invalid(f"{problem[:1].upper()}{problem[1:]}.", path)
+
+
+def _unkept(info: Info) -> list[errors.DomainError]:
+    """What in the input of the mutation that is resolved cannot be kept."""
+    selected = info.context.operation.selected(info._raw_info)
+    kind: Any = get_nullable_type(selected.definition.args["input"].type)
+    found = faults(kind.fields, selected.arguments["input"], keepable)
+    return [_invalid(path, problem) for path, problem in found]
 
 
 def attribute_of(model: Any, name: str) -> str:
@@ -133,8 +153,11 @@ def mutation(function: Callable[..., Awaitable[Any]]) -> Any:
         if not may(info.context.viewer, right):
             raise Forbidden(f"You may not use {name}.")
         info.context.right = right or Right.EDIT
-        if isinstance(input, Unusable):
-            return refused(*input.errors)
+        unkept = _unkept(info)
+        if unkept or isinstance(input, Unusable):
+            known = {tuple(map(str, error.path)) for error in unkept}
+            found = input.errors if isinstance(input, Unusable) else []
+            return refused(*unkept, *(error for error in found if error.path not in known))
         # What an earlier mutation of the operation read may have changed by now.
         info.context.loaders.clear()
         try:

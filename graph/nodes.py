@@ -33,8 +33,8 @@ def _shown() -> dict[str, Entity]:
     }
 
 
-async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | None]:
-    """Which entity and key each id names; none for what the viewer may not see. Raises BadInput.
+async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | BadInput | None]:
+    """Which entity and key each id names; none for what the viewer may not see, or what is wrong.
 
     A bare UUID does not say of what: one statement looks for all of them everywhere.
     """
@@ -54,7 +54,14 @@ async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | No
             # Nouns are free to have the same id; it is then the first one's, for the planner too.
             named = sorted(await session.execute(places), reverse=True)
             found = {key: shown[place] for place, key in named}
-    return [_name(id, found) for id in ids]
+    return [_name_or_fault(id, found) for id in ids]
+
+
+def _name_or_fault(id: str, found: Mapping[UUID, Entity]) -> tuple[Entity, Any] | BadInput | None:
+    try:
+        return _name(id, found)
+    except BadInput as fault:
+        return fault
 
 
 def _name(id: str, found: Mapping[UUID, Entity]) -> tuple[Entity, Any] | None:
@@ -72,13 +79,16 @@ def _name(id: str, found: Mapping[UUID, Entity]) -> tuple[Entity, Any] | None:
 
 
 async def _fetch(info: Info, ids: Sequence[str]) -> list[Any]:
-    """The objects with these ids, with one statement for each entity among them."""
+    """The objects with these ids, with one statement for each entity among them.
+
+    A fault in the place of an object becomes an error there, and takes none of the others along.
+    """
     selected = info.context.operation.selected(info._raw_info)
     loaders = info.context.loaders
 
-    async def fetch(named: tuple[Entity, Any] | None) -> Any:
-        if named is None:
-            return None
+    async def fetch(named: tuple[Entity, Any] | BadInput | None) -> Any:
+        if named is None or isinstance(named, BadInput):
+            return named
         entity, key = named
         return await loaders.shown(entity.model, key, entity.below(selected))
 
@@ -127,7 +137,7 @@ class Anything(StrawberryField):
         return self.python_name == "nodes"
 
     def named(self, ids: list[str]) -> Named:
-        """What ids name. Raises BadInput."""
+        """What ids name. Raises BadInput, of which the resolvers tell in its place."""
         named, places = Named(), list(_shown())
         for id in _few(ids):
             found = None if BARE_UUID.fullmatch(id) else _name(id, {})

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from math import inf
+from json import JSONDecodeError
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-import orjson
 from starlette.types import Receive, Scope
 
+from db.text import loads, storable
 from graph.errors import RequestError
 
 JSON = "application/json"
@@ -22,7 +21,7 @@ METHODS = b"GET, HEAD, POST"
 # More of a header is not looked at, nor kept in a cache.
 LONGEST_HEADER = 500
 
-MANY_DIGITS = re.compile(rb"\d{19}")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Gone(Exception):
@@ -100,6 +99,9 @@ async def received(scope: Scope, headers: Headers, receive: Receive, limit: int)
 
 def asked_in(given: dict[str, Any], *, may_change: bool) -> Asked:
     """What an object asks for, whichever way it was sent. Raises Refused."""
+    # What is wrong in variables is told where it stands.
+    rest = {name: value for name, value in given.items() if name != "variables"}
+    refuse_unusable("The request", rest)
     query = given.get("query")
     extensions = given.get("extensions")
     # Who names a document by its hash may leave its text out.
@@ -173,28 +175,28 @@ def _parameters(query_string: bytes, limit: int) -> dict[str, Any]:
 # JSON
 
 
-def _integer(digits: str) -> float:
-    """A number that JSON writes without a fraction; one beyond 64 bits is infinite.
-
-    orjson would make a finite float of it, with other digits; infinite, it is refused.
-    """
-    return int(digits) if len(digits) <= 20 else inf
-
-
 def object_in(what: str, text: bytes) -> dict[str, Any]:
-    """An object from JSON; orjson refuses what is not JSON, lone surrogates included.
-
-    Raises Refused.
-    """
+    """An object from JSON. Raises Refused."""
     try:
-        decoded = orjson.loads(text)
-        if MANY_DIGITS.search(text):
-            decoded = json.loads(text, parse_int=_integer)
-    except (ValueError, RecursionError):
-        raise Refused(f"{what} is not JSON in UTF-8, or nests too deeply.") from None
+        decoded = loads(text.removeprefix(BYTE_ORDER_MARK))
+    except UnicodeDecodeError:
+        raise Refused(f"{what} is not written in UTF-8.") from None
+    except JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise Refused(f"{what} is not JSON, or nests too deeply, at {place}.") from None
+    except ValueError as error:
+        raise Refused(f"{what} is not JSON: {error}.") from None
     if not isinstance(decoded, dict):
         raise Refused(f"{what} is not a JSON object.")
     return decoded
+
+
+def refuse_unusable(what: str, value: Any) -> None:
+    """Refuse texts that have no place in anything that is answered or stored."""
+    try:
+        storable(value)
+    except ValueError as error:
+        raise Refused(f"{what} cannot be used: {error}.") from None
 
 
 # The form of the answer

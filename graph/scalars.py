@@ -7,14 +7,23 @@ import binascii
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cache
 from typing import Annotated, Any
 from uuid import UUID
 
-import orjson
 import strawberry
-from graphql import GraphQLError, Undefined, ValueNode, value_from_ast_untyped
+from graphql import (
+    FloatValueNode,
+    GraphQLError,
+    IntValueNode,
+    ListValueNode,
+    ObjectValueNode,
+    Undefined,
+    ValueNode,
+    VariableNode,
+    value_from_ast_untyped,
+)
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import inspect
 from strawberry.scalars import JSON
@@ -23,7 +32,9 @@ from strawberry.types.scalar import ScalarDefinition
 
 import db
 from db.engine import StoredJSON
-from db.text import composed, storable
+from db.moments import NoMoment, read_moment
+from db.parameters import Later
+from db.text import composed, number
 
 
 def format_moment(moment: datetime) -> str:
@@ -34,56 +45,77 @@ def format_moment(moment: datetime) -> str:
     return text
 
 
-MOMENT = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d([.]\d{1,6})?)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII
-)
-
-
 def parse_moment(value: Any) -> datetime:
     """The moment that a client means; it has to say in which time zone."""
-    if not isinstance(value, str) or not MOMENT.fullmatch(value):
+    try:
+        moment = read_moment(value) if isinstance(value, str) else None
+    except NoMoment:
+        raise GraphQLError(f"DateTime cannot represent {value!r}: there is no such time.") from None
+    if moment is None:
         raise GraphQLError(
             f"DateTime cannot represent {value!r}: write a date and a time with its time zone,"
             " such as 2026-11-22T01:06:34+00:00."
         )
-    try:
-        return datetime.fromisoformat(value.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise GraphQLError(f"DateTime cannot represent {value!r}: there is no such time.") from None
+    return moment
 
 
 def parse_json(value: Any) -> Any:
-    """A JSON value that can be stored."""
-    try:
-        orjson.dumps(storable(value))
-    except (ValueError, TypeError) as error:
-        raise GraphQLError(f"JSON cannot represent this value: {error}.") from None
+    """A JSON value; whether it can be stored is seen where its place is known."""
     return value
 
 
 def parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
-    """A JSON value written into a document; variables may stand in it.
+    """A JSON value written into a document, with every digit; variables may stand in it.
 
     One that is not given is left out of an object, and null in a list. Validation knows none yet.
     """
-    return parse_json(_given(value_from_ast_untyped(node, variables)))
+    match node:
+        case VariableNode():
+            value = (variables or {}).get(node.name.value, Undefined)
+            if isinstance(value, Later):
+                raise GraphQLError("This value is known only when the statement runs.")
+            return value
+        case ListValueNode():
+            items = [parse_json_literal(item, variables) for item in node.values]
+            return [None if item is Undefined else item for item in items]
+        case ObjectValueNode():
+            fields = {
+                field.name.value: parse_json_literal(field.value, variables)
+                for field in node.fields
+            }
+            return {name: value for name, value in fields.items() if value is not Undefined}
+        case IntValueNode() | FloatValueNode():
+            return number(node.value)
+        case _:
+            return value_from_ast_untyped(node)
 
 
-def _given(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _given(item) for name, item in value.items() if item is not Undefined}
-    if isinstance(value, list):
-        return [None if item is Undefined else _given(item) for item in value]
-    return value
+# Digits that a decimal may have before its point, and after it.
+DECIMAL_DIGITS = 18
+DECIMAL = re.compile(r"-?\d{1,40}([.]\d{1,40})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def parse_decimal(value: Any) -> Decimal:
-    """A decimal number, sent as a string so that no digit is lost on the way."""
-    if not isinstance(value, str) or not re.fullmatch(r"-?\d{1,18}([.]\d{1,18})?", value, re.ASCII):
+    """A decimal number, as a string or a number."""
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    text = str(value) if is_number else value
+    if not isinstance(text, str) or not DECIMAL.fullmatch(text):
         raise GraphQLError(
-            f'Decimal cannot represent {value!r}: write digits in a string, such as "2.50".'
+            f'Decimal cannot represent {text!r}: write digits in a string, such as "2.50".'
         )
-    return Decimal(value)
+    decimal = Decimal(text).normalize(Context(prec=100))
+    exponent = decimal.as_tuple().exponent
+    assert isinstance(exponent, int)
+    if decimal.adjusted() >= DECIMAL_DIGITS or exponent < -DECIMAL_DIGITS:
+        raise GraphQLError(
+            f"Decimal cannot represent {text!r}: it may have {DECIMAL_DIGITS} digits before the"
+            f" point and {DECIMAL_DIGITS} after it."
+        )
+    return Decimal(format(decimal, "f"))
+
+
+def _decimal_literal(node: ValueNode, _: dict[str, Any] | None = None) -> Decimal:
+    return parse_decimal(parse_json_literal(node))
 
 
 def _scalar(
@@ -108,20 +140,23 @@ scalars: dict[object, ScalarDefinition] = {
     datetime: _scalar(
         "DateTime",
         "A moment in time, in UTC: `2026-11-22T01:06:34.648751+00:00`. Input may use any time zone,"
-        " but must name it.",
+        " but must name it; what it says beyond microseconds is cut off.",
         format_moment,
         parse_moment,
         "https://www.rfc-editor.org/rfc/rfc3339",
     ),
     Decimal: _scalar(
         "Decimal",
-        'A decimal number as a string, such as `"2.500000000"`, so that no digit is lost.',
+        'A decimal number as a string, such as `"2.500000000"`, so that no digit is lost. Input may'
+        " be a number, too, and have an exponent.",
         lambda value: format(value, "f"),
         parse_decimal,
+        parse_literal=_decimal_literal,
     ),
     JSON: _scalar(
         "JSON",
-        "Any JSON value: an object, a list, a string, a number, true, false or null.",
+        "Any JSON value: an object, a list, a string, a number, true, false or null. Numbers keep"
+        " their digits.",
         lambda value: value.fragment if isinstance(value, StoredJSON) else value,
         parse_json,
         "https://www.rfc-editor.org/rfc/rfc8259",
@@ -188,6 +223,18 @@ def _object(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError('this must be a JSON object, such as {"key": "value"}')
     return value
+
+
+def matching(pattern: str, problem: str) -> AfterValidator:
+    """A text that has to have a form; `problem` says which, as a sentence without its full stop."""
+    form = re.compile(pattern)
+
+    def match(value: str) -> str:
+        if not form.fullmatch(value):
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(match)
 
 
 def _reference(model: type) -> BeforeValidator:

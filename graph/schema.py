@@ -30,7 +30,7 @@ from graph import (
 )
 from graph.entities import entities
 from graph.errors import USER_ERRORS, Worded
-from graph.extensions import Checked, Executor, Prepared, Storable
+from graph.extensions import Checked, Executor, Prepared
 from graph.persisted import Persisted
 from graph.scalars import scalars
 
@@ -82,7 +82,7 @@ class Schema(strawberry.Schema):
         super().__init__(
             **types,
             config=StrawberryConfig(scalar_map=scalars),
-            extensions=[Worded, Persisted, Checked, Storable, Prepared],
+            extensions=[Worded, Persisted, Checked, Prepared],
             execution_context_class=Executor,
         )
 

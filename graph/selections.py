@@ -210,6 +210,10 @@ class Operation:
         measured = [measure(root) for root in self.roots]
         return sum(n for n, _ in measured), max((d for _, d in measured), default=0)
 
+    def fields(self) -> Iterable[Selected]:
+        """The distinct fields that are selected, wherever."""
+        return self._by_nodes.values()
+
     def selected(self, info: GraphQLResolveInfo[Any]) -> Selected:
         """The field that is being resolved."""
         return self.at(info.parent_type, info.field_nodes)

@@ -35,7 +35,7 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
         if document is None or rates.wait(asker, COST_OF_ASKING):
             return None
         with context.timed("plan"):
-            given = storable(asked.variables) or {}
+            given = asked.variables or {}
             written = document.written.get(asked.operation_name)
             if written is None:
                 written = Written.read(schema, document.node, asked.operation_name)
@@ -44,6 +44,7 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
             if variables is None:
                 check_variables(node, given, schema, guard.settings)
                 variables = coerced(schema, node, given)
+            storable(variables.coerced)
             plan = planner.known(document, node, variables, context.viewer)
             if plan is None or plan.conditions > guard.settings.max_conditions:
                 return None

@@ -22,13 +22,14 @@ from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
 from db.access import hash_token
+from db.text import exact
 from graph.context import Context
 from graph.departures import Departure, stopping
 from graph.errors import AGAIN, LimitExceeded, Unauthenticated, masked, of_the_database
 from graph.guard import asker_of, guard_of, network
 from graph.logs import request_id
 from graph.operations import Entry, Operations, Told, refused
-from graph.requests import JSON, Asked, Gone, Refused, asked_in, object_in
+from graph.requests import JSON, Asked, Gone, Refused, asked_in, object_in, refuse_unusable
 from graph.settings import Settings
 from graph.viewer import bearer_token
 
@@ -316,7 +317,12 @@ class Socket:
         text = message.get("text")
         if text is None:
             raise Closing(BAD_REQUEST, "Send text, not binary data.")
-        return _understood(object_in, "The message", text.encode())
+        read: dict[str, Any] = _understood(object_in, "The message", text.encode())
+        # Of what is in an operation it is told by its answer.
+        is_asking = read.get("type") == "subscribe"
+        rest = {name: value for name, value in read.items() if not is_asking or name != "payload"}
+        _understood(refuse_unusable, "The message", rest)
+        return read
 
     async def _handle(self, message: dict[str, Any]) -> None:
         payload = message.get("payload")
@@ -458,7 +464,7 @@ class Socket:
 
     async def _send(self, message: dict[str, Any], operation: Ongoing | None = None) -> None:
         # JSON as PostgreSQL writes it is passed on untouched.
-        text = orjson.dumps(message).decode()
+        text = orjson.dumps(message, default=exact).decode()
         # One after the other: what a client does not read is not piled up for it.
         async with self._sending:
             if not self._is_closed and not (operation and operation.is_left):

@@ -29,9 +29,13 @@ from graph.filters import (
 )
 from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
 from graph.relations import collection, connected, one, related
-from graph.scalars import AgentID, Line, Metadata, Name, ProjectID, Text, ToolID
+from graph.scalars import AgentID, Line, Metadata, Name, ProjectID, Text, ToolID, matching
 
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[!-~]+$", max_length=2000)]
+Url = Annotated[
+    str,
+    StringConstraints(max_length=2000),
+    matching(r"https?://[!-~]+", "this must be a URL that begins with http:// or https://"),
+]
 
 
 @filters(db.Tool)

@@ -27,10 +27,21 @@ from graph.filters import (
 )
 from graph.mutations import Deleted, given, input_of, mutation, values
 from graph.relations import collection, connected, one, related, viewers
-from graph.scalars import Line, UserID
+from graph.scalars import Line, UserID, matching
 
-Username = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=255)]
+Username = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "this must have 1 to 64 letters of A to Z, digits and . _ -, and begin with a letter or"
+        " a digit",
+    ),
+]
+Email = Annotated[
+    str,
+    StringConstraints(max_length=255),
+    matching(r"[^@\s]+@[^@\s]+", "this must be an e-mail address, such as ada@example.org"),
+]
 
 
 @filters(db.User)

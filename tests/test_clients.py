@@ -185,8 +185,8 @@ def test_apollo(node: Node) -> None:
 
 
 def test_urql(node: Node) -> None:
-    too_short = "String should have at least 1 character."
-    too_urgent = "Input should be less than or equal to 5."
+    too_short = "This must not be empty."
+    too_urgent = "This must be 5 or less."
 
     assert node.report("urql.js") == {
         "forward": [TITLES[:-4:-1], TITLES[:0:-1]],

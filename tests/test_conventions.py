@@ -36,6 +36,7 @@ from graph.mutations import _models as INPUTS
 from graph.relations import Connected, Listed, Read, Related
 from graph.rights import MUTATIONS
 from graph.schema import schema
+from graph.selections import BACKREF
 from tests.world import stored
 
 MODELS: list[Mapper[Any]] = sorted(db.Base.registry.mappers, key=lambda mapper: str(mapper))
@@ -493,3 +494,19 @@ def test_an_index_is_not_made_twice() -> None:
     for table in TABLES:
         made = [tuple(names) for names in indexes(table)]
         assert len(set(made)) == len(made), table.name
+
+
+def test_every_list_of_objects_has_an_end_that_its_cost_knows() -> None:
+    for kind in SCHEMA.type_map.values():
+        if not isinstance(kind, graphql.GraphQLObjectType | graphql.GraphQLInterfaceType):
+            continue
+        # A page has as many as are asked for, and a payload as many as the input.
+        if kind.name.startswith("__") or kind.name.endswith(("Connection", "Payload")):
+            continue
+        for name, field in kind.fields.items():
+            is_list = graphql.is_list_type(graphql.get_nullable_type(field.type))
+            if not is_list or graphql.is_leaf_type(graphql.get_named_type(field.type)):
+                continue
+            declared = field.extensions[BACKREF]
+            has_end = isinstance(declared, Listed) or "most" in declared.metadata
+            assert has_end or "ids" in field.args, f"{kind.name}.{name}"

@@ -143,6 +143,8 @@ async def test_it_is_shown_of_what_costs_too_much_as_well(limited: People) -> No
     assert answer.code == "LIMIT_EXCEEDED"
     assert answer.errors[0]["message"] == (
         f"Too many rows: this has {expected}, and may have 20000 (TROUPE_MAX_COST)."
+        f" `projects.nodes.tasks.nodes.attempts` alone costs {100 * 100 * 50:,}:"
+        " ask for fewer with `first`."
     )
     assert answer.body["extensions"]["cost"]["cost"] == expected
     assert answer.statements == []

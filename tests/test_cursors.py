@@ -64,7 +64,7 @@ async def test_a_value_of_no_row_makes_no_cursor(people: People) -> None:
         ("2026-13-01T00:00:00Z", "CREATED_AT_ASC"),
         ("\u0662\u0660\u0662\u0666-01-01T00:00:00Z", "CREATED_AT_ASC"),
         ("infinity", "CREATED_AT_ASC"),
-        ("0001-01-01T00:00:00+23:59", "CREATED_AT_ASC"),
+        ("0000-01-01T00:00:00Z", "CREATED_AT_ASC"),
         ("a\0b", "NAME_ASC"),
     ]
     for value, order in cases:

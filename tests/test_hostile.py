@@ -317,16 +317,7 @@ BODIES: dict[str, tuple[bytes, dict[str, Any], tuple[int, str, None]]] = {
         + b"{}"
         + b"}" * 902,
         {},
-        BAD,
-    ),
-    "deep metadata": (
-        b'{"query": "mutation($i: CreateProjectInput!) { createProject(input: $i) { userErrors {'
-        b' code } } }", "variables": {"i": {"name": "a", "metadata": {"a":'
-        + b"[" * 900
-        + b"]" * 900
-        + b"}}}}",
-        {},
-        BAD,
+        (400, "BAD_USER_INPUT", None),
     ),
     "a form": (
         b"query=%7B__typename%7D",
@@ -535,15 +526,14 @@ PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "graph.extensions.check_variables": (TASKS, {}),
     "graph.extensions.cost_of": (TASKS, {}),
     "graph.extensions.conditions_of": (TASKS, {}),
-    "graph.documents.visit": ('{ project(id: "\\u0061") { id } }', {}),
     "graph.running.Running.one_more": (TASKS, {}),
     "graph.planner.statement": (TASKS, {}),
     "graph.filters.Order.attribute": (TASKS, {}),
     "graph.connections.Window.cut": (TASKS, {}),
     "graph.selections.get_variable_values": (CREATE, INPUT),
     "graph.selections.get_argument_values": (MOMENT, {}),
-    "graph.scalars.MOMENT": (MOMENT, {}),
-    "graph.scalars.storable": (CREATE, INPUT),
+    "db.moments.MOMENT": (MOMENT, {}),
+    "graph.usable.storable": (CREATE, INPUT),
     "graph.scalars.parse_key": (UPDATE, {"i": {"id": "x"}}),
     "graph.mutations.may": (CREATE, INPUT),
     "graph.http.orjson": (TASKS, {}),

@@ -71,8 +71,11 @@ async def test_a_limit_is_what_it_says(setting: str, database: db.Database, peop
     # How many tokens there are, only who reads them all knows.
     found = None if setting == "max_tokens" else limit + 1
     has = f" has {found}, and" if found else ""
+    advice = ""
+    if setting == "max_cost":
+        advice = f" `projects` alone costs {limit + 1}: ask for fewer with `first`."
     assert refused.errors[0]["message"] == (
-        f"Too many {WORDS[setting]}: this{has} may have {limit} (TROUPE_{setting.upper()})."
+        f"Too many {WORDS[setting]}: this{has} may have {limit} (TROUPE_{setting.upper()}).{advice}"
     )
     assert refused.errors[0]["extensions"] == {
         "code": "LIMIT_EXCEEDED",

@@ -98,7 +98,7 @@ async def test_of_a_task_and_an_edge_that_only_together_close_a_circle_one_is_re
     world: World, name: str
 ) -> None:
     for parent, other in await make_tasks(world, "parent", "other", rounds=2 * ROUNDS):
-        below = {"title": "below"}
+        below: dict[str, Any] = {"title": "below"}
         if name == "createTask":
             waiting = {"parentTaskId": gid(parent), "dependsOn": [gid(other)]} | below
             where = [("CYCLE_DETECTED", "")]

@@ -522,7 +522,11 @@ async def test_who_says_nothing_is_hung_up_on(
 SUBSCRIBE = {"type": "subscribe", "id": "1", "payload": {"query": "{ __typename }"}}
 TYPES = "`type` is connection_init, ping, pong, subscribe or complete."
 IDS = "`id` is a string of 1 to 128 characters."
-NOT_JSON = "The message is not JSON in UTF-8, or nests too deeply."
+NOT_JSON = "The message is not JSON, or nests too deeply, at line 1, column "
+HALF = (
+    "The message cannot be used: a text contains half of a surrogate pair (\\ud800 to \\udfff),"
+    " which is no character and cannot be stored."
+)[:123]
 NO_OBJECT = "The message is not a JSON object."
 NO_PAYLOAD = "`payload` is an object."
 NO_QUERY = "`query` is the text of an operation, and cannot be left out."
@@ -535,8 +539,11 @@ def asking(**payload: Any) -> Any:
 
 NOTHING: list[Any] = [None, 1, "", [], {}, True]
 NO_MESSAGES: list[tuple[Any, str]] = [
-    *((text, NO_OBJECT) for text in ("null", "42", '"x"', "[]", "true", "[[]]")),
-    *((text, NOT_JSON) for text in ("", "{", "nothing", "[" * 5000, '"\\ud800"', "NaN", "1e400")),
+    *((text, NO_OBJECT) for text in ("null", "42", '"x"', "[]", "true", "[[]]", "1e400")),
+    *((text, f"{NOT_JSON}{at}.") for text, at in (("", 1), ("{", 2), ("nothing", 1), ("NaN", 1))),
+    ("[" * 5000, f"{NOT_JSON}1026."),
+    ('{"type": "ping", "payload": {"a": "\\ud800"}}', HALF),
+    ('{"type": "subscribe", "id": "\\ud800"}', HALF),
     (b"{}", "Send text, not binary data."),
     ({}, TYPES),
     *(({"type": type}, TYPES) for type in (*NOTHING, "start", "connection_ack", "next")),

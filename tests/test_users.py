@@ -115,7 +115,7 @@ async def test_the_secrets_of_a_user_cannot_be_written(world: World) -> None:
         code = await world.error(
             world.people.admin, "createUser", username="x", email="a@b", **{secret: "x"}
         )
-        assert code == "BAD_REQUEST"
+        assert code == "BAD_USER_INPUT"
 
 
 async def test_users_change_themselves_and_leave_out_what_stays(world: World) -> None:
