@@ -21,6 +21,7 @@ from graphql import (
     GraphQLResolveInfo,
     GraphQLSchema,
     OperationDefinitionNode,
+    SelectionSetNode,
     Undefined,
     coerce_input_value,
     get_named_type,
@@ -51,6 +52,8 @@ from strawberry.types.field import StrawberryField
 MOST_ERRORS = 50
 
 BACKREF = GraphQLCoreConverter.DEFINITION_BACKREF
+
+NO_FIELDS = SelectionSetNode(selections=())
 
 
 class Unreadable(Exception):
@@ -250,9 +253,10 @@ def coerced(
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An operation as it is written, and what is known of its variables before they have values."""
+    """What is written of an operation before its fields, and what is known of its variables."""
 
     node: OperationDefinitionNode
+    """Without its fields, which may be many."""
     signatures: list[GraphQLVariableSignature]
 
     @classmethod
@@ -265,7 +269,13 @@ class Written:
             if isinstance(signature, GraphQLError):
                 raise Unreadable([signature])
             signatures.append(signature)
-        return cls(node, signatures)
+        head = OperationDefinitionNode(
+            operation=node.operation,
+            name=node.name,
+            variable_definitions=node.variable_definitions,
+            selection_set=NO_FIELDS,
+        )
+        return cls(head, signatures)
 
     def coerced(self, given: dict[str, Any]) -> VariableValues | None:
         """The values of its variables, if each is given and is a single one that its type takes.
