@@ -320,7 +320,7 @@ class Database:
     ) -> None:
         self.url = database_url(url)
         server_settings = SERVER_SETTINGS | {"statement_timeout": f"{statement_seconds}s"}
-        connecting = {"server_settings": server_settings, "timeout": POOL_TIMEOUT}
+        connecting: dict[str, Any] = {"server_settings": server_settings, "timeout": POOL_TIMEOUT}
         options: dict[str, Any] = {
             "connect_args": connecting | {"prepared_statement_cache_size": PREPARED},
             "query_cache_size": COMPILED,
@@ -344,7 +344,7 @@ class Database:
             event.listen(engine.sync_engine, "checkout", _refuse_closed)
         # What SQLAlchemy's engines connect with, without what only they understand.
         _, named = self.reader.dialect.create_connect_args(self.url)
-        self._direct = Direct(pool_size, POOL_TIMEOUT, named | connecting)
+        self._direct = Direct(pool_size, POOL_TIMEOUT, {**named, **connecting})
         self._read = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._write = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
 

@@ -10,9 +10,9 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 # What an object counts that Python's garbage collector tracks, in bytes. It takes about 100, but
-# each full collection visits it, for up to 2 us on a busy machine, and nobody is answered meanwhile.
-# So a store of 10 MB has 10,000 of them at most, which adds 20 ms to a pause. Texts, numbers and
-# bytes are not tracked, and count as they are.
+# each full collection visits it, for 1 to 2 us on a busy machine, and nobody is answered meanwhile.
+# So 10 MB are 10,000 of them at most, which add up to 20 ms to a pause. Texts and bytes are not
+# tracked, and count as they are.
 TRACKED = 1_000
 
 

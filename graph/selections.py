@@ -20,6 +20,7 @@ from graphql import (
     GraphQLOutputType,
     GraphQLResolveInfo,
     GraphQLSchema,
+    NameNode,
     OperationDefinitionNode,
     SelectionSetNode,
     Undefined,
@@ -27,6 +28,8 @@ from graphql import (
     get_named_type,
     is_abstract_type,
     is_object_type,
+    parse,
+    print_ast,
 )
 from graphql.execution import get_variable_values
 from graphql.execution.collect_fields import (
@@ -53,7 +56,7 @@ MOST_ERRORS = 50
 
 BACKREF = GraphQLCoreConverter.DEFINITION_BACKREF
 
-NO_FIELDS = SelectionSetNode(selections=())
+NO_FIELDS = SelectionSetNode(selections=(FieldNode(name=NameNode(value="__typename")),))
 
 
 class Unreadable(Exception):
@@ -256,26 +259,29 @@ class Written:
     """What is written of an operation before its fields, and what is known of its variables."""
 
     node: OperationDefinitionNode
-    """Without its fields, which may be many."""
+    """Without its fields and without places in the text; its errors are worded elsewhere."""
     signatures: list[GraphQLVariableSignature]
 
     @classmethod
     def read(cls, schema: GraphQLSchema, document: DocumentNode, name: str | None) -> Written:
         """The operation of this name in a valid document. Raises Unreadable."""
         node = find(document, name)
-        signatures = []
-        for definition in node.variable_definitions or ():
-            signature = get_variable_signature(schema, definition)
-            if isinstance(signature, GraphQLError):
-                raise Unreadable([signature])
-            signatures.append(signature)
         head = OperationDefinitionNode(
             operation=node.operation,
             name=node.name,
             variable_definitions=node.variable_definitions,
             selection_set=NO_FIELDS,
         )
-        return cls(head, signatures)
+        # Parsed again without places, it is a quarter of the objects.
+        again = parse(print_ast(head), no_location=True)
+        node = find(again, name)
+        signatures = []
+        for definition in node.variable_definitions or ():
+            signature = get_variable_signature(schema, definition)
+            if isinstance(signature, GraphQLError):
+                raise Unreadable([signature])
+            signatures.append(signature)
+        return cls(node, signatures)
 
     def coerced(self, given: dict[str, Any]) -> VariableValues | None:
         """The values of its variables, if each is given and is a single one that its type takes.
