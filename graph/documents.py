@@ -5,15 +5,22 @@ It is the cache of the parser and of validation, and what automatic persisted qu
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
+import io
+import pickle
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from graphql import (
     DocumentNode,
     GraphQLError,
     GraphQLSchema,
     GraphQLSyntaxError,
+    Location,
+    Node,
+    OperationDefinitionNode,
     parse,
     specified_rules,
     validate,
@@ -23,14 +30,19 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graph.errors import BadRequest, LimitExceeded
-from graph.kept import Kept
+from graph.kept import TRACKED, Kept
 from graph.limits import Size, check, measure
 from graph.selections import Written
 from graph.settings import Settings
 
-# A token, with the nodes that are made of it, takes about 400 bytes: 40 MB at most.
+# A document of 1,000 characters takes some 20,000 bytes by this count. As a tree it would be 800
+# objects for the garbage collector, and take 100,000.
 MOST_DOCUMENTS = 1_000
-MOST_TOKENS = 100_000
+MOST_BYTES = 16_000_000
+
+# The document, its size, its operations by name; and each operation with what is kept of its head.
+OBJECTS_OF_DOCUMENT = 8
+OBJECTS_OF_OPERATION = 10
 
 RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
@@ -56,16 +68,40 @@ class Document:
     text: str
     hash: str
     """Its SHA-256, in hexadecimal digits."""
-    node: DocumentNode
     size: Size
+    tokens: int
+    """How many tokens it has, comments included."""
+    tree: DocumentNode | bytes
+    """What was parsed; as bytes where it is kept."""
     is_valid: bool = False
+    objects: int = 0
+    """How many objects are kept of it beside its texts, at most."""
     written: dict[str | None, Written] = field(default_factory=dict)
     """Its operations by the names they were asked for by, as far as they were."""
 
     @property
-    def tokens(self) -> int:
-        """How many tokens it has, comments included: by them the memory is counted."""
-        return self.node.token_count or 0
+    def node(self) -> DocumentNode:
+        """What was parsed; of a document that is kept another tree each time."""
+        tree = self.tree
+        return pickle.loads(tree) if isinstance(tree, bytes) else tree
+
+    def packed(self) -> Document:
+        """The same with its tree as bytes, which the garbage collector does not look through.
+
+        To read them takes half of the time that parsing does. Raises RecursionError for a
+        tree that is too deep.
+        """
+        written = io.BytesIO()
+        pickler = pickle.Pickler(written, pickle.HIGHEST_PROTOCOL)
+        pickler.dispatch_table = copyreg.dispatch_table | {Location: _place}
+        pickler.dump(self.tree)
+        return replace(self, tree=written.getvalue())
+
+    @property
+    def bytes(self) -> int:
+        """How much it counts where it is kept: with its tree as bytes."""
+        tree = len(self.tree) if isinstance(self.tree, bytes) else 0
+        return len(self.text) + tree + TRACKED * self.objects
 
 
 def hash_of(text: str) -> str:
@@ -91,7 +127,35 @@ def read(text: str, settings: Settings) -> Document:
         raise LimitExceeded(many[1], "max_tokens", None, most) from None
     size = measure(node)
     check(size, settings)
-    return Document(text, hash_of(text), node, size)
+    return Document(text, hash_of(text), size, node.token_count or 0, node, objects=_objects(node))
+
+
+def _objects(tree: DocumentNode) -> int:
+    """How many objects are kept of a document: itself with its size, and its variables as written.
+
+    Each variable has a signature, too.
+    """
+    found = 0
+    pending: list[Any] = []
+    for node in tree.definitions:
+        if isinstance(node, OperationDefinitionNode):
+            found += OBJECTS_OF_OPERATION
+            pending += node.variable_definitions or ()
+            found += 4 * len(node.variable_definitions or ())
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Node):
+            found += 1
+            pending += [getattr(node, key) for key in node.keys if key != "loc"]
+        elif isinstance(node, list | tuple):
+            pending += node
+    return OBJECTS_OF_DOCUMENT + found
+
+
+def _place(location: Location) -> tuple[Any, ...]:
+    """What pickle makes a node's place of: where it is in the text, and not its tokens."""
+    place = {"start": location.start, "end": location.end, "source": location.source}
+    return copyreg.__newobj__, (Location,), (None, place)  # type: ignore[attr-defined]
 
 
 def validated(
@@ -112,4 +176,4 @@ def validated(
 
 def documents() -> Kept[str, Document]:
     """The documents that a process keeps, under their hashes."""
-    return Kept(MOST_DOCUMENTS, MOST_TOKENS, lambda document: document.tokens)
+    return Kept(MOST_DOCUMENTS, MOST_BYTES, lambda document: document.bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -115,7 +116,8 @@ class Checked(SchemaExtension):
                 guard.rates.take(asker_of(context), context.owed)
             # What anybody can send in any number is not worth to be kept.
             if valid is not None and not context.is_anonymous:
-                guard.documents.put(valid.hash, valid)
+                with suppress(RecursionError):
+                    guard.documents.put(valid.hash, valid.packed())
 
 
 def _refusal(context: Context, guard: Guard, document: Document) -> GraphQLError | None:

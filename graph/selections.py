@@ -20,12 +20,16 @@ from graphql import (
     GraphQLOutputType,
     GraphQLResolveInfo,
     GraphQLSchema,
+    NameNode,
     OperationDefinitionNode,
+    SelectionSetNode,
     Undefined,
     coerce_input_value,
     get_named_type,
     is_abstract_type,
     is_object_type,
+    parse,
+    print_ast,
 )
 from graphql.execution import get_variable_values
 from graphql.execution.collect_fields import (
@@ -51,6 +55,8 @@ from strawberry.types.field import StrawberryField
 MOST_ERRORS = 50
 
 BACKREF = GraphQLCoreConverter.DEFINITION_BACKREF
+
+NO_FIELDS = SelectionSetNode(selections=(FieldNode(name=NameNode(value="__typename")),))
 
 
 class Unreadable(Exception):
@@ -261,15 +267,25 @@ def coerced(
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An operation as it is written, and what is known of its variables before they have values."""
+    """What is written of an operation before its fields, and what is known of its variables."""
 
     node: OperationDefinitionNode
+    """Without its fields and without places in the text; its errors are worded elsewhere."""
     signatures: list[GraphQLVariableSignature]
 
     @classmethod
     def read(cls, schema: GraphQLSchema, document: DocumentNode, name: str | None) -> Written:
         """The operation of this name in a valid document. Raises Unreadable."""
         node = find(document, name)
+        head = OperationDefinitionNode(
+            operation=node.operation,
+            name=node.name,
+            variable_definitions=node.variable_definitions,
+            selection_set=NO_FIELDS,
+        )
+        # Parsed again without places, it is a quarter of the objects.
+        again = parse(print_ast(head), no_location=True)
+        node = find(again, name)
         signatures = []
         for definition in node.variable_definitions or ():
             signature = get_variable_signature(schema, definition)

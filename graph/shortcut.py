@@ -19,7 +19,7 @@ from graph.limits import check_variables
 from graph.persisted import named
 from graph.planner import Request, run
 from graph.requests import Asked
-from graph.selections import Operation, Unreadable, Written, coerced
+from graph.selections import Operation, Unreadable, Written, coerced, find
 
 
 async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> ExecutionResult | None:
@@ -55,7 +55,9 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
         return None
     cost = plan.costs.get(sizes)
     if cost is None:
-        cost = cost_of(Operation(schema, document.node, node, variables))
+        tree = document.node
+        whole = find(tree, asked.operation_name)
+        cost = cost_of(Operation(schema, tree, whole, variables))
         plan.remember(sizes, cost)
     if cost > guard.settings.max_cost or not rates.spend(asker, cost):
         return None

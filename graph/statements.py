@@ -15,14 +15,17 @@ from sqlalchemy.exc import StatementError
 from strawberry import UNSET
 
 from db import Viewer
+from db.engine import COMPILED
 from db.parameters import Later, given
 from db.scopes import rules
 from graph.connections import Window
 from graph.errors import BadInput
 from graph.kept import Kept
 
-# SQLAlchemy keeps as many compiled.
-MOST_STATEMENTS = 500
+# A statement is some 2,000 objects for the garbage collector, with what SQLAlchemy keeps of it
+# compiled, which are visited in 2 ms or more while nobody is answered. So only those are kept that
+# are asked for again and again.
+MOST_STATEMENTS = COMPILED
 
 # What is larger, in characters of its key, has a filter of a hundred conditions; hardly anybody
 # asks that twice, and a few hundred of them would fill the memory.

@@ -24,7 +24,7 @@ from graphql.execution.values import VariableValues
 from db import Viewer
 from graph.documents import Document
 from graph.filters import conditions_of
-from graph.kept import Kept
+from graph.kept import TRACKED, Kept
 from graph.planner.plans import Plan, compiled, run
 from graph.planner.shapes import (
     Request,
@@ -52,7 +52,12 @@ COST_OF_PART = 75
 
 # How much of it the connections keep prepared is bounded with them (`db.direct`).
 MOST_PLANS = 500
-MOST_CHARACTERS = 10_000_000
+MOST_BYTES = 10_000_000
+
+# Of a plan: itself, its key, and the tuples and the costs in it.
+OBJECTS_OF_PLAN = 8
+# A parameter whose value comes later is read by functions that call each other.
+OBJECTS_OF_PARAMETER = 12
 
 NO_PLAN = Plan("", ())
 
@@ -65,8 +70,8 @@ class Planner:
         self._most_bytes = max_answer_bytes
         self._plans: Kept[Hashable, Plan] = Kept(
             MOST_PLANS,
-            MOST_CHARACTERS,
-            lambda plan: len(plan.sql) + 100 * (len(plan.parameters) + plan.parts),
+            MOST_BYTES,
+            _bytes,
         )
 
     def known(
@@ -126,6 +131,12 @@ class Planner:
             return replace(plan, conditions=conditions)
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
             return NO_PLAN
+
+
+def _bytes(plan: Plan) -> int:
+    """How much a plan counts where it is kept."""
+    objects = OBJECTS_OF_PLAN + OBJECTS_OF_PARAMETER * plan.later
+    return len(plan.sql) + 100 * (len(plan.parameters) + plan.parts) + TRACKED * objects
 
 
 def _key(

@@ -43,6 +43,12 @@ class Plan:
     costs: dict[tuple[int, ...], int] = field(default_factory=dict)
     """What it costs with pages of these sizes."""
 
+    @property
+    def later(self) -> int:
+        """How many of its values come later."""
+        values = [value for value, _ in self.parameters if isinstance(value, Later)]
+        return len({*values, *self.sizes, *self.positions})
+
     def arguments(self, request: Request) -> list[Any]:
         """The parameters' values for a request. Raises what is wrong with its arguments."""
         for looked_at in (*self.sizes, *self.positions):

@@ -1,0 +1,114 @@
+"""How long the garbage collector pauses the process, whatever is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from graph.documents import documents, read
+from graph.kept import TRACKED
+from tests.conftest import WITHOUT_LIMITS, People
+
+LONGEST = 0.05
+
+# What is kept of documents, in bytes: less than usual, so that it is soon reached.
+MOST = 400_000
+COLUMNS = ("id", "title", "description", "status", "priority", "createdAt", "dueAt")
+
+
+@contextmanager
+def pauses() -> Iterator[list[float]]:
+    """How long each collection in the block takes, in seconds of the processor.
+
+    What was there before is frozen, as it is where a server starts.
+    """
+    found: list[float] = []
+    began = 0.0
+
+    def note(phase: str, _: object) -> None:
+        nonlocal began
+        if phase == "start":
+            began = time.thread_time()
+        else:
+            found.append(time.thread_time() - began)
+
+    gc.collect()
+    gc.freeze()
+    gc.callbacks.append(note)
+    try:
+        yield found
+    finally:
+        gc.callbacks.remove(note)
+        gc.unfreeze()
+
+
+def document(number: int) -> str:
+    """A query like no other: for the planner, for resolvers that read rows, or for others."""
+    number, kind = divmod(number, 40)
+    chosen = [name for place, name in enumerate(COLUMNS) if number >> place & 1]
+    tasks = f"tasks(first: 5) {{ nodes {{ {' '.join(['id', *chosen])} }} }}"
+    if kind == 0:
+        return f"{{ {tasks} }}"
+    if kind == 1:
+        return f"{{ me {{ id }} {tasks} }}"
+    return f"{{ me {{ {' '.join(f'n{number}_{kind}_{place}: id' for place in range(6))} }} }}"
+
+
+async def test_no_collection_takes_long_whatever_documents_are_sent(
+    people: People, http: httpx.AsyncClient
+) -> None:
+    lives: list[int] = []
+
+    async def look() -> None:
+        while True:
+            lives.append((await http.get("/livez")).status_code)
+            await asyncio.sleep(0.05)
+
+    with pauses() as found:
+        looking = asyncio.create_task(look())
+        try:
+            for number in range(2500):
+                answer = await people.owner.send({"query": document(number)})
+                assert b'"errors"' not in answer.content, answer.text
+        finally:
+            looking.cancel()
+        gc.collect()
+    assert max(found) < LONGEST
+    assert set(lives) == {200}
+
+
+def test_documents_are_kept_up_to_so_many_bytes_and_objects(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = WITHOUT_LIMITS
+    kinds: list[Callable[[int], str]] = [
+        lambda n: f"query({' '.join(f'$v{n}_{i}: [Int!]! = [1, 2]' for i in range(9))}) {{ id }}",
+        lambda n: f"{{ {' '.join(f'n{n}_{i}: id' for i in range(100))} }}",
+        lambda n: f"{{ id }} # {n} {'x' * 5_000}",
+        lambda n: " ".join(f"query Q{n}_{i} {{ id }}" for i in range(20)),
+    ]
+    monkeypatch.setattr("graph.documents.MOST_BYTES", MOST)
+    for kind in kinds:
+        store = documents()
+        gc.collect()
+        before = len(gc.get_objects())
+        tracemalloc.start()
+        try:
+            for number in range(80):
+                kept = read(kind(number), settings).packed()
+                store.put(kept.hash, kept)
+                if number % 2:
+                    store.get(kept.hash)
+            gc.collect()
+            assert tracemalloc.get_traced_memory()[0] < 1.5 * MOST
+            assert len(gc.get_objects()) - before < MOST / TRACKED
+        finally:
+            tracemalloc.stop()
+        assert 2 <= len(store) < 80
