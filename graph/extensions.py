@@ -18,6 +18,7 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.utils.await_maybe import await_maybe
 
 from graph.answers import Answer
+from graph.aside import aside
 from graph.context import Context, Deadline
 from graph.cost import COST_OF_ASKING, cost_of, costliest
 from graph.documents import Document, hash_of, read, validated
@@ -49,6 +50,8 @@ INTROSPECTION = {"__schema", "__type"}
 # What it costs to validate a document, for each token: up to 0.1 ms, in which nobody else is
 # answered. A viewer who sends ever new ones gets about a tenth of that time.
 COST_OF_TOKEN = 10
+# A document with so many is validated at once; a longer one keeps nobody else waiting.
+FEW_TOKENS = 200
 # One that cannot be read costs one for each character beyond so many.
 SHORT = 500
 
@@ -94,14 +97,14 @@ class Checked(SchemaExtension):
             raise refusal
         execution.graphql_document = self.document.node
 
-    def on_validate(self) -> Iterator[None]:
+    async def on_validate(self) -> AsyncIterator[None]:
         # Before the yield: otherwise the whole document would be validated each time.
         context: Context = self.execution_context.context
         with context.timed("parse"):
-            self._validate(context)
+            await self._validate(context)
         yield
 
-    def _validate(self, context: Context) -> None:
+    async def _validate(self, context: Context) -> None:
         execution, document = self.execution_context, self.document
         guard = guard_of(context)
         if document.is_valid:
@@ -110,7 +113,10 @@ class Checked(SchemaExtension):
         else:
             context.owed = COST_OF_TOKEN * document.tokens
             shows = guard.settings.shows_schema(anonymous=context.is_anonymous)
-            valid, errors = validated(document, execution.schema._schema, suggest=shows)
+            schema = execution.schema._schema
+            validate = partial(validated, document, schema, suggest=shows)
+            is_short = document.tokens <= FEW_TOKENS
+            valid, errors = validate() if is_short else await aside(validate)
             execution.pre_execution_errors, context.document = errors, valid
             if errors:
                 guard.rates.take(asker_of(context), context.owed)
@@ -218,7 +224,10 @@ class Prepared(SchemaExtension):
             return None
         charge = partial(guard_of(context).rates.take, asker_of(context))
         with context.timed("plan"):
-            plan = context.planner.plan(context.document, operation, context.viewer, charge)
+            async with context.in_time():
+                plan = await context.planner.plan(
+                    context.document, operation, context.viewer, charge
+                )
         if plan is None:
             return None
         try:

@@ -31,10 +31,6 @@ from graph.statements import KEYS, Given, Run, opened_arguments, opened_window, 
 # asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
 CHUNK = 30_000
 
-# How many rows the pages of one statement may have. SQLAlchemy makes objects of all rows of a
-# statement at once, about 20 us each, in which nobody else has a turn.
-MOST_ROWS = 5_000
-
 # How many relations one statement follows from row to row.
 MOST_JOINS = 6
 
@@ -343,10 +339,7 @@ class Loaders:
             return Page(asked.window, [], partial(self.count, asked, value))
 
         async def fetch(values: list[Any]) -> list[Page]:
-            pages: dict[Any, list[Any]] = {}
-            parents = max(1, MOST_ROWS // max(1, asked.window.limit))
-            for start in range(0, len(values), parents):
-                pages |= await self._pages(asked, values[start : start + parents])
+            pages = await self._pages(asked, values)
             return [
                 Page(asked.window, pages.get(value, []), partial(self.count, asked, value))
                 for value in values

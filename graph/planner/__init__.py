@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from functools import partial
 
 from graphql import (
     GraphQLError,
@@ -22,6 +23,7 @@ from graphql import (
 from graphql.execution.values import VariableValues
 
 from db import Viewer
+from graph.aside import aside
 from graph.documents import Document
 from graph.filters import conditions_of
 from graph.kept import TRACKED, Kept
@@ -85,7 +87,7 @@ class Planner:
         plan = self._plans.get(_key(document, node, shape_of(variables), viewer))
         return plan if plan is not None and plan.sql else None
 
-    def plan(
+    async def plan(
         self,
         document: Document,
         operation: Operation,
@@ -106,11 +108,12 @@ class Planner:
             parts = parts_of(shape)
             if parts > MOST_PARTS:
                 return None
-            plan = replace(self._made(document, node, variables, viewer, charge), parts=parts)
+            made = await self._made(document, node, variables, viewer, charge)
+            plan = replace(made, parts=parts)
             self._plans.put(key, plan)
         return plan if plan.sql else None
 
-    def _made(
+    async def _made(
         self,
         document: Document,
         node: OperationDefinitionNode,
@@ -127,10 +130,13 @@ class Planner:
             if number > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
                 return NO_PLAN
             charge(COST_OF_PART * (number + conditions))
-            plan = compiled(statement(operation, opened_viewer(viewer), self._most_bytes))
+            plan = await aside(partial(self._compiled, operation, viewer))
             return replace(plan, conditions=conditions)
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
             return NO_PLAN
+
+    def _compiled(self, operation: Operation, viewer: Viewer) -> Plan:
+        return compiled(statement(operation, opened_viewer(viewer), self._most_bytes))
 
 
 def _bytes(plan: Plan) -> int:
