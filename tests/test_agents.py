@@ -199,12 +199,12 @@ async def test_unusable_values_are_refused(world: World) -> None:
         assert await world.refused(world.owner, mutation, **input) == expected, (mutation, input)
 
 
-async def test_what_is_no_value_of_the_type_is_a_bad_request(world: World) -> None:
+async def test_what_is_no_value_of_the_type_is_refused(world: World) -> None:
     new = {"projectId": gid(world.project), "name": "Grace", "type": "TESTER"}
     for bad in ({"maxConcurrentTasks": 2**31}, {"isActive": "yes"}, {"maxConcurrentTasks": 1.5}):
-        assert await world.error(world.owner, "createAgent", **new, **bad) == "BAD_REQUEST", bad
+        assert await world.error(world.owner, "createAgent", **new, **bad) == "BAD_USER_INPUT", bad
     code = await world.error(world.owner, "transitionAgent", id=gid(world.ada), to="ASLEEP")
-    assert code == "BAD_REQUEST"
+    assert code == "BAD_USER_INPUT"
 
 
 # Written down a second time, by hand: a test that read the code's own table would find it right.

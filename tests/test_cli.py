@@ -237,6 +237,7 @@ def alembic(folder: Path) -> Alembic:
     """Runs `alembic …` in a copy of what it reads, which it may add migrations to."""
     place = folder / "code"
     place.mkdir()
+    shutil.copy(CODE / "alembic.ini", place)
     shutil.copy(CODE / "pyproject.toml", place)
     shutil.copytree(CODE / "migrations", place / "migrations")
     (place / "db").symlink_to(CODE / "db")

@@ -780,6 +780,6 @@ async def test_a_search_that_cannot_be_is_refused(world: World, resolvers: Peopl
                 assert answer.statements == []
         for value in (None, 1, ["x"]):
             answer = await people.owner.ask(SEARCH, q=value)
-            assert answer.code == "BAD_REQUEST"
+            assert answer.code == "BAD_USER_INPUT"
     long = await world.owner.ask(SEARCH, q="x" * 1001)
     assert long.errors[0]["message"] == "A query is of at most 1,000 characters."

@@ -418,7 +418,7 @@ async def test_a_kind_takes_only_what_is_its_own(world: World) -> None:
         ("notify", {"content": None}),
     ):
         code = await world.error(world.owner, mutation, **about(world, **more))
-        assert code == "BAD_REQUEST", (mutation, more)
+        assert code == "BAD_USER_INPUT", (mutation, more)
 
 
 async def test_who_may_not_edit_the_project_asks_nothing(world: World) -> None:

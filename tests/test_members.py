@@ -134,7 +134,7 @@ async def test_all_that_is_wrong_is_said_at_once(world: World) -> None:
     assert added == [("INVALID", "projectId"), ("INVALID", "email")]
     assert updated == removed == [("INVALID", "projectId"), ("INVALID", "userId")]
     unknown = member(world, email="stranger@localhost", role="KING")
-    assert await world.error(world.owner, "addProjectMember", **unknown) == "BAD_REQUEST"
+    assert await world.error(world.owner, "addProjectMember", **unknown) == "BAD_USER_INPUT"
 
 
 async def test_unusable_values_are_refused(world: World) -> None:

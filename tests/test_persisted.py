@@ -37,7 +37,7 @@ async def test_a_document_is_sent_once(limited: People) -> None:
     assert (await persisted(limited.stranger, variables={"n": 2})).data == DATA
     assert (await persisted(limited.owner, HASH.upper(), operationName="Mine")).data == DATA
     wrong = await persisted(limited.owner, variables={"n": "two"})
-    assert wrong.code == "BAD_REQUEST"
+    assert wrong.code == "BAD_USER_INPUT"
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ async def test_unusable_values_are_refused(world: World) -> None:
         assert await world.refused(world.owner, mutation, **input) == expected, (mutation, input)
 
 
-async def test_what_is_no_value_of_the_type_is_a_bad_request(world: World) -> None:
+async def test_what_is_no_value_of_the_type_is_refused(world: World) -> None:
     bad: list[dict[str, Any]] = [
         {},
         {"name": None},
@@ -229,24 +229,27 @@ async def test_what_is_no_value_of_the_type_is_a_bad_request(world: World) -> No
         {"name": "x", "id": {"a": 1}},
     ]
     for input in bad:
-        assert await world.error(world.owner, "createProject", **input) == "BAD_REQUEST", input
+        assert await world.error(world.owner, "createProject", **input) == "BAD_USER_INPUT", input
     for version in (2**31, "1", 1.5):
         code = await world.error(
             world.owner, "deleteProject", id=gid(world.project), expectedVersion=version
         )
-        assert code == "BAD_REQUEST", version
+        assert code == "BAD_USER_INPUT", version
 
 
 async def test_text_that_cannot_be_stored_is_refused(world: World) -> None:
     document = 'mutation { createProject(input: {name: "%s"}) { userErrors { code } } }'
     before = await snapshot(world.database)
 
-    for input in ({"name": "a\0b"}, {"name": "x", "metadata": {"deep": [{"a\0": 1}]}}):
-        assert await world.error(world.owner, "createProject", **input) == "BAD_USER_INPUT"
-    for text in (r"a\u0000b", r"\uD83C"):
-        answer = await world.owner.ask(document % text)
-
-        assert answer.code in ("BAD_USER_INPUT", "BAD_REQUEST")
+    for input, place in (
+        ({"name": "a\0b"}, "name"),
+        ({"name": "x", "metadata": {"deep": [{"a\0": 1}]}}, "metadata"),
+    ):
+        found = await world.refused(world.owner, "createProject", **input)
+        assert found == [("INVALID", place)]
+    answer = await world.owner.ask(document % r"a\u0000b")
+    assert answer.data == {"createProject": {"userErrors": [{"code": "INVALID"}]}}
+    assert (await world.owner.ask(document % r"\uD83C")).code == "BAD_REQUEST"
     assert await snapshot(world.database) == before
 
 

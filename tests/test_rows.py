@@ -121,4 +121,4 @@ async def test_what_two_wait_for_is_not_lost_when_one_of_them_is_cancelled(
         answer = await viewer.ask(query, id=str(plan.project.id))
 
         assert answer.code == "BAD_USER_INPUT"
-        assert answer.errors[0]["path"] == ["wrong"]
+        assert answer.errors[0]["path"] == ["wrong", 0]

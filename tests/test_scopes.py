@@ -202,15 +202,16 @@ LEFT = {
     "deep": f'{{ tasks(where: {{title: {{eq: "8"}}}}) {{ nodes {{ {DEEP} }} }} }}',
     "both": "{ tasks { nodes { title parentTask { project { name } parentTask { title"
     " project { name } } } } } }",
-    "rows": "{ tasks { nodes { attempts { number task { project { name } } } } } }",
-    "edges": "{ tasks { nodes { project { name } dependencies { dependent { title project { name"
-    " members { role user { username } project { name } } } } } } } }",
+    "rows": "{ tasks { nodes { attempts { nodes { number task { project { name } } } } } } }",
+    "edges": "{ tasks { nodes { project { name } dependencies { nodes { dependent { title"
+    " project { name members { nodes { role user { username } project { name } } } } } } } } } }",
     "talk": "{ conversations { nodes { title messages { nodes { content conversation { title"
     " messages { nodes { content conversation { title } } } } } } } } }",
     "agents": "{ agents { nodes { name tools { agent { name project { name } } }"
     " usageRecords { nodes { model { name } project { name } } } } } }",
-    "members": "{ me { memberships { role user { username } project { name members { user {"
-    " username memberships { role user { username } project { name } } } } } } } }",
+    "members": "{ me { memberships { nodes { role user { username } project { name members { nodes {"
+    " user { username memberships { nodes { role user { username } project { name } } } }"
+    " } } } } } } }",
 }
 
 

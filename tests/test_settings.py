@@ -65,6 +65,7 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         "max_values": 10_000,
         "max_conditions": 100,
         "max_cost": 20_000,
+        "max_answer_bytes": 10_000_000,
         "rate_per_second": 10_000,
         "rate_burst": 200_000,
         "login_failures_per_account": 10,

@@ -205,7 +205,7 @@ async def test_unusable_values_are_refused(world: World) -> None:
         assert sorted(found) == sorted(expected), (mutation, input)
 
 
-async def test_what_is_no_value_of_the_type_is_a_bad_request(world: World) -> None:
+async def test_what_is_no_value_of_the_type_is_refused(world: World) -> None:
     new = {"projectId": gid(world.project), "title": "Dig"}
     for bad in (
         {"dueAt": "2026-01-01"},
@@ -217,7 +217,7 @@ async def test_what_is_no_value_of_the_type_is_a_bad_request(world: World) -> No
         {"dependsOn": None},
         {"status": "COMPLETED"},
     ):
-        assert await world.error(world.owner, "createTask", **new, **bad) == "BAD_REQUEST", bad
+        assert await world.error(world.owner, "createTask", **new, **bad) == "BAD_USER_INPUT", bad
 
 
 async def test_what_an_update_leaves_out_stays_and_null_clears(world: World) -> None:
