@@ -50,7 +50,8 @@ def current(connection: Connection) -> str | None:
 
 def _engine(url: URL | str) -> AsyncEngine:
     """Without limits in time: they are for those who serve, and a migration may take long."""
-    opened = partial(connect, {"lock_timeout": "0", "statement_timeout": "0"})
+    timeouts = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+    opened = partial(connect, dict.fromkeys(timeouts, "0"))
     arguments = {"async_creator_fn": opened}
     return create_async_engine(database_url(url), poolclass=pool.NullPool, connect_args=arguments)
 

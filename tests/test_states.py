@@ -6,19 +6,25 @@ recovers by itself.
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
+import orjson
 import pytest
 from sqlalchemy import URL, text
 
 import db
 from db import engine, migrate
 from db.connections import SETTINGS
+from tests import processes
 from tests.conftest import People
+from tests.processes import CLUSTER, Elsewhere, Serving, sql, until
 from tests.test_faults import execute, refusal
 
 ONLY_READS = "The database only reads at the moment. Try again in a moment."
@@ -52,7 +58,10 @@ async def set_default(url: URL, name: str, value: str) -> None:
     await past(url, f"ALTER DATABASE {url.database} SET {name} = '{value}'")
 
 
-CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()"
+async def cut(url: URL) -> None:
+    """End all connections to the database but one's own."""
+    ours = "datname = current_database() AND pid <> pg_backend_pid()"
+    await past(url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")
 
 
 # Defaults
@@ -109,19 +118,20 @@ def test_every_setting_that_is_pinned_is_tested() -> None:
 
 
 async def test_no_default_of_the_database_or_the_role_matters(overruled: db.Database) -> None:
-    shown = "SELECT lower(name), current_setting(name) FROM pg_settings WHERE lower(name) = ANY({})"
-    names = f"ARRAY{sorted(OTHERS)}"
+    settings = f"FROM pg_settings WHERE lower(name) = ANY (ARRAY{sorted(OTHERS)})"
+    shown = text(f"SELECT lower(name), current_setting(name) {settings}")
     async with overruled.reader.connect() as reader:
-        reads = dict(iter(await reader.execute(text(shown.format(names)))))
+        reads = dict(iter(await reader.execute(shown)))
     async with overruled.writer.connect() as writer:
-        writes = dict(iter(await writer.execute(text(shown.format(names)))))
+        writes = dict(iter(await writer.execute(shown)))
         isolation = await writer.scalar(text("SHOW transaction_isolation"))
-    as_json = f"SELECT json_object_agg(lower(name), current_setting(name))::text FROM pg_settings WHERE lower(name) = ANY({names})"
-    direct = await overruled.json(as_json, [])
+    direct = await overruled.json(
+        f"SELECT json_object_agg(lower(name), current_setting(name))::text {settings}", []
+    )
 
     expected = {name: PINNED[name] for name in reads}
     assert len(expected) >= len(PINNED) - 1
-    assert reads == writes == engine.orjson.loads(direct) == expected
+    assert reads == writes == orjson.loads(direct) == expected
     assert isolation == "read committed"
 
 
@@ -143,7 +153,7 @@ async def test_who_waits_for_others_sees_what_they_did_whatever_the_isolation_by
     database: db.Database, database_url: URL, people: People
 ) -> None:
     await set_default(database_url, "default_transaction_isolation", "repeatable read")
-    await past(database_url, CUT.format(database_url.database))
+    await cut(database_url)
     started = await people.owner.change("startConversation { conversation { id } }", title="Chat")
     id = started["conversation"]["id"]
 
@@ -165,6 +175,18 @@ async def test_who_waits_for_others_sees_what_they_did_whatever_the_isolation_by
 # A database that takes no writes
 
 
+async def only_read(url: URL) -> None:
+    """Have the database take no writes, and end the connections on which it would."""
+    await set_default(url, "default_transaction_read_only", "on")
+    await cut(url)
+
+
+async def write_again(url: URL) -> None:
+    """Have the database take writes on connections to come."""
+    reset = f"ALTER DATABASE {url.database} RESET default_transaction_read_only"
+    await past(url, f"BEGIN READ WRITE; {reset}; COMMIT")
+
+
 async def readiness(http: httpx.AsyncClient) -> tuple[int, Any]:
     """What `/readyz` says."""
     response = await http.get("/readyz")
@@ -175,8 +197,7 @@ async def test_a_database_that_only_reads_is_said_to_and_is_used_again_when_it_w
     database: db.Database, database_url: URL, people: People, http: httpx.AsyncClient
 ) -> None:
     assert (await people.owner.ask(MAKE, name="Before")).data
-    await set_default(database_url, "default_transaction_read_only", "on")
-    await past(database_url, CUT.format(database_url.database))
+    await only_read(database_url)
 
     answers = await asyncio.gather(*(people.owner.ask(MAKE, name="No") for _ in range(12)))
     names = (await people.owner.ask(NAMES)).data["projects"]["nodes"]
@@ -187,11 +208,7 @@ async def test_a_database_that_only_reads_is_said_to_and_is_used_again_when_it_w
     assert names == [{"name": "Before"}]
     assert while_reading == (503, "read-only")
 
-    async with plain(database_url) as connection:
-        await connection.execute(
-            "SET default_transaction_read_only = off;"
-            f"ALTER DATABASE {database_url.database} RESET default_transaction_read_only"
-        )
+    await write_again(database_url)
     # Not before that it is tried again; nobody asks meanwhile.
     await asyncio.sleep(engine.READ_ONLY_SECONDS)
     assert (await people.owner.ask(MAKE, name="After")).data["createProject"]["userErrors"] == []
@@ -203,34 +220,67 @@ async def test_a_database_that_only_reads_is_said_to_and_is_used_again_when_it_w
 async def test_readiness_alone_finds_out_that_the_database_writes_again(
     database: db.Database, database_url: URL, people: People, http: httpx.AsyncClient
 ) -> None:
-    await set_default(database_url, "default_transaction_read_only", "on")
-    await past(database_url, CUT.format(database_url.database))
+    await only_read(database_url)
     assert await readiness(http) == (503, "read-only")
 
-    await past(
-        database_url,
-        "SET default_transaction_read_only = off;"
-        f"ALTER DATABASE {database_url.database} RESET default_transaction_read_only",
-    )
+    await write_again(database_url)
     await asyncio.sleep(engine.READ_ONLY_SECONDS)
 
     assert await readiness(http) == (200, None)
 
 
 async def test_while_a_database_only_reads_it_is_not_connected_to_all_the_time(
-    database: db.Database, database_url: URL, people: People, monkeypatch: pytest.MonkeyPatch
+    database: db.Database,
+    database_url: URL,
+    people: People,
+    http: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engine, "READ_ONLY_SECONDS", 3600)
-    await set_default(database_url, "default_transaction_read_only", "on")
-    await past(database_url, CUT.format(database_url.database))
-    await people.owner.ask(MAKE, name="No")
+    await only_read(database_url)
+    for _ in range(2):  # the second uses what has replaced the connections of the first
+        await people.owner.ask(MAKE, name="No")
     processes_of = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-    before = set(await execute(database, processes_of))
+    before = await execute(database, processes_of)
 
     for _ in range(5):
         assert (await people.owner.ask(MAKE, name="No")).code == "UNAVAILABLE"
+        assert (await readiness(http)) == (503, "read-only")
 
-    assert before <= set(await execute(database, processes_of))
+    assert set(await execute(database, processes_of)) == set(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
+def test_a_standby_is_read_from_and_written_to_once_it_is_promoted(made: tuple[Path, str]) -> None:
+    with processes.place() as folder:
+        data_dir = processes.copied(made[0], folder / "data")
+        elsewhere = Elsewhere(data_dir, database="troupe")
+        with elsewhere.running():
+            sql(data_dir, f"CREATE ROLE ann SUPERUSER LOGIN PASSWORD '{Elsewhere.PASSWORD}'")
+        cluster = data_dir / CLUSTER
+        signal = cluster / "standby.signal"
+        signal.touch()
+        shutil.chown(signal, cluster.stat().st_uid, cluster.stat().st_gid)
+        with (
+            elsewhere.running(),
+            Serving(folder, database_url=elsewhere.url(), mode="production") as server,
+        ):
+            until(lambda: "Ctrl-C stops it.\n" in server.out)
+            refused = server.ask(MAKE, made[1], name="No")["errors"][0]
+            assert (refused["message"], refused["extensions"]["code"]) == (
+                ONLY_READS,
+                "UNAVAILABLE",
+            )
+            assert server.ask(NAMES, made[1])["data"] == {"projects": {"nodes": []}}
+            assert server.get("/readyz").json() == {"status": "unavailable", "reason": "read-only"}
+
+            assert sql(data_dir, "SELECT pg_promote()") == "t"
+
+            until(lambda: server.get("/readyz").status_code == 200)
+            made_now = server.ask(MAKE, made[1], name="Yes")
+            assert made_now["data"]["createProject"]["project"] == {"name": "Yes"}
+            assert server.stop().status == 0
+            assert "fault" not in server.err
 
 
 # A database that is migrated
