@@ -391,16 +391,11 @@ class Database:
     def _replaced(self, context: ExceptionContext) -> Replaced | None:
         """What to raise in place of the error of a transaction whose connection is replaced."""
         error = context.original_exception
-        if context.connection is None or context.connection.invalidated:
+        why, seconds = (CHANGED, 0) if is_outdated(error) else (NO_WRITES, READ_ONLY_SECONDS)
+        if context.connection is None or not (is_outdated(error) or is_read_only(error)):
             return None
-        generation = context.connection.info["generation"]
-        if is_outdated(error):
-            found = self._replace(generation, CHANGED)
-        elif is_read_only(error):
-            found = self._replace(generation, NO_WRITES, seconds=READ_ONLY_SECONDS)
-        else:
-            return None
-        return Replaced(Replaced.__doc__) if found else None
+        is_replaced = self._replace(context.connection.info["generation"], why, seconds=seconds)
+        return Replaced(Replaced.__doc__) if is_replaced else None
 
     def _read(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
         """Run a statement of a session that reads, and if it is outdated, prepare it anew.

@@ -185,11 +185,18 @@ def _of_the_database(fault: BaseException | None) -> tuple[type[RequestError], s
     if isinstance(fault, DBAPIError | Replaced | asyncpg.PostgresError):
         if is_outdated(fault):
             return Unavailable, f"The database's tables are being changed.{AGAIN}"
-        state = getattr(driver_error(fault), "sqlstate", None) or ""
+        error = driver_error(fault)
+        state = getattr(error, "sqlstate", None) or ""
         known = [STATES[state[:length]] for length in range(5, 1, -1) if state[:length] in STATES]
         if known:
             return known[0]
-        if isinstance(fault, OperationalError) or getattr(fault, "connection_invalidated", False):
+        if (
+            isinstance(fault, OperationalError)
+            or getattr(fault, "connection_invalidated", False)
+            or isinstance(error, asyncpg.InternalClientError)
+            # Whatever else it is that ended a connection, or let none be made.
+            or getattr(error, "severity_en", None) in ("FATAL", "PANIC")
+        ):
             return GONE
     if isinstance(fault, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
         # Raised by asyncpg itself: it cannot connect, or PostgreSQL is just ending the connection.
