@@ -6,7 +6,7 @@ from db.attempts import AttemptStatus, TaskAttempt
 from db.base import CRUD, Base, new_id
 from db.communications import Communication, CommunicationStatus
 from db.conversations import Conversation, ConversationStatus, Message, MessageSender
-from db.engine import Database, OutcomeUnknown, ReadSession, WriteSession
+from db.engine import Database, OutcomeUnknown, ReadSession, Replaced, WriteSession
 from db.interactions import (
     ApprovalRequest,
     ClarificationRequest,
@@ -59,6 +59,7 @@ __all__ = [
     "ProjectMember",
     "ProjectStatus",
     "ReadSession",
+    "Replaced",
     "Right",
     "Task",
     "TaskAttempt",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -23,18 +24,11 @@ class Direct:
     The pools of SQLAlchemy and of the driver do more for a statement than a short one takes.
     """
 
-    def __init__(
-        self,
-        size: int,
-        wait: float,
-        connect: Callable[..., Awaitable[Any]],
-        options: dict[str, Any],
-    ) -> None:
-        """For `wait` seconds somebody waits for a connection. The options are the driver's."""
+    def __init__(self, size: int, wait: float, connect: Callable[..., Awaitable[Any]]) -> None:
+        """For `wait` seconds somebody waits for a connection, which `connect` opens."""
         self.size = size
         self._turns = asyncio.Semaphore(size)
         self._wait = wait
-        self._connect = connect
         # PostgreSQL keeps some 40 bytes for each character of a statement that is prepared: at most
         # 32 MB for a connection. Those that are longer take a few milliseconds to prepare.
         caches = {
@@ -42,7 +36,8 @@ class Direct:
             "max_cacheable_statement_size": 8_000,
             "max_cached_statement_lifetime": 0,
         }
-        self._options = options | caches
+        self._connect = partial(connect, **caches)
+        self._generation = 0
         self._idle: list[Any] = []
         self._watch = Watch()
         self._closing: set[asyncio.Task[None]] = set()
@@ -61,18 +56,18 @@ class Direct:
 
     async def _value(self, statement: str, arguments: Sequence[Any]) -> Any:
         await (self._turn() if self._turns.locked() else self._turns.acquire())
-        connection = None
+        connection, generation = None, self._generation
         try:
-            connection = self._open() or await self._connect(**self._options)
+            connection = self._open() or await self._connect()
             value = await connection.fetchval(statement, *arguments)
         except asyncpg.PostgresError:
-            self._leave(connection)
+            self._leave(connection, generation)
             raise
         except BaseException:
             # Something is still going on, or the connection is broken.
             self._close(connection)
             raise
-        self._leave(connection)
+        self._leave(connection, generation)
         return value
 
     async def _turn(self) -> None:
@@ -93,20 +88,31 @@ class Direct:
                 return connection
         return None
 
-    def _leave(self, connection: Any) -> None:
-        if connection is not None:
-            self._idle.append(connection)
+    def _leave(self, connection: Any, generation: int) -> None:
+        if connection is None or generation != self._generation:
+            self._close(connection)
+            return
+        self._idle.append(connection)
         self._turns.release()
+
+    def replace(self) -> None:
+        """Close the connections that there are, once nothing runs on them."""
+        self._generation += 1
+        while self._idle:
+            self._closing_of(self._idle.pop())
 
     def _close(self, connection: Any) -> None:
         """Close a connection, once what runs on it is cancelled; the next may then be opened."""
         if connection is None:
             self._turns.release()
             return
+        self._closing_of(connection).add_done_callback(lambda _: self._turns.release())
+
+    def _closing_of(self, connection: Any) -> asyncio.Task[None]:
         task = asyncio.create_task(_closed(connection))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-        task.add_done_callback(lambda _: self._turns.release())
+        return task
 
     async def close(self) -> None:
         """Close all connections."""

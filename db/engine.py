@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import asyncpg
 import orjson
+from asyncpg import OutdatedSchemaCacheError
 from sqlalchemy import (
     URL,
     ColumnElement,
+    Executable,
     Result,
     Row,
     ScalarResult,
@@ -38,6 +43,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.util import greenlet_spawn
 
 from db.base import Base, any_of
+from db.connections import connect, is_outdated, is_read_only
 from db.direct import Direct
 from db.embedded import Server, Trouble
 from db.errors import (
@@ -55,19 +61,15 @@ from db.scopes import Viewer, scope
 from db.text import dumps
 from db.text import loads as exact_loads
 
+log = logging.getLogger("troupe")
+
 Model = TypeVar("Model", bound=Base)
 
 # How long a statement may take, in seconds.
 STATEMENT_SECONDS = 30
 
 # Set on every connection, so that no query, lock or forgotten transaction lasts for ever.
-SERVER_SETTINGS = {
-    "application_name": "troupe",
-    "timezone": "UTC",
-    "jit": "off",
-    "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "60s",
-}
+TIMEOUTS = {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
 
 # How many statements each engine keeps compiled (SQLAlchemy exceeds it by half), and each of its
 # connections keeps prepared. A compiled one is some 800 objects for Python's garbage collector, a
@@ -92,6 +94,13 @@ DIVISION_BY_ZERO = "22012"
 
 # How long PostgreSQL may take to say that it has committed, in seconds.
 COMMIT_SECONDS = 10
+
+# How often a database that takes no writes is tried with new connections, in seconds.
+READ_ONLY_SECONDS = 1
+
+# Why connections are replaced.
+CHANGED = "tables were changed"
+NO_WRITES = "they take no writes"
 
 
 # PostgreSQL's code for a disk that is full.
@@ -199,11 +208,11 @@ def _limited(statement: str, most: int) -> str:
     return LIMITED.format(statement=statement, most=most)
 
 
-def _refuse_closed(connection: Any, *_: object) -> None:
-    # The driver sees when PostgreSQL ends a connection that nobody uses. The pool, told of it as it
-    # hands one out, makes another. To ask PostgreSQL would be a round trip for each session.
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
+class Replaced(RuntimeError):
+    """The connection of a transaction was no longer good; the next transaction gets another.
+
+    Nothing was done, so the same may be done again in a new transaction. The cause says why.
+    """
 
 
 class ReadSession(Protocol):
@@ -355,6 +364,8 @@ async def _commit(session: AsyncSession) -> None:
     except Exception as error:
         if isinstance(error, DBAPIError) and not error.connection_invalidated:
             raise  # PostgreSQL is there, and says that it has not
+        if isinstance(error, Replaced):
+            raise  # likewise
         raise OutcomeUnknown(
             "The database went away while it was to store this, so nobody knows whether it did."
             " Look before you try again."
@@ -378,10 +389,13 @@ class Database:
         self._result_bytes = result_bytes
         self._server = server
         self._is_full = False
-        server_settings = SERVER_SETTINGS | {"statement_timeout": f"{statement_seconds}s"}
-        connecting: dict[str, Any] = {"server_settings": server_settings, "timeout": POOL_TIMEOUT}
+        self._settings = TIMEOUTS | {"statement_timeout": f"{statement_seconds}s"}
+        driver: dict[str, Any] = {
+            "server_settings": {"application_name": "troupe"},
+            "timeout": POOL_TIMEOUT,
+        }
         options: dict[str, Any] = {
-            "connect_args": connecting
+            "connect_args": driver
             | {"async_creator_fn": self._connect, "prepared_statement_cache_size": PREPARED},
             "query_cache_size": COMPILED,
             "json_serializer": dumps,
@@ -401,17 +415,94 @@ class Database:
         for engine in (self.reader, self.writer):
             event.listen(engine.sync_engine, "before_cursor_execute", _begin)
             event.listen(engine.sync_engine, "after_cursor_execute", _end)
-            event.listen(engine.sync_engine, "checkout", _refuse_closed)
+            event.listen(engine.sync_engine, "connect", self._note_opened)
+            event.listen(engine.sync_engine, "checkout", self._refuse_unusable)
             event.listen(engine.sync_engine, "handle_error", self._note_error)
         event.listen(
             self.reader.sync_engine, "before_cursor_execute", self._limit_result, retval=True
         )
         event.listen(self.reader.sync_engine, "handle_error", self._name_error)
+        event.listen(self.reader.sync_engine, "do_execute", self._read)
+        event.listen(self.writer.sync_engine, "handle_error", self._replaced)
+        self._generation = 0
+        self._replaced_at = -math.inf
         # What SQLAlchemy's engines connect with, without what only they understand.
-        _, place = self.reader.dialect.create_connect_args(self.url)
-        self._direct = Direct(pool_size, POOL_TIMEOUT, self._connect, {**place, **connecting})
-        self._read = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
-        self._write = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
+        _, connecting = self.reader.dialect.create_connect_args(self.url)
+        self._direct = Direct(
+            pool_size, POOL_TIMEOUT, partial(self._connect, **connecting, **driver)
+        )
+        self._reading = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
+        self._writing = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
+
+    def _note_opened(self, _: object, record: Any) -> None:
+        record.info["generation"] = self._generation
+
+    def _refuse_unusable(self, connection: Any, record: Any, _: object) -> None:
+        # The driver sees when PostgreSQL ends a connection that nobody uses. The pool, told of it
+        # as it hands one out, makes another. To ask PostgreSQL would be a round trip each time.
+        if (
+            connection.driver_connection.is_closed()
+            or record.info["generation"] != self._generation
+        ):
+            raise DisconnectionError
+
+    def _replace(self, generation: int, why: str, *, seconds: float = 0) -> bool:
+        """Have all connections replaced that are as old as one that is no longer good.
+
+        This happens when they are used the next time, and not again within so many seconds. Returns
+        whether the next connection is newer than that one.
+        """
+        now = time.monotonic()
+        if generation == self._generation and now - self._replaced_at >= seconds:
+            self._generation += 1
+            self._replaced_at = now
+            self._direct.replace()
+            log.warning("all connections to the database are replaced: %s", why)
+        return generation != self._generation
+
+    def _replaced(self, context: ExceptionContext) -> Replaced | None:
+        """What to raise in place of the error of a transaction whose connection is replaced."""
+        error = context.original_exception
+        why, seconds = (CHANGED, 0) if is_outdated(error) else (NO_WRITES, READ_ONLY_SECONDS)
+        if context.connection is None or not (is_outdated(error) or is_read_only(error)):
+            return None
+        is_replaced = self._replace(context.connection.info["generation"], why, seconds=seconds)
+        return Replaced(Replaced.__doc__) if is_replaced else None
+
+    def _read(self, cursor: Any, statement: str, parameters: Any, context: Any) -> bool:
+        """Run a statement of a session that reads, and if it is outdated, prepare it anew.
+
+        There is no transaction, so what failed is this statement alone.
+        """
+        try:
+            cursor.execute(statement, parameters)
+        except Exception as error:
+            if not is_outdated(error):
+                raise
+            self._replace(context.root_connection.info["generation"], CHANGED)
+            # All that was prepared until now is forgotten, by SQLAlchemy and by the driver.
+            context.dialect._invalidate_schema_cache()
+            cursor._invalidate_schema_cache_asof = context.dialect._invalidate_schema_cache_asof
+            cursor.execute(statement, parameters)
+        return True
+
+    async def state(self) -> tuple[str | None, bool]:
+        """The revision that the tables are at, and whether the database takes writes."""
+        asked = text(
+            "SELECT (SELECT version_num FROM alembic_version),"
+            " current_setting('transaction_read_only') = 'off'"
+        )
+        revision, writes, generation = await self._asked(asked)
+        # The connection may be from before the database took writes again.
+        if not writes and self._replace(generation, NO_WRITES, seconds=READ_ONLY_SECONDS):
+            revision, writes, _ = await self._asked(asked)
+        return revision, writes
+
+    async def _asked(self, statement: Executable) -> tuple[str | None, bool, int]:
+        async with self.reader.connect() as connection:
+            revision, writes = (await connection.execute(statement)).one()
+            assert connection.sync_connection is not None
+            return revision, writes, connection.sync_connection.info["generation"]
 
     def _limit_result(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, _: bool
@@ -431,7 +522,7 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
         """A short session for reading. What it loads stays usable after its end."""
-        async with self._read() as session:
+        async with self._reading() as session:
             yield session
 
     async def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
@@ -448,9 +539,10 @@ class Database:
     async def write(self, viewer: Viewer, right: Right = Right.EDIT) -> AsyncIterator[WriteSession]:
         """One transaction: committed at the end of the block, rolled back if it raises.
 
-        Raises OutcomeUnknown if the connection is lost during the commit.
+        Raises OutcomeUnknown if the connection is lost during the commit, and Replaced if nothing
+        was done because the connection was no longer good.
         """
-        async with self._write() as session, session.begin():
+        async with self._writing() as session, session.begin():
             session.viewer, session.right = viewer, right
             yield session
             # What is refused is refused here, so that a commit only fails with its connection.
@@ -468,6 +560,9 @@ class Database:
         began = time.perf_counter()
         try:
             value: bytes = await self._direct.value(statement, arguments, seconds)
+        except OutdatedSchemaCacheError:
+            # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
+            value = await self._direct.value(statement, arguments, seconds)
         except asyncpg.PostgresError as error:
             self._refuse_too_large(error)
             raise
@@ -497,7 +592,7 @@ class Database:
 
     async def _connect(self, *arguments: Any, **options: Any) -> Any:
         try:
-            return await asyncpg.connect(*arguments, **options)
+            return await connect(self._settings, *arguments, **options)
         except OSError as error:
             if self._server is not None and self._server.trouble is Trouble.NO_ROOM:
                 raise asyncpg.DiskFullError("the database has no room left") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, make_url, pool, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from db.connections import connect
 from db.embedded import EmbeddedError
 from db.engine import database_url, reason
 from db.settings import DatabaseSettings, SettingsError
@@ -51,13 +53,21 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def _engine(url: URL | str) -> AsyncEngine:
+    """Without limits in time: they are for those who serve, and a migration may take long."""
+    timeouts = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+    opened = partial(connect, dict.fromkeys(timeouts, "0"))
+    arguments = {"async_creator_fn": opened}
+    return create_async_engine(database_url(url), poolclass=pool.NullPool, connect_args=arguments)
+
+
 async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
     """Do work that changes the schema, while nobody else does.
 
     A statement that has to wait longer than ten seconds for a table in use is given up, so that
     a migration never makes a busy server's queries queue up behind it.
     """
-    engine = create_async_engine(database_url(url), poolclass=pool.NullPool)
+    engine = _engine(url)
     try:
         async with engine.connect() as connection:
             # The lock belongs to the session, and goes with it. It is waited for without a limit:
@@ -76,7 +86,7 @@ def shown(url: URL | str) -> str:
 
 
 async def _on(url: URL | str, work: Callable[[Connection], Any]) -> Any:
-    engine = create_async_engine(database_url(url), poolclass=pool.NullPool)
+    engine = _engine(url)
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(work)

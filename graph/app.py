@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import URL, text
+from sqlalchemy import URL
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -49,15 +49,15 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Whether operations can be answered here, and new ones should be sent.
 
-    The database is there, and at the schema of this code, and the server is not being stopped.
+    The database is there, at the schema of this code, and takes writes, and the server is not being
+    stopped.
     """
     state: State = request.app.state
     if state.draining:
         return JSONResponse({"status": "unavailable", "reason": "draining"}, 503)
     try:
         async with asyncio.timeout(PROBE):
-            async with state.database.read() as session:
-                revision = await session.scalar(text("SELECT version_num FROM alembic_version"))
+            revision, takes_writes = await state.database.state()
             await state.database.need_room()
     except Exception as error:
         log.warning("the database cannot be used: %s", reason(error))
@@ -65,6 +65,8 @@ async def readyz(request: Request) -> Response:
         return JSONResponse({"status": "unavailable", "reason": why}, 503)
     if revision != state.head:
         return JSONResponse({"status": "unavailable", "reason": "migrations"}, 503)
+    if not takes_writes:
+        return JSONResponse({"status": "unavailable", "reason": "read-only"}, 503)
     return JSONResponse({"status": "ok"})
 
 

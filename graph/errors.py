@@ -20,7 +20,8 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.utils.str_converters import to_camel_case
 
 import db
-from db import OutcomeUnknown, errors
+from db import OutcomeUnknown, Replaced, errors
+from db.connections import driver_error, is_outdated
 from db.engine import ResultTooLarge, has_no_room
 from graph.context import Context, Info, OutOfTime
 from graph.entities import Node, clean, describe_enum, entity_of, lazy
@@ -154,14 +155,34 @@ class Fault(RequestError):
 
 LONGEST_MESSAGE = 1000
 
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-QUERY_CANCELED = "57014"
-IN_EACH_OTHERS_WAY = ("55P03", "40P01")
-NOT_A_CHARACTER = ("22021", "22P05")
-BEYOND_A_LIMIT = "54"
-TOO_MANY_CONNECTIONS = "53300"
-# The connection broke; the server stops, crashed, or is starting; it lets us in no more.
-NOT_THERE = ("08", "57P", "28", "3D")
+GONE = (Unavailable, f"The database cannot be reached.{AGAIN}")
+BUSY = (Overloaded, f"All connections to the database are busy.{AGAIN}")
+IN_EACH_OTHERS_WAY = (Overloaded, f"Somebody else is changing the same rows.{AGAIN}")
+TOO_LONG = (TooSlow, "The database took too long to answer. Ask for less at once.")
+NUL = (BadInput, "A text contains a NUL character (\\u0000), which cannot be stored.")
+
+STATES: Mapping[str, tuple[type[RequestError], str]] = {
+    "08": GONE,  # the connection broke
+    "22021": NUL,
+    "22P05": NUL,
+    "25006": (Unavailable, f"The database only reads at the moment.{AGAIN}"),
+    "25P03": GONE,  # a transaction was idle
+    "25P04": TOO_LONG,  # a transaction
+    "28": GONE,  # it does not let us in
+    "3D": GONE,  # there is no such database
+    "40001": IN_EACH_OTHERS_WAY,  # also what a standby cancels for what it has to replay
+    "40P01": IN_EACH_OTHERS_WAY,  # a deadlock
+    "53200": (Overloaded, f"The database has no memory left for this.{AGAIN}"),
+    "53300": BUSY,  # too many connections
+    "53400": (BadInput, "This takes more room than the database gives. Ask for less at once."),
+    "54": (BadInput, "This is more than the database can take in one piece. Send less."),
+    "55P03": IN_EACH_OTHERS_WAY,  # a lock was waited for too long
+    "57": GONE,  # it stops, crashed or starts, or somebody has ended the connection
+    "57014": TOO_LONG,  # a statement
+    "58": (Unavailable, f"The database cannot read or write its files.{AGAIN}"),
+}
+"""What a fault of the database means to a client, by the SQLSTATE or its beginning; the longest
+counts. (https://www.postgresql.org/docs/current/errcodes-appendix.html)"""
 
 
 def of_the_database(fault: BaseException | None) -> RequestError | None:
@@ -172,32 +193,38 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
         return Unavailable(str(fault), outcome=Outcome.UNKNOWN)
     if isinstance(fault, ResultTooLarge):
         return AnswerTooLarge(fault.most)
+    if fault is not None and has_no_room(fault):
+        return Unavailable("The database has no room left. Try again later.", retry_after=LATER)
+    found = _of_the_database(fault)
+    if found is None:
+        return None
+    kind, message = found
+    return kind(message)
+
+
+def _of_the_database(fault: BaseException | None) -> tuple[type[RequestError], str] | None:
     if isinstance(fault, TimeoutError):
-        return Overloaded(f"All connections to the database are busy.{AGAIN}")
+        return BUSY
     # SQLAlchemy wraps the driver's errors, and the planner's statements run below it.
-    if isinstance(fault, DBAPIError | asyncpg.PostgresError):
-        state = getattr(getattr(fault, "orig", fault), "sqlstate", None) or ""
-        if has_no_room(fault):
-            return Unavailable("The database has no room left. Try again later.", retry_after=LATER)
-        if state == QUERY_CANCELED:
-            return TooSlow("The database took too long to answer. Ask for less at once.")
-        if state in IN_EACH_OTHERS_WAY:
-            return Overloaded(f"Somebody else is changing the same rows.{AGAIN}")
-        if state in NOT_A_CHARACTER:
-            return BadInput("A text contains a NUL character (\\u0000), which cannot be stored.")
-        if state.startswith(BEYOND_A_LIMIT):
-            return BadInput("This is more than the database can take in one piece. Send less.")
-        if state == TOO_MANY_CONNECTIONS:
-            return Overloaded(f"All connections to the database are busy.{AGAIN}")
+    if isinstance(fault, DBAPIError | Replaced | asyncpg.PostgresError):
+        if is_outdated(fault):
+            return Unavailable, f"The database's tables are being changed.{AGAIN}"
+        error = driver_error(fault)
+        state = getattr(error, "sqlstate", None) or ""
+        known = [STATES[state[:length]] for length in range(5, 1, -1) if state[:length] in STATES]
+        if known:
+            return known[0]
         if (
             isinstance(fault, OperationalError)
             or getattr(fault, "connection_invalidated", False)
-            or state.startswith(NOT_THERE)
+            or isinstance(error, asyncpg.InternalClientError)
+            # Whatever else it is that ended a connection, or let none be made.
+            or getattr(error, "severity_en", None) in ("FATAL", "PANIC")
         ):
-            return Unavailable(f"The database cannot be reached.{AGAIN}")
+            return GONE
     if isinstance(fault, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
         # Raised by asyncpg itself: it cannot connect, or PostgreSQL is just ending the connection.
-        return Unavailable(f"The database cannot be reached.{AGAIN}")
+        return GONE
     return None
 
 

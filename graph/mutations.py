@@ -17,6 +17,7 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.maybe import Some
 from strawberry.utils.str_converters import to_camel_case
 
+import db
 from db import Right, constraints, errors
 from db.base import snake_case
 from graph.context import Info
@@ -137,7 +138,8 @@ def mutation(function: Callable[..., Awaitable[Any]]) -> Any:
 
     The function takes an `input` and returns what it changed: a row, a list of rows, `Deleted`, or
     a dataclass of such. The core makes the payload of that, runs the function, reads the rows
-    again by the selection, and reports what the rules of the domain refuse as user errors.
+    again by the selection, and reports what the rules of the domain refuse as user errors. The
+    function opens one transaction; if its connection was no longer good, it is run once more.
     """
 
     hints = get_type_hints(function, include_extras=True)
@@ -149,6 +151,12 @@ def mutation(function: Callable[..., Awaitable[Any]]) -> Any:
     def refused(*found: errors.DomainError) -> Any:
         return payload(user_errors=[Refusal(error) for error in found])
 
+    async def run(self: Any, info: Info, input: Any) -> Any:
+        # What an earlier mutation of the operation read may have changed by now.
+        info.context.loaders.clear()
+        with constraints.reported():
+            return await function(self, info, input)
+
     async def resolve(self: Any, info: Info, input: Any) -> Any:
         if not may(info.context.viewer, right):
             raise Forbidden(f"You may not use {name}.")
@@ -158,11 +166,11 @@ def mutation(function: Callable[..., Awaitable[Any]]) -> Any:
             known = {tuple(map(str, error.path)) for error in unkept}
             found = input.errors if isinstance(input, Unusable) else []
             return refused(*unkept, *(error for error in found if error.path not in known))
-        # What an earlier mutation of the operation read may have changed by now.
-        info.context.loaders.clear()
         try:
-            with constraints.reported():
-                result = await function(self, info, input)
+            try:
+                result = await run(self, info, input)
+            except db.Replaced:
+                result = await run(self, info, input)  # on another connection
         except errors.Denied as error:
             raise Forbidden(error.message) from error
         except errors.Rejected as error:

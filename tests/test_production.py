@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 import db
 from db import migrate
@@ -275,6 +275,15 @@ async def test_a_process_has_as_many_connections_as_the_page_says(database: db.D
     assert "up to 30 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
 
 
+async def isolation(url: str) -> str:
+    """How transactions of a server are isolated that uses this database."""
+    database = db.Database(url)
+    async with database.write(db.Viewer()) as session:
+        shown = await session.scalar(text("SHOW transaction_isolation"))
+    await database.dispose()
+    return str(shown)
+
+
 @pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not here")
 def test_through_the_pgbouncer_of_the_page(place: Place) -> None:
     port = free_port()
@@ -290,13 +299,12 @@ def test_through_the_pgbouncer_of_the_page(place: Place) -> None:
         )
         nobody = [] if os.geteuid() else ["setpriv", "--reuid=65534", "--regid=65534"]
         command: list[str | Path] = [*nobody, *(["--clear-groups"] if nobody else [])]
-        place.psql(block("sql", "ALTER ROLE"))
+        place.psql("ALTER ROLE troupe_server SET default_transaction_isolation = 'serializable'")
         with (
             running([*command, "pgbouncer", folder / "pgbouncer.ini"], port),
             place.settings("troupe_server", host="127.0.0.1", port=port) as settings,
         ):
-            shown = "SELECT current_setting('statement_timeout'), current_setting('jit')"
-            assert troupe("psql", "-Atc", shown, **settings).printed == "30s|off\n"
+            assert asyncio.run(isolation(settings["database_url"])) == "read committed"
             with Serving(folder, **settings) as server:
                 server.ready()
                 assert server.ask(ME, place.token) == ANN

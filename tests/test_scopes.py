@@ -209,8 +209,8 @@ LEFT = {
     " messages { nodes { content conversation { title } } } } } } } } }",
     "agents": "{ agents { nodes { name tools { agent { name project { name } } }"
     " usageRecords { nodes { model { name } project { name } } } } } }",
-    "members": "{ me { memberships { nodes { role user { username } project { name members { nodes {"
-    " user { username memberships { nodes { role user { username } project { name } } } }"
+    "members": "{ me { memberships { nodes { role user { username } project { name members { nodes"
+    " { user { username memberships { nodes { role user { username } project { name } } } }"
     " } } } } } } }",
 }
 
