@@ -201,9 +201,10 @@ def main(minutes: float, seed: int, only: list[str]) -> None:
                 tried, survived = tried + 1, survived + lives
                 print(f"{path}:{mutant.line} {'SURVIVED' if lives else 'killed'}", flush=True)
                 if lives:
-                    lines = ((ROOT / path).read_text("utf-8"), mutant.source)
-                    print(*difflib.unified_diff(*(s.splitlines() for s in lines), n=0, lineterm=""),
-                          sep="\n", flush=True)  # fmt: skip
+                    before = (ROOT / path).read_text("utf-8").splitlines()
+                    after = mutant.source.splitlines()
+                    changes = difflib.unified_diff(before, after, n=0, lineterm="")
+                    print(*list(changes)[2:], sep="\n", flush=True)
         finally:
             share = f" ({survived / tried:.0%})" if tried else ""
             print(f"{tried} tried, {survived} survived{share}; SEED={seed}.")
