@@ -12,7 +12,7 @@ CLIENTS := tests/clients/node_modules/.installed
 PEER := benchmarks/postgraphile/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test alike fuzz bench check format schema docs migration requirements clean
+.PHONY: help serve demo test alike fuzz mutants bench check format schema docs migration requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -31,6 +31,9 @@ alike: .venv/installed-dev ## Hold the planner to the resolvers' answers, for 5,
 
 fuzz: .venv/installed-dev ## Send what a fuzzer makes up to a server, for ten minutes: make fuzz SECONDS=600
 	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),600)
+
+mutants: .venv/installed-dev ## Break single lines and see which no test notices: make mutants MINUTES=10 ONLY=db/tasks.py
+	@$(BIN)/python -m tests.mutants $(or $(MINUTES),10) "$(SEED)" $(ONLY)
 
 bench: .venv/installed-dev $(if $(NPM),$(PEER)) ## Compare the speed with others', into docs/performance.md: make bench QUICK=1
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick,--page docs/performance.md)
