@@ -367,6 +367,13 @@ async def test_a_request_that_is_not_executed_has_no_data(people: People, kind: 
     assert plain.json() == modern.json()
 
 
+async def test_a_subscription_is_told_that_there_are_none(http: httpx.AsyncClient) -> None:
+    response = await post(http, {"query": "subscription { __typename }"})
+
+    (error,) = response.json()["errors"]
+    assert error["message"] == "There are no subscriptions; send a query or a mutation."
+
+
 async def test_several_operations_are_told_apart_by_name(http: httpx.AsyncClient) -> None:
     query = "query A { a: __typename } query B { b: __typename }"
 

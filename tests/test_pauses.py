@@ -14,6 +14,7 @@ import pytest
 
 from graph.documents import documents, read
 from graph.kept import TRACKED
+from graph.serve import freeze
 from tests.conftest import WITHOUT_LIMITS, People
 
 LONGEST = 0.05
@@ -42,7 +43,7 @@ def pauses() -> Iterator[list[float]]:
             found.append(time.thread_time() - began)
 
     gc.collect()
-    gc.freeze()
+    freeze()
     gc.callbacks.append(note)
     try:
         yield found
