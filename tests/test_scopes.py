@@ -203,8 +203,9 @@ LEFT = {
     "both": "{ tasks { nodes { title parentTask { project { name } parentTask { title"
     " project { name } } } } } }",
     "rows": "{ tasks { nodes { attempts { nodes { number task { project { name } } } } } } }",
-    "further": "{ projects { nodes { tasks { nodes { attempts { nodes { task { dependencies {"
-    " nodes { dependent { project { members { nodes { user { username } } } } } } } } } } } } } } }",
+    "further": "{ projects(first: 5) { nodes { tasks(first: 9) { nodes { attempts(first: 3) {"
+    " nodes { task { dependencies(first: 3) { nodes { dependent { project { members(first: 3) {"
+    " nodes { user { username } } } } } } } } } } } } } } }",
     "edges": "{ tasks { nodes { project { name } dependencies { nodes { dependent { title"
     " project { name members { nodes { role user { username } project { name } } } } } } } } } }",
     "talk": "{ conversations { nodes { title messages { nodes { content conversation { title"
