@@ -86,7 +86,7 @@ POOL_TIMEOUT = 3
 RESULT_BYTES = 10_000_000
 
 LIMITED = (
-    "SELECT (summed.found).* FROM (SELECT found, sum(pg_column_size(found)) OVER"
+    "SELECT (summed.found).* FROM (SELECT found, sum(octet_length(found::text)) OVER"
     " (ROWS UNBOUNDED PRECEDING) AS bytes FROM ({statement}) AS found) AS summed"
     " WHERE 1 / (summed.bytes <= {most})::int = 1"
 )
@@ -203,9 +203,9 @@ class ResultTooLarge(RuntimeError):
 def _limited(statement: str, most: int) -> str:
     """A query that fails when what it reads has more bytes than `most`, before that is sent.
 
-    The size of a row is what PostgreSQL needs for it in memory. The sum of those read so far is
-    checked at each row, so that the rest is not read. SQL has no error of one's own to raise: it is
-    a division by zero, and nothing else divides.
+    The size of a row is that of its text: in memory it may be compressed. The sum of those read
+    so far is checked at each row, so that the rest is not read. SQL has no error of one's own to
+    raise: it is a division by zero, and nothing else divides.
     """
     return LIMITED.format(statement=statement, most=most)
 
@@ -567,10 +567,11 @@ class Database:
         """
         began = time.perf_counter()
         try:
-            value: bytes = await self._direct.value(statement, arguments, seconds)
-        except OutdatedSchemaCacheError:
-            # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
-            value = await self._direct.value(statement, arguments, seconds)
+            try:
+                value: bytes = await self._direct.value(statement, arguments, seconds)
+            except OutdatedSchemaCacheError:
+                # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
+                value = await self._direct.value(statement, arguments, seconds)
         except asyncpg.PostgresError as error:
             self._refuse_too_large(error)
             raise

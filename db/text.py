@@ -109,8 +109,8 @@ def number(text: str) -> int | float | Decimal:
         return float(text)
     try:
         exact = Decimal(text)
-    except ArithmeticError:  # its exponent has more than eighteen digits
-        return float(text)
+    except ArithmeticError:
+        raise ValueError("a number's exponent has more than eighteen digits") from None
     # An integer with an exponent, as Java writes 100000.0, is good for an Int.
     is_small = exact.adjusted() < 18 and "e" in text.lower()
     return int(exact) if is_small and exact == exact.to_integral_value() else exact

@@ -203,10 +203,10 @@ async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any])
     The caller has locked the agent, so that its tools can be counted.
     """
     await session.refer(AgentTool, values, project_id=agent.project_id)
-    others = select(func.count()).where(
-        AgentTool.agent_id == agent.id, AgentTool.tool_id != values["tool_id"]
+    has = list(
+        await session.scalars(select(AgentTool.tool_id).where(AgentTool.agent_id == agent.id))
     )
-    if (await session.scalar(others) or 0) >= MOST_TOOLS:
+    if values["tool_id"] not in has and len(has) >= MOST_TOOLS:
         raise Invalid(TOO_MANY_TOOLS, ("tool_id",))
     setup = {"configuration": {}, "is_active": True, **values}
     await session.merge(AgentTool(**{**setup, "agent_id": agent.id}))

@@ -34,9 +34,9 @@ class Answer:
     def add(self, value: Any) -> None:
         """Count a value of a scalar or an enum. Raises AnswerTooLarge."""
         if type(value) is str:
-            self.grow(len(value))
+            self.grow(_bytes(value))
         elif isinstance(value, StoredJSON):
-            self.grow(len(value.text))
+            self.grow(_bytes(value.text))
         else:
             self.grow(SHORT)
 
@@ -59,3 +59,8 @@ class Answer:
             self.check()
             await asyncio.sleep(0)
             self._since = time.monotonic()
+
+
+def _bytes(text: str | bytes) -> int:
+    """How many bytes a text takes in UTF-8; escapes of JSON are not counted."""
+    return len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())

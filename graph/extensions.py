@@ -115,8 +115,13 @@ class Checked(SchemaExtension):
             shows = guard.settings.shows_schema(anonymous=context.is_anonymous)
             schema = execution.schema._schema
             validate = partial(validated, document, schema, suggest=shows)
-            is_short = document.tokens <= FEW_TOKENS
-            valid, errors = validate() if is_short else await aside(validate)
+            if document.tokens <= FEW_TOKENS:
+                valid, errors = validate()
+            else:
+                asker = asker_of(context)
+                guard.rates.owe(asker, 0)
+                async with context.in_time(), guard.aside.of(asker):
+                    valid, errors = await aside(validate)
             execution.pre_execution_errors, context.document = errors, valid
             if errors:
                 guard.rates.take(asker_of(context), context.owed)
@@ -222,11 +227,12 @@ class Prepared(SchemaExtension):
         """What the planner answers; none where the resolvers have to."""
         if context.planner is None or context.document is None:
             return None
-        charge = partial(guard_of(context).rates.take, asker_of(context))
+        guard, asker = guard_of(context), asker_of(context)
+        charge, turn = partial(guard.rates.owe, asker, owed=context.owed), guard.aside.of(asker)
         with context.timed("plan"):
             async with context.in_time():
                 plan = await context.planner.plan(
-                    context.document, operation, context.viewer, charge
+                    context.document, operation, context.viewer, charge, turn
                 )
         if plan is None:
             return None

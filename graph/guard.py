@@ -33,6 +33,8 @@ class Guard:
             settings.login_failures_per_account, settings.login_failures_per_address
         )
         self.turns = Turns(CONNECTIONS)
+        # What takes the processor for long is done for each viewer one after another.
+        self.aside = Turns(1)
         self.running = Running(settings.max_running, settings.max_running_per_viewer)
         # Nobody chooses when the events of streams come, so that they wait and are not refused.
         self.events = asyncio.Semaphore(settings.max_running)

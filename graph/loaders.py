@@ -299,14 +299,14 @@ class Loaders:
 
         return self._load(key, value, fetch)
 
-    def rows(self, attribute: Any, value: Any, key: Hashable) -> Awaitable[Any]:
-        """The rows whose attribute has this value, in the order of the relation that is the key."""
+    def rows(self, attribute: Any, value: Any, key: Hashable, most: int) -> Awaitable[Any]:
+        """The first rows whose attribute has this value, in the order of the relation `key`."""
 
         async def fetch(values: list[Any]) -> list[Any]:
             groups: dict[Any, list[Any]] = {value: [] for value in values}
             for row in await self._rows(attribute, values, key):
                 groups[getattr(row, attribute.key)].append(row)
-            return [groups[value] for value in values]
+            return [groups[value][:most] for value in values]
 
         return self._load(key, value, fetch)
 

@@ -69,7 +69,20 @@ class Rates(Buckets):
 
     def use(self, viewer: Hashable, cost: int) -> None:
         """Take cost from the viewer's bucket. Raises RateLimited, and takes nothing then."""
-        if wait := self.wait(viewer, cost):
+        self._require(viewer, cost, cost)
+        self.take(viewer, cost)
+
+    def owe(self, viewer: Hashable, cost: int, *, owed: int = 0) -> None:
+        """Take cost also where there is not so much, which is paid before anything else is done.
+
+        Raises RateLimited for a viewer who owes something already, besides what this operation
+        has added to it, and takes nothing then.
+        """
+        self._require(viewer, cost, -owed)
+        self.take(viewer, cost)
+
+    def _require(self, viewer: Hashable, cost: int, least: int) -> None:
+        if wait := self.wait(viewer, least):
             raise RateLimited(
                 f"This costs {cost}, and you have {self.left(viewer)} left of {self.burst}"
                 f" (TROUPE_RATE_BURST), with {self.per_second} more each second"
@@ -78,7 +91,6 @@ class Rates(Buckets):
                 limit="rate_burst",
                 allowed=self.burst,
             )
-        self.take(viewer, cost)
 
 
 class Guesses:

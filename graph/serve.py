@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 # theirs (mostly 60), because one that sends on what is just being closed tells its client 502.
 IDLE_SECONDS = 75
 
+# After how long Python changes to another thread that waits, in seconds; otherwise after 5 ms.
+SWITCH_SECONDS = 0.001
+
 
 def listen(settings: Settings) -> list[socket.socket]:
     """Sockets on the address to serve on, taken before anything else is started."""
@@ -181,4 +184,6 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
     allow_many_connections()
     app = create_app(settings, url, server)
     freeze()
+    # So long a thread that makes plans keeps those waiting who are answered meanwhile.
+    sys.setswitchinterval(SWITCH_SECONDS)
     DrainingServer(app, settings).run(sockets=sockets)

@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Uuid, inspect, select
 
 import db
@@ -200,7 +199,7 @@ class Filters:
             return self.everything.sees(self.viewer, related) and self.met(related, value)
         here = getattr(row, attribute.key)
         if name == "metadataContains":
-            stored = json.loads(orjson.dumps(here), parse_float=Decimal)
+            stored = json.loads(here.text, parse_float=Decimal)
             # At the outside, and only there, a list contains what is no list itself.
             within = isinstance(stored, list) and not isinstance(value, (dict, list))
             return contains(stored, [value] if within else value)

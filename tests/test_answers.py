@@ -10,9 +10,10 @@ import graphql
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import event
+from sqlalchemy import event, select
 
 import db
+from db.engine import ResultTooLarge
 from graph import answers
 from graph.context import Deadline
 from graph.cost import cost_of
@@ -264,3 +265,32 @@ async def test_time_that_is_over_while_an_answer_is_made_ends_it(
             assert answer.text == whole.text
             outcomes.add("whole")
     assert outcomes == {"TIMEOUT", "whole"}
+
+
+@pytest.mark.parametrize("length", [100_000, MEGABYTE])
+async def test_what_compresses_well_counts_as_it_is_sent(
+    database: db.Database, people: People, length: int
+) -> None:
+    """PostgreSQL stores it compressed, and so it is in memory where it is not looked at."""
+    await letters(database, people, 20 * MEGABYTE // length, length)
+    limited = db.Database(database.url, result_bytes=MEGABYTE * 11)
+    some = select(db.Message.id, db.Message.content).order_by(db.Message.sequence)
+    page = some.limit(10 * MEGABYTE // length).subquery()
+    try:
+        statements: list[Any] = [some, some.limit(150), select(some.subquery())]
+        for statement in statements:
+            with pytest.raises(ResultTooLarge):
+                await limited.rows(statement)
+        assert len(await limited.rows(select(page))) == 10 * MEGABYTE // length
+    finally:
+        await limited.dispose()
+
+
+async def test_bytes_are_counted_and_not_characters(database: db.Database, people: People) -> None:
+    async with database.write(db.Viewer()) as session:
+        conversation = await factories.make_conversation(session, user_id=people.users["owner"].id)
+        await factories.make_messages(session, conversation, ["漢" * 900] * 10)
+    query = "query($id: ID!) { conversation(id: $id) { messages { nodes { content } } } }"
+    async with both(database, people, 15_000) as servers:
+        for server in servers:
+            assert refused(await server.owner.ask(query, id=gid(conversation)), 15_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import re
@@ -24,12 +25,14 @@ from graph.connections import encode_cursor
 from graph.entities import Declared, Id, entities
 from graph.filters import Order, conditions_of
 from graph.nodes import Anything
+from graph.planner import plans
 from graph.planner.statement import statement
 from graph.scalars import format_moment
 from graph.schema import schema
 from graph.selections import BACKREF, Operation
+from graph.settings import Settings
 from tests import factories
-from tests.conftest import People
+from tests.conftest import People, serving
 from tests.operations import WRONG_AT_TIMES, Generated, Pool, operations
 
 EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "60"))
@@ -487,3 +490,55 @@ async def test_who_asks_whether_the_server_answers_asks_no_database(people: Peop
 
     assert answer.data == {"__typename": "Query", "a": "Query"}
     assert answer.statements == []
+
+
+async def test_a_plan_is_made_once_for_all_who_ask_meanwhile_and_paid_once(
+    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def noted(statement: Any) -> Any:
+        made.append(statement)
+        return compiled(statement)
+
+    compiled = plans.compiled
+    monkeypatch.setattr(planner, "compiled", noted)
+    query = "{ projects { nodes { name } } agents { nodes { name } } tasks { nodes { title } } }"
+    async with serving(database, Settings()) as http:
+        owner = people.owner.through(http)
+        before = await owner.request(query="{ __typename }", extensions={"cost": True})
+
+        answers = await asyncio.gather(*(owner.ask(query) for _ in range(30)))
+
+        after = await owner.request(query="{ __typename }", extensions={"cost": True})
+    assert {answer.text for answer in answers} == {answers[0].text}
+    assert answers[0].data["projects"] == {"nodes": []}
+    assert len(made) == 1
+    spent = [told.body["extensions"]["cost"]["left"] for told in (before, after)]
+    # Each is paid as often as it is asked, its document and its plan once.
+    assert spent[0] - spent[1] < 30 * 151 + 1_500
+
+
+async def test_who_owes_something_has_no_plan_made(
+    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def noted(statement: Any) -> Any:
+        made.append(statement)
+        return compiled(statement)
+
+    compiled = plans.compiled
+    monkeypatch.setattr(planner, "compiled", noted)
+    settings = Settings(max_cost=100, rate_burst=1_000, rate_per_second=1)
+    queries = [f"{{ n{place}: projects(first: 1) {{ nodes {{ name }} }} }}" for place in range(12)]
+    async with serving(database, settings) as http:
+        owner = people.owner.through(http)
+
+        answers = await asyncio.gather(*(owner.ask(query) for query in queries))
+
+    refused = [answer for answer in answers if "errors" in answer.body]
+    assert {answer.code for answer in refused} == {"RATE_LIMITED"}
+    # 75 for each of three fields, and 10 for each token: some are paid, and the next is owed.
+    assert 1 <= len(made) <= 4
+    assert len(made) + len(refused) == 12

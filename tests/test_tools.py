@@ -580,3 +580,22 @@ async def test_a_plan_gives_an_agent_no_more_tools_than_it_may_have(world: World
 
         assert faults(payload) == expected
         assert [len(agent["tools"]) for agent in payload["agents"]] == [number] * (not expected)
+
+
+async def test_tools_that_were_attached_past_the_rule_are_not_shown(
+    world: World, resolvers: People
+) -> None:
+    """By psql, say; what they cost counts as many as an agent may have."""
+    tools = [await make_tool(world, world.project, f"{place}") for place in range(MOST_TOOLS + 2)]
+    async with world.database.write(ADMIN) as session:
+        session.add_all(db.AgentTool(agent_id=world.ada.id, tool_id=tool.id) for tool in tools)
+    query = "query($id: ID!) { agent(id: $id) { tools { tool { name } } } }"
+
+    shown = [
+        await people.owner.ask(query, id=gid(world.ada)) for people in (world.people, resolvers)
+    ]
+
+    assert len(shown[0].data["agent"]["tools"]) == MOST_TOOLS
+    assert shown[0].text == shown[1].text
+    again = edge(tools[-1], world.ada, configuration={"n": 1})
+    assert faults(await world.owner.change(f"attachTool {{ {ERRORS} }}", **again)) == []

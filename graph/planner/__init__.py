@@ -10,9 +10,12 @@ whole. A plan is made once for all requests that differ only in values:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from graphql import (
     GraphQLError,
@@ -70,6 +73,8 @@ class Planner:
     def __init__(self, schema: GraphQLSchema, max_answer_bytes: int) -> None:
         self._schema = schema
         self._most_bytes = max_answer_bytes
+        self._making: dict[Hashable, asyncio.Task[Plan]] = {}
+        """The plans that are being made."""
         self._plans: Kept[Hashable, Plan] = Kept(
             MOST_PLANS,
             MOST_BYTES,
@@ -93,10 +98,12 @@ class Planner:
         operation: Operation,
         viewer: Viewer,
         charge: Callable[[int], None],
+        turn: AbstractAsyncContextManager[Any],
     ) -> Plan | None:
         """The plan for an operation of a valid document, none if there can be none.
 
-        To make one costs more than to read with it, which `charge` is told.
+        To make one costs more than to read with it: that is what `charge` is called with, and what
+        it raises is raised. It is made in the viewer's turn, once for all who ask meanwhile.
         """
         node, variables = operation.node, operation.variables
         if node.operation is not OperationType.QUERY:
@@ -108,35 +115,52 @@ class Planner:
             parts = parts_of(shape)
             if parts > MOST_PARTS:
                 return None
-            made = await self._made(document, node, variables, viewer, charge)
-            plan = replace(made, parts=parts)
-            self._plans.put(key, plan)
+            making = self._making.get(key)
+            if making is None:
+                opened = self._opened(document, node, variables)
+                if opened is None:
+                    self._plans.put(key, replace(NO_PLAN, parts=parts))
+                    return None
+                size, conditions = opened.size()[0], conditions_of(opened)
+                charge(COST_OF_PART * (size + conditions))
+                work = partial(self._compiled, opened, viewer, parts, conditions)
+                making = self._making[key] = asyncio.create_task(self._made(key, work, turn))
+            # Who leaves takes it from nobody else.
+            plan = await asyncio.shield(making)
         return plan if plan.sql else None
 
-    async def _made(
-        self,
-        document: Document,
-        node: OperationDefinitionNode,
-        variables: VariableValues,
-        viewer: Viewer,
-        charge: Callable[[int], None],
-    ) -> Plan:
+    def _opened(
+        self, document: Document, node: OperationDefinitionNode, variables: VariableValues
+    ) -> Operation | None:
+        """The operation with values that come later; none if no plan is to be made for it."""
         try:
             operation = Operation(self._schema, document.node, node, open_variables(variables))
-            if all(root.name == "__typename" for root in operation.roots):
-                return NO_PLAN  # it needs no database, and tells whether the server answers
-            number, depth = operation.size()
-            conditions = conditions_of(operation)
-            if number > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
-                return NO_PLAN
-            charge(COST_OF_PART * (number + conditions))
-            plan = await aside(partial(self._compiled, operation, viewer))
-            return replace(plan, conditions=conditions)
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
-            return NO_PLAN
+            return None
+        if all(root.name == "__typename" for root in operation.roots):
+            return None  # it needs no database, and tells whether the server answers
+        number, depth = operation.size()
+        if number > MOST_FIELDS or depth > DEEPEST or conditions_of(operation) > MOST_CONDITIONS:
+            return None
+        return operation
 
-    def _compiled(self, operation: Operation, viewer: Viewer) -> Plan:
-        return compiled(statement(operation, opened_viewer(viewer), self._most_bytes))
+    async def _made(
+        self, key: Hashable, work: Callable[[], Plan], turn: AbstractAsyncContextManager[Any]
+    ) -> Plan:
+        try:
+            async with turn:
+                plan = await aside(work)
+            self._plans.put(key, plan)
+            return plan
+        finally:
+            del self._making[key]
+
+    def _compiled(self, operation: Operation, viewer: Viewer, parts: int, conditions: int) -> Plan:
+        try:
+            plan = compiled(statement(operation, opened_viewer(viewer), self._most_bytes))
+        except (Unplannable, GraphQLError, RecursionError):
+            plan = NO_PLAN
+        return replace(plan, parts=parts, conditions=conditions)
 
 
 def _bytes(plan: Plan) -> int:

@@ -221,7 +221,8 @@ class _Rules:
 
         json = self.object(field.target, target, selected)
         if isinstance(field, Listed):
-            return array(self.items(json, which(select(self.sql(json).label(TEXT)))))
+            rows = which(select(self.sql(json).label(TEXT)))
+            return array(self.items(json, rows.limit(literal_column(str(field.most)))))
         return self.one(json, target, which)
 
     def items(self, json: Json, rows: Select[Any]) -> ColumnElement[Any]:
