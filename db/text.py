@@ -69,10 +69,13 @@ def _check_number(number: float | Decimal) -> None:
     if not isfinite(float(number)):
         # PostgreSQL would keep many of these, but hardly anybody who reads JSON could take them in.
         raise ValueError("a number is too great to be stored: it is beyond 1.8e308")
-    if isinstance(number, Decimal) and (
-        abs(number.adjusted()) >= MAX_DIGITS or len(number.as_tuple().digits) > MAX_DIGITS
-    ):
+    if isinstance(number, Decimal) and has_too_many_digits(number):
         raise ValueError(f"a number has more than {MAX_DIGITS:,} digits")
+
+
+def has_too_many_digits(number: Decimal) -> bool:
+    """Whether more than MAX_DIGITS digits are needed to write it out."""
+    return abs(number.adjusted()) >= MAX_DIGITS or len(number.as_tuple().digits) > MAX_DIGITS
 
 
 def loads(text: str | bytes) -> Any:

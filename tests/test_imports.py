@@ -615,6 +615,10 @@ async def test_a_subtask_without_a_status_has_that_of_its_task(
         ([{"id": 1, "content": "A", "title": " ", "status": "done"}], '"content" and no "title"'),
         ([{"id": 1, "title": "A", "completed": False}], '"completed" and no "status"'),
         ([{"id": 1, "title": "A", "isDone": "yes", "status": None}], '"isDone" and no "status"'),
+        ([{"id": 1, "title": "A", "state": "done"}], '"state" and no "status"'),
+        ([{"id": 1, "title": "A", "is_done": True}], '"is_done" and no "status"'),
+        ([{"id": 1, "title": "A", "Status": "done"}], '"Status" and no "status"'),
+        ([{"id": 1, "task_name": "A", "status": "done"}], '"task_name" and no "title"'),
     ],
 )
 async def test_what_another_program_calls_tasks_is_not_taken(
@@ -627,6 +631,46 @@ async def test_what_another_program_calls_tasks_is_not_taken(
     for plan in ({"version": "2.0.0", "tasks": [task(1), *tasks]}, {"master": [task(1), *tasks]}):
         async with refused(empty, sentence):
             await import_plan(empty, write(plan), owner=None)
+
+
+async def test_a_state_under_another_key_is_named(database: db.Database, write: Write) -> None:
+    plan = tag(
+        task(1, status="pending", checked=True),
+        task(2, status="pending", checked=True, isSubtask=True, previousStatus="done"),
+        task(3, status="done", column="In_Progress", colour="green", points=3),
+        task(4, is_archived=False, subtasks=[task(1, state="finished"), task(2, done=1)]),
+        task(5, status="", phase=" Done ", note=None, done=None),
+    )
+
+    report = await import_plan(database, write({"x": plan}), owner=None, project="p")
+
+    assert {key: row[1] for key, row in (await table(database, "p/x")).items()} == {
+        "1": "PENDING",
+        "2": "PENDING",
+        "3": "COMPLETED",
+        "4": "PENDING",
+        "4.1": "PENDING",
+        "4.2": "PENDING",
+        "5": "PENDING",
+    }
+    assert report.left_out == []
+    assert report.changed == [
+        'tag "x", task 1; tag "x", task 2: it has "checked": true, which is not read; the task is'
+        " PENDING.",
+        'tag "x", task 3: it has "column": "In_Progress", which is not read; the task is'
+        " COMPLETED.",
+        'tag "x", task 4: it has "is_archived": false, which is not read; the task is PENDING.',
+        'tag "x", task 4.1: it has "state": "finished", which is not read; the task is PENDING.',
+        'tag "x", task 4.2: it has "done": 1, which is not read; the task is PENDING.',
+        'tag "x", task 5: it has "phase": " Done ", which is not read; the task is PENDING.',
+    ]
+    metadata = """
+        SELECT task_metadata ->> 'taskmaster' FROM tasks
+        WHERE task_metadata #>> '{import,reference}' = '3'
+    """
+    assert await stored(database, metadata) == [
+        '{"id": 3, "colour": "green", "column": "In_Progress", "points": 3, "status": "done"}'
+    ]
 
 
 @pytest.mark.parametrize(
@@ -1060,6 +1104,15 @@ async def test_a_time_is_the_messages_own_or_its_conversations_or_the_imports(
         ({"timestamp": True}, None, "unreadable"),
         ({"timestamp": "soon", "created_at": 1740909660}, "2025-03-02 10:01:00+00", "instead"),
         ({"timestamp": None, "created_at": 1740909660}, "2025-03-02 10:01:00+00", ""),
+        ({"createdAt": "2025-03-02T10:01:00Z"}, "2025-03-02 10:01:00+00", ""),
+        ({"create_time": 1740909660.25}, "2025-03-02 10:01:00.25+00", ""),
+        ({"created": 1740909660}, "2025-03-02 10:01:00+00", ""),
+        ({"time": 1740909660123}, "2025-03-02 10:01:00.123+00", ""),
+        ({"date": "2025-03-02T12:01:00+02:00"}, "2025-03-02 10:01:00+00", ""),
+        ({"ts": "1740909660.125"}, "2025-03-02 10:01:00.125+00", ""),
+        ({"ts": 1740909660, "created": 1740909661}, "2025-03-02 10:01:01+00", ""),
+        ({"timestamp": 3.25}, None, "unreadable"),
+        ({"timestamp": 20250302}, None, "unreadable"),
         ({}, None, ""),
     ],
 )
@@ -1099,6 +1152,31 @@ async def test_the_report_says_which_time_stands_in_the_place_of_which(
             " it stays in the metadata and the time of the import stands in its place."
         )
     assert report.changed == expected
+
+
+async def test_a_time_under_any_name_that_cannot_be_read_is_named(
+    database: db.Database, write: Write
+) -> None:
+    keys = ["createdAt", "create_time", "created", "time", "date", "ts"]
+    chat = [{"role": "user", "content": key, key: "10:00"} for key in keys]
+    chat.append({"role": "user", "content": "a", "time": "10:00", "date": "2025-03-02T00:00:00Z"})
+
+    report = await import_chats(database, write(chat), owner=None)
+
+    unread = "is not a point in time that can be read, so it stays in the metadata and"
+    assert report.changed == [
+        *(
+            f"conversation 1, message {number}: its {key} {unread} the time of the import stands in"
+            " its place."
+            for number, key in enumerate(keys, 1)
+        ),
+        f"conversation 1, message 7: its time {unread} its date stands in its place.",
+    ]
+    kept = "SELECT message_metadata::text FROM messages ORDER BY sequence"
+    assert await stored(database, kept) == [
+        *(f'{{"{key}": "10:00"}}' for key in keys),
+        '{"time": "10:00"}',
+    ]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,10 @@ TITLE_LENGTH = 255
 
 # Where a conversation has its messages, and a message says when it was said.
 MESSAGES = ("messages", "traj")
-TIMES = ("timestamp", "created_at")
+TIMES = (
+    *("timestamp", "created_at", "createdAt", "create_time", "created"),
+    *("time", "date", "ts"),
+)
 
 # What belongs to what was said, and has no place among the messages.
 BESIDE = ("chosen", "rejected", "prompt", "completion", "response", "system")

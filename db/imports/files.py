@@ -26,14 +26,12 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from db import constraints
 from db.imports.report import Report
 from db.moments import FIRST, LAST, read_moment
-from db.text import exact, storable
+from db.text import MAX_DIGITS, exact, has_too_many_digits, storable
 
 MAX_BYTES = 100_000_000
 # A hundred million brackets would fill gigabytes of memory and tell nothing.
 MAX_DEPTH = 100
 MAX_VALUES = 500_000
-# PostgreSQL writes every digit of a number out: 1e100000 would take a hundred kilobytes.
-MAX_DIGITS = 1_000
 
 CHUNK = 1 << 16
 
@@ -138,7 +136,8 @@ WITHOUT_ZONE = "names no time zone and was taken as UTC"
 SHORTENED = "has more than six digits of a second, of which six were kept"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Such as 1740909660; eight digits are a day.
+# Such as 1740909660; eight digits are a day, and fewer are how long something took.
+FIRST_SECOND = 100_000_000
 EPOCH_TEXT = re.compile(r"-?\d{9,}([.]\d*)?", re.ASCII)
 BELOW_MICROSECONDS = re.compile(r"[.,]\d{6}\d*[1-9]", re.ASCII)
 
@@ -160,6 +159,8 @@ def moment(value: object) -> tuple[datetime | None, str]:
             time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
         elif isinstance(value, int | Decimal | str) and not isinstance(value, bool):
             number = Decimal(value)
+            if abs(number) < FIRST_SECOND:
+                return None, NOT_A_TIME
             # Seconds reach this number in the year 5138, milliseconds reached it in 1973.
             microseconds = number * (1_000 if number > 100_000_000_000 else 1_000_000)
             time = EPOCH + timedelta(microseconds=int(microseconds))
@@ -462,7 +463,7 @@ def _number(value: int | Decimal, place: str, stack: list[Any], report: Report) 
             return value
         # `orjson` writes no larger integers; as a Decimal they go their own way.
         value = Decimal(value)
-    if abs(value.adjusted()) >= MAX_DIGITS or len(value.as_tuple().digits) > MAX_DIGITS:
+    if has_too_many_digits(value):
         raise NotImportable(
             f"{place}: it has a number with more than {MAX_DIGITS:,} digits{_at(stack)}."
         )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import func, select, text
 
 from db import dependencies
@@ -49,7 +50,7 @@ from db.imports.report import Report
 from db.projects import Project, ProjectStatus
 from db.scopes import Viewer
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
-from db.text import canonical, composed
+from db.text import canonical, composed, exact
 
 OLDER_FORM = "master"
 
@@ -65,16 +66,25 @@ STATUSES = {
     "deferred": TaskStatus.BLOCKED,
     "blocked": TaskStatus.BLOCKED,
 }
-# How other programs call what is the title or the status of a task in Task Master's plans.
+# How other programs call what is the title or the status of a task in Task Master's plans, as
+# `_plain` writes it.
 OTHER_TITLES = (
-    *("name", "label", "taskName", "task", "text", "content", "summary", "subject", "todo"),
+    *("name", "label", "taskname", "task", "text", "content", "summary", "subject", "todo"),
     "command",
 )
-OTHER_STATUSES = ("completed", "isCompleted", "is_completed", "done", "isDone", "checked")
+OTHER_STATUSES = ("state", "completed", "complete", "done", "finished", "checked", "closed")
 PRIORITIES = {"critical": 5, "high": 5, "medium": 3, "low": 1}
 
 # What a worker has to read, and under which heading it follows the description.
 TEXTS = {"description": "", "details": "Details", "testStrategy": "Test strategy"}
+
+# What Task Master itself gives a task and is no state of it by another name.
+OWN_KEYS = frozenset(
+    (
+        *("id", "title", "description", "details", "testStrategy", "status", "priority"),
+        *("dependencies", "subtasks", "updatedAt", "previousStatus", "isSubtask"),
+    )
+)
 
 TITLE_LENGTH = 255
 
@@ -189,6 +199,13 @@ class Plan:
         refuse_unstorable(kept, place)
         title, cut = self._title(fields, place)
         status = self._status(task)
+        for key, value in kept.items():
+            if key not in OWN_KEYS and _is_state(key, value):
+                written = shown(orjson.dumps(value, default=exact).decode())
+                self._report.change(
+                    f"it has {quoted(key)}: {written}, which is not read; the task is {status}.",
+                    place,
+                )
         kept.pop("title", None)
         description = [cut]
         for key, heading in TEXTS.items():
@@ -251,7 +268,7 @@ class Plan:
                     place,
                 )
             return inherited
-        status = STATUSES.get("-".join(value.lower().replace("_", " ").split()))
+        status = _known_status(value)
         if status is None:
             # Held, not handed out: somebody who knows what it means releases it.
             self._report.change(
@@ -356,6 +373,22 @@ class Plan:
         return self._top.get(name) or self._by_reference.get(name)
 
 
+def _known_status(word: str) -> TaskStatus | None:
+    return STATUSES.get("-".join(word.lower().replace("_", " ").split()))
+
+
+def _is_state(key: str, value: Any) -> bool:
+    """Whether it may tell how far a task is, by its name or by what it holds."""
+    if isinstance(value, str) and _known_status(value) is not None:
+        return True
+    return isinstance(value, bool) or (value is not None and _plain(key) in OTHER_STATUSES)
+
+
+def _plain(key: str) -> str:
+    """A key however it is spelled: isDone, is_done and Done are done."""
+    return key.lower().replace("_", "").replace("-", "").removeprefix("is")
+
+
 def _prose(value: Any) -> str | None:
     """A text, also one given as a number or line by line; none if it is something else."""
     if value is None:
@@ -381,10 +414,13 @@ def _refuse_foreign(tasks: Any, place: str) -> None:
         if not isinstance(task, dict):
             continue
         for expected, others in (("title", OTHER_TITLES), ("status", OTHER_STATUSES)):
-            found = next((key for key in others if task.get(key) is not None), None)
-            if found is not None and not _has(task, expected):
+            if _has(task, expected):
+                continue
+            named = (key for key in task if key != expected and task[key] is not None)
+            found = next((key for key in named if _plain(key) in (expected, *others)), None)
+            if found is not None:
                 where = f"{place}, number {number} of its tasks"
-                raise NotImportable(f'{where}: it has "{found}" and no "{expected}", {so}')
+                raise NotImportable(f'{where}: it has {quoted(found)} and no "{expected}", {so}')
     if all(isinstance(task, str) for task in tasks):
         raise NotImportable(f"{place}: its tasks are texts, {so}")
     if all(
