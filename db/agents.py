@@ -11,7 +11,7 @@ from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, LongText, Metadata, ShortText, Version, check, choice
+from db.base import CRUD, ComposedName, LongText, Metadata, ShortText, Version, check, choice
 from db.state import Transitions
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Agent(CRUD):
     )
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    name: Mapped[ShortText] = mapped_column(doc="Its name, unique in its project.")
+    name: Mapped[ComposedName] = mapped_column(doc="Its name, unique in its project.")
     type: Mapped[ShortText] = mapped_column(
         index=True, doc="What kind of work it does: DEVELOPER, RESEARCHER, …"
     )

@@ -39,7 +39,7 @@ from sqlalchemy.sql import operators
 
 from db.errors import NotFound
 from db.parameters import Later, parameter, then
-from db.text import canonical, dumps
+from db.text import canonical, composed, dumps
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -90,8 +90,20 @@ class Name(String):
             return super().operate(op, *other, **options)
 
 
+class Composed(TypeDecorator[str]):
+    """A text kept in composed form (NFC): what is stored and what it is compared with alike."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Compose what a keyboard or a file system may have decomposed."""
+        return None if value is None else composed(value)
+
+
 ShortText = Annotated[str, mapped_column(String(255))]
 UniqueName = Annotated[str, mapped_column(Name(255))]
+ComposedName = Annotated[str, mapped_column(Composed(255))]
 LongText = Annotated[str, mapped_column(Text)]
 Metadata = Annotated[
     dict[str, Any], mapped_column(JSONB, default=dict, server_default=text("'{}'::jsonb"))
@@ -284,6 +296,8 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
             if isinstance(kind, String):  # an Enum is one too
                 # Without its length: a cast would cut what is too long, where the column refuses.
                 kind = Text()
+            elif isinstance(kind, Composed):
+                kind = Composed()
             elif isinstance(kind, JSONB):
                 kind, values = Text(), [None if value is None else dumps(value) for value in values]
             arrays.append(cast(bindparam(None, values, unique=True), ARRAY(kind)))

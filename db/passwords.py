@@ -42,11 +42,13 @@ def _hash(password: str) -> str:
 
 
 def _verify(stored: str | None, password: str) -> bool:
-    # Older hashes are of the password as it was typed.
+    # Older hashes are of the password as it was typed, and nothing in a hash tells its age. So a
+    # password that preparing changes is tried twice at most. What takes longer depends on what the
+    # client typed, which it knows, and not on whether there is a user.
     spellings = dict.fromkeys((prepared(password), password))
     with _turns:
-        found = [_fits(stored or DECOY, spelling) for spelling in spellings]
-    return stored is not None and any(found)
+        fits = any(_fits(stored or DECOY, spelling) for spelling in spellings)
+    return stored is not None and fits
 
 
 def _fits(hashed: str, password: str) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, Metadata, ShortText, Version, choice
+from db.base import CRUD, ComposedName, Metadata, ShortText, Version, choice
 from db.members import MemberRole, ProjectMember
 from db.state import Transitions
 
@@ -56,7 +56,7 @@ class Project(CRUD):
         Index(None, "owner_id", "created_at", "id"),
     )
 
-    name: Mapped[ShortText] = mapped_column(doc="The name people know it by.")
+    name: Mapped[ComposedName] = mapped_column(doc="The name people know it by.")
     description: Mapped[Any | None] = mapped_column(
         JSONB(none_as_null=True), doc="What it is about, as structured text."
     )

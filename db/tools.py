@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, Base, LongText, Metadata, ShortText, Version, choice
+from db.base import CRUD, Base, ComposedName, LongText, Metadata, ShortText, Version, choice
 from db.errors import Invalid
 from db.state import Transitions
 from db.text import canonical
@@ -79,8 +79,8 @@ class Tool(CRUD):
     )
 
     project_id: Mapped[UUID | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    name: Mapped[ShortText] = mapped_column(doc="The name by which agents call it.")
-    tool_version: Mapped[ShortText] = mapped_column(
+    name: Mapped[ComposedName] = mapped_column(doc="The name by which agents call it.")
+    tool_version: Mapped[ComposedName] = mapped_column(
         default=FIRST_VERSION, server_default=FIRST_VERSION, doc="Its version, as its makers count."
     )
     description: Mapped[LongText | None] = mapped_column(

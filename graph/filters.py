@@ -17,7 +17,7 @@ from graphql import (
     is_leaf_type,
     is_list_type,
 )
-from sqlalchemy import ColumnElement, Text, and_, false, func, inspect, not_, or_, select, true
+from sqlalchemy import ColumnElement, and_, false, func, inspect, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from strawberry import UNSET
@@ -119,7 +119,9 @@ def _compares(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Column
 
 def _matches(match: Callable[..., Any]) -> Callable[[Any, Any], ColumnElement[bool]]:
     """An operator between a column and a text of which no character has a meaning of its own."""
-    return lambda column, text: match(column, parameter(then(_escaped, text), Text), escape="/")
+    return lambda column, text: match(
+        column, parameter(then(_escaped, text), column.type), escape="/"
+    )
 
 
 def _escaped(text: str) -> str:

@@ -93,6 +93,30 @@ async def test_a_password_is_the_same_however_a_keyboard_spells_it(world: World)
     assert not await passwords.is_password(None, spellings[0])
 
 
+@pytest.mark.parametrize(
+    ("typed", "tries"),
+    [
+        ("caf\u00e9 au lait", ["caf\u00e9 au lait"]),
+        ("cafe\u0301 au lait", ["caf\u00e9 au lait"]),
+        ("cafe\u0301 au the", ["caf\u00e9 au the", "cafe\u0301 au the"]),
+        ("wrong password", ["wrong password"]),
+    ],
+)
+async def test_a_password_is_tried_no_oftener_than_needed(
+    typed: str, tries: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def fits(hashed: str, password: str) -> bool:
+        tried.append(password)
+        return password == "caf\u00e9 au lait"
+
+    monkeypatch.setattr(passwords, "_fits", fits)
+
+    assert await passwords.is_password("hash", typed) == ("lait" in typed)
+    assert tried == tries
+
+
 async def test_whoever_cannot_come_in_learns_nothing(world: World) -> None:
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         gone = await session.get_one(db.User, world.people.users["stranger"].id)

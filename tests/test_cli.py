@@ -188,6 +188,8 @@ async def test_a_token_is_made_for_an_agent_and_limited_to_scopes(
         project, other = [await factories.make_project(session, admin) for _ in range(2)]
         ada = await factories.make_agent(session, project, "Ada")
         await factories.make_agent(session, other, "Ada")
+        await other.update(session, name="Caf\u00e9")
+        named = await factories.make_agent(session, other, "\u00c9va")
 
     async def made(*arguments: str) -> tuple[Any, ...]:
         command = ("tokens", "create", "worker", *arguments)
@@ -202,6 +204,8 @@ async def test_a_token_is_made_for_an_agent_and_limited_to_scopes(
         assert await made("--agent", id, "--scope", "WORK") == (ada.id, None, ["WORK"])
     for home in (str(project.id), global_id("Project", project.id)):
         assert await made("--agent", "Ada", "--project", home) == (ada.id, None, [])
+    eva = ("--agent", "E\u0301va", "--project", "Cafe\u0301")
+    assert await made(*eva) == (named.id, None, [])
     scopes = ("--scope", "read", "--scope", "WRITE", "--scope", "READ")
     assert await made("--user", "admin", *scopes) == (None, admin.id, ["READ", "WRITE"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -217,6 +218,44 @@ async def test_the_case_of_letters_does_not_matter_whatever_the_locale(
         answer = await viewers.owner.ask(query, where=where)
         expected = [title for title, _ in LETTERS if text.lower() in title.lower()]
         assert [task["title"] for task in answer.data["tasks"]["nodes"]] == expected, text
+
+
+async def test_a_name_is_found_in_whatever_form_of_unicode_it_is_asked_for(
+    database: db.Database, viewers: People
+) -> None:
+    typed = "Cafe\u0301 Mo\u0308n"
+    async with database.write(db.Viewer()) as session:
+        project = await factories.make_project(session, viewers.users["owner"])
+        await project.update(session, name=typed)
+        other = await factories.make_project(session, viewers.users["owner"])
+        await other.update(session, name="Cafe")
+        await factories.make_agent(session, project, typed)
+        await factories.make_agent(session, project, "Ada")
+
+    async def found(noun: str, operator: str, operand: Any) -> list[str]:
+        kind = f"{noun[:-1].title()}Filter"
+        query = f"query($where: {kind}) {{ {noun}(where: $where) {{ nodes {{ name }} }} }}"
+        variable = await viewers.owner.ask(query, where={"name": {operator: operand}})
+        literal = f"{{ {noun}(where: {{name: {{{operator}: {json.dumps(operand)}}}}})"
+        written = await viewers.owner.ask(f"{literal} {{ nodes {{ name }} }} }}")
+        assert written.data == variable.data
+        return [node["name"] for node in variable.data[noun]["nodes"]]
+
+    name = "Caf\u00e9 M\u00f6n"
+    for noun, rest in (("projects", "Cafe"), ("agents", "Ada")):
+        for form in (typed, name):
+            for operator, operand in (
+                ("eq", form),
+                ("in", [form, "x"]),
+                ("contains", form[2:]),
+                ("containsInsensitive", form[2:].upper()),
+                ("startsWith", form[:-1]),
+            ):
+                assert await found(noun, operator, operand) == [name], (operator, operand)
+            assert await found(noun, "not", form) == [rest]
+            assert await found(noun, "gte", form) == [name]
+            assert await found(noun, "gt", form) == []
+            assert await found(noun, "lt", form) == [rest]
 
 
 async def test_whatever_was_changed_last_comes_first(

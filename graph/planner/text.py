@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from db.base import Timestamp
+from db.base import Composed, Timestamp
 from graph.connections import name_of
 from graph.filters import Order
 from graph.planner.shapes import Unplannable
@@ -192,7 +192,7 @@ def printed(column: Any) -> Json:
             json = string(type_coerce(column, Text))
         case Numeric():
             json = string(cast(column, Text))
-        case Timestamp() | String(length=int()):
+        case Timestamp() | String(length=int()) | Composed(length=int()):
             json = (cast(func.to_json(column), Text),)
         case _:
             json = (Long(cast(func.to_json(column), Text)),)
