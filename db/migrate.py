@@ -36,6 +36,12 @@ class NotMigratable(Exception):
     """The database cannot be brought to the code's schema; the message says why and what to do."""
 
 
+NO_COLLATION = (
+    "PostgreSQL has no collation here that knows the case of letters beyond ASCII. Use PostgreSQL"
+    " 17 or later, or one that is built with ICU."
+)
+
+
 def config(connection: Connection | None = None) -> Config:
     """Alembic's configuration, for a connection."""
     configuration = Config(ROOT / "alembic.ini")

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, ComposedName, Metadata, ShortText, Version, choice
+from db.base import CRUD, ComposedName, Metadata, Version, choice
 from db.members import MemberRole, ProjectMember
 from db.state import Transitions
 

@@ -14,14 +14,14 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
 
 from db import Base, migrate
-from db.base import Name, Timestamp
+from db.base import Composed, Name, Timestamp
 
 
 def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
     """A migration must not change when the code does: it names SQLAlchemy's own types only."""
     if kind == "type" and isinstance(item, Timestamp):
         return "sa.DateTime(timezone=True)"
-    if kind == "type" and isinstance(item, Name):
+    if kind == "type" and isinstance(item, Name | Composed):
         return f"sa.String(length={item.length})"
     return False
 

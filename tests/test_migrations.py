@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, make_url, pool, text
@@ -187,6 +188,47 @@ async def test_a_database_without_unicode_is_told_what_it_needs(server: URL) -> 
 
     assert await revision(url) == "0003"
     await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+NO_COLLATION = (
+    "PostgreSQL has no collation here that knows the case of letters beyond ASCII."
+    " Use PostgreSQL 17 or later, or one that is built with ICU."
+)
+
+
+async def test_a_server_without_a_collation_for_search_is_told_what_it_needs(server: URL) -> None:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    made = f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'"
+    await _on_server(server, f"{made} LOCALE_PROVIDER libc")
+    url = server.set(database=name)
+    await migrate.upgrade(url, "0003")
+    ascii_only = "'default', 'C', 'POSIX'"
+    await _on_server(url, f"DELETE FROM pg_collation WHERE collname NOT IN ({ascii_only})")
+
+    with pytest.raises(migrate.NotMigratable) as refused:
+        await migrate.upgrade(url)
+
+    assert str(refused.value) == NO_COLLATION
+    assert await revision(url) == "0003"
+    await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_a_server_without_a_collation_for_filters_is_told_what_it_needs(
+    empty: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on an older PostgreSQL without ICU, on a machine that does not have the locale.
+    module = importlib.import_module("migrations.versions.0007_updated_at")
+    missing = "provider = libc, locale = 'nowhere.UTF-8'"
+    monkeypatch.setattr(module, "provider", lambda: missing)
+
+    def work(connection: Connection) -> None:
+        with Operations.context(MigrationContext.configure(connection)):
+            module.collation()
+
+    with pytest.raises(migrate.NotMigratable) as refused:
+        await migrate.locked(empty, work)
+
+    assert str(refused.value) == NO_COLLATION
 
 
 async def test_names_that_are_the_same_from_now_on_are_told_and_nothing_is_changed(

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-from db.migrate import NotMigratable
+from db.migrate import NO_COLLATION, NotMigratable
 
 revision = "0004"
 down_revision = "0003"
@@ -84,11 +84,20 @@ UNPARTED = _characters(UNSPACED)
 def functions(connection: sa.Connection) -> None:
     """Make the functions that prepare texts and queries."""
     # How case is folded must not depend on the database's locale. The first is there from
-    # PostgreSQL 17 on, the second wherever it was built with ICU.
+    # PostgreSQL 17 on, the second wherever it was built with ICU, the last where the operating
+    # system has it.
     known = "SELECT collname FROM pg_collation WHERE collnamespace = 'pg_catalog'::regnamespace"
     collations = set(connection.exec_driver_sql(known).scalars())
-    wanted = ("pg_c_utf8", "und-x-icu", "default")
-    collation = next(name for name in wanted if name in collations)
+
+    def knows(collation: str) -> bool:
+        """Whether it knows the case of letters beyond ASCII."""
+        small = f"SELECT lower('É' COLLATE pg_catalog.\"{collation}\") = 'é'"
+        return bool(connection.exec_driver_sql(small).scalar())
+
+    wanted = ("pg_c_utf8", "und-x-icu", "default", "C.utf8", "C.UTF-8")
+    collation = next((name for name in wanted if name in collations and knows(name)), None)
+    if collation is None:
+        raise NotMigratable(NO_COLLATION)
     # To upper case first, which several small letters can share: Greek has two of sigma. Only some
     # collations make SS of ß there.
     connection.exec_driver_sql(

@@ -2,6 +2,9 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.exc import DBAPIError
+
+from db.migrate import NO_COLLATION, NotMigratable
 
 revision = "0007"
 down_revision = "0006"
@@ -21,6 +24,9 @@ TABLES = (
 # The first PostgreSQL with a collation for all letters of its own.
 BUILTIN = (17,)
 
+# The SQLSTATE for a locale that the operating system does not have.
+UNKNOWN_LOCALE = "22023"
+
 
 def upgrade() -> None:
     for table in TABLES:
@@ -28,12 +34,22 @@ def upgrade() -> None:
     op.create_index(
         "ix_tasks_project_id_updated_at_id", "tasks", ["project_id", "updated_at", "id"]
     )
-    op.execute(f"CREATE COLLATION unicode_case ({provider()})")
+    collation()
     op.create_check_constraint(
         op.f("ck_access_tokens_scopes"),
         "access_tokens",
         "scopes <@ ARRAY['READ', 'WORK', 'WRITE', 'ADMINISTER']::varchar[]",
     )
+
+
+def collation() -> None:
+    """Make the collation that knows the case of all letters."""
+    try:
+        op.execute(f"CREATE COLLATION unicode_case ({provider()})")
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == UNKNOWN_LOCALE:
+            raise NotMigratable(NO_COLLATION) from error
+        raise
 
 
 def provider() -> str:
