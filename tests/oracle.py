@@ -14,7 +14,8 @@ from uuid import UUID
 from sqlalchemy import Uuid, inspect, select
 
 import db
-from db.base import Timestamp
+from db.base import Composed, Timestamp
+from db.text import composed
 from graph.entities import entity_of
 from graph.schema import schema
 
@@ -148,6 +149,8 @@ def operand_of(attribute: Any, operand: Any) -> Any:
             return datetime.fromisoformat(operand)
         case Uuid():
             return UUID(operand)
+        case Composed():
+            return composed(operand)
     return operand
 
 
