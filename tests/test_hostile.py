@@ -581,3 +581,25 @@ async def test_a_fault_tells_nothing_but_its_id(
     assert SECRET in logging.Formatter().formatException(record.exc_info)
     for word in ("secret", "SELECT", "/srv", "RuntimeError", "Traceback"):
         assert word not in response.text
+
+
+@pytest.mark.parametrize("planner", [True, False])
+async def test_json_of_very_many_values_is_refused_before_it_is_read(
+    database: db.Database, people: People, planner: bool
+) -> None:
+    query = "query($j: JSON) { tasks(where: {metadataContains: $j}) { totalCount } }"
+    deep = "[" * 20 + "]" * 20
+    too_many = [f"[{','.join([deep] * 1_001)}]", f"[{','.join(['1.5e308'] * 20_001)}]"]
+    few = [f'["{"[,{" * 30_000}"]', f"[{','.join(['1.5e3'] * 19_000)}]", '["\\\\", "\\","]']
+    async with serving(database, Settings(planner=planner)) as http:
+        headers = {"Content-Type": "application/json"} | people.owner._headers
+        for values, status in ((too_many, 413), (few, 200)):
+            for value in values:
+                body = f'{{"query": "{query}", "variables": {{"j": {value}}}}}'
+                response = await http.post("/graphql", content=body, headers=headers)
+
+                assert response.status_code == status, (value[:20], response.text[:300])
+                if status == 413:
+                    (error,) = response.json()["errors"]
+                    assert error["extensions"]["code"] == "TOO_LARGE"
+                    assert error["message"].startswith("The body has more than 20,000 values")
