@@ -96,6 +96,11 @@ class Composed(TypeDecorator[str]):
     impl = String
     cache_ok = True
 
+    @property
+    def python_type(self) -> type[str]:
+        """What its values are in Python, which SQLAlchemy's TypeDecorator does not tell."""
+        return str
+
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Compose what a keyboard or a file system may have decomposed."""
         return None if value is None else composed(value)
@@ -297,7 +302,8 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
                 # Without its length: a cast would cut what is too long, where the column refuses.
                 kind = Text()
             elif isinstance(kind, Composed):
-                kind = Composed()
+                kind = Text()
+                values = [None if value is None else composed(value) for value in values]
             elif isinstance(kind, JSONB):
                 kind, values = Text(), [None if value is None else dumps(value) for value in values]
             arrays.append(cast(bindparam(None, values, unique=True), ARRAY(kind)))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 import db
+from db.base import insert_many
 from graph.scalars import format_moment
 from graph.schema import schema
 from tests import factories
@@ -229,7 +230,8 @@ async def test_a_name_is_found_in_whatever_form_of_unicode_it_is_asked_for(
         await project.update(session, name=typed)
         other = await factories.make_project(session, viewers.users["owner"])
         await other.update(session, name="Cafe")
-        await factories.make_agent(session, project, typed)
+        agent = {"project_id": project.id, "name": typed, "type": "WORKER"}
+        await insert_many(session, db.Agent, [agent])
         await factories.make_agent(session, project, "Ada")
 
     async def found(noun: str, operator: str, operand: Any) -> list[str]:
