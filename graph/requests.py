@@ -184,8 +184,8 @@ def object_in(what: str, text: bytes) -> dict[str, Any]:
     """An object from JSON. Raises Refused."""
     if _values(text) > MOST_VALUES:
         raise Refused(
-            f"{what} has more than {MOST_VALUES:,} values: texts, numbers, lists and objects. Send it"
-            " in parts, or large JSON in a text.",
+            f"{what} has more than {MOST_VALUES:,} values: texts, numbers, lists and objects. Send"
+            " it in parts, or large JSON in a text.",
             413,
         )
     try:

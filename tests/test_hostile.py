@@ -189,19 +189,19 @@ DOCUMENTS: dict[str, tuple[str, dict[str, Any], tuple[int, str, str | None]]] = 
         {"ids": ["x"] * 5000},
         refused("max_cost"),
     ),
-    "300,000 ids": (
+    "15,000 ids": (
         "query($ids: [ID!]!) { nodes(ids: $ids) { id } }",
-        {"ids": [1] * 300_000},
+        {"ids": [1] * 15_000},
         refused("max_values"),
     ),
-    "200,000 values that do not fit": (
+    "15,000 values that do not fit": (
         FILTERED,
-        {"w": {"or": [[]] * 200_000}},
+        {"w": {"or": [[]] * 15_000}},
         refused("max_values"),
     ),
-    "200,000 texts to compare with": (
+    "15,000 texts to compare with": (
         FILTERED,
-        {"w": {"title": {"in": ["x"] * 200_000}}},
+        {"w": {"title": {"in": ["x"] * 15_000}}},
         refused("max_values"),
     ),
     "3,000 alternatives": (

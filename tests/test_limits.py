@@ -400,7 +400,7 @@ async def test_a_bomb_is_answered_like_anything_else(kind: str, limited: People)
 async def test_huge_variables_are_only_looked_at(limited: People) -> None:
     query = "query($v: [ID!]!) { nodes(ids: $v) { id } }"
 
-    answer = await limited.owner.ask(query, v=["x"] * 100_000)
+    answer = await limited.owner.ask(query, v=["x"] * 15_000)
 
     assert answer.code == "LIMIT_EXCEEDED"
     assert answer.errors[0]["extensions"]["limit"] == "max_values"
