@@ -196,7 +196,7 @@ DOCUMENTS: dict[str, tuple[str, dict[str, Any], tuple[int, str, str | None]]] = 
     ),
     "15,000 values that do not fit": (
         FILTERED,
-        {"w": {"or": [[]] * 15_000}},
+        {"w": {"or": [1] * 15_000}},
         refused("max_values"),
     ),
     "15,000 texts to compare with": (
