@@ -492,17 +492,23 @@ async def test_who_asks_whether_the_server_answers_asks_no_database(people: Peop
     assert answer.statements == []
 
 
-async def test_a_plan_is_made_once_for_all_who_ask_meanwhile_and_paid_once(
-    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[Any] = []
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The statements of which plans are made."""
+    found: list[Any] = []
 
     def noted(statement: Any) -> Any:
-        made.append(statement)
+        found.append(statement)
         return compiled(statement)
 
     compiled = plans.compiled
     monkeypatch.setattr(planner, "compiled", noted)
+    return found
+
+
+async def test_a_plan_is_made_once_for_all_who_ask_meanwhile_and_paid_once(
+    database: db.Database, people: People, made: list[Any]
+) -> None:
     query = "{ projects { nodes { name } } agents { nodes { name } } tasks { nodes { title } } }"
     async with serving(database, Settings()) as http:
         owner = people.owner.through(http)
@@ -520,16 +526,8 @@ async def test_a_plan_is_made_once_for_all_who_ask_meanwhile_and_paid_once(
 
 
 async def test_who_owes_something_has_no_plan_made(
-    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+    database: db.Database, people: People, made: list[Any]
 ) -> None:
-    made: list[Any] = []
-
-    def noted(statement: Any) -> Any:
-        made.append(statement)
-        return compiled(statement)
-
-    compiled = plans.compiled
-    monkeypatch.setattr(planner, "compiled", noted)
     settings = Settings(max_cost=100, rate_burst=1_000, rate_per_second=1)
     queries = [f"{{ n{place}: projects(first: 1) {{ nodes {{ name }} }} }}" for place in range(12)]
     async with serving(database, settings) as http:
