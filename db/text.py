@@ -113,7 +113,10 @@ def number(text: str) -> int | float | Decimal:
     try:
         exact = Decimal(text)
     except ArithmeticError:
-        raise ValueError("a number's exponent has more than eighteen digits") from None
+        # Its exponent is beyond all bounds. What is too great is refused later, at its place.
+        if isfinite(float(text)):
+            raise ValueError("a number is too close to zero to be stored") from None
+        return float(text)
     # An integer with an exponent, as Java writes 100000.0, is good for an Int.
     is_small = exact.adjusted() < 18 and "e" in text.lower()
     return int(exact) if is_small and exact == exact.to_integral_value() else exact
