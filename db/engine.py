@@ -76,7 +76,7 @@ TIMEOUTS = {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
 # prepared one 60 for each connection; while it visits them, nobody is answered.
 # Writes build the same statements for each request, and compiling one takes a millisecond.
 COMPILED = 8
-COMPILED_FOR_WRITING = 24
+COMPILED_FOR_WRITING = 16
 PREPARED = 10
 
 # How long to wait for a free connection, in seconds, before the caller is told to come back.
