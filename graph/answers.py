@@ -43,15 +43,17 @@ class Answer:
     def grow(self, size: int) -> None:
         """Count so many bytes. Raises AnswerTooLarge."""
         self._size += size
-        if self._size > self._most:
-            raise AnswerTooLarge(self._most)
+        self._check_size()
 
     def check(self) -> None:
         """Raise AnswerTooLarge, or OutOfTime, if nothing more is to be done for the answer."""
-        if self._size > self._most:
-            raise AnswerTooLarge(self._most)
+        self._check_size()
         if self._context.deadline is not None:
             self._context.deadline.left()
+
+    def _check_size(self) -> None:
+        if self._size > self._most:
+            raise AnswerTooLarge(self._most)
 
     async def rest(self) -> None:
         """Let others have a turn, if this has lasted for long. Raises what `check` does."""

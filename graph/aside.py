@@ -1,6 +1,6 @@
 """Work that keeps the processor busy for long, in a thread, so that others are answered meanwhile.
 
-Python runs one thread at a time, and changes between them every few milliseconds.
+Python runs one thread at a time, and changes between them after `graph.serve.SWITCH_SECONDS`.
 """
 
 from __future__ import annotations

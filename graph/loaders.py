@@ -209,7 +209,7 @@ class Listing:
 
 
 class Loader(DataLoader[Any, Any]):
-    """Strawberry's DataLoader, whose batches begin when they are let."""
+    """Strawberry's DataLoader; `let` decides when a batch begins, and may hold it back."""
 
     def __init__(
         self,

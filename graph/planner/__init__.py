@@ -75,11 +75,7 @@ class Planner:
         self._most_bytes = max_answer_bytes
         self._making: dict[Hashable, asyncio.Task[Plan]] = {}
         """The plans that are being made."""
-        self._plans: Kept[Hashable, Plan] = Kept(
-            MOST_PLANS,
-            MOST_BYTES,
-            _bytes,
-        )
+        self._plans: Kept[Hashable, Plan] = Kept(MOST_PLANS, MOST_BYTES, _bytes)
 
     def known(
         self,
@@ -121,9 +117,9 @@ class Planner:
                 if opened is None:
                     self._plans.put(key, replace(NO_PLAN, parts=parts))
                     return None
-                size, conditions = opened.size()[0], conditions_of(opened)
-                charge(COST_OF_PART * (size + conditions))
-                work = partial(self._compiled, opened, viewer, parts, conditions)
+                operation, fields, conditions = opened
+                charge(COST_OF_PART * (fields + conditions))
+                work = partial(self._compiled, operation, viewer, parts, conditions)
                 making = self._making[key] = asyncio.create_task(self._made(key, work, turn))
             # Who leaves takes it from nobody else.
             plan = await asyncio.shield(making)
@@ -131,18 +127,22 @@ class Planner:
 
     def _opened(
         self, document: Document, node: OperationDefinitionNode, variables: VariableValues
-    ) -> Operation | None:
-        """The operation with values that come later; none if no plan is to be made for it."""
+    ) -> tuple[Operation, int, int] | None:
+        """The operation with values that come later, and how many fields and conditions it has.
+
+        None if no plan is to be made for it.
+        """
         try:
             operation = Operation(self._schema, document.node, node, open_variables(variables))
         except (Unplannable, Unreadable, GraphQLError, RecursionError):
             return None
         if all(root.name == "__typename" for root in operation.roots):
             return None  # it needs no database, and tells whether the server answers
-        number, depth = operation.size()
-        if number > MOST_FIELDS or depth > DEEPEST or conditions_of(operation) > MOST_CONDITIONS:
+        fields, depth = operation.size()
+        conditions = conditions_of(operation)
+        if fields > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
             return None
-        return operation
+        return operation, fields, conditions
 
     async def _made(
         self, key: Hashable, work: Callable[[], Plan], turn: AbstractAsyncContextManager[Any]
