@@ -59,9 +59,9 @@ async def set_default(url: URL, name: str, value: str) -> None:
 
 
 async def cut(url: URL) -> None:
-    """End all connections to the database but one's own."""
+    """End all connections to the database but one's own, and wait until they have ended."""
     ours = "datname = current_database() AND pid <> pg_backend_pid()"
-    await past(url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")
+    await past(url, f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {ours}")
 
 
 # Defaults
