@@ -27,7 +27,7 @@ test: .venv/installed-dev $(BUILT_PAGE) $(if $(NPM),$(CLIENTS)) ## Run all tests
 	@PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
 
 alike: .venv/installed-dev ## Hold the planner to the resolvers' answers, for 5,000 queries: make alike QUERIES=5000
-	@TROUPE_EXAMPLES=$(or $(QUERIES),5000) $(BIN)/python -m pytest -q tests/test_planner.py -k generated
+	@TROUPE_EXAMPLES=$(or $(QUERIES),5000) $(BIN)/python -m pytest -q tests/test_compiler.py -k generated
 
 fuzz: .venv/installed-dev ## Send what a fuzzer makes up to a server, for ten minutes: make fuzz SECONDS=600
 	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),600)

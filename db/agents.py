@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, ComposedName, LongText, Metadata, ShortText, Version, check, choice
-from db.state import Transitions
+from db.transitions import Transitions
 
 if TYPE_CHECKING:
     from db.ai_models import AIModel

@@ -44,7 +44,6 @@ from sqlalchemy.util import greenlet_spawn
 
 from db.base import Base, any_of
 from db.connections import connect, is_outdated, is_read_only
-from db.direct import Direct
 from db.embedded import Server, Trouble
 from db.errors import (
     AlreadyExists,
@@ -56,6 +55,7 @@ from db.errors import (
     Path,
     Rejected,
 )
+from db.prepared import Direct
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.text import dumps

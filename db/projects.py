@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, ComposedName, Metadata, Version, choice
 from db.members import MemberRole, ProjectMember
-from db.state import Transitions
+from db.transitions import Transitions
 
 if TYPE_CHECKING:
     from db.agents import Agent

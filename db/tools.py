@@ -16,8 +16,8 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, Base, ComposedName, LongText, Metadata, ShortText, Version, choice
 from db.errors import Invalid
-from db.state import Transitions
 from db.text import canonical
+from db.transitions import Transitions
 
 if TYPE_CHECKING:
     from db.agents import Agent

@@ -16,10 +16,10 @@ from sqlalchemy import select
 import db
 from db import TokenScope, access, passwords
 from db.errors import Invalid
-from graph.context import Context, Info
-from graph.guard import guard_of, network
-from graph.mutations import given, input_of, mutation
-from graph.scalars import AccessTokenID, AgentID, Line, UserID
+from graph.core.context import Context, Info
+from graph.core.mutations import given, input_of, mutation
+from graph.core.scalars import AccessTokenID, AgentID, Line, UserID
+from graph.limits.guard import guard_of, network
 
 log = logging.getLogger("troupe")
 

@@ -13,10 +13,11 @@ from strawberry.scalars import JSON
 import db
 from db import AgentStatus, tasks
 from db.tools import MOST_TOOLS
-from graph.connections import Connection
-from graph.context import Info
-from graph.entities import Node, column, entity
-from graph.filters import (
+from graph.core.connections import Connection
+from graph.core.context import Info
+from graph.core.entities import Node, column, entity
+from graph.core.fields import collection, connected, listed, one, related
+from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
     EnumFilter,
@@ -27,9 +28,8 @@ from graph.filters import (
     ordering,
     through,
 )
-from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, connected, listed, one, related
-from graph.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text
+from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text
 
 Capacity = Annotated[int, Field(ge=1, le=1000)]
 

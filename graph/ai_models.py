@@ -13,10 +13,11 @@ from strawberry.scalars import JSON
 
 import db
 from db import AIModelStatus
-from graph.connections import Connection
-from graph.context import Info
-from graph.entities import Node, column, entity
-from graph.filters import (
+from graph.core.connections import Connection
+from graph.core.context import Info
+from graph.core.entities import Node, column, entity
+from graph.core.fields import collection, connected, one
+from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
     EnumFilter,
@@ -27,9 +28,8 @@ from graph.filters import (
     filters,
     ordering,
 )
-from graph.mutations import Deleted, given, input_of, mutation, values
-from graph.relations import collection, connected, one
-from graph.scalars import AIModelID, Line, Metadata, Price, matching
+from graph.core.mutations import Deleted, given, input_of, mutation, values
+from graph.core.scalars import AIModelID, Line, Metadata, Price, matching
 
 NAME = "The name the provider gives it, such as `gpt-4o`."
 Name = Annotated[

@@ -21,15 +21,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db import Database, migrate
 from db.embedded import Server
 from db.engine import reason
-from graph import pages
-from graph.edge import Edge
-from graph.http import Endpoint
-from graph.operations import Operations
+from graph.execution.operations import Operations
+from graph.execution.tokens import Tokens
 from graph.schema import schema
+from graph.server import pages
+from graph.server.endpoint import Endpoint
+from graph.server.middleware import Edge
+from graph.server.sockets import SocketEndpoint
+from graph.server.state import State
 from graph.settings import Settings
-from graph.sockets import SocketEndpoint
-from graph.state import State
-from graph.viewer import Tokens
 
 log = logging.getLogger("troupe")
 
@@ -71,7 +71,7 @@ async def readyz(request: Request) -> Response:
 
 
 class Application(Starlette):
-    """Starlette, without what does nothing here, and with a state of our own (`graph.state`)."""
+    """Starlette, without what does nothing here, and with a state of our own."""
 
     state: Any
 

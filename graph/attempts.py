@@ -9,9 +9,10 @@ from strawberry.scalars import JSON
 
 import db
 from db import AttemptStatus
-from graph.connections import Connection
-from graph.entities import Node, entity
-from graph.filters import (
+from graph.core.connections import Connection
+from graph.core.entities import Node, entity
+from graph.core.fields import collection, connected, one, related
+from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
     IDFilter,
@@ -20,7 +21,6 @@ from graph.filters import (
     ordering,
     through,
 )
-from graph.relations import collection, connected, one, related
 
 
 @filters(db.TaskAttempt)

@@ -154,7 +154,7 @@ def _valid(kind: Any, value: Any, name: str = "value") -> Any:
     from pydantic import TypeAdapter, ValidationError
 
     from db.text import storable
-    from graph.words import words
+    from graph.core.validation_messages import words
 
     try:
         return TypeAdapter(kind).validate_python(storable(value))
@@ -210,7 +210,7 @@ async def _agent_id(session: WriteSession, agent: str, project: str | None) -> U
 
 def _id(model: type, text: str) -> UUID | None:
     """The id that a text is, as the API or the database writes it; none if it is neither."""
-    from graph.scalars import parse_key
+    from graph.core.scalars import parse_key
 
     try:
         id: UUID = parse_key(model, text)
@@ -536,7 +536,7 @@ def create_token(
     from datetime import UTC, datetime, timedelta
 
     from db import Viewer, access
-    from graph.scalars import Line
+    from graph.core.scalars import Line
 
     if (user is None) == (agent is None):
         raise typer.BadParameter("name one of them", param_hint="'--user' / '--agent'")

@@ -16,10 +16,11 @@ from strawberry.scalars import JSON
 import db
 from db import ConversationStatus, MessageSender, conversations
 from db.errors import Denied
-from graph.connections import Connection
-from graph.context import Info
-from graph.entities import Node, column, entity
-from graph.filters import (
+from graph.core.connections import Connection
+from graph.core.context import Info
+from graph.core.entities import Node, column, entity
+from graph.core.fields import collection, connected, one, one_by, related, search
+from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
     IDFilter,
@@ -30,9 +31,8 @@ from graph.filters import (
     ordering,
     through,
 )
-from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, connected, one, one_by, related, search
-from graph.scalars import (
+from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.scalars import (
     AgentID,
     AIModelID,
     ConversationID,

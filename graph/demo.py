@@ -7,7 +7,7 @@ from typing import Any
 
 from db import Database, Viewer, access
 from db.imports import import_chats, import_plan
-from graph.context import Context
+from graph.core.context import Context
 from graph.schema import schema
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

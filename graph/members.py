@@ -9,12 +9,12 @@ from sqlalchemy import select
 import db
 from db import MemberRole, Right, members
 from db.errors import Invalid
-from graph.context import Info
-from graph.entities import entity
-from graph.filters import EnumFilter, IDFilter, filters, through
-from graph.mutations import input_of, mutation
-from graph.relations import related
-from graph.scalars import Line, ProjectID, UserID
+from graph.core.context import Info
+from graph.core.entities import entity
+from graph.core.fields import related
+from graph.core.filters import EnumFilter, IDFilter, filters, through
+from graph.core.mutations import input_of, mutation
+from graph.core.scalars import Line, ProjectID, UserID
 
 
 @filters(db.ProjectMember)

@@ -12,9 +12,9 @@ from strawberry.scalars import JSON
 import db
 from db import plans
 from graph.agents import Capacity
-from graph.context import Info
-from graph.mutations import given, input_of, mutation
-from graph.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text, bare
+from graph.core.context import Info
+from graph.core.mutations import given, input_of, mutation
+from graph.core.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text, bare
 from graph.tasks import PlannedTaskInput
 from graph.tools import ToolValues
 

@@ -11,10 +11,11 @@ from strawberry.scalars import JSON
 
 import db
 from db import ProjectStatus, Right
-from graph.connections import Connection
-from graph.context import Info
-from graph.entities import Node, column, entity
-from graph.filters import (
+from graph.core.connections import Connection
+from graph.core.context import Info
+from graph.core.entities import Node, column, entity
+from graph.core.fields import collection, connected, one, related
+from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
     IDFilter,
@@ -24,9 +25,8 @@ from graph.filters import (
     ordering,
     through,
 )
-from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, connected, one, related
-from graph.scalars import Metadata, Name, ProjectID, UserID
+from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.scalars import Metadata, Name, ProjectID, UserID
 
 
 @filters(db.Project)

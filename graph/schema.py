@@ -20,7 +20,6 @@ from graph import (
     conversations,
     interactions,
     members,
-    nodes,
     plans,
     projects,
     tasks,
@@ -28,11 +27,12 @@ from graph import (
     usage,
     users,
 )
-from graph.entities import entities
-from graph.errors import USER_ERRORS, Worded
-from graph.extensions import Checked, Executor, Prepared
-from graph.persisted import Persisted
-from graph.scalars import scalars
+from graph.core import nodes
+from graph.core.entities import entities
+from graph.core.errors import USER_ERRORS, Worded
+from graph.core.scalars import scalars
+from graph.execution.persisted import Persisted
+from graph.execution.pipeline import Checked, Executor, Prepared
 
 
 @strawberry.type(description="What can be asked. Everything shows only what you may see.")

@@ -16,10 +16,10 @@ from starlette.applications import Starlette
 
 from db import Database, User, Viewer, access
 from db.settings import SettingsError
-from graph import logs
 from graph.app import create_app
+from graph.execution import logs
+from graph.server.protocols import READ_TIMEOUT, Connection, WebSocket
 from graph.settings import Mode, Settings
-from graph.wire import READ_TIMEOUT, Connection, WebSocket
 
 if sys.platform != "win32":
     import resource

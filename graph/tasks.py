@@ -14,10 +14,11 @@ from strawberry.scalars import JSON
 import db
 from db import BlockedReason, OnFailure, TaskStatus, dependencies, plans
 from db.errors import DomainError, NotFound, Rejected
-from graph.connections import Connection
-from graph.context import Info
-from graph.entities import Node, column, entity
-from graph.filters import (
+from graph.core.connections import Connection
+from graph.core.context import Info
+from graph.core.entities import Node, column, entity
+from graph.core.fields import collection, connected, one, related
+from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
     EnumFilter,
@@ -29,9 +30,8 @@ from graph.filters import (
     ordering,
     through,
 )
-from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, connected, one, related
-from graph.scalars import AgentID, Line, Metadata, Priority, ProjectID, TaskID, Text, bare
+from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.scalars import AgentID, Line, Metadata, Priority, ProjectID, TaskID, Text, bare
 
 Seconds = Annotated[int, Field(ge=0, le=2_000_000_000)]
 Attempts = Annotated[int, Field(ge=1, le=1000)]

@@ -13,10 +13,11 @@ from strawberry.scalars import JSON
 import db
 from db import ToolSource, ToolStatus, tools
 from db.errors import Denied
-from graph.connections import Connection
-from graph.context import Info
-from graph.entities import Node, column, entity
-from graph.filters import (
+from graph.core.connections import Connection
+from graph.core.context import Info
+from graph.core.entities import Node, column, entity
+from graph.core.fields import collection, connected, one, related
+from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
     EnumFilter,
@@ -27,9 +28,8 @@ from graph.filters import (
     ordering,
     through,
 )
-from graph.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.relations import collection, connected, one, related
-from graph.scalars import AgentID, Line, Metadata, Name, ProjectID, Text, ToolID, matching
+from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.scalars import AgentID, Line, Metadata, Name, ProjectID, Text, ToolID, matching
 
 Url = Annotated[
     str,

@@ -11,10 +11,11 @@ from pydantic import BaseModel, Field
 
 import db
 from db import usage
-from graph.connections import Connection
-from graph.context import Info
-from graph.entities import Node, entity
-from graph.filters import (
+from graph.core.connections import Connection
+from graph.core.context import Info
+from graph.core.entities import Node, entity
+from graph.core.fields import collection, one, related
+from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
     IDFilter,
@@ -24,9 +25,8 @@ from graph.filters import (
     ordering,
     through,
 )
-from graph.mutations import given, input_of, mutation
-from graph.relations import collection, one, related
-from graph.scalars import (
+from graph.core.mutations import given, input_of, mutation
+from graph.core.scalars import (
     AgentID,
     AIModelID,
     ConversationID,

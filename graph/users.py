@@ -12,10 +12,11 @@ from strawberry import Maybe
 import db
 from db import UserRole, users
 from db.errors import Denied
-from graph.connections import Connection
-from graph.context import Info
-from graph.entities import Node, entity
-from graph.filters import (
+from graph.core.connections import Connection
+from graph.core.context import Info
+from graph.core.entities import Node, entity
+from graph.core.fields import collection, connected, one, related, viewers
+from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
     EnumFilter,
@@ -25,9 +26,8 @@ from graph.filters import (
     ordering,
     through,
 )
-from graph.mutations import Deleted, given, input_of, mutation, values
-from graph.relations import collection, connected, one, related, viewers
-from graph.scalars import Line, UserID, matching
+from graph.core.mutations import Deleted, given, input_of, mutation, values
+from graph.core.scalars import Line, UserID, matching
 
 Username = Annotated[
     str,

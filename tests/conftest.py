@@ -23,8 +23,8 @@ from starlette.applications import Starlette
 import db
 from db import access, embedded, migrate
 from graph.app import create_app
+from graph.execution.tokens import Tokens
 from graph.settings import COUNTS, Settings
-from graph.viewer import Tokens
 from tests import processes
 from tests.client import Client
 

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 import db
 from db import access
-from graph.scalars import global_id
+from graph.core.scalars import global_id
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

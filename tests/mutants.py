@@ -33,12 +33,12 @@ ALSO_TESTED = {
     "db/scopes.py": "rights viewers",
     "db/tasks.py": "attempts dependencies plans races",
     "db/users.py": "accounts members races",
-    "graph/connections.py": "cursors edges planner",
-    "graph/cost.py": "hostile limits",
-    "graph/filters.py": "planner scopes",
-    "graph/limits.py": "hostile settings",
-    "graph/rate.py": "accounts",
-    "graph/relations.py": "connections planner reading",
+    "graph/core/connections.py": "cursors edges compiler",
+    "graph/limits/cost.py": "hostile limits",
+    "graph/core/filters.py": "compiler scopes",
+    "graph/limits/document_size.py": "hostile limits settings",
+    "graph/limits/rates.py": "accounts",
+    "graph/core/fields.py": "connections compiler reading",
 }
 """What is broken unless a file is named, and who tests it besides the file of the same name."""
 

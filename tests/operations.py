@@ -26,9 +26,9 @@ from graphql import (
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from graph.relations import Collection
+from graph.core.fields import Collection
+from graph.core.selections import BACKREF
 from graph.schema import schema
-from graph.selections import BACKREF
 
 LONG_NAME = "long_" * 13
 

@@ -16,7 +16,7 @@ from sqlalchemy import Uuid, inspect, select
 import db
 from db.base import Composed, Timestamp
 from db.text import composed
-from graph.entities import entity_of
+from graph.core.entities import entity_of
 from graph.schema import schema
 
 Someone = db.User | db.Agent

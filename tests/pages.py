@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import db.diagram
-from graph import rights, settings
+from graph import settings
+from graph.core import rights
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,10 +17,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
 import db
-from graph.operations import Operations
+from graph.execution.operations import Operations
 from graph.serve import DrainingServer
+from graph.server.sockets import PROTOCOL, SocketEndpoint, Sockets
 from graph.settings import Settings
-from graph.sockets import PROTOCOL, SocketEndpoint, Sockets
 from tests.conftest import application
 
 

@@ -13,7 +13,7 @@ from argon2 import PasswordHasher
 
 import db
 from db import access, passwords
-from graph.rights import MUTATIONS
+from graph.core.rights import MUTATIONS
 from graph.settings import Settings
 from tests import factories
 from tests.client import Client

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 import db
-from graph.scalars import global_id
+from graph.core.scalars import global_id
 from tests.conftest import People
 from tests.world import Fault, World, gid, make_world, snapshot, stored
 

@@ -14,16 +14,16 @@ from sqlalchemy import event, select
 
 import db
 from db.engine import ResultTooLarge
-from graph import answers
-from graph.context import Deadline
-from graph.cost import cost_of
+from graph.core import answers
+from graph.core.context import Deadline
+from graph.core.selections import Operation
+from graph.limits.cost import cost_of
 from graph.schema import schema
-from graph.selections import Operation
 from tests import factories
 from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import gid
 from tests.operations import Pool, operations
-from tests.test_planner import pool  # noqa: F401 - a fixture
+from tests.test_compiler import pool  # noqa: F401 - a fixture
 
 MEGABYTE = 1_000_000
 

@@ -25,9 +25,9 @@ from playwright.async_api import (
 
 import db
 from db import access
-from graph import pages
 from graph.app import create_app
 from graph.serve import listen
+from graph.server import pages
 from graph.settings import Settings
 from tests import processes
 from tests.processes import PATIENCE, Serving

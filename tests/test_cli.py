@@ -28,7 +28,7 @@ from db import embedded, migrate
 from db.diagram import diagram
 from db.embedded import binaries
 from graph import cli, settings
-from graph.scalars import global_id
+from graph.core.scalars import global_id
 from graph.schema import printed
 from tests import factories, processes
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here, until

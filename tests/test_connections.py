@@ -12,12 +12,12 @@ from sqlalchemy import delete, inspect, select
 from strawberry.utils.str_converters import to_camel_case
 
 import db
-from graph.connections import encode_cursor
-from graph.entities import entities
-from graph.filters import Order
+from graph.core.connections import encode_cursor
+from graph.core.entities import entities
+from graph.core.fields import Connected
+from graph.core.filters import Order
+from graph.core.scalars import global_id
 from graph.projects import ProjectOrder
-from graph.relations import Connected
-from graph.scalars import global_id
 from tests import factories
 from tests.client import Client
 from tests.conftest import People

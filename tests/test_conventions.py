@@ -30,13 +30,13 @@ import db
 import graph
 from db import errors, scopes
 from db.base import Timestamp
-from graph.entities import Column, Entity, Node, entities, lazy
-from graph.errors import USER_ERRORS
-from graph.mutations import _models as INPUTS
-from graph.relations import Connected, Listed, Read, Related
-from graph.rights import MUTATIONS
+from graph.core.entities import Column, Entity, Node, entities, lazy
+from graph.core.errors import USER_ERRORS
+from graph.core.fields import Connected, Listed, Read, Related
+from graph.core.mutations import _models as INPUTS
+from graph.core.rights import MUTATIONS
+from graph.core.selections import BACKREF
 from graph.schema import schema
-from graph.selections import BACKREF
 from tests.world import stored
 
 MODELS: list[Mapper[Any]] = sorted(db.Base.registry.mappers, key=lambda mapper: str(mapper))

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import db
-from graph import connections, nodes
-from graph.connections import encode_cursor, window
-from graph.entities import entity_of
-from graph.errors import BadInput
+from graph.core import connections, nodes
+from graph.core.connections import encode_cursor, window
+from graph.core.entities import entity_of
+from graph.core.errors import BadInput
+from graph.core.scalars import global_id
 from graph.projects import ProjectOrder
-from graph.scalars import global_id
 from tests.conftest import People
 
 
@@ -140,7 +140,7 @@ async def test_a_cursor_is_read_once(people: People, monkeypatch: pytest.MonkeyP
         return decode(entity, order, argument, cursor)
 
     decode: Any = connections._decode_cursor
-    monkeypatch.setattr("graph.connections._decode_cursor", noted)
+    monkeypatch.setattr("graph.core.connections._decode_cursor", noted)
     for number in range(3):
         cursor = encode_cursor(
             ProjectOrder.CREATED_AT_ASC, UUID(int=number), "2026-01-01T00:00:00Z"
@@ -165,7 +165,7 @@ async def test_ids_are_read_once(people: People, monkeypatch: pytest.MonkeyPatch
         return name(id, found)
 
     name = nodes._name
-    monkeypatch.setattr("graph.nodes._name", noted)
+    monkeypatch.setattr("graph.core.nodes._name", noted)
 
     assert (await people.owner.ask(query, ids=ids[:3])).data == {"nodes": [None] * 3}
     assert read == ids[:3]

@@ -17,8 +17,8 @@ from sqlalchemy import URL
 import db
 from db import embedded, migrate
 from db.diagram import diagram
-from graph.errors import USER_ERRORS, RequestError
-from graph.requests import Refused
+from graph.core.errors import USER_ERRORS, RequestError
+from graph.server.requests import Refused
 from graph.settings import Settings, table
 from tests.conftest import People
 from tests.pages import filled, renewed

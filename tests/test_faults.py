@@ -23,7 +23,7 @@ from sqlalchemy import URL, text
 
 import db
 from db import engine
-from db.watch import TookTooLong
+from db.deadlines import TookTooLong
 from graph import cli
 from graph.settings import Settings
 from tests import factories, processes

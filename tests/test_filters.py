@@ -13,7 +13,7 @@ from hypothesis.strategies import DrawFn
 
 import db
 from db.base import insert_many
-from graph.scalars import format_moment
+from graph.core.scalars import format_moment
 from graph.schema import schema
 from tests import factories
 from tests.conftest import People

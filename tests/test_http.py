@@ -608,15 +608,15 @@ class Broken:
 @pytest.mark.parametrize(
     "place",
     [
-        "graph.viewer.Tokens.viewer",
-        "graph.planner.Planner.plan",
-        "graph.planner.plans.Plan.arguments",
-        "graph.operations.shortcut",
-        "graph.extensions.Operation",
-        "graph.extensions.check_arguments",
-        "graph.http.received",
-        "graph.operations.Context",
-        "graph.loaders.Loaders.page",
+        "graph.execution.tokens.Tokens.viewer",
+        "graph.compiler.Planner.plan",
+        "graph.compiler.compiled.Plan.arguments",
+        "graph.execution.operations.shortcut",
+        "graph.execution.pipeline.Operation",
+        "graph.execution.pipeline.check_arguments",
+        "graph.server.endpoint.received",
+        "graph.execution.operations.Context",
+        "graph.core.loaders.Loaders.page",
         "strawberry.schema.Schema.execute",
     ],
 )
@@ -628,7 +628,7 @@ async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(
     place: str,
 ) -> None:
     monkeypatch.setattr(place, Broken())
-    async with serving(database, Settings(planner="plan" in place)) as http:
+    async with serving(database, Settings(planner="compiler" in place)) as http:
         response = await people.owner.through(http).send(
             {"query": "{ projects { nodes { id } } }"}, accept=RESPONSE
         )

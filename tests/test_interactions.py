@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 import db
 from db import InteractionStatus, InteractionType
-from graph.scalars import global_id
+from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
 from tests.factories import START

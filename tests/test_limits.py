@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import db
-from graph import documents
-from graph.cost import cost_of
-from graph.documents import MOST_ERRORS, read
-from graph.errors import BadRequest, RequestError
-from graph.limits import Size, measure
+from graph.core.errors import BadRequest, RequestError
+from graph.core.selections import Operation
+from graph.execution import documents
+from graph.execution.documents import MOST_ERRORS, read
+from graph.limits.cost import cost_of
+from graph.limits.document_size import Size, measure
 from graph.schema import schema
-from graph.selections import Operation
 from graph.settings import Settings
 from tests.conftest import People, serving
 from tests.test_docs import TEXTS, examples

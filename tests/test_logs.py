@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 import db
-from graph import logs
+from graph.execution import logs
 from graph.settings import Settings
 from tests import factories, processes
 from tests.conftest import People, serving

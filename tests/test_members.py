@@ -11,7 +11,7 @@ import pytest
 
 import db
 from db import MemberRole, access
-from graph.scalars import global_id
+from graph.core.scalars import global_id
 from tests import factories
 from tests.client import Client
 from tests.conftest import People

@@ -10,13 +10,13 @@ import pytest
 from graphql import build_schema, parse, validate
 
 import db
-from graph import pages
+from graph.server import pages
 from graph.settings import Mode, Settings
 from tests.conftest import People, serving
 from tests.drift import ROOT
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
-SOURCE = Path(pages.__file__).with_name("graphiql")
+SOURCE = pages.HERE / "graphiql"
 EXAMPLES = sorted((SOURCE / "examples").glob("*.graphql"))
 
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from graph.documents import documents, read
-from graph.kept import TRACKED
+from graph.core.cache import TRACKED
+from graph.execution.documents import documents, read
 from graph.serve import freeze
 from tests.conftest import WITHOUT_LIMITS, People
 
@@ -99,7 +99,7 @@ def test_documents_are_kept_up_to_so_many_bytes_and_objects(
         lambda n: f"{{ id }} # {n} {'x' * 5_000}",
         lambda n: " ".join(f"query Q{n}_{i} {{ id }}" for i in range(8)),
     ]
-    monkeypatch.setattr("graph.documents.MOST_BYTES", MOST)
+    monkeypatch.setattr("graph.execution.documents.MOST_BYTES", MOST)
     for kind in kinds:
         store = documents()
         gc.collect()

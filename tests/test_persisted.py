@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import db
-from graph.documents import hash_of
+from graph.execution.documents import hash_of
 from graph.settings import Settings
 from tests.client import Answer, Client
 from tests.conftest import People, serving

@@ -24,8 +24,8 @@ from sqlalchemy import make_url, text
 import db
 from db import migrate
 from db.embedded import binaries
-from graph.operations import STATUSES
-from graph.requests import Refused
+from graph.execution.operations import STATUSES
+from graph.server.requests import Refused
 from graph.settings import COUNTS
 from tests import processes, raw
 from tests.processes import (

@@ -7,7 +7,7 @@ import pytest
 
 import db
 from db import ProjectStatus
-from graph.scalars import global_id
+from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
 from tests.world import World, faults, gid, make_world, snapshot, stored

@@ -11,7 +11,7 @@ from graphql import GraphQLInterfaceType, GraphQLObjectType, get_named_type, is_
 from sqlalchemy import URL, text
 
 import db
-from graph.entities import entities
+from graph.core.entities import entities
 from graph.schema import schema
 from tests import factories
 from tests.client import Answer

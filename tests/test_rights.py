@@ -13,7 +13,7 @@ import db
 from db import Right
 from db.errors import Denied, NotFound
 from db.rights import AGENTS, ROLES
-from graph.rights import MUTATIONS
+from graph.core.rights import MUTATIONS
 from graph.schema import schema
 from tests import factories
 from tests.client import Client

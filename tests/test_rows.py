@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import db
-from graph import loaders, rows
-from graph.entities import Shown
+from graph.core import loaders
+from graph.core.entities import Shown
+from graph.execution import executor as rows
 from tests import factories
 from tests.conftest import People
 

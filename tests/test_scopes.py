@@ -17,10 +17,10 @@ from strawberry.utils.str_converters import to_camel_case
 
 import db
 from db import scopes
-from graph.connections import encode_cursor
-from graph.entities import Node, entities, entity_of
-from graph.relations import Connected, Listed, Related, Relation
-from graph.scalars import format_moment
+from graph.core.connections import encode_cursor
+from graph.core.entities import Node, entities, entity_of
+from graph.core.fields import Connected, Listed, Related, Relation
+from graph.core.scalars import format_moment
 from graph.schema import schema
 from tests import factories
 from tests.client import Client

@@ -20,10 +20,10 @@ from sqlalchemy import URL, Select, select, text
 import db
 from db import engine
 from db.base import insert_many
-from graph.context import SESSIONS_AT_ONCE, Context, HoldingSession
-from graph.loaders import Loaders
+from graph.core.context import SESSIONS_AT_ONCE, Context, HoldingSession
+from graph.core.loaders import Loaders
+from graph.core.selections import Operation
 from graph.schema import schema
-from graph.selections import Operation
 from graph.settings import Settings
 from tests import factories
 from tests.client import Answer, Client, counted

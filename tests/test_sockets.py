@@ -19,16 +19,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import db
 from db import access
-from graph.operations import Operations
+from graph.execution.operations import Operations
+from graph.execution.tokens import Tokens
 from graph.schema import schema
+from graph.server.sockets import SocketEndpoint
 from graph.settings import Settings
-from graph.sockets import SocketEndpoint
-from graph.viewer import Tokens
 from tests import factories, processes
 from tests.conftest import People
 from tests.processes import Serving, until
 from tests.sockets import Listening, Talk, is_so, listening, opened
-from tests.test_departures import none_waits
+from tests.test_disconnects import none_waits
 from tests.test_logs import Lines, lines
 from tests.test_sessions import locked, waiting
 
@@ -157,9 +157,9 @@ async def test_operations_run_beside_each_other(database: db.Database, people: P
 @pytest.mark.parametrize(
     "place",
     [
-        "graph.operations.Context",
-        "graph.extensions.Operation",
-        "graph.sockets.Departure.__enter__",
+        "graph.execution.operations.Context",
+        "graph.execution.pipeline.Operation",
+        "graph.server.sockets.Departure.__enter__",
         "strawberry.schema.Schema.execute",
     ],
 )
@@ -452,7 +452,7 @@ async def test_a_socket_is_closed_within_a_second_of_its_tokens_end(
 async def test_the_tokens_of_all_sockets_are_looked_up_at_once_and_only_while_there_are_any(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.sockets.LOOK", 0.05)
+    monkeypatch.setattr("graph.server.sockets.LOOK", 0.05)
     looked_up: list[int] = []
     look_up = Tokens.look_up
 
@@ -485,7 +485,7 @@ async def test_the_tokens_of_all_sockets_are_looked_up_at_once_and_only_while_th
 async def test_a_database_that_is_away_closes_nobody(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.sockets.LOOK", 0.02)
+    monkeypatch.setattr("graph.server.sockets.LOOK", 0.02)
 
     async def away(*_: object) -> None:
         raise ConnectionRefusedError
@@ -507,7 +507,7 @@ async def test_a_database_that_is_away_closes_nobody(
 async def test_who_says_nothing_is_hung_up_on(
     database: db.Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.sockets.PATIENCE", 0.2)
+    monkeypatch.setattr("graph.server.sockets.PATIENCE", 0.2)
     async with listening(database) as server:
         began = time.monotonic()
         assert await closing(server) == (4408, "Connection initialisation timeout")

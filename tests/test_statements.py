@@ -10,7 +10,7 @@ from sqlalchemy import Select
 from sqlalchemy.orm.exc import UnmappedInstanceError
 
 import db
-from graph import loaders, statements
+from graph.core import loaders, statements
 from tests import factories
 from tests.conftest import People
 from tests.factories import gid

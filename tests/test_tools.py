@@ -13,7 +13,7 @@ import pytest
 import db
 from db import ToolStatus
 from db.tools import MOST_TOOLS
-from graph.scalars import global_id
+from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
 from tests.world import Fault, World, faults, gid, make_world, snapshot, stored

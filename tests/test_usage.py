@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import db
-from graph.scalars import global_id
+from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
 from tests.factories import minutes

@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 
 import db
 from db.base import any_of
-from graph.scalars import global_id
+from graph.core.scalars import global_id
 from tests.conftest import People
 from tests.world import Fault, World, faults, gid, make_world, snapshot, stored
 

@@ -16,9 +16,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 import db
 from db.moments import read_moment
 from db.text import dumps, loads
-from graph import mutations
-from graph.scalars import parse_decimal
-from graph.words import WORDS, words
+from graph.core import mutations
+from graph.core.scalars import parse_decimal
+from graph.core.validation_messages import WORDS, words
 from tests import factories
 from tests.client import Answer, Client
 from tests.conftest import People

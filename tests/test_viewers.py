@@ -14,10 +14,10 @@ from sqlalchemy import func, select, update
 
 import db
 from db import access
-from graph import viewer
-from graph.errors import Unauthenticated
+from graph.core.errors import Unauthenticated
+from graph.execution import tokens as viewer
+from graph.execution.tokens import Tokens
 from graph.settings import Audience, Mode, Settings
-from graph.viewer import Tokens
 from tests import factories
 from tests.client import Answer, Client, counted
 from tests.conftest import People, serving

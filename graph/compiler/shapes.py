@@ -1,0 +1,140 @@
+"""What of a request's variables changes its statement, and what only goes into it.
+
+Of a filter it matters which operators are there, but not what they compare with. So requests of
+one shape share a statement, into which each puts its own values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import (
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLScalarType,
+    get_nullable_type,
+)
+from graphql.execution.values import VariableValues
+
+from db import Viewer
+from db.parameters import Later
+from graph.core.filters import Order
+
+
+class Unplannable(Exception):
+    """The operation has something in it for which the planner has no rule."""
+
+
+# In the place of a value that may be any.
+ANY = "any"
+
+
+@dataclass(slots=True)
+class Request:
+    """What the values of a statement are read from."""
+
+    variables: dict[str, Any]
+    viewer: Viewer
+    known: dict[Later, Any] = field(default_factory=dict, init=False)
+    """What was read already."""
+
+
+def shape_of(variables: VariableValues) -> Hashable:
+    """What two requests for one operation must have in common to share a statement."""
+    sources = variables.sources
+    return tuple(
+        (name, _shape(sources[name].signature.type, value))
+        for name, value in variables.coerced.items()
+    )
+
+
+def parts_of(shape: Hashable) -> int:
+    """Of how many parts a shape is made."""
+    found, pending = 0, [shape]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, tuple):
+            found += len(part)
+            pending += part
+    return found
+
+
+def _matters(kind: GraphQLInputType) -> bool:
+    """Whether the value itself changes the statement: yes or no, and an order."""
+    if isinstance(kind, GraphQLScalarType):
+        return kind.name == "Boolean"
+    return issubclass(getattr(kind, "wrapped_cls", object), Order)
+
+
+def _shape(kind: Any, value: Any) -> Hashable:
+    kind = get_nullable_type(kind)
+    if value is None:
+        return None
+    if isinstance(kind, GraphQLInputObjectType):
+        return tuple(
+            (name, _shape(field.type, value[key]))
+            for name, field in kind.fields.items()
+            for key in [field.out_name or name]
+            if key in value
+        )
+    if isinstance(kind, GraphQLList):
+        if _is_any(kind):
+            return ANY
+        return tuple(_shape(kind.of_type, item) for item in value)
+    return value if _matters(kind) else ANY
+
+
+def _is_any(kind: GraphQLList[Any]) -> bool:
+    """Whether a list may have any items, in any number."""
+    item = get_nullable_type(kind.of_type)
+    return not isinstance(item, GraphQLInputObjectType | GraphQLList) and not _matters(item)
+
+
+class _NoSources(dict[str, Any]):
+    """What graphql-core asks for the text of a variable, to put it into a literal of JSON.
+
+    A literal is a value of the document, the same for all requests; this one is not.
+    """
+
+    def __contains__(self, name: object) -> bool:
+        raise Unplannable(f"${name} inside a literal")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        raise Unplannable(f"${name} inside a literal")
+
+
+def open_variables(variables: VariableValues) -> VariableValues:
+    """The variables with their shape, and in the place of each value one that comes later."""
+    opened: dict[str, Any] = {}
+    for name, value in variables.coerced.items():
+        kind = variables.sources[name].signature.type
+        opened[name] = _opened(kind, value, _variable(name))
+    return VariableValues(_NoSources(), opened)
+
+
+def _variable(name: str) -> Callable[[Request], Any]:
+    return lambda request: request.variables[name]
+
+
+def _opened(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
+    def below(key: str | int) -> Callable[[Any], Any]:
+        return lambda request: read(request)[key]
+
+    kind = get_nullable_type(kind)
+    if value is None:
+        return None
+    if isinstance(kind, GraphQLInputObjectType):
+        return {
+            key: _opened(field.type, value[key], below(key))
+            for name, field in kind.fields.items()
+            for key in [field.out_name or name]
+            if key in value
+        }
+    if isinstance(kind, GraphQLList):
+        if _is_any(kind):
+            return [Later(read, many=True)]
+        return [_opened(kind.of_type, item, below(place)) for place, item in enumerate(value)]
+    return value if _matters(kind) else Later(read)

@@ -1,0 +1,294 @@
+"""Connections: pages by keyset, cursors that carry their order, and the types that show them.
+
+A page starts where a cursor points, by comparing (column, key) as a row with the cursor's values;
+with an index on the two it costs the same anywhere in the table.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache, partial
+from operator import itemgetter
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import strawberry
+from graphql import GraphQLError
+from sqlalchemy import ColumnElement, Integer, Select, tuple_
+
+from db.base import Timestamp
+from db.parameters import once, parameter, then
+from db.text import storable
+from graph.core.entities import Entity, awaited, shown
+from graph.core.errors import BadInput
+from graph.core.filters import Order
+from graph.core.scalars import BARE_UUID, format_moment, parse_moment
+
+DEFAULT_PAGE = 50
+LARGEST_PAGE = 100
+
+T = TypeVar("T")
+Read = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which part of an ordered set a page shows."""
+
+    entity: Entity
+    order: Order | None
+    """By which column it is sorted before the key; none goes by the key alone."""
+    limit: int
+    backward: bool
+    after: tuple[Any, ...] | None
+    before: tuple[Any, ...] | None
+
+    @property
+    def is_descending(self) -> bool:
+        """Whether it runs from great to small."""
+        return self.order is not None and self.order.descending
+
+    def columns(self, row: Any) -> list[Any]:
+        """The columns of a model or an alias that it is sorted by; those of the key come last."""
+        return [getattr(row, name) for name in _sorted(self.entity, self.order)]
+
+    def bounds(self, row: Any) -> list[ColumnElement[bool]]:
+        """The conditions that keep a row between the cursors."""
+        columns = self.columns(row)
+        met = []
+        for values, greater in ((self.after, True), (self.before, False)):
+            if values is not None:
+                bound = tuple_(
+                    *(
+                        parameter(value, column.type)
+                        for value, column in zip(values, columns, strict=True)
+                    )
+                )
+                here = tuple_(*columns)
+                met.append(here > bound if greater != self.is_descending else here < bound)
+        return met
+
+    def ordering(self, row: Any) -> list[Any]:
+        """The order in which rows are fetched: from the end when paging backward."""
+        descending = self.is_descending != self.backward
+        return [column.desc() if descending else column.asc() for column in self.columns(row)]
+
+    def cut(self, statement: Select[Any], row: Any, beyond: bool = True) -> Select[Any]:
+        """The statement limited to the page, and one row beyond it, which tells if there is one."""
+        statement = statement.where(*self.bounds(row)).order_by(*self.ordering(row))
+        limit = then(lambda limit: limit + 1, self.limit) if beyond else self.limit
+        return statement.limit(parameter(limit, Integer))
+
+    def cursor(self, row: Any) -> str:
+        """The cursor that points at a row."""
+        values = (
+            format_moment(value) if isinstance(value, datetime) else value
+            for value in self.position(row)
+        )
+        return encode_cursor(self.order, *values)
+
+    def position(self, row: Any) -> list[Any]:
+        """The values of a row's cursor, or the columns of an alias that hold them."""
+        return [getattr(row, name) for name in _position_names(self.entity, self.order)]
+
+
+def name_of(order: Order | None) -> str:
+    """The name of an order in cursors."""
+    return "KEY" if order is None else order.name
+
+
+def encode_cursor(order: Order | None, *values: object) -> str:
+    """A cursor as text: the order that it belongs to, and where in that order it points."""
+    return base64.b64encode("\n".join([name_of(order), *map(str, values)]).encode()).decode()
+
+
+def _position(entity: Entity, order: Order | None, argument: str, cursor: Any) -> tuple[Any, ...]:
+    """The values that a cursor stands for, one for each column of the order."""
+    position = once(then(partial(_decode_cursor, entity, order, argument), cursor))
+    return tuple(then(itemgetter(name), position) for name in _sorted(entity, order))
+
+
+def _sorted(entity: Entity, order: Order | None) -> list[str]:
+    """The names of the attributes that an order sorts by; those of the key come last."""
+    keys = [key.key for key in entity.keys]
+    return keys if order is None else list(dict.fromkeys((order.attribute, *keys)))
+
+
+@cache
+def _position_names(entity: Entity, order: Order | None) -> list[str]:
+    """The names of the attributes in a cursor; a text that may have several lines comes last."""
+    keys = [key.key for key in entity.keys]
+    return keys if order is None else [*keys, order.attribute]
+
+
+def _decode_cursor(
+    entity: Entity, order: Order | None, argument: str, cursor: str
+) -> dict[str, Any]:
+    names = _position_names(entity, order)
+    try:
+        text = base64.b64decode(cursor, validate=True).decode()
+        name, *values = text.split("\n", len(names))
+        if len(values) == len(names) and name != name_of(order):
+            raise BadInput(
+                f"{argument}: this cursor belongs to the order {name}, not to {name_of(order)};"
+                " start from the first page when you change the order."
+            )
+        readers = _readers(entity, order)
+        position = [read(value) for read, value in zip(readers, values, strict=True)]
+    except BadInput:
+        raise
+    except (binascii.Error, ValueError, GraphQLError):
+        raise BadInput(f"{argument}: {cursor!r} is no cursor; use one that a page gave.") from None
+    return dict(zip(names, position, strict=True))
+
+
+@cache  # SQLAlchemy takes longer to tell a type than a value takes to be read
+def _readers(entity: Entity, order: Order | None) -> list[Read]:
+    """What reads the values of a cursor: raises ValueError or GraphQLError."""
+    names = _position_names(entity, order)
+    return [_reader(getattr(entity.model, name).type) for name in names]
+
+
+def _reader(kind: Any) -> Read:
+    if isinstance(kind, Timestamp):
+        return parse_moment
+    readers: dict[type, Read] = {int: _integer, str: storable, UUID: _uuid}
+    return readers[kind.python_type]
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"-?\d{1,10}", text, re.ASCII) or abs(int(text)) >= 2**31:
+        raise ValueError(text)
+    return int(text)
+
+
+def _uuid(text: str) -> UUID:
+    if not BARE_UUID.fullmatch(text):
+        raise ValueError(text)
+    return UUID(text)
+
+
+def window(
+    entity: Entity,
+    first: int | None = None,
+    after: str | None = None,
+    last: int | None = None,
+    before: str | None = None,
+    order_by: Order | None = None,
+    **_: object,
+) -> Window:
+    """The part that a connection's arguments ask for. Raises BadInput."""
+    if first is not None and last is not None:
+        raise BadInput("Ask for `first` or for `last`, not for both.")
+    name, limit = ("first", first) if last is None else ("last", last)
+    default: Any = None if entity.order is None else next(iter(entity.order))
+    order = order_by or default
+    return Window(
+        entity,
+        order,
+        DEFAULT_PAGE if limit is None else then(partial(_size, name), limit),
+        last is not None,
+        None if after is None else _position(entity, order, "after", after),
+        None if before is None else _position(entity, order, "before", before),
+    )
+
+
+def _size(argument: str, size: int) -> int:
+    if not 0 <= size <= LARGEST_PAGE:
+        raise BadInput(f"{argument} must be between 0 and {LARGEST_PAGE}, not {size}.")
+    return size
+
+
+@dataclass
+class Page:
+    """The rows of a page, as a connection shows them."""
+
+    window: Window
+    rows: list[Any]
+    count: Callable[[], Awaitable[int]]
+    has_more: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.has_more = len(self.rows) > self.window.limit
+        self.nodes = self.rows[: self.window.limit]
+        if self.window.backward:
+            self.nodes.reverse()
+
+    @property
+    def edges(self) -> list[PageEdge]:
+        """The rows with their cursors."""
+        return [PageEdge(row, self.window) for row in self.nodes]
+
+    @property
+    def page_info(self) -> Page:
+        """Where the page lies: the page itself knows."""
+        return self
+
+    @property
+    def total_count(self) -> Awaitable[int]:
+        """How many rows there are on all pages."""
+        return self.count()
+
+    @property
+    def has_next_page(self) -> bool:
+        """Whether rows follow; paging backward, whether the page ends at a cursor."""
+        return self.window.before is not None if self.window.backward else self.has_more
+
+    @property
+    def has_previous_page(self) -> bool:
+        """Whether rows precede; paging forward, whether the page starts at a cursor."""
+        return self.has_more if self.window.backward else self.window.after is not None
+
+    @property
+    def start_cursor(self) -> str | None:
+        """The cursor of the first row."""
+        return self.window.cursor(self.nodes[0]) if self.nodes else None
+
+    @property
+    def end_cursor(self) -> str | None:
+        """The cursor of the last row."""
+        return self.window.cursor(self.nodes[-1]) if self.nodes else None
+
+
+@dataclass(slots=True)
+class PageEdge:
+    """A row of a page."""
+
+    node: Any
+    window: Window
+
+    @property
+    def cursor(self) -> str:
+        """The cursor that points at the row."""
+        return self.window.cursor(self.node)
+
+
+@strawberry.type(description="Where a page lies in the whole.")
+class PageInfo:
+    has_next_page: bool = shown("More follow. When paging backward: `before` was given.")
+    has_previous_page: bool = shown("More precede. When paging forward: `after` was given.")
+    start_cursor: str | None = shown(
+        "The first one's cursor; as `before` it gives the page before."
+    )
+    end_cursor: str | None = shown("The last one's cursor; as `after` it gives the next page.")
+
+
+@strawberry.type(description="One of a page, with its cursor.")
+class Edge(Generic[T]):
+    node: T = shown("The object.")
+    cursor: str = shown("Points here, in this order.")
+
+
+@strawberry.type(description="A page of objects, in order.")
+class Connection(Generic[T]):
+    edges: list[Edge[T]] = shown("The objects of the page, with cursors.")
+    nodes: list[T] = shown("The objects of the page.")
+    page_info: PageInfo = shown("Where the page lies in the whole.")
+    total_count: int = awaited(
+        "How many objects there are on all pages; counted only when selected."
+    )

@@ -1,0 +1,278 @@
+"""The declaration of an entity: which model it shows, and what its plain fields are."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import sqlalchemy
+import strawberry
+from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
+from strawberry.types.field import StrawberryField
+
+from db import Base
+from graph.core.scalars import global_id
+
+if TYPE_CHECKING:
+    from graph.core.loaders import Demands, Loads
+    from graph.core.selections import Selected
+
+Type = TypeVar("Type", bound=type)
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A model as the API shows it."""
+
+    model: Any
+    shown_as: type
+    where: type | None
+    order: type[Enum] | None
+
+    @property
+    def name(self) -> str:
+        """The name of the type, which is the model's too."""
+        return self.shown_as.__name__
+
+    @property
+    def is_interface(self) -> bool:
+        """Whether its rows are shown by several types, one for each subtype of the model."""
+        mapper = sqlalchemy.inspect(self.model)
+        return mapper.polymorphic_on is not None and mapper.inherits is None
+
+    @property
+    def is_subtype(self) -> bool:
+        """Whether its rows are in the table of another, whose type is an interface."""
+        return sqlalchemy.inspect(self.model).inherits is not None
+
+    @cached_property
+    def kinds(self) -> list[Entity]:
+        """The entities whose types show its rows: mostly itself."""
+        if not self.is_interface:
+            return [self]
+        mapper = sqlalchemy.inspect(self.model)
+        return [
+            entity_of(kind.class_) for kind in mapper.self_and_descendants if kind is not mapper
+        ]
+
+    def below(self, selected: Selected) -> Iterator[Selected]:
+        """What is selected of its rows, below a field that shows them."""
+        for kind in self.kinds:
+            yield from selected.children.get(kind.name, ())
+
+    @cached_property
+    def keys(self) -> list[InstrumentedAttribute[Any]]:
+        """The attributes of the primary key: one, or two of an association."""
+        mapper = sqlalchemy.inspect(self.model)
+        return [
+            getattr(self.model, mapper.get_property_by_column(column).key)
+            for column in mapper.primary_key
+        ]
+
+    @property
+    def key(self) -> InstrumentedAttribute[Any]:
+        """The attribute that is the primary key; of an association, its first part."""
+        return self.keys[0]
+
+
+def lazy(model: type, suffix: str = "") -> Any:
+    """The type that shows a model, or its filter, wherever it is declared.
+
+    Slices of `graph` and `db` have the same names, and so have types and models: that is how
+    slices name each other without importing each other.
+    """
+    module = model.__module__.replace("db.", "graph.", 1)
+    return Annotated[f"{model.__name__}{suffix}", strawberry.lazy(module)]
+
+
+_entities: dict[type, Entity] = {}
+
+
+def entity_of(model: type) -> Entity:
+    """The entity that shows a model."""
+    return _entities[model]
+
+
+def entities() -> list[Entity]:
+    """All entities, in the order of their declaration."""
+    return list(_entities.values())
+
+
+class Declared(StrawberryField):
+    """A field that a slice declares and the core reads."""
+
+    def describe(self, description: str | None) -> None:
+        """Take the description from the model unless the slice gives one."""
+        self.description = self.description or (description and clean(description))
+
+    @property
+    def annotation(self) -> Any:
+        """The type of the field, where it follows from the model."""
+        raise NotImplementedError
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        """Add to what its parent's statement has to bring."""
+
+    def register(self, selected: Selected, demands: Demands) -> None:
+        """Add to what the loader has to bring that the field asks, if it asks one."""
+
+
+class Shown(Declared):
+    """A field that is read from its object as it is, without a resolver."""
+
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        """What reads the value from the object."""
+        return attrgetter(self.python_name)
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return self.read(source)
+
+
+class Awaited(Shown):
+    """A field that its object has to be awaited for."""
+
+
+class Column(Shown):
+    """A column of the model, read from the row."""
+
+    def __init__(self, attribute: QueryableAttribute[Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.attribute = attribute
+        self.key = attribute.key
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        loads.columns.add(self.key)
+
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        return attrgetter(self.key)
+
+
+class Id(Column):
+    """The global id of an object."""
+
+    type_name: str
+
+    @cached_property
+    def read(self) -> Callable[[Any], Any]:
+        name, key = self.type_name, attrgetter(self.key)
+        return lambda row: global_id(name, key(row))
+
+
+def shown(description: str) -> Any:
+    """A field that is read from its object as it is."""
+    return Shown(description=description)
+
+
+def awaited(description: str) -> Any:
+    """A field that its object has to be awaited for."""
+    return Awaited(description=description)
+
+
+def column(attribute: Any, description: str | None = None) -> Any:
+    """A plain field whose name is not the column's own."""
+    return Column(attribute, description=description)
+
+
+THE_ID = "The id of the object, unique everywhere."
+
+
+@strawberry.interface(description="An object that can be fetched again by its id.")
+class Node:
+    id: strawberry.ID = strawberry.field(description=THE_ID)
+
+
+def entity(
+    model: type, *, where: type | None = None, order: type[Enum] | None = None
+) -> Callable[[Type], Type]:
+    """Declare a type that shows a model.
+
+    A bare annotation is the column of that name; `column`, `related`, `listed` and `connected`
+    say what other fields are, and the type of a relation follows from its model; anything else is
+    an ordinary field of Strawberry. Every connection of the entity takes the filter `where` and the
+    order `order`; without an order, its pages go by the primary key. A model with subtypes in its
+    table is shown by an interface, and each of them by a type that inherits it.
+    """
+
+    def declare(cls: Type) -> Type:
+        declared = Entity(model, cls, where, order)
+        _entities[model] = declared
+        if issubclass(cls, Node) and not declared.is_subtype:
+            cls.__annotations__ = {"id": strawberry.ID} | cls.__annotations__
+            field = Id(declared.key, description=THE_ID)
+            field.type_name = cls.__name__
+            setattr(cls, "id", field)  # noqa: B010 - mypy sees the annotation's type
+        for name in cls.__annotations__:
+            if name not in vars(cls):
+                setattr(cls, name, Column(getattr(model, name)))
+        for name, field in vars(cls).items():
+            if isinstance(field, Declared):
+                field.describe(doc_of(getattr(field, "attribute", None)))
+                if name not in cls.__annotations__:
+                    cls.__annotations__[name] = field.annotation
+        if declared.is_interface:
+            return strawberry.interface(cls, description=clean(model.__doc__ or ""))
+        cls.is_type_of = lambda row, info: isinstance(row, model)  # type: ignore[attr-defined]
+        return strawberry.type(cls, description=clean(model.__doc__ or ""))
+
+    return declare
+
+
+def doc_of(attribute: Any) -> str | None:
+    """What the model says about a column or a relationship.
+
+    A foreign key has nothing of its own to say: it is the id of what its relationship leads to.
+    """
+    prop: Any = getattr(attribute, "property", None)
+    doc: str | None = getattr(prop, "doc", None)
+    if doc is None and prop is not None:
+        for relation in prop.parent.relationships:
+            if prop.columns[0] in relation.local_columns and not relation.uselist:
+                what = relation.doc.split(";")[0].rstrip(".")
+                return f"The id of {what[0].lower()}{what[1:]}."
+    return doc
+
+
+def clean(doc: str) -> str:
+    """A docstring as one paragraph per line: what a schema shows to its readers."""
+    paragraphs = inspect.cleandoc(doc).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def describe_enum(enum: type[Enum]) -> None:
+    """Make an enum part of the schema, described by its docstring and those under its members.
+
+    Python keeps no docstring of a member, so they are read from the source.
+    """
+    if hasattr(enum, "__strawberry_definition__"):
+        return
+    body = ast.parse(textwrap.dedent(inspect.getsource(enum))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for statement, following in zip(body.body, body.body[1:], strict=False):
+        if (
+            isinstance(statement, ast.Assign)
+            and isinstance(statement.targets[0], ast.Name)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
+            docs[statement.targets[0].id] = clean(str(following.value.value))
+    strawberry.enum(enum, description=clean(enum.__doc__ or ""))
+    for value in enum.__strawberry_definition__.values:  # type: ignore[attr-defined]
+        value.description = docs.get(value.name)
+
+
+for _mapper in Base.registry.mappers:
+    for _column in _mapper.columns:
+        # A list of choices describes its choices.
+        _type = getattr(_column.type, "item_type", _column.type)
+        if isinstance(_type, sqlalchemy.Enum) and _type.enum_class is not None:
+            describe_enum(_type.enum_class)

@@ -1,0 +1,387 @@
+"""The fields that lead from one entity to others, and from the root to all of them.
+
+Each says what it leads to; how that is read, for one parent or a thousand, follows from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import strawberry
+from sqlalchemy import ColumnElement, Text, func
+from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
+from strawberry.annotation import StrawberryAnnotation
+from strawberry.types.arguments import StrawberryArgument
+from strawberry.utils.str_converters import to_camel_case
+
+from db import Viewer, scope
+from db.parameters import parameter, then
+from db.scopes import is_always_seen
+from graph.core.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
+from graph.core.context import Context
+from graph.core.entities import Declared, Entity, entity_of, lazy
+from graph.core.errors import BadInput
+from graph.core.filters import condition
+from graph.core.loaders import Demands, Listing, Loads, freeze
+from graph.core.scalars import parse_key
+from graph.core.selections import Selected
+
+
+def argument(
+    name: str, kind: Any, description: str, default: Any = strawberry.UNSET
+) -> StrawberryArgument:
+    """An argument of a field that the core makes."""
+    return StrawberryArgument(
+        python_name=name,
+        graphql_name=to_camel_case(name),
+        type_annotation=StrawberryAnnotation(kind),
+        description=description,
+        default=default,
+    )
+
+
+class Read(Declared):
+    """A field that reads rows of an entity."""
+
+    @property
+    def is_basic_field(self) -> bool:
+        return False
+
+    @property
+    def target(self) -> Entity:
+        """The entity that it reads."""
+        raise NotImplementedError
+
+    def takes(self) -> list[StrawberryArgument]:
+        """The arguments that follow from what it reads."""
+        return []
+
+    @property
+    def arguments(self) -> list[StrawberryArgument]:
+        """Its arguments; made late, when all entities are known, and once."""
+        if self._arguments is None:
+            self._arguments = self.takes()
+        return self._arguments
+
+    @arguments.setter
+    def arguments(self, value: list[StrawberryArgument]) -> None:
+        raise AttributeError("the arguments follow from what the field reads")
+
+    def batch(self, selected: Selected) -> Any:
+        """What its loader batches by."""
+        raise NotImplementedError
+
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        """What it reads for an object, or what is to be awaited for that."""
+        raise NotImplementedError
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        selected = info.context.operation.selected(info._raw_info)
+        return self.ask(info.context, selected, source)
+
+    def below(self, selected: Selected) -> Iterable[Selected]:
+        """What is selected of the entity."""
+        return self.target.below(selected)
+
+    def register(self, selected: Selected, demands: Demands) -> None:
+        demands.of(self.batch(selected)).add(self.below(selected))
+
+
+class Relation(Read):
+    """A field that follows a relationship of the model."""
+
+    def __init__(self, attribute: InstrumentedAttribute[Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.attribute = attribute
+
+    @cached_property
+    def target(self) -> Entity:
+        return entity_of(self.attribute.property.mapper.class_)
+
+    @cached_property
+    def pair(self) -> tuple[Any, Any]:
+        """The attribute here and the attribute there that are equal for related rows."""
+        prop: Any = self.attribute.property
+        ((local, remote),) = prop.local_remote_pairs
+        here, there = prop.parent, prop.mapper
+        return (
+            getattr(here.class_, here.get_property_by_column(local).key),
+            getattr(there.class_, there.get_property_by_column(remote).key),
+        )
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        loads.columns.add(self.pair[0].key)
+
+
+class Related(Relation):
+    """A to-one relation. It is nullable where there may be nothing, or a scope can hide it."""
+
+    @property
+    def annotation(self) -> Any:
+        target = lazy(self.attribute.property.mapper.class_)
+        return target if is_always_seen(self.attribute) else target | None
+
+    def batch(self, selected: Selected) -> Any:
+        return self.attribute
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        super().demand(selected, loads)
+        loads.below(self.attribute.key).add(self.below(selected))
+
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        # Look-ahead brought it along, unless the parent was read by something else.
+        if self.attribute.key in source.__dict__:
+            return source.__dict__[self.attribute.key]
+        here, there = self.pair
+        value = getattr(source, here.key)
+        if value is None:
+            return None
+        return context.loaders.row(there, value, self.attribute)
+
+
+class Listed(Related):
+    """A to-many relation of at most `most` rows, which a rule of the domain sees to, as a list."""
+
+    def __init__(self, attribute: InstrumentedAttribute[Any], most: int, **options: Any) -> None:
+        super().__init__(attribute, **options)
+        self.most = most
+
+    @property
+    def annotation(self) -> Any:
+        return list[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
+
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        if self.attribute.key in source.__dict__:
+            # Whoever writes with psql goes past the rules of the domain.
+            return source.__dict__[self.attribute.key][: self.most]
+        here, there = self.pair
+        return context.loaders.rows(there, getattr(source, here.key), self.attribute, self.most)
+
+
+class Paged(Read):
+    """A field that reads a connection."""
+
+    def takes(self) -> list[StrawberryArgument]:
+        target: Any = self.target
+        page = f"at most {LARGEST_PAGE}; {DEFAULT_PAGE} unless said otherwise"
+        arguments = [
+            argument("first", int | None, f"How many, from the start: {page}."),
+            argument("after", str | None, "Only what comes after this cursor."),
+            argument("last", int | None, f"How many, from the end: at most {LARGEST_PAGE}."),
+            argument("before", str | None, "Only what comes before this cursor."),
+            argument("where", target.where | None, "Only those that meet these conditions."),
+        ]
+        if target.order is not None:
+            default = next(iter(target.order))
+            arguments.append(argument("order_by", target.order | None, "In which order.", default))
+        return arguments
+
+    def below(self, selected: Selected) -> Iterator[Selected]:
+        """What is selected of the entity, as nodes and in edges."""
+        for way in (("nodes",), ("edges", "node")):
+            for node in selected.under(*way):
+                yield from self.target.below(node)
+
+    def members(
+        self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
+    ) -> list[ColumnElement[bool]]:
+        """The conditions on a row of any of its pages, before it is cut into pages."""
+        met = [scope(row, viewer)]
+        if arguments.get("where") is not None:
+            met.append(condition(arguments["where"], row, viewer))
+        return met
+
+    def page(
+        self,
+        context: Context,
+        selected: Selected,
+        source: Hashable,
+        parent: tuple[Any, Any] = (None, None),
+    ) -> Any:
+        """The page that the arguments ask for; its rows are read if anything of them is shown."""
+        attribute, value = parent
+        if selected.asked is None:  # the same for all parents
+            kwargs = context.operation.converted(selected)
+            key = (source, freeze(selected.arguments))
+            shown = {child.name for children in selected.children.values() for child in children}
+            is_read = bool(shown & {"nodes", "edges", "pageInfo"})
+            view = window(self.target, **kwargs)
+            selected.asked = Listing(
+                view, self.members, kwargs, str(source), key, is_read, attribute
+            )
+        return context.loaders.page(selected.asked, value)
+
+
+class Connected(Paged, Relation):
+    """A to-many relation as a connection: one statement for all parents."""
+
+    @property
+    def annotation(self) -> Any:
+        return Connection[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
+
+    def batch(self, selected: Selected) -> Any:
+        return (self.attribute, freeze(selected.arguments))
+
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        here, there = self.pair
+        return self.page(context, selected, self.attribute, (there, getattr(source, here.key)))
+
+
+class Collection(Paged):
+    """All objects of an entity that the viewer may see, as a connection."""
+
+    def __init__(self, model: type, **options: Any) -> None:
+        super().__init__(**options)
+        self.model = model
+
+    @cached_property
+    def target(self) -> Entity:
+        return entity_of(self.model)
+
+    def batch(self, selected: Selected) -> Any:
+        return (self.model, freeze(selected.arguments))
+
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        return self.page(context, selected, self.model)
+
+
+class Lookup(Read):
+    """One object of an entity, by a unique attribute."""
+
+    def __init__(
+        self,
+        model: type,
+        by: InstrumentedAttribute[Any] | None = None,
+        argument: str | None = "id",
+        of_viewer: Callable[[Viewer], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.model = model
+        self.by = by
+        self.argument = argument
+        self.of_viewer = of_viewer
+
+    @cached_property
+    def target(self) -> Entity:
+        return entity_of(self.model)
+
+    @cached_property
+    def attribute(self) -> InstrumentedAttribute[Any]:
+        """The unique attribute that the object is found by."""
+        return self.by if self.by is not None else self.target.key
+
+    def takes(self) -> list[StrawberryArgument]:
+        if self.of_viewer is not None:
+            return []
+        if self.by is not None:
+            assert self.argument is not None
+            return [argument(self.argument, str, str(self.by.property.doc))]
+        return [argument("id", strawberry.ID, f"The id of the {self.target.name}.")]
+
+    def batch(self, selected: Selected) -> Any:
+        return self.attribute
+
+    def value(self, viewer: Viewer, kwargs: Mapping[str, Any]) -> Any:
+        """What the attribute has to equal; none finds nothing. Raises BadInput."""
+        if self.of_viewer is not None:
+            return self.of_viewer(viewer)
+        if self.by is not None:
+            return kwargs[str(self.argument)]
+        return then(self._key, kwargs["id"])
+
+    def _key(self, id: str) -> Any:
+        try:
+            return parse_key(self.model, id)
+        except ValueError as error:
+            raise BadInput(f"{error}.") from None
+
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        value = self.value(context.viewer, context.operation.converted(selected))
+        return None if value is None else context.loaders.row(self.attribute, value)
+
+
+# PostgreSQL fails on queries of very many words.
+LONGEST_QUERY = 1000
+
+
+class Search(Collection):
+    """All objects of an entity that have some words, by a full-text column of the model."""
+
+    def __init__(self, attribute: QueryableAttribute[Any], order: str, **options: Any) -> None:
+        model: Any = attribute.class_
+        super().__init__(model, **options)
+        self.attribute = attribute
+        self.order = order
+
+    def takes(self) -> list[StrawberryArgument]:
+        assert self.target.order is not None
+        *others, order_by = super().takes()
+        order_by.default = self.target.order[self.order]
+        words = f"The words to look for, in at most {LONGEST_QUERY:,} characters."
+        return [argument("query", str, words), *others, order_by]
+
+    def batch(self, selected: Selected) -> Any:
+        return (self.attribute, freeze(selected.arguments))
+
+    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+        return self.page(context, selected, self.attribute)
+
+    def members(
+        self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
+    ) -> list[ColumnElement[bool]]:
+        query = parameter(then(_short, arguments["query"]), Text)
+        words = func.search_query(query)
+        found = getattr(row, self.attribute.key).op("@@", is_comparison=True)(words)
+        return [found, *super().members(arguments, viewer, row)]
+
+
+def _short(query: str) -> str:
+    if len(query) > LONGEST_QUERY:
+        raise BadInput(f"A query is of at most {LONGEST_QUERY:,} characters.")
+    return query
+
+
+def related(attribute: Any) -> Any:
+    """A to-one relation; it comes with its parent's statement."""
+    return Related(attribute)
+
+
+def listed(attribute: Any, *, most: int) -> Any:
+    """A to-many relation that a rule of the domain limits to so many rows, as a plain list."""
+    return Listed(attribute, most)
+
+
+def connected(attribute: Any) -> Any:
+    """A to-many relation as a connection."""
+    return Connected(attribute)
+
+
+def collection(model: type) -> Any:
+    """All objects of an entity that the viewer may see, as a connection."""
+    doc = f"All {model.__name__} objects that you may see."
+    return Collection(model, description=doc)
+
+
+def search(attribute: Any, order: str, description: str) -> Any:
+    """The objects of an entity that have some words, as a connection, by default in this order."""
+    return Search(attribute, order, description=description)
+
+
+def one(model: type) -> Any:
+    """One object of an entity, by its id."""
+    return Lookup(
+        model, description=f"The {model.__name__} with this id; none if you may not see it."
+    )
+
+
+def one_by(attribute: Any, name: str, description: str) -> Any:
+    """One object of an entity, by another attribute that is unique."""
+    return Lookup(attribute.class_, by=attribute, argument=name, description=description)
+
+
+def viewers(model: type, key: Callable[[Viewer], Any], description: str) -> Any:
+    """The object of an entity that belongs to whoever asks."""
+    return Lookup(model, of_viewer=key, description=description)

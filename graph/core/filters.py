@@ -1,0 +1,376 @@
+"""Filters and orders: typed inputs of each noun over shared operators, made into conditions."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from datetime import datetime
+from enum import Enum
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import strawberry
+from graphql import (
+    GraphQLInputField,
+    get_named_type,
+    get_nullable_type,
+    is_leaf_type,
+    is_list_type,
+)
+from sqlalchemy import ColumnElement, and_, false, func, inspect, not_, or_, select, true
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
+from strawberry import UNSET
+from strawberry.types.field import StrawberryField
+from strawberry.utils.str_converters import to_camel_case
+
+from db import Base, Viewer, scope
+from db.base import any_of, uppercase
+from db.parameters import parameter, then
+from graph.core.entities import clean, doc_of, lazy
+from graph.core.errors import BadInput
+from graph.core.scalars import parse_key
+from graph.core.selections import BACKREF, Operation, Selected
+
+# Conditions are built, compiled and parsed by recursion.
+DEEPEST = 20
+
+# A condition on an id, and one on a related object, asks first whether the viewer may see that
+# object: building and compiling it takes so many times as long as that of any other condition.
+GUARDED = 5
+
+Value = TypeVar("Value")
+Type = TypeVar("Type", bound=type)
+
+
+def _operator(description: str, name: str | None = None) -> Any:
+    return strawberry.field(default=UNSET, description=description, name=name)
+
+
+@strawberry.input(description="Conditions on an id; all that are given must hold.")
+class IDFilter:
+    eq: strawberry.ID | None = _operator("Is this one.")
+    in_: list[strawberry.ID] | None = _operator("Is one of these.", "in")
+    not_: strawberry.ID | None = _operator("Is not this one, or is not set.", "not")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+@strawberry.input(
+    description="Conditions on a text; all that are given must hold. Case matters unless said."
+)
+class StringFilter:
+    eq: str | None = _operator("Is this.")
+    in_: list[str] | None = _operator("Is one of these.", "in")
+    not_: str | None = _operator("Is not this, or is not set.", "not")
+    gt: str | None = _operator("Comes after this, by code points.")
+    gte: str | None = _operator("Is this or comes after it.")
+    lt: str | None = _operator("Comes before this, by code points.")
+    lte: str | None = _operator("Is this or comes before it.")
+    contains: str | None = _operator("Has this somewhere in it.")
+    contains_insensitive: str | None = _operator("Has this somewhere in it, in whatever case.")
+    starts_with: str | None = _operator("Begins with this.")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+@strawberry.input(description="Conditions on a number; all that are given must hold.")
+class IntFilter:
+    eq: int | None = _operator("Is this.")
+    in_: list[int] | None = _operator("Is one of these.", "in")
+    not_: int | None = _operator("Is not this, or is not set.", "not")
+    gt: int | None = _operator("Is greater.")
+    gte: int | None = _operator("Is greater or equal.")
+    lt: int | None = _operator("Is less.")
+    lte: int | None = _operator("Is less or equal.")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+@strawberry.input(description="Conditions on a moment; all that are given must hold.")
+class DateTimeFilter:
+    eq: datetime | None = _operator("Is this very moment.")
+    in_: list[datetime] | None = _operator("Is one of these.", "in")
+    not_: datetime | None = _operator("Is not this, or is not set.", "not")
+    gt: datetime | None = _operator("Is later.")
+    gte: datetime | None = _operator("Is later or the same.")
+    lt: datetime | None = _operator("Is earlier.")
+    lte: datetime | None = _operator("Is earlier or the same.")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+@strawberry.input(description="Conditions on a yes or no.")
+class BooleanFilter:
+    eq: bool | None = _operator("Is this.")
+    not_: bool | None = _operator("Is not this.", "not")
+
+
+@strawberry.input(
+    name="Filter", description="Conditions on a choice; all that are given must hold."
+)
+class EnumFilter(Generic[Value]):
+    eq: Value | None = _operator("Is this.")
+    in_: list[Value] | None = _operator("Is one of these.", "in")
+    not_: Value | None = _operator("Is not this, or is not set.", "not")
+    is_null: bool | None = _operator("Is not set (true), or is set (false).")
+
+
+def _compares(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], ColumnElement[bool]]:
+    """An operator between a column and a value of its type."""
+    return lambda column, value: compare(column, parameter(value, column.type))
+
+
+def _matches(match: Callable[..., Any]) -> Callable[[Any, Any], ColumnElement[bool]]:
+    """An operator between a column and a text of which no character has a meaning of its own."""
+    return lambda column, text: match(
+        column, parameter(then(_escaped, text), column.type), escape="/"
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("/", "//").replace("%", "/%").replace("_", "/_")
+
+
+OPERATORS: dict[str, Callable[[Any, Any], ColumnElement[bool]]] = {
+    "eq": _compares(operator.eq),
+    "in_": any_of,
+    "not_": _compares(lambda column, value: column.is_distinct_from(value)),
+    "gt": _compares(operator.gt),
+    "gte": _compares(operator.ge),
+    "lt": _compares(operator.lt),
+    "lte": _compares(operator.le),
+    "contains": _matches(ColumnElement.contains),
+    "contains_insensitive": _matches(
+        lambda column, text, **options: uppercase(column).contains(uppercase(text), **options)
+    ),
+    "starts_with": _matches(ColumnElement.startswith),
+    "is_null": lambda column, value: column.is_(None) if value else column.is_not(None),
+}
+
+
+def contains(attribute: QueryableAttribute[Any]) -> Any:
+    """A filter on JSON: the column contains this value, by the rules of PostgreSQL's `@>`."""
+    return strawberry.field(
+        default=UNSET,
+        metadata={"attribute": attribute},
+        description="Contains this: every key, with the same value or one that contains it.",
+    )
+
+
+def through(attribute: QueryableAttribute[Any]) -> Any:
+    """A filter on a to-one relation: the related object meets the conditions of its own filter."""
+    return strawberry.field(default=UNSET, metadata={"attribute": attribute})
+
+
+def filters(model: type) -> Callable[[Type], Type]:
+    """Declare the filter of a noun.
+
+    A bare annotation is the column of that name, with the operators of its type; `through` leads
+    into a to-one relation, `contains` looks into JSON. `and`, `or` and `not` come by themselves.
+    """
+
+    def declare(cls: Type) -> Type:
+        for name in list(cls.__annotations__):
+            if name not in vars(cls):
+                attribute = getattr(model, name)
+                description = clean(doc_of(attribute) or "")
+                metadata = {"attribute": attribute}
+                field = strawberry.field(default=UNSET, description=description, metadata=metadata)
+                setattr(cls, name, field)
+        for name, field in vars(cls).items():
+            if isinstance(field, StrawberryField) and name not in cls.__annotations__:
+                relation = field.metadata["attribute"]
+                cls.__annotations__[name] = lazy(relation.property.mapper.class_, "Filter") | None
+                field.description = clean(doc_of(relation) or "")
+        for name, kind, description in (
+            ("and_", f"list[{cls.__name__}] | None", "All of these hold."),
+            ("or_", f"list[{cls.__name__}] | None", "At least one of these holds."),
+            ("not_", f"{cls.__name__} | None", "This does not hold."),
+        ):
+            cls.__annotations__[name] = kind
+            setattr(cls, name, _operator(description, name.rstrip("_")))
+        noun = model.__name__
+        return strawberry.input(cls, description=f"Which {noun} objects; all conditions must hold.")
+
+    return declare
+
+
+def _name(field: StrawberryField) -> str:
+    """The name of an input field, as the schema has it."""
+    return field.graphql_name or to_camel_case(field.python_name)
+
+
+def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> ColumnElement[bool]:
+    """The condition that a filter states about a model or an alias of it.
+
+    A related row counts only if the viewer may see it, so that a filter betrays nothing. Raises
+    BadInput.
+    """
+    if depth > DEEPEST:
+        raise BadInput(f"A filter nests at most {DEEPEST} deep.")
+    parts: list[ColumnElement[bool]] = []
+    for field in where.__strawberry_definition__.fields:
+        value = getattr(where, field.python_name)
+        if value is UNSET:
+            continue
+        if value is None:
+            raise BadInput(f"{_name(field)}: null is no filter. Leave it out.")
+        match field.python_name:
+            case "and_":
+                parts += [condition(part, entity, viewer, depth + 1) for part in value]
+            case "or_":
+                each = [condition(part, entity, viewer, depth + 1) for part in value]
+                parts.append(or_(false(), *each))
+            case "not_":
+                # What is unknown (because something is null) does not hold either.
+                met = condition(value, entity, viewer, depth + 1)
+                parts.append(not_(func.coalesce(met, false())))
+            case _:
+                parts.append(_on(field.metadata["attribute"], value, entity, viewer, depth))
+    return and_(true(), *parts)
+
+
+def _on(
+    attribute: QueryableAttribute[Any], value: Any, entity: Any, viewer: Viewer, depth: int
+) -> ColumnElement[bool]:
+    prop: Any = attribute.property
+    here = getattr(entity, attribute.key)
+    if isinstance(prop, RelationshipProperty):
+        target = aliased(prop.mapper.class_)
+        met = and_(scope(target, viewer), condition(value, target, viewer, depth + 1))
+        return here.of_type(target).has(met)  # type: ignore[no-any-return]
+    if not hasattr(value, "__strawberry_definition__"):
+        # With its type: a JSON text would travel as an SQL text.
+        return here.contains(parameter(value, JSONB))  # type: ignore[no-any-return]
+    parts = []
+    for field in value.__strawberry_definition__.fields:
+        operand = getattr(value, field.python_name)
+        if operand is UNSET:
+            continue
+        if operand is None:
+            raise BadInput(f"{_name(field)}: null compares with nothing. Use isNull.")
+        if isinstance(value, IDFilter):
+            parts.append(_id(field.python_name, here, prop.columns[0], operand, viewer))
+        else:
+            parts.append(OPERATORS[field.python_name](here, operand))
+    return and_(true(), *parts)
+
+
+def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> ColumnElement[bool]:
+    """A condition on an id: of the row itself, or of a row it points at.
+
+    What the viewer may not see is not there to be pointed at, as if the column were null.
+    """
+    points = next(iter(column.foreign_keys), None)
+    table = column.table if points is None else points.column.table
+    (model,) = (
+        mapper.class_
+        for mapper in Base.registry.mappers
+        if mapper.local_table is table and mapper.inherits is None
+    )
+    if name != "is_null":
+        operand = then(partial(_keys, model), operand)
+    if points is None or viewer.is_administrator:
+        return OPERATORS[name](here, operand)
+    target = aliased(model)
+    key = getattr(target, inspect(model).get_property_by_column(points.column).key)
+    seen = select(key).where(scope(target, viewer))
+    match name:
+        case "eq" | "not_":
+            value = parameter(operand, key.type)
+            same = and_(here == value, seen.where(key == value).exists())
+            return same if name == "eq" else not_(func.coalesce(same, false()))
+        case "in_":
+            # Worked out once, not for every row: the column's index still serves.
+            visible = func.array(seen.where(any_of(key, operand)).scalar_subquery())
+            return here == func.any(visible)  # type: ignore[no-any-return]
+        case _:
+            there = seen.where(key == here).correlate_except(target).exists()
+            return not_(there) if operand else there
+
+
+def _keys(model: type, operand: Any) -> Any:
+    """The keys that ids of a model name."""
+    try:
+        if isinstance(operand, list):
+            return [parse_key(model, item) for item in operand]
+        return parse_key(model, operand)
+    except ValueError as error:
+        raise BadInput(f"{error}.") from None
+
+
+def conditions_of(operation: Operation) -> int:
+    """How many conditions all filters of an operation have. Linear, as its cost is."""
+    known: dict[int, int] = {}
+
+    def count(selected: Selected) -> int:
+        found = known.get(id(selected))
+        if found is None:
+            found = sum(count(child) for kind in selected.children.values() for child in kind)
+            where = selected.arguments.get("where")
+            if where is not None:
+                found += _conditions(selected.definition.args["where"].type, where)
+            known[id(selected)] = found
+        return found
+
+    return sum(map(count, operation.roots))
+
+
+def _conditions(kind: Any, value: Any) -> int:
+    """How many conditions there are in a filter, or in a list of filters; at least one in each."""
+    kind = get_nullable_type(kind)
+    if is_leaf_type(get_named_type(kind)):
+        return 1
+    if is_list_type(kind):
+        return sum(_conditions(kind.of_type, item) for item in value or ())
+    if not isinstance(value, dict):
+        return 1
+    found = 0
+    for name, field in kind.fields.items():
+        key = field.out_name or name
+        if key in value:
+            below = _conditions(field.type, value[key])
+            if kind.name == "IDFilter":
+                below *= GUARDED
+            elif _leads_away(field):
+                below += GUARDED
+            found += below
+    return max(1, found)
+
+
+def _leads_away(field: GraphQLInputField) -> bool:
+    """Whether a field of a filter is a related object."""
+    attribute = field.extensions[BACKREF].metadata.get("attribute")
+    return attribute is not None and isinstance(attribute.property, RelationshipProperty)
+
+
+class Order(Enum):
+    """The base of the orders: each member is a column that is never null, and a direction."""
+
+    @property
+    def attribute(self) -> str:
+        """The name of the column that comes before the key."""
+        return str(self.value).split()[0]
+
+    @property
+    def descending(self) -> bool:
+        """Whether it runs from great to small; the key runs the same way."""
+        return str(self.value).endswith(" desc")
+
+
+def ordering(model: type, *attributes: QueryableAttribute[Any]) -> Any:
+    """The order of a noun: by any of these columns, either way; the first is the default.
+
+    Each column is NOT NULL and has an index that ends in the key, so that every page costs the
+    same: a row comparison then starts right at the cursor.
+    """
+    members = {}
+    docs = {}
+    for attribute in attributes:
+        for suffix, words in (("asc", "ascending"), ("desc", "descending")):
+            member = f"{attribute.key}_{suffix}".upper()
+            members[member] = f"{attribute.key} {suffix}"
+            docs[member] = f"{clean(doc_of(attribute) or '').rstrip('.')}, {words}."
+    functional: Any = Order  # Enum's functional API, which type checkers read only as literals
+    enum: Any = functional(f"{model.__name__}Order", members)
+    strawberry.enum(enum, description=f"What {model.__name__} objects can be sorted by.")
+    for value in enum.__strawberry_definition__.values:
+        value.description = docs[value.name]
+    return enum

@@ -1,0 +1,162 @@
+"""`node` and `nodes`: any object by its id."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any
+from uuid import UUID
+
+import strawberry
+from sqlalchemy import literal, select, union_all
+from strawberry.types.field import StrawberryField
+
+from db import scope
+from db.base import any_of
+from graph.core.context import Info
+from graph.core.entities import Entity, Node, entities
+from graph.core.errors import BadInput
+from graph.core.scalars import BARE_UUID, parse_global_id, parse_key
+
+MOST_IDS = 100
+
+
+@cache
+def _shown() -> dict[str, Entity]:
+    """What has an id, by its name."""
+    return {
+        entity.name: entity
+        for entity in entities()
+        if issubclass(entity.shown_as, Node) and not entity.is_subtype
+    }
+
+
+async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | BadInput | None]:
+    """Which entity and key each id names; none for what the viewer may not see, or what is wrong.
+
+    A bare UUID does not say of what: one statement looks for all of them everywhere.
+    """
+    uuids = {UUID(id) for id in ids if BARE_UUID.fullmatch(id)}
+    found: dict[UUID, Entity] = {}
+    if uuids:
+        shown = [entity for entity in _shown().values() if entity.key.type.python_type is UUID]
+        places = union_all(
+            *(
+                select(literal(place), entity.key).where(
+                    any_of(entity.key, uuids), scope(entity.model, info.context.viewer)
+                )
+                for place, entity in enumerate(shown)
+            )
+        )
+        async with info.context.read() as session:
+            # Nouns are free to have the same id; it is then the first one's, for the planner too.
+            named = sorted(await session.execute(places), reverse=True)
+            found = {key: shown[place] for place, key in named}
+    return [_name_or_fault(id, found) for id in ids]
+
+
+def _name_or_fault(id: str, found: Mapping[UUID, Entity]) -> tuple[Entity, Any] | BadInput | None:
+    try:
+        return _name(id, found)
+    except BadInput as fault:
+        return fault
+
+
+def _name(id: str, found: Mapping[UUID, Entity]) -> tuple[Entity, Any] | None:
+    if BARE_UUID.fullmatch(id):
+        entity = found.get(UUID(id))
+        return None if entity is None else (entity, UUID(id))
+    parsed = parse_global_id(id)
+    entity = _shown().get(parsed[0]) if parsed else None
+    if entity is None:
+        raise BadInput(f"{id!r} is no id: use one that the API gave, or a bare UUID.")
+    try:
+        return entity, parse_key(entity.model, id)
+    except ValueError as error:
+        raise BadInput(f"{error}.") from None
+
+
+async def _fetch(info: Info, ids: Sequence[str]) -> list[Any]:
+    """The objects with these ids, with one statement for each entity among them.
+
+    A fault in the place of an object becomes an error there, and takes none of the others along.
+    """
+    selected = info.context.operation.selected(info._raw_info)
+    loaders = info.context.loaders
+
+    async def fetch(named: tuple[Entity, Any] | BadInput | None) -> Any:
+        if named is None or isinstance(named, BadInput):
+            return named
+        entity, key = named
+        return await loaders.shown(entity.model, key, entity.below(selected))
+
+    return await asyncio.gather(*map(fetch, await _named(info, ids)))
+
+
+Id = Annotated[strawberry.ID, strawberry.argument(description="Its id, or a bare UUID.")]
+Ids = Annotated[list[strawberry.ID], strawberry.argument(description="Their ids, or bare UUIDs.")]
+
+
+async def _node(info: Info, id: Id) -> Any:
+    return (await _fetch(info, [id]))[0]
+
+
+async def _nodes(info: Info, ids: Ids) -> Any:
+    return await _fetch(info, _few(ids))
+
+
+def _few(ids: Sequence[str]) -> Sequence[str]:
+    if len(ids) > MOST_IDS:
+        raise BadInput(f"ids: at most {MOST_IDS} at once, not {len(ids)}.")
+    return ids
+
+
+@dataclass(slots=True)
+class Named:
+    """What ids name: for each the place of its entity, and its key as what keys can be."""
+
+    places: list[int | None] = field(default_factory=list)
+    """None where a bare UUID does not say of what it is."""
+    uuids: list[UUID | None] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+
+
+class Anything(StrawberryField):
+    """A field that leads to objects of whatever type, by their ids."""
+
+    @property
+    def entities(self) -> list[Entity]:
+        """What it can lead to."""
+        return list(_shown().values())
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several ids."""
+        return self.python_name == "nodes"
+
+    def named(self, ids: list[str]) -> Named:
+        """What ids name. Raises BadInput, of which the resolvers tell in its place."""
+        named, places = Named(), list(_shown())
+        for id in _few(ids):
+            found = None if BARE_UUID.fullmatch(id) else _name(id, {})
+            key = UUID(id) if found is None else found[1]
+            named.places.append(None if found is None else places.index(found[0].name))
+            named.uuids.append(key if isinstance(key, UUID) else None)
+            named.texts.append(key if isinstance(key, str) else None)
+        return named
+
+
+def _anything(resolver: Callable[..., Any], description: str) -> Any:
+    return Anything(python_name=None, graphql_name=None, description=description)(resolver)
+
+
+@strawberry.type
+class Query:
+    node: Node | None = _anything(_node, "Any object by its id; none if you may not see it.")
+    nodes: list[Node | None] = _anything(
+        _nodes,
+        f"Up to {MOST_IDS} objects by their ids, in the same order; none in the place of each that"
+        " you may not see.",
+    )

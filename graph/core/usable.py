@@ -1,0 +1,74 @@
+"""Values that have the right type, but cannot be used: where they stand, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from graphql import GraphQLInputObjectType, get_nullable_type, is_list_type
+
+from db.moments import FIRST, LAST
+from db.text import storable
+from graph.core.errors import BadInput
+from graph.core.selections import Operation
+
+Path = tuple[str | int, ...]
+Check = Callable[[Any], object]
+
+
+def check_arguments(operation: Operation) -> None:
+    """Raise BadInput for a value in the arguments of a field that PostgreSQL cannot take.
+
+    Of a mutation's input it is told by user errors.
+    """
+    mutation = operation.schema.mutation_type
+    for selected in operation.fields():
+        if selected.parent is mutation or _is_fine(storable, selected.arguments):
+            continue
+        for path, problem in faults(selected.definition.args, selected.arguments, storable):
+            place = ".".join(map(str, path))
+            raise BadInput(f"`{place}` of `{selected.key}` cannot be used: {problem}.")
+
+
+def keepable(value: Any) -> None:
+    """Raise ValueError for a value that cannot be kept in a row."""
+    storable(value)
+    if isinstance(value, datetime) and value in (FIRST, LAST):
+        raise ValueError(
+            "a time lies between 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z; where there"
+            " is none, leave this out or send null"
+        )
+
+
+def faults(kinds: Mapping[str, Any], values: Any, check: Check) -> Iterator[tuple[Path, str]]:
+    """Where the values of arguments, or of an input's fields, do not pass a check, and why."""
+    pending: list[tuple[Path, Any, Any]] = list(_given((), kinds, values))
+    while pending:
+        path, kind, value = pending.pop()
+        kind = get_nullable_type(kind)
+        if is_list_type(kind) and isinstance(value, list):
+            below = [((*path, place), kind.of_type, item) for place, item in enumerate(value)]
+            pending += reversed(below)
+        elif isinstance(kind, GraphQLInputObjectType) and isinstance(value, dict):
+            pending += _given(path, kind.fields, value)
+        else:
+            try:
+                check(value)
+            except ValueError as error:
+                yield path, str(error)
+
+
+def _given(path: Path, kinds: Mapping[str, Any], values: Any) -> Iterator[tuple[Path, Any, Any]]:
+    for name, kind in reversed(list(kinds.items())):
+        out_name = kind.out_name or name
+        if out_name in values:
+            yield (*path, name), kind.type, values[out_name]
+
+
+def _is_fine(check: Check, value: Any) -> bool:
+    try:
+        check(value)
+    except ValueError:
+        return False
+    return True
