@@ -18,7 +18,7 @@ from db import TokenScope, access, passwords
 from db.errors import Invalid
 from graph.core.context import Context, Info
 from graph.core.mutations import given, input_of, mutation
-from graph.core.scalars import AccessTokenID, AgentID, Line, UserID
+from graph.core.scalars import ID, Line
 from graph.limits.guard import guard_of, network
 
 log = logging.getLogger("troupe")
@@ -66,7 +66,7 @@ class ChangePasswordInput(BaseModel):
 class SetPasswordInput(BaseModel):
     """A password for a user."""
 
-    user_id: UserID = Field(description="Whose password it is.")
+    user_id: ID[db.User] = Field(description="Whose password it is.")
     new_password: Password = Field(
         description=f"The password to be, of at least {passwords.SHORTEST} characters."
     )
@@ -77,8 +77,8 @@ class CreateAccessTokenInput(BaseModel):
     """A token to be made, for you unless it names an agent or another user."""
 
     name: Line
-    user_id: UserID | None = None
-    agent_id: AgentID | None = None
+    user_id: ID[db.User] | None = None
+    agent_id: ID[db.Agent] | None = None
     scopes: list[TokenScope] = []
     expires_at: datetime | None = None
 
@@ -87,7 +87,7 @@ class CreateAccessTokenInput(BaseModel):
 class RevokeAccessTokenInput(BaseModel):
     """A token that is to open nothing any more."""
 
-    id: AccessTokenID
+    id: ID[db.AccessToken]
 
 
 @dataclass

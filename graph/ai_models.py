@@ -29,7 +29,7 @@ from graph.core.filters import (
     ordering,
 )
 from graph.core.mutations import Deleted, given, input_of, mutation, values
-from graph.core.scalars import AIModelID, Line, Metadata, Price, matching
+from graph.core.scalars import ID, Line, Metadata, Price, matching
 
 NAME = "The name the provider gives it, such as `gpt-4o`."
 Name = Annotated[
@@ -101,7 +101,7 @@ class CreateAiModelInput(BaseModel):
 class UpdateAiModelInput(BaseModel):
     """Changes to an AI model; what is left out stays as it is, and null clears it."""
 
-    id: AIModelID
+    id: ID[db.AIModel]
     provider: Maybe[Line] = None
     model_version: Maybe[Line | None] = None
     capabilities: Maybe[Metadata] = None
@@ -118,7 +118,7 @@ class UpdateAiModelInput(BaseModel):
 class DeleteAiModelInput(BaseModel):
     """An AI model to be forgotten."""
 
-    id: AIModelID
+    id: ID[db.AIModel]
 
 
 @strawberry.type

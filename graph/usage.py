@@ -26,19 +26,7 @@ from graph.core.filters import (
     through,
 )
 from graph.core.mutations import given, input_of, mutation
-from graph.core.scalars import (
-    AgentID,
-    AIModelID,
-    ConversationID,
-    Line,
-    MessageID,
-    Price,
-    ProjectID,
-    TaskAttemptID,
-    TaskID,
-    UsageRecordID,
-    UserID,
-)
+from graph.core.scalars import ID, Line, Price
 
 Count = Annotated[int, Field(ge=0, le=2_000_000_000)]
 
@@ -102,8 +90,8 @@ class Query:
 class UsageInput(BaseModel):
     """One call of an AI model."""
 
-    id: UsageRecordID | None = None
-    model_id: AIModelID
+    id: ID[db.UsageRecord] | None = None
+    model_id: ID[db.AIModel]
     input_tokens: Count = 0
     cached_input_tokens: Count = 0
     output_tokens: Count = 0
@@ -113,19 +101,19 @@ class UsageInput(BaseModel):
     success: bool = True
     request_id: Line | None = None
     occurred_at: datetime | None = None
-    agent_id: AgentID | None = None
-    task_id: TaskID | None = None
-    attempt_id: TaskAttemptID | None = None
-    conversation_id: ConversationID | None = None
-    message_id: MessageID | None = None
-    user_id: UserID | None = None
+    agent_id: ID[db.Agent] | None = None
+    task_id: ID[db.Task] | None = None
+    attempt_id: ID[db.TaskAttempt] | None = None
+    conversation_id: ID[db.Conversation] | None = None
+    message_id: ID[db.Message] | None = None
+    user_id: ID[db.User] | None = None
 
 
 @input_of(db.UsageRecord)
 class RecordUsageInput(BaseModel):
     """Calls of AI models to be recorded."""
 
-    project_id: ProjectID
+    project_id: ID[db.Project]
     records: Annotated[list[UsageInput], Field(min_length=1, max_length=1000)] = Field(
         description="The calls, at most 1,000."
     )

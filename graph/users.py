@@ -27,7 +27,7 @@ from graph.core.filters import (
     through,
 )
 from graph.core.mutations import Deleted, given, input_of, mutation, values
-from graph.core.scalars import Line, UserID, matching
+from graph.core.scalars import ID, Line, matching
 
 Username = Annotated[
     str,
@@ -122,7 +122,7 @@ class Query:
 class CreateUserInput(BaseModel):
     """A user to be made."""
 
-    id: UserID | None = None
+    id: ID[db.User] | None = None
     username: Username
     email: Email
     display_name: Line | None = None
@@ -133,7 +133,7 @@ class CreateUserInput(BaseModel):
 class UpdateUserInput(BaseModel):
     """Changes to a user; what is left out stays as it is, and null clears it."""
 
-    id: UserID
+    id: ID[db.User]
     username: Maybe[Username] = None
     email: Maybe[Email] = None
     display_name: Maybe[Line | None] = None
@@ -145,7 +145,7 @@ class UpdateUserInput(BaseModel):
 class DeleteUserInput(BaseModel):
     """A user to be deleted."""
 
-    id: UserID
+    id: ID[db.User]
 
 
 @strawberry.type
