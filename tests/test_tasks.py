@@ -10,7 +10,8 @@ from db import TaskStatus
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
-from tests.world import Fault, World, gid, make_world, snapshot, stored
+from tests.oracle import by_members, seen_with
+from tests.world import Case, Fault, World, at, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 WHOLE = (
@@ -20,6 +21,23 @@ WHOLE = (
     f" createdByAgent {{ name }} dependencies {{ nodes {{ onFailure dependency {{ title"
     f" }} }} }} }} {ERRORS} }}"
 )
+SEEN = {
+    db.Task: by_members,
+    db.TaskDependency: seen_with(db.Task, "dependent_id"),
+}
+CASES = {
+    "createTask": Case(lambda w: {"projectId": gid(w.project), "title": "New"}, at("projectId")),
+    "updateTask": Case(lambda w: {"id": gid(w.free), "title": "New"}),
+    "addTaskDependency": Case(
+        lambda w: {"dependentId": gid(w.parent), "dependencyId": gid(w.free)},
+        at("dependentId", "dependencyId"),
+    ),
+    "removeTaskDependency": Case(
+        lambda w: {"dependentId": gid(w.subtask), "dependencyId": gid(w.free)},
+        at("dependentId", "dependencyId"),
+    ),
+    "deleteTask": Case(lambda w: {"id": gid(w.parent)}),
+}
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
 from tests.factories import minutes
-from tests.world import Fault, World, gid, make_world, snapshot, stored
+from tests.oracle import by_members
+from tests.world import Case, Fault, World, at, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 DOCUMENT = "mutation($input: RecordUsageInput!) {{ recordUsage(input: $input) {} }}"
@@ -25,6 +26,13 @@ WHOLE = (
     f" {ERRORS} }}"
 )
 ADMIN = db.Viewer(is_administrator=True)
+SEEN = {db.UsageRecord: by_members}
+CASES = {
+    "recordUsage": Case(
+        lambda w: {"projectId": gid(w.project), "records": [{"modelId": "gpt-4o"}]},
+        at("projectId"),
+    ),
+}
 
 
 @pytest.fixture
