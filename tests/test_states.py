@@ -432,7 +432,7 @@ async def test_a_database_that_lets_nobody_in_is_unavailable_until_it_does(
     assert (await people.owner.ask(MAKE, name="Before")).data
     alter = f"ALTER DATABASE {database_url.database} ALLOW_CONNECTIONS"
     ours = f"datname = '{database_url.database}'"
-    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}"
+    end = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {ours}"
     await past(server, f"{alter} false", end)
 
     message = "The database cannot be reached. Try again in a moment."
