@@ -12,7 +12,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from db import embedded
 from db.embedded import EmbeddedError, Server, accounts, binaries, clusters, logs, supervisor
+from tests.patience import until
 
 ROOT = os.geteuid() == 0
 LINUX = sys.platform == "linux"
@@ -130,14 +130,6 @@ def sql(socket_dir: Path | str, statement: str) -> str:
 def psql(socket_dir: Path | str, statement: str) -> list[str]:
     program = str(binaries.installed().bin_dir / "psql")
     return [program, "-XAtqh", str(socket_dir), "-p", "5432", "-U", "troupe", "-c", statement]
-
-
-def until(condition: Callable[[], T], seconds: float = 10) -> T:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
-    return found
 
 
 def runs(pid: int) -> bool:

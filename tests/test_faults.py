@@ -29,7 +29,8 @@ from graph.settings import Settings
 from tests import factories, processes
 from tests.client import Answer
 from tests.conftest import People, serving
-from tests.processes import Answered, Elsewhere, Load, Serving, sql, until
+from tests.patience import PATIENCE, becomes, until
+from tests.processes import Answered, Elsewhere, Load, Serving, sql
 from tests.test_sessions import locked
 
 # More than the server has connections for reading.
@@ -122,7 +123,7 @@ class Outage:
 
     def answers(self) -> float:
         """The moment in which it answers again, to somebody who asks it directly."""
-        return asyncio.run(asyncio.wait_for(self._answers(), processes.PATIENCE))
+        return asyncio.run(asyncio.wait_for(self._answers(), PATIENCE))
 
 
 @pytest.fixture(scope="module")
@@ -284,11 +285,8 @@ async def committing(database: db.Database) -> int:
         "SELECT pid FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event = 'PgSleep'"
     )
-    for _ in range(500):
-        if found := await execute(database, query):
-            return int(found[0])
-        await asyncio.sleep(0.01)
-    raise AssertionError("nobody commits")
+    found = await becomes(lambda: execute(database, query))
+    return int(found[0])
 
 
 def refusal(answer: Answer) -> tuple[str, dict[str, Any]]:
@@ -317,7 +315,7 @@ async def test_a_commit_does_not_take_for_ever(
     monkeypatch.setattr(engine, "COMMIT_SECONDS", 0.2)
     await slow_commits(database, 30)
 
-    async with asyncio.timeout(processes.PATIENCE / 2):  # the commit takes 30 s
+    async with asyncio.timeout(PATIENCE / 2):  # the commit takes 30 s
         answer = await people.owner.ask(MAKE)
 
     assert refusal(answer)[1]["outcome"] == "UNKNOWN"
@@ -396,7 +394,7 @@ async def test_who_waits_for_a_connection_waits_no_longer_than_they_may(
     for _ in range(direct.size):
         await direct._turn()
 
-    async with asyncio.timeout(processes.PATIENCE):  # nobody gives one back
+    async with asyncio.timeout(PATIENCE):  # nobody gives one back
         with pytest.raises(TookTooLong):
             await direct.value("SELECT '1'::json", [], 0.2)
 
@@ -409,7 +407,7 @@ async def test_to_look_up_who_asks_takes_no_longer_than_an_operation_may(
 ) -> None:
     settings = Settings(max_seconds=1)
     async with serving(database, settings) as http, locked(database_url, "access_tokens"):
-        async with asyncio.timeout(processes.PATIENCE):  # the table stays locked
+        async with asyncio.timeout(PATIENCE):  # the table stays locked
             answer = await people.owner.through(http).ask("{ me { id } }")
     assert answer.code == "TIMEOUT"
     assert "data" not in answer.body

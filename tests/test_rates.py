@@ -19,7 +19,7 @@ from graph.limits.guard import CONNECTIONS, asker_of
 from graph.limits.rates import Guesses, Rates
 from graph.settings import Settings
 from tests.conftest import People, serving
-from tests.processes import PATIENCE
+from tests.patience import PATIENCE, becomes
 from tests.test_sessions import locked, waiting
 
 
@@ -340,12 +340,12 @@ async def nothing_runs(database: db.Database) -> None:
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND state = 'active' AND pid <> pg_backend_pid()"
     )
-    for _ in range(200):
+
+    async def is_idle() -> bool:
         async with database.read() as session:
-            if await session.scalar(statement) == 0:
-                return
-        await asyncio.sleep(0.01)
-    raise AssertionError("a statement is still running")
+            return bool(await session.scalar(statement) == 0)
+
+    await becomes(is_idle)
 
 
 @pytest.mark.parametrize("planner", [True, False])

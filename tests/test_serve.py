@@ -24,7 +24,8 @@ from sqlalchemy import URL
 from db import migrate
 from db.embedded import clusters
 from tests import processes
-from tests.processes import CLUSTER, Elsewhere, Load, Serving, code, sql, troupe_here, until
+from tests.patience import PATIENCE, until
+from tests.processes import CLUSTER, Elsewhere, Load, Serving, code, sql, troupe_here
 
 ME = "{ me { username role } }"
 ADMIN = {"data": {"me": {"username": "admin", "role": "ADMIN"}}}
@@ -324,7 +325,7 @@ def test_a_database_that_is_killed_comes_back_under_the_server(
         before = len(load.acknowledged)
         while len(load.acknowledged) < before + 20:
             probes |= {(path, served.get(path).status_code) for path in ("/livez", "/readyz")}
-            assert time.monotonic() - began < processes.PATIENCE
+            assert time.monotonic() - began < PATIENCE
         with capsys.disabled():
             took = time.monotonic() - began
             print(f"\nIt answered again after {took:.1f} s; {dict(load.refused)}")  # noqa: T201

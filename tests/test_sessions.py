@@ -27,7 +27,7 @@ from graph.settings import Settings
 from tests import factories
 from tests.client import Answer, Client, counted
 from tests.conftest import People, serving
-from tests.processes import PATIENCE
+from tests.patience import PATIENCE, becomes
 
 
 @pytest.fixture
@@ -135,13 +135,13 @@ async def waiting(database: db.Database, count: int) -> list[int]:
         "SELECT pid FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    for _ in range(500):
+
+    async def are_waiting() -> list[int]:
         async with database.read() as session:
             found = list(await session.scalars(statement))
-        if len(found) >= count:
-            return found
-        await asyncio.sleep(0.01)
-    raise AssertionError("nobody waits")
+        return found if len(found) >= count else []
+
+    return await becomes(are_waiting)
 
 
 BUSY = "All connections to the database are busy. Try again in a moment."

@@ -24,7 +24,8 @@ from db import engine, migrate
 from db.connections import SETTINGS
 from tests import processes
 from tests.conftest import People
-from tests.processes import CLUSTER, Elsewhere, Serving, sql, until
+from tests.patience import until
+from tests.processes import CLUSTER, Elsewhere, Serving, sql
 from tests.test_faults import execute, refusal
 
 ONLY_READS = "The database only reads at the moment. Try again in a moment."

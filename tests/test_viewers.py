@@ -21,7 +21,7 @@ from graph.settings import Audience, Mode, Settings
 from tests import factories
 from tests.client import Answer, Client, counted
 from tests.conftest import People, serving
-from tests.processes import PATIENCE
+from tests.patience import PATIENCE
 
 CLOSED = [
     "{ me { id } }",
