@@ -204,8 +204,8 @@ def test_a_model_is_described_handed_on_and_ruled(mapper: Mapper[Any]) -> None:
     assert (model.__doc__ or "").rstrip().endswith(".")
     assert getattr(db, model.__name__) is model
     # A subtype is seen by whoever sees its base, and has no rule of its own to forget.
-    assert mapper.base_mapper.class_ in scopes.rules
-    assert mapper.inherits is None or model not in scopes.rules
+    assert mapper.base_mapper.class_.__name__ in scopes.rules
+    assert mapper.inherits is None or model.__name__ not in scopes.rules
     assert mapper.class_ in {entity.model for entity in entities()}
 
 
@@ -506,3 +506,11 @@ def test_every_list_of_objects_has_an_end_that_its_cost_knows() -> None:
             declared = field.extensions[BACKREF]
             has_end = isinstance(declared, Listed) or "most" in declared.metadata
             assert has_end or "ids" in field.args, f"{kind.name}.{name}"
+
+
+def test_a_rule_names_a_model_and_relations_that_there_are() -> None:
+    models = {mapper.class_.__name__: mapper for mapper in MODELS if mapper.inherits is None}
+
+    assert set(scopes.rules) == set(models)
+    for model, relation in scopes.seen_along:
+        assert relation in models[model].relationships

@@ -550,7 +550,7 @@ async def test_a_model_without_a_rule_shows_nothing_to_anybody(
     assert (before["agents"]["totalCount"], before["tasks"]["totalCount"]) == (2, 3)
     assert (await admin.ask(node)).data["node"]
 
-    monkeypatch.delitem(scopes.rules, db.Agent)
+    monkeypatch.delitem(scopes.rules, "Agent")
 
     answer = await admin.ask(f"{query} # {planner}", **ids)
     assert answer.data == {
