@@ -324,6 +324,7 @@ async def make_row(
     What it cannot know of the values, the test file of the noun says in `VALUES`.
     """
     mapper = inspect(model)
+    managed = (mapper.version_id_col, mapper.polymorphic_on)
     values: dict[str, Any] = {}
     keys = itertools.count(place)
     for attribute in mapper.column_attrs:
@@ -334,10 +335,7 @@ async def make_row(
             if there and not (column.nullable and place % 3 == 2):
                 row = there[WHICH[next(keys) % len(WHICH)] % len(there)]
                 values[attribute.key] = getattr(row, foreign.column.key)
-        elif column.computed is None and column not in (
-            mapper.version_id_col,
-            mapper.polymorphic_on,
-        ):
+        elif column.computed is None and not any(column is of_orm for of_orm in managed):
             is_empty = column.nullable and place % 3 == 2
             values[attribute.key] = None if is_empty else a_value(column, place)
     special: Callable[[int], dict[str, Any]] = said("VALUES").get(model, lambda place: {})
