@@ -6,6 +6,8 @@ These names have a meaning in `tests/test_<noun>.py`, each for a dictionary:
   says in Python what the rule in `db` says in SQL, and must not be made from it.
 - `CASES`: for each mutation, how it is asked for, and how strangers are turned away
   (`tests.world.Case`).
+- `BREAKING`: for each table, and each CHECK of it that does not follow from the type of a column,
+  assignments in an UPDATE that break it.
 - `VALUES`: for a model, what `tests.factories.make_row` cannot know of the values that its rows
   take, by the number of the row.
 """

@@ -38,6 +38,15 @@ def sees_token(everything: Everything, viewer: Someone, token: db.AccessToken) -
     return everything.is_member(viewer, agent.project_id, *editors)
 
 
+BREAKING = {
+    "access_tokens": {
+        "one_bearer": [
+            "user_id = NULL, agent_id = NULL",
+            "user_id = (SELECT id FROM users LIMIT 1), agent_id = (SELECT id FROM agents LIMIT 1)",
+        ],
+        "scopes": ["scopes = '{NOPE}'", "scopes = '{READ, NULL}'", "scopes = '{read}'"],
+    },
+}
 SEEN = {db.AccessToken: sees_token}
 CASES = {
     "createAccessToken": Case(lambda w: {"name": "New"}),

@@ -19,6 +19,9 @@ WHOLE = (
     " maxConcurrentTasks lastSeenAt metadata version project { id } model { name } }"
     f" {ERRORS} }}"
 )
+BREAKING = {
+    "agents": {"max_concurrent_tasks_positive": ["max_concurrent_tasks = 0"]},
+}
 SEEN = {db.Agent: by_members}
 CASES = {
     "createAgent": Case(

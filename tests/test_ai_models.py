@@ -16,6 +16,16 @@ WHOLE = (
     "{ aiModel { id name provider modelVersion capabilities contextWindow inputPrice"
     f" cachedInputPrice outputPrice isLocal status metadata }} {ERRORS} }}"
 )
+BREAKING = {
+    "ai_models": {
+        "context_window_positive": ["context_window = 0"],
+        "prices_not_negative": [
+            "input_price = -0.000000001",
+            "input_price = 1, cached_input_price = -1",
+            "output_price = -1",
+        ],
+    },
+}
 SEEN = {db.AIModel: by_everybody}
 CASES = {
     "createAiModel": Case(lambda w: {"id": "new", "provider": "New"}, FORBIDDEN),

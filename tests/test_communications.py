@@ -41,6 +41,9 @@ def from_to(sender: db.Agent, receiver: db.Agent, type: str, **values: Any) -> d
     return agents | {"type": type, "content": {"text": type}} | values
 
 
+BREAKING = {
+    "communications": {"priority_range": ["priority = 0", "priority = 6"]},
+}
 SEEN = {db.Communication: by_members}
 CASES = {
     "sendCommunication": Case(lambda w: from_to(w.ada, w.ada, "REQUEST"), at("fromAgentId")),

@@ -54,6 +54,26 @@ KINDS: list[tuple[str, str, str, str, dict[str, Any]]] = [
 ]
 OWN = " ".join(f"... on {kind} {{ {fields} }}" for _, kind, _, fields, _ in KINDS)
 ADMIN = db.Viewer(is_administrator=True)
+BREAKING = {
+    "human_interactions": {
+        "priority_range": ["priority = 0", "priority = 6"],
+        "rating_range": [f"rating = {rating} WHERE type = 'FEEDBACK'" for rating in (0, 6)],
+        "responded_once": [
+            "status = 'APPROVED'",
+            "responded_at = now()",
+            "status = 'EXPIRED', responded_at = now()",
+        ],
+        "approval_only": ["approved = true", "comment = ''"],
+        "feedback_only": ["feedback = 'null'", "rating = 1"],
+        "clarification_only": ["answer = ''"],
+        "notification_only": [
+            "level = NULL",
+            "requires_acknowledgement = NULL",
+            "level = 'INFO', requires_acknowledgement = false",
+            "level = 'INFO' WHERE type = 'APPROVAL'",
+        ],
+    },
+}
 SEEN = {db.HumanInteraction: by_members}
 CASES = {
     mutation: Case(

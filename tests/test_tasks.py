@@ -21,6 +21,19 @@ WHOLE = (
     f" createdByAgent {{ name }} dependencies {{ nodes {{ onFailure dependency {{ title"
     f" }} }} }} }} {ERRORS} }}"
 )
+BREAKING = {
+    "tasks": {
+        "priority_1_to_5": ["priority = 0", "priority = 6"],
+        "blocked_why": ["status = 'BLOCKED'", "blocked_reason = 'MANUAL'"],
+        "not_its_own_parent": ["parent_task_id = id"],
+        "unmet_dependency_count_natural": ["unmet_dependency_count = -1"],
+        "attempt_count_natural": ["attempt_count = -1"],
+        "max_attempts_positive": ["max_attempts = 0"],
+        "retry_backoff_seconds_natural": ["retry_backoff_seconds = -1"],
+        "estimated_seconds_natural": ["estimated_seconds = -1"],
+    },
+    "task_dependencies": {"two_tasks": ["dependency_id = dependent_id"]},
+}
 SEEN = {
     db.Task: by_members,
     db.TaskDependency: seen_with(db.Task, "dependent_id"),

@@ -26,6 +26,20 @@ WHOLE = (
     f" {ERRORS} }}"
 )
 ADMIN = db.Viewer(is_administrator=True)
+BREAKING = {
+    "usage_records": {
+        "tokens_not_negative": [
+            "input_tokens = -1, cached_input_tokens = -1",
+            "cached_input_tokens = -1",
+            "output_tokens = -1, reasoning_tokens = -1",
+            "reasoning_tokens = -1",
+        ],
+        "cached_tokens_are_input": ["cached_input_tokens = input_tokens + 1"],
+        "reasoning_tokens_are_output": ["reasoning_tokens = output_tokens + 1"],
+        "cost_not_negative": ["cost = -0.000000001"],
+        "latency_ms_not_negative": ["latency_ms = -1"],
+    },
+}
 SEEN = {db.UsageRecord: by_members}
 CASES = {
     "recordUsage": Case(
