@@ -139,7 +139,8 @@ async def test_what_must_be_unique_is(world: WholeWorld) -> None:
         ),
     }
 
-    unique = {n: rule for n, rule in ALL.items() if isinstance(rule, UniqueConstraint | Index)}
+    kinds = (UniqueConstraint, Index)
+    unique: dict[str, Any] = {name: rule for name, rule in ALL.items() if isinstance(rule, kinds)}
     assert set(breaking) <= set(unique)
     for name in unique.keys() - set(breaking):
         # Where nothing else stands in the way, one row takes the values of another.
