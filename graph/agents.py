@@ -145,7 +145,7 @@ class Mutation:
     async def create_agent(self, session: db.WriteSession, input: CreateAgentInput) -> db.Agent:
         """Make an agent for a project, in CREATED."""
         await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-        await session.refer(db.Agent, changed_values(input))
+        await session.refer(db.Agent, new_values(input))
         return await db.Agent.create(session, **new_values(input))
 
     @mutation(Right.EDIT)

@@ -44,11 +44,9 @@ def mutation(
 
         async def run(self: Any, context: Context, input: Any) -> Any:
             prepared = () if before is None else (await before(context, input),)
-
-            def work(session: db.WriteSession) -> Awaitable[Any]:
-                return function(self, session, input, *prepared)
-
-            return await in_transaction(context, right, work)
+            return await in_transaction(
+                context, right, lambda session: function(self, session, input, *prepared)
+            )
 
         async def resolve(self: Any, info: Info, input: Any) -> Any:
             if not may(info.context.viewer, right):

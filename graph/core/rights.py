@@ -45,13 +45,18 @@ def may(viewer: Viewer, right: Right | None) -> bool:
     return viewer.user_id is not None
 
 
-@cache
 def rights_of(schema: Schema) -> dict[str, Right | None]:
     """The right that each mutation of a schema takes, by its name, sorted."""
     mutations = schema.get_type_by_name("Mutation")
     assert isinstance(mutations, StrawberryObjectDefinition)
     name = schema.config.name_converter.get_graphql_name
     return dict(sorted((name(field), field.metadata["right"]) for field in mutations.fields))
+
+
+@cache
+def open_mutations(schema: Schema) -> frozenset[str]:
+    """The mutations of a schema that need no token."""
+    return frozenset(name for name, right in rights_of(schema).items() if right is ANYBODY)
 
 
 def table(schema: Schema) -> str:

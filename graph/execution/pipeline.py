@@ -36,7 +36,7 @@ from graph.core.errors import (
 from graph.core.filters import conditions_of
 from graph.core.invalid_values import check_arguments
 from graph.core.loaders import Loaders
-from graph.core.rights import ANYBODY, rights_of
+from graph.core.rights import open_mutations
 from graph.core.selections import Operation, Unreadable, coerced, find
 from graph.core.worker import aside
 from graph.execution.documents import Document, hash_of, read, validated
@@ -140,10 +140,10 @@ def _refusal(
     """
     names = document.size.root_names - {"__typename"}
     shows = guard.settings.shows_schema(anonymous=context.is_anonymous)
-    if context.is_anonymous:
-        open_to_all = {name for name, right in rights_of(schema).items() if right is ANYBODY}
-        if names - open_to_all - (INTROSPECTION if shows else set()):
-            return Unauthenticated()
+    if context.is_anonymous and names - open_mutations(schema) - (
+        INTROSPECTION if shows else set()
+    ):
+        return Unauthenticated()
     if names & INTROSPECTION and not shows:
         return Forbidden("This server shows its schema to nobody (TROUPE_INTROSPECTION).")
     return None
