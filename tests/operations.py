@@ -55,11 +55,12 @@ def lookup_of(type_name: str) -> str:
     """The field of the root that shows an object of a type by its id."""
     query = schema._schema.query_type
     assert query is not None
-    return next(
-        name
+    (name,) = (
+        str(name)
         for name, field in query.fields.items()
         if "id" in field.args and get_named_type(field.type).name == type_name
     )
+    return name
 
 
 @dataclass
