@@ -48,15 +48,15 @@ def failed(step: str, why: str) -> None:
 
 
 def insert(tree: Path, step: str, diff: str) -> None:
-    """Add the lines of a diff, each after the lines that stand before it."""
+    """Add the lines of a diff where its other lines are."""
     for change in diff.split("--- ")[1:]:
         path, *lines = change.splitlines()
-        before = "\n".join(line[1:] for line in lines if line[0] == " ")
-        added = "\n".join(line[1:] for line in lines if line[0] == "+")
+        before = "".join(f"{line[1:]}\n" for line in lines if not line.startswith("+"))
+        after = "".join(f"{line[1:]}\n" for line in lines)
         text = (tree / path).read_text(encoding="utf-8")
-        if text.count(f"\n{before}\n") != 1:
+        if text.count(f"\n{before}") != 1:
             failed(step, f"{path} does not have these lines once:\n{before}")
-        new = text.replace(f"\n{before}\n", f"\n{before}\n{added}\n")
+        new = text.replace(f"\n{before}", f"\n{after}")
         (tree / path).write_text(new, encoding="utf-8")
 
 
