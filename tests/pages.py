@@ -12,6 +12,7 @@ from pathlib import Path
 import db.diagram
 from graph import settings
 from graph.core import rights
+from tests import private_interfaces
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +26,7 @@ PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/configuration.md", "settings", settings.table),
     ("docs/access.md", "rights", rights.table),
     ("docs/access.md", "sight", rights.sight),
+    ("docs/decisions.md", "private", private_interfaces.table),
 ]
 
 

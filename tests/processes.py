@@ -421,10 +421,12 @@ def client(**options: Any) -> httpx.Client:
 
 
 class Serving(Process):
-    """A process of `troupe serve`, or of `troupe demo`."""
+    """A process of `troupe serve`."""
 
-    def __init__(self, folder: Path, command: str = "serve", **options: Any) -> None:
-        super().__init__(folder, command, **options)
+    command = "serve"
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(folder, self.command, **options)
         self.data_dir = Path(options.get("data_dir", "/dev/null/none"))
         self._http = client()
 

@@ -53,8 +53,7 @@ def installed(wheel: Path) -> Iterator[Path]:
         venv.create(environment)
         python = environment / "bin" / "python"
         _pip("--python", str(python), "install", "--no-deps", "--no-index", str(wheel))
-        answer = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-        packages = Path(subprocess.check_output(answer, encoding="utf-8").strip())
+        (packages,) = environment.glob("lib/python*/site-packages")
         for name in _needed_by(packages):
             _link(metadata.distribution(name), packages)
         yield environment / "bin" / "troupe"
@@ -121,8 +120,14 @@ def test_it_serves_and_migrates(installed: Path, tmp_path: Path) -> None:
         assert server.is_clean()
 
 
+class Demo(Serving):
+    """A process of `troupe demo`."""
+
+    command = "demo"
+
+
 def test_it_serves_the_demo(installed: Path) -> None:
-    with processes.place() as folder, Serving(folder, "demo", installed=installed).ready() as demo:
+    with processes.place() as folder, Demo(folder, installed=installed).ready() as demo:
         query = '{ projects(where: {name: {startsWith: "Imported"}}) { totalCount } }'
         assert demo.ask(query) == {"data": {"projects": {"totalCount": 3}}}
         assert demo.stop().clean
