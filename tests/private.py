@@ -135,6 +135,12 @@ def found() -> set[str]:
     return {name for name in used() if _is_private(name)}
 
 
+def found_in(text: str) -> set[str]:
+    """The same of a module with this text, overrides aside."""
+    tree = ast.parse(text)
+    return {name for name in _uses(tree, _defined(tree), set()) if _is_private(name)}
+
+
 @cache
 def used() -> dict[str, set[str]]:
     """The files that use a name: attributes, imports from watched packages, overrides of theirs.
@@ -184,6 +190,9 @@ def _uses(tree: ast.AST, here: set[str], own: set[str]) -> Iterator[str]:
             is_of_python = isinstance(node.value, ast.Name) and node.value.id == "os"
             if not (node.attr.startswith("_") and (is_own or is_of_python)):
                 yield node.attr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            names = node.args[1:2] if node.func.id in ("getattr", "setattr", "hasattr") else []
+            yield from (str(one.value) for one in names if isinstance(one, ast.Constant))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value if DUNDER.fullmatch(node.value) else repr(node.value)
         elif isinstance(node, ast.ImportFrom) and _is_watched(node.module or ""):
@@ -215,7 +224,8 @@ def _overrides() -> Iterator[tuple[str, str]]:
                 if _is_watched(str(base.__module__)) and "pydantic" not in base.__module__:
                     for name in vars(child).keys() & vars(base).keys():
                         if not re.match(r"__|_abc_|_is_protocol|_sa_", name):
-                            yield f"{base.__name__}.{name}", f"{module.replace('.', '/')}.py"
+                            file = Path(inspect.getfile(child)).relative_to(CODE)
+                            yield f"{base.__name__}.{name}", file.as_posix()
 
 
 def _is_private(name: str) -> bool:
@@ -231,6 +241,8 @@ def _is_private(name: str) -> bool:
 
 def _is_documented(module: str, name: str) -> bool:
     """Whether a documented module has what is imported, from whichever module that is done."""
+    if name.startswith("_"):
+        return False
     root, target = module.split(".")[0], getattr(importlib.import_module(module), name, None)
     documented = [root, *(one for one in DOCUMENTED if one.split(".")[0] == root)]
     is_module = f"{module}.{name}" in documented

@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 
 from tests import private_interfaces  # noqa: F401 - declares the rows
-from tests.private import ROWS, Private, found, used
+from tests.private import ROWS, Private, found, found_in, used
 
 
 def test_every_private_interface_is_declared() -> None:
@@ -17,6 +17,25 @@ def test_every_private_interface_is_declared() -> None:
         "private interfaces without a declaration in tests/private_interfaces.py; use a public one"
         f" or declare it, and run `make docs`: {unknown}"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("connection._protocol.state", {"_protocol"}),
+        ("self._protocol", {"_protocol"}),
+        ("getattr(connection, '_protocol', None)", {"_protocol"}),
+        ("model.__pydantic_validator__", {"__pydantic_validator__"}),
+        ("from sqlalchemy import _typing", {"sqlalchemy._typing"}),
+        ("from sqlalchemy.util import langhelpers", {"sqlalchemy.util.langhelpers"}),
+        ("import uvicorn.protocols.utils", {"uvicorn.protocols.utils"}),
+        ("from graphql.execution.values import get_argument_values", set()),
+        ("from sqlalchemy import select\nimport orjson, asyncpg", set()),
+        ("class A:\n    def __init__(self): self._mine = 1\n    def of(self, a): a._mine", set()),
+    ],
+)
+def test_a_private_interface_is_found(text: str, names: set[str]) -> None:
+    assert found_in(text) == names
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
