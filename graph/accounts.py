@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -16,10 +15,9 @@ from sqlalchemy import select
 import db
 from db import TokenScope, access, passwords
 from db.errors import Invalid
-from graph.core.context import Context, Info
+from graph.core.context import Info
 from graph.core.mutations import given, input_of, mutation
 from graph.core.scalars import AccessTokenID, AgentID, Line, UserID
-from graph.limits.guard import guard_of, network
 
 log = logging.getLogger("troupe")
 
@@ -112,18 +110,13 @@ def _plain(username: str) -> str:
     return "".join(sign for sign in letters if not unicodedata.combining(sign))
 
 
-def _guess(context: Context, account: Hashable) -> Callable[[], None]:
-    """Count a password that is given; what is returned says that it was right."""
-    return guard_of(context).guesses.guess(account, network(context.address))
-
-
 @strawberry.type
 class Mutation:
     @mutation
     async def login(self, info: Info, input: LoginInput) -> LoggedIn:
         """Get a token for a username and its password; it is good for 30 days, or until logout."""
         context = info.context
-        right = _guess(context, _plain(input.username))
+        right = context.guess(_plain(input.username))
         async with context.read() as session:
             user = await access.named(session, input.username)
         # Also for a user who is not there: it takes as long, and is answered alike.
@@ -160,7 +153,7 @@ class Mutation:
     async def change_password(self, info: Info, input: ChangePasswordInput) -> db.User:
         """Change your password. All tokens that you got by logging in are revoked but this one."""
         context, viewer = info.context, info.context.viewer
-        right = _guess(context, viewer.user_id)
+        right = context.guess(viewer.user_id)
         async with context.read() as session:
             stored = select(db.User.password_hash).where(db.User.id == viewer.user_id)
             password_hash = await session.scalar(stored)

@@ -31,11 +31,11 @@ import graph
 from db import errors, scopes
 from db.base import Timestamp
 from graph.core.entities import Column, Entity, Node, entities, lazy
-from graph.core.errors import USER_ERRORS
 from graph.core.fields import Connected, Listed, Read, Related
 from graph.core.mutations import _models as INPUTS
 from graph.core.rights import MUTATIONS
 from graph.core.selections import BACKREF
+from graph.core.user_errors import USER_ERRORS
 from graph.schema import schema
 from tests.world import stored
 

@@ -22,10 +22,11 @@ from db import Right, constraints, errors
 from db.base import snake_case
 from graph.core.context import Info
 from graph.core.entities import clean, doc_of, entity_of, lazy
-from graph.core.errors import Forbidden, Refusal, Unshown, UserError
+from graph.core.errors import Forbidden, Unshown
 from graph.core.rights import MUTATIONS, may
 from graph.core.scalars import global_id
 from graph.core.usable import faults, keepable
+from graph.core.user_errors import Refusal, UserError
 from graph.core.validation_messages import worded
 
 Model = TypeVar("Model")

@@ -1,4 +1,4 @@
-"""What guards a process against its clients: the settings, and who uses how much of it."""
+"""The limits of a process, with what it counts to hold them."""
 
 from __future__ import annotations
 
@@ -7,53 +7,52 @@ from collections.abc import Hashable
 from ipaddress import IPv6Address, ip_address
 
 from graph.core.context import Context
-from graph.execution.documents import documents
-from graph.limits.concurrency import Running, Turns
+from graph.limits.concurrency import RunningOperations, Semaphores
 from graph.limits.rates import Guesses, Rates
 from graph.settings import Settings
 
 # Who is not known can ask for little more than the schema, and need not be read beyond that.
-UNKNOWN = {"max_document_length": 10_000, "max_tokens": 1_000}
+ANONYMOUS = {"max_document_length": 10_000, "max_tokens": 1_000}
 
 # How many connections of each kind one viewer's operations have; the others are for others.
 CONNECTIONS = 8
 
 
-class Guard:
-    """The limits of a process, with what it counts and keeps to hold them."""
+class Limits:
+    """The limits of a process: the settings, and how much each client uses."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.unknown = settings.model_copy(
-            update={name: min(most, getattr(settings, name)) for name, most in UNKNOWN.items()}
+        self._anonymous = settings.model_copy(
+            update={name: min(most, getattr(settings, name)) for name, most in ANONYMOUS.items()}
         )
-        self.documents = documents()
         self.rates = Rates(settings.rate_per_second, settings.rate_burst)
         self.guesses = Guesses(
             settings.login_failures_per_account, settings.login_failures_per_address
         )
-        self.turns = Turns(CONNECTIONS)
-        # What takes the processor for long is done for each viewer one after another.
-        self.aside = Turns(1)
-        self.running = Running(settings.max_running, settings.max_running_per_viewer)
+        self.running = RunningOperations(settings.max_running, settings.max_running_per_viewer)
+        self.connections = Semaphores(CONNECTIONS)
+        # Work that uses the processor for long is done for each client one after another.
+        self.long_work = Semaphores(1)
         # Nobody chooses when the events of streams come, so that they wait and are not refused.
         self.events = asyncio.Semaphore(settings.max_running)
 
+    def settings_for(self, context: Context) -> Settings:
+        """The settings that limit the documents of a viewer."""
+        return self._anonymous if context.is_anonymous else self.settings
 
-def guard_of(context: Context) -> Guard:
-    """The guard of a context; one of its own where no server gave it one."""
-    if context.guard is None:
-        context.guard = Guard(Settings())
-    return context.guard
+    def shows_schema(self, context: Context) -> bool:
+        """Whether a viewer may read the schema."""
+        return self.settings.shows_schema(anonymous=context.is_anonymous)
 
 
-def asker_of(context: Context) -> Hashable:
-    """Whose rate an operation counts for: a user's, an agent's, or an address's."""
+def client_of(context: Context) -> Hashable:
+    """The client whose limits an operation counts for: a user, an agent, or a network."""
     return context.viewer.name or ("address", network(context.address))
 
 
 def network(address: str | None) -> Hashable:
-    """An address as one client has it: of IPv6, everybody is given 2⁶⁴ to choose from."""
+    """The network of an address that one client has: in IPv6, everybody is given 2⁶⁴ addresses."""
     try:
         parsed = ip_address(address or "")
     except ValueError:
