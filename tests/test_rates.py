@@ -12,7 +12,6 @@ from sqlalchemy import URL, text
 
 import db
 from graph.compiler.sql import statement
-from graph.core.context import Context
 from graph.core.errors import Overloaded, RateLimited
 from graph.limits import rates as rate
 from graph.limits.concurrency import RunningOperations
@@ -128,23 +127,21 @@ def test_what_was_right_is_no_guess() -> None:
         guesses.guess("ann", 1)
 
 
-def test_an_asker_is_a_user_an_agent_or_an_address(database: db.Database) -> None:
-    def asker(viewer: db.Viewer | None, address: str | None = None) -> Any:
-        context = Context(database, viewer)
-        context.address = address
-        return client_of(context)
+def test_a_client_is_a_user_an_agent_or_an_address() -> None:
+    def client(viewer: db.Viewer | None, address: str | None = None) -> Any:
+        return client_of(viewer, address)
 
     one, other = db.new_id(), db.new_id()
-    assert asker(db.Viewer(one), "1.2.3.4") == asker(db.Viewer(one), "5.6.7.8")
-    assert asker(db.Viewer(one)) != asker(db.Viewer(other))
-    assert asker(db.Viewer(agent_id=one)) != asker(db.Viewer(one))
-    assert asker(None, "1.2.3.4") != asker(None, "1.2.3.5")
+    assert client(db.Viewer(one), "1.2.3.4") == client(db.Viewer(one), "5.6.7.8")
+    assert client(db.Viewer(one)) != client(db.Viewer(other))
+    assert client(db.Viewer(agent_id=one)) != client(db.Viewer(one))
+    assert client(None, "1.2.3.4") != client(None, "1.2.3.5")
     # Where one socket takes both kinds of connections, those of IPv4 come like this.
-    assert asker(None, "::ffff:198.51.100.7") == asker(None, "198.51.100.7")
+    assert client(None, "::ffff:198.51.100.7") == client(None, "198.51.100.7")
     # Whoever has one address of IPv6 has the whole network.
-    assert asker(None, "2001:db8::1") == asker(None, "2001:db8::2")
-    assert asker(None, "2001:db8::1") != asker(None, "2001:db8:0:1::1")
-    assert asker(None, "testclient") == asker(None, "testclient")
+    assert client(None, "2001:db8::1") == client(None, "2001:db8::2")
+    assert client(None, "2001:db8::1") != client(None, "2001:db8:0:1::1")
+    assert client(None, "testclient") == client(None, "testclient")
 
 
 async def test_who_goes_too_fast_is_told_when_to_come_back(

@@ -84,21 +84,14 @@ class Access:
 
     def __init__(self, database: Database, viewer: Viewer | None) -> None:
         self.database = database
-        self._viewer = viewer
-
-    @property
-    def is_anonymous(self) -> bool:
+        self.is_anonymous = viewer is None
         """Whether the request names no valid token."""
-        return self._viewer is None
-
-    @property
-    def viewer(self) -> Viewer:
+        self.viewer = viewer or Viewer()
         """Who asks. A viewer who is not known sees nothing."""
-        return self._viewer or Viewer()
 
     def become(self, viewer: Viewer) -> None:
         """Go on as another viewer: after a login, or when a token was looked up again."""
-        self._viewer = viewer
+        self.viewer, self.is_anonymous = viewer, False
 
     @cached_property
     def _sessions(self) -> asyncio.Semaphore:

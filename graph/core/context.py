@@ -27,6 +27,8 @@ class Context(Access):
     """How large the answer is that resolvers make."""
     refusal: Exception | None = None
     """Why it is not known who asks, although a token was sent."""
+    client: Hashable = None
+    """The client whose limits it counts for."""
     address: str | None = None
     """Where the request comes from."""
     guess: Callable[[Hashable], Callable[[], None]]

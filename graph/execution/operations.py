@@ -32,7 +32,8 @@ class Operations(Pipeline):
             refusal = error
         context = Context(tokens.database, viewer)
         context.refusal, context.deadline, context.address = refusal, deadline, address
-        context.connections = limits.connections.of(client_of(context))
+        client = context.client = client_of(viewer, address)
+        context.connections = limits.connections.of(client)
         context.guess = lambda account: limits.guesses.guess(account, network(address))
         return context
 
@@ -51,7 +52,7 @@ class Operations(Pipeline):
                     try:
                         if token is not None:
                             run.context.become(await tokens.viewer(token))
-                        self.limits.rates.charge(run.client, run.cost)
+                        self.limits.rates.charge(run.context.client, run.cost)
                     except Unauthenticated:
                         raise
                     except Exception as error:

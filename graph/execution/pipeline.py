@@ -52,10 +52,10 @@ from graph.execution.documents import (
 )
 from graph.execution.executor import RowsExecutor
 from graph.execution.masking import database_error, reported
-from graph.execution.run import GraphQLRequest, Run
+from graph.execution.run import GraphQLRequest, Run, Timed
 from graph.limits.cost import COST_OF_ASKING, cost_of, costliest
 from graph.limits.document_size import LARGEST, check_variables
-from graph.limits.limits import Limits, client_of
+from graph.limits.limits import Limits
 
 OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
 INTROSPECTION = {"__schema", "__type"}
@@ -88,9 +88,9 @@ class Pipeline:
 
         A refused run has no kind; `answer` returns its error.
         """
-        run = Run(self.schema, request, context, client_of(context))
+        run = Run(self.schema, request, context)
         try:
-            with run.timed("parse"):
+            with Timed(run.times, "parse"):
                 document = run.document = self._find(run)
                 self._admit(run)
                 run.kind = document.kind_of(request.operation_name)
@@ -102,7 +102,7 @@ class Pipeline:
         """The result of a query or a mutation."""
         try:
             await self._prepare(run)
-            with self.limits.running.counted(run.client):
+            with self.limits.running.counted(run.context.client):
                 result = await self._execute(run)
         except Exception as error:
             return _refused(run, error)
@@ -140,12 +140,12 @@ class Pipeline:
             found = None if run.context.is_anonymous else self.documents.get(hash or "")
             if found is None:
                 raise PersistedQueryNotFound("PersistedQueryNotFound")
-            self.limits.rates.charge(run.client, COST_OF_ASKING)
+            self.limits.rates.charge(run.context.client, COST_OF_ASKING)
             return found
         # A document that is too long is refused for that, and must not be hashed first.
         if hash and len(text) <= settings.max_document_length and hash_of(text) != hash:
             raise BadRequest("The document has another SHA-256 than sha256Hash says.")
-        self.limits.rates.charge(run.client, COST_OF_ASKING)
+        self.limits.rates.charge(run.context.client, COST_OF_ASKING)
         return self._read(run, text)
 
     def _read(self, run: Run, text: str) -> Document:
@@ -157,7 +157,7 @@ class Pipeline:
             return found or read(text, settings)
         except GraphQLError as error:
             if is_short:
-                self.limits.rates.take(run.client, max(0, len(text) - SHORT))
+                self.limits.rates.take(run.context.client, max(0, len(text) - SHORT))
             if context.is_anonymous and isinstance(error, LimitExceeded):
                 raise context.refusal or Unauthenticated() from None
             raise
@@ -185,9 +185,9 @@ class Pipeline:
         if run.error is not None:
             raise run.error
         if not run.document.is_valid:
-            with run.timed("parse"):
+            with Timed(run.times, "parse"):
                 await self._validate(run)
-        with run.timed("plan"):
+        with Timed(run.times, "plan"):
             self._coerce(run)
             run.plan = self._known_plan(run)
             run.cost = self._cost(run)
@@ -203,11 +203,11 @@ class Pipeline:
             if document.tokens <= FEW_TOKENS:
                 run.document = validate()
             else:
-                rates.overdraw(run.client, 0)
-                async with context.in_time(), self.limits.long_work.of(run.client):
+                rates.overdraw(run.context.client, 0)
+                async with context.in_time(), self.limits.long_work.of(run.context.client):
                     run.document = await in_thread(validate)
         except Unreadable:
-            rates.take(run.client, run.validation_cost)
+            rates.take(run.context.client, run.validation_cost)
             raise
         # What anybody can send in any number is not worth to be kept.
         if not context.is_anonymous:
@@ -266,16 +266,16 @@ class Pipeline:
             if cost > most:
                 advice = costliest(run.operation)
                 raise LimitExceeded("rows", "max_cost", min(cost, LARGEST), most, advice)
-            rates.charge(run.client, cost - COST_OF_ASKING)
+            rates.charge(run.context.client, cost - COST_OF_ASKING)
         finally:
             if run.validation_cost:  # the document was validated: this is taken in any case
-                rates.take(run.client, run.validation_cost)
+                rates.take(run.context.client, run.validation_cost)
             if (run.request.extensions or {}).get("cost"):
                 run.extensions = {
                     "cost": {
                         "cost": min(cost, LARGEST),
                         "limit": most,
-                        "left": rates.left(run.client),
+                        "left": rates.left(run.context.client),
                         "perSecond": rates.per_second,
                     }
                 }
@@ -330,9 +330,9 @@ class Pipeline:
         if self.planner is None:
             return None
         limits, context = self.limits, run.context
-        charge = partial(limits.rates.overdraw, run.client, overdrawn=run.validation_cost)
-        turn = limits.long_work.of(run.client)
-        with run.timed("plan"):
+        charge = partial(limits.rates.overdraw, run.context.client, overdrawn=run.validation_cost)
+        turn = limits.long_work.of(run.context.client)
+        with Timed(run.times, "plan"):
             async with context.in_time():
                 return await self.planner.plan(
                     run.document, run.operation, context.viewer, charge, turn

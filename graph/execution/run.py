@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -48,14 +47,10 @@ class Run:
     extensions: dict[str, Any] | None = None
     """What the result carries in its `extensions`."""
 
-    def __init__(
-        self, schema: GraphQLSchema, request: GraphQLRequest, context: Context, client: Hashable
-    ) -> None:
+    def __init__(self, schema: GraphQLSchema, request: GraphQLRequest, context: Context) -> None:
         self.schema = schema
         self.request = request
         self.context = context
-        self.client = client
-        """The client whose limits it counts for."""
         self.times: dict[str, float] = {}
         """How long its steps have taken, in seconds."""
 
@@ -81,10 +76,6 @@ class Run:
     def values(self) -> Request:
         """The values that its plan puts into the statement."""
         return Request(self.variables.coerced, self.context.viewer)
-
-    def timed(self, step: str) -> Timed:
-        """Adds the time of the block to that of a step."""
-        return Timed(self.times, step)
 
 
 class Timed:

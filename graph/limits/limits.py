@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Hashable
 from ipaddress import IPv6Address, ip_address
 
+from db import Viewer
 from graph.core.context import Context
 from graph.limits.concurrency import RunningOperations, Semaphores
 from graph.limits.rates import Guesses, Rates
@@ -46,9 +47,9 @@ class Limits:
         return self.settings.shows_schema(anonymous=context.is_anonymous)
 
 
-def client_of(context: Context) -> Hashable:
+def client_of(viewer: Viewer | None, address: str | None) -> Hashable:
     """The client whose limits an operation counts for: a user, an agent, or a network."""
-    return context.viewer.name or ("address", network(context.address))
+    return (viewer and viewer.name) or ("address", network(address))
 
 
 def network(address: str | None) -> Hashable:

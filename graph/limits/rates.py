@@ -60,8 +60,7 @@ class Rates(Buckets):
 
     def charge(self, client: Hashable, cost: int) -> None:
         """Take a cost out of a client's bucket. Raises RateLimited, and takes nothing then."""
-        self._require(client, cost, cost)
-        self.take(client, cost)
+        self._take_above(client, cost, cost)
 
     def overdraw(self, client: Hashable, cost: int, *, overdrawn: int = 0) -> None:
         """Take a cost even if the bucket has less: the client waits before its next operation.
@@ -69,19 +68,23 @@ class Rates(Buckets):
         Raises RateLimited if the bucket was below zero already, apart from what this operation
         has `overdrawn`, and takes nothing then.
         """
-        self._require(client, cost, -overdrawn)
-        self.take(client, cost)
+        self._take_above(client, cost, -overdrawn)
 
-    def _require(self, client: Hashable, cost: int, least: int) -> None:
-        if wait := self.wait(client, least):
+    def _take_above(self, client: Hashable, cost: int, least: int) -> None:
+        """Take a cost out of a bucket that has at least so much. Raises RateLimited."""
+        now = self._clock()
+        level = self._level(client, now)
+        if level < least:
+            wait = self.wait(client, least)
             raise RateLimited(
-                f"This costs {cost}, and you have {self.left(client)} left of {self.burst}"
+                f"This costs {cost}, and you have {int(level)} left of {self.burst}"
                 f" (TROUPE_RATE_BURST), with {self.per_second} more each second"
                 f" (TROUPE_RATE_PER_SECOND). Try again in {wait} s.",
                 retry_after=wait,
                 limit="rate_burst",
                 allowed=self.burst,
             )
+        self._put(client, level - cost, now)
 
 
 class Guesses:

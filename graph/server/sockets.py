@@ -29,7 +29,7 @@ from graph.execution.operations import Operations
 from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest, Run
 from graph.execution.tokens import bearer_token
-from graph.limits.limits import client_of, network
+from graph.limits.limits import network
 from graph.server.disconnects import Disconnect, stopping
 from graph.server.requests import JSON, Gone, Refused, object_in, refuse_unusable, request_in
 from graph.server.state import AppState
@@ -354,9 +354,8 @@ class Socket:
         context = await self._context()
         if isinstance(context.refusal, Unauthenticated):
             raise _over()
-        client = client_of(context)
-        self._sockets.check_room_of(client)
-        self.client = client
+        self._sockets.check_room_of(context.client)
+        self.client = context.client
         await self._send({"type": "connection_ack"})
 
     async def _context(self) -> Context:
