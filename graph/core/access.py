@@ -75,8 +75,6 @@ class Deadline:
 class Access:
     """The access of one operation to the database, for one viewer."""
 
-    right = Right.EDIT
-    """The right that the mutation takes which is running."""
     deadline: Deadline | None = None
     """When the operation has to be over."""
     connections: asyncio.Semaphore | None = None
@@ -147,14 +145,14 @@ class Access:
             return (await session.execute(statement)).all()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[WriteSession]:
-        """One transaction of the viewer's, committed at the end of the block."""
+    async def write(self, right: Right) -> AsyncIterator[WriteSession]:
+        """One transaction of the viewer's for what takes this right, committed after the block."""
         refuse_while_holding()
         async with AsyncExitStack() as waited:
             async with self.in_time():
                 await waited.enter_async_context(self._connection())
             # A commit is waited for, however late it is: what is answered must be what was done.
-            async with self.database.write(self.viewer, self.right) as session, self.in_time():
+            async with self.database.write(self.viewer, right) as session, self.in_time():
                 held = _holding.set(True)
                 try:
                     yield session

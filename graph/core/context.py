@@ -34,14 +34,6 @@ class Context(Access):
     guess: Callable[[Hashable], Callable[[], None]]
     """Counts a password given for an account; what it returns is called if it was right."""
 
-    @property
-    def created_by(self) -> dict[str, Any]:
-        """The columns that say who made a row."""
-        return {
-            "created_by_user_id": self.viewer.user_id,
-            "created_by_agent_id": self.viewer.agent_id,
-        }
-
     def in_time(self) -> AbstractAsyncContextManager[None]:
         """Bounds what happens in the block by the operation's time and its answer's size."""
         if self.answer is not None:

@@ -36,11 +36,11 @@ from graph.core.errors import (
     Unavailable,
 )
 from graph.core.filters import conditions_of
+from graph.core.invalid_values import check_arguments
 from graph.core.loaders import Loaders
-from graph.core.rights import ANYBODY, MUTATIONS
+from graph.core.rights import open_mutations
 from graph.core.selections import Unreadable, Written, coerced, find
 from graph.core.threads import in_thread
-from graph.core.usable import check_arguments
 from graph.execution.documents import (
     Document,
     PersistedQueryNotFound,
@@ -57,7 +57,6 @@ from graph.limits.cost import COST_OF_ASKING, cost_of, costliest
 from graph.limits.document_size import LARGEST, check_variables
 from graph.limits.limits import Limits
 
-OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
 INTROSPECTION = {"__schema", "__type"}
 
 # What it costs to validate a document, for each token: up to 0.1 ms, in which nobody else is
@@ -81,6 +80,7 @@ class Pipeline:
         self.schema: GraphQLSchema = schema._schema
         self.limits = limits
         self.documents = documents()
+        self._open_mutations = open_mutations(schema)
         self.planner = Planner(self.schema, settings.max_answer_bytes) if settings.planner else None
 
     def begin(self, request: GraphQLRequest, context: Context) -> Run:
@@ -171,7 +171,7 @@ class Pipeline:
         if context.refusal is not None:
             raise context.refusal
         if context.is_anonymous:
-            allowed = {"__typename"} | OPEN_MUTATIONS
+            allowed = {"__typename"} | self._open_mutations
             shows = self.limits.shows_schema(context)
             if names - allowed - (INTROSPECTION if shows else set()):
                 raise Unauthenticated
