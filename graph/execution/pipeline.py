@@ -237,7 +237,7 @@ class Pipeline:
         run.variables = variables
 
     def _faulty(self, run: Run, values: dict[str, Any]) -> Any:
-        """Raise Unreadable for variables, with places in the text, which a kept head does not have."""
+        """Raise Unreadable for variables, with places in the text, which a kept head lacks."""
         suggest = self.limits.shows_schema(run.context)
         node = find(run.tree, run.request.operation_name)
         try:
