@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import graphql
+import grimp
 import pytest
 import sqlalchemy
 from sqlalchemy import (
@@ -31,11 +32,11 @@ import graph
 from db import errors, scopes
 from db.base import Timestamp
 from graph.core.entities import Column, Entity, Node, entities, lazy
-from graph.core.errors import USER_ERRORS
 from graph.core.fields import Connected, Listed, Read, Related
 from graph.core.inputs import MODELS as INPUTS
 from graph.core.rights import rights_of
 from graph.core.selections import BACKREF
+from graph.core.user_errors import USER_ERRORS
 from graph.schema import schema
 from tests.world import stored
 
@@ -506,3 +507,15 @@ def test_every_list_of_objects_has_an_end_that_its_cost_knows() -> None:
             declared = field.extensions[BACKREF]
             has_end = isinstance(declared, Listed) or "most" in declared.metadata
             assert has_end or "ids" in field.args, f"{kind.name}.{name}"
+
+
+def test_slices_stand_on_the_core_and_nothing_below_imports_them() -> None:
+    imports = grimp.build_graph("graph")
+    found = imports.find_modules_directly_imported_by("graph.schema")
+    slices = {name for name in found if name.count(".") == 1}
+    assert "graph.tasks" in slices
+    for name in slices - {"graph.plans"}:  # which makes several nouns at once
+        below = imports.find_modules_directly_imported_by(name)
+        assert all(module.startswith("graph.core.") for module in below), (name, below)
+        above = imports.find_modules_that_directly_import(name)
+        assert above <= {"graph.schema", "graph.plans", "graph.cli"}, (name, above)
