@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from alembic import command
@@ -21,8 +21,6 @@ from db.connections import connect
 from db.embedded import EmbeddedError
 from db.engine import database_url, reason
 from db.settings import DatabaseSettings, SettingsError
-
-ROOT = Path(__file__).parents[1]
 
 # Any number that no other application on the server is likely to use ("troupe", as bytes).
 ADVISORY_LOCK = int.from_bytes(b"troupe")
@@ -43,9 +41,14 @@ NO_COLLATION = (
 
 
 def config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, for a connection."""
-    configuration = Config(ROOT / "alembic.ini")
-    configuration.attributes["connection"] = connection
+    """Alembic's configuration, for a connection.
+
+    `alembic.ini` is only for `alembic …` typed by hand: an installed wheel does not have it.
+    """
+    configuration = Config(attributes={"connection": connection})
+    folder = str(files("migrations"))
+    # Alembic reads the option through configparser, to which a percent sign is a reference.
+    configuration.set_main_option("script_location", folder.replace("%", "%%"))
     return configuration
 
 

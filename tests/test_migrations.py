@@ -22,6 +22,7 @@ import db
 from db import migrate
 from tests import factories
 from tests.conftest import People, _on_server
+from tests.processes import CODE
 from tests.world import make_whole_world, snapshot, stored
 
 # Everything that a schema consists of, in words that do not depend on how it came about.
@@ -379,7 +380,7 @@ async def test_a_table_in_use_makes_a_migration_give_up_not_wait(
 
 
 def test_alembics_own_file_is_read_alike_in_every_locale() -> None:
-    assert (migrate.ROOT / "alembic.ini").read_bytes().isascii()
+    assert (CODE / "alembic.ini").read_bytes().isascii()
 
 
 def test_a_url_may_name_any_driver() -> None:
