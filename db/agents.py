@@ -9,9 +9,21 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, ComposedName, LongText, Metadata, ShortText, Version, check, choice
+from db.base import (
+    CRUD,
+    ComposedName,
+    LongText,
+    Metadata,
+    ShortText,
+    Version,
+    check,
+    children,
+    choice,
+    to_many,
+    to_one,
+)
 from db.transitions import Transitions
 
 if TYPE_CHECKING:
@@ -98,84 +110,33 @@ class Agent(CRUD):
     agent_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
     version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
 
-    project: Mapped[Project] = relationship(
-        back_populates="agents", lazy="raise", doc="The project it works on."
+    project: Mapped[Project] = to_one("agents", "The project it works on.")
+    model: Mapped[AIModel | None] = to_one("agents", "The AI model it runs on.")
+    tasks: Mapped[list[Task]] = to_many(
+        "agent", "The tasks assigned to it.", foreign_keys="Task.agent_id"
     )
-    model: Mapped[AIModel | None] = relationship(
-        back_populates="agents", lazy="raise", doc="The AI model it runs on."
+    created_tasks: Mapped[list[Task]] = to_many(
+        "created_by_agent", "The tasks it created.", foreign_keys="Task.created_by_agent_id"
     )
-    tasks: Mapped[list[Task]] = relationship(
-        back_populates="agent",
-        foreign_keys="Task.agent_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tasks assigned to it.",
+    conversations: Mapped[list[Conversation]] = to_many(
+        "agent", "The conversations it takes part in."
     )
-    created_tasks: Mapped[list[Task]] = relationship(
-        back_populates="created_by_agent",
-        foreign_keys="Task.created_by_agent_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tasks it created.",
+    messages: Mapped[list[Message]] = to_many("agent", "The messages it wrote.")
+    access_tokens: Mapped[list[AccessToken]] = children(
+        "agent", "The tokens that open the API as this agent."
     )
-    conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The conversations it takes part in.",
+    tools: Mapped[list[AgentTool]] = children(
+        "agent", "The tools it has, and how each is set up.", order_by="AgentTool.tool_id"
     )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="agent", passive_deletes=True, lazy="raise", doc="The messages it wrote."
+    attempts: Mapped[list[TaskAttempt]] = to_many("agent", "Its attempts at tasks.")
+    sent_communications: Mapped[list[Communication]] = children(
+        "from_agent", "What it said to other agents.", foreign_keys="Communication.from_agent_id"
     )
-    access_tokens: Mapped[list[AccessToken]] = relationship(
-        back_populates="agent",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tokens that open the API as this agent.",
+    received_communications: Mapped[list[Communication]] = children(
+        "to_agent", "What other agents said to it.", foreign_keys="Communication.to_agent_id"
     )
-    tools: Mapped[list[AgentTool]] = relationship(
-        back_populates="agent",
-        order_by="AgentTool.tool_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tools it has, and how each is set up.",
-    )
-    attempts: Mapped[list[TaskAttempt]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its attempts at tasks.",
-    )
-    sent_communications: Mapped[list[Communication]] = relationship(
-        back_populates="from_agent",
-        foreign_keys="Communication.from_agent_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What it said to other agents.",
-    )
-    received_communications: Mapped[list[Communication]] = relationship(
-        back_populates="to_agent",
-        foreign_keys="Communication.to_agent_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What other agents said to it.",
-    )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What it asks of people.",
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its calls of AI models.",
-    )
+    interactions: Mapped[list[HumanInteraction]] = to_many("agent", "What it asks of people.")
+    usage_records: Mapped[list[UsageRecord]] = to_many("agent", "Its calls of AI models.")
 
     __mapper_args__ = {"version_id_col": version}
 

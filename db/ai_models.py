@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Index, Numeric, String, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Metadata, ShortText, check, choice
+from db.base import CRUD, Metadata, ShortText, check, choice, to_many
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -89,15 +89,6 @@ class AIModel(CRUD):
     )
     model_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
 
-    agents: Mapped[list[Agent]] = relationship(
-        back_populates="model", passive_deletes=True, lazy="raise", doc="The agents that run on it."
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="model", passive_deletes=True, lazy="raise", doc="The messages it wrote."
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="model",
-        passive_deletes="all",
-        lazy="raise",
-        doc="The calls that were made of it.",
-    )
+    agents: Mapped[list[Agent]] = to_many("model", "The agents that run on it.")
+    messages: Mapped[list[Message]] = to_many("model", "The messages it wrote.")
+    usage_records: Mapped[list[UsageRecord]] = to_many("model", "The calls that were made of it.")

@@ -22,9 +22,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, LongText, Metadata, ShortText, Version, choice, insert_many, new_id
+from db.base import (
+    CRUD,
+    LongText,
+    Metadata,
+    ShortText,
+    Version,
+    children,
+    choice,
+    insert_many,
+    new_id,
+    to_many,
+    to_one,
+)
 from db.errors import Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -114,33 +126,15 @@ class Conversation(CRUD):
     )
     version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
 
-    project: Mapped[Project | None] = relationship(
-        back_populates="conversations", lazy="raise", doc="The project it was held for."
+    project: Mapped[Project | None] = to_one("conversations", "The project it was held for.")
+    user: Mapped[User | None] = to_one("conversations", "The user who takes part in it.")
+    agent: Mapped[Agent | None] = to_one("conversations", "The agent that takes part in it.")
+    messages: Mapped[list[Message]] = children("conversation", "What was said, in order.")
+    interactions: Mapped[list[HumanInteraction]] = to_many(
+        "conversation", "What agents asked of people in it."
     )
-    user: Mapped[User | None] = relationship(
-        back_populates="conversations", lazy="raise", doc="The user who takes part in it."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="conversations", lazy="raise", doc="The agent that takes part in it."
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="conversation",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What was said, in order.",
-    )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="conversation",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What agents asked of people in it.",
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="conversation",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models for it.",
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "conversation", "The calls of AI models for it."
     )
 
     __mapper_args__ = {"version_id_col": version}
@@ -186,23 +180,12 @@ class Message(CRUD):
         doc="What the full-text search looks at.",
     )
 
-    conversation: Mapped[Conversation] = relationship(
-        back_populates="messages", lazy="raise", doc="The conversation it belongs to."
-    )
-    user: Mapped[User | None] = relationship(
-        back_populates="messages", lazy="raise", doc="The user who wrote it."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="messages", lazy="raise", doc="The agent that wrote it."
-    )
-    model: Mapped[AIModel | None] = relationship(
-        back_populates="messages", lazy="raise", doc="The AI model that wrote it."
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="message",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models that it came of.",
+    conversation: Mapped[Conversation] = to_one("messages", "The conversation it belongs to.")
+    user: Mapped[User | None] = to_one("messages", "The user who wrote it.")
+    agent: Mapped[Agent | None] = to_one("messages", "The agent that wrote it.")
+    model: Mapped[AIModel | None] = to_one("messages", "The AI model that wrote it.")
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "message", "The calls of AI models that it came of."
     )
 
 

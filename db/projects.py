@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, ComposedName, Metadata, Version, choice
+from db.base import CRUD, ComposedName, Metadata, Version, children, choice, to_one
 from db.members import MemberRole, ProjectMember
 from db.transitions import Transitions
 
@@ -71,65 +71,21 @@ class Project(CRUD):
     project_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
     version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
 
-    owner: Mapped[User | None] = relationship(
-        back_populates="projects", lazy="raise", doc="The user it belongs to."
+    owner: Mapped[User | None] = to_one("projects", "The user it belongs to.")
+    agents: Mapped[list[Agent]] = children("project", "The agents that work on it.")
+    tasks: Mapped[list[Task]] = children("project", "What there is to do, subtasks included.")
+    conversations: Mapped[list[Conversation]] = children(
+        "project", "The conversations held for it."
     )
-    agents: Mapped[list[Agent]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The agents that work on it.",
+    members: Mapped[list[ProjectMember]] = children("project", "Who may see it, and do what in it.")
+    tools: Mapped[list[Tool]] = children("project", "The tools that only its agents can have.")
+    communications: Mapped[list[Communication]] = children(
+        "project", "What its agents said to each other."
     )
-    tasks: Mapped[list[Task]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What there is to do, subtasks included.",
+    interactions: Mapped[list[HumanInteraction]] = children(
+        "project", "What its agents ask of people."
     )
-    conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The conversations held for it.",
-    )
-    members: Mapped[list[ProjectMember]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Who may see it, and do what in it.",
-    )
-    tools: Mapped[list[Tool]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tools that only its agents can have.",
-    )
-    communications: Mapped[list[Communication]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What its agents said to each other.",
-    )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What its agents ask of people.",
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models for it.",
-    )
+    usage_records: Mapped[list[UsageRecord]] = children("project", "The calls of AI models for it.")
 
     __mapper_args__ = {"version_id_col": version}
 

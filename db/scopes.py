@@ -25,20 +25,12 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from db.agents import Agent
-from db.ai_models import AIModel
-from db.attempts import TaskAttempt
 from db.base import any_of
-from db.communications import Communication
-from db.conversations import Conversation, Message
-from db.interactions import HumanInteraction
+from db.conversations import Conversation
 from db.members import ProjectMember
 from db.parameters import parameter
-from db.projects import Project
 from db.rights import AGENTS, ROLES, Right
-from db.tasks import Task, TaskDependency
-from db.tools import AgentTool, Tool
-from db.usage import UsageRecord
-from db.users import AccessToken, User
+from db.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,29 +56,28 @@ class Viewer:
 Rule = Callable[[Any, Viewer, Right], ColumnElement[bool]]
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
-rules: dict[type, Rule] = {}
-seen_by: dict[type, str] = {}
+rules: dict[str, Rule] = {}
+"""The rule of each model, by the model's name."""
+seen_by: dict[str, str] = {}
 """Who sees the rows of each model besides administrators, in words."""
-seen_along: set[Any] = set()
-"""The relations whose other end is seen, by the rules alone, by whoever sees the row."""
+seen_along: set[tuple[str, str]] = set()
+"""The relations, by model and name, whose other end is seen by whoever sees the row."""
 
 MEMBERS = "members and agents of its project"
 
 
-def rule(
-    model: type, who: str = MEMBERS, along: Sequence[Any] = ()
-) -> Callable[[AnyRule], AnyRule]:
+def rule(model: str, who: str = MEMBERS, along: Sequence[str] = ()) -> Callable[[AnyRule], AnyRule]:
     """Declare the rule of a model, and in words who sees its rows.
 
-    The rule gets the model or an alias of it, the viewer, and the right. `along` are the relations
-    that it shows with the row: its condition implies that of the rule at their other end, whatever
-    the rows hold.
+    Model and relations are given by their names. The rule gets the model or an alias of it, the
+    viewer, and the right. `along` are the relations that it shows with the row: its condition
+    implies that of the rule at their other end, whatever the rows hold.
     """
 
     def declare(function: AnyRule) -> AnyRule:
         rules[model] = function
         seen_by[model] = who
-        seen_along.update(along)
+        seen_along.update((model, relation) for relation in along)
         return function
 
     return declare
@@ -96,9 +87,9 @@ def is_always_seen(relation: Any) -> bool:
     """Whether a to-one relation of a row that is seen leads to a row that is seen, and never to
     none.
     """
-    return relation.property.class_attribute in seen_along and not any(
-        column.nullable for column in relation.property.local_columns
-    )
+    prop = relation.property
+    is_shown = (prop.parent.class_.__name__, prop.key) in seen_along
+    return is_shown and not any(column.nullable for column in prop.local_columns)
 
 
 def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnElement[bool]:
@@ -107,7 +98,7 @@ def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnEleme
     A model without a rule shows nothing, to administrators neither.
     """
     # A subtype in the table of its base is seen by whoever sees the base.
-    declared = rules.get(inspect(entity).mapper.base_mapper.class_)
+    declared = rules.get(inspect(entity).mapper.base_mapper.class_.__name__)
     if declared is None:
         return false()
     if viewer.is_administrator:
@@ -134,55 +125,55 @@ def _projects(viewer: Viewer, right: Right) -> Select[Any]:
     return mine if len(roles) == len(ROLES) else mine.where(any_of(member.role, roles))
 
 
-@rule(Project, "its members and agents")
+@rule("Project", "its members and agents")
 def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(Agent, along=[Agent.project])
-@rule(Communication, along=[Communication.project])
-@rule(HumanInteraction, along=[HumanInteraction.project])
-@rule(Task, along=[Task.project])
-@rule(UsageRecord, along=[UsageRecord.project, UsageRecord.model])
+@rule("Agent", along=["project"])
+@rule("Communication", along=["project"])
+@rule("HumanInteraction", along=["project"])
+@rule("Task", along=["project"])
+@rule("UsageRecord", along=["project", "model"])
 def _of_a_project(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(ProjectMember, along=[ProjectMember.project, ProjectMember.user])
+@rule("ProjectMember", along=["project", "user"])
 def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     right = Right.OWN if right is Right.EDIT else right
     return member.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(Tool, "members and agents of its project; everybody, if it has none")
+@rule("Tool", "members and agents of its project; everybody, if it has none")
 def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     its_own = tool.project_id.in_(_projects(viewer, right))
     # Those that all projects share are everybody's to see, and the administrator's to edit.
     return or_(its_own, tool.project_id.is_(None)) if right is Right.VIEW else its_own
 
 
-@rule(AgentTool, "members and agents of its agent's project", along=[AgentTool.agent])
+@rule("AgentTool", "members and agents of its agent's project", along=["agent"])
 def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     agent = aliased(Agent)
     agents = select(agent.id).where(_of_a_project(agent, viewer, right))
     return edge.agent_id.in_(agents)  # type: ignore[no-any-return]
 
 
-@rule(TaskAttempt, "members and agents of its task's project", along=[TaskAttempt.task])
+@rule("TaskAttempt", "members and agents of its task's project", along=["task"])
 def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     task = aliased(Task)
     tasks = select(task.id).where(_of_a_project(task, viewer, right))
     return attempt.task_id.in_(tasks)  # type: ignore[no-any-return]
 
 
-@rule(TaskDependency, "members and agents of its tasks' project", along=[TaskDependency.dependent])
+@rule("TaskDependency", "members and agents of its tasks' project", along=["dependent"])
 def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     task = aliased(Task)
     tasks = select(task.id).where(_of_a_project(task, viewer, right))
     return edge.dependent_id.in_(tasks)  # type: ignore[no-any-return]
 
 
-@rule(Conversation, "members and agents of its project; its user, if it has none")
+@rule("Conversation", "members and agents of its project; its user, if it has none")
 def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(
         conversation.project_id.in_(_projects(viewer, right)),
@@ -190,20 +181,20 @@ def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElem
     )
 
 
-@rule(Message, "whoever sees its conversation", along=[Message.conversation])
+@rule("Message", "whoever sees its conversation", along=["conversation"])
 def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     conversation = aliased(Conversation)
     conversations = select(conversation.id).where(_conversation(conversation, viewer, right))
     return message.conversation_id.in_(conversations)  # type: ignore[no-any-return]
 
 
-@rule(AIModel, "everybody")
+@rule("AIModel", "everybody")
 def _model(model: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     # The catalogue is for everybody; its prices are the administrator's business.
     return true() if right is Right.VIEW else false()
 
 
-@rule(User, "themselves, and members and agents of the projects they are members of")
+@rule("User", "themselves, and members and agents of the projects they are members of")
 def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     myself: ColumnElement[bool] = user.id == _is(viewer.user_id)
     if right is not Right.VIEW:
@@ -213,7 +204,7 @@ def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(myself, user.id.in_(together))
 
 
-@rule(AccessToken, "the user it is for; of an agent, those who edit the agent")
+@rule("AccessToken", "the user it is for; of an agent, those who edit the agent")
 def _token(token: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     agent = aliased(Agent)
     agents = select(agent.id).where(_of_a_project(agent, viewer, Right.EDIT))

@@ -10,9 +10,21 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, func, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Base, LongText, Metadata, ShortText, Version, check, choice
+from db.base import (
+    CRUD,
+    Base,
+    LongText,
+    Metadata,
+    ShortText,
+    Version,
+    check,
+    children,
+    choice,
+    to_many,
+    to_one,
+)
 from db.errors import Invalid
 
 if TYPE_CHECKING:
@@ -221,85 +233,39 @@ class Task(CRUD):
     task_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
     version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
 
-    project: Mapped[Project] = relationship(
-        back_populates="tasks", lazy="raise", doc="The project it belongs to."
+    project: Mapped[Project] = to_one("tasks", "The project it belongs to.")
+    parent_task: Mapped[Task | None] = to_one(
+        "subtasks", "The task it is a part of.", remote_side="Task.id"
     )
-    parent_task: Mapped[Task | None] = relationship(
-        back_populates="subtasks",
-        remote_side="Task.id",
-        lazy="raise",
-        doc="The task it is a part of.",
+    subtasks: Mapped[list[Task]] = children(
+        "parent_task", "The parts it is divided into; it waits for all of them."
     )
-    subtasks: Mapped[list[Task]] = relationship(
-        back_populates="parent_task",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The parts it is divided into; it waits for all of them.",
+    agent: Mapped[Agent | None] = to_one(
+        "tasks", "The agent it is assigned to.", foreign_keys=[agent_id]
     )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="tasks",
-        foreign_keys=[agent_id],
-        lazy="raise",
-        doc="The agent it is assigned to.",
+    created_by_user: Mapped[User | None] = to_one("created_tasks", "The user who created it.")
+    created_by_agent: Mapped[Agent | None] = to_one(
+        "created_tasks", "The agent that created it.", foreign_keys=[created_by_agent_id]
     )
-    created_by_user: Mapped[User | None] = relationship(
-        back_populates="created_tasks", lazy="raise", doc="The user who created it."
+    dependencies: Mapped[list[TaskDependency]] = children(
+        "dependent", "What it waits for.", foreign_keys="TaskDependency.dependent_id"
     )
-    created_by_agent: Mapped[Agent | None] = relationship(
-        back_populates="created_tasks",
-        foreign_keys=[created_by_agent_id],
-        lazy="raise",
-        doc="The agent that created it.",
+    dependents: Mapped[list[TaskDependency]] = children(
+        "dependency", "What waits for it.", foreign_keys="TaskDependency.dependency_id"
     )
-    dependencies: Mapped[list[TaskDependency]] = relationship(
-        back_populates="dependent",
-        foreign_keys="TaskDependency.dependent_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What it waits for.",
+    attempts: Mapped[list[TaskAttempt]] = children(
+        "task", "Each time that an agent set about it.", foreign_keys="TaskAttempt.task_id"
     )
-    dependents: Mapped[list[TaskDependency]] = relationship(
-        back_populates="dependency",
-        foreign_keys="TaskDependency.dependency_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What waits for it.",
+    current_attempt: Mapped[TaskAttempt | None] = to_one(
+        "current_task", "The attempt that is running.", foreign_keys=[current_attempt_id]
     )
-    attempts: Mapped[list[TaskAttempt]] = relationship(
-        back_populates="task",
-        foreign_keys="TaskAttempt.task_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Each time that an agent set about it.",
+    communications: Mapped[list[Communication]] = to_many(
+        "task", "What agents said to each other about it."
     )
-    current_attempt: Mapped[TaskAttempt | None] = relationship(
-        back_populates="current_task",
-        foreign_keys=[current_attempt_id],
-        lazy="raise",
-        doc="The attempt that is running.",
+    interactions: Mapped[list[HumanInteraction]] = to_many(
+        "task", "What agents ask of people about it."
     )
-    communications: Mapped[list[Communication]] = relationship(
-        back_populates="task",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What agents said to each other about it.",
-    )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="task",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What agents ask of people about it.",
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="task",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models for it.",
-    )
+    usage_records: Mapped[list[UsageRecord]] = to_many("task", "The calls of AI models for it.")
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -344,17 +310,11 @@ class TaskDependency(Base):
         doc="What becomes of the waiting task when the other comes to nothing.",
     )
 
-    dependent: Mapped[Task] = relationship(
-        back_populates="dependencies",
-        foreign_keys=[dependent_id],
-        lazy="raise",
-        doc="The task that waits.",
+    dependent: Mapped[Task] = to_one(
+        "dependencies", "The task that waits.", foreign_keys=[dependent_id]
     )
-    dependency: Mapped[Task] = relationship(
-        back_populates="dependents",
-        foreign_keys=[dependency_id],
-        lazy="raise",
-        doc="The task it waits for.",
+    dependency: Mapped[Task] = to_one(
+        "dependents", "The task it waits for.", foreign_keys=[dependency_id]
     )
 
 

@@ -74,5 +74,5 @@ def table(schema: Schema) -> str:
 def sight() -> str:
     """Which type is seen by whom, as a table of Markdown."""
     rows = [("type", "seen by"), ("---", "---")]
-    rows += sorted((f"`{model.__name__}`", who) for model, who in seen_by.items())
+    rows += sorted((f"`{model}`", who) for model, who in seen_by.items())
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
