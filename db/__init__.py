@@ -6,7 +6,7 @@ from db.attempts import AttemptStatus, TaskAttempt
 from db.base import CRUD, Base, new_id
 from db.communications import Communication, CommunicationStatus
 from db.conversations import Conversation, ConversationStatus, Message, MessageSender
-from db.engine import Database, OutcomeUnknown, ReadSession, Replaced, WriteSession
+from db.engine import Database
 from db.interactions import (
     ApprovalRequest,
     ClarificationRequest,
@@ -20,14 +20,18 @@ from db.interactions import (
 from db.members import MemberRole, ProjectMember
 from db.projects import Project, ProjectStatus
 from db.rights import Right
+from db.rules import AGENTS, ROLES
 from db.scopes import Viewer, scope
+from db.sessions import ConnectionReplaced, OutcomeUnknown, ReadSession, WriteSession
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
 from db.tools import AgentTool, Tool, ToolSource, ToolStatus
 from db.usage import UsageRecord
 from db.users import AccessToken, TokenScope, User, UserRole
 
 __all__ = [
+    "AGENTS",
     "CRUD",
+    "ROLES",
     "AIModel",
     "AIModelStatus",
     "AccessToken",
@@ -41,6 +45,7 @@ __all__ = [
     "ClarificationRequest",
     "Communication",
     "CommunicationStatus",
+    "ConnectionReplaced",
     "Conversation",
     "ConversationStatus",
     "Database",
@@ -59,7 +64,6 @@ __all__ = [
     "ProjectMember",
     "ProjectStatus",
     "ReadSession",
-    "Replaced",
     "Right",
     "Task",
     "TaskAttempt",

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent, AgentStatus
 from db.base import any_of
-from db.engine import ReadSession, WriteSession
 from db.errors import Denied, Invalid
 from db.rights import Right
 from db.scopes import Viewer
+from db.sessions import ReadSession, WriteSession
 from db.users import AccessToken, TokenScope, User, UserRole
 
 ADMINISTRATOR = "admin"

@@ -39,7 +39,7 @@ from sqlalchemy.sql import operators
 
 from db.errors import NotFound
 from db.parameters import Later, parameter, then
-from db.text import canonical, composed, dumps
+from db.text import canonical_json, composed, to_json
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -231,7 +231,7 @@ class CRUD(Base):
             if name in columns and isinstance(columns[name].type, JSONB):
                 # To Python, and so to the ORM, 1 and 1.0 and true are all the same.
                 before = getattr(self, name)
-                if before == value and canonical(before) != canonical(value):
+                if before == value and canonical_json(before) != canonical_json(value):
                     flag_modified(self, name)
             setattr(self, name, value)
 
@@ -277,7 +277,7 @@ def _values(members: Iterable[Any]) -> list[Any]:
 
 async def stored_text(session: AsyncSession, value: Any) -> str:
     """JSON as PostgreSQL writes it once it is stored, and as the API shows it."""
-    written = cast(cast(bindparam(None, dumps(value), Text, unique=True), JSONB), Text)
+    written = cast(cast(bindparam(None, to_json(value), Text, unique=True), JSONB), Text)
     text: str = (await session.execute(select(written))).scalar_one()
     return text
 
@@ -305,7 +305,10 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
                 kind = Text()
                 values = [None if value is None else composed(value) for value in values]
             elif isinstance(kind, JSONB):
-                kind, values = Text(), [None if value is None else dumps(value) for value in values]
+                kind, values = (
+                    Text(),
+                    [None if value is None else to_json(value) for value in values],
+                )
             arrays.append(cast(bindparam(None, values, unique=True), ARRAY(kind)))
         unnested = func.unnest(*arrays).table_valued(*names).render_derived()
         selected = [

@@ -30,9 +30,9 @@ from db.errors import Invalid, Rejected
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.ai_models import AIModel
-    from db.engine import WriteSession
     from db.interactions import HumanInteraction
     from db.projects import Project
+    from db.sessions import WriteSession
     from db.usage import UsageRecord
     from db.users import User
 

@@ -33,11 +33,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from db.engine import WriteSession
 from db.errors import CycleDetected, Invalid
 from db.projects import Project
 from db.rights import Right
 from db.scopes import scope
+from db.sessions import WriteSession
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
 
 Key = TypeVar("Key")

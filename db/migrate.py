@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,10 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, make_url, pool, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from db.connections import connect
+from db.connections import connect, database_url, reason
 from db.embedded import EmbeddedError
-from db.engine import database_url, reason
 from db.settings import DatabaseSettings, SettingsError
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,12 @@ NO_COLLATION = (
 )
 
 
+RENUMBER = (
+    "Give one of the two the next number, in the name of its file and as its `revision`, and name"
+    " the other one as its `down_revision`."
+)
+
+
 def config(connection: Connection | None = None) -> Config:
     """Alembic's configuration, for a connection."""
     configuration = Config(ROOT / "alembic.ini")
@@ -49,9 +56,27 @@ def config(connection: Connection | None = None) -> Config:
     return configuration
 
 
+def _scripts() -> ScriptDirectory:
+    """The migrations of the code. Raises NotMigratable if they do not form one line."""
+    scripts = ScriptDirectory.from_config(config())
+    try:
+        with warnings.catch_warnings():
+            # Alembic only warns of two migrations with one number, and then runs one of them.
+            warnings.simplefilter("error", UserWarning)
+            heads = scripts.get_heads()
+    except UserWarning as error:
+        raise NotMigratable(f"{error} in {scripts.versions}. {RENUMBER}") from None
+    if len(heads) > 1:
+        raise NotMigratable(
+            f"No migration follows {' and none follows '.join(sorted(heads))}, so it is not known"
+            f" which of them is the newest. {RENUMBER}"
+        )
+    return scripts
+
+
 def head() -> str | None:
-    """The newest revision that the code knows."""
-    return ScriptDirectory.from_config(config()).get_current_head()
+    """The newest revision that the code knows. Raises NotMigratable if there are several."""
+    return _scripts().get_current_head()
 
 
 def current(connection: Connection) -> str | None:
@@ -59,12 +84,16 @@ def current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _engine(url: URL | str) -> AsyncEngine:
-    """Without limits in time: they are for those who serve, and a migration may take long."""
+@asynccontextmanager
+async def _connection(url: URL | str) -> AsyncIterator[AsyncConnection]:
+    """A connection without the timeouts of the server, because a migration may take long."""
     timeouts = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
     opened = partial(connect, dict.fromkeys(timeouts, "0"))
     arguments = {"async_creator_fn": opened}
-    return create_async_engine(database_url(url), poolclass=pool.NullPool, connect_args=arguments)
+    engine = create_async_engine(database_url(url), poolclass=pool.NullPool, connect_args=arguments)
+    # Without a pool, the connection is closed at the end of the block.
+    async with engine.connect() as connection:
+        yield connection
 
 
 async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
@@ -73,17 +102,13 @@ async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
     A statement that has to wait longer than ten seconds for a table in use is given up, so that
     a migration never makes a busy server's queries queue up behind it.
     """
-    engine = _engine(url)
-    try:
-        async with engine.connect() as connection:
-            # The lock belongs to the session, and goes with it. It is waited for without a limit:
-            # whoever holds it is migrating, and will be done.
-            await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
-            await connection.execute(text("SET lock_timeout = '10s'"))
-            await connection.commit()
-            return await connection.run_sync(work)
-    finally:
-        await engine.dispose()
+    async with _connection(url) as connection:
+        # The lock belongs to the session, and goes with it. It is waited for without a limit:
+        # whoever holds it is migrating, and will be done.
+        await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        await connection.execute(text("SET lock_timeout = '10s'"))
+        await connection.commit()
+        return await connection.run_sync(work)
 
 
 def shown(url: URL | str) -> str:
@@ -92,12 +117,8 @@ def shown(url: URL | str) -> str:
 
 
 async def _on(url: URL | str, work: Callable[[Connection], Any]) -> Any:
-    engine = _engine(url)
-    try:
-        async with engine.connect() as connection:
-            return await connection.run_sync(work)
-    finally:
-        await engine.dispose()
+    async with _connection(url) as connection:
+        return await connection.run_sync(work)
 
 
 async def refuse_unsuitable(url: URL | str) -> None:
@@ -138,9 +159,7 @@ async def upgrade(url: URL | str, revision: str = "head") -> bool:
 
     def work(connection: Connection) -> bool:
         before = current(connection)
-        known = {
-            script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()
-        }
+        known = {script.revision for script in _scripts().walk_revisions()}
         if before is not None and before not in known:
             raise NotMigratable(
                 f"The database is at the migration {before}, which this version of Troupe does not"

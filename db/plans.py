@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.agents import Agent
 from db.base import CRUD, Base, any_of, insert_many, new_id
 from db.dependencies import find_cycle, recount, refuse_cycle
-from db.engine import WriteSession
 from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
 from db.projects import Project
+from db.sessions import WriteSession
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
 from db.tools import FIRST_VERSION, MOST_TOOLS, TOO_MANY_TOOLS, AgentTool, Tool, defined
 

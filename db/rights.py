@@ -1,10 +1,8 @@
-"""The rights, and who has which in a project."""
+"""The rights that a mutation or a query may need."""
 
 from __future__ import annotations
 
 from enum import Enum
-
-from db.members import MemberRole
 
 
 class Right(Enum):
@@ -24,15 +22,3 @@ class Right(Enum):
     """To use the server as a person, and to manage what is one's own."""
     ADMINISTER = "ADMINISTER"
     """To manage the server itself."""
-
-
-ROLES = {
-    MemberRole.OWNER: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT, Right.OWN},
-    MemberRole.EDITOR: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT},
-    MemberRole.APPROVER: {Right.VIEW, Right.ANSWER},
-    MemberRole.VIEWER: {Right.VIEW},
-}
-"""The rights of a member on all that belongs to the project."""
-
-AGENTS = {Right.VIEW, Right.WORK}
-"""The rights of an agent in its own project."""

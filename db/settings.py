@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from db import embedded
-from db.engine import database_url
+from db.connections import database_url
 
 PREFIX = "TROUPE_"
 

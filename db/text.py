@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
 from typing import Any, NoReturn, TypeVar
@@ -26,7 +27,19 @@ MAX_DEPTH = 250
 _UNUSUAL = re.compile(rb"(?:^|[\s:,\[])-?(?:[\d.]{16}|\d+\.\d+0[\s,\]}]|[\d.]+[eE])")
 
 
-def storable(value: Value) -> Value:
+@dataclass(frozen=True, slots=True)
+class StoredJSON:
+    """A JSON value as PostgreSQL's own text, which is passed on unchanged."""
+
+    text: str | bytes
+
+    @property
+    def fragment(self) -> orjson.Fragment:
+        """The text as a part of a larger JSON value."""
+        return orjson.Fragment(self.text)
+
+
+def require_storable(value: Value) -> Value:
     """The value itself, if every string in it can be stored; JSON is searched to its depth.
 
     Raises ValueError for a NUL character or a lone surrogate, which are legal in a Python string
@@ -78,7 +91,7 @@ def has_too_many_digits(number: Decimal) -> bool:
     return abs(number.adjusted()) >= MAX_DIGITS or len(number.as_tuple().digits) > MAX_DIGITS
 
 
-def loads(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """JSON, its numbers exact. Raises ValueError, with the place if it is one in the JSON.
 
     A lone surrogate is let through, so that it can be refused where it stands.
@@ -126,16 +139,16 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def dumps(value: Any) -> str:
+def to_json(value: Any) -> str:
     """JSON for PostgreSQL. Raises ValueError for text in it that cannot be stored."""
-    return orjson.dumps(storable(value), default=exact).decode()
+    return orjson.dumps(require_storable(value), default=decimal_json).decode()
 
 
-def canonical(value: Any) -> bytes:
+def canonical_json(value: Any) -> bytes:
     """JSON that is the same for the same value, in whatever order its keys are."""
-    return orjson.dumps(value, default=exact, option=orjson.OPT_SORT_KEYS)
+    return orjson.dumps(value, default=decimal_json, option=orjson.OPT_SORT_KEYS)
 
 
-def exact(number: Decimal) -> orjson.Fragment:
+def decimal_json(number: Decimal) -> orjson.Fragment:
     """A number as JSON, digit by digit."""
     return orjson.Fragment(str(number))

@@ -16,13 +16,13 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.base import CRUD, Base, ComposedName, LongText, Metadata, ShortText, Version, choice
 from db.errors import Invalid
-from db.text import canonical
+from db.text import canonical_json
 from db.transitions import Transitions
 
 if TYPE_CHECKING:
     from db.agents import Agent
-    from db.engine import WriteSession
     from db.projects import Project
+    from db.sessions import WriteSession
 
 
 FIRST_VERSION = "1"
@@ -194,7 +194,7 @@ class AgentTool(Base):
 def defined(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a tool with the hash of its definition; the order of keys is no matter."""
     definition = [values.get("description"), values.get("tool_schema")]
-    return {**values, "definition_hash": hashlib.sha256(canonical(definition)).hexdigest()}
+    return {**values, "definition_hash": hashlib.sha256(canonical_json(definition)).hexdigest()}
 
 
 async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any]) -> None:

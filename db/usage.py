@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from db.agents import Agent
     from db.attempts import TaskAttempt
     from db.conversations import Conversation, Message
-    from db.engine import WriteSession
     from db.projects import Project
+    from db.sessions import WriteSession
     from db.tasks import Task
     from db.users import User
 

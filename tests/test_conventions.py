@@ -328,7 +328,7 @@ def test_a_field_can_be_null_where_there_may_be_nothing(entity: Entity) -> None:
             nullable = "None" in declared if is_of_a_subtype(column) else column.nullable
             assert is_certain is not nullable, name
         elif isinstance(field, Related) and not isinstance(field, Listed):
-            assert is_certain is scopes.is_always_seen(field.attribute), name
+            assert is_certain is scopes.is_always_visible(field.attribute), name
         elif isinstance(field, Read):
             assert is_certain, name
 

@@ -10,9 +10,8 @@ import httpx
 import pytest
 
 import db
-from db import Right
+from db import AGENTS, ROLES, Right
 from db.errors import Denied, NotFound
-from db.rights import AGENTS, ROLES
 from graph.core.rights import MUTATIONS
 from graph.schema import schema
 from tests import factories

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote
 
-from db.embedded.errors import EmbeddedError, Trouble
+from db.embedded.errors import EmbeddedError, Outage
 
 if sys.platform != "win32":  # there are no file locks, accounts and sockets of this kind
     from db.embedded import accounts, binaries, clusters
@@ -23,7 +23,7 @@ if sys.platform != "win32":  # there are no file locks, accounts and sockets of 
     from db.embedded.ownership import Ownership
     from db.embedded.supervisor import Supervisor
 
-__all__ = ["EmbeddedError", "Server", "Trouble", "default_data_dir", "running"]
+__all__ = ["EmbeddedError", "Outage", "Server", "default_data_dir", "running"]
 
 logger = logging.getLogger("troupe.postgres")
 
@@ -41,7 +41,7 @@ class Server:
     owned: bool
     """Whether this process started it and will stop it."""
     _pid: Callable[[], int | None] = field(repr=False)
-    _trouble: Callable[[], Trouble | None] = field(repr=False, default=lambda: None)
+    _outage: Callable[[], Outage | None] = field(repr=False, default=lambda: None)
 
     @property
     def url(self) -> str:
@@ -56,9 +56,9 @@ class Server:
         return self._pid()
 
     @property
-    def trouble(self) -> Trouble | None:
+    def outage(self) -> Outage | None:
         """Why it does not run, if this process started it and it ended."""
-        return self._trouble()
+        return self._outage()
 
 
 def default_data_dir() -> Path:
@@ -155,7 +155,7 @@ def _enter(
         installation.bin_dir,
         owned=True,
         _pid=lambda: supervisor.pid,
-        _trouble=lambda: supervisor.trouble,
+        _outage=lambda: supervisor.outage,
     )
 
 

@@ -7,10 +7,10 @@ class EmbeddedError(Exception):
     """The embedded database cannot be used; the message is one clear sentence for the user."""
 
 
-class Trouble(StrEnum):
+class Outage(StrEnum):
     """Why a database that was there is not to be had, or takes nothing more."""
 
-    NO_ROOM = "no room left"
+    DISK_FULL = "no room left"
     """Its disk is full."""
     RESTARTING = "restarting"
     """It ended, and is started again."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from db.embedded import clusters
 from db.embedded.accounts import ENVIRONMENT
 from db.embedded.clusters import Cluster
-from db.embedded.errors import Trouble
+from db.embedded.errors import Outage
 
 logger = logging.getLogger("troupe.postgres")
 
@@ -55,7 +55,7 @@ class Supervisor(threading.Thread):
         self._socket_dir = socket_dir
         self._child: _Child | None = None
         self._first_start: Future[None] = Future()
-        self._trouble: Trouble | None = None
+        self._outage: Outage | None = None
         # Held while forking, so that stop() finds either no child or one that has its program.
         self._forking = threading.Lock()
         self._stopping = threading.Event()
@@ -68,9 +68,9 @@ class Supervisor(threading.Thread):
         return child.process.pid if child is not None and child.process.poll() is None else None
 
     @property
-    def trouble(self) -> Trouble | None:
+    def outage(self) -> Outage | None:
         """Why it does not run, if it does not."""
-        return self._trouble
+        return self._outage
 
     def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
         """Return when connections are accepted; EmbeddedError if that does not come to pass."""
@@ -123,13 +123,13 @@ class Supervisor(threading.Thread):
             except Exception as error:  # whatever it is, it may be otherwise the next time
                 self._note(str(error), pause)
             else:
-                self._trouble = None
+                self._outage = None
                 break
         return pause
 
     def _note(self, what: str, pause: float) -> None:
-        self._trouble = Trouble.RESTARTING if self._cluster.has_room() else Trouble.NO_ROOM
-        why = "; the disk is full" if self._trouble is Trouble.NO_ROOM else ""
+        self._outage = Outage.RESTARTING if self._cluster.has_room() else Outage.DISK_FULL
+        why = "; the disk is full" if self._outage is Outage.DISK_FULL else ""
         when = f" in {pause:g} seconds" if pause else ""
         logger.error("%s%s; starting it again%s", what, why, when)
 

@@ -35,7 +35,7 @@ from db.agents import Agent
 from db.ai_models import AIModel
 from db.base import insert_many, new_id
 from db.conversations import SUMMARY_LENGTH, Conversation, Message, MessageSender, summarize
-from db.engine import Database, WriteSession
+from db.engine import Database
 from db.imports.files import (
     NotImportable,
     Progress,
@@ -54,7 +54,8 @@ from db.imports.files import (
 from db.imports.report import Report
 from db.projects import Project
 from db.scopes import Viewer
-from db.text import canonical, composed
+from db.sessions import WriteSession
+from db.text import canonical_json, composed
 
 SENDERS = {
     "system": MessageSender.SYSTEM,
@@ -190,7 +191,7 @@ def read_chats(source: Source, report: Report) -> Iterator[Chat]:
         if any(row["timestamp"] is None for row in rows):
             time.tell(place, "the time of the import", report)
         _tell_beside(about, place, report)
-        content = canonical([messages, about])
+        content = canonical_json([messages, about])
         hash = hashlib.sha256(content)
         occurrences[hash.digest()[:16]] += 1
         yield Chat(

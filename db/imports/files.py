@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from db import constraints
 from db.imports.report import Report
 from db.moments import FIRST, LAST, read_moment
-from db.text import MAX_DIGITS, exact, has_too_many_digits, storable
+from db.text import MAX_DIGITS, decimal_json, has_too_many_digits, require_storable
 
 MAX_BYTES = 100_000_000
 # A hundred million brackets would fill gigabytes of memory and tell nothing.
@@ -83,7 +83,7 @@ def kind(value: object) -> str:
 
 def as_json(value: Any) -> orjson.Fragment:
     """A value of a file as JSON to store, its numbers digit by digit as they stand there."""
-    return orjson.Fragment(orjson.dumps(value, default=exact))
+    return orjson.Fragment(orjson.dumps(value, default=decimal_json))
 
 
 def refuse_unstorable(value: Any, place: str) -> None:
@@ -100,7 +100,7 @@ def refuse_unstorable(value: Any, place: str) -> None:
 
 def _problem(value: Any) -> str | None:
     try:
-        storable(value)
+        require_storable(value)
     except ValueError as error:
         return str(error)
     return None

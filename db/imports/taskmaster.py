@@ -28,7 +28,7 @@ from sqlalchemy import func, select, text
 
 from db import dependencies
 from db.base import insert_many, new_id
-from db.engine import Database, ReadSession
+from db.engine import Database
 from db.imports.circles import closing_circles
 from db.imports.files import (
     NotImportable,
@@ -49,8 +49,9 @@ from db.imports.files import (
 from db.imports.report import Report
 from db.projects import Project, ProjectStatus
 from db.scopes import Viewer
+from db.sessions import ReadSession
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
-from db.text import canonical, composed, exact
+from db.text import canonical_json, composed, decimal_json
 
 OLDER_FORM = "master"
 
@@ -129,7 +130,7 @@ class Plan:
             self.parents.append(None if task.parent is None else task.parent.number)
             self.rows.append(self._row(task))
         self._connect()
-        self.hash = hashlib.sha256(canonical(content)).hexdigest()
+        self.hash = hashlib.sha256(canonical_json(content)).hexdigest()
 
     def counts(self) -> dict[str, int]:
         """How much there is of what."""
@@ -201,7 +202,7 @@ class Plan:
         status = self._status(task)
         for key, value in kept.items():
             if key not in OWN_KEYS and _is_state(key, value):
-                written = shown(orjson.dumps(value, default=exact).decode())
+                written = shown(orjson.dumps(value, default=decimal_json).decode())
                 self._report.change(
                     f"it has {quoted(key)}: {written}, which is not read; the task is {status}.",
                     place,

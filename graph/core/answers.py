@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from db.engine import StoredJSON
+from db.text import StoredJSON
 from graph.core.errors import AnswerTooLarge
 
 if TYPE_CHECKING:

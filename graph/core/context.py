@@ -21,7 +21,7 @@ from graphql import GraphQLError, OperationDefinitionNode, OperationType
 from sqlalchemy import Select
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
-from db.deadlines import TookTooLong
+from db.deadlines import TimedOut
 
 if TYPE_CHECKING:
     from graph.compiler import Planner
@@ -209,7 +209,7 @@ class Context:
         await self.turns.acquire()
         try:
             return await self.database.json(statement, arguments, self.deadline.left())
-        except TookTooLong:
+        except TimedOut:
             raise self.deadline.over() from None
         finally:
             self.turns.release()

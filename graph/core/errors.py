@@ -20,9 +20,9 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.utils.str_converters import to_camel_case
 
 import db
-from db import OutcomeUnknown, Replaced, errors
-from db.connections import driver_error, is_outdated
-from db.engine import ResultTooLarge, has_no_room
+from db import ConnectionReplaced, OutcomeUnknown, errors
+from db.connections import driver_error, is_disk_full, is_outdated
+from db.result_limits import ResultTooLarge
 from graph.core.context import Context, Info, OutOfTime
 from graph.core.entities import Node, clean, describe_enum, entity_of, lazy
 
@@ -193,7 +193,7 @@ def of_the_database(fault: BaseException | None) -> RequestError | None:
         return Unavailable(str(fault), outcome=Outcome.UNKNOWN)
     if isinstance(fault, ResultTooLarge):
         return AnswerTooLarge(fault.most)
-    if fault is not None and has_no_room(fault):
+    if fault is not None and is_disk_full(fault):
         return Unavailable("The database has no room left. Try again later.", retry_after=LATER)
     found = _of_the_database(fault)
     if found is None:
@@ -206,7 +206,7 @@ def _of_the_database(fault: BaseException | None) -> tuple[type[RequestError], s
     if isinstance(fault, TimeoutError):
         return BUSY
     # SQLAlchemy wraps the driver's errors, and the planner's statements run below it.
-    if isinstance(fault, DBAPIError | Replaced | asyncpg.PostgresError):
+    if isinstance(fault, DBAPIError | ConnectionReplaced | asyncpg.PostgresError):
         if is_outdated(fault):
             return Unavailable, f"The database's tables are being changed.{AGAIN}"
         error = driver_error(fault)

@@ -169,7 +169,7 @@ def mutation(function: Callable[..., Awaitable[Any]]) -> Any:
         try:
             try:
                 result = await run(self, info, input)
-            except db.Replaced:
+            except db.ConnectionReplaced:
                 result = await run(self, info, input)  # on another connection
         except errors.Denied as error:
             raise Forbidden(error.message) from error

@@ -6,9 +6,8 @@ session of the mutation does so in `fetch`. An administrator has every right.
 
 from __future__ import annotations
 
-from db import MemberRole, Right, TokenScope, Viewer
-from db.rights import AGENTS, ROLES
-from db.scopes import seen_by
+from db import AGENTS, ROLES, MemberRole, Right, TokenScope, Viewer
+from db.scopes import visible_to
 
 ANYBODY = None
 """Also those who have not said who they are."""
@@ -110,5 +109,5 @@ def table() -> str:
 def sight() -> str:
     """Which type is seen by whom, as a table of Markdown."""
     rows = [("type", "seen by"), ("---", "---")]
-    rows += sorted((f"`{model.__name__}`", who) for model, who in seen_by.items())
+    rows += sorted((f"`{model.__name__}`", who) for model, who in visible_to.items())
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

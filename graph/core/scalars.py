@@ -31,10 +31,9 @@ from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
 from strawberry.types.scalar import ScalarDefinition
 
 import db
-from db.engine import StoredJSON
 from db.moments import NoMoment, read_moment
 from db.parameters import Later
-from db.text import composed, number
+from db.text import StoredJSON, composed, number
 
 
 def format_moment(moment: datetime) -> str:

@@ -17,7 +17,8 @@ from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from db.engine import Tally, tally
+from db import statistics
+from db.statistics import Statistics
 from graph.compiler import Planner
 from graph.core.context import Context, Deadline
 from graph.core.errors import BadRequest, RequestError
@@ -150,11 +151,11 @@ class Entry:
         self.context: Context | None = None
         self.status = CLIENT_LEFT
         self.codes: list[str] = []
-        self.work = Tally()
+        self.work = Statistics()
         self._started = time.perf_counter()
 
     def __enter__(self) -> Self:
-        self._counting: Token[Tally | None] = tally.set(self.work)
+        self._counting: Token[Statistics | None] = statistics.current.set(self.work)
         return self
 
     def __exit__(
@@ -163,7 +164,7 @@ class Entry:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tally.reset(self._counting)
+        statistics.current.reset(self._counting)
         self._write()
 
     def explain(self) -> None:

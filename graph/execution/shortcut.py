@@ -9,7 +9,7 @@ from __future__ import annotations
 from graphql import GraphQLError, GraphQLSchema
 from strawberry.types.execution import ExecutionResult, PreExecutionError
 
-from db.text import storable
+from db.text import require_storable
 from graph.compiler import Request, run
 from graph.core.context import Context
 from graph.core.errors import Overloaded, worded
@@ -44,7 +44,7 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
             if variables is None:
                 check_variables(node, given, schema, guard.settings)
                 variables = coerced(schema, node, given)
-            storable(variables.coerced)
+            require_storable(variables.coerced)
             plan = planner.known(document, node, variables, context.viewer)
             if plan is None or plan.conditions > guard.settings.max_conditions:
                 return None

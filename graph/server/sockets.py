@@ -22,7 +22,7 @@ from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
 from db.access import hash_token
-from db.text import exact
+from db.text import decimal_json
 from graph.core.context import Context
 from graph.core.errors import AGAIN, LimitExceeded, Unauthenticated, masked, of_the_database
 from graph.execution.logs import request_id
@@ -464,7 +464,7 @@ class Socket:
 
     async def _send(self, message: dict[str, Any], operation: Ongoing | None = None) -> None:
         # JSON as PostgreSQL writes it is passed on untouched.
-        text = orjson.dumps(message, default=exact).decode()
+        text = orjson.dumps(message, default=decimal_json).decode()
         # One after the other: what a client does not read is not piled up for it.
         async with self._sending:
             if not self._is_closed and not (operation and operation.is_left):

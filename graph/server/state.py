@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from db import Database
-from db.deadlines import Watch
+from db.deadlines import SharedTimer
 from graph.execution.tokens import Tokens
 from graph.limits.guard import Guard
 from graph.server.sockets import Sockets
@@ -22,5 +22,5 @@ class State:
 
     def __init__(self, settings: Settings) -> None:
         self.guard = Guard(settings)
-        self.watch = Watch()
+        self.timer = SharedTimer()
         self.sockets = Sockets(settings, self)

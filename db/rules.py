@@ -1,0 +1,142 @@
+"""The rules: which rows of each model a viewer may see and edit, and who has which right."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, Uuid, and_, false, or_, select, true
+from sqlalchemy.orm import aliased
+
+from db.agents import Agent
+from db.ai_models import AIModel
+from db.attempts import TaskAttempt
+from db.base import any_of
+from db.communications import Communication
+from db.conversations import Conversation, Message
+from db.interactions import HumanInteraction
+from db.members import MemberRole, ProjectMember
+from db.parameters import parameter
+from db.projects import Project
+from db.rights import Right
+from db.scopes import Viewer, rule
+from db.tasks import Task, TaskDependency
+from db.tools import AgentTool, Tool
+from db.usage import UsageRecord
+from db.users import AccessToken, User
+
+ROLES = {
+    MemberRole.OWNER: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT, Right.OWN},
+    MemberRole.EDITOR: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT},
+    MemberRole.APPROVER: {Right.VIEW, Right.ANSWER},
+    MemberRole.VIEWER: {Right.VIEW},
+}
+"""The rights of a member on all that belongs to the project."""
+
+AGENTS = {Right.VIEW, Right.WORK}
+"""The rights of an agent in its own project."""
+
+
+def _is(viewer_id: UUID | None) -> Any:
+    """The viewer's id as a parameter; none equals nothing in SQL."""
+    return parameter(viewer_id, Uuid)
+
+
+def _projects(viewer: Viewer, right: Right) -> Select[Any]:
+    """The ids of the projects on which the viewer has the right: the wall between tenants."""
+    # Rules that look into another table do so through an alias of their own: SQLAlchemy renames
+    # the tables of a rule when it joins, and must find only the rule's own table to rename.
+    if viewer.agent_id is not None:
+        agent = aliased(Agent)
+        may = true() if right in AGENTS else false()
+        return select(agent.project_id).where(agent.id == _is(viewer.agent_id), may)
+    member = aliased(ProjectMember)
+    mine = select(member.project_id).where(member.user_id == _is(viewer.user_id))
+    roles = [role for role, rights in ROLES.items() if right in rights]
+    return mine if len(roles) == len(ROLES) else mine.where(any_of(member.role, roles))
+
+
+@rule(Project, "its members and agents")
+def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+
+
+@rule(Agent, shows=[Agent.project])
+@rule(Communication, shows=[Communication.project])
+@rule(HumanInteraction, shows=[HumanInteraction.project])
+@rule(Task, shows=[Task.project])
+@rule(UsageRecord, shows=[UsageRecord.project, UsageRecord.model])
+def _of_a_project(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+
+
+@rule(ProjectMember, shows=[ProjectMember.project, ProjectMember.user])
+def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    right = Right.OWN if right is Right.EDIT else right
+    return member.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+
+
+@rule(Tool, "members and agents of its project; everybody, if it has none")
+def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    its_own = tool.project_id.in_(_projects(viewer, right))
+    # Those that all projects share are everybody's to see, and the administrator's to edit.
+    return or_(its_own, tool.project_id.is_(None)) if right is Right.VIEW else its_own
+
+
+@rule(AgentTool, "members and agents of its agent's project", shows=[AgentTool.agent])
+def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    agent = aliased(Agent)
+    agents = select(agent.id).where(_of_a_project(agent, viewer, right))
+    return edge.agent_id.in_(agents)  # type: ignore[no-any-return]
+
+
+@rule(TaskAttempt, "members and agents of its task's project", shows=[TaskAttempt.task])
+def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    task = aliased(Task)
+    tasks = select(task.id).where(_of_a_project(task, viewer, right))
+    return attempt.task_id.in_(tasks)  # type: ignore[no-any-return]
+
+
+@rule(TaskDependency, "members and agents of its tasks' project", shows=[TaskDependency.dependent])
+def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    task = aliased(Task)
+    tasks = select(task.id).where(_of_a_project(task, viewer, right))
+    return edge.dependent_id.in_(tasks)  # type: ignore[no-any-return]
+
+
+@rule(Conversation, "members and agents of its project; its user, if it has none")
+def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return or_(
+        conversation.project_id.in_(_projects(viewer, right)),
+        and_(conversation.project_id.is_(None), conversation.user_id == _is(viewer.user_id)),
+    )
+
+
+@rule(Message, "whoever sees its conversation", shows=[Message.conversation])
+def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    conversation = aliased(Conversation)
+    conversations = select(conversation.id).where(_conversation(conversation, viewer, right))
+    return message.conversation_id.in_(conversations)  # type: ignore[no-any-return]
+
+
+@rule(AIModel, "everybody")
+def _model(model: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    # The catalogue is for everybody; its prices are the administrator's business.
+    return true() if right is Right.VIEW else false()
+
+
+@rule(User, "themselves, and members and agents of the projects they are members of")
+def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    myself: ColumnElement[bool] = user.id == _is(viewer.user_id)
+    if right is not Right.VIEW:
+        return myself
+    member = aliased(ProjectMember)
+    together = select(member.user_id).where(member.project_id.in_(_projects(viewer, right)))
+    return or_(myself, user.id.in_(together))
+
+
+@rule(AccessToken, "the user it is for; of an agent, those who edit the agent")
+def _token(token: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    agent = aliased(Agent)
+    agents = select(agent.id).where(_of_a_project(agent, viewer, Right.EDIT))
+    return or_(token.user_id == _is(viewer.user_id), token.agent_id.in_(agents))
