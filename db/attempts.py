@@ -1,4 +1,4 @@
-"""Attempts: each time that an agent sets about a task."""
+"""Attempts of agents at tasks."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 class AttemptStatus(StrEnum):
-    """What became of an attempt."""
+    """The status of an attempt."""
 
     RUNNING = "RUNNING"
-    """The agent is at it."""
+    """The agent is working."""
     SUCCEEDED = "SUCCEEDED"
     """The task was completed."""
     FAILED = "FAILED"
     """The agent could not do it."""
     LEASE_LOST = "LEASE_LOST"
-    """The agent was not heard of in time, and the task was taken from it."""
+    """The agent sent no heartbeat in time, and lost the task."""
     CANCELLED = "CANCELLED"
-    """The task was called off."""
+    """The task was cancelled."""
     RELEASED = "RELEASED"
     """The agent gave the task back."""
 
 
 class TaskAttempt(CRUD):
-    """One time that an agent set about a task. Its id is the proof that the task is still its."""
+    """An attempt of an agent at a task. Its id proves that the agent still holds the task."""
 
     __tablename__ = "task_attempts"
     __table_args__ = (
@@ -56,18 +56,22 @@ class TaskAttempt(CRUD):
 
     task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
-    number: Mapped[int] = mapped_column(doc="Which attempt at its task it is, counted from 1.")
+    number: Mapped[int] = mapped_column(doc="The number of the attempt at its task, from 1.")
     status: Mapped[AttemptStatus] = mapped_column(
         choice(AttemptStatus),
         default=AttemptStatus.RUNNING,
         server_default=AttemptStatus.RUNNING,
         index=True,
-        doc="What became of it.",
+        doc="Its status.",
     )
-    heartbeat_at: Mapped[datetime | None] = mapped_column(doc="When the agent was last heard of.")
-    progress_percent: Mapped[int | None] = mapped_column(doc="How much is done, from 0 to 100.")
+    heartbeat_at: Mapped[datetime | None] = mapped_column(
+        doc="When the agent last sent a heartbeat."
+    )
+    progress_percent: Mapped[int | None] = mapped_column(
+        doc="The progress in percent, from 0 to 100."
+    )
     status_message: Mapped[LongText | None] = mapped_column(
-        doc="What the agent last said about how it goes."
+        doc="The last message of the agent about its progress."
     )
     result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="What it produced.")
     error: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="Why it failed.")
@@ -85,11 +89,14 @@ class TaskAttempt(CRUD):
         foreign_keys="Task.current_attempt_id",
         passive_deletes=True,
         lazy="raise",
-        doc="The task, as long as this is the attempt that runs on it.",
+        doc="The task, while this is its running attempt.",
     )
     agent: Mapped[Agent | None] = relationship(
         back_populates="attempts", lazy="raise", doc="The agent that made it."
     )
     usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="attempt", passive_deletes=True, lazy="raise", doc="What it used."
+        back_populates="attempt",
+        passive_deletes=True,
+        lazy="raise",
+        doc="The calls of AI models that it made.",
     )

@@ -37,23 +37,23 @@ AGENTS = {Right.VIEW, Right.WORK}
 """The rights of an agent in its own project."""
 
 
-def _is(viewer_id: UUID | None) -> Any:
-    """The viewer's id as a parameter; none equals nothing in SQL."""
+def _id(viewer_id: UUID | None) -> Any:
+    """The viewer's id as a parameter; NULL equals no id."""
     return parameter(viewer_id, Uuid)
 
 
 def _projects(viewer: Viewer, right: Right) -> Select[Any]:
-    """The ids of the projects on which the viewer has the right: the wall between tenants."""
-    # Rules that look into another table do so through an alias of their own: SQLAlchemy renames
-    # the tables of a rule when it joins, and must find only the rule's own table to rename.
+    """The ids of the projects on which the viewer has the right; this separates tenants."""
+    # Rules read other tables through aliases: when SQLAlchemy joins, it renames the table of the
+    # model in the rule, and must not find it elsewhere.
     if viewer.agent_id is not None:
         agent = aliased(Agent)
         may = true() if right in AGENTS else false()
-        return select(agent.project_id).where(agent.id == _is(viewer.agent_id), may)
+        return select(agent.project_id).where(agent.id == _id(viewer.agent_id), may)
     member = aliased(ProjectMember)
-    mine = select(member.project_id).where(member.user_id == _is(viewer.user_id))
+    own = select(member.project_id).where(member.user_id == _id(viewer.user_id))
     roles = [role for role, rights in ROLES.items() if right in rights]
-    return mine if len(roles) == len(ROLES) else mine.where(any_of(member.role, roles))
+    return own if len(roles) == len(ROLES) else own.where(any_of(member.role, roles))
 
 
 @rule(Project, "its members and agents")
@@ -78,9 +78,9 @@ def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 
 @rule(Tool, "members and agents of its project; everybody, if it has none")
 def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    its_own = tool.project_id.in_(_projects(viewer, right))
-    # Those that all projects share are everybody's to see, and the administrator's to edit.
-    return or_(its_own, tool.project_id.is_(None)) if right is Right.VIEW else its_own
+    of_project = tool.project_id.in_(_projects(viewer, right))
+    # Everybody sees shared tools; only administrators edit them.
+    return or_(of_project, tool.project_id.is_(None)) if right is Right.VIEW else of_project
 
 
 @rule(AgentTool, "members and agents of its agent's project", shows=[AgentTool.agent])
@@ -108,7 +108,7 @@ def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(
         conversation.project_id.in_(_projects(viewer, right)),
-        and_(conversation.project_id.is_(None), conversation.user_id == _is(viewer.user_id)),
+        and_(conversation.project_id.is_(None), conversation.user_id == _id(viewer.user_id)),
     )
 
 
@@ -121,22 +121,22 @@ def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 
 @rule(AIModel, "everybody")
 def _model(model: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    # The catalogue is for everybody; its prices are the administrator's business.
+    # Everybody sees the models; only administrators edit them.
     return true() if right is Right.VIEW else false()
 
 
 @rule(User, "themselves, and members and agents of the projects they are members of")
 def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    myself: ColumnElement[bool] = user.id == _is(viewer.user_id)
+    own: ColumnElement[bool] = user.id == _id(viewer.user_id)
     if right is not Right.VIEW:
-        return myself
+        return own
     member = aliased(ProjectMember)
-    together = select(member.user_id).where(member.project_id.in_(_projects(viewer, right)))
-    return or_(myself, user.id.in_(together))
+    shared = select(member.user_id).where(member.project_id.in_(_projects(viewer, right)))
+    return or_(own, user.id.in_(shared))
 
 
 @rule(AccessToken, "the user it is for; of an agent, those who edit the agent")
 def _token(token: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     agent = aliased(Agent)
     agents = select(agent.id).where(_of_a_project(agent, viewer, Right.EDIT))
-    return or_(token.user_id == _is(viewer.user_id), token.agent_id.in_(agents))
+    return or_(token.user_id == _id(viewer.user_id), token.agent_id.in_(agents))

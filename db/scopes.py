@@ -19,17 +19,17 @@ from db.rights import Right
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who asks: a user, or an agent of a project."""
+    """Who sends a request: a user, or an agent of a project."""
 
     user_id: UUID | None = None
     agent_id: UUID | None = None
     is_administrator: bool = False
     token_id: UUID | None = None
-    """The token that says so."""
+    """The access token of the request."""
     scopes: frozenset[str] = frozenset()
-    """What the token is limited to; nothing sets no limit."""
+    """The scopes of the token; an empty set is no limit."""
     name: str | None = field(init=False, compare=False)
-    """What to call them in the log, and where something is counted; nobody has none."""
+    """The name in logs and counters; None for an anonymous viewer."""
 
     def __post_init__(self) -> None:
         name = None if self.user_id is None else f"user:{self.user_id}"
@@ -42,9 +42,9 @@ AnyRule = TypeVar("AnyRule", bound=Rule)
 
 rules: dict[type, Rule] = {}
 visible_to: dict[type, str] = {}
-"""Who sees the rows of each model besides administrators, in words."""
+"""Who sees the rows of each model besides administrators, in words for the documentation."""
 always_visible: set[Any] = set()
-"""The relations whose other end is seen, by the rules alone, by whoever sees the row."""
+"""The relationships whose target is visible, by the rules, to everybody who sees the row."""
 
 MEMBERS = "members and agents of its project"
 
@@ -54,9 +54,9 @@ def rule(
 ) -> Callable[[AnyRule], AnyRule]:
     """Declare the rule of a model, and in words who sees its rows.
 
-    The rule gets the model or an alias of it, the viewer, and the right. `shows` are the relations
-    that it shows with the row: its condition implies that of the rule at their other end, whatever
-    the rows hold.
+    The rule is called with the model or an alias of it, the viewer, and the right. `shows` are the
+    relationships whose target is visible whenever the row is: the condition of this rule implies
+    that of the target's rule.
     """
 
     def declare(function: AnyRule) -> AnyRule:
@@ -69,9 +69,7 @@ def rule(
 
 
 def is_always_visible(relation: Any) -> bool:
-    """Whether a to-one relation of a row that is seen leads to a row that is seen, and never to
-    none.
-    """
+    """Whether the target of a to-one relationship exists and is visible if the row is visible."""
     return relation.property.class_attribute in always_visible and not any(
         column.nullable for column in relation.property.local_columns
     )
@@ -80,9 +78,9 @@ def is_always_visible(relation: Any) -> bool:
 def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnElement[bool]:
     """The condition under which the viewer has this right on a row of the model or alias.
 
-    A model without a rule shows nothing, to administrators neither.
+    Nobody sees the rows of a model without a rule, administrators included.
     """
-    # A subtype in the table of its base is seen by whoever sees the base.
+    # Models that share a table with their base have the rule of the base.
     declared = rules.get(inspect(entity).mapper.base_mapper.class_)
     if declared is None:
         return false()

@@ -32,18 +32,18 @@ COMMIT_SECONDS = 10
 
 
 class OutcomeUnknown(RuntimeError):
-    """PostgreSQL was told to commit, and did not say that it has: it may have, or not."""
+    """PostgreSQL did not confirm a commit: the transaction may be committed or not."""
 
 
 class ConnectionReplaced(RuntimeError):
-    """The connection of a transaction was no longer good; the next transaction gets another.
+    """The connection of a transaction had to be replaced.
 
-    Nothing was done, so the same may be done again in a new transaction. The cause says why.
+    Nothing was committed, so the work can be repeated in a new transaction. The cause says why.
     """
 
 
 class ReadSession(Protocol):
-    """What may be done in a session that only reads; a write through it fails the type check."""
+    """A session that only reads: a write through it fails the type check."""
 
     @property
     def execute(self) -> Callable[..., Awaitable[Result[*tuple[Any, ...]]]]: ...
@@ -56,11 +56,11 @@ class ReadSession(Protocol):
 
 
 class WriteSession(AsyncSession):
-    """A transaction of a viewer, who changes only rows on which they have the right to."""
+    """A transaction of a viewer, who changes only rows on which they have the right."""
 
     viewer: Viewer
     right: Right
-    """What it takes to do what is done in this transaction."""
+    """The right that this transaction needs."""
 
     async def fetch(
         self,
@@ -72,13 +72,12 @@ class WriteSession(AsyncSession):
         lock: bool = True,
         right: Right | None = None,
     ) -> Model:
-        """The row with this id, for its viewer to change, locked until the transaction ends.
+        """The row with this id, to be changed, locked until the transaction ends.
 
-        The lock (FOR NO KEY UPDATE) keeps writers of this row out, but not those who only add rows
-        that point at it. `at` says where in the caller's input the id stands. Raises NotFound if
-        the viewer may not see the row, Denied if they may see it but lack the right (the
-        transaction's, unless another is named), and Conflict if it is not at the version that the
-        caller expects.
+        The lock (FOR NO KEY UPDATE) blocks writers of this row, but not inserts of rows that refer
+        to it. `at` is the path of the id in the input. `right` is that of the transaction unless
+        given. Raises NotFound if the viewer may not see the row, Denied if they may see it but lack
+        the right, and Conflict if the row is not at the expected version.
         """
         key = inspect(model).primary_key[0]
         statement = select(model, scope(model, self.viewer, right or self.right))
@@ -98,10 +97,10 @@ class WriteSession(AsyncSession):
         return row  # type: ignore[no-any-return]
 
     def in_own_name(self, agent_id: UUID | None, at: Path = ("agent_id",)) -> UUID | None:
-        """The agent in whose name something is done; an agent acts in its own. Raises Denied."""
-        mine = self.viewer.agent_id
-        if mine is None or agent_id in (None, mine):
-            return agent_id or mine
+        """The agent that acts: the viewer, if that is an agent. Raises Denied for another one."""
+        own = self.viewer.agent_id
+        if own is None or agent_id in (None, own):
+            return agent_id or own
         raise Denied("An agent acts only in its own name.", at)
 
     async def refer(
@@ -112,11 +111,11 @@ class WriteSession(AsyncSession):
         *,
         project_id: UUID | None = None,
     ) -> None:
-        """See that the foreign keys of a row to be lead to rows that the viewer may see.
+        """Check that the viewer may see the rows that a new row refers to.
 
-        With a project, what belongs to a project must belong to this one, and so must what is part
-        of something that does. `at` says where in the caller's input the row stands. Raises
-        Rejected with a NotFound or Invalid for each key that does not.
+        With `project_id`, a row that belongs to a project, itself or as a part of another row, must
+        belong to this one. `at` is the path of the new row in the input. Raises Rejected, with a
+        NotFound or Invalid for each wrong foreign key.
         """
         await self.refer_all(model, {tuple(at): row}, project_id=project_id)
 
@@ -127,8 +126,8 @@ class WriteSession(AsyncSession):
         *,
         project_id: UUID | None = None,
     ) -> None:
-        """The same for many rows, each under its place; one statement for each kind of key."""
-        faults: list[DomainError] = []
+        """The same for many rows, by their paths; one statement for each foreign key."""
+        errors: list[DomainError] = []
         for relation in inspect(model).relationships:
             if relation.uselist:
                 continue
@@ -138,62 +137,63 @@ class WriteSession(AsyncSession):
             wanted = {row[name] for row in rows.values() if row.get(name) is not None}
             if not wanted:
                 continue
-            seen = select(remote, _home(target)).where(
+            seen = select(remote, _project_id(target)).where(
                 any_of(remote, wanted), scope(target, self.viewer)
             )
-            homes: dict[Any, UUID | None] = dict(iter(await self.execute(seen)))
+            projects: dict[Any, UUID | None] = dict(iter(await self.execute(seen)))
             for at, row in rows.items():
                 key = row.get(name)
                 if key is None:
                     continue
-                if key not in homes:
-                    faults.append(NotFound(target, key, (*at, name)))
-                elif project_id is not None and homes[key] not in (None, project_id):
-                    sentence = f"This {target.__name__} belongs to another project."
-                    faults.append(Invalid(sentence, (*at, name)))
-        if faults:
-            raise Rejected(faults)
+                if key not in projects:
+                    errors.append(NotFound(target, key, (*at, name)))
+                elif project_id is not None and projects[key] not in (None, project_id):
+                    message = f"This {target.__name__} belongs to another project."
+                    errors.append(Invalid(message, (*at, name)))
+        if errors:
+            raise Rejected(errors)
 
     async def taken(
         self, model: type[Base], ids: Mapping[tuple[str | int, ...], UUID | None]
     ) -> list[DomainError]:
-        """The faults of ids, each under its place, that are given twice or that another row has."""
+        """An error for each id, by its path, that is given twice or that another row has."""
         key: Any = getattr(model, "id")  # noqa: B009 - not every model has one
         given = {id for id in ids.values() if id is not None}
         if not given:
             return []
         taken = set(await self.scalars(select(key).where(any_of(key, given))))
-        faults: list[DomainError] = []
+        errors: list[DomainError] = []
         for at, id in ids.items():
             if id in taken:
-                faults.append(AlreadyExists("There is already one with this id.", (*at, "id")))
+                errors.append(AlreadyExists("There is already one with this id.", (*at, "id")))
             elif id is not None:
                 taken.add(id)
-        return faults
+        return errors
 
 
-def _home(model: Any) -> ColumnElement[Any]:
-    """The project that a row of a model belongs to, by itself or as a part of another row."""
+def _project_id(model: Any) -> ColumnElement[Any]:
+    """The id of the project that a row belongs to, itself or as a part of another row."""
     if hasattr(model, "project_id"):
         return model.project_id  # type: ignore[no-any-return]
     for relation in inspect(model).relationships:
-        whole = relation.mapper.class_
+        parent = relation.mapper.class_
         ((local, remote),) = relation.local_remote_pairs or [(None, None)]
-        if not relation.uselist and not local.nullable and hasattr(whole, "project_id"):
-            return select(whole.project_id).where(remote == local).scalar_subquery()
+        if not relation.uselist and not local.nullable and hasattr(parent, "project_id"):
+            return select(parent.project_id).where(remote == local).scalar_subquery()
     return null()
 
 
 async def commit(session: AsyncSession) -> None:
+    """Commit. Raises OutcomeUnknown if PostgreSQL does not confirm it."""
     try:
         async with asyncio.timeout(COMMIT_SECONDS):
             await session.commit()
     except Exception as error:
         if isinstance(error, DBAPIError) and not error.connection_invalidated:
-            raise  # PostgreSQL is there, and says that it has not
+            raise  # PostgreSQL has refused the commit
         if isinstance(error, ConnectionReplaced):
-            raise  # likewise
+            raise  # so it has here
         raise OutcomeUnknown(
-            "The database went away while it was to store this, so nobody knows whether it did."
-            " Look before you try again."
+            "The connection to the database was lost during the commit, so it is not known whether"
+            " the change was stored. Check before you try again."
         ) from error

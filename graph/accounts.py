@@ -125,7 +125,7 @@ class Mutation:
         context = info.context
         right = _guess(context, _plain(input.username))
         async with context.read() as session:
-            user = await access.named(session, input.username)
+            user = await access.user_named(session, input.username)
         # Also for a user who is not there: it takes as long, and is answered alike.
         fits = await passwords.is_password(
             None if user is None else user.password_hash, input.password

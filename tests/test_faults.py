@@ -48,8 +48,8 @@ LATE = (
     " (TROUPE_MAX_SECONDS). Ask for less at once."
 )
 UNKNOWN = (
-    "The database went away while it was to store this, so nobody knows whether it did."
-    " Look before you try again."
+    "The connection to the database was lost during the commit, so it is not known whether the"
+    " change was stored. Check before you try again."
 )
 SENTENCES = {"OVERLOADED": {BUSY}, "UNAVAILABLE": {GONE, UNKNOWN}, "TIMEOUT": {LATE}}
 STATUSES = {"OVERLOADED": 503, "UNAVAILABLE": 503, "TIMEOUT": 504}

@@ -207,7 +207,7 @@ def storing(place: str) -> Iterator[None]:
     try:
         yield
     except IntegrityError as error:
-        known = constraints.broken(error)
+        known = constraints.violation(error)
         if known is None:
             raise
         raise NotImportable(f"{place}: it cannot be stored: {str(known).rstrip('.')}.") from error

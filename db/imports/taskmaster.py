@@ -29,7 +29,7 @@ from sqlalchemy import func, select, text
 from db import dependencies
 from db.base import insert_many, new_id
 from db.engine import Database
-from db.imports.circles import closing_circles
+from db.imports.cycles import cycle_closing_edges
 from db.imports.files import (
     NotImportable,
     Progress,
@@ -321,7 +321,7 @@ class Plan:
             else:
                 edges[task.number, other.number] = place
         places = list(edges.items())
-        for closing in closing_circles(self.parents, list(edges)):
+        for closing in cycle_closing_edges(self.parents, list(edges)):
             (dependent, dependency), place = places[closing]
             del edges[dependent, dependency]
             waiting, awaited = self._tasks[dependent], self._tasks[dependency]
