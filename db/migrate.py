@@ -1,4 +1,4 @@
-"""Bringing a database to the schema that the code expects, safely, one process at a time."""
+"""Migrations: they bring a database to the schema of the code, in one process at a time."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from db.settings import DatabaseSettings, SettingsError
 
 ROOT = Path(__file__).parents[1]
 
-# Any number that no other application on the server is likely to use ("troupe", as bytes).
+# The key of the advisory lock, which no other application is likely to use ("troupe", as bytes).
 ADVISORY_LOCK = int.from_bytes(b"troupe")
 
 
 OLDEST_SERVER = 15
-"""The oldest major version of PostgreSQL that Troupe runs on."""
+"""The oldest major version of PostgreSQL that Troupe supports."""
 
 
 class NotMigratable(Exception):
-    """The database cannot be brought to the code's schema; the message says why and what to do."""
+    """The database cannot be migrated; the message says why and what to do."""
 
 
 NO_COLLATION = (
@@ -75,12 +75,12 @@ def _scripts() -> ScriptDirectory:
 
 
 def head() -> str | None:
-    """The newest revision that the code knows. Raises NotMigratable if there are several."""
+    """The newest migration of the code. Raises NotMigratable if there are several."""
     return _scripts().get_current_head()
 
 
 def current(connection: Connection) -> str | None:
-    """The revision the database is at, none when it is empty."""
+    """The migration that the database is at; None if it is empty."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -97,14 +97,14 @@ async def _connection(url: URL | str) -> AsyncIterator[AsyncConnection]:
 
 
 async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
-    """Do work that changes the schema, while nobody else does.
+    """Run work that changes the schema, while no other process does.
 
-    A statement that has to wait longer than ten seconds for a table in use is given up, so that
-    a migration never makes a busy server's queries queue up behind it.
+    A statement that waits longer than ten seconds for a table fails, because the queries of a busy
+    server wait behind it.
     """
     async with _connection(url) as connection:
-        # The lock belongs to the session, and goes with it. It is waited for without a limit:
-        # whoever holds it is migrating, and will be done.
+        # The lock is released with the session. The wait has no limit, because the process that
+        # holds the lock is migrating and will end.
         await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
         await connection.execute(text("SET lock_timeout = '10s'"))
         await connection.commit()
@@ -112,7 +112,7 @@ async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
 
 
 def shown(url: URL | str) -> str:
-    """The URL for people to read, without its password."""
+    """The URL without its password, for messages."""
     return make_url(url).render_as_string(hide_password=True)
 
 
@@ -122,7 +122,7 @@ async def _on(url: URL | str, work: Callable[[Connection], Any]) -> Any:
 
 
 async def refuse_unsuitable(url: URL | str) -> None:
-    """Raise NotMigratable if no PostgreSQL of a version that Troupe runs on can be reached."""
+    """Raise NotMigratable if the server cannot be reached, or is too old."""
 
     def work(connection: Connection) -> int:
         return int(connection.scalar(text("SHOW server_version_num"))) // 10_000
@@ -142,7 +142,7 @@ async def refuse_unsuitable(url: URL | str) -> None:
 
 
 async def refuse_unless_at_head(url: URL | str) -> None:
-    """Raise NotMigratable if the database is not at the schema that the code expects."""
+    """Raise NotMigratable if the database is not at the newest migration."""
     revision = await _on(url, current)
     if revision != head():
         raise NotMigratable(
@@ -152,7 +152,7 @@ async def refuse_unless_at_head(url: URL | str) -> None:
 
 
 async def upgrade(url: URL | str, revision: str = "head") -> bool:
-    """Bring the database to the revision; whether there was anything to do.
+    """Bring the database to a migration. Returns whether any was run.
 
     Raises NotMigratable for a database that newer code has migrated.
     """
@@ -173,14 +173,14 @@ async def upgrade(url: URL | str, revision: str = "head") -> bool:
 
 
 async def downgrade(url: URL | str, revision: str) -> None:
-    """Take the database back to an older revision; `base` empties it."""
+    """Take the database back to an older migration; `base` removes all tables."""
     await locked(url, lambda connection: command.downgrade(config(connection), revision))
 
 
-def by_hand(work: Callable[[Connection], Any]) -> None:
-    """Do work that somebody asked for with `alembic …`, on the database that `troupe` would use.
+def run_for_alembic(work: Callable[[Connection], Any]) -> None:
+    """Run work for the command `alembic …`, on the database that `troupe` uses.
 
-    What is wrong with that database is Alembic's own error, which it shows as a sentence.
+    Errors become Alembic's CommandError, which it prints as a sentence.
     """
 
     async def run(url: str) -> None:

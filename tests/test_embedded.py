@@ -657,10 +657,10 @@ def test_a_server_waits_for_a_command(data_dir: Path, start_peer: StartPeer) -> 
 def test_waiting_ends(
     data_dir: Path, start_peer: StartPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.embedded.ownership.PATIENCE", 0.1)
+    monkeypatch.setattr("db.embedded.ownership.MAX_WAIT", 0.1)
     command = start_peer(data_dir)
     command.answer()
-    with pytest.raises(EmbeddedError, match=f"still in the hands of process {command.pid} after"):
+    with pytest.raises(EmbeddedError, match=f"still in use by process {command.pid} after"):
         embedded.running(data_dir, serving=True).__enter__()
 
 
