@@ -11,7 +11,7 @@ from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, ComposedName, LongText, Metadata, ShortText, Version, check, choice
+from db.base import CRUD, ComposedName, LongText, Metadata, ShortText, Version, check, defaulted
 from db.transitions import Transitions
 
 if TYPE_CHECKING:
@@ -78,23 +78,17 @@ class Agent(CRUD):
     description: Mapped[LongText | None] = mapped_column(
         doc="A description, such as what it is good at."
     )
-    status: Mapped[AgentStatus] = mapped_column(
-        choice(AgentStatus),
-        default=AgentStatus.CREATED,
-        server_default=AgentStatus.CREATED,
-        index=True,
-        doc="Its status; `transitionAgent` changes it.",
+    status: Mapped[AgentStatus] = defaulted(
+        AgentStatus.CREATED, index=True, doc="Its status; `transitionAgent` changes it."
     )
-    is_active: Mapped[bool] = mapped_column(
-        default=True, server_default=text("true"), doc="Whether it may be assigned tasks."
-    )
+    is_active: Mapped[bool] = defaulted(True, doc="Whether it may be assigned tasks.")
     model_id: Mapped[str | None] = mapped_column(ForeignKey("ai_models.id", ondelete="SET NULL"))
     prompt_template: Mapped[LongText | None] = mapped_column(doc="The template of its prompt.")
     configuration: Mapped[Any] = mapped_column(
         JSONB, default=dict, server_default=text("'{}'::jsonb"), doc="Settings for the program."
     )
-    max_concurrent_tasks: Mapped[int] = mapped_column(
-        default=1, server_default=text("1"), doc="How many tasks it may have in progress at once."
+    max_concurrent_tasks: Mapped[int] = defaulted(
+        1, doc="How many tasks it may have in progress at once."
     )
     last_seen_at: Mapped[datetime | None] = mapped_column(doc="When it was last seen.")
     agent_metadata: Mapped[Metadata]
@@ -145,10 +139,7 @@ class Agent(CRUD):
         doc="Its tools, each with its configuration.",
     )
     attempts: Mapped[list[TaskAttempt]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its attempts at tasks.",
+        back_populates="agent", passive_deletes=True, lazy="raise", doc="Its attempts at tasks."
     )
     sent_communications: Mapped[list[Communication]] = relationship(
         back_populates="from_agent",
@@ -173,10 +164,7 @@ class Agent(CRUD):
         doc="Its requests and notifications for people.",
     )
     usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its calls of AI models.",
+        back_populates="agent", passive_deletes=True, lazy="raise", doc="Its calls of AI models."
     )
 
     __mapper_args__ = {"version_id_col": version}

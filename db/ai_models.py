@@ -10,7 +10,7 @@ from sqlalchemy import Index, Numeric, String, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, Metadata, ShortText, check, choice
+from db.base import CRUD, Metadata, ShortText, check, defaulted
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -77,15 +77,9 @@ class AIModel(CRUD):
     output_price: Mapped[Decimal | None] = mapped_column(
         Numeric(18, 9), doc="Price of a million output tokens, in US dollars."
     )
-    is_local: Mapped[bool] = mapped_column(
-        default=False, server_default=text("false"), doc="Whether it runs on machines of one's own."
-    )
-    status: Mapped[AIModelStatus] = mapped_column(
-        choice(AIModelStatus),
-        default=AIModelStatus.ACTIVE,
-        server_default=AIModelStatus.ACTIVE,
-        index=True,
-        doc="Whether agents may use it.",
+    is_local: Mapped[bool] = defaulted(False, doc="Whether it runs on machines of one's own.")
+    status: Mapped[AIModelStatus] = defaulted(
+        AIModelStatus.ACTIVE, index=True, doc="Whether agents may use it."
     )
     model_metadata: Mapped[Metadata]
 
@@ -96,8 +90,5 @@ class AIModel(CRUD):
         back_populates="model", passive_deletes=True, lazy="raise", doc="The messages it wrote."
     )
     usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="model",
-        passive_deletes="all",
-        lazy="raise",
-        doc="The calls of it.",
+        back_populates="model", passive_deletes="all", lazy="raise", doc="The calls of it."
     )

@@ -11,7 +11,7 @@ from sqlalchemy import ForeignKey, Index, UniqueConstraint, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, LongText, check, choice
+from db.base import CRUD, LongText, check, defaulted
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -57,13 +57,7 @@ class TaskAttempt(CRUD):
     task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
     number: Mapped[int] = mapped_column(doc="The number of the attempt at its task, from 1.")
-    status: Mapped[AttemptStatus] = mapped_column(
-        choice(AttemptStatus),
-        default=AttemptStatus.RUNNING,
-        server_default=AttemptStatus.RUNNING,
-        index=True,
-        doc="Its status.",
-    )
+    status: Mapped[AttemptStatus] = defaulted(AttemptStatus.RUNNING, index=True, doc="Its status.")
     heartbeat_at: Mapped[datetime | None] = mapped_column(
         doc="When the agent last sent a heartbeat."
     )

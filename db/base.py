@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.sql import operators
 
@@ -106,6 +106,25 @@ class Composed(TypeDecorator[str]):
         return None if value is None else composed(value)
 
 
+def choice(enum: type[StrEnum], *, has_check: bool = True, length: int = 32) -> Enum:
+    """The column type of an enum: a VARCHAR of the members' values, with a named CHECK."""
+    return Enum(
+        enum,
+        name=snake_case(enum.__name__),
+        native_enum=False,
+        create_constraint=has_check,
+        length=length,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+def defaulted(value: bool | int | StrEnum, **options: Any) -> MappedColumn[Any]:
+    """A column with the same default in Python and in the database; `choice` of an enum."""
+    if isinstance(value, StrEnum):
+        return mapped_column(choice(type(value)), default=value, server_default=value, **options)
+    return mapped_column(default=value, server_default=text(str(value).lower()), **options)
+
+
 ShortText = Annotated[str, mapped_column(String(255))]
 UniqueName = Annotated[str, mapped_column(Name(255))]
 ComposedName = Annotated[str, mapped_column(Composed(255))]
@@ -121,7 +140,7 @@ Metadata = Annotated[
 ]
 Priority = Annotated[
     int,
-    mapped_column(default=3, server_default=text("3"), doc="From 1 to 5; 5 is the most urgent."),
+    defaulted(3, doc="From 1 to 5; 5 is the most urgent."),
 ]
 Version = Annotated[
     int,
@@ -135,18 +154,6 @@ Version = Annotated[
 def check(sql: str, name: str, words: str, *path: str) -> CheckConstraint:
     """A CHECK constraint, with the message for a violation and the path to the column."""
     return CheckConstraint(sql, name=name, info={"words": words, "path": path})
-
-
-def choice(enum: type[StrEnum], *, has_check: bool = True, length: int = 32) -> Enum:
-    """The column type of an enum: a VARCHAR of the members' values, with a named CHECK."""
-    return Enum(
-        enum,
-        name=snake_case(enum.__name__),
-        native_enum=False,
-        create_constraint=has_check,
-        length=length,
-        values_callable=lambda members: [member.value for member in members],
-    )
 
 
 def choices(enum: type[StrEnum]) -> ARRAY[Any]:

@@ -11,7 +11,7 @@ from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, Metadata, Priority, ShortText, check, choice
+from db.base import CRUD, Metadata, Priority, ShortText, check, defaulted
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -59,12 +59,8 @@ class Communication(CRUD):
     )
     content: Mapped[Any] = mapped_column(JSONB, doc="The content of the message.")
     priority: Mapped[Priority]
-    status: Mapped[CommunicationStatus] = mapped_column(
-        choice(CommunicationStatus),
-        default=CommunicationStatus.SENT,
-        server_default=CommunicationStatus.SENT,
-        index=True,
-        doc="Its status.",
+    status: Mapped[CommunicationStatus] = defaulted(
+        CommunicationStatus.SENT, index=True, doc="Its status."
     )
     correlation_id: Mapped[ShortText | None] = mapped_column(
         index=True, doc="An id that all messages of one exchange share."

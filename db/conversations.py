@@ -17,14 +17,23 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, LongText, Metadata, ShortText, Version, choice, insert_many, new_id
+from db.base import (
+    CRUD,
+    LongText,
+    Metadata,
+    ShortText,
+    Version,
+    choice,
+    defaulted,
+    insert_many,
+    new_id,
+)
 from db.errors import Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -94,18 +103,12 @@ class Conversation(CRUD):
         default=random_slug,
         doc="The unique address; unless supplied, a random string.",
     )
-    status: Mapped[ConversationStatus] = mapped_column(
-        choice(ConversationStatus),
-        default=ConversationStatus.ACTIVE,
-        server_default=ConversationStatus.ACTIVE,
-        index=True,
-        doc="Whether it is active.",
+    status: Mapped[ConversationStatus] = defaulted(
+        ConversationStatus.ACTIVE, index=True, doc="Whether it is active."
     )
     last_message_at: Mapped[datetime | None] = mapped_column(doc="The time of the newest message.")
-    last_sequence: Mapped[int] = mapped_column(
-        default=0,
-        server_default=text("0"),
-        doc="The highest `sequence` that a message has had, deleted ones included.",
+    last_sequence: Mapped[int] = defaulted(
+        0, doc="The highest `sequence` that a message has had, deleted ones included."
     )
     conversation_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()

@@ -13,7 +13,17 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, LongText, Metadata, Priority, ShortText, check, choice, stored_text
+from db.base import (
+    CRUD,
+    LongText,
+    Metadata,
+    Priority,
+    ShortText,
+    check,
+    choice,
+    defaulted,
+    stored_text,
+)
 from db.errors import Invalid
 from db.members import ProjectMember
 from db.users import User, UserRole
@@ -126,12 +136,8 @@ class HumanInteraction(CRUD):
         doc="SHA-256, in hex, of the title, a line break, and the content as the API returns it. It"
         " proves what people were asked."
     )
-    status: Mapped[InteractionStatus] = mapped_column(
-        choice(InteractionStatus),
-        default=InteractionStatus.PENDING,
-        server_default=InteractionStatus.PENDING,
-        index=True,
-        doc="Its status.",
+    status: Mapped[InteractionStatus] = defaulted(
+        InteractionStatus.PENDING, index=True, doc="Its status."
     )
     priority: Mapped[Priority]
     assignee_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))

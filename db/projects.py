@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, ComposedName, Metadata, Version, choice
+from db.base import CRUD, ComposedName, Metadata, Version, defaulted
 from db.members import MemberRole, ProjectMember
 from db.transitions import Transitions
 
@@ -60,12 +60,8 @@ class Project(CRUD):
     description: Mapped[Any | None] = mapped_column(
         JSONB(none_as_null=True), doc="A description, as structured text."
     )
-    status: Mapped[ProjectStatus] = mapped_column(
-        choice(ProjectStatus),
-        default=ProjectStatus.DRAFT,
-        server_default=ProjectStatus.DRAFT,
-        index=True,
-        doc="Its status; `transitionProject` changes it.",
+    status: Mapped[ProjectStatus] = defaulted(
+        ProjectStatus.DRAFT, index=True, doc="Its status; `transitionProject` changes it."
     )
     owner_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     project_metadata: Mapped[Metadata]

@@ -12,7 +12,18 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, Base, LongText, Metadata, Priority, ShortText, Version, check, choice
+from db.base import (
+    CRUD,
+    Base,
+    LongText,
+    Metadata,
+    Priority,
+    ShortText,
+    Version,
+    check,
+    choice,
+    defaulted,
+)
 from db.errors import Invalid
 
 if TYPE_CHECKING:
@@ -159,13 +170,7 @@ class Task(CRUD):
     type: Mapped[ShortText | None] = mapped_column(
         doc="What kind of work it is, for agents that take only some kinds."
     )
-    status: Mapped[TaskStatus] = mapped_column(
-        choice(TaskStatus),
-        default=TaskStatus.PENDING,
-        server_default=TaskStatus.PENDING,
-        index=True,
-        doc="Its status.",
-    )
+    status: Mapped[TaskStatus] = defaulted(TaskStatus.PENDING, index=True, doc="Its status.")
     blocked_reason: Mapped[BlockedReason | None] = mapped_column(
         choice(BlockedReason), doc="Why it is blocked, while its status is BLOCKED."
     )
@@ -186,24 +191,17 @@ class Task(CRUD):
     estimated_seconds: Mapped[int | None] = mapped_column(
         doc="An estimate of how long it takes, in seconds."
     )
-    unmet_dependency_count: Mapped[int] = mapped_column(
-        default=0,
-        server_default=text("0"),
+    unmet_dependency_count: Mapped[int] = defaulted(
+        0,
         doc="How many tasks it still waits for: its dependencies, its subtasks, and the"
         " dependencies of its ancestors.",
     )
-    attempt_count: Mapped[int] = mapped_column(
-        default=0, server_default=text("0"), doc="How many attempts have begun."
+    attempt_count: Mapped[int] = defaulted(0, doc="How many attempts have begun.")
+    max_attempts: Mapped[int] = defaulted(
+        3, doc="How many attempts may be made before it is FAILED."
     )
-    max_attempts: Mapped[int] = mapped_column(
-        default=3,
-        server_default=text("3"),
-        doc="How many attempts may be made before it is FAILED.",
-    )
-    retry_backoff_seconds: Mapped[int] = mapped_column(
-        default=30,
-        server_default=text("30"),
-        doc="The wait before the second attempt, in seconds; doubled for each further one.",
+    retry_backoff_seconds: Mapped[int] = defaulted(
+        30, doc="The wait before the second attempt, in seconds; doubled for each further one."
     )
     current_attempt_id: Mapped[UUID | None] = mapped_column(
         # The two tables refer to each other, so this foreign key is added after both.
@@ -213,10 +211,8 @@ class Task(CRUD):
     lease_expires_at: Mapped[datetime | None] = mapped_column(
         doc="When the agent that works on it loses it, unless it sends a heartbeat before."
     )
-    cancel_requested: Mapped[bool] = mapped_column(
-        default=False,
-        server_default=text("false"),
-        doc="Whether the agent that works on it has been asked to stop.",
+    cancel_requested: Mapped[bool] = defaulted(
+        False, doc="Whether the agent that works on it has been asked to stop."
     )
     task_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
@@ -337,10 +333,8 @@ class TaskDependency(Base):
     dependency_id: Mapped[UUID] = mapped_column(
         ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True
     )
-    on_failure: Mapped[OnFailure] = mapped_column(
-        choice(OnFailure),
-        default=OnFailure.SKIP,
-        server_default=OnFailure.SKIP,
+    on_failure: Mapped[OnFailure] = defaulted(
+        OnFailure.SKIP,
         doc="What happens to the dependent task when the other fails, is cancelled or is skipped.",
     )
 

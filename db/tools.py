@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, Base, ComposedName, LongText, Metadata, ShortText, Version, choice
+from db.base import CRUD, Base, ComposedName, LongText, Metadata, ShortText, Version, defaulted
 from db.errors import Invalid
 from db.text import canonical_json
 from db.transitions import Transitions
@@ -91,22 +91,13 @@ class Tool(CRUD):
     capability: Mapped[ShortText | None] = mapped_column(
         index=True, doc="What it can be used for, such as `search` or `deploy`."
     )
-    source: Mapped[ToolSource] = mapped_column(
-        choice(ToolSource),
-        default=ToolSource.USER_DEFINED,
-        server_default=ToolSource.USER_DEFINED,
-        doc="Where it comes from.",
-    )
+    source: Mapped[ToolSource] = defaulted(ToolSource.USER_DEFINED, doc="Where it comes from.")
     tool_schema: Mapped[Any | None] = mapped_column(
         JSONB(none_as_null=True), doc="The JSON Schema of its arguments."
     )
     documentation_url: Mapped[LongText | None] = mapped_column(doc="The URL of its documentation.")
-    status: Mapped[ToolStatus] = mapped_column(
-        choice(ToolStatus),
-        default=ToolStatus.DISCOVERED,
-        server_default=ToolStatus.DISCOVERED,
-        index=True,
-        doc="Its stage; `transitionTool` changes it.",
+    status: Mapped[ToolStatus] = defaulted(
+        ToolStatus.DISCOVERED, index=True, doc="Its stage; `transitionTool` changes it."
     )
     definition_hash: Mapped[ShortText] = mapped_column(
         doc="SHA-256, in hex, of its description and schema. It shows whether the definition was"
@@ -178,9 +169,7 @@ class AgentTool(Base):
         server_default=text("'{}'::jsonb"),
         doc="The configuration of the tool for this agent.",
     )
-    is_active: Mapped[bool] = mapped_column(
-        default=True, server_default=text("true"), doc="Whether the agent may call it."
-    )
+    is_active: Mapped[bool] = defaulted(True, doc="Whether the agent may call it.")
     added_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), doc="When the agent got it."
     )

@@ -15,12 +15,11 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
     select,
-    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.ai_models import AIModel
-from db.base import CRUD, ShortText, any_of, check, insert_many, new_id
+from db.base import CRUD, ShortText, any_of, check, defaulted, insert_many, new_id
 from db.errors import DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -94,29 +93,19 @@ class UsageRecord(CRUD):
     )
     message_id: Mapped[UUID | None] = mapped_column(ForeignKey("messages.id", ondelete="SET NULL"))
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    input_tokens: Mapped[int] = mapped_column(
-        default=0, server_default=text("0"), doc="The input tokens, cached ones included."
+    input_tokens: Mapped[int] = defaulted(0, doc="The input tokens, cached ones included.")
+    cached_input_tokens: Mapped[int] = defaulted(
+        0, doc="The input tokens that were read from a cache."
     )
-    cached_input_tokens: Mapped[int] = mapped_column(
-        default=0, server_default=text("0"), doc="The input tokens that were read from a cache."
-    )
-    output_tokens: Mapped[int] = mapped_column(
-        default=0,
-        server_default=text("0"),
-        doc="The output tokens, those of reasoning included.",
-    )
-    reasoning_tokens: Mapped[int] = mapped_column(
-        default=0, server_default=text("0"), doc="The output tokens that were reasoning."
-    )
+    output_tokens: Mapped[int] = defaulted(0, doc="The output tokens, those of reasoning included.")
+    reasoning_tokens: Mapped[int] = defaulted(0, doc="The output tokens that were reasoning.")
     cost: Mapped[Decimal | None] = mapped_column(
         Numeric(18, 9),
         doc="The cost in US dollars; unless supplied, computed from the model's prices at the time."
         " Null if the model has no prices.",
     )
     latency_ms: Mapped[int | None] = mapped_column(doc="How long it took, in milliseconds.")
-    success: Mapped[bool] = mapped_column(
-        default=True, server_default=text("true"), doc="Whether the call succeeded."
-    )
+    success: Mapped[bool] = defaulted(True, doc="Whether the call succeeded.")
     request_id: Mapped[ShortText | None] = mapped_column(
         doc="An id that the client chooses, unique in its project: a repeat is recorded once."
     )

@@ -12,7 +12,7 @@ from sqlalchemy import ForeignKey, Index, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from db.base import CRUD, ShortText, UniqueName, all_of, check, choice, choices
+from db.base import CRUD, ShortText, UniqueName, all_of, check, choices, defaulted
 from db.errors import AlreadyExists, DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -67,17 +67,10 @@ class User(CRUD):
     password_hash: Mapped[ShortText | None] = mapped_column(
         doc="The argon2 hash of the password; null until one is set."
     )
-    role: Mapped[UserRole] = mapped_column(
-        choice(UserRole),
-        default=UserRole.USER,
-        server_default=UserRole.USER,
-        doc="What the user may do on the whole server.",
+    role: Mapped[UserRole] = defaulted(
+        UserRole.USER, doc="What the user may do on the whole server."
     )
-    is_active: Mapped[bool] = mapped_column(
-        default=True,
-        server_default=text("true"),
-        doc="Whether the user's tokens are accepted.",
-    )
+    is_active: Mapped[bool] = defaulted(True, doc="Whether the user's tokens are accepted.")
 
     access_tokens: Mapped[list[AccessToken]] = relationship(
         back_populates="user",
