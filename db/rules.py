@@ -19,7 +19,7 @@ from db.members import MemberRole, ProjectMember
 from db.parameters import parameter
 from db.projects import Project
 from db.rights import Right
-from db.scopes import Viewer, rule
+from db.scopes import Viewer, rule, scope
 from db.tasks import Task, TaskDependency
 from db.tools import AgentTool, Tool
 from db.usage import UsageRecord
@@ -56,6 +56,12 @@ def _projects(viewer: Viewer, right: Right) -> Select[Any]:
     return own if len(roles) == len(ROLES) else own.where(any_of(member.role, roles))
 
 
+def _ids(model: Any, viewer: Viewer, right: Right) -> Select[Any]:
+    """The ids of the rows of a model on which the viewer has the right."""
+    row = aliased(model)
+    return select(row.id).where(scope(row, viewer, right))
+
+
 @rule(Project, "its members and agents")
 def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
@@ -85,23 +91,17 @@ def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 
 @rule(AgentTool, "members and agents of its agent's project", shows=[AgentTool.agent])
 def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    agent = aliased(Agent)
-    agents = select(agent.id).where(_of_a_project(agent, viewer, right))
-    return edge.agent_id.in_(agents)  # type: ignore[no-any-return]
+    return edge.agent_id.in_(_ids(Agent, viewer, right))  # type: ignore[no-any-return]
 
 
 @rule(TaskAttempt, "members and agents of its task's project", shows=[TaskAttempt.task])
 def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    task = aliased(Task)
-    tasks = select(task.id).where(_of_a_project(task, viewer, right))
-    return attempt.task_id.in_(tasks)  # type: ignore[no-any-return]
+    return attempt.task_id.in_(_ids(Task, viewer, right))  # type: ignore[no-any-return]
 
 
 @rule(TaskDependency, "members and agents of its tasks' project", shows=[TaskDependency.dependent])
 def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    task = aliased(Task)
-    tasks = select(task.id).where(_of_a_project(task, viewer, right))
-    return edge.dependent_id.in_(tasks)  # type: ignore[no-any-return]
+    return edge.dependent_id.in_(_ids(Task, viewer, right))  # type: ignore[no-any-return]
 
 
 @rule(Conversation, "members and agents of its project; its user, if it has none")
@@ -114,9 +114,7 @@ def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElem
 
 @rule(Message, "whoever sees its conversation", shows=[Message.conversation])
 def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    conversation = aliased(Conversation)
-    conversations = select(conversation.id).where(_conversation(conversation, viewer, right))
-    return message.conversation_id.in_(conversations)  # type: ignore[no-any-return]
+    return message.conversation_id.in_(_ids(Conversation, viewer, right))  # type: ignore[no-any-return]
 
 
 @rule(AIModel, "everybody")
@@ -137,6 +135,5 @@ def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 
 @rule(AccessToken, "the user it is for; of an agent, those who edit the agent")
 def _token(token: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    agent = aliased(Agent)
-    agents = select(agent.id).where(_of_a_project(agent, viewer, Right.EDIT))
+    agents = _ids(Agent, viewer, Right.EDIT)
     return or_(token.user_id == _id(viewer.user_id), token.agent_id.in_(agents))
