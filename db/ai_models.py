@@ -77,7 +77,7 @@ class AIModel(CRUD):
     output_price: Mapped[Decimal | None] = mapped_column(
         Numeric(18, 9), doc="Price of a million output tokens, in US dollars."
     )
-    is_local: Mapped[bool] = defaulted(False, doc="Whether it runs on machines of one's own.")
+    is_local: Mapped[bool] = defaulted(False, doc="Whether it runs on your own machines.")
     status: Mapped[AIModelStatus] = defaulted(
         AIModelStatus.ACTIVE, index=True, doc="Whether agents may use it."
     )

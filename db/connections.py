@@ -12,10 +12,10 @@ from sqlalchemy import URL, make_url
 
 log = logging.getLogger("troupe")
 
-# What rules and answers depend on. Each connection sets it, because the server, the database and
-# the role may have other defaults (ALTER SYSTEM, ALTER DATABASE, ALTER ROLE).
+# Rules and answers depend on these settings. Each connection sets them, because the server, the
+# database and the role may have other defaults (ALTER SYSTEM, ALTER DATABASE, ALTER ROLE).
 SETTINGS = {
-    # After waiting for a lock, a statement has to see what the one before it has committed.
+    # After waiting for a lock, a statement has to see what the other transaction has committed.
     "default_transaction_isolation": "read committed",
     "standard_conforming_strings": "on",
     "timezone": "UTC",
@@ -23,15 +23,15 @@ SETTINGS = {
     "intervalstyle": "postgres",
     "extra_float_digits": "1",
     "bytea_output": "hex",
-    # A search returns all that it finds, not about as many as that.
+    # A search returns all rows that it finds, not a random subset.
     "gin_fuzzy_search_limit": "0",
-    # For statements that take a few milliseconds, it takes longer than it saves.
+    # Compiling takes longer than it saves for statements of a few milliseconds.
     "jit": "off",
-    # The pool keeps connections that nobody uses.
+    # The pool keeps idle connections.
     "idle_session_timeout": "0",
 }
 
-# What is known only from this major version on.
+# Settings that exist only from this major version on.
 NEWER_SETTINGS = {17: {"transaction_timeout": "0"}}
 
 # PostgreSQL's code for a full disk.
@@ -58,8 +58,8 @@ def database_url(url: URL | str) -> URL:
 async def connect(settings: dict[str, str], **options: Any) -> Any:
     """A connection with these settings, in addition to those above. The options are the driver's.
 
-    They are set by a statement: a pooler such as PgBouncer refuses, or is told to ignore, most of
-    what is in the startup packet.
+    They are set by a statement, because poolers such as PgBouncer refuse or ignore most settings
+    of the startup packet.
     """
     connection = await asyncpg.connect(**options)
     pinned = SETTINGS | settings
@@ -83,14 +83,14 @@ def driver_error(error: BaseException | None) -> BaseException | None:
 
 
 def is_outdated(error: BaseException | None) -> bool:
-    """Whether a connection has prepared a statement for tables that were changed since then."""
+    """Whether a prepared statement is outdated, because its tables were changed since."""
     return isinstance(
         driver_error(error), asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError
     )
 
 
 def is_read_only(error: BaseException | None) -> bool:
-    """Whether a connection takes no writes: its server is a standby, or is told to only read."""
+    """Whether a connection takes no writes: its server is a standby or set to read-only."""
     return isinstance(driver_error(error), asyncpg.ReadOnlySQLTransactionError)
 
 

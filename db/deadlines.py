@@ -1,4 +1,4 @@
-"""Timeouts that are hardly ever reached: one timer serves all that have just begun."""
+"""Timeouts for many short operations, with one shared timer until an operation is slow."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from db.text import StoredJSON, parse_json, to_json
 # How long a statement may take, in seconds.
 STATEMENT_SECONDS = 30
 
-# Set on every connection, so that no query, lock or forgotten transaction lasts for ever.
+# Set on every connection, so that no query, lock or idle transaction lasts without a limit.
 TIMEOUTS = {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
 
 # How many statements each engine keeps compiled (SQLAlchemy exceeds it by half), and each of its

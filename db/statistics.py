@@ -1,4 +1,4 @@
-"""Statistics of statements: how many somebody ran, what they returned, how long they took."""
+"""Statistics of statements: their number, their rows and their time."""
 
 from __future__ import annotations
 
