@@ -9,9 +9,21 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, ComposedName, LongText, Metadata, ShortText, Version, check, defaulted
+from db.base import (
+    CRUD,
+    ComposedName,
+    LongText,
+    Metadata,
+    ShortText,
+    Version,
+    check,
+    children,
+    defaulted,
+    to_many,
+    to_one,
+)
 from db.transitions import Transitions
 
 if TYPE_CHECKING:
@@ -94,78 +106,37 @@ class Agent(CRUD):
     agent_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
 
-    project: Mapped[Project] = relationship(
-        back_populates="agents", lazy="raise", doc="The project it works on."
+    project: Mapped[Project] = to_one("agents", "The project it works on.")
+    model: Mapped[AIModel | None] = to_one("agents", "The AI model it uses.")
+    tasks: Mapped[list[Task]] = to_many(
+        "agent", "The tasks assigned to it.", foreign_keys="Task.agent_id"
     )
-    model: Mapped[AIModel | None] = relationship(
-        back_populates="agents", lazy="raise", doc="The AI model it uses."
+    created_tasks: Mapped[list[Task]] = to_many(
+        "created_by_agent", "The tasks it created.", foreign_keys="Task.created_by_agent_id"
     )
-    tasks: Mapped[list[Task]] = relationship(
-        back_populates="agent",
-        foreign_keys="Task.agent_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tasks assigned to it.",
+    conversations: Mapped[list[Conversation]] = to_many(
+        "agent", "The conversations it takes part in."
     )
-    created_tasks: Mapped[list[Task]] = relationship(
-        back_populates="created_by_agent",
-        foreign_keys="Task.created_by_agent_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tasks it created.",
+    messages: Mapped[list[Message]] = to_many("agent", "The messages it wrote.")
+    access_tokens: Mapped[list[AccessToken]] = children("agent", "Its access tokens.")
+    tools: Mapped[list[AgentTool]] = children(
+        "agent", "Its tools, each with its configuration.", order_by="AgentTool.tool_id"
     )
-    conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The conversations it takes part in.",
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="agent", passive_deletes=True, lazy="raise", doc="The messages it wrote."
-    )
-    access_tokens: Mapped[list[AccessToken]] = relationship(
-        back_populates="agent",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its access tokens.",
-    )
-    tools: Mapped[list[AgentTool]] = relationship(
-        back_populates="agent",
-        order_by="AgentTool.tool_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its tools, each with its configuration.",
-    )
-    attempts: Mapped[list[TaskAttempt]] = relationship(
-        back_populates="agent", passive_deletes=True, lazy="raise", doc="Its attempts at tasks."
-    )
-    sent_communications: Mapped[list[Communication]] = relationship(
-        back_populates="from_agent",
+    attempts: Mapped[list[TaskAttempt]] = to_many("agent", "Its attempts at tasks.")
+    sent_communications: Mapped[list[Communication]] = children(
+        "from_agent",
+        "The messages that it sent to other agents.",
         foreign_keys="Communication.from_agent_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The messages that it sent to other agents.",
     )
-    received_communications: Mapped[list[Communication]] = relationship(
-        back_populates="to_agent",
+    received_communications: Mapped[list[Communication]] = children(
+        "to_agent",
+        "The messages that other agents sent to it.",
         foreign_keys="Communication.to_agent_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The messages that other agents sent to it.",
     )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its requests and notifications for people.",
+    interactions: Mapped[list[HumanInteraction]] = to_many(
+        "agent", "Its requests and notifications for people."
     )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="agent", passive_deletes=True, lazy="raise", doc="Its calls of AI models."
-    )
+    usage_records: Mapped[list[UsageRecord]] = to_many("agent", "Its calls of AI models.")
 
     __mapper_args__ = {"version_id_col": version}
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Index, Numeric, String, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Metadata, ShortText, check, defaulted
+from db.base import CRUD, Metadata, ShortText, check, defaulted, to_many
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -83,12 +83,6 @@ class AIModel(CRUD):
     )
     model_metadata: Mapped[Metadata]
 
-    agents: Mapped[list[Agent]] = relationship(
-        back_populates="model", passive_deletes=True, lazy="raise", doc="The agents that use it."
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="model", passive_deletes=True, lazy="raise", doc="The messages it wrote."
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="model", passive_deletes="all", lazy="raise", doc="The calls of it."
-    )
+    agents: Mapped[list[Agent]] = to_many("model", "The agents that use it.")
+    messages: Mapped[list[Message]] = to_many("model", "The messages it wrote.")
+    usage_records: Mapped[list[UsageRecord]] = to_many("model", "The calls of it.")

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, func
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, LongText, check, defaulted
+from db.base import CRUD, LongText, check, defaulted, to_many, to_one
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -72,25 +72,15 @@ class TaskAttempt(CRUD):
     started_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it began.")
     ended_at: Mapped[datetime | None] = mapped_column(doc="When it ended.")
 
-    task: Mapped[Task] = relationship(
-        back_populates="attempts",
-        foreign_keys=[task_id],
-        lazy="raise",
-        doc="The task that it is an attempt at.",
+    task: Mapped[Task] = to_one(
+        "attempts", "The task that it is an attempt at.", foreign_keys=[task_id]
     )
-    current_task: Mapped[Task | None] = relationship(
-        back_populates="current_attempt",
+    current_task: Mapped[Task | None] = to_many(
+        "current_attempt",
+        "The task, while this is its running attempt.",
         foreign_keys="Task.current_attempt_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The task, while this is its running attempt.",
     )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="attempts", lazy="raise", doc="The agent that made it."
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="attempt",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models that it made.",
+    agent: Mapped[Agent | None] = to_one("attempts", "The agent that made it.")
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "attempt", "The calls of AI models that it made."
     )

@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.sql import operators
 
@@ -188,6 +188,21 @@ class Base(DeclarativeBase):
                     column.name,
                 )
                 cls.__table__.append_constraint(finite)  # type: ignore[attr-defined]
+
+
+def to_one(back: str, doc: str, **options: Any) -> Any:
+    """A relationship to the row that a foreign key names; `back` is the one at its other end."""
+    return relationship(back_populates=back, lazy="raise", doc=doc, **options)
+
+
+def to_many(back: str, doc: str, **options: Any) -> Any:
+    """A relationship to the rows that name this one, and outlive it."""
+    return to_one(back, doc, passive_deletes=True, **options)
+
+
+def children(back: str, doc: str, **options: Any) -> Any:
+    """A relationship to the rows that name this one, and are deleted with it."""
+    return to_many(back, doc, cascade="all, delete-orphan", **options)
 
 
 class CRUD(Base):

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Metadata, Priority, ShortText, check, defaulted
+from db.base import CRUD, Metadata, Priority, ShortText, check, defaulted, to_many, to_one
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -77,30 +77,15 @@ class Communication(CRUD):
     )
     communication_metadata: Mapped[Metadata]
 
-    project: Mapped[Project] = relationship(
-        back_populates="communications", lazy="raise", doc="The project of both agents."
+    project: Mapped[Project] = to_one("communications", "The project of both agents.")
+    from_agent: Mapped[Agent] = to_one(
+        "sent_communications", "The agent that sent it.", foreign_keys=[from_agent_id]
     )
-    from_agent: Mapped[Agent] = relationship(
-        back_populates="sent_communications",
-        foreign_keys=[from_agent_id],
-        lazy="raise",
-        doc="The agent that sent it.",
+    to_agent: Mapped[Agent] = to_one(
+        "received_communications", "The agent that it is for.", foreign_keys=[to_agent_id]
     )
-    to_agent: Mapped[Agent] = relationship(
-        back_populates="received_communications",
-        foreign_keys=[to_agent_id],
-        lazy="raise",
-        doc="The agent that it is for.",
+    task: Mapped[Task | None] = to_one("communications", "The task that it is about.")
+    reply_to: Mapped[Communication | None] = to_one(
+        "replies", "The message that it answers.", remote_side="Communication.id"
     )
-    task: Mapped[Task | None] = relationship(
-        back_populates="communications", lazy="raise", doc="The task that it is about."
-    )
-    reply_to: Mapped[Communication | None] = relationship(
-        back_populates="replies",
-        remote_side="Communication.id",
-        lazy="raise",
-        doc="The message that it answers.",
-    )
-    replies: Mapped[list[Communication]] = relationship(
-        back_populates="reply_to", passive_deletes=True, lazy="raise", doc="The answers to it."
-    )
+    replies: Mapped[list[Communication]] = to_many("reply_to", "The answers to it.")

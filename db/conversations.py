@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import (
     CRUD,
@@ -29,10 +29,13 @@ from db.base import (
     Metadata,
     ShortText,
     Version,
+    children,
     choice,
     defaulted,
     insert_many,
     new_id,
+    to_many,
+    to_one,
 )
 from db.errors import Invalid, Rejected
 
@@ -113,33 +116,15 @@ class Conversation(CRUD):
     conversation_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
 
-    project: Mapped[Project | None] = relationship(
-        back_populates="conversations", lazy="raise", doc="The project it belongs to."
+    project: Mapped[Project | None] = to_one("conversations", "The project it belongs to.")
+    user: Mapped[User | None] = to_one("conversations", "The user who takes part in it.")
+    agent: Mapped[Agent | None] = to_one("conversations", "The agent that takes part in it.")
+    messages: Mapped[list[Message]] = children("conversation", "The messages, in order.")
+    interactions: Mapped[list[HumanInteraction]] = to_many(
+        "conversation", "The requests and notifications of agents that it led to."
     )
-    user: Mapped[User | None] = relationship(
-        back_populates="conversations", lazy="raise", doc="The user who takes part in it."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="conversations", lazy="raise", doc="The agent that takes part in it."
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="conversation",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The messages, in order.",
-    )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="conversation",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The requests and notifications of agents that it led to.",
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="conversation",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models for it.",
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "conversation", "The calls of AI models for it."
     )
 
     __mapper_args__ = {"version_id_col": version}
@@ -185,23 +170,12 @@ class Message(CRUD):
         doc="The words for the full-text search.",
     )
 
-    conversation: Mapped[Conversation] = relationship(
-        back_populates="messages", lazy="raise", doc="The conversation it belongs to."
-    )
-    user: Mapped[User | None] = relationship(
-        back_populates="messages", lazy="raise", doc="The user who wrote it."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="messages", lazy="raise", doc="The agent that wrote it."
-    )
-    model: Mapped[AIModel | None] = relationship(
-        back_populates="messages", lazy="raise", doc="The AI model that wrote it."
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="message",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models that produced it.",
+    conversation: Mapped[Conversation] = to_one("messages", "The conversation it belongs to.")
+    user: Mapped[User | None] = to_one("messages", "The user who wrote it.")
+    agent: Mapped[Agent | None] = to_one("messages", "The agent that wrote it.")
+    model: Mapped[AIModel | None] = to_one("messages", "The AI model that wrote it.")
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "message", "The calls of AI models that produced it."
     )
 
 

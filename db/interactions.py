@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index, exists, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import (
     CRUD,
@@ -23,6 +23,7 @@ from db.base import (
     choice,
     defaulted,
     stored_text,
+    to_one,
 )
 from db.errors import Invalid
 from db.members import ProjectMember
@@ -150,29 +151,19 @@ class HumanInteraction(CRUD):
     responded_at: Mapped[datetime | None] = mapped_column(doc="When it was answered.")
     interaction_metadata: Mapped[Metadata]
 
-    project: Mapped[Project] = relationship(
-        back_populates="interactions", lazy="raise", doc="The project that it is part of."
+    project: Mapped[Project] = to_one("interactions", "The project that it is part of.")
+    task: Mapped[Task | None] = to_one("interactions", "The task that it is about.")
+    agent: Mapped[Agent | None] = to_one("interactions", "The agent that asks.")
+    conversation: Mapped[Conversation | None] = to_one(
+        "interactions", "The conversation that it comes from."
     )
-    task: Mapped[Task | None] = relationship(
-        back_populates="interactions", lazy="raise", doc="The task that it is about."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="interactions", lazy="raise", doc="The agent that asks."
-    )
-    conversation: Mapped[Conversation | None] = relationship(
-        back_populates="interactions", lazy="raise", doc="The conversation that it comes from."
-    )
-    assignee: Mapped[User | None] = relationship(
-        back_populates="assigned_interactions",
+    assignee: Mapped[User | None] = to_one(
+        "assigned_interactions",
+        "The user who is to answer; null if any member may.",
         foreign_keys=[assignee_id],
-        lazy="raise",
-        doc="The user who is to answer; null if any member may.",
     )
-    responded_by: Mapped[User | None] = relationship(
-        back_populates="answered_interactions",
-        foreign_keys=[responded_by_id],
-        lazy="raise",
-        doc="The user who answered.",
+    responded_by: Mapped[User | None] = to_one(
+        "answered_interactions", "The user who answered.", foreign_keys=[responded_by_id]
     )
 
     __mapper_args__ = {"polymorphic_on": type, "with_polymorphic": "*"}

@@ -8,9 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import Base, choice
+from db.base import Base, choice, to_one
 from db.errors import AlreadyExists, Invalid
 
 if TYPE_CHECKING:
@@ -45,12 +45,8 @@ class ProjectMember(Base):
     )
     role: Mapped[MemberRole] = mapped_column(choice(MemberRole), doc="What the member may do.")
 
-    project: Mapped[Project] = relationship(
-        back_populates="members", lazy="raise", doc="The project that the user is a member of."
-    )
-    user: Mapped[User] = relationship(
-        back_populates="memberships", lazy="raise", doc="The user who is a member."
-    )
+    project: Mapped[Project] = to_one("members", "The project that the user is a member of.")
+    user: Mapped[User] = to_one("memberships", "The user who is a member.")
 
 
 async def add_member(

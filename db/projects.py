@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, ComposedName, Metadata, Version, defaulted
+from db.base import CRUD, ComposedName, Metadata, Version, children, defaulted, to_one
 from db.members import MemberRole, ProjectMember
 from db.transitions import Transitions
 
@@ -67,65 +67,23 @@ class Project(CRUD):
     project_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
 
-    owner: Mapped[User | None] = relationship(
-        back_populates="projects", lazy="raise", doc="The user who owns it."
+    owner: Mapped[User | None] = to_one("projects", "The user who owns it.")
+    agents: Mapped[list[Agent]] = children("project", "The agents that work on it.")
+    tasks: Mapped[list[Task]] = children("project", "Its tasks, subtasks included.")
+    conversations: Mapped[list[Conversation]] = children("project", "Its conversations.")
+    members: Mapped[list[ProjectMember]] = children(
+        "project", "The users who may see it, with their roles."
     )
-    agents: Mapped[list[Agent]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The agents that work on it.",
+    tools: Mapped[list[Tool]] = children(
+        "project", "The tools that belong to it; only its agents can have them."
     )
-    tasks: Mapped[list[Task]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its tasks, subtasks included.",
+    communications: Mapped[list[Communication]] = children(
+        "project", "The messages between its agents."
     )
-    conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its conversations.",
+    interactions: Mapped[list[HumanInteraction]] = children(
+        "project", "The requests and notifications of its agents for people."
     )
-    members: Mapped[list[ProjectMember]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The users who may see it, with their roles.",
-    )
-    tools: Mapped[list[Tool]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tools that belong to it; only its agents can have them.",
-    )
-    communications: Mapped[list[Communication]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The messages between its agents.",
-    )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The requests and notifications of its agents for people.",
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models for it.",
-    )
+    usage_records: Mapped[list[UsageRecord]] = children("project", "The calls of AI models for it.")
 
     __mapper_args__ = {"version_id_col": version}
 

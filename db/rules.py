@@ -9,21 +9,13 @@ from sqlalchemy import ColumnElement, Select, Uuid, and_, false, or_, select, tr
 from sqlalchemy.orm import aliased
 
 from db.agents import Agent
-from db.ai_models import AIModel
-from db.attempts import TaskAttempt
 from db.base import any_of
-from db.communications import Communication
-from db.conversations import Conversation, Message
-from db.interactions import HumanInteraction
+from db.conversations import Conversation
 from db.members import MemberRole, ProjectMember
 from db.parameters import parameter
-from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, rule, scope
-from db.tasks import Task, TaskDependency
-from db.tools import AgentTool, Tool
-from db.usage import UsageRecord
-from db.users import AccessToken, User
+from db.tasks import Task
 
 ROLES = {
     MemberRole.OWNER: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT, Right.OWN},
@@ -62,49 +54,49 @@ def _ids(model: Any, viewer: Viewer, right: Right) -> Select[Any]:
     return select(row.id).where(scope(row, viewer, right))
 
 
-@rule(Project, "its members and agents")
+@rule("Project", "its members and agents")
 def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(Agent, shows=[Agent.project])
-@rule(Communication, shows=[Communication.project])
-@rule(HumanInteraction, shows=[HumanInteraction.project])
-@rule(Task, shows=[Task.project])
-@rule(UsageRecord, shows=[UsageRecord.project, UsageRecord.model])
+@rule("Agent", shows=["project"])
+@rule("Communication", shows=["project"])
+@rule("HumanInteraction", shows=["project"])
+@rule("Task", shows=["project"])
+@rule("UsageRecord", shows=["project", "model"])
 def _of_a_project(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(ProjectMember, shows=[ProjectMember.project, ProjectMember.user])
+@rule("ProjectMember", shows=["project", "user"])
 def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     right = Right.OWN if right is Right.EDIT else right
     return member.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(Tool, "members and agents of its project; everybody, if it has none")
+@rule("Tool", "members and agents of its project; everybody, if it has none")
 def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     of_project = tool.project_id.in_(_projects(viewer, right))
     # Everybody sees shared tools; only administrators edit them.
     return or_(of_project, tool.project_id.is_(None)) if right is Right.VIEW else of_project
 
 
-@rule(AgentTool, "members and agents of its agent's project", shows=[AgentTool.agent])
+@rule("AgentTool", "members and agents of its agent's project", shows=["agent"])
 def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return edge.agent_id.in_(_ids(Agent, viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(TaskAttempt, "members and agents of its task's project", shows=[TaskAttempt.task])
+@rule("TaskAttempt", "members and agents of its task's project", shows=["task"])
 def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return attempt.task_id.in_(_ids(Task, viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(TaskDependency, "members and agents of its tasks' project", shows=[TaskDependency.dependent])
+@rule("TaskDependency", "members and agents of its tasks' project", shows=["dependent"])
 def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return edge.dependent_id.in_(_ids(Task, viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(Conversation, "members and agents of its project; its user, if it has none")
+@rule("Conversation", "members and agents of its project; its user, if it has none")
 def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(
         conversation.project_id.in_(_projects(viewer, right)),
@@ -112,18 +104,18 @@ def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElem
     )
 
 
-@rule(Message, "whoever sees its conversation", shows=[Message.conversation])
+@rule("Message", "whoever sees its conversation", shows=["conversation"])
 def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return message.conversation_id.in_(_ids(Conversation, viewer, right))  # type: ignore[no-any-return]
 
 
-@rule(AIModel, "everybody")
+@rule("AIModel", "everybody")
 def _model(model: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     # Everybody sees the models; only administrators edit them.
     return true() if right is Right.VIEW else false()
 
 
-@rule(User, "themselves, and members and agents of the projects they are members of")
+@rule("User", "themselves, and members and agents of the projects they are members of")
 def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     own: ColumnElement[bool] = user.id == _id(viewer.user_id)
     if right is not Right.VIEW:
@@ -133,7 +125,7 @@ def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(own, user.id.in_(shared))
 
 
-@rule(AccessToken, "the user it is for; of an agent, those who edit the agent")
+@rule("AccessToken", "the user it is for; of an agent, those who edit the agent")
 def _token(token: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     agents = _ids(Agent, viewer, Right.EDIT)
     return or_(token.user_id == _id(viewer.user_id), token.agent_id.in_(agents))

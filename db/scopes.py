@@ -40,29 +40,28 @@ class Viewer:
 Rule = Callable[[Any, Viewer, Right], ColumnElement[bool]]
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
-rules: dict[type, Rule] = {}
-visible_to: dict[type, str] = {}
+rules: dict[str, Rule] = {}
+"""The rule of each model, by the name of the model."""
+visible_to: dict[str, str] = {}
 """Who sees the rows of each model besides administrators, in words for the documentation."""
-always_visible: set[Any] = set()
-"""The relationships whose target is visible, by the rules, to everybody who sees the row."""
+always_visible: set[tuple[str, str]] = set()
+"""The relationships, by model and name, whose target is visible to everybody who sees the row."""
 
 MEMBERS = "members and agents of its project"
 
 
-def rule(
-    model: type, who: str = MEMBERS, shows: Sequence[Any] = ()
-) -> Callable[[AnyRule], AnyRule]:
+def rule(model: str, who: str = MEMBERS, shows: Sequence[str] = ()) -> Callable[[AnyRule], AnyRule]:
     """Declare the rule of a model, and in words who sees its rows.
 
-    The rule is called with the model or an alias of it, the viewer, and the right. `shows` are the
-    relationships whose target is visible whenever the row is: the condition of this rule implies
-    that of the target's rule.
+    Model and relationships are given by name. The rule is called with the model or an alias of it,
+    the viewer, and the right. `shows` are the relationships whose target is visible whenever the
+    row is: the condition of this rule implies that of the target's rule.
     """
 
     def declare(function: AnyRule) -> AnyRule:
         rules[model] = function
         visible_to[model] = who
-        always_visible.update(shows)
+        always_visible.update((model, relation) for relation in shows)
         return function
 
     return declare
@@ -70,9 +69,9 @@ def rule(
 
 def is_always_visible(relation: Any) -> bool:
     """Whether the target of a to-one relationship exists and is visible if the row is visible."""
-    return relation.property.class_attribute in always_visible and not any(
-        column.nullable for column in relation.property.local_columns
-    )
+    prop = relation.property
+    is_shown = (prop.parent.class_.__name__, prop.key) in always_visible
+    return is_shown and not any(column.nullable for column in prop.local_columns)
 
 
 def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnElement[bool]:
@@ -81,7 +80,7 @@ def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnEleme
     Nobody sees the rows of a model without a rule, administrators included.
     """
     # Models that share a table with their base have the rule of the base.
-    declared = rules.get(inspect(entity).mapper.base_mapper.class_)
+    declared = rules.get(inspect(entity).mapper.base_mapper.class_.__name__)
     if declared is None:
         return false()
     if viewer.is_administrator:

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, func, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import (
     CRUD,
@@ -21,8 +21,11 @@ from db.base import (
     ShortText,
     Version,
     check,
+    children,
     choice,
     defaulted,
+    to_many,
+    to_one,
 )
 from db.errors import Invalid
 
@@ -217,85 +220,41 @@ class Task(CRUD):
     task_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
 
-    project: Mapped[Project] = relationship(
-        back_populates="tasks", lazy="raise", doc="The project it belongs to."
+    project: Mapped[Project] = to_one("tasks", "The project it belongs to.")
+    parent_task: Mapped[Task | None] = to_one(
+        "subtasks", "The task that it is a subtask of.", remote_side="Task.id"
     )
-    parent_task: Mapped[Task | None] = relationship(
-        back_populates="subtasks",
-        remote_side="Task.id",
-        lazy="raise",
-        doc="The task that it is a subtask of.",
+    subtasks: Mapped[list[Task]] = children(
+        "parent_task", "Its subtasks; it waits for all of them."
     )
-    subtasks: Mapped[list[Task]] = relationship(
-        back_populates="parent_task",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its subtasks; it waits for all of them.",
+    agent: Mapped[Agent | None] = to_one(
+        "tasks", "The agent it is assigned to.", foreign_keys=[agent_id]
     )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="tasks",
-        foreign_keys=[agent_id],
-        lazy="raise",
-        doc="The agent it is assigned to.",
+    created_by_user: Mapped[User | None] = to_one("created_tasks", "The user who created it.")
+    created_by_agent: Mapped[Agent | None] = to_one(
+        "created_tasks", "The agent that created it.", foreign_keys=[created_by_agent_id]
     )
-    created_by_user: Mapped[User | None] = relationship(
-        back_populates="created_tasks", lazy="raise", doc="The user who created it."
+    dependencies: Mapped[list[TaskDependency]] = children(
+        "dependent", "Its dependencies on other tasks.", foreign_keys="TaskDependency.dependent_id"
     )
-    created_by_agent: Mapped[Agent | None] = relationship(
-        back_populates="created_tasks",
-        foreign_keys=[created_by_agent_id],
-        lazy="raise",
-        doc="The agent that created it.",
-    )
-    dependencies: Mapped[list[TaskDependency]] = relationship(
-        back_populates="dependent",
-        foreign_keys="TaskDependency.dependent_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its dependencies on other tasks.",
-    )
-    dependents: Mapped[list[TaskDependency]] = relationship(
-        back_populates="dependency",
+    dependents: Mapped[list[TaskDependency]] = children(
+        "dependency",
+        "The dependencies of other tasks on it.",
         foreign_keys="TaskDependency.dependency_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The dependencies of other tasks on it.",
     )
-    attempts: Mapped[list[TaskAttempt]] = relationship(
-        back_populates="task",
-        foreign_keys="TaskAttempt.task_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The attempts of agents at it.",
+    attempts: Mapped[list[TaskAttempt]] = children(
+        "task", "The attempts of agents at it.", foreign_keys="TaskAttempt.task_id"
     )
-    current_attempt: Mapped[TaskAttempt | None] = relationship(
-        back_populates="current_task",
-        foreign_keys=[current_attempt_id],
-        lazy="raise",
-        doc="The attempt that is running.",
+    current_attempt: Mapped[TaskAttempt | None] = to_one(
+        "current_task", "The attempt that is running.", foreign_keys=[current_attempt_id]
     )
-    communications: Mapped[list[Communication]] = relationship(
-        back_populates="task",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The messages between agents about it.",
+    communications: Mapped[list[Communication]] = to_many(
+        "task", "The messages between agents about it."
     )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="task",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The requests and notifications of agents about it.",
+    interactions: Mapped[list[HumanInteraction]] = to_many(
+        "task", "The requests and notifications of agents about it."
     )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="task",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models for it.",
-    )
+    usage_records: Mapped[list[UsageRecord]] = to_many("task", "The calls of AI models for it.")
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -338,17 +297,11 @@ class TaskDependency(Base):
         doc="What happens to the dependent task when the other fails, is cancelled or is skipped.",
     )
 
-    dependent: Mapped[Task] = relationship(
-        back_populates="dependencies",
-        foreign_keys=[dependent_id],
-        lazy="raise",
-        doc="The task that waits.",
+    dependent: Mapped[Task] = to_one(
+        "dependencies", "The task that waits.", foreign_keys=[dependent_id]
     )
-    dependency: Mapped[Task] = relationship(
-        back_populates="dependents",
-        foreign_keys=[dependency_id],
-        lazy="raise",
-        doc="The task it waits for.",
+    dependency: Mapped[Task] = to_one(
+        "dependents", "The task it waits for.", foreign_keys=[dependency_id]
     )
 
 

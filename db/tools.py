@@ -12,9 +12,20 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Base, ComposedName, LongText, Metadata, ShortText, Version, defaulted
+from db.base import (
+    CRUD,
+    Base,
+    ComposedName,
+    LongText,
+    Metadata,
+    ShortText,
+    Version,
+    children,
+    defaulted,
+    to_one,
+)
 from db.errors import Invalid
 from db.text import canonical_json
 from db.transitions import Transitions
@@ -106,18 +117,10 @@ class Tool(CRUD):
     tool_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
 
-    project: Mapped[Project | None] = relationship(
-        back_populates="tools",
-        lazy="raise",
-        doc="The project it belongs to; null if all projects share it.",
+    project: Mapped[Project | None] = to_one(
+        "tools", "The project it belongs to; null if all projects share it."
     )
-    agents: Mapped[list[AgentTool]] = relationship(
-        back_populates="tool",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The agents that have it.",
-    )
+    agents: Mapped[list[AgentTool]] = children("tool", "The agents that have it.")
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -174,12 +177,8 @@ class AgentTool(Base):
         server_default=func.now(), doc="When the agent got it."
     )
 
-    agent: Mapped[Agent] = relationship(
-        back_populates="tools", lazy="raise", doc="The agent that has the tool."
-    )
-    tool: Mapped[Tool] = relationship(
-        back_populates="agents", lazy="raise", doc="The tool that the agent has."
-    )
+    agent: Mapped[Agent] = to_one("tools", "The agent that has the tool.")
+    tool: Mapped[Tool] = to_one("agents", "The tool that the agent has.")
 
 
 def with_definition_hash(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
 from db.ai_models import AIModel
-from db.base import CRUD, ShortText, any_of, check, defaulted, insert_many, new_id
+from db.base import CRUD, ShortText, any_of, check, defaulted, insert_many, new_id, to_one
 from db.errors import DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -113,30 +113,18 @@ class UsageRecord(CRUD):
         server_default=func.now(), doc="When the call was made."
     )
 
-    model: Mapped[AIModel] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The AI model that was called."
+    model: Mapped[AIModel] = to_one("usage_records", "The AI model that was called.")
+    project: Mapped[Project] = to_one("usage_records", "The project that it was made for.")
+    agent: Mapped[Agent | None] = to_one("usage_records", "The agent that made it.")
+    task: Mapped[Task | None] = to_one("usage_records", "The task that it was made for.")
+    attempt: Mapped[TaskAttempt | None] = to_one(
+        "usage_records", "The attempt that it was part of."
     )
-    project: Mapped[Project] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The project that it was made for."
+    conversation: Mapped[Conversation | None] = to_one(
+        "usage_records", "The conversation that it was made for."
     )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The agent that made it."
-    )
-    task: Mapped[Task | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The task that it was made for."
-    )
-    attempt: Mapped[TaskAttempt | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The attempt that it was part of."
-    )
-    conversation: Mapped[Conversation | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The conversation that it was made for."
-    )
-    message: Mapped[Message | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The message that it produced."
-    )
-    user: Mapped[User | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The user on whose behalf it was made."
-    )
+    message: Mapped[Message | None] = to_one("usage_records", "The message that it produced.")
+    user: Mapped[User | None] = to_one("usage_records", "The user on whose behalf it was made.")
 
 
 def price(model: AIModel, usage: Mapping[str, Any]) -> Decimal | None:

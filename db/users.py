@@ -10,9 +10,20 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, ShortText, UniqueName, all_of, check, choices, defaulted
+from db.base import (
+    CRUD,
+    ShortText,
+    UniqueName,
+    all_of,
+    check,
+    children,
+    choices,
+    defaulted,
+    to_many,
+    to_one,
+)
 from db.errors import AlreadyExists, DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -72,63 +83,28 @@ class User(CRUD):
     )
     is_active: Mapped[bool] = defaulted(True, doc="Whether the user's tokens are accepted.")
 
-    access_tokens: Mapped[list[AccessToken]] = relationship(
-        back_populates="user",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tokens of the user.",
+    access_tokens: Mapped[list[AccessToken]] = children("user", "The tokens of the user.")
+    projects: Mapped[list[Project]] = to_many("owner", "The projects the user owns.")
+    created_tasks: Mapped[list[Task]] = to_many("created_by_user", "The tasks the user created.")
+    conversations: Mapped[list[Conversation]] = to_many(
+        "user", "The conversations the user takes part in."
     )
-    projects: Mapped[list[Project]] = relationship(
-        back_populates="owner",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The projects the user owns.",
+    messages: Mapped[list[Message]] = to_many("user", "The messages the user wrote.")
+    memberships: Mapped[list[ProjectMember]] = children(
+        "user", "The projects the user is a member of."
     )
-    created_tasks: Mapped[list[Task]] = relationship(
-        back_populates="created_by_user",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tasks the user created.",
-    )
-    conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="user",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The conversations the user takes part in.",
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="user",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The messages the user wrote.",
-    )
-    memberships: Mapped[list[ProjectMember]] = relationship(
-        back_populates="user",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The projects the user is a member of.",
-    )
-    assigned_interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="assignee",
+    assigned_interactions: Mapped[list[HumanInteraction]] = to_many(
+        "assignee",
+        "The requests of agents that are assigned to the user.",
         foreign_keys="HumanInteraction.assignee_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The requests of agents that are assigned to the user.",
     )
-    answered_interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="responded_by",
+    answered_interactions: Mapped[list[HumanInteraction]] = to_many(
+        "responded_by",
+        "The requests of agents that the user answered.",
         foreign_keys="HumanInteraction.responded_by_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The requests of agents that the user answered.",
     )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="user",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models on the user's behalf.",
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "user", "The calls of AI models on the user's behalf."
     )
 
 
@@ -169,12 +145,8 @@ class AccessToken(CRUD):
     revoked_at: Mapped[datetime | None] = mapped_column(doc="When the token was revoked.")
     last_used_at: Mapped[datetime | None] = mapped_column(doc="When the token was last used.")
 
-    user: Mapped[User | None] = relationship(
-        back_populates="access_tokens", lazy="raise", doc="The user the token identifies."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="access_tokens", lazy="raise", doc="The agent the token identifies."
-    )
+    user: Mapped[User | None] = to_one("access_tokens", "The user the token identifies.")
+    agent: Mapped[Agent | None] = to_one("access_tokens", "The agent the token identifies.")
 
 
 async def refuse_taken(

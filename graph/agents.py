@@ -11,10 +11,9 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import AgentStatus, tasks
+from db import AgentStatus, Right, tasks
 from db.tools import MOST_TOOLS
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, listed, one, related
 from graph.core.filters import (
@@ -28,8 +27,10 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.core.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text
+from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Deleted
+from graph.core.scalars import ID, Line, Metadata, Name, Text
 
 Capacity = Annotated[int, Field(ge=1, le=1000)]
 
@@ -94,13 +95,13 @@ class Query:
 class CreateAgentInput(BaseModel):
     """An agent to be made."""
 
-    id: AgentID | None = None
-    project_id: ProjectID
+    id: ID[db.Agent] | None = None
+    project_id: ID[db.Project]
     name: Name
     type: Line
     description: Text | None = None
     is_active: bool = True
-    model_id: AIModelID | None = None
+    model_id: ID[db.AIModel] | None = None
     prompt_template: Text | None = None
     configuration: Metadata | None = None
     max_concurrent_tasks: Capacity = 1
@@ -111,12 +112,12 @@ class CreateAgentInput(BaseModel):
 class UpdateAgentInput(Versioned):
     """Changes to an agent; what is left out stays as it is, and null clears it."""
 
-    id: AgentID
+    id: ID[db.Agent]
     name: Maybe[Name] = None
     type: Maybe[Line] = None
     description: Maybe[Text | None] = None
     is_active: Maybe[bool] = None
-    model_id: Maybe[AIModelID | None] = None
+    model_id: Maybe[ID[db.AIModel] | None] = None
     prompt_template: Maybe[Text | None] = None
     configuration: Maybe[Metadata] = None
     max_concurrent_tasks: Maybe[Capacity] = None
@@ -127,52 +128,52 @@ class UpdateAgentInput(Versioned):
 class DeleteAgentInput(Versioned):
     """An agent to be deleted."""
 
-    id: AgentID
+    id: ID[db.Agent]
 
 
 @input_of(db.Agent)
 class TransitionAgentInput(Versioned):
     """An agent to be moved to another state of its life."""
 
-    id: AgentID
+    id: ID[db.Agent]
     to: AgentStatus = Field(description="The state to move it to.")
 
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def create_agent(self, info: Info, input: CreateAgentInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def create_agent(self, session: db.WriteSession, input: CreateAgentInput) -> db.Agent:
         """Make an agent for a project, in CREATED."""
-        async with info.context.write() as session:
-            await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-            await session.refer(db.Agent, values(input))
-            return await db.Agent.create(session, **given(input))
+        await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+        await session.refer(db.Agent, new_values(input))
+        return await db.Agent.create(session, **new_values(input))
 
-    @mutation
-    async def update_agent(self, info: Info, input: UpdateAgentInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def update_agent(self, session: db.WriteSession, input: UpdateAgentInput) -> db.Agent:
         """Change an agent."""
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-            await session.refer(db.Agent, values(input))
-            return await agent.update(session, **values(input))
+        agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+        await session.refer(db.Agent, changed_values(input))
+        return await agent.update(session, **changed_values(input))
 
-    @mutation
-    async def delete_agent(self, info: Info, input: DeleteAgentInput) -> Deleted[db.Agent]:
+    @mutation(Right.EDIT)
+    async def delete_agent(
+        self, session: db.WriteSession, input: DeleteAgentInput
+    ) -> Deleted[db.Agent]:
         """Delete an agent.
 
         Its tasks are no longer assigned; its messages in conversations stay, and what it and other
         agents said to each other goes with it.
         """
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-            await tasks.unassign(session, agent)
-            await agent.delete(session)
+        agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+        await tasks.unassign(session, agent)
+        await agent.delete(session)
         return Deleted(agent.id)
 
-    @mutation
-    async def transition_agent(self, info: Info, input: TransitionAgentInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def transition_agent(
+        self, session: db.WriteSession, input: TransitionAgentInput
+    ) -> db.Agent:
         """Move an agent to another state of its life."""
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-            agent.transition(input.to)
+        agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+        agent.transition(input.to)
         return agent

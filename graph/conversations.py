@@ -14,10 +14,9 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ConversationStatus, MessageSender, conversations
+from db import ConversationStatus, MessageSender, Right, conversations
 from db.errors import Denied
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, one_by, related, search
 from graph.core.filters import (
@@ -31,18 +30,10 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.core.scalars import (
-    AgentID,
-    AIModelID,
-    ConversationID,
-    Line,
-    MessageID,
-    Metadata,
-    ProjectID,
-    Text,
-    matching,
-)
+from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Changed, Deleted
+from graph.core.scalars import ID, Line, Metadata, Text, matching
 
 Slug = Annotated[
     str,
@@ -156,13 +147,13 @@ class Query:
 class MessageInput(BaseModel):
     """Something that was said."""
 
-    id: MessageID | None = None
+    id: ID[db.Message] | None = None
     sender: MessageSender
     content: Text
     parts: JSON | None = None
     timestamp: datetime | None = None
-    agent_id: AgentID | None = None
-    model_id: AIModelID | None = None
+    agent_id: ID[db.Agent] | None = None
+    model_id: ID[db.AIModel] | None = None
     metadata: Metadata | None = None
 
 
@@ -170,9 +161,9 @@ class MessageInput(BaseModel):
 class StartConversationInput(BaseModel):
     """A conversation to be started. It belongs to whoever starts it."""
 
-    id: ConversationID | None = None
-    project_id: ProjectID | None = None
-    agent_id: AgentID | None = None
+    id: ID[db.Conversation] | None = None
+    project_id: ID[db.Project] | None = None
+    agent_id: ID[db.Agent] | None = None
     title: Line | None = None
     summary: Summary | None = None
     conversation_url: Slug | None = None
@@ -184,8 +175,8 @@ class StartConversationInput(BaseModel):
 class UpdateConversationInput(Versioned):
     """Changes to a conversation; what is left out stays as it is, and null clears it."""
 
-    id: ConversationID
-    agent_id: Maybe[AgentID | None] = None
+    id: ID[db.Conversation]
+    agent_id: Maybe[ID[db.Agent] | None] = None
     title: Maybe[Line | None] = None
     summary: Maybe[Summary] = None
     conversation_url: Maybe[Slug] = None
@@ -196,14 +187,14 @@ class UpdateConversationInput(Versioned):
 class DeleteConversationInput(Versioned):
     """A conversation to be deleted."""
 
-    id: ConversationID
+    id: ID[db.Conversation]
 
 
 @input_of(db.Message)
 class AppendMessagesInput(BaseModel):
     """Messages to be added at the end of a conversation."""
 
-    conversation_id: ConversationID
+    conversation_id: ID[db.Conversation]
     messages: Annotated[list[MessageInput], Field(min_length=1, max_length=1000)] = Field(
         description="The messages in their order, at most 1,000."
     )
@@ -213,14 +204,14 @@ class AppendMessagesInput(BaseModel):
 class DeleteMessageInput(BaseModel):
     """A message to be deleted."""
 
-    id: MessageID
+    id: ID[db.Message]
 
 
 @input_of(db.Message)
 class EditMessageInput(BaseModel):
     """Changes to a message; what is left out stays as it is."""
 
-    id: MessageID
+    id: ID[db.Message]
     content: Maybe[Text] = None
     parts: Maybe[JSON | None] = None
     metadata: Maybe[Metadata] = None
@@ -230,7 +221,7 @@ class EditMessageInput(BaseModel):
 class ArchiveConversationInput(Versioned):
     """A conversation to be kept for the record."""
 
-    id: ConversationID
+    id: ID[db.Conversation]
 
 
 @dataclass
@@ -238,7 +229,7 @@ class Appended:
     """What appending messages changed."""
 
     conversation: db.Conversation
-    messages: list[db.Message]
+    messages: list[Changed[db.Message]]
 
 
 async def _say(
@@ -247,7 +238,7 @@ async def _say(
     messages: Mapping[tuple[str | int, ...], MessageInput],
 ) -> list[UUID]:
     """Add messages, each under its place in the input, to a conversation; return their ids."""
-    rows = {at: given(message) for at, message in messages.items()}
+    rows = {at: new_values(message) for at, message in messages.items()}
     for at, row in rows.items():
         if row["sender"] is MessageSender.ASSISTANT or row.get("agent_id") is not None:
             row["agent_id"] = session.in_own_name(row.get("agent_id"), (*at, "agent_id"))
@@ -267,87 +258,84 @@ async def _message(session: db.WriteSession, id: UUID) -> tuple[db.Conversation,
 
 @strawberry.type
 class Mutation:
-    @mutation
+    @mutation(Right.WORK)
     async def start_conversation(
-        self, info: Info, input: StartConversationInput
+        self, session: db.WriteSession, input: StartConversationInput
     ) -> db.Conversation:
         """Start a conversation, with its first message if you have one."""
-        row = given(input)
-        async with info.context.write() as session:
-            if input.project_id is not None:
-                await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-            elif session.viewer.user_id is None:
-                raise Denied("An agent has no conversations of its own, only its project's.")
-            row["agent_id"] = session.in_own_name(input.agent_id)
-            await session.refer(db.Conversation, row, project_id=input.project_id)
-            conversation = await db.Conversation.create(
-                session, user_id=session.viewer.user_id, **row
-            )
-            if input.message is not None:
-                await _say(session, conversation, {("message",): input.message})
+        row = new_values(input)
+        if input.project_id is not None:
+            await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+        elif session.viewer.user_id is None:
+            raise Denied("An agent has no conversations of its own, only its project's.")
+        row["agent_id"] = session.in_own_name(input.agent_id)
+        await session.refer(db.Conversation, row, project_id=input.project_id)
+        conversation = await db.Conversation.create(session, user_id=session.viewer.user_id, **row)
+        if input.message is not None:
+            await _say(session, conversation, {("message",): input.message})
         return conversation
 
-    @mutation
+    @mutation(Right.EDIT)
     async def update_conversation(
-        self, info: Info, input: UpdateConversationInput
+        self, session: db.WriteSession, input: UpdateConversationInput
     ) -> db.Conversation:
         """Change a conversation."""
-        async with info.context.write() as session:
-            conversation = await session.fetch(
-                db.Conversation, input.id, version=input.expected_version
-            )
-            conversations.refuse_archived(conversation, "id")
-            await session.refer(db.Conversation, values(input), project_id=conversation.project_id)
-            return await conversation.update(session, **values(input))
+        conversation = await session.fetch(
+            db.Conversation, input.id, version=input.expected_version
+        )
+        conversations.refuse_archived(conversation, "id")
+        await session.refer(
+            db.Conversation, changed_values(input), project_id=conversation.project_id
+        )
+        return await conversation.update(session, **changed_values(input))
 
-    @mutation
+    @mutation(Right.EDIT)
     async def delete_conversation(
-        self, info: Info, input: DeleteConversationInput
+        self, session: db.WriteSession, input: DeleteConversationInput
     ) -> Deleted[db.Conversation]:
         """Delete a conversation with its messages."""
-        async with info.context.write() as session:
-            conversation = await session.fetch(
-                db.Conversation, input.id, version=input.expected_version
-            )
-            await conversation.delete(session)
+        conversation = await session.fetch(
+            db.Conversation, input.id, version=input.expected_version
+        )
+        await conversation.delete(session)
         return Deleted(conversation.id)
 
-    @mutation
-    async def append_messages(self, info: Info, input: AppendMessagesInput) -> Appended:
+    @mutation(Right.WORK)
+    async def append_messages(
+        self, session: db.WriteSession, input: AppendMessagesInput
+    ) -> Appended:
         """Add messages at the end of a conversation, all or none."""
-        async with info.context.write() as session:
-            conversation = await session.fetch(
-                db.Conversation, input.conversation_id, at=("conversation_id",)
-            )
-            said: dict[tuple[str | int, ...], MessageInput] = {
-                ("messages", place): message for place, message in enumerate(input.messages)
-            }
-            ids = await _say(session, conversation, said)
-        return Appended(conversation, [db.Message(id=id) for id in ids])
+        conversation = await session.fetch(
+            db.Conversation, input.conversation_id, at=("conversation_id",)
+        )
+        said: dict[tuple[str | int, ...], MessageInput] = {
+            ("messages", place): message for place, message in enumerate(input.messages)
+        }
+        ids = await _say(session, conversation, said)
+        return Appended(conversation, [Changed(id) for id in ids])
 
-    @mutation
-    async def edit_message(self, info: Info, input: EditMessageInput) -> db.Message:
+    @mutation(Right.EDIT)
+    async def edit_message(self, session: db.WriteSession, input: EditMessageInput) -> db.Message:
         """Change what a message says; `editedAt` then tells that it was."""
-        async with info.context.write() as session:
-            conversation, message = await _message(session, input.id)
-            await conversations.edit_message(session, conversation, message, **values(input))
+        conversation, message = await _message(session, input.id)
+        await conversations.edit_message(session, conversation, message, **changed_values(input))
         return message
 
-    @mutation
+    @mutation(Right.EDIT)
     async def archive_conversation(
-        self, info: Info, input: ArchiveConversationInput
+        self, session: db.WriteSession, input: ArchiveConversationInput
     ) -> db.Conversation:
         """Keep a conversation for the record: nothing in it changes any more, for good."""
-        async with info.context.write() as session:
-            conversation = await session.fetch(
-                db.Conversation, input.id, version=input.expected_version
-            )
-            return await conversation.update(session, status=ConversationStatus.ARCHIVED)
+        conversation = await session.fetch(
+            db.Conversation, input.id, version=input.expected_version
+        )
+        return await conversation.update(session, status=ConversationStatus.ARCHIVED)
 
-    @mutation
-    async def delete_message(self, info: Info, input: DeleteMessageInput) -> Deleted[db.Message]:
+    @mutation(Right.EDIT)
+    async def delete_message(
+        self, session: db.WriteSession, input: DeleteMessageInput
+    ) -> Deleted[db.Message]:
         """Delete a message; the places of the others stay as they are."""
-        async with info.context.write() as session:
-            conversation, message = await _message(session, input.id)
-            await conversations.delete_message(session, conversation, message)
+        conversation, message = await _message(session, input.id)
+        await conversations.delete_message(session, conversation, message)
         return Deleted(message.id)

@@ -11,10 +11,9 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ToolSource, ToolStatus, tools
+from db import Right, ToolSource, ToolStatus, tools
 from db.errors import Denied
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, related
 from graph.core.filters import (
@@ -28,8 +27,10 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
-from graph.core.scalars import AgentID, Line, Metadata, Name, ProjectID, Text, ToolID, matching
+from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Deleted
+from graph.core.scalars import ID, Line, Metadata, Name, Text, matching
 
 Url = Annotated[
     str,
@@ -104,7 +105,7 @@ class Query:
 class ToolValues(BaseModel):
     """What a tool is, wherever it is made."""
 
-    id: ToolID | None = None
+    id: ID[db.Tool] | None = None
     name: Name
     tool_version: Name = tools.FIRST_VERSION
     description: Text | None = None
@@ -119,7 +120,7 @@ class ToolValues(BaseModel):
 class CreateToolInput(ToolValues):
     """A tool to be made."""
 
-    project_id: ProjectID | None = Field(
+    project_id: ID[db.Project] | None = Field(
         default=None,
         description="The project it is for. Without one all projects share it; only administrators"
         " make such tools.",
@@ -130,7 +131,7 @@ class CreateToolInput(ToolValues):
 class UpdateToolInput(Versioned):
     """Changes to a tool; what is left out stays as it is, and null clears it."""
 
-    id: ToolID
+    id: ID[db.Tool]
     name: Maybe[Name] = None
     tool_version: Maybe[Name] = None
     description: Maybe[Text | None] = None
@@ -145,14 +146,14 @@ class UpdateToolInput(Versioned):
 class DeleteToolInput(Versioned):
     """A tool to be deleted."""
 
-    id: ToolID
+    id: ID[db.Tool]
 
 
 @input_of(db.Tool)
 class TransitionToolInput(Versioned):
     """A tool to be moved on its way from being found to being used."""
 
-    id: ToolID
+    id: ID[db.Tool]
     to: ToolStatus = Field(description="The state to move it to.")
 
 
@@ -160,8 +161,8 @@ class TransitionToolInput(Versioned):
 class AttachToolInput(BaseModel):
     """A tool for an agent. One that it has already is set up anew."""
 
-    agent_id: AgentID
-    tool_id: ToolID
+    agent_id: ID[db.Agent]
+    tool_id: ID[db.Tool]
     configuration: Metadata | None = None
     is_active: bool = True
 
@@ -170,57 +171,55 @@ class AttachToolInput(BaseModel):
 class DetachToolInput(BaseModel):
     """A tool to be taken from an agent."""
 
-    agent_id: AgentID
-    tool_id: ToolID
+    agent_id: ID[db.Agent]
+    tool_id: ID[db.Tool]
 
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def create_tool(self, info: Info, input: CreateToolInput) -> db.Tool:
+    @mutation(Right.EDIT)
+    async def create_tool(self, session: db.WriteSession, input: CreateToolInput) -> db.Tool:
         """Make a tool known, in DISCOVERED."""
-        async with info.context.write() as session:
-            if input.project_id is not None:
-                await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-            elif not session.viewer.is_administrator:
-                raise Denied("Only administrators make tools that all projects share.")
-            return await db.Tool.create(session, **given(input))
+        if input.project_id is not None:
+            await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+        elif not session.viewer.is_administrator:
+            raise Denied("Only administrators make tools that all projects share.")
+        return await db.Tool.create(session, **new_values(input))
 
-    @mutation
-    async def update_tool(self, info: Info, input: UpdateToolInput) -> db.Tool:
+    @mutation(Right.EDIT)
+    async def update_tool(self, session: db.WriteSession, input: UpdateToolInput) -> db.Tool:
         """Change a tool."""
-        async with info.context.write() as session:
-            tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
-            return await tool.update(session, **values(input))
+        tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
+        return await tool.update(session, **changed_values(input))
 
-    @mutation
-    async def delete_tool(self, info: Info, input: DeleteToolInput) -> Deleted[db.Tool]:
+    @mutation(Right.EDIT)
+    async def delete_tool(
+        self, session: db.WriteSession, input: DeleteToolInput
+    ) -> Deleted[db.Tool]:
         """Delete a tool; agents that had it have it no more."""
-        async with info.context.write() as session:
-            tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
-            await tool.delete(session)
+        tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
+        await tool.delete(session)
         return Deleted(tool.id)
 
-    @mutation
-    async def transition_tool(self, info: Info, input: TransitionToolInput) -> db.Tool:
+    @mutation(Right.EDIT)
+    async def transition_tool(
+        self, session: db.WriteSession, input: TransitionToolInput
+    ) -> db.Tool:
         """Move a tool on its way from being found to being used."""
-        async with info.context.write() as session:
-            tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
-            tool.transition(input.to)
+        tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
+        tool.transition(input.to)
         return tool
 
-    @mutation
-    async def attach_tool(self, info: Info, input: AttachToolInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def attach_tool(self, session: db.WriteSession, input: AttachToolInput) -> db.Agent:
         """Give an agent a tool of its project, or one that all share."""
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
-            await tools.attach(session, agent, given(input))
+        agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
+        await tools.attach(session, agent, new_values(input))
         return agent
 
-    @mutation
-    async def detach_tool(self, info: Info, input: DetachToolInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def detach_tool(self, session: db.WriteSession, input: DetachToolInput) -> db.Agent:
         """Take a tool from an agent."""
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
-            await tools.detach(session, agent, input.tool_id)
+        agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
+        await tools.detach(session, agent, input.tool_id)
         return agent

@@ -10,9 +10,8 @@ import strawberry
 from pydantic import BaseModel, Field
 
 import db
-from db import usage
+from db import Right, usage
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, entity
 from graph.core.fields import collection, one, related
 from graph.core.filters import (
@@ -25,20 +24,10 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import given, input_of, mutation
-from graph.core.scalars import (
-    AgentID,
-    AIModelID,
-    ConversationID,
-    Line,
-    MessageID,
-    Price,
-    ProjectID,
-    TaskAttemptID,
-    TaskID,
-    UsageRecordID,
-    UserID,
-)
+from graph.core.inputs import input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Changed
+from graph.core.scalars import ID, Line, Price
 
 Count = Annotated[int, Field(ge=0, le=2_000_000_000)]
 
@@ -102,8 +91,8 @@ class Query:
 class UsageInput(BaseModel):
     """One call of an AI model."""
 
-    id: UsageRecordID | None = None
-    model_id: AIModelID
+    id: ID[db.UsageRecord] | None = None
+    model_id: ID[db.AIModel]
     input_tokens: Count = 0
     cached_input_tokens: Count = 0
     output_tokens: Count = 0
@@ -113,19 +102,19 @@ class UsageInput(BaseModel):
     success: bool = True
     request_id: Line | None = None
     occurred_at: datetime | None = None
-    agent_id: AgentID | None = None
-    task_id: TaskID | None = None
-    attempt_id: TaskAttemptID | None = None
-    conversation_id: ConversationID | None = None
-    message_id: MessageID | None = None
-    user_id: UserID | None = None
+    agent_id: ID[db.Agent] | None = None
+    task_id: ID[db.Task] | None = None
+    attempt_id: ID[db.TaskAttempt] | None = None
+    conversation_id: ID[db.Conversation] | None = None
+    message_id: ID[db.Message] | None = None
+    user_id: ID[db.User] | None = None
 
 
 @input_of(db.UsageRecord)
 class RecordUsageInput(BaseModel):
     """Calls of AI models to be recorded."""
 
-    project_id: ProjectID
+    project_id: ID[db.Project]
     records: Annotated[list[UsageInput], Field(min_length=1, max_length=1000)] = Field(
         description="The calls, at most 1,000."
     )
@@ -133,15 +122,16 @@ class RecordUsageInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def record_usage(self, info: Info, input: RecordUsageInput) -> list[db.UsageRecord]:
+    @mutation(Right.WORK)
+    async def record_usage(
+        self, session: db.WriteSession, input: RecordUsageInput
+    ) -> list[Changed[db.UsageRecord]]:
         """Record calls of AI models, all or none; one that was recorded before counts once."""
         calls: dict[tuple[str | int, ...], dict[str, Any]] = {
-            ("records", place): given(call) for place, call in enumerate(input.records)
+            ("records", place): new_values(call) for place, call in enumerate(input.records)
         }
-        async with info.context.write() as session:
-            project = await session.fetch(db.Project, input.project_id, at=("project_id",))
-            for at, call in calls.items():
-                call["agent_id"] = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))
-            ids = await usage.record_usage(session, project.id, calls)
-        return [db.UsageRecord(id=id) for id in ids]
+        project = await session.fetch(db.Project, input.project_id, at=("project_id",))
+        for at, call in calls.items():
+            call["agent_id"] = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))
+        ids = await usage.record_usage(session, project.id, calls)
+        return [Changed(id) for id in ids]

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from unittest import mock
 
 import httpx
@@ -31,13 +31,12 @@ import db
 from db import access, embedded, migrate
 from db.embedded import binaries, clusters
 from graph import cli
+from tests.patience import PATIENCE, until
 
 CODE = Path(__file__).parents[1]
 # As root PostgreSQL runs as another account, which must be able to reach its folder.
 SHARED = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
 CLUSTER = f"postgres-{binaries.installed().major}"
-# For whatever takes a second by itself; the machine may be busy.
-PATIENCE = 40.0
 
 # What the environment may say of the locale. Python takes C and POSIX to mean UTF-8, unless it is
 # told not to.
@@ -47,17 +46,6 @@ LOCALES: list[dict[str, str]] = [
     {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"},
     {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
 ]
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], seconds: float = PATIENCE) -> T:
-    """Wait for something to be true, and say what it was."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.03)
-    return found
 
 
 @contextlib.contextmanager

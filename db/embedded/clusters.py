@@ -158,7 +158,7 @@ class Cluster:
 
     def _run(self, program: str, *arguments: str, text: bytes = b"") -> None:
         offset = self.log.size()
-        done = subprocess.run(
+        with subprocess.Popen(
             [self.bin_dir / program, *arguments],
             user=self.account.user,
             group=self.account.group,
@@ -166,12 +166,18 @@ class Cluster:
             start_new_session=True,
             cwd="/",
             env=ENVIRONMENT,
-            input=text,
+            stdin=subprocess.PIPE,
             stdout=self.log.fileno(),
             stderr=self.log.fileno(),
-            check=False,
-        )
-        if done.returncode != 0:
+        ) as process:
+            try:
+                process.communicate(text)
+            except BaseException:
+                process.kill()
+                process.wait()
+                _wait_for_group(process.pid)
+                raise
+        if process.returncode != 0:
             raise self.log.failure("PostgreSQL could not make its database", offset)
 
     def _wait_for_end(self, patience: float) -> set[int]:
@@ -289,6 +295,21 @@ def _remove(unfinished: Path) -> None:
     while _is_named(unfinished) and time.monotonic() < deadline:
         time.sleep(0.02)
     shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _wait_for_group(group: int) -> None:
+    """Wait until no process of this group runs: what initdb has started goes on without it."""
+    deadline = time.monotonic() + 10
+    while _is_running(group) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _is_running(group: int) -> bool:
+    for pid, words in _commands():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if words[0] and os.getpgid(pid) == group:  # a process that has ended has no words
+                return True
+    return False
 
 
 def _is_named(folder: Path) -> bool:
