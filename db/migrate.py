@@ -7,7 +7,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from alembic import command
@@ -22,8 +22,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from db.connections import connect, database_url, reason
 from db.embedded import EmbeddedError
 from db.settings import DatabaseSettings, SettingsError
-
-ROOT = Path(__file__).parents[1]
 
 # The key of the advisory lock, which no other application is likely to use ("troupe", as bytes).
 ADVISORY_LOCK = int.from_bytes(b"troupe")
@@ -50,9 +48,14 @@ RENUMBER = (
 
 
 def config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, for a connection."""
-    configuration = Config(ROOT / "alembic.ini")
-    configuration.attributes["connection"] = connection
+    """Alembic's configuration, for a connection.
+
+    `alembic.ini` is only for `alembic …` typed by hand: an installed wheel does not have it.
+    """
+    configuration = Config(attributes={"connection": connection})
+    folder = str(files("migrations"))
+    # Alembic reads the option through configparser, to which a percent sign is a reference.
+    configuration.set_main_option("script_location", folder.replace("%", "%%"))
     return configuration
 
 

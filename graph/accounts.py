@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -22,7 +21,6 @@ from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.rights import ANYBODY
 from graph.core.scalars import ID, Line
-from graph.limits.guard import guard_of, network
 
 log = logging.getLogger("troupe")
 
@@ -115,17 +113,12 @@ def _plain(username: str) -> str:
     return "".join(sign for sign in letters if not unicodedata.combining(sign))
 
 
-def _guess(context: Context, account: Hashable) -> Callable[[], None]:
-    """Count a password that is given; what is returned says that it was right."""
-    return guard_of(context).guesses.guess(account, network(context.address))
-
-
 WRONG = "There is no active user with this name and password."
 
 
 async def _verified_user(context: Context, input: LoginInput) -> db.User:
     """The user whose name and password these are. Raises Invalid."""
-    right = _guess(context, _plain(input.username))
+    right = context.guess(_plain(input.username))
     async with context.read() as session:
         user = await access.user_named(session, input.username)
     # Also for a user who is not there: it takes as long, and is answered alike.
@@ -141,7 +134,7 @@ async def _verified_user(context: Context, input: LoginInput) -> db.User:
 async def _hash_if_verified(context: Context, input: ChangePasswordInput) -> str:
     """The hash of the new password of a viewer who knows the current one. Raises Invalid."""
     viewer = context.viewer
-    right = _guess(context, viewer.user_id)
+    right = context.guess(viewer.user_id)
     async with context.read() as session:
         stored = select(db.User.password_hash).where(db.User.id == viewer.user_id)
         password_hash = await session.scalar(stored)

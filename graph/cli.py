@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     help="The shared memory and switchboard of a team of AI agents: a GraphQL server over"
     " PostgreSQL.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -220,6 +221,21 @@ def _id(model: type, text: str) -> UUID | None:
 
 
 # Commands
+
+
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"troupe {metadata.version('troupe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def troupe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What is asked of `troupe` itself, not of one of its commands."""
 
 
 @app.command()

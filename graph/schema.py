@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
 
 import graphql
 import strawberry
-from graphql import GraphQLError, build_schema, lexicographic_sort_schema
+from graphql import build_schema, lexicographic_sort_schema
 from strawberry.printer import print_schema
 from strawberry.schema.config import StrawberryConfig
-from strawberry.types import ExecutionContext
 
 from graph.core.entities import entities
-from graph.core.errors import USER_ERRORS, Worded
 from graph.core.scalars import scalars
-from graph.execution.persisted import Persisted
-from graph.execution.pipeline import Checked, Executor, Prepared
+from graph.core.user_errors import USER_ERRORS
 
 SLICES = [
     "graph.accounts",
@@ -53,27 +49,11 @@ Mutation = _merged(
 )
 
 
-class Schema(strawberry.Schema):
-    """A schema whose operations are guarded, and whose errors `Worded` writes into the log."""
-
-    def __init__(self, **types: Any) -> None:
-        super().__init__(
-            **types,
-            config=StrawberryConfig(scalar_map=scalars),
-            extensions=[Worded, Persisted, Checked, Prepared],
-            execution_context_class=Executor,
-        )
-
-    def process_errors(
-        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
-    ) -> None:
-        """Log nothing: what is wrong with a request is its sender's business."""
-
-
-schema = Schema(
+schema = strawberry.Schema(
     query=Query,
     mutation=Mutation,
     types=[*USER_ERRORS, *(entity.shown_as for entity in entities() if entity.is_subtype)],
+    config=StrawberryConfig(scalar_map=scalars),
 )
 
 

@@ -18,6 +18,7 @@ from websockets.typing import Origin, Subprotocol
 
 import db
 from graph.execution.operations import Operations
+from graph.limits.limits import Limits
 from graph.serve import DrainingServer
 from graph.server.sockets import PROTOCOL, SocketEndpoint, Sockets
 from graph.settings import Settings
@@ -121,7 +122,8 @@ async def listening(
     settings = settings or Settings()
     app = application(database, settings)
     if schema is not None:
-        endpoint = SocketEndpoint(Operations(schema, Settings(planner=False)), ())
+        operations = Operations(schema, Limits(settings.model_copy(update={"planner": False})))
+        endpoint = SocketEndpoint(operations, ())
         app.router.routes.insert(0, WebSocketRoute("/graphql", endpoint))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import graphql
+import grimp
 import pytest
 import sqlalchemy
 from sqlalchemy import (
@@ -33,11 +34,11 @@ import graph
 from db import errors, scopes
 from db.base import Timestamp
 from graph.core.entities import Column, Entity, Node, entities, lazy
-from graph.core.errors import USER_ERRORS
 from graph.core.fields import Connected, Listed, Read, Related
 from graph.core.inputs import MODELS as INPUTS
 from graph.core.rights import rights_of
 from graph.core.selections import BACKREF
+from graph.core.user_errors import USER_ERRORS
 from graph.schema import SLICES, schema
 from tests.world import stored
 
@@ -521,6 +522,18 @@ def test_every_list_of_objects_has_an_end_that_its_cost_knows() -> None:
             declared = field.extensions[BACKREF]
             has_end = isinstance(declared, Listed) or "most" in declared.metadata
             assert has_end or "ids" in field.args, f"{kind.name}.{name}"
+
+
+def test_slices_stand_on_the_core_and_nothing_below_imports_them() -> None:
+    imports = grimp.build_graph("graph")
+    for name in set(SLICES) - {
+        "graph.plans",
+        "graph.core.nodes",
+    }:  # which makes several nouns at once
+        below = imports.find_modules_directly_imported_by(name)
+        assert all(module.startswith("graph.core.") for module in below), (name, below)
+        above = imports.find_modules_that_directly_import(name)
+        assert above <= {"graph.schema", "graph.plans", "graph.cli"}, (name, above)
 
 
 def test_a_rule_names_a_model_and_relations_that_there_are() -> None:

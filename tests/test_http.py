@@ -612,13 +612,13 @@ class Broken:
         "graph.execution.tokens.Tokens.viewer",
         "graph.compiler.Planner.plan",
         "graph.compiler.compiled.Plan.arguments",
-        "graph.execution.operations.shortcut",
-        "graph.execution.pipeline.Operation",
+        "graph.execution.pipeline.Pipeline.begin",
+        "graph.execution.run.Operation",
         "graph.execution.pipeline.check_arguments",
         "graph.server.endpoint.received",
         "graph.execution.operations.Context",
         "graph.core.loaders.Loaders.page",
-        "strawberry.schema.Schema.execute",
+        "graph.execution.pipeline.execute",
     ],
 )
 async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(

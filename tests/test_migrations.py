@@ -24,6 +24,7 @@ import db
 from db import connections, migrate
 from tests import factories
 from tests.conftest import People, _on_server
+from tests.processes import CODE
 from tests.world import make_whole_world, snapshot, stored
 
 # Everything that a schema consists of, in words that do not depend on how it came about.
@@ -369,13 +370,12 @@ async def test_a_database_that_newer_code_migrated_is_left_alone(database_url: U
 async def test_migrations_of_two_branches_are_told_apart(
     empty: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, problem: str
 ) -> None:
-    shutil.copytree(migrate.ROOT / "migrations", tmp_path / "migrations")
-    shutil.copy(migrate.ROOT / "alembic.ini", tmp_path)
+    copy = shutil.copytree(str(migrate.files("migrations")), tmp_path / "migrations")
     for name, revision in (("mine", number), ("theirs", "9999")):
-        (tmp_path / "migrations" / "versions" / f"{name}.py").write_text(
+        (copy / "versions" / f"{name}.py").write_text(
             f"revision = {revision!r}\ndown_revision = {migrate.head()!r}\n", encoding="utf-8"
         )
-    monkeypatch.setattr(migrate, "ROOT", tmp_path)
+    monkeypatch.setattr(migrate, "files", lambda _: copy)
 
     with pytest.raises(migrate.NotMigratable) as refused:
         await migrate.upgrade(empty)
@@ -408,7 +408,7 @@ async def test_a_table_in_use_makes_a_migration_give_up_not_wait(
 
 
 def test_alembics_own_file_is_read_alike_in_every_locale() -> None:
-    assert (migrate.ROOT / "alembic.ini").read_bytes().isascii()
+    assert (CODE / "alembic.ini").read_bytes().isascii()
 
 
 def test_a_url_may_name_any_driver() -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 import db
 from db import access, passwords
-from graph.core.context import refuse_while_holding
+from graph.core.access import refuse_while_holding
 from tests.conftest import People
 from tests.world import World, faults, gid, make_world, snapshot
 

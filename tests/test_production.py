@@ -24,7 +24,7 @@ from sqlalchemy import make_url, text
 import db
 from db import migrate
 from db.embedded import binaries
-from graph.execution.operations import STATUSES
+from graph.execution.responses import STATUSES
 from graph.server.requests import Refused
 from graph.settings import COUNTS
 from tests import processes, raw

@@ -19,7 +19,8 @@ from sqlalchemy import URL, Select, select, text
 import db
 from db import engine
 from db.base import insert_many
-from graph.core.context import SESSIONS_AT_ONCE, Context, HoldingSession
+from graph.core.access import SESSIONS_AT_ONCE, HoldingSession
+from graph.core.context import Context
 from graph.core.loaders import Loaders
 from graph.core.selections import Operation
 from graph.schema import schema

@@ -21,6 +21,7 @@ import db
 from db import access
 from graph.execution.operations import Operations
 from graph.execution.tokens import Tokens
+from graph.limits.limits import Limits
 from graph.schema import schema
 from graph.server.sockets import SocketEndpoint
 from graph.settings import Settings
@@ -159,9 +160,9 @@ async def test_operations_run_beside_each_other(database: db.Database, people: P
     "place",
     [
         "graph.execution.operations.Context",
-        "graph.execution.pipeline.Operation",
-        "graph.server.sockets.Departure.__enter__",
-        "strawberry.schema.Schema.execute",
+        "graph.execution.run.Operation",
+        "graph.server.sockets.Disconnect.__enter__",
+        "graph.execution.pipeline.Pipeline.answer",
     ],
 )
 async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(
@@ -233,7 +234,7 @@ ORIGINS: list[tuple[tuple[str, ...], str | None, str, bool]] = [
 
 def test_a_page_is_of_this_server_or_of_an_allowed_site() -> None:
     for allowed, origin, host, expected in ORIGINS:
-        endpoint = SocketEndpoint(Operations(schema, Settings()), allowed)
+        endpoint = SocketEndpoint(Operations(schema, Limits(Settings())), allowed)
         assert endpoint._is_allowed(origin, host) is expected, (allowed, origin, host)
 
 

@@ -39,7 +39,7 @@ from graph.core.cache import TRACKED, Kept
 from graph.core.filters import conditions_of
 from graph.core.selections import Operation, Unreadable
 from graph.core.statements import kind_of, opened_viewer
-from graph.core.worker import aside
+from graph.core.threads import in_thread
 from graph.execution.documents import Document
 
 # A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
@@ -149,7 +149,7 @@ class Planner:
     ) -> Plan:
         try:
             async with turn:
-                plan = await aside(work)
+                plan = await in_thread(work)
             self._plans.put(key, plan)
             return plan
         finally:

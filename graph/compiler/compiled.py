@@ -85,7 +85,6 @@ async def run(plan: Plan, arguments: list[Any], context: Context) -> ExecutionRe
         error.add_note(plan.sql)
         # As an error of the result it is worded; raised, it would reach the client as it is.
         return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
-    context.is_planned = True
     data: Any = orjson.Fragment(text)
     return ExecutionResult(data, None)
 

@@ -22,8 +22,9 @@ from db import Viewer, scope
 from db.base import any_of
 from db.parameters import parameter
 from db.scopes import is_always_visible
+from graph.core.access import refuse_while_holding
 from graph.core.connections import Page, Window
-from graph.core.context import Context, refuse_while_holding
+from graph.core.context import Context
 from graph.core.entities import Declared, entity_of
 from graph.core.selections import Operation, Selected
 from graph.core.statements import KEYS, Given, Run, opened_arguments, opened_window, rows_of

@@ -13,10 +13,11 @@ import db
 from db import Right, constraints, errors
 from graph.core.context import Context, Info
 from graph.core.entities import clean
-from graph.core.errors import Forbidden, Refusal, Unshown
+from graph.core.errors import Forbidden, Unshown
 from graph.core.inputs import check_input
 from graph.core.payloads import outcomes_of, payload_type, read_payload
 from graph.core.rights import may
+from graph.core.user_errors import Refusal
 
 Result = TypeVar("Result")
 Before = Callable[[Context, Any], Awaitable[Any]]

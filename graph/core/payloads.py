@@ -13,8 +13,8 @@ from strawberry.utils.str_converters import to_camel_case
 from db.base import snake_case
 from graph.core.context import Info
 from graph.core.entities import entity_of, lazy
-from graph.core.errors import UserError
 from graph.core.scalars import global_id
+from graph.core.user_errors import UserError
 
 Model = TypeVar("Model")
 
