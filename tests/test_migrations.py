@@ -7,6 +7,7 @@ import importlib
 import shutil
 import uuid
 from collections.abc import AsyncIterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -370,7 +371,7 @@ async def test_a_database_that_newer_code_migrated_is_left_alone(database_url: U
 async def test_migrations_of_two_branches_are_told_apart(
     empty: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, problem: str
 ) -> None:
-    copy = shutil.copytree(str(migrate.files("migrations")), tmp_path / "migrations")
+    copy = shutil.copytree(str(files("migrations")), tmp_path / "migrations")
     for name, revision in (("mine", number), ("theirs", "9999")):
         (copy / "versions" / f"{name}.py").write_text(
             f"revision = {revision!r}\ndown_revision = {migrate.head()!r}\n", encoding="utf-8"
