@@ -1,4 +1,4 @@
-"""Members: which user may do what in which project. This is the wall between tenants."""
+"""Members: the users of a project and their roles. They separate tenants."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class MemberRole(StrEnum):
     """What a member may do in a project."""
 
     OWNER = "OWNER"
-    """Everything, members included."""
+    """Sees and edits everything in it, and manages its members."""
     EDITOR = "EDITOR"
-    """Sees and edits all that is in it."""
+    """Sees and edits everything in it."""
     APPROVER = "APPROVER"
-    """Sees all that is in it, and answers what agents ask of people."""
+    """Sees everything in it, and answers the requests of agents."""
     VIEWER = "VIEWER"
-    """Sees all that is in it."""
+    """Sees everything in it."""
 
 
 class ProjectMember(Base):
-    """That a user is a member of a project, and in which role."""
+    """A user's membership in a project, with their role."""
 
     __tablename__ = "project_members"
     __table_args__ = (Index(None, "user_id", "project_id"),)
@@ -64,7 +64,7 @@ async def add_member(
 async def change_role(
     session: AsyncSession, project: Project, user_id: UUID, role: MemberRole
 ) -> ProjectMember:
-    """Give a member another role. The caller has locked the project. Raises Invalid."""
+    """Change the role of a member. The caller has locked the project. Raises Invalid."""
     member = await _member(session, project, user_id)
     if role is not MemberRole.OWNER:
         await _keep_an_owner(session, project, member)
@@ -74,7 +74,7 @@ async def change_role(
 
 
 async def remove_member(session: AsyncSession, project: Project, user_id: UUID) -> None:
-    """Make a user a member no more. The caller has locked the project. Raises Invalid."""
+    """Remove a member. The caller has locked the project. Raises Invalid."""
     member = await _member(session, project, user_id)
     await _keep_an_owner(session, project, member)
     await session.delete(member)
@@ -89,7 +89,7 @@ async def _member(session: AsyncSession, project: Project, user_id: UUID) -> Pro
 
 
 async def _keep_an_owner(session: AsyncSession, project: Project, member: ProjectMember) -> None:
-    """Raise Invalid if the project would be without an owner, or without the one that it names."""
+    """Raise Invalid if the member is the project's `owner` or its only member with that role."""
     if member.user_id == project.owner_id:
         raise Invalid(
             "The project belongs to this user: give it to somebody else first, with updateProject.",

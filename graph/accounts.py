@@ -120,7 +120,7 @@ async def _verified_user(context: Context, input: LoginInput) -> db.User:
     """The user whose name and password these are. Raises Invalid."""
     right = context.guess(_plain(input.username))
     async with context.read() as session:
-        user = await access.named(session, input.username)
+        user = await access.user_named(session, input.username)
     # Also for a user who is not there: it takes as long, and is answered alike.
     fits = await passwords.is_password(None if user is None else user.password_hash, input.password)
     if user is None or not fits or not user.is_active:

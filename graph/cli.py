@@ -91,9 +91,9 @@ def _sentence(error: Exception) -> str:
 def _of_the_database(error: Exception) -> str | None:
     from sqlalchemy.exc import DataError, DBAPIError
 
-    from db.engine import has_no_room, reason
+    from db.connections import is_disk_full, reason
 
-    if has_no_room(error):
+    if is_disk_full(error):
         return "The database has no room left; nothing was stored."
     if isinstance(error, DataError):
         return "A value is too long or of the wrong kind; the database refused it."
@@ -154,11 +154,11 @@ def _valid(kind: Any, value: Any, name: str = "value") -> Any:
     """The value, if the API would take it as well."""
     from pydantic import TypeAdapter, ValidationError
 
-    from db.text import storable
+    from db.text import require_storable
     from graph.core.validation_messages import words
 
     try:
-        return TypeAdapter(kind).validate_python(storable(value))
+        return TypeAdapter(kind).validate_python(require_storable(value))
     except ValidationError as error:
         faults = [(str((*fault["loc"], name)[0]), words(fault)) for fault in error.errors()]
         sentences = [f"The {at.replace('_', ' ')} cannot be used: {said}" for at, said in faults]

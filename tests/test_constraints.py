@@ -92,7 +92,7 @@ async def test_a_check_refuses_what_breaks_it(world: WholeWorld) -> None:
             error = await broken_by(world.database, f"UPDATE {table} SET {assignment}")
 
             assert constraint_of(error) == f"ck_{table}_{rule}", assignment
-            told = constraints.broken(error)
+            told = constraints.violation(error)
             assert isinstance(told, Invalid)
             assert told.message == ALL[f"ck_{table}_{rule}"].info.get("words", told.message)
     assert await snapshot(world.database) == before
@@ -154,14 +154,14 @@ async def test_what_must_be_unique_is(world: WholeWorld) -> None:
         error = await broken_by(world.database, statement)
 
         assert constraint_of(error) == name
-        told = constraints.broken(error)
+        told = constraints.violation(error)
         assert isinstance(told, AlreadyExists)
         assert told.path == (path,)
 
 
 def test_every_constraint_has_words() -> None:
     for name, constraint in ALL.items():
-        told = constraints.broken(violation(name))
+        told = constraints.violation(violation(name))
 
         assert isinstance(told, DomainError), name
         assert told.message.endswith("."), name
@@ -174,10 +174,10 @@ def test_every_constraint_has_words() -> None:
 async def test_what_is_no_rule_of_ours_stays_a_fault(world: WholeWorld) -> None:
     error = await broken_by(world.database, "UPDATE projects SET name = NULL")
 
-    assert constraints.broken(error) is None
-    assert constraints.broken(violation("somebody_elses")) is None
-    assert constraints.broken(violation(None)) is None
-    assert constraints.broken(IntegrityError("", {}, Exception())) is None
+    assert constraints.violation(error) is None
+    assert constraints.violation(violation("somebody_elses")) is None
+    assert constraints.violation(violation(None)) is None
+    assert constraints.violation(IntegrityError("", {}, Exception())) is None
 
 
 async def test_a_moment_without_a_time_zone_is_not_stored(world: WholeWorld) -> None:

@@ -327,7 +327,7 @@ def test_a_field_can_be_null_where_there_may_be_nothing(entity: Entity) -> None:
             nullable = "None" in declared if is_of_a_subtype(column) else column.nullable
             assert is_certain is not nullable, name
         elif isinstance(field, Related) and not isinstance(field, Listed):
-            assert is_certain is scopes.is_always_seen(field.attribute), name
+            assert is_certain is scopes.is_always_visible(field.attribute), name
         elif isinstance(field, Read):
             assert is_certain, name
 
@@ -513,7 +513,7 @@ def test_a_rule_names_a_model_and_relations_that_there_are() -> None:
     models = {mapper.class_.__name__: mapper for mapper in MODELS if mapper.inherits is None}
 
     assert set(scopes.rules) == set(models)
-    for model, relation in scopes.seen_along:
+    for model, relation in scopes.always_visible:
         assert relation in models[model].relationships
 
 

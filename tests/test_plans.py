@@ -462,9 +462,9 @@ async def test_a_plan_makes_tools_and_gives_them_to_its_agents(world: World) -> 
     assert payload["userErrors"] == []
     assert payload["project"] == {"tools": {"totalCount": 3}}
     hashes = [made.pop("definitionHash") for made in payload["tools"]]
-    hash = db.tools.defined({"description": "Hits.", "tool_schema": {"a": 2, "b": 1}})
+    hash = db.tools.with_definition_hash({"description": "Hits.", "tool_schema": {"a": 2, "b": 1}})
     assert hashes[0] == hash["definition_hash"]
-    assert hashes[1] == hashes[2] == db.tools.defined({})["definition_hash"]
+    assert hashes[1] == hashes[2] == db.tools.with_definition_hash({})["definition_hash"]
     ids = [made.pop("id") for made in payload["tools"]]
     assert ids[0] == global_id("Tool", id)
     assert payload["tools"] == [

@@ -8,9 +8,8 @@ import httpx
 import pytest
 
 import db
-from db import Right
+from db import AGENTS, ROLES, Right
 from db.errors import Denied, NotFound
-from db.rights import AGENTS, ROLES
 from graph.core.rights import rights_of
 from graph.schema import schema
 from tests import factories

@@ -188,11 +188,11 @@ async def test_what_is_always_seen_is_so_in_any_world(
                 assert await session.scalar(counted) == len(asking.seen(model))
             if missing:
                 hideable.add(relation)
-                assert not scopes.is_always_seen(relation), (relation, viewer)
+                assert not scopes.is_always_visible(relation), (relation, viewer)
 
     # Those that are nullable have to be, as far as this world goes.
     assert {str(relation) for relation in set(TO_ONE) - hideable} == {
-        str(relation) for relation in TO_ONE if scopes.is_always_seen(relation)
+        str(relation) for relation in TO_ONE if scopes.is_always_visible(relation)
     }
 
 

@@ -353,7 +353,7 @@ async def test_a_task_does_not_move_below_one_of_its_own_subtasks(world: World) 
     )
 
     (error,) = payload["userErrors"]
-    assert error["message"] == "These 2 tasks would wait for each other in a circle."
+    assert error["message"] == "These 2 tasks would wait for each other in a cycle."
     assert error["path"] == ["parentTaskId"]
     assert sorted(task["title"] for task in error["cycle"]) == ["Parent", "Subtask"]
     assert await stored(

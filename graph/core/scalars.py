@@ -30,10 +30,9 @@ from strawberry.scalars import JSON
 from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
 from strawberry.types.scalar import ScalarDefinition
 
-from db.engine import StoredJSON
 from db.moments import NoMoment, read_moment
 from db.parameters import Later
-from db.text import composed, number
+from db.text import StoredJSON, composed, number
 
 Model = TypeVar("Model")
 
