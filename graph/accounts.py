@@ -1,4 +1,4 @@
-"""Accounts: how people come in, and the tokens by which they and their agents do."""
+"""Accounts: logins, passwords and access tokens."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ log = logging.getLogger("troupe")
 Password = Annotated[
     str, StringConstraints(min_length=passwords.SHORTEST, max_length=passwords.LONGEST)
 ]
-Secret = Annotated[str, "The token itself. It is shown this once; only a hash of it is kept."]
+Secret = Annotated[str, "The token. It is returned only once; the server stores only its hash."]
 
 
 @input_of()
 class LoginInput(BaseModel):
-    """Who you are."""
+    """The username and password to log in with."""
 
     username: Annotated[str, StringConstraints(max_length=255)] = Field(
         description="Your username."
@@ -44,38 +44,38 @@ class LoginInput(BaseModel):
 
 @input_of()
 class LogoutInput(BaseModel):
-    """Nothing has to be said."""
+    """Which tokens to revoke; by default, only the token of this request."""
 
     everywhere: bool = Field(
-        default=False, description="Revoke all tokens that you got by logging in."
+        default=False, description="Whether to revoke all tokens from your logins."
     )
 
 
 @input_of()
 class ChangePasswordInput(BaseModel):
-    """Another password for you."""
+    """Your current password and the new one."""
 
     current_password: Annotated[str, StringConstraints(max_length=passwords.LONGEST)] = Field(
-        description="The password as it is."
+        description="Your current password."
     )
     new_password: Password = Field(
-        description=f"The password to be, of at least {passwords.SHORTEST} characters."
+        description=f"The new password, of at least {passwords.SHORTEST} characters."
     )
 
 
 @input_of()
 class SetPasswordInput(BaseModel):
-    """A password for a user."""
+    """The new password of a user."""
 
-    user_id: ID[db.User] = Field(description="Whose password it is.")
+    user_id: ID[db.User] = Field(description="The user whose password to set.")
     new_password: Password = Field(
-        description=f"The password to be, of at least {passwords.SHORTEST} characters."
+        description=f"The new password, of at least {passwords.SHORTEST} characters."
     )
 
 
 @input_of(db.AccessToken)
 class CreateAccessTokenInput(BaseModel):
-    """A token to be made, for you unless it names an agent or another user."""
+    """The token to create: for an agent, for a user, or by default for yourself."""
 
     name: Line
     user_id: ID[db.User] | None = None
@@ -86,14 +86,14 @@ class CreateAccessTokenInput(BaseModel):
 
 @input_of(db.AccessToken)
 class RevokeAccessTokenInput(BaseModel):
-    """A token that is to open nothing any more."""
+    """The token to revoke."""
 
     id: ID[db.AccessToken]
 
 
 @dataclass
 class LoggedIn:
-    """Who came in, and by what."""
+    """The user who logged in, and the new token."""
 
     user: db.User
     token: Secret
@@ -101,46 +101,48 @@ class LoggedIn:
 
 @dataclass
 class Issued:
-    """A token that was made."""
+    """The new token: its row and the token itself."""
 
     access_token: db.AccessToken
     token: Secret
 
 
-def _plain(username: str) -> str:
-    """A username without case and accents: no spelling of it has guesses of its own."""
+def _normalized(username: str) -> str:
+    """The username without case and accents, so that all its spellings share one rate limit."""
     letters = unicodedata.normalize("NFKD", username).upper().casefold()
-    return "".join(sign for sign in letters if not unicodedata.combining(sign))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-WRONG = "There is no active user with this name and password."
+WRONG_LOGIN = "There is no active user with this name and password."
 
 
 async def _verified_user(context: Context, input: LoginInput) -> db.User:
-    """The user whose name and password these are. Raises Invalid."""
-    right = context.guess(_plain(input.username))
+    """The user with this username and password. Raises Invalid."""
+    correct = context.guess(_normalized(input.username))
     async with context.read() as session:
         user = await access.user_named(session, input.username)
-    # Also for a user who is not there: it takes as long, and is answered alike.
-    fits = await passwords.is_password(None if user is None else user.password_hash, input.password)
-    if user is None or not fits or not user.is_active:
-        # Not for whom: who is in a hurry writes a password there.
+    # Also checked if there is no such user, so that the response and its time do not show it.
+    is_correct = await passwords.is_password(
+        None if user is None else user.password_hash, input.password
+    )
+    if user is None or not is_correct or not user.is_active:
+        # Without the username: some users type their password there.
         log.warning("a login was refused", extra={"fields": {"address": context.address}})
-        raise Invalid(WRONG, ("password",))
-    right()
+        raise Invalid(WRONG_LOGIN, ("password",))
+    correct()
     return user
 
 
 async def _hash_if_verified(context: Context, input: ChangePasswordInput) -> str:
-    """The hash of the new password of a viewer who knows the current one. Raises Invalid."""
+    """The hash of the new password, if the current one is correct. Raises Invalid."""
     viewer = context.viewer
-    right = context.guess(viewer.user_id)
+    correct = context.guess(viewer.user_id)
     async with context.read() as session:
         stored = select(db.User.password_hash).where(db.User.id == viewer.user_id)
         password_hash = await session.scalar(stored)
     if not await passwords.is_password(password_hash, input.current_password):
-        raise Invalid("This is not your password.", ("current_password",))
-    right()
+        raise Invalid("This is not your current password.", ("current_password",))
+    correct()
     return await passwords.hash_password(input.new_password)
 
 
@@ -153,18 +155,18 @@ async def _hash(context: Context, input: SetPasswordInput) -> str:
 class Mutation:
     @mutation(ANYBODY, before=_verified_user)
     async def login(self, session: db.WriteSession, input: LoginInput, user: db.User) -> LoggedIn:
-        """Get a token for a username and its password; it is good for 30 days, or until logout."""
+        """Create a token for a user by their password. It is valid for 30 days or until logout."""
         issued = await access.log_in(session, user)
         if issued is None:
-            raise Invalid(WRONG, ("password",))
+            raise Invalid(WRONG_LOGIN, ("password",))
         row, token = issued
-        # The rest of the operation is done by the user.
+        # This user is the viewer of the rest of the operation.
         session.viewer = db.Viewer(user.id, None, user.role is db.UserRole.ADMIN, row.id)
         return LoggedIn(user, token)
 
     @mutation(Right.USE)
     async def logout(self, session: db.WriteSession, input: LogoutInput) -> Changed[db.AccessToken]:
-        """Revoke the token that you come with."""
+        """Revoke the token of this request."""
         viewer = session.viewer
         if input.everywhere:
             await access.log_out(session, viewer.user_id)
@@ -175,7 +177,7 @@ class Mutation:
     async def change_password(
         self, session: db.WriteSession, input: ChangePasswordInput, hashed: str
     ) -> db.User:
-        """Change your password. All tokens that you got by logging in are revoked but this one."""
+        """Change your password, and revoke all tokens from your logins except this one."""
         user = await session.fetch(db.User, session.viewer.user_id, lock=False)
         await access.set_password(session, user, hashed, session.viewer.token_id)
         return user
@@ -184,7 +186,7 @@ class Mutation:
     async def set_password(
         self, session: db.WriteSession, input: SetPasswordInput, hashed: str
     ) -> db.User:
-        """Give a user a password. Only administrators can."""
+        """Set the password of a user. Only for administrators."""
         user = await session.fetch(db.User, input.user_id, at=("user_id",), lock=False)
         await access.set_password(session, user, hashed)
         return user
@@ -193,9 +195,9 @@ class Mutation:
     async def create_access_token(
         self, session: db.WriteSession, input: CreateAccessTokenInput
     ) -> Issued:
-        """Make a token for yourself, or for an agent of a project that you edit.
+        """Create a token for yourself, or for an agent of a project that you may edit.
 
-        A token that is limited to scopes makes only such that are limited to some of them.
+        A token that is limited to scopes can create only tokens with the same or fewer scopes.
         """
         return Issued(*await access.create_token(session, **new_values(input)))
 
@@ -203,7 +205,7 @@ class Mutation:
     async def revoke_access_token(
         self, session: db.WriteSession, input: RevokeAccessTokenInput
     ) -> db.AccessToken:
-        """Revoke a token: it opens nothing any more, anywhere, from the next second."""
+        """Revoke a token. Within a second, no server accepts it any more."""
         token = await session.fetch(db.AccessToken, input.id)
         await access.revoke(session, token.id)
         return token

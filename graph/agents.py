@@ -1,4 +1,4 @@
-"""Agents: the workers of a project."""
+"""Agents: the programs that work on the tasks of a project."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Query:
 
 @input_of(db.Agent)
 class CreateAgentInput(BaseModel):
-    """An agent to be made."""
+    """The agent to create."""
 
     id: ID[db.Agent] | None = None
     project_id: ID[db.Project]
@@ -110,7 +110,7 @@ class CreateAgentInput(BaseModel):
 
 @input_of(db.Agent)
 class UpdateAgentInput(Versioned):
-    """Changes to an agent; what is left out stays as it is, and null clears it."""
+    """The changes to an agent. An omitted field stays as it is; null clears it."""
 
     id: ID[db.Agent]
     name: Maybe[Name] = None
@@ -126,24 +126,24 @@ class UpdateAgentInput(Versioned):
 
 @input_of(db.Agent)
 class DeleteAgentInput(Versioned):
-    """An agent to be deleted."""
+    """The agent to delete."""
 
     id: ID[db.Agent]
 
 
 @input_of(db.Agent)
 class TransitionAgentInput(Versioned):
-    """An agent to be moved to another state of its life."""
+    """The new status of an agent."""
 
     id: ID[db.Agent]
-    to: AgentStatus = Field(description="The state to move it to.")
+    to: AgentStatus = Field(description="The new status.")
 
 
 @strawberry.type
 class Mutation:
     @mutation(Right.EDIT)
     async def create_agent(self, session: db.WriteSession, input: CreateAgentInput) -> db.Agent:
-        """Make an agent for a project, in CREATED."""
+        """Create an agent of a project, with the status CREATED."""
         await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
         await session.refer(db.Agent, new_values(input))
         return await db.Agent.create(session, **new_values(input))
@@ -161,8 +161,8 @@ class Mutation:
     ) -> Deleted[db.Agent]:
         """Delete an agent.
 
-        Its tasks are no longer assigned; its messages in conversations stay, and what it and other
-        agents said to each other goes with it.
+        Its tasks become unassigned. Its messages in conversations stay; its communications with
+        other agents are deleted.
         """
         agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
         await tasks.unassign(session, agent)
@@ -173,7 +173,7 @@ class Mutation:
     async def transition_agent(
         self, session: db.WriteSession, input: TransitionAgentInput
     ) -> db.Agent:
-        """Move an agent to another state of its life."""
+        """Change the status of an agent."""
         agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
         agent.transition(input.to)
         return agent

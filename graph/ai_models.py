@@ -1,4 +1,4 @@
-"""AI models: what agents think with."""
+"""AI models: the models that agents use."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Line, Metadata, Price, matching
 
-NAME = "The name the provider gives it, such as `gpt-4o`."
+NAME = "The provider's name of the model, such as `gpt-4o`."
 Name = Annotated[
     str, matching(r"[!-~]{1,100}", "this must have 1 to 100 visible characters of ASCII, no spaces")
 ]
@@ -83,9 +83,9 @@ class Query:
 
 @input_of(db.AIModel)
 class CreateAiModelInput(BaseModel):
-    """An AI model to be made known."""
+    """The AI model to create."""
 
-    id: Name = Field(description=f"{NAME} It can be used wherever its id is taken.")
+    id: Name = Field(description=f"{NAME} Inputs accept it in place of the id.")
     provider: Line
     model_version: Line | None = None
     capabilities: Metadata | None = None
@@ -100,7 +100,7 @@ class CreateAiModelInput(BaseModel):
 
 @input_of(db.AIModel)
 class UpdateAiModelInput(BaseModel):
-    """Changes to an AI model; what is left out stays as it is, and null clears it."""
+    """The changes to an AI model. An omitted field stays as it is; null clears it."""
 
     id: ID[db.AIModel]
     provider: Maybe[Line] = None
@@ -117,7 +117,7 @@ class UpdateAiModelInput(BaseModel):
 
 @input_of(db.AIModel)
 class DeleteAiModelInput(BaseModel):
-    """An AI model to be forgotten."""
+    """The AI model to delete."""
 
     id: ID[db.AIModel]
 
@@ -128,14 +128,14 @@ class Mutation:
     async def create_ai_model(
         self, session: db.WriteSession, input: CreateAiModelInput
     ) -> db.AIModel:
-        """Make an AI model known. Only administrators can."""
+        """Create an AI model. Only for administrators."""
         return await db.AIModel.create(session, **new_values(input))
 
     @mutation(Right.ADMINISTER)
     async def update_ai_model(
         self, session: db.WriteSession, input: UpdateAiModelInput
     ) -> db.AIModel:
-        """Change an AI model. Only administrators can."""
+        """Change an AI model. Only for administrators."""
         model = await session.fetch(db.AIModel, input.id)
         return await model.update(session, **changed_values(input))
 
@@ -143,9 +143,9 @@ class Mutation:
     async def delete_ai_model(
         self, session: db.WriteSession, input: DeleteAiModelInput
     ) -> Deleted[db.AIModel]:
-        """Forget an AI model; what refers to it stays. Only administrators can.
+        """Delete an AI model; objects that refer to it stay. Only for administrators.
 
-        One that was used cannot be forgotten: what was paid stays on record. Deprecate it instead.
+        A model with usage records cannot be deleted. Set its status to DEPRECATED instead.
         """
         model = await session.fetch(db.AIModel, input.id)
         await model.delete(session)

@@ -1,4 +1,4 @@
-"""Attempts: each time that an agent sets about a task. Workers make them; people look at them."""
+"""Attempts of agents at tasks. The API only reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Communications: messages from agent to agent."""
+"""Communications: messages from one agent to another."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Query:
 
 @input_of(db.Communication)
 class SendCommunicationInput(BaseModel):
-    """A message from one agent to another of the same project."""
+    """The message to send to another agent of the same project."""
 
     id: ID[db.Communication] | None = None
     from_agent_id: ID[db.Agent]
@@ -113,7 +113,7 @@ class Mutation:
     async def send_communication(
         self, session: db.WriteSession, input: SendCommunicationInput
     ) -> db.Communication:
-        """Send a message in an agent's name to another agent of its project."""
+        """Send a message from an agent to another agent of its project."""
         session.in_own_name(input.from_agent_id, ("from_agent_id",))
         sender = await session.fetch(
             db.Agent, input.from_agent_id, at=("from_agent_id",), lock=False

@@ -132,20 +132,20 @@ class Query:
     conversation_by_url: Conversation | None = one_by(
         db.Conversation.conversation_url,
         "url",
-        "The conversation at this address; none if you may not see it.",
+        "The conversation with this URL; null if there is none or you may not see it.",
     )
     message: Message | None = one(db.Message)
     messages: Connection[Message] = collection(db.Message)
     search_messages: Connection[Message] = search(
         db.Message.search,
         "TIMESTAMP_DESC",
-        'The messages with these words, in any order; `or`, `-word` and "a phrase" are understood.',
+        'The messages with all these words, in any order. Supports `or`, `-word` and "a phrase".',
     )
 
 
 @input_of(db.Message)
 class MessageInput(BaseModel):
-    """Something that was said."""
+    """A message to add."""
 
     id: ID[db.Message] | None = None
     sender: MessageSender
@@ -159,7 +159,7 @@ class MessageInput(BaseModel):
 
 @input_of(db.Conversation)
 class StartConversationInput(BaseModel):
-    """A conversation to be started. It belongs to whoever starts it."""
+    """The conversation to start. You become its user."""
 
     id: ID[db.Conversation] | None = None
     project_id: ID[db.Project] | None = None
@@ -173,7 +173,7 @@ class StartConversationInput(BaseModel):
 
 @input_of(db.Conversation)
 class UpdateConversationInput(Versioned):
-    """Changes to a conversation; what is left out stays as it is, and null clears it."""
+    """The changes to a conversation. An omitted field stays as it is; null clears it."""
 
     id: ID[db.Conversation]
     agent_id: Maybe[ID[db.Agent] | None] = None
@@ -185,31 +185,31 @@ class UpdateConversationInput(Versioned):
 
 @input_of(db.Conversation)
 class DeleteConversationInput(Versioned):
-    """A conversation to be deleted."""
+    """The conversation to delete."""
 
     id: ID[db.Conversation]
 
 
 @input_of(db.Message)
 class AppendMessagesInput(BaseModel):
-    """Messages to be added at the end of a conversation."""
+    """The messages to add at the end of a conversation."""
 
     conversation_id: ID[db.Conversation]
     messages: Annotated[list[MessageInput], Field(min_length=1, max_length=1000)] = Field(
-        description="The messages in their order, at most 1,000."
+        description="The messages in order, at most 1,000."
     )
 
 
 @input_of(db.Message)
 class DeleteMessageInput(BaseModel):
-    """A message to be deleted."""
+    """The message to delete."""
 
     id: ID[db.Message]
 
 
 @input_of(db.Message)
 class EditMessageInput(BaseModel):
-    """Changes to a message; what is left out stays as it is."""
+    """The changes to a message. An omitted field stays as it is."""
 
     id: ID[db.Message]
     content: Maybe[Text] = None
@@ -219,29 +219,29 @@ class EditMessageInput(BaseModel):
 
 @input_of(db.Conversation)
 class ArchiveConversationInput(Versioned):
-    """A conversation to be kept for the record."""
+    """The conversation to archive."""
 
     id: ID[db.Conversation]
 
 
 @dataclass
 class Appended:
-    """What appending messages changed."""
+    """The conversation and its new messages."""
 
     conversation: db.Conversation
     messages: list[Changed[db.Message]]
 
 
-async def _say(
+async def _append(
     session: db.WriteSession,
     conversation: db.Conversation,
     messages: Mapping[tuple[str | int, ...], MessageInput],
 ) -> list[UUID]:
-    """Add messages, each under its place in the input, to a conversation; return their ids."""
-    rows = {at: new_values(message) for at, message in messages.items()}
-    for at, row in rows.items():
+    """Add messages, by their paths in the input, to a conversation; return their ids."""
+    rows = {path: new_values(message) for path, message in messages.items()}
+    for path, row in rows.items():
         if row["sender"] is MessageSender.ASSISTANT or row.get("agent_id") is not None:
-            row["agent_id"] = session.in_own_name(row.get("agent_id"), (*at, "agent_id"))
+            row["agent_id"] = session.in_own_name(row.get("agent_id"), (*path, "agent_id"))
     await session.refer_all(db.Message, rows, project_id=conversation.project_id)
     for row in rows.values():
         if row["sender"] is MessageSender.USER:
@@ -249,8 +249,8 @@ async def _say(
     return await conversations.append_messages(session, conversation, rows)
 
 
-async def _message(session: db.WriteSession, id: UUID) -> tuple[db.Conversation, db.Message]:
-    """A message and its conversation, which is locked first, as by those who delete it."""
+async def _locked_message(session: db.WriteSession, id: UUID) -> tuple[db.Conversation, db.Message]:
+    """A message and its conversation. Deletions lock the conversation first, too."""
     message = await session.fetch(db.Message, id, lock=False)
     conversation = await session.fetch(db.Conversation, message.conversation_id)
     return conversation, await session.fetch(db.Message, id)
@@ -262,17 +262,17 @@ class Mutation:
     async def start_conversation(
         self, session: db.WriteSession, input: StartConversationInput
     ) -> db.Conversation:
-        """Start a conversation, with its first message if you have one."""
+        """Start a conversation, optionally with its first message."""
         row = new_values(input)
         if input.project_id is not None:
             await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
         elif session.viewer.user_id is None:
-            raise Denied("An agent has no conversations of its own, only its project's.")
+            raise Denied("An agent can start conversations only in its project; give projectId.")
         row["agent_id"] = session.in_own_name(input.agent_id)
         await session.refer(db.Conversation, row, project_id=input.project_id)
         conversation = await db.Conversation.create(session, user_id=session.viewer.user_id, **row)
         if input.message is not None:
-            await _say(session, conversation, {("message",): input.message})
+            await _append(session, conversation, {("message",): input.message})
         return conversation
 
     @mutation(Right.EDIT)
@@ -293,7 +293,7 @@ class Mutation:
     async def delete_conversation(
         self, session: db.WriteSession, input: DeleteConversationInput
     ) -> Deleted[db.Conversation]:
-        """Delete a conversation with its messages."""
+        """Delete a conversation and its messages."""
         conversation = await session.fetch(
             db.Conversation, input.id, version=input.expected_version
         )
@@ -304,20 +304,20 @@ class Mutation:
     async def append_messages(
         self, session: db.WriteSession, input: AppendMessagesInput
     ) -> Appended:
-        """Add messages at the end of a conversation, all or none."""
+        """Add messages at the end of a conversation: all of them or, on an error, none."""
         conversation = await session.fetch(
             db.Conversation, input.conversation_id, at=("conversation_id",)
         )
-        said: dict[tuple[str | int, ...], MessageInput] = {
-            ("messages", place): message for place, message in enumerate(input.messages)
+        messages: dict[tuple[str | int, ...], MessageInput] = {
+            ("messages", index): message for index, message in enumerate(input.messages)
         }
-        ids = await _say(session, conversation, said)
+        ids = await _append(session, conversation, messages)
         return Appended(conversation, [Changed(id) for id in ids])
 
     @mutation(Right.EDIT)
     async def edit_message(self, session: db.WriteSession, input: EditMessageInput) -> db.Message:
-        """Change what a message says; `editedAt` then tells that it was."""
-        conversation, message = await _message(session, input.id)
+        """Change the content of a message, and set its `editedAt`."""
+        conversation, message = await _locked_message(session, input.id)
         await conversations.edit_message(session, conversation, message, **changed_values(input))
         return message
 
@@ -325,7 +325,7 @@ class Mutation:
     async def archive_conversation(
         self, session: db.WriteSession, input: ArchiveConversationInput
     ) -> db.Conversation:
-        """Keep a conversation for the record: nothing in it changes any more, for good."""
+        """Archive a conversation. It cannot be changed or reopened afterwards."""
         conversation = await session.fetch(
             db.Conversation, input.id, version=input.expected_version
         )
@@ -335,7 +335,7 @@ class Mutation:
     async def delete_message(
         self, session: db.WriteSession, input: DeleteMessageInput
     ) -> Deleted[db.Message]:
-        """Delete a message; the places of the others stay as they are."""
-        conversation, message = await _message(session, input.id)
+        """Delete a message. The `sequence` of the other messages stays the same."""
+        conversation, message = await _locked_message(session, input.id)
         await conversations.delete_message(session, conversation, message)
         return Deleted(message.id)

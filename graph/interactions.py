@@ -1,4 +1,4 @@
-"""Human interactions: what agents ask of people, and tell them."""
+"""Human interactions: requests and notifications of agents for people."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ Interaction = TypeVar("Interaction", bound=db.HumanInteraction)
 
 
 class InteractionValues(BaseModel):
-    """What every interaction says."""
+    """The fields that all inputs of interactions share."""
 
     id: ID[db.HumanInteraction] | None = None
     project_id: ID[db.Project]
@@ -134,22 +134,22 @@ class InteractionValues(BaseModel):
 
 @input_of(db.ApprovalRequest)
 class RequestApprovalInput(InteractionValues):
-    """What somebody is to say yes or no to."""
+    """The request to approve or reject something."""
 
 
 @input_of(db.FeedbackRequest)
 class RequestFeedbackInput(InteractionValues):
-    """What somebody is to give an opinion on."""
+    """The request for an opinion."""
 
 
 @input_of(db.ClarificationRequest)
 class RequestClarificationInput(InteractionValues):
-    """A question for somebody to answer; it stands in the content."""
+    """The question to answer, in `content`."""
 
 
 @input_of(db.Notification)
 class NotifyInput(InteractionValues):
-    """What people are to know."""
+    """The notification to send."""
 
     level: NotificationLevel = NotificationLevel.INFO
     requires_acknowledgement: bool = False
@@ -172,7 +172,7 @@ class Mutation:
     async def request_approval(
         self, session: db.WriteSession, input: RequestApprovalInput
     ) -> db.ApprovalRequest:
-        """Ask people for a yes or a no."""
+        """Ask people to approve or reject something."""
         return await _create(session, db.ApprovalRequest, input)
 
     @mutation(Right.WORK)
@@ -191,5 +191,5 @@ class Mutation:
 
     @mutation(Right.WORK)
     async def notify(self, session: db.WriteSession, input: NotifyInput) -> db.Notification:
-        """Tell people something."""
+        """Notify people of something."""
         return await _create(session, db.Notification, input)

@@ -1,4 +1,4 @@
-"""Members: which user may do what in which project."""
+"""Members: the users of a project and their roles."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class ProjectMember:
 
 @input_of(db.ProjectMember)
 class AddProjectMemberInput(BaseModel):
-    """A user to be made a member of a project."""
+    """The user to add to a project, and their role."""
 
     project_id: ID[db.Project]
-    email: Line = Field(description="The address of the user, who need not be known to you yet.")
+    email: Line = Field(description="The email of the user. It may be a user you cannot see yet.")
     role: MemberRole
 
 
 @input_of(db.ProjectMember)
 class UpdateProjectMemberInput(BaseModel):
-    """Another role for a member."""
+    """The new role of a member."""
 
     project_id: ID[db.Project]
     user_id: ID[db.User]
@@ -53,7 +53,7 @@ class UpdateProjectMemberInput(BaseModel):
 
 @input_of(db.ProjectMember)
 class RemoveProjectMemberInput(BaseModel):
-    """A user to be a member no more."""
+    """The member to remove from a project."""
 
     project_id: ID[db.Project]
     user_id: ID[db.User]
@@ -65,13 +65,13 @@ class Mutation:
     async def add_project_member(
         self, session: db.WriteSession, input: AddProjectMemberInput
     ) -> db.Project:
-        """Make a user a member of a project. Only its owners can."""
-        project = await _project(session, input.project_id)
-        # Whoever knows a user's address learns nothing from it that they did not know.
-        addressed = select(db.User.id).where(db.User.email == input.email)
-        user_id = await session.scalar(addressed)
+        """Add a user to a project. Only for its owners."""
+        project = await _locked_project(session, input.project_id)
+        # Without a scope: the owner may not see the user yet, and the email is known already.
+        by_email = select(db.User.id).where(db.User.email == input.email)
+        user_id = await session.scalar(by_email)
         if user_id is None:
-            raise Invalid(f"There is no user with the address {input.email!r}.", ("email",))
+            raise Invalid(f"There is no user with the email {input.email!r}.", ("email",))
         await members.add_member(session, project, user_id, input.role)
         return project
 
@@ -79,8 +79,8 @@ class Mutation:
     async def update_project_member(
         self, session: db.WriteSession, input: UpdateProjectMemberInput
     ) -> db.Project:
-        """Give a member of a project another role. Only its owners can."""
-        project = await _project(session, input.project_id)
+        """Change the role of a member of a project. Only for its owners."""
+        project = await _locked_project(session, input.project_id)
         await members.change_role(session, project, input.user_id, input.role)
         return project
 
@@ -88,13 +88,15 @@ class Mutation:
     async def remove_project_member(
         self, session: db.WriteSession, input: RemoveProjectMemberInput
     ) -> db.Project:
-        """Make a user a member of a project no more. Its owners can, and everybody can leave."""
+        """Remove a member from a project. Only for its owners, and for members who leave."""
         leaves = input.user_id == session.viewer.user_id
-        project = await _project(session, input.project_id, Right.VIEW if leaves else None)
+        project = await _locked_project(session, input.project_id, Right.VIEW if leaves else None)
         await members.remove_member(session, project, input.user_id)
         return project
 
 
-async def _project(session: db.WriteSession, id: object, right: Right | None = None) -> db.Project:
-    """The project, locked: two who leave at once must not leave it without an owner."""
+async def _locked_project(
+    session: db.WriteSession, id: object, right: Right | None = None
+) -> db.Project:
+    """The project, locked: if two owners leave at once, one of them must remain."""
     return await session.fetch(db.Project, id, at=("project_id",), right=right)

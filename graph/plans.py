@@ -1,4 +1,4 @@
-"""Plans: a project with its agents, tools and tasks, made in one piece."""
+"""Plans: a project with its agents, tools and tasks, created in one mutation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from graph.tools import ToolValues
 
 @input_of(db.Tool)
 class PlannedToolInput(ToolValues):
-    """A tool of a plan, for agents of its project only."""
+    """A tool of a plan. It belongs to the plan's project."""
 
     reference: Line | None = Field(
-        default=None, description="A name of your own, by which agents of this plan refer to it."
+        default=None, description="A name of your choice, by which agents of this plan refer to it."
     )
 
 
@@ -34,7 +34,7 @@ class PlannedAgentInput(BaseModel):
     """An agent of a plan."""
 
     reference: Line | None = Field(
-        default=None, description="A name of your own, by which tasks of this plan refer to it."
+        default=None, description="A name of your choice, by which tasks of this plan refer to it."
     )
     id: ID[db.Agent] | None = None
     name: Name
@@ -47,14 +47,13 @@ class PlannedAgentInput(BaseModel):
     metadata: Metadata | None = None
     tools: Annotated[list[str], Field(max_length=100)] = Field(
         default=[],
-        description="The tools it has: references of this plan, or ids of tools that all projects"
-        " share.",
+        description="Its tools: references of this plan, or ids of tools that all projects share.",
     )
 
 
 @input_of(db.Project)
 class CreateProjectPlanInput(BaseModel):
-    """A project with all that belongs to its plan. Whoever makes it owns it."""
+    """The project to create, with its agents, tools and tasks. You become its owner."""
 
     id: ID[db.Project] | None = None
     name: Name
@@ -64,7 +63,7 @@ class CreateProjectPlanInput(BaseModel):
         default=[], description="Its agents, at most 100."
     )
     tools: Annotated[list[PlannedToolInput], Field(max_length=100)] = Field(
-        default=[], description="The tools that are made for it, at most 100."
+        default=[], description="Its own tools, at most 100."
     )
     tasks: Annotated[list[PlannedTaskInput], Field(max_length=1000)] = Field(
         default=[], description="Its tasks, at most 1,000."
@@ -73,7 +72,7 @@ class CreateProjectPlanInput(BaseModel):
 
 @dataclass
 class ProjectPlan:
-    """What a plan made."""
+    """The project and its new agents, tools and tasks."""
 
     project: db.Project
     agents: list[Changed[db.Agent]]
@@ -87,13 +86,16 @@ class Mutation:
     async def create_project_plan(
         self, session: db.WriteSession, input: CreateProjectPlanInput
     ) -> ProjectPlan:
-        """Make a project in PLANNING with all that its plan consists of, all or none."""
-        named = {tool.reference for tool in input.tools}
+        """Create a project, with the status PLANNING, and its agents, tools and tasks.
+
+        On an error, nothing is created.
+        """
+        tool_references = {tool.reference for tool in input.tools}
         agents = [
             plans.PlannedAgent(
                 new_values(agent),
                 agent.reference,
-                [tool if tool in named else bare(tool, db.Tool) for tool in agent.tools],
+                [tool if tool in tool_references else bare(tool, db.Tool) for tool in agent.tools],
             )
             for agent in input.agents
         ]

@@ -1,4 +1,4 @@
-"""Projects: what a team of agents works towards."""
+"""Projects: the work of a team of agents."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Query:
 
 @input_of(db.Project)
 class CreateProjectInput(BaseModel):
-    """A project to be made. Whoever makes it owns it."""
+    """The project to create. You become its owner."""
 
     id: ID[db.Project] | None = None
     name: Name
@@ -83,7 +83,7 @@ class CreateProjectInput(BaseModel):
 
 @input_of(db.Project)
 class UpdateProjectInput(Versioned):
-    """Changes to a project; what is left out stays as it is, and null clears it."""
+    """The changes to a project. An omitted field stays as it is; null clears it."""
 
     id: ID[db.Project]
     name: Maybe[Name] = None
@@ -94,17 +94,17 @@ class UpdateProjectInput(Versioned):
 
 @input_of(db.Project)
 class DeleteProjectInput(Versioned):
-    """A project to be deleted."""
+    """The project to delete."""
 
     id: ID[db.Project]
 
 
 @input_of(db.Project)
 class TransitionProjectInput(Versioned):
-    """A project to be moved to another state of its life."""
+    """The new status of a project."""
 
     id: ID[db.Project]
-    to: ProjectStatus = Field(description="The state to move it to.")
+    to: ProjectStatus = Field(description="The new status.")
 
 
 @strawberry.type
@@ -113,7 +113,7 @@ class Mutation:
     async def create_project(
         self, session: db.WriteSession, input: CreateProjectInput
     ) -> db.Project:
-        """Make a project, in DRAFT."""
+        """Create a project, with the status DRAFT."""
         owner = session.viewer.user_id
         return await db.Project.create(session, owner_id=owner, **new_values(input))
 
@@ -121,8 +121,8 @@ class Mutation:
     async def update_project(
         self, session: db.WriteSession, input: UpdateProjectInput
     ) -> db.Project:
-        """Change a project. Only its owners can give it to somebody else."""
-        # Whoever it belongs to becomes an owner among its members.
+        """Change a project. Only its owners can change `ownerId`."""
+        # The new owner also becomes a member with the role OWNER.
         right = Right.EDIT if input.owner_id is None else Right.OWN
         project = await session.fetch(
             db.Project, input.id, version=input.expected_version, right=right
@@ -134,8 +134,8 @@ class Mutation:
     async def delete_project(
         self, session: db.WriteSession, input: DeleteProjectInput
     ) -> Deleted[db.Project]:
-        """Delete a project with all that belongs to it: members, agents, tools, tasks,
-        communications, interactions, conversations, and the record of what it cost.
+        """Delete a project with its members, agents, tools, tasks, communications, interactions,
+        conversations and usage records.
         """
         project = await session.fetch(db.Project, input.id, version=input.expected_version)
         await project.delete(session)
@@ -145,7 +145,7 @@ class Mutation:
     async def transition_project(
         self, session: db.WriteSession, input: TransitionProjectInput
     ) -> db.Project:
-        """Move a project to another state of its life."""
+        """Change the status of a project."""
         project = await session.fetch(db.Project, input.id, version=input.expected_version)
         project.transition(input.to)
         return project

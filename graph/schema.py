@@ -1,4 +1,4 @@
-"""The schema: the one place that knows every slice."""
+"""The GraphQL schema, merged from all slices."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ SLICES = [
     "graph.usage",
     "graph.users",
 ]
-"""The modules that add to the schema, each by a class `Query`, a class `Mutation`, or both."""
+"""The modules with a class `Query`, a class `Mutation`, or both, whose fields the schema has."""
 
 
 def _merged(name: str, description: str) -> type:
-    """The root type that has the fields of all slices' types of this name."""
+    """The root type of this name, with the fields from all slices."""
     modules = map(import_module, SLICES)
     parts = tuple(getattr(module, name) for module in modules if hasattr(module, name))
     return strawberry.type(type(name, parts, {}), description=description)
 
 
-Query = _merged("Query", "What can be asked. Everything shows only what you may see.")
+Query = _merged("Query", "Queries. They return only objects that you may see.")
 Mutation = _merged(
     "Mutation",
-    "What can be changed. Each takes an `input`, is one transaction, and answers with what it"
-    " changed and `userErrors`; if there are any of these, nothing was changed.",
+    "Mutations. Each takes an `input`, runs in one transaction, and returns the changed objects and"
+    " `userErrors`. If there are `userErrors`, nothing was changed.",
 )
 
 
@@ -57,7 +57,7 @@ schema = strawberry.Schema(
 )
 
 
-# Introspection writes defaults as literals, and by itself knows none for an object of JSON.
+# Introspection prints defaults as literals, but cannot convert a default that is a JSON object.
 for _type in schema._schema.type_map.values():
     if isinstance(_type, graphql.GraphQLInputObjectType):
         for _field in _type.fields.values():
@@ -68,8 +68,8 @@ for _type in schema._schema.type_map.values():
 
 
 def printed() -> str:
-    """The schema in the schema definition language, sorted, as `schema.graphql` keeps it."""
-    # Sorted from its text: StrawberryConfig(sort_schema=True) would sort the schema that executes,
-    # and put plain enum types in the place of Strawberry's, which cannot print a Python default.
+    """The schema in the schema definition language, sorted: the text of `schema.graphql`."""
+    # StrawberryConfig(sort_schema=True) would sort the schema that is executed, and replace the
+    # enum types of Strawberry, without which defaults cannot be printed.
     unsorted = build_schema(print_schema(schema))
     return graphql.print_schema(lexicographic_sort_schema(unsorted)) + "\n"

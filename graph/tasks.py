@@ -1,4 +1,4 @@
-"""Tasks: what there is to do, and what waits for what."""
+"""Tasks and the dependencies between them."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Query:
 
 
 class TaskValues(BaseModel):
-    """What a task is, wherever it is made."""
+    """The fields that all inputs of new tasks share."""
 
     id: ID[db.Task] | None = None
     title: Line
@@ -148,21 +148,25 @@ class TaskValues(BaseModel):
 
 @input_of(db.Task)
 class CreateTaskInput(TaskValues):
-    """A task to be made."""
+    """The task to create."""
 
     project_id: ID[db.Project]
     parent_task_id: ID[db.Task] | None = None
     agent_id: ID[db.Agent] | None = None
     depends_on: list[ID[db.Task]] = Field(
-        default=[], description="The tasks it waits for; if one comes to nothing, it is skipped."
+        default=[],
+        description="The tasks it depends on. It is skipped if one of them fails, is cancelled or"
+        " is skipped.",
     )
 
 
 @input_of(db.TaskDependency)
 class PlannedDependencyInput(BaseModel):
-    """What a planned task waits for."""
+    """A dependency of a planned task."""
 
-    on: str = Field(description="A reference of this plan, or the id of a task of its project.")
+    on: str = Field(
+        description="The task it depends on: a reference of this plan, or the id of a task."
+    )
     on_failure: OnFailure = OnFailure.SKIP
 
 
@@ -171,40 +175,41 @@ class PlannedTaskInput(TaskValues):
     """A task of a plan."""
 
     reference: Line | None = Field(
-        default=None, description="A name of your own, by which others in this plan refer to it."
+        default=None,
+        description="A name of your choice, by which other tasks of this plan refer to it.",
     )
     parent: str | None = Field(
         default=None,
-        description="The task it is a part of: a reference of this plan, or the id of a task.",
+        description="Its parent task: a reference of this plan, or the id of a task.",
     )
     agent: str | None = Field(
         default=None,
         description="The agent it is assigned to: a reference of this plan, or the id of an agent.",
     )
-    depends_on: list[PlannedDependencyInput] = Field(default=[], description="What it waits for.")
+    depends_on: list[PlannedDependencyInput] = Field(default=[], description="Its dependencies.")
 
     def planned(
         self, tasks: Collection[str | None], agents: Collection[str | None]
     ) -> plans.PlannedTask:
-        """The task as the rules of plans take it; given the references of the whole plan."""
+        """The task for `db.plans`. `tasks` and `agents` are the references in the plan."""
 
-        def name(of: str, model: type, references: Collection[str | None]) -> str:
-            return of if of in references else bare(of, model)
+        def resolved(name: str, model: type, references: Collection[str | None]) -> str:
+            return name if name in references else bare(name, model)
 
         return plans.PlannedTask(
             new_values(self),
             self.reference,
-            self.parent and name(self.parent, db.Task, tasks),
-            self.agent and name(self.agent, db.Agent, agents),
-            [(name(edge.on, db.Task, tasks), edge.on_failure) for edge in self.depends_on],
+            self.parent and resolved(self.parent, db.Task, tasks),
+            self.agent and resolved(self.agent, db.Agent, agents),
+            [(resolved(each.on, db.Task, tasks), each.on_failure) for each in self.depends_on],
         )
 
 
 @input_of()
 class CreateTasksInput(BaseModel):
-    """Tasks to be made together."""
+    """The tasks to create."""
 
-    project_id: ID[db.Project] = Field(description="The project they belong to.")
+    project_id: ID[db.Project] = Field(description="The project of the tasks.")
     tasks: Annotated[list[PlannedTaskInput], Field(min_length=1, max_length=1000)] = Field(
         description="The tasks, at most 1,000."
     )
@@ -212,7 +217,7 @@ class CreateTasksInput(BaseModel):
 
 @input_of(db.Task)
 class UpdateTaskInput(Versioned):
-    """Changes to a task; what is left out stays as it is, and null clears it."""
+    """The changes to a task. An omitted field stays as it is; null clears it."""
 
     id: ID[db.Task]
     title: Maybe[Line] = None
@@ -232,14 +237,14 @@ class UpdateTaskInput(Versioned):
 
 @input_of(db.Task)
 class DeleteTaskInput(Versioned):
-    """A task to be deleted."""
+    """The task to delete."""
 
     id: ID[db.Task]
 
 
 @input_of(db.TaskDependency)
 class AddTaskDependencyInput(BaseModel):
-    """An edge between two tasks."""
+    """The dependency to add: `dependentId` waits for `dependencyId`."""
 
     dependent_id: ID[db.Task]
     dependency_id: ID[db.Task]
@@ -248,24 +253,24 @@ class AddTaskDependencyInput(BaseModel):
 
 @input_of(db.TaskDependency)
 class RemoveTaskDependencyInput(BaseModel):
-    """An edge to be removed."""
+    """The dependency to remove."""
 
     dependent_id: ID[db.Task]
     dependency_id: ID[db.Task]
 
 
-async def _tasks(session: db.WriteSession, input: Any) -> tuple[db.Task, db.Task]:
-    """The two tasks of an edge, locked after their project, so that no two writers cross."""
+async def _locked_tasks(session: db.WriteSession, input: Any) -> tuple[db.Task, db.Task]:
+    """The two tasks of a dependency. Their project is locked first, which avoids deadlocks."""
     await dependencies.lock(session, input.dependent_id)
     tasks: list[db.Task] = []
-    faults: list[DomainError] = []
+    errors: list[DomainError] = []
     for name, id in (("dependent_id", input.dependent_id), ("dependency_id", input.dependency_id)):
         try:
             tasks.append(await session.fetch(db.Task, id, at=(name,)))
         except NotFound as error:
-            faults.append(error)
-    if faults:
-        raise Rejected(faults)
+            errors.append(error)
+    if errors:
+        raise Rejected(errors)
     dependent, dependency = tasks
     return dependent, dependency
 
@@ -276,7 +281,7 @@ class Mutation:
     async def create_task(
         self, session: db.WriteSession, input: CreateTaskInput
     ) -> Changed[db.Task]:
-        """Make a task, in PENDING, or ASSIGNED if an agent is named."""
+        """Create a task, with the status ASSIGNED if it has an agent, else PENDING."""
         planned = plans.PlannedTask(
             new_values(input),
             parent=str(input.parent_task_id) if input.parent_task_id else None,
@@ -290,7 +295,7 @@ class Mutation:
     async def create_tasks(
         self, session: db.WriteSession, input: CreateTasksInput
     ) -> list[Changed[db.Task]]:
-        """Make many tasks with the edges between them, all or none."""
+        """Create tasks with dependencies between them: all or, on an error, none."""
         references = {task.reference for task in input.tasks}
         planned = [task.planned(references, ()) for task in input.tasks]
         project = await session.fetch(db.Project, input.project_id, at=("project_id",))
@@ -299,7 +304,7 @@ class Mutation:
 
     @mutation(Right.EDIT)
     async def update_task(self, session: db.WriteSession, input: UpdateTaskInput) -> db.Task:
-        """Change a task. Its state is not edited: it follows from what is done with it."""
+        """Change a task. Its status cannot be set; it follows from the work on the task."""
         if input.parent_task_id is not None:
             await dependencies.lock(session, input.id)
         task = await session.fetch(db.Task, input.id, version=input.expected_version)
@@ -309,7 +314,7 @@ class Mutation:
     async def delete_task(
         self, session: db.WriteSession, input: DeleteTaskInput
     ) -> Deleted[db.Task]:
-        """Delete a task with its subtasks; what waited for them waits no more."""
+        """Delete a task and its subtasks. Tasks that depend on them no longer do."""
         await dependencies.lock(session, input.id)
         task = await session.fetch(db.Task, input.id, version=input.expected_version)
         await dependencies.delete_task(session, task)
@@ -319,8 +324,8 @@ class Mutation:
     async def add_task_dependency(
         self, session: db.WriteSession, input: AddTaskDependencyInput
     ) -> db.Task:
-        """Let one task wait for another of its project; a circle is refused and shown."""
-        dependent, dependency = await _tasks(session, input)
+        """Make a task depend on another task of its project. A cycle is an error."""
+        dependent, dependency = await _locked_tasks(session, input)
         await dependencies.add_dependency(session, dependent, dependency, input.on_failure)
         return dependent
 
@@ -328,7 +333,7 @@ class Mutation:
     async def remove_task_dependency(
         self, session: db.WriteSession, input: RemoveTaskDependencyInput
     ) -> db.Task:
-        """Let a task wait for another no more."""
-        dependent, dependency = await _tasks(session, input)
+        """Remove a dependency of a task on another."""
+        dependent, dependency = await _locked_tasks(session, input)
         await dependencies.remove_dependency(session, dependent, dependency)
         return dependent

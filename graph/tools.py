@@ -1,4 +1,4 @@
-"""Tools: what agents can call, and which agent has which."""
+"""Tools that agents can call, and the tools of each agent."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Query:
 
 
 class ToolValues(BaseModel):
-    """What a tool is, wherever it is made."""
+    """The fields that all inputs of new tools share."""
 
     id: ID[db.Tool] | None = None
     name: Name
@@ -118,18 +118,18 @@ class ToolValues(BaseModel):
 
 @input_of(db.Tool)
 class CreateToolInput(ToolValues):
-    """A tool to be made."""
+    """The tool to create."""
 
     project_id: ID[db.Project] | None = Field(
         default=None,
-        description="The project it is for. Without one all projects share it; only administrators"
-        " make such tools.",
+        description="The project of the tool. A tool without a project is shared by all projects;"
+        " only administrators can create one.",
     )
 
 
 @input_of(db.Tool)
 class UpdateToolInput(Versioned):
-    """Changes to a tool; what is left out stays as it is, and null clears it."""
+    """The changes to a tool. An omitted field stays as it is; null clears it."""
 
     id: ID[db.Tool]
     name: Maybe[Name] = None
@@ -144,22 +144,22 @@ class UpdateToolInput(Versioned):
 
 @input_of(db.Tool)
 class DeleteToolInput(Versioned):
-    """A tool to be deleted."""
+    """The tool to delete."""
 
     id: ID[db.Tool]
 
 
 @input_of(db.Tool)
 class TransitionToolInput(Versioned):
-    """A tool to be moved on its way from being found to being used."""
+    """The new status of a tool."""
 
     id: ID[db.Tool]
-    to: ToolStatus = Field(description="The state to move it to.")
+    to: ToolStatus = Field(description="The new status.")
 
 
 @input_of(db.AgentTool)
 class AttachToolInput(BaseModel):
-    """A tool for an agent. One that it has already is set up anew."""
+    """The tool to give to an agent, or its new configuration if the agent has it."""
 
     agent_id: ID[db.Agent]
     tool_id: ID[db.Tool]
@@ -169,7 +169,7 @@ class AttachToolInput(BaseModel):
 
 @input_of(db.AgentTool)
 class DetachToolInput(BaseModel):
-    """A tool to be taken from an agent."""
+    """The tool to take from an agent."""
 
     agent_id: ID[db.Agent]
     tool_id: ID[db.Tool]
@@ -179,11 +179,11 @@ class DetachToolInput(BaseModel):
 class Mutation:
     @mutation(Right.EDIT)
     async def create_tool(self, session: db.WriteSession, input: CreateToolInput) -> db.Tool:
-        """Make a tool known, in DISCOVERED."""
+        """Create a tool, with the status DISCOVERED."""
         if input.project_id is not None:
             await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
         elif not session.viewer.is_administrator:
-            raise Denied("Only administrators make tools that all projects share.")
+            raise Denied("Only administrators can create a tool without a project; give projectId.")
         return await db.Tool.create(session, **new_values(input))
 
     @mutation(Right.EDIT)
@@ -196,7 +196,7 @@ class Mutation:
     async def delete_tool(
         self, session: db.WriteSession, input: DeleteToolInput
     ) -> Deleted[db.Tool]:
-        """Delete a tool; agents that had it have it no more."""
+        """Delete a tool, and take it from all agents."""
         tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
         await tool.delete(session)
         return Deleted(tool.id)
@@ -205,14 +205,14 @@ class Mutation:
     async def transition_tool(
         self, session: db.WriteSession, input: TransitionToolInput
     ) -> db.Tool:
-        """Move a tool on its way from being found to being used."""
+        """Change the status of a tool."""
         tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
         tool.transition(input.to)
         return tool
 
     @mutation(Right.EDIT)
     async def attach_tool(self, session: db.WriteSession, input: AttachToolInput) -> db.Agent:
-        """Give an agent a tool of its project, or one that all share."""
+        """Give an agent a tool of its project or a tool that all projects share."""
         agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
         await tools.attach(session, agent, new_values(input))
         return agent

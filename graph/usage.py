@@ -1,4 +1,4 @@
-"""Usage: what every call of an AI model took and cost."""
+"""Usage: the tokens, time and cost of each call of an AI model."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Query:
 
 @input_of(db.UsageRecord)
 class UsageInput(BaseModel):
-    """One call of an AI model."""
+    """A call of an AI model."""
 
     id: ID[db.UsageRecord] | None = None
     model_id: ID[db.AIModel]
@@ -112,7 +112,7 @@ class UsageInput(BaseModel):
 
 @input_of(db.UsageRecord)
 class RecordUsageInput(BaseModel):
-    """Calls of AI models to be recorded."""
+    """The calls of AI models to record."""
 
     project_id: ID[db.Project]
     records: Annotated[list[UsageInput], Field(min_length=1, max_length=1000)] = Field(
@@ -126,12 +126,12 @@ class Mutation:
     async def record_usage(
         self, session: db.WriteSession, input: RecordUsageInput
     ) -> list[Changed[db.UsageRecord]]:
-        """Record calls of AI models, all or none; one that was recorded before counts once."""
+        """Record calls of AI models: all or, on an error, none. Repeated calls count once."""
         calls: dict[tuple[str | int, ...], dict[str, Any]] = {
-            ("records", place): new_values(call) for place, call in enumerate(input.records)
+            ("records", index): new_values(call) for index, call in enumerate(input.records)
         }
         project = await session.fetch(db.Project, input.project_id, at=("project_id",))
-        for at, call in calls.items():
-            call["agent_id"] = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))
+        for path, call in calls.items():
+            call["agent_id"] = session.in_own_name(call.get("agent_id"), (*path, "agent_id"))
         ids = await usage.record_usage(session, project.id, calls)
         return [Changed(id) for id in ids]

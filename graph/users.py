@@ -111,7 +111,9 @@ class AccessToken(Node):
 @strawberry.type
 class Query:
     me: User | None = viewers(
-        db.User, lambda viewer: viewer.user_id, "You; none when an agent asks."
+        db.User,
+        lambda viewer: viewer.user_id,
+        "The user of your access token; null if it is the token of an agent.",
     )
     user: User | None = one(db.User)
     users: Connection[User] = collection(db.User)
@@ -121,7 +123,7 @@ class Query:
 
 @input_of(db.User)
 class CreateUserInput(BaseModel):
-    """A user to be made."""
+    """The user to create."""
 
     id: ID[db.User] | None = None
     username: Username
@@ -132,7 +134,7 @@ class CreateUserInput(BaseModel):
 
 @input_of(db.User)
 class UpdateUserInput(BaseModel):
-    """Changes to a user; what is left out stays as it is, and null clears it."""
+    """The changes to a user. An omitted field stays as it is; null clears it."""
 
     id: ID[db.User]
     username: Maybe[Username] = None
@@ -144,7 +146,7 @@ class UpdateUserInput(BaseModel):
 
 @input_of(db.User)
 class DeleteUserInput(BaseModel):
-    """A user to be deleted."""
+    """The user to delete."""
 
     id: ID[db.User]
 
@@ -153,30 +155,30 @@ class DeleteUserInput(BaseModel):
 class Mutation:
     @mutation(Right.ADMINISTER)
     async def create_user(self, session: db.WriteSession, input: CreateUserInput) -> db.User:
-        """Make a user. Only administrators can."""
+        """Create a user. Only for administrators."""
         await users.refuse_taken(session, new_values(input))
         return await db.User.create(session, **new_values(input))
 
     @mutation(Right.USE)
     async def update_user(self, session: db.WriteSession, input: UpdateUserInput) -> db.User:
-        """Change a user. Users change their own display name, administrators everything.
+        """Change a user. Only administrators can change more than their own display name.
 
-        The only active administrator stays one.
+        At least one administrator must stay active.
         """
         user = await session.fetch(db.User, input.id)
-        theirs = {"id", "display_name"}
-        if not session.viewer.is_administrator and changed_values(input).keys() - theirs:
-            raise Denied("Only administrators change more of a user than the display name.")
+        editable = {"id", "display_name"}
+        if not session.viewer.is_administrator and changed_values(input).keys() - editable:
+            raise Denied("Only administrators can change more of a user than the display name.")
         return await users.change_user(session, user, **changed_values(input))
 
     @mutation(Right.ADMINISTER)
     async def delete_user(
         self, session: db.WriteSession, input: DeleteUserInput
     ) -> Deleted[db.User]:
-        """Delete a user with their tokens; what they made stays. Only administrators can.
+        """Delete a user and their tokens; objects they created stay. Only for administrators.
 
-        A project that nobody else owns is then in the administrators' hands. The only active
-        administrator stays.
+        A project without another owner can then be changed only by administrators. At least one
+        administrator must stay active.
         """
         user = await session.fetch(db.User, input.id)
         await users.delete_user(session, user)

@@ -197,7 +197,7 @@ async def test_what_is_wrong_is_said_in_a_sentence(world: World) -> None:
         (
             "addProjectMember",
             {"email": "nobody@localhost"},
-            "There is no user with the address 'nobody@localhost'.",
+            "There is no user with the email 'nobody@localhost'.",
         ),
         ("addProjectMember", {"email": "owner@localhost"}, "This user is a member already."),
         (
