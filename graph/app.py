@@ -53,22 +53,25 @@ async def readyz(request: Request) -> Response:
     The database is there, at the schema of this code, and takes writes, and the server is not being
     stopped.
     """
-    state: AppState = request.app.state
+    unready = await _unready(request.app.state)
+    if unready is None:
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "unavailable", "reason": unready}, 503)
+
+
+async def _unready(state: AppState) -> str | None:
     if state.draining:
-        return JSONResponse({"status": "unavailable", "reason": "draining"}, 503)
+        return "draining"
     try:
         async with asyncio.timeout(PROBE):
             revision, takes_writes = await state.database.readiness()
             await state.database.check_disk_space()
     except Exception as error:
         log.warning("the database cannot be used: %s", reason(error))
-        why = state.database.outage or "database"
-        return JSONResponse({"status": "unavailable", "reason": why}, 503)
+        return state.database.outage or "database"
     if revision != state.head:
-        return JSONResponse({"status": "unavailable", "reason": "migrations"}, 503)
-    if not takes_writes:
-        return JSONResponse({"status": "unavailable", "reason": "read-only"}, 503)
-    return JSONResponse({"status": "ok"})
+        return "migrations"
+    return None if takes_writes else "read-only"
 
 
 class Application(Starlette):

@@ -7,28 +7,50 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
 
 import typer
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import make_url, or_, select
+from sqlalchemy.exc import DataError, DBAPIError
 
-from db import TokenScope
+import db.diagram
+import db.migrate
+from db import (
+    Agent,
+    Database,
+    Project,
+    TokenScope,
+    User,
+    UserRole,
+    Viewer,
+    WriteSession,
+    access,
+    constraints,
+    passwords,
+)
+from db.connections import is_disk_full, reason
+from db.embedded import EmbeddedError
+from db.errors import DomainError, Rejected
+from db.imports import NotImportable, Report, import_chats, import_plan
 from db.settings import SettingsError
-from graph.settings import Settings
+from db.text import require_storable
+from db.users import refuse_taken
+from graph.settings import Mode, Settings, table
 
-if TYPE_CHECKING:
-    from socket import socket as Socket
-    from uuid import UUID
-
-    from db import Database, User, WriteSession
-    from db.imports import Report
-
-# Commands import what they need when they run: `troupe --help` should not wait for a server.
+# What takes long to import, the server and the schema, is imported by the commands that need it:
+# `troupe --help` should not wait for it.
 
 Result = TypeVar("Result")
+
+ADMINISTRATOR = Viewer(is_administrator=True)
 
 app = typer.Typer(
     help="The shared memory and switchboard of a team of AI agents: a GraphQL server over"
@@ -50,6 +72,17 @@ class CommandError(Exception):
     """A command cannot do what it was asked to; the message says why, and what to do."""
 
 
+EXPECTED = (
+    CommandError,
+    DomainError,
+    EmbeddedError,
+    NotImportable,
+    db.migrate.NotMigratable,
+    db.OutcomeUnknown,
+    SettingsError,
+)
+
+
 def main() -> None:
     """Run the command line; every error is one sentence on standard error and exit status 1."""
     if sys.getfilesystemencoding() != "utf-8":
@@ -63,36 +96,16 @@ def main() -> None:
     except Exception as error:
         if sys.flags.dev_mode:
             raise
-        print(f"troupe: {_sentence(error)}", file=sys.stderr)
+        print(f"troupe: {error_message(error)}", file=sys.stderr)
         sys.exit(1)
 
 
-def _sentence(error: Exception) -> str:
-    from db import OutcomeUnknown
-    from db.embedded import EmbeddedError
-    from db.errors import DomainError, Rejected
-    from db.imports import NotImportable
-    from db.migrate import NotMigratable
-
-    ours = (CommandError, DomainError, EmbeddedError, NotImportable, NotMigratable, SettingsError)
+def error_message(error: Exception) -> str:
+    """What is said about an error, in one sentence."""
     if isinstance(error, Rejected):
         return " ".join(fault.message for fault in error.errors)
-    if isinstance(error, (*ours, OutcomeUnknown)):
+    if isinstance(error, EXPECTED):
         return str(error).rstrip(".") + "."
-    told = _of_the_database(error)
-    if told is not None:
-        return told
-    return (
-        f"This should not have happened: {type(error).__name__}: {error}."
-        " `python -X dev -m graph …` shows where; please report it."
-    )
-
-
-def _of_the_database(error: Exception) -> str | None:
-    from sqlalchemy.exc import DataError, DBAPIError
-
-    from db.connections import is_disk_full, reason
-
     if is_disk_full(error):
         return "The database has no room left; nothing was stored."
     if isinstance(error, DataError):
@@ -102,7 +115,10 @@ def _of_the_database(error: Exception) -> str | None:
             f"The database refused or went away ({reason(error)})."
             " Check TROUPE_DATABASE_URL, or that nobody stopped the server."
         )
-    return None
+    return (
+        f"This should not have happened: {type(error).__name__}: {error}."
+        " `python -X dev -m graph …` shows where; please report it."
+    )
 
 
 # The database
@@ -112,49 +128,53 @@ def _note(sentence: str) -> None:
     print(f"troupe: {sentence}", file=sys.stderr)
 
 
-async def _prepare(url: str, *, upgrade: bool) -> None:
-    """Bring the database to the code's schema, with its administrator.
+@asynccontextmanager
+async def _prepared(url: str, *, upgrade: bool) -> AsyncIterator[Database]:
+    """The database at the code's schema, with its administrator.
 
-    In production only `troupe migrate` does so: a backup comes first.
+    In production only `troupe migrate` changes the schema: a backup comes first.
     """
-    from db import Database, Viewer, access, migrate
-
-    await migrate.refuse_unsuitable(url)
+    await db.migrate.refuse_unsuitable(url)
     if upgrade:
-        await migrate.upgrade(url)
+        await db.migrate.upgrade(url)
     else:
-        await migrate.refuse_unless_at_head(url)
+        await db.migrate.refuse_unless_at_head(url)
     database = Database(url)
     try:
-        async with database.write(Viewer(is_administrator=True)) as session:
+        async with database.write(ADMINISTRATOR) as session:
             await access.administrator(session)
+        yield database
     finally:
         await database.dispose()
 
 
-def _with_database(work: Callable[[Database], Awaitable[Result]]) -> Result:
+def _with_database(
+    work: Callable[[Database], Awaitable[Result]], *, upgrade: bool | None = None
+) -> Result:
     """Do something with the database, at head and with its administrator."""
-    from db import Database
-
     settings = Settings.load()
 
     async def run(url: str) -> Result:
-        await _prepare(url, upgrade=settings.migrates)
-        database = Database(url)
-        try:
+        async with _prepared(url, upgrade=upgrade or settings.migrates) as database:
             return await work(database)
-        finally:
-            await database.dispose()
 
     with settings.database(on_wait=_note) as (url, _):
         return asyncio.run(run(url))
 
 
+def _in_transaction(work: Callable[[WriteSession], Awaitable[Result]]) -> Result:
+    """Do something in one transaction, as an administrator."""
+
+    async def run(database: Database) -> Result:
+        with constraints.reported():
+            async with database.write(ADMINISTRATOR) as session:
+                return await work(session)
+
+    return _with_database(run)
+
+
 def _valid(kind: Any, value: Any, name: str = "value") -> Any:
     """The value, if the API would take it as well."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from db.text import require_storable
     from graph.core.validation_messages import words
 
     try:
@@ -168,10 +188,6 @@ def _valid(kind: Any, value: Any, name: str = "value") -> Any:
 
 
 async def _user(session: WriteSession, username: str) -> User:
-    from sqlalchemy import select
-
-    from db import User
-
     username = _valid(str, username, "username")
     user = await session.scalar(select(User).where(User.username == username))
     if user is None:
@@ -181,10 +197,6 @@ async def _user(session: WriteSession, username: str) -> User:
 
 async def _agent_id(session: WriteSession, agent: str, project: str | None) -> UUID:
     """The agent with an id, or with a name in a project, which has an id or a name."""
-    from sqlalchemy import or_, select
-
-    from db import Agent, Project
-
     agent = _valid(str, agent, "agent")
     if project is None:
         id = _id(Agent, agent)
@@ -214,10 +226,9 @@ def _id(model: type, text: str) -> UUID | None:
     from graph.core.scalars import parse_key
 
     try:
-        id: UUID = parse_key(model, text)
+        return UUID(str(parse_key(model, text)))
     except ValueError:
         return None
-    return id
 
 
 # Commands
@@ -247,8 +258,6 @@ def serve() -> None:
 @app.command()
 def demo() -> None:
     """Serve a throw-away database with examples in it; it is gone when you stop the server."""
-    import tempfile
-
     from graph.demo import fill
 
     settings = Settings.load()
@@ -261,29 +270,31 @@ def demo() -> None:
         _serve(settings.model_copy(update=place), fill)
 
 
-def _serve(
-    settings: Settings, fill: Callable[[str], Coroutine[Any, Any, None]] | None = None
-) -> None:
+def _serve(settings: Settings, fill: Callable[[Database], Awaitable[None]] | None = None) -> None:
     from graph.serve import listen, run
+
+    async def prepare(url: str) -> tuple[User, str] | None:
+        async with _prepared(url, upgrade=settings.migrates) as database:
+            if fill is not None:
+                await fill(database)
+            if settings.mode is not Mode.DEVELOPMENT:
+                return None
+            async with database.write(ADMINISTRATOR) as session:
+                return await access.development_token(session)
 
     # Whoever asks us to stop gets an orderly end, also before and after uvicorn listens to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             signal.signal(number, _stop)
-    sockets: list[Socket] = []
     try:
-        sockets = listen(settings)
-        with settings.database(serving=True, on_wait=_note) as (url, server):
-            asyncio.run(_prepare(url, upgrade=settings.migrates))
-            if fill is not None:
-                asyncio.run(fill(url))
-            run(settings, url, sockets, server)
+        with (
+            listen(settings) as listening,
+            settings.database(serving=True, on_wait=_note) as (url, server),
+        ):
+            run(settings, url, listening, server, asyncio.run(prepare(url)))
     except KeyboardInterrupt:
         pass
-    finally:
-        for socket in sockets:
-            socket.close()
 
 
 def _stop(number: int, frame: Any) -> None:
@@ -295,12 +306,11 @@ def _stop(number: int, frame: Any) -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to the schema of this version."""
-    from db import migrate
 
-    settings = Settings.load()
-    with settings.database(on_wait=_note) as (url, _):
-        asyncio.run(_prepare(url, upgrade=True))
-    print(f"The database is at the migration {migrate.head()}.")
+    async def revision(database: Database) -> str | None:
+        return (await database.readiness())[0]
+
+    print(f"The database is at the migration {_with_database(revision, upgrade=True)}.")
 
 
 @app.command()
@@ -314,16 +324,12 @@ def schema() -> None:
 @app.command()
 def settings() -> None:
     """Print every setting, with its default and its meaning."""
-    from graph.settings import table
-
     sys.stdout.write(table())
 
 
 @app.command()
 def diagram() -> None:
     """Print a picture of the domain, as a Mermaid diagram."""
-    import db.diagram
-
     sys.stdout.write(db.diagram.diagram())
 
 
@@ -333,46 +339,40 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 @app.command(context_settings=PASSED_ON)
 def psql(context: typer.Context) -> None:
     """Open psql on the database; further arguments go to psql."""
-    _run("psql", context.args, Settings.load())
+    _run("psql", context.args)
 
 
 @app.command("pg_dump", context_settings=PASSED_ON)
 def pg_dump(context: typer.Context) -> None:
     """Back the database up by pg_dump, to which the arguments go."""
-    _run("pg_dump", context.args, Settings.load())
+    _run("pg_dump", context.args)
 
 
 @app.command("pg_restore", context_settings=PASSED_ON)
 def pg_restore(context: typer.Context) -> None:
     """Fill the database, which is to be empty, by pg_restore, to which the arguments go."""
     # Without a database it would print what it has; PostgreSQL's own variables say which.
-    _run("pg_restore", ["--dbname=", *context.args], Settings.load())
+    _run("pg_restore", ["--dbname=", *context.args])
 
 
-def _run(name: str, arguments: list[str], settings: Settings) -> None:
+def _run(name: str, arguments: list[str]) -> None:
     """Run a program of PostgreSQL's on the database, and end as it ends."""
-    from sqlalchemy import make_url
-
-    with settings.database(on_wait=_note) as (text, server):
+    with Settings.load().database(on_wait=_note) as (text, server):
         url = make_url(text)
         program = name if server is None else str(server.bin_dir / name)
-        query = {name: str(value) for name, value in url.query.items()}
-        environment = os.environ | {
-            name: str(value)
-            for name, value in {
-                "PGHOST": url.host or query.get("host"),
-                "PGPORT": url.port or query.get("port"),
-                "PGUSER": url.username,
-                "PGPASSWORD": url.password,
-                "PGDATABASE": url.database,
-                "PGSSLMODE": query.get("sslmode"),
-            }.items()
-            if value is not None
+        variables = {
+            "PGHOST": url.host or url.query.get("host"),
+            "PGPORT": url.port or url.query.get("port"),
+            "PGUSER": url.username,
+            "PGPASSWORD": url.password,
+            "PGDATABASE": url.database,
+            "PGSSLMODE": url.query.get("sslmode"),
         }
+        given = {name: str(value) for name, value in variables.items() if value is not None}
         if name == "psql":  # where Ctrl-C cancels a query
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            status = subprocess.run([program, *arguments], env=environment).returncode
+            status = subprocess.run([program, *arguments], env=os.environ | given).returncode
         except FileNotFoundError:
             raise CommandError(
                 f"{name} is not installed (Debian and Ubuntu: apt-get install postgresql-client)"
@@ -396,18 +396,11 @@ def import_taskmaster(
     owner: Owner = "admin",
 ) -> None:
     """Import a plan in Task Master's tasks.json format: each tag becomes a project."""
-    from db.imports import import_plan
-
-    async def work(database: Database) -> Report:
-        id = await _owner(database, owner)
-        with _progress(file) as progress:
-            return await import_plan(database, file, owner=id, project=project, progress=progress)
-
-    _report(_with_database(work))
+    _import(import_plan, file, owner, project=project)
 
 
 @imports.command("chats")
-def import_chats(
+def import_chat_file(
     file: File,
     project: Annotated[
         str | None, typer.Option(help="The project; named after the file unless given.")
@@ -417,29 +410,20 @@ def import_chats(
     owner: Owner = "admin",
 ) -> None:
     """Import chats in OpenAI's message format, as JSON or JSONL, or in tau-bench's runs."""
-    from db.imports import import_chats
+    _import(import_chats, file, owner, project=project, agent=agent, model=model)
 
+
+def _import(
+    importer: Callable[..., Awaitable[Report]], file: Path, owner: str, **options: str | None
+) -> None:
     async def work(database: Database) -> Report:
-        id = await _owner(database, owner)
+        async with database.write(ADMINISTRATOR) as session:
+            owner_id = (await _user(session, owner)).id
         with _progress(file) as progress:
-            return await import_chats(
-                database,
-                file,
-                owner=id,
-                project=project,
-                agent=agent,
-                model=model,
-                progress=progress,
-            )
+            return await importer(database, file, owner=owner_id, progress=progress, **options)
 
-    _report(_with_database(work))
-
-
-async def _owner(database: Database, username: str) -> Any:
-    from db import Viewer
-
-    async with database.write(Viewer(is_administrator=True)) as session:
-        return (await _user(session, username)).id
+    for line in _with_database(work).lines():
+        print(line)
 
 
 @contextmanager
@@ -454,11 +438,6 @@ def _progress(file: Path) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _report(report: Report) -> None:
-    for line in report.lines():
-        print(line)
-
-
 @users.command("create")
 def create_user(
     username: Annotated[str, typer.Argument(help="The name to log in with.")],
@@ -469,28 +448,27 @@ def create_user(
     ] = False,
 ) -> None:
     """Create a user."""
-    from db import User, UserRole, Viewer, constraints
-    from db.users import refuse_taken
     from graph.users import CreateUserInput
 
-    role = UserRole.ADMIN if administrator else UserRole.USER
-    _valid(CreateUserInput, {"username": username, "email": email, "display_name": name}, "user")
+    row = {
+        "username": username,
+        "email": email,
+        "display_name": name,
+        "role": UserRole.ADMIN if administrator else UserRole.USER,
+    }
+    _valid(CreateUserInput, row, "user")
 
-    async def work(database: Database) -> None:
-        async with database.write(Viewer(is_administrator=True)) as session:
-            row = {"username": username, "email": email, "display_name": name, "role": role}
-            await refuse_taken(session, row)
-            await User.create(session, **row)
+    async def work(session: WriteSession) -> None:
+        await refuse_taken(session, row)
+        await User.create(session, **row)
 
-    with constraints.reported():
-        _with_database(work)
+    _in_transaction(work)
     print(f"Created the user {username}. `troupe tokens create NAME --user {username}` lets in.")
 
 
 @users.command("password")
 def set_password(username: Annotated[str, typer.Argument(help="Whose password it is.")]) -> None:
     """Give a user a password, which is asked for and not shown; or read from standard input."""
-    from db import Viewer, access, passwords
     from graph.accounts import Password
 
     if sys.stdin.isatty():
@@ -499,23 +477,13 @@ def set_password(username: Annotated[str, typer.Argument(help="Whose password it
         given = sys.stdin.readline().rstrip("\n")
     _valid(Password, given, "password")
 
-    async def work(database: Database) -> None:
-        hashed = await passwords.hash_password(given)
-        async with database.write(Viewer(is_administrator=True)) as session:
-            user = await _user(session, username)
-            await access.set_password(session, user, hashed)
+    hashed = asyncio.run(passwords.hash_password(given))
 
-    _with_database(work)
+    async def work(session: WriteSession) -> None:
+        await access.set_password(session, await _user(session, username), hashed)
+
+    _in_transaction(work)
     print(f"{username} can log in with the new password.")
-
-
-def _scope(text: str) -> TokenScope:
-    try:
-        return TokenScope(text.upper())
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no scope; write one of {', '.join(TokenScope)}"
-        ) from None
 
 
 @tokens.command("create")
@@ -537,7 +505,7 @@ def create_token(
     scope: Annotated[
         list[TokenScope] | None,
         typer.Option(
-            parser=_scope,
+            case_sensitive=False,
             metavar="SCOPE",
             help=f"What it is limited to, one of {', '.join(TokenScope)}; may be given several"
             " times. Unless given, it is as good as whom it identifies.",
@@ -549,9 +517,6 @@ def create_token(
     ] = None,
 ) -> None:
     """Create an access token for a user or an agent and print it, this once."""
-    from datetime import UTC, datetime, timedelta
-
-    from db import Viewer, access
     from graph.core.scalars import Line
 
     if (user is None) == (agent is None):
@@ -561,16 +526,15 @@ def create_token(
     _valid(Line, name, "name")
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
 
-    async def work(database: Database) -> str:
-        async with database.write(Viewer(is_administrator=True)) as session:
-            _, token = await access.create_token(
-                session,
-                name,
-                user_id=None if user is None else (await _user(session, user)).id,
-                agent_id=None if agent is None else await _agent_id(session, agent, project),
-                scopes=scope or (),
-                expires_at=expires_at,
-            )
+    async def work(session: WriteSession) -> str:
+        _, token = await access.create_token(
+            session,
+            name,
+            user_id=None if user is None else (await _user(session, user)).id,
+            agent_id=None if agent is None else await _agent_id(session, agent, project),
+            scopes=scope or (),
+            expires_at=expires_at,
+        )
         return token
 
-    print(_with_database(work))
+    print(_in_transaction(work))

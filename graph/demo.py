@@ -17,25 +17,18 @@ from graph.settings import Settings
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-async def fill(url: str) -> None:
+async def fill(database: Database) -> None:
     """Put the examples into a new database. Raises RuntimeError if one of them is refused."""
-    database = Database(url)
-    try:
-        async with database.write(Viewer(is_administrator=True)) as session:
-            admin = await access.administrator(session)
-            assert admin is not None
-        await import_plan(database, EXAMPLES / "plan.json", owner=admin.id, project="Imported plan")
-        await import_chats(
-            database, EXAMPLES / "chats.json", owner=admin.id, project="Imported chats"
-        )
-        document = (EXAMPLES / "demo.graphql").read_text(encoding="utf-8")
-        pipeline = Pipeline(schema, Limits(Settings()))
-        context = Context(database, Viewer(admin.id, is_administrator=True))
-        result = await pipeline.answer(
-            pipeline.begin(GraphQLRequest(document, None, None, None), context)
-        )
-    finally:
-        await database.dispose()
+    async with database.write(Viewer(is_administrator=True)) as session:
+        admin = await access.administrator(session)
+        assert admin is not None
+    await import_plan(database, EXAMPLES / "plan.json", owner=admin.id, project="Imported plan")
+    await import_chats(database, EXAMPLES / "chats.json", owner=admin.id, project="Imported chats")
+    document = (EXAMPLES / "demo.graphql").read_text(encoding="utf-8")
+    pipeline = Pipeline(schema, Limits(Settings()))
+    context = Context(database, Viewer(admin.id, is_administrator=True))
+    request = GraphQLRequest(document, None, None, None)
+    result = await pipeline.answer(pipeline.begin(request, context))
     payloads: dict[str, Any] = result.data or {}
     faults = [str(error) for error in result.errors or ()]
     faults += [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 from starlette.applications import Starlette
 
-from db import Database, User, Viewer, access
+from db import User
 from db.settings import SettingsError
 from graph.app import create_app
 from graph.execution import logs
@@ -37,8 +37,8 @@ IDLE_SECONDS = 75
 SWITCH_SECONDS = 0.001
 
 
-def listen(settings: Settings) -> list[socket.socket]:
-    """Sockets on the address to serve on, taken before anything else is started."""
+def listen(settings: Settings) -> socket.socket:
+    """A socket on the address to serve on, taken before anything else is started."""
     try:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -63,17 +63,7 @@ def listen(settings: Settings) -> list[socket.socket]:
             f"Cannot serve on {settings.host}:{settings.port} ({error.strerror});"
             f" set TROUPE_PORT to another port, such as {another}."
         ) from None
-    return [listening]
-
-
-async def _development_token(url: str) -> tuple[User, str] | None:
-    """An administrator, and a token of theirs for whoever reads the terminal."""
-    database = Database(url)
-    try:
-        async with database.write(Viewer(is_administrator=True)) as session:
-            return await access.development_token(session)
-    finally:
-        await database.dispose()
+    return listening
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -165,18 +155,23 @@ def freeze() -> None:
     gc.collect()
 
 
-def run(settings: Settings, url: str, sockets: list[socket.socket], server: Server | None) -> None:
+def run(
+    settings: Settings,
+    url: str,
+    listening: socket.socket,
+    server: Server | None,
+    issued: tuple[User, str] | None,
+) -> None:
     """Serve until asked to stop; what is in flight then has some seconds to finish."""
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
     logs.operations.disabled = not settings.log_operations
     logging.getLogger("uvicorn.error").addFilter(_is_news)
-    host, port = sockets[0].getsockname()[:2]
+    host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     lines = [f"Troupe serves {address}/graphql, health at {address}/livez and {address}/readyz."]
     if server is not None:
         lines.append(f"The database is its own, in {server.data_dir}.")
     if settings.mode is Mode.DEVELOPMENT:
-        issued = asyncio.run(_development_token(url))
         if issued is None:
             lines.append("No administrator is active, so there is no token to print.")
         else:
@@ -194,4 +189,4 @@ def run(settings: Settings, url: str, sockets: list[socket.socket], server: Serv
     freeze()
     # So long a thread that makes plans keeps those waiting who are answered meanwhile.
     sys.setswitchinterval(SWITCH_SECONDS)
-    DrainingServer(app, settings).run(sockets=sockets)
+    DrainingServer(app, settings).run(sockets=[listening])

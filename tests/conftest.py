@@ -24,7 +24,7 @@ import db
 from db import access, embedded, migrate
 from graph.app import create_app
 from graph.execution.tokens import Tokens
-from graph.settings import COUNTS, Settings
+from graph.settings import Settings
 from tests import processes
 from tests.client import Client
 
@@ -35,7 +35,7 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
-WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(COUNTS, 999_999_999))
+WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(processes.LIMITS, 999_999_999))
 
 
 async def _on_server(server: URL, *statements: str) -> None:

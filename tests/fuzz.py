@@ -22,17 +22,16 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis.graphql import nodes
 
-from db import embedded
+from db import Database, embedded
 from graph import demo
-from graph.settings import COUNTS
 from tests import processes
-from tests.processes import CODE, Serving
+from tests.processes import CODE, LIMITS, Serving
 
 SCHEMA = graphql.build_schema((CODE / "schema.graphql").read_text(encoding="utf-8"))
 KNOWN = "FUZZ_KNOWN"
 
 # A server that limits nothing is asked for more, and comes further.
-WITHOUT_LIMITS = dict.fromkeys(COUNTS, 999_999_999) | {"max_seconds": 20}
+WITHOUT_LIMITS = dict.fromkeys(LIMITS, 999_999_999) | {"max_seconds": 20}
 
 WRONG = {"FAULT", "TIMEOUT", "UNAVAILABLE", "OVERLOADED", "UNAUTHENTICATED"}
 TELLING = ("asyncpg", "sqlalchemy", "traceback", "psycopg", str(CODE).lower())
@@ -48,12 +47,18 @@ class Fuzzed:
     log: str
 
 
+async def _fill(url: str) -> None:
+    database = Database(url)
+    await demo.fill(database)
+    await database.dispose()
+
+
 def fuzz(folder: Path, *options: str, **settings: object) -> Fuzzed:
     """Send to a server in this folder what schemathesis makes up, with options of its own."""
     data_dir = folder / "data"
     processes.prepare(data_dir)
     with embedded.running(data_dir) as server:
-        asyncio.run(demo.fill(server.url))
+        asyncio.run(_fill(server.url))
     with Serving(folder, data_dir=data_dir, **settings) as serving:
         serving.ready()
         environment = os.environ | {

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 from unittest import mock
 
 import httpx
@@ -32,12 +32,17 @@ import db
 from db import access, embedded, migrate
 from db.embedded import binaries, clusters
 from graph import cli
+from graph.settings import Limit, Settings
 from tests.patience import PATIENCE, until
 
 CODE = Path(__file__).parents[1]
 # As root PostgreSQL runs as another account, which must be able to reach its folder.
 SHARED = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
 CLUSTER = f"postgres-{binaries.installed().major}"
+
+# The settings that are limits: each takes any whole number from 1.
+SETTINGS = get_type_hints(Settings, include_extras=True)
+LIMITS = [name for name, kind in SETTINGS.items() if kind == Limit]
 
 # What the environment may say of the locale. Python takes C and POSIX to mean UTF-8, unless it is
 # told not to.

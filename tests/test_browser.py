@@ -76,7 +76,7 @@ async def plain(database: db.Database, monkeypatch: pytest.MonkeyPatch) -> Async
     monkeypatch.setattr(pages, "BUILT", Path("/dev/null"))
     app = create_app(Settings(), database.url)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-    (listening,) = listen(Settings(port=0))
+    listening = listen(Settings(port=0))
     serving = asyncio.create_task(server.serve([listening]))
     yield "http://{}:{}".format(*listening.getsockname())
     server.should_exit = True

@@ -434,7 +434,7 @@ def test_a_shell_completes_what_is_typed(folder: Path) -> None:
         (("tokens", "create", "laptop", "--user", "admin", "--project", "x"), "'--project'"),
         (
             ("tokens", "create", "laptop", "--user", "admin", "--scope", "ALL"),
-            "'--scope': 'ALL' is no scope; write one of READ, WORK, WRITE, ADMINISTER",
+            "'ALL' is not one of 'read', 'work', 'write', 'administer'.",
         ),
         (("tokens", "create", "laptop", "--user", "admin", "--days", "0"), "'--days'"),
         (("tokens", "create", "laptop", "--user", "admin", "--days", "soon"), "'--days'"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import URL
 
 import db
 from graph import demo
@@ -17,8 +16,8 @@ SHOWN = {
 }
 
 
-async def test_the_examples_fill_the_tables(database: db.Database, database_url: URL) -> None:
-    await demo.fill(str(database_url.render_as_string(hide_password=False)))
+async def test_the_examples_fill_the_tables(database: db.Database) -> None:
+    await demo.fill(database)
 
     rows = await snapshot(database)
     assert {name for name, found in rows.items() if found} == SHOWN
@@ -31,13 +30,10 @@ async def test_the_examples_fill_the_tables(database: db.Database, database_url:
     ]
 
 
-async def test_an_example_that_does_not_fit_is_told(
-    database: db.Database, database_url: URL
-) -> None:
-    url = str(database_url.render_as_string(hide_password=False))
-    await demo.fill(url)
+async def test_an_example_that_does_not_fit_is_told(database: db.Database) -> None:
+    await demo.fill(database)
 
     with pytest.raises(RuntimeError, match="large: There is already one with this id") as refused:
-        await demo.fill(url)
+        await demo.fill(database)
 
     assert str(refused.value).startswith("the examples do not fit this version: ")

@@ -357,14 +357,14 @@ async def test_a_command_says_so_too(
         async with database.write(db.Viewer(is_administrator=True)) as session:
             await factories.make_project(session, None)
 
-    assert cli._sentence(unknown.value) == UNKNOWN
+    assert cli.error_message(unknown.value) == UNKNOWN
 
 
 # Connections
 
 
 def test_a_database_that_does_not_answer_has_a_reason() -> None:
-    sentence = cli._sentence(TimeoutError())  # as the driver raises it, without a word
+    sentence = cli.error_message(TimeoutError())  # as the driver raises it, without a word
 
     assert sentence == (
         "The database refused or went away (it does not answer)."

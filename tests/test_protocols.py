@@ -107,7 +107,7 @@ async def serving(
     app: ASGIApp, connection: type[wire.Connection] = wire.Connection
 ) -> AsyncIterator[Server]:
     """An application on a port of its own, in this process."""
-    (listening,) = listen(Settings(port=0))
+    listening = listen(Settings(port=0))
     config = uvicorn.Config(
         app, http=connection, ws=wire.WebSocket, log_config=None, timeout_graceful_shutdown=1
     )

@@ -10,11 +10,13 @@ import pytest
 
 from db.settings import SettingsError
 from graph.serve import listen
-from graph.settings import COUNTS, Audience, Mode, Settings
+from graph.settings import Audience, Mode, Settings
+from tests.processes import LIMITS
 
 HINT = "write postgresql://user:password@host:5432/database"
 PRIVATE = "it would show a development server to others; write 127.0.0.1, or TROUPE_MODE=production"
-A_PORT = "write a number from 0 to 65535, such as 8000"
+A_MODE = "input should be 'development' or 'production'"
+A_PORT = "write a whole number from 0 to 65535"
 AN_ORIGIN = "write origins such as https://app.example.org, without a path"
 PROXIES = "write addresses or networks, such as 10.0.0.5,10.1.0.0/16"
 EVERYBODY = "it would let everybody claim any address; name the proxies"
@@ -150,9 +152,9 @@ def test_a_page_for_browsers_is_shown_in_development_unless_told_otherwise(mode:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("MODE", "prod", "write development or production"),
-        ("MODE", "Production", "write development or production"),
-        ("MODE", "", "write development or production"),
+        ("MODE", "prod", A_MODE),
+        ("MODE", "Production", A_MODE),
+        ("MODE", "", A_MODE),
         ("PORT", "http", A_PORT),
         ("PORT", "-1", A_PORT),
         ("PORT", "65536", A_PORT),
@@ -174,11 +176,11 @@ def test_a_page_for_browsers_is_shown_in_development_unless_told_otherwise(mode:
         ("TRUSTED_PROXIES", "10.0.0.5;10.0.0.6", PROXIES),
         ("TRUSTED_PROXIES", "0.0.0.0/0", EVERYBODY),
         ("TRUSTED_PROXIES", "10.0.0.5,::/0", EVERYBODY),
-        ("MAX_BODY_BYTES", "1 MiB", "write a whole number, such as 1048576"),
-        ("MAX_BODY_BYTES", "9" * 5000, "write a whole number, such as 1048576"),
-        ("MAX_BODY_BYTES", "999", "input should be greater than or equal to 1000"),
-        ("DRAIN_SECONDS", "-1", "write a whole number, such as 0"),
-        ("GRACE_SECONDS", "1.5", "write a whole number, such as 10"),
+        ("MAX_BODY_BYTES", "1 MiB", "write a whole number from 1000 to 1073741824"),
+        ("MAX_BODY_BYTES", "9" * 5000, "write a whole number from 1000 to 1073741824"),
+        ("MAX_BODY_BYTES", "999", "write a whole number from 1000 to 1073741824"),
+        ("DRAIN_SECONDS", "-1", "write a whole number from 0 to 3600"),
+        ("GRACE_SECONDS", "1.5", "write a whole number from 0 to 3600"),
         ("LOG_OPERATIONS", "some", "write true or false"),
         ("DATA_DIR", "", A_FOLDER),
         ("DATA_DIR", "~nobody-of-this-name/x", A_FOLDER),
@@ -281,8 +283,7 @@ def has_ipv6() -> bool:
     ],
 )
 def test_it_listens_on_a_free_port_of_a_private_address(host: str) -> None:
-    (listening,) = listen(Settings(host=host, port=0))
-    with listening:
+    with listen(Settings(host=host, port=0)) as listening:
         address, port = listening.getsockname()[:2]
         assert address in ("127.0.0.1", "::1")
         assert port > 0
@@ -315,7 +316,7 @@ def test_a_port_that_is_taken_is_refused_with_another_one_to_try(port: int) -> N
     assert another != port
 
 
-@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("name", LIMITS)
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "", "٣", "1000000000"])
 def test_a_limit_is_a_whole_number(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     assert f"TROUPE_{name.upper()}={value} cannot be used: write a whole number from 1 to" in (
@@ -332,5 +333,6 @@ def test_what_may_cost_so_much_must_be_able_to_run(monkeypatch: pytest.MonkeyPat
 
 def test_the_schema_is_shown_to_some_audience(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(monkeypatch, introspection="some") == (
-        "TROUPE_INTROSPECTION=some cannot be used: write everybody, viewers or nobody."
+        "TROUPE_INTROSPECTION=some cannot be used:"
+        " input should be 'everybody', 'viewers' or 'nobody'."
     )
