@@ -1,4 +1,4 @@
-"""The application: routes, and what lives as long as the process."""
+"""The ASGI application: its routes, middleware and state."""
 
 from __future__ import annotations
 
@@ -34,24 +34,23 @@ from graph.settings import Settings
 
 log = logging.getLogger("troupe")
 
-# How long the database may take to answer a probe, in seconds.
-PROBE = 5
+# The timeout of the database in the readiness probe, in seconds.
+PROBE_SECONDS = 5
 
-# An operation's time ends its statements. PostgreSQL's own limit, some seconds later, is for those
-# of a process that cannot end them any more.
+# How much later than the timeout of operations PostgreSQL ends a statement, in seconds: for the
+# statements that the process did not cancel itself.
 STATEMENT_GRACE = 10
 
 
 async def livez(request: Request) -> Response:
-    """Whether the process answers."""
+    """The liveness probe: the process responds."""
     return JSONResponse({"status": "ok"})
 
 
 async def readyz(request: Request) -> Response:
-    """Whether operations can be answered here, and new ones should be sent.
+    """The readiness probe: the server is not stopping, and the database can be used.
 
-    The database is there, at the schema of this code, and takes writes, and the server is not being
-    stopped.
+    The database responds, is at the migration of this version, and accepts writes.
     """
     unready = await _unready(request.app.state)
     if unready is None:
@@ -63,7 +62,7 @@ async def _unready(state: AppState) -> str | None:
     if state.draining:
         return "draining"
     try:
-        async with asyncio.timeout(PROBE):
+        async with asyncio.timeout(PROBE_SECONDS):
             revision, takes_writes = await state.database.readiness()
             await state.database.check_disk_space()
     except Exception as error:
@@ -75,26 +74,26 @@ async def _unready(state: AppState) -> str | None:
 
 
 class Application(Starlette):
-    """Starlette, without what does nothing here, and with a state of our own."""
+    """Starlette with a state of our own, and without its outermost middleware."""
 
     state: Any
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The layers without Starlette's own for faults, which `ResponseMiddleware` masks."""
+        """The middleware without that for exceptions, which `ResponseMiddleware` handles."""
         stack = super().build_middleware_stack()
         assert isinstance(stack, ServerErrorMiddleware)
         return stack.app
 
 
 class GraphQLRoute:
-    """The innermost layer: leads to the API in one step, and to all else by the router."""
+    """The innermost middleware: calls the API directly, and the router for other paths."""
 
     def __init__(self, router: ASGIApp, api: ASGIApp) -> None:
         self.router = router
         self.api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on."""
+        """Call the API or the router."""
         is_api = scope["type"] == "http" and scope["path"] == "/graphql"
         await (self.api if is_api else self.router)(scope, receive, send)
 
@@ -102,11 +101,7 @@ class GraphQLRoute:
 def create_app(
     settings: Settings, database_url: URL | str, server: Server | None = None
 ) -> Starlette:
-    """The ASGI application over a database that is at the head of the migrations.
-
-    The database is on a server of this process's own, or elsewhere.
-    """
-
+    """The ASGI application over a migrated database. `server` is set if it is embedded."""
     state = AppState()
 
     @asynccontextmanager
@@ -135,7 +130,7 @@ def create_app(
                 allow_methods=("GET", "POST"),
                 allow_headers=("Authorization", "Content-Type", "X-Request-Id", "X-Troupe-Explain"),
                 expose_headers=("Retry-After", "Server-Timing", "X-Request-Id"),
-                max_age=7200,  # no browser remembers it for longer
+                max_age=7200,  # the maximum in browsers
             )
         )
     layers.append(Middleware(GraphQLRoute, api=api))
@@ -149,7 +144,7 @@ def create_app(
         middleware=layers,
         lifespan=lifespan,
     )
-    # A redirect would go to whatever host the client names.
+    # A redirect would go to the host in the client's Host header.
     app.router.redirect_slashes = False
     app.state = state
     app.state.sockets = Sockets(settings, state)

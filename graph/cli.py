@@ -45,22 +45,20 @@ from db.text import require_storable
 from db.users import refuse_taken
 from graph.settings import Mode, Settings, table
 
-# What takes long to import, the server and the schema, is imported by the commands that need it:
-# `troupe --help` should not wait for it.
+# The server and the schema take long to import, so only the commands that need them import them.
 
 Result = TypeVar("Result")
 
 ADMINISTRATOR = Viewer(is_administrator=True)
 
 app = typer.Typer(
-    help="The shared memory and switchboard of a team of AI agents: a GraphQL server over"
-    " PostgreSQL.",
+    help="A GraphQL server over PostgreSQL, for the shared data of a team of AI agents.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-imports = typer.Typer(no_args_is_help=True, help="Take in what other programs wrote.")
+imports = typer.Typer(no_args_is_help=True, help="Import files of other programs.")
 users = typer.Typer(no_args_is_help=True, help="Manage users.")
 tokens = typer.Typer(no_args_is_help=True, help="Manage access tokens.")
 app.add_typer(imports, name="import")
@@ -69,10 +67,10 @@ app.add_typer(tokens, name="tokens")
 
 
 class CommandError(Exception):
-    """A command cannot do what it was asked to; the message says why, and what to do."""
+    """A command cannot be carried out; the message says why, and what to do."""
 
 
-EXPECTED = (
+EXPECTED_ERRORS = (
     CommandError,
     DomainError,
     EmbeddedError,
@@ -84,10 +82,10 @@ EXPECTED = (
 
 
 def main() -> None:
-    """Run the command line; every error is one sentence on standard error and exit status 1."""
+    """Run the command line. An error is a message on standard error, and exit status 1."""
     if sys.getfilesystemencoding() != "utf-8":
-        # Names, arguments, files and output are UTF-8 whatever the locale. Python settles that
-        # when it starts: it does so by itself for C and POSIX, unless it is told not to.
+        # Arguments, files and output are UTF-8 in every locale. Python can enable its UTF-8 mode
+        # only when it starts.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     try:
         app()
@@ -101,38 +99,38 @@ def main() -> None:
 
 
 def error_message(error: Exception) -> str:
-    """What is said about an error, in one sentence."""
+    """The message for an error: sentences for the user, without a traceback."""
     if isinstance(error, Rejected):
-        return " ".join(fault.message for fault in error.errors)
-    if isinstance(error, EXPECTED):
+        return " ".join(each.message for each in error.errors)
+    if isinstance(error, EXPECTED_ERRORS):
         return str(error).rstrip(".") + "."
     if is_disk_full(error):
-        return "The database has no room left; nothing was stored."
+        return "The disk of the database is full; nothing was stored. Free some space and retry."
     if isinstance(error, DataError):
-        return "A value is too long or of the wrong kind; the database refused it."
+        return "The database rejected a value: it is too long or has the wrong type."
     if isinstance(error, DBAPIError | OSError):
         return (
-            f"The database refused or went away ({reason(error)})."
-            " Check TROUPE_DATABASE_URL, or that nobody stopped the server."
+            f"The database cannot be used ({reason(error)})."
+            " Check TROUPE_DATABASE_URL and that the server is running."
         )
     return (
-        f"This should not have happened: {type(error).__name__}: {error}."
-        " `python -X dev -m graph …` shows where; please report it."
+        f"Unexpected error: {type(error).__name__}: {error}. Please report it with the traceback,"
+        " which `python -X dev -m graph …` prints."
     )
 
 
 # The database
 
 
-def _note(sentence: str) -> None:
-    print(f"troupe: {sentence}", file=sys.stderr)
+def _print_note(message: str) -> None:
+    print(f"troupe: {message}", file=sys.stderr)
 
 
 @asynccontextmanager
 async def _prepared(url: str, *, upgrade: bool) -> AsyncIterator[Database]:
-    """The database at the code's schema, with its administrator.
+    """The database at the migration of this version, with its first administrator.
 
-    In production only `troupe migrate` changes the schema: a backup comes first.
+    In production, only `troupe migrate` upgrades it, so that it can be backed up first.
     """
     await db.migrate.refuse_unsuitable(url)
     if upgrade:
@@ -151,19 +149,19 @@ async def _prepared(url: str, *, upgrade: bool) -> AsyncIterator[Database]:
 def _with_database(
     work: Callable[[Database], Awaitable[Result]], *, upgrade: bool | None = None
 ) -> Result:
-    """Do something with the database, at head and with its administrator."""
+    """Run `work` on the database of the settings."""
     settings = Settings.load()
 
     async def run(url: str) -> Result:
         async with _prepared(url, upgrade=upgrade or settings.migrates) as database:
             return await work(database)
 
-    with settings.database(on_wait=_note) as (url, _):
+    with settings.database(on_wait=_print_note) as (url, _):
         return asyncio.run(run(url))
 
 
 def _in_transaction(work: Callable[[WriteSession], Awaitable[Result]]) -> Result:
-    """Do something in one transaction, as an administrator."""
+    """Run `work` in one transaction, as an administrator."""
 
     async def run(database: Database) -> Result:
         with constraints.reported():
@@ -174,15 +172,15 @@ def _in_transaction(work: Callable[[WriteSession], Awaitable[Result]]) -> Result
 
 
 def _valid(kind: Any, value: Any, name: str = "value") -> Any:
-    """The value, if the API would take it as well."""
+    """The validated value. Raises CommandError if the API would reject it."""
     from graph.core.validation_messages import words
 
     try:
         return TypeAdapter(kind).validate_python(require_storable(value))
     except ValidationError as error:
-        faults = [(str((*fault["loc"], name)[0]), words(fault)) for fault in error.errors()]
-        sentences = [f"The {at.replace('_', ' ')} cannot be used: {said}" for at, said in faults]
-        raise CommandError("; ".join(sentences)) from None
+        problems = [(str((*each["loc"], name)[0]), words(each)) for each in error.errors()]
+        messages = [f"The {at.replace('_', ' ')} cannot be used: {what}" for at, what in problems]
+        raise CommandError("; ".join(messages)) from None
     except ValueError as error:
         raise CommandError(f"The {name} cannot be used: {error}") from None
 
@@ -191,38 +189,39 @@ async def _user(session: WriteSession, username: str) -> User:
     username = _valid(str, username, "username")
     user = await session.scalar(select(User).where(User.username == username))
     if user is None:
-        raise CommandError(f"There is no user {username!r}; `troupe users create` makes one")
+        raise CommandError(f"There is no user {username!r}; `troupe users create` creates one")
     return user
 
 
 async def _agent_id(session: WriteSession, agent: str, project: str | None) -> UUID:
-    """The agent with an id, or with a name in a project, which has an id or a name."""
+    """The id of an agent, by its id, or by its id or name in a project with this id or name."""
     agent = _valid(str, agent, "agent")
     if project is None:
         id = _id(Agent, agent)
         if id is None:
             raise CommandError(
-                f"{agent!r} is no id of an agent; with --project an agent is found by its name"
+                f"{agent!r} is not the id of an agent; to use its name, add --project"
             )
         return id
     project = _valid(str, project, "project")
     projects = or_(Project.id == _id(Project, project), Project.name == project)
-    known = set(await session.scalars(select(Project.id).where(projects)))
-    if not known:
+    project_ids = set(await session.scalars(select(Project.id).where(projects)))
+    if not project_ids:
         raise CommandError(f"There is no project {project!r}")
-    named = or_(Agent.id == _id(Agent, agent), Agent.name == agent)
-    ids = list(await session.scalars(select(Agent.id).where(Agent.project_id.in_(known), named)))
+    agents = or_(Agent.id == _id(Agent, agent), Agent.name == agent)
+    in_projects = select(Agent.id).where(Agent.project_id.in_(project_ids), agents)
+    ids = list(await session.scalars(in_projects))
     if not ids:
         raise CommandError(f"There is no agent {agent!r} in the project {project!r}")
     if len(ids) > 1:
         raise CommandError(
-            f"There are {len(ids)} agents {agent!r} in projects {project!r}; name it by its id"
+            f"There are {len(ids)} agents {agent!r} in projects {project!r}; use the agent's id"
         )
     return ids[0]
 
 
 def _id(model: type, text: str) -> UUID | None:
-    """The id that a text is, as the API or the database writes it; none if it is neither."""
+    """The UUID in an id of this model, global or bare; None if it is no such id."""
     from graph.core.scalars import parse_key
 
     try:
@@ -246,28 +245,28 @@ def troupe(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """What is asked of `troupe` itself, not of one of its commands."""
+    """The options of `troupe` itself."""
 
 
 @app.command()
 def serve() -> None:
-    """Serve the API, with the database that comes along unless TROUPE_DATABASE_URL names one."""
+    """Serve the API, with the embedded database unless TROUPE_DATABASE_URL is set."""
     _serve(Settings.load())
 
 
 @app.command()
 def demo() -> None:
-    """Serve a throw-away database with examples in it; it is gone when you stop the server."""
+    """Serve a temporary database with example data; it is deleted when the server stops."""
     from graph.demo import fill
 
     settings = Settings.load()
     if not settings.migrates:
-        raise CommandError("A demo is for one's own machine: leave TROUPE_MODE out")
+        raise CommandError("The demo runs in development only; unset TROUPE_MODE")
     with tempfile.TemporaryDirectory(prefix="troupe-demo-") as folder:
-        # Root's PostgreSQL runs as another user, who has to get through.
+        # For root, PostgreSQL runs as another user, which must be able to enter the folder.
         Path(folder).chmod(0o711)
-        place = {"database_url": None, "data_dir": Path(folder) / "data"}
-        _serve(settings.model_copy(update=place), fill)
+        temporary = {"database_url": None, "data_dir": Path(folder) / "data"}
+        _serve(settings.model_copy(update=temporary), fill)
 
 
 def _serve(settings: Settings, fill: Callable[[Database], Awaitable[None]] | None = None) -> None:
@@ -282,15 +281,15 @@ def _serve(settings: Settings, fill: Callable[[Database], Awaitable[None]] | Non
             async with database.write(ADMINISTRATOR) as session:
                 return await access.development_token(session)
 
-    # Whoever asks us to stop gets an orderly end, also before and after uvicorn listens to it.
+    # Signals also stop the server cleanly before and after uvicorn handles them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
             signal.signal(number, _stop)
     try:
         with (
             listen(settings) as listening,
-            settings.database(serving=True, on_wait=_note) as (url, server),
+            settings.database(serving=True, on_wait=_print_note) as (url, server),
         ):
             run(settings, url, listening, server, asyncio.run(prepare(url)))
     except KeyboardInterrupt:
@@ -298,14 +297,14 @@ def _serve(settings: Settings, fill: Callable[[Database], Awaitable[None]] | Non
 
 
 def _stop(number: int, frame: Any) -> None:
-    # As by Ctrl-C, which asyncio and uvicorn take up in an orderly way. An exception raised here
-    # could come out anywhere, inside a destructor too, where it would be lost.
+    # The same as Ctrl-C, which asyncio and uvicorn handle. An exception raised here could occur in
+    # a destructor, where Python ignores it.
     signal.raise_signal(signal.SIGINT)
 
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the schema of this version."""
+    """Apply all migrations to the database."""
 
     async def revision(database: Database) -> str | None:
         return (await database.readiness())[0]
@@ -323,42 +322,42 @@ def schema() -> None:
 
 @app.command()
 def settings() -> None:
-    """Print every setting, with its default and its meaning."""
+    """Print all settings with their defaults and meanings."""
     sys.stdout.write(table())
 
 
 @app.command()
 def diagram() -> None:
-    """Print a picture of the domain, as a Mermaid diagram."""
+    """Print the entities and their relationships as a Mermaid diagram."""
     sys.stdout.write(db.diagram.diagram())
 
 
-PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+PASS_ARGUMENTS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-@app.command(context_settings=PASSED_ON)
+@app.command(context_settings=PASS_ARGUMENTS_ON)
 def psql(context: typer.Context) -> None:
-    """Open psql on the database; further arguments go to psql."""
+    """Run psql on the database, with further arguments for psql."""
     _run("psql", context.args)
 
 
-@app.command("pg_dump", context_settings=PASSED_ON)
+@app.command("pg_dump", context_settings=PASS_ARGUMENTS_ON)
 def pg_dump(context: typer.Context) -> None:
-    """Back the database up by pg_dump, to which the arguments go."""
+    """Back up the database with pg_dump, with further arguments for pg_dump."""
     _run("pg_dump", context.args)
 
 
-@app.command("pg_restore", context_settings=PASSED_ON)
+@app.command("pg_restore", context_settings=PASS_ARGUMENTS_ON)
 def pg_restore(context: typer.Context) -> None:
-    """Fill the database, which is to be empty, by pg_restore, to which the arguments go."""
-    # Without a database it would print what it has; PostgreSQL's own variables say which.
+    """Restore a backup into an empty database, with further arguments for pg_restore."""
+    # Without --dbname, pg_restore would print the backup. PGDATABASE names the database.
     _run("pg_restore", ["--dbname=", *context.args])
 
 
 def _run(name: str, arguments: list[str]) -> None:
-    """Run a program of PostgreSQL's on the database, and end as it ends."""
-    with Settings.load().database(on_wait=_note) as (text, server):
-        url = make_url(text)
+    """Run a program of PostgreSQL on the database, and exit with its status."""
+    with Settings.load().database(on_wait=_print_note) as (database_url, server):
+        url = make_url(database_url)
         program = name if server is None else str(server.bin_dir / name)
         variables = {
             "PGHOST": url.host or url.query.get("host"),
@@ -368,11 +367,11 @@ def _run(name: str, arguments: list[str]) -> None:
             "PGDATABASE": url.database,
             "PGSSLMODE": url.query.get("sslmode"),
         }
-        given = {name: str(value) for name, value in variables.items() if value is not None}
-        if name == "psql":  # where Ctrl-C cancels a query
+        connection = {name: str(value) for name, value in variables.items() if value is not None}
+        if name == "psql":  # in which Ctrl-C cancels a query
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            status = subprocess.run([program, *arguments], env=os.environ | given).returncode
+            status = subprocess.run([program, *arguments], env=os.environ | connection).returncode
         except FileNotFoundError:
             raise CommandError(
                 f"{name} is not installed (Debian and Ubuntu: apt-get install postgresql-client)"
@@ -382,7 +381,7 @@ def _run(name: str, arguments: list[str]) -> None:
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The file to import.")]
 Owner = Annotated[
-    str, typer.Option("--owner", metavar="USERNAME", help="Who is to own the projects.")
+    str, typer.Option("--owner", metavar="USERNAME", help="The user who owns the projects.")
 ]
 
 
@@ -391,7 +390,9 @@ def import_taskmaster(
     file: File,
     project: Annotated[
         str | None,
-        typer.Option(help="What to name the projects after; the file's folder unless given."),
+        typer.Option(
+            help="The name that the projects' names begin with; by default the file's folder."
+        ),
     ] = None,
     owner: Owner = "admin",
 ) -> None:
@@ -403,13 +404,17 @@ def import_taskmaster(
 def import_chat_file(
     file: File,
     project: Annotated[
-        str | None, typer.Option(help="The project; named after the file unless given.")
+        str | None, typer.Option(help="The name of the project; by default the name of the file.")
     ] = None,
-    agent: Annotated[str, typer.Option(help="The agent that speaks.")] = "assistant",
-    model: Annotated[str | None, typer.Option(help="The AI model that speaks.")] = None,
+    agent: Annotated[
+        str, typer.Option(help="The agent that the assistant's messages are from.")
+    ] = "assistant",
+    model: Annotated[
+        str | None, typer.Option(help="The AI model of the assistant's messages.")
+    ] = None,
     owner: Owner = "admin",
 ) -> None:
-    """Import chats in OpenAI's message format, as JSON or JSONL, or in tau-bench's runs."""
+    """Import chats in OpenAI's message format, as JSON or JSONL, or results of tau-bench."""
     _import(import_chats, file, owner, project=project, agent=agent, model=model)
 
 
@@ -428,7 +433,7 @@ def _import(
 
 @contextmanager
 def _progress(file: Path) -> Iterator[Callable[[int, int], None]]:
-    """A bar on the terminal, where there is one."""
+    """A progress bar, if standard error is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -441,10 +446,10 @@ def _progress(file: Path) -> Iterator[Callable[[int, int], None]]:
 @users.command("create")
 def create_user(
     username: Annotated[str, typer.Argument(help="The name to log in with.")],
-    email: Annotated[str, typer.Option(help="The address to write to.")],
-    name: Annotated[str | None, typer.Option(help="The name to show to people.")] = None,
+    email: Annotated[str, typer.Option(help="The email address.")],
+    name: Annotated[str | None, typer.Option(help="The display name.")] = None,
     administrator: Annotated[
-        bool, typer.Option("--administrator", help="Sees and edits everything.")
+        bool, typer.Option("--administrator", help="Make the user an administrator.")
     ] = False,
 ) -> None:
     """Create a user."""
@@ -463,21 +468,23 @@ def create_user(
         await User.create(session, **row)
 
     _in_transaction(work)
-    print(f"Created the user {username}. `troupe tokens create NAME --user {username}` lets in.")
+    print(
+        f"Created the user {username}."
+        f" `troupe tokens create NAME --user {username}` creates an access token."
+    )
 
 
 @users.command("password")
-def set_password(username: Annotated[str, typer.Argument(help="Whose password it is.")]) -> None:
-    """Give a user a password, which is asked for and not shown; or read from standard input."""
+def set_password(username: Annotated[str, typer.Argument(help="The name of the user.")]) -> None:
+    """Set the password of a user, from a hidden prompt or from standard input."""
     from graph.accounts import Password
 
     if sys.stdin.isatty():
-        given: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
-        given = sys.stdin.readline().rstrip("\n")
-    _valid(Password, given, "password")
-
-    hashed = asyncio.run(passwords.hash_password(given))
+        password = sys.stdin.readline().rstrip("\n")
+    _valid(Password, password, "password")
+    hashed = asyncio.run(passwords.hash_password(password))
 
     async def work(session: WriteSession) -> None:
         await access.set_password(session, await _user(session, username), hashed)
@@ -488,15 +495,15 @@ def set_password(username: Annotated[str, typer.Argument(help="Whose password it
 
 @tokens.command("create")
 def create_token(
-    name: Annotated[str, typer.Argument(help="What the token is for.")],
+    name: Annotated[str, typer.Argument(help="The name of the token.")],
     user: Annotated[
-        str | None, typer.Option(metavar="USERNAME", help="The user whom it identifies.")
+        str | None, typer.Option(metavar="USERNAME", help="The user of the token.")
     ] = None,
     agent: Annotated[
         str | None,
         typer.Option(
             metavar="AGENT",
-            help="The agent whom it identifies: its id, or with --project its name.",
+            help="The agent of the token: its id, or with --project its name.",
         ),
     ] = None,
     project: Annotated[
@@ -507,22 +514,22 @@ def create_token(
         typer.Option(
             case_sensitive=False,
             metavar="SCOPE",
-            help=f"What it is limited to, one of {', '.join(TokenScope)}; may be given several"
-            " times. Unless given, it is as good as whom it identifies.",
+            help=f"A scope to limit the token to: {', '.join(TokenScope)}. Repeat it for several"
+            " scopes. By default the token is not limited.",
         ),
     ] = None,
     days: Annotated[
         int | None,
-        typer.Option(min=1, max=36500, help="How long it is good; for ever unless given."),
+        typer.Option(min=1, max=36500, help="The days until it expires; by default never."),
     ] = None,
 ) -> None:
-    """Create an access token for a user or an agent and print it, this once."""
+    """Create an access token for a user or an agent, and print it. It is not shown again."""
     from graph.core.scalars import Line
 
     if (user is None) == (agent is None):
-        raise typer.BadParameter("name one of them", param_hint="'--user' / '--agent'")
+        raise typer.BadParameter("give exactly one of them", param_hint="'--user' / '--agent'")
     if project is not None and agent is None:
-        raise typer.BadParameter("it goes with --agent", param_hint="'--project'")
+        raise typer.BadParameter("it can only be used with --agent", param_hint="'--project'")
     _valid(Line, name, "name")
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
 

@@ -1,4 +1,4 @@
-"""The demo: a database with the examples in it."""
+"""The demo: a database with example data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 async def fill(database: Database) -> None:
-    """Put the examples into a new database. Raises RuntimeError if one of them is refused."""
+    """Add the example data to a new database. Raises RuntimeError if some is rejected."""
     async with database.write(Viewer(is_administrator=True)) as session:
         admin = await access.administrator(session)
         assert admin is not None
@@ -30,11 +30,11 @@ async def fill(database: Database) -> None:
     request = GraphQLRequest(document, None, None, None)
     result = await pipeline.answer(pipeline.begin(request, context))
     payloads: dict[str, Any] = result.data or {}
-    faults = [str(error) for error in result.errors or ()]
-    faults += [
-        f"{name}: {fault['message']} ({'.'.join(fault['path'])})"
+    errors = [str(error) for error in result.errors or ()]
+    errors += [
+        f"{name}: {error['message']} ({'.'.join(error['path'])})"
         for name, payload in payloads.items()
-        for fault in (payload or {}).get("userErrors", ())
+        for error in (payload or {}).get("userErrors", ())
     ]
-    if faults:
-        raise RuntimeError(f"the examples do not fit this version: {'; '.join(faults)}")
+    if errors:
+        raise RuntimeError(f"the example data does not fit this version: {'; '.join(errors)}")

@@ -1,4 +1,4 @@
-"""Serving: sockets, the banner, and uvicorn."""
+"""Serving: the socket, the messages at the start, and uvicorn."""
 
 from __future__ import annotations
 
@@ -29,29 +29,30 @@ if TYPE_CHECKING:
 
     from db.embedded import Server
 
-# How long a connection may be silent between two requests, in seconds: longer than proxies keep
-# theirs (mostly 60), because one that sends on what is just being closed tells its client 502.
+# How long a connection may be idle, in seconds. Longer than in proxies (mostly 60): a proxy that
+# sends a request on a connection that is being closed answers its client with 502.
 IDLE_SECONDS = 75
 
-# After how long Python changes to another thread that waits, in seconds; otherwise after 5 ms.
+# The interval after which Python switches to another thread, in seconds; the default is 5 ms.
 SWITCH_SECONDS = 0.001
 
 
 def listen(settings: Settings) -> socket.socket:
-    """A socket on the address to serve on, taken before anything else is started."""
+    """Open the socket of the server. This is done first, because the port may be in use."""
     try:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except socket.gaierror:
         raise SettingsError(
-            f"TROUPE_HOST={settings.host} is no address of this machine; write 127.0.0.1."
+            f"TROUPE_HOST={settings.host} is not an address of this machine; write 127.0.0.1."
         ) from None
     family, kind, protocol, _, address = found[0]
     listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Who reads nothing of its answer is hung up on; connections inherit it. In milliseconds.
+        # Closes connections whose client does not read the response. In milliseconds; connections
+        # inherit it.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * READ_TIMEOUT)
     try:
         listening.bind(address)
@@ -60,19 +61,19 @@ def listen(settings: Settings) -> socket.socket:
         listening.close()
         another = settings.port + 1 if 1024 <= settings.port < 65535 else 8000
         raise SettingsError(
-            f"Cannot serve on {settings.host}:{settings.port} ({error.strerror});"
+            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror});"
             f" set TROUPE_PORT to another port, such as {another}."
         ) from None
     return listening
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not what is cancelled at a second Ctrl-C or after the grace, of which uvicorn tells all."""
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """False for cancelled requests, which uvicorn logs when it is forced to stop."""
     return "asyncio.exceptions.CancelledError" not in logging.Formatter().format(record)
 
 
 class DrainingServer(uvicorn.Server):
-    """A server that says for a while that it stops, before it takes no more requests."""
+    """A server that keeps accepting requests for a while after the signal to stop."""
 
     def __init__(self, app: Starlette, settings: Settings) -> None:
         super().__init__(
@@ -88,7 +89,7 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=settings.grace_seconds,
                 ws=WebSocket,
                 ws_max_size=settings.max_body_bytes,
-                # A few compressed bytes could be any number of others.
+                # A small compressed message could decompress to a very large one.
                 ws_per_message_deflate=False,
                 ws_ping_interval=20,
                 ws_ping_timeout=20,
@@ -99,25 +100,25 @@ class DrainingServer(uvicorn.Server):
         self._signals = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Be asked to stop."""
+        """Count the signals to stop."""
         self._signals += 1
         super().handle_exit(sig, frame)
 
     async def main_loop(self) -> None:
-        """Serve until asked to stop, and then until those who look have seen it."""
+        """Serve until a signal to stop, and then until the time for draining has passed."""
         await super().main_loop()
         self._app.state.draining = True
-        asked = self._signals
+        signals = self._signals
         for _ in range(10 * self._drain):
-            if self._signals > asked:  # somebody has no patience
+            if self._signals > signals:  # a second signal skips the rest
                 break
             await asyncio.sleep(0.1)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop, after what is under way has ended or has run out of time.
+        """Stop, after running operations have ended or the grace period has passed.
 
-        uvicorn closes WebSockets before it waits for anything, so what is under way on them ends
-        first. What is left of the time is for requests.
+        uvicorn closes WebSockets before it waits for requests, so operations on WebSockets are
+        ended first, and the rest of the grace period is for requests.
         """
         for server in self.servers:
             server.close()
@@ -132,26 +133,25 @@ class DrainingServer(uvicorn.Server):
 
 
 def allow_many_connections() -> None:
-    """Let this process have as many files open as it may.
+    """Raise the limit of open files to its maximum.
 
-    Most systems start processes with 1,024, for the sake of old programs: so many idle connections
-    would keep everybody else out.
+    By default it is mostly 1,024, so that a thousand idle connections would block all others.
     """
-    if sys.platform == "win32":  # which has no such limit
+    if sys.platform == "win32":  # has no such limit
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError):  # macOS calls it unlimited, and means fewer
+    with contextlib.suppress(ValueError):  # macOS reports no limit, but has one
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def freeze() -> None:
-    """Have the garbage collector look no more at what is loaded by now, which stays.
+    """Exclude all present objects, which are never freed, from garbage collection.
 
-    It would do so again and again while it reads a request of many values.
+    Otherwise the collector would visit them repeatedly during a request with many values.
     """
     gc.freeze()
-    # It waits with its next full collection until a quarter of what the last one found has come
-    # anew, which would be far more than it can visit unnoticed. This one finds next to nothing.
+    # The collector starts a full collection when new objects exceed a quarter of those that
+    # survived the last one. After this one, that number is small, so full collections stay short.
     gc.collect()
 
 
@@ -160,33 +160,33 @@ def run(
     url: str,
     listening: socket.socket,
     server: Server | None,
-    issued: tuple[User, str] | None,
+    development_token: tuple[User, str] | None,
 ) -> None:
-    """Serve until asked to stop; what is in flight then has some seconds to finish."""
+    """Serve until a signal to stop; then running operations have a grace period."""
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
     logs.operations.disabled = not settings.log_operations
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     host, port = listening.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    lines = [f"Troupe serves {address}/graphql, health at {address}/livez and {address}/readyz."]
+    lines = [f"Troupe serves {address}/graphql, and health checks at {address}/livez and /readyz."]
     if server is not None:
-        lines.append(f"The database is its own, in {server.data_dir}.")
+        lines.append(f"The embedded database is in {server.data_dir}.")
     if settings.mode is Mode.DEVELOPMENT:
-        if issued is None:
-            lines.append("No administrator is active, so there is no token to print.")
+        if development_token is None:
+            lines.append("There is no active administrator, so no token was created.")
         else:
-            user, token = issued
+            user, token = development_token
             name = user.username
-            lines.append(f"A token for the user {name}, new at each start and good for 12 hours:")
+            lines.append(f"An access token for the user {name}, valid for 12 hours:")
             lines.append(f"  {token}")
             if settings.shows_page:
-                lines.append("A page to try the API on, which this link opens with the token:")
+                lines.append("A page to try the API, with this token:")
                 lines.append(f"  {address}/graphql#token={token}")
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
     allow_many_connections()
     app = create_app(settings, url, server)
     freeze()
-    # So long a thread that makes plans keeps those waiting who are answered meanwhile.
+    # A thread that compiles a query delays the other operations by this long.
     sys.setswitchinterval(SWITCH_SECONDS)
     DrainingServer(app, settings).run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""The settings of a server: `TROUPE_…` variables of the environment."""
+"""The settings of a server, from environment variables `TROUPE_…`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from db.settings import PREFIX, DatabaseSettings
 
 
 def _between(least: int, most: int) -> BeforeValidator:
-    """Takes whole numbers in this range; no others, and none in another notation."""
+    """Accepts integers in this range, in decimal digits only."""
 
     def checked(value: object) -> object:
         number = re.fullmatch(r"[0-9]{1,10}", str(value))
@@ -38,158 +38,167 @@ List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Mode(StrEnum):
-    """What a server is for."""
+    """The purpose of a server."""
 
     DEVELOPMENT = "development"
-    """One's own machine: served on loopback only, introspection open, a token printed."""
+    """For one's own machine: loopback only, public introspection, a token is printed."""
     PRODUCTION = "production"
-    """Other people."""
+    """For other people."""
 
 
 class Audience(StrEnum):
-    """Who is shown the schema."""
+    """Who may use introspection."""
 
     EVERYBODY = "everybody"
-    """Also those who send no token."""
+    """Everybody, with or without a token."""
     VIEWERS = "viewers"
-    """Who has a token."""
+    """Everybody with a token."""
     NOBODY = "nobody"
-    """Who needs it has `schema.graphql`."""
+    """Nobody; `schema.graphql` has the schema."""
 
 
 class Settings(DatabaseSettings):
-    """How this server runs."""
+    """The settings of a server."""
 
     mode: Mode = Field(
         default=Mode.DEVELOPMENT,
-        description="`development` serves on loopback only, prints a token, and shows the schema to"
-        " everybody. `production` is for other people: it changes no table unless asked to.",
+        description="`development` serves on loopback only, migrates the database, prints a token"
+        " and allows introspection. `production` is for other people; only `troupe migrate`"
+        " migrates.",
     )
     host: str = Field(
-        default="127.0.0.1", description="The address to serve on; `0.0.0.0` is all of them."
+        default="127.0.0.1", description="The address to listen on; `0.0.0.0` means all."
     )
     port: Annotated[int, _between(0, 65535)] = Field(
-        default=8000, description="The port to serve on; 0 takes any."
+        default=8000, description="The port to listen on; 0 means any free port."
     )
     planner: bool = Field(
-        default=True, description="Answer queries with one SQL statement each, where that can be."
+        default=True,
+        description="Whether to compile each query into one SQL statement where possible.",
     )
     graphiql: bool | None = Field(
         default=None,
-        description="Show browsers a page to try the API on. Unset: in development only.",
+        description="Whether browsers get the GraphiQL page. Unset: in development only.",
     )
     allowed_origins: List = Field(
         default=(),
-        description="The sites whose pages may use the API, with a token of theirs:"
-        " `https://app.example.org`, several with commas between them, or `*` for all. Unset: none"
-        " but the page that this server shows.",
+        description="The origins whose pages may use the API (CORS), separated by commas, such as"
+        " `https://app.example.org`, or `*` for all. Unset: only this server's own page.",
     )
     trusted_proxies: List = Field(
         default=("127.0.0.1", "::1"),
-        description="The proxies that are believed for whom they ask, by `X-Forwarded-For`:"
-        " addresses, or networks such as `10.1.0.0/16`, with commas between them. Empty: none.",
+        description="The proxies whose `X-Forwarded-For` is trusted: addresses, or networks such"
+        " as `10.1.0.0/16`, separated by commas. Empty: none.",
     )
     max_body_bytes: Annotated[int, _between(1000, 2**30)] = Field(
         default=2**20,
-        description="How large a request may be, and a message over WebSocket, in bytes.",
+        description="Maximum size of a request body and of a WebSocket message, in bytes.",
     )
     log_operations: bool = Field(
         default=True,
-        description="Write a line for each operation: its name, hash, viewer, status, duration, SQL"
-        " statements and rows.",
+        description="Whether to log a line for each operation: name, hash, viewer, status,"
+        " duration, SQL statements and rows.",
     )
     drain_seconds: Seconds = Field(
         default=0,
-        description="How long a server that is asked to stop goes on taking requests, while"
-        " `/readyz` says that it is draining: as long as a load balancer takes to notice.",
+        description="How many seconds a server still accepts requests after the signal to stop,"
+        " while `/readyz` answers 503, so that a load balancer notices.",
     )
     grace_seconds: Seconds = Field(
         default=10,
-        description="How long after that the requests that are under way may take to finish.",
+        description="How many seconds running requests may then take to finish.",
     )
     introspection: Audience | None = Field(
         default=None,
-        description="Who is shown the schema, by introspection and by suggestions in errors (“Did"
-        " you mean …”): `everybody`, `viewers` (who have a token) or `nobody`. Unset: everybody in"
-        " development, viewers in production.",
+        description="Who may use introspection and gets suggestions in errors (“Did you mean …”):"
+        " `everybody`, `viewers` (everybody with a token) or `nobody`. Unset: `everybody` in"
+        " development, `viewers` in production.",
     )
     persisted_queries: bool = Field(
         default=True,
-        description="Take automatic persisted queries: the hash of a document in its place.",
+        description="Whether to support automatic persisted queries.",
     )
     max_document_length: Limit = Field(
         default=50_000,
-        description="The most characters of a document. Long texts belong in variables.",
+        description="Maximum number of characters in a document. Pass long texts as variables.",
     )
-    max_tokens: Limit = Field(default=5_000, description="The most tokens of a document.")
-    max_depth: Limit = Field(default=20, description="How deep fields may nest.")
+    max_tokens: Limit = Field(default=5_000, description="Maximum number of tokens in a document.")
+    max_depth: Limit = Field(default=20, description="Maximum depth of nested fields.")
     max_fields: Limit = Field(
         default=2_000,
-        description="The most selections (fields and fragments) of a document. A fragment counts"
-        " wherever it is spread; so it does for aliases, directives and root fields.",
+        description="Maximum number of selections (fields and fragments) in a document. A fragment"
+        " counts at each spread, also for aliases, directives and root fields.",
     )
-    max_aliases: Limit = Field(default=100, description="The most aliases of a document.")
-    max_directives: Limit = Field(default=50, description="The most directives of a document.")
+    max_aliases: Limit = Field(default=100, description="Maximum number of aliases in a document.")
+    max_directives: Limit = Field(
+        default=50, description="Maximum number of directives in a document."
+    )
     max_root_fields: Limit = Field(
-        default=50, description="The most fields at the root of an operation."
+        default=50, description="Maximum number of root fields of an operation."
     )
     max_values: Limit = Field(
         default=10_000,
-        description="The most values in an operation's variables. A scalar is one, also JSON.",
+        description="Maximum number of values in the variables. A scalar counts as one, also JSON.",
     )
     max_conditions: Limit = Field(
         default=100,
-        description="The most conditions in all filters of an operation. One on an id counts as"
-        " five, and so does each step to a related object.",
+        description="Maximum number of conditions in all filters of an operation. A condition on"
+        " an id counts as five, and so does each related object.",
     )
     max_cost: Limit = Field(
         default=20_000,
-        description="The most rows that an operation could return or write, counted beforehand.",
+        description="Maximum cost of an operation: the rows that it could return or write.",
     )
     max_answer_bytes: Limit = Field(
         default=RESULT_BYTES,
-        description="The most bytes of an operation's `data`, and of what one SQL statement reads.",
+        description="Maximum size of an operation's `data`, and of the result of one SQL"
+        " statement, in bytes.",
     )
     rate_per_second: Limit = Field(
         default=10_000,
-        description="How much cost each viewer regains in a second; without a token, each address.",
+        description="The cost that each viewer, or without a token each address, regains in a"
+        " second.",
     )
     rate_burst: Limit = Field(
         default=200_000,
         validate_default=True,
-        description="How much cost each viewer may use at once; at least `TROUPE_MAX_COST`.",
+        description="The cost that each viewer may use in a burst; at least `TROUPE_MAX_COST`.",
     )
     login_failures_per_account: Limit = Field(
         default=10,
-        description="How many wrong passwords may be given for one username in 15 minutes, whether"
-        " there is such a user or not. After that, the right one is not taken either.",
+        description="Maximum number of failed logins for one username in 15 minutes, also for a"
+        " username that no user has. Further logins are refused, also with the correct password.",
     )
     login_failures_per_address: Limit = Field(
-        default=100, description="How many may be given from one address in 15 minutes."
+        default=100,
+        description="Maximum number of failed logins from one address in 15 minutes.",
     )
     max_running: Limit = Field(
-        default=100, description="The most operations that a process runs at once."
+        default=100, description="Maximum number of operations that run at once in a process."
     )
     max_running_per_viewer: Limit = Field(
-        default=50, description="The most operations that it runs at once for one viewer."
+        default=50, description="Maximum number of operations that run at once for one viewer."
     )
-    max_seconds: Limit = Field(default=20, description="How long an operation may take.")
+    max_seconds: Limit = Field(
+        default=20, description="Maximum duration of an operation, in seconds."
+    )
     max_subscriptions_per_connection: Limit = Field(
         default=50,
-        description="The most operations that may be open at once on one WebSocket.",
+        description="Maximum number of operations that are open at once on one WebSocket.",
     )
     max_sockets: Limit = Field(
-        default=1_000, description="The most WebSockets that a process has open at once."
+        default=1_000,
+        description="Maximum number of WebSockets that are open at once in a process.",
     )
     max_sockets_per_viewer: Limit = Field(
         default=100,
-        description="The most that it has open for one viewer; without a token, and before one is"
-        " sent, for one address.",
+        description="Maximum number of WebSockets that are open at once for one viewer; without a"
+        " token, and before it is sent, for one address.",
     )
 
     @property
     def migrates(self) -> bool:
-        """Whether a start brings the database to the schema of the code."""
+        """Whether the database is migrated when the server starts."""
         return self.mode is not Mode.PRODUCTION
 
     @field_validator("trusted_proxies")
@@ -203,42 +212,42 @@ class Settings(DatabaseSettings):
                     "write addresses or networks, such as 10.0.0.5,10.1.0.0/16"
                 ) from None
             if network.prefixlen == 0:
-                raise ValueError("it would let everybody claim any address; name the proxies")
+                raise ValueError("it would trust every client; write the addresses of the proxies")
         return value
 
     @field_validator("allowed_origins")
     @classmethod
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
-            # What browsers send: a host and perhaps a port, in lower case, and no path.
+            # As browsers send it: scheme, host and optional port, in lower case, without a path.
             if origin != "*" and not re.fullmatch(r"[a-z+.-]+://[a-z0-9.:\[\]-]+", origin):
                 raise ValueError("write origins such as https://app.example.org, without a path")
         return value
 
     @field_validator("rate_burst")
     @classmethod
-    def _enough_for_one(cls, value: int, info: ValidationInfo) -> int:
-        most = info.data.get("max_cost", 0)
-        if value < most:
+    def _at_least_max_cost(cls, value: int, info: ValidationInfo) -> int:
+        max_cost = info.data.get("max_cost", 0)
+        if value < max_cost:
             raise ValueError(
-                f"it is less than {PREFIX}MAX_COST={most}, and what costs so much could never run;"
-                f" write {most} or more"
+                f"it is less than {PREFIX}MAX_COST={max_cost}, so operations of that cost could"
+                f" never run; write {max_cost} or more"
             )
         return value
 
     @field_validator("host")
     @classmethod
-    def _development_is_private(cls, value: str, info: ValidationInfo) -> str:
+    def _development_on_loopback(cls, value: str, info: ValidationInfo) -> str:
         if info.data.get("mode") is Mode.DEVELOPMENT and not _is_loopback(value):
             raise ValueError(
-                "it would show a development server to others; write 127.0.0.1, or"
+                "a development server must be on a loopback address; write 127.0.0.1, or set"
                 f" {PREFIX}MODE=production"
             )
         return value
 
     @property
     def mapped_proxies(self) -> list[str]:
-        """The trusted proxies of IPv4 as they appear where `::` takes connections of both kinds."""
+        """The IPv4 proxies as IPv4-mapped IPv6 addresses, which a dual-stack socket reports."""
         networks = [ip_network(proxy) for proxy in self.trusted_proxies]
         return [
             f"::ffff:{network.network_address}/{96 + network.prefixlen}"
@@ -248,11 +257,11 @@ class Settings(DatabaseSettings):
 
     @property
     def shows_page(self) -> bool:
-        """Whether browsers are shown a page to try the API on."""
+        """Whether browsers get the GraphiQL page."""
         return self.mode is Mode.DEVELOPMENT if self.graphiql is None else self.graphiql
 
     def shows_schema(self, *, anonymous: bool) -> bool:
-        """Whether somebody is shown the schema, who may be unknown."""
+        """Whether a viewer, or with `anonymous` a client without a token, may use introspection."""
         audience = self.introspection or (
             Audience.EVERYBODY if self.mode is Mode.DEVELOPMENT else Audience.VIEWERS
         )
@@ -260,7 +269,7 @@ class Settings(DatabaseSettings):
 
 
 def table() -> str:
-    """Every setting as a table in Markdown: its variable, its default, what it means."""
+    """All settings as a Markdown table: variable, default and meaning."""
     rows = [
         (f"`{PREFIX}{name.upper()}`", _default(field.default), field.description or "")
         for name, field in Settings.model_fields.items()

@@ -208,7 +208,7 @@ class Ended:
         assert self.err.startswith("troupe: "), self
         assert self.err.endswith(".\n"), self
         assert self.err.count("\n") == 1, self
-        assert "This should not have happened" not in self.err, self
+        assert "Unexpected error" not in self.err, self
         return self.err.removeprefix("troupe: ").rstrip("\n")
 
     @property

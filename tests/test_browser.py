@@ -244,7 +244,7 @@ async def test_the_plain_page_runs_operations(
         await expect(output).to_contain_text('"totalCount": 0')
         await page.get_by_label("Variables").fill("{")
         await operation.press("Control+Enter")
-        await expect(output).to_contain_text("The variables are no JSON")
+        await expect(output).to_contain_text("The variables are not valid JSON")
         await page.get_by_label("Variables").fill('{"name": "Moon base"}')
         await operation.fill(NAMED)
         await operation.press("Control+Enter")

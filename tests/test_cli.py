@@ -108,7 +108,9 @@ def test_every_command_works_whatever_runs(run: Run) -> None:
 
     command = ("users", "create", "ann", "--email", "ann@example.org", "--name", "Ann")
     created = run(*command, "--administrator").printed
-    assert created == ("Created the user ann. `troupe tokens create NAME --user ann` lets in.\n")
+    assert created == (
+        "Created the user ann. `troupe tokens create NAME --user ann` creates an access token.\n"
+    )
 
     token = run("tokens", "create", "laptop", "--user", "ANN", "--days", "7").printed
     assert re.fullmatch(r"troupe_[\w-]{43}\n", token)
@@ -212,7 +214,7 @@ async def test_a_token_is_made_for_an_agent_and_limited_to_scopes(
     assert await made("--user", "admin", *scopes) == (None, admin.id, ["READ", "WRITE"])
 
 
-async def test_an_agent_that_cannot_be_told_is_asked_for_by_its_id(
+async def test_an_ambiguous_name_of_an_agent_is_refused(
     database: db.Database, url: str, admin: db.User
 ) -> None:
     async with database.write(db.Viewer(is_administrator=True)) as session:
@@ -222,7 +224,7 @@ async def test_an_agent_that_cannot_be_told_is_asked_for_by_its_id(
             await factories.make_agent(session, project, "Ada")
     before = await snapshot(database)
     for agent, home, says in (
-        ("Ada", "Twin", "There are 2 agents 'Ada' in projects 'Twin'; name it by its id."),
+        ("Ada", "Twin", "There are 2 agents 'Ada' in projects 'Twin'; use the agent's id."),
         ("Eve", "Twin", "There is no agent 'Eve' in the project 'Twin'."),
         ("Ada", "None", "There is no project 'None'."),
     ):
@@ -330,7 +332,7 @@ def test_the_schema_is_printed_without_a_database() -> None:
     assert done.printed == (CODE / "schema.graphql").read_text(encoding="utf-8")
 
 
-def test_settings_and_picture_are_printed_without_a_database() -> None:
+def test_settings_and_diagram_are_printed_without_a_database() -> None:
     assert troupe_here("settings").printed == settings.table()
     assert troupe_here("diagram").printed == diagram()
 
@@ -426,10 +428,13 @@ def test_a_shell_completes_what_is_typed(folder: Path) -> None:
         (("migrate", "--now"), "No such option: --now"),
         (("users", "create", "ann"), "Missing option '--email'"),
         (("users", "create"), "Missing argument"),
-        (("tokens", "create", "laptop"), "Invalid value for '--user' / '--agent': name one of "),
+        (
+            ("tokens", "create", "laptop"),
+            "Invalid value for '--user' / '--agent': give exactly one",
+        ),
         (
             ("tokens", "create", "laptop", "--user", "admin", "--agent", "x"),
-            "Invalid value for '--user' / '--agent': name one of them",
+            "Invalid value for '--user' / '--agent': give exactly one of them",
         ),
         (("tokens", "create", "laptop", "--user", "admin", "--project", "x"), "'--project'"),
         (
@@ -457,7 +462,7 @@ def test_a_wrong_command_line_is_answered_with_its_usage(
 
 NUL = "contains a NUL character (\\u0000), which cannot be stored."
 PATTERN = "The username cannot be used: this must have 1 to 64 letters"
-NOBODY = "There is no user 'nobody'; `troupe users create` makes one."
+NOBODY = "There is no user 'nobody'; `troupe users create` creates one."
 
 
 @pytest.mark.parametrize(
@@ -488,7 +493,7 @@ NOBODY = "There is no user 'nobody'; `troupe users create` makes one."
         (("tokens", "create", "laptop", "--agent", "no\0body"), NUL),
         (
             ("tokens", "create", "laptop", "--agent", "Ada"),
-            "'Ada' is no id of an agent; with --project an agent is found by its name.",
+            "'Ada' is not the id of an agent; to use its name, add --project.",
         ),
         (
             ("tokens", "create", "laptop", "--agent", "00000000-0000-7000-8000-000000000000"),

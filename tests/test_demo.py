@@ -8,7 +8,7 @@ import db
 from graph import demo
 from tests.world import snapshot, stored
 
-# What the demo is there to show. Tokens are shown once, to people; attempts are made by workers.
+# The tables that the demo fills. Tokens are shown only once; attempts are made by workers.
 SHOWN = {
     *("agent_tools", "agents", "ai_models", "communications", "conversations"),
     *("human_interactions", "messages", "project_members", "projects", "task_dependencies"),
@@ -30,10 +30,10 @@ async def test_the_examples_fill_the_tables(database: db.Database) -> None:
     ]
 
 
-async def test_an_example_that_does_not_fit_is_told(database: db.Database) -> None:
+async def test_example_data_that_does_not_fit_is_an_error(database: db.Database) -> None:
     await demo.fill(database)
 
     with pytest.raises(RuntimeError, match="large: There is already one with this id") as refused:
         await demo.fill(database)
 
-    assert str(refused.value).startswith("the examples do not fit this version: ")
+    assert str(refused.value).startswith("the example data does not fit this version: ")

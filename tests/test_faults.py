@@ -367,8 +367,8 @@ def test_a_database_that_does_not_answer_has_a_reason() -> None:
     sentence = cli.error_message(TimeoutError())  # as the driver raises it, without a word
 
     assert sentence == (
-        "The database refused or went away (it does not answer)."
-        " Check TROUPE_DATABASE_URL, or that nobody stopped the server."
+        "The database cannot be used (it does not answer)."
+        " Check TROUPE_DATABASE_URL and that the server is running."
     )
 
 

@@ -67,7 +67,7 @@ def test_the_first_start_makes_everything_and_the_second_one_is_quick_and_keeps_
     data_dir = folder / "new" / "data"
     with Serving(folder, fork=False, data_dir=data_dir) as first:
         first.ready()
-        assert f"\nThe database is its own, in {data_dir}.\n" in first.out
+        assert f"\nThe embedded database is in {data_dir}.\n" in first.out
         old = first.token
         assert first.ask(ME) == ADMIN
         assert first.get("/livez").json() == {"status": "ok"}
@@ -100,7 +100,7 @@ def test_it_starts_whatever_the_locale(folder: Path, data_dir: Path) -> None:
     data_dir = data_dir.rename(folder / "Bücher")
     with Serving(folder, fork=False, data_dir=data_dir) as server:
         server.ready()
-        assert f"\nThe database is its own, in {data_dir}.\n" in server.out
+        assert f"\nThe embedded database is in {data_dir}.\n" in server.out
         assert server.ask('{ __type(name: "Größe …") { name } me { username } }') == {
             "data": {"__type": None, "me": {"username": "admin"}}
         }
@@ -121,7 +121,7 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_started(
 ) -> None:
     port = served.url.rpartition(":")[2]
     said = Serving(folder, data_dir=folder / "data", port=port).refusal()
-    assert said.startswith(f"Cannot serve on 127.0.0.1:{port} (")
+    assert said.startswith(f"Cannot listen on 127.0.0.1:{port} (")
     assert "set TROUPE_PORT to another port" in said
     assert not (folder / "data").exists()
 
@@ -443,7 +443,7 @@ def test_a_database_of_ones_own_may_go_away_and_come_back(folder: Path, data_dir
         with elsewhere.running():
             assert server.ask(ME) == ADMIN
             assert server.get("/readyz").status_code == 200
-            assert "The database is its own" not in server.out
+            assert "The embedded database" not in server.out
             assert server.stop().status == 0
             # It is not ours to stop.
             assert sql(data_dir, "SELECT 1") == "1"

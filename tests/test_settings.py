@@ -14,12 +14,15 @@ from graph.settings import Audience, Mode, Settings
 from tests.processes import LIMITS
 
 HINT = "write postgresql://user:password@host:5432/database"
-PRIVATE = "it would show a development server to others; write 127.0.0.1, or TROUPE_MODE=production"
+LOOPBACK = (
+    "a development server must be on a loopback address; write 127.0.0.1, or set"
+    " TROUPE_MODE=production"
+)
 A_MODE = "input should be 'development' or 'production'"
 A_PORT = "write a whole number from 0 to 65535"
 AN_ORIGIN = "write origins such as https://app.example.org, without a path"
 PROXIES = "write addresses or networks, such as 10.0.0.5,10.1.0.0/16"
-EVERYBODY = "it would let everybody claim any address; name the proxies"
+EVERYBODY = "it would trust every client; write the addresses of the proxies"
 A_FOLDER = "write the path of a folder, such as /var/lib/troupe"
 
 
@@ -240,7 +243,7 @@ OUTSIDE = [
 def test_a_development_server_shows_itself_to_nobody_else(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    assert refusal(monkeypatch, host=host) == f"TROUPE_HOST={host} cannot be used: {PRIVATE}."
+    assert refusal(monkeypatch, host=host) == f"TROUPE_HOST={host} cannot be used: {LOOPBACK}."
     monkeypatch.setenv("TROUPE_MODE", "production")
     assert Settings.load().host == host
 
@@ -257,7 +260,7 @@ def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert sorted(said.splitlines()) == [
         f"TROUPE_DATABASE_URL cannot be used: mysql is not PostgreSQL; {HINT}.",
         f"TROUPE_DATA_DIR= cannot be used: {A_FOLDER}.",
-        f"TROUPE_HOST=0.0.0.0 cannot be used: {PRIVATE}.",
+        f"TROUPE_HOST=0.0.0.0 cannot be used: {LOOPBACK}.",
         "TROUPE_PLANNER=perhaps cannot be used: write true or false.",
         f"TROUPE_PORT=x cannot be used: {A_PORT}.",
     ]
@@ -292,10 +295,10 @@ def test_it_listens_on_a_free_port_of_a_private_address(host: str) -> None:
 
 
 def test_an_address_that_is_not_here_is_refused_with_a_sentence() -> None:
-    said = r"^TROUPE_HOST=no host is no address of this machine; write 127\.0\.0\.1\.$"
+    said = r"^TROUPE_HOST=no host is not an address of this machine; write 127\.0\.0\.1\.$"
     with pytest.raises(SettingsError, match=said):
         listen(Settings(mode=Mode.PRODUCTION, host="no host"))
-    said = r"^Cannot serve on 203\.0\.113\.1:8000 \(.*\)"
+    said = r"^Cannot listen on 203\.0\.113\.1:8000 \(.*\)"
     with pytest.raises(SettingsError, match=said):
         listen(Settings(mode=Mode.PRODUCTION, host="203.0.113.1"))
 
@@ -308,7 +311,7 @@ def test_a_port_that_is_taken_is_refused_with_another_one_to_try(port: int) -> N
         pytest.skip("somebody else has it")
     with taken:
         port = taken.getsockname()[1]
-        said = rf"^Cannot serve on 127\.0\.0\.1:{port} \(.*\); set TROUPE_PORT to another port"
+        said = rf"^Cannot listen on 127\.0\.0\.1:{port} \(.*\); set TROUPE_PORT to another port"
         with pytest.raises(SettingsError, match=said) as caught:
             listen(Settings(port=port))
     another = int(str(caught.value).rstrip(".").rpartition(" ")[2])
@@ -324,14 +327,14 @@ def test_a_limit_is_a_whole_number(monkeypatch: pytest.MonkeyPatch, name: str, v
     )
 
 
-def test_what_may_cost_so_much_must_be_able_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_burst_covers_the_maximum_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(monkeypatch, max_cost="300000") == (
-        "TROUPE_RATE_BURST=200000 cannot be used: it is less than TROUPE_MAX_COST=300000, and what"
-        " costs so much could never run; write 300000 or more."
+        "TROUPE_RATE_BURST=200000 cannot be used: it is less than TROUPE_MAX_COST=300000, so"
+        " operations of that cost could never run; write 300000 or more."
     )
 
 
-def test_the_schema_is_shown_to_some_audience(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_audience_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(monkeypatch, introspection="some") == (
         "TROUPE_INTROSPECTION=some cannot be used:"
         " input should be 'everybody', 'viewers' or 'nobody'."

@@ -1,11 +1,11 @@
-// Bundles the page into dist/: everything it loads comes from its own origin, under /graphiql/.
-// Every file but index.html is named by its contents, so that browsers can keep it for ever.
+// Bundles the page into dist/. It loads files only from its own origin, under /graphiql/. All file
+// names except index.html contain a hash of the contents, so that browsers can cache them forever.
 
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { build } from "esbuild";
 
-/** Bundle files, each under a name, and say at which URL each is served. */
+/** Bundles the entry points, and returns the URL of each by its name. */
 async function bundle(entryPoints, options) {
   const { metafile } = await build({
     entryPoints,
@@ -38,10 +38,10 @@ const { page } = await bundle(
     format: "esm",
     splitting: true,
     jsx: "automatic",
-    // The editor's own styles are a part of GraphiQL's.
+    // GraphiQL's style sheet contains the styles of the editor.
     loader: { ".css": "empty", ".graphql": "text", ".variables.json": "text" },
     define: { WORKERS: JSON.stringify(workers), "process.env.NODE_ENV": '"production"' },
-    // GraphiQL formats with these two by their old names, under which they are no ES modules.
+    // GraphiQL imports these two by their old names, which are not ES modules.
     alias: {
       "prettier/parser-babel": "prettier/plugins/babel",
       "prettier/parser-graphql": "prettier/plugins/graphql",

@@ -8,7 +8,7 @@ import makePlanVariables from "../examples/make-plan.variables.json";
 import openQuestions from "../examples/open-questions.graphql";
 import projects from "../examples/projects.graphql";
 
-/** What the tabs hold at the first visit. */
+/** The tabs at the first visit. */
 export const examples = [
   { query: projects },
   { query: makePlan, variables: makePlanVariables },

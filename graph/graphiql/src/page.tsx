@@ -5,7 +5,7 @@ import { createClient } from "graphql-ws";
 import { useMemo, useState } from "react";
 import { createRoot } from "react-dom/client";
 
-import { ask, token } from "../../plain/assets/token.js";
+import { send, token } from "../../plain/assets/token.js";
 import { examples } from "./examples";
 import { TokenField } from "./token-field";
 import { useLenientVariables } from "./variables";
@@ -21,13 +21,13 @@ function Page() {
       createGraphiQLFetcher({
         url: "/graphql",
         enableIncrementalDelivery: false,
-        // Opened when somebody subscribes, and closed when nobody does any more.
+        // It connects for the first subscription, and disconnects after the last one.
         wsClient: createClient({
           url: `${location.origin.replace(/^http/, "ws")}/graphql`,
           connectionParams: () => (token() ? { Authorization: `Bearer ${token()}` } : {}),
         }),
         fetch: async (url, init) => {
-          const response = await ask(url, init);
+          const response = await send(url, init);
           if ((await response.clone().text()).includes('"UNAUTHENTICATED"')) setRefused(true);
           return response;
         },
@@ -40,7 +40,7 @@ function Page() {
       plugins={plugins}
       defaultTabs={examples}
       defaultEditorToolsVisibility="variables"
-      // A token that somebody writes there must not outlive the tab either.
+      // A token in the headers must not be stored longer than the tab is open.
       shouldPersistHeaders={false}
     >
       <GraphiQL.Logo>Troupe</GraphiQL.Logo>

@@ -1,9 +1,9 @@
 import { Button, useGraphiQLActions } from "@graphiql/react";
 import type { FormEvent } from "react";
 
-import { keepToken } from "../../plain/assets/token.js";
+import { storeToken } from "../../plain/assets/token.js";
 
-/** Asks for an access token when the server wants one, and is a mere button otherwise. */
+/** A form for the access token if the server requires one, otherwise a button to open it. */
 export function TokenField(props: {
   isRefused: boolean;
   setRefused: (isRefused: boolean) => void;
@@ -12,9 +12,9 @@ export function TokenField(props: {
 
   function submit(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();
-    keepToken(String(new FormData(event.currentTarget).get("token")));
+    storeToken(String(new FormData(event.currentTarget).get("token")));
     props.setRefused(false);
-    // The documentation may be for those only who have a token.
+    // The server may allow introspection only with a token.
     void introspect();
   }
 
@@ -28,7 +28,7 @@ export function TokenField(props: {
         <input name="token" type="password" autoComplete="off" placeholder="troupe_…" required />
       </label>
       <Button type="submit">Use it</Button>
-      <p>In development the server prints one when it starts; “troupe tokens create” makes more.</p>
+      <p>In development, the server prints one when it starts; “troupe tokens create” creates more.</p>
     </form>
   );
 }

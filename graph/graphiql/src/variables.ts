@@ -2,8 +2,8 @@ import { useMonaco } from "@graphiql/react";
 import { useEffect } from "react";
 
 /**
- * Have the editor of variables help without judging: it calls whatever is not nullable missing,
- * defaults or not, and would mark variables that are right.
+ * Turns off validation in the editor of variables, but not completion: it reports non-null
+ * variables as missing even if they have defaults.
  */
 export function useLenientVariables() {
   const languages = useMonaco((state) => state.monacoGraphQL);

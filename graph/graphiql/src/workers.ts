@@ -1,7 +1,7 @@
-/** Where the editors' workers are served; the build knows their names. */
+/** The URLs of the editors' workers, set by build.js. */
 declare const WORKERS: { editor: string; graphql: string; json: string };
 
-/** Have Monaco load its workers from our own origin. */
+/** Makes Monaco load its workers from our own origin. */
 Object.assign(globalThis, {
   MonacoEnvironment: {
     getWorkerUrl: (_id: string, label: string) =>

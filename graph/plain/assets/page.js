@@ -1,24 +1,24 @@
-// The plain page: an operation, its variables, and what the server answers.
+// The plain page: an operation, its variables, and the response of the server.
 
-import { ask, keepToken, token } from "./token.js";
+import { send, storeToken, token } from "./token.js";
 
 const form = /** @type {HTMLFormElement} */ (document.querySelector("form"));
-const answer = /** @type {HTMLElement} */ (document.querySelector("pre"));
+const output = /** @type {HTMLElement} */ (document.querySelector("pre"));
 
 /** @param {string} name */
 function field(name) {
   return /** @type {HTMLInputElement | HTMLTextAreaElement} */ (form.elements.namedItem(name));
 }
 
-/** The answer to what the form holds, as text to be shown. */
+/** Sends the operation of the form, and returns the response as formatted text. */
 async function run() {
   let variables;
   try {
     variables = JSON.parse(field("variables").value || "{}");
   } catch (error) {
-    return `The variables are no JSON: ${error}`;
+    return `The variables are not valid JSON: ${error}`;
   }
-  const response = await ask("/graphql", {
+  const response = await send("/graphql", {
     method: "POST",
     headers: { "content-type": "application/json", accept: "application/json" },
     body: JSON.stringify({ query: field("query").value, variables }),
@@ -35,12 +35,12 @@ field("token").value = token() ?? "";
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  keepToken(field("token").value);
-  answer.textContent = "…";
+  storeToken(field("token").value);
+  output.textContent = "…";
   try {
-    answer.textContent = await run();
+    output.textContent = await run();
   } catch (error) {
-    answer.textContent = `The server does not answer: ${error}`;
+    output.textContent = `The server did not respond: ${error}`;
   }
 });
 

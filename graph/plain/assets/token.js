@@ -1,39 +1,39 @@
-// The access token that a page sends along. It comes in the URL's fragment, which no browser sends
-// to a server, and is forgotten when the tab is closed.
+// The access token of a page. It comes from the URL's fragment, which browsers do not send to the
+// server, and is stored until the tab is closed.
 
 const KEY = "troupe:token";
 
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-if (given) {
-  keepToken(given);
-  // Neither the address bar, nor the history, nor a bookmark is a place for it.
+const fromURL = new URLSearchParams(location.hash.slice(1)).get("token");
+if (fromURL) {
+  storeToken(fromURL);
+  // The token must not stay in the address bar, the history or a bookmark.
   history.replaceState(null, "", location.pathname + location.search);
 }
-// Another link, opened where the page already is, changes the fragment and nothing else.
+// A link with another token only changes the fragment if the page is already open.
 addEventListener("hashchange", () => location.reload());
 
-/** The token, or nothing if none is known. */
+/** The stored token, or null. */
 export function token() {
   return sessionStorage.getItem(KEY);
 }
 
 /**
- * Use this token from now on.
+ * Stores the token for this tab.
  * @param {string} token
  */
-export function keepToken(token) {
+export function storeToken(token) {
   sessionStorage.setItem(KEY, token.trim());
 }
 
 /**
- * Send an operation to the API, as whom the token names.
+ * Sends an operation to the API with the stored token.
  * @param {RequestInfo | URL} url
  * @param {RequestInit} [init]
  * @returns {Promise<Response>}
  */
-export function ask(url, init) {
+export function send(url, init) {
   const headers = new Headers(init?.headers);
-  const known = token();
-  if (known && !headers.has("authorization")) headers.set("authorization", `Bearer ${known}`);
+  const stored = token();
+  if (stored && !headers.has("authorization")) headers.set("authorization", `Bearer ${stored}`);
   return fetch(url, { ...init, headers, credentials: "omit" });
 }
