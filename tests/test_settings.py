@@ -1,4 +1,4 @@
-"""The settings: what each `TROUPE_…` variable takes, and the sentence for what it does not."""
+"""The settings: valid and invalid values of each `TROUPE_…` variable, and the error messages."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ A_FOLDER = "write the path of a folder, such as /var/lib/troupe"
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment without any setting."""
+    """An environment without settings."""
     for name in [name for name in os.environ if name.startswith("TROUPE_")]:
         monkeypatch.delenv(name)
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, **values: str) -> str:
-    """What is said to these values."""
+    """The error message for these values."""
     for name, value in values.items():
         monkeypatch.setenv(f"TROUPE_{name.upper()}", value)
     with pytest.raises(SettingsError) as caught:
@@ -42,7 +42,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **values: str) -> str:
     return str(caught.value)
 
 
-def test_without_any_a_server_is_for_development_on_loopback() -> None:
+def test_by_default_a_server_is_for_development_on_loopback() -> None:
     settings = Settings.load()
     assert settings.model_dump() == {
         "mode": Mode.DEVELOPMENT,
@@ -131,14 +131,14 @@ def test_without_any_a_server_is_for_development_on_loopback() -> None:
         ("DATA_DIR", "~/troupe", Path.home() / "troupe"),
     ],
 )
-def test_a_good_value_is_read(
+def test_a_valid_value_is_accepted(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, read: object
 ) -> None:
     monkeypatch.setenv(f"TROUPE_{name}", value)
     assert getattr(Settings.load(), name.lower()) == read
 
 
-def test_a_proxy_is_known_by_the_address_that_a_socket_for_both_kinds_shows() -> None:
+def test_a_trusted_proxy_of_ipv4_also_has_its_ipv4_mapped_address() -> None:
     assert Settings(trusted_proxies=("10.0.0.5", "10.1.0.0/16", "::1")).mapped_proxies == [
         "::ffff:10.0.0.5/128",
         "::ffff:10.1.0.0/112",
@@ -146,10 +146,10 @@ def test_a_proxy_is_known_by_the_address_that_a_socket_for_both_kinds_shows() ->
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_a_page_for_browsers_is_shown_in_development_unless_told_otherwise(mode: Mode) -> None:
+def test_browsers_get_the_page_by_default_in_development_only(mode: Mode) -> None:
     assert Settings(mode=mode).shows_page is (mode is Mode.DEVELOPMENT)
-    for told in (True, False):
-        assert Settings(mode=mode, graphiql=told).shows_page is told
+    for graphiql in (True, False):
+        assert Settings(mode=mode, graphiql=graphiql).shows_page is graphiql
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_page_for_browsers_is_shown_in_development_unless_told_otherwise(mode:
         ("DATA_DIR", "~nobody-of-this-name/x", A_FOLDER),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_to_write(
+def test_an_invalid_value_is_refused_with_what_to_write(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
 ) -> None:
     said = refusal(monkeypatch, **{name: value})
@@ -240,7 +240,7 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("host", OUTSIDE)
-def test_a_development_server_shows_itself_to_nobody_else(
+def test_a_development_server_must_be_on_a_loopback_address(
     monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     assert refusal(monkeypatch, host=host) == f"TROUPE_HOST={host} cannot be used: {LOOPBACK}."
@@ -248,7 +248,7 @@ def test_a_development_server_shows_itself_to_nobody_else(
     assert Settings.load().host == host
 
 
-def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_invalid_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     said = refusal(
         monkeypatch,
         host="0.0.0.0",
@@ -264,7 +264,7 @@ def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
         "TROUPE_PLANNER=perhaps cannot be used: write true or false.",
         f"TROUPE_PORT=x cannot be used: {A_PORT}.",
     ]
-    # Whether the host is private enough depends on the mode, so with a wrong mode it stays open.
+    # The check of the host depends on the mode, so it is skipped if the mode is invalid.
     assert "TROUPE_MODE=x cannot be used: " in refusal(monkeypatch, mode="x")
 
 
@@ -285,7 +285,7 @@ def has_ipv6() -> bool:
         pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")),
     ],
 )
-def test_it_listens_on_a_free_port_of_a_private_address(host: str) -> None:
+def test_it_listens_on_a_free_port_of_a_loopback_address(host: str) -> None:
     with listen(Settings(host=host, port=0)) as listening:
         address, port = listening.getsockname()[:2]
         assert address in ("127.0.0.1", "::1")
@@ -294,7 +294,7 @@ def test_it_listens_on_a_free_port_of_a_private_address(host: str) -> None:
             pass
 
 
-def test_an_address_that_is_not_here_is_refused_with_a_sentence() -> None:
+def test_an_address_of_another_machine_is_refused() -> None:
     said = r"^TROUPE_HOST=no host is not an address of this machine; write 127\.0\.0\.1\.$"
     with pytest.raises(SettingsError, match=said):
         listen(Settings(mode=Mode.PRODUCTION, host="no host"))
@@ -304,11 +304,11 @@ def test_an_address_that_is_not_here_is_refused_with_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("port", [0, 65535])
-def test_a_port_that_is_taken_is_refused_with_another_one_to_try(port: int) -> None:
+def test_a_port_in_use_is_refused_with_another_one_to_try(port: int) -> None:
     try:
         taken = socket.create_server(("127.0.0.1", port))
     except OSError:
-        pytest.skip("somebody else has it")
+        pytest.skip("another process uses it")
     with taken:
         port = taken.getsockname()[1]
         said = rf"^Cannot listen on 127\.0\.0\.1:{port} \(.*\); set TROUPE_PORT to another port"
@@ -321,7 +321,7 @@ def test_a_port_that_is_taken_is_refused_with_another_one_to_try(port: int) -> N
 
 @pytest.mark.parametrize("name", LIMITS)
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "", "٣", "1000000000"])
-def test_a_limit_is_a_whole_number(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_limit_must_be_a_whole_number_from_1(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     assert f"TROUPE_{name.upper()}={value} cannot be used: write a whole number from 1 to" in (
         refusal(monkeypatch, **{name: value})
     )
