@@ -20,7 +20,7 @@ from graph.core.inputs import input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.rights import ANYBODY
-from graph.core.scalars import AccessTokenID, AgentID, Line, UserID
+from graph.core.scalars import ID, Line
 
 log = logging.getLogger("troupe")
 
@@ -67,7 +67,7 @@ class ChangePasswordInput(BaseModel):
 class SetPasswordInput(BaseModel):
     """A password for a user."""
 
-    user_id: UserID = Field(description="Whose password it is.")
+    user_id: ID[db.User] = Field(description="Whose password it is.")
     new_password: Password = Field(
         description=f"The password to be, of at least {passwords.SHORTEST} characters."
     )
@@ -78,8 +78,8 @@ class CreateAccessTokenInput(BaseModel):
     """A token to be made, for you unless it names an agent or another user."""
 
     name: Line
-    user_id: UserID | None = None
-    agent_id: AgentID | None = None
+    user_id: ID[db.User] | None = None
+    agent_id: ID[db.Agent] | None = None
     scopes: list[TokenScope] = []
     expires_at: datetime | None = None
 
@@ -88,7 +88,7 @@ class CreateAccessTokenInput(BaseModel):
 class RevokeAccessTokenInput(BaseModel):
     """A token that is to open nothing any more."""
 
-    id: AccessTokenID
+    id: ID[db.AccessToken]
 
 
 @dataclass
@@ -120,7 +120,7 @@ async def _verified_user(context: Context, input: LoginInput) -> db.User:
     """The user whose name and password these are. Raises Invalid."""
     right = context.guess(_plain(input.username))
     async with context.read() as session:
-        user = await access.named(session, input.username)
+        user = await access.user_named(session, input.username)
     # Also for a user who is not there: it takes as long, and is answered alike.
     fits = await passwords.is_password(None if user is None else user.password_hash, input.password)
     if user is None or not fits or not user.is_active:

@@ -19,8 +19,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db import Database, migrate
+from db.connections import reason
 from db.embedded import Server
-from db.engine import reason
 from graph.execution.operations import Operations
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
@@ -58,11 +58,11 @@ async def readyz(request: Request) -> Response:
         return JSONResponse({"status": "unavailable", "reason": "draining"}, 503)
     try:
         async with asyncio.timeout(PROBE):
-            revision, takes_writes = await state.database.state()
-            await state.database.need_room()
+            revision, takes_writes = await state.database.readiness()
+            await state.database.check_disk_space()
     except Exception as error:
         log.warning("the database cannot be used: %s", reason(error))
-        why = state.database.trouble or "database"
+        why = state.database.outage or "database"
         return JSONResponse({"status": "unavailable", "reason": why}, 503)
     if revision != state.head:
         return JSONResponse({"status": "unavailable", "reason": "migrations"}, 503)

@@ -20,6 +20,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from unittest import mock
@@ -261,7 +262,8 @@ class Process:
     """A process that runs a command of troupe's, killed at the end of the block if it still runs.
 
     It is forked off from one that has loaded the code, unless told otherwise: loading takes most of
-    a second, and there are many of these processes.
+    a second, and there are many of these processes. With `installed`, it is the `troupe` of another
+    environment, in an empty folder.
     """
 
     def __init__(
@@ -270,13 +272,14 @@ class Process:
         *arguments: str | Path,
         fork: bool = True,
         nohup: bool = False,
+        installed: Path | None = None,
         **settings: object,
     ) -> None:
         self._out, self._err = folder / "out", folder / "err"
         self._out.write_text("", encoding="utf-8")
         self._err.write_text("", encoding="utf-8")
         self.began = time.monotonic()
-        start = _Forked if fork else _Spawned
+        start = _Forked if fork and installed is None else partial(_Spawned, installed)
         words = [str(argument) for argument in arguments]
         self._process = start(words, environment(**settings), (self._out, self._err), nohup)
 
@@ -329,15 +332,24 @@ class Process:
 
 class _Spawned(subprocess.Popen[bytes]):
     def __init__(
-        self, words: list[str], environment: dict[str, str], files: tuple[Path, Path], nohup: bool
+        self,
+        installed: Path | None,
+        words: list[str],
+        environment: dict[str, str],
+        files: tuple[Path, Path],
+        nohup: bool,
     ) -> None:
+        program, place = [sys.executable, "-m", "graph"], CODE
+        if installed is not None:
+            program, place = [str(installed)], files[0].parent / "empty"
+            place.mkdir()
         with (
             files[0].open("w", encoding="utf-8") as out,
             files[1].open("w", encoding="utf-8") as err,
         ):
             super().__init__(
-                [*(["nohup"] if nohup else []), sys.executable, "-m", "graph", *words],
-                cwd=CODE,
+                [*(["nohup"] if nohup else []), *program, *words],
+                cwd=place,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -399,8 +411,10 @@ def client(**options: Any) -> httpx.Client:
 class Serving(Process):
     """A process of `troupe serve`."""
 
+    command = "serve"
+
     def __init__(self, folder: Path, **options: Any) -> None:
-        super().__init__(folder, "serve", **options)
+        super().__init__(folder, self.command, **options)
         self.data_dir = Path(options.get("data_dir", "/dev/null/none"))
         self._http = client()
 

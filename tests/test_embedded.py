@@ -407,10 +407,10 @@ def test_a_server_that_keeps_dying_is_started_again_slower_and_slower(
     monkeypatch.setattr(supervisor, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.05)
     with embedded.running(data_dir, settings=FAST) as server:
-        assert server.trouble is None
+        assert server.outage is None
         for _ in range(7):
             kill_postmaster(server)
-            until(lambda: server.trouble is None)
+            until(lambda: server.outage is None)
         assert sql(server.socket_dir, "SELECT 1") == "1"
     said = [re.sub(r".*ended by signal 9; ", "", line) for line in caplog.messages]
     assert said == [
@@ -431,9 +431,9 @@ def test_a_start_that_fails_is_tried_again(
         assert old is not None
         os.kill(old, signal.SIGKILL)
         until(lambda: caplog.text.count("PostgreSQL did not start: ") >= 2)
-        assert server.trouble is embedded.Trouble.RESTARTING
+        assert server.outage is embedded.Outage.RESTARTING
         control.with_name("elsewhere").rename(control)
-        until(lambda: server.trouble is None)
+        until(lambda: server.outage is None)
         assert sql(server.socket_dir, "SELECT 1") == "1"
 
 
@@ -444,11 +444,11 @@ def test_a_server_that_does_not_start_can_be_stopped(
     monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 600.0)
     with embedded.running(data_dir, settings=FAST) as server:
         kill_postmaster(server)
-        until(lambda: server.trouble is None)
+        until(lambda: server.outage is None)
         pid = server.pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        until(lambda: server.trouble is embedded.Trouble.RESTARTING)
+        until(lambda: server.outage is embedded.Outage.RESTARTING)
 
 
 @both_ways
@@ -646,10 +646,10 @@ def test_a_server_waits_for_a_command(data_dir: Path, start_peer: StartPeer) -> 
 def test_waiting_ends(
     data_dir: Path, start_peer: StartPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.embedded.ownership.PATIENCE", 0.1)
+    monkeypatch.setattr("db.embedded.ownership.MAX_WAIT", 0.1)
     command = start_peer(data_dir)
     command.answer()
-    with pytest.raises(EmbeddedError, match=f"still in the hands of process {command.pid} after"):
+    with pytest.raises(EmbeddedError, match=f"still in use by process {command.pid} after"):
         embedded.running(data_dir, serving=True).__enter__()
 
 

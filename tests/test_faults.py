@@ -22,8 +22,8 @@ import pytest
 from sqlalchemy import URL, text
 
 import db
-from db import engine
-from db.deadlines import TookTooLong
+from db import sessions
+from db.deadlines import TimedOut
 from graph import cli
 from graph.settings import Settings
 from tests import factories, processes
@@ -45,8 +45,8 @@ LATE = (
     " (TROUPE_MAX_SECONDS). Ask for less at once."
 )
 UNKNOWN = (
-    "The database went away while it was to store this, so nobody knows whether it did."
-    " Look before you try again."
+    "The connection to the database was lost during the commit, so it is not known whether the"
+    " change was stored. Check before you try again."
 )
 SENTENCES = {"OVERLOADED": {BUSY}, "UNAVAILABLE": {GONE, UNKNOWN}, "TIMEOUT": {LATE}}
 STATUSES = {"OVERLOADED": 503, "UNAVAILABLE": 503, "TIMEOUT": 504}
@@ -312,7 +312,7 @@ async def test_of_a_commit_that_was_interrupted_nobody_says_that_it_was_not(
 async def test_a_commit_does_not_take_for_ever(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr(sessions, "COMMIT_SECONDS", 0.2)
     await slow_commits(database, 30)
 
     async with asyncio.timeout(PATIENCE / 2):  # the commit takes 30 s
@@ -351,7 +351,7 @@ async def test_what_is_refused_below_a_change_says_that_it_is_done(people: Peopl
 async def test_a_command_says_so_too(
     database: db.Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "COMMIT_SECONDS", 0.2)
+    monkeypatch.setattr(sessions, "COMMIT_SECONDS", 0.2)
     await slow_commits(database, 30)
     with pytest.raises(db.OutcomeUnknown) as unknown:
         async with database.write(db.Viewer(is_administrator=True)) as session:
@@ -373,33 +373,33 @@ def test_a_database_that_does_not_answer_has_a_reason() -> None:
 
 
 async def test_who_leaves_when_it_is_their_turn_leaves(database: db.Database) -> None:
-    direct = database._direct
-    for _ in range(direct.size):
-        await direct._turn()
-    waiting = asyncio.create_task(direct.value("SELECT '1'::json", [], None))
+    prepared = database._prepared
+    for _ in range(prepared.size):
+        await prepared._wait_until_free()
+    waiting = asyncio.create_task(prepared.value("SELECT '1'::json", [], None))
     await asyncio.sleep(0.01)
 
-    direct._turns.release()
+    prepared._free.release()
     waiting.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert not direct._turns.locked()
+    assert not prepared._free.locked()
 
 
 async def test_who_waits_for_a_connection_waits_no_longer_than_they_may(
     database: db.Database,
 ) -> None:
-    direct = database._direct
-    for _ in range(direct.size):
-        await direct._turn()
+    prepared = database._prepared
+    for _ in range(prepared.size):
+        await prepared._wait_until_free()
 
     async with asyncio.timeout(PATIENCE):  # nobody gives one back
-        with pytest.raises(TookTooLong):
-            await direct.value("SELECT '1'::json", [], 0.2)
+        with pytest.raises(TimedOut):
+            await prepared.value("SELECT '1'::json", [], 0.2)
 
-    direct._turns.release()
-    assert await direct.value("SELECT '1'::json", [], 0.2) == "1"
+    prepared._free.release()
+    assert await prepared.value("SELECT '1'::json", [], 0.2) == "1"
 
 
 async def test_to_look_up_who_asks_takes_no_longer_than_an_operation_may(

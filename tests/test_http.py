@@ -91,7 +91,7 @@ async def test_what_is_no_request_is_refused(
 NOT_JSON = {
     b'{"query": "\xff"}': "The body is not written in UTF-8.",
     b'{"query":\n nope}': "The body is not JSON, or nests too deeply, at line 2, column 2.",
-    b'{"a": NaN, "b": 1e400}': "The body is not JSON: NaN is no JSON.",
+    b'{"a": NaN, "b": 1e400}': "The body is not JSON: NaN is not JSON.",
     b"[]": "The body is not a JSON object.",
     b'{"query": "{ __typename }", "operationName": "\\ud800"}': (
         "The request cannot be used: a text contains half of a surrogate pair (\\ud800 to \\udfff),"

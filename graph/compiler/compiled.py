@@ -11,12 +11,12 @@ from graphql import ExecutionResult, GraphQLError
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from db.parameters import Later
-from db.text import dumps
+from db.text import to_json
 from graph.compiler.shapes import Request
 from graph.compiler.sql import Statement
 from graph.core.context import Context
 
-_dialect: Any = asyncpg.dialect(json_serializer=dumps)  # type: ignore[no-untyped-call]
+_dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 PROGRAM_LIMIT_EXCEEDED = "54"

@@ -34,6 +34,7 @@ from sqlalchemy.orm import aliased
 
 from db import Viewer, scope
 from db.parameters import once, parameter, then
+from db.result_limits import within
 from graph.compiler.json_text import (
     Json,
     Piece,
@@ -49,7 +50,6 @@ from graph.compiler.json_text import (
     printed,
     sql,
     string,
-    within,
 )
 from graph.compiler.shapes import Unplannable
 from graph.core.connections import Window, window

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Select
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
-from db.deadlines import TookTooLong
+from db.deadlines import TimedOut
 
 # Enough to overlap the statements of sibling fields; more would only take connections from others.
 SESSIONS_AT_ONCE = 4
@@ -112,7 +112,7 @@ class Access:
         await self.connections.acquire()
         try:
             return await self.database.json(statement, arguments, self.deadline.left())
-        except TookTooLong:
+        except TimedOut:
             raise self.deadline.over() from None
         finally:
             self.connections.release()

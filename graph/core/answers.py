@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import Any
 
-from db.engine import StoredJSON
+from db.text import StoredJSON
 from graph.core.access import Deadline
 from graph.core.errors import AnswerTooLarge
 

@@ -21,7 +21,7 @@ from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 from db import Viewer, scope
 from db.base import any_of
 from db.parameters import parameter
-from db.scopes import is_always_seen
+from db.scopes import is_always_visible
 from graph.core.access import refuse_while_holding
 from graph.core.connections import Page, Window
 from graph.core.context import Context
@@ -96,7 +96,7 @@ class Loads:
             relation = getattr(row, name)
             # What lies deeper than some joins is left to the loaders, but for what cannot be
             # missing: in the snapshot of another statement it may be gone.
-            if depth >= MOST_JOINS and not is_always_seen(relation):
+            if depth >= MOST_JOINS and not is_always_visible(relation):
                 continue
             target = relation.property.mapper.class_
             visible = relation.and_(scope(target, viewer))

@@ -98,5 +98,5 @@ async def in_transaction(
     with constraints.reported():
         try:
             return await once()
-        except db.Replaced:
+        except db.ConnectionReplaced:
             return await once()

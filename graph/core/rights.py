@@ -9,9 +9,8 @@ from __future__ import annotations
 from strawberry import Schema
 from strawberry.types.base import StrawberryObjectDefinition
 
-from db import MemberRole, Right, TokenScope, Viewer
-from db.rights import AGENTS, ROLES
-from db.scopes import seen_by
+from db import AGENTS, ROLES, MemberRole, Right, TokenScope, Viewer
+from db.scopes import visible_to
 
 ANYBODY = None
 """In the place of a right: who asks need not be known."""
@@ -74,5 +73,5 @@ def table(schema: Schema) -> str:
 def sight() -> str:
     """Which type is seen by whom, as a table of Markdown."""
     rows = [("type", "seen by"), ("---", "---")]
-    rows += sorted((f"`{model.__name__}`", who) for model, who in seen_by.items())
+    rows += sorted((f"`{model}`", who) for model, who in visible_to.items())
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

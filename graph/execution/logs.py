@@ -16,7 +16,8 @@ from typing import Any, Self
 
 import orjson
 
-from db.engine import Tally, tally
+from db import statistics
+from db.statistics import Statistics
 from graph.execution.documents import hash_of
 from graph.execution.run import GraphQLRequest, Run
 
@@ -104,11 +105,11 @@ class LogEntry:
         self.transport = transport
         self.status = CLIENT_LEFT
         self.codes: list[str] = []
-        self.work = Tally()
+        self.work = Statistics()
         self._started = time.perf_counter()
 
     def __enter__(self) -> Self:
-        self._counting: Token[Tally | None] = tally.set(self.work)
+        self._counting: Token[Statistics | None] = statistics.current.set(self.work)
         return self
 
     def __exit__(
@@ -117,7 +118,7 @@ class LogEntry:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        tally.reset(self._counting)
+        statistics.current.reset(self._counting)
         self._write()
 
     def explain(self) -> None:

@@ -11,9 +11,9 @@ import asyncpg
 from graphql import GraphQLError
 from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 
-from db import OutcomeUnknown, Replaced, errors
-from db.connections import driver_error, is_outdated
-from db.engine import ResultTooLarge, has_no_room
+from db import ConnectionReplaced, OutcomeUnknown, errors
+from db.connections import driver_error, is_disk_full, is_outdated
+from db.result_limits import ResultTooLarge
 from graph.core.access import OutOfTime
 from graph.core.errors import (
     AGAIN,
@@ -71,7 +71,7 @@ def database_error(fault: BaseException | None) -> RequestError | None:
         return Unavailable(str(fault), outcome=Outcome.UNKNOWN)
     if isinstance(fault, ResultTooLarge):
         return AnswerTooLarge(fault.most)
-    if fault is not None and has_no_room(fault):
+    if fault is not None and is_disk_full(fault):
         return Unavailable("The database has no room left. Try again later.", retry_after=LATER)
     found = _database_error(fault)
     if found is None:
@@ -84,7 +84,7 @@ def _database_error(fault: BaseException | None) -> tuple[type[RequestError], st
     if isinstance(fault, TimeoutError):
         return BUSY
     # SQLAlchemy wraps the driver's errors, and the planner's statements run below it.
-    if isinstance(fault, DBAPIError | Replaced | asyncpg.PostgresError):
+    if isinstance(fault, DBAPIError | ConnectionReplaced | asyncpg.PostgresError):
         if is_outdated(fault):
             return Unavailable, f"The database's tables are being changed.{AGAIN}"
         error = driver_error(fault)

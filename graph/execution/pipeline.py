@@ -18,7 +18,7 @@ from graphql import ExecutionResult, GraphQLError, GraphQLSchema, OperationType,
 from strawberry.execution import optimized_is_awaitable
 from strawberry.utils.await_maybe import await_maybe
 
-from db.text import storable
+from db.text import require_storable
 from graph.compiler import Plan, Planner
 from graph.compiler import run as run_plan
 from graph.core.access import Deadline
@@ -390,7 +390,7 @@ def _equip(context: Context, limits: Limits) -> None:
 
 def _are_storable(values: Any) -> bool:
     try:
-        storable(values)
+        require_storable(values)
     except ValueError:
         return False
     return True

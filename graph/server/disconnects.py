@@ -89,10 +89,10 @@ class HTTPDisconnect(Disconnect):
         self._receive = receive
 
     def __enter__(self) -> Self:
-        self._state.watch.begun(self)
+        self._state.timer.add(self)
         return super().__enter__()
 
-    def watch(self) -> None:
+    def on_slow(self) -> None:
         """Look for the client from now on, if it still waits."""
         if not self._is_over:
             self._watcher = asyncio.create_task(self._wait())

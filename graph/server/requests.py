@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope
 
-from db.text import loads, storable
+from db.text import parse_json, require_storable
 from graph.core.errors import RequestError
 from graph.execution.run import GraphQLRequest
 
@@ -178,7 +178,7 @@ def object_in(what: str, text: bytes) -> dict[str, Any]:
             413,
         )
     try:
-        decoded = loads(text.removeprefix(BYTE_ORDER_MARK))
+        decoded = parse_json(text.removeprefix(BYTE_ORDER_MARK))
     except UnicodeDecodeError:
         raise Refused(f"{what} is not written in UTF-8.") from None
     except JSONDecodeError as error:
@@ -204,7 +204,7 @@ def _marks(text: bytes) -> int:
 def refuse_unusable(what: str, value: Any) -> None:
     """Refuse texts that have no place in anything that is answered or stored."""
     try:
-        storable(value)
+        require_storable(value)
     except ValueError as error:
         raise Refused(f"{what} cannot be used: {error}.") from None
 

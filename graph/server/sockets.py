@@ -20,7 +20,7 @@ from starlette.responses import Response as HTTPResponse
 from starlette.types import Receive, Scope, Send
 
 from db.access import hash_token
-from db.text import exact
+from db.text import decimal_json
 from graph.core.context import Context
 from graph.core.errors import AGAIN, LimitExceeded, RequestError, Unauthenticated
 from graph.execution.logs import LogEntry, request_id
@@ -449,7 +449,7 @@ class Socket:
 
     async def _send(self, message: dict[str, Any], operation: Ongoing | None = None) -> None:
         # JSON as PostgreSQL writes it is passed on untouched.
-        text = orjson.dumps(message, default=exact).decode()
+        text = orjson.dumps(message, default=decimal_json).decode()
         # One after the other: what a client does not read is not piled up for it.
         async with self._sending:
             if not self._is_closed and not (operation and operation.is_left):

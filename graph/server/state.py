@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from db import Database
-from db.deadlines import Watch
+from db.deadlines import SharedTimer
 from graph.execution.tokens import Tokens
 
 
@@ -18,4 +18,4 @@ class AppState:
     """Whether the process is being stopped."""
 
     def __init__(self) -> None:
-        self.watch = Watch()
+        self.timer = SharedTimer()
