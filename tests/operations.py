@@ -47,7 +47,7 @@ def declared(type_name: str, kind: type) -> list[tuple[str, Any]]:
 def collections() -> list[tuple[str, Any]]:
     """The connections of the root that show all objects of an entity, by their names."""
     return [
-        (name, field) for name, field in declared("Query", Collection) if type(field) is Collection
+        (name, field) for name, field in declared("Query", Collection) if field.conditions is None
     ]
 
 
@@ -305,5 +305,5 @@ class Writer:
 
 @st.composite
 def operations(draw: DrawFn, pool: Pool) -> Generated:
-    """Queries over all that the planner can answer, and with arguments that are wrong at times."""
+    """Queries over all that the compiler can answer, and with arguments that are wrong at times."""
     return Writer(draw, pool).operation()

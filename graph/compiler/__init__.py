@@ -29,16 +29,17 @@ from db import Viewer
 from graph.compiler.compiled import Plan, compile_statement, run
 from graph.compiler.shapes import (
     Request,
-    Unplannable,
+    kind_of,
     open_variables,
+    open_viewer,
     parts_of,
     shape_of,
 )
 from graph.compiler.sql import statement
 from graph.core.cache import TRACKED, Kept
 from graph.core.filters import conditions_of
+from graph.core.json_text import Uncompilable
 from graph.core.selections import Operation, Unreadable
-from graph.core.statements import kind_of, opened_viewer
 from graph.core.worker import aside
 from graph.execution.documents import Document
 
@@ -134,7 +135,7 @@ class Planner:
         """
         try:
             operation = Operation(self._schema, document.node, node, open_variables(variables))
-        except (Unplannable, Unreadable, GraphQLError, RecursionError):
+        except (Uncompilable, Unreadable, GraphQLError, RecursionError):
             return None
         if all(root.name == "__typename" for root in operation.roots):
             return None  # it needs no database, and tells whether the server answers
@@ -157,8 +158,8 @@ class Planner:
 
     def _compiled(self, operation: Operation, viewer: Viewer, parts: int, conditions: int) -> Plan:
         try:
-            plan = compile_statement(statement(operation, opened_viewer(viewer), self._most_bytes))
-        except (Unplannable, GraphQLError, RecursionError):
+            plan = compile_statement(statement(operation, open_viewer(viewer), self._most_bytes))
+        except (Uncompilable, GraphQLError, RecursionError):
             plan = NO_PLAN
         return replace(plan, parts=parts, conditions=conditions)
 

@@ -22,11 +22,7 @@ from graphql.execution.values import VariableValues
 from db import Viewer
 from db.parameters import Later
 from graph.core.filters import Order
-
-
-class Unplannable(Exception):
-    """The operation has something in it for which the planner has no rule."""
-
+from graph.core.json_text import Uncompilable
 
 # In the place of a value that may be any.
 ANY = "any"
@@ -100,10 +96,10 @@ class _NoSources(dict[str, Any]):
     """
 
     def __contains__(self, name: object) -> bool:
-        raise Unplannable(f"${name} inside a literal")
+        raise Uncompilable(f"${name} inside a literal")
 
     def get(self, name: str, default: Any = None) -> Any:
-        raise Unplannable(f"${name} inside a literal")
+        raise Uncompilable(f"${name} inside a literal")
 
 
 def open_variables(variables: VariableValues) -> VariableValues:
@@ -138,3 +134,15 @@ def _opened(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
             return [Later(read, many=True)]
         return [_opened(kind.of_type, item, below(place)) for place, item in enumerate(value)]
     return value if _matters(kind) else Later(read)
+
+
+def kind_of(viewer: Viewer) -> Hashable:
+    """What two viewers must have in common to share a statement."""
+    return viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None
+
+
+def open_viewer(viewer: Viewer) -> Viewer:
+    """A viewer of this kind, whose ids come later."""
+    user: Any = viewer.user_id and Later(lambda request: request.viewer.user_id)
+    agent: Any = viewer.agent_id and Later(lambda request: request.viewer.agent_id)
+    return Viewer(user, agent, viewer.is_administrator)

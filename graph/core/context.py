@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import strawberry
 from graphql import GraphQLError, OperationDefinitionNode, OperationType
-from sqlalchemy import Select
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
 from db.deadlines import TookTooLong
@@ -224,17 +223,6 @@ class Context:
                 yield session
             finally:
                 _holding.reset(held)
-
-    async def rows(self, statement: Select[Any]) -> Sequence[Any]:
-        """The rows of a statement that selects columns; it counts as a session for reading."""
-        refuse_while_holding()
-        async with self.in_time(), self._sessions, self.turn():
-            return await self.database.rows(statement)
-
-    async def instances(self, statement: Select[Any]) -> Sequence[Any]:
-        """The rows of a statement that selects a model, with what its options load."""
-        async with self.read() as session:
-            return (await session.execute(statement)).all()
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[WriteSession]:

@@ -39,7 +39,7 @@ from graph.core.selections import Operation, Unreadable, coerced, find
 from graph.core.usable import check_arguments
 from graph.core.worker import aside
 from graph.execution.documents import Document, hash_of, read, validated
-from graph.execution.executor import RowsExecutor
+from graph.execution.executor import LimitedExecutor
 from graph.limits.cost import COST_OF_ASKING, cost_of, costliest
 from graph.limits.document_size import LARGEST, check_variables
 from graph.limits.guard import Guard, asker_of, guard_of
@@ -153,7 +153,7 @@ def _begin(context: Context) -> None:
         context.deadline = Deadline(guard_of(context).settings.max_seconds)
 
 
-class Executor(RowsExecutor):
+class Executor(LimitedExecutor):
     """Executes each event of a stream like an operation of its own, with so many others at once."""
 
     is_event = False
