@@ -27,11 +27,51 @@ class Statement:
     """The values of its cursors, which are checked whether the statement uses them or not."""
 
 
-def statement(operation: Operation, viewer: Viewer, most_bytes: int) -> Statement:
+def statement(
+    operation: Operation, viewer: Viewer, most_bytes: int
+) -> Statement:
     """The statement for a whole query, which fails if its answer has more bytes than this.
 
     Raises Uncompilable, or what is wrong with its arguments.
     """
     build = Build(operation, viewer, most_bytes)
-    data = build.object(operation.roots, None)
-    return Statement(select(encoded(data, most_bytes)), build.sizes, build.positions)
+    return _encoded(build, build.object(operation.roots, None))
+
+
+def root_statement(operation: Operation, viewer: Viewer, most_bytes: int, root: Selected) -> Statement:
+    """The statement for one root field of a query, in the same way."""
+    build = Build(operation, viewer, most_bytes)
+    return _encoded(build, build.field(root, None))
+
+
+def statement_by_key(
+    operation: Operation,
+    viewer: Viewer,
+    most_bytes: int,
+    entity: Entity,
+    selected: Selected,
+    keys: Later,
+) -> Statement:
+    """The statement for what is selected below an entity, of the rows with these keys.
+
+    A field that is a list shows those that the viewer may see, in the order of the keys; another
+    shows the one with the first key, or null.
+    """
+    build = Build(operation, viewer, most_bytes)
+    row = aliased(entity.model)
+    key = getattr(row, entity.key.key)
+    json = entity.sql(build, selected, row)
+    if is_list_type(get_nullable_type(selected.type)):
+        unnested = func.unnest(parameter(keys, ARRAY(key.type)))
+        each = unnested.table_valued(column("key", key.type), with_ordinality="number")
+        each = each.render_derived()
+        rows = select().select_from(each).join(row, key == each.c.key)
+        rows = rows.where(scope(row, viewer)).order_by(each.c.number)
+        return _encoded(build, build.array(json, rows))
+    first = parameter(then(itemgetter(0), keys), key.type)
+    rows = select().select_from(row).where(key == first, scope(row, viewer))
+    return _encoded(build, build.one(json, rows))
+
+
+def _encoded(build: Build, json: Json) -> Statement:
+    return Statement(select(encoded(json, build.most_bytes)), build.sizes, build.positions)
