@@ -132,7 +132,11 @@ async def add_tasks(
             faults.append(CycleDetected([id], (*at, place, "parent")))
         # With every server default filled in, one statement inserts parents and children alike.
         rows.append(
-            {"available_at": now}
+            {
+                "available_at": now,
+                "created_by_user_id": session.viewer.user_id,
+                "created_by_agent_id": session.viewer.agent_id,
+            }
             | task.values
             | {
                 "id": id,

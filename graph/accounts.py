@@ -14,10 +14,13 @@ from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import select
 
 import db
-from db import TokenScope, access, passwords
+from db import Right, TokenScope, access, passwords
 from db.errors import Invalid
-from graph.core.context import Context, Info
-from graph.core.mutations import given, input_of, mutation
+from graph.core.context import Context
+from graph.core.inputs import input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Changed
+from graph.core.rights import ANYBODY
 from graph.core.scalars import AccessTokenID, AgentID, Line, UserID
 from graph.limits.guard import guard_of, network
 
@@ -117,87 +120,97 @@ def _guess(context: Context, account: Hashable) -> Callable[[], None]:
     return guard_of(context).guesses.guess(account, network(context.address))
 
 
+WRONG = "There is no active user with this name and password."
+
+
+async def _verified_user(context: Context, input: LoginInput) -> db.User:
+    """The user whose name and password these are. Raises Invalid."""
+    right = _guess(context, _plain(input.username))
+    async with context.read() as session:
+        user = await access.named(session, input.username)
+    # Also for a user who is not there: it takes as long, and is answered alike.
+    fits = await passwords.is_password(None if user is None else user.password_hash, input.password)
+    if user is None or not fits or not user.is_active:
+        # Not for whom: who is in a hurry writes a password there.
+        log.warning("a login was refused", extra={"fields": {"address": context.address}})
+        raise Invalid(WRONG, ("password",))
+    right()
+    return user
+
+
+async def _hash_if_verified(context: Context, input: ChangePasswordInput) -> str:
+    """The hash of the new password of a viewer who knows the current one. Raises Invalid."""
+    viewer = context.viewer
+    right = _guess(context, viewer.user_id)
+    async with context.read() as session:
+        stored = select(db.User.password_hash).where(db.User.id == viewer.user_id)
+        password_hash = await session.scalar(stored)
+    if not await passwords.is_password(password_hash, input.current_password):
+        raise Invalid("This is not your password.", ("current_password",))
+    right()
+    return await passwords.hash_password(input.new_password)
+
+
+async def _hash(context: Context, input: SetPasswordInput) -> str:
+    """The hash of the new password."""
+    return await passwords.hash_password(input.new_password)
+
+
 @strawberry.type
 class Mutation:
-    @mutation
-    async def login(self, info: Info, input: LoginInput) -> LoggedIn:
+    @mutation(ANYBODY, before=_verified_user)
+    async def login(self, session: db.WriteSession, input: LoginInput, user: db.User) -> LoggedIn:
         """Get a token for a username and its password; it is good for 30 days, or until logout."""
-        context = info.context
-        right = _guess(context, _plain(input.username))
-        async with context.read() as session:
-            user = await access.named(session, input.username)
-        # Also for a user who is not there: it takes as long, and is answered alike.
-        fits = await passwords.is_password(
-            None if user is None else user.password_hash, input.password
-        )
-        wrong = Invalid("There is no active user with this name and password.", ("password",))
-        if user is None or not fits or not user.is_active:
-            # Not for whom: who is in a hurry writes a password there.
-            fields = {"address": context.address}
-            log.warning("a login was refused", extra={"fields": fields})
-            raise wrong
-        right()
-        async with context.write() as session:
-            issued = await access.log_in(session, user)
+        issued = await access.log_in(session, user)
         if issued is None:
-            raise wrong
+            raise Invalid(WRONG, ("password",))
         row, token = issued
-        is_administrator = user.role is db.UserRole.ADMIN
-        context.become(db.Viewer(user.id, None, is_administrator, row.id))
+        # The rest of the operation is done by the user.
+        session.viewer = db.Viewer(user.id, None, user.role is db.UserRole.ADMIN, row.id)
         return LoggedIn(user, token)
 
-    @mutation
-    async def logout(self, info: Info, input: LogoutInput) -> db.AccessToken:
+    @mutation(Right.USE)
+    async def logout(self, session: db.WriteSession, input: LogoutInput) -> Changed[db.AccessToken]:
         """Revoke the token that you come with."""
-        viewer = info.context.viewer
-        async with info.context.write() as session:
-            if input.everywhere:
-                await access.log_out(session, viewer.user_id)
-            await access.revoke(session, viewer.token_id)
-        return db.AccessToken(id=viewer.token_id)
+        viewer = session.viewer
+        if input.everywhere:
+            await access.log_out(session, viewer.user_id)
+        await access.revoke(session, viewer.token_id)
+        return Changed(viewer.token_id)
 
-    @mutation
-    async def change_password(self, info: Info, input: ChangePasswordInput) -> db.User:
+    @mutation(Right.USE, before=_hash_if_verified)
+    async def change_password(
+        self, session: db.WriteSession, input: ChangePasswordInput, hashed: str
+    ) -> db.User:
         """Change your password. All tokens that you got by logging in are revoked but this one."""
-        context, viewer = info.context, info.context.viewer
-        right = _guess(context, viewer.user_id)
-        async with context.read() as session:
-            stored = select(db.User.password_hash).where(db.User.id == viewer.user_id)
-            password_hash = await session.scalar(stored)
-        if not await passwords.is_password(password_hash, input.current_password):
-            raise Invalid("This is not your password.", ("current_password",))
-        right()
-        hashed = await passwords.hash_password(input.new_password)
-        async with context.write() as session:
-            user = await session.fetch(db.User, viewer.user_id, lock=False)
-            await access.set_password(session, user, hashed, viewer.token_id)
+        user = await session.fetch(db.User, session.viewer.user_id, lock=False)
+        await access.set_password(session, user, hashed, session.viewer.token_id)
         return user
 
-    @mutation
-    async def set_password(self, info: Info, input: SetPasswordInput) -> db.User:
+    @mutation(Right.ADMINISTER, before=_hash)
+    async def set_password(
+        self, session: db.WriteSession, input: SetPasswordInput, hashed: str
+    ) -> db.User:
         """Give a user a password. Only administrators can."""
-        hashed = await passwords.hash_password(input.new_password)
-        async with info.context.write() as session:
-            user = await session.fetch(db.User, input.user_id, at=("user_id",), lock=False)
-            await access.set_password(session, user, hashed)
+        user = await session.fetch(db.User, input.user_id, at=("user_id",), lock=False)
+        await access.set_password(session, user, hashed)
         return user
 
-    @mutation
-    async def create_access_token(self, info: Info, input: CreateAccessTokenInput) -> Issued:
+    @mutation(Right.USE)
+    async def create_access_token(
+        self, session: db.WriteSession, input: CreateAccessTokenInput
+    ) -> Issued:
         """Make a token for yourself, or for an agent of a project that you edit.
 
         A token that is limited to scopes makes only such that are limited to some of them.
         """
-        async with info.context.write() as session:
-            row, token = await access.create_token(session, **given(input))
-        return Issued(row, token)
+        return Issued(*await access.create_token(session, **new_values(input)))
 
-    @mutation
+    @mutation(Right.USE)
     async def revoke_access_token(
-        self, info: Info, input: RevokeAccessTokenInput
+        self, session: db.WriteSession, input: RevokeAccessTokenInput
     ) -> db.AccessToken:
         """Revoke a token: it opens nothing any more, anywhere, from the next second."""
-        async with info.context.write() as session:
-            token = await session.fetch(db.AccessToken, input.id)
-            await access.revoke(session, token.id)
+        token = await session.fetch(db.AccessToken, input.id)
+        await access.revoke(session, token.id)
         return token

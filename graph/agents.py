@@ -11,10 +11,9 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import AgentStatus, tasks
+from db import AgentStatus, Right, tasks
 from db.tools import MOST_TOOLS
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, listed, one, related
 from graph.core.filters import (
@@ -28,7 +27,9 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Deleted
 from graph.core.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text
 
 Capacity = Annotated[int, Field(ge=1, le=1000)]
@@ -140,39 +141,39 @@ class TransitionAgentInput(Versioned):
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def create_agent(self, info: Info, input: CreateAgentInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def create_agent(self, session: db.WriteSession, input: CreateAgentInput) -> db.Agent:
         """Make an agent for a project, in CREATED."""
-        async with info.context.write() as session:
-            await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-            await session.refer(db.Agent, values(input))
-            return await db.Agent.create(session, **given(input))
+        await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+        await session.refer(db.Agent, changed_values(input))
+        return await db.Agent.create(session, **new_values(input))
 
-    @mutation
-    async def update_agent(self, info: Info, input: UpdateAgentInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def update_agent(self, session: db.WriteSession, input: UpdateAgentInput) -> db.Agent:
         """Change an agent."""
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-            await session.refer(db.Agent, values(input))
-            return await agent.update(session, **values(input))
+        agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+        await session.refer(db.Agent, changed_values(input))
+        return await agent.update(session, **changed_values(input))
 
-    @mutation
-    async def delete_agent(self, info: Info, input: DeleteAgentInput) -> Deleted[db.Agent]:
+    @mutation(Right.EDIT)
+    async def delete_agent(
+        self, session: db.WriteSession, input: DeleteAgentInput
+    ) -> Deleted[db.Agent]:
         """Delete an agent.
 
         Its tasks are no longer assigned; its messages in conversations stay, and what it and other
         agents said to each other goes with it.
         """
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-            await tasks.unassign(session, agent)
-            await agent.delete(session)
+        agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+        await tasks.unassign(session, agent)
+        await agent.delete(session)
         return Deleted(agent.id)
 
-    @mutation
-    async def transition_agent(self, info: Info, input: TransitionAgentInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def transition_agent(
+        self, session: db.WriteSession, input: TransitionAgentInput
+    ) -> db.Agent:
         """Move an agent to another state of its life."""
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-            agent.transition(input.to)
+        agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+        agent.transition(input.to)
         return agent

@@ -12,9 +12,8 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import AIModelStatus
+from db import AIModelStatus, Right
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one
 from graph.core.filters import (
@@ -28,7 +27,9 @@ from graph.core.filters import (
     filters,
     ordering,
 )
-from graph.core.mutations import Deleted, given, input_of, mutation, values
+from graph.core.inputs import changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Deleted
 from graph.core.scalars import AIModelID, Line, Metadata, Price, matching
 
 NAME = "The name the provider gives it, such as `gpt-4o`."
@@ -123,26 +124,29 @@ class DeleteAiModelInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def create_ai_model(self, info: Info, input: CreateAiModelInput) -> db.AIModel:
+    @mutation(Right.ADMINISTER)
+    async def create_ai_model(
+        self, session: db.WriteSession, input: CreateAiModelInput
+    ) -> db.AIModel:
         """Make an AI model known. Only administrators can."""
-        async with info.context.write() as session:
-            return await db.AIModel.create(session, **given(input))
+        return await db.AIModel.create(session, **new_values(input))
 
-    @mutation
-    async def update_ai_model(self, info: Info, input: UpdateAiModelInput) -> db.AIModel:
+    @mutation(Right.ADMINISTER)
+    async def update_ai_model(
+        self, session: db.WriteSession, input: UpdateAiModelInput
+    ) -> db.AIModel:
         """Change an AI model. Only administrators can."""
-        async with info.context.write() as session:
-            model = await session.fetch(db.AIModel, input.id)
-            return await model.update(session, **values(input))
+        model = await session.fetch(db.AIModel, input.id)
+        return await model.update(session, **changed_values(input))
 
-    @mutation
-    async def delete_ai_model(self, info: Info, input: DeleteAiModelInput) -> Deleted[db.AIModel]:
+    @mutation(Right.ADMINISTER)
+    async def delete_ai_model(
+        self, session: db.WriteSession, input: DeleteAiModelInput
+    ) -> Deleted[db.AIModel]:
         """Forget an AI model; what refers to it stays. Only administrators can.
 
         One that was used cannot be forgotten: what was paid stays on record. Deprecate it instead.
         """
-        async with info.context.write() as session:
-            model = await session.fetch(db.AIModel, input.id)
-            await model.delete(session)
+        model = await session.fetch(db.AIModel, input.id)
+        await model.delete(session)
         return Deleted(model.id)

@@ -9,9 +9,8 @@ from pydantic import BaseModel
 from strawberry.scalars import JSON
 
 import db
-from db import CommunicationStatus
+from db import CommunicationStatus, Right
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, related
 from graph.core.filters import (
@@ -25,7 +24,8 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import given, input_of, mutation
+from graph.core.inputs import input_of, new_values
+from graph.core.mutations import mutation
 from graph.core.scalars import AgentID, CommunicationID, Line, Metadata, Priority, TaskID
 
 
@@ -109,16 +109,15 @@ class SendCommunicationInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation
+    @mutation(Right.WORK)
     async def send_communication(
-        self, info: Info, input: SendCommunicationInput
+        self, session: db.WriteSession, input: SendCommunicationInput
     ) -> db.Communication:
         """Send a message in an agent's name to another agent of its project."""
-        async with info.context.write() as session:
-            session.in_own_name(input.from_agent_id, ("from_agent_id",))
-            sender = await session.fetch(
-                db.Agent, input.from_agent_id, at=("from_agent_id",), lock=False
-            )
-            row = given(input)
-            await session.refer(db.Communication, row, project_id=sender.project_id)
-            return await db.Communication.create(session, project_id=sender.project_id, **row)
+        session.in_own_name(input.from_agent_id, ("from_agent_id",))
+        sender = await session.fetch(
+            db.Agent, input.from_agent_id, at=("from_agent_id",), lock=False
+        )
+        row = new_values(input)
+        await session.refer(db.Communication, row, project_id=sender.project_id)
+        return await db.Communication.create(session, project_id=sender.project_id, **row)

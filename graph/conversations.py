@@ -14,10 +14,9 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ConversationStatus, MessageSender, conversations
+from db import ConversationStatus, MessageSender, Right, conversations
 from db.errors import Denied
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, one_by, related, search
 from graph.core.filters import (
@@ -31,7 +30,9 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Changed, Deleted
 from graph.core.scalars import (
     AgentID,
     AIModelID,
@@ -238,7 +239,7 @@ class Appended:
     """What appending messages changed."""
 
     conversation: db.Conversation
-    messages: list[db.Message]
+    messages: list[Changed[db.Message]]
 
 
 async def _say(
@@ -247,7 +248,7 @@ async def _say(
     messages: Mapping[tuple[str | int, ...], MessageInput],
 ) -> list[UUID]:
     """Add messages, each under its place in the input, to a conversation; return their ids."""
-    rows = {at: given(message) for at, message in messages.items()}
+    rows = {at: new_values(message) for at, message in messages.items()}
     for at, row in rows.items():
         if row["sender"] is MessageSender.ASSISTANT or row.get("agent_id") is not None:
             row["agent_id"] = session.in_own_name(row.get("agent_id"), (*at, "agent_id"))
@@ -267,87 +268,84 @@ async def _message(session: db.WriteSession, id: UUID) -> tuple[db.Conversation,
 
 @strawberry.type
 class Mutation:
-    @mutation
+    @mutation(Right.WORK)
     async def start_conversation(
-        self, info: Info, input: StartConversationInput
+        self, session: db.WriteSession, input: StartConversationInput
     ) -> db.Conversation:
         """Start a conversation, with its first message if you have one."""
-        row = given(input)
-        async with info.context.write() as session:
-            if input.project_id is not None:
-                await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-            elif session.viewer.user_id is None:
-                raise Denied("An agent has no conversations of its own, only its project's.")
-            row["agent_id"] = session.in_own_name(input.agent_id)
-            await session.refer(db.Conversation, row, project_id=input.project_id)
-            conversation = await db.Conversation.create(
-                session, user_id=session.viewer.user_id, **row
-            )
-            if input.message is not None:
-                await _say(session, conversation, {("message",): input.message})
+        row = new_values(input)
+        if input.project_id is not None:
+            await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+        elif session.viewer.user_id is None:
+            raise Denied("An agent has no conversations of its own, only its project's.")
+        row["agent_id"] = session.in_own_name(input.agent_id)
+        await session.refer(db.Conversation, row, project_id=input.project_id)
+        conversation = await db.Conversation.create(session, user_id=session.viewer.user_id, **row)
+        if input.message is not None:
+            await _say(session, conversation, {("message",): input.message})
         return conversation
 
-    @mutation
+    @mutation(Right.EDIT)
     async def update_conversation(
-        self, info: Info, input: UpdateConversationInput
+        self, session: db.WriteSession, input: UpdateConversationInput
     ) -> db.Conversation:
         """Change a conversation."""
-        async with info.context.write() as session:
-            conversation = await session.fetch(
-                db.Conversation, input.id, version=input.expected_version
-            )
-            conversations.refuse_archived(conversation, "id")
-            await session.refer(db.Conversation, values(input), project_id=conversation.project_id)
-            return await conversation.update(session, **values(input))
+        conversation = await session.fetch(
+            db.Conversation, input.id, version=input.expected_version
+        )
+        conversations.refuse_archived(conversation, "id")
+        await session.refer(
+            db.Conversation, changed_values(input), project_id=conversation.project_id
+        )
+        return await conversation.update(session, **changed_values(input))
 
-    @mutation
+    @mutation(Right.EDIT)
     async def delete_conversation(
-        self, info: Info, input: DeleteConversationInput
+        self, session: db.WriteSession, input: DeleteConversationInput
     ) -> Deleted[db.Conversation]:
         """Delete a conversation with its messages."""
-        async with info.context.write() as session:
-            conversation = await session.fetch(
-                db.Conversation, input.id, version=input.expected_version
-            )
-            await conversation.delete(session)
+        conversation = await session.fetch(
+            db.Conversation, input.id, version=input.expected_version
+        )
+        await conversation.delete(session)
         return Deleted(conversation.id)
 
-    @mutation
-    async def append_messages(self, info: Info, input: AppendMessagesInput) -> Appended:
+    @mutation(Right.WORK)
+    async def append_messages(
+        self, session: db.WriteSession, input: AppendMessagesInput
+    ) -> Appended:
         """Add messages at the end of a conversation, all or none."""
-        async with info.context.write() as session:
-            conversation = await session.fetch(
-                db.Conversation, input.conversation_id, at=("conversation_id",)
-            )
-            said: dict[tuple[str | int, ...], MessageInput] = {
-                ("messages", place): message for place, message in enumerate(input.messages)
-            }
-            ids = await _say(session, conversation, said)
-        return Appended(conversation, [db.Message(id=id) for id in ids])
+        conversation = await session.fetch(
+            db.Conversation, input.conversation_id, at=("conversation_id",)
+        )
+        said: dict[tuple[str | int, ...], MessageInput] = {
+            ("messages", place): message for place, message in enumerate(input.messages)
+        }
+        ids = await _say(session, conversation, said)
+        return Appended(conversation, [Changed(id) for id in ids])
 
-    @mutation
-    async def edit_message(self, info: Info, input: EditMessageInput) -> db.Message:
+    @mutation(Right.EDIT)
+    async def edit_message(self, session: db.WriteSession, input: EditMessageInput) -> db.Message:
         """Change what a message says; `editedAt` then tells that it was."""
-        async with info.context.write() as session:
-            conversation, message = await _message(session, input.id)
-            await conversations.edit_message(session, conversation, message, **values(input))
+        conversation, message = await _message(session, input.id)
+        await conversations.edit_message(session, conversation, message, **changed_values(input))
         return message
 
-    @mutation
+    @mutation(Right.EDIT)
     async def archive_conversation(
-        self, info: Info, input: ArchiveConversationInput
+        self, session: db.WriteSession, input: ArchiveConversationInput
     ) -> db.Conversation:
         """Keep a conversation for the record: nothing in it changes any more, for good."""
-        async with info.context.write() as session:
-            conversation = await session.fetch(
-                db.Conversation, input.id, version=input.expected_version
-            )
-            return await conversation.update(session, status=ConversationStatus.ARCHIVED)
+        conversation = await session.fetch(
+            db.Conversation, input.id, version=input.expected_version
+        )
+        return await conversation.update(session, status=ConversationStatus.ARCHIVED)
 
-    @mutation
-    async def delete_message(self, info: Info, input: DeleteMessageInput) -> Deleted[db.Message]:
+    @mutation(Right.EDIT)
+    async def delete_message(
+        self, session: db.WriteSession, input: DeleteMessageInput
+    ) -> Deleted[db.Message]:
         """Delete a message; the places of the others stay as they are."""
-        async with info.context.write() as session:
-            conversation, message = await _message(session, input.id)
-            await conversations.delete_message(session, conversation, message)
+        conversation, message = await _message(session, input.id)
+        await conversations.delete_message(session, conversation, message)
         return Deleted(message.id)

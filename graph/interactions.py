@@ -10,9 +10,8 @@ from pydantic import BaseModel
 from strawberry.scalars import JSON
 
 import db
-from db import InteractionStatus, InteractionType, NotificationLevel, interactions
+from db import InteractionStatus, InteractionType, NotificationLevel, Right, interactions
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, one, related
 from graph.core.filters import (
@@ -26,7 +25,8 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import given, input_of, mutation
+from graph.core.inputs import input_of, new_values
+from graph.core.mutations import mutation
 from graph.core.scalars import (
     AgentID,
     ConversationID,
@@ -165,36 +165,41 @@ class NotifyInput(InteractionValues):
     requires_acknowledgement: bool = False
 
 
-async def _create(info: Info, model: type[Interaction], input: InteractionValues) -> Interaction:
-    async with info.context.write() as session:
-        await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-        row = given(input)
-        row["agent_id"] = session.in_own_name(input.agent_id)
-        await session.refer(model, row, project_id=input.project_id)
-        await interactions.refuse_outsider(session, input.project_id, input.assignee_id)
-        return await model.create(session, **row)
+async def _create(
+    session: db.WriteSession, model: type[Interaction], input: InteractionValues
+) -> Interaction:
+    await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+    row = new_values(input)
+    row["agent_id"] = session.in_own_name(input.agent_id)
+    await session.refer(model, row, project_id=input.project_id)
+    await interactions.refuse_outsider(session, input.project_id, input.assignee_id)
+    return await model.create(session, **row)
 
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def request_approval(self, info: Info, input: RequestApprovalInput) -> db.ApprovalRequest:
+    @mutation(Right.WORK)
+    async def request_approval(
+        self, session: db.WriteSession, input: RequestApprovalInput
+    ) -> db.ApprovalRequest:
         """Ask people for a yes or a no."""
-        return await _create(info, db.ApprovalRequest, input)
+        return await _create(session, db.ApprovalRequest, input)
 
-    @mutation
-    async def request_feedback(self, info: Info, input: RequestFeedbackInput) -> db.FeedbackRequest:
+    @mutation(Right.WORK)
+    async def request_feedback(
+        self, session: db.WriteSession, input: RequestFeedbackInput
+    ) -> db.FeedbackRequest:
         """Ask people for an opinion on something that was done."""
-        return await _create(info, db.FeedbackRequest, input)
+        return await _create(session, db.FeedbackRequest, input)
 
-    @mutation
+    @mutation(Right.WORK)
     async def request_clarification(
-        self, info: Info, input: RequestClarificationInput
+        self, session: db.WriteSession, input: RequestClarificationInput
     ) -> db.ClarificationRequest:
         """Ask people a question."""
-        return await _create(info, db.ClarificationRequest, input)
+        return await _create(session, db.ClarificationRequest, input)
 
-    @mutation
-    async def notify(self, info: Info, input: NotifyInput) -> db.Notification:
+    @mutation(Right.WORK)
+    async def notify(self, session: db.WriteSession, input: NotifyInput) -> db.Notification:
         """Tell people something."""
-        return await _create(info, db.Notification, input)
+        return await _create(session, db.Notification, input)

@@ -9,11 +9,11 @@ from sqlalchemy import select
 import db
 from db import MemberRole, Right, members
 from db.errors import Invalid
-from graph.core.context import Info
 from graph.core.entities import entity
 from graph.core.fields import related
 from graph.core.filters import EnumFilter, IDFilter, filters, through
-from graph.core.mutations import input_of, mutation
+from graph.core.inputs import input_of
+from graph.core.mutations import mutation
 from graph.core.scalars import Line, ProjectID, UserID
 
 
@@ -61,38 +61,37 @@ class RemoveProjectMemberInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def add_project_member(self, info: Info, input: AddProjectMemberInput) -> db.Project:
+    @mutation(Right.OWN)
+    async def add_project_member(
+        self, session: db.WriteSession, input: AddProjectMemberInput
+    ) -> db.Project:
         """Make a user a member of a project. Only its owners can."""
-        async with info.context.write() as session:
-            project = await _project(session, input.project_id)
-            # Whoever knows a user's address learns nothing from it that they did not know.
-            addressed = select(db.User.id).where(db.User.email == input.email)
-            user_id = await session.scalar(addressed)
-            if user_id is None:
-                raise Invalid(f"There is no user with the address {input.email!r}.", ("email",))
-            await members.add_member(session, project, user_id, input.role)
+        project = await _project(session, input.project_id)
+        # Whoever knows a user's address learns nothing from it that they did not know.
+        addressed = select(db.User.id).where(db.User.email == input.email)
+        user_id = await session.scalar(addressed)
+        if user_id is None:
+            raise Invalid(f"There is no user with the address {input.email!r}.", ("email",))
+        await members.add_member(session, project, user_id, input.role)
         return project
 
-    @mutation
+    @mutation(Right.OWN)
     async def update_project_member(
-        self, info: Info, input: UpdateProjectMemberInput
+        self, session: db.WriteSession, input: UpdateProjectMemberInput
     ) -> db.Project:
         """Give a member of a project another role. Only its owners can."""
-        async with info.context.write() as session:
-            project = await _project(session, input.project_id)
-            await members.change_role(session, project, input.user_id, input.role)
+        project = await _project(session, input.project_id)
+        await members.change_role(session, project, input.user_id, input.role)
         return project
 
-    @mutation
+    @mutation(Right.OWN)
     async def remove_project_member(
-        self, info: Info, input: RemoveProjectMemberInput
+        self, session: db.WriteSession, input: RemoveProjectMemberInput
     ) -> db.Project:
         """Make a user a member of a project no more. Its owners can, and everybody can leave."""
-        async with info.context.write() as session:
-            leaves = input.user_id == session.viewer.user_id
-            project = await _project(session, input.project_id, Right.VIEW if leaves else None)
-            await members.remove_member(session, project, input.user_id)
+        leaves = input.user_id == session.viewer.user_id
+        project = await _project(session, input.project_id, Right.VIEW if leaves else None)
+        await members.remove_member(session, project, input.user_id)
         return project
 
 

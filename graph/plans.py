@@ -10,10 +10,11 @@ from pydantic import BaseModel, Field
 from strawberry.scalars import JSON
 
 import db
-from db import plans
+from db import Right, plans
 from graph.agents import Capacity
-from graph.core.context import Info
-from graph.core.mutations import given, input_of, mutation
+from graph.core.inputs import input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Changed
 from graph.core.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text, bare
 from graph.tasks import PlannedTaskInput
 from graph.tools import ToolValues
@@ -75,39 +76,40 @@ class ProjectPlan:
     """What a plan made."""
 
     project: db.Project
-    agents: list[db.Agent]
-    tools: list[db.Tool]
-    tasks: list[db.Task]
+    agents: list[Changed[db.Agent]]
+    tools: list[Changed[db.Tool]]
+    tasks: list[Changed[db.Task]]
 
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def create_project_plan(self, info: Info, input: CreateProjectPlanInput) -> ProjectPlan:
+    @mutation(Right.USE)
+    async def create_project_plan(
+        self, session: db.WriteSession, input: CreateProjectPlanInput
+    ) -> ProjectPlan:
         """Make a project in PLANNING with all that its plan consists of, all or none."""
         named = {tool.reference for tool in input.tools}
         agents = [
             plans.PlannedAgent(
-                given(agent),
+                new_values(agent),
                 agent.reference,
                 [tool if tool in named else bare(tool, db.Tool) for tool in agent.tools],
             )
             for agent in input.agents
         ]
-        tools = [plans.PlannedTool(given(tool), tool.reference) for tool in input.tools]
+        tools = [plans.PlannedTool(new_values(tool), tool.reference) for tool in input.tools]
         references = {task.reference for task in input.tasks}, {agent.reference for agent in agents}
-        tasks = [task.planned(info.context.created_by, *references) for task in input.tasks]
-        async with info.context.write() as session:
-            project = await db.Project.create(
-                session,
-                owner_id=session.viewer.user_id,
-                status=db.ProjectStatus.PLANNING,
-                **given(input),
-            )
-            ids = await plans.add_plan(session, project, agents, tools, tasks)
+        tasks = [task.planned(*references) for task in input.tasks]
+        project = await db.Project.create(
+            session,
+            owner_id=session.viewer.user_id,
+            status=db.ProjectStatus.PLANNING,
+            **new_values(input),
+        )
+        ids = await plans.add_plan(session, project, agents, tools, tasks)
         return ProjectPlan(
             project,
-            [db.Agent(id=id) for id in ids[0]],
-            [db.Tool(id=id) for id in ids[1]],
-            [db.Task(id=id) for id in ids[2]],
+            [Changed(id) for id in ids[0]],
+            [Changed(id) for id in ids[1]],
+            [Changed(id) for id in ids[2]],
         )

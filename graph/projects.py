@@ -12,7 +12,6 @@ from strawberry.scalars import JSON
 import db
 from db import ProjectStatus, Right
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, related
 from graph.core.filters import (
@@ -25,7 +24,9 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Deleted
 from graph.core.scalars import Metadata, Name, ProjectID, UserID
 
 
@@ -108,39 +109,43 @@ class TransitionProjectInput(Versioned):
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def create_project(self, info: Info, input: CreateProjectInput) -> db.Project:
+    @mutation(Right.USE)
+    async def create_project(
+        self, session: db.WriteSession, input: CreateProjectInput
+    ) -> db.Project:
         """Make a project, in DRAFT."""
-        async with info.context.write() as session:
-            owner = info.context.viewer.user_id
-            return await db.Project.create(session, owner_id=owner, **given(input))
+        owner = session.viewer.user_id
+        return await db.Project.create(session, owner_id=owner, **new_values(input))
 
-    @mutation
-    async def update_project(self, info: Info, input: UpdateProjectInput) -> db.Project:
+    @mutation(Right.EDIT)
+    async def update_project(
+        self, session: db.WriteSession, input: UpdateProjectInput
+    ) -> db.Project:
         """Change a project. Only its owners can give it to somebody else."""
         # Whoever it belongs to becomes an owner among its members.
         right = Right.EDIT if input.owner_id is None else Right.OWN
-        async with info.context.write() as session:
-            project = await session.fetch(
-                db.Project, input.id, version=input.expected_version, right=right
-            )
-            await session.refer(db.Project, values(input))
-            return await project.update(session, **values(input))
+        project = await session.fetch(
+            db.Project, input.id, version=input.expected_version, right=right
+        )
+        await session.refer(db.Project, changed_values(input))
+        return await project.update(session, **changed_values(input))
 
-    @mutation
-    async def delete_project(self, info: Info, input: DeleteProjectInput) -> Deleted[db.Project]:
+    @mutation(Right.OWN)
+    async def delete_project(
+        self, session: db.WriteSession, input: DeleteProjectInput
+    ) -> Deleted[db.Project]:
         """Delete a project with all that belongs to it: members, agents, tools, tasks,
         communications, interactions, conversations, and the record of what it cost.
         """
-        async with info.context.write() as session:
-            project = await session.fetch(db.Project, input.id, version=input.expected_version)
-            await project.delete(session)
+        project = await session.fetch(db.Project, input.id, version=input.expected_version)
+        await project.delete(session)
         return Deleted(project.id)
 
-    @mutation
-    async def transition_project(self, info: Info, input: TransitionProjectInput) -> db.Project:
+    @mutation(Right.EDIT)
+    async def transition_project(
+        self, session: db.WriteSession, input: TransitionProjectInput
+    ) -> db.Project:
         """Move a project to another state of its life."""
-        async with info.context.write() as session:
-            project = await session.fetch(db.Project, input.id, version=input.expected_version)
-            project.transition(input.to)
+        project = await session.fetch(db.Project, input.id, version=input.expected_version)
+        project.transition(input.to)
         return project

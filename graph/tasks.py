@@ -12,10 +12,9 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import BlockedReason, OnFailure, TaskStatus, dependencies, plans
+from db import BlockedReason, OnFailure, Right, TaskStatus, dependencies, plans
 from db.errors import DomainError, NotFound, Rejected
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, related
 from graph.core.filters import (
@@ -30,7 +29,9 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Changed, Deleted
 from graph.core.scalars import AgentID, Line, Metadata, Priority, ProjectID, TaskID, Text, bare
 
 Seconds = Annotated[int, Field(ge=0, le=2_000_000_000)]
@@ -183,10 +184,7 @@ class PlannedTaskInput(TaskValues):
     depends_on: list[PlannedDependencyInput] = Field(default=[], description="What it waits for.")
 
     def planned(
-        self,
-        created_by: dict[str, Any],
-        tasks: Collection[str | None],
-        agents: Collection[str | None],
+        self, tasks: Collection[str | None], agents: Collection[str | None]
     ) -> plans.PlannedTask:
         """The task as the rules of plans take it; given the references of the whole plan."""
 
@@ -194,7 +192,7 @@ class PlannedTaskInput(TaskValues):
             return of if of in references else bare(of, model)
 
         return plans.PlannedTask(
-            given(self) | created_by,
+            new_values(self),
             self.reference,
             self.parent and name(self.parent, db.Task, tasks),
             self.agent and name(self.agent, db.Agent, agents),
@@ -274,60 +272,63 @@ async def _tasks(session: db.WriteSession, input: Any) -> tuple[db.Task, db.Task
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def create_task(self, info: Info, input: CreateTaskInput) -> db.Task:
+    @mutation(Right.EDIT)
+    async def create_task(
+        self, session: db.WriteSession, input: CreateTaskInput
+    ) -> Changed[db.Task]:
         """Make a task, in PENDING, or ASSIGNED if an agent is named."""
         planned = plans.PlannedTask(
-            given(input) | info.context.created_by,
+            new_values(input),
             parent=str(input.parent_task_id) if input.parent_task_id else None,
             agent=str(input.agent_id) if input.agent_id else None,
             depends_on=[(str(id), OnFailure.SKIP) for id in input.depends_on],
         )
-        async with info.context.write() as session:
-            project = await session.fetch(db.Project, input.project_id, at=("project_id",))
-            id = await plans.add_task(session, project, planned)
-        return db.Task(id=id)
+        project = await session.fetch(db.Project, input.project_id, at=("project_id",))
+        return Changed(await plans.add_task(session, project, planned))
 
-    @mutation
-    async def create_tasks(self, info: Info, input: CreateTasksInput) -> list[db.Task]:
+    @mutation(Right.EDIT)
+    async def create_tasks(
+        self, session: db.WriteSession, input: CreateTasksInput
+    ) -> list[Changed[db.Task]]:
         """Make many tasks with the edges between them, all or none."""
         references = {task.reference for task in input.tasks}
-        planned = [task.planned(info.context.created_by, references, ()) for task in input.tasks]
-        async with info.context.write() as session:
-            project = await session.fetch(db.Project, input.project_id, at=("project_id",))
-            ids = await plans.add_tasks(session, project, planned)
-        return [db.Task(id=id) for id in ids]
+        planned = [task.planned(references, ()) for task in input.tasks]
+        project = await session.fetch(db.Project, input.project_id, at=("project_id",))
+        ids = await plans.add_tasks(session, project, planned)
+        return [Changed(id) for id in ids]
 
-    @mutation
-    async def update_task(self, info: Info, input: UpdateTaskInput) -> db.Task:
+    @mutation(Right.EDIT)
+    async def update_task(self, session: db.WriteSession, input: UpdateTaskInput) -> db.Task:
         """Change a task. Its state is not edited: it follows from what is done with it."""
-        async with info.context.write() as session:
-            if input.parent_task_id is not None:
-                await dependencies.lock(session, input.id)
-            task = await session.fetch(db.Task, input.id, version=input.expected_version)
-            return await plans.change_task(session, task, values(input))
-
-    @mutation
-    async def delete_task(self, info: Info, input: DeleteTaskInput) -> Deleted[db.Task]:
-        """Delete a task with its subtasks; what waited for them waits no more."""
-        async with info.context.write() as session:
+        if input.parent_task_id is not None:
             await dependencies.lock(session, input.id)
-            task = await session.fetch(db.Task, input.id, version=input.expected_version)
-            await dependencies.delete_task(session, task)
+        task = await session.fetch(db.Task, input.id, version=input.expected_version)
+        return await plans.change_task(session, task, changed_values(input))
+
+    @mutation(Right.EDIT)
+    async def delete_task(
+        self, session: db.WriteSession, input: DeleteTaskInput
+    ) -> Deleted[db.Task]:
+        """Delete a task with its subtasks; what waited for them waits no more."""
+        await dependencies.lock(session, input.id)
+        task = await session.fetch(db.Task, input.id, version=input.expected_version)
+        await dependencies.delete_task(session, task)
         return Deleted(task.id)
 
-    @mutation
-    async def add_task_dependency(self, info: Info, input: AddTaskDependencyInput) -> db.Task:
+    @mutation(Right.EDIT)
+    async def add_task_dependency(
+        self, session: db.WriteSession, input: AddTaskDependencyInput
+    ) -> db.Task:
         """Let one task wait for another of its project; a circle is refused and shown."""
-        async with info.context.write() as session:
-            dependent, dependency = await _tasks(session, input)
-            await dependencies.add_dependency(session, dependent, dependency, input.on_failure)
+        dependent, dependency = await _tasks(session, input)
+        await dependencies.add_dependency(session, dependent, dependency, input.on_failure)
         return dependent
 
-    @mutation
-    async def remove_task_dependency(self, info: Info, input: RemoveTaskDependencyInput) -> db.Task:
+    @mutation(Right.EDIT)
+    async def remove_task_dependency(
+        self, session: db.WriteSession, input: RemoveTaskDependencyInput
+    ) -> db.Task:
         """Let a task wait for another no more."""
-        async with info.context.write() as session:
-            dependent, dependency = await _tasks(session, input)
-            await dependencies.remove_dependency(session, dependent, dependency)
+        dependent, dependency = await _tasks(session, input)
+        await dependencies.remove_dependency(session, dependent, dependency)
         return dependent

@@ -11,10 +11,9 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ToolSource, ToolStatus, tools
+from db import Right, ToolSource, ToolStatus, tools
 from db.errors import Denied
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, related
 from graph.core.filters import (
@@ -28,7 +27,9 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import Deleted, Versioned, given, input_of, mutation, values
+from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Deleted
 from graph.core.scalars import AgentID, Line, Metadata, Name, ProjectID, Text, ToolID, matching
 
 Url = Annotated[
@@ -176,51 +177,49 @@ class DetachToolInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def create_tool(self, info: Info, input: CreateToolInput) -> db.Tool:
+    @mutation(Right.EDIT)
+    async def create_tool(self, session: db.WriteSession, input: CreateToolInput) -> db.Tool:
         """Make a tool known, in DISCOVERED."""
-        async with info.context.write() as session:
-            if input.project_id is not None:
-                await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-            elif not session.viewer.is_administrator:
-                raise Denied("Only administrators make tools that all projects share.")
-            return await db.Tool.create(session, **given(input))
+        if input.project_id is not None:
+            await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+        elif not session.viewer.is_administrator:
+            raise Denied("Only administrators make tools that all projects share.")
+        return await db.Tool.create(session, **new_values(input))
 
-    @mutation
-    async def update_tool(self, info: Info, input: UpdateToolInput) -> db.Tool:
+    @mutation(Right.EDIT)
+    async def update_tool(self, session: db.WriteSession, input: UpdateToolInput) -> db.Tool:
         """Change a tool."""
-        async with info.context.write() as session:
-            tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
-            return await tool.update(session, **values(input))
+        tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
+        return await tool.update(session, **changed_values(input))
 
-    @mutation
-    async def delete_tool(self, info: Info, input: DeleteToolInput) -> Deleted[db.Tool]:
+    @mutation(Right.EDIT)
+    async def delete_tool(
+        self, session: db.WriteSession, input: DeleteToolInput
+    ) -> Deleted[db.Tool]:
         """Delete a tool; agents that had it have it no more."""
-        async with info.context.write() as session:
-            tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
-            await tool.delete(session)
+        tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
+        await tool.delete(session)
         return Deleted(tool.id)
 
-    @mutation
-    async def transition_tool(self, info: Info, input: TransitionToolInput) -> db.Tool:
+    @mutation(Right.EDIT)
+    async def transition_tool(
+        self, session: db.WriteSession, input: TransitionToolInput
+    ) -> db.Tool:
         """Move a tool on its way from being found to being used."""
-        async with info.context.write() as session:
-            tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
-            tool.transition(input.to)
+        tool = await session.fetch(db.Tool, input.id, version=input.expected_version)
+        tool.transition(input.to)
         return tool
 
-    @mutation
-    async def attach_tool(self, info: Info, input: AttachToolInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def attach_tool(self, session: db.WriteSession, input: AttachToolInput) -> db.Agent:
         """Give an agent a tool of its project, or one that all share."""
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
-            await tools.attach(session, agent, given(input))
+        agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
+        await tools.attach(session, agent, new_values(input))
         return agent
 
-    @mutation
-    async def detach_tool(self, info: Info, input: DetachToolInput) -> db.Agent:
+    @mutation(Right.EDIT)
+    async def detach_tool(self, session: db.WriteSession, input: DetachToolInput) -> db.Agent:
         """Take a tool from an agent."""
-        async with info.context.write() as session:
-            agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
-            await tools.detach(session, agent, input.tool_id)
+        agent = await session.fetch(db.Agent, input.agent_id, at=("agent_id",))
+        await tools.detach(session, agent, input.tool_id)
         return agent

@@ -10,9 +10,8 @@ import strawberry
 from pydantic import BaseModel, Field
 
 import db
-from db import usage
+from db import Right, usage
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, entity
 from graph.core.fields import collection, one, related
 from graph.core.filters import (
@@ -25,7 +24,9 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import given, input_of, mutation
+from graph.core.inputs import input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Changed
 from graph.core.scalars import (
     AgentID,
     AIModelID,
@@ -133,15 +134,16 @@ class RecordUsageInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def record_usage(self, info: Info, input: RecordUsageInput) -> list[db.UsageRecord]:
+    @mutation(Right.WORK)
+    async def record_usage(
+        self, session: db.WriteSession, input: RecordUsageInput
+    ) -> list[Changed[db.UsageRecord]]:
         """Record calls of AI models, all or none; one that was recorded before counts once."""
         calls: dict[tuple[str | int, ...], dict[str, Any]] = {
-            ("records", place): given(call) for place, call in enumerate(input.records)
+            ("records", place): new_values(call) for place, call in enumerate(input.records)
         }
-        async with info.context.write() as session:
-            project = await session.fetch(db.Project, input.project_id, at=("project_id",))
-            for at, call in calls.items():
-                call["agent_id"] = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))
-            ids = await usage.record_usage(session, project.id, calls)
-        return [db.UsageRecord(id=id) for id in ids]
+        project = await session.fetch(db.Project, input.project_id, at=("project_id",))
+        for at, call in calls.items():
+            call["agent_id"] = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))
+        ids = await usage.record_usage(session, project.id, calls)
+        return [Changed(id) for id in ids]

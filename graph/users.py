@@ -10,10 +10,9 @@ from pydantic import BaseModel, StringConstraints
 from strawberry import Maybe
 
 import db
-from db import UserRole, users
+from db import Right, UserRole, users
 from db.errors import Denied
 from graph.core.connections import Connection
-from graph.core.context import Info
 from graph.core.entities import Node, entity
 from graph.core.fields import collection, connected, one, related, viewers
 from graph.core.filters import (
@@ -26,7 +25,9 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.mutations import Deleted, given, input_of, mutation, values
+from graph.core.inputs import changed_values, input_of, new_values
+from graph.core.mutations import mutation
+from graph.core.payloads import Deleted
 from graph.core.scalars import Line, UserID, matching
 
 Username = Annotated[
@@ -150,34 +151,33 @@ class DeleteUserInput(BaseModel):
 
 @strawberry.type
 class Mutation:
-    @mutation
-    async def create_user(self, info: Info, input: CreateUserInput) -> db.User:
+    @mutation(Right.ADMINISTER)
+    async def create_user(self, session: db.WriteSession, input: CreateUserInput) -> db.User:
         """Make a user. Only administrators can."""
-        async with info.context.write() as session:
-            await users.refuse_taken(session, given(input))
-            return await db.User.create(session, **given(input))
+        await users.refuse_taken(session, new_values(input))
+        return await db.User.create(session, **new_values(input))
 
-    @mutation
-    async def update_user(self, info: Info, input: UpdateUserInput) -> db.User:
+    @mutation(Right.USE)
+    async def update_user(self, session: db.WriteSession, input: UpdateUserInput) -> db.User:
         """Change a user. Users change their own display name, administrators everything.
 
         The only active administrator stays one.
         """
-        async with info.context.write() as session:
-            user = await session.fetch(db.User, input.id)
-            theirs = {"id", "display_name"}
-            if not session.viewer.is_administrator and values(input).keys() - theirs:
-                raise Denied("Only administrators change more of a user than the display name.")
-            return await users.change_user(session, user, **values(input))
+        user = await session.fetch(db.User, input.id)
+        theirs = {"id", "display_name"}
+        if not session.viewer.is_administrator and changed_values(input).keys() - theirs:
+            raise Denied("Only administrators change more of a user than the display name.")
+        return await users.change_user(session, user, **changed_values(input))
 
-    @mutation
-    async def delete_user(self, info: Info, input: DeleteUserInput) -> Deleted[db.User]:
+    @mutation(Right.ADMINISTER)
+    async def delete_user(
+        self, session: db.WriteSession, input: DeleteUserInput
+    ) -> Deleted[db.User]:
         """Delete a user with their tokens; what they made stays. Only administrators can.
 
         A project that nobody else owns is then in the administrators' hands. The only active
         administrator stays.
         """
-        async with info.context.write() as session:
-            user = await session.fetch(db.User, input.id)
-            await users.delete_user(session, user)
+        user = await session.fetch(db.User, input.id)
+        await users.delete_user(session, user)
         return Deleted(user.id)

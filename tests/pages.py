@@ -12,6 +12,7 @@ from pathlib import Path
 import db.diagram
 from graph import settings
 from graph.core import rights
+from graph.schema import schema
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +24,7 @@ def _diagram() -> str:
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("README.md", "diagram", _diagram),
     ("docs/configuration.md", "settings", settings.table),
-    ("docs/access.md", "rights", rights.table),
+    ("docs/access.md", "rights", lambda: rights.table(schema)),
     ("docs/access.md", "sight", rights.sight),
 ]
 

@@ -533,7 +533,7 @@ PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "graph.core.selections.get_variable_values": (CREATE, INPUT),
     "graph.core.selections.get_argument_values": (MOMENT, {}),
     "db.moments.MOMENT": (MOMENT, {}),
-    "graph.core.usable.storable": (CREATE, INPUT),
+    "graph.core.invalid_values.storable": (CREATE, INPUT),
     "graph.core.scalars.parse_key": (UPDATE, {"i": {"id": "x"}}),
     "graph.core.mutations.may": (CREATE, INPUT),
     "graph.server.endpoint.orjson": (TASKS, {}),

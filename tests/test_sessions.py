@@ -49,9 +49,9 @@ async def test_nothing_is_loaded_while_a_session_is_held(context: Context) -> No
             async with context.read():
                 pass
         with pytest.raises(HoldingSession):
-            async with context.write():
+            async with context.write(db.Right.EDIT):
                 pass
-    async with context.write():
+    async with context.write(db.Right.EDIT):
         with pytest.raises(HoldingSession):
             await context.loaders.row(db.Project.id, id)
         with pytest.raises(HoldingSession):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 import db
 from db.moments import read_moment
 from db.text import dumps, loads
-from graph.core import mutations
+from graph.core import inputs
 from graph.core.scalars import parse_decimal
 from graph.core.validation_messages import WORDS, words
 from tests import factories
@@ -347,7 +347,7 @@ def kinds(schema: Any) -> set[str]:
 
 def test_every_constraint_of_an_input_has_words() -> None:
     found: set[str] = set()
-    for model in mutations._models:
+    for model in inputs.MODELS:
         assert issubclass(model, BaseModel)
         found |= kinds(model.__pydantic_core_schema__)
 

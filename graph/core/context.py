@@ -109,8 +109,6 @@ class Context:
 
     operation: Operation
     loaders: Loaders
-    right = Right.EDIT
-    """What the mutation takes that is running."""
     address: str | None = None
     """Where the request comes from: by it the rate of those without a token is limited."""
     guard: Guard | None = None
@@ -183,14 +181,6 @@ class Context:
         return nullcontext() if self.deadline is None else self.deadline.kept()
 
     @property
-    def created_by(self) -> dict[str, Any]:
-        """The columns that say who made a row."""
-        return {
-            "created_by_user_id": self.viewer.user_id,
-            "created_by_agent_id": self.viewer.agent_id,
-        }
-
-    @property
     def is_mutation(self) -> bool:
         """Whether the operation may change something; before it has been read, it has not."""
         return self.node is not None and self.node.operation is OperationType.MUTATION
@@ -225,14 +215,14 @@ class Context:
                 _holding.reset(held)
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[WriteSession]:
-        """One transaction of the viewer's, committed at the end of the block."""
+    async def write(self, right: Right) -> AsyncIterator[WriteSession]:
+        """One transaction of the viewer's for what takes this right, committed after the block."""
         refuse_while_holding()
         async with AsyncExitStack() as waited:
             async with self.in_time():
                 await waited.enter_async_context(self.turn())
             # A commit is waited for, however late it is: what is answered must be what was done.
-            async with self.database.write(self.viewer, self.right) as session, self.in_time():
+            async with self.database.write(self.viewer, right) as session, self.in_time():
                 held = _holding.set(True)
                 try:
                     yield session

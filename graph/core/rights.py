@@ -1,4 +1,4 @@
-"""The table of rights: what each mutation takes.
+"""Rights: who may have one, and which one each mutation of a schema takes.
 
 A right on rows (VIEW to OWN) is held against the project that a mutation names a row of; the
 session of the mutation does so in `fetch`. An administrator has every right.
@@ -6,65 +6,17 @@ session of the mutation does so in `fetch`. An administrator has every right.
 
 from __future__ import annotations
 
+from functools import cache
+
+from strawberry import Schema
+from strawberry.types.base import StrawberryObjectDefinition
+
 from db import MemberRole, Right, TokenScope, Viewer
 from db.rights import AGENTS, ROLES
 from db.scopes import seen_by
 
 ANYBODY = None
-"""Also those who have not said who they are."""
-
-MUTATIONS: dict[str, Right | None] = {
-    "addProjectMember": Right.OWN,
-    "addTaskDependency": Right.EDIT,
-    "appendMessages": Right.WORK,
-    "archiveConversation": Right.EDIT,
-    "attachTool": Right.EDIT,
-    "changePassword": Right.USE,
-    "createAccessToken": Right.USE,
-    "createAgent": Right.EDIT,
-    "createAiModel": Right.ADMINISTER,
-    "createProject": Right.USE,
-    "createProjectPlan": Right.USE,
-    "createTask": Right.EDIT,
-    "createTasks": Right.EDIT,
-    "createTool": Right.EDIT,
-    "createUser": Right.ADMINISTER,
-    "deleteAgent": Right.EDIT,
-    "deleteAiModel": Right.ADMINISTER,
-    "deleteConversation": Right.EDIT,
-    "deleteMessage": Right.EDIT,
-    "deleteProject": Right.OWN,
-    "deleteTask": Right.EDIT,
-    "deleteTool": Right.EDIT,
-    "deleteUser": Right.ADMINISTER,
-    "detachTool": Right.EDIT,
-    "editMessage": Right.EDIT,
-    "login": ANYBODY,
-    "logout": Right.USE,
-    "notify": Right.WORK,
-    "recordUsage": Right.WORK,
-    "removeProjectMember": Right.OWN,
-    "removeTaskDependency": Right.EDIT,
-    "requestApproval": Right.WORK,
-    "requestClarification": Right.WORK,
-    "requestFeedback": Right.WORK,
-    "revokeAccessToken": Right.USE,
-    "sendCommunication": Right.WORK,
-    "setPassword": Right.ADMINISTER,
-    "startConversation": Right.WORK,
-    "transitionAgent": Right.EDIT,
-    "transitionProject": Right.EDIT,
-    "transitionTool": Right.EDIT,
-    "updateAgent": Right.EDIT,
-    "updateAiModel": Right.ADMINISTER,
-    "updateConversation": Right.EDIT,
-    "updateProject": Right.EDIT,
-    "updateProjectMember": Right.OWN,
-    "updateTask": Right.EDIT,
-    "updateTool": Right.EDIT,
-    "updateUser": Right.USE,
-}
-
+"""In the place of a right: who asks need not be known."""
 
 SCOPES = {
     Right.VIEW: set(TokenScope),
@@ -93,11 +45,20 @@ def may(viewer: Viewer, right: Right | None) -> bool:
     return viewer.user_id is not None
 
 
-def table() -> str:
+@cache
+def rights_of(schema: Schema) -> dict[str, Right | None]:
+    """The right that each mutation of a schema takes, by its name, sorted."""
+    mutations = schema.get_type_by_name("Mutation")
+    assert isinstance(mutations, StrawberryObjectDefinition)
+    name = schema.config.name_converter.get_graphql_name
+    return dict(sorted((name(field), field.metadata["right"]) for field in mutations.fields))
+
+
+def table(schema: Schema) -> str:
     """Which mutation takes which right, and who has it, as a table of Markdown."""
     heads = ["mutation", "right", *(role.value.lower() for role in MemberRole), "agent", "any user"]
     rows = [heads, ["---"] * len(heads)]
-    for name, right in sorted(MUTATIONS.items()):
+    for name, right in rights_of(schema).items():
         of_roles = [right in ROLES[role] for role in MemberRole]
         of_all = [right in AGENTS, right is Right.USE]
         if right is None:

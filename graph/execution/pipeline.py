@@ -13,6 +13,7 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
 )
+from strawberry import Schema
 from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import PreExecutionError
 from strawberry.utils.await_maybe import await_maybe
@@ -33,10 +34,10 @@ from graph.core.errors import (
     of_the_database,
 )
 from graph.core.filters import conditions_of
+from graph.core.invalid_values import check_arguments
 from graph.core.loaders import Loaders
-from graph.core.rights import ANYBODY, MUTATIONS
+from graph.core.rights import ANYBODY, rights_of
 from graph.core.selections import Operation, Unreadable, coerced, find
-from graph.core.usable import check_arguments
 from graph.core.worker import aside
 from graph.execution.documents import Document, hash_of, read, validated
 from graph.execution.executor import LimitedExecutor
@@ -44,7 +45,6 @@ from graph.limits.cost import COST_OF_ASKING, cost_of, costliest
 from graph.limits.document_size import LARGEST, check_variables
 from graph.limits.guard import Guard, asker_of, guard_of
 
-OPEN_MUTATIONS = {name for name, right in MUTATIONS.items() if right is ANYBODY}
 INTROSPECTION = {"__schema", "__type"}
 
 # What it costs to validate a document, for each token: up to 0.1 ms, in which nobody else is
@@ -92,7 +92,7 @@ class Checked(SchemaExtension):
             if context.is_anonymous and isinstance(error, LimitExceeded):
                 raise context.refusal or Unauthenticated() from None
             raise
-        refusal = context.refusal or _refusal(context, guard, self.document)
+        refusal = context.refusal or _refusal(context, guard, self.document, execution.schema)
         if refusal is not None:
             raise refusal
         execution.graphql_document = self.document.node
@@ -131,15 +131,19 @@ class Checked(SchemaExtension):
                     guard.documents.put(valid.hash, valid.packed())
 
 
-def _refusal(context: Context, guard: Guard, document: Document) -> GraphQLError | None:
+def _refusal(
+    context: Context, guard: Guard, document: Document, schema: Schema
+) -> GraphQLError | None:
     """Without a token only `__typename`, `login`, and introspection where all are shown it.
 
     What @skip and @include leave out counts as well: who may not ask is told nothing of the rest.
     """
     names = document.size.root_names - {"__typename"}
     shows = guard.settings.shows_schema(anonymous=context.is_anonymous)
-    if context.is_anonymous and names - OPEN_MUTATIONS - (INTROSPECTION if shows else set()):
-        return Unauthenticated()
+    if context.is_anonymous:
+        open_to_all = {name for name, right in rights_of(schema).items() if right is ANYBODY}
+        if names - open_to_all - (INTROSPECTION if shows else set()):
+            return Unauthenticated()
     if names & INTROSPECTION and not shows:
         return Forbidden("This server shows its schema to nobody (TROUPE_INTROSPECTION).")
     return None

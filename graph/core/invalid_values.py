@@ -1,4 +1,4 @@
-"""Values that have the right type, but cannot be used: where they stand, and why."""
+"""Values of the right type that are invalid: where they stand in an argument, and why."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Check = Callable[[Any], object]
 def check_arguments(operation: Operation) -> None:
     """Raise BadInput for a value in the arguments of a field that PostgreSQL cannot take.
 
-    Of a mutation's input it is told by user errors.
+    What is wrong with a mutation's input is reported by its user errors.
     """
     mutation = operation.schema.mutation_type
     for selected in operation.fields():
-        if selected.parent is mutation or _is_fine(storable, selected.arguments):
+        if selected.parent is mutation or _passes(storable, selected.arguments):
             continue
-        for path, problem in faults(selected.definition.args, selected.arguments, storable):
+        for path, problem in invalid_values(selected.definition.args, selected.arguments, storable):
             place = ".".join(map(str, path))
             raise BadInput(f"`{place}` of `{selected.key}` cannot be used: {problem}.")
 
 
-def keepable(value: Any) -> None:
-    """Raise ValueError for a value that cannot be kept in a row."""
+def check_column_value(value: Any) -> None:
+    """Raise ValueError for a value that no column can have."""
     storable(value)
     if isinstance(value, datetime) and value in (FIRST, LAST):
         raise ValueError(
@@ -41,9 +41,11 @@ def keepable(value: Any) -> None:
         )
 
 
-def faults(kinds: Mapping[str, Any], values: Any, check: Check) -> Iterator[tuple[Path, str]]:
+def invalid_values(
+    kinds: Mapping[str, Any], values: Any, check: Check
+) -> Iterator[tuple[Path, str]]:
     """Where the values of arguments, or of an input's fields, do not pass a check, and why."""
-    pending: list[tuple[Path, Any, Any]] = list(_given((), kinds, values))
+    pending: list[tuple[Path, Any, Any]] = list(_parts((), kinds, values))
     while pending:
         path, kind, value = pending.pop()
         kind = get_nullable_type(kind)
@@ -51,7 +53,7 @@ def faults(kinds: Mapping[str, Any], values: Any, check: Check) -> Iterator[tupl
             below = [((*path, place), kind.of_type, item) for place, item in enumerate(value)]
             pending += reversed(below)
         elif isinstance(kind, GraphQLInputObjectType) and isinstance(value, dict):
-            pending += _given(path, kind.fields, value)
+            pending += _parts(path, kind.fields, value)
         else:
             try:
                 check(value)
@@ -59,14 +61,14 @@ def faults(kinds: Mapping[str, Any], values: Any, check: Check) -> Iterator[tupl
                 yield path, str(error)
 
 
-def _given(path: Path, kinds: Mapping[str, Any], values: Any) -> Iterator[tuple[Path, Any, Any]]:
+def _parts(path: Path, kinds: Mapping[str, Any], values: Any) -> Iterator[tuple[Path, Any, Any]]:
     for name, kind in reversed(list(kinds.items())):
         out_name = kind.out_name or name
         if out_name in values:
             yield (*path, name), kind.type, values[out_name]
 
 
-def _is_fine(check: Check, value: Any) -> bool:
+def _passes(check: Check, value: Any) -> bool:
     try:
         check(value)
     except ValueError:

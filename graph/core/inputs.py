@@ -1,0 +1,115 @@
+"""Inputs of mutations: their declaration, what is wrong with one, and its values for a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import strawberry
+from graphql import get_nullable_type
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+from strawberry.pydantic.error import InputValidationError
+from strawberry.types.arguments import InputContext
+from strawberry.types.maybe import Some
+
+from db import errors
+from graph.core.context import Info
+from graph.core.entities import clean, doc_of
+from graph.core.invalid_values import check_column_value, invalid_values
+from graph.core.validation_messages import worded
+
+InputType = TypeVar("InputType", bound=type[BaseModel])
+
+MODELS: dict[type[BaseModel], type | None] = {}
+"""The model that each input is about, if it is about one."""
+
+
+class Versioned(BaseModel):
+    """The base of inputs that change a row which people edit."""
+
+    expected_version: int | None = Field(
+        default=None,
+        description="The version you read. If somebody has changed the object since, nothing is"
+        " done, and a Conflict shows it as it is now.",
+    )
+
+
+def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
+    """Declare the input of a mutation; a field without a description has that of the column.
+
+    What Pydantic finds wrong with an input is not raised: a Rejected stands in the input's place.
+    """
+
+    def declare(cls: InputType) -> InputType:
+        fields: dict[str, FieldInfo] = cls.__pydantic_fields__
+        for name, info in fields.items():
+            doc = doc_of(getattr(model, attribute_of(model, name), None))
+            info.description = info.description or (clean(doc) if doc else None)
+        MODELS[cls] = model
+        cls.model_validate = classmethod(_validated)  # type: ignore[method-assign,assignment]
+        strawberry.pydantic.input(cls, description=clean(cls.__doc__ or "") or None)
+        definition = cls.__strawberry_definition__  # type: ignore[attr-defined]
+        build = definition.from_input
+
+        def build_or_reject(kind: Any, value: Any, context: InputContext) -> Any:
+            try:
+                return build(kind, value, context)
+            except InputValidationError as error:
+                # The first of the location is the argument.
+                return errors.Rejected(
+                    [_invalid(each.location[1:], each.message) for each in error.errors]
+                )
+
+        definition.from_input = build_or_reject
+        return cls
+
+    return declare
+
+
+def _validated(cls: Any, /, data: Any, **options: Any) -> Any:
+    try:
+        return BaseModel.model_validate.__func__(cls, data, **options)  # type: ignore[attr-defined]
+    except ValidationError as error:
+        raise worded(error) from None
+
+
+def _invalid(path: Sequence[str | int], problem: str) -> errors.DomainError:
+    return errors.Invalid(f"{problem[:1].upper()}{problem[1:]}.", path)
+
+
+def check_input(info: Info, input: Any) -> None:
+    """Raise Rejected with all values of a mutation's input that are invalid."""
+    selected = info.context.operation.selected(info._raw_info)
+    kind: Any = get_nullable_type(selected.definition.args["input"].type)
+    values = invalid_values(kind.fields, selected.arguments["input"], check_column_value)
+    found = [_invalid(path, problem) for path, problem in values]
+    if isinstance(input, errors.Rejected):
+        known = {tuple(map(str, error.path)) for error in found}
+        found += [error for error in input.errors if error.path not in known]
+    if found:
+        raise errors.Rejected(found)
+
+
+def attribute_of(model: Any, name: str) -> str:
+    """The name of the model's attribute that a field of an input means."""
+    if name == "metadata" and model is not None:
+        return next(str(key) for key in vars(model) if key.endswith("_metadata"))
+    return name
+
+
+def changed_values(input: BaseModel) -> dict[str, Any]:
+    """What the input sets of its model's columns; a field that was left out changes nothing."""
+    model: Any = MODELS[type(input)]
+    found: dict[str, Any] = {}
+    for name in input.model_fields_set:
+        value = getattr(input, name)
+        attribute = attribute_of(model, name)
+        if attribute in model.__mapper__.columns and not (name == "id" and value is None):
+            found[attribute] = value.value if isinstance(value, Some) else value
+    return found
+
+
+def new_values(input: BaseModel) -> dict[str, Any]:
+    """The values of a new row; where the input says null, the column has its default."""
+    return {name: value for name, value in changed_values(input).items() if value is not None}

@@ -1,0 +1,142 @@
+"""Payloads of mutations: types made from what the mutations return, and how they are filled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+import strawberry
+from strawberry.utils.str_converters import to_camel_case
+
+from db.base import snake_case
+from graph.core.context import Info
+from graph.core.entities import entity_of, lazy
+from graph.core.errors import UserError
+from graph.core.scalars import global_id
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True)
+class Changed(Generic[Model]):
+    """The key of a row that a mutation made or changed, where it does not have the row itself."""
+
+    key: object
+
+
+@dataclass(frozen=True)
+class Deleted(Generic[Model]):
+    """The key of a row that a mutation deleted."""
+
+    key: object
+
+
+DESCRIPTIONS = {
+    "deleted": "The id of what was deleted; none if nothing was.",
+    "many": "What was made, in the order of the input; empty if nothing was.",
+    "one": "The object as it is now; none if nothing was done, or if you may no longer see it.",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A field of a payload: one row of a model or many, the id of a deleted one, or a text."""
+
+    name: str
+    model: Any
+    kind: str
+    doc: str | None = None
+
+    @property
+    def annotation(self) -> Any:
+        """The type of the field in the schema."""
+        if self.kind == "deleted":
+            return strawberry.ID | None
+        if self.kind == "text":
+            return str | None
+        shown = lazy(self.model)
+        return list[shown] if self.kind == "many" else shown | None  # type: ignore[valid-type]
+
+    @property
+    def description(self) -> str:
+        """What the field is."""
+        return self.doc or DESCRIPTIONS[self.kind]
+
+
+def outcomes_of(annotation: Any, name: str | None = None) -> list[Outcome]:
+    """The fields that a payload has by the annotation of what its mutation returns."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        _, doc = get_args(annotation)
+        assert name is not None
+        return [Outcome(name, None, "text", doc)]
+    if origin is Deleted:
+        return [Outcome(name or "deleted_id", _model_of(annotation), "deleted")]
+    if origin is list:
+        model = _model_of(*get_args(annotation))
+        return [Outcome(name or model.__tablename__, model, "many")]
+    if origin is None and is_dataclass(annotation):
+        hints = get_type_hints(annotation, include_extras=True)
+        return [outcome for field in hints for outcome in outcomes_of(hints[field], field)]
+    model = _model_of(annotation)
+    return [Outcome(name or snake_case(model.__name__), model, "one")]
+
+
+def _model_of(annotation: Any) -> Any:
+    """The model itself, or that of Changed or Deleted."""
+    (model,) = get_args(annotation) or (annotation,)
+    return model
+
+
+def payload_type(mutation: str, outcomes: Sequence[Outcome]) -> Any:
+    """The type of a mutation's answer."""
+    namespace: dict[str, Any] = {"__annotations__": {}}
+    for outcome in outcomes:
+        namespace["__annotations__"][outcome.name] = outcome.annotation
+        empty: Any = {"default_factory": list} if outcome.kind == "many" else {"default": None}
+        namespace[outcome.name] = strawberry.field(description=outcome.description, **empty)
+    namespace["__annotations__"]["user_errors"] = list[UserError]
+    namespace["user_errors"] = strawberry.field(
+        description="All that is wrong with the input; if there is anything, nothing was done.",
+        default_factory=list,
+    )
+    name = f"{mutation[0].upper()}{mutation[1:]}Payload"
+    cls = type(name, (), namespace | {"__module__": __name__})
+    return strawberry.type(cls, description=f"What `{mutation}` answers.")
+
+
+async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> dict[str, Any]:
+    """The fields of a payload; rows are read anew by their keys, if they are selected."""
+    fields: dict[str, Any] = {}
+    for outcome in outcomes:
+        value = getattr(result, outcome.name) if len(outcomes) > 1 else result
+        match outcome.kind:
+            case "text":
+                fields[outcome.name] = value
+            case "deleted":
+                fields[outcome.name] = global_id(outcome.model.__name__, value.key)
+            case "many":
+                fields[outcome.name] = await _rows(info, outcome, value)
+            case "one":
+                fields[outcome.name] = next(iter(await _rows(info, outcome, [value])), None)
+    return fields
+
+
+async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> list[Any]:
+    """The rows as they are now, without those that the viewer may not see."""
+    entity, loaders = entity_of(outcome.model), info.context.loaders
+    selected = info.context.operation.selected(info._raw_info)
+    shown = [
+        child
+        for field in selected.under(to_camel_case(outcome.name))
+        for child in entity.below(field)
+    ]
+    if not shown:
+        return []
+    keys = (
+        row.key if isinstance(row, Changed) else getattr(row, entity.key.key) for row in changed
+    )
+    read = await asyncio.gather(*(loaders.shown(outcome.model, key, shown) for key in keys))
+    return [row for row in read if row is not None]
