@@ -150,14 +150,19 @@ class Writer:
         self.names = 0
         self.redraws: dict[str, Callable[[], Any]] = {}
 
-    def operation(self) -> Generated:
-        """A whole query."""
+    def operation(self, beside: str = "") -> Generated:
+        """A whole query, in which something else may stand beside what is drawn."""
         query = schema._schema.query_type
         assert query is not None
         selection = self.selection(query, 4, self.draw(st.integers(1, 3)))
-        variables = f"({', '.join(self.definitions)})" if self.definitions else ""
+        return self.generated("query", f"{{ {beside}{selection.removeprefix('{')}")
+
+    def generated(self, kind: str, selection: str, *definitions: str) -> Generated:
+        """An operation with this selection, and with what was defined for it."""
+        every = ", ".join([*self.definitions, *definitions])
+        variables = f"({every})" if every else ""
         fragments = [f"fragment {name} on {kind} {below}" for name, kind, below in self.fragments]
-        document = "\n".join([f"query{variables} {selection}", *fragments])
+        document = "\n".join([f"{kind}{variables} {selection}", *fragments])
         again = {name: self.redraws[name]() for name in self.variables}
         return Generated(document, self.variables, again)
 
@@ -304,6 +309,15 @@ class Writer:
 
 
 @st.composite
-def operations(draw: DrawFn, pool: Pool) -> Generated:
+def operations(draw: DrawFn, pool: Pool, beside: str = "") -> Generated:
     """Queries over all that the compiler can answer, and with arguments that are wrong at times."""
-    return Writer(draw, pool).operation()
+    return Writer(draw, pool).operation(beside)
+
+
+@st.composite
+def selections(draw: DrawFn, pool: Pool, type_name: str) -> tuple[Writer, str]:
+    """What may be selected of a type, with the writer that knows its variables and fragments."""
+    writer = Writer(draw, pool)
+    kind = schema._schema.type_map[type_name]
+    assert isinstance(kind, Shown)
+    return writer, writer.selection(kind, 3)

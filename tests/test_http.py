@@ -609,8 +609,8 @@ class Broken:
     "place",
     [
         "graph.execution.tokens.Tokens.viewer",
-        "graph.compiler.Planner.plan",
-        "graph.compiler.compiled.Plan.arguments",
+        "graph.compiler.Compiler.compile",
+        "graph.compiler.compiled.CompiledStatement.arguments",
         "graph.execution.operations.shortcut",
         "graph.execution.pipeline.Operation",
         "graph.execution.pipeline.check_arguments",

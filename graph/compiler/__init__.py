@@ -1,4 +1,4 @@
-"""The way to read that serves nearly all requests: what is selected becomes SQL that makes its JSON.
+"""The way to read that serves nearly all requests: a selection becomes SQL that makes its JSON.
 
 A query becomes one statement. Of a query in which something cannot be compiled, each root field
 becomes one that can be; of a mutation, each field of a payload that shows rows, which are then
@@ -227,9 +227,9 @@ def _size(names: frozenset[str]) -> int:
 def _bytes(compiled: CompiledOperation) -> int:
     """How much a compiled operation counts where it is kept."""
     found = 100 * compiled.parts + TRACKED * OBJECTS_OF_OPERATION
-    for statement in compiled.statements.values():
-        objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * statement.later
-        found += len(statement.sql) + 100 * len(statement.parameters) + TRACKED * objects
+    for each in compiled.statements.values():
+        objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * each.later
+        found += len(each.sql) + 100 * len(each.parameters) + TRACKED * objects
     return found
 
 

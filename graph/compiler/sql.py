@@ -6,14 +6,20 @@ Scopes, filters, orders and cursors are those of the resolvers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Select, select
+from graphql import get_nullable_type, is_list_type
+from sqlalchemy import Select, column, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
 
-from db import Viewer
+from db import Viewer, scope
+from db.parameters import Later, parameter, then
 from graph.core.declarations import Build
-from graph.core.json_text import encoded
-from graph.core.selections import Operation
+from graph.core.entities import Entity
+from graph.core.json_text import Json, encoded
+from graph.core.selections import Operation, Selected
 
 
 @dataclass(eq=False)
@@ -27,9 +33,7 @@ class Statement:
     """The values of its cursors, which are checked whether the statement uses them or not."""
 
 
-def statement(
-    operation: Operation, viewer: Viewer, most_bytes: int
-) -> Statement:
+def statement(operation: Operation, viewer: Viewer, most_bytes: int) -> Statement:
     """The statement for a whole query, which fails if its answer has more bytes than this.
 
     Raises Uncompilable, or what is wrong with its arguments.
@@ -38,7 +42,9 @@ def statement(
     return _encoded(build, build.object(operation.roots, None))
 
 
-def root_statement(operation: Operation, viewer: Viewer, most_bytes: int, root: Selected) -> Statement:
+def root_statement(
+    operation: Operation, viewer: Viewer, most_bytes: int, root: Selected
+) -> Statement:
     """The statement for one root field of a query, in the same way."""
     build = Build(operation, viewer, most_bytes)
     return _encoded(build, build.field(root, None))

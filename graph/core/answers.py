@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from db.engine import StoredJSON
@@ -20,6 +22,13 @@ TURN = 0.01
 
 # How long a number, a yes or no, or null is with what stands around it.
 SHORT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A value that is JSON already, for each response name that shows it."""
+
+    texts: Mapping[str, bytes]
 
 
 class Answer:

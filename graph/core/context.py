@@ -14,7 +14,7 @@ from contextlib import (
 from contextvars import ContextVar
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import strawberry
 from graphql import GraphQLError, OperationDefinitionNode, OperationType
@@ -23,7 +23,7 @@ from db import Database, ReadSession, Right, Viewer, WriteSession
 from db.deadlines import TookTooLong
 
 if TYPE_CHECKING:
-    from graph.compiler import Planner
+    from graph.compiler import Compiler
     from graph.core.answers import Answer
     from graph.core.loaders import Loaders
     from graph.core.selections import Operation
@@ -104,6 +104,16 @@ class Timed:
         self._times[self._name] = self._times.get(self._name, 0.0) + took
 
 
+class Compiled(Protocol):
+    """What answers parts of an operation by statements that were compiled for it."""
+
+    def has(self, *place: str) -> bool:
+        """Whether there is a statement for the value at a place, by the response names to it."""
+
+    async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
+        """The JSON at a place, of the rows with these keys; None where resolvers have to answer."""
+
+
 class Context:
     """The context of one operation."""
 
@@ -125,6 +135,8 @@ class Context:
     """Whether one statement answers it."""
     owed = 0
     """What it has cost to validate its document."""
+    compiled: Compiled | None = None
+    """What answers parts of the operation without resolvers."""
     answer: Answer | None = None
     """How large the answer is that resolvers make."""
     cost = 0
@@ -136,11 +148,11 @@ class Context:
         viewer: Viewer | None,
         *,
         refusal: GraphQLError | None = None,
-        planner: Planner | None = None,
+        compiler: Compiler | None = None,
     ) -> None:
         self.database = database
         self.refusal = refusal
-        self.planner = planner
+        self.compiler = compiler
         self.times: dict[str, float] = {}
         """How long the parts of its way have taken, in seconds."""
         self._viewer = viewer

@@ -22,6 +22,7 @@ from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 from db import Viewer, scope
 from db.base import any_of
 from db.parameters import parameter
+from graph.core.answers import Encoded
 from graph.core.connections import Page, Window
 from graph.core.context import Context, refuse_while_holding
 from graph.core.declarations import Demands
@@ -253,3 +254,23 @@ class Loaders:
         selection = (attribute, *map(id, children))
         self.demands.of(selection).add(children)
         return self.row(attribute, key, selection)
+
+    async def by_keys(
+        self, model: type, keys: Sequence[Any], parent: Selected, fields: Sequence[Selected]
+    ) -> Encoded | list[Any]:
+        """The rows with these keys, in their order, without those that the viewer may not see.
+
+        They are read for these fields of a root field: by its compiled statements, if it has one
+        for each; else as instances.
+        """
+        compiled = self.context.compiled
+        if compiled is not None and all(compiled.has(parent.key, field.key) for field in fields):
+            texts = {
+                field.key: await compiled.json(parent.key, field.key, keys=keys) for field in fields
+            }
+            found = {name: text for name, text in texts.items() if text is not None}
+            if len(found) == len(texts):
+                return Encoded(found)
+        children = [child for field in fields for child in entity_of(model).below(field)]
+        rows = await asyncio.gather(*(self.shown(model, key, children) for key in keys))
+        return [row for row in rows if row is not None]

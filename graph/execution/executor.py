@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from graphql import GraphQLLeafType
-from graphql.pyutils import gather_with_cancel
+from graphql.pyutils import Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.utils.await_maybe import await_maybe
+
+from graph.core.answers import Encoded
 
 # Longer lists are completed with pauses; of a shorter one it is enough to pause before it.
 SHORT_LIST = 10
@@ -19,6 +23,39 @@ class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
         """The values of an object's fields."""
         self.context_value.answer.check()
         return super().execute_fields(*arguments)
+
+    def execute_field(
+        self, parent: Any, source: Any, details: Any, path: Path, context: Any
+    ) -> Any:
+        """The value of a field; of a root field for which there is a statement, what it gives."""
+        compiled = self.context_value.compiled
+        if path.prev is None and compiled is not None and compiled.has(path.key):
+            return self._read(parent, source, details, path, context)
+        return super().execute_field(parent, source, details, path, context)
+
+    async def _read(self, parent: Any, source: Any, details: Any, path: Path, context: Any) -> Any:
+        try:
+            text = await self.context_value.compiled.json(path.key)
+            if text is not None:
+                return self._encoded(text)
+        except Exception as error:
+            definition = self.schema.get_field(parent, details[0].node.name.value)
+            assert definition is not None
+            self.handle_field_error(error, definition.type, details, path)
+            return None
+        return await await_maybe(super().execute_field(parent, source, details, path, context))
+
+    def complete_value(
+        self, kind: Any, details: Any, info: Any, path: Path, result: Any, context: Any
+    ) -> Any:
+        """What is answered of a value; what is JSON already passes through as it is."""
+        if isinstance(result, Encoded):
+            return self._encoded(result.texts[str(path.key)])
+        return super().complete_value(kind, details, info, path, result, context)
+
+    def _encoded(self, text: bytes) -> orjson.Fragment:
+        self.context_value.answer.grow(len(text))
+        return orjson.Fragment(text)
 
     def complete_leaf_value(  # type: ignore[override]  # it is called on the executor
         self, return_type: GraphQLLeafType, result: Any

@@ -18,7 +18,7 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from db.engine import Tally, tally
-from graph.compiler import Planner
+from graph.compiler import Compiler
 from graph.core.context import Context, Deadline
 from graph.core.errors import BadRequest, RequestError
 from graph.execution import logs
@@ -54,8 +54,8 @@ class Operations:
 
     def __init__(self, schema: Schema, settings: Settings) -> None:
         self.schema = schema
-        self.planner = (
-            Planner(schema._schema, settings.max_answer_bytes) if settings.planner else None
+        self.compiler = (
+            Compiler(schema._schema, settings.max_answer_bytes) if settings.planner else None
         )
 
     async def context(self, state: State, token: str | None, address: str | None) -> Context:
@@ -73,7 +73,7 @@ class Operations:
         except Exception as error:
             # Worded like any other error: nothing of it reaches the client as it is.
             refusal = GraphQLError(str(error), original_error=error)
-        context = Context(tokens.database, viewer, refusal=refusal, planner=self.planner)
+        context = Context(tokens.database, viewer, refusal=refusal, compiler=self.compiler)
         context.guard, context.deadline = guard, deadline
         context.address = address
         context.turns = guard.turns.of(asker_of(context))

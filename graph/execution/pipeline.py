@@ -18,7 +18,7 @@ from strawberry.extensions import SchemaExtension
 from strawberry.types.execution import PreExecutionError
 from strawberry.utils.await_maybe import await_maybe
 
-from graph.compiler import Request, run
+from graph.compiler import CompiledParts, Request, run
 from graph.core.answers import Answer
 from graph.core.context import Context, Deadline
 from graph.core.errors import (
@@ -222,29 +222,36 @@ class Prepared(SchemaExtension):
             return
         with guard.running.one_more(asker_of(context)):
             _begin(context)
-            execution.result = await self._planned(context, operation)
+            execution.result = await self._compiled(context, operation)
             yield
         if node.operation is OperationType.QUERY:
             self._end_alone()
 
-    async def _planned(self, context: Context, operation: Operation) -> ExecutionResult | None:
-        """What the planner answers; none where the resolvers have to."""
-        if context.planner is None or context.document is None:
+    async def _compiled(self, context: Context, operation: Operation) -> ExecutionResult | None:
+        """The result of a query that compiles as a whole; none where resolvers have to answer.
+
+        Of other operations, the parts that compile are left for the executor.
+        """
+        if context.compiler is None or context.document is None or context.is_anonymous:
             return None
         guard, asker = guard_of(context), asker_of(context)
         charge, turn = partial(guard.rates.owe, asker, owed=context.owed), guard.aside.of(asker)
         with context.timed("plan"):
             async with context.in_time():
-                plan = await context.planner.plan(
+                compiled = await context.compiler.compile(
                     context.document, operation, context.viewer, charge, turn
                 )
-        if plan is None:
+        if compiled is None:
+            return None
+        variables = operation.variables.coerced
+        if compiled.whole is None:
+            context.compiled = CompiledParts(compiled, variables, context)
             return None
         try:
-            arguments = plan.arguments(Request(operation.variables.coerced, context.viewer))
+            arguments = compiled.whole.arguments(Request(variables, context.viewer))
         except (GraphQLError, ValueError):
             return None
-        return await run(plan, arguments, context)
+        return await run(compiled.whole, arguments, context)
 
     def _charge(self, context: Context, guard: Guard) -> None:
         """Let nothing run that costs too much, or more than the viewer has left."""

@@ -1,4 +1,4 @@
-"""The short way of a query that has a plan: past all that was done for it before.
+"""The short way of a query that is compiled: past all that was done for it before.
 
 The limits of its viewer hold here as well. Whatever is out of the ordinary goes the long way, by
 `graph.execution.pipeline`, which also finds the words for what is wrong.
@@ -24,9 +24,9 @@ from graph.server.requests import Asked
 
 async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> ExecutionResult | None:
     """The answer, if the short way leads to one."""
-    guard, planner = guard_of(context), context.planner
+    guard, compiler = guard_of(context), context.compiler
     # Whoever asks what it costs is told on the long way.
-    if planner is None or context.is_anonymous or (asked.extensions or {}).get("cost"):
+    if compiler is None or context.is_anonymous or (asked.extensions or {}).get("cost"):
         return None
     asker, rates = asker_of(context), guard.rates
     try:
@@ -45,31 +45,34 @@ async def shortcut(schema: GraphQLSchema, asked: Asked, context: Context) -> Exe
                 check_variables(node, given, schema, guard.settings)
                 variables = coerced(schema, node, given)
             storable(variables.coerced)
-            plan = planner.known(document, node, variables, context.viewer)
-            if plan is None or plan.conditions > guard.settings.max_conditions:
+            compiled = compiler.known(document, node, variables, context.viewer)
+            if compiled is None or compiled.conditions > guard.settings.max_conditions:
+                return None
+            statement = compiled.whole
+            if statement is None:
                 return None
             request = Request(variables.coerced, context.viewer)
-            arguments = plan.arguments(request)
-            sizes = plan.sizes_of(request)
+            arguments = statement.arguments(request)
+            sizes = statement.sizes_of(request)
     except (Unreadable, ValueError, GraphQLError):
         return None
-    cost = plan.costs.get(sizes)
+    cost = compiled.costs.get(sizes)
     if cost is None:
         tree = document.node
         whole = find(tree, asked.operation_name)
         cost = cost_of(Operation(schema, tree, whole, variables))
-        plan.remember(sizes, cost)
+        compiled.remember(sizes, cost)
     if cost > guard.settings.max_cost or not rates.spend(asker, cost):
         return None
     context.document, context.node, context.cost = document, node, cost
     try:
         with guard.running.one_more(asker):
-            result = await run(plan, arguments, context)
+            result = await run(statement, arguments, context)
     except Overloaded as overloaded:
         return PreExecutionError(None, [overloaded])
     if result is None:
         # The long way would come to the same, and count it again.
-        context.planner = None
+        context.compiler = None
         rates.take(asker, -cost)
         return None
     return ExecutionResult(result.data, list(map(worded, result.errors or ())))
