@@ -314,10 +314,60 @@ def operations(draw: DrawFn, pool: Pool, beside: str = "") -> Generated:
     return Writer(draw, pool).operation(beside)
 
 
+@dataclass(frozen=True)
+class Payload:
+    """A mutation that shows rows, and whose rows they are."""
+
+    mutation: str
+    field: str
+    type_name: str
+    input: str
+    """What is written into its input, with `$id` in it."""
+    names: str
+    """The type of what the id names."""
+
+
+def two(item: str) -> str:
+    """A list of two items, each with another letter in the place of the %."""
+    return f"[{item.replace('%', 'x')}, {item.replace('%', 'y')}]"
+
+
+PAYLOADS = [
+    Payload("updateProject", "project", "Project", "id: $id", "Project"),
+    Payload("updateTask", "task", "Task", "id: $id", "Task"),
+    Payload("updateAgent", "agent", "Agent", "id: $id", "Agent"),
+    Payload("updateConversation", "conversation", "Conversation", "id: $id", "Conversation"),
+    Payload(
+        "createTasks",
+        "tasks",
+        "Task",
+        "projectId: $id, tasks: " + two('{title: "%"}'),
+        "Project",
+    ),
+    Payload(
+        "appendMessages",
+        "messages",
+        "Message",
+        "conversationId: $id, messages: " + two('{sender: USER, content: "%"}'),
+        "Conversation",
+    ),
+]
+
+
 @st.composite
-def selections(draw: DrawFn, pool: Pool, type_name: str) -> tuple[Writer, str]:
-    """What may be selected of a type, with the writer that knows its variables and fragments."""
+def payloads(draw: DrawFn, pool: Pool) -> tuple[Payload, str, Generated, Generated]:
+    """A mutation with an id for it, its document, and a query for the same selection by `$ids`."""
+    payload = draw(st.sampled_from(PAYLOADS))
     writer = Writer(draw, pool)
-    kind = schema._schema.type_map[type_name]
+    kind = schema._schema.type_map[payload.type_name]
     assert isinstance(kind, Shown)
-    return writer, writer.selection(kind, 3)
+    selection = writer.selection(kind, 3)
+    fields = f"shown: {payload.field} {selection} keys: {payload.field} {{ id }}"
+    change = f"{{ {payload.mutation}(input: {{{payload.input}}}) {{ {fields} }} }}"
+    query = f"{{ nodes(ids: $ids) {{ ... on {payload.type_name} {selection} }} }}"
+    return (
+        payload,
+        draw(st.sampled_from(pool.ids[payload.names])),
+        writer.generated("mutation", change, "$id: ID!"),
+        writer.generated("query", query, "$ids: [ID!]!"),
+    )

@@ -232,10 +232,6 @@ async def test_an_answer_that_others_have_turns_in_takes_no_more_statements(
     in_turns = await resolvers.owner.ask(PLAN)
 
     assert in_turns.text == at_once.text
-    for one, other in zip(sorted(in_turns.statements), sorted(at_once.statements), strict=True):
-        if one != other:
-            print("ONE", one)
-            print("OTHER", other)
     assert sorted(in_turns.statements) == sorted(at_once.statements)
     assert in_turns.data["projects"]["nodes"][3]["tasks"]["totalCount"] == 20
 

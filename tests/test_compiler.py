@@ -33,7 +33,7 @@ from graph.schema import schema
 from graph.settings import Settings
 from tests import factories
 from tests.conftest import People, serving
-from tests.operations import WRONG_AT_TIMES, Generated, Pool, operations
+from tests.operations import WRONG_AT_TIMES, Generated, Pool, operations, payloads
 
 EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "60"))
 
@@ -155,62 +155,28 @@ async def test_root_fields_beside_one_that_does_not_compile_are_answered_alike(
             assert compiled.text == resolved.text or len(compiled.errors + resolved.errors) > 2
 
 
-# A mutation, the field of its payload that shows rows, their type, and the input with the type of
-# the id in it.
-PAYLOADS = [
-    ("updateProject", "project", "Project", "Project", "id: $id"),
-    ("updateTask", "task", "Task", "Task", "id: $id"),
-    ("updateAgent", "agent", "Agent", "Agent", "id: $id"),
-    ("updateConversation", "conversation", "Conversation", "Conversation", "id: $id"),
-    (
-        "createTasks",
-        "tasks",
-        "Task",
-        "Project",
-        'projectId: $id, tasks: [{title: "x"}, {title: "y"}]',
-    ),
-    (
-        "appendMessages",
-        "messages",
-        "Message",
-        "Conversation",
-        'conversationId: $id, messages: [{sender: USER, content: "x"}, {sender: USER, content: "y"}]',
-    ),
-]
-
-
 @MORE
 @given(data=st.data())
 async def test_a_payload_shows_what_resolvers_show(
     people: People, resolvers: People, pool: Pool, data: st.DataObject
 ) -> None:
-    name, field, shown, named, input = data.draw(st.sampled_from(PAYLOADS))
-    writer, selection = data.draw(selections(pool, shown))
-    id = data.draw(st.sampled_from(pool.ids[named]))
-    fields = f"shown: {field} {selection} keys: {field} {{ id }}"
-    change = writer.generated(
-        "mutation", f"{{ {name}(input: {{{input}}}) {{ {fields} }} }}", "$id: ID!"
-    )
+    payload, id, change, query = data.draw(payloads(pool))
     changed = await people.admin.ask(change.query, id=id, **change.variables)
 
     assert "FAULT" not in changed.text
     if "errors" in changed.body:
         assert changed.code == "BAD_USER_INPUT"
         return
-    payload = changed.data[name]
-    if not payload["keys"]:  # there is a rule against it
+    found = changed.data[payload.mutation]["keys"]
+    if not found:  # there is a rule against it
         return
-    # Each of the two fields is one statement.
+    # Each of the two fields has a statement.
     assert [sql.startswith("SELECT convert_to(") for sql in changed.statements[-2:]] == [True] * 2
-    keys = payload["keys"] if isinstance(payload["keys"], list) else [payload["keys"]]
-    again = writer.generated(
-        "query", f"{{ nodes(ids: $ids) {{ ... on {shown} {selection} }} }}", "$ids: [ID!]!"
-    )
-    read = await resolvers.admin.ask(
-        again.query, ids=[key["id"] for key in keys], **again.variables
-    )
-    text = changed.text.removeprefix(f'{{"data":{{"{name}":{{"shown":').partition(',"keys":')[0]
-    items = text if isinstance(payload["keys"], list) else f"[{text}]"
+    ids = [each["id"] for each in (found if isinstance(found, list) else [found])]
+    read = await resolvers.admin.ask(query.query, ids=ids, **query.variables)
+    start = f'{{"data":{{"{payload.mutation}":{{"shown":'
+    text = changed.text.removeprefix(start).partition(',"keys":')[0]
+    items = text if isinstance(found, list) else f"[{text}]"
     assert read.text == f'{{"data":{{"nodes":{items}}}}}'
 
 

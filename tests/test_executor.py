@@ -94,10 +94,11 @@ async def test_what_two_wait_for_is_not_lost_when_one_of_them_is_cancelled(
 
 async def test_a_value_is_fetched_for_as_long_as_anybody_waits_for_it() -> None:
     begun: list[Any] = []
-    go_on, cancelled = asyncio.Event(), asyncio.Event()
+    has_begun, go_on, cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def fetch(keys: list[int]) -> list[int]:
         begun.append(keys)
+        has_begun.set()
         try:
             await go_on.wait()
         except asyncio.CancelledError:
@@ -111,8 +112,7 @@ async def test_a_value_is_fetched_for_as_long_as_anybody_waits_for_it() -> None:
     loop = asyncio.get_running_loop()
     loader = Loader(lambda begin: loop.call_soon(begin), fetch)
     one, other, alone = (asyncio.create_task(wait(key)) for key in (1, 1, 2))
-    while not begun:
-        await asyncio.sleep(0)
+    await has_begun.wait()
     one.cancel()
     alone.cancel()
     await asyncio.wait([one, alone])
@@ -122,8 +122,8 @@ async def test_a_value_is_fetched_for_as_long_as_anybody_waits_for_it() -> None:
     assert begun == [[1, 2]]
 
     go_on.clear()
+    has_begun.clear()
     last = asyncio.create_task(wait(3))
-    while len(begun) == 1:
-        await asyncio.sleep(0)
+    await has_begun.wait()
     last.cancel()
     await asyncio.wait_for(cancelled.wait(), 10)
