@@ -22,9 +22,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Result,
-    Row,
     ScalarResult,
-    Select,
     event,
     inspect,
     make_url,
@@ -40,7 +38,6 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.util import greenlet_spawn
 
 from db.base import Base, any_of
 from db.connections import connect, is_outdated, is_read_only
@@ -532,16 +529,6 @@ class Database:
         """A short session for reading. What it loads stays usable after its end."""
         async with self._reading() as session:
             yield session
-
-    async def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
-        """The rows of a statement that selects columns, which takes no session."""
-
-        def run() -> Sequence[Row[Any]]:
-            with self.reader.sync_engine.connect() as connection:
-                return connection.execute(statement).all()
-
-        # Once for all of it, where an AsyncConnection switches three times and starts a task.
-        return await greenlet_spawn(run)
 
     @asynccontextmanager
     async def write(self, viewer: Viewer, right: Right = Right.EDIT) -> AsyncIterator[WriteSession]:

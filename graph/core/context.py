@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import strawberry
 
@@ -17,12 +17,24 @@ if TYPE_CHECKING:
     from graph.core.loaders import Loaders
 
 
+class Compiled(Protocol):
+    """What answers parts of an operation by statements that were compiled for it."""
+
+    def has(self, *place: str) -> bool:
+        """Whether there is a statement for the value at a place, by the response names to it."""
+
+    async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
+        """The JSON at a place, of the rows with these keys; None where resolvers have to answer."""
+
+
 class Context(Access):
     """The context of one operation, which resolvers find in `info.context`."""
 
     operation: Operation
     """What is selected."""
     loaders: Loaders
+    compiled: Compiled | None = None
+    """What answers parts of the operation without resolvers."""
     answer: Answer | None = None
     """How large the answer is that resolvers make."""
     refusal: Exception | None = None
