@@ -523,7 +523,7 @@ PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "graph.execution.documents.check": (TASKS, {}),
     "graph.execution.documents.RULES": (TASKS, {}),
     "graph.limits.rates.Rates.charge": (TASKS, {}),
-    "graph.execution.pipeline.check_variables": (TASKS, {}),
+    "graph.execution.pipeline.check_variables": (CREATE, INPUT),
     "graph.execution.pipeline.cost_of": (TASKS, {}),
     "graph.execution.pipeline.conditions_of": (TASKS, {}),
     "graph.limits.concurrency.RunningOperations.counted": (TASKS, {}),
