@@ -185,7 +185,10 @@ class Pipeline:
     async def _prepare(self, run: Run) -> None:
         """Do all that comes before the operation reads or changes anything."""
         if run.error is not None:
-            raise run.error
+            try:
+                raise run.error
+            finally:
+                run.error = None  # else the two would refer to each other, and stay for a while
         if not run.document.is_valid:
             with Timed(run.times, "parse"):
                 await self._validate(run)
@@ -236,7 +239,7 @@ class Pipeline:
         run.variables = variables
 
     def _faulty(self, run: Run, values: dict[str, Any]) -> Any:
-        """Raise Unreadable for variables, with places in the text, which what is kept has not."""
+        """Raise Unreadable for variables, with places in the text, which a kept head lacks."""
         suggest = self.limits.shows_schema(run.context)
         node = find(run.tree, run.request.operation_name)
         try:
