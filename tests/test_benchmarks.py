@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 import db
 from benchmarks import data, hand, plain, report
-from benchmarks.contenders import CONTENDERS, GENERAL, HAND, PEER, PLAIN, COMPILED, Contender
+from benchmarks.contenders import COMPILED, CONTENDERS, GENERAL, HAND, PEER, PLAIN, Contender
 from benchmarks.load import Address, BadAnswer, load
 from benchmarks.queries import QUERIES, normal, values
 from graph.settings import Settings
