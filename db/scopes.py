@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -120,15 +121,21 @@ def _is(viewer_id: UUID | None) -> Any:
     return parameter(viewer_id, Uuid)
 
 
+@cache
+def alias_in_rules(model: Any) -> Any:
+    """The alias of a model that rules look through; each new one makes all its columns anew."""
+    return aliased(model)
+
+
 def _projects(viewer: Viewer, right: Right) -> Select[Any]:
     """The ids of the projects on which the viewer has the right: the wall between tenants."""
     # Rules that look into another table do so through an alias of their own: SQLAlchemy renames
     # the tables of a rule when it joins, and must find only the rule's own table to rename.
     if viewer.agent_id is not None:
-        agent = aliased(Agent)
+        agent = alias_in_rules(Agent)
         may = true() if right in AGENTS else false()
         return select(agent.project_id).where(agent.id == _is(viewer.agent_id), may)
-    member = aliased(ProjectMember)
+    member = alias_in_rules(ProjectMember)
     mine = select(member.project_id).where(member.user_id == _is(viewer.user_id))
     roles = [role for role, rights in ROLES.items() if right in rights]
     return mine if len(roles) == len(ROLES) else mine.where(any_of(member.role, roles))

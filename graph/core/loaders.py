@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
-from sqlalchemy import ARRAY, ColumnElement, Select, func, null, select, true
+from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, null, select, true
 from sqlalchemy.orm import aliased
 from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 
@@ -41,6 +41,12 @@ def freeze(value: Any) -> Hashable:
     if isinstance(value, list):
         return (list, *map(freeze, value))
     return (type(value), value)
+
+
+@cache
+def _alias(model: Any) -> Any:
+    """An alias of a model, to be used once in a statement; each new one makes all columns anew."""
+    return aliased(model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,32 +215,37 @@ class Loaders:
         model, column = window.entity.model, listing.column
         loads = self.demands.of(listing.key)
         loads.columns |= {column.key for column in window.columns(model)}
-        row = aliased(model)
-        page = window.cut(select(row).where(*listing.members(viewer, row)), row)
         if column is None:
-            statement = page.add_columns(null()).options(*loads.options(row, viewer))
+            page = select(model, null()).where(*listing.members(viewer, model))
+            statement = window.cut(page, model)
         else:
-            # The first N for each parent: the page's statement, once for each key of a list.
-            keys = func.unnest(parameter(values, ARRAY(column.type)))
-            parents = select(keys.label("key")).subquery("parents")
-            lateral = page.where(getattr(row, column.key) == parents.c.key).lateral()
-            member = aliased(model, lateral)
-            statement = (
-                select(member, parents.c.key)
-                .join_from(parents, member, true())
-                .order_by(*window.ordering(member))
-                .options(*loads.options(member, viewer))
+            # The first N for each parent: the keys of a page, once for each parent of a list.
+            row, keys = _alias(model), window.entity.keys
+            each = func.unnest(parameter(values, ARRAY(column.type)))
+            parents = select(each.label("key")).subquery("parents")
+            page = select(*(getattr(row, key.key) for key in keys))
+            page = page.where(
+                *listing.members(viewer, row), getattr(row, column.key) == parents.c.key
             )
+            found = window.cut(page, row).lateral()
+            statement = (
+                select(model, parents.c.key)
+                .select_from(parents)
+                .join(found, true())
+                .join(model, and_(*(key == found.c[key.key] for key in keys)))
+                .order_by(*window.ordering(model))
+            )
+        statement = statement.options(*loads.options(model, viewer))
         pages: dict[Any, list[Any]] = {}
-        for found, value in await self._read(statement):
-            pages.setdefault(value, []).append(found)
+        for instance, value in await self._read(statement):
+            pages.setdefault(value, []).append(instance)
         return pages
 
     def count(self, listing: Listing, value: Any) -> Awaitable[int]:
         """How many rows there are on all pages for the parent with this value."""
 
         async def fetch(values: list[Any]) -> list[int]:
-            row = aliased(listing.window.entity.model)
+            row = listing.window.entity.model
             counted = select(func.count()).select_from(row)
             counted = counted.where(*listing.members(self.context.viewer, row))
             if listing.column is None:

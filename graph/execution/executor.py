@@ -19,23 +19,31 @@ SHORT_LIST = 10
 class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
     """Counts what is answered, and lets others have turns while a list is completed."""
 
-    def execute_fields(self, *arguments: Any) -> Any:
-        """The values of an object's fields."""
-        self.context_value.answer.check()
-        return super().execute_fields(*arguments)
-
-    def execute_field(
-        self, parent: Any, source: Any, details: Any, path: Path, context: Any
+    def execute_fields(
+        self, parent: Any, source: Any, path: Path | None, fields: Any, context: Any
     ) -> Any:
-        """The value of a field; of a root field for which there is a statement, what it gives."""
-        compiled = self.context_value.compiled
-        if path.prev is None and compiled is not None and compiled.has(path.key):
-            return self._read(parent, source, details, path, context)
-        return super().execute_field(parent, source, details, path, context)
+        """The values of an object's fields; of root fields that have a statement, what it gives."""
+        self.context_value.answer.check()
+        if path is None and self.context_value.compiled is not None:
+            return self._execute_root_fields(parent, source, fields, context)
+        return super().execute_fields(parent, source, path, fields, context)
 
-    async def _read(self, parent: Any, source: Any, details: Any, path: Path, context: Any) -> Any:
+    async def _execute_root_fields(
+        self, parent: Any, source: Any, fields: Any, context: Any
+    ) -> dict[str, Any]:
+        has = self.context_value.compiled.has
+        resolved = {name: details for name, details in fields.items() if not has(name)}
+        resolving = await_maybe(super().execute_fields(parent, source, None, resolved, context))
+        compiled = [name for name in fields if has(name)]
+        reading = (self._read(parent, source, fields[name], name, context) for name in compiled)
+        values, *texts = await gather_with_cancel(resolving, *reading)
+        values |= zip(compiled, texts, strict=True)
+        return {name: values[name] for name in fields if name in values}
+
+    async def _read(self, parent: Any, source: Any, details: Any, name: str, context: Any) -> Any:
+        path = Path(None, name, parent.name)
         try:
-            text = await self.context_value.compiled.json(path.key)
+            text = await self.context_value.compiled.json(name)
             if text is not None:
                 return self._encoded(text)
         except Exception as error:
@@ -43,7 +51,7 @@ class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
             assert definition is not None
             self.handle_field_error(error, definition.type, details, path)
             return None
-        return await await_maybe(super().execute_field(parent, source, details, path, context))
+        return await await_maybe(self.execute_field(parent, source, details, path, context))
 
     def complete_value(
         self, kind: Any, details: Any, info: Any, path: Path, result: Any, context: Any
