@@ -36,7 +36,7 @@ def context(database: db.Database) -> Context:
     """The context of an operation, as a resolver gets it."""
     context = Context(database, db.Viewer(is_administrator=True))
     context.operation = Operation.read(schema._schema, parse("{ __typename }"))
-    context.loaders = Loaders(context)
+    context.loaders = Loaders(context, context.operation)
     return context
 
 

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from copy import copy
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import strawberry
 
 from graph.core.access import Access
 from graph.core.answers import Answer
+from graph.core.loaders import Compiled, Loaders
 from graph.core.selections import Operation
-
-if TYPE_CHECKING:
-    from graph.core.loaders import Loaders
-
-
-class Compiled(Protocol):
-    """What answers parts of an operation by statements that were compiled for it."""
-
-    def has(self, *place: str) -> bool:
-        """Whether there is a statement for the value at a place, by the response names to it."""
-
-    async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
-        """The JSON at a place, of the rows with these keys; None where resolvers have to answer."""
 
 
 class Context(Access):

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, null, select, true
 from sqlalchemy.orm import aliased
@@ -22,13 +22,12 @@ from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 from db import Viewer, scope
 from db.base import any_of
 from db.parameters import parameter
-from graph.core.access import refuse_while_holding
+from graph.core.access import Access, refuse_while_holding
 from graph.core.answers import Encoded
 from graph.core.connections import Page, Window
-from graph.core.context import Context
 from graph.core.declarations import Demands
 from graph.core.entities import entity_of
-from graph.core.selections import Selected
+from graph.core.selections import Operation, Selected
 
 
 def freeze(value: Any) -> Hashable:
@@ -106,11 +105,25 @@ class Loader(DataLoader[Any, Any]):
         batch._dispatch_task = asyncio.create_task(dispatch_batch(self, batch))
 
 
+class Compiled(Protocol):
+    """What answers parts of an operation by statements that were compiled for it."""
+
+    def has(self, *place: str) -> bool:
+        """Whether there is a statement for the value at a place, by the response names to it."""
+
+    async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
+        """The JSON at a place, of the rows with these keys; None where resolvers have to answer."""
+
+
 class Loaders:
     """The batches of one operation."""
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
+    def __init__(
+        self, access: Access, operation: Operation, compiled: Compiled | None = None
+    ) -> None:
+        self.access = access
+        self.operation = operation
+        self.compiled = compiled
         self._loaders: dict[Hashable, DataLoader[Any, Any]] = {}
         self._holders = 0
         self._held: list[Callable[[], None]] = []
@@ -118,7 +131,7 @@ class Loaders:
     @cached_property
     def demands(self) -> Demands:
         """What the operation needs; the compiler does without."""
-        return Demands(self.context.operation)
+        return Demands(self.operation)
 
     def clear(self) -> None:
         """Forget the rows that were read, because some have changed."""
@@ -186,14 +199,14 @@ class Loaders:
         model: Any = attribute.class_
         statement = (
             select(model)
-            .where(any_of(attribute, values), scope(model, self.context.viewer))
+            .where(any_of(attribute, values), scope(model, self.access.viewer))
             .order_by(*(getattr(model, column.key) for column in order))
-            .options(*loads.options(model, self.context.viewer))
+            .options(*loads.options(model, self.access.viewer))
         )
         return [row for (row,) in await self._read(statement)]
 
     async def _read(self, statement: Select[Any]) -> Sequence[Any]:
-        async with self.context.read() as session:
+        async with self.access.read() as session:
             return (await session.execute(statement)).all()
 
     def page(self, listing: Listing, value: Any) -> Awaitable[Page] | Page:
@@ -211,7 +224,7 @@ class Loaders:
         return self._load(("page", listing.key), value, fetch)
 
     async def _pages(self, listing: Listing, values: list[Any]) -> dict[Any, list[Any]]:
-        viewer, window = self.context.viewer, listing.window
+        viewer, window = self.access.viewer, listing.window
         model, column = window.entity.model, listing.column
         loads = self.demands.of(listing.key)
         loads.columns |= {column.key for column in window.columns(model)}
@@ -247,7 +260,7 @@ class Loaders:
         async def fetch(values: list[Any]) -> list[int]:
             row = listing.window.entity.model
             counted = select(func.count()).select_from(row)
-            counted = counted.where(*listing.members(self.context.viewer, row))
+            counted = counted.where(*listing.members(self.access.viewer, row))
             if listing.column is None:
                 counted = counted.add_columns(null())
             else:
@@ -275,7 +288,7 @@ class Loaders:
         They are read for these fields of a root field: by its compiled statements, if it has one
         for each; else as instances.
         """
-        compiled = self.context.compiled
+        compiled = self.compiled
         if compiled is not None and all(compiled.has(parent.key, field.key) for field in fields):
             texts = {
                 field.key: await compiled.json(parent.key, field.key, keys=keys) for field in fields

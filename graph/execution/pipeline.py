@@ -115,7 +115,7 @@ class Pipeline:
         try:
             await self._prepare(run)
             context = run.context
-            context.loaders = Loaders(context)
+            context.loaders = Loaders(context, run.operation)
             found: Any = await await_maybe(subscribe(**self._arguments(run)))
             if isinstance(found, ExecutionResult):
                 yield _reported(run, found)
@@ -392,7 +392,7 @@ def _equip(context: Context, limits: Limits) -> None:
     """Give the resolvers of an operation, or of an event, what they read with."""
     settings = limits.settings
     context.deadline = context.deadline or Deadline(settings.max_seconds)
-    context.loaders = Loaders(context)
+    context.loaders = Loaders(context, context.operation, context.compiled)
     context.answer = Answer(context.deadline, settings.max_answer_bytes)
 
 
