@@ -571,7 +571,11 @@ async def test_each_root_field_that_compiles_has_a_statement_of_its_own(
 async def test_values_of_an_input_make_no_other_statement(people: People, made: list[Any]) -> None:
     query = """mutation($input: CreateProjectInput!, $first: Int) { createProject(input: $input) {
         project { name members(first: $first) { nodes { user { username } } } } } }"""
-    inputs = [{"name": "a"}, {"name": "b", "metadata": {"c": [True]}}, {"name": "d"}]
+    inputs: list[dict[str, Any]] = [
+        {"name": "a"},
+        {"name": "b", "metadata": {"c": [True]}},
+        {"name": "d"},
+    ]
 
     for input in inputs:
         answer = await people.owner.ask(query, input=input, first=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -109,8 +110,10 @@ async def test_a_value_is_fetched_for_as_long_as_anybody_waits_for_it() -> None:
     async def wait(key: int) -> Any:
         return await loader.load(key)
 
-    loop = asyncio.get_running_loop()
-    loader = Loader(lambda begin: loop.call_soon(begin), fetch)
+    def begin(batch: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(batch)
+
+    loader = Loader(begin, fetch)
     one, other, alone = (asyncio.create_task(wait(key)) for key in (1, 1, 2))
     await has_begun.wait()
     one.cancel()

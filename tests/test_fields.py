@@ -88,7 +88,8 @@ class Models:
         name: Mapped[str] = mapped_column(String)
 
 
-Models.Place.works = relationship(
+PLACE: Any = Models.Place
+PLACE.works = relationship(
     Models.Work,
     primaryjoin=Models.Place.id == Models.Work.project_id,
     foreign_keys=[Models.Work.project_id],
@@ -139,9 +140,9 @@ class Work:
 @entity(Models.Place, where=PlaceFilter)
 class Place:
     name: str
-    works = connected(Models.Place.works)
-    some = listed(Models.Place.works, most=2)
-    from_least = connected(Models.Place.works, arguments=LEAST, conditions=_least)
+    works = connected(PLACE.works)
+    some = listed(PLACE.works, most=2)
+    from_least = connected(PLACE.works, arguments=LEAST, conditions=_least)
 
 
 @strawberry.type
@@ -155,10 +156,7 @@ class Query:
 
 
 # Nothing of this is an entity for other tests.
-DECLARED = {
-    model: entities._entities.pop(model)  # type: ignore[attr-defined]
-    for model in (Models.Work, Models.Place)
-}
+DECLARED = {model: entities._entities.pop(model) for model in (Models.Work, Models.Place)}
 
 
 @pytest.fixture
@@ -177,7 +175,7 @@ async def both(
 ) -> AsyncIterator[list[Any]]:
     """The administrator's clients of this schema, with the compiler and without it."""
     for model, declared in DECLARED.items():
-        monkeypatch.setitem(entities._entities, model, declared)  # type: ignore[attr-defined]
+        monkeypatch.setitem(entities._entities, model, declared)
         monkeypatch.setitem(scopes.rules, model, lambda row, viewer, right: row.id == row.id)
     monkeypatch.setattr("graph.app.schema", Schema(query=Query))
     without = WITHOUT_LIMITS.model_copy(update={"planner": False})

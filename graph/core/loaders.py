@@ -193,7 +193,10 @@ class Loaders:
 
     async def _read(self, statement: Select[Any]) -> Sequence[Any]:
         async with self.context.read() as session:
-            return (await session.execute(statement)).all()
+            rows = (await session.execute(statement)).all()
+        if self.context.answer is not None:
+            self.context.answer.begin_turn()
+        return rows
 
     def page(self, listing: Listing, value: Any) -> Awaitable[Page] | Page:
         """The page for the parent with this value."""
