@@ -16,9 +16,10 @@ import asyncio
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from graphql import (
+    DocumentNode,
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
@@ -53,7 +54,6 @@ from graph.core.filters import conditions_of
 from graph.core.json_text import Uncompilable
 from graph.core.selections import Operation, Unreadable
 from graph.core.worker import aside
-from graph.execution.documents import Document
 
 # A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
 MOST_FIELDS = 500
@@ -79,6 +79,18 @@ OBJECTS_OF_STATEMENT = 4
 OBJECTS_OF_PARAMETER = 12
 
 NOBODY = kind_of(Viewer())
+
+
+class Document(Protocol):
+    """A document, as far as the compiler needs it."""
+
+    @property
+    def hash(self) -> str:
+        """What no other document has."""
+
+    @property
+    def node(self) -> DocumentNode:
+        """What was parsed."""
 
 
 class Compiler:
