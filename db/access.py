@@ -1,4 +1,4 @@
-"""How a viewer proves who they are: access tokens, and the administrator of the first start."""
+"""Authentication: access tokens, logins, and the first administrator."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent, AgentStatus
 from db.base import any_of
-from db.engine import ReadSession, WriteSession
 from db.errors import Denied, Invalid
 from db.rights import Right
 from db.scopes import Viewer
+from db.sessions import ReadSession, WriteSession
 from db.users import AccessToken, TokenScope, User, UserRole
 
 ADMINISTRATOR = "admin"
@@ -31,8 +31,8 @@ SESSION = timedelta(days=30)
 def hash_token(token: str) -> str:
     """The hash under which a token is stored.
 
-    A plain SHA-256 is enough, unlike for a password: a token has 256 random bits, so there is
-    nothing to guess (OWASP, Cryptographic Storage Cheat Sheet).
+    A plain SHA-256 is enough, unlike for a password: a token has 256 random bits and cannot be
+    guessed (OWASP, Cryptographic Storage Cheat Sheet).
     """
     return hashlib.sha256(token.encode()).hexdigest()
 
@@ -45,9 +45,9 @@ async def issue_token(
     scopes: Sequence[TokenScope] = (),
     expires_at: datetime | ColumnElement[datetime] | None = None,
 ) -> tuple[AccessToken, str]:
-    """Make a token for a user or an agent, good until it expires or is revoked.
+    """Make a token for a user or an agent, valid until it expires or is revoked.
 
-    Returns its row, and the token, which can be seen only this time.
+    Returns its row and the token itself, which is not stored.
     """
     token = f"troupe_{secrets.token_urlsafe(32)}"
     key = {"user_id" if isinstance(bearer, User) else "agent_id": bearer.id}
@@ -64,7 +64,7 @@ async def issue_token(
 
 
 def _within(scopes: Collection[str]) -> set[str]:
-    """The scopes that can do no more than these: every token reads, and to write is to work too."""
+    """These scopes and those they include: every token has READ, and WRITE includes WORK."""
     return {*scopes, TokenScope.READ} | ({TokenScope.WORK} if TokenScope.WRITE in scopes else set())
 
 
@@ -77,10 +77,10 @@ async def create_token(
     scopes: Sequence[TokenScope] = (),
     expires_at: datetime | None = None,
 ) -> tuple[AccessToken, str]:
-    """Make a token for an agent that the viewer edits, for a user, or else for the viewer.
+    """Make a token for an agent that the viewer may edit, for a user, or by default the viewer.
 
-    Returns its row, and the token, which can be seen only this time. Raises Invalid, NotFound, and
-    Denied where the viewer's own token can do less.
+    Returns its row and the token itself, which is not stored. Raises Invalid, NotFound, and Denied
+    if the viewer's own token has fewer scopes.
     """
     viewer = session.viewer
     if user_id is not None and agent_id is not None:
@@ -99,26 +99,26 @@ async def create_token(
     return await issue_token(session, bearer, name, scopes=scopes, expires_at=expires_at)
 
 
-async def named(session: ReadSession, username: str) -> User | None:
-    """The user with this name, whoever asks; for the one who says to be it."""
+async def user_named(session: ReadSession, username: str) -> User | None:
+    """The user with this name, without a scope; for logins."""
     found = await session.scalars(select(User).where(User.username == username))
     return found.one_or_none()
 
 
 async def set_password(session: AsyncSession, user: User, hashed: str, keep: object = None) -> None:
-    """Give a user a password, which was hashed before the transaction: that takes its time.
+    """Set the hash of a user's password, which takes too long to compute in a transaction.
 
-    All tokens that they got by logging in are revoked, but the one to keep.
+    Revokes all tokens of the user's logins, except `keep`.
     """
     await user.update(session, password_hash=hashed)
     await log_out(session, user.id, keep)
 
 
 async def log_in(session: AsyncSession, user: User) -> tuple[AccessToken, str] | None:
-    """A token for a user who has given the right password: its row, and the token.
+    """A token for a user whose password was correct: its row and the token itself.
 
-    None if the password was changed, or the user deactivated, while it was compared: what is
-    revoked by that must not be followed by another. The lock lets whoever changes it wait.
+    None if the password was changed or the user deactivated since it was checked: that revokes the
+    user's tokens, so no other may be made. The lock makes such a change wait for this transaction.
     """
     same = (User.id == user.id, User.password_hash == user.password_hash, User.is_active)
     found = await session.scalar(select(User.id).where(*same).with_for_update(read=True))
@@ -128,13 +128,13 @@ async def log_in(session: AsyncSession, user: User) -> tuple[AccessToken, str] |
 
 
 async def log_out(session: AsyncSession, user_id: UUID | None, keep: object = None) -> None:
-    """Revoke all tokens that a user got by logging in, but the one to keep."""
+    """Revoke all tokens of a user's logins, except `keep`."""
     got = (AccessToken.user_id == user_id, AccessToken.name == LOGIN)
     await _revoke(session, *got, AccessToken.id.is_distinct_from(keep))
 
 
 async def revoke(session: AsyncSession, token_id: UUID | None) -> None:
-    """Let a token open nothing any more."""
+    """Revoke a token."""
     await _revoke(session, AccessToken.id == token_id)
 
 
@@ -146,8 +146,8 @@ async def _revoke(session: AsyncSession, *which: ColumnElement[bool]) -> None:
 
 
 async def _note_use(session: ReadSession, token_ids: Collection[UUID]) -> None:
-    """Remember that tokens were used; by the minute, which is as much as anybody wants to know."""
-    # Whom somebody else is changing is left out: nobody waits for this.
+    """Set the time of the last use of tokens, to the minute."""
+    # Rows that another transaction has locked are skipped, so that no request waits.
     free = select(AccessToken.id).where(any_of(AccessToken.id, token_ids))
     free = free.with_for_update(skip_locked=True)
     used = update(AccessToken).where(AccessToken.id.in_(free))
@@ -158,9 +158,10 @@ async def _note_use(session: ReadSession, token_ids: Collection[UUID]) -> None:
 
 
 async def bearers(session: ReadSession, hashes: Collection[str]) -> dict[str, Viewer]:
-    """The viewers whom tokens identify, under the tokens' hashes.
+    """The viewers of tokens, by the hashes of the tokens.
 
-    Those that are unknown, expired, revoked or orphaned identify nobody.
+    A token that is unknown, expired or revoked has none, nor has one of an inactive user or a
+    terminated agent.
     """
     minute_ago = func.now() - timedelta(minutes=1)
     found = await session.execute(
@@ -198,20 +199,20 @@ async def bearers(session: ReadSession, hashes: Collection[str]) -> dict[str, Vi
         if row.is_stale:
             stale.append(row.token_id)
     if stale:
-        # Whoever comes is let in, also where nothing can be written.
+        # A request is accepted even if the database takes no writes.
         with suppress(DBAPIError):
             await _note_use(session, stale)
     return viewers
 
 
 async def administrator(session: AsyncSession) -> User | None:
-    """The first of the administrators who are active, if there is one.
+    """The first active administrator, or None.
 
-    On the first start it is made: `admin`, without a password until one is set.
+    If there is no administrator at all, `admin` is made, without a password.
     """
     if await session.scalar(select(~exists().where(User.role == UserRole.ADMIN))):
         row = {"username": ADMINISTRATOR, "email": f"{ADMINISTRATOR}@localhost"}
-        # Of several processes that start at once, the others find what the first has made.
+        # Several processes may start at once: the first makes the row.
         first = insert(User).values(row | {"role": UserRole.ADMIN})
         await session.execute(first.on_conflict_do_nothing())
     active = select(User).where(User.role == UserRole.ADMIN, User.is_active)
@@ -220,10 +221,10 @@ async def administrator(session: AsyncSession) -> User | None:
 
 
 async def development_token(session: AsyncSession) -> tuple[User, str] | None:
-    """An administrator, and a token of theirs for development, good for twelve hours.
+    """An administrator, and a token of theirs for development, valid for twelve hours.
 
-    Those of earlier starts go on working until they expire, and are cleared away then. None if no
-    administrator is active.
+    Tokens of earlier starts stay valid until they expire; expired ones are deleted. None if there
+    is no active administrator.
     """
     user = await administrator(session)
     if user is None:

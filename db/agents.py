@@ -1,4 +1,4 @@
-"""Agents: the workers of a project."""
+"""Agents: the programs that work on the tasks of a project."""
 
 from __future__ import annotations
 
@@ -9,9 +9,21 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, ComposedName, LongText, Metadata, ShortText, Version, check, choice
+from db.base import (
+    CRUD,
+    ComposedName,
+    LongText,
+    Metadata,
+    ShortText,
+    Version,
+    check,
+    children,
+    defaulted,
+    to_many,
+    to_one,
+)
 from db.transitions import Transitions
 
 if TYPE_CHECKING:
@@ -28,30 +40,30 @@ if TYPE_CHECKING:
 
 
 class AgentStatus(StrEnum):
-    """Where an agent is in its life. Whether it is busy follows from its tasks."""
+    """The status of an agent. Whether it is busy follows from its tasks."""
 
     CREATED = "CREATED"
-    """Written down, not started yet."""
+    """Created, not started yet."""
     INITIALIZING = "INITIALIZING"
     """Starting up."""
     READY = "READY"
-    """Able to work."""
+    """Started, and able to work."""
     ACTIVE = "ACTIVE"
     """Taking tasks."""
     PAUSED = "PAUSED"
-    """Not taking tasks for now."""
+    """Temporarily not taking tasks."""
     ERROR = "ERROR"
-    """Something went wrong; it has to be initialized anew."""
+    """It failed, and has to be initialized again."""
     TERMINATED = "TERMINATED"
-    """Gone for good."""
+    """Ended; it cannot be started again."""
 
 
-# Whatever an agent was about to do, it may fail or be ended.
+# An agent may fail or be terminated at any time.
 END = {AgentStatus.ERROR, AgentStatus.TERMINATED}
 
 
 class Agent(CRUD):
-    """A worker of a project: a program, mostly one that runs on an AI model."""
+    """A program that works on the tasks of a project, mostly with an AI model."""
 
     __tablename__ = "agents"
     __table_args__ = (
@@ -71,111 +83,60 @@ class Agent(CRUD):
     )
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    name: Mapped[ComposedName] = mapped_column(doc="Its name, unique in its project.")
+    name: Mapped[ComposedName] = mapped_column(doc="The name, unique in its project.")
     type: Mapped[ShortText] = mapped_column(
         index=True, doc="What kind of work it does: DEVELOPER, RESEARCHER, …"
     )
-    description: Mapped[LongText | None] = mapped_column(doc="What it is good at.")
-    status: Mapped[AgentStatus] = mapped_column(
-        choice(AgentStatus),
-        default=AgentStatus.CREATED,
-        server_default=AgentStatus.CREATED,
-        index=True,
-        doc="Where it is in its life; `transitionAgent` moves it.",
+    description: Mapped[LongText | None] = mapped_column(
+        doc="A description, such as what it is good at."
     )
-    is_active: Mapped[bool] = mapped_column(
-        default=True, server_default=text("true"), doc="Whether it may be given work at all."
+    status: Mapped[AgentStatus] = defaulted(
+        AgentStatus.CREATED, index=True, doc="Its status; `transitionAgent` changes it."
     )
+    is_active: Mapped[bool] = defaulted(True, doc="Whether it may be assigned tasks.")
     model_id: Mapped[str | None] = mapped_column(ForeignKey("ai_models.id", ondelete="SET NULL"))
-    prompt_template: Mapped[LongText | None] = mapped_column(doc="The prompt it works from.")
+    prompt_template: Mapped[LongText | None] = mapped_column(doc="The template of its prompt.")
     configuration: Mapped[Any] = mapped_column(
-        JSONB, default=dict, server_default=text("'{}'::jsonb"), doc="Settings for its worker."
+        JSONB, default=dict, server_default=text("'{}'::jsonb"), doc="Settings for the program."
     )
-    max_concurrent_tasks: Mapped[int] = mapped_column(
-        default=1, server_default=text("1"), doc="How many tasks it may have in progress at once."
+    max_concurrent_tasks: Mapped[int] = defaulted(
+        1, doc="How many tasks it may have in progress at once."
     )
-    last_seen_at: Mapped[datetime | None] = mapped_column(doc="When it last called in.")
-    agent_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
-    version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
+    last_seen_at: Mapped[datetime | None] = mapped_column(doc="When it was last seen.")
+    agent_metadata: Mapped[Metadata]
+    version: Mapped[Version] = mapped_column()
 
-    project: Mapped[Project] = relationship(
-        back_populates="agents", lazy="raise", doc="The project it works on."
+    project: Mapped[Project] = to_one("agents", "The project it works on.")
+    model: Mapped[AIModel | None] = to_one("agents", "The AI model it uses.")
+    tasks: Mapped[list[Task]] = to_many(
+        "agent", "The tasks assigned to it.", foreign_keys="Task.agent_id"
     )
-    model: Mapped[AIModel | None] = relationship(
-        back_populates="agents", lazy="raise", doc="The AI model it runs on."
+    created_tasks: Mapped[list[Task]] = to_many(
+        "created_by_agent", "The tasks it created.", foreign_keys="Task.created_by_agent_id"
     )
-    tasks: Mapped[list[Task]] = relationship(
-        back_populates="agent",
-        foreign_keys="Task.agent_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tasks assigned to it.",
+    conversations: Mapped[list[Conversation]] = to_many(
+        "agent", "The conversations it takes part in."
     )
-    created_tasks: Mapped[list[Task]] = relationship(
-        back_populates="created_by_agent",
-        foreign_keys="Task.created_by_agent_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tasks it created.",
+    messages: Mapped[list[Message]] = to_many("agent", "The messages it wrote.")
+    access_tokens: Mapped[list[AccessToken]] = children("agent", "Its access tokens.")
+    tools: Mapped[list[AgentTool]] = children(
+        "agent", "Its tools, each with its configuration.", order_by="AgentTool.tool_id"
     )
-    conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The conversations it takes part in.",
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="agent", passive_deletes=True, lazy="raise", doc="The messages it wrote."
-    )
-    access_tokens: Mapped[list[AccessToken]] = relationship(
-        back_populates="agent",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tokens that open the API as this agent.",
-    )
-    tools: Mapped[list[AgentTool]] = relationship(
-        back_populates="agent",
-        order_by="AgentTool.tool_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tools it has, and how each is set up.",
-    )
-    attempts: Mapped[list[TaskAttempt]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its attempts at tasks.",
-    )
-    sent_communications: Mapped[list[Communication]] = relationship(
-        back_populates="from_agent",
+    attempts: Mapped[list[TaskAttempt]] = to_many("agent", "Its attempts at tasks.")
+    sent_communications: Mapped[list[Communication]] = children(
+        "from_agent",
+        "The messages that it sent to other agents.",
         foreign_keys="Communication.from_agent_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What it said to other agents.",
     )
-    received_communications: Mapped[list[Communication]] = relationship(
-        back_populates="to_agent",
+    received_communications: Mapped[list[Communication]] = children(
+        "to_agent",
+        "The messages that other agents sent to it.",
         foreign_keys="Communication.to_agent_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What other agents said to it.",
     )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What it asks of people.",
+    interactions: Mapped[list[HumanInteraction]] = to_many(
+        "agent", "Its requests and notifications for people."
     )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="agent",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Its calls of AI models.",
-    )
+    usage_records: Mapped[list[UsageRecord]] = to_many("agent", "Its calls of AI models.")
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -193,6 +154,6 @@ class Agent(CRUD):
     )
 
     def transition(self, to: AgentStatus) -> None:
-        """Move it to another state of its life. Raises IllegalTransition."""
+        """Change its status. Raises IllegalTransition."""
         self.transitions.check(self.status, to)
         self.status = to

@@ -1,4 +1,4 @@
-"""AI models: what agents think with, and what it costs."""
+"""AI models that agents use, with their prices."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Index, Numeric, String, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Metadata, ShortText, check, choice
+from db.base import CRUD, Metadata, ShortText, check, defaulted, to_many
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class AIModelStatus(StrEnum):
-    """Whether a model is offered to agents."""
+    """Whether agents may use a model."""
 
     ACTIVE = "ACTIVE"
     """In regular use."""
     TESTING = "TESTING"
-    """Being tried out."""
+    """Being tested."""
     INACTIVE = "INACTIVE"
-    """Switched off for now."""
+    """Temporarily switched off."""
     DEPRECATED = "DEPRECATED"
-    """Not to be used for anything new."""
+    """Still in use, but not to be used for anything new."""
 
 
 class AIModel(CRUD):
-    """A language model that agents can run on, with its prices."""
+    """An AI model that agents can use, with its prices."""
 
     __tablename__ = "ai_models"
     __table_args__ = (
@@ -57,17 +57,17 @@ class AIModel(CRUD):
         primary_key=True,
         doc="The id of the row, unique everywhere: its name, or that name as a global id.",
     )
-    provider: Mapped[ShortText] = mapped_column(doc="Who offers it.")
-    model_version: Mapped[ShortText | None] = mapped_column(doc="The provider's version of it.")
+    provider: Mapped[ShortText] = mapped_column(doc="The provider.")
+    model_version: Mapped[ShortText | None] = mapped_column(
+        doc="The version, as the provider numbers it."
+    )
     capabilities: Mapped[Any] = mapped_column(
         JSONB,
         default=dict,
         server_default=text("'{}'::jsonb"),
         doc="What it can do: tools, vision and so on.",
     )
-    context_window: Mapped[int | None] = mapped_column(
-        doc="How many tokens it can take in at once."
-    )
+    context_window: Mapped[int | None] = mapped_column(doc="The most tokens of a request.")
     input_price: Mapped[Decimal | None] = mapped_column(
         Numeric(18, 9), doc="Price of a million input tokens, in US dollars."
     )
@@ -77,27 +77,12 @@ class AIModel(CRUD):
     output_price: Mapped[Decimal | None] = mapped_column(
         Numeric(18, 9), doc="Price of a million output tokens, in US dollars."
     )
-    is_local: Mapped[bool] = mapped_column(
-        default=False, server_default=text("false"), doc="Runs on machines of one's own."
+    is_local: Mapped[bool] = defaulted(False, doc="Whether it runs on your own machines.")
+    status: Mapped[AIModelStatus] = defaulted(
+        AIModelStatus.ACTIVE, index=True, doc="Whether agents may use it."
     )
-    status: Mapped[AIModelStatus] = mapped_column(
-        choice(AIModelStatus),
-        default=AIModelStatus.ACTIVE,
-        server_default=AIModelStatus.ACTIVE,
-        index=True,
-        doc="Whether it is offered to agents.",
-    )
-    model_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
+    model_metadata: Mapped[Metadata]
 
-    agents: Mapped[list[Agent]] = relationship(
-        back_populates="model", passive_deletes=True, lazy="raise", doc="The agents that run on it."
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="model", passive_deletes=True, lazy="raise", doc="The messages it wrote."
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="model",
-        passive_deletes="all",
-        lazy="raise",
-        doc="The calls that were made of it.",
-    )
+    agents: Mapped[list[Agent]] = to_many("model", "The agents that use it.")
+    messages: Mapped[list[Message]] = to_many("model", "The messages it wrote.")
+    usage_records: Mapped[list[UsageRecord]] = to_many("model", "The calls of it.")

@@ -1,4 +1,4 @@
-"""Attempts: each time that an agent sets about a task."""
+"""Attempts of agents at tasks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, func
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, LongText, check, choice
+from db.base import CRUD, LongText, check, defaulted, to_many, to_one
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 class AttemptStatus(StrEnum):
-    """What became of an attempt."""
+    """The status of an attempt."""
 
     RUNNING = "RUNNING"
-    """The agent is at it."""
+    """The agent is working."""
     SUCCEEDED = "SUCCEEDED"
     """The task was completed."""
     FAILED = "FAILED"
     """The agent could not do it."""
     LEASE_LOST = "LEASE_LOST"
-    """The agent was not heard of in time, and the task was taken from it."""
+    """The agent sent no heartbeat in time, and lost the task."""
     CANCELLED = "CANCELLED"
-    """The task was called off."""
+    """The task was cancelled."""
     RELEASED = "RELEASED"
     """The agent gave the task back."""
 
 
 class TaskAttempt(CRUD):
-    """One time that an agent set about a task. Its id is the proof that the task is still its."""
+    """An attempt of an agent at a task. Its id proves that the agent still holds the task."""
 
     __tablename__ = "task_attempts"
     __table_args__ = (
@@ -56,40 +56,31 @@ class TaskAttempt(CRUD):
 
     task_id: Mapped[UUID] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"))
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
-    number: Mapped[int] = mapped_column(doc="Which attempt at its task it is, counted from 1.")
-    status: Mapped[AttemptStatus] = mapped_column(
-        choice(AttemptStatus),
-        default=AttemptStatus.RUNNING,
-        server_default=AttemptStatus.RUNNING,
-        index=True,
-        doc="What became of it.",
+    number: Mapped[int] = mapped_column(doc="The number of the attempt at its task, from 1.")
+    status: Mapped[AttemptStatus] = defaulted(AttemptStatus.RUNNING, index=True, doc="Its status.")
+    heartbeat_at: Mapped[datetime | None] = mapped_column(
+        doc="When the agent last sent a heartbeat."
     )
-    heartbeat_at: Mapped[datetime | None] = mapped_column(doc="When the agent was last heard of.")
-    progress_percent: Mapped[int | None] = mapped_column(doc="How much is done, from 0 to 100.")
+    progress_percent: Mapped[int | None] = mapped_column(
+        doc="The progress in percent, from 0 to 100."
+    )
     status_message: Mapped[LongText | None] = mapped_column(
-        doc="What the agent last said about how it goes."
+        doc="The last message of the agent about its progress."
     )
     result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="What it produced.")
     error: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="Why it failed.")
     started_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it began.")
     ended_at: Mapped[datetime | None] = mapped_column(doc="When it ended.")
 
-    task: Mapped[Task] = relationship(
-        back_populates="attempts",
-        foreign_keys=[task_id],
-        lazy="raise",
-        doc="The task that it is an attempt at.",
+    task: Mapped[Task] = to_one(
+        "attempts", "The task that it is an attempt at.", foreign_keys=[task_id]
     )
-    current_task: Mapped[Task | None] = relationship(
-        back_populates="current_attempt",
+    current_task: Mapped[Task | None] = to_many(
+        "current_attempt",
+        "The task, while this is its running attempt.",
         foreign_keys="Task.current_attempt_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The task, as long as this is the attempt that runs on it.",
     )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="attempts", lazy="raise", doc="The agent that made it."
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="attempt", passive_deletes=True, lazy="raise", doc="What it used."
+    agent: Mapped[Agent | None] = to_one("attempts", "The agent that made it.")
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "attempt", "The calls of AI models that it made."
     )

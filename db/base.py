@@ -1,4 +1,4 @@
-"""What every model stands on: naming, column types, ids, the standard operations of an entity."""
+"""The base of all models: naming of constraints, column types, ids, the CRUD operations."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedColumn, mapped_column, relationship
 from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.sql import operators
 
 from db.errors import NotFound
 from db.parameters import Later, parameter, then
-from db.text import canonical, composed, dumps
+from db.text import canonical_json, composed, to_json
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -51,13 +51,13 @@ NAMING = {
 
 
 class Timestamp(TypeDecorator[datetime]):
-    """A moment in time, stored with its time zone; a naive datetime is refused."""
+    """A TIMESTAMP WITH TIME ZONE that refuses a naive datetime."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a datetime that does not say where on earth it is meant."""
+        """Raise ValueError for a datetime without a time zone."""
         if value is not None and value.tzinfo is None:
             raise ValueError(
                 f"{value.isoformat()} has no time zone; write 2026-11-22T01:06:34+00:00."
@@ -66,63 +66,48 @@ class Timestamp(TypeDecorator[datetime]):
 
 
 def new_id() -> UUID:
-    """A version 7 UUID (RFC 9562): ids made later sort later."""
+    """A version 7 UUID (RFC 9562): later ids sort after earlier ones."""
     return uuid_utils.compat.uuid7()
 
 
 def snake_case(name: str) -> str:
-    """The name of a class as that of a field or a column: AIModel is ai_model."""
+    """The name of a class in snake case: AIModel becomes ai_model."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 class Name(String):
-    """A unique name, kept as it is spelt: the same whatever its case and its form of Unicode."""
+    """A unique name, stored as written, and compared without regard to case and Unicode form."""
 
     cache_ok = True
 
     class comparator_factory(String.Comparator[str]):
-        """Compares names by what the database's function `folded` makes of them."""
+        """Compares names by the database's function `folded`."""
 
         def operate(self, op: Any, *other: Any, **options: Any) -> ColumnElement[Any]:
-            """Fold both sides where it is asked whether they are the same."""
+            """Fold both sides of a comparison for equality."""
             if op in (operators.eq, operators.ne, operators.is_distinct_from):
                 return op(func.folded(self.expr), func.folded(*other))  # type: ignore[no-any-return]
             return super().operate(op, *other, **options)
 
 
 class Composed(TypeDecorator[str]):
-    """A text kept in composed form (NFC): what is stored and what it is compared with alike."""
+    """A text in composed form (NFC), both when it is stored and when it is compared with."""
 
     impl = String
     cache_ok = True
 
     @property
     def python_type(self) -> type[str]:
-        """What its values are in Python, which SQLAlchemy's TypeDecorator does not tell."""
+        """The Python type of its values, which SQLAlchemy's TypeDecorator does not provide."""
         return str
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Compose what a keyboard or a file system may have decomposed."""
+        """Compose the text; keyboards and file systems may produce decomposed ones."""
         return None if value is None else composed(value)
 
 
-ShortText = Annotated[str, mapped_column(String(255))]
-UniqueName = Annotated[str, mapped_column(Name(255))]
-ComposedName = Annotated[str, mapped_column(Composed(255))]
-LongText = Annotated[str, mapped_column(Text)]
-Metadata = Annotated[
-    dict[str, Any], mapped_column(JSONB, default=dict, server_default=text("'{}'::jsonb"))
-]
-Version = Annotated[int, mapped_column(server_default=text("1"))]
-
-
-def check(sql: str, name: str, words: str, *path: str) -> CheckConstraint:
-    """A rule for rows, and a sentence for people that says it; `path` leads to the column."""
-    return CheckConstraint(sql, name=name, info={"words": words, "path": path})
-
-
 def choice(enum: type[StrEnum], *, has_check: bool = True, length: int = 32) -> Enum:
-    """The column type of an enum: a VARCHAR with a named CHECK, holding the members' values."""
+    """The column type of an enum: a VARCHAR of the members' values, with a named CHECK."""
     return Enum(
         enum,
         name=snake_case(enum.__name__),
@@ -133,20 +118,58 @@ def choice(enum: type[StrEnum], *, has_check: bool = True, length: int = 32) -> 
     )
 
 
+def defaulted(value: bool | int | StrEnum, **options: Any) -> MappedColumn[Any]:
+    """A column with the same default in Python and in the database; `choice` of an enum."""
+    if isinstance(value, StrEnum):
+        return mapped_column(choice(type(value)), default=value, server_default=value, **options)
+    return mapped_column(default=value, server_default=text(str(value).lower()), **options)
+
+
+ShortText = Annotated[str, mapped_column(String(255))]
+UniqueName = Annotated[str, mapped_column(Name(255))]
+ComposedName = Annotated[str, mapped_column(Composed(255))]
+LongText = Annotated[str, mapped_column(Text)]
+Metadata = Annotated[
+    dict[str, Any],
+    mapped_column(
+        JSONB,
+        default=dict,
+        server_default=text("'{}'::jsonb"),
+        doc="Any other data that clients store with it.",
+    ),
+]
+Priority = Annotated[
+    int,
+    defaulted(3, doc="From 1 to 5; 5 is the most urgent."),
+]
+Version = Annotated[
+    int,
+    mapped_column(
+        server_default=text("1"),
+        doc="Incremented by every change; send it as expectedVersion.",
+    ),
+]
+
+
+def check(sql: str, name: str, words: str, *path: str) -> CheckConstraint:
+    """A CHECK constraint, with the message for a violation and the path to the column."""
+    return CheckConstraint(sql, name=name, info={"words": words, "path": path})
+
+
 def choices(enum: type[StrEnum]) -> ARRAY[Any]:
-    """The column type of a list of an enum's members; its CHECK is `all_of`."""
+    """The column type of a list of an enum's members; `all_of` makes its CHECK."""
     return ARRAY(choice(enum, has_check=False, length=100))
 
 
 def all_of(column: str, enum: type[StrEnum]) -> CheckConstraint:
-    """The rule that a list holds nothing but members of an enum."""
+    """The CHECK that every item of a list is a member of an enum."""
     members = ", ".join(f"'{member.value}'" for member in enum)
     words = f"Each of the {column} is one of {', '.join(member.value for member in enum)}."
     return check(f"{column} <@ ARRAY[{members}]::varchar[]", column, words, column)
 
 
 class Base(DeclarativeBase):
-    """The base of association tables and of models with operations of their own."""
+    """The base of association tables, and of all models through CRUD."""
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {datetime: Timestamp}
@@ -167,6 +190,21 @@ class Base(DeclarativeBase):
                 cls.__table__.append_constraint(finite)  # type: ignore[attr-defined]
 
 
+def to_one(back: str, doc: str, **options: Any) -> Any:
+    """A relationship to the row that a foreign key names; `back` is the one at its other end."""
+    return relationship(back_populates=back, lazy="raise", doc=doc, **options)
+
+
+def to_many(back: str, doc: str, **options: Any) -> Any:
+    """A relationship to the rows that name this one, and outlive it."""
+    return to_one(back, doc, passive_deletes=True, **options)
+
+
+def children(back: str, doc: str, **options: Any) -> Any:
+    """A relationship to the rows that name this one, and are deleted with it."""
+    return to_many(back, doc, cascade="all, delete-orphan", **options)
+
+
 class CRUD(Base):
     """The base of entities: an id, two timestamps, and the standard operations.
 
@@ -180,7 +218,7 @@ class CRUD(Base):
         default=new_id,
         server_default=func.gen_random_uuid(),
         sort_order=-3,
-        doc="The id of the row, unique everywhere.",
+        doc="The globally unique id.",
     )
     created_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), sort_order=-2, doc="When it was created."
@@ -201,8 +239,8 @@ class CRUD(Base):
     async def get(cls, session: AsyncSession, id: UUID, *, for_update: bool = False) -> Self:
         """The row with this id, locked until the transaction ends if `for_update`.
 
-        The lock (FOR NO KEY UPDATE) keeps writers of this row out, but not those who only add rows
-        that point at it. Raises NotFound.
+        The lock (FOR NO KEY UPDATE) blocks writers of this row, but not inserts of rows that
+        refer to it. Raises NotFound.
         """
         lock: Any = {"key_share": True} if for_update else None
         row = await session.get(cls, id, with_for_update=lock)
@@ -225,31 +263,31 @@ class CRUD(Base):
         return self
 
     def change(self, **values: Any) -> None:
-        """Set these values on the row, to be written with the next flush."""
+        """Set these values on the row; the next flush writes them."""
         columns = inspect(type(self)).columns
         for name, value in values.items():
             if name in columns and isinstance(columns[name].type, JSONB):
-                # To Python, and so to the ORM, 1 and 1.0 and true are all the same.
+                # To Python, and so to the ORM, 1, 1.0 and True are equal.
                 before = getattr(self, name)
-                if before == value and canonical(before) != canonical(value):
+                if before == value and canonical_json(before) != canonical_json(value):
                     flag_modified(self, name)
             setattr(self, name, value)
 
     async def delete(self, session: AsyncSession) -> None:
-        """Delete the row, and with it what the database cascades to."""
+        """Delete the row; the database cascades to others."""
         await session.delete(self)
         await session.flush()
 
 
 def any_of(column: Any, values: Iterable[Any] | Later) -> ColumnElement[bool]:
-    """Whether a column has one of these values, which travel as one parameter.
+    """Whether a column has one of these values, which are sent as one array parameter.
 
-    An IN list has a parameter for each: slow to bind, and a new statement for each length.
+    An IN list has a parameter for each value: slow to bind, and another statement for each length.
     """
     kind: Any = column.type
     listed: Callable[[Any], list[Any]] = list
     if isinstance(kind, Enum):
-        # An array of VARCHAR: the members' names would travel otherwise.
+        # An array of VARCHAR: an array of Enum would send the members' names.
         kind, listed = String(), _values
     wanted: Any = parameter(then(listed, values), ARRAY(kind))
     if isinstance(kind, Name):
@@ -260,13 +298,13 @@ def any_of(column: Any, values: Iterable[Any] | Later) -> ColumnElement[bool]:
 
 
 UNICODE = "unicode_case"
-"""The collation, made by a migration, that knows the case of all letters, whatever the locale."""
+"""The collation, made by a migration, that maps the case of all letters in every locale."""
 
 
 def uppercase(text: Any) -> ColumnElement[str]:
-    """A text in capitals: two that are the same there differ in case only.
+    """A text in upper case, to compare texts without regard to case.
 
-    Not in small letters, where the Greek sigma at the end of a word has a form of its own.
+    Not in lower case, where a Greek sigma at the end of a word has a form of its own.
     """
     return func.upper(collate(text, UNICODE))
 
@@ -276,17 +314,17 @@ def _values(members: Iterable[Any]) -> list[Any]:
 
 
 async def stored_text(session: AsyncSession, value: Any) -> str:
-    """JSON as PostgreSQL writes it once it is stored, and as the API shows it."""
-    written = cast(cast(bindparam(None, dumps(value), Text, unique=True), JSONB), Text)
+    """The text of a JSON value after PostgreSQL has stored it, which the API returns."""
+    written = cast(cast(bindparam(None, to_json(value), Text, unique=True), JSONB), Text)
     text: str = (await session.execute(select(written))).scalar_one()
     return text
 
 
 async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert many rows in one statement; each kind of gap left to a server default adds one.
+    """Insert many rows, with one statement for all rows that have the same columns.
 
-    The columns travel as arrays, one parameter each: a VALUES list would have one for every value,
-    of which PostgreSQL takes at most 65,535 and which are slow to bind.
+    Each column is sent as one array parameter. A VALUES list would have a parameter for every
+    value: PostgreSQL accepts at most 65,535 of them, and they are slow to bind.
     """
     table = model.__table__
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -299,13 +337,16 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
         for name in names:
             kind, values = table.c[name].type, [row[name] for row in group]
             if isinstance(kind, String):  # an Enum is one too
-                # Without its length: a cast would cut what is too long, where the column refuses.
+                # Without the length, to which a cast would cut the text: the column refuses it.
                 kind = Text()
             elif isinstance(kind, Composed):
                 kind = Text()
                 values = [None if value is None else composed(value) for value in values]
             elif isinstance(kind, JSONB):
-                kind, values = Text(), [None if value is None else dumps(value) for value in values]
+                kind, values = (
+                    Text(),
+                    [None if value is None else to_json(value) for value in values],
+                )
             arrays.append(cast(bindparam(None, values, unique=True), ARRAY(kind)))
         unnested = func.unnest(*arrays).table_valued(*names).render_derived()
         selected = [
@@ -320,7 +361,7 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
 
 
 def _defaults(table: Table) -> dict[str, Any]:
-    """The values of a row's columns unless given, as far as Python knows them."""
+    """The Python defaults of a table's columns, and NULL for nullable ones without a default."""
     defaults: dict[str, Any] = {}
     for column in table.columns:
         if column.computed is not None:

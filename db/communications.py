@@ -7,11 +7,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, func, text
+from sqlalchemy import ForeignKey, Index, func
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Metadata, ShortText, check, choice
+from db.base import CRUD, Metadata, Priority, ShortText, check, defaulted, to_many, to_one
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class CommunicationStatus(StrEnum):
-    """How far a communication has come."""
+    """The status of a communication."""
 
     SENT = "SENT"
-    """Waiting to be received."""
+    """Sent, not received yet."""
     DELIVERED = "DELIVERED"
     """Received."""
     ACKNOWLEDGED = "ACKNOWLEDGED"
-    """Received, and taken care of."""
+    """Received and acknowledged."""
     EXPIRED = "EXPIRED"
-    """Not received in time."""
+    """Not received before `expiresAt`."""
     FAILED = "FAILED"
     """It could not be delivered."""
 
@@ -55,21 +55,15 @@ class Communication(CRUD):
     from_agent_id: Mapped[UUID] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"))
     to_agent_id: Mapped[UUID] = mapped_column(ForeignKey("agents.id", ondelete="CASCADE"))
     type: Mapped[ShortText] = mapped_column(
-        doc="What kind of message it is, in the agents' own terms, such as `REQUEST`."
+        doc="The kind of message, which the agents define, such as `REQUEST`."
     )
-    content: Mapped[Any] = mapped_column(JSONB, doc="What it says.")
-    priority: Mapped[int] = mapped_column(
-        default=3, server_default=text("3"), doc="From 1 to 5; 5 is the most urgent."
-    )
-    status: Mapped[CommunicationStatus] = mapped_column(
-        choice(CommunicationStatus),
-        default=CommunicationStatus.SENT,
-        server_default=CommunicationStatus.SENT,
-        index=True,
-        doc="How far it has come.",
+    content: Mapped[Any] = mapped_column(JSONB, doc="The content of the message.")
+    priority: Mapped[Priority]
+    status: Mapped[CommunicationStatus] = defaulted(
+        CommunicationStatus.SENT, index=True, doc="Its status."
     )
     correlation_id: Mapped[ShortText | None] = mapped_column(
-        index=True, doc="Shared by all that belong to one exchange."
+        index=True, doc="An id that all messages of one exchange share."
     )
     reply_to_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("communications.id", ondelete="SET NULL")
@@ -77,38 +71,21 @@ class Communication(CRUD):
     task_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="SET NULL"))
     sent_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it was sent.")
     delivered_at: Mapped[datetime | None] = mapped_column(doc="When it was received.")
-    acknowledged_at: Mapped[datetime | None] = mapped_column(doc="When it was taken care of.")
+    acknowledged_at: Mapped[datetime | None] = mapped_column(doc="When it was acknowledged.")
     expires_at: Mapped[datetime | None] = mapped_column(
-        doc="When it is of no use any more if nobody has received it."
+        doc="When it expires if it has not been received."
     )
-    communication_metadata: Mapped[Metadata] = mapped_column(
-        doc="Whatever else clients keep with it."
-    )
+    communication_metadata: Mapped[Metadata]
 
-    project: Mapped[Project] = relationship(
-        back_populates="communications", lazy="raise", doc="The project of both agents."
+    project: Mapped[Project] = to_one("communications", "The project of both agents.")
+    from_agent: Mapped[Agent] = to_one(
+        "sent_communications", "The agent that sent it.", foreign_keys=[from_agent_id]
     )
-    from_agent: Mapped[Agent] = relationship(
-        back_populates="sent_communications",
-        foreign_keys=[from_agent_id],
-        lazy="raise",
-        doc="The agent that sent it.",
+    to_agent: Mapped[Agent] = to_one(
+        "received_communications", "The agent that it is for.", foreign_keys=[to_agent_id]
     )
-    to_agent: Mapped[Agent] = relationship(
-        back_populates="received_communications",
-        foreign_keys=[to_agent_id],
-        lazy="raise",
-        doc="The agent that it is for.",
+    task: Mapped[Task | None] = to_one("communications", "The task that it is about.")
+    reply_to: Mapped[Communication | None] = to_one(
+        "replies", "The message that it answers.", remote_side="Communication.id"
     )
-    task: Mapped[Task | None] = relationship(
-        back_populates="communications", lazy="raise", doc="The task that it is about."
-    )
-    reply_to: Mapped[Communication | None] = relationship(
-        back_populates="replies",
-        remote_side="Communication.id",
-        lazy="raise",
-        doc="The one that it answers.",
-    )
-    replies: Mapped[list[Communication]] = relationship(
-        back_populates="reply_to", passive_deletes=True, lazy="raise", doc="The answers to it."
-    )
+    replies: Mapped[list[Communication]] = to_many("reply_to", "The answers to it.")

@@ -1,15 +1,21 @@
-"""Connections to PostgreSQL: how one is opened, and by which errors one is no longer good."""
+"""Connections to PostgreSQL: its URL, how one is opened, and when one has to be replaced."""
 
 from __future__ import annotations
 
+import logging
+import math
+import time
 from typing import Any
 
 import asyncpg
+from sqlalchemy import URL, make_url
 
-# What rules and answers depend on. Each connection sets it, because the server, the database and
-# the role may have other defaults (ALTER SYSTEM, ALTER DATABASE, ALTER ROLE).
+log = logging.getLogger("troupe")
+
+# Rules and answers depend on these settings. Each connection sets them, because the server, the
+# database and the role may have other defaults (ALTER SYSTEM, ALTER DATABASE, ALTER ROLE).
 SETTINGS = {
-    # After waiting for a lock, a statement has to see what the one before it has committed.
+    # After waiting for a lock, a statement has to see what the other transaction has committed.
     "default_transaction_isolation": "read committed",
     "standard_conforming_strings": "on",
     "timezone": "UTC",
@@ -17,23 +23,43 @@ SETTINGS = {
     "intervalstyle": "postgres",
     "extra_float_digits": "1",
     "bytea_output": "hex",
-    # A search returns all that it finds, not about as many as that.
+    # A search returns all rows that it finds, not a random subset.
     "gin_fuzzy_search_limit": "0",
-    # For statements that take a few milliseconds, it takes longer than it saves.
+    # Compiling takes longer than it saves for statements of a few milliseconds.
     "jit": "off",
-    # The pool keeps connections that nobody uses.
+    # The pool keeps idle connections.
     "idle_session_timeout": "0",
 }
 
-# What is known only from this major version on.
+# Settings that exist only from this major version on.
 NEWER_SETTINGS = {17: {"transaction_timeout": "0"}}
+
+# PostgreSQL's code for a full disk.
+DISK_FULL = "53100"
+
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+def database_url(url: URL | str) -> URL:
+    """The URL for asyncpg, whichever driver it names. libpq's `sslmode` becomes `ssl`.
+
+    Raises ValueError for parameters that are not supported.
+    """
+    url = make_url(url).set(drivername="postgresql+asyncpg")
+    query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+    if query.get("ssl", SSL_MODES[0]) not in SSL_MODES:
+        raise ValueError(f"sslmode is one of {', '.join(SSL_MODES)}")
+    unknown = query.keys() - {"host", "port", "ssl"}
+    if unknown:
+        raise ValueError(f"the parameter {min(unknown)} is not understood; leave it out")
+    return url.set(query=query)
 
 
 async def connect(settings: dict[str, str], **options: Any) -> Any:
     """A connection with these settings, in addition to those above. The options are the driver's.
 
-    They are set by a statement: a pooler such as PgBouncer refuses, or is told to ignore, most of
-    what is in the startup packet.
+    They are set by a statement, because poolers such as PgBouncer refuse or ignore most settings
+    of the startup packet.
     """
     connection = await asyncpg.connect(**options)
     pinned = SETTINGS | settings
@@ -57,12 +83,44 @@ def driver_error(error: BaseException | None) -> BaseException | None:
 
 
 def is_outdated(error: BaseException | None) -> bool:
-    """Whether a connection has prepared a statement for tables that were changed since then."""
+    """Whether a prepared statement is outdated, because its tables were changed since."""
     return isinstance(
         driver_error(error), asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError
     )
 
 
 def is_read_only(error: BaseException | None) -> bool:
-    """Whether a connection takes no writes: its server is a standby, or is told to only read."""
+    """Whether a connection takes no writes: its server is a standby or set to read-only."""
     return isinstance(driver_error(error), asyncpg.ReadOnlySQLTransactionError)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether PostgreSQL could not write because its disk is full."""
+    return getattr(getattr(error, "orig", error), "sqlstate", None) == DISK_FULL
+
+
+def reason(error: BaseException) -> str:
+    """Why the database cannot be used, in one line for those who run the server."""
+    lines = str(getattr(error, "orig", None) or error).splitlines()
+    return lines[0].rstrip(".") if lines else "it does not answer"
+
+
+class Generations:
+    """Counts how often all connections were replaced: those of older generations are closed."""
+
+    def __init__(self) -> None:
+        self.current = 0
+        self._replaced_at = -math.inf
+
+    def replace(self, generation: int, why: str, *, seconds: float = 0) -> bool:
+        """Start a new generation because a connection of `generation` has to be replaced.
+
+        Does nothing if there is a newer generation already, or if the last one was started less
+        than `seconds` ago. Returns whether the next connection is of a newer generation.
+        """
+        now = time.monotonic()
+        if generation == self.current and now - self._replaced_at >= seconds:
+            self.current += 1
+            self._replaced_at = now
+            log.warning("all connections to the database are replaced: %s", why)
+        return generation != self.current

@@ -1,7 +1,7 @@
-"""From the name of a database constraint that was broken to an error for the reader of the API.
+"""Violated constraints of the database as errors for the client.
 
-Rules are checked in code first, where the place in the input is known; this is for what only the
-database can know, such as two writers who take the same name at once.
+Code checks the rules first, because it knows the path in the input. This is for what only the
+database can check, such as two transactions that use the same unique name.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from db.errors import AlreadyExists, DomainError, Invalid
 
 
 def rules_of(table: Table) -> list[Any]:
-    """What a row of a table can break: the constraints, and the indexes that see to uniqueness."""
+    """The constraints and unique indexes of a table."""
     return [*table.constraints, *(index for index in table.indexes if index.unique)]
 
 
-def _sentence(constraint: object, columns: list[str], is_deletion: bool) -> DomainError | None:
+def _error(constraint: object, columns: list[str], is_deletion: bool) -> DomainError | None:
     names = " and ".join(column.replace("_", " ") for column in columns)
     match constraint:
         case PrimaryKeyConstraint() | UniqueConstraint() | Index():
@@ -42,13 +42,13 @@ def _sentence(constraint: object, columns: list[str], is_deletion: bool) -> Doma
         case ForeignKeyConstraint():
             return Invalid(f"There is nothing with this {names}.", columns[:1])
         case CheckConstraint():
-            told = constraint.info or _of_a_choice(constraint)
-            return Invalid(told["words"], told["path"])
+            info = constraint.info or _enum_info(constraint)
+            return Invalid(info["words"], info["path"])
     return None
 
 
-def _of_a_choice(constraint: CheckConstraint) -> dict[str, Any]:
-    """The words for a rule that SQLAlchemy makes of an enum."""
+def _enum_info(constraint: CheckConstraint) -> dict[str, Any]:
+    """The message for the CHECK that SQLAlchemy makes for an enum."""
     for column in constraint.table.columns:
         kind = column.type
         name = f"ck_{constraint.table.name}_{getattr(kind, 'name', None)}"
@@ -57,29 +57,29 @@ def _of_a_choice(constraint: CheckConstraint) -> dict[str, Any]:
                 "words": f"This must be one of {', '.join(kind.enums)}.",
                 "path": (column.name,),
             }
-    raise LookupError(f"{constraint.name} has no words; make it by db.base.check.")
+    raise LookupError(f"{constraint.name} has no message; make it with db.base.check.")
 
 
-def broken(error: IntegrityError) -> DomainError | None:
-    """What the violation means to a client, none if no constraint of ours is named."""
+def violation(error: IntegrityError) -> DomainError | None:
+    """The violation as an error for the client; None if the constraint is not one of the models."""
     cause = getattr(error.orig, "__cause__", None)
     name = getattr(cause, "constraint_name", None)
     for table in Base.metadata.tables.values():
         for constraint in rules_of(table):
             if constraint.name == name:
                 columns = [column.name for column in getattr(constraint, "columns", ())]
-                # Only a key that restricts deletions is broken by one.
+                # A DELETE violates only foreign keys with ON DELETE RESTRICT.
                 is_deletion = str(error.statement).startswith("DELETE")
-                return _sentence(constraint, columns, is_deletion)
+                return _error(constraint, columns, is_deletion)
     return None
 
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Raise what a violated constraint means in place of the database's own error."""
+    """Raise a violated constraint as an error for the client."""
     try:
         yield
     except IntegrityError as error:
-        raise broken(error) or error from error
+        raise violation(error) or error from error
     except StaleDataError as error:
         raise Invalid("What this changes has been deleted meanwhile.") from error

@@ -17,22 +17,34 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
     select,
-    text,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, LongText, Metadata, ShortText, Version, choice, insert_many, new_id
+from db.base import (
+    CRUD,
+    LongText,
+    Metadata,
+    ShortText,
+    Version,
+    children,
+    choice,
+    defaulted,
+    insert_many,
+    new_id,
+    to_many,
+    to_one,
+)
 from db.errors import Invalid, Rejected
 
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.ai_models import AIModel
-    from db.engine import WriteSession
     from db.interactions import HumanInteraction
     from db.projects import Project
+    from db.sessions import WriteSession
     from db.usage import UsageRecord
     from db.users import User
 
@@ -40,34 +52,34 @@ SUMMARY_LENGTH = 50
 
 
 class ConversationStatus(StrEnum):
-    """Whether a conversation goes on."""
+    """Whether a conversation is active."""
 
     ACTIVE = "ACTIVE"
     """Messages can be added."""
     ARCHIVED = "ARCHIVED"
-    """Kept for the record."""
+    """No messages can be added or changed."""
 
 
 class MessageSender(StrEnum):
-    """Who speaks in a message, as chat models tell it."""
+    """The role of a message's sender, as in the APIs of chat models."""
 
     USER = "USER"
-    """A person, or a program in a person's place."""
+    """A person, or a program that acts for one."""
     ASSISTANT = "ASSISTANT"
     """The agent or its model."""
     SYSTEM = "SYSTEM"
-    """Instructions given to the model."""
+    """Instructions for the model."""
     TOOL = "TOOL"
     """The result of a tool that the model called."""
 
 
 def random_slug() -> str:
-    """A name for a conversation's address that cannot be guessed."""
+    """A random address of a conversation, which cannot be guessed."""
     return secrets.token_urlsafe(12)
 
 
 class Conversation(CRUD):
-    """A chat between people, agents and models, message by message."""
+    """A chat of people, agents and models."""
 
     __tablename__ = "conversations"
     __table_args__ = (
@@ -82,72 +94,44 @@ class Conversation(CRUD):
     project_id: Mapped[UUID | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
-    title: Mapped[ShortText | None] = mapped_column(doc="A title given by its people.")
+    title: Mapped[ShortText | None] = mapped_column(doc="The title.")
     summary: Mapped[str] = mapped_column(
         String(SUMMARY_LENGTH),
         default="",
         server_default="",
-        doc="In a few words; the start of the first message unless supplied.",
+        doc="A short summary; unless supplied, the beginning of the first message.",
     )
     conversation_url: Mapped[ShortText] = mapped_column(
         unique=True,
         default=random_slug,
-        doc="Its address, unique; a random slug unless supplied.",
+        doc="The unique address; unless supplied, a random string.",
     )
-    status: Mapped[ConversationStatus] = mapped_column(
-        choice(ConversationStatus),
-        default=ConversationStatus.ACTIVE,
-        server_default=ConversationStatus.ACTIVE,
-        index=True,
-        doc="Whether it goes on.",
+    status: Mapped[ConversationStatus] = defaulted(
+        ConversationStatus.ACTIVE, index=True, doc="Whether it is active."
     )
-    last_message_at: Mapped[datetime | None] = mapped_column(
-        doc="When its newest message was said."
+    last_message_at: Mapped[datetime | None] = mapped_column(doc="The time of the newest message.")
+    last_sequence: Mapped[int] = defaulted(
+        0, doc="The highest `sequence` that a message has had, deleted ones included."
     )
-    last_sequence: Mapped[int] = mapped_column(
-        default=0,
-        server_default=text("0"),
-        doc="The place that was last given to a message, deleted ones included.",
-    )
-    conversation_metadata: Mapped[Metadata] = mapped_column(
-        doc="Whatever else clients keep with it."
-    )
-    version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
+    conversation_metadata: Mapped[Metadata]
+    version: Mapped[Version] = mapped_column()
 
-    project: Mapped[Project | None] = relationship(
-        back_populates="conversations", lazy="raise", doc="The project it was held for."
+    project: Mapped[Project | None] = to_one("conversations", "The project it belongs to.")
+    user: Mapped[User | None] = to_one("conversations", "The user who takes part in it.")
+    agent: Mapped[Agent | None] = to_one("conversations", "The agent that takes part in it.")
+    messages: Mapped[list[Message]] = children("conversation", "The messages, in order.")
+    interactions: Mapped[list[HumanInteraction]] = to_many(
+        "conversation", "The requests and notifications of agents that it led to."
     )
-    user: Mapped[User | None] = relationship(
-        back_populates="conversations", lazy="raise", doc="The user who takes part in it."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="conversations", lazy="raise", doc="The agent that takes part in it."
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="conversation",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What was said, in order.",
-    )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="conversation",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What agents asked of people in it.",
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="conversation",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models for it.",
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "conversation", "The calls of AI models for it."
     )
 
     __mapper_args__ = {"version_id_col": version}
 
 
 class Message(CRUD):
-    """Something that was said in a conversation."""
+    """A message of a conversation."""
 
     __tablename__ = "messages"
     __table_args__ = (
@@ -164,9 +148,9 @@ class Message(CRUD):
     conversation_id: Mapped[UUID] = mapped_column(
         ForeignKey("conversations.id", ondelete="CASCADE")
     )
-    sequence: Mapped[int] = mapped_column(doc="Its place in the conversation, from 1.")
+    sequence: Mapped[int] = mapped_column(doc="The position in the conversation, from 1.")
     sender: Mapped[MessageSender] = mapped_column(
-        choice(MessageSender), doc="Who speaks, as chat models tell it."
+        choice(MessageSender), doc="The role of the sender, as in the APIs of chat models."
     )
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
@@ -175,34 +159,23 @@ class Message(CRUD):
     parts: Mapped[Any | None] = mapped_column(
         JSONB(none_as_null=True), doc="Tool calls and other structured content."
     )
-    timestamp: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it was said.")
+    timestamp: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it was sent.")
     edited_at: Mapped[datetime | None] = mapped_column(doc="When it was last edited.")
-    message_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
-    # By a function of the database, made by the migration 0004, as is what asks for it.
+    message_metadata: Mapped[Metadata]
+    # Computed by a function of the database, which the migration 0004 makes.
     search: Mapped[str] = mapped_column(
         TSVECTOR,
         Computed("search_vector(content)", persisted=True),
         deferred=True,
-        doc="What the full-text search looks at.",
+        doc="The words for the full-text search.",
     )
 
-    conversation: Mapped[Conversation] = relationship(
-        back_populates="messages", lazy="raise", doc="The conversation it belongs to."
-    )
-    user: Mapped[User | None] = relationship(
-        back_populates="messages", lazy="raise", doc="The user who wrote it."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="messages", lazy="raise", doc="The agent that wrote it."
-    )
-    model: Mapped[AIModel | None] = relationship(
-        back_populates="messages", lazy="raise", doc="The AI model that wrote it."
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="message",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models that it came of.",
+    conversation: Mapped[Conversation] = to_one("messages", "The conversation it belongs to.")
+    user: Mapped[User | None] = to_one("messages", "The user who wrote it.")
+    agent: Mapped[Agent | None] = to_one("messages", "The agent that wrote it.")
+    model: Mapped[AIModel | None] = to_one("messages", "The AI model that wrote it.")
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "message", "The calls of AI models that produced it."
     )
 
 
@@ -216,10 +189,10 @@ async def append_messages(
     conversation: Conversation,
     messages: Mapping[tuple[str | int, ...], Mapping[str, Any]],
 ) -> list[UUID]:
-    """Add messages, each under its place in the caller's input, in this order; return their ids.
+    """Add messages, by their paths in the input, in this order; return their ids.
 
-    The conversation was fetched by the caller, and so is locked, or was made in this transaction:
-    two appends at once would give the same sequence twice. Raises Invalid and Rejected.
+    The caller has locked the conversation or made it in this transaction: two transactions would
+    otherwise use the same sequence. Raises Invalid and Rejected.
     """
     if not messages:
         return []
@@ -243,40 +216,40 @@ async def append_messages(
     }
     if not conversation.last_sequence and not conversation.summary:
         values["summary"] = summarize(rows[0].get("content", ""))
-    await _note(session, conversation, **values)
+    await _touch(session, conversation, **values)
     return [row["id"] for row in rows]
 
 
 async def edit_message(
     session: AsyncSession, conversation: Conversation, message: Message, **values: Any
 ) -> None:
-    """Change a message of a conversation; the caller has locked both. Raises Invalid."""
+    """Change a message. The caller has locked it and its conversation. Raises Invalid."""
     refuse_archived(conversation, "id")
     message.change(**values)
     if not session.is_modified(message):
         return
     await message.update(session, edited_at=func.now())
-    await _note(session, conversation)
+    await _touch(session, conversation)
 
 
 async def delete_message(
     session: AsyncSession, conversation: Conversation, message: Message
 ) -> None:
-    """Delete a message of a conversation; the caller has locked both. Raises Invalid."""
+    """Delete a message. The caller has locked it and its conversation. Raises Invalid."""
     refuse_archived(conversation, "id")
     await message.delete(session)
     newest = select(func.max(Message.timestamp)).where(Message.conversation_id == conversation.id)
-    await _note(session, conversation, last_message_at=newest.scalar_subquery())
+    await _touch(session, conversation, last_message_at=newest.scalar_subquery())
 
 
 def refuse_archived(conversation: Conversation, at: str) -> None:
-    """See that a conversation may still change. Raises Invalid."""
+    """Raise Invalid if the conversation is archived."""
     if conversation.status is ConversationStatus.ARCHIVED:
         raise Invalid("This conversation is archived.", (at,))
 
 
-async def _note(session: AsyncSession, conversation: Conversation, **values: Any) -> None:
-    """Set what follows from the messages. Talking is no edit: the version stays as it is."""
+async def _touch(session: AsyncSession, conversation: Conversation, **values: Any) -> None:
+    """Update columns that depend on the messages. That is not an edit: the version is the same."""
     changed = update(Conversation).where(Conversation.id == conversation.id)
     await session.execute(
         changed.values(updated_at=func.now(), **values),

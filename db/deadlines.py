@@ -1,4 +1,4 @@
-"""What takes long: mostly nothing does, so that one timer looks after all of it."""
+"""Timeouts for many short operations, with one shared timer until an operation is slow."""
 
 from __future__ import annotations
 
@@ -6,91 +6,81 @@ import asyncio
 import time
 from collections import deque
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol
 from weakref import ref
 
-# What has ended before that, in seconds, is not worth a timer or a task of its own.
+# What ends within this time, in seconds, gets no timer or task of its own.
 SOON = 0.05
 
 
-class Lasting(Protocol):
-    """What may take long."""
+class Slow(Protocol):
+    """Something that a SharedTimer watches."""
 
-    def watch(self) -> None:
-        """Be told that it did, unless it is over."""
+    def on_slow(self) -> None:
+        """Called if it still exists after SOON, or at most twice as long."""
 
 
-class Watch:
-    """Tells what takes long, by one timer for all that has begun."""
+class SharedTimer:
+    """One timer of the event loop for everything that has begun in the last moments."""
 
     def __init__(self) -> None:
-        # Weakly: what is over, and all that it has read, need not wait for it.
-        self._begun: deque[tuple[float, ref[Lasting]]] = deque()
+        # Weak references: what is over, and all that it has read, can be freed at once.
+        self._begun: deque[tuple[float, ref[Slow]]] = deque()
 
-    def begun(self, lasting: Lasting) -> None:
-        """Have something told once it has taken as long as that, or at most twice as long."""
-        now = time.monotonic()
+    def add(self, begun: Slow) -> None:
+        """Call `on_slow` of something that begins now, unless it is freed before."""
         if not self._begun:
-            self._look_later()
-        self._begun.append((now, ref(lasting)))
+            self._schedule()
+        self._begun.append((time.monotonic(), ref(begun)))
 
-    def _look_later(self) -> None:
-        asyncio.get_running_loop().call_later(SOON, self._look)
+    def _schedule(self) -> None:
+        asyncio.get_running_loop().call_later(SOON, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         early = time.monotonic() - SOON
         while self._begun and self._begun[0][0] <= early:
-            lasting = self._begun.popleft()[1]()
-            if lasting is not None:
-                lasting.watch()
+            slow = self._begun.popleft()[1]()
+            if slow is not None:
+                slow.on_slow()
         if self._begun:
-            self._look_later()
+            self._schedule()
 
 
-class TookTooLong(Exception):
-    """Something was cancelled, because it took longer than it may."""
+class TimedOut(Exception):
+    """The block of a Timeout was cancelled, because its time was over."""
 
 
-class Bounded:
-    """Cancels what is waited for in the block when its time is over, and raises TookTooLong.
+class Timeout:
+    """`asyncio.timeout`, without a timer of its own until the block has taken SOON.
 
-    It is `asyncio.timeout` for times that are hardly ever used up.
+    It cancels what the block waits for at a moment of `time.monotonic`, and raises TimedOut.
     """
 
-    _timer: asyncio.TimerHandle | None = None
-    _is_cancelled = False
+    _is_over = False
 
-    def __init__(self, watch: Watch, moment: float) -> None:
-        """Until a moment, as `time.monotonic` tells it."""
-        self._watch = watch
+    def __init__(self, timer: SharedTimer, moment: float) -> None:
+        self._timer = timer
         self._moment = moment
+        self._timeout = asyncio.timeout(None)
 
-    def __enter__(self) -> Self:
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
-        self._watch.begun(self)
-        return self
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._timer.add(self)
 
-    def watch(self) -> None:
-        """It has taken some time already: have the rest measured."""
-        if self._task is not None:
+    def on_slow(self) -> None:
+        """Start a timer for the rest of the time."""
+        if not self._is_over:
             left = self._moment - time.monotonic()
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, left), self._cancel)
+            self._timeout.reschedule(asyncio.get_running_loop().time() + left)
 
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._is_cancelled = True
-            self._task.cancel()
-
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        task, self._task = self._task, None
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._is_cancelled and task is not None:
-            is_of_others = task.uncancel() > 0
-            if isinstance(error, asyncio.CancelledError) and not is_of_others:
-                raise TookTooLong from None
+        self._is_over = True
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            raise TimedOut from None

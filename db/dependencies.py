@@ -1,10 +1,11 @@
-"""What waits for what: cycles are refused, and every task knows how many it still waits for.
+"""The dependency graph: cycles are refused, and tasks count what they still wait for.
 
-A task waits for its dependencies, for its subtasks, and for the dependencies of every task above
-it. The three together are the graph that must have no cycle.
+A task waits for its dependencies, for its subtasks, and for the dependencies of its ancestors.
+This graph must have no cycle.
 
-Whoever adds or removes an edge, moves a task below another, or changes a task's status holds the
-lock on the project's row: only so does everybody who counts see what the others changed.
+A transaction that adds or removes an edge, gives a task another parent, or changes the status of a
+task locks the project's row. Otherwise two transactions would each count without the changes of
+the other.
 """
 
 from __future__ import annotations
@@ -33,41 +34,41 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from db.engine import WriteSession
 from db.errors import CycleDetected, Invalid
 from db.projects import Project
 from db.rights import Right
 from db.scopes import scope
+from db.sessions import WriteSession
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
 
 Key = TypeVar("Key")
 
-CAME_TO_NOTHING = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
-"""The ends that a dependency's `on_failure` decides about."""
+UNSUCCESSFUL = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
+"""The final statuses for which a dependency's `on_failure` applies."""
 
-SUBTASK_IS_OVER = (TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
-"""A parent waits no more for a subtask that was called off; for one that failed it does."""
+SUBTASK_ENDED = (TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
+"""The statuses in which the parent no longer waits for a subtask. It waits for a failed one."""
 
 
 def find_cycle(
     parents: Mapping[Key, Key | None], dependencies: Mapping[Key, Collection[Key]]
 ) -> list[Key] | None:
-    """Tasks that wait for each other in a circle, each for the next, or none if there is no circle.
+    """Tasks of a cycle, each of which waits for the next; None if there is no cycle.
 
-    Depth-first search over the states (task, climbing): a task that waits goes to its
-    dependencies, its subtasks and up to its parent; a climbed parent hands down its dependencies
-    only, not its other subtasks. Linear in tasks and edges, and without recursion, because plans
-    can be deep.
+    Depth-first search over pairs (task, is_ancestor). A task leads to its dependencies, its
+    subtasks and its parent; a parent that was reached from below leads to its dependencies and its
+    own parent, but not to its other subtasks. Linear in tasks and edges, and not recursive, because
+    plans can be deep.
     """
     subtasks: dict[Key, list[Key]] = {}
     for task, parent in parents.items():
         if parent is not None:
             subtasks.setdefault(parent, []).append(task)
 
-    def following(task: Key, climbing: bool) -> Iterable[tuple[Key, bool]]:
+    def following(task: Key, is_ancestor: bool) -> Iterable[tuple[Key, bool]]:
         for dependency in dependencies.get(task, ()):
             yield dependency, False
-        if not climbing:
+        if not is_ancestor:
             for subtask in subtasks.get(task, ()):
                 yield subtask, False
         parent = parents.get(task)
@@ -88,10 +89,10 @@ def find_cycle(
                 del on_path[path.pop()]
                 ahead.pop()
             elif step in on_path:
-                circle = path[on_path[step] :]
-                # Tasks that are above each other in a circle are only climbed: the upper waits.
-                return [task for task, climbing in circle if not climbing] or [
-                    task for task, _ in reversed(circle)
+                cycle = path[on_path[step] :]
+                # In a cycle of parents all are ancestors; there, each parent waits for its subtask.
+                return [task for task, is_ancestor in cycle if not is_ancestor] or [
+                    task for task, _ in reversed(cycle)
                 ]
             elif step not in done:
                 on_path[step] = len(path)
@@ -101,28 +102,28 @@ def find_cycle(
 
 
 async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: Any = ()) -> None:
-    """Raise CycleDetected if some of these tasks, already flushed, are part of a circle.
+    """Raise CycleDetected if one of these tasks, already flushed, is part of a cycle.
 
-    Whoever adds an edge names the tasks it makes others wait for: every new circle passes one of
-    them. The caller holds the lock on the project's row, or two edges could be added at once that
-    only together close a circle.
+    The caller of a new edge passes the task that is waited for: every new cycle contains it. The
+    caller holds the lock on the project's row; otherwise two transactions could each add an edge
+    of one cycle.
     """
     if not through:
         return
-    given = bindparam(None, list(through), ARRAY(Uuid), unique=True)
-    start = select(func.unnest(given).label("id"), false().label("climbing"))
+    through_ids = bindparam(None, list(through), ARRAY(Uuid), unique=True)
+    start = select(func.unnest(through_ids).label("id"), false().label("is_ancestor"))
     reached = start.cte("reached", recursive=True)
     task = aliased(Task)
     step = union_all(
         select(TaskDependency.dependency_id, false()).where(
             TaskDependency.dependent_id == reached.c.id
         ),
-        select(task.id, false()).where(task.parent_task_id == reached.c.id, ~reached.c.climbing),
+        select(task.id, false()).where(task.parent_task_id == reached.c.id, ~reached.c.is_ancestor),
         select(task.parent_task_id, true()).where(
             task.id == reached.c.id, task.parent_task_id.is_not(None)
         ),
     ).lateral("step")
-    # UNION, not UNION ALL: a state is followed once, so the search ends on circles too.
+    # UNION, not UNION ALL: each pair is followed once, so the search ends in a cycle too.
     reached = reached.union(select(*step.c).select_from(reached.join(step, true())))
 
     ids = select(reached.c.id)
@@ -140,10 +141,10 @@ async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: A
 
 
 async def recount(session: AsyncSession, tasks: Collection[UUID]) -> None:
-    """Count anew what these tasks, their parents and all tasks below them still wait for.
+    """Recompute `unmet_dependency_count` of these tasks, their parents and their descendants.
 
-    The caller holds the lock on the project's row: of two who count the same task at once, each
-    would see only what it changed itself, and the later count would be wrong.
+    The caller holds the lock on the project's row: two transactions that count at once would not
+    see each other's changes.
     """
     if tasks:
         await session.execute(_counting(), {"tasks": list(tasks)})
@@ -151,7 +152,7 @@ async def recount(session: AsyncSession, tasks: Collection[UUID]) -> None:
 
 @cache
 def _counting() -> Update:
-    """The statement of `recount`, which takes longer to build than to run."""
+    """The statement of `recount`. Building it takes longer than running it."""
     tasks = func.any(bindparam("tasks", type_=ARRAY(Uuid)))
     parent, child = aliased(Task), aliased(Task)
     named = select(Task.id.label("id")).where(Task.id == tasks)
@@ -162,7 +163,7 @@ def _counting() -> Update:
         select(parent.id).where(exists().where(Task.parent_task_id == parent.id, Task.id == tasks)),
     ).cte("counted")
 
-    # lineage: each counted task with itself and every task above it
+    # lineage: each counted task with itself and each of its ancestors
     lineage = select(counted.c.id.label("task"), counted.c.id.label("above")).cte(
         "lineage", recursive=True
     )
@@ -175,7 +176,7 @@ def _counting() -> Update:
     dependency, subtask = aliased(Task), aliased(Task)
     met = or_(
         dependency.status == TaskStatus.COMPLETED,
-        and_(TaskDependency.on_failure == OnFailure.IGNORE, dependency.status.in_(CAME_TO_NOTHING)),
+        and_(TaskDependency.on_failure == OnFailure.IGNORE, dependency.status.in_(UNSUCCESSFUL)),
     )
     unmet = union(
         select(lineage.c.task, dependency.id.label("awaited"))
@@ -184,7 +185,7 @@ def _counting() -> Update:
         .where(~met),
         select(counted.c.id, subtask.id)
         .join_from(counted, subtask, subtask.parent_task_id == counted.c.id)
-        .where(subtask.status.not_in(SUBTASK_IS_OVER)),
+        .where(subtask.status.not_in(SUBTASK_ENDED)),
     ).subquery("unmet")
     count = (
         select(counted.c.id, func.count(unmet.c.awaited).label("number"))
@@ -195,18 +196,17 @@ def _counting() -> Update:
     return (
         update(Task)
         .where(Task.id == count.c.id, Task.unmet_dependency_count != count.c.number)
-        # Waiting is not an edit: neither the version nor the time of the last change moves.
+        # This is not an edit: neither the version nor the time of the last change changes.
         .values(unmet_dependency_count=count.c.number, updated_at=Task.updated_at)
         .execution_options(synchronize_session=False)
     )
 
 
 async def lock(session: WriteSession, task_id: UUID) -> None:
-    """Lock the row of the task's project: who changes what waits for what does so one by one.
+    """Lock the row of the task's project, so that changes of its graph happen one by one.
 
-    Only for those who may edit the task, or else it could be told from waiting that it exists.
-
-    To be called before the tasks themselves are locked, so that no two writers cross.
+    Only if the viewer may edit the task: otherwise the wait would reveal that the task exists. It
+    is called before tasks are locked, so that there are no deadlocks.
     """
     editable = scope(Task, session.viewer, Right.EDIT)
     project_id = select(Task.project_id).where(Task.id == task_id, editable).scalar_subquery()
@@ -217,11 +217,10 @@ async def lock(session: WriteSession, task_id: UUID) -> None:
 async def add_dependency(
     session: AsyncSession, dependent: Task, dependency: Task, on_failure: OnFailure
 ) -> None:
-    """Let one task wait for another of its project, or change what happens when that one fails.
+    """Let one task wait for another of its project, or change `on_failure` of the edge.
 
-    The caller holds the locks: on the project, so that of two edges added at once the second sees
-    the first; on the dependency, so that it does not complete unnoticed. Raises CycleDetected and
-    Invalid.
+    The caller has locked the project, so that no other edge is added at the same time, and the
+    dependency, so that its status does not change. Raises CycleDetected and Invalid.
     """
     if dependent.project_id != dependency.project_id:
         raise Invalid("A task can wait only for tasks of its own project.", ("dependency_id",))
@@ -243,26 +242,26 @@ async def add_dependency(
 
 
 async def remove_dependency(session: AsyncSession, dependent: Task, dependency: Task) -> None:
-    """Let a task wait for another no more. The caller holds the locks. Raises Invalid."""
+    """Remove a dependency of a task. The caller holds the same locks. Raises Invalid."""
     edge = await session.get(TaskDependency, (dependent.id, dependency.id))
     if edge is None:
-        raise Invalid("The one task does not wait for the other.", ("dependency_id",))
+        raise Invalid("The task does not depend on the other task.", ("dependency_id",))
     await session.delete(edge)
     await session.flush()
     await recount(session, [dependent.id])
 
 
 async def delete_task(session: AsyncSession, task: Task) -> None:
-    """Delete a task with all below it. What waited for any of them waits for one less."""
+    """Delete a task with its descendants, and recount the tasks that waited for them."""
     child = aliased(Task)
-    doomed = select(Task.id.label("id")).where(Task.id == task.id).cte("doomed", recursive=True)
-    doomed = doomed.union(select(child.id).where(child.parent_task_id == doomed.c.id))
-    ids = select(doomed.c.id)
+    deleted = select(Task.id.label("id")).where(Task.id == task.id).cte("deleted", recursive=True)
+    deleted = deleted.union(select(child.id).where(child.parent_task_id == deleted.c.id))
+    ids = select(deleted.c.id)
     waiting = await session.scalars(
         select(TaskDependency.dependent_id).where(
             TaskDependency.dependency_id.in_(ids), TaskDependency.dependent_id.not_in(ids)
         )
     )
-    relieved = {*waiting, task.parent_task_id} - {None}
+    affected_tasks = {*waiting, task.parent_task_id} - {None}
     await task.delete(session)
-    await recount(session, list(relieved))
+    await recount(session, list(affected_tasks))

@@ -1,4 +1,4 @@
-"""A picture of the domain, drawn from the models as a Mermaid diagram."""
+"""An entity-relationship diagram of the models, in Mermaid's notation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from db.constraints import rules_of
 def diagram() -> str:
     """The entities with their keys, and a line for each foreign key.
 
-    A foreign key is listed among the keys only where it is one: its line says all else about it.
-    A line has a name where that says more than the entity at its end.
+    A foreign key is listed in its entity only if it is part of a primary or unique key. A line has
+    a label only if its name differs from that of the entity it leads to.
     """
     # Of classes that share a table, the base is the entity.
     classes = [mapper.class_ for mapper in Base.registry.mappers if mapper.inherits is None]
@@ -43,7 +43,7 @@ def _keys(table: Table) -> Iterable[str]:
 
 
 def _line(foreign: ForeignKeyConstraint) -> str:
-    """How many there are at either end; dashed where a row outlives what it points at."""
+    """The cardinalities; dashed where rows remain when the row they refer to is deleted."""
     one = "|o" if any(column.nullable for column in foreign.columns) else "||"
     kept = "--" if foreign.ondelete == "CASCADE" else ".."
     alone = [set(foreign.table.primary_key.columns), *_unique(foreign.table)]

@@ -1,4 +1,4 @@
-"""What can go wrong by the rules of the domain, in words for the reader of the API."""
+"""Errors of the domain's rules, with messages for the client."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ Path = Sequence[str | int]
 
 
 class UserErrorCode(StrEnum):
-    """What is wrong with a mutation's input, for programs."""
+    """What is wrong with the input of a mutation."""
 
     INVALID = "INVALID"
-    """A value has the right type, but cannot be used."""
+    """A value has the right type, but is not accepted."""
     NOT_FOUND = "NOT_FOUND"
-    """An id leads to nothing that you may see."""
+    """There is no object with this id, or you may not see it."""
     ALREADY_EXISTS = "ALREADY_EXISTS"
-    """Another object has a value that must be unique."""
+    """A value must be unique, and another object has it."""
     CONFLICT = "CONFLICT"
-    """Somebody else has changed the object since you read it."""
+    """The object was changed since you read it."""
     ILLEGAL_TRANSITION = "ILLEGAL_TRANSITION"
-    """The object cannot go from its state to that one."""
+    """The status of the object cannot change to the requested one."""
     CYCLE_DETECTED = "CYCLE_DETECTED"
-    """Tasks would wait for each other in a circle."""
+    """Tasks would wait for each other in a cycle."""
 
 
 class DomainError(Exception):
-    """A rule of the domain was broken; `path` says where in the caller's input."""
+    """A rule of the domain was broken; `path` is the place in the input."""
 
     code: str
 
@@ -50,25 +50,25 @@ class NotFound(DomainError):
 
 
 class Denied(DomainError):
-    """The viewer may see the row, but not do this."""
+    """The viewer may see the row, but lacks the right."""
 
     code = "FORBIDDEN"
 
 
 class Invalid(DomainError):
-    """A value is well-formed but not acceptable."""
+    """A value has the right type, but is not accepted."""
 
     code = UserErrorCode.INVALID
 
 
 class AlreadyExists(DomainError):
-    """Another row has a value that must be unique."""
+    """A value must be unique, and another row has it."""
 
     code = UserErrorCode.ALREADY_EXISTS
 
 
 class Conflict(DomainError):
-    """The row was changed since the caller read it."""
+    """The row was changed since the client read it."""
 
     code = UserErrorCode.CONFLICT
 
@@ -83,7 +83,7 @@ class Conflict(DomainError):
 
 
 class IllegalTransition(DomainError):
-    """The state machine has no such move; `allowed` lists the moves there are."""
+    """The status cannot change as requested; `allowed` are the statuses it can change to."""
 
     code = UserErrorCode.ILLEGAL_TRANSITION
 
@@ -95,18 +95,18 @@ class IllegalTransition(DomainError):
 
 
 class CycleDetected(DomainError):
-    """Tasks would wait for each other for ever; `cycle` names them, each waiting for the next."""
+    """Tasks would wait for each other; in `cycle`, each waits for the next."""
 
     code = UserErrorCode.CYCLE_DETECTED
 
     def __init__(self, cycle: Sequence[UUID], path: Path = ()) -> None:
-        message = f"These {len(cycle)} tasks would wait for each other in a circle."
+        message = f"These {len(cycle)} tasks would wait for each other in a cycle."
         super().__init__("This task would wait for itself." if len(cycle) == 1 else message, path)
         self.cycle = list(cycle)
 
 
 class Rejected(Exception):
-    """Several rules were broken at once: everything that is wrong, not only the first."""
+    """All errors of one input, not only the first."""
 
     def __init__(self, errors: Sequence[DomainError]) -> None:
         super().__init__("; ".join(error.message for error in errors))

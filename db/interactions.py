@@ -1,4 +1,4 @@
-"""Human interactions: what agents ask of people, and tell them."""
+"""Human interactions: requests and notifications of agents for people."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, exists, or_, select, text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, exists, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, LongText, Metadata, ShortText, check, choice, stored_text
+from db.base import (
+    CRUD,
+    LongText,
+    Metadata,
+    Priority,
+    ShortText,
+    check,
+    choice,
+    defaulted,
+    stored_text,
+    to_one,
+)
 from db.errors import Invalid
 from db.members import ProjectMember
 from db.users import User, UserRole
@@ -26,52 +37,52 @@ if TYPE_CHECKING:
 
 
 class InteractionType(StrEnum):
-    """What is wanted of people."""
+    """The type of an interaction: what people are asked for."""
 
     APPROVAL = "APPROVAL"
-    """A yes or a no."""
+    """A decision, yes or no."""
     FEEDBACK = "FEEDBACK"
     """An opinion on something that was done."""
     CLARIFICATION = "CLARIFICATION"
     """The answer to a question."""
     NOTIFICATION = "NOTIFICATION"
-    """That they know something."""
+    """Nothing; it informs them."""
 
 
 class InteractionStatus(StrEnum):
-    """What became of an interaction. It leaves PENDING once."""
+    """The status of an interaction. It changes once, from PENDING."""
 
     PENDING = "PENDING"
-    """Waiting for somebody."""
+    """Not answered yet."""
     APPROVED = "APPROVED"
-    """Somebody said yes."""
+    """A user approved it."""
     REJECTED = "REJECTED"
-    """Somebody said no."""
+    """A user rejected it."""
     ANSWERED = "ANSWERED"
-    """Somebody gave feedback or an answer."""
+    """A user gave feedback or an answer."""
     ACKNOWLEDGED = "ACKNOWLEDGED"
-    """Somebody has read it."""
+    """A user has read it."""
     EXPIRED = "EXPIRED"
-    """Nobody answered in time. That is never an approval."""
+    """It was not answered before `expiresAt`. That is never an approval."""
     CANCELLED = "CANCELLED"
     """It was withdrawn."""
 
 
 class NotificationLevel(StrEnum):
-    """How serious a notification is."""
+    """The severity of a notification."""
 
     INFO = "INFO"
-    """Good to know."""
+    """Information."""
     WARNING = "WARNING"
     """Something may need attention."""
     ERROR = "ERROR"
     """Something went wrong."""
     CRITICAL = "CRITICAL"
-    """Somebody should look at once."""
+    """It needs attention at once."""
 
 
 def _only_for(kind: InteractionType, *columns: str) -> CheckConstraint:
-    """The rule that rows of other types leave these columns alone."""
+    """The CHECK that these columns are null in rows of other types."""
     return check(
         f"type = '{kind}' OR num_nonnulls({', '.join(columns)}) = 0",
         f"{kind.lower()}_only",
@@ -80,7 +91,7 @@ def _only_for(kind: InteractionType, *columns: str) -> CheckConstraint:
 
 
 class HumanInteraction(CRUD):
-    """Something that an agent asks of people, or tells them."""
+    """A request or notification of an agent for people."""
 
     __tablename__ = "human_interactions"
     __table_args__ = (
@@ -113,79 +124,63 @@ class HumanInteraction(CRUD):
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     type: Mapped[InteractionType] = mapped_column(
-        choice(InteractionType), index=True, doc="What is wanted of people."
+        choice(InteractionType), index=True, doc="The type: what people are asked for."
     )
     task_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="SET NULL"))
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
     conversation_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("conversations.id", ondelete="SET NULL")
     )
-    title: Mapped[ShortText] = mapped_column(doc="What it is about, in a line.")
-    content: Mapped[Any] = mapped_column(JSONB, doc="What exactly is put before people.")
+    title: Mapped[ShortText] = mapped_column(doc="The subject, in one line.")
+    content: Mapped[Any] = mapped_column(JSONB, doc="What people are asked or told.")
     content_hash: Mapped[ShortText] = mapped_column(
-        doc="SHA-256, in hex, of the title, a line break, and the text of the content as an answer"
-        " has it: the proof of what was put before people."
+        doc="SHA-256, in hex, of the title, a line break, and the content as the API returns it. It"
+        " proves what people were asked."
     )
-    status: Mapped[InteractionStatus] = mapped_column(
-        choice(InteractionStatus),
-        default=InteractionStatus.PENDING,
-        server_default=InteractionStatus.PENDING,
-        index=True,
-        doc="What became of it.",
+    status: Mapped[InteractionStatus] = defaulted(
+        InteractionStatus.PENDING, index=True, doc="Its status."
     )
-    priority: Mapped[int] = mapped_column(
-        default=3, server_default=text("3"), doc="From 1 to 5; 5 is the most urgent."
-    )
+    priority: Mapped[Priority]
     assignee_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    expires_at: Mapped[datetime | None] = mapped_column(doc="Until when it can be answered.")
+    expires_at: Mapped[datetime | None] = mapped_column(
+        doc="When it expires if it has not been answered."
+    )
     responded_by_id: Mapped[UUID | None] = mapped_column(
         ForeignKey("users.id", ondelete="SET NULL")
     )
     responded_at: Mapped[datetime | None] = mapped_column(doc="When it was answered.")
-    interaction_metadata: Mapped[Metadata] = mapped_column(
-        doc="Whatever else clients keep with it."
-    )
+    interaction_metadata: Mapped[Metadata]
 
-    project: Mapped[Project] = relationship(
-        back_populates="interactions", lazy="raise", doc="The project that it is part of."
+    project: Mapped[Project] = to_one("interactions", "The project that it is part of.")
+    task: Mapped[Task | None] = to_one("interactions", "The task that it is about.")
+    agent: Mapped[Agent | None] = to_one("interactions", "The agent that asks.")
+    conversation: Mapped[Conversation | None] = to_one(
+        "interactions", "The conversation that it comes from."
     )
-    task: Mapped[Task | None] = relationship(
-        back_populates="interactions", lazy="raise", doc="The task that it is about."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="interactions", lazy="raise", doc="The agent that asks."
-    )
-    conversation: Mapped[Conversation | None] = relationship(
-        back_populates="interactions", lazy="raise", doc="The conversation that it came up in."
-    )
-    assignee: Mapped[User | None] = relationship(
-        back_populates="assigned_interactions",
+    assignee: Mapped[User | None] = to_one(
+        "assigned_interactions",
+        "The user who is to answer; null if any member may.",
         foreign_keys=[assignee_id],
-        lazy="raise",
-        doc="The user who is asked; none if any member may answer.",
     )
-    responded_by: Mapped[User | None] = relationship(
-        back_populates="answered_interactions",
-        foreign_keys=[responded_by_id],
-        lazy="raise",
-        doc="The user who answered.",
+    responded_by: Mapped[User | None] = to_one(
+        "answered_interactions", "The user who answered.", foreign_keys=[responded_by_id]
     )
 
     __mapper_args__ = {"polymorphic_on": type, "with_polymorphic": "*"}
 
     @classmethod
     async def create(cls, session: AsyncSession, **values: Any) -> Self:
-        """Add an interaction with the hash of what it puts before people."""
+        """Add an interaction with the hash of its title and content."""
         written = await stored_text(session, values["content"])
         hash = content_hash(values["title"], written)
         return await super().create(session, content_hash=hash, **values)
 
 
 class ApprovalRequest(HumanInteraction):
-    """An agent asks for a yes or a no."""
+    """An agent asks for a decision, yes or no."""
 
     approved: Mapped[bool | None] = mapped_column(doc="The answer.")
-    comment: Mapped[LongText | None] = mapped_column(doc="What was said with the answer.")
+    comment: Mapped[LongText | None] = mapped_column(doc="A comment on the answer.")
 
     __mapper_args__ = {"polymorphic_identity": InteractionType.APPROVAL}
 
@@ -200,7 +195,7 @@ class FeedbackRequest(HumanInteraction):
 
 
 class ClarificationRequest(HumanInteraction):
-    """An agent asks a question, which stands in the content."""
+    """An agent asks a question, which is in the content."""
 
     answer: Mapped[LongText | None] = mapped_column(doc="The answer.")
 
@@ -208,28 +203,27 @@ class ClarificationRequest(HumanInteraction):
 
 
 class Notification(HumanInteraction):
-    """An agent tells people something."""
+    """An agent informs people."""
 
-    # Nullable in the table, where rows of other types have none; and without a default there,
-    # which would be the column's in every row, of whatever type.
+    # Nullable and without a server default, because rows of the other types share the table.
     level: Mapped[NotificationLevel] = mapped_column(
-        choice(NotificationLevel), nullable=True, doc="How serious it is."
+        choice(NotificationLevel), nullable=True, doc="Its severity."
     )
     requires_acknowledgement: Mapped[bool] = mapped_column(
-        nullable=True, doc="Whether somebody has to say that they have read it."
+        nullable=True, doc="Whether a user has to acknowledge it."
     )
 
     __mapper_args__ = {"polymorphic_identity": InteractionType.NOTIFICATION}
 
     @classmethod
     async def create(cls, session: AsyncSession, **values: Any) -> Self:
-        """Add a notification; it is for information, and asks for nothing, unless said."""
-        quiet = {"level": NotificationLevel.INFO, "requires_acknowledgement": False}
-        return await super().create(session, **quiet | values)
+        """Add a notification, by default of the level INFO and without acknowledgement."""
+        defaults = {"level": NotificationLevel.INFO, "requires_acknowledgement": False}
+        return await super().create(session, **defaults | values)
 
 
 async def refuse_outsider(session: AsyncSession, project_id: UUID, user_id: UUID | None) -> None:
-    """See that a user who is to answer can see what is asked. Raises Invalid."""
+    """Raise Invalid if the user who is to answer may not see the project."""
     insider = or_(
         exists().where(ProjectMember.project_id == project_id, ProjectMember.user_id == User.id),
         User.role == UserRole.ADMIN,
@@ -242,5 +236,5 @@ async def refuse_outsider(session: AsyncSession, project_id: UUID, user_id: UUID
 
 
 def content_hash(title: str, content: str) -> str:
-    """SHA-256, in hex, of the title, a line break, and the content as an answer shows it."""
+    """SHA-256, in hex, of the title, a line break, and the content as the API returns it."""
     return hashlib.sha256(f"{title}\n{content}".encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Members: which user may do what in which project. This is the wall between tenants."""
+"""Members: the users of a project and their roles. They separate tenants."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import Base, choice
+from db.base import Base, choice, to_one
 from db.errors import AlreadyExists, Invalid
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ class MemberRole(StrEnum):
     """What a member may do in a project."""
 
     OWNER = "OWNER"
-    """Everything, members included."""
+    """Sees and edits everything in it, and manages its members."""
     EDITOR = "EDITOR"
-    """Sees and edits all that is in it."""
+    """Sees and edits everything in it."""
     APPROVER = "APPROVER"
-    """Sees all that is in it, and answers what agents ask of people."""
+    """Sees everything in it, and answers the requests of agents."""
     VIEWER = "VIEWER"
-    """Sees all that is in it."""
+    """Sees everything in it."""
 
 
 class ProjectMember(Base):
-    """That a user is a member of a project, and in which role."""
+    """A user's membership in a project, with their role."""
 
     __tablename__ = "project_members"
     __table_args__ = (Index(None, "user_id", "project_id"),)
@@ -45,12 +45,8 @@ class ProjectMember(Base):
     )
     role: Mapped[MemberRole] = mapped_column(choice(MemberRole), doc="What the member may do.")
 
-    project: Mapped[Project] = relationship(
-        back_populates="members", lazy="raise", doc="The project that the user is a member of."
-    )
-    user: Mapped[User] = relationship(
-        back_populates="memberships", lazy="raise", doc="The user who is a member."
-    )
+    project: Mapped[Project] = to_one("members", "The project that the user is a member of.")
+    user: Mapped[User] = to_one("memberships", "The user who is a member.")
 
 
 async def add_member(
@@ -68,7 +64,7 @@ async def add_member(
 async def change_role(
     session: AsyncSession, project: Project, user_id: UUID, role: MemberRole
 ) -> ProjectMember:
-    """Give a member another role. The caller has locked the project. Raises Invalid."""
+    """Change the role of a member. The caller has locked the project. Raises Invalid."""
     member = await _member(session, project, user_id)
     if role is not MemberRole.OWNER:
         await _keep_an_owner(session, project, member)
@@ -78,7 +74,7 @@ async def change_role(
 
 
 async def remove_member(session: AsyncSession, project: Project, user_id: UUID) -> None:
-    """Make a user a member no more. The caller has locked the project. Raises Invalid."""
+    """Remove a member. The caller has locked the project. Raises Invalid."""
     member = await _member(session, project, user_id)
     await _keep_an_owner(session, project, member)
     await session.delete(member)
@@ -93,7 +89,7 @@ async def _member(session: AsyncSession, project: Project, user_id: UUID) -> Pro
 
 
 async def _keep_an_owner(session: AsyncSession, project: Project, member: ProjectMember) -> None:
-    """Raise Invalid if the project would be without an owner, or without the one that it names."""
+    """Raise Invalid if the member is the project's `owner` or its only member with that role."""
     if member.user_id == project.owner_id:
         raise Invalid(
             "The project belongs to this user: give it to somebody else first, with updateProject.",

@@ -1,11 +1,13 @@
-"""Bringing a database to the schema that the code expects, safely, one process at a time."""
+"""Migrations: they bring a database to the schema of the code, in one process at a time."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 from alembic import command
@@ -15,25 +17,22 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, make_url, pool, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from db.connections import connect
+from db.connections import connect, database_url, reason
 from db.embedded import EmbeddedError
-from db.engine import database_url, reason
 from db.settings import DatabaseSettings, SettingsError
 
-ROOT = Path(__file__).parents[1]
-
-# Any number that no other application on the server is likely to use ("troupe", as bytes).
+# The key of the advisory lock, which no other application is likely to use ("troupe", as bytes).
 ADVISORY_LOCK = int.from_bytes(b"troupe")
 
 
 OLDEST_SERVER = 15
-"""The oldest major version of PostgreSQL that Troupe runs on."""
+"""The oldest major version of PostgreSQL that Troupe supports."""
 
 
 class NotMigratable(Exception):
-    """The database cannot be brought to the code's schema; the message says why and what to do."""
+    """The database cannot be migrated; the message says why and what to do."""
 
 
 NO_COLLATION = (
@@ -42,66 +41,91 @@ NO_COLLATION = (
 )
 
 
+RENUMBER = (
+    "Give one of the two the next number, in the name of its file and as its `revision`, and name"
+    " the other one as its `down_revision`."
+)
+
+
 def config(connection: Connection | None = None) -> Config:
-    """Alembic's configuration, for a connection."""
-    configuration = Config(ROOT / "alembic.ini")
-    configuration.attributes["connection"] = connection
+    """Alembic's configuration, for a connection.
+
+    `alembic.ini` is only for `alembic …` typed by hand: an installed wheel does not have it.
+    """
+    configuration = Config(attributes={"connection": connection})
+    folder = str(files("migrations"))
+    # Alembic reads the option through configparser, to which a percent sign is a reference.
+    configuration.set_main_option("script_location", folder.replace("%", "%%"))
     return configuration
 
 
+def _scripts() -> ScriptDirectory:
+    """The migrations of the code. Raises NotMigratable if they do not form one line."""
+    scripts = ScriptDirectory.from_config(config())
+    try:
+        with warnings.catch_warnings():
+            # Alembic only warns of two migrations with one number, and then runs one of them.
+            warnings.simplefilter("error", UserWarning)
+            heads = scripts.get_heads()
+    except UserWarning as error:
+        raise NotMigratable(f"{error} in {scripts.versions}. {RENUMBER}") from None
+    if len(heads) > 1:
+        raise NotMigratable(
+            f"No migration follows {' and none follows '.join(sorted(heads))}, so it is not known"
+            f" which of them is the newest. {RENUMBER}"
+        )
+    return scripts
+
+
 def head() -> str | None:
-    """The newest revision that the code knows."""
-    return ScriptDirectory.from_config(config()).get_current_head()
+    """The newest migration of the code. Raises NotMigratable if there are several."""
+    return _scripts().get_current_head()
 
 
 def current(connection: Connection) -> str | None:
-    """The revision the database is at, none when it is empty."""
+    """The migration that the database is at; None if it is empty."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _engine(url: URL | str) -> AsyncEngine:
-    """Without limits in time: they are for those who serve, and a migration may take long."""
+@asynccontextmanager
+async def _connection(url: URL | str) -> AsyncIterator[AsyncConnection]:
+    """A connection without the timeouts of the server, because a migration may take long."""
     timeouts = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
     opened = partial(connect, dict.fromkeys(timeouts, "0"))
     arguments = {"async_creator_fn": opened}
-    return create_async_engine(database_url(url), poolclass=pool.NullPool, connect_args=arguments)
+    engine = create_async_engine(database_url(url), poolclass=pool.NullPool, connect_args=arguments)
+    # Without a pool, the connection is closed at the end of the block.
+    async with engine.connect() as connection:
+        yield connection
 
 
 async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
-    """Do work that changes the schema, while nobody else does.
+    """Run work that changes the schema, while no other process does.
 
-    A statement that has to wait longer than ten seconds for a table in use is given up, so that
-    a migration never makes a busy server's queries queue up behind it.
+    A statement that waits longer than ten seconds for a table fails, because the queries of a busy
+    server wait behind it.
     """
-    engine = _engine(url)
-    try:
-        async with engine.connect() as connection:
-            # The lock belongs to the session, and goes with it. It is waited for without a limit:
-            # whoever holds it is migrating, and will be done.
-            await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
-            await connection.execute(text("SET lock_timeout = '10s'"))
-            await connection.commit()
-            return await connection.run_sync(work)
-    finally:
-        await engine.dispose()
+    async with _connection(url) as connection:
+        # The lock is released with the session. The wait has no limit, because the process that
+        # holds the lock is migrating and will end.
+        await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        await connection.execute(text("SET lock_timeout = '10s'"))
+        await connection.commit()
+        return await connection.run_sync(work)
 
 
 def shown(url: URL | str) -> str:
-    """The URL for people to read, without its password."""
+    """The URL without its password, for messages."""
     return make_url(url).render_as_string(hide_password=True)
 
 
 async def _on(url: URL | str, work: Callable[[Connection], Any]) -> Any:
-    engine = _engine(url)
-    try:
-        async with engine.connect() as connection:
-            return await connection.run_sync(work)
-    finally:
-        await engine.dispose()
+    async with _connection(url) as connection:
+        return await connection.run_sync(work)
 
 
 async def refuse_unsuitable(url: URL | str) -> None:
-    """Raise NotMigratable if no PostgreSQL of a version that Troupe runs on can be reached."""
+    """Raise NotMigratable if the server cannot be reached, or is too old."""
 
     def work(connection: Connection) -> int:
         return int(connection.scalar(text("SHOW server_version_num"))) // 10_000
@@ -121,7 +145,7 @@ async def refuse_unsuitable(url: URL | str) -> None:
 
 
 async def refuse_unless_at_head(url: URL | str) -> None:
-    """Raise NotMigratable if the database is not at the schema that the code expects."""
+    """Raise NotMigratable if the database is not at the newest migration."""
     revision = await _on(url, current)
     if revision != head():
         raise NotMigratable(
@@ -131,16 +155,14 @@ async def refuse_unless_at_head(url: URL | str) -> None:
 
 
 async def upgrade(url: URL | str, revision: str = "head") -> bool:
-    """Bring the database to the revision; whether there was anything to do.
+    """Bring the database to a migration. Returns whether any was run.
 
     Raises NotMigratable for a database that newer code has migrated.
     """
 
     def work(connection: Connection) -> bool:
         before = current(connection)
-        known = {
-            script.revision for script in ScriptDirectory.from_config(config()).walk_revisions()
-        }
+        known = {script.revision for script in _scripts().walk_revisions()}
         if before is not None and before not in known:
             raise NotMigratable(
                 f"The database is at the migration {before}, which this version of Troupe does not"
@@ -154,14 +176,14 @@ async def upgrade(url: URL | str, revision: str = "head") -> bool:
 
 
 async def downgrade(url: URL | str, revision: str) -> None:
-    """Take the database back to an older revision; `base` empties it."""
+    """Take the database back to an older migration; `base` removes all tables."""
     await locked(url, lambda connection: command.downgrade(config(connection), revision))
 
 
-def by_hand(work: Callable[[Connection], Any]) -> None:
-    """Do work that somebody asked for with `alembic …`, on the database that `troupe` would use.
+def run_for_alembic(work: Callable[[Connection], Any]) -> None:
+    """Run work for the command `alembic …`, on the database that `troupe` uses.
 
-    What is wrong with that database is Alembic's own error, which it shows as a sentence.
+    Errors become Alembic's CommandError, which it prints as a sentence.
     """
 
     async def run(url: str) -> None:

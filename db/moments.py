@@ -1,12 +1,12 @@
-"""Moments in time as other programs write them."""
+"""Points in time in the notations that other programs use."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
 
-# What PostgreSQL's driver sends as `-infinity` and `infinity`. Go and .NET write the first where
-# they mean no time.
+# The driver sends these as `-infinity` and `infinity`. Go and .NET write the first for a missing
+# time.
 FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
 
@@ -18,15 +18,15 @@ MOMENT = re.compile(
 
 
 class NoMoment(ValueError):
-    """There is no such moment."""
+    """A text has the form of a point in time, but there is no such date or time."""
 
 
 def read_moment(text: str) -> datetime | None:
-    """The moment that a text names by RFC 3339 or ISO 8601, in UTC; none if it is not written so.
+    """A point in time of RFC 3339 or ISO 8601, in UTC; None for a text of another form.
 
-    Digits after the microsecond are cut off. The second 60, which leap seconds are, is the next
-    minute's first, as PostgreSQL has it. What lies beyond the years 1 to 9999 once it is in UTC is
-    FIRST or LAST. Raises NoMoment for what is in no calendar.
+    Digits after the microsecond are cut off. A leap second (second 60) is the first second of the
+    next minute, as in PostgreSQL. A time that is outside the years 1 to 9999 in UTC becomes FIRST
+    or LAST. Raises NoMoment for a date or time that does not exist.
     """
     found = MOMENT.fullmatch(text)
     if found is None:

@@ -1,7 +1,7 @@
-"""Plans: many tasks at once, with the edges between them, all or nothing.
+"""Plans: many tasks with their dependencies, added in one transaction.
 
-Within a plan, tasks and agents are named by references of the caller's own; whatever is not a
-reference of the plan is the id of what exists already.
+Within a plan, tasks, agents and tools are named by references that the client chooses. A name that
+is not a reference of the plan is the id of an existing row.
 """
 
 from __future__ import annotations
@@ -18,11 +18,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.agents import Agent
 from db.base import CRUD, Base, any_of, insert_many, new_id
 from db.dependencies import find_cycle, recount, refuse_cycle
-from db.engine import WriteSession
 from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
 from db.projects import Project
+from db.sessions import WriteSession
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
-from db.tools import FIRST_VERSION, MOST_TOOLS, TOO_MANY_TOOLS, AgentTool, Tool, defined
+from db.tools import (
+    FIRST_VERSION,
+    MOST_TOOLS,
+    TOO_MANY_TOOLS,
+    AgentTool,
+    Tool,
+    with_definition_hash,
+)
 
 Row = TypeVar("Row", bound=CRUD)
 
@@ -31,7 +38,7 @@ CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @dataclass
 class Planned:
-    """Something that a plan makes: the values of its columns, and its name within the plan."""
+    """A row that a plan adds: the values of its columns, and its reference in the plan."""
 
     values: dict[str, Any]
     reference: str | None = None
@@ -44,14 +51,14 @@ class PlannedTool(Planned):
 
 @dataclass
 class PlannedAgent(Planned):
-    """An agent of a plan, and the tools that it has."""
+    """An agent of a plan, and the names of its tools."""
 
     tools: Sequence[str] = ()
 
 
 @dataclass
 class PlannedTask(Planned):
-    """A task of a plan, and what it refers to."""
+    """A task of a plan, with the names of its parent, its agent and its dependencies."""
 
     parent: str | None = None
     agent: str | None = None
@@ -61,7 +68,7 @@ class PlannedTask(Planned):
 def _number(
     references: Sequence[str | None], noun: str, at: Path, faults: list[DomainError]
 ) -> dict[str, int]:
-    """The place in the plan of everything that has a reference."""
+    """The index in the plan of each reference."""
     places: dict[str, int] = {}
     for place, reference in enumerate(references):
         if reference is None:
@@ -75,14 +82,14 @@ def _number(
 
 
 def _named(ids: Sequence[UUID], places: Mapping[str, int]) -> dict[str, UUID]:
-    """What a plan makes, by its reference and by its id, which the sender may have chosen."""
+    """The ids of a plan's rows, by reference and by id, which the client may have chosen."""
     return {str(id): id for id in ids} | {name: ids[place] for name, place in places.items()}
 
 
 async def _existing(
     session: AsyncSession, model: type[Row], project_id: UUID | None, names: set[str]
 ) -> dict[str, UUID]:
-    """Which of the names are ids of rows of the project; without one, of rows that all share."""
+    """The names that are ids of rows of the project, or without one, of shared rows."""
     ids = [UUID(name) for name in names if CANONICAL_UUID.fullmatch(name)]
     if not ids:
         return {}
@@ -101,8 +108,7 @@ async def add_tasks(
 ) -> list[UUID]:
     """Add the tasks of a plan to a project, whose row the caller has locked; return their ids.
 
-    Raises Rejected with everything that is wrong, what the caller found before included, or
-    CycleDetected.
+    Raises Rejected with all errors, including those that the caller has `found`, or CycleDetected.
     """
     faults: list[DomainError] = list(found)
     ids = [task.values.get("id") or new_id() for task in planned]
@@ -130,7 +136,7 @@ async def add_tasks(
         parent_id = find(tasks, task.parent, "a task", place, "parent")
         if parent_id == id:
             faults.append(CycleDetected([id], (*at, place, "parent")))
-        # With every server default filled in, one statement inserts parents and children alike.
+        # With all server defaults filled in, one statement inserts all tasks.
         rows.append(
             {
                 "available_at": now,
@@ -155,7 +161,7 @@ async def add_tasks(
     faults += await session.taken(
         Task, {(*at, place): task.values.get("id") for place, task in enumerate(planned)}
     )
-    faults += _circle(planned, rows, edges, at)
+    faults += _cycle(planned, rows, edges, at)
     if faults:
         raise Rejected(faults)
 
@@ -173,27 +179,27 @@ async def add_tasks(
     return ids
 
 
-def _circle(
+def _cycle(
     planned: Sequence[PlannedTask],
     rows: Sequence[Mapping[str, Any]],
     edges: Mapping[tuple[UUID, UUID], OnFailure],
     at: Path,
 ) -> list[DomainError]:
-    """The fault of a circle among the tasks of a plan, which are not there yet to be shown."""
+    """The error for a cycle among the tasks of a plan; they have no rows yet, so it names them."""
     places = {row["id"]: place for place, row in enumerate(rows)}
     parents = {id: _within(rows[place]["parent_task_id"], places) for id, place in places.items()}
     dependencies: dict[UUID, list[UUID]] = {}
     for dependent, dependency in edges:
         if dependency in places:
             dependencies.setdefault(dependent, []).append(dependency)
-    circle = find_cycle(parents, dependencies)
-    if circle is None or rows[places[circle[0]]]["parent_task_id"] == circle[0]:
-        return []  # a task that is its own parent has been told already
-    tasks = [planned[places[id]] for id in circle]
+    cycle = find_cycle(parents, dependencies)
+    if cycle is None or rows[places[cycle[0]]]["parent_task_id"] == cycle[0]:
+        return []  # reported before
+    tasks = [planned[places[id]] for id in cycle]
     names = ", ".join(repr(task.reference or task.values["title"]) for task in tasks)
-    fault = CycleDetected([], (*at, places[circle[0]]))
-    wait = "These tasks would wait for each other in a circle"
-    fault.message = f"{wait if len(circle) > 1 else 'This task would wait for itself'}: {names}."
+    fault = CycleDetected([], (*at, places[cycle[0]]))
+    wait = "These tasks would wait for each other in a cycle"
+    fault.message = f"{wait if len(cycle) > 1 else 'This task would wait for itself'}: {names}."
     return [fault]
 
 
@@ -210,7 +216,7 @@ async def add_plan(
 ) -> tuple[list[UUID], list[UUID], list[UUID]]:
     """Add agents, tools and tasks to a project, and return the ids of each.
 
-    Raises Rejected with everything that is wrong, or CycleDetected.
+    Raises Rejected with all errors, or CycleDetected.
     """
     faults: list[DomainError] = []
     try:
@@ -247,7 +253,7 @@ async def add_plan(
             session,
             Tool,
             [
-                {**defined(tool.values), **belongs, "id": id}
+                {**with_definition_hash(tool.values), **belongs, "id": id}
                 for id, tool in zip(tool_ids, tools, strict=True)
             ],
         )
@@ -275,7 +281,7 @@ async def _planned(
     unique: Callable[[Planned], object],
     faults: list[DomainError],
 ) -> tuple[list[UUID], dict[str, UUID]]:
-    """The ids of what is to be made of a noun, and the names by which the plan refers to them."""
+    """The ids of a plan's rows of a model, and the same ids by the names in the plan."""
     at, noun = model.__tablename__, model.__name__.lower()
     places = _number([one.reference for one in planned], noun, (at,), faults)
     taken: set[object] = set()
@@ -294,7 +300,7 @@ async def _planned(
 async def add_task(session: WriteSession, project: Project, task: PlannedTask) -> UUID:
     """Add one task, which names others by their ids, to a project that the caller has locked.
 
-    Returns its id. Raises Rejected with everything that is wrong, or CycleDetected.
+    Returns its id. Raises Rejected with all errors, or CycleDetected.
     """
     keys = {"parent_task_id": task.parent, "agent_id": task.agent}
     others = [id for id, _ in task.depends_on]
@@ -317,18 +323,18 @@ async def add_task(session: WriteSession, project: Project, task: PlannedTask) -
         (id,) = await add_tasks(session, project, [task], at=(), found=faults)
     except Rejected as rejected:
         names = {"parent": "parent_task_id", "agent": "agent_id"}
-        told: dict[Path, DomainError] = {}
-        for error in rejected.errors:  # there is no plan around it, and no place in one
+        errors: dict[Path, DomainError] = {}
+        for error in rejected.errors:  # the paths in the input of one task, not of a plan
             path = error.path[1:] if error.path[:1] == (0,) else error.path
             path = path[:-1] if path[-1:] in (("on",), ("dependency_id",)) else path
             error.path = tuple(names.get(str(part), part) for part in path)
-            told.setdefault(error.path, error)
-        raise Rejected(list(told.values())) from None
+            errors.setdefault(error.path, error)
+        raise Rejected(list(errors.values())) from None
     return id
 
 
 async def change_task(session: WriteSession, task: Task, values: dict[str, Any]) -> Task:
-    """Change a task, which the caller has locked, and its project's row if its parent changes.
+    """Change a task. The caller has locked it, and if its parent changes, its project's row.
 
     Raises Rejected, CycleDetected.
     """

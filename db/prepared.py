@@ -1,4 +1,4 @@
-"""Connections for statements that are ready to run, with nothing between them and the driver."""
+"""A pool of connections for SQL that is compiled already, without SQLAlchemy in between."""
 
 from __future__ import annotations
 
@@ -12,114 +12,115 @@ from typing import Any
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from db.deadlines import Bounded, Watch
+from db.connections import Generations
+from db.deadlines import SharedTimer, Timeout
 
-# How long PostgreSQL may take to say that it has cancelled a statement, in seconds.
+# How long PostgreSQL may take to confirm that it has cancelled a statement, in seconds.
 CANCELLED_WITHIN = 2
 
 
-class Direct:
-    """Connections that run one statement at a time each, and keep those they have prepared.
+class PreparedPool:
+    """Connections that run one statement at a time each, and keep it prepared.
 
-    The pools of SQLAlchemy and of the driver do more for a statement than a short one takes.
+    The pools of SQLAlchemy and of the driver add more time to a short statement than it takes.
     """
 
-    def __init__(self, size: int, wait: float, connect: Callable[..., Awaitable[Any]]) -> None:
-        """For `wait` seconds somebody waits for a connection, which `connect` opens."""
+    def __init__(
+        self,
+        size: int,
+        wait: float,
+        connect: Callable[..., Awaitable[Any]],
+        generations: Generations,
+    ) -> None:
+        """A caller waits for a free connection for `wait` seconds; `connect` opens a new one."""
         self.size = size
-        self._turns = asyncio.Semaphore(size)
+        self._free = asyncio.Semaphore(size)
         self._wait = wait
-        # PostgreSQL keeps some 40 bytes for each character of a statement that is prepared: at most
-        # 32 MB for a connection. Those that are longer take a few milliseconds to prepare.
+        # PostgreSQL keeps some 40 bytes for each character of a prepared statement: at most 32 MB
+        # for a connection. Longer statements take only a few milliseconds to prepare.
         caches = {
             "statement_cache_size": 100,
             "max_cacheable_statement_size": 8_000,
             "max_cached_statement_lifetime": 0,
         }
         self._connect = partial(connect, **caches)
-        self._generation = 0
-        self._idle: list[Any] = []
-        self._watch = Watch()
+        self._generations = generations
+        # The connections that nobody uses, each with its generation.
+        self._idle: list[tuple[Any, int]] = []
+        self._timer = SharedTimer()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def value(self, statement: str, arguments: Sequence[Any], seconds: float | None) -> Any:
-        """The one value that a statement gives. Raises what the driver raises.
+        """The one value that a statement returns. Raises what the driver raises.
 
-        Raises TookTooLong if it takes more than so many seconds, with what it waits for its turn,
-        and SQLAlchemy's TimeoutError when all connections are busy.
+        Raises TimedOut if that takes more than `seconds`, the wait for a connection included, and
+        SQLAlchemy's TimeoutError if no connection becomes free.
         """
         if seconds is None:
             return await self._value(statement, arguments)
         # The driver has a timer for each statement, which takes longer than a short one.
-        with Bounded(self._watch, time.monotonic() + seconds):
+        async with Timeout(self._timer, time.monotonic() + seconds):
             return await self._value(statement, arguments)
 
     async def _value(self, statement: str, arguments: Sequence[Any]) -> Any:
-        await (self._turn() if self._turns.locked() else self._turns.acquire())
-        connection, generation = None, self._generation
+        await (self._wait_until_free() if self._free.locked() else self._free.acquire())
+        connection, generation = self._open()
         try:
-            connection = self._open() or await self._connect()
+            connection = connection or await self._connect()
             value = await connection.fetchval(statement, *arguments)
-        except asyncpg.PostgresError:
-            self._leave(connection, generation)
+        except BaseException as error:
+            if isinstance(error, asyncpg.PostgresError) and connection is not None:
+                self._release(connection, generation)
+            else:
+                # The statement may still be running, or the connection is broken.
+                self._close(connection)
             raise
-        except BaseException:
-            # Something is still going on, or the connection is broken.
-            self._close(connection)
-            raise
-        self._leave(connection, generation)
+        self._release(connection, generation)
         return value
 
-    async def _turn(self) -> None:
-        """Wait until there is a connection for somebody."""
+    async def _wait_until_free(self) -> None:
         try:
-            # Not wait_for, which before Python 3.12 hides that somebody was told to give up.
+            # Not wait_for: before Python 3.12 it can swallow the cancellation of its caller.
             async with asyncio.timeout(self._wait):
-                await self._turns.acquire()
+                await self._free.acquire()
         except TimeoutError:
             raise PoolTimeout(f"no connection became free within {self._wait} s") from None
 
-    def _open(self) -> Any:
-        """A connection that is open and idle, if there is one."""
+    def _open(self) -> tuple[Any, int]:
+        """An open connection that nobody uses, or None; and the generation that it is of."""
+        current = self._generations.current
         while self._idle:
-            connection = self._idle.pop()
-            # The driver sees when PostgreSQL ends a connection that nobody uses.
-            if not connection.is_closed():
-                return connection
-        return None
+            connection, generation = self._idle.pop()
+            if generation != current:
+                self._close_later(connection)
+            # The driver notices when PostgreSQL ends a connection that nobody uses.
+            elif not connection.is_closed():
+                return connection, generation
+        return None, current
 
-    def _leave(self, connection: Any, generation: int) -> None:
-        if connection is None or generation != self._generation:
-            self._close(connection)
-            return
-        self._idle.append(connection)
-        self._turns.release()
-
-    def replace(self) -> None:
-        """Close the connections that there are, once nothing runs on them."""
-        self._generation += 1
-        while self._idle:
-            self._closing_of(self._idle.pop())
+    def _release(self, connection: Any, generation: int) -> None:
+        self._idle.append((connection, generation))
+        self._free.release()
 
     def _close(self, connection: Any) -> None:
-        """Close a connection, once what runs on it is cancelled; the next may then be opened."""
+        """Close a connection; only then may another one be opened in its place."""
         if connection is None:
-            self._turns.release()
-            return
-        self._closing_of(connection).add_done_callback(lambda _: self._turns.release())
+            self._free.release()
+        else:
+            self._close_later(connection).add_done_callback(lambda _: self._free.release())
 
-    def _closing_of(self, connection: Any) -> asyncio.Task[None]:
-        task = asyncio.create_task(_closed(connection))
+    def _close_later(self, connection: Any) -> asyncio.Task[None]:
+        task = asyncio.create_task(_close(connection))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         return task
 
     async def close(self) -> None:
         """Close all connections."""
-        closing = [_closed(self._idle.pop()) for _ in range(len(self._idle))]
-        await asyncio.gather(*closing, *self._closing)
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(_close(connection) for connection, _ in idle), *self._closing)
 
 
-async def _closed(connection: Any) -> None:
+async def _close(connection: Any) -> None:
     with contextlib.suppress(Exception):
         await connection.close(timeout=CANCELLED_WITHIN)

@@ -1,4 +1,4 @@
-"""Projects: what a team of agents works towards, and the wall between tenants."""
+"""Projects: the goals of teams of agents. Rows of a project are visible to its members only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, ComposedName, Metadata, Version, choice
+from db.base import CRUD, ComposedName, Metadata, Version, children, defaulted, to_one
 from db.members import MemberRole, ProjectMember
 from db.transitions import Transitions
 
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
 
 
 class ProjectStatus(StrEnum):
-    """Where a project is in its life."""
+    """The status of a project."""
 
     DRAFT = "DRAFT"
-    """Being written down."""
+    """Its goal is being described."""
     PLANNING = "PLANNING"
-    """Its tasks are being laid out."""
+    """Its tasks are being planned."""
     IN_PROGRESS = "IN_PROGRESS"
-    """Its tasks are handed out to agents."""
+    """Its tasks are assigned to agents."""
     PAUSED = "PAUSED"
-    """No task is handed out until it goes on."""
+    """No task is assigned until it is resumed."""
     COMPLETED = "COMPLETED"
     """Its goal was reached."""
     CANCELLED = "CANCELLED"
-    """It was given up."""
+    """It was ended before that."""
     ARCHIVED = "ARCHIVED"
-    """Kept for the record."""
+    """It is only kept for reference."""
 
 
 class Project(CRUD):
-    """A goal that a team of agents works towards, with all that belongs to it."""
+    """A goal that a team of agents works towards, with its agents, tasks and so on."""
 
     __tablename__ = "projects"
     __table_args__ = (
@@ -56,80 +56,34 @@ class Project(CRUD):
         Index(None, "owner_id", "created_at", "id"),
     )
 
-    name: Mapped[ComposedName] = mapped_column(doc="The name people know it by.")
+    name: Mapped[ComposedName] = mapped_column(doc="The name.")
     description: Mapped[Any | None] = mapped_column(
-        JSONB(none_as_null=True), doc="What it is about, as structured text."
+        JSONB(none_as_null=True), doc="A description, as structured text."
     )
-    status: Mapped[ProjectStatus] = mapped_column(
-        choice(ProjectStatus),
-        default=ProjectStatus.DRAFT,
-        server_default=ProjectStatus.DRAFT,
-        index=True,
-        doc="Where it is in its life; `transitionProject` moves it.",
+    status: Mapped[ProjectStatus] = defaulted(
+        ProjectStatus.DRAFT, index=True, doc="Its status; `transitionProject` changes it."
     )
     owner_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    project_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
-    version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
+    project_metadata: Mapped[Metadata]
+    version: Mapped[Version] = mapped_column()
 
-    owner: Mapped[User | None] = relationship(
-        back_populates="projects", lazy="raise", doc="The user it belongs to."
+    owner: Mapped[User | None] = to_one("projects", "The user who owns it.")
+    agents: Mapped[list[Agent]] = children("project", "The agents that work on it.")
+    tasks: Mapped[list[Task]] = children("project", "Its tasks, subtasks included.")
+    conversations: Mapped[list[Conversation]] = children("project", "Its conversations.")
+    members: Mapped[list[ProjectMember]] = children(
+        "project", "The users who may see it, with their roles."
     )
-    agents: Mapped[list[Agent]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The agents that work on it.",
+    tools: Mapped[list[Tool]] = children(
+        "project", "The tools that belong to it; only its agents can have them."
     )
-    tasks: Mapped[list[Task]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What there is to do, subtasks included.",
+    communications: Mapped[list[Communication]] = children(
+        "project", "The messages between its agents."
     )
-    conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The conversations held for it.",
+    interactions: Mapped[list[HumanInteraction]] = children(
+        "project", "The requests and notifications of its agents for people."
     )
-    members: Mapped[list[ProjectMember]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Who may see it, and do what in it.",
-    )
-    tools: Mapped[list[Tool]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tools that only its agents can have.",
-    )
-    communications: Mapped[list[Communication]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What its agents said to each other.",
-    )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What its agents ask of people.",
-    )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="project",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models for it.",
-    )
+    usage_records: Mapped[list[UsageRecord]] = children("project", "The calls of AI models for it.")
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -155,25 +109,25 @@ class Project(CRUD):
     )
 
     def transition(self, to: ProjectStatus) -> None:
-        """Move it to another state of its life. Raises IllegalTransition."""
+        """Change its status. Raises IllegalTransition."""
         self.transitions.check(self.status, to)
         self.status = to
 
     @classmethod
     async def create(cls, session: AsyncSession, **values: Any) -> Self:
-        """Add a project. The user it belongs to is its first member."""
+        """Add a project. Its owner becomes a member with the role OWNER."""
         project = await super().create(session, **values)
-        await project._admit_owner(session)
+        await project._add_owner_as_member(session)
         return project
 
     async def update(self, session: AsyncSession, **values: Any) -> Self:
-        """Set these values. A new owner is a member, and an old one stays one."""
+        """Set these values. A new owner becomes a member; the previous one stays a member."""
         await super().update(session, **values)
         if "owner_id" in values:
-            await self._admit_owner(session)
+            await self._add_owner_as_member(session)
         return self
 
-    async def _admit_owner(self, session: AsyncSession) -> None:
+    async def _add_owner_as_member(self, session: AsyncSession) -> None:
         if self.owner_id is not None:
             await session.merge(
                 ProjectMember(project_id=self.id, user_id=self.owner_id, role=MemberRole.OWNER)

@@ -1,38 +1,24 @@
-"""The rights, and who has which in a project."""
+"""The rights that a mutation or a query may need."""
 
 from __future__ import annotations
 
 from enum import Enum
 
-from db.members import MemberRole
-
 
 class Right(Enum):
-    """What somebody may do with what belongs to a project, or with the server."""
+    """What a viewer may do with the rows of a project, or with the server."""
 
     VIEW = "VIEW"
-    """To see it."""
+    """See them."""
     WORK = "WORK"
-    """To do what workers do: say what they did, ask, and talk. An agent does so as itself."""
+    """Do the work of an agent: report, ask, and send messages. An agent does so as itself."""
     ANSWER = "ANSWER"
-    """To answer what agents ask of people."""
+    """Answer the requests of agents."""
     EDIT = "EDIT"
-    """To change it."""
+    """Change them."""
     OWN = "OWN"
-    """To delete it, and to decide who may do what in it."""
+    """Delete the project, and manage its members."""
     USE = "USE"
-    """To use the server as a person, and to manage what is one's own."""
+    """Use the server as a user, and manage one's own account."""
     ADMINISTER = "ADMINISTER"
-    """To manage the server itself."""
-
-
-ROLES = {
-    MemberRole.OWNER: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT, Right.OWN},
-    MemberRole.EDITOR: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT},
-    MemberRole.APPROVER: {Right.VIEW, Right.ANSWER},
-    MemberRole.VIEWER: {Right.VIEW},
-}
-"""The rights of a member on all that belongs to the project."""
-
-AGENTS = {Right.VIEW, Right.WORK}
-"""The rights of an agent in its own project."""
+    """Manage the server."""

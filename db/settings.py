@@ -1,4 +1,4 @@
-"""Where the database is: the `TROUPE_…` variables that every command and migration reads."""
+"""The settings of the database, which every command and migration reads from `TROUPE_…`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from db import embedded
-from db.engine import database_url
+from db.connections import database_url
 
 PREFIX = "TROUPE_"
 
@@ -22,11 +22,11 @@ logger = logging.getLogger("troupe.postgres")
 
 
 class SettingsError(Exception):
-    """A setting cannot be used; the message says which, why, and what to write instead."""
+    """A setting is wrong; the message says which, why, and what to write instead."""
 
 
 class DatabaseSettings(BaseSettings):
-    """Which database to use: one that is named, or the one that comes along."""
+    """The database to use: a PostgreSQL server, or the embedded one."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
@@ -49,7 +49,7 @@ class DatabaseSettings(BaseSettings):
         hint = "write postgresql://user:password@host:5432/database"
         try:
             url = make_url(value)
-        except (ArgumentError, ValueError):  # whose own words may quote a password
+        except (ArgumentError, ValueError):  # whose messages may contain a password
             raise ValueError(hint) from None
         if url.port is not None and not 0 < url.port < 65536:
             raise ValueError(hint)
@@ -62,11 +62,11 @@ class DatabaseSettings(BaseSettings):
     @classmethod
     def _absolute(cls, value: object) -> object:
         hint = "write the path of a folder, such as /var/lib/troupe"
-        if value == "":  # it would be the folder that somebody happens to be in
+        if value == "":  # it would be the current folder
             raise ValueError(hint)
         try:
             return Path(value).expanduser().absolute() if isinstance(value, str) else value
-        except RuntimeError:  # there is no such home
+        except RuntimeError:  # there is no home folder
             raise ValueError(hint) from None
 
     @classmethod
@@ -81,7 +81,7 @@ class DatabaseSettings(BaseSettings):
     def database(
         self, *, serving: bool = False, on_wait: Callable[[str], None] = logger.warning
     ) -> Iterator[tuple[str, embedded.Server | None]]:
-        """The URL of the database, which runs inside the block; and the server, if it is our own.
+        """The URL of the database, which runs inside the block; and the server, if it is embedded.
 
         Raises EmbeddedError; `serving` and `on_wait` are those of `embedded.running`.
         """

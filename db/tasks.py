@@ -1,4 +1,4 @@
-"""Tasks: what there is to do, and what has to wait for what."""
+"""Tasks and the dependencies between them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,23 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, func, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Base, LongText, Metadata, ShortText, Version, check, choice
+from db.base import (
+    CRUD,
+    Base,
+    LongText,
+    Metadata,
+    Priority,
+    ShortText,
+    Version,
+    check,
+    children,
+    choice,
+    defaulted,
+    to_many,
+    to_one,
+)
 from db.errors import Invalid
 
 if TYPE_CHECKING:
@@ -26,50 +40,50 @@ if TYPE_CHECKING:
 
 
 class TaskStatus(StrEnum):
-    """Where a task is in its life. A task that waits for others is PENDING."""
+    """The status of a task. A task that waits for others is PENDING."""
 
     PENDING = "PENDING"
-    """To be done, by any agent that fits."""
+    """To be done by any agent that fits."""
     ASSIGNED = "ASSIGNED"
     """To be done by the agent it is assigned to."""
     IN_PROGRESS = "IN_PROGRESS"
     """An agent works on it."""
     BLOCKED = "BLOCKED"
-    """Held; `blockedReason` says why."""
+    """It cannot be worked on; `blockedReason` says why."""
     COMPLETED = "COMPLETED"
-    """Done."""
+    """It was done."""
     FAILED = "FAILED"
-    """Given up after its last attempt."""
+    """Its last attempt failed."""
     CANCELLED = "CANCELLED"
-    """Called off."""
+    """It was cancelled."""
     SKIPPED = "SKIPPED"
-    """Not needed any more, because something it depends on came to nothing."""
+    """It cannot be done, because a task it depends on failed, was cancelled or was skipped."""
 
 
 class BlockedReason(StrEnum):
-    """Why a task is held."""
+    """Why a task is blocked."""
 
     HUMAN_INPUT = "HUMAN_INPUT"
     """It waits for a person's answer."""
     EXTERNAL = "EXTERNAL"
-    """It waits for something outside."""
+    """It waits for something outside of Troupe."""
     MANUAL = "MANUAL"
-    """A person holds it."""
+    """A person has blocked it."""
 
 
 class OnFailure(StrEnum):
-    """What becomes of a task when one that it depends on fails, is cancelled or is skipped."""
+    """What happens to a task when one that it depends on fails, is cancelled or is skipped."""
 
     SKIP = "SKIP"
     """It is skipped too."""
     HOLD = "HOLD"
-    """It goes on waiting."""
+    """It keeps waiting."""
     IGNORE = "IGNORE"
-    """It goes on as if the other were done."""
+    """It proceeds as if the other one were completed."""
 
 
 class Task(CRUD):
-    """A piece of work. It may have subtasks, and wait for other tasks of its project."""
+    """A piece of work. It may have subtasks, and depend on other tasks of its project."""
 
     __tablename__ = "tasks"
     __table_args__ = (
@@ -126,8 +140,8 @@ class Task(CRUD):
         Index(None, "agent_id", "created_at", "id"),
         Index(None, "created_by_user_id", "created_at", "id"),
         Index(None, "created_by_agent_id", "created_at", "id"),
-        # The two indexes that the hand-out of tasks stands on: what is ready, best first, and
-        # whose lease has run out.
+        # For assigning tasks to agents: those that are ready, by priority, and those whose lease
+        # has expired.
         Index(
             "ix_tasks_ready",
             "project_id",
@@ -159,152 +173,93 @@ class Task(CRUD):
     type: Mapped[ShortText | None] = mapped_column(
         doc="What kind of work it is, for agents that take only some kinds."
     )
-    status: Mapped[TaskStatus] = mapped_column(
-        choice(TaskStatus),
-        default=TaskStatus.PENDING,
-        server_default=TaskStatus.PENDING,
-        index=True,
-        doc="Where it is in its life.",
-    )
+    status: Mapped[TaskStatus] = defaulted(TaskStatus.PENDING, index=True, doc="Its status.")
     blocked_reason: Mapped[BlockedReason | None] = mapped_column(
-        choice(BlockedReason), doc="Why it is held, while it is BLOCKED."
+        choice(BlockedReason), doc="Why it is blocked, while its status is BLOCKED."
     )
-    priority: Mapped[int] = mapped_column(
-        default=3, server_default=text("3"), doc="From 1 to 5; 5 is the most urgent."
-    )
+    priority: Mapped[Priority]
     input: Mapped[Any | None] = mapped_column(
-        JSONB(none_as_null=True), doc="What the worker is given."
+        JSONB(none_as_null=True), doc="The input for the agent."
     )
     result: Mapped[Any | None] = mapped_column(
-        JSONB(none_as_null=True), doc="What the worker gave back."
+        JSONB(none_as_null=True), doc="The result of the agent."
     )
     error: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="Why it failed.")
     available_at: Mapped[datetime] = mapped_column(
-        server_default=func.now(), doc="It is not handed out before this time."
+        server_default=func.now(), doc="No agent can start it before this time."
     )
     due_at: Mapped[datetime | None] = mapped_column(doc="When it should be done.")
-    started_at: Mapped[datetime | None] = mapped_column(doc="When work on it first began.")
+    started_at: Mapped[datetime | None] = mapped_column(doc="When its first attempt began.")
     completed_at: Mapped[datetime | None] = mapped_column(doc="When it was completed.")
     estimated_seconds: Mapped[int | None] = mapped_column(
-        doc="How long it should take, in seconds."
+        doc="An estimate of how long it takes, in seconds."
     )
-    unmet_dependency_count: Mapped[int] = mapped_column(
-        default=0,
-        server_default=text("0"),
-        doc="How many tasks it still waits for: its dependencies, its subtasks, and whatever the"
-        " tasks above it wait for.",
+    unmet_dependency_count: Mapped[int] = defaulted(
+        0,
+        doc="How many tasks it still waits for: its dependencies, its subtasks, and the"
+        " dependencies of its ancestors.",
     )
-    attempt_count: Mapped[int] = mapped_column(
-        default=0, server_default=text("0"), doc="How often work on it has begun."
+    attempt_count: Mapped[int] = defaulted(0, doc="How many attempts have begun.")
+    max_attempts: Mapped[int] = defaulted(
+        3, doc="How many attempts may be made before it is FAILED."
     )
-    max_attempts: Mapped[int] = mapped_column(
-        default=3, server_default=text("3"), doc="How often it is tried before it has failed."
-    )
-    retry_backoff_seconds: Mapped[int] = mapped_column(
-        default=30,
-        server_default=text("30"),
-        doc="How long to wait before the second attempt, in seconds; doubled for each further one.",
+    retry_backoff_seconds: Mapped[int] = defaulted(
+        30, doc="The wait before the second attempt, in seconds; doubled for each further one."
     )
     current_attempt_id: Mapped[UUID | None] = mapped_column(
-        # The tables point at each other: this key is made after both.
+        # The two tables refer to each other, so this foreign key is added after both.
         ForeignKey("task_attempts.id", ondelete="SET NULL", use_alter=True),
         unique=True,
     )
     lease_expires_at: Mapped[datetime | None] = mapped_column(
-        doc="When the agent that works on it loses it unless it sends a heartbeat."
+        doc="When the agent that works on it loses it, unless it sends a heartbeat before."
     )
-    cancel_requested: Mapped[bool] = mapped_column(
-        default=False,
-        server_default=text("false"),
-        doc="The agent that works on it has been asked to stop.",
+    cancel_requested: Mapped[bool] = defaulted(
+        False, doc="Whether the agent that works on it has been asked to stop."
     )
-    task_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
-    version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
+    task_metadata: Mapped[Metadata]
+    version: Mapped[Version] = mapped_column()
 
-    project: Mapped[Project] = relationship(
-        back_populates="tasks", lazy="raise", doc="The project it belongs to."
+    project: Mapped[Project] = to_one("tasks", "The project it belongs to.")
+    parent_task: Mapped[Task | None] = to_one(
+        "subtasks", "The task that it is a subtask of.", remote_side="Task.id"
     )
-    parent_task: Mapped[Task | None] = relationship(
-        back_populates="subtasks",
-        remote_side="Task.id",
-        lazy="raise",
-        doc="The task it is a part of.",
+    subtasks: Mapped[list[Task]] = children(
+        "parent_task", "Its subtasks; it waits for all of them."
     )
-    subtasks: Mapped[list[Task]] = relationship(
-        back_populates="parent_task",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The parts it is divided into; it waits for all of them.",
+    agent: Mapped[Agent | None] = to_one(
+        "tasks", "The agent it is assigned to.", foreign_keys=[agent_id]
     )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="tasks",
-        foreign_keys=[agent_id],
-        lazy="raise",
-        doc="The agent it is assigned to.",
+    created_by_user: Mapped[User | None] = to_one("created_tasks", "The user who created it.")
+    created_by_agent: Mapped[Agent | None] = to_one(
+        "created_tasks", "The agent that created it.", foreign_keys=[created_by_agent_id]
     )
-    created_by_user: Mapped[User | None] = relationship(
-        back_populates="created_tasks", lazy="raise", doc="The user who created it."
+    dependencies: Mapped[list[TaskDependency]] = children(
+        "dependent", "Its dependencies on other tasks.", foreign_keys="TaskDependency.dependent_id"
     )
-    created_by_agent: Mapped[Agent | None] = relationship(
-        back_populates="created_tasks",
-        foreign_keys=[created_by_agent_id],
-        lazy="raise",
-        doc="The agent that created it.",
-    )
-    dependencies: Mapped[list[TaskDependency]] = relationship(
-        back_populates="dependent",
-        foreign_keys="TaskDependency.dependent_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What it waits for.",
-    )
-    dependents: Mapped[list[TaskDependency]] = relationship(
-        back_populates="dependency",
+    dependents: Mapped[list[TaskDependency]] = children(
+        "dependency",
+        "The dependencies of other tasks on it.",
         foreign_keys="TaskDependency.dependency_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What waits for it.",
     )
-    attempts: Mapped[list[TaskAttempt]] = relationship(
-        back_populates="task",
-        foreign_keys="TaskAttempt.task_id",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="Each time that an agent set about it.",
+    attempts: Mapped[list[TaskAttempt]] = children(
+        "task", "The attempts of agents at it.", foreign_keys="TaskAttempt.task_id"
     )
-    current_attempt: Mapped[TaskAttempt | None] = relationship(
-        back_populates="current_task",
-        foreign_keys=[current_attempt_id],
-        lazy="raise",
-        doc="The attempt that is running.",
+    current_attempt: Mapped[TaskAttempt | None] = to_one(
+        "current_task", "The attempt that is running.", foreign_keys=[current_attempt_id]
     )
-    communications: Mapped[list[Communication]] = relationship(
-        back_populates="task",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What agents said to each other about it.",
+    communications: Mapped[list[Communication]] = to_many(
+        "task", "The messages between agents about it."
     )
-    interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="task",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What agents ask of people about it.",
+    interactions: Mapped[list[HumanInteraction]] = to_many(
+        "task", "The requests and notifications of agents about it."
     )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="task",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models for it.",
-    )
+    usage_records: Mapped[list[UsageRecord]] = to_many("task", "The calls of AI models for it.")
 
     __mapper_args__ = {"version_id_col": version}
 
     def assign(self, agent_id: UUID | None) -> None:
-        """Assign it to an agent, or to nobody; a task that waits to be done shows it in its status.
+        """Assign it to an agent, or to nobody, and set PENDING and ASSIGNED accordingly.
 
         Raises Invalid while an agent works on it.
         """
@@ -318,7 +273,7 @@ class Task(CRUD):
 
 
 class TaskDependency(Base):
-    """One task waits for another of the same project."""
+    """A dependency of one task on another of the same project."""
 
     __tablename__ = "task_dependencies"
     __table_args__ = (
@@ -337,30 +292,22 @@ class TaskDependency(Base):
     dependency_id: Mapped[UUID] = mapped_column(
         ForeignKey("tasks.id", ondelete="CASCADE"), primary_key=True
     )
-    on_failure: Mapped[OnFailure] = mapped_column(
-        choice(OnFailure),
-        default=OnFailure.SKIP,
-        server_default=OnFailure.SKIP,
-        doc="What becomes of the waiting task when the other comes to nothing.",
+    on_failure: Mapped[OnFailure] = defaulted(
+        OnFailure.SKIP,
+        doc="What happens to the dependent task when the other fails, is cancelled or is skipped.",
     )
 
-    dependent: Mapped[Task] = relationship(
-        back_populates="dependencies",
-        foreign_keys=[dependent_id],
-        lazy="raise",
-        doc="The task that waits.",
+    dependent: Mapped[Task] = to_one(
+        "dependencies", "The task that waits.", foreign_keys=[dependent_id]
     )
-    dependency: Mapped[Task] = relationship(
-        back_populates="dependents",
-        foreign_keys=[dependency_id],
-        lazy="raise",
-        doc="The task it waits for.",
+    dependency: Mapped[Task] = to_one(
+        "dependents", "The task it waits for.", foreign_keys=[dependency_id]
     )
 
 
 async def unassign(session: AsyncSession, agent: Agent) -> None:
-    """Give the tasks that wait for this agent, which is about to go, back to whoever fits."""
-    # FOR UPDATE, unlike the lock of `fetch`, also keeps out whoever is assigning a task to it.
+    """Make the tasks assigned to an agent PENDING, before it is deleted or terminated."""
+    # FOR UPDATE, unlike the lock of `fetch`, also blocks transactions that assign a task to it.
     await session.refresh(agent, with_for_update=True)
     await session.execute(
         update(Task)

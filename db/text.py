@@ -1,6 +1,6 @@
-"""JSON and text that PostgreSQL can store: the one place that reads it and refuses what it cannot.
+"""JSON and text: parsing, writing, and the check that PostgreSQL can store them.
 
-Numbers keep every digit: what neither a float nor 64 bits hold as it is written is a Decimal.
+Numbers keep every digit: one that neither a float nor a 64-bit integer holds is a Decimal.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
 from typing import Any, NoReturn, TypeVar
@@ -16,22 +17,34 @@ import orjson
 
 Value = TypeVar("Value")
 
-# PostgreSQL writes every digit of a number out: 1e100000 would take a hundred kilobytes.
+# PostgreSQL writes numbers without an exponent: 1e100000 would take a hundred kilobytes.
 MAX_DIGITS = 1_000
-# orjson writes no deeper.
+# The limit of orjson.
 MAX_DEPTH = 250
 
-# What orjson would read as another number: many digits, a fraction that ends in zeros, an exponent.
-# It may be in a string as well; that costs time only.
+# Numbers that orjson would change: many digits, a fraction that ends in zeros, an exponent. A match
+# inside a string only costs time.
 _UNUSUAL = re.compile(rb"(?:^|[\s:,\[])-?(?:[\d.]{16}|\d+\.\d+0[\s,\]}]|[\d.]+[eE])")
 
 
-def storable(value: Value) -> Value:
-    """The value itself, if every string in it can be stored; JSON is searched to its depth.
+@dataclass(frozen=True, slots=True)
+class StoredJSON:
+    """A JSON value as PostgreSQL's own text, which is passed on unchanged."""
+
+    text: str | bytes
+
+    @property
+    def fragment(self) -> orjson.Fragment:
+        """The text as a part of a larger JSON value."""
+        return orjson.Fragment(self.text)
+
+
+def require_storable(value: Value) -> Value:
+    """The value itself, if PostgreSQL can store it and everything in it.
 
     Raises ValueError for a NUL character or a lone surrogate, which are legal in a Python string
-    and in JSON, but not in a PostgreSQL `text` or `jsonb`; for a number that has too many digits or
-    is infinite, as Python reads 1e400; and for lists and objects that nest too deeply.
+    and in JSON, but not in a PostgreSQL `text` or `jsonb`; for a number with too many digits or an
+    infinite one, as Python parses 1e400; and for lists and objects that nest too deeply.
     """
     pending: list[tuple[object, int]] = [(value, 0)]
     while pending:
@@ -67,7 +80,7 @@ def composed(text: str) -> str:
 
 def _check_number(number: float | Decimal) -> None:
     if not isfinite(float(number)):
-        # PostgreSQL would keep many of these, but hardly anybody who reads JSON could take them in.
+        # PostgreSQL can store many of these, but most JSON parsers cannot read them.
         raise ValueError("a number is too great to be stored: it is beyond 1.8e308")
     if isinstance(number, Decimal) and has_too_many_digits(number):
         raise ValueError(f"a number has more than {MAX_DIGITS:,} digits")
@@ -78,16 +91,16 @@ def has_too_many_digits(number: Decimal) -> bool:
     return abs(number.adjusted()) >= MAX_DIGITS or len(number.as_tuple().digits) > MAX_DIGITS
 
 
-def loads(text: str | bytes) -> Any:
-    """JSON, its numbers exact. Raises ValueError, with the place if it is one in the JSON.
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON with exact numbers. Raises ValueError, with the position of a syntax error.
 
-    A lone surrogate is let through, so that it can be refused where it stands.
+    A lone surrogate is accepted here; `require_storable` refuses it.
     """
     data = text.encode() if isinstance(text, str) else text
     try:
         value = orjson.loads(data)
     except ValueError:
-        # To decode it tells whether it is UTF-8. Neither half a pair nor 1e400 is read by orjson.
+        # decode() raises if it is not UTF-8. orjson accepts neither a lone surrogate nor 1e400.
         if "\\ud" not in data.decode().lower() and _UNUSUAL.search(data) is None:
             raise
     else:
@@ -102,9 +115,9 @@ def loads(text: str | bytes) -> Any:
 
 
 def number(text: str) -> int | float | Decimal:
-    """A number as JSON and GraphQL write it, with every digit.
+    """Parse a number of JSON or GraphQL with every digit.
 
-    It is a Decimal where it is neither an integer of 64 bits nor a float that is written alike.
+    The result is a Decimal unless it is a 64-bit integer, or a float that is written the same way.
     """
     if len(text) < 20 and text.lstrip("-").isdecimal():
         return int(text)
@@ -113,29 +126,29 @@ def number(text: str) -> int | float | Decimal:
     try:
         exact = Decimal(text)
     except ArithmeticError:
-        # Its exponent is beyond all bounds. What is too great is refused later, at its place.
+        # Decimal cannot hold the exponent. `require_storable` refuses a number that is too great.
         if isfinite(float(text)):
             raise ValueError("a number is too close to zero to be stored") from None
         return float(text)
-    # An integer with an exponent, as Java writes 100000.0, is good for an Int.
+    # An integer with an exponent, as Java writes 100000.0, is accepted for an Int.
     is_small = exact.adjusted() < 18 and "e" in text.lower()
     return int(exact) if is_small and exact == exact.to_integral_value() else exact
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
-def dumps(value: Any) -> str:
-    """JSON for PostgreSQL. Raises ValueError for text in it that cannot be stored."""
-    return orjson.dumps(storable(value), default=exact).decode()
+def to_json(value: Any) -> str:
+    """Write JSON for PostgreSQL. Raises ValueError if PostgreSQL cannot store the value."""
+    return orjson.dumps(require_storable(value), default=decimal_json).decode()
 
 
-def canonical(value: Any) -> bytes:
-    """JSON that is the same for the same value, in whatever order its keys are."""
-    return orjson.dumps(value, default=exact, option=orjson.OPT_SORT_KEYS)
+def canonical_json(value: Any) -> bytes:
+    """Write JSON with sorted keys, so that equal values have equal texts."""
+    return orjson.dumps(value, default=decimal_json, option=orjson.OPT_SORT_KEYS)
 
 
-def exact(number: Decimal) -> orjson.Fragment:
-    """A number as JSON, digit by digit."""
+def decimal_json(number: Decimal) -> orjson.Fragment:
+    """A Decimal as JSON, with every digit."""
     return orjson.Fragment(str(number))

@@ -1,4 +1,4 @@
-"""Tools: what agents can call, and which agent has which."""
+"""Tools that agents can call, and the tools of each agent."""
 
 from __future__ import annotations
 
@@ -12,22 +12,33 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Base, ComposedName, LongText, Metadata, ShortText, Version, choice
+from db.base import (
+    CRUD,
+    Base,
+    ComposedName,
+    LongText,
+    Metadata,
+    ShortText,
+    Version,
+    children,
+    defaulted,
+    to_one,
+)
 from db.errors import Invalid
-from db.text import canonical
+from db.text import canonical_json
 from db.transitions import Transitions
 
 if TYPE_CHECKING:
     from db.agents import Agent
-    from db.engine import WriteSession
     from db.projects import Project
+    from db.sessions import WriteSession
 
 
 FIRST_VERSION = "1"
 
-# How many tools an agent has at most: models choose badly among more, and providers take few more.
+# The most tools of an agent: models choose badly among more, and providers accept few more.
 MOST_TOOLS = 100
 TOO_MANY_TOOLS = f"An agent has at most {MOST_TOOLS} tools. Detach one first, or use two agents."
 
@@ -42,34 +53,34 @@ class ToolSource(StrEnum):
     MCP = "MCP"
     """Offered by a server of the Model Context Protocol."""
     EXTERNAL_API = "EXTERNAL_API"
-    """Somebody else's API."""
+    """An API of a third party."""
     CUSTOM = "CUSTOM"
     """Anything else."""
 
 
 class ToolStatus(StrEnum):
-    """How far a tool has come from being found to being used."""
+    """The stage of a tool between discovery and use."""
 
     DISCOVERED = "DISCOVERED"
-    """Found, and nothing more."""
+    """Discovered, not evaluated yet."""
     EVALUATING = "EVALUATING"
-    """Being tried out."""
+    """Being evaluated."""
     APPROVED = "APPROVED"
-    """Found good."""
+    """Approved for use."""
     INTEGRATED = "INTEGRATED"
     """In use."""
     DEPRECATED = "DEPRECATED"
-    """Not to be used for anything new."""
+    """Still in use, but not to be used for anything new."""
     REJECTED = "REJECTED"
-    """Found unfit."""
+    """Not approved."""
 
 
 class Tool(CRUD):
-    """Something that agents can call. One without a project is shared by all projects."""
+    """A tool that agents can call. All projects share a tool without a project."""
 
     __tablename__ = "tools"
     __table_args__ = (
-        # Shared tools are one family: without a project, a name and version are taken too.
+        # Name and version of a shared tool, which has no project, are unique too.
         UniqueConstraint("project_id", "name", "tool_version", postgresql_nulls_not_distinct=True),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
@@ -81,50 +92,35 @@ class Tool(CRUD):
     project_id: Mapped[UUID | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     name: Mapped[ComposedName] = mapped_column(doc="The name by which agents call it.")
     tool_version: Mapped[ComposedName] = mapped_column(
-        default=FIRST_VERSION, server_default=FIRST_VERSION, doc="Its version, as its makers count."
+        default=FIRST_VERSION,
+        server_default=FIRST_VERSION,
+        doc="The version, as its authors number it.",
     )
     description: Mapped[LongText | None] = mapped_column(
-        doc="What it does, in the words that an agent's model reads."
+        doc="What it does. The model of an agent reads this."
     )
     capability: Mapped[ShortText | None] = mapped_column(
-        index=True, doc="What it is good for, such as `search` or `deploy`."
+        index=True, doc="What it can be used for, such as `search` or `deploy`."
     )
-    source: Mapped[ToolSource] = mapped_column(
-        choice(ToolSource),
-        default=ToolSource.USER_DEFINED,
-        server_default=ToolSource.USER_DEFINED,
-        doc="Where it comes from.",
-    )
+    source: Mapped[ToolSource] = defaulted(ToolSource.USER_DEFINED, doc="Where it comes from.")
     tool_schema: Mapped[Any | None] = mapped_column(
         JSONB(none_as_null=True), doc="The JSON Schema of its arguments."
     )
-    documentation_url: Mapped[LongText | None] = mapped_column(
-        doc="Where its documentation is to be read."
-    )
-    status: Mapped[ToolStatus] = mapped_column(
-        choice(ToolStatus),
-        default=ToolStatus.DISCOVERED,
-        server_default=ToolStatus.DISCOVERED,
-        index=True,
-        doc="How far it has come; `transitionTool` moves it.",
+    documentation_url: Mapped[LongText | None] = mapped_column(doc="The URL of its documentation.")
+    status: Mapped[ToolStatus] = defaulted(
+        ToolStatus.DISCOVERED, index=True, doc="Its stage; `transitionTool` changes it."
     )
     definition_hash: Mapped[ShortText] = mapped_column(
-        doc="SHA-256, in hex, of its description and schema: a definition that was changed behind"
-        " one's back shows."
+        doc="SHA-256, in hex, of its description and schema. It shows whether the definition was"
+        " changed."
     )
-    tool_metadata: Mapped[Metadata] = mapped_column(doc="Whatever else clients keep with it.")
-    version: Mapped[Version] = mapped_column(doc="Counts the changes; send it as expectedVersion.")
+    tool_metadata: Mapped[Metadata]
+    version: Mapped[Version] = mapped_column()
 
-    project: Mapped[Project | None] = relationship(
-        back_populates="tools", lazy="raise", doc="The project it is for; none if all share it."
+    project: Mapped[Project | None] = to_one(
+        "tools", "The project it belongs to; null if all projects share it."
     )
-    agents: Mapped[list[AgentTool]] = relationship(
-        back_populates="tool",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The agents that have it.",
-    )
+    agents: Mapped[list[AgentTool]] = children("tool", "The agents that have it.")
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -141,25 +137,25 @@ class Tool(CRUD):
     )
 
     def transition(self, to: ToolStatus) -> None:
-        """Move it on its way from being found to being used. Raises IllegalTransition."""
+        """Change its status. Raises IllegalTransition."""
         self.transitions.check(self.status, to)
         self.status = to
 
     @classmethod
     async def create(cls, session: AsyncSession, **values: Any) -> Self:
         """Add a tool with the hash of its definition."""
-        return await super().create(session, **defined(values))
+        return await super().create(session, **with_definition_hash(values))
 
     async def update(self, session: AsyncSession, **values: Any) -> Self:
-        """Set these values, and with a new definition its hash."""
+        """Set these values, and the hash of a new definition."""
         if values.keys() & {"description", "tool_schema"}:
             current = {"description": self.description, "tool_schema": self.tool_schema}
-            values = defined(current | values)
+            values = with_definition_hash(current | values)
         return await super().update(session, **values)
 
 
 class AgentTool(Base):
-    """That an agent has a tool, and how it is set up for it."""
+    """A tool of an agent, with its configuration for this agent."""
 
     __tablename__ = "agent_tools"
     __table_args__ = (Index(None, "tool_id", "agent_id"),)
@@ -174,33 +170,27 @@ class AgentTool(Base):
         JSONB,
         default=dict,
         server_default=text("'{}'::jsonb"),
-        doc="How the tool is set up for this agent.",
+        doc="The configuration of the tool for this agent.",
     )
-    is_active: Mapped[bool] = mapped_column(
-        default=True, server_default=text("true"), doc="Whether the agent may call it."
-    )
+    is_active: Mapped[bool] = defaulted(True, doc="Whether the agent may call it.")
     added_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), doc="When the agent got it."
     )
 
-    agent: Mapped[Agent] = relationship(
-        back_populates="tools", lazy="raise", doc="The agent that has the tool."
-    )
-    tool: Mapped[Tool] = relationship(
-        back_populates="agents", lazy="raise", doc="The tool that the agent has."
-    )
+    agent: Mapped[Agent] = to_one("tools", "The agent that has the tool.")
+    tool: Mapped[Tool] = to_one("agents", "The tool that the agent has.")
 
 
-def defined(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a tool with the hash of its definition; the order of keys is no matter."""
+def with_definition_hash(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a tool with the hash of its definition, which ignores the order of keys."""
     definition = [values.get("description"), values.get("tool_schema")]
-    return {**values, "definition_hash": hashlib.sha256(canonical(definition)).hexdigest()}
+    return {**values, "definition_hash": hashlib.sha256(canonical_json(definition)).hexdigest()}
 
 
 async def attach(session: WriteSession, agent: Agent, values: Mapping[str, Any]) -> None:
-    """Give an agent a tool, or set up anew one that it has. Raises Rejected, Invalid.
+    """Give an agent a tool, or replace the configuration of one that it has.
 
-    The caller has locked the agent, so that its tools can be counted.
+    The caller has locked the agent, so that its tools can be counted. Raises Rejected and Invalid.
     """
     await session.refer(AgentTool, values, project_id=agent.project_id)
     has = list(

@@ -1,4 +1,4 @@
-"""State machines: one transition table in code, from which checks, tests and documentation come."""
+"""State machines: a table of transitions, used by checks, tests and documentation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ State = TypeVar("State", bound=StrEnum)
 
 
 class Transitions(Generic[State]):
-    """Which state may follow which."""
+    """The states that may follow each state."""
 
     def __init__(self, noun: str, table: Mapping[State, frozenset[State] | set[State]]) -> None:
         self.noun = noun
         self.table = table
 
     def allowed(self, current: State) -> list[State]:
-        """The states that may follow, in the order of their declaration."""
+        """The states that may follow this one, in the order of the enum."""
         return [state for state in type(current) if state in self.table[current]]
 
     def check(self, current: State, to: State) -> None:

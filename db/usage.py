@@ -1,4 +1,4 @@
-"""Usage: what every call of an AI model took and cost."""
+"""Usage: the tokens, time and cost of calls of AI models."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
     select,
-    text,
 )
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
 from db.ai_models import AIModel
-from db.base import CRUD, ShortText, any_of, check, insert_many, new_id
+from db.base import CRUD, ShortText, any_of, check, defaulted, insert_many, new_id, to_one
 from db.errors import DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.attempts import TaskAttempt
     from db.conversations import Conversation, Message
-    from db.engine import WriteSession
     from db.projects import Project
+    from db.sessions import WriteSession
     from db.tasks import Task
     from db.users import User
 
@@ -37,7 +36,7 @@ BILLION = 1_000_000_000
 
 
 class UsageRecord(CRUD):
-    """One call of an AI model: the tokens, the time and the money it took."""
+    """One call of an AI model, with its tokens, time and cost."""
 
     __tablename__ = "usage_records"
     __table_args__ = (
@@ -94,65 +93,45 @@ class UsageRecord(CRUD):
     )
     message_id: Mapped[UUID | None] = mapped_column(ForeignKey("messages.id", ondelete="SET NULL"))
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    input_tokens: Mapped[int] = mapped_column(
-        default=0, server_default=text("0"), doc="Tokens that the model read, cached ones included."
+    input_tokens: Mapped[int] = defaulted(0, doc="The input tokens, cached ones included.")
+    cached_input_tokens: Mapped[int] = defaulted(
+        0, doc="The input tokens that were read from a cache."
     )
-    cached_input_tokens: Mapped[int] = mapped_column(
-        default=0, server_default=text("0"), doc="Those of the input that came from a cache."
-    )
-    output_tokens: Mapped[int] = mapped_column(
-        default=0,
-        server_default=text("0"),
-        doc="Tokens that the model wrote, those of its reasoning included.",
-    )
-    reasoning_tokens: Mapped[int] = mapped_column(
-        default=0, server_default=text("0"), doc="Those of the output that were reasoning."
-    )
+    output_tokens: Mapped[int] = defaulted(0, doc="The output tokens, those of reasoning included.")
+    reasoning_tokens: Mapped[int] = defaulted(0, doc="The output tokens that were reasoning.")
     cost: Mapped[Decimal | None] = mapped_column(
         Numeric(18, 9),
-        doc="What it cost, in US dollars: from the model's prices at the time unless supplied; none"
-        " if the model has no prices.",
+        doc="The cost in US dollars; unless supplied, computed from the model's prices at the time."
+        " Null if the model has no prices.",
     )
     latency_ms: Mapped[int | None] = mapped_column(doc="How long it took, in milliseconds.")
-    success: Mapped[bool] = mapped_column(
-        default=True, server_default=text("true"), doc="Whether the call succeeded."
-    )
+    success: Mapped[bool] = defaulted(True, doc="Whether the call succeeded.")
     request_id: Mapped[ShortText | None] = mapped_column(
-        doc="The caller's name for the call, unique in its project: a repeat counts once."
+        doc="An id that the client chooses, unique in its project: a repeat is recorded once."
     )
-    occurred_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it was.")
+    occurred_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), doc="When the call was made."
+    )
 
-    model: Mapped[AIModel] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The AI model that was called."
+    model: Mapped[AIModel] = to_one("usage_records", "The AI model that was called.")
+    project: Mapped[Project] = to_one("usage_records", "The project that it was made for.")
+    agent: Mapped[Agent | None] = to_one("usage_records", "The agent that made it.")
+    task: Mapped[Task | None] = to_one("usage_records", "The task that it was made for.")
+    attempt: Mapped[TaskAttempt | None] = to_one(
+        "usage_records", "The attempt that it was part of."
     )
-    project: Mapped[Project] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The project that it was for."
+    conversation: Mapped[Conversation | None] = to_one(
+        "usage_records", "The conversation that it was made for."
     )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The agent that called."
-    )
-    task: Mapped[Task | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The task that it was for."
-    )
-    attempt: Mapped[TaskAttempt | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The attempt that it was part of."
-    )
-    conversation: Mapped[Conversation | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The conversation that it was for."
-    )
-    message: Mapped[Message | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The message that came of it."
-    )
-    user: Mapped[User | None] = relationship(
-        back_populates="usage_records", lazy="raise", doc="The user on whose behalf it was."
-    )
+    message: Mapped[Message | None] = to_one("usage_records", "The message that it produced.")
+    user: Mapped[User | None] = to_one("usage_records", "The user on whose behalf it was made.")
 
 
 def price(model: AIModel, usage: Mapping[str, Any]) -> Decimal | None:
-    """What a call costs by its model's prices, in US dollars; none without one for what it used.
+    """The cost of a call in US dollars; None if a price is missing for tokens that it used.
 
-    Cached tokens are part of the input and reasoning is part of the output, as providers count
-    them; without a price for cached tokens they cost what others do.
+    Cached tokens are part of the input, and reasoning tokens part of the output, as providers count
+    them. Without a price for cached tokens, they cost as much as other input tokens.
     """
     cached_price = model.cached_input_price
     if cached_price is None:
@@ -174,12 +153,12 @@ async def record_usage(
     project_id: UUID,
     calls: Mapping[tuple[str | int, ...], Mapping[str, Any]],
 ) -> list[UUID]:
-    """Record calls of a project, each under its place in the caller's input, in one statement.
+    """Record calls of a project, by their paths in the input, in one statement.
 
-    Returns their ids in the same order. A call whose request id was recorded before, here or
-    earlier, is not recorded again: its id is that of the first. The caller holds the lock on the
-    project's row, so that of two repeats at once the second sees the first. Raises Rejected with
-    everything that is wrong.
+    Returns their ids in the same order. A call with a request id that was recorded before, in this
+    input or earlier, is not recorded again, and its id is that of the first. The caller has locked
+    the project's row, so that two transactions do not record the same call. Raises Rejected with
+    all errors.
     """
     faults: list[DomainError] = []
     try:

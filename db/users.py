@@ -1,4 +1,4 @@
-"""Users and the access tokens by which users and agents identify themselves."""
+"""Users, and the access tokens of users and agents."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, ShortText, UniqueName, all_of, check, choice, choices
+from db.base import (
+    CRUD,
+    ShortText,
+    UniqueName,
+    all_of,
+    check,
+    children,
+    choices,
+    defaulted,
+    to_many,
+    to_one,
+)
 from db.errors import AlreadyExists, DomainError, Invalid, Rejected
 
 if TYPE_CHECKING:
@@ -31,20 +42,20 @@ class UserRole(StrEnum):
     ADMIN = "ADMIN"
     """Sees and edits everything."""
     USER = "USER"
-    """Sees the projects they are a member of, and does there what their role allows."""
+    """Sees their projects, and does in each what their role as a member allows."""
 
 
 class TokenScope(StrEnum):
-    """What a token is limited to. It never opens more than its bearer's rights."""
+    """What a token may be used for, within the rights of its user or agent."""
 
     READ = "READ"
-    """To look, and nothing more. Every token can."""
+    """Read. Every token can."""
     WORK = "WORK"
-    """To do what workers do: say what they did, ask, and talk."""
+    """Do the work of an agent: report, ask, and send messages."""
     WRITE = "WRITE"
-    """To do whatever its bearer can, short of managing the server."""
+    """Do everything that its user or agent may do, except manage the server."""
     ADMINISTER = "ADMINISTER"
-    """To manage the server, and see all that is on it."""
+    """Manage the server, and see all rows."""
 
 
 class User(CRUD):
@@ -58,84 +69,42 @@ class User(CRUD):
     )
 
     username: Mapped[UniqueName] = mapped_column(
-        doc="The name to log in with, unique whatever its case."
+        doc="The name to log in with. It is unique, without regard to case."
     )
     email: Mapped[UniqueName] = mapped_column(
-        doc="The address to write to, unique whatever its case."
+        doc="The email address. It is unique, without regard to case."
     )
-    display_name: Mapped[ShortText | None] = mapped_column(doc="The name to show to people.")
+    display_name: Mapped[ShortText | None] = mapped_column(doc="The name to display.")
     password_hash: Mapped[ShortText | None] = mapped_column(
-        doc="The argon2 hash of the password; none until one is set."
+        doc="The argon2 hash of the password; null until one is set."
     )
-    role: Mapped[UserRole] = mapped_column(
-        choice(UserRole),
-        default=UserRole.USER,
-        server_default=UserRole.USER,
-        doc="What the user may do on the whole server.",
+    role: Mapped[UserRole] = defaulted(
+        UserRole.USER, doc="What the user may do on the whole server."
     )
-    is_active: Mapped[bool] = mapped_column(
-        default=True,
-        server_default=text("true"),
-        doc="An inactive user's tokens open nothing.",
-    )
+    is_active: Mapped[bool] = defaulted(True, doc="Whether the user's tokens are accepted.")
 
-    access_tokens: Mapped[list[AccessToken]] = relationship(
-        back_populates="user",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tokens that open the API as this user.",
+    access_tokens: Mapped[list[AccessToken]] = children("user", "The tokens of the user.")
+    projects: Mapped[list[Project]] = to_many("owner", "The projects the user owns.")
+    created_tasks: Mapped[list[Task]] = to_many("created_by_user", "The tasks the user created.")
+    conversations: Mapped[list[Conversation]] = to_many(
+        "user", "The conversations the user takes part in."
     )
-    projects: Mapped[list[Project]] = relationship(
-        back_populates="owner",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The projects the user owns.",
+    messages: Mapped[list[Message]] = to_many("user", "The messages the user wrote.")
+    memberships: Mapped[list[ProjectMember]] = children(
+        "user", "The projects the user is a member of."
     )
-    created_tasks: Mapped[list[Task]] = relationship(
-        back_populates="created_by_user",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The tasks the user created.",
-    )
-    conversations: Mapped[list[Conversation]] = relationship(
-        back_populates="user",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The conversations the user takes part in.",
-    )
-    messages: Mapped[list[Message]] = relationship(
-        back_populates="user",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The messages the user wrote.",
-    )
-    memberships: Mapped[list[ProjectMember]] = relationship(
-        back_populates="user",
-        cascade="all, delete-orphan",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The projects the user is a member of.",
-    )
-    assigned_interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="assignee",
+    assigned_interactions: Mapped[list[HumanInteraction]] = to_many(
+        "assignee",
+        "The requests of agents that are assigned to the user.",
         foreign_keys="HumanInteraction.assignee_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What agents ask of this user.",
     )
-    answered_interactions: Mapped[list[HumanInteraction]] = relationship(
-        back_populates="responded_by",
+    answered_interactions: Mapped[list[HumanInteraction]] = to_many(
+        "responded_by",
+        "The requests of agents that the user answered.",
         foreign_keys="HumanInteraction.responded_by_id",
-        passive_deletes=True,
-        lazy="raise",
-        doc="What the user answered.",
     )
-    usage_records: Mapped[list[UsageRecord]] = relationship(
-        back_populates="user",
-        passive_deletes=True,
-        lazy="raise",
-        doc="The calls of AI models on the user's behalf.",
+    usage_records: Mapped[list[UsageRecord]] = to_many(
+        "user", "The calls of AI models on the user's behalf."
     )
 
 
@@ -144,7 +113,7 @@ Index("uq_users_email", func.folded(User.email), unique=True)
 
 
 class AccessToken(CRUD):
-    """A key to the API. Only a hash of it is stored; the token itself was shown once."""
+    """A token for the API. Only its hash is stored; the token itself is returned once."""
 
     __tablename__ = "access_tokens"
     __table_args__ = (
@@ -159,9 +128,9 @@ class AccessToken(CRUD):
         Index(None, "agent_id", "created_at", "id"),
     )
 
-    name: Mapped[ShortText] = mapped_column(doc="What the token is for, as its owner put it.")
+    name: Mapped[ShortText] = mapped_column(doc="A name for the token, such as its purpose.")
     prefix: Mapped[ShortText] = mapped_column(
-        doc="The first characters of the token, to tell it from others."
+        doc="The first characters of the token, to recognize it."
     )
     token_hash: Mapped[ShortText] = mapped_column(unique=True, doc="SHA-256 of the token, in hex.")
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
@@ -170,27 +139,23 @@ class AccessToken(CRUD):
         choices(TokenScope),
         default=list,
         server_default=text("'{}'"),
-        doc="What the token is limited to; an empty list sets no limit beyond its bearer's rights.",
+        doc="What the token may be used for; an empty list is no limit.",
     )
     expires_at: Mapped[datetime | None] = mapped_column(doc="When the token stops working.")
     revoked_at: Mapped[datetime | None] = mapped_column(doc="When the token was revoked.")
     last_used_at: Mapped[datetime | None] = mapped_column(doc="When the token was last used.")
 
-    user: Mapped[User | None] = relationship(
-        back_populates="access_tokens", lazy="raise", doc="The user the token identifies."
-    )
-    agent: Mapped[Agent | None] = relationship(
-        back_populates="access_tokens", lazy="raise", doc="The agent the token identifies."
-    )
+    user: Mapped[User | None] = to_one("access_tokens", "The user the token identifies.")
+    agent: Mapped[Agent | None] = to_one("access_tokens", "The agent the token identifies.")
 
 
 async def refuse_taken(
     session: AsyncSession, values: Mapping[str, Any], user: User | None = None
 ) -> None:
-    """See that no other user has the name or the address in these values; they are unique.
+    """Check that no other user has the name or the email address in these values.
 
-    Raises Rejected with an AlreadyExists for each that is taken. Of two who take the same at once,
-    the database refuses the second.
+    Raises Rejected with an AlreadyExists for each that another user has. Of two transactions that
+    use the same one at once, the database refuses the second.
     """
     taken: list[DomainError] = []
     for column in (User.username, User.email):
@@ -205,7 +170,7 @@ async def refuse_taken(
 
 
 async def change_user(session: AsyncSession, user: User, **values: Any) -> User:
-    """Change a user, whom the caller has locked. Raises Rejected and Invalid."""
+    """Change a user. The caller has locked the row. Raises Rejected and Invalid."""
     await refuse_taken(session, values, user)
     if values.get("role", UserRole.ADMIN) is not UserRole.ADMIN:
         await _keep_an_administrator(session, user, "role")
@@ -215,20 +180,20 @@ async def change_user(session: AsyncSession, user: User, **values: Any) -> User:
 
 
 async def delete_user(session: AsyncSession, user: User) -> None:
-    """Delete a user, whom the caller has locked. Raises Invalid."""
+    """Delete a user. The caller has locked the row. Raises Invalid."""
     await _keep_an_administrator(session, user, "id")
     await user.delete(session)
 
 
-# Any number that nothing else locks ("admins", as bytes).
+# The key of an advisory lock, which nothing else uses ("admins", as bytes).
 ADMINISTRATORS = int.from_bytes(b"admins")
 
 
 async def _keep_an_administrator(session: AsyncSession, user: User, at: str) -> None:
-    """Raise Invalid if nobody else is an administrator who is active.
+    """Raise Invalid if there is no other active administrator.
 
-    Whoever takes an administrator away is alone with it until the transaction ends: two who take
-    each other away would not see that none is left.
+    The advisory lock, held until the transaction ends, keeps two transactions from removing the
+    last two administrators at once.
     """
     if user.role is not UserRole.ADMIN or not user.is_active:
         return

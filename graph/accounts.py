@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -21,8 +20,7 @@ from graph.core.inputs import input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.rights import ANYBODY
-from graph.core.scalars import AccessTokenID, AgentID, Line, UserID
-from graph.limits.guard import guard_of, network
+from graph.core.scalars import ID, Line
 
 log = logging.getLogger("troupe")
 
@@ -69,7 +67,7 @@ class ChangePasswordInput(BaseModel):
 class SetPasswordInput(BaseModel):
     """A password for a user."""
 
-    user_id: UserID = Field(description="Whose password it is.")
+    user_id: ID[db.User] = Field(description="Whose password it is.")
     new_password: Password = Field(
         description=f"The password to be, of at least {passwords.SHORTEST} characters."
     )
@@ -80,8 +78,8 @@ class CreateAccessTokenInput(BaseModel):
     """A token to be made, for you unless it names an agent or another user."""
 
     name: Line
-    user_id: UserID | None = None
-    agent_id: AgentID | None = None
+    user_id: ID[db.User] | None = None
+    agent_id: ID[db.Agent] | None = None
     scopes: list[TokenScope] = []
     expires_at: datetime | None = None
 
@@ -90,7 +88,7 @@ class CreateAccessTokenInput(BaseModel):
 class RevokeAccessTokenInput(BaseModel):
     """A token that is to open nothing any more."""
 
-    id: AccessTokenID
+    id: ID[db.AccessToken]
 
 
 @dataclass
@@ -115,19 +113,14 @@ def _plain(username: str) -> str:
     return "".join(sign for sign in letters if not unicodedata.combining(sign))
 
 
-def _guess(context: Context, account: Hashable) -> Callable[[], None]:
-    """Count a password that is given; what is returned says that it was right."""
-    return guard_of(context).guesses.guess(account, network(context.address))
-
-
 WRONG = "There is no active user with this name and password."
 
 
 async def _verified_user(context: Context, input: LoginInput) -> db.User:
     """The user whose name and password these are. Raises Invalid."""
-    right = _guess(context, _plain(input.username))
+    right = context.guess(_plain(input.username))
     async with context.read() as session:
-        user = await access.named(session, input.username)
+        user = await access.user_named(session, input.username)
     # Also for a user who is not there: it takes as long, and is answered alike.
     fits = await passwords.is_password(None if user is None else user.password_hash, input.password)
     if user is None or not fits or not user.is_active:
@@ -141,7 +134,7 @@ async def _verified_user(context: Context, input: LoginInput) -> db.User:
 async def _hash_if_verified(context: Context, input: ChangePasswordInput) -> str:
     """The hash of the new password of a viewer who knows the current one. Raises Invalid."""
     viewer = context.viewer
-    right = _guess(context, viewer.user_id)
+    right = context.guess(viewer.user_id)
     async with context.read() as session:
         stored = select(db.User.password_hash).where(db.User.id == viewer.user_id)
         password_hash = await session.scalar(stored)

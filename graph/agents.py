@@ -30,7 +30,7 @@ from graph.core.filters import (
 from graph.core.inputs import Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
-from graph.core.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text
+from graph.core.scalars import ID, Line, Metadata, Name, Text
 
 Capacity = Annotated[int, Field(ge=1, le=1000)]
 
@@ -95,13 +95,13 @@ class Query:
 class CreateAgentInput(BaseModel):
     """An agent to be made."""
 
-    id: AgentID | None = None
-    project_id: ProjectID
+    id: ID[db.Agent] | None = None
+    project_id: ID[db.Project]
     name: Name
     type: Line
     description: Text | None = None
     is_active: bool = True
-    model_id: AIModelID | None = None
+    model_id: ID[db.AIModel] | None = None
     prompt_template: Text | None = None
     configuration: Metadata | None = None
     max_concurrent_tasks: Capacity = 1
@@ -112,12 +112,12 @@ class CreateAgentInput(BaseModel):
 class UpdateAgentInput(Versioned):
     """Changes to an agent; what is left out stays as it is, and null clears it."""
 
-    id: AgentID
+    id: ID[db.Agent]
     name: Maybe[Name] = None
     type: Maybe[Line] = None
     description: Maybe[Text | None] = None
     is_active: Maybe[bool] = None
-    model_id: Maybe[AIModelID | None] = None
+    model_id: Maybe[ID[db.AIModel] | None] = None
     prompt_template: Maybe[Text | None] = None
     configuration: Maybe[Metadata] = None
     max_concurrent_tasks: Maybe[Capacity] = None
@@ -128,14 +128,14 @@ class UpdateAgentInput(Versioned):
 class DeleteAgentInput(Versioned):
     """An agent to be deleted."""
 
-    id: AgentID
+    id: ID[db.Agent]
 
 
 @input_of(db.Agent)
 class TransitionAgentInput(Versioned):
     """An agent to be moved to another state of its life."""
 
-    id: AgentID
+    id: ID[db.Agent]
     to: AgentStatus = Field(description="The state to move it to.")
 
 
@@ -145,7 +145,7 @@ class Mutation:
     async def create_agent(self, session: db.WriteSession, input: CreateAgentInput) -> db.Agent:
         """Make an agent for a project, in CREATED."""
         await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-        await session.refer(db.Agent, changed_values(input))
+        await session.refer(db.Agent, new_values(input))
         return await db.Agent.create(session, **new_values(input))
 
     @mutation(Right.EDIT)

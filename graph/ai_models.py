@@ -30,7 +30,7 @@ from graph.core.filters import (
 from graph.core.inputs import changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
-from graph.core.scalars import AIModelID, Line, Metadata, Price, matching
+from graph.core.scalars import ID, Line, Metadata, Price, matching
 
 NAME = "The name the provider gives it, such as `gpt-4o`."
 Name = Annotated[
@@ -102,7 +102,7 @@ class CreateAiModelInput(BaseModel):
 class UpdateAiModelInput(BaseModel):
     """Changes to an AI model; what is left out stays as it is, and null clears it."""
 
-    id: AIModelID
+    id: ID[db.AIModel]
     provider: Maybe[Line] = None
     model_version: Maybe[Line | None] = None
     capabilities: Maybe[Metadata] = None
@@ -119,7 +119,7 @@ class UpdateAiModelInput(BaseModel):
 class DeleteAiModelInput(BaseModel):
     """An AI model to be forgotten."""
 
-    id: AIModelID
+    id: ID[db.AIModel]
 
 
 @strawberry.type

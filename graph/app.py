@@ -19,16 +19,17 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from db import Database, migrate
+from db.connections import reason
 from db.embedded import Server
-from db.engine import reason
 from graph.execution.operations import Operations
 from graph.execution.tokens import Tokens
+from graph.limits.limits import Limits
 from graph.schema import schema
 from graph.server import pages
 from graph.server.endpoint import Endpoint
-from graph.server.middleware import Edge
-from graph.server.sockets import SocketEndpoint
-from graph.server.state import State
+from graph.server.middleware import ResponseMiddleware
+from graph.server.sockets import SocketEndpoint, Sockets
+from graph.server.state import AppState
 from graph.settings import Settings
 
 log = logging.getLogger("troupe")
@@ -52,16 +53,16 @@ async def readyz(request: Request) -> Response:
     The database is there, at the schema of this code, and takes writes, and the server is not being
     stopped.
     """
-    state: State = request.app.state
+    state: AppState = request.app.state
     if state.draining:
         return JSONResponse({"status": "unavailable", "reason": "draining"}, 503)
     try:
         async with asyncio.timeout(PROBE):
-            revision, takes_writes = await state.database.state()
-            await state.database.need_room()
+            revision, takes_writes = await state.database.readiness()
+            await state.database.check_disk_space()
     except Exception as error:
         log.warning("the database cannot be used: %s", reason(error))
-        why = state.database.trouble or "database"
+        why = state.database.outage or "database"
         return JSONResponse({"status": "unavailable", "reason": why}, 503)
     if revision != state.head:
         return JSONResponse({"status": "unavailable", "reason": "migrations"}, 503)
@@ -76,14 +77,14 @@ class Application(Starlette):
     state: Any
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The layers from the edge inwards: it lets nothing through for those around it."""
+        """The layers without Starlette's own for faults, which `ResponseMiddleware` masks."""
         stack = super().build_middleware_stack()
         assert isinstance(stack, ServerErrorMiddleware)
         return stack.app
 
 
-class Door:
-    """The innermost layer: to the API it is one step, and to all else there is the router."""
+class GraphQLRoute:
+    """The innermost layer: leads to the API in one step, and to all else by the router."""
 
     def __init__(self, router: ASGIApp, api: ASGIApp) -> None:
         self.router = router
@@ -103,7 +104,7 @@ def create_app(
     The database is on a server of this process's own, or elsewhere.
     """
 
-    state = State(settings)
+    state = AppState()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -118,11 +119,11 @@ def create_app(
         yield
         await state.database.dispose()
 
-    operations = Operations(schema, settings)
+    operations = Operations(schema, Limits(settings))
     api: ASGIApp = Endpoint(operations, max_body_bytes=settings.max_body_bytes)
     if settings.shows_page:
         api = pages.PageOrAPI(api)
-    layers = [Middleware(Edge)]
+    layers = [Middleware(ResponseMiddleware)]
     if settings.allowed_origins:
         layers.append(
             Middleware(
@@ -134,7 +135,7 @@ def create_app(
                 max_age=7200,  # no browser remembers it for longer
             )
         )
-    layers.append(Middleware(Door, api=api))
+    layers.append(Middleware(GraphQLRoute, api=api))
     app = Application(
         routes=[
             *(pages.routes() if settings.shows_page else []),
@@ -148,4 +149,5 @@ def create_app(
     # A redirect would go to whatever host the client names.
     app.router.redirect_slashes = False
     app.state = state
+    app.state.sockets = Sockets(settings, state)
     return app

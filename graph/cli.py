@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     help="The shared memory and switchboard of a team of AI agents: a GraphQL server over"
     " PostgreSQL.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -90,9 +91,9 @@ def _sentence(error: Exception) -> str:
 def _of_the_database(error: Exception) -> str | None:
     from sqlalchemy.exc import DataError, DBAPIError
 
-    from db.engine import has_no_room, reason
+    from db.connections import is_disk_full, reason
 
-    if has_no_room(error):
+    if is_disk_full(error):
         return "The database has no room left; nothing was stored."
     if isinstance(error, DataError):
         return "A value is too long or of the wrong kind; the database refused it."
@@ -153,11 +154,11 @@ def _valid(kind: Any, value: Any, name: str = "value") -> Any:
     """The value, if the API would take it as well."""
     from pydantic import TypeAdapter, ValidationError
 
-    from db.text import storable
+    from db.text import require_storable
     from graph.core.validation_messages import words
 
     try:
-        return TypeAdapter(kind).validate_python(storable(value))
+        return TypeAdapter(kind).validate_python(require_storable(value))
     except ValidationError as error:
         faults = [(str((*fault["loc"], name)[0]), words(fault)) for fault in error.errors()]
         sentences = [f"The {at.replace('_', ' ')} cannot be used: {said}" for at, said in faults]
@@ -220,6 +221,21 @@ def _id(model: type, text: str) -> UUID | None:
 
 
 # Commands
+
+
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"troupe {metadata.version('troupe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def troupe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """What is asked of `troupe` itself, not of one of its commands."""
 
 
 @app.command()

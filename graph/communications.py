@@ -26,7 +26,7 @@ from graph.core.filters import (
 )
 from graph.core.inputs import input_of, new_values
 from graph.core.mutations import mutation
-from graph.core.scalars import AgentID, CommunicationID, Line, Metadata, Priority, TaskID
+from graph.core.scalars import ID, Line, Metadata, Priority
 
 
 @filters(db.Communication)
@@ -94,15 +94,15 @@ class Query:
 class SendCommunicationInput(BaseModel):
     """A message from one agent to another of the same project."""
 
-    id: CommunicationID | None = None
-    from_agent_id: AgentID
-    to_agent_id: AgentID
+    id: ID[db.Communication] | None = None
+    from_agent_id: ID[db.Agent]
+    to_agent_id: ID[db.Agent]
     type: Line
     content: JSON
     priority: Priority = 3
     correlation_id: Line | None = None
-    reply_to_id: CommunicationID | None = None
-    task_id: TaskID | None = None
+    reply_to_id: ID[db.Communication] | None = None
+    task_id: ID[db.Task] | None = None
     expires_at: datetime | None = None
     metadata: Metadata | None = None
 

@@ -33,17 +33,7 @@ from graph.core.filters import (
 from graph.core.inputs import Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted
-from graph.core.scalars import (
-    AgentID,
-    AIModelID,
-    ConversationID,
-    Line,
-    MessageID,
-    Metadata,
-    ProjectID,
-    Text,
-    matching,
-)
+from graph.core.scalars import ID, Line, Metadata, Text, matching
 
 Slug = Annotated[
     str,
@@ -157,13 +147,13 @@ class Query:
 class MessageInput(BaseModel):
     """Something that was said."""
 
-    id: MessageID | None = None
+    id: ID[db.Message] | None = None
     sender: MessageSender
     content: Text
     parts: JSON | None = None
     timestamp: datetime | None = None
-    agent_id: AgentID | None = None
-    model_id: AIModelID | None = None
+    agent_id: ID[db.Agent] | None = None
+    model_id: ID[db.AIModel] | None = None
     metadata: Metadata | None = None
 
 
@@ -171,9 +161,9 @@ class MessageInput(BaseModel):
 class StartConversationInput(BaseModel):
     """A conversation to be started. It belongs to whoever starts it."""
 
-    id: ConversationID | None = None
-    project_id: ProjectID | None = None
-    agent_id: AgentID | None = None
+    id: ID[db.Conversation] | None = None
+    project_id: ID[db.Project] | None = None
+    agent_id: ID[db.Agent] | None = None
     title: Line | None = None
     summary: Summary | None = None
     conversation_url: Slug | None = None
@@ -185,8 +175,8 @@ class StartConversationInput(BaseModel):
 class UpdateConversationInput(Versioned):
     """Changes to a conversation; what is left out stays as it is, and null clears it."""
 
-    id: ConversationID
-    agent_id: Maybe[AgentID | None] = None
+    id: ID[db.Conversation]
+    agent_id: Maybe[ID[db.Agent] | None] = None
     title: Maybe[Line | None] = None
     summary: Maybe[Summary] = None
     conversation_url: Maybe[Slug] = None
@@ -197,14 +187,14 @@ class UpdateConversationInput(Versioned):
 class DeleteConversationInput(Versioned):
     """A conversation to be deleted."""
 
-    id: ConversationID
+    id: ID[db.Conversation]
 
 
 @input_of(db.Message)
 class AppendMessagesInput(BaseModel):
     """Messages to be added at the end of a conversation."""
 
-    conversation_id: ConversationID
+    conversation_id: ID[db.Conversation]
     messages: Annotated[list[MessageInput], Field(min_length=1, max_length=1000)] = Field(
         description="The messages in their order, at most 1,000."
     )
@@ -214,14 +204,14 @@ class AppendMessagesInput(BaseModel):
 class DeleteMessageInput(BaseModel):
     """A message to be deleted."""
 
-    id: MessageID
+    id: ID[db.Message]
 
 
 @input_of(db.Message)
 class EditMessageInput(BaseModel):
     """Changes to a message; what is left out stays as it is."""
 
-    id: MessageID
+    id: ID[db.Message]
     content: Maybe[Text] = None
     parts: Maybe[JSON | None] = None
     metadata: Maybe[Metadata] = None
@@ -231,7 +221,7 @@ class EditMessageInput(BaseModel):
 class ArchiveConversationInput(Versioned):
     """A conversation to be kept for the record."""
 
-    id: ConversationID
+    id: ID[db.Conversation]
 
 
 @dataclass

@@ -8,7 +8,11 @@ from typing import Any
 from db import Database, Viewer, access
 from db.imports import import_chats, import_plan
 from graph.core.context import Context
+from graph.execution.pipeline import Pipeline
+from graph.execution.run import GraphQLRequest
+from graph.limits.limits import Limits
 from graph.schema import schema
+from graph.settings import Settings
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -24,9 +28,12 @@ async def fill(url: str) -> None:
         await import_chats(
             database, EXAMPLES / "chats.json", owner=admin.id, project="Imported chats"
         )
-        context = Context(database, Viewer(admin.id, is_administrator=True))
         document = (EXAMPLES / "demo.graphql").read_text(encoding="utf-8")
-        result = await schema.execute(document, context_value=context)
+        pipeline = Pipeline(schema, Limits(Settings()))
+        context = Context(database, Viewer(admin.id, is_administrator=True))
+        result = await pipeline.answer(
+            pipeline.begin(GraphQLRequest(document, None, None, None), context)
+        )
     finally:
         await database.dispose()
     payloads: dict[str, Any] = result.data or {}

@@ -27,17 +27,7 @@ from graph.core.filters import (
 )
 from graph.core.inputs import input_of, new_values
 from graph.core.mutations import mutation
-from graph.core.scalars import (
-    AgentID,
-    ConversationID,
-    HumanInteractionID,
-    Line,
-    Metadata,
-    Priority,
-    ProjectID,
-    TaskID,
-    UserID,
-)
+from graph.core.scalars import ID, Line, Metadata, Priority
 
 
 @filters(db.HumanInteraction)
@@ -129,15 +119,15 @@ Interaction = TypeVar("Interaction", bound=db.HumanInteraction)
 class InteractionValues(BaseModel):
     """What every interaction says."""
 
-    id: HumanInteractionID | None = None
-    project_id: ProjectID
+    id: ID[db.HumanInteraction] | None = None
+    project_id: ID[db.Project]
     title: Line
     content: JSON
     priority: Priority = 3
-    task_id: TaskID | None = None
-    agent_id: AgentID | None = None
-    conversation_id: ConversationID | None = None
-    assignee_id: UserID | None = None
+    task_id: ID[db.Task] | None = None
+    agent_id: ID[db.Agent] | None = None
+    conversation_id: ID[db.Conversation] | None = None
+    assignee_id: ID[db.User] | None = None
     expires_at: datetime | None = None
     metadata: Metadata | None = None
 

@@ -14,7 +14,7 @@ from graph.core.fields import related
 from graph.core.filters import EnumFilter, IDFilter, filters, through
 from graph.core.inputs import input_of
 from graph.core.mutations import mutation
-from graph.core.scalars import Line, ProjectID, UserID
+from graph.core.scalars import ID, Line
 
 
 @filters(db.ProjectMember)
@@ -37,7 +37,7 @@ class ProjectMember:
 class AddProjectMemberInput(BaseModel):
     """A user to be made a member of a project."""
 
-    project_id: ProjectID
+    project_id: ID[db.Project]
     email: Line = Field(description="The address of the user, who need not be known to you yet.")
     role: MemberRole
 
@@ -46,8 +46,8 @@ class AddProjectMemberInput(BaseModel):
 class UpdateProjectMemberInput(BaseModel):
     """Another role for a member."""
 
-    project_id: ProjectID
-    user_id: UserID
+    project_id: ID[db.Project]
+    user_id: ID[db.User]
     role: MemberRole
 
 
@@ -55,8 +55,8 @@ class UpdateProjectMemberInput(BaseModel):
 class RemoveProjectMemberInput(BaseModel):
     """A user to be a member no more."""
 
-    project_id: ProjectID
-    user_id: UserID
+    project_id: ID[db.Project]
+    user_id: ID[db.User]
 
 
 @strawberry.type

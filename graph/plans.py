@@ -15,7 +15,7 @@ from graph.agents import Capacity
 from graph.core.inputs import input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
-from graph.core.scalars import AgentID, AIModelID, Line, Metadata, Name, ProjectID, Text, bare
+from graph.core.scalars import ID, Line, Metadata, Name, Text, bare
 from graph.tasks import PlannedTaskInput
 from graph.tools import ToolValues
 
@@ -36,11 +36,11 @@ class PlannedAgentInput(BaseModel):
     reference: Line | None = Field(
         default=None, description="A name of your own, by which tasks of this plan refer to it."
     )
-    id: AgentID | None = None
+    id: ID[db.Agent] | None = None
     name: Name
     type: Line
     description: Text | None = None
-    model_id: AIModelID | None = None
+    model_id: ID[db.AIModel] | None = None
     prompt_template: Text | None = None
     configuration: Metadata | None = None
     max_concurrent_tasks: Capacity = 1
@@ -56,7 +56,7 @@ class PlannedAgentInput(BaseModel):
 class CreateProjectPlanInput(BaseModel):
     """A project with all that belongs to its plan. Whoever makes it owns it."""
 
-    id: ProjectID | None = None
+    id: ID[db.Project] | None = None
     name: Name
     description: JSON | None = None
     metadata: Metadata | None = None

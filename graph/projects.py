@@ -27,7 +27,7 @@ from graph.core.filters import (
 from graph.core.inputs import Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
-from graph.core.scalars import Metadata, Name, ProjectID, UserID
+from graph.core.scalars import ID, Metadata, Name
 
 
 @filters(db.Project)
@@ -75,7 +75,7 @@ class Query:
 class CreateProjectInput(BaseModel):
     """A project to be made. Whoever makes it owns it."""
 
-    id: ProjectID | None = None
+    id: ID[db.Project] | None = None
     name: Name
     description: JSON | None = None
     metadata: Metadata | None = None
@@ -85,25 +85,25 @@ class CreateProjectInput(BaseModel):
 class UpdateProjectInput(Versioned):
     """Changes to a project; what is left out stays as it is, and null clears it."""
 
-    id: ProjectID
+    id: ID[db.Project]
     name: Maybe[Name] = None
     description: Maybe[JSON | None] = None
     metadata: Maybe[Metadata] = None
-    owner_id: Maybe[UserID | None] = None
+    owner_id: Maybe[ID[db.User] | None] = None
 
 
 @input_of(db.Project)
 class DeleteProjectInput(Versioned):
     """A project to be deleted."""
 
-    id: ProjectID
+    id: ID[db.Project]
 
 
 @input_of(db.Project)
 class TransitionProjectInput(Versioned):
     """A project to be moved to another state of its life."""
 
-    id: ProjectID
+    id: ID[db.Project]
     to: ProjectStatus = Field(description="The state to move it to.")
 
 

@@ -2,100 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
 
 import graphql
 import strawberry
-from graphql import GraphQLError, build_schema, lexicographic_sort_schema
+from graphql import build_schema, lexicographic_sort_schema
 from strawberry.printer import print_schema
 from strawberry.schema.config import StrawberryConfig
-from strawberry.types import ExecutionContext
 
-from graph import (
-    accounts,
-    agents,
-    ai_models,
-    attempts,
-    communications,
-    conversations,
-    interactions,
-    members,
-    plans,
-    projects,
-    tasks,
-    tools,
-    usage,
-    users,
-)
-from graph.core import nodes
 from graph.core.entities import entities
-from graph.core.errors import USER_ERRORS, Worded
 from graph.core.scalars import scalars
-from graph.execution.persisted import Persisted
-from graph.execution.pipeline import Checked, Executor, Prepared
+from graph.core.user_errors import USER_ERRORS
+
+SLICES = [
+    "graph.accounts",
+    "graph.agents",
+    "graph.ai_models",
+    "graph.attempts",
+    "graph.communications",
+    "graph.conversations",
+    "graph.core.nodes",
+    "graph.interactions",
+    "graph.members",
+    "graph.plans",
+    "graph.projects",
+    "graph.tasks",
+    "graph.tools",
+    "graph.usage",
+    "graph.users",
+]
+"""The modules that add to the schema, each by a class `Query`, a class `Mutation`, or both."""
 
 
-@strawberry.type(description="What can be asked. Everything shows only what you may see.")
-class Query(
-    agents.Query,
-    ai_models.Query,
-    attempts.Query,
-    communications.Query,
-    conversations.Query,
-    interactions.Query,
-    nodes.Query,
-    projects.Query,
-    tasks.Query,
-    tools.Query,
-    usage.Query,
-    users.Query,
-):
-    pass
+def _merged(name: str, description: str) -> type:
+    """The root type that has the fields of all slices' types of this name."""
+    modules = map(import_module, SLICES)
+    parts = tuple(getattr(module, name) for module in modules if hasattr(module, name))
+    return strawberry.type(type(name, parts, {}), description=description)
 
 
-@strawberry.type(
-    description="What can be changed. Each takes an `input`, is one transaction, and answers with"
-    " what it changed and `userErrors`; if there are any of these, nothing was changed."
+Query = _merged("Query", "What can be asked. Everything shows only what you may see.")
+Mutation = _merged(
+    "Mutation",
+    "What can be changed. Each takes an `input`, is one transaction, and answers with what it"
+    " changed and `userErrors`; if there are any of these, nothing was changed.",
 )
-class Mutation(
-    accounts.Mutation,
-    agents.Mutation,
-    ai_models.Mutation,
-    communications.Mutation,
-    conversations.Mutation,
-    interactions.Mutation,
-    members.Mutation,
-    plans.Mutation,
-    projects.Mutation,
-    tasks.Mutation,
-    tools.Mutation,
-    usage.Mutation,
-    users.Mutation,
-):
-    pass
 
 
-class Schema(strawberry.Schema):
-    """A schema whose operations are guarded, and whose errors `Worded` writes into the log."""
-
-    def __init__(self, **types: Any) -> None:
-        super().__init__(
-            **types,
-            config=StrawberryConfig(scalar_map=scalars),
-            extensions=[Worded, Persisted, Checked, Prepared],
-            execution_context_class=Executor,
-        )
-
-    def process_errors(
-        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
-    ) -> None:
-        """Log nothing: what is wrong with a request is its sender's business."""
-
-
-schema = Schema(
+schema = strawberry.Schema(
     query=Query,
     mutation=Mutation,
     types=[*USER_ERRORS, *(entity.shown_as for entity in entities() if entity.is_subtype)],
+    config=StrawberryConfig(scalar_map=scalars),
 )
 
 

@@ -25,6 +25,8 @@ if sys.platform != "win32":
     import resource
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from db.embedded import Server
 
 # How long a connection may be silent between two requests, in seconds: longer than proxies keep
@@ -104,14 +106,20 @@ class DrainingServer(uvicorn.Server):
         )
         self._app = app
         self._drain = settings.drain_seconds
+        self._signals = 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Be asked to stop."""
+        self._signals += 1
+        super().handle_exit(sig, frame)
 
     async def main_loop(self) -> None:
         """Serve until asked to stop, and then until those who look have seen it."""
         await super().main_loop()
         self._app.state.draining = True
-        asked = len(self._captured_signals)
+        asked = self._signals
         for _ in range(10 * self._drain):
-            if len(self._captured_signals) > asked:  # somebody has no patience
+            if self._signals > asked:  # somebody has no patience
                 break
             await asyncio.sleep(0.1)
 

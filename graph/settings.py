@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
 
-from db.engine import RESULT_BYTES
+from db.result_limits import RESULT_BYTES
 from db.settings import PREFIX, DatabaseSettings
 
 COUNTS = (

@@ -32,7 +32,7 @@ from graph.core.filters import (
 from graph.core.inputs import Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted
-from graph.core.scalars import AgentID, Line, Metadata, Priority, ProjectID, TaskID, Text, bare
+from graph.core.scalars import ID, Line, Metadata, Priority, Text, bare
 
 Seconds = Annotated[int, Field(ge=0, le=2_000_000_000)]
 Attempts = Annotated[int, Field(ge=1, le=1000)]
@@ -132,7 +132,7 @@ class Query:
 class TaskValues(BaseModel):
     """What a task is, wherever it is made."""
 
-    id: TaskID | None = None
+    id: ID[db.Task] | None = None
     title: Line
     description: Text | None = None
     type: Line | None = None
@@ -150,10 +150,10 @@ class TaskValues(BaseModel):
 class CreateTaskInput(TaskValues):
     """A task to be made."""
 
-    project_id: ProjectID
-    parent_task_id: TaskID | None = None
-    agent_id: AgentID | None = None
-    depends_on: list[TaskID] = Field(
+    project_id: ID[db.Project]
+    parent_task_id: ID[db.Task] | None = None
+    agent_id: ID[db.Agent] | None = None
+    depends_on: list[ID[db.Task]] = Field(
         default=[], description="The tasks it waits for; if one comes to nothing, it is skipped."
     )
 
@@ -204,7 +204,7 @@ class PlannedTaskInput(TaskValues):
 class CreateTasksInput(BaseModel):
     """Tasks to be made together."""
 
-    project_id: ProjectID = Field(description="The project they belong to.")
+    project_id: ID[db.Project] = Field(description="The project they belong to.")
     tasks: Annotated[list[PlannedTaskInput], Field(min_length=1, max_length=1000)] = Field(
         description="The tasks, at most 1,000."
     )
@@ -214,7 +214,7 @@ class CreateTasksInput(BaseModel):
 class UpdateTaskInput(Versioned):
     """Changes to a task; what is left out stays as it is, and null clears it."""
 
-    id: TaskID
+    id: ID[db.Task]
     title: Maybe[Line] = None
     description: Maybe[Text | None] = None
     type: Maybe[Line | None] = None
@@ -226,23 +226,23 @@ class UpdateTaskInput(Versioned):
     max_attempts: Maybe[Attempts] = None
     retry_backoff_seconds: Maybe[Seconds] = None
     metadata: Maybe[Metadata] = None
-    parent_task_id: Maybe[TaskID | None] = None
-    agent_id: Maybe[AgentID | None] = None
+    parent_task_id: Maybe[ID[db.Task] | None] = None
+    agent_id: Maybe[ID[db.Agent] | None] = None
 
 
 @input_of(db.Task)
 class DeleteTaskInput(Versioned):
     """A task to be deleted."""
 
-    id: TaskID
+    id: ID[db.Task]
 
 
 @input_of(db.TaskDependency)
 class AddTaskDependencyInput(BaseModel):
     """An edge between two tasks."""
 
-    dependent_id: TaskID
-    dependency_id: TaskID
+    dependent_id: ID[db.Task]
+    dependency_id: ID[db.Task]
     on_failure: OnFailure = OnFailure.SKIP
 
 
@@ -250,8 +250,8 @@ class AddTaskDependencyInput(BaseModel):
 class RemoveTaskDependencyInput(BaseModel):
     """An edge to be removed."""
 
-    dependent_id: TaskID
-    dependency_id: TaskID
+    dependent_id: ID[db.Task]
+    dependency_id: ID[db.Task]
 
 
 async def _tasks(session: db.WriteSession, input: Any) -> tuple[db.Task, db.Task]:

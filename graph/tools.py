@@ -30,7 +30,7 @@ from graph.core.filters import (
 from graph.core.inputs import Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
-from graph.core.scalars import AgentID, Line, Metadata, Name, ProjectID, Text, ToolID, matching
+from graph.core.scalars import ID, Line, Metadata, Name, Text, matching
 
 Url = Annotated[
     str,
@@ -105,7 +105,7 @@ class Query:
 class ToolValues(BaseModel):
     """What a tool is, wherever it is made."""
 
-    id: ToolID | None = None
+    id: ID[db.Tool] | None = None
     name: Name
     tool_version: Name = tools.FIRST_VERSION
     description: Text | None = None
@@ -120,7 +120,7 @@ class ToolValues(BaseModel):
 class CreateToolInput(ToolValues):
     """A tool to be made."""
 
-    project_id: ProjectID | None = Field(
+    project_id: ID[db.Project] | None = Field(
         default=None,
         description="The project it is for. Without one all projects share it; only administrators"
         " make such tools.",
@@ -131,7 +131,7 @@ class CreateToolInput(ToolValues):
 class UpdateToolInput(Versioned):
     """Changes to a tool; what is left out stays as it is, and null clears it."""
 
-    id: ToolID
+    id: ID[db.Tool]
     name: Maybe[Name] = None
     tool_version: Maybe[Name] = None
     description: Maybe[Text | None] = None
@@ -146,14 +146,14 @@ class UpdateToolInput(Versioned):
 class DeleteToolInput(Versioned):
     """A tool to be deleted."""
 
-    id: ToolID
+    id: ID[db.Tool]
 
 
 @input_of(db.Tool)
 class TransitionToolInput(Versioned):
     """A tool to be moved on its way from being found to being used."""
 
-    id: ToolID
+    id: ID[db.Tool]
     to: ToolStatus = Field(description="The state to move it to.")
 
 
@@ -161,8 +161,8 @@ class TransitionToolInput(Versioned):
 class AttachToolInput(BaseModel):
     """A tool for an agent. One that it has already is set up anew."""
 
-    agent_id: AgentID
-    tool_id: ToolID
+    agent_id: ID[db.Agent]
+    tool_id: ID[db.Tool]
     configuration: Metadata | None = None
     is_active: bool = True
 
@@ -171,8 +171,8 @@ class AttachToolInput(BaseModel):
 class DetachToolInput(BaseModel):
     """A tool to be taken from an agent."""
 
-    agent_id: AgentID
-    tool_id: ToolID
+    agent_id: ID[db.Agent]
+    tool_id: ID[db.Tool]
 
 
 @strawberry.type

@@ -27,19 +27,7 @@ from graph.core.filters import (
 from graph.core.inputs import input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
-from graph.core.scalars import (
-    AgentID,
-    AIModelID,
-    ConversationID,
-    Line,
-    MessageID,
-    Price,
-    ProjectID,
-    TaskAttemptID,
-    TaskID,
-    UsageRecordID,
-    UserID,
-)
+from graph.core.scalars import ID, Line, Price
 
 Count = Annotated[int, Field(ge=0, le=2_000_000_000)]
 
@@ -103,8 +91,8 @@ class Query:
 class UsageInput(BaseModel):
     """One call of an AI model."""
 
-    id: UsageRecordID | None = None
-    model_id: AIModelID
+    id: ID[db.UsageRecord] | None = None
+    model_id: ID[db.AIModel]
     input_tokens: Count = 0
     cached_input_tokens: Count = 0
     output_tokens: Count = 0
@@ -114,19 +102,19 @@ class UsageInput(BaseModel):
     success: bool = True
     request_id: Line | None = None
     occurred_at: datetime | None = None
-    agent_id: AgentID | None = None
-    task_id: TaskID | None = None
-    attempt_id: TaskAttemptID | None = None
-    conversation_id: ConversationID | None = None
-    message_id: MessageID | None = None
-    user_id: UserID | None = None
+    agent_id: ID[db.Agent] | None = None
+    task_id: ID[db.Task] | None = None
+    attempt_id: ID[db.TaskAttempt] | None = None
+    conversation_id: ID[db.Conversation] | None = None
+    message_id: ID[db.Message] | None = None
+    user_id: ID[db.User] | None = None
 
 
 @input_of(db.UsageRecord)
 class RecordUsageInput(BaseModel):
     """Calls of AI models to be recorded."""
 
-    project_id: ProjectID
+    project_id: ID[db.Project]
     records: Annotated[list[UsageInput], Field(min_length=1, max_length=1000)] = Field(
         description="The calls, at most 1,000."
     )

@@ -28,7 +28,7 @@ from graph.core.filters import (
 from graph.core.inputs import changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
-from graph.core.scalars import Line, UserID, matching
+from graph.core.scalars import ID, Line, matching
 
 Username = Annotated[
     str,
@@ -123,7 +123,7 @@ class Query:
 class CreateUserInput(BaseModel):
     """A user to be made."""
 
-    id: UserID | None = None
+    id: ID[db.User] | None = None
     username: Username
     email: Email
     display_name: Line | None = None
@@ -134,7 +134,7 @@ class CreateUserInput(BaseModel):
 class UpdateUserInput(BaseModel):
     """Changes to a user; what is left out stays as it is, and null clears it."""
 
-    id: UserID
+    id: ID[db.User]
     username: Maybe[Username] = None
     email: Maybe[Email] = None
     display_name: Maybe[Line | None] = None
@@ -146,7 +146,7 @@ class UpdateUserInput(BaseModel):
 class DeleteUserInput(BaseModel):
     """A user to be deleted."""
 
-    id: UserID
+    id: ID[db.User]
 
 
 @strawberry.type

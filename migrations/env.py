@@ -1,6 +1,6 @@
-"""How Alembic reaches the database: over the connection that `db.migrate` hands it.
+"""Alembic's environment: it uses the connection of `db.migrate`.
 
-Typed by hand, `alembic …` works on the database that `troupe` would use.
+The command `alembic …` uses the database that `troupe` uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from db.base import Composed, Name, Timestamp
 
 
 def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Literal[False]:
-    """A migration must not change when the code does: it names SQLAlchemy's own types only."""
+    """Render a type in a draft. Migrations use only SQLAlchemy's types, which do not change."""
     if kind == "type" and isinstance(item, Timestamp):
         return "sa.DateTime(timezone=True)"
     if kind == "type" and isinstance(item, Name | Composed):
@@ -27,7 +27,7 @@ def render_item(kind: str, item: Any, autogenerate: AutogenContext) -> str | Lit
 
 
 def number(_: MigrationContext, head: Any, drafted: list[MigrationScript]) -> None:
-    """Migrations are numbered; whoever drafts one may choose another name by `--rev-id`."""
+    """Number a draft, unless `--rev-id` names it."""
     if not getattr(context.config.cmd_opts, "rev_id", None):
         drafted[0].rev_id = f"{int(migrate.head() or 0) + 1:04d}"
 
@@ -50,4 +50,4 @@ connection = context.config.attributes.get("connection")
 if connection is not None:
     run(connection)
 else:  # called as `alembic …`
-    migrate.by_hand(run)
+    migrate.run_for_alembic(run)

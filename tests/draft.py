@@ -13,17 +13,19 @@ import sys
 from pathlib import Path
 
 from alembic import command
+from alembic.config import Config
 from sqlalchemy import Connection
 
 from db import migrate
 from tests.conftest import cluster
+from tests.processes import CODE
 
 
 def draft(name: str) -> Path:
     """Write the next migration, and return where."""
 
     def write(connection: Connection) -> Path:
-        config = migrate.config(connection)
+        config = Config(CODE / "alembic.ini", attributes={"connection": connection})
         script = command.revision(config, message=name, autogenerate=True)
         return Path(script.path)  # type: ignore[union-attr]
 

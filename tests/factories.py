@@ -6,19 +6,36 @@ Each function adds what it says in the caller's session. They keep no books: a t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Text, cast, inspect, literal, select, update
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    Enum,
+    Integer,
+    Numeric,
+    Text,
+    Uuid,
+    cast,
+    inspect,
+    literal,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import db
 from db import access
+from db.base import Timestamp
 from graph.core.scalars import global_id
+from tests.nouns import said
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -268,6 +285,93 @@ def moment(place: int) -> datetime:
 def tied(place: int) -> datetime:
     """A moment that goes neither with nor against the order of ids, and often is another's too."""
     return MOMENTS[place * 5 % 7 % 4]
+
+
+# Which of the rows a key names: some often, some seldom, and no pair of keys comes twice.
+WHICH = (0, 0, 1, 0, 2, 0, 3, 3)
+
+
+def a_value(column: Any, place: int) -> Any:
+    """A value that a column can have: awkward, and mostly another in each place."""
+    kind = column.type
+    if isinstance(kind, Enum):
+        members = list(kind.enum_class or ())
+        return members[place % len(members)]
+    match kind:
+        case Uuid():
+            return db.new_id()
+        case Boolean():
+            return place % 2 == 0
+        case Timestamp():
+            return tied(place) if place % 2 else moment(place)
+        case Integer():
+            return place + 1
+        case Numeric():
+            return place + Decimal("0.5")
+        case JSONB():
+            return json(place)
+        case ARRAY():
+            return []
+    length = getattr(kind, "length", None) or getattr(getattr(kind, "impl", None), "length", None)
+    return f"{text(place)} {place}"[-(length or 1000) :]
+
+
+async def make_row(
+    session: AsyncSession, model: Any, place: int, others: Mapping[Any, Sequence[Any]]
+) -> Any:
+    """A row of any model; `others` are the rows that there are of each table to point at.
+
+    What it cannot know of the values, the test file of the noun says in `VALUES`.
+    """
+    mapper = inspect(model)
+    managed = (mapper.version_id_col, mapper.polymorphic_on)
+    values: dict[str, Any] = {}
+    keys = itertools.count(place)
+    for attribute in mapper.column_attrs:
+        column: Any = attribute.columns[0]
+        if column.foreign_keys:
+            (foreign,) = column.foreign_keys
+            there = others.get(foreign.column.table, ())
+            if there and not (column.nullable and place % 3 == 2):
+                row = there[WHICH[next(keys) % len(WHICH)] % len(there)]
+                values[attribute.key] = getattr(row, foreign.column.key)
+        elif column.computed is None and not any(column is of_orm for of_orm in managed):
+            is_empty = column.nullable and place % 3 == 2
+            values[attribute.key] = None if is_empty else a_value(column, place)
+    special: Callable[[int], dict[str, Any]] = said("VALUES").get(model, lambda place: {})
+    row = model(**values | special(place))
+    session.add(row)
+    await session.flush()
+    return row
+
+
+async def rows_by_table(session: AsyncSession) -> dict[Any, Sequence[Any]]:
+    """All rows of the tables that have any, in the order of their keys."""
+    found: dict[Any, Sequence[Any]] = {}
+    for mapper in db.Base.registry.mappers:
+        if mapper.inherits is None:
+            rows = await session.scalars(select(mapper.class_).order_by(*mapper.primary_key))
+            found[mapper.local_table] = rows.all()
+    return {table: rows for table, rows in found.items() if rows}
+
+
+async def make_others(
+    session: AsyncSession, count: int, others: Mapping[Any, Sequence[Any]]
+) -> dict[type, list[Any]]:
+    """So many rows of each model that has none here yet, which point at these and each other."""
+    known = {table: list(rows) for table, rows in others.items()}
+    made: dict[type, list[Any]] = {}
+    for table in db.Base.metadata.sorted_tables:
+        if table in known:
+            continue
+        mappers = [m for m in db.Base.registry.mappers if m.local_table is table]
+        models = [m.class_ for m in mappers if len(mappers) == 1 or m.inherits]
+        for place in range(count):
+            for model in models:
+                row = await make_row(session, model, place, known)
+                known.setdefault(table, []).append(row)
+                made.setdefault(model, []).append(row)
+    return made
 
 
 async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
@@ -601,6 +705,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             last_used_at=moment(place + 2),
             created_at=tied(place),
         )
+    await make_others(session, 8, await rows_by_table(session))
     # Behind the back of the ORM, which reads what it writes, and could not read this.
     for column in (
         db.Project.project_metadata,

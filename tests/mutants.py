@@ -30,6 +30,7 @@ ALSO_TESTED = {
     "db/base.py": "conventions sessions users",
     "db/dependencies.py": "plans races tasks",
     "db/members.py": "accounts projects rights",
+    "db/rules.py": "scopes rights viewers",
     "db/scopes.py": "rights viewers",
     "db/tasks.py": "attempts dependencies plans races",
     "db/users.py": "accounts members races",

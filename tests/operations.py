@@ -51,6 +51,18 @@ def collections() -> list[tuple[str, Any]]:
     ]
 
 
+def lookup_of(type_name: str) -> str:
+    """The field of the root that shows an object of a type by its id."""
+    query = schema._schema.query_type
+    assert query is not None
+    (name,) = (
+        str(name)
+        for name, field in query.fields.items()
+        if "id" in field.args and get_named_type(field.type).name == type_name
+    )
+    return name
+
+
 @dataclass
 class Generated:
     """An operation with the variables that it is sent with."""

@@ -18,8 +18,29 @@ from db.base import Composed, Timestamp
 from db.text import composed
 from graph.core.entities import entity_of
 from graph.schema import schema
+from tests.nouns import said
 
 Someone = db.User | db.Agent
+
+Sees = Callable[["Everything", Someone, Any], bool]
+"""Whether a user who is no administrator, or an agent, may see a row."""
+
+
+def by_everybody(everything: Everything, viewer: Someone, row: Any) -> bool:
+    """Whether a viewer sees a row that everybody sees."""
+    return True
+
+
+def by_members(everything: Everything, viewer: Someone, row: Any) -> bool:
+    """Whether a viewer sees a row of a project: as a member, or as one of its agents."""
+    return everything.is_member(viewer, row.project_id)
+
+
+def seen_with(model: type, key: str) -> Sees:
+    """Whether a viewer sees a row: with that of another model that its column `key` names."""
+    return lambda everything, viewer, row: everything.sees(
+        viewer, everything.rows[model][getattr(row, key)]
+    )
 
 
 class Everything:
@@ -69,50 +90,11 @@ class Everything:
             return False
         if isinstance(viewer, db.User) and viewer.role is db.UserRole.ADMIN:
             return True
-        match row:
-            case db.AIModel():
-                return True
-            case db.User():
-                together = (
-                    member
-                    for member in self.of(db.ProjectMember)
-                    if member.user_id == row.id and self.is_member(viewer, member.project_id)
-                )
-                return bool(row.id == viewer.id) or any(together)
-            case db.Project():
-                return self.is_member(viewer, row.id)
-            case db.Tool() if row.project_id is None:
-                return True
-            case db.Conversation() if row.project_id is None:
-                return bool(row.user_id == viewer.id)
-            case db.AgentTool():
-                return self.sees(viewer, self.rows[db.Agent][row.agent_id])
-            case db.TaskAttempt():
-                return self.sees(viewer, self.rows[db.Task][row.task_id])
-            case db.TaskDependency():
-                return self.sees(viewer, self.rows[db.Task][row.dependent_id])
-            case db.Message():
-                return self.sees(viewer, self.rows[db.Conversation][row.conversation_id])
-            case db.AccessToken() if isinstance(viewer, db.User):
-                if row.agent_id is None:
-                    return bool(row.user_id == viewer.id)
-                editors = (db.MemberRole.OWNER, db.MemberRole.EDITOR)
-                of_agent = self.rows[db.Agent][row.agent_id]
-                return self.is_member(viewer, of_agent.project_id, *editors)
-            case db.AccessToken():
-                return False
-            case (
-                db.Agent()
-                | db.Communication()
-                | db.Conversation()
-                | db.HumanInteraction()
-                | db.ProjectMember()
-                | db.Task()
-                | db.Tool()
-                | db.UsageRecord()
-            ):
-                return self.is_member(viewer, row.project_id)
-        raise NotImplementedError(f"Say here who may see a {type(row).__name__}.")
+        sees: Sees | None = said("SEEN").get(inspect(type(row)).base_mapper.class_)
+        if sees is None:
+            module = type(row).__module__.replace("db.", "tests/test_", 1)
+            raise NotImplementedError(f"Say in {module}.py, in SEEN, who sees a {type(row)}.")
+        return sees(self, viewer, row)
 
     def pointed_at(self, row: Any, attribute: Any) -> Any:
         """The row that a foreign key leads to, whoever may see it."""

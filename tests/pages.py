@@ -13,6 +13,7 @@ import db.diagram
 from graph import settings
 from graph.core import rights
 from graph.schema import schema
+from tests import private_interfaces
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +27,7 @@ PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/configuration.md", "settings", settings.table),
     ("docs/access.md", "rights", lambda: rights.table(schema)),
     ("docs/access.md", "sight", rights.sight),
+    ("docs/decisions.md", "private", private_interfaces.table),
 ]
 
 

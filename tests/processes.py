@@ -20,8 +20,9 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from unittest import mock
 
 import httpx
@@ -31,13 +32,12 @@ import db
 from db import access, embedded, migrate
 from db.embedded import binaries, clusters
 from graph import cli
+from tests.patience import PATIENCE, until
 
 CODE = Path(__file__).parents[1]
 # As root PostgreSQL runs as another account, which must be able to reach its folder.
 SHARED = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
 CLUSTER = f"postgres-{binaries.installed().major}"
-# For whatever takes a second by itself; the machine may be busy.
-PATIENCE = 40.0
 
 # What the environment may say of the locale. Python takes C and POSIX to mean UTF-8, unless it is
 # told not to.
@@ -47,17 +47,6 @@ LOCALES: list[dict[str, str]] = [
     {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0"},
     {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
 ]
-
-T = TypeVar("T")
-
-
-def until(condition: Callable[[], T], seconds: float = PATIENCE) -> T:
-    """Wait for something to be true, and say what it was."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.03)
-    return found
 
 
 @contextlib.contextmanager
@@ -273,7 +262,8 @@ class Process:
     """A process that runs a command of troupe's, killed at the end of the block if it still runs.
 
     It is forked off from one that has loaded the code, unless told otherwise: loading takes most of
-    a second, and there are many of these processes.
+    a second, and there are many of these processes. With `installed`, it is the `troupe` of another
+    environment, in an empty folder.
     """
 
     def __init__(
@@ -282,13 +272,14 @@ class Process:
         *arguments: str | Path,
         fork: bool = True,
         nohup: bool = False,
+        installed: Path | None = None,
         **settings: object,
     ) -> None:
         self._out, self._err = folder / "out", folder / "err"
         self._out.write_text("", encoding="utf-8")
         self._err.write_text("", encoding="utf-8")
         self.began = time.monotonic()
-        start = _Forked if fork else _Spawned
+        start = _Forked if fork and installed is None else partial(_Spawned, installed)
         words = [str(argument) for argument in arguments]
         self._process = start(words, environment(**settings), (self._out, self._err), nohup)
 
@@ -341,15 +332,24 @@ class Process:
 
 class _Spawned(subprocess.Popen[bytes]):
     def __init__(
-        self, words: list[str], environment: dict[str, str], files: tuple[Path, Path], nohup: bool
+        self,
+        installed: Path | None,
+        words: list[str],
+        environment: dict[str, str],
+        files: tuple[Path, Path],
+        nohup: bool,
     ) -> None:
+        program, place = [sys.executable, "-m", "graph"], CODE
+        if installed is not None:
+            program, place = [str(installed)], files[0].parent / "empty"
+            place.mkdir()
         with (
             files[0].open("w", encoding="utf-8") as out,
             files[1].open("w", encoding="utf-8") as err,
         ):
             super().__init__(
-                [*(["nohup"] if nohup else []), sys.executable, "-m", "graph", *words],
-                cwd=CODE,
+                [*(["nohup"] if nohup else []), *program, *words],
+                cwd=place,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -411,8 +411,10 @@ def client(**options: Any) -> httpx.Client:
 class Serving(Process):
     """A process of `troupe serve`."""
 
+    command = "serve"
+
     def __init__(self, folder: Path, **options: Any) -> None:
-        super().__init__(folder, "serve", **options)
+        super().__init__(folder, self.command, **options)
         self.data_dir = Path(options.get("data_dir", "/dev/null/none"))
         self._http = client()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
@@ -18,10 +18,12 @@ from websockets.typing import Origin, Subprotocol
 
 import db
 from graph.execution.operations import Operations
+from graph.limits.limits import Limits
 from graph.serve import DrainingServer
 from graph.server.sockets import PROTOCOL, SocketEndpoint, Sockets
 from graph.settings import Settings
 from tests.conftest import application
+from tests.patience import becomes
 
 
 class Listening:
@@ -112,15 +114,6 @@ class Talk:
         return bool(await self.heard() == {"type": "pong"})
 
 
-async def is_so(condition: Callable[[], object]) -> None:
-    """Wait until something is true."""
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come to pass")
-
-
 @asynccontextmanager
 async def listening(
     database: db.Database, settings: Settings | None = None, schema: Schema | None = None
@@ -129,14 +122,15 @@ async def listening(
     settings = settings or Settings()
     app = application(database, settings)
     if schema is not None:
-        endpoint = SocketEndpoint(Operations(schema, Settings(planner=False)), ())
+        operations = Operations(schema, Limits(settings.model_copy(update={"planner": False})))
+        endpoint = SocketEndpoint(operations, ())
         app.router.routes.insert(0, WebSocketRoute("/graphql", endpoint))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = DrainingServer(app, settings)
     server.config.lifespan = "off"
     serving = asyncio.create_task(server.serve([listener]))
-    await is_so(lambda: server.started)
+    await becomes(lambda: server.started)
     try:
         yield Listening(app, server, listener.getsockname()[1])
     finally:

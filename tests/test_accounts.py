@@ -19,11 +19,41 @@ from graph.settings import Settings
 from tests import factories
 from tests.client import Client
 from tests.conftest import People, serving
-from tests.world import World, faults, gid, make_world, snapshot, stored
+from tests.oracle import Everything, Someone
+from tests.world import FORBIDDEN, Case, World, faults, gid, make_world, snapshot, stored
 
 PASSWORD = "correct horse battery staple"
 FAULTS = "{ userErrors { code message path } }"
 ME = "{ me { username } }"
+
+
+def sees_token(everything: Everything, viewer: Someone, token: db.AccessToken) -> bool:
+    """Whether a viewer sees a token: a user's own, and those of the agents that they edit."""
+    if isinstance(viewer, db.Agent):
+        return False
+    if token.agent_id is None:
+        return token.user_id == viewer.id
+    editors = (db.MemberRole.OWNER, db.MemberRole.EDITOR)
+    agent = everything.rows[db.Agent][token.agent_id]
+    return everything.is_member(viewer, agent.project_id, *editors)
+
+
+BREAKING = {
+    "access_tokens": {
+        "one_bearer": [
+            "user_id = NULL, agent_id = NULL",
+            "user_id = (SELECT id FROM users LIMIT 1), agent_id = (SELECT id FROM agents LIMIT 1)",
+        ],
+        "scopes": ["scopes = '{NOPE}'", "scopes = '{READ, NULL}'", "scopes = '{read}'"],
+    },
+}
+SEEN = {db.AccessToken: sees_token}
+CASES = {
+    "createAccessToken": Case(lambda w: {"name": "New"}),
+    "setPassword": Case(
+        lambda w: {"userId": gid(w.viewer), "newPassword": "given by somebody"}, FORBIDDEN
+    ),
+}
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from db import AgentStatus, TaskStatus
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
-from tests.world import Fault, World, gid, make_world, snapshot, stored
+from tests.oracle import by_members
+from tests.world import Case, Fault, World, at, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 WHOLE = (
@@ -18,6 +19,18 @@ WHOLE = (
     " maxConcurrentTasks lastSeenAt metadata version project { id } model { name } }"
     f" {ERRORS} }}"
 )
+BREAKING = {
+    "agents": {"max_concurrent_tasks_positive": ["max_concurrent_tasks = 0"]},
+}
+SEEN = {db.Agent: by_members}
+CASES = {
+    "createAgent": Case(
+        lambda w: {"projectId": gid(w.project), "name": "New", "type": "TESTER"}, at("projectId")
+    ),
+    "updateAgent": Case(lambda w: {"id": gid(w.ada), "name": "Newer"}),
+    "transitionAgent": Case(lambda w: {"id": gid(w.ada), "to": "INITIALIZING"}),
+    "deleteAgent": Case(lambda w: {"id": gid(w.ada)}),
+}
 
 
 @pytest.fixture

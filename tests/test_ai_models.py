@@ -8,13 +8,30 @@ import pytest
 import db
 from graph.core.scalars import global_id
 from tests.conftest import People
-from tests.world import Fault, World, gid, make_world, snapshot, stored
+from tests.oracle import by_everybody
+from tests.world import FORBIDDEN, Case, Fault, World, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path }"
 WHOLE = (
     "{ aiModel { id name provider modelVersion capabilities contextWindow inputPrice"
     f" cachedInputPrice outputPrice isLocal status metadata }} {ERRORS} }}"
 )
+BREAKING = {
+    "ai_models": {
+        "context_window_positive": ["context_window = 0"],
+        "prices_not_negative": [
+            "input_price = -0.000000001",
+            "input_price = 1, cached_input_price = -1",
+            "output_price = -1",
+        ],
+    },
+}
+SEEN = {db.AIModel: by_everybody}
+CASES = {
+    "createAiModel": Case(lambda w: {"id": "new", "provider": "New"}, FORBIDDEN),
+    "updateAiModel": Case(lambda w: {"id": "gpt-4o", "provider": "New"}, FORBIDDEN),
+    "deleteAiModel": Case(lambda w: {"id": "spare"}, FORBIDDEN),
+}
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sqlalchemy import event, select
 
 import db
-from db.engine import ResultTooLarge
+from db.result_limits import ResultTooLarge
 from graph.core import answers
-from graph.core.context import Deadline
+from graph.core.access import Deadline
 from graph.core.selections import Operation
 from graph.limits.cost import cost_of
 from graph.schema import schema

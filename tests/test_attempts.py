@@ -13,9 +13,17 @@ from db import AttemptStatus
 from tests import factories
 from tests.conftest import People
 from tests.factories import minutes
+from tests.oracle import seen_with
 from tests.world import World, gid, make_world, snapshot, stored
 
 ADMIN = db.Viewer(is_administrator=True)
+BREAKING = {
+    "task_attempts": {
+        "number_positive": ["number = 0"],
+        "progress_percent_range": ["progress_percent = -1", "progress_percent = 101"],
+    },
+}
+SEEN = {db.TaskAttempt: seen_with(db.Task, "task_id")}
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ from graph.serve import listen
 from graph.server import pages
 from graph.settings import Settings
 from tests import processes
-from tests.processes import PATIENCE, Serving
+from tests.patience import PATIENCE
+from tests.processes import Serving
 
 PLAN = """mutation {
   createProjectPlan(input: {name: "Moon base", tasks: [{title: "Choose a site"}]}) {

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from graph import cli, settings
 from graph.core.scalars import global_id
 from graph.schema import printed
 from tests import factories, processes
-from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here, until
+from tests.patience import until
+from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here
 from tests.world import snapshot
 
 EXAMPLES = CODE / "examples"
@@ -378,6 +380,7 @@ def test_help_explains_a_command_and_every_option_of_it(path: tuple[str, ...]) -
         assert parameter.help, parameter.name
         assert parameter.help.strip().endswith("."), parameter.name
     shown = troupe_here(*path, "--help").printed
+    assert troupe_here(*path, "-h").printed == shown
     words = " ".join(shown.split())
     assert " ".join(inspect.cleandoc(command.help).split()) in words
     for parameter in command.params:
@@ -389,6 +392,31 @@ def test_the_script_is_installed_and_shows_its_help() -> None:
     done = subprocess.run([script], capture_output=True, encoding="utf-8", timeout=60)
     assert done.returncode == 2
     assert "Usage: troupe [OPTIONS] COMMAND" in done.stdout + done.stderr
+
+
+def test_the_version_is_printed_without_a_database() -> None:
+    assert troupe_here("--version").printed == f"troupe {metadata.version('troupe')}\n"
+
+
+def test_a_shell_completes_what_is_typed(folder: Path) -> None:
+    environment = {**processes.environment(), "HOME": str(folder), "SHELL": "/bin/bash"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def in_bash(commands: str) -> str:
+        command = ["bash", "--norc", "-c", commands]
+        done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8")
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    # The shell is found among the parents of the process: it must not become the process itself.
+    shown = in_bash("troupe --show-completion; true")
+    assert "bash completion installed" in in_bash("troupe --install-completion; true")
+    (installed,) = (folder / ".bash_completions").iterdir()
+    assert installed.read_text(encoding="utf-8") == shown.rstrip("\n")
+    press_tab = "COMP_WORDS=({}) COMP_CWORD={}; _troupe_completion troupe; echo ${{COMPREPLY[@]}}"
+    for words, completed in (("troupe use", "users"), ("troupe users ", "create password")):
+        tab = press_tab.format(words, words.count(" "))
+        assert in_bash(f"source ~/.bashrc; {tab}") == f"{completed}\n"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from gql.transport.exceptions import TransportQueryError
 from gql.transport.httpx import HTTPXAsyncTransport
 
 from tests import processes
-from tests.processes import CODE, PATIENCE, Serving
+from tests.patience import PATIENCE
+from tests.processes import CODE, Serving
 
 CLIENTS = CODE / "tests" / "clients"
 INSTALLED = CLIENTS / "node_modules" / ".installed"

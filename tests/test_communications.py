@@ -11,7 +11,8 @@ import db
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
-from tests.world import Fault, World, gid, make_world, snapshot, stored
+from tests.oracle import by_members
+from tests.world import Case, Fault, World, at, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 WHOLE = (
@@ -38,6 +39,15 @@ def from_to(sender: db.Agent, receiver: db.Agent, type: str, **values: Any) -> d
     """Input that says something in an agent's name to another."""
     agents = {"fromAgentId": gid(sender), "toAgentId": gid(receiver)}
     return agents | {"type": type, "content": {"text": type}} | values
+
+
+BREAKING = {
+    "communications": {"priority_range": ["priority = 0", "priority = 6"]},
+}
+SEEN = {db.Communication: by_members}
+CASES = {
+    "sendCommunication": Case(lambda w: from_to(w.ada, w.ada, "REQUEST"), at("fromAgentId")),
+}
 
 
 async def send(world: World, *said: Any, **values: Any) -> str:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sqlalchemy import literal_column, select
 
 import db
-from db.engine import RESULT_BYTES
+from db.result_limits import RESULT_BYTES
 from graph import compiler
 from graph.compiler import compiled
 from graph.compiler.sql import statement
@@ -383,7 +383,7 @@ async def test_what_may_be_long_is_not_copied_for_each_field_beside_it(
     answer = await people.owner.ask(query, id=str(conversation.id))
 
     assert len(answer.text) > 4_000_000
-    (connection,) = database._direct._idle
+    ((connection, _),) = database._prepared._idle
     assert peak_memory(connection.get_server_pid()) < 200_000_000
 
 

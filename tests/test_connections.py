@@ -22,7 +22,7 @@ from tests import factories
 from tests.client import Client
 from tests.conftest import People
 from tests.factories import gid, minutes
-from tests.operations import collections, declared
+from tests.operations import collections, declared, lookup_of
 
 PAGE = """
   nodes { SHOWN } edges { cursor node { SHOWN } }
@@ -139,7 +139,6 @@ async def root_walks(database: db.Database) -> list[Walk]:
 async def nested_walks(database: db.Database) -> list[Walk]:
     """A walk for each connection of a type and each of its orders, where there is most to see."""
     walks = []
-    lookups = {lookup.target.name: name for name, lookup in collections()}
     for entity in entities():
         for name, connected in declared(entity.name, Connected):
             rows = await rows_of(database, connected.target.model)
@@ -148,7 +147,7 @@ async def nested_walks(database: db.Database) -> list[Walk]:
             key = max(sorted(set(keys)), key=keys.count)
             of_key = [row for row in rows if getattr(row, there) == key]
             assert len(of_key) > 2, (entity.name, name)
-            lookup = lookups[entity.name].removesuffix("s")
+            lookup = lookup_of(entity.name)
             target = connected.target
             for order in target.order or [None]:
                 ids = in_order(of_key, order, *(key.key for key in target.keys))

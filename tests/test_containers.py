@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from ruamel.yaml import YAML
 from db.embedded.clusters import LOCALE
 from db.migrate import head
 from tests import processes
-from tests.processes import CODE, PATIENCE, Elsewhere
+from tests.patience import PATIENCE, until
+from tests.processes import CODE, Elsewhere
 
 COMPOSE = (CODE / "docker-compose.yml").read_text(encoding="utf-8")
 SERVICES: dict[str, Any] = YAML(typ="safe").load(COMPOSE)["services"]
@@ -177,10 +177,8 @@ def test_the_image_serves_once_the_database_is_migrated(container: Container) ->
     assert container.troupe("migrate") == (0, f"The database is at the migration {head()}.\n")
     with container.serve() as process:
         try:
-            deadline = time.monotonic() + PATIENCE
-            while not container.is_healthy():
-                assert process.poll() is None
-                assert time.monotonic() < deadline
+            until(lambda: container.is_healthy() or process.poll() is not None)
+            assert process.poll() is None
             created, _ = container.troupe("users", "create", "ann", "--email", "ann@example.org")
             assert created == 0
             status, token = container.troupe("tokens", "create", "laptop", "--user", "ann")

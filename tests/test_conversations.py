@@ -11,7 +11,8 @@ import db
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
-from tests.world import Fault, World, faults, gid, make_world, snapshot, stored
+from tests.oracle import Everything, Someone, seen_with
+from tests.world import Case, Fault, World, at, faults, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 WHOLE = (
@@ -35,6 +36,33 @@ async def world(database: db.Database, http: httpx.AsyncClient, people: People) 
 def said(content: str, sender: str = "USER", **values: Any) -> dict[str, Any]:
     """A message."""
     return {"sender": sender, "content": content} | values
+
+
+def sees_conversation(everything: Everything, viewer: Someone, talk: db.Conversation) -> bool:
+    """Whether a viewer sees a conversation: of their project, or their own if it has none."""
+    if talk.project_id is None:
+        return talk.user_id == viewer.id
+    return everything.is_member(viewer, talk.project_id)
+
+
+SEEN = {
+    db.Conversation: sees_conversation,
+    db.Message: seen_with(db.Conversation, "conversation_id"),
+}
+CASES = {
+    "startConversation": Case(
+        lambda w: {"projectId": gid(w.project), "message": said("Hi")}, at("projectId")
+    ),
+    "updateConversation": Case(lambda w: {"id": gid(w.conversation), "title": "New"}),
+    "appendMessages": Case(
+        lambda w: {"conversationId": gid(w.conversation), "messages": [said("Hi")]},
+        at("conversationId"),
+    ),
+    "editMessage": Case(lambda w: {"id": gid(w.message), "content": "Hello!"}),
+    "deleteMessage": Case(lambda w: {"id": gid(w.message)}),
+    "archiveConversation": Case(lambda w: {"id": gid(w.conversation)}),
+    "deleteConversation": Case(lambda w: {"id": gid(w.conversation)}),
+}
 
 
 async def test_a_conversation_is_started_with_its_first_message(world: World) -> None:

@@ -10,9 +10,9 @@ from graphql import get_introspection_query, parse
 import db
 from db.tools import MOST_TOOLS
 from graph import compiler
-from graph.core.errors import MOST_SHOWN_OF_CYCLE
 from graph.core.filters import GUARDED, conditions_of
 from graph.core.selections import Operation
+from graph.core.user_errors import MOST_SHOWN_OF_CYCLE
 from graph.limits.cost import cost_of
 from graph.schema import schema
 from graph.settings import Settings

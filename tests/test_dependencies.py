@@ -310,7 +310,7 @@ async def test_a_circle_is_refused_and_shown(world: World, length: int) -> None:
     assert (error["code"], error["path"]) == ("CYCLE_DETECTED", ["dependencyId"])
     words = "This task would wait for itself."
     if length > 1:
-        words = f"These {length} tasks would wait for each other in a circle."
+        words = f"These {length} tasks would wait for each other in a cycle."
     assert error["message"] == words
     circle = [int(task["title"]) for task in error["cycle"]]
     start = circle.index(0)

@@ -18,7 +18,8 @@ from graph.settings import Settings
 from tests import factories, processes
 from tests.client import Client
 from tests.conftest import People, serving
-from tests.processes import Serving, sql, until
+from tests.patience import becomes, until
+from tests.processes import Serving, sql
 from tests.test_sessions import locked, waiting
 
 
@@ -75,12 +76,12 @@ async def none_waits(database: db.Database) -> None:
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
-    for _ in range(300):
+
+    async def is_free() -> bool:
         async with database.read() as session:
-            if await session.scalar(statement) == 0:
-                return
-        await asyncio.sleep(0.01)
-    raise AssertionError("a statement still waits")
+            return bool(await session.scalar(statement) == 0)
+
+    await becomes(is_free)
 
 
 READS = {

@@ -17,7 +17,8 @@ from sqlalchemy import URL
 import db
 from db import embedded, migrate
 from db.diagram import diagram
-from graph.core.errors import USER_ERRORS, RequestError
+from graph.core.errors import RequestError
+from graph.core.user_errors import USER_ERRORS
 from graph.server.requests import Refused
 from graph.settings import Settings, table
 from tests.conftest import People

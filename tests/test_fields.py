@@ -10,6 +10,7 @@ import strawberry
 from sqlalchemy import Float, Integer, String, Uuid, cast, func
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
+from strawberry.schema.config import StrawberryConfig
 
 import db
 from db import scopes
@@ -19,7 +20,7 @@ from graph.core.connections import Connection
 from graph.core.entities import column, entity
 from graph.core.fields import argument, collection, connected, listed
 from graph.core.filters import StringFilter, filters, keys
-from graph.schema import Schema
+from graph.core.scalars import scalars
 from tests import factories
 from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import gid
@@ -169,6 +170,11 @@ async def plan(database: db.Database, people: People) -> factories.Plan:
     return plan
 
 
+def _all(row: Any, viewer: db.Viewer, right: db.Right) -> Any:
+    """The rule by which everybody sees all rows."""
+    return row.id == row.id
+
+
 @pytest.fixture
 async def both(
     database: db.Database, people: People, plan: factories.Plan, monkeypatch: pytest.MonkeyPatch
@@ -176,8 +182,9 @@ async def both(
     """The administrator's clients of this schema, with the compiler and without it."""
     for model, declared in DECLARED.items():
         monkeypatch.setitem(entities._entities, model, declared)
-        monkeypatch.setitem(scopes.rules, model, lambda row, viewer, right: row.id == row.id)
-    monkeypatch.setattr("graph.app.schema", Schema(query=Query))
+        monkeypatch.setitem(scopes.rules, model.__name__, _all)
+    schema = strawberry.Schema(Query, config=StrawberryConfig(scalar_map=scalars))
+    monkeypatch.setattr("graph.app.schema", schema)
     without = WITHOUT_LIMITS.model_copy(update={"planner": False})
     async with serving(database, WITHOUT_LIMITS) as one, serving(database, without) as other:
         yield [people.admin.through(one), people.admin.through(other)]

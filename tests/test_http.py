@@ -17,6 +17,7 @@ import db
 from graph.settings import Mode, Settings
 from tests import processes
 from tests.conftest import People, serving
+from tests.patience import PATIENCE
 from tests.processes import Serving
 
 JSON = "application/json"
@@ -90,7 +91,7 @@ async def test_what_is_no_request_is_refused(
 NOT_JSON = {
     b'{"query": "\xff"}': "The body is not written in UTF-8.",
     b'{"query":\n nope}': "The body is not JSON, or nests too deeply, at line 2, column 2.",
-    b'{"a": NaN, "b": 1e400}': "The body is not JSON: NaN is no JSON.",
+    b'{"a": NaN, "b": 1e400}': "The body is not JSON: NaN is not JSON.",
     b"[]": "The body is not a JSON object.",
     b'{"query": "{ __typename }", "operationName": "\\ud800"}': (
         "The request cannot be used: a text contains half of a surrogate pair (\\ud800 to \\udfff),"
@@ -611,13 +612,13 @@ class Broken:
         "graph.execution.tokens.Tokens.viewer",
         "graph.compiler.Compiler.compile",
         "graph.compiler.compiled.CompiledStatement.arguments",
-        "graph.execution.operations.shortcut",
-        "graph.execution.pipeline.Operation",
+        "graph.execution.pipeline.Pipeline.begin",
+        "graph.execution.run.Operation",
         "graph.execution.pipeline.check_arguments",
         "graph.server.endpoint.received",
         "graph.execution.operations.Context",
         "graph.core.loaders.Loaders.page",
-        "strawberry.schema.Schema.execute",
+        "graph.execution.pipeline.execute",
     ],
 )
 async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(
@@ -679,7 +680,7 @@ def lines(*lines: str) -> bytes:
 def exchanged(server: Serving, *sent: bytes) -> list[bytes]:
     """The status lines of what comes back over one connection for what is sent, bit by bit."""
     host, _, port = server.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=processes.PATIENCE) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
         for part in sent:
             connection.sendall(part)
         with contextlib.suppress(OSError):  # the server may have hung up by now

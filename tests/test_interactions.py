@@ -18,7 +18,8 @@ from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
 from tests.factories import START
-from tests.world import World, gid, make_world, snapshot, stored
+from tests.oracle import by_members
+from tests.world import Case, World, at, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 COMMON = (
@@ -53,6 +54,33 @@ KINDS: list[tuple[str, str, str, str, dict[str, Any]]] = [
 ]
 OWN = " ".join(f"... on {kind} {{ {fields} }}" for _, kind, _, fields, _ in KINDS)
 ADMIN = db.Viewer(is_administrator=True)
+BREAKING = {
+    "human_interactions": {
+        "priority_range": ["priority = 0", "priority = 6"],
+        "rating_range": [f"rating = {rating} WHERE type = 'FEEDBACK'" for rating in (0, 6)],
+        "responded_once": [
+            "status = 'APPROVED'",
+            "responded_at = now()",
+            "status = 'EXPIRED', responded_at = now()",
+        ],
+        "approval_only": ["approved = true", "comment = ''"],
+        "feedback_only": ["feedback = 'null'", "rating = 1"],
+        "clarification_only": ["answer = ''"],
+        "notification_only": [
+            "level = NULL",
+            "requires_acknowledgement = NULL",
+            "level = 'INFO', requires_acknowledgement = false",
+            "level = 'INFO' WHERE type = 'APPROVAL'",
+        ],
+    },
+}
+SEEN = {db.HumanInteraction: by_members}
+CASES = {
+    mutation: Case(
+        lambda w: {"projectId": gid(w.project), "title": "May I?", "content": {}}, at("projectId")
+    )
+    for mutation in ("requestApproval", "requestFeedback", "requestClarification", "notify")
+}
 
 
 @pytest.fixture
@@ -499,9 +527,9 @@ async def test_the_columns_of_a_kind_are_empty_in_all_others(world: World) -> No
 async def test_what_was_answered_says_when_and_what_was_not_does_not(world: World) -> None:
     waiting = {InteractionStatus.PENDING, InteractionStatus.EXPIRED, InteractionStatus.CANCELLED}
     for status in InteractionStatus:
-        for at in ("NULL", "now()"):
-            values = {"status": f"'{status}'", "responded_at": at}
-            legal = (status in waiting) == (at == "NULL")
+        for moment in ("NULL", "now()"):
+            values = {"status": f"'{status}'", "responded_at": moment}
+            legal = (status in waiting) == (moment == "NULL")
             broken = await insert(world, InteractionType.APPROVAL, values)
             assert broken == (None if legal else "ck_human_interactions_responded_once")
 

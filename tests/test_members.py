@@ -15,12 +15,40 @@ from graph.core.scalars import global_id
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
-from tests.world import Fault, World, faults, gid, make_world, snapshot, stored
+from tests.oracle import by_members
+from tests.world import (
+    Case,
+    Fault,
+    WholeWorld,
+    World,
+    at,
+    faults,
+    gid,
+    make_world,
+    snapshot,
+    stored,
+)
 
 ERRORS = "userErrors { code path message }"
 MEMBERS = f"{{ project {{ members {{ nodes {{ role user {{ username }} }} }} }} {ERRORS} }}"
 ROLES = "SELECT u.username, m.role FROM project_members m JOIN users u ON u.id = m.user_id"
 ROLES += " WHERE m.project_id = :id ORDER BY 1"
+
+
+def guest(world: WholeWorld) -> dict[str, Any]:
+    """A member of the project who may only look."""
+    return {"projectId": gid(world.project), "userId": gid(world.guest)}
+
+
+SEEN = {db.ProjectMember: by_members}
+CASES = {
+    "addProjectMember": Case(
+        lambda w: {"projectId": gid(w.project), "email": "stranger@localhost", "role": "VIEWER"},
+        at("projectId"),
+    ),
+    "updateProjectMember": Case(lambda w: guest(w) | {"role": "APPROVER"}, at("projectId")),
+    "removeProjectMember": Case(lambda w: guest(w), at("projectId")),
+}
 
 
 @pytest.fixture

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import shutil
 import uuid
 from collections.abc import AsyncIterator
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,9 +22,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import db
-from db import migrate
+from db import connections, migrate
 from tests import factories
 from tests.conftest import People, _on_server
+from tests.processes import CODE
 from tests.world import make_whole_world, snapshot, stored
 
 # Everything that a schema consists of, in words that do not depend on how it came about.
@@ -147,7 +151,7 @@ async def test_messages_from_before_are_found_in_a_database_of_any_locale(
             server, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' {locale}"
         )
     except DBAPIError as error:
-        pytest.skip(db.engine.reason(error))
+        pytest.skip(connections.reason(error))
     await migrate.upgrade(url, "0003")
     messages = (
         "\u201eOtter\u201c \u2013 lynx\u2026heron",
@@ -356,6 +360,32 @@ async def test_a_database_that_newer_code_migrated_is_left_alone(database_url: U
     assert await catalogue(database_url) == before
 
 
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        ("9998", "No migration follows 9998 and none follows 9999, so it is not known which"),
+        ("9999", "Revision 9999 is present more than once in "),
+    ],
+    ids=["two heads", "one number"],
+)
+async def test_migrations_of_two_branches_are_told_apart(
+    empty: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str, problem: str
+) -> None:
+    copy = shutil.copytree(str(files("migrations")), tmp_path / "migrations")
+    for name, revision in (("mine", number), ("theirs", "9999")):
+        (copy / "versions" / f"{name}.py").write_text(
+            f"revision = {revision!r}\ndown_revision = {migrate.head()!r}\n", encoding="utf-8"
+        )
+    monkeypatch.setattr(migrate, "files", lambda _: copy)
+
+    with pytest.raises(migrate.NotMigratable) as refused:
+        await migrate.upgrade(empty)
+
+    assert str(refused.value).startswith(problem)
+    assert str(refused.value).endswith(migrate.RENUMBER)
+    assert await migrate.locked(empty, migrate.current) is None
+
+
 async def test_a_table_in_use_makes_a_migration_give_up_not_wait(
     database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,10 +409,10 @@ async def test_a_table_in_use_makes_a_migration_give_up_not_wait(
 
 
 def test_alembics_own_file_is_read_alike_in_every_locale() -> None:
-    assert (migrate.ROOT / "alembic.ini").read_bytes().isascii()
+    assert (CODE / "alembic.ini").read_bytes().isascii()
 
 
 def test_a_url_may_name_any_driver() -> None:
     for name in ("postgresql", "postgres", "postgresql+psycopg"):
         url = make_url(f"{name}://troupe@localhost/troupe")
-        assert db.engine.database_url(url).drivername == "postgresql+asyncpg"
+        assert connections.database_url(url).drivername == "postgresql+asyncpg"

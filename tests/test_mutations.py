@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 import db
 from db import access, passwords
-from graph.core.context import refuse_while_holding
+from graph.core.access import refuse_while_holding
 from tests.conftest import People
 from tests.world import World, faults, gid, make_world, snapshot
 
@@ -129,7 +129,7 @@ async def test_what_is_done_before_a_transaction_is_not_repeated_with_it(
     async def setting(*arguments: Any) -> None:
         done.append("set")
         if len(done) == 2:
-            raise db.Replaced
+            raise db.ConnectionReplaced
         await set_password(*arguments)
 
     monkeypatch.setattr(passwords, "hash_password", hashing)

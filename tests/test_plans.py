@@ -8,7 +8,7 @@ import pytest
 import db
 from graph.core.scalars import global_id
 from tests.conftest import People
-from tests.world import World, faults, gid, make_world, snapshot, stored
+from tests.world import Case, World, at, faults, gid, make_world, snapshot, stored
 
 TASKS = (
     "{ tasks { title status priority unmetDependencyCount version parentTask { title }"
@@ -16,6 +16,14 @@ TASKS = (
     " dependency { title } } } }"
     " userErrors { code path message } }"
 )
+CASES = {
+    "createProjectPlan": Case(
+        lambda w: {"name": "New", "agents": [{"name": "New", "type": "TESTER"}]}
+    ),
+    "createTasks": Case(
+        lambda w: {"projectId": gid(w.project), "tasks": [{"title": "New"}]}, at("projectId")
+    ),
+}
 
 
 @pytest.fixture
@@ -454,9 +462,9 @@ async def test_a_plan_makes_tools_and_gives_them_to_its_agents(world: World) -> 
     assert payload["userErrors"] == []
     assert payload["project"] == {"tools": {"totalCount": 3}}
     hashes = [made.pop("definitionHash") for made in payload["tools"]]
-    hash = db.tools.defined({"description": "Hits.", "tool_schema": {"a": 2, "b": 1}})
+    hash = db.tools.with_definition_hash({"description": "Hits.", "tool_schema": {"a": 2, "b": 1}})
     assert hashes[0] == hash["definition_hash"]
-    assert hashes[1] == hashes[2] == db.tools.defined({})["definition_hash"]
+    assert hashes[1] == hashes[2] == db.tools.with_definition_hash({})["definition_hash"]
     ids = [made.pop("id") for made in payload["tools"]]
     assert ids[0] == global_id("Tool", id)
     assert payload["tools"] == [

@@ -24,21 +24,12 @@ from sqlalchemy import make_url, text
 import db
 from db import migrate
 from db.embedded import binaries
-from graph.execution.operations import STATUSES
+from graph.execution.responses import STATUSES
 from graph.server.requests import Refused
 from graph.settings import COUNTS
 from tests import processes, raw
-from tests.processes import (
-    CODE,
-    PATIENCE,
-    Elsewhere,
-    Ended,
-    Serving,
-    code,
-    troupe,
-    troupe_here,
-    until,
-)
+from tests.patience import PATIENCE, until
+from tests.processes import CODE, Elsewhere, Ended, Serving, code, troupe, troupe_here
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
 
@@ -271,7 +262,7 @@ def test_the_limits_are_refused_as_the_page_says() -> None:
 async def test_a_process_has_as_many_connections_as_the_page_says(database: db.Database) -> None:
     pools: list[Any] = [engine.pool for engine in (database.reader, database.writer)]
     assert [(pool.size(), pool._max_overflow) for pool in pools] == [(10, 0), (10, 0)]
-    assert database._direct.size == 10
+    assert database._prepared.size == 10
     assert "up to 30 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
 
 

@@ -10,13 +10,28 @@ from db import ProjectStatus
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
-from tests.world import World, faults, gid, make_world, snapshot, stored
+from tests.oracle import Everything, Someone
+from tests.world import Case, World, faults, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 WHOLE = (
     "{ project { id name description status metadata version owner { username } createdAt"
     f" updatedAt }} {ERRORS} }}"
 )
+
+
+def sees_project(everything: Everything, viewer: Someone, project: db.Project) -> bool:
+    """Whether a viewer sees a project: as a member, or as one of its agents."""
+    return everything.is_member(viewer, project.id)
+
+
+SEEN = {db.Project: sees_project}
+CASES = {
+    "createProject": Case(lambda w: {"name": "New"}),
+    "updateProject": Case(lambda w: {"id": gid(w.project), "name": "New"}),
+    "transitionProject": Case(lambda w: {"id": gid(w.project), "to": "PLANNING"}),
+    "deleteProject": Case(lambda w: {"id": gid(w.project)}),
+}
 
 
 @pytest.fixture

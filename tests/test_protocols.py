@@ -96,9 +96,9 @@ class Server:
             line.writer.close()
 
     async def is_well(self) -> bool:
-        """Whether an operation is answered within a second."""
+        """Whether an operation is answered."""
         line = await self.call(WHOLE.replace(b"Host", b"Connection: close\r\nHost"))
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             return await line.answers() == [(200, ANSWER)]
 
 

@@ -16,6 +16,7 @@ from db import OnFailure, TaskStatus, access, dependencies, plans, users
 from tests import factories
 from tests.client import Answer, Client
 from tests.conftest import People
+from tests.patience import becomes
 from tests.test_dependencies import ADMIN, Naive, become
 from tests.world import World, faults, gid, make_world, stored
 
@@ -64,11 +65,11 @@ async def waiting(world: World) -> None:
     """Return when some connection waits for a lock."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     query += " AND datname = current_database()"
-    for _ in range(1000):
-        if await stored(world.database, query) != [0]:
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("nobody waits for a lock")
+
+    async def is_waiting() -> bool:
+        return await stored(world.database, query) != [0]
+
+    await becomes(is_waiting)
 
 
 async def complete(world: World, task: db.Task) -> None:

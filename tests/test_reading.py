@@ -17,7 +17,7 @@ from tests import factories
 from tests.client import Answer
 from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import Plan, gid
-from tests.operations import Shown
+from tests.operations import Shown, lookup_of
 
 GRAPH = """{
   projects(first: 100) { nodes {
@@ -355,7 +355,8 @@ async def test_every_field_of_every_type_shows_what_there_is(
             assert len(nodes) == answer.data[name]["totalCount"] > (1 if words else 3)
             assert [edge["node"] for edge in answer.data[name]["edges"]] == nodes
             if not words:
-                lookups[name.removesuffix("s")] = f'id: "{nodes[0]["id"]}"'
+                shows = get_named_type(field.type).name.removesuffix("Connection")
+                lookups[lookup_of(shows)] = f'id: "{nodes[0]["id"]}"'
             lookups["node"] = f'id: "{nodes[0]["id"]}"'
             lookups["nodes"] = f'ids: ["{nodes[1]["id"]}", "{nodes[0]["id"]}"]'
         found.add(("Query", name))

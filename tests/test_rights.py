@@ -2,127 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import pytest
 
 import db
-from db import Right
+from db import AGENTS, ROLES, Right
 from db.errors import Denied, NotFound
-from db.rights import AGENTS, ROLES
 from graph.core.rights import rights_of
 from graph.schema import schema
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
-from tests.world import Fault, WholeWorld, gid, make_whole_world, snapshot
+from tests.nouns import said
+from tests.world import FORBIDDEN, Case, Fault, WholeWorld, at, gid, make_whole_world, snapshot
 
-Input = Callable[[WholeWorld], dict[str, Any]]
-
-NEW = {"name": "New", "type": "TESTER"}
 MESSAGE = {"sender": "USER", "content": "Hi"}
 SAID = {"type": "REQUEST", "content": {"text": "Hi"}}
-FORBIDDEN = "FORBIDDEN"
+CASES: dict[str, Case] = said("CASES")
 RIGHTS = rights_of(schema)
-
-
-@dataclass
-class Case:
-    """How a mutation is asked for a row of the owner's, and how others are turned away."""
-
-    input: Input
-    stranger: str | list[Fault] = field(default_factory=lambda: [("NOT_FOUND", "id")])
-    """How a stranger is turned away: the code of an error, or user errors."""
-
-
-def at(*paths: str) -> list[Fault]:
-    """Nothing is found at these places of the input."""
-    return [("NOT_FOUND", path) for path in paths]
-
-
-def member(world: WholeWorld) -> dict[str, Any]:
-    """A member of the project who may only look."""
-    return {"projectId": gid(world.project), "userId": gid(world.guest)}
-
-
-CASES = {
-    "createProject": Case(lambda w: {"name": "New"}),
-    "updateProject": Case(lambda w: {"id": gid(w.project), "name": "New"}),
-    "transitionProject": Case(lambda w: {"id": gid(w.project), "to": "PLANNING"}),
-    "createProjectPlan": Case(lambda w: {"name": "New", "agents": [NEW]}),
-    "createAgent": Case(lambda w: {"projectId": gid(w.project)} | NEW, at("projectId")),
-    "updateAgent": Case(lambda w: {"id": gid(w.ada), "name": "Newer"}),
-    "transitionAgent": Case(lambda w: {"id": gid(w.ada), "to": "INITIALIZING"}),
-    "createTask": Case(lambda w: {"projectId": gid(w.project), "title": "New"}, at("projectId")),
-    "createTasks": Case(
-        lambda w: {"projectId": gid(w.project), "tasks": [{"title": "New"}]}, at("projectId")
-    ),
-    "updateTask": Case(lambda w: {"id": gid(w.free), "title": "New"}),
-    "addTaskDependency": Case(
-        lambda w: {"dependentId": gid(w.parent), "dependencyId": gid(w.free)},
-        at("dependentId", "dependencyId"),
-    ),
-    "removeTaskDependency": Case(
-        lambda w: {"dependentId": gid(w.subtask), "dependencyId": gid(w.free)},
-        at("dependentId", "dependencyId"),
-    ),
-    "startConversation": Case(
-        lambda w: {"projectId": gid(w.project), "message": MESSAGE}, at("projectId")
-    ),
-    "updateConversation": Case(lambda w: {"id": gid(w.conversation), "title": "New"}),
-    "appendMessages": Case(
-        lambda w: {"conversationId": gid(w.conversation), "messages": [MESSAGE]},
-        at("conversationId"),
-    ),
-    "createUser": Case(lambda w: {"username": "new", "email": "new@localhost"}, FORBIDDEN),
-    "updateUser": Case(lambda w: {"id": gid(w.people.users["owner"]), "displayName": "New"}),
-    "createAiModel": Case(lambda w: {"id": "new", "provider": "New"}, FORBIDDEN),
-    "updateAiModel": Case(lambda w: {"id": "gpt-4o", "provider": "New"}, FORBIDDEN),
-    "addProjectMember": Case(
-        lambda w: {"projectId": gid(w.project), "email": "stranger@localhost", "role": "VIEWER"},
-        at("projectId"),
-    ),
-    "updateProjectMember": Case(lambda w: member(w) | {"role": "APPROVER"}, at("projectId")),
-    "removeProjectMember": Case(lambda w: member(w), at("projectId")),
-    "createTool": Case(lambda w: {"projectId": gid(w.project), "name": "dig"}, at("projectId")),
-    "updateTool": Case(lambda w: {"id": gid(w.tool), "name": "find"}),
-    "transitionTool": Case(lambda w: {"id": gid(w.tool), "to": "EVALUATING"}),
-    "attachTool": Case(
-        lambda w: {"agentId": gid(w.ada), "toolId": gid(w.tool), "isActive": False}, at("agentId")
-    ),
-    "detachTool": Case(lambda w: {"agentId": gid(w.ada), "toolId": gid(w.tool)}, at("agentId")),
-    "sendCommunication": Case(
-        lambda w: {"fromAgentId": gid(w.ada), "toAgentId": gid(w.ada), **SAID}, at("fromAgentId")
-    ),
-    **{
-        mutation: Case(
-            lambda w: {"projectId": gid(w.project), "title": "May I?", "content": {}},
-            at("projectId"),
-        )
-        for mutation in ("requestApproval", "requestFeedback", "requestClarification", "notify")
-    },
-    "recordUsage": Case(
-        lambda w: {"projectId": gid(w.project), "records": [{"modelId": "gpt-4o"}]},
-        at("projectId"),
-    ),
-    "editMessage": Case(lambda w: {"id": gid(w.message), "content": "Hello!"}),
-    "deleteTool": Case(lambda w: {"id": gid(w.tool)}),
-    "deleteMessage": Case(lambda w: {"id": gid(w.message)}),
-    "archiveConversation": Case(lambda w: {"id": gid(w.conversation)}),
-    "createAccessToken": Case(lambda w: {"name": "New"}),
-    "setPassword": Case(
-        lambda w: {"userId": gid(w.viewer), "newPassword": "given by somebody"}, FORBIDDEN
-    ),
-    "deleteConversation": Case(lambda w: {"id": gid(w.conversation)}),
-    "deleteTask": Case(lambda w: {"id": gid(w.parent)}),
-    "deleteAgent": Case(lambda w: {"id": gid(w.ada)}),
-    "deleteProject": Case(lambda w: {"id": gid(w.project)}),
-    "deleteAiModel": Case(lambda w: {"id": "spare"}, FORBIDDEN),
-    "deleteUser": Case(lambda w: {"id": gid(w.people.users["owner"])}, FORBIDDEN),
-}
 
 
 @pytest.fixture

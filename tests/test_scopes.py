@@ -26,7 +26,7 @@ from tests import factories
 from tests.client import Client
 from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import gid
-from tests.operations import Shown, collections, declared
+from tests.operations import Shown, collections, declared, lookup_of
 from tests.oracle import Everything, Someone
 from tests.world import make_more
 
@@ -188,11 +188,11 @@ async def test_what_is_always_seen_is_so_in_any_world(
                 assert await session.scalar(counted) == len(asking.seen(model))
             if missing:
                 hideable.add(relation)
-                assert not scopes.is_always_seen(relation), (relation, viewer)
+                assert not scopes.is_always_visible(relation), (relation, viewer)
 
     # Those that are nullable have to be, as far as this world goes.
     assert {str(relation) for relation in set(TO_ONE) - hideable} == {
-        str(relation) for relation in TO_ONE if scopes.is_always_seen(relation)
+        str(relation) for relation in TO_ONE if scopes.is_always_visible(relation)
     }
 
 
@@ -301,7 +301,7 @@ async def test_the_viewers_differ_in_what_they_see(viewers: dict[str, Asking]) -
 
 
 async def test_an_id_of_a_hidden_row_opens_nothing(viewers: dict[str, Asking]) -> None:
-    lookups = {collection.model: name.removesuffix("s") for name, collection in collections()}
+    lookups = {model: lookup_of(model.__name__) for model in NODES}
     for name, asking in viewers.items():
         fields, ids, shown = [], [], []
         for model in NODES:
@@ -550,7 +550,7 @@ async def test_a_model_without_a_rule_shows_nothing_to_anybody(
     assert (before["agents"]["totalCount"], before["tasks"]["totalCount"]) == (2, 3)
     assert (await admin.ask(node)).data["node"]
 
-    monkeypatch.delitem(scopes.rules, db.Agent)
+    monkeypatch.delitem(scopes.rules, "Agent")
 
     answer = await admin.ask(f"{query} # {planner}", **ids)
     assert answer.data == {

@@ -24,7 +24,8 @@ from db import engine, migrate
 from db.connections import SETTINGS
 from tests import processes
 from tests.conftest import People
-from tests.processes import CLUSTER, Elsewhere, Serving, sql, until
+from tests.patience import until
+from tests.processes import CLUSTER, Elsewhere, Serving, sql
 from tests.test_faults import execute, refusal
 
 ONLY_READS = "The database only reads at the moment. Try again in a moment."
@@ -432,7 +433,7 @@ async def test_a_database_that_lets_nobody_in_is_unavailable_until_it_does(
     assert (await people.owner.ask(MAKE, name="Before")).data
     alter = f"ALTER DATABASE {database_url.database} ALLOW_CONNECTIONS"
     ours = f"datname = '{database_url.database}'"
-    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}"
+    end = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {ours}"
     await past(server, f"{alter} false", end)
 
     message = "The database cannot be reached. Try again in a moment."

@@ -13,10 +13,10 @@ from sqlalchemy import func, select, update
 
 import db
 from graph.core.context import Info
-from graph.schema import Schema
 from graph.settings import Settings
 from tests.conftest import People
-from tests.sockets import Listening, Talk, is_so, listening
+from tests.patience import becomes
+from tests.sockets import Listening, Talk, listening
 from tests.test_logs import Lines, lines
 from tests.test_sessions import locked
 
@@ -118,7 +118,7 @@ class Subscription:
             source.open -= 1
 
 
-schema = Schema(query=Query, subscription=Subscription)
+schema = strawberry.Schema(query=Query, subscription=Subscription)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ async def test_a_stream_is_refused_like_any_operation(streaming: Listening, talk
         "subscription { count { number } }": "BAD_REQUEST",
         "subscription { count(to: 1) { number } events { number } }": "BAD_REQUEST",
         "subscription { a: count(to: 1) { number } } query { three }": "BAD_REQUEST",
-        "subscription($to: Int!) { count(to: $to) { number } }": "BAD_REQUEST",
+        "subscription($to: Int!) { count(to: $to) { number } }": "BAD_USER_INPUT",
         "subscription { count(to: 1)" + " { a" * 30 + " }" * 31: "LIMIT_EXCEEDED",
     }
     for query, expected in refused.items():
@@ -230,7 +230,7 @@ async def test_no_event_is_told_to_a_token_that_is_over(
         source.events.put_nowait(2)
 
         assert (await talk.closed())[0] == 4403
-        await is_so(lambda: source.open == 0)
+        await becomes(lambda: source.open == 0)
 
 
 async def test_an_event_that_cannot_be_told_ends_the_stream(
@@ -241,7 +241,7 @@ async def test_an_event_that_cannot_be_told_ends_the_stream(
     async def away(*_: object) -> None:
         raise ConnectionRefusedError
 
-    await is_so(lambda: source.open)
+    await becomes(lambda: source.open)
     monkeypatch.setattr("graph.execution.tokens.Tokens.look_up", away)
     message = await happens(talk, 1)
     assert (message["type"], error_code(message)) == ("error", "UNAVAILABLE")
@@ -262,7 +262,7 @@ async def test_a_fault_in_an_event_is_masked_and_others_follow(
             assert error_code(message) == "FAULT"
             assert "secret" not in str(message)
     await talk.send("complete", id="1")
-    await is_so(lambda: source.open == 0)
+    await becomes(lambda: source.open == 0)
     await talk.subscribe("subscription { count(to: 2) { odd } }")
     assert [(await talk.heard())["type"] for _ in range(3)] == ["next", "next", "complete"]
     # Each is logged once, also where its stream has come to its end.
@@ -302,7 +302,7 @@ async def test_a_stream_stops_when_its_client_wants_no_more(
                 await connection.close()
             case "vanishes":
                 connection.transport.abort()
-        await is_so(lambda: source.open == 0 and lines.objects)
+        await becomes(lambda: source.open == 0 and lines.objects)
     (line,) = lines.objects
     shown = ("request", "transport", "kind", "operation", "status", "codes")
     assert [line[name] for name in shown] == [
@@ -323,7 +323,7 @@ async def test_waiting_for_events_is_not_running(database: db.Database, people: 
     ):
         for id in range(10):
             await talk.subscribe("subscription { events { slow } }", f"stream {id}")
-        await is_so(lambda: source.open == 10)
+        await becomes(lambda: source.open == 10)
         assert await talk.ask("{ three }", id="q") == {"data": {"three": 3}}
         # Events wait for each other, and none is refused.
         for number in range(10):
@@ -381,7 +381,7 @@ async def test_no_events_are_made_for_who_does_not_read(
         # What the kernel takes between the two is some megabytes.
         assert made < 500
         connection.transport.abort()
-        await is_so(lambda: source.open == 0)
+        await becomes(lambda: source.open == 0)
 
 
 async def test_a_stream_ends_when_the_server_does(

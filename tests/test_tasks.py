@@ -10,7 +10,8 @@ from db import TaskStatus
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
-from tests.world import Fault, World, gid, make_world, snapshot, stored
+from tests.oracle import by_members, seen_with
+from tests.world import Case, Fault, World, at, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 WHOLE = (
@@ -20,6 +21,36 @@ WHOLE = (
     f" createdByAgent {{ name }} dependencies {{ nodes {{ onFailure dependency {{ title"
     f" }} }} }} }} {ERRORS} }}"
 )
+BREAKING = {
+    "tasks": {
+        "priority_1_to_5": ["priority = 0", "priority = 6"],
+        "blocked_why": ["status = 'BLOCKED'", "blocked_reason = 'MANUAL'"],
+        "not_its_own_parent": ["parent_task_id = id"],
+        "unmet_dependency_count_natural": ["unmet_dependency_count = -1"],
+        "attempt_count_natural": ["attempt_count = -1"],
+        "max_attempts_positive": ["max_attempts = 0"],
+        "retry_backoff_seconds_natural": ["retry_backoff_seconds = -1"],
+        "estimated_seconds_natural": ["estimated_seconds = -1"],
+    },
+    "task_dependencies": {"two_tasks": ["dependency_id = dependent_id"]},
+}
+SEEN = {
+    db.Task: by_members,
+    db.TaskDependency: seen_with(db.Task, "dependent_id"),
+}
+CASES = {
+    "createTask": Case(lambda w: {"projectId": gid(w.project), "title": "New"}, at("projectId")),
+    "updateTask": Case(lambda w: {"id": gid(w.free), "title": "New"}),
+    "addTaskDependency": Case(
+        lambda w: {"dependentId": gid(w.parent), "dependencyId": gid(w.free)},
+        at("dependentId", "dependencyId"),
+    ),
+    "removeTaskDependency": Case(
+        lambda w: {"dependentId": gid(w.subtask), "dependencyId": gid(w.free)},
+        at("dependentId", "dependencyId"),
+    ),
+    "deleteTask": Case(lambda w: {"id": gid(w.parent)}),
+}
 
 
 @pytest.fixture
@@ -322,7 +353,7 @@ async def test_a_task_does_not_move_below_one_of_its_own_subtasks(world: World) 
     )
 
     (error,) = payload["userErrors"]
-    assert error["message"] == "These 2 tasks would wait for each other in a circle."
+    assert error["message"] == "These 2 tasks would wait for each other in a cycle."
     assert error["path"] == ["parentTaskId"]
     assert sorted(task["title"] for task in error["cycle"]) == ["Parent", "Subtask"]
     assert await stored(

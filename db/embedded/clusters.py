@@ -1,4 +1,4 @@
-"""A cluster (PostgreSQL's word for a data folder), the processes over it and its socket."""
+"""A cluster (PostgreSQL's term for a data folder), its processes and its socket."""
 
 import contextlib
 import hashlib
@@ -22,14 +22,14 @@ from db.embedded.logs import Log
 SOCKET_NAME = ".s.PGSQL.5432"
 # The system's limit for a socket's path is 103 (macOS) or 107 (Linux) bytes.
 SOCKET_PATH_LIMIT = 100
-# Where a socket goes whose path would be too long; not TMPDIR, which can be long itself.
+# The folder for sockets whose path would be too long; not TMPDIR, which can be long itself.
 SHORT_DIR = Path("/tmp")
 PROC = Path("/proc")
-# How much PostgreSQL may need of the disk at once, in bytes: a segment of its write-ahead log.
+# The most disk space that PostgreSQL needs at once, in bytes: a segment of its write-ahead log.
 SEGMENT = 16 * 1024 * 1024
 
-# The builtin locale sorts alike on every system, and a plain index serves LIKE 'x%'; --locale is
-# for what is left to libc, whatever LANG says.
+# The builtin locale sorts in the same way on every system, and allows a plain index for LIKE 'x%'.
+# --locale is for what libc still does, and overrides LANG.
 LOCALE = (
     "--encoding=UTF8",
     "--locale=C",
@@ -40,7 +40,7 @@ LOCALE = (
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster, the account that it belongs to, and the programs and log that it uses."""
+    """A cluster, its account, the programs and the log."""
 
     folder: Path
     account: Account
@@ -49,12 +49,15 @@ class Cluster:
 
     @property
     def name(self) -> str:
-        """What PostgreSQL calls the cluster in the titles of its processes."""
+        """The cluster's name in the titles of PostgreSQL's processes."""
         return f"troupe-{_digest(self.folder)}"
 
     def initialize(self, *, sync: bool) -> None:
-        """Make the cluster with its role and database, unless it is there; it appears whole."""
-        for left in self.folder.parent.glob(f".{self.folder.name}.*"):  # of a killed process
+        """Make the cluster with its role and database, unless it exists.
+
+        The folder appears only when it is complete.
+        """
+        for left in self.folder.parent.glob(f".{self.folder.name}.*"):  # by a killed process
             _remove(left)
         if self.folder.exists():
             return
@@ -72,7 +75,7 @@ class Cluster:
                 "--no-instructions",
                 *([] if sync else ["--no-sync"]),
             )
-            # Without exit_on_error a statement that fails (on a full disk) counts as success.
+            # Without exit_on_error, a statement that fails (on a full disk) gives exit code 0.
             options = ["-c", "exit_on_error=on", "-c", f"fsync={'on' if sync else 'off'}"]
             self._run(
                 *("postgres", "--single", "-D", str(unfinished), *options, "postgres"),
@@ -87,7 +90,7 @@ class Cluster:
 
     def command(self, socket_dir: Path, settings: Mapping[str, str]) -> Sequence[str]:
         """The command line of the server."""
-        # This setting is a list, where a comma or a blank would part one name in two.
+        # This setting is a list: without quotes, a comma or a blank would separate two names.
         quoted = str(socket_dir).replace('"', '""')
         options = {
             "listen_addresses": "",
@@ -104,13 +107,13 @@ class Cluster:
             "shared_buffers": "128MB",
             **settings,
         }
-        given = [argument for item in options.items() for argument in ("-c", "=".join(item))]
-        return [str(self.bin_dir / "postgres"), "-D", str(self.folder), *given]
+        arguments = [argument for item in options.items() for argument in ("-c", "=".join(item))]
+        return [str(self.bin_dir / "postgres"), "-D", str(self.folder), *arguments]
 
     def processes(self) -> set[int]:
-        """PostgreSQL's running processes over this cluster, with a postmaster or without one."""
-        # By their titles, which everybody may read: their working folder would say it too, but
-        # root in a container may not look at another account's.
+        """The running PostgreSQL processes of this cluster, even without a postmaster."""
+        # By their titles, which everybody may read. Root in a container may not read the working
+        # folder of another account's process.
         return {
             pid
             for pid, words in _commands()
@@ -122,12 +125,12 @@ class Cluster:
         }
 
     def end_leftovers(self) -> None:
-        """End whatever still runs over this cluster, which nobody supervises any more."""
+        """End processes of this cluster that were left by a supervisor that is gone."""
         running = self.processes()
         if postmaster := running & {postmaster_pid(self.folder)}:
             _signal(postmaster, signal.SIGINT)
             running = self._wait_for_end(10)
-        # Backends whose postmaster was killed end by themselves only once they wait for something.
+        # Backends whose postmaster was killed only end when they wait for something.
         for number in (signal.SIGQUIT, signal.SIGKILL):
             if running:
                 _signal(running, number)
@@ -140,14 +143,13 @@ class Cluster:
 
     def remove_stale_pid_file(self) -> None:
         """Remove a ``postmaster.pid`` that would stop PostgreSQL from starting."""
-        # Nothing runs over the cluster when this is called. PostgreSQL itself sees that a pid is
-        # dead, but not that another process has got it since then. Its second guard against two
-        # servers, the shared memory, stays in place.
-        # Nor does it start over a file that is empty, as a full disk leaves it, or garbled.
+        # No process of the cluster runs when this is called. PostgreSQL does not start if another
+        # process has the pid by now, or if the file is empty or damaged, as after a full disk.
+        # Its other protection against two servers, the shared memory, stays in place.
         (self.folder / "postmaster.pid").unlink(missing_ok=True)
 
     def has_room(self) -> bool:
-        """Whether the disk has room for what PostgreSQL writes next, as far as can be seen."""
+        """Whether the disk has free space for the next write; True if that is not known."""
         try:
             disk = os.statvfs(self.folder)
         except OSError:
@@ -156,7 +158,7 @@ class Cluster:
 
     def _run(self, program: str, *arguments: str, text: bytes = b"") -> None:
         offset = self.log.size()
-        done = subprocess.run(
+        with subprocess.Popen(
             [self.bin_dir / program, *arguments],
             user=self.account.user,
             group=self.account.group,
@@ -164,12 +166,18 @@ class Cluster:
             start_new_session=True,
             cwd="/",
             env=ENVIRONMENT,
-            input=text,
+            stdin=subprocess.PIPE,
             stdout=self.log.fileno(),
             stderr=self.log.fileno(),
-            check=False,
-        )
-        if done.returncode != 0:
+        ) as process:
+            try:
+                process.communicate(text)
+            except BaseException:
+                process.kill()
+                process.wait()
+                _wait_for_group(process.pid)
+                raise
+        if process.returncode != 0:
             raise self.log.failure("PostgreSQL could not make its database", offset)
 
     def _wait_for_end(self, patience: float) -> set[int]:
@@ -181,14 +189,14 @@ class Cluster:
 
 @contextlib.contextmanager
 def socket_folder(data_dir: Path, account: Account) -> Iterator[Path]:
-    """The private folder of the socket, its path fit for one."""
+    """The private folder of the socket, with a path that is valid for one."""
     near = data_dir / "postgres-socket"
     name = os.fsencode(near / SOCKET_NAME)
-    # In a host, drivers take a comma for the next one and a colon for a port, and it is UTF-8.
+    # In `host`, a comma separates hosts and a colon is followed by a port; it has to be UTF-8.
     if len(name) <= SOCKET_PATH_LIMIT and not set(name) & set(b",:") and _is_utf8(name):
         if not near.exists():
             near.mkdir(mode=0o700)
-            account.give(near)
+            account.take_ownership(near)
         if not _is_private(near, account):
             raise EmbeddedError(
                 f"The folder {near} is not private to the account {account.name}, as that of a "
@@ -198,7 +206,7 @@ def socket_folder(data_dir: Path, account: Account) -> Iterator[Path]:
         yield near
         return
     prefix = f"troupe-{_digest(data_dir)}-"
-    # One that a killed process left, or else a new one, whose name nobody can know and take before.
+    # One that a killed process left, or a new one with a random name, which nobody can make before.
     left = (found for found in SHORT_DIR.glob(f"{prefix}*") if _is_private(found, account))
     short = next(left, None) or _private_folder(prefix, SHORT_DIR, account)
     try:
@@ -219,8 +227,8 @@ def _is_utf8(name: bytes) -> bool:
 
 def is_ready(folder: Path, socket_dir: Path) -> bool:
     """Whether the server over the cluster in this folder accepts connections."""
-    # Somebody listens on the socket already while PostgreSQL recovers, and refuses; what it says
-    # about itself in the eighth line of its file is exact, but stays there when it is killed.
+    # During recovery PostgreSQL listens on the socket already, but refuses connections. The eighth
+    # line of its pid file is exact, but remains when it is killed.
     lines = _pid_file(folder)
     return len(lines) >= 8 and lines[7].strip() == "ready" and _is_listening(socket_dir)
 
@@ -247,7 +255,7 @@ def is_alive(pid: int) -> bool:
 def _pid_file(folder: Path) -> list[str]:
     try:
         text = (folder / "postmaster.pid").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # it is not there, or not for us to read
+    except OSError:  # it does not exist, or may not be read
         return []
     return text.splitlines()
 
@@ -262,7 +270,7 @@ def _is_listening(socket_dir: Path) -> bool:
 
 
 def _commands() -> Iterator[tuple[int, list[str]]]:
-    """Every process with its title: the words of its command, or what it calls itself."""
+    """Every process with its command line, or the title that it has set."""
     if (PROC / "self").exists():
         for process in PROC.iterdir():
             if process.name.isdigit():
@@ -275,18 +283,33 @@ def _commands() -> Iterator[tuple[int, list[str]]]:
     for line in os.fsdecode(listed).splitlines():
         pid, _, title = line.strip().partition(" ")
         title = title.strip()
-        # Only what calls itself something has a colon there; words cannot be told apart otherwise.
+        # A title that PostgreSQL has set begins like this; otherwise it is a command line.
         yield int(pid), [title] if title.startswith("postgres: ") else [*title.split(" "), ""]
 
 
 def _remove(unfinished: Path) -> None:
     """Remove a cluster that was not finished."""
-    # What initdb has started may still be at work: it would go on to make files, or leave shared
-    # memory behind if it failed.
+    # Processes that initdb has started may still run: they would make more files, or leave shared
+    # memory behind.
     deadline = time.monotonic() + 10
     while _is_named(unfinished) and time.monotonic() < deadline:
         time.sleep(0.02)
     shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _wait_for_group(group: int) -> None:
+    """Wait until no process of this group runs: what initdb has started goes on without it."""
+    deadline = time.monotonic() + 10
+    while _is_running(group) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _is_running(group: int) -> bool:
+    for pid, words in _commands():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if words[0] and os.getpgid(pid) == group:  # a process that has ended has no words
+                return True
+    return False
 
 
 def _is_named(folder: Path) -> bool:
@@ -300,14 +323,14 @@ def _signal(pids: set[int], number: signal.Signals) -> None:
 
 
 def _clear_socket(socket_dir: Path) -> None:
-    # What a killed server left: its lock file holds a pid that may be another's by now.
+    # Left by a killed server; another process may have the pid in the lock file by now.
     for name in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
         (socket_dir / name).unlink(missing_ok=True)
 
 
 def _private_folder(prefix: str, parent: Path, account: Account) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    account.give(folder)
+    account.take_ownership(folder)
     return folder
 
 

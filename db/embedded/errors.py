@@ -1,16 +1,16 @@
-"""What may be wrong with the embedded database."""
+"""Errors and outages of the embedded PostgreSQL."""
 
 from enum import StrEnum
 
 
 class EmbeddedError(Exception):
-    """The embedded database cannot be used; the message is one clear sentence for the user."""
+    """The embedded PostgreSQL cannot be used; the message is one sentence for the user."""
 
 
-class Trouble(StrEnum):
-    """Why a database that was there is not to be had, or takes nothing more."""
+class Outage(StrEnum):
+    """Why a database is down or takes no writes."""
 
-    NO_ROOM = "no room left"
+    DISK_FULL = "no room left"
     """Its disk is full."""
     RESTARTING = "restarting"
-    """It ended, and is started again."""
+    """It ended, and is being restarted."""

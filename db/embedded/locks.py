@@ -1,4 +1,4 @@
-"""Locks on files: they end with the process that holds them, however it ends, so none is stale."""
+"""Locks on files. The system releases them when a process ends, so that none is stale."""
 
 import fcntl
 import os
@@ -6,23 +6,23 @@ from pathlib import Path
 
 
 class FileLock:
-    """A lock on a file, held by one process alone or shared by several."""
+    """A lock on a file, held by one process exclusively or shared by several."""
 
     def __init__(self, path: Path) -> None:
-        # O_NOFOLLOW, because root may open this file in a folder of somebody else's, who could
-        # have put a link there. Python opens with O_CLOEXEC, so that no child keeps the lock.
+        # O_NOFOLLOW, because root may open this file in the folder of another account, which could
+        # contain a link. Python opens with O_CLOEXEC, so that no child process keeps the lock.
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def try_exclusive(self) -> bool:
-        """Take the lock alone, unless somebody holds it."""
+        """Take the lock exclusively, unless another process holds it."""
         return self._try(fcntl.LOCK_EX)
 
     def try_shared(self) -> bool:
-        """Take the lock beside others that share it, unless somebody holds it alone."""
+        """Share the lock with others, unless another process holds it exclusively."""
         return self._try(fcntl.LOCK_SH)
 
     def release(self) -> None:
-        """Give the lock back, if it is held."""
+        """Release the lock, if it is held."""
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def read(self) -> str:
@@ -35,7 +35,7 @@ class FileLock:
         os.pwrite(self._fd, text.encode(), 0)
 
     def close(self) -> None:
-        """Close the file, which also gives the lock back."""
+        """Close the file, which also releases the lock."""
         os.close(self._fd)
 
     def _try(self, kind: int) -> bool:

@@ -1,4 +1,4 @@
-"""The thread that starts PostgreSQL, starts it again when it dies, and ends with it."""
+"""The thread that starts PostgreSQL, restarts it when it ends, and stops it."""
 
 import ctypes
 import logging
@@ -15,26 +15,26 @@ from pathlib import Path
 from db.embedded import clusters
 from db.embedded.accounts import ENVIRONMENT
 from db.embedded.clusters import Cluster
-from db.embedded.errors import Trouble
+from db.embedded.errors import Outage
 
 logger = logging.getLogger("troupe.postgres")
 
-# How long to wait before another start, in seconds: twice as long each time that PostgreSQL ends
-# soon after its start, up to the longest; not at all after it has run for a while.
+# The pause before a restart, in seconds. It doubles each time that PostgreSQL ends soon after its
+# start, up to LONGEST_PAUSE. There is none after it has run for LONG_ENOUGH.
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 LONG_ENOUGH = 60.0
-RECOVERY_TIMEOUT = 600.0  # seconds; ending a recovery early would only make it begin anew
+RECOVERY_TIMEOUT = 600.0  # seconds; a recovery that is interrupted starts from the beginning
 STOP_TIMEOUT = 30.0  # seconds
 LEFTOVERS_TIMEOUT = 20.0  # seconds
 
 PR_SET_PDEATHSIG = 1
-# Linux sends a child this signal by itself when its parent dies. SIGQUIT makes PostgreSQL end at
-# once, whatever its backends do; the next start recovers every committed row.
+# Linux sends a child this signal when its parent dies. SIGQUIT ends PostgreSQL at once; the next
+# start recovers every committed row.
 PARENT_DEATH_SIGNAL = sys.platform == "linux"
-# Elsewhere a shell becomes PostgreSQL (keeping its pid, $$) and leaves a watcher behind, which
-# reads a pipe that only we hold open: a line says that all is well, the end of the file that we
-# are gone.
+# Elsewhere a shell starts a watcher and then becomes PostgreSQL, with the same pid ($$). The
+# watcher reads from a pipe that only this process holds open: a line ends the watcher, and the end
+# of the file means that this process has ended.
 WATCH = """
 exec 3<&0
 (read -r line <&3 || kill -QUIT $$) >/dev/null 2>&1 &
@@ -43,10 +43,10 @@ exec "$@" 3<&- </dev/null
 
 
 class Supervisor(threading.Thread):
-    """Keeps one PostgreSQL server running until it is told to stop."""
+    """Keeps one PostgreSQL server running until `stop` is called."""
 
-    # One thread does all the forking, and lives as long as the child: the death signal is sent
-    # when the *thread* that forked it ends.
+    # One thread forks all children and lives as long as they do: the death signal is sent when the
+    # *thread* that forked a child ends.
 
     def __init__(self, cluster: Cluster, command: Sequence[str], socket_dir: Path) -> None:
         super().__init__(name="troupe-postgres", daemon=True)
@@ -55,8 +55,8 @@ class Supervisor(threading.Thread):
         self._socket_dir = socket_dir
         self._child: _Child | None = None
         self._first_start: Future[None] = Future()
-        self._trouble: Trouble | None = None
-        # Held while forking, so that stop() finds either no child or one that has its program.
+        self._outage: Outage | None = None
+        # Held while forking, so that stop() finds either no child or a started one.
         self._forking = threading.Lock()
         self._stopping = threading.Event()
         self._ended = threading.Event()
@@ -68,22 +68,22 @@ class Supervisor(threading.Thread):
         return child.process.pid if child is not None and child.process.poll() is None else None
 
     @property
-    def trouble(self) -> Trouble | None:
-        """Why it does not run, if it does not."""
-        return self._trouble
+    def outage(self) -> Outage | None:
+        """Why it is not running, or None."""
+        return self._outage
 
     def wait_until_ready(self, on_wait: Callable[[str], None]) -> None:
-        """Return when connections are accepted; EmbeddedError if that does not come to pass."""
+        """Return when it accepts connections. Raises EmbeddedError if it does not start."""
         try:
             self._first_start.result(timeout=5)
         except TimeoutError:
             if self._first_start.done():
                 raise
-            on_wait(f"Waiting for PostgreSQL; {self._cluster.log.path} tells what it does")
+            on_wait(f"Waiting for PostgreSQL; its log is {self._cluster.log.path}")
             self._first_start.result()
 
     def stop(self) -> None:
-        """Stop the server, the gentlest way that works, and the thread."""
+        """Stop the server and the thread. Stronger signals follow if the server does not end."""
         self._stopping.set()
         with self._forking:
             child = self._child
@@ -95,7 +95,7 @@ class Supervisor(threading.Thread):
         self._cluster.end_leftovers()
 
     def run(self) -> None:
-        """Start the server and supervise it; called by the thread."""
+        """Start the server and supervise it, as the thread."""
         try:
             self._start_server()
         except BaseException as error:
@@ -110,35 +110,35 @@ class Supervisor(threading.Thread):
                 return
             if time.monotonic() - started > LONG_ENOUGH:
                 pause = 0.0
-            self._note(ended, pause)
+            self._log_end(ended, pause)
             pause = self._start_again(pause)
             started = time.monotonic()
 
     def _start_again(self, pause: float) -> float:
-        """Start it after a pause, and after longer ones until it works; how long the next is."""
+        """Start it after a pause, with longer ones until it starts. Returns the next pause."""
         while not self._stopping.wait(pause):
             pause = min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
             try:
                 self._start_server()
-            except Exception as error:  # whatever it is, it may be otherwise the next time
-                self._note(str(error), pause)
+            except Exception as error:  # whatever it is, the next start may succeed
+                self._log_end(str(error), pause)
             else:
-                self._trouble = None
+                self._outage = None
                 break
         return pause
 
-    def _note(self, what: str, pause: float) -> None:
-        self._trouble = Trouble.RESTARTING if self._cluster.has_room() else Trouble.NO_ROOM
-        why = "; the disk is full" if self._trouble is Trouble.NO_ROOM else ""
+    def _log_end(self, what: str, pause: float) -> None:
+        self._outage = Outage.RESTARTING if self._cluster.has_room() else Outage.DISK_FULL
+        why = "; the disk is full" if self._outage is Outage.DISK_FULL else ""
         when = f" in {pause:g} seconds" if pause else ""
         logger.error("%s%s; starting it again%s", what, why, when)
 
     def _wait_for_end(self) -> str:
-        """How the server has ended, once it has."""
+        """Wait until the server ends; return how it ended."""
         child = self._child
         assert child is not None
         while child.process.poll() is None:
-            self._cluster.log.bound()
+            self._cluster.log.rotate()
             self._ended.wait(0.1)
         child.dismiss_watcher()
         code = child.process.returncode
@@ -158,9 +158,9 @@ class Supervisor(threading.Thread):
             if self._becomes_ready(child) or self._stopping.is_set():
                 return
             child.dismiss_watcher()
-            said = self._cluster.log.since(offset)
-            # The kernel may need a moment to take apart what a killed server had attached.
-            if "is still in use" not in said or time.monotonic() > deadline:
+            logged = self._cluster.log.since(offset)
+            # The kernel may need a moment to free the shared memory of a killed server.
+            if "is still in use" not in logged or time.monotonic() > deadline:
                 raise self._cluster.log.failure("PostgreSQL did not start", offset)
             time.sleep(0.1)
 
@@ -179,7 +179,7 @@ class Supervisor(threading.Thread):
 
 
 class _Child:
-    """A postmaster that ends when we do."""
+    """A postmaster that ends when this process ends."""
 
     def __init__(self, cluster: Cluster, command: Sequence[str]) -> None:
         self._pipe: int | None = None
@@ -194,7 +194,7 @@ class _Child:
             os.close(watched)
 
     def end(self, first: signal.Signals) -> None:
-        """End the server with this signal, or with stronger ones if it does not obey."""
+        """End the server with this signal, or with stronger ones if it does not end."""
         stronger = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)
         for number in stronger[stronger.index(first) :]:
             self.process.send_signal(number)
@@ -206,7 +206,7 @@ class _Child:
                 break
 
     def dismiss_watcher(self) -> None:
-        """Tell the watcher that the server ended while we were there."""
+        """End the watcher, because the server has ended."""
         if self._pipe is not None:
             pipe, self._pipe = self._pipe, None
             try:
@@ -228,9 +228,9 @@ class _Child:
             user=cluster.account.user,
             group=cluster.account.group,
             extra_groups=cluster.account.extra_groups,
-            # Ctrl-C in a terminal goes to a whole process group, and is ours to handle.
+            # Ctrl-C in a terminal is sent to the process group; only this process handles it.
             start_new_session=True,
-            # Runs after the change of account, which would clear the death signal.
+            # Runs after the change of the account, which clears the death signal.
             preexec_fn=preexec_fn,
             cwd="/",
             env=ENVIRONMENT,
@@ -241,7 +241,7 @@ class _Child:
 
 
 def _die_with_parent() -> Callable[[], None]:
-    # All that takes a lock or memory is done here, before the fork; another thread may hold one.
+    # Prepared before the fork, because another thread may hold a lock that the child never gets.
     prctl = ctypes.CDLL(None).prctl
     parent = os.getpid()
     number = int(signal.SIGQUIT)

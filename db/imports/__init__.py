@@ -1,4 +1,4 @@
-"""Importers: what other programs wrote, taken in whole or refused with a sentence that says why."""
+"""Importers of other programs' files, which are imported as a whole or refused with a reason."""
 
 from db.imports.chats import import_chats
 from db.imports.files import NotImportable

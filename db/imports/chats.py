@@ -1,17 +1,16 @@
-"""Chats in OpenAI's message format, as JSON or JSONL, bare or as recorded runs.
+"""Chats in OpenAI's message format, as JSON or JSONL.
 
-What is read: a message is an object with a `role`; a conversation is a list of messages, or an
-object with such a list as `messages` (fine-tuning files) or `traj` (the runs of tau-bench); a file
-holds one conversation, a list of them, or one after the other on lines of their own. Messages that
-stand on lines of their own are one conversation.
+A message is an object with a `role`. A conversation is a list of messages, or an object with such a
+list as `messages` (fine-tuning files) or `traj` (the runs of tau-bench). A file contains one
+conversation, a list of them, or one on each line. Messages on lines of their own are together one
+conversation.
 
-A conversation's identity is its project and a hash of its content; of conversations in one file
-that are the same, each is one of its own, so the identity is also how many like it come before it.
-It is the conversation's address (`conversation_url`), which is unique: that finds it again without
-a lock or a search, also after it was moved to another project. There is no clash of names: a
-conversation has none, and a changed one is another one.
+A conversation is identified by its project, a hash of its content, and, for equal conversations in
+one file, its number among them. Its unique address (`conversation_url`) is made from these, so that
+a second import finds it without a search, even after it was moved to another project. A changed
+conversation is another one.
 
-Conversations are written in batches, each in one transaction, so an import that was killed is
+Conversations are written in batches, each in one transaction, so that an interrupted import is
 completed by starting it again.
 """
 
@@ -35,7 +34,7 @@ from db.agents import Agent
 from db.ai_models import AIModel
 from db.base import insert_many, new_id
 from db.conversations import SUMMARY_LENGTH, Conversation, Message, MessageSender, summarize
-from db.engine import Database, WriteSession
+from db.engine import Database
 from db.imports.files import (
     NotImportable,
     Progress,
@@ -43,18 +42,19 @@ from db.imports.files import (
     as_json,
     kind,
     moment,
+    no_progress,
     opened,
     quoted,
     read_value,
     refuse_bad_name,
     refuse_unstorable,
     storing,
-    unheard,
 )
 from db.imports.report import Report
 from db.projects import Project
 from db.scopes import Viewer
-from db.text import canonical, composed
+from db.sessions import WriteSession
+from db.text import canonical_json, composed
 
 SENDERS = {
     "system": MessageSender.SYSTEM,
@@ -67,33 +67,33 @@ SENDERS = {
 
 TITLE_LENGTH = 255
 
-# Where a conversation has its messages, and a message says when it was said.
+# The keys of a conversation's messages, and of a message's time.
 MESSAGES = ("messages", "traj")
 TIMES = (
     *("timestamp", "created_at", "createdAt", "create_time", "created"),
     *("time", "date", "ts"),
 )
 
-# What belongs to what was said, and has no place among the messages.
+# Keys of texts beside the messages, which are stored only in the metadata.
 BESIDE = ("chosen", "rejected", "prompt", "completion", "response", "system")
 
-# Where a part has its text, if it is of no type or of one of these; of any other, only as `text`.
+# The keys of the text of a part, if it has no type or one of these; otherwise only `text`.
 TEXTS = ("text", "value", "content", "parts", "output", "refusal")
 TEXT_TYPES = (
     *(None, "text", "input_text", "output_text", "refusal"),
     *("tool_result", "tool-result", "function_call_output"),
 )
-# What is a call of a tool and has no text to be missed.
+# The types of calls of tools, which have no text.
 CALL_TYPES = ("tool_use", "server_tool_use", "tool_call", "tool-call", "function_call")
 
-# Where programs have a text that others have as the content.
+# Keys that some programs use instead of `content`.
 INSTEAD_OF_CONTENT = ("parts", "text", "value", "refusal")
-# A title made from what somebody said is as long as one reads in a list.
+# The length of a title that is made from a message.
 EXCERPT_LENGTH = 80
 
 MAX_MESSAGES = 100_000
 
-# What is written in one transaction: enough that a commit costs little, and little in memory.
+# The size of a transaction: large enough that a commit costs little, small enough for the memory.
 BATCH_CONVERSATIONS = 200
 BATCH_MESSAGES = 5_000
 BATCH_BYTES = 1_000_000
@@ -101,7 +101,7 @@ BATCH_BYTES = 1_000_000
 
 @dataclass(slots=True)
 class Chat:
-    """A conversation, read and understood."""
+    """A conversation that was read from a file."""
 
     place: str
     hash: str
@@ -114,13 +114,13 @@ class Chat:
     messages: list[dict[str, Any]]
 
     def counts(self) -> dict[str, int]:
-        """How much there is of what."""
+        """Its counts for the report."""
         return {"conversations": 1, "messages": len(self.messages)}
 
 
 @dataclass(slots=True)
 class _Target:
-    """Where the conversations go. The project's id is known once it was found or made."""
+    """The target of the import. The project's id is set when it was found or made."""
 
     owner: UUID | None
     project: str
@@ -130,7 +130,7 @@ class _Target:
 
 
 class _Conversations:
-    """What a file holds as conversations, one by one and as they stand there."""
+    """The conversations of a file, one by one and unchanged."""
 
     def __init__(self, source: Source, report: Report) -> None:
         self._events = source.events()
@@ -138,11 +138,11 @@ class _Conversations:
         self._number = 0
 
     def read(self, end: str | None = None) -> Iterator[Any]:
-        """Those up to the end of a list, or of the file; bare messages together are one."""
+        """Those up to the end of a list or the file; single messages together are one."""
         messages: list[Any] | None = None
         for number, event in enumerate(self._events):
             if event[0] == end:
-                # An empty list has nothing in it to be told from an empty conversation.
+                # An empty list is an empty conversation.
                 if number == 0:
                     messages = []
                 break
@@ -188,9 +188,9 @@ def read_chats(source: Source, report: Report) -> Iterator[Chat]:
             for count, message in enumerate(messages, 1)
         ]
         if any(row["timestamp"] is None for row in rows):
-            time.tell(place, "the time of the import", report)
-        _tell_beside(about, place, report)
-        content = canonical([messages, about])
+            time.report_notes(place, "the time of the import", report)
+        _report_metadata(about, place, report)
+        content = canonical_json([messages, about])
         hash = hashlib.sha256(content)
         occurrences[hash.digest()[:16]] += 1
         yield Chat(
@@ -211,7 +211,7 @@ def read_chats(source: Source, report: Report) -> Iterator[Chat]:
 
 
 def _messages(item: Any, place: str) -> tuple[list[Any], dict[str, Any]]:
-    """The messages of a conversation, and what else is known about it."""
+    """The messages of a conversation, and its other keys."""
     if isinstance(item, list):
         return item, {}
     if not isinstance(item, dict):
@@ -230,8 +230,8 @@ def _messages(item: Any, place: str) -> tuple[list[Any], dict[str, Any]]:
     )
 
 
-def _tell_beside(about: dict[str, Any], place: str, report: Report) -> None:
-    """Say which of what was said is not among the messages."""
+def _report_metadata(about: dict[str, Any], place: str, report: Report) -> None:
+    """Report texts beside the messages, which are stored only in the metadata."""
     beside = [
         key for key, value in about.items() if value and (key in BESIDE or _holds_messages(value))
     ]
@@ -248,7 +248,7 @@ def _holds_messages(value: Any) -> bool:
 
 
 def _message(item: Any, place: str, otherwise: str, report: Report) -> dict[str, Any]:
-    """A message as a row; what has no column of its own stays in its metadata."""
+    """A message as a row; keys without a column are stored in its metadata."""
     if not isinstance(item, dict):
         raise NotImportable(f"{place}: it is {kind(item)}, not an object.")
     refuse_unstorable(item, place)
@@ -266,13 +266,13 @@ def _message(item: Any, place: str, otherwise: str, report: Report) -> dict[str,
     if calls is not None and not isinstance(calls, list):
         raise NotImportable(f'{place}: "tool_calls" is {kind(calls)}, not a list.')
     parts += calls or []
-    # What calls looked like before there could be several of them.
+    # The older form, with a single call.
     if (call := about.pop("function_call", None)) is not None:
         parts.append({"type": "function_call", "function_call": call})
     if content is None and not parts:
         report.change("it has no content, so its text is empty.", place)
     time = _Time.of(about)
-    time.tell(place, otherwise, report)
+    time.report_notes(place, otherwise, report)
     if time.key is not None:
         del about[time.key]
     return {
@@ -285,7 +285,7 @@ def _message(item: Any, place: str, otherwise: str, report: Report) -> dict[str,
 
 
 def _content(about: dict[str, Any], place: str, report: Report) -> tuple[str | None, list[Any]]:
-    """The text of a message and the parts it is made of, taken out of what is known of it."""
+    """Remove the content from the keys of a message; return its text and its parts."""
     content = about.pop("content", None)
     if content in (None, "", [], {}):
         key = next((key for key in INSTEAD_OF_CONTENT if _text(about.get(key))), None)
@@ -314,7 +314,7 @@ def _content(about: dict[str, Any], place: str, report: Report) -> tuple[str | N
 
 
 def _text(value: Any) -> str | None:
-    """The text of a part, also where it lies deeper; none if it has none, or none that is plain."""
+    """The text of a part, nested texts included; None if it has no plain text."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -340,7 +340,7 @@ def _part(part: Any) -> str:
 
 @dataclass(slots=True)
 class _Time:
-    """When something was said: under which key that stands, and what is to be told of which key."""
+    """The time of a message or conversation, its key, and notes for the report by key."""
 
     key: str | None
     value: datetime | None
@@ -348,7 +348,7 @@ class _Time:
 
     @classmethod
     def of(cls, about: dict[str, Any]) -> _Time:
-        """The first of its times that can be read."""
+        """The first of the times that can be parsed."""
         notes: dict[str, str] = {}
         for key in TIMES:
             if about.get(key) is None:
@@ -360,8 +360,8 @@ class _Time:
                 return cls(key, time, notes)
         return cls(None, None, notes)
 
-    def tell(self, place: str, otherwise: str, report: Report) -> None:
-        """Say what became of the times, and what stands in the place of what cannot be read."""
+    def report_notes(self, place: str, otherwise: str, report: Report) -> None:
+        """Report the notes, and what is used instead of times that cannot be parsed."""
         instead = otherwise if self.key is None else f"its {self.key}"
         for key, note in self.notes.items():
             rest = (
@@ -421,13 +421,13 @@ async def import_chats(
     project: str | None = None,
     agent: str = "assistant",
     model: str | None = None,
-    progress: Progress = unheard,
+    progress: Progress = no_progress,
 ) -> Report:
-    """Import conversations into a project of the owner's, by default named after the file.
+    """Import conversations into a project of the owner, by default named after the file.
 
-    The project, the agent that says what the assistant says and its model are created where they
-    are missing. `progress` is called with how much is done and of how much. Raises NotImportable:
-    before anything was added, unless the file or the project changes during the import.
+    The project, the agent for messages of the assistant, and its model are created if they do not
+    exist. `progress` is called with the work done and the total. Raises NotImportable before
+    anything was added, unless the file or the project changes during the import.
     """
     named = composed(path.stem if project is None else project)
     target = _Target(owner, named, composed(agent), model)
@@ -464,12 +464,12 @@ def _batches(chats: Iterator[Chat]) -> Iterator[list[Chat]]:
 async def _write(
     database: Database, source: Source, target: _Target, batch: list[Chat], report: Report
 ) -> None:
-    """Add those of the conversations that are not there yet, all or none of them."""
+    """Add the conversations that do not exist yet, in one transaction."""
     source.refuse_change()
     with storing(f"{batch[0].place} to {batch[-1].place}"):
         async with database.write(Viewer(is_administrator=True)) as session:
-            # Two imports wait for each other, so that none adds what the other is adding, and a
-            # long conversation may take longer than any request may.
+            # Imports into one project wait for each other, so that none adds a conversation twice.
+            # A long conversation may take longer than the timeouts of requests.
             await session.execute(text("SET LOCAL lock_timeout = '10min'"))
             await session.execute(text("SET LOCAL statement_timeout = '10min'"))
             key = func.hashtextextended(f"import of chats: {target.owner}: {target.project}", 0)
@@ -492,13 +492,13 @@ async def _write(
 
 
 def _url(project_id: UUID, chat: Chat) -> str:
-    """The address of the conversation: the same at every import, and not to be guessed."""
+    """The address of the conversation: the same at every import, and hard to guess."""
     identity = f"{project_id} {chat.hash} {chat.occurrence}"
     return base64.urlsafe_b64encode(hashlib.sha256(identity.encode()).digest()[:18]).decode()
 
 
 async def _project(session: WriteSession, target: _Target, file: str) -> UUID:
-    """The project, made if there is none yet."""
+    """The id of the project, which is made if it does not exist."""
     if target.project_id is not None:
         lock = {"read": True, "key_share": True}
         if await session.get(Project, target.project_id, with_for_update=lock) is None:
@@ -523,9 +523,9 @@ async def _project(session: WriteSession, target: _Target, file: str) -> UUID:
 
 
 async def _agent(session: WriteSession, target: _Target, project_id: UUID) -> UUID:
-    """The agent that says what the assistant says, made if there is none yet, as is its model."""
+    """The id of the agent for the assistant; it and its model are made if they do not exist."""
     if target.model is not None:
-        # Another import may be making it at this moment, for another project.
+        # Another import may make the model at the same time, for another project.
         model = postgresql.insert(AIModel).values(id=target.model, provider="unknown")
         await session.execute(model.on_conflict_do_nothing())
     found = await session.scalar(

@@ -1,8 +1,8 @@
-"""Files from elsewhere: read as a stream of JSON, within bounds, and refused in clear words.
+"""Files to be imported: read as a stream of JSON, with limits and clear errors.
 
-`ijson` turns the bytes into events as they come; values are built from the events one project or
-one conversation at a time, so that a file never stands in memory as a whole. A file is read twice:
-once to find everything that is wrong with it, and only then again to write it.
+`ijson` parses the bytes into events; the values of one project or one conversation at a time are
+built from the events, so that the file is never in memory as a whole. A file is read twice: first
+to find all its errors, and then to import it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from db import constraints
 from db.imports.report import Report
 from db.moments import FIRST, LAST, read_moment
-from db.text import MAX_DIGITS, exact, has_too_many_digits, storable
+from db.text import MAX_DIGITS, decimal_json, has_too_many_digits, require_storable
 
 MAX_BYTES = 100_000_000
-# A hundred million brackets would fill gigabytes of memory and tell nothing.
+# A hundred million brackets would fill gigabytes of memory.
 MAX_DEPTH = 100
 MAX_VALUES = 500_000
 
@@ -40,15 +40,15 @@ Progress = Callable[[int, int], None]
 
 
 class NotImportable(Exception):
-    """The file, or something in it, cannot be imported; the sentence says what, where and why."""
+    """The file, or a part of it, cannot be imported; the message says what, where and why."""
 
 
-def unheard(done: int, total: int) -> None:
-    """Nobody wants to know how far an import is."""
+def no_progress(done: int, total: int) -> None:
+    """Report no progress."""
 
 
 def shown(text: str) -> str:
-    """A text from a file as part of a sentence: short, and harmless to a terminal."""
+    """A text from a file for a message: shortened, and without control characters."""
     text = text.replace(HALF, "\ufffd")
     text = text if len(text) <= 60 else f"{text[:60]}…"
     if text.isprintable():
@@ -65,7 +65,7 @@ def quoted(text: str) -> str:
 
 
 def kind(value: object) -> str:
-    """What sort of JSON value it is, in words."""
+    """The type of a JSON value, in words."""
     match value:
         case None:
             return "null"
@@ -82,16 +82,16 @@ def kind(value: object) -> str:
 
 
 def as_json(value: Any) -> orjson.Fragment:
-    """A value of a file as JSON to store, its numbers digit by digit as they stand there."""
-    return orjson.Fragment(orjson.dumps(value, default=exact))
+    """A value of a file as JSON to store, with every digit of its numbers."""
+    return orjson.Fragment(orjson.dumps(value, default=decimal_json))
 
 
 def refuse_unstorable(value: Any, place: str) -> None:
-    """Refuse a value with a text that PostgreSQL cannot store. Raises NotImportable."""
+    """Raise NotImportable for a value with a text that PostgreSQL cannot store."""
     if _problem(value) is None:
         return
     for path, text in _texts(value):
-        # What the reader put in the place of half a pair is reported as the half it was.
+        # The reader has replaced lone surrogates by HALF; the message is that for a surrogate.
         problem = _problem("\ud800" if HALF in text else text)
         if problem is not None:
             at = f", at {shown(path.removeprefix('.'))}" if path else ""
@@ -100,14 +100,14 @@ def refuse_unstorable(value: Any, place: str) -> None:
 
 def _problem(value: Any) -> str | None:
     try:
-        storable(value)
+        require_storable(value)
     except ValueError as error:
         return str(error)
     return None
 
 
 def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The texts in a value, keys too, each with its place, such as .parts[0].text."""
+    """The texts and keys in a value, each with its path, such as .parts[0].text."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):
@@ -120,7 +120,7 @@ def _texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def refuse_bad_name(name: str, what: str, length: int = 255) -> None:
-    """Refuse a name that is empty, too long or cannot be stored. Raises NotImportable."""
+    """Raise NotImportable for a name that is empty, too long or cannot be stored."""
     if not name.strip():
         raise NotImportable(f"The {what} needs a name.")
     if len(name) > length:
@@ -136,19 +136,18 @@ WITHOUT_ZONE = "names no time zone and was taken as UTC"
 SHORTENED = "has more than six digits of a second, of which six were kept"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Such as 1740909660; eight digits are a day, and fewer are how long something took.
+# Such as 1740909660. Eight digits are a date such as 20250302, and fewer are a duration.
 FIRST_SECOND = 100_000_000
 EPOCH_TEXT = re.compile(r"-?\d{9,}([.]\d*)?", re.ASCII)
 BELOW_MICROSECONDS = re.compile(r"[.,]\d{6}\d*[1-9]", re.ASCII)
 
 
 def moment(value: object) -> tuple[datetime | None, str]:
-    """A point in time written as ISO 8601 or as seconds or milliseconds since 1970, if it is one.
+    """Parse a point in time in ISO 8601, or in seconds or milliseconds since 1970, or return None.
 
-    With it comes what is to be said of it in a report, which follows the name of what holds it;
-    nothing if it is there as it was written. Without a time zone it is taken as UTC, which is what
-    programs mostly mean. The first year and the last microsecond of all are no times but what Go
-    and .NET write where there is none.
+    The second value is a note for the report, to follow the name of the key; it is empty if the
+    time is exact. A time without a time zone is read as UTC, which most programs mean. The first
+    year and the last possible microsecond are what Go and .NET write for a missing time.
     """
     try:
         if isinstance(value, str) and not EPOCH_TEXT.fullmatch(value.strip()):
@@ -175,16 +174,16 @@ def moment(value: object) -> tuple[datetime | None, str]:
 
 
 def _legible(path: Path | str) -> str:
-    """A path as a text that can be printed and stored, even if its bytes are not UTF-8."""
+    """A path as a text that can be printed and stored, even if it is not UTF-8."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 @contextmanager
-def opened(path: Path, progress: Progress = unheard) -> Iterator[Source]:
-    """The file, open to be read twice. Raises NotImportable if it is no file to be imported."""
+def opened(path: Path, progress: Progress = no_progress) -> Iterator[Source]:
+    """Open a file, to be read twice. Raises NotImportable if it is not a regular, readable file."""
     name = _legible(path)
     try:
-        # Opening a pipe would wait for somebody to write into it.
+        # Opening a pipe would wait for a writer.
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise NotImportable(f"{name} is a directory, not a file.")
@@ -203,18 +202,18 @@ def opened(path: Path, progress: Progress = unheard) -> Iterator[Source]:
 
 @contextmanager
 def storing(place: str) -> Iterator[None]:
-    """Say in words what PostgreSQL has against a value, where it knows a limit that we do not."""
+    """Raise NotImportable if PostgreSQL refuses a value."""
     try:
         yield
     except IntegrityError as error:
-        known = constraints.broken(error)
+        known = constraints.violation(error)
         if known is None:
             raise
         raise NotImportable(f"{place}: it cannot be stored: {str(known).rstrip('.')}.") from error
     except DBAPIError as error:
-        state = str(getattr(error.orig, "sqlstate", ""))
+        code = str(getattr(error.orig, "sqlstate", ""))
         # 22: data exceptions; 54: program limits exceeded
-        if state[:2] not in ("22", "54"):
+        if code[:2] not in ("22", "54"):
             raise
         raise NotImportable(f"{place}: it cannot be stored: {error.orig}.") from error
 
@@ -230,25 +229,26 @@ class Source:
         self._progress = progress
         self._read_before = 0
         self._done = 0
-        self._stamp = self._now()
-        size = self._stamp[0]
+        self._version = self._stat()
+        size = self._version[0]
         if size > MAX_BYTES:
             raise NotImportable(
                 f"{name} has {size / 1e6:,.1f} MB, and {MAX_BYTES / 1e6:.0f} MB are the most that"
                 " is imported at once. Split it into smaller files and import them one by one."
             )
 
-    def _now(self) -> tuple[int, int]:
-        state = os.fstat(self._handle.fileno())
-        return state.st_size, state.st_mtime_ns
+    def _stat(self) -> tuple[int, int]:
+        """The size and the time of the last change."""
+        found = os.fstat(self._handle.fileno())
+        return found.st_size, found.st_mtime_ns
 
     def refuse_change(self) -> None:
-        """Refuse to go on if the file is no longer the one that was checked."""
-        if self._now() != self._stamp:
+        """Raise NotImportable if the file was changed since it was opened."""
+        if self._stat() != self._version:
             raise NotImportable(f"{self.name} was changed while it was being imported.")
 
     def events(self) -> Iterator[Event]:
-        """The events of the file, from its beginning. Raises NotImportable where it is not JSON."""
+        """The events of the file, from its beginning. Raises NotImportable if it is not JSON."""
         events = ijson.sendable_list()
         parser = _parser(events)
         number = -1
@@ -261,12 +261,12 @@ class Source:
                     f"{self.name} is not JSON: {_reason(error)}, at {self._where(number)}."
                 ) from None
             except (ValueError, ArithmeticError, SystemError):
-                # The events are not to be touched: the one of the number is half made.
+                # The events must not be used: the one of the number is incomplete.
                 raise NotImportable(
                     f"{self.name} has a number with more than {MAX_DIGITS:,} digits at"
                     f" {self._where(number)}."
                 ) from None
-            total = 2 * self._stamp[0]
+            total = 2 * self._version[0]
             self._progress(min(self._read_before + self._done, total), total)
             any_event = any_event or bool(events)
             yield from events
@@ -282,7 +282,7 @@ class Source:
         yield from events
 
     def _chunks(self) -> Iterator[bytes]:
-        """The bytes of the file, checked to be UTF-8, with halves of surrogate pairs marked."""
+        """The bytes of the file, checked to be UTF-8, with lone surrogates replaced by HALF."""
         decoder = codecs.getincrementaldecoder("utf-8")()
         done, line, rest = 0, 1, b""
         self._handle.seek(0)
@@ -322,18 +322,18 @@ class Source:
                 return
 
     def second_pass(self) -> None:
-        """Count what is read from now on as the second half of the work."""
-        self._read_before = self._stamp[0]
+        """Start the second half of the progress."""
+        self._read_before = self._version[0]
 
     def finish(self) -> None:
-        """Say that all the work is done."""
-        self._progress(2 * self._stamp[0], 2 * self._stamp[0])
+        """Report that the import is complete."""
+        self._progress(2 * self._version[0], 2 * self._version[0])
 
     def _has_text(self) -> bool:
         return any(chunk.strip() for chunk in self._chunks())
 
     def _where(self, number: int) -> str:
-        """The line and column at which a new parser stumbles in this chunk, or where it ends."""
+        """The line and column of the syntax error in this chunk, or of its end."""
         parser = _parser(ijson.sendable_list())
         line, column = 1, 0
         for index, chunk in enumerate(self._chunks()):
@@ -359,13 +359,13 @@ def _parser(events: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What the parser has against the text, without its drawing of the place."""
+    """The message of the parser, without the lines that point at the place."""
     text = error.args[0]
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
     return text.splitlines()[0].partition(": ")[2].rstrip(".")
 
 
-# What an escape in a JSON string can be: a whole surrogate pair, a half of one, anything else.
+# An escape in a JSON string: a surrogate pair, a lone surrogate, or anything else.
 ESCAPE = re.compile(
     rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
@@ -374,8 +374,8 @@ ESCAPE = re.compile(
 FIRST_HALF = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 UNICODE_ESCAPE = len(rb"\ud83d")
 
-# yajl turns half of a surrogate pair into a question mark, or into another character altogether.
-# This stands for it instead: a NUL, refused anyway, and a character that is none.
+# yajl turns a lone surrogate into a question mark or another character. It is replaced by this
+# before: a NUL, which is refused anyway, and a noncharacter.
 HALF = "\0\ufdd0"
 HALF_ESCAPED = rb"\u0000\ufdd0"
 
@@ -387,7 +387,7 @@ def _mark_halves(data: bytes) -> bytes:
 
 
 def _between_escapes(data: bytes) -> tuple[bytes, bytes]:
-    """Split off the end of the data where it is an escape that goes on in the next chunk."""
+    """Split the data before an escape that continues in the next chunk."""
     end = len(data)
     last = data.rfind(b"\\", max(end - UNICODE_ESCAPE + 1, 0))
     if last >= 0 and _begins_escape(data, last) and data[last + 1 : last + 2] in (b"", b"u"):
@@ -399,13 +399,13 @@ def _between_escapes(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _begins_escape(data: bytes, place: int) -> bool:
-    """Whether the backslash there begins an escape and is not the second one of an escaped one."""
+    """Whether the backslash at this place begins an escape, and is not itself escaped."""
     before = data[:place]
     return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0
 
 
 def read_value(events: Iterator[Event], first: Event, place: str, report: Report) -> Any:
-    """The value that begins with this event. Raises NotImportable if it is beyond all bounds."""
+    """The value that begins with this event. Raises NotImportable if it exceeds a limit."""
     event, value = first
     if event == "number":
         return _number(value, place, [], report)
@@ -418,7 +418,7 @@ def read_value(events: Iterator[Event], first: Event, place: str, report: Report
     count = 0
     for event, value in events:
         if event == "map_key":
-            # The same few keys come again and again: one copy of each is enough.
+            # The same few keys are repeated: one copy of each is enough.
             key = keys.setdefault(value, value)
             if key in stack[-1]:
                 at = _at(stack[:-1])
@@ -453,22 +453,22 @@ def read_value(events: Iterator[Event], first: Event, place: str, report: Report
                     f"{place}: it is nested more than {MAX_DEPTH} levels deep, at {_path(stack)}."
                 )
             stack.append(value)
-    raise AssertionError("The parser let a value go unfinished.")
+    raise AssertionError("The parser accepted an incomplete value.")
 
 
 def _number(value: int | Decimal, place: str, stack: list[Any], report: Report) -> int | Decimal:
-    """The number in a form that keeps every digit of it on its way into the database."""
+    """The number in a form that keeps every digit when it is stored."""
     if isinstance(value, int):
         if -(2**63) <= value < 2**64:
             return value
-        # `orjson` writes no larger integers; as a Decimal they go their own way.
+        # `orjson` writes no larger integers, so they are written as Decimal.
         value = Decimal(value)
     if has_too_many_digits(value):
         raise NotImportable(
             f"{place}: it has a number with more than {MAX_DIGITS:,} digits{_at(stack)}."
         )
     if isinf(float(value)):
-        # PostgreSQL would keep it, but hardly anybody who reads JSON could take it in.
+        # PostgreSQL can store it, but most JSON parsers cannot read it.
         raise NotImportable(f"{place}: it has a number beyond 1.8e308{_at(stack)}.")
     if value.is_zero() and value.is_signed():
         report.change(f"the number {value}{_at(stack)} is stored without its sign.", place)
@@ -480,7 +480,7 @@ def _at(stack: list[Any]) -> str:
 
 
 def _path(stack: list[Any]) -> str:
-    """Where the value that was read last stands, such as tasks[2].subtasks[0].estimate."""
+    """The path of the value that was read last, such as tasks[2].subtasks[0].estimate."""
     steps = [
         f"[{len(container) - 1}]"
         if isinstance(container, list)

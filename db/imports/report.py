@@ -1,4 +1,4 @@
-"""What an import says about itself when it is done."""
+"""The report of an import."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SINGULAR = {
     "messages": "message",
 }
 
-# A file of 100 MB can hold millions of oddities, and nobody reads them all.
-KEPT_SENTENCES = 1_000
-KEPT_PLACES = 20
+# A file of 100 MB can have millions of notes, which nobody reads.
+MAX_SENTENCES = 1_000
+MAX_PLACES = 20
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """Counts as one reads them: 9 projects, 1,096 tasks and 1 dependency."""
+    """Counts as text, such as: 9 projects, 1,096 tasks and 1 dependency."""
     parts = [
         f"{number:,} {SINGULAR[noun] if number == 1 else noun}" for noun, number in counts.items()
     ]
@@ -28,9 +28,9 @@ def in_words(counts: Mapping[str, int]) -> str:
 
 
 class Notes:
-    """Sentences, each with the places in the file of which it is true.
+    """Sentences, each with the places in the file that it is about.
 
-    The first thousand are kept, each with its first twenty places; `count` counts all.
+    The first MAX_SENTENCES are stored, each with its first MAX_PLACES; `count` counts all notes.
     """
 
     def __init__(self) -> None:
@@ -39,25 +39,25 @@ class Notes:
         self._times: Counter[str] = Counter()
 
     def add(self, sentence: str, place: str) -> None:
-        """Note a sentence about a place; without one it says itself what it is about."""
+        """Add a sentence about a place, or one that names its place itself."""
         self.count += 1
-        if sentence not in self._places and len(self._places) == KEPT_SENTENCES:
+        if sentence not in self._places and len(self._places) == MAX_SENTENCES:
             return
         self._times[sentence] += 1
         places = self._places.setdefault(sentence, [])
-        if len(places) < KEPT_PLACES:
+        if len(places) < MAX_PLACES:
             places.append(place)
 
     @property
-    def untold(self) -> int:
-        """How many are not among the sentences that are kept."""
+    def omitted(self) -> int:
+        """How many notes are not among the stored sentences."""
         return self.count - self._times.total()
 
     def sentences(self) -> list[str]:
         """The sentences, each after its places."""
-        return [self._told(sentence, places) for sentence, places in self._places.items()]
+        return [self._with_places(sentence, places) for sentence, places in self._places.items()]
 
-    def _told(self, sentence: str, places: list[str]) -> str:
+    def _with_places(self, sentence: str, places: list[str]) -> str:
         if not places[0]:
             return sentence
         more = self._times[sentence] - len(places)
@@ -67,10 +67,10 @@ class Notes:
 
 @dataclass
 class Report:
-    """What was added, what was there already, and what is not as it stands in the file.
+    """What was added, what existed before, and what differs from the file.
 
     `added` and `already_there` count by noun: projects, tasks and dependencies, or conversations
-    and messages. What was left out and what was changed are sentences with their places.
+    and messages. What was left out and what was changed are sentences with places in the file.
     """
 
     added: Counter[str] = field(default_factory=Counter)
@@ -79,31 +79,31 @@ class Report:
     _changed: Notes = field(default_factory=Notes)
 
     def leave_out(self, sentence: str, place: str = "") -> None:
-        """Note something that stands in the file and not in the database."""
+        """Note something of the file that was not imported."""
         self._left_out.add(sentence, place)
 
     def change(self, sentence: str, place: str = "") -> None:
-        """Note something that the database holds in another way than the file."""
+        """Note something that was imported in another form."""
         self._changed.add(sentence, place)
 
     @property
     def left_out(self) -> list[str]:
-        """What stands in the file and not in the database."""
+        """The notes on what was not imported."""
         return self._left_out.sentences()
 
     @property
     def changed(self) -> list[str]:
-        """What the database holds in another way than the file."""
+        """The notes on what was imported in another form."""
         return self._changed.sentences()
 
     @property
     def left_out_count(self) -> int:
-        """How much was left out, also of what is not told."""
+        """The number of notes on what was not imported, omitted ones included."""
         return self._left_out.count
 
     @property
     def changed_count(self) -> int:
-        """How much was changed, also of what is not told."""
+        """The number of notes on what was changed, omitted ones included."""
         return self._changed.count
 
     def lines(self) -> list[str]:
@@ -116,6 +116,6 @@ class Report:
         for heading, notes in (("Left out", self._left_out), ("Changed", self._changed)):
             if notes.count:
                 lines += [f"{heading}:", *(f"  {sentence}" for sentence in notes.sentences())]
-            if notes.untold:
-                lines.append(f"  … and {notes.untold:,} more.")
+            if notes.omitted:
+                lines.append(f"  … and {notes.omitted:,} more.")
         return lines

@@ -1,13 +1,13 @@
 """Plans from Task Master: every tag of a `tasks.json` becomes a project, every task a task.
 
 The format is https://github.com/eyaltoledano/claude-task-master, `{tag: {tasks, metadata}}`, and
-the older one without tags, `{tasks}`, which is taken as the tag `master`. Files are written by
-hand and by language models, so what has an obvious meaning is taken in and reported; what has none
-is refused with its place.
+the older one without tags, `{tasks}`, which is read as the tag `master`. People and language models
+write such files, so deviations with an obvious meaning are imported and reported; others are
+refused with their place.
 
-A tag's identity is the name of its project, its owner and a hash of its content, kept in the
-project's metadata. Each project is written in a transaction of its own, so an import that was
-killed is completed by starting it again.
+A tag is identified by the name of its project, its owner and a hash of its content, which are
+stored in the project's metadata. Each project is written in a transaction of its own, so that an
+interrupted import is completed by starting it again.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from sqlalchemy import func, select, text
 
 from db import dependencies
 from db.base import insert_many, new_id
-from db.engine import Database, ReadSession
-from db.imports.circles import closing_circles
+from db.engine import Database
+from db.imports.cycles import cycle_closing_edges
 from db.imports.files import (
     NotImportable,
     Progress,
@@ -37,6 +37,7 @@ from db.imports.files import (
     as_json,
     kind,
     moment,
+    no_progress,
     opened,
     quoted,
     read_value,
@@ -44,13 +45,13 @@ from db.imports.files import (
     refuse_unstorable,
     shown,
     storing,
-    unheard,
 )
 from db.imports.report import Report
 from db.projects import Project, ProjectStatus
 from db.scopes import Viewer
+from db.sessions import ReadSession
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
-from db.text import canonical, composed, exact
+from db.text import canonical_json, composed, decimal_json
 
 OLDER_FORM = "master"
 
@@ -60,14 +61,13 @@ STATUSES = {
     "cancelled": TaskStatus.CANCELLED,
     "canceled": TaskStatus.CANCELLED,
     "pending": TaskStatus.PENDING,
-    # There is no attempt that could be in progress.
+    # Not IN_PROGRESS, because there is no attempt.
     "in-progress": TaskStatus.PENDING,
     "review": TaskStatus.BLOCKED,
     "deferred": TaskStatus.BLOCKED,
     "blocked": TaskStatus.BLOCKED,
 }
-# How other programs call what is the title or the status of a task in Task Master's plans, as
-# `_plain` writes it.
+# The keys of other programs for the title and the status of a task, as `_plain` normalizes them.
 OTHER_TITLES = (
     *("name", "label", "taskname", "task", "text", "content", "summary", "subject", "todo"),
     "command",
@@ -75,10 +75,10 @@ OTHER_TITLES = (
 OTHER_STATUSES = ("state", "completed", "complete", "done", "finished", "checked", "closed")
 PRIORITIES = {"critical": 5, "high": 5, "medium": 3, "low": 1}
 
-# What a worker has to read, and under which heading it follows the description.
+# The keys that form the description, with their headings.
 TEXTS = {"description": "", "details": "Details", "testStrategy": "Test strategy"}
 
-# What Task Master itself gives a task and is no state of it by another name.
+# The keys of Task Master itself.
 OWN_KEYS = frozenset(
     (
         *("id", "title", "description", "details", "testStrategy", "status", "priority"),
@@ -88,14 +88,14 @@ OWN_KEYS = frozenset(
 
 TITLE_LENGTH = 255
 
-# PostgreSQL knows nothing of rows that this transaction added, and chooses a way to count that
-# takes a minute for 40,000 tasks; told of them, it takes two seconds.
+# Without statistics on the rows of this transaction, PostgreSQL's plan for `recount` takes a minute
+# for 40,000 tasks; after ANALYZE it takes two seconds.
 ANALYZE_FROM = 1_000
 
 
 @dataclass(slots=True)
 class _Task:
-    """A task or subtask as the file has it."""
+    """A task or subtask of the file."""
 
     fields: dict[str, Any]
     parent: _Task | None
@@ -105,7 +105,7 @@ class _Task:
 
 
 class Plan:
-    """A tag, read and understood: rows without ids, edges between their places, and what is odd."""
+    """A tag that was read: rows without ids, and edges between their indexes."""
 
     def __init__(self, tag: str, content: dict[str, Any], report: Report) -> None:
         self.tag = tag
@@ -123,23 +123,23 @@ class Plan:
         about = {key: value for key, value in content.items() if key != "tasks"}
         refuse_unstorable(tag, self.place)
         refuse_unstorable(about, self.place)
-        _refuse_foreign(content["tasks"], self.place)
+        _refuse_other_formats(content["tasks"], self.place)
         self._collect(content["tasks"], None)
         for task in self._tasks:
             self.parents.append(None if task.parent is None else task.parent.number)
             self.rows.append(self._row(task))
         self._connect()
-        self.hash = hashlib.sha256(canonical(content)).hexdigest()
+        self.hash = hashlib.sha256(canonical_json(content)).hexdigest()
 
     def counts(self) -> dict[str, int]:
-        """How much there is of what."""
+        """Its counts for the report."""
         return {"projects": 1, "tasks": len(self.rows), "dependencies": len(self.edges)}
 
     def _at(self, task: _Task) -> str:
         return f"{self.place}, task {shown(task.reference)}"
 
     def _collect(self, tasks: Any, parent: _Task | None) -> None:
-        """Take the tasks of a list, each followed by its subtasks."""
+        """Add the tasks of a list, each followed by its subtasks."""
         where = self.place if parent is None else self._at(parent)
         what = "tasks" if parent is None else "subtasks"
         if tasks is None and parent is not None:
@@ -200,8 +200,8 @@ class Plan:
         title, cut = self._title(fields, place)
         status = self._status(task)
         for key, value in kept.items():
-            if key not in OWN_KEYS and _is_state(key, value):
-                written = shown(orjson.dumps(value, default=exact).decode())
+            if key not in OWN_KEYS and _may_be_status(key, value):
+                written = shown(orjson.dumps(value, default=decimal_json).decode())
                 self._report.change(
                     f"it has {quoted(key)}: {written}, which is not read; the task is {status}.",
                     place,
@@ -233,7 +233,7 @@ class Plan:
         }
 
     def _title(self, fields: dict[str, Any], place: str) -> tuple[str, str]:
-        """The title, and the whole of it if it had to be cut."""
+        """The title, and the full title if it had to be cut."""
         title = _prose(fields.get("title"))
         if title is None:
             raise NotImportable(f"{place}: the title is {kind(fields['title'])}, not a text.")
@@ -260,7 +260,7 @@ class Plan:
         if value is None or not value.strip():
             if task.parent is None:
                 return TaskStatus.PENDING
-            # A part of what is done is done.
+            # A subtask without a status has that of its parent.
             inherited = TaskStatus(self.rows[task.parent.number]["status"])
             if inherited is not TaskStatus.PENDING:
                 self._report.change(
@@ -270,7 +270,7 @@ class Plan:
             return inherited
         status = _known_status(value)
         if status is None:
-            # Held, not handed out: somebody who knows what it means releases it.
+            # BLOCKED, so that no agent starts it before a person has decided.
             self._report.change(
                 f"the status {quoted(value)} is unknown, so it is held (BLOCKED).", place
             )
@@ -278,7 +278,7 @@ class Plan:
         return status
 
     def _completed_at(self, task: _Task) -> datetime | None:
-        """When it was last changed: Task Master changes a task that is done no more."""
+        """The time of the last change, because Task Master does not change completed tasks."""
         value = task.fields.get("updatedAt")
         if value is None:
             return None
@@ -291,7 +291,7 @@ class Plan:
     def _priority(self, task: _Task) -> int:
         value = task.fields.get("priority")
         if value is None:
-            # A part is as urgent as the whole, as Task Master itself has it.
+            # A subtask has the priority of its parent, as in Task Master.
             return 3 if task.parent is None else int(self.rows[task.parent.number]["priority"])
         if isinstance(value, str) and value.strip().lower() in PRIORITIES:
             return PRIORITIES[value.strip().lower()]
@@ -303,7 +303,7 @@ class Plan:
         return 3
 
     def _connect(self) -> None:
-        """Turn the dependencies that are named into edges, and leave out those that cannot be."""
+        """Turn dependencies into edges; leave out and report those that are not possible."""
         named = [(task, name) for task in self._tasks for name in self._dependencies(task)]
         edges: dict[tuple[int, int], int] = {}
         reasons: dict[int, str] = {}
@@ -320,7 +320,7 @@ class Plan:
             else:
                 edges[task.number, other.number] = place
         places = list(edges.items())
-        for closing in closing_circles(self.parents, list(edges)):
+        for closing in cycle_closing_edges(self.parents, list(edges)):
             (dependent, dependency), place = places[closing]
             del edges[dependent, dependency]
             waiting, awaited = self._tasks[dependent], self._tasks[dependency]
@@ -336,9 +336,9 @@ class Plan:
             )
         self.edges = list(edges)
         for edge in self.edges:
-            self._note_dead_end(*edge)
+            self._report_cancelled_dependency(*edge)
 
-    def _note_dead_end(self, dependent: int, dependency: int) -> None:
+    def _report_cancelled_dependency(self, dependent: int, dependency: int) -> None:
         waits = self.rows[dependent]["status"] in (TaskStatus.PENDING, TaskStatus.BLOCKED)
         if waits and self.rows[dependency]["status"] is TaskStatus.CANCELLED:
             self._report.change(
@@ -364,7 +364,7 @@ class Plan:
             yield self._id(value, f"{self._at(task)}, number {number} of its dependencies") or ""
 
     def _find(self, task: _Task, name: str) -> _Task | None:
-        """What a dependency names: a sibling first, then a task above, then a full reference."""
+        """The task that a dependency names: a sibling, a subtask of an ancestor, or a reference."""
         above = task.parent
         while above is not None:
             if name in above.subtasks:
@@ -377,20 +377,20 @@ def _known_status(word: str) -> TaskStatus | None:
     return STATUSES.get("-".join(word.lower().replace("_", " ").split()))
 
 
-def _is_state(key: str, value: Any) -> bool:
-    """Whether it may tell how far a task is, by its name or by what it holds."""
+def _may_be_status(key: str, value: Any) -> bool:
+    """Whether a key may hold the status of a task, by its name or its value."""
     if isinstance(value, str) and _known_status(value) is not None:
         return True
     return isinstance(value, bool) or (value is not None and _plain(key) in OTHER_STATUSES)
 
 
 def _plain(key: str) -> str:
-    """A key however it is spelled: isDone, is_done and Done are done."""
+    """A key without its spelling: isDone, is_done and Done become done."""
     return key.lower().replace("_", "").replace("-", "").removeprefix("is")
 
 
 def _prose(value: Any) -> str | None:
-    """A text, also one given as a number or line by line; none if it is something else."""
+    """A text, or a number or list of lines as a text; None for anything else."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -402,11 +402,8 @@ def _prose(value: Any) -> str | None:
     return None
 
 
-def _refuse_foreign(tasks: Any, place: str) -> None:
-    """Refuse what another program calls tasks and would be half understood, by what it looks like.
-
-    Raises NotImportable.
-    """
+def _refuse_other_formats(tasks: Any, place: str) -> None:
+    """Raise NotImportable for tasks of another program, which would be imported incompletely."""
     if not isinstance(tasks, list):
         return
     so = "so this is no Task Master plan, whose tasks have an id, a title and a status."
@@ -435,7 +432,7 @@ def _has(task: dict[str, Any], key: str) -> bool:
 
 
 def _is_list_of_tasks(tag: str, value: Any) -> bool:
-    """Whether it is a tag with its tasks alone, without an object around them."""
+    """Whether it is a tag whose value is the list of tasks itself."""
     return isinstance(value, list) and (
         tag == OLDER_FORM
         or (
@@ -473,7 +470,7 @@ def read_plans(source: Source, report: Report) -> Iterator[Plan]:
         _refuse_bad_tag(source, name, seen)
         if value is older:
             continue
-        if _is_to_be_taken(name, value, report):
+        if _has_tasks(name, value, report):
             any_task = True
             yield Plan(name, value, report)
     if next(events, None) is not None:
@@ -481,7 +478,7 @@ def read_plans(source: Source, report: Report) -> Iterator[Plan]:
     if older is not None:
         others = {OLDER_FORM: others | {"tasks": older}}
     else:
-        # Only now is it certain that a list is not one among others of the older form.
+        # Only now is it certain that the file does not have the older form.
         for tag in [tag for tag in others if _is_list_of_tasks(tag, others[tag])]:
             _refuse_bad_tag(source, tag, seen)
             others[tag] = {"tasks": others[tag]}
@@ -492,7 +489,7 @@ def read_plans(source: Source, report: Report) -> Iterator[Plan]:
             report.leave_out(
                 f"{quoted(tag)} at the top of the file was left out, because it is not a tag."
             )
-        elif _is_to_be_taken(tag, value, report):
+        elif _has_tasks(tag, value, report):
             any_task = True
             yield Plan(tag, value, report)
     if not any_task:
@@ -509,8 +506,8 @@ def _refuse_bad_tag(source: Source, tag: str, seen: set[str]) -> None:
     seen.add(tag)
 
 
-def _is_to_be_taken(tag: str, content: dict[str, Any], report: Report) -> bool:
-    """Whether a tag has any tasks; a project without one would tell nothing."""
+def _has_tasks(tag: str, content: dict[str, Any], report: Report) -> bool:
+    """Whether a tag has any tasks. A tag without tasks is left out."""
     if content["tasks"] == []:
         report.leave_out(f"tag {quoted(tag)} was left out, because it has no tasks.")
         return False
@@ -523,12 +520,12 @@ async def import_plan(
     *,
     owner: UUID | None,
     project: str | None = None,
-    progress: Progress = unheard,
+    progress: Progress = no_progress,
 ) -> Report:
     """Import a Task Master plan; each tag becomes the project `<project or folder>/<tag>`.
 
-    `progress` is called with how much is done and of how much. Raises NotImportable: before
-    anything was added, unless the file or its projects change during the import.
+    `progress` is called with the work done and the total. Raises NotImportable before anything was
+    added, unless the file or its projects change during the import.
     """
     prefix = _folder(path) if project is None else project
     refuse_bad_name(prefix, "project")
@@ -545,7 +542,7 @@ async def import_plan(
             if (name, plan.hash) not in imported:
                 missing += 1
                 async with database.read() as session:
-                    await _is_there(session, name, owner, plan)
+                    await _is_imported(session, name, owner, plan)
         if not missing:
             report.already_there = found
         else:
@@ -563,7 +560,7 @@ async def import_plan(
 
 
 def _folder(path: Path) -> str:
-    """The name of the folder that the file is in; at the root, of the file itself."""
+    """The name of the file's folder, or in the root folder that of the file itself."""
     return os.path.basename(os.path.dirname(os.path.abspath(path))) or path.stem
 
 
@@ -571,7 +568,7 @@ ORIGIN = Project.project_metadata["import"]
 
 
 async def _imported(session: ReadSession, owner: UUID | None) -> set[tuple[str, str]]:
-    """What was imported before, by name and hash: also what is called something else by now."""
+    """The imported plans by name and hash, those of renamed projects included."""
     found = await session.execute(
         select(ORIGIN["name"].astext, ORIGIN["hash"].astext).where(
             Project.owner_id.is_not_distinct_from(owner),
@@ -581,8 +578,8 @@ async def _imported(session: ReadSession, owner: UUID | None) -> set[tuple[str, 
     return {(name, hash) for name, hash in found}
 
 
-async def _is_there(session: ReadSession, name: str, owner: UUID | None, plan: Plan) -> bool:
-    """Whether the plan is there; refused if another project has its name."""
+async def _is_imported(session: ReadSession, name: str, owner: UUID | None, plan: Plan) -> bool:
+    """Whether the plan was imported. Raises NotImportable if another project has its name."""
     found = await session.execute(
         select(ORIGIN["name"].astext, ORIGIN["hash"].astext).where(
             Project.name == name, Project.owner_id.is_not_distinct_from(owner)
@@ -600,17 +597,17 @@ async def _is_there(session: ReadSession, name: str, owner: UUID | None, plan: P
 
 
 async def _write(database: Database, name: str, owner: UUID | None, plan: Plan, file: str) -> bool:
-    """Add the project with all its tasks, unless it is there; whether it was added."""
+    """Add the project with its tasks, unless it exists. Returns whether it was added."""
     async with database.write(Viewer(is_administrator=True)) as session:
-        # A large plan may take longer than any request may, and two imports wait for each other.
+        # A large plan may take longer than a request may, and imports wait for each other.
         await session.execute(text("SET LOCAL statement_timeout = '10min'"))
         await session.execute(text("SET LOCAL lock_timeout = '10min'"))
-        # After five tags PostgreSQL would count by a plan that suits no tag in particular, and
-        # that looks through the tasks of all projects.
+        # After five tags PostgreSQL would use a generic plan for `recount`, which scans the tasks
+        # of all projects.
         await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
         key = func.hashtextextended(f"import of a plan: {owner}: {name}", 0)
         await session.execute(select(func.pg_advisory_xact_lock(key)))
-        if await _is_there(session, name, owner, plan):
+        if await _is_imported(session, name, owner, plan):
             return False
         origin = {
             "source": "taskmaster",
@@ -644,8 +641,8 @@ async def _write(database: Database, name: str, owner: UUID | None, plan: Plan, 
             {
                 "dependent_id": ids[dependent],
                 "dependency_id": ids[dependency],
-                # The file has the task still to be done although this will never be: it waits
-                # for a person to decide, where SKIP would have skipped it long ago.
+                # In the file the task is to be done, although its dependency was cancelled. So it
+                # waits for a person's decision; with SKIP it would have been skipped.
                 "on_failure": OnFailure.HOLD
                 if plan.rows[dependency]["status"] is TaskStatus.CANCELLED
                 else OnFailure.SKIP,

@@ -53,7 +53,7 @@ from graph.core.entities import entities
 from graph.core.filters import conditions_of
 from graph.core.json_text import Uncompilable
 from graph.core.selections import Operation, Unreadable
-from graph.core.worker import aside
+from graph.core.threads import in_thread
 
 # A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
 MOST_FIELDS = 500
@@ -190,7 +190,7 @@ class Compiler:
     ) -> CompiledOperation:
         try:
             async with turn:
-                compiled = await aside(work)
+                compiled = await in_thread(work)
             self._compiled.put(key, compiled)
             return compiled
         finally:

@@ -11,13 +11,13 @@ from graphql import ExecutionResult, GraphQLError
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from db.parameters import Later
-from db.text import dumps
+from db.text import to_json
 from graph.compiler.shapes import Request, kind_of
 from graph.compiler.sql import Statement
 from graph.core.context import Context
 from graph.core.json_text import Uncompilable
 
-_dialect: Any = asyncpg.dialect(json_serializer=dumps)  # type: ignore[no-untyped-call]
+_dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 PROGRAM_LIMIT_EXCEEDED = "54"
@@ -148,7 +148,6 @@ async def run(
         return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
     if text is None:
         return None
-    context.is_planned = True
     data: Any = orjson.Fragment(text)
     return ExecutionResult(data, None)
 

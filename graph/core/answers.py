@@ -9,13 +9,11 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from db.engine import StoredJSON
+from db.text import StoredJSON
+from graph.core.access import Deadline
 from graph.core.errors import AnswerTooLarge
-
-if TYPE_CHECKING:
-    from graph.core.context import Context
 
 # For how long values are completed before others have a turn, in seconds.
 TURN = 0.01
@@ -34,8 +32,8 @@ class Encoded:
 class Answer:
     """The size of an answer in bytes, about, and the time that is spent on it at once."""
 
-    def __init__(self, context: Context, most: int) -> None:
-        self._context = context
+    def __init__(self, deadline: Deadline, most: int) -> None:
+        self._deadline = deadline
         self._most = most
         self._size = 0
         self._since = time.monotonic()
@@ -57,8 +55,7 @@ class Answer:
     def check(self) -> None:
         """Raise AnswerTooLarge, or OutOfTime, if nothing more is to be done for the answer."""
         self._check_size()
-        if self._context.deadline is not None:
-            self._context.deadline.left()
+        self._deadline.left()
 
     def _check_size(self) -> None:
         if self._size > self._most:

@@ -23,7 +23,7 @@ from sqlalchemy import ColumnElement, Integer, Select, tuple_
 
 from db.base import Timestamp
 from db.parameters import once, parameter, then
-from db.text import storable
+from db.text import require_storable
 from graph.core.declarations import Build, Declared
 from graph.core.entities import Entity
 from graph.core.errors import BadInput
@@ -160,7 +160,7 @@ def _readers(entity: Entity, order: Order | None) -> list[Read]:
 def _reader(kind: Any) -> Read:
     if isinstance(kind, Timestamp):
         return parse_moment
-    readers: dict[type, Read] = {int: _integer, str: storable, UUID: _uuid}
+    readers: dict[type, Read] = {int: _integer, str: require_storable, UUID: _uuid}
     return readers[kind.python_type]
 
 

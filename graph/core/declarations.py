@@ -13,9 +13,10 @@ from sqlalchemy.orm import joinedload, load_only, selectinload
 from strawberry.types.field import StrawberryField
 
 from db import Viewer, scope
-from db.scopes import is_always_seen
+from db.result_limits import within
+from db.scopes import is_always_visible
 from graph.core import json_text
-from graph.core.json_text import Json, Uncompilable, is_long, object_of, or_null, string, within
+from graph.core.json_text import Json, Uncompilable, is_long, object_of, or_null, string
 from graph.core.selections import Operation, Selected
 
 # asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
@@ -153,7 +154,7 @@ class Loads:
             relation = getattr(row, name)
             # What lies deeper than some joins is left to the loaders, but for what cannot be
             # missing: in the snapshot of another statement it may be gone.
-            if depth >= MOST_JOINS and not is_always_seen(relation):
+            if depth >= MOST_JOINS and not is_always_visible(relation):
                 continue
             target = relation.property.mapper.class_
             visible = relation.and_(scope(target, viewer))

@@ -18,7 +18,7 @@ from strawberry.utils.str_converters import to_camel_case
 
 from db import Viewer, scope
 from db.parameters import parameter, then
-from db.scopes import is_always_seen
+from db.scopes import is_always_visible
 from graph.core.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
 from graph.core.context import Context
 from graph.core.declarations import Build, Declared, Demands, Loads
@@ -128,7 +128,7 @@ class Related(Relation):
     @property
     def annotation(self) -> Any:
         target = lazy(self.attribute.property.mapper.class_)
-        return target if is_always_seen(self.attribute) else target | None
+        return target if is_always_visible(self.attribute) else target | None
 
     def batch(self, selected: Selected) -> Any:
         return self.attribute

@@ -9,7 +9,7 @@ from typing import Any
 from graphql import GraphQLInputObjectType, get_nullable_type, is_list_type
 
 from db.moments import FIRST, LAST
-from db.text import storable
+from db.text import require_storable
 from graph.core.errors import BadInput
 from graph.core.selections import Operation
 
@@ -24,16 +24,18 @@ def check_arguments(operation: Operation) -> None:
     """
     mutation = operation.schema.mutation_type
     for selected in operation.fields():
-        if selected.parent is mutation or _passes(storable, selected.arguments):
+        if selected.parent is mutation or _passes(require_storable, selected.arguments):
             continue
-        for path, problem in invalid_values(selected.definition.args, selected.arguments, storable):
+        for path, problem in invalid_values(
+            selected.definition.args, selected.arguments, require_storable
+        ):
             place = ".".join(map(str, path))
             raise BadInput(f"`{place}` of `{selected.key}` cannot be used: {problem}.")
 
 
 def check_column_value(value: Any) -> None:
     """Raise ValueError for a value that no column can have."""
-    storable(value)
+    require_storable(value)
     if isinstance(value, datetime) and value in (FIRST, LAST):
         raise ValueError(
             "a time lies between 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z; where there"

@@ -35,6 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from db.base import Composed, Timestamp
+from db.result_limits import within
 
 
 class Uncompilable(Exception):
@@ -103,14 +104,6 @@ def limited(text: ColumnElement[str], most: int) -> ColumnElement[str]:
     return select(
         case((within(func.octet_length(once.c.text), most), once.c.text))
     ).scalar_subquery()
-
-
-def within(size: ColumnElement[int], most: int) -> ColumnElement[bool]:
-    """True; where the size in bytes is more than `most`, the statement fails.
-
-    SQL has no error of one's own to raise; `db.engine` knows what this one means.
-    """
-    return literal_column("1").op("/")(cast(size <= literal_column(str(most)), Integer)) == 1
 
 
 def joined(json: Iterable[Piece]) -> ColumnElement[str]:

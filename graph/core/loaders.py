@@ -22,9 +22,10 @@ from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 from db import Viewer, scope
 from db.base import any_of
 from db.parameters import parameter
+from graph.core.access import refuse_while_holding
 from graph.core.answers import Encoded
 from graph.core.connections import Page, Window
-from graph.core.context import Context, refuse_while_holding
+from graph.core.context import Context
 from graph.core.declarations import Demands
 from graph.core.entities import entity_of
 from graph.core.selections import Selected

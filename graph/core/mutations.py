@@ -13,10 +13,11 @@ import db
 from db import Right, constraints, errors
 from graph.core.context import Context, Info
 from graph.core.entities import clean
-from graph.core.errors import Forbidden, Refusal, Unshown
+from graph.core.errors import Forbidden, Unshown
 from graph.core.inputs import check_input
 from graph.core.payloads import outcomes_of, payload_type, read_payload
 from graph.core.rights import may
+from graph.core.user_errors import Refusal
 
 Result = TypeVar("Result")
 Before = Callable[[Context, Any], Awaitable[Any]]
@@ -44,11 +45,9 @@ def mutation(
 
         async def run(self: Any, context: Context, input: Any) -> Any:
             prepared = () if before is None else (await before(context, input),)
-
-            def work(session: db.WriteSession) -> Awaitable[Any]:
-                return function(self, session, input, *prepared)
-
-            return await in_transaction(context, right, work)
+            return await in_transaction(
+                context, right, lambda session: function(self, session, input, *prepared)
+            )
 
         async def resolve(self: Any, info: Info, input: Any) -> Any:
             if not may(info.context.viewer, right):
@@ -99,5 +98,5 @@ async def in_transaction(
     with constraints.reported():
         try:
             return await once()
-        except db.Replaced:
+        except db.ConnectionReplaced:
             return await once()

@@ -13,8 +13,8 @@ from db.base import snake_case
 from graph.core.answers import Encoded
 from graph.core.context import Info
 from graph.core.entities import entity_of, lazy
-from graph.core.errors import UserError
 from graph.core.scalars import global_id
+from graph.core.user_errors import UserError
 
 Model = TypeVar("Model")
 

@@ -6,14 +6,11 @@ session of the mutation does so in `fetch`. An administrator has every right.
 
 from __future__ import annotations
 
-from functools import cache
-
 from strawberry import Schema
 from strawberry.types.base import StrawberryObjectDefinition
 
-from db import MemberRole, Right, TokenScope, Viewer
-from db.rights import AGENTS, ROLES
-from db.scopes import seen_by
+from db import AGENTS, ROLES, MemberRole, Right, TokenScope, Viewer
+from db.scopes import visible_to
 
 ANYBODY = None
 """In the place of a right: who asks need not be known."""
@@ -45,13 +42,18 @@ def may(viewer: Viewer, right: Right | None) -> bool:
     return viewer.user_id is not None
 
 
-@cache
 def rights_of(schema: Schema) -> dict[str, Right | None]:
     """The right that each mutation of a schema takes, by its name, sorted."""
     mutations = schema.get_type_by_name("Mutation")
-    assert isinstance(mutations, StrawberryObjectDefinition)
+    if not isinstance(mutations, StrawberryObjectDefinition):
+        return {}
     name = schema.config.name_converter.get_graphql_name
     return dict(sorted((name(field), field.metadata["right"]) for field in mutations.fields))
+
+
+def open_mutations(schema: Schema) -> frozenset[str]:
+    """The mutations of a schema that need no token."""
+    return frozenset(name for name, right in rights_of(schema).items() if right is ANYBODY)
 
 
 def table(schema: Schema) -> str:
@@ -71,5 +73,5 @@ def table(schema: Schema) -> str:
 def sight() -> str:
     """Which type is seen by whom, as a table of Markdown."""
     rows = [("type", "seen by"), ("---", "---")]
-    rows += sorted((f"`{model.__name__}`", who) for model, who in seen_by.items())
+    rows += sorted((f"`{model}`", who) for model, who in visible_to.items())
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)

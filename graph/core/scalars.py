@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -30,11 +30,11 @@ from strawberry.scalars import JSON
 from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
 from strawberry.types.scalar import ScalarDefinition
 
-import db
-from db.engine import StoredJSON
 from db.moments import NoMoment, read_moment
 from db.parameters import Later
-from db.text import composed, number
+from db.text import StoredJSON, composed, number
+
+Model = TypeVar("Model")
 
 
 def format_moment(moment: datetime) -> str:
@@ -237,32 +237,24 @@ def matching(pattern: str, problem: str) -> AfterValidator:
     return AfterValidator(match)
 
 
-def _reference(model: type) -> BeforeValidator:
-    return BeforeValidator(lambda value: None if value is None else parse_key(model, value))
+class ID(UUID, Generic[Model]):
+    """What an input's id of an object is annotated with: `ID[db.Task]`; it is the key by then."""
+
+    def __class_getitem__(cls, model: type) -> Any:
+        kind: Any = strawberry.ID if _key_type(model) is str else UUID
+        key = BeforeValidator(lambda value: None if value is None else parse_key(model, value))
+        return Annotated[kind, key]
 
 
 def _composed(value: Any) -> Any:
     return composed(value) if isinstance(value, str) else value
 
 
-# What an input is annotated with: a line of text, a name by which something is found, a text, an
-# object of JSON, a priority, a price in US dollars, an id of an object.
+# What else an input is annotated with: a line of text, a name by which something is found, a text,
+# an object of JSON, a priority, a price in US dollars.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Name = Annotated[Line, BeforeValidator(_composed)]
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Metadata = Annotated[JSON, AfterValidator(_object)]
 Priority = Annotated[int, Field(ge=1, le=5)]
 Price = Annotated[Decimal, Field(ge=0, lt=1_000_000_000, decimal_places=9)]
-UserID = Annotated[UUID, _reference(db.User)]
-AccessTokenID = Annotated[UUID, _reference(db.AccessToken)]
-ProjectID = Annotated[UUID, _reference(db.Project)]
-AgentID = Annotated[UUID, _reference(db.Agent)]
-TaskID = Annotated[UUID, _reference(db.Task)]
-ConversationID = Annotated[UUID, _reference(db.Conversation)]
-MessageID = Annotated[UUID, _reference(db.Message)]
-ToolID = Annotated[UUID, _reference(db.Tool)]
-TaskAttemptID = Annotated[UUID, _reference(db.TaskAttempt)]
-CommunicationID = Annotated[UUID, _reference(db.Communication)]
-HumanInteractionID = Annotated[UUID, _reference(db.HumanInteraction)]
-UsageRecordID = Annotated[UUID, _reference(db.UsageRecord)]
-AIModelID = Annotated[strawberry.ID, _reference(db.AIModel)]

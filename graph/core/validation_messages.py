@@ -58,7 +58,7 @@ def worded(error: ValidationError) -> ValidationError:
     """The same errors in the same places, in our words."""
     told = [
         InitErrorDetails(
-            type=PydanticCustomError("unusable", "{words}", {"words": words(each)}),
+            type=PydanticCustomError("invalid", "{words}", {"words": words(each)}),
             loc=each["loc"],
             input=None,
         )

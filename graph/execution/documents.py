@@ -1,6 +1,8 @@
-"""Documents that were read and found valid, kept under their hashes so as not to read them again.
+"""Documents: how they are read and validated, and how valid ones are kept under their hashes.
 
-It is the cache of the parser and of validation, and what automatic persisted queries refer to.
+The cache saves parsing and validation, and serves automatic persisted queries: a client sends a
+document's hash, and the document once. The protocol is Apollo's:
+https://www.apollographql.com/docs/apollo-server/performance/apq
 """
 
 from __future__ import annotations
@@ -10,17 +12,18 @@ import hashlib
 import io
 import pickle
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphql import (
     DocumentNode,
-    GraphQLError,
     GraphQLSchema,
     GraphQLSyntaxError,
     Location,
     Node,
     OperationDefinitionNode,
+    OperationType,
     parse,
     specified_rules,
     validate,
@@ -30,8 +33,8 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graph.core.cache import TRACKED, Kept
-from graph.core.errors import BadRequest, LimitExceeded
-from graph.core.selections import Written
+from graph.core.errors import BadRequest, LimitExceeded, RequestError
+from graph.core.selections import Unreadable, Written
 from graph.limits.document_size import Size, check, measure
 from graph.settings import Settings
 
@@ -42,7 +45,7 @@ MOST_BYTES = 16_000_000
 
 # The document, its size, its operations by name; and each operation with what is kept of its head.
 OBJECTS_OF_DOCUMENT = 8
-OBJECTS_OF_OPERATION = 10
+OBJECTS_OF_OPERATION = 11
 
 RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
@@ -73,6 +76,8 @@ class Document:
     """How many tokens it has, comments included."""
     tree: DocumentNode | bytes
     """What was parsed; as bytes where it is kept."""
+    operations: tuple[tuple[str | None, OperationType], ...]
+    """The names and kinds of its operations."""
     is_valid: bool = False
     objects: int = 0
     """How many objects are kept of it beside its texts, at most."""
@@ -84,6 +89,13 @@ class Document:
         """What was parsed; of a document that is kept another tree each time."""
         tree = self.tree
         return pickle.loads(tree) if isinstance(tree, bytes) else tree
+
+    def kind_of(self, name: str | None) -> OperationType:
+        """The kind of the operation of this name, or of the first one. Raises BadRequest."""
+        for known, kind in self.operations:
+            if name is None or name == known:
+                return kind
+        raise BadRequest("The document has no operation of that name.")
 
     def packed(self) -> Document:
         """The same with its tree as bytes, which the garbage collector does not look through.
@@ -127,7 +139,13 @@ def read(text: str, settings: Settings) -> Document:
         raise LimitExceeded(many[1], "max_tokens", None, most) from None
     size = measure(node)
     check(size, settings)
-    return Document(text, hash_of(text), size, node.token_count or 0, node, objects=_objects(node))
+    operations = tuple(
+        (definition.name.value if definition.name else None, definition.operation)
+        for definition in node.definitions
+        if isinstance(definition, OperationDefinitionNode)
+    )
+    tokens = node.token_count or 0
+    return Document(text, hash_of(text), size, tokens, node, operations, objects=_objects(node))
 
 
 def _objects(tree: DocumentNode) -> int:
@@ -158,22 +176,49 @@ def _place(location: Location) -> tuple[Any, ...]:
     return copyreg.__newobj__, (Location,), (None, place)  # type: ignore[attr-defined]
 
 
-def validated(
-    document: Document, schema: GraphQLSchema, *, suggest: bool
-) -> tuple[Document | None, list[GraphQLError]]:
-    """The document as one that was found valid, or its errors.
+def validated(document: Document, schema: GraphQLSchema, *, suggest: bool) -> Document:
+    """The document as one that was found valid. Raises Unreadable with the errors that it has.
 
     Only those who are shown the schema get to read in them what else they may have meant.
     """
-    errors = [
-        BadRequest(TOO_MUCH_ALIKE) if error.message == "Validation aborted." else error
-        for error in validate(
-            schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest
+    errors = validate(schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest)
+    if errors:
+        aborted = "Validation aborted."
+        raise Unreadable(
+            [BadRequest(TOO_MUCH_ALIKE) if error.message == aborted else error for error in errors]
         )
-    ]
-    return (None, errors) if errors else (replace(document, is_valid=True), [])
+    return replace(document, is_valid=True)
 
 
 def documents() -> Kept[str, Document]:
     """The documents that a process keeps, under their hashes."""
     return Kept(MOST_DOCUMENTS, MOST_BYTES, lambda document: document.bytes)
+
+
+# Persisted queries
+
+VERSION = 1
+
+
+class PersistedQueryNotFound(RequestError):
+    """No document with this hash is kept; the client then sends the document with its hash."""
+
+    code = "PERSISTED_QUERY_NOT_FOUND"
+
+
+class PersistedQueryNotSupported(RequestError):
+    """The server takes no hashes, or not of this version; the client then sends documents."""
+
+    code = "PERSISTED_QUERY_NOT_SUPPORTED"
+
+
+def persisted_hash(persisted: object, settings: Settings) -> str:
+    """The hash that `extensions.persistedQuery` names. Raises what is wrong with it."""
+    if not isinstance(persisted, Mapping):
+        raise BadRequest("extensions.persistedQuery must be an object.")
+    if not settings.persisted_queries or persisted.get("version") != VERSION:
+        raise PersistedQueryNotSupported("PersistedQueryNotSupported")
+    hash = persisted.get("sha256Hash")
+    if not isinstance(hash, str):
+        raise BadRequest("extensions.persistedQuery.sha256Hash must be a string.")
+    return hash.lower()

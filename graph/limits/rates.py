@@ -1,4 +1,4 @@
-"""How fast a viewer may go: a bucket that drains with use and fills with time."""
+"""How fast a client may go: a bucket that drains with use and fills with time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORGOTTEN = 15 * 60
 
 
 class Buckets:
-    """A bucket for each of those who use something up."""
+    """A bucket for each client (token buckets)."""
 
     def __init__(
         self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic
@@ -39,19 +39,10 @@ class Buckets:
     def take(self, whose: Hashable, amount: int) -> None:
         """Take so much out of a bucket, or put it back by a negative amount.
 
-        What was done already may cost more than there is: whoever owes something waits longer.
+        Work that was done already may cost more than there is: the level is below zero then.
         """
         now = self._clock()
         self._put(whose, self._level(whose, now) - amount, now)
-
-    def spend(self, whose: Hashable, amount: int) -> bool:
-        """Take so much out of a bucket, if there is so much."""
-        now = self._clock()
-        level = self._level(whose, now)
-        if level < amount:
-            return False
-        self._put(whose, level - amount, now)
-        return True
 
     def _put(self, whose: Hashable, level: float, now: float) -> None:
         self._buckets[whose] = level, now
@@ -65,32 +56,35 @@ class Buckets:
 
 
 class Rates(Buckets):
-    """What the viewers of a process have left of their cost."""
+    """The cost that each client of a process may still use."""
 
-    def use(self, viewer: Hashable, cost: int) -> None:
-        """Take cost from the viewer's bucket. Raises RateLimited, and takes nothing then."""
-        self._require(viewer, cost, cost)
-        self.take(viewer, cost)
+    def charge(self, client: Hashable, cost: int) -> None:
+        """Take a cost out of a client's bucket. Raises RateLimited, and takes nothing then."""
+        self._take_above(client, cost, cost)
 
-    def owe(self, viewer: Hashable, cost: int, *, owed: int = 0) -> None:
-        """Take cost also where there is not so much, which is paid before anything else is done.
+    def overdraw(self, client: Hashable, cost: int, *, overdrawn: int = 0) -> None:
+        """Take a cost even if the bucket has less: the client waits before its next operation.
 
-        Raises RateLimited for a viewer who owes something already, besides what this operation
-        has added to it, and takes nothing then.
+        Raises RateLimited if the bucket was below zero already, apart from what this operation
+        has `overdrawn`, and takes nothing then.
         """
-        self._require(viewer, cost, -owed)
-        self.take(viewer, cost)
+        self._take_above(client, cost, -overdrawn)
 
-    def _require(self, viewer: Hashable, cost: int, least: int) -> None:
-        if wait := self.wait(viewer, least):
+    def _take_above(self, client: Hashable, cost: int, least: int) -> None:
+        """Take a cost out of a bucket that has at least so much. Raises RateLimited."""
+        now = self._clock()
+        level = self._level(client, now)
+        if level < least:
+            wait = self.wait(client, least)
             raise RateLimited(
-                f"This costs {cost}, and you have {self.left(viewer)} left of {self.burst}"
+                f"This costs {cost}, and you have {int(level)} left of {self.burst}"
                 f" (TROUPE_RATE_BURST), with {self.per_second} more each second"
                 f" (TROUPE_RATE_PER_SECOND). Try again in {wait} s.",
                 retry_after=wait,
                 limit="rate_burst",
                 allowed=self.burst,
             )
+        self._put(client, level - cost, now)
 
 
 class Guesses:

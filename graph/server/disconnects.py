@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from starlette.types import Receive
 
-from graph.core.context import Context
 from graph.core.errors import AGAIN, Outcome, Unavailable
+from graph.execution.run import Run
 from graph.server.requests import Gone, Refused
-
-if TYPE_CHECKING:
-    from graph.server.state import State
+from graph.server.state import AppState
 
 
-def stopping(context: Context | None = None) -> Refused:
-    """What is told to those whom a server that is being stopped does not answer any more."""
-    if context is None or not context.is_mutation:
+def stopping(run: Run | None = None) -> Refused:
+    """The refusal of what a server that is being stopped does not answer any more."""
+    if run is None or not run.is_mutation:
         again = Unavailable.retry_after
         return Refused(f"The server is being stopped.{AGAIN}", 503, retry_after=again)
     return Refused(
@@ -29,8 +27,8 @@ def stopping(context: Context | None = None) -> Refused:
     )
 
 
-class Departure:
-    """Stops what happens in the block when it is said that the client has left.
+class Disconnect:
+    """Stops what happens in the block when the transport says that the client has left.
 
     What was being read is cancelled, and by that its statements in PostgreSQL; the tasks of loaders
     end with those who await them. Once is enough: a second cancellation would close the connection
@@ -38,12 +36,12 @@ class Departure:
     and half of its fields would be done.
     """
 
-    context: Context | None = None
+    run: Run | None = None
     _task: asyncio.Task[Any] | None = None
     _happened = False
     _is_over = False
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: AppState) -> None:
         self._state = state
 
     def __enter__(self) -> Self:
@@ -54,7 +52,7 @@ class Departure:
 
     def leave(self) -> None:
         """Say that the client has left."""
-        if self._happened or self._is_over or (self.context and self.context.is_mutation):
+        if self._happened or self._is_over or (self.run and self.run.is_mutation):
             return
         self._happened = True
         if self._task is not None:
@@ -75,10 +73,10 @@ class Departure:
             raise Gone from None
         if self._state.draining:  # and the time for it is over
             self._task.uncancel()
-            raise stopping(self.context) from None
+            raise stopping(self.run) from None
 
 
-class Watched(Departure):
+class HTTPDisconnect(Disconnect):
     """Sees by itself when the client of a request over HTTP leaves.
 
     Most requests have ended before that is worth a task.
@@ -86,15 +84,15 @@ class Watched(Departure):
 
     _watcher: asyncio.Task[None] | None = None
 
-    def __init__(self, receive: Receive, state: State) -> None:
+    def __init__(self, receive: Receive, state: AppState) -> None:
         super().__init__(state)
         self._receive = receive
 
     def __enter__(self) -> Self:
-        self._state.watch.begun(self)
+        self._state.timer.add(self)
         return super().__enter__()
 
-    def watch(self) -> None:
+    def on_slow(self) -> None:
         """Look for the client from now on, if it still waits."""
         if not self._is_over:
             self._watcher = asyncio.create_task(self._wait())

@@ -10,8 +10,8 @@ from itertools import count
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from graph.core.errors import masked
 from graph.execution.logs import request_id
+from graph.execution.masking import masked
 
 log = logging.getLogger("troupe")
 
@@ -36,14 +36,14 @@ HEADERS = [
 NAMES = frozenset(name for name, _ in HEADERS)
 
 
-class Edge:
-    """The outermost layer of the application, which answers whatever goes wrong in it."""
+class ResponseMiddleware:
+    """Adds the headers that every response has, and masks faults; the outermost layer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, with the headers; and whatever goes wrong, tell nothing but its id."""
+        """Answer with the headers; the response to a fault has nothing but its id."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return

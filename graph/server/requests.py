@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from json import JSONDecodeError
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope
 
-from db.text import loads, storable
+from db.text import parse_json, require_storable
 from graph.core.errors import RequestError
+from graph.execution.run import GraphQLRequest
 
 JSON = "application/json"
 RESPONSE = "application/graphql-response+json"
@@ -54,24 +55,12 @@ class Refused(RequestError):
         message: str,
         status: int = 400,
         headers: list[tuple[bytes, bytes]] | None = None,
-        **told: Any,
+        **more: Any,
     ) -> None:
         self.status = status
         self.code = self.CODES[status]
         self.headers = headers or []
-        super().__init__(message, **told)
-
-
-class Asked(NamedTuple):
-    """What a request asks for."""
-
-    query: str | None
-    """The text; none where `extensions` names a document that was sent before."""
-    operation_name: str | None
-    variables: dict[str, Any] | None
-    extensions: dict[str, Any] | None
-    may_change: bool
-    """Whether it may be a mutation: a link or a picture on somebody's page must not be one."""
+        super().__init__(message, **more)
 
 
 Headers = Mapping[bytes, bytes]
@@ -87,23 +76,23 @@ def headers_of(scope: Scope) -> Headers:
     return headers
 
 
-async def received(scope: Scope, headers: Headers, receive: Receive, limit: int) -> Asked:
-    """What a request asks for. Raises Refused, or Gone."""
+async def received(scope: Scope, headers: Headers, receive: Receive, limit: int) -> GraphQLRequest:
+    """The request that comes over HTTP. Raises Refused, or Gone."""
     match scope["method"]:
         case "POST":
             _expect_json(headers.get(b"content-type", b""))
             if headers.get(b"content-encoding", b"identity").lower() != b"identity":
                 raise Refused("Send the body as it is, without `Content-Encoding`.", 415)
             body = await _body(headers, receive, limit)
-            return asked_in(object_in("The body", body), may_change=True)
+            return request_in(object_in("The body", body))
         case "GET" | "HEAD":
-            return asked_in(_parameters(scope["query_string"], limit), may_change=False)
+            return request_in(_parameters(scope["query_string"], limit))
         case _:
             raise Refused("Use POST or GET.", 405, headers=[(b"allow", METHODS)])
 
 
-def asked_in(given: dict[str, Any], *, may_change: bool) -> Asked:
-    """What an object asks for, whichever way it was sent. Raises Refused."""
+def request_in(given: dict[str, Any]) -> GraphQLRequest:
+    """The request in an object, whichever way it was sent. Raises Refused."""
     # What is wrong in variables is told where it stands.
     rest = {name: value for name, value in given.items() if name != "variables"}
     refuse_unusable("The request", rest)
@@ -121,7 +110,7 @@ def asked_in(given: dict[str, Any], *, may_change: bool) -> Asked:
         raise Refused("`variables` is an object.")
     if extensions is not None and not isinstance(extensions, dict):
         raise Refused("`extensions` is an object.")
-    return Asked(query, name or None, variables, extensions, may_change)
+    return GraphQLRequest(query, name or None, variables, extensions)
 
 
 # POST
@@ -189,7 +178,7 @@ def object_in(what: str, text: bytes) -> dict[str, Any]:
             413,
         )
     try:
-        decoded = loads(text.removeprefix(BYTE_ORDER_MARK))
+        decoded = parse_json(text.removeprefix(BYTE_ORDER_MARK))
     except UnicodeDecodeError:
         raise Refused(f"{what} is not written in UTF-8.") from None
     except JSONDecodeError as error:
@@ -215,7 +204,7 @@ def _marks(text: bytes) -> int:
 def refuse_unusable(what: str, value: Any) -> None:
     """Refuse texts that have no place in anything that is answered or stored."""
     try:
-        storable(value)
+        require_storable(value)
     except ValueError as error:
         raise Refused(f"{what} cannot be used: {error}.") from None
 

@@ -10,37 +10,35 @@ import contextvars
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import orjson
-from graphql import GraphQLError
+from graphql import OperationType
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
-from starlette.responses import Response
+from starlette.responses import Response as HTTPResponse
 from starlette.types import Receive, Scope, Send
-from strawberry.schema.exceptions import InvalidOperationTypeError
-from strawberry.types.graphql import OperationType
 
 from db.access import hash_token
-from db.text import exact
+from db.text import decimal_json
 from graph.core.context import Context
-from graph.core.errors import AGAIN, LimitExceeded, Unauthenticated, masked, of_the_database
-from graph.execution.logs import request_id
-from graph.execution.operations import Entry, Operations, Told, refused
+from graph.core.errors import AGAIN, LimitExceeded, RequestError, Unauthenticated
+from graph.execution.logs import LogEntry, request_id
+from graph.execution.masking import masked, reported
+from graph.execution.operations import Operations
+from graph.execution.responses import Response
+from graph.execution.run import GraphQLRequest, Run
 from graph.execution.tokens import bearer_token
-from graph.limits.guard import asker_of, guard_of, network
-from graph.server.disconnects import Departure, stopping
-from graph.server.requests import JSON, Asked, Gone, Refused, asked_in, object_in, refuse_unusable
+from graph.limits.limits import network
+from graph.server.disconnects import Disconnect, stopping
+from graph.server.requests import JSON, Gone, Refused, object_in, refuse_unusable, request_in
+from graph.server.state import AppState
 from graph.settings import Settings
-
-if TYPE_CHECKING:
-    from graph.server.state import State
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 PROTOCOL = "graphql-transport-ws"
-SINGLE = {OperationType.QUERY, OperationType.MUTATION}
 PORTS = {"http": 80, "https": 443}
 
 # How long a client may take to say who it is, in seconds.
@@ -72,7 +70,7 @@ class Closing(Exception):
 class Sockets:
     """The open sockets of a process."""
 
-    def __init__(self, settings: Settings, state: State) -> None:
+    def __init__(self, settings: Settings, state: AppState) -> None:
         self.settings = settings
         self.is_ending = False
         self._state = state
@@ -82,7 +80,7 @@ class Sockets:
     def __len__(self) -> int:
         return len(self._open)
 
-    def check_room(self, place: Hashable) -> None:
+    def check_room(self, network: Hashable) -> None:
         """Raise Refused where no further socket can be opened, or none from this address."""
         if self.is_ending:
             raise stopping()
@@ -90,17 +88,17 @@ class Sockets:
         if len(self) >= most:
             raise _full(f"{len(self)} WebSockets are open, and {most} may be (TROUPE_MAX_SOCKETS).")
         # Else whoever opens them without a word would keep everybody out.
-        silent = sum(socket.asker is None and socket.place == place for socket in self._open)
+        silent = sum(socket.client is None and socket.network == network for socket in self._open)
         if silent >= most_of_one:
             raise _full(
                 f"{silent} WebSockets of your address have not said yet whose they are, and"
                 f" {most_of_one} may at once (TROUPE_MAX_SOCKETS_PER_VIEWER)."
             )
 
-    def check_room_of(self, asker: Hashable) -> None:
-        """Raise Closing where somebody can open no further socket."""
+    def check_room_of(self, client: Hashable) -> None:
+        """Raise Closing where a client can open no further socket."""
         most = self.settings.max_sockets_per_viewer
-        if sum(socket.asker == asker for socket in self._open) >= most:
+        if sum(socket.client == client for socket in self._open) >= most:
             sentence = f"{most} WebSockets of yours are open (TROUPE_MAX_SOCKETS_PER_VIEWER)."
             raise Closing(TRY_AGAIN_LATER, sentence)
 
@@ -181,8 +179,8 @@ class SocketEndpoint:
             self._check(scope, connection.headers)
             sockets.check_room(network(_address(connection)))
         except Refused as refusal:
-            body = orjson.dumps(Told(refused(refusal)).body)
-            response = Response(body, refusal.status, media_type=JSON)
+            body = orjson.dumps(Response.refusal(refusal).body)
+            response = HTTPResponse(body, refusal.status, media_type=JSON)
             response.raw_headers += refusal.headers
             await response(scope, receive, send)
             return
@@ -210,25 +208,25 @@ class Ongoing:
 
     task: asyncio.Task[None]
 
-    def __init__(self, id: str, asked: Asked, request: str, state: State) -> None:
+    def __init__(self, id: str, request: GraphQLRequest, request_id: str, state: AppState) -> None:
         self.id = id
-        self.asked = asked
         self.request = request
-        self.departure = Departure(state)
+        self.request_id = request_id
+        self.disconnect = Disconnect(state)
         self.is_left = False
         self.is_stream = False
 
     def leave(self) -> None:
         """Answer nothing any more, and stop unless it is a mutation."""
         self.is_left = True
-        self.departure.leave()
+        self.disconnect.leave()
 
 
 class Socket:
     """One connection: whose it is, and what is asked over it."""
 
-    asker: Hashable = None
-    """For whom it counts, once that is known."""
+    client: Hashable = None
+    """The client whose limits it counts for, once that is known."""
 
     def __init__(
         self,
@@ -241,7 +239,7 @@ class Socket:
         self.token = bearer_token(connection.headers.get("authorization"))
         self.running: set[Ongoing] = set()
         self._address = _address(connection)
-        self.place = network(self._address)
+        self.network = network(self._address)
         self._state = connection.app.state
         self._sockets = sockets
         self._operations = operations
@@ -276,8 +274,8 @@ class Socket:
     def become(self, viewer: Any) -> None:
         """Go on as the viewer whom the token names now."""
         for operation in self.running:
-            if operation.is_stream and operation.departure.context is not None:
-                operation.departure.context.become(viewer)
+            if operation.is_stream and operation.disconnect.run is not None:
+                operation.disconnect.run.context.become(viewer)
 
     def shut(self, closing: Closing) -> asyncio.Task[None]:
         """Have it closed, whatever it is doing."""
@@ -308,7 +306,7 @@ class Socket:
 
     async def _message(self) -> dict[str, Any]:
         try:
-            async with asyncio.timeout_at(self._patience if self.asker is None else None):
+            async with asyncio.timeout_at(self._patience if self.client is None else None):
                 message = await self._receive()
         except TimeoutError:
             raise Closing(LATE, "Connection initialisation timeout") from None
@@ -346,7 +344,7 @@ class Socket:
                 raise Closing(BAD_REQUEST, f"`type` is {kinds}.")
 
     async def _begin(self, payload: Mapping[str, Any]) -> None:
-        if self.asker is not None:
+        if self.client is not None:
             raise Closing(TOO_MANY, "Too many initialisation requests")
         for name, value in payload.items():
             if name.lower() == "authorization":
@@ -356,24 +354,23 @@ class Socket:
         context = await self._context()
         if isinstance(context.refusal, Unauthenticated):
             raise _over()
-        asker = asker_of(context)
-        self._sockets.check_room_of(asker)
-        self.asker = asker
+        self._sockets.check_room_of(context.client)
+        self.client = context.client
         await self._send({"type": "connection_ack"})
 
     async def _context(self) -> Context:
-        return await self._operations.context(self._state, self.token, self._address)
+        return await self._operations.context(self._state.tokens, self.token, self._address)
 
     # Operations
 
     async def _subscribe(self, id: str, payload: dict[str, Any]) -> None:
-        if self.asker is None:
+        if self.client is None:
             raise Closing(UNAUTHORIZED, "Unauthorized: wait for connection_ack.")
         if id in self._by_id:
             raise Closing(TAKEN, f"Subscriber for {id} already exists")
-        asked = _understood(asked_in, payload, may_change=True)
+        request = _understood(request_in, payload)
         self._count += 1
-        operation = Ongoing(id, asked, f"{request_id.get()}-{self._count}", self._state)
+        operation = Ongoing(id, request, f"{request_id.get()}-{self._count}", self._state)
         found, most = len(self.running) + 1, self._sockets.settings.max_subscriptions_per_connection
         if self._sockets.is_ending:
             await self._run(operation, stopping())
@@ -385,74 +382,62 @@ class Socket:
             self.running.add(operation)
             operation.task = asyncio.create_task(self._run(operation))
 
-    async def _run(self, operation: Ongoing, refusal: GraphQLError | None = None) -> None:
+    async def _run(self, operation: Ongoing, refusal: RequestError | None = None) -> None:
         """Answer an operation, and write into the log what it was."""
-        previous = request_id.set(operation.request)
+        previous = request_id.set(operation.request_id)
         try:
-            with Entry("websocket") as entry:
-                entry.asked = operation.asked
+            with LogEntry("websocket") as entry:
+                entry.request = operation.request
                 try:
                     if refusal is not None:
                         raise refusal
-                    await self._answer(operation, entry)
+                    await self._respond(operation, entry)
                 except Gone:
                     pass
-                except GraphQLError as error:
-                    await self._end(operation, entry, Told(refused(error)))
-                except Exception as fault:
-                    told = of_the_database(fault) or masked(fault)
-                    await self._end(operation, entry, Told(refused(told)))
+                except Exception as error:
+                    await self._end(operation, entry, Response.refusal(reported(error)))
         finally:
             self.running.discard(operation)
             self._forget(operation)
             request_id.reset(previous)
 
-    async def _answer(self, operation: Ongoing, entry: Entry) -> None:
-        with operation.departure as departure:
-            context = departure.context = entry.context = await self._context()
-            try:
-                result = await self._operations.answer(operation.asked, context, SINGLE)
-            except InvalidOperationTypeError:
+    async def _respond(self, operation: Ongoing, entry: LogEntry) -> None:
+        with operation.disconnect as disconnect:
+            context = await self._context()
+            run = disconnect.run = entry.run = self._operations.begin(operation.request, context)
+            if run.kind is OperationType.SUBSCRIPTION:
                 operation.is_stream = True
-                await self._stream(operation, context, entry)
+                await self._stream(operation, run, entry)
             else:
-                await self._end(operation, entry, Told(result))
+                await self._end(operation, entry, Response(await self._operations.answer(run)))
 
-    async def _stream(self, operation: Ongoing, context: Context, entry: Entry) -> None:
-        """Answer each event as it comes."""
+    async def _stream(self, operation: Ongoing, run: Run, entry: LogEntry) -> None:
+        """Send a response for each event as it comes."""
         entry.status = 200  # it is for its client to leave
-        async with aclosing(await self._operations.stream(operation.asked, context)) as results:
-            async for result in results:
-                outcome = Told(result)
-                if outcome.is_refused:
-                    await self._end(operation, entry, outcome)
-                    return
-                await self._look_again(context)
-                guard_of(context).rates.use(asker_of(context), context.cost)
-                entry.codes = outcome.codes
-                await self._send(_next(operation, outcome), operation)
+        stream = self._operations.stream(run, self._state.tokens, self.token)
+        async with aclosing(stream) as responses:
+            try:
+                async for response in responses:
+                    if response.is_refused:
+                        await self._end(operation, entry, response)
+                        return
+                    entry.codes = response.codes
+                    await self._send(_next(operation, response), operation)
+            except Unauthenticated:
+                self.shut(_over())
+                raise Gone from None
         self._forget(operation)
         await self._send({"id": operation.id, "type": "complete"}, operation)
 
-    async def _look_again(self, context: Context) -> None:
-        """See that an event still is for the one who gets it."""
-        if self.token is None:
-            return
-        try:
-            context.become(await self._state.tokens.viewer(self.token))
-        except Unauthenticated:
-            self.shut(_over())
-            raise Gone from None
-
-    async def _end(self, operation: Ongoing, entry: Entry, outcome: Told) -> None:
+    async def _end(self, operation: Ongoing, entry: LogEntry, response: Response) -> None:
         """Send the only answer, or the last one."""
-        entry.status, entry.codes = outcome.status, outcome.codes
+        entry.status, entry.codes = response.status, response.codes
         self._forget(operation)
-        if outcome.is_refused:
-            error = {"id": operation.id, "type": "error", "payload": outcome.body["errors"]}
+        if response.is_refused:
+            error = {"id": operation.id, "type": "error", "payload": response.body["errors"]}
             await self._send(error, operation)
         else:
-            await self._send(_next(operation, outcome), operation)
+            await self._send(_next(operation, response), operation)
             await self._send({"id": operation.id, "type": "complete"}, operation)
 
     def _forget(self, operation: Ongoing) -> None:
@@ -464,7 +449,7 @@ class Socket:
 
     async def _send(self, message: dict[str, Any], operation: Ongoing | None = None) -> None:
         # JSON as PostgreSQL writes it is passed on untouched.
-        text = orjson.dumps(message, default=exact).decode()
+        text = orjson.dumps(message, default=decimal_json).decode()
         # One after the other: what a client does not read is not piled up for it.
         async with self._sending:
             if not self._is_closed and not (operation and operation.is_left):
@@ -482,8 +467,8 @@ def _address(connection: HTTPConnection) -> str | None:
     return connection.client.host if connection.client else None
 
 
-def _next(operation: Ongoing, outcome: Told) -> dict[str, Any]:
-    return {"id": operation.id, "type": "next", "payload": outcome.body}
+def _next(operation: Ongoing, response: Response) -> dict[str, Any]:
+    return {"id": operation.id, "type": "next", "payload": response.body}
 
 
 def _id(message: Mapping[str, Any]) -> str:

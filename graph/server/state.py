@@ -1,17 +1,14 @@
-"""What lives as long as the process, and is shared by all that it answers."""
+"""What lives as long as the application, and is shared by all requests: Starlette's `app.state`."""
 
 from __future__ import annotations
 
 from db import Database
-from db.deadlines import Watch
+from db.deadlines import SharedTimer
 from graph.execution.tokens import Tokens
-from graph.limits.guard import Guard
-from graph.server.sockets import Sockets
-from graph.settings import Settings
 
 
-class State:
-    """The state of an application; it has a database once that has begun to live."""
+class AppState:
+    """The state of an application; it has a database once its lifespan has begun."""
 
     database: Database
     tokens: Tokens
@@ -20,7 +17,5 @@ class State:
     draining = False
     """Whether the process is being stopped."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.guard = Guard(settings)
-        self.watch = Watch()
-        self.sockets = Sockets(settings, self)
+    def __init__(self) -> None:
+        self.timer = SharedTimer()

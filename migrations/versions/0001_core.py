@@ -1,4 +1,4 @@
-"""The core: users, access tokens, projects, agents, AI models, tasks, conversations."""
+"""Users, access tokens, projects, agents, AI models, tasks, conversations."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Members of projects. Whoever owned a project becomes its first member."""
+"""Members of projects. The owner of each project becomes its first member."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -42,7 +42,7 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_project_members_user_id"), "project_members", ["user_id"], unique=False
     )
-    # What rights a user had by owning a project, they keep as a member of it.
+    # Owners keep their rights as members.
     projects = sa.table("projects", sa.column("id", sa.Uuid), sa.column("owner_id", sa.Uuid))
     table = sa.table("project_members", *map(sa.column, ("project_id", "user_id", "role")))
     owners = sa.select(projects.c.id, projects.c.owner_id, sa.bindparam("role", "OWNER", sa.String))

@@ -1,4 +1,4 @@
-"""Tools, attempts at tasks, communications, human interactions, usage."""
+"""Tools, task attempts, communications, human interactions, usage records."""
 
 import sqlalchemy as sa
 from alembic import op

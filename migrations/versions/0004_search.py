@@ -1,11 +1,10 @@
-"""Search by words of every script, whatever the locale of the database.
+"""Full-text search for all scripts, independent of the database's locale.
 
-PostgreSQL's parser takes what the database's locale calls a letter for part of a word; where that
-is C, this is every character beyond ASCII: quotation marks, dashes, no-break spaces. So it is given
-nothing but letters and digits, in one case and one form of Unicode, with spaces in between.
+PostgreSQL's parser asks the locale which characters are letters. In the locale C, every character
+beyond ASCII is one, such as quotation marks, dashes and no-break spaces. So the parser gets only
+letters and digits, in one case and one form of Unicode, separated by spaces.
 
-This rewrites the table of messages, which nobody reads or writes meanwhile: docs/production.md
-says for how long.
+This rewrites the table of messages and locks it meanwhile: docs/production.md says for how long.
 """
 
 import sqlalchemy as sa
@@ -19,8 +18,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-# The characters beyond ASCII, by their numbers, that are part of no word: all that Unicode 14
-# counts as neither letter nor mark nor digit, but for spaces, which become those of ASCII.
+# The code points beyond ASCII that are not part of words: all that are neither letter nor mark nor
+# digit in Unicode 14, except spaces, which are replaced by ASCII spaces.
 SEPARATORS = """
     0080-009f 00a1-00a9 00ab-00b4 00b6-00b9 00bb-00bf 00d7 00f7 02c2-02c5 02d2-02df
     02e5-02eb 02ed 02ef-02ff 0375 037e 0384-0385 0387 03f6 0482 0488-0489 055a-055f
@@ -55,7 +54,8 @@ SEPARATORS = """
     1da6d-1da74 1da76-1da83 1da85-1da8b 1e14f 1e2ff 1e8c7-1e8cf 1e95e-1ed3d 1eef0-1fbca
     f0000-10fffd
 """
-# What cannot be seen, and parts no words: soft hyphens, joiners, directions, variation selectors.
+# Invisible characters that do not separate words: soft hyphens, joiners, directions, variation
+# selectors.
 INVISIBLE = """
     00ad 034f 061c 180b-180f 200c-200f 202a-202e 2060-206f fe00-fe0f feff fff9-fffb e0000-e0fff
 """
@@ -69,7 +69,7 @@ QUOTES = "“”„‟\uff02«»"
 
 
 def _characters(ranges: str) -> str:
-    """What stands for these characters between the brackets of a regular expression."""
+    """These ranges as a character class of a regular expression, without its brackets."""
     return "".join(
         "-".join(f"\\U{int(end, 16):08x}" for end in each.split("-")) for each in ranges.split()
     )
@@ -83,14 +83,13 @@ UNPARTED = _characters(UNSPACED)
 
 def functions(connection: sa.Connection) -> None:
     """Make the functions that prepare texts and queries."""
-    # How case is folded must not depend on the database's locale. The first is there from
-    # PostgreSQL 17 on, the second wherever it was built with ICU, the last where the operating
-    # system has it.
+    # Case folding must not depend on the database's locale. PostgreSQL 17 and later have the first
+    # of these collations, builds with ICU the second, and some operating systems the last two.
     known = "SELECT collname FROM pg_collation WHERE collnamespace = 'pg_catalog'::regnamespace"
     collations = set(connection.exec_driver_sql(known).scalars())
 
     def knows(collation: str) -> bool:
-        """Whether it knows the case of letters beyond ASCII."""
+        """Whether it maps the case of letters beyond ASCII."""
         small = f"SELECT lower('É' COLLATE pg_catalog.\"{collation}\") = 'é'"
         return bool(connection.exec_driver_sql(small).scalar())
 
@@ -98,8 +97,8 @@ def functions(connection: sa.Connection) -> None:
     collation = next((name for name in wanted if name in collations and knows(name)), None)
     if collation is None:
         raise NotMigratable(NO_COLLATION)
-    # To upper case first, which several small letters can share: Greek has two of sigma. Only some
-    # collations make SS of ß there.
+    # First to upper case, which several lower-case letters can share, as both forms of the Greek
+    # sigma do. Only some collations make SS of ß there.
     connection.exec_driver_sql(
         f"""
         CREATE FUNCTION folded(value text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -108,9 +107,9 @@ def functions(connection: sa.Connection) -> None:
         )
         """
     )
-    # Of a text without spaces each two neighbours are a word, and so are its first and its last
-    # character: "abc" is "a", "ab", "bc", "c". A tsvector takes 1 MB, which is enough for the words
-    # of 200,000 characters.
+    # In scripts without spaces, every two neighbours are a word, and so are the first and the last
+    # character: "abc" gives "a", "ab", "bc", "c". A tsvector holds 1 MB, which is enough for the
+    # words of 200,000 characters.
     connection.exec_driver_sql(
         rf"""
         CREATE FUNCTION search_vector(value text) RETURNS tsvector
@@ -133,11 +132,10 @@ def functions(connection: sa.Connection) -> None:
         ))
         """
     )
-    # Only quotation marks, and a hyphen before a word, mean something in a query. Words with a
-    # comma between them must follow each other, as those in quotation marks must. The words of a
-    # text without spaces are made as above, but for the first and the last character where nothing
-    # is beside them, since more may be there in the text that is found. One character alone finds
-    # all words that begin with it.
+    # Only quotation marks, and a hyphen before a word, have a meaning in a query. Words that are
+    # separated by a comma must follow each other, as words in quotation marks must. Text without
+    # spaces is split as above, except for its first and last character, because in the text that is
+    # found others may be beside them. A single character finds all words that begin with it.
     connection.exec_driver_sql(
         rf"""
         CREATE FUNCTION search_query(value text) RETURNS tsquery
@@ -197,7 +195,7 @@ def downgrade() -> None:
 
 
 def _replace(expression: str) -> None:
-    """Have the column of the search made by this expression, and index it."""
+    """Replace the expression of the column `search`, and its index."""
     op.drop_index("ix_messages_search", table_name="messages", postgresql_using="gin")
     op.drop_column("messages", "search")
     computed = sa.Computed(expression, persisted=True)

@@ -1,6 +1,6 @@
-"""Names are the same whatever their form of Unicode, and users' names whatever their case, too.
+"""Unique names ignore the form of Unicode, and those of users their case.
 
-Where rows differ in nothing else, nothing is changed, and the error names them.
+If names of existing rows are equal by these rules, nothing is changed, and the error names them.
 """
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ branch_labels = None
 depends_on = None
 
 USERS = ("username", "email")
-# What must be unique, and within what.
+# The tables, columns and expressions that must be unique.
 NAMES = [("users", name, f"folded({name})") for name in USERS] + [
     ("agents", "name", "project_id, normalize(name, NFC)"),
     ("tools", "name", "project_id, normalize(name, NFC), normalize(tool_version, NFC)"),
@@ -50,7 +50,7 @@ def downgrade() -> None:
 
 
 def _alike(table: str, column: str, same: str) -> list[str]:
-    """The spellings that one name has in a table, for each that has several."""
+    """For each name with several spellings in a table, these spellings."""
     name = sa.column(column, sa.String)
     spellings = sa.func.array_agg(aggregate_order_by(name, name))
     alike = sa.select(spellings).select_from(sa.table(table)).group_by(sa.text(same))

@@ -1,4 +1,4 @@
-"""Indexes for lists that became connections: each serves the pages of one parent in their order."""
+"""Indexes for connections that were lists: they serve the ordered pages of one parent."""
 
 from alembic import op
 

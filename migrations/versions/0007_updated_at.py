@@ -1,4 +1,4 @@
-"""Indexes for the order by the last change, a collation that knows cases, scopes that are known."""
+"""Indexes for orders by `updated_at`, the collation `unicode_case`, a CHECK on scopes."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,7 +21,7 @@ TABLES = (
     "users",
 )
 
-# The first PostgreSQL with a collation for all letters of its own.
+# The first PostgreSQL with a builtin collation for all letters.
 BUILTIN = (17,)
 
 # The SQLSTATE for a locale that the operating system does not have.
@@ -43,7 +43,7 @@ def upgrade() -> None:
 
 
 def collation() -> None:
-    """Make the collation that knows the case of all letters."""
+    """Make the collation, which maps the case of all letters."""
     try:
         op.execute(f"CREATE COLLATION unicode_case ({provider()})")
     except DBAPIError as error:
@@ -53,7 +53,7 @@ def collation() -> None:
 
 
 def provider() -> str:
-    """The collation's source: PostgreSQL itself, else ICU, else the operating system."""
+    """The provider of the collation: PostgreSQL itself, or ICU, or the operating system."""
     connection = op.get_bind()
     if (connection.dialect.server_version_info or ()) >= BUILTIN:
         return "provider = builtin, locale = 'C.UTF-8'"

@@ -1,4 +1,4 @@
-"""Which edges of an untidy plan have to go so that nothing waits for itself."""
+"""The dependencies of an imported plan that have to be left out so that it has no cycle."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from math import isqrt
 from db.dependencies import find_cycle
 
 
-def closing_circles(
+def cycle_closing_edges(
     parents: Sequence[int | None], dependencies: Sequence[tuple[int, int]]
 ) -> list[int]:
-    """The places in `dependencies` of those that would close a circle with the ones before them.
+    """The indexes in `dependencies` of those that would close a cycle with the ones before them.
 
     Tasks are numbers; a dependency is (the task that waits, the task it waits for). The graph is
-    that of `find_cycle`, which settles the matter for a plan without a circle. For the others,
-    every task has two moments: it begins after the task above it begins and after its dependencies
-    end, and it ends after its subtasks end. Each dependency adds one "after" between two moments,
-    if no circle comes of it.
+    that of `find_cycle`, which is enough for a plan without a cycle. For other plans, every task
+    has two nodes, its begin and its end: it begins after its parent begins and after its
+    dependencies end, and it ends after its subtasks end. Each dependency adds one edge between two
+    nodes, unless that closes a cycle.
     """
     awaited: dict[int, list[int]] = {}
     for dependent, dependency in dependencies:
@@ -30,11 +30,11 @@ def closing_circles(
         structure.append((_begin(task), _end(task)))
         if parent is not None:
             structure += [(_begin(parent), _begin(task)), (_end(task), _end(parent))]
-    moments = _Moments(2 * len(parents), structure, isqrt(len(structure) + len(dependencies)))
+    graph = _AcyclicGraph(2 * len(parents), structure, isqrt(len(structure) + len(dependencies)))
     return [
         place
         for place, (dependent, dependency) in enumerate(dependencies)
-        if not moments.add(_end(dependency), _begin(dependent))
+        if not graph.add(_end(dependency), _begin(dependent))
     ]
 
 
@@ -46,15 +46,14 @@ def _end(task: int) -> int:
     return 2 * task + 1
 
 
-class _Moments:
-    """A graph that takes in one edge after the other and stays without circles.
+class _AcyclicGraph:
+    """A graph without cycles, to which edges are added one by one.
 
     By M. A. Bender, J. T. Fineman, S. Gilbert and R. E. Tarjan, "A New Approach to Incremental
     Cycle Detection and Related Problems" (2015), section 2: every node has a level, no edge leads
-    to a lower one, and few edges lead to each node from its own level. A search for a circle goes
-    backwards within a level for `reach` edges at most, and then forwards only through nodes that
-    rise. A plan of 100,000 tasks takes seconds; looking for a way back anew for each edge takes
-    hours.
+    to a lower one, and few edges lead to each node from its own level. A search for a cycle goes
+    backwards within a level for `reach` edges at most, and then forwards only through nodes whose
+    level is raised. A plan of 100,000 tasks takes seconds; a full search for each edge takes hours.
     """
 
     def __init__(self, size: int, edges: Sequence[tuple[int, int]], reach: int) -> None:
@@ -71,7 +70,7 @@ class _Moments:
             self._before_on_level[second].append(first)
 
     def add(self, first: int, second: int) -> bool:
-        """Add an edge unless it closes a circle; whether it was added."""
+        """Add an edge unless it closes a cycle. Returns whether it was added."""
         level = self._level
         if level[first] >= level[second]:
             earlier = self._earlier(first)
@@ -89,10 +88,10 @@ class _Moments:
         self._link(first, second)
         return True
 
-    def _earlier(self, moment: int) -> set[int] | None:
-        """What comes before it on its level, itself included; none if it is too much to look at."""
-        earlier = {moment}
-        pending = [moment]
+    def _earlier(self, node: int) -> set[int] | None:
+        """The nodes before it on its level, itself included; None after `reach` edges."""
+        earlier = {node}
+        pending = [node]
         looked_at = 0
         for later in pending:
             for before in self._before_on_level[later]:
@@ -104,11 +103,11 @@ class _Moments:
                     pending.append(before)
         return earlier
 
-    def _rising(self, moment: int, new: int, earlier: set[int]) -> set[int] | None:
-        """What has to rise to the new level with it; none if that leads back to `earlier`."""
-        rising = {moment}
-        pending = [moment]
-        # Breadth first: the circles that people make are short.
+    def _rising(self, node: int, new: int, earlier: set[int]) -> set[int] | None:
+        """The nodes to raise to the new level with it; None if one of them is in `earlier`."""
+        rising = {node}
+        pending = [node]
+        # Breadth first, because cycles in real plans are short.
         for before in pending:
             for after in self._after[before]:
                 if after in earlier:
@@ -119,10 +118,10 @@ class _Moments:
         return rising
 
     def _raise(self, rising: set[int], new: int) -> None:
-        for moment in rising:
-            self._level[moment] = new
-            self._before_on_level[moment] = []
-        for moment in rising:
-            for after in self._after[moment]:
+        for node in rising:
+            self._level[node] = new
+            self._before_on_level[node] = []
+        for node in rising:
+            for after in self._after[node]:
                 if self._level[after] == new:
-                    self._before_on_level[after].append(moment)
+                    self._before_on_level[after].append(node)

@@ -1,0 +1,138 @@
+"""The rules: which rows of each model a viewer may see and edit, and who has which right."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, Uuid, and_, false, or_, select, true
+from sqlalchemy.orm import aliased
+
+from db.agents import Agent
+from db.base import any_of
+from db.conversations import Conversation
+from db.members import MemberRole, ProjectMember
+from db.parameters import parameter
+from db.rights import Right
+from db.scopes import Viewer, rule, scope
+from db.tasks import Task
+
+ROLES = {
+    MemberRole.OWNER: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT, Right.OWN},
+    MemberRole.EDITOR: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT},
+    MemberRole.APPROVER: {Right.VIEW, Right.ANSWER},
+    MemberRole.VIEWER: {Right.VIEW},
+}
+"""The rights of a member on all that belongs to the project."""
+
+AGENTS = {Right.VIEW, Right.WORK}
+"""The rights of an agent in its own project."""
+
+
+def _id(viewer_id: UUID | None) -> Any:
+    """The viewer's id as a parameter; NULL equals no id."""
+    return parameter(viewer_id, Uuid)
+
+
+@cache
+def alias_in_rules(model: Any) -> Any:
+    """The alias of a model that rules look through; each new one makes all its columns anew."""
+    return aliased(model)
+
+
+def _projects(viewer: Viewer, right: Right) -> Select[Any]:
+    """The ids of the projects on which the viewer has the right; this separates tenants."""
+    # Rules read other tables through aliases: when SQLAlchemy joins, it renames the table of the
+    # model in the rule, and must not find it elsewhere.
+    if viewer.agent_id is not None:
+        agent = alias_in_rules(Agent)
+        may = true() if right in AGENTS else false()
+        return select(agent.project_id).where(agent.id == _id(viewer.agent_id), may)
+    member = aliased(ProjectMember)
+    own = select(member.project_id).where(member.user_id == _id(viewer.user_id))
+    roles = [role for role, rights in ROLES.items() if right in rights]
+    return own if len(roles) == len(ROLES) else own.where(any_of(member.role, roles))
+
+
+def _ids(model: Any, viewer: Viewer, right: Right) -> Select[Any]:
+    """The ids of the rows of a model on which the viewer has the right."""
+    row = aliased(model)
+    return select(row.id).where(scope(row, viewer, right))
+
+
+@rule("Project", "its members and agents")
+def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+
+
+@rule("Agent", shows=["project"])
+@rule("Communication", shows=["project"])
+@rule("HumanInteraction", shows=["project"])
+@rule("Task", shows=["project"])
+@rule("UsageRecord", shows=["project", "model"])
+def _of_a_project(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+
+
+@rule("ProjectMember", shows=["project", "user"])
+def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    right = Right.OWN if right is Right.EDIT else right
+    return member.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+
+
+@rule("Tool", "members and agents of its project; everybody, if it has none")
+def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    of_project = tool.project_id.in_(_projects(viewer, right))
+    # Everybody sees shared tools; only administrators edit them.
+    return or_(of_project, tool.project_id.is_(None)) if right is Right.VIEW else of_project
+
+
+@rule("AgentTool", "members and agents of its agent's project", shows=["agent"])
+def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return edge.agent_id.in_(_ids(Agent, viewer, right))  # type: ignore[no-any-return]
+
+
+@rule("TaskAttempt", "members and agents of its task's project", shows=["task"])
+def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return attempt.task_id.in_(_ids(Task, viewer, right))  # type: ignore[no-any-return]
+
+
+@rule("TaskDependency", "members and agents of its tasks' project", shows=["dependent"])
+def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return edge.dependent_id.in_(_ids(Task, viewer, right))  # type: ignore[no-any-return]
+
+
+@rule("Conversation", "members and agents of its project; its user, if it has none")
+def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return or_(
+        conversation.project_id.in_(_projects(viewer, right)),
+        and_(conversation.project_id.is_(None), conversation.user_id == _id(viewer.user_id)),
+    )
+
+
+@rule("Message", "whoever sees its conversation", shows=["conversation"])
+def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return message.conversation_id.in_(_ids(Conversation, viewer, right))  # type: ignore[no-any-return]
+
+
+@rule("AIModel", "everybody")
+def _model(model: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    # Everybody sees the models; only administrators edit them.
+    return true() if right is Right.VIEW else false()
+
+
+@rule("User", "themselves, and members and agents of the projects they are members of")
+def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    own: ColumnElement[bool] = user.id == _id(viewer.user_id)
+    if right is not Right.VIEW:
+        return own
+    member = aliased(ProjectMember)
+    shared = select(member.user_id).where(member.project_id.in_(_projects(viewer, right)))
+    return or_(own, user.id.in_(shared))
+
+
+@rule("AccessToken", "the user it is for; of an agent, those who edit the agent")
+def _token(token: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    agents = _ids(Agent, viewer, Right.EDIT)
+    return or_(token.user_id == _id(viewer.user_id), token.agent_id.in_(agents))

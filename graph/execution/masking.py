@@ -1,0 +1,166 @@
+"""What a client gets to see of an error: a message and a code, and nothing about the server."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+from graphql import GraphQLError
+from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
+
+from db import ConnectionReplaced, OutcomeUnknown, errors
+from db.connections import driver_error, is_disk_full, is_outdated
+from db.result_limits import ResultTooLarge
+from graph.core.access import OutOfTime
+from graph.core.errors import (
+    AGAIN,
+    LATER,
+    AnswerTooLarge,
+    BadInput,
+    Fault,
+    Outcome,
+    Overloaded,
+    RequestError,
+    TooSlow,
+    Unavailable,
+    Unshown,
+)
+
+log = logging.getLogger("troupe")
+
+LONGEST_MESSAGE = 1000
+
+GONE = (Unavailable, f"The database cannot be reached.{AGAIN}")
+BUSY = (Overloaded, f"All connections to the database are busy.{AGAIN}")
+IN_EACH_OTHERS_WAY = (Overloaded, f"Somebody else is changing the same rows.{AGAIN}")
+TOO_LONG = (TooSlow, "The database took too long to answer. Ask for less at once.")
+NUL = (BadInput, "A text contains a NUL character (\\u0000), which cannot be stored.")
+
+SQLSTATES: Mapping[str, tuple[type[RequestError], str]] = {
+    "08": GONE,  # the connection broke
+    "22021": NUL,
+    "22P05": NUL,
+    "25006": (Unavailable, f"The database only reads at the moment.{AGAIN}"),
+    "25P03": GONE,  # a transaction was idle
+    "25P04": TOO_LONG,  # a transaction
+    "28": GONE,  # it does not let us in
+    "3D": GONE,  # there is no such database
+    "40001": IN_EACH_OTHERS_WAY,  # also what a standby cancels for what it has to replay
+    "40P01": IN_EACH_OTHERS_WAY,  # a deadlock
+    "53200": (Overloaded, f"The database has no memory left for this.{AGAIN}"),
+    "53300": BUSY,  # too many connections
+    "53400": (BadInput, "This takes more room than the database gives. Ask for less at once."),
+    "54": (BadInput, "This is more than the database can take in one piece. Send less."),
+    "55P03": IN_EACH_OTHERS_WAY,  # a lock was waited for too long
+    "57": GONE,  # it stops, crashed or starts, or somebody has ended the connection
+    "57014": TOO_LONG,  # a statement
+    "58": (Unavailable, f"The database cannot read or write its files.{AGAIN}"),
+}
+"""What a fault of the database means to a client, by the SQLSTATE or its beginning; the longest
+counts. (https://www.postgresql.org/docs/current/errcodes-appendix.html)"""
+
+
+def database_error(fault: BaseException | None) -> RequestError | None:
+    """The error that a client sees for a fault of the database; None for any other fault."""
+    if isinstance(fault, OutOfTime):
+        return TooSlow(str(fault))
+    if isinstance(fault, OutcomeUnknown):
+        return Unavailable(str(fault), outcome=Outcome.UNKNOWN)
+    if isinstance(fault, ResultTooLarge):
+        return AnswerTooLarge(fault.most)
+    if fault is not None and is_disk_full(fault):
+        return Unavailable("The database has no room left. Try again later.", retry_after=LATER)
+    found = _database_error(fault)
+    if found is None:
+        return None
+    kind, message = found
+    return kind(message)
+
+
+def _database_error(fault: BaseException | None) -> tuple[type[RequestError], str] | None:
+    if isinstance(fault, TimeoutError):
+        return BUSY
+    # SQLAlchemy wraps the driver's errors, and compiled statements run below it.
+    if isinstance(fault, DBAPIError | ConnectionReplaced | asyncpg.PostgresError):
+        if is_outdated(fault):
+            return Unavailable, f"The database's tables are being changed.{AGAIN}"
+        error = driver_error(fault)
+        state = getattr(error, "sqlstate", None) or ""
+        known = [
+            SQLSTATES[state[:length]] for length in range(5, 1, -1) if state[:length] in SQLSTATES
+        ]
+        if known:
+            return known[0]
+        if (
+            isinstance(fault, OperationalError)
+            or getattr(fault, "connection_invalidated", False)
+            or isinstance(error, asyncpg.InternalClientError)
+            # Whatever else it is that ended a connection, or let none be made.
+            or getattr(error, "severity_en", None) in ("FATAL", "PANIC")
+        ):
+            return GONE
+    if isinstance(fault, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
+        # Raised by asyncpg itself: it cannot connect, or PostgreSQL is just ending the connection.
+        return GONE
+    return None
+
+
+def reported(error: Exception, *, is_done: bool = False) -> GraphQLError:
+    """An error as a client may see it, with a code, and with whether the work was done anyway."""
+    if not isinstance(error, GraphQLError):
+        error = GraphQLError(str(error), original_error=error)
+    original: BaseException | None = error.original_error
+    # What fails while a value is read is wrapped more than once, with its message.
+    while isinstance(original, GraphQLError) and original.original_error is not None:
+        original = original.original_error
+    is_unshown = isinstance(original, Unshown)
+    if isinstance(original, Unshown):
+        original = original.__cause__
+    # graphql-core gives errors in variables the code of what they quote.
+    if not (error.extensions or {}).get("code") or not isinstance(original or error, RequestError):
+        message, extensions = _shown(error, original)
+        if is_unshown:
+            message = f"This was done, but cannot be shown. {message.removesuffix(AGAIN)}"
+        error = _recoded(error, message, extensions)
+    if is_done or is_unshown:
+        extensions = dict(error.extensions or {})
+        extensions.pop("retryAfter", None)
+        error.extensions = {**extensions, "outcome": Outcome.DONE}
+    return error
+
+
+def _shown(error: GraphQLError, original: BaseException | None) -> tuple[str, Mapping[str, Any]]:
+    """The message that a client sees, and the extensions with the code."""
+    if isinstance(original, RequestError):
+        return original.message, original.extensions or {}
+    if original is None or isinstance(original, GraphQLError):
+        code = "BAD_REQUEST" if error.path is None else "BAD_USER_INPUT"
+        return error.message, {"code": code, **(error.extensions or {})}
+    if isinstance(original, errors.Denied):
+        return original.message, {"code": "FORBIDDEN"}
+    if isinstance(original, RecursionError):
+        return "The request is nested too deeply.", {"code": "BAD_REQUEST"}
+    shown = database_error(original) or masked(original, error.path)
+    return shown.message, shown.extensions or {}
+
+
+def masked(fault: BaseException, path: Sequence[str | int] | None = None) -> Fault:
+    """Log a fault in full under an id, and return an error that shows the client only the id."""
+    id = secrets.token_hex(4)
+    log.error("fault %s at %s", id, path, exc_info=fault, extra={"fields": {"fault": id}})
+    return Fault(f"Something went wrong on our side; quote {id} to have it looked up.")
+
+
+def _recoded(error: GraphQLError, message: str, extensions: Mapping[str, Any]) -> GraphQLError:
+    # A message may quote the request, and so be as long.
+    return GraphQLError(
+        message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…",
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions=dict(extensions),
+    )

@@ -1,0 +1,645 @@
+"""The private interfaces that the code uses, each with a check of what it needs of them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import fields
+from enum import Enum
+from typing import Any
+
+import graphql
+import pydantic
+import pytest
+import strawberry
+from graphql import GraphQLSyntaxError, parse
+
+from tests.private import ROWS, has, private, takes
+
+STRAWBERRY = "strawberry-graphql"
+GRAPHQL = "graphql-core"
+
+
+class _Input(pydantic.BaseModel):
+    count: int
+
+
+@strawberry.type(name="Query")
+class _Query:
+    name: str = "x"
+
+    @strawberry.field
+    def parent(self, info: strawberry.Info) -> str:
+        return info._raw_info.parent_type.name
+
+
+# Strawberry
+
+
+@private(
+    STRAWBERRY,
+    "`Info._raw_info`",
+    "_raw_info",
+    why="`Info` does not have the nodes of the field and its parent type, by which what is selected"
+    " below it is found",
+)
+def raw_info() -> None:
+    result = strawberry.Schema(_Query).execute_sync("{ parent }")
+    assert result.data == {"parent": "Query"}, result.errors
+
+
+@private(
+    STRAWBERRY,
+    "`Schema._schema`",
+    "_schema",
+    why="graphql-core validates, coerces and reads selections by its own schema, which Strawberry"
+    " hands out in no other way",
+)
+def core_schema() -> None:
+    assert isinstance(strawberry.Schema(_Query)._schema, graphql.GraphQLSchema)
+
+
+@private(
+    STRAWBERRY,
+    "`__strawberry_definition__` of types and enums",
+    "__strawberry_definition__",
+    why="the fields of filters, and the values of enums, which get their descriptions from the"
+    " docstrings of members",
+)
+def definition() -> None:
+    class Colour(Enum):
+        RED = 1
+
+    strawberry.enum(Colour)
+    (value,) = Colour.__strawberry_definition__.values  # type: ignore[attr-defined]
+    value.description = "A colour."
+    assert value.name == "RED"
+    names = [field.python_name for field in _Query.__strawberry_definition__.fields]  # type: ignore[attr-defined]
+    assert names == ["name", "parent"]
+
+
+@private(
+    STRAWBERRY,
+    "`from_input` of the definition of an input, which calls `model_validate`, and `InputContext`",
+    "from_input",
+    "model_validate",
+    "strawberry.types.arguments.InputContext",
+    why="all that Pydantic finds wrong with an input becomes user errors of the mutation, in the"
+    " words of the API",
+)
+def from_input() -> None:
+    called = []
+
+    def model_validate(cls: Any, /, data: Any, **options: Any) -> Any:
+        called.append(data)
+        return pydantic.BaseModel.model_validate.__func__(cls, data, **options)  # type: ignore[attr-defined]
+
+    _Input.model_validate = classmethod(model_validate)  # type: ignore[method-assign,assignment]
+    strawberry.pydantic.input(_Input, name="Input")
+    definition = _Input.__strawberry_definition__  # type: ignore[attr-defined]
+    build = definition.from_input
+    takes(build, "model", "value", "context")
+    definition.from_input = lambda *arguments: build(*arguments).count
+
+    @strawberry.type
+    class Query:
+        @strawberry.field
+        def echo(self, input: _Input) -> int:
+            return input  # type: ignore[return-value]
+
+    result = strawberry.Schema(Query).execute_sync("{ echo(input: {count: 3}) }")
+    assert (result.data, called) == ({"echo": 3}, [{"count": 3}])
+
+
+@private(
+    STRAWBERRY,
+    "`ExecutionContext._provided_operation_name`",
+    "_provided_operation_name",
+    why="a document of several operations is refused without a name; `operation_name` is that of"
+    " the first then",
+)
+def provided_operation_name() -> None:
+    has(strawberry.types.ExecutionContext, "_provided_operation_name")
+
+
+@private(
+    STRAWBERRY,
+    "`ExecutionContext.pre_execution_errors` and `PreExecutionError`",
+    "pre_execution_errors",
+    "strawberry.types.execution.PreExecutionError",
+    why="an extension that has validated says so, and a result that refuses the operation has no"
+    " `data`",
+)
+def pre_execution_errors() -> None:
+    from strawberry.types.execution import PreExecutionError
+
+    has(strawberry.types.ExecutionContext, "graphql_document", "result")
+    names = [field.name for field in fields(strawberry.types.ExecutionContext)]
+    assert "pre_execution_errors" in names
+    assert PreExecutionError(data=None, errors=[]).data is None
+
+
+@private(
+    STRAWBERRY,
+    "`strawberry.schema.exceptions` and `strawberry.types.graphql.OperationType`",
+    "strawberry.schema.exceptions.CannotGetOperationTypeError",
+    "strawberry.schema.exceptions.InvalidOperationTypeError",
+    "strawberry.types.graphql.OperationType",
+    why="which kinds of operations a way into the server takes, and what is raised for others",
+)
+def operation_types() -> None:
+    from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+    from strawberry.types.graphql import OperationType
+
+    schema = strawberry.Schema(_Query)
+    with pytest.raises(InvalidOperationTypeError) as refused:
+        schema.execute_sync("{ name }", allowed_operation_types=[OperationType.MUTATION])
+    assert refused.value.operation_type is OperationType.QUERY
+    with pytest.raises(CannotGetOperationTypeError):
+        schema.execute_sync("{ name }", operation_name="other")
+
+
+@private(
+    STRAWBERRY,
+    "`StrawberryGraphQLCoreExecutionContext`",
+    "strawberry.schema.schema.StrawberryGraphQLCoreExecutionContext",
+    why="the executor of the schema is derived from it",
+)
+def execution_context() -> None:
+    from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+    assert issubclass(StrawberryGraphQLCoreExecutionContext, graphql.Executor)
+    takes(strawberry.Schema, "query", "mutation", "subscription")
+    assert "execution_context_class" in strawberry.Schema.__init__.__annotations__
+
+
+@private(
+    STRAWBERRY,
+    "`GraphQLCoreConverter.DEFINITION_BACKREF`",
+    "strawberry.schema.schema_converter.GraphQLCoreConverter",
+    why="from a field of graphql-core's schema to its declaration",
+)
+def definition_backref() -> None:
+    from strawberry.schema.schema_converter import GraphQLCoreConverter
+
+    schema = strawberry.Schema(_Query)._schema
+    backref = GraphQLCoreConverter.DEFINITION_BACKREF
+    assert schema.query_type is not None
+    assert schema.query_type.fields["parent"].extensions[backref].python_name == "parent"
+    has(schema.extensions[backref].schema_converter, "scalar_registry", "config")
+
+
+@private(
+    STRAWBERRY,
+    "`CustomGraphQLEnumType.wrapped_cls`",
+    "strawberry.schema.schema_converter.CustomGraphQLEnumType",
+    why="the names of an enum's values, looked up at once",
+)
+def enum_type() -> None:
+    from strawberry.schema.schema_converter import CustomGraphQLEnumType
+
+    has(CustomGraphQLEnumType, "wrapped_cls")
+
+
+@private(
+    STRAWBERRY,
+    "`convert_arguments`, `StrawberryArgument` and `StrawberryAnnotation`",
+    "strawberry.types.arguments.convert_arguments",
+    "strawberry.types.arguments.StrawberryArgument",
+    "strawberry.annotation.StrawberryAnnotation",
+    why="the core makes the arguments of its fields, and converts them once for all of a selection",
+)
+def arguments() -> None:
+    from strawberry.annotation import StrawberryAnnotation
+    from strawberry.schema.config import StrawberryConfig
+    from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
+    from strawberry.types.arguments import StrawberryArgument, convert_arguments
+
+    argument = StrawberryArgument(
+        python_name="first_name",
+        graphql_name="firstName",
+        type_annotation=StrawberryAnnotation(str),
+        description="A name.",
+        default=strawberry.UNSET,
+    )
+    converted = convert_arguments(
+        {"firstName": "x"},
+        [argument],
+        scalar_registry=DEFAULT_SCALAR_REGISTRY,
+        config=StrawberryConfig(),
+    )
+    assert converted == {"first_name": "x"}
+
+
+@private(
+    STRAWBERRY,
+    "`StrawberryField.get_result`, `.arguments` and `.is_basic_field`",
+    "StrawberryField.get_result",
+    "StrawberryField.arguments",
+    "StrawberryField.is_basic_field",
+    why="a field of the core is a field of Strawberry's with another way to its value",
+)
+def field() -> None:
+    from strawberry.types.field import StrawberryField
+
+    class Field(StrawberryField):
+        @property
+        def is_basic_field(self) -> bool:
+            return False
+
+        def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+            return info.field_name
+
+    has(StrawberryField(), "_arguments", "arguments")
+    query = strawberry.type(type("Query", (), {"__annotations__": {"word": str}, "word": Field()}))
+    assert strawberry.Schema(query).execute_sync("{ word }").data == {"word": "word"}
+
+
+@private(
+    STRAWBERRY,
+    "`ScalarDefinition` and `DEFAULT_SCALAR_REGISTRY`",
+    "strawberry.types.scalar.ScalarDefinition",
+    "strawberry.schema.types.scalar.DEFAULT_SCALAR_REGISTRY",
+    why="scalars for types that have others by default, and `ID` for UUIDs",
+)
+def scalars() -> None:
+    from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
+    from strawberry.types.scalar import ScalarDefinition
+
+    takes(ScalarDefinition, "name", "description", "specified_by_url", "serialize", "parse_value")
+    assert isinstance(DEFAULT_SCALAR_REGISTRY[strawberry.ID], ScalarDefinition)
+
+
+@private(
+    STRAWBERRY,
+    "`MaybeNullValidationRule` and `OneOfInputValidationRule`",
+    "strawberry.schema.validation_rules.maybe_null.MaybeNullValidationRule",
+    "strawberry.schema.validation_rules.one_of.OneOfInputValidationRule",
+    why="documents are validated with a limit of errors, by the rules that Strawberry has them"
+    " validated by",
+)
+def validation_rules() -> None:
+    from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+    from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+    for rule in (MaybeNullValidationRule, OneOfInputValidationRule):
+        assert issubclass(rule, graphql.ValidationRule)
+
+
+@private(
+    STRAWBERRY,
+    "`DataLoader.load`, `.loop`, `.batch`, and `Batch._dispatch_task`",
+    "DataLoader.load",
+    "_dispatch_task",
+    why="a batch waits until all are asked that run now, and is cancelled when nobody waits for it",
+)
+def dispatch_task() -> None:
+    from strawberry.dataloader import Batch, DataLoader, dispatch_batch
+
+    async def cancelled() -> bool:
+        async def fetch(keys: list[int]) -> list[int]:
+            await asyncio.sleep(3600)
+            return keys
+
+        loader = DataLoader(fetch)
+        has(loader, "loop", "batch", "cache_map")
+        batch: Batch[int, int] = Batch()
+        future = loader.loop.create_future()
+        batch.add_task(1, future)
+        assert not batch.dispatched
+        task = batch._dispatch_task = asyncio.create_task(dispatch_batch(loader, batch))
+        await asyncio.sleep(0)
+        future.cancel()
+        await asyncio.wait([task])
+        return task.cancelled()
+
+    assert asyncio.run(cancelled())
+
+
+@private(
+    STRAWBERRY,
+    "`await_maybe` and `to_camel_case`",
+    "strawberry.utils.await_maybe.await_maybe",
+    "strawberry.utils.str_converters.to_camel_case",
+    why="names in the schema are made as Strawberry makes them",
+)
+def utilities() -> None:
+    from strawberry.utils.await_maybe import await_maybe
+    from strawberry.utils.str_converters import to_camel_case
+
+    assert asyncio.run(await_maybe(1)) == 1
+    assert to_camel_case("due_at") == "dueAt"
+
+
+# graphql-core
+
+
+@private(
+    GRAPHQL,
+    "`Executor`: what is overridden and called of it",
+    "Executor.build_per_event_executor",
+    "Executor.complete_iterable_value",
+    "Executor.complete_leaf_value",
+    "Executor.execute_fields",
+    "Executor.execute_operation",
+    "collect_subfields",
+    "settle_in_background",
+    why="what a row has is read without a resolver for each value, and each event of a subscription"
+    " waits its turn",
+)
+def executor() -> None:
+    executor = graphql.Executor
+    takes(executor.build_per_event_executor, "payload")
+    takes(executor.execute_operation, "serially")
+    takes(executor.execute_fields, "parent_type", "source_value", "path", "grouped_field_set")
+    takes(
+        executor.complete_iterable_value, "item_type", "field_details_list", "info", "path", "items"
+    )
+    takes(executor.complete_leaf_value, "return_type", "result")
+    takes(executor.collect_subfields, "return_type", "field_details_list")
+    takes(executor.settle_in_background, "awaitables")
+    has(executor, "is_awaitable", "context_value", "schema")
+
+
+@private(
+    GRAPHQL,
+    "`collect_fields`, `collect_subfields`, `FieldDetails` and `FragmentDetails`",
+    "graphql.execution.collect_fields.FieldDetails",
+    "graphql.execution.collect_fields.FragmentDetails",
+    "graphql.execution.collect_fields.collect_fields",
+    "graphql.execution.collect_fields.collect_subfields",
+    why="what is selected is read as graphql-core executes it, with fragments, `@skip` and"
+    " `@include`",
+)
+def collect_fields() -> None:
+    from graphql.execution import collect_fields as module
+
+    takes(module.collect_fields, "schema", "fragments", "variable_values", "runtime_type")
+    takes(module.collect_subfields, "schema", "fragments", "variable_values", "operation")
+    assert module.FieldDetails._fields[0] == "node"
+    assert module.FragmentDetails._fields[0] == "definition"
+
+
+@private(
+    GRAPHQL,
+    "`get_variable_signature`, `GraphQLVariableSignature` and `VariableValueSource`",
+    "graphql.execution.get_variable_signature.GraphQLVariableSignature",
+    "graphql.execution.get_variable_signature.get_variable_signature",
+    "graphql.execution.values.VariableValueSource",
+    why="the variables of a document that is known are coerced without reading their types again",
+)
+def variable_signature() -> None:
+    from graphql.execution.get_variable_signature import get_variable_signature
+    from graphql.execution.values import VariableValues, VariableValueSource
+
+    schema = graphql.build_schema("type Query { name(a: Int): String }")
+    document = parse("query($a: Int) { name(a: $a) }")
+    (operation,) = document.definitions
+    assert isinstance(operation, graphql.OperationDefinitionNode)
+    definitions = operation.variable_definitions or ()
+    signature = get_variable_signature(schema, definitions[0])
+    assert not isinstance(signature, graphql.GraphQLError)
+    assert (signature.name, str(signature.type)) == ("a", "Int")
+    values = VariableValues({"a": VariableValueSource(signature, 1)}, {"a": 1})
+    assert graphql.get_variable_values(schema, definitions, {"a": 1}) == values
+
+
+@private(
+    GRAPHQL,
+    "`gather_with_cancel`",
+    "graphql.pyutils.gather_with_cancel",
+    why="when a part of an answer fails, the others are cancelled as graphql-core does it",
+)
+def gather_with_cancel() -> None:
+    from graphql.pyutils import gather_with_cancel
+
+    async def one() -> int:
+        return 1
+
+    async def both() -> list[int]:
+        return list(await gather_with_cancel(one(), one()))
+
+    assert asyncio.run(both()) == [1, 1]
+
+
+@private(
+    GRAPHQL,
+    "`overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET`, and its error",
+    "graphql.validation.rules.overlapping_fields_can_be_merged",
+    repr("Validation aborted."),
+    why="the one rule that is quadratic has a limit, which is a variable of its module; who reaches"
+    " it is told in other words",
+)
+def complexity_budget() -> None:
+    from graphql.validation.rules import overlapping_fields_can_be_merged as rule
+
+    schema = graphql.build_schema("type Query { name: String }")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rule, "MAX_COMPLEXITY_BUDGET", 10)
+        (error,) = graphql.validate(schema, parse("{ name name name name name name name name }"))
+    assert error.message == "Validation aborted."
+
+
+@private(
+    GRAPHQL,
+    "the message of the parser at a limit of tokens",
+    repr(r"more than \d+ (tokens|comments)\. Parsing aborted\.$"),
+    why="its error is one of syntax; only the message tells it from others",
+)
+def parsing_aborted() -> None:
+    with pytest.raises(GraphQLSyntaxError, match=r"more than 2 tokens\. Parsing aborted\.\n"):
+        parse("{ a b c }", max_lexical_tokens=2)
+    with pytest.raises(GraphQLSyntaxError, match=r"more than 1 comments\. Parsing aborted\.\n"):
+        parse("# a\n# b\n{ a }", max_comments=1)
+
+
+# Pydantic
+
+
+@private(
+    "pydantic",
+    "`__pydantic_fields__`",
+    "__pydantic_fields__",
+    why="the fields of an input get their descriptions before Strawberry reads them",
+)
+def pydantic_fields() -> None:
+    assert _Input.__pydantic_fields__ is _Input.model_fields
+
+
+# SQLAlchemy and asyncpg
+
+
+@private(
+    "SQLAlchemy",
+    "`_invalidate_schema_cache` and `_invalidate_schema_cache_asof` of the dialect for asyncpg",
+    "_invalidate_schema_cache",
+    "_invalidate_schema_cache_asof",
+    why="a statement that was prepared for tables as they were before is prepared anew",
+)
+def invalidate_schema_cache() -> None:
+    from sqlalchemy.dialects.postgresql import asyncpg
+
+    dialect: Any = asyncpg.dialect()  # type: ignore[no-untyped-call]
+    dialect._invalidate_schema_cache()
+    assert dialect._invalidate_schema_cache_asof > 0
+    has(asyncpg.AsyncAdapt_asyncpg_cursor, "_invalidate_schema_cache_asof")
+
+
+@private(
+    "SQLAlchemy",
+    "`greenlet_spawn`",
+    "sqlalchemy.util.greenlet_spawn",
+    why="a statement without a session is one switch, where an `AsyncConnection` makes three",
+)
+def greenlet_spawn() -> None:
+    from sqlalchemy.util import greenlet_spawn
+
+    assert asyncio.run(greenlet_spawn(lambda: 1)) == 1
+
+
+@private(
+    "SQLAlchemy",
+    "`BindParameter.value`, which is read whenever a statement runs",
+    "BindParameter.inherit_cache",
+    why="a statement that is kept takes its values from the request",
+)
+def bind_parameter() -> None:
+    from sqlalchemy import BindParameter, Integer, create_engine, select
+
+    values = iter(range(1, 100))
+
+    class Later(BindParameter[int]):
+        inherit_cache = True
+
+        @property
+        def value(self) -> int:
+            return next(values)
+
+        @value.setter
+        def value(self, value: int) -> None: ...
+
+    statement = select(Later("x", 0, type_=Integer()))
+    with create_engine("sqlite://").connect() as connection:
+        read = [connection.scalar(statement) for _ in range(2)]
+    assert read[0] != read[1]
+
+
+@private(
+    "asyncpg",
+    "its errors are of modules below `asyncpg.`",
+    repr("asyncpg."),
+    why="the driver's error is found among those that SQLAlchemy wraps it in",
+)
+def asyncpg_errors() -> None:
+    import asyncpg
+
+    for kind in (asyncpg.PostgresError, asyncpg.OutdatedSchemaCacheError, asyncpg.InterfaceError):
+        assert kind.__module__.startswith("asyncpg.")
+
+
+# uvicorn and starlette
+
+
+@private(
+    "uvicorn",
+    "`HttpToolsProtocol`, `STATUS_LINE`, and what an answer that is under way has",
+    "uvicorn.protocols.http.httptools_impl.HttpToolsProtocol",
+    "uvicorn.protocols.http.httptools_impl.STATUS_LINE",
+    "HttpToolsProtocol._should_upgrade",
+    "HttpToolsProtocol._start_asgi_task",
+    "HttpToolsProtocol.connection_lost",
+    "HttpToolsProtocol.connection_made",
+    "HttpToolsProtocol.data_received",
+    "HttpToolsProtocol.eof_received",
+    "HttpToolsProtocol.handle_websocket_upgrade",
+    "HttpToolsProtocol.on_body",
+    "HttpToolsProtocol.on_header",
+    "HttpToolsProtocol.on_headers_complete",
+    "HttpToolsProtocol.on_message_complete",
+    "_unset_keepalive_if_required",
+    "expect_100_continue",
+    "waiting_for_100_continue",
+    why="a head is limited in size and time, and refused where it could be read in two ways;"
+    " uvicorn has no settings for that",
+)
+def http_protocol() -> None:
+    from uvicorn.protocols.http.httptools_impl import (
+        STATUS_LINE,
+        HttpToolsProtocol,
+        RequestResponseCycle,
+    )
+
+    assert STATUS_LINE[431].startswith(b"HTTP/1.1 431 ")
+    names = ("parser", "headers", "scope", "url", "cycle", "pipeline", "flow", "transport", "loop")
+    has(HttpToolsProtocol, *names, "expect_100_continue", "_unset_keepalive_if_required")
+    takes(HttpToolsProtocol._start_asgi_task, "cycle", "app")
+    takes(HttpToolsProtocol._should_upgrade)
+    for method in ("on_header", "on_headers_complete", "on_body", "on_message_complete"):
+        has(HttpToolsProtocol, method)
+    has(RequestResponseCycle, "disconnected", "message_event", "waiting_for_100_continue")
+    has(RequestResponseCycle, "more_body", "body", "keep_alive")
+    has(RequestResponseCycle, "response_started", "response_complete")
+
+
+@private(
+    "uvicorn",
+    "`WebSocketsSansIOProtocol`",
+    "uvicorn.protocols.websockets.websockets_sansio_impl.WebSocketsSansIOProtocol",
+    "WebSocketsSansIOProtocol.data_received",
+    "WebSocketsSansIOProtocol.keepalive_timeout",
+    "WebSocketsSansIOProtocol.pause_writing",
+    "WebSocketsSansIOProtocol.receive",
+    "WebSocketsSansIOProtocol.resume_writing",
+    "WebSocketsSansIOProtocol.send",
+    why="a client that does not read is not listened to, and one that answers no ping is cut off",
+)
+def websocket_protocol() -> None:
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+    names = ("handshake_initiated", "handshake_complete", "conn", "read_paused", "writable")
+    has(WebSocketsSansIOProtocol, *names, "transport", "keepalive_timeout", "pause_writing")
+    takes(WebSocketsSansIOProtocol.send, "message")
+    takes(WebSocketsSansIOProtocol.receive)
+
+
+@private(
+    "uvicorn",
+    "`Server.main_loop`, `.shutdown` and `.handle_exit`",
+    "Server.main_loop",
+    "Server.shutdown",
+    "Server.handle_exit",
+    why="a server drains before it stops, and its sockets finish before they are closed",
+)
+def server() -> None:
+    import uvicorn
+
+    takes(uvicorn.Server.main_loop)
+    takes(uvicorn.Server.shutdown, "sockets")
+    takes(uvicorn.Server.handle_exit, "sig", "frame")
+    has(uvicorn.Server, "force_exit", "config")
+    has(uvicorn.Config(app=""), "timeout_graceful_shutdown")
+
+
+@private(
+    "starlette",
+    "`Starlette.build_middleware_stack`",
+    "Starlette.build_middleware_stack",
+    "redirect_slashes",
+    why="the outermost layer, which would answer a fault with a page of its own, is taken off",
+)
+def middleware_stack() -> None:
+    from starlette.applications import Starlette
+    from starlette.middleware.errors import ServerErrorMiddleware
+
+    stack = Starlette().build_middleware_stack()
+    assert isinstance(stack, ServerErrorMiddleware)
+    has(stack, "app")
+    has(Starlette().router, "redirect_slashes")
+
+
+def table() -> str:
+    """The table of the private interfaces, in Markdown."""
+    lines = ["| package | interface | where | why | check |", "| --- | --- | --- | --- | --- |"]
+    for row in sorted(ROWS, key=lambda row: row.package):
+        where = ", ".join(f"`{file}`" for file in row.used_in)
+        lines.append(f"| {row.package} | {row.interface} | {where} | {row.why} | `{row.name}` |")
+    return "\n".join(lines) + "\n"
