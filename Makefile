@@ -26,7 +26,7 @@ demo: .venv/installed $(BUILT_PAGE) ## Serve a throw-away database with examples
 test: .venv/installed-dev $(BUILT_PAGE) $(if $(NPM),$(CLIENTS)) ## Run all tests
 	@PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
 
-alike: .venv/installed-dev ## Hold the planner to the resolvers' answers, for 5,000 queries: make alike QUERIES=5000
+alike: .venv/installed-dev ## Hold the compiler to the resolvers' answers, for 5,000 queries: make alike QUERIES=5000
 	@TROUPE_EXAMPLES=$(or $(QUERIES),5000) $(BIN)/python -m pytest -q tests/test_compiler.py -k generated
 
 fuzz: .venv/installed-dev ## Send what a fuzzer makes up to a server, for ten minutes: make fuzz SECONDS=600

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import strawberry
 
+from db import ReadSession
 from graph.core.access import Access
 from graph.core.answers import Answer
+from graph.core.loaders import Compiled, Loaders
 from graph.core.selections import Operation
-
-if TYPE_CHECKING:
-    from graph.core.loaders import Loaders
 
 
 class Context(Access):
@@ -23,6 +22,8 @@ class Context(Access):
     operation: Operation
     """What is selected."""
     loaders: Loaders
+    compiled: Compiled | None = None
+    """What answers parts of the operation without resolvers."""
     answer: Answer | None = None
     """How large the answer is that resolvers make."""
     refusal: Exception | None = None
@@ -39,6 +40,14 @@ class Context(Access):
         if self.answer is not None:
             self.answer.check()
         return super().in_time()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """A short session for reading; what its rows are completed to begins a new turn."""
+        async with super().read() as session:
+            yield session
+        if self.answer is not None:
+            self.answer.begin_turn()
 
     def for_event(self) -> Context:
         """The context of one event of a stream, which shares nothing that was read before."""

@@ -1,7 +1,7 @@
 """What an operation selects, as a tree of fields with their arguments.
 
 The tree is collected by graphql-core's own rules (merging, fragments, @include and @skip), once
-for an operation; the look-ahead and the planner both read it.
+for an operation; the look-ahead and the compiler both read it.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Selected:
     children: dict[str, list[Selected]] = field(default_factory=dict)
     converted: dict[str, Any] | None = None
     """The arguments as its resolver gets them, once they were converted."""
-    asked: Any = None
-    """What it asks of the loaders, once that is known."""
+    listing: Any = None
+    """What its page is read by, once that is known."""
 
     @property
     def declaration(self) -> StrawberryField | None:

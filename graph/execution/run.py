@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from graphql import DocumentNode, GraphQLSchema, OperationDefinitionNode, OperationType
 from graphql.execution.values import VariableValues
 
-from graph.compiler import Plan, Request
+from graph.compiler import CompiledOperation, CompiledStatement, Request
 from graph.core.context import Context
 from graph.core.selections import Operation, find
 from graph.execution.documents import Document
@@ -36,10 +36,10 @@ class Run:
     """Whether it is a query, a mutation or a subscription; None if it was refused before."""
     node: OperationDefinitionNode | None = None
     """The head of the operation, once its document is valid."""
-    plan: Plan | None = None
-    """The compiled statement that answers it, if it is known."""
+    compiled: CompiledOperation | None = None
+    """What it compiles to, once that is known."""
     is_planned = False
-    """Whether a compiled statement has answered it."""
+    """Whether one compiled statement has answered it."""
     cost = 0
     """How many rows it could return, once that was counted."""
     validation_cost = 0
@@ -72,9 +72,14 @@ class Run:
         self.context.operation = operation
         return operation
 
+    @property
+    def whole(self) -> CompiledStatement | None:
+        """The one statement that answers all of it."""
+        return None if self.compiled is None else self.compiled.whole
+
     @cached_property
     def values(self) -> Request:
-        """The values that its plan puts into the statement."""
+        """The values that are put into its statement."""
         return Request(self.variables.coerced, self.context.viewer)
 
 
