@@ -108,10 +108,11 @@ class Mutation:
             status=db.ProjectStatus.PLANNING,
             **new_values(input),
         )
-        ids = await plans.add_plan(session, project, agents, tools, tasks)
+        added = await plans.add_plan(session, project, agents, tools, tasks)
+        agent_ids, tool_ids, task_ids = added
         return ProjectPlan(
             project,
-            [Changed(id) for id in ids[0]],
-            [Changed(id) for id in ids[1]],
-            [Changed(id) for id in ids[2]],
+            [Changed(id) for id in agent_ids],
+            [Changed(id) for id in tool_ids],
+            [Changed(id) for id in task_ids],
         )

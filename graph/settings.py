@@ -34,7 +34,7 @@ def _split(value: object) -> object:
 
 Limit = Annotated[int, _between(1, 999_999_999)]
 Seconds = Annotated[int, _between(0, 3600)]
-List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Mode(StrEnum):
@@ -80,12 +80,12 @@ class Settings(DatabaseSettings):
         default=None,
         description="Whether browsers get the GraphiQL page. Unset: in development only.",
     )
-    allowed_origins: List = Field(
+    allowed_origins: CommaSeparated = Field(
         default=(),
         description="The origins whose pages may use the API (CORS), separated by commas, such as"
         " `https://app.example.org`, or `*` for all. Unset: only this server's own page.",
     )
-    trusted_proxies: List = Field(
+    trusted_proxies: CommaSeparated = Field(
         default=("127.0.0.1", "::1"),
         description="The proxies whose `X-Forwarded-For` is trusted: addresses, or networks such"
         " as `10.1.0.0/16`, separated by commas. Empty: none.",

@@ -321,7 +321,7 @@ def test_a_port_in_use_is_refused_with_another_one_to_try(port: int) -> None:
 
 @pytest.mark.parametrize("name", LIMITS)
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "", "٣", "1000000000"])
-def test_a_limit_must_be_a_whole_number_from_1(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_limit_is_a_whole_number(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     assert f"TROUPE_{name.upper()}={value} cannot be used: write a whole number from 1 to" in (
         refusal(monkeypatch, **{name: value})
     )
