@@ -181,7 +181,7 @@ async def test_one_click_opens_graphiql_with_all_that_helps(
         plugin = page.locator(".graphiql-plugin")
         await click(page, "Show Documentation Explorer")
         await plugin.get_by_role("link", name="Query", exact=True).click()
-        await expect(plugin).to_contain_text("Everything shows only what you may see.")
+        await expect(plugin).to_contain_text("They return only objects that you may see.")
         await plugin.get_by_role("link", name="Project", exact=True).first.click()
         await expect(plugin).to_contain_text("A goal that a team of agents works towards")
 
