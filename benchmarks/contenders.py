@@ -113,10 +113,10 @@ TROUPE = {
 }
 
 HAND = Contender("hand", "SQL by hand, bare route", _python("benchmarks.hand"), "hand.sql")
-PLANNED = Contender("troupe", "**Troupe**", _troupe, "troupe.graphql", TROUPE)
+COMPILED = Contender("troupe", "**Troupe**", _troupe, "troupe.graphql", TROUPE)
 GENERAL = Contender(
     "general",
-    "Troupe, planner off",
+    "Troupe, compiler off",
     _troupe,
     "troupe.graphql",
     TROUPE | {"TROUPE_PLANNER": "false"},
@@ -137,7 +137,7 @@ PLAIN = Contender(
     knows_who_asks=False,
 )
 
-CONTENDERS = {one.name: one for one in (HAND, PLANNED, GENERAL, PEER, PLAIN)}
+CONTENDERS = {one.name: one for one in (HAND, COMPILED, GENERAL, PEER, PLAIN)}
 
 
 class Running:

@@ -73,8 +73,8 @@ def claims(result: Result | None, scaled: Scaling | None) -> str:
         ),
         *(
             Claim(
-                f"*{query}*, planner off: requests/s, times plain Strawberry's",
-                2,
+                f"*{query}*, compiler off: requests/s, times plain Strawberry's",
+                1,
                 ratio("general", query, "strawberry"),
             )
             for query in ("mid", "list")

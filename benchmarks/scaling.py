@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import URL
 
 from benchmarks.compare import Pace
-from benchmarks.contenders import PLANNED, Running, running
+from benchmarks.contenders import COMPILED, Running, running
 from benchmarks.data import EVERYWHERE_TOKEN, LARGE, SMALL, TOKEN, Size, moment
 from benchmarks.load import Address, BadAnswer, Request, load
 from benchmarks.progress import say
@@ -53,8 +53,8 @@ class Scaling:
 async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
     """Measure with both sizes of data, in rounds."""
     with ExitStack() as stack:
-        few = stack.enter_context(running(PLANNED, small))
-        many = stack.enter_context(running(PLANNED, large))
+        few = stack.enter_context(running(COMPILED, small))
+        many = stack.enter_context(running(COMPILED, large))
         questions = [*_pages(many), *_returned(many), *_stored(few, SMALL), *_stored(many, LARGE)]
         result = Scaling({question.name: [] for question in questions})
         for number in range(pace.rounds):
@@ -96,7 +96,7 @@ def _returned(server: Running) -> list[Question]:
 def _stored(server: Running, size: Size) -> list[Question]:
     """Requests for the same rows out of different numbers of stored rows."""
     return [
-        _made(server, f"{query.name} of {size.tasks}", PLANNED.bodies(query, size.projects)[0])
+        _made(server, f"{query.name} of {size.tasks}", COMPILED.bodies(query, size.projects)[0])
         for query in QUERIES
     ]
 
@@ -111,14 +111,14 @@ def _question(
 def _made(server: Running, name: str, body: bytes, token: str = TOKEN) -> Question:
     """A repeated request; it is sent once to find the length of its answer."""
     address = Address(server.port, "/graphql")
-    headers = PLANNED.headers | {"Authorization": f"Bearer {token}"}
+    headers = COMPILED.headers | {"Authorization": f"Bearer {token}"}
     answer = _asked(server, body, token)
     return Question(name, address, address.request(body, headers, len(answer.content)))
 
 
 def _asked(server: Running, body: bytes, token: str) -> httpx.Response:
     """The answer to a request. Raises ValueError if it has errors."""
-    headers = PLANNED.headers | {"Authorization": f"Bearer {token}"}
+    headers = COMPILED.headers | {"Authorization": f"Bearer {token}"}
     url = f"http://127.0.0.1:{server.port}/graphql"
     answer = httpx.post(url, content=body, headers=headers, timeout=60, trust_env=False)
     normal(answer.json())

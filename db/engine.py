@@ -10,11 +10,10 @@ from typing import Any
 
 import asyncpg
 from asyncpg import OutdatedSchemaCacheError
-from sqlalchemy import URL, Executable, Row, Select, event, text
+from sqlalchemy import URL, Executable, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
-from sqlalchemy.util import greenlet_spawn
 
 from db import statistics
 from db.connections import (
@@ -215,16 +214,6 @@ class Database:
         """A short session for reading. What it loads can be used after its end."""
         async with self._reading() as session:
             yield session
-
-    async def rows(self, statement: Select[Any]) -> Sequence[Row[Any]]:
-        """The rows of a statement that selects columns, without a session."""
-
-        def run() -> Sequence[Row[Any]]:
-            with self.reader.sync_engine.connect() as connection:
-                return connection.execute(statement).all()
-
-        # One switch of greenlets, where an AsyncConnection makes three and starts a task.
-        return await greenlet_spawn(run)
 
     @asynccontextmanager
     async def write(self, viewer: Viewer, right: Right = Right.EDIT) -> AsyncIterator[WriteSession]:

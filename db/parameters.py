@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import BindParameter, bindparam
 from sqlalchemy.types import TypeEngine
-
-_request: ContextVar[Any] = ContextVar("request", default=None)
-
-
-@contextmanager
-def given(request: Any) -> Iterator[None]:
-    """Inside the block, statements that SQLAlchemy runs take their later values from a request."""
-    before = _request.set(request)
-    try:
-        yield
-    finally:
-        _request.reset(before)
 
 
 class Later:
@@ -35,27 +21,6 @@ class Later:
         """With what reads the value from a request; `many` in a list stands for several items."""
         self.read = read
         self.many = many
-
-
-class _Open(BindParameter[Any]):
-    """A parameter whose value comes later: it has another whenever SQLAlchemy looks at it.
-
-    SQLAlchemy's own for this, a callable, gets lost in the criteria of its loader options.
-    """
-
-    inherit_cache = True
-
-    @property
-    def value(self) -> Any:
-        """The value for the request that is given; before there is one, what will read it."""
-        request = _request.get()
-        if request is None or not isinstance(self._value, Later):
-            return self._value
-        return self._value.read(request)
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        self._value = value
 
 
 def then(convert: Callable[[Any], Any], value: Any) -> Any:
@@ -100,5 +65,4 @@ def _read(values: list[Any], request: Any) -> list[Any]:
 
 def parameter(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
     """A value as a parameter of a statement, of a column's type; its text never holds values."""
-    made = _Open if isinstance(value, Later) else bindparam
-    return made(None, value, kind, unique=True)
+    return bindparam(None, value, kind, unique=True)

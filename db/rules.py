@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -34,15 +35,21 @@ def _id(viewer_id: UUID | None) -> Any:
     return parameter(viewer_id, Uuid)
 
 
+@cache
+def _alias(model: Any) -> Any:
+    """The alias of a model that rules look through; each new one makes all its columns anew."""
+    return aliased(model)
+
+
 def _projects(viewer: Viewer, right: Right) -> Select[Any]:
     """The ids of the projects on which the viewer has the right; this separates tenants."""
     # Rules read other tables through aliases: when SQLAlchemy joins, it renames the table of the
     # model in the rule, and must not find it elsewhere.
     if viewer.agent_id is not None:
-        agent = aliased(Agent)
+        agent = _alias(Agent)
         may = true() if right in AGENTS else false()
         return select(agent.project_id).where(agent.id == _id(viewer.agent_id), may)
-    member = aliased(ProjectMember)
+    member = _alias(ProjectMember)
     own = select(member.project_id).where(member.user_id == _id(viewer.user_id))
     roles = [role for role, rights in ROLES.items() if right in rights]
     return own if len(roles) == len(ROLES) else own.where(any_of(member.role, roles))

@@ -1,15 +1,14 @@
-"""What the test file of each noun says for the tests of all nouns, which ask it here.
+"""What the tests of all entities take from the test file of each noun.
 
-These names have a meaning in `tests/test_<noun>.py`, each for a dictionary:
+These names have a meaning in `tests/test_<noun>.py`; each is a dictionary:
 
-- `SEEN`: for each model of the noun, whether a viewer sees a row of it (`tests.oracle.Sees`). It
-  says in Python what the rule in `db` says in SQL, and must not be made from it.
-- `CASES`: for each mutation, how it is asked for, and how strangers are turned away
-  (`tests.world.Case`).
-- `BREAKING`: for each table, and each CHECK of it that does not follow from the type of a column,
-  assignments in an UPDATE that break it.
-- `VALUES`: for a model, what `tests.factories.make_row` cannot know of the values that its rows
-  take, by the number of the row.
+- `SEEN`: for each model, a function that says whether a viewer sees a row (`tests.oracle.Sees`). It
+  says in Python what the rule in `db/rules.py` says in SQL, and must not be made from the rule.
+- `CASES`: for each mutation, how it is called, and how a stranger is refused (`tests.world.Case`).
+- `BREAKING`: for each table, and each CHECK that does not follow from the type of a column, the
+  assignments of an UPDATE that break it.
+- `VALUES`: for a model, a function from the number of a row to the values that
+  `tests.factories.make_row` cannot know, because a CHECK demands them.
 """
 
 from __future__ import annotations
@@ -25,9 +24,10 @@ from graph.schema import SLICES
 
 @cache
 def said(name: str) -> dict[Any, Any]:
-    """All that the test files of nouns say under this name, what others belong to at the end.
+    """What the test files of all nouns say under this name.
 
-    So what a case deletes is not missed by one that comes after it.
+    Nouns whose rows belong to others' come first, so that a case that deletes a row comes after all
+    cases that need it.
     """
     modules = [slice for slice in SLICES if slice.count(".") == 1]
     found: dict[Any, Any] = {}

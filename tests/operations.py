@@ -47,7 +47,7 @@ def declared(type_name: str, kind: type) -> list[tuple[str, Any]]:
 def collections() -> list[tuple[str, Any]]:
     """The connections of the root that show all objects of an entity, by their names."""
     return [
-        (name, field) for name, field in declared("Query", Collection) if type(field) is Collection
+        (name, field) for name, field in declared("Query", Collection) if field.conditions is None
     ]
 
 
@@ -162,14 +162,19 @@ class Writer:
         self.names = 0
         self.redraws: dict[str, Callable[[], Any]] = {}
 
-    def operation(self) -> Generated:
-        """A whole query."""
+    def operation(self, beside: str = "") -> Generated:
+        """A whole query, in which something else may stand beside what is drawn."""
         query = schema._schema.query_type
         assert query is not None
         selection = self.selection(query, 4, self.draw(st.integers(1, 3)))
-        variables = f"({', '.join(self.definitions)})" if self.definitions else ""
+        return self.generated("query", f"{{ {beside}{selection.removeprefix('{')}")
+
+    def generated(self, kind: str, selection: str, *definitions: str) -> Generated:
+        """An operation with this selection, and with what was defined for it."""
+        every = ", ".join([*self.definitions, *definitions])
+        variables = f"({every})" if every else ""
         fragments = [f"fragment {name} on {kind} {below}" for name, kind, below in self.fragments]
-        document = "\n".join([f"query{variables} {selection}", *fragments])
+        document = "\n".join([f"{kind}{variables} {selection}", *fragments])
         again = {name: self.redraws[name]() for name in self.variables}
         return Generated(document, self.variables, again)
 
@@ -316,6 +321,65 @@ class Writer:
 
 
 @st.composite
-def operations(draw: DrawFn, pool: Pool) -> Generated:
-    """Queries over all that the planner can answer, and with arguments that are wrong at times."""
-    return Writer(draw, pool).operation()
+def operations(draw: DrawFn, pool: Pool, beside: str = "") -> Generated:
+    """Queries over all that the compiler can answer, and with arguments that are wrong at times."""
+    return Writer(draw, pool).operation(beside)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A mutation that shows rows, and whose rows they are."""
+
+    mutation: str
+    field: str
+    type_name: str
+    input: str
+    """What is written into its input, with `$id` in it."""
+    names: str
+    """The type of what the id names."""
+
+
+def two(item: str) -> str:
+    """A list of two items, each with another letter in the place of the %."""
+    return f"[{item.replace('%', 'x')}, {item.replace('%', 'y')}]"
+
+
+PAYLOADS = [
+    Payload("updateProject", "project", "Project", "id: $id", "Project"),
+    Payload("updateTask", "task", "Task", "id: $id", "Task"),
+    Payload("updateAgent", "agent", "Agent", "id: $id", "Agent"),
+    Payload("updateConversation", "conversation", "Conversation", "id: $id", "Conversation"),
+    Payload(
+        "createTasks",
+        "tasks",
+        "Task",
+        "projectId: $id, tasks: " + two('{title: "%"}'),
+        "Project",
+    ),
+    Payload(
+        "appendMessages",
+        "messages",
+        "Message",
+        "conversationId: $id, messages: " + two('{sender: USER, content: "%"}'),
+        "Conversation",
+    ),
+]
+
+
+@st.composite
+def payloads(draw: DrawFn, pool: Pool) -> tuple[Payload, str, Generated, Generated]:
+    """A mutation with an id for it, its document, and a query for the same selection by `$ids`."""
+    payload = draw(st.sampled_from(PAYLOADS))
+    writer = Writer(draw, pool)
+    kind = schema._schema.type_map[payload.type_name]
+    assert isinstance(kind, Shown)
+    selection = writer.selection(kind, 3)
+    fields = f"shown: {payload.field} {selection} keys: {payload.field} {{ id }}"
+    change = f"{{ {payload.mutation}(input: {{{payload.input}}}) {{ {fields} }} }}"
+    query = f"{{ nodes(ids: $ids) {{ ... on {payload.type_name} {selection} }} }}"
+    return (
+        payload,
+        draw(st.sampled_from(pool.ids[payload.names])),
+        writer.generated("mutation", change, "$id: ID!"),
+        writer.generated("query", query, "$ids: [ID!]!"),
+    )

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 import db
 from benchmarks import data, hand, plain, report
-from benchmarks.contenders import CONTENDERS, GENERAL, HAND, PEER, PLAIN, PLANNED, Contender
+from benchmarks.contenders import COMPILED, CONTENDERS, GENERAL, HAND, PEER, PLAIN, Contender
 from benchmarks.load import Address, BadAnswer, load
 from benchmarks.queries import QUERIES, normal, values
 from graph.settings import Settings
@@ -54,12 +54,12 @@ async def test_everybody_answers_the_same_values(database_url: URL, database: db
     async with running(hand.create_app(data.dsn(database_url))) as client:
         await compare(HAND, client)
     async with conftest.serving(database, Settings()) as client:
-        await compare(PLANNED, client)
+        await compare(COMPILED, client)
     async with conftest.serving(database, Settings(planner=False)) as client:
         await compare(GENERAL, client)
     async with running(plain.create_app(data.dsn(database_url))) as client:
         await compare(PLAIN, client)
-    assert list(CONTENDERS.values()) == [HAND, PLANNED, GENERAL, PEER, PLAIN]
+    assert list(CONTENDERS.values()) == [HAND, COMPILED, GENERAL, PEER, PLAIN]
     assert len(expected["point"]) == 10
     assert expected["point"][0]["project"]["name"] == "Project 10"
     titles = [task["title"] for task in expected["list"][0]["projects"][1]["tasks"]]

@@ -105,7 +105,7 @@ async def test_a_communication_is_sent_with_what_is_given(world: World, eve: db.
     }
     # The sender; the agents at both ends, the task and the question; the row; and the reading of
     # it with its replies.
-    assert len(answer.statements) == 8
+    assert len(answer.statements) == 7
     query = "SELECT project_id, priority, content::text FROM communications WHERE id = :id"
     assert await stored(world.database, query, id=id) == [
         (world.project.id, 5, '["text", {"n": 1.5}]')

@@ -1,4 +1,4 @@
-"""The planner: one statement, and to the byte what the resolvers answer."""
+"""The compiler: one statement, and to the byte what the resolvers answer."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from sqlalchemy import literal_column, select
 
 import db
 from db.result_limits import RESULT_BYTES
-from graph import compiler as planner
-from graph.compiler import compiled as plans
+from graph import compiler
+from graph.compiler import compiled
 from graph.compiler.sql import statement
 from graph.core.connections import encode_cursor
-from graph.core.entities import Declared, Id, entities
+from graph.core.declarations import Declared
+from graph.core.entities import entities
 from graph.core.filters import Order, conditions_of
-from graph.core.nodes import Anything
 from graph.core.scalars import format_moment
 from graph.core.selections import BACKREF, Operation
 from graph.schema import schema
 from graph.settings import Settings
 from tests import factories
 from tests.conftest import People, serving
-from tests.operations import WRONG_AT_TIMES, Generated, Pool, operations
+from tests.operations import WRONG_AT_TIMES, Generated, Pool, operations, payloads
 
 EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "60"))
 
@@ -110,12 +110,12 @@ async def are_answered_alike(
 
 
 def is_for_resolvers(query: str, variables: dict[str, Any]) -> bool:
-    """Whether there is a reason for which the planner leaves a query to the resolvers."""
+    """Whether there is a reason for which the compiler leaves a query to the resolvers."""
     operation = Operation.read(schema._schema, graphql.parse(query), None, variables)
     number, depth = operation.size()
-    if number > planner.MOST_FIELDS or depth > planner.DEEPEST:
+    if number > compiler.MOST_FIELDS or depth > compiler.DEEPEST:
         return True
-    if conditions_of(operation) > planner.MOST_CONDITIONS:
+    if conditions_of(operation) > compiler.MOST_CONDITIONS:
         return True
     if all(root.name == "__typename" for root in operation.roots):
         return True
@@ -124,6 +124,60 @@ def is_for_resolvers(query: str, variables: dict[str, Any]) -> bool:
     except (GraphQLError, ValueError):
         return True  # an argument is wrong, where the resolvers never come to it
     return False
+
+
+MORE = settings(
+    max_examples=EXAMPLES // 2,
+    deadline=None,
+    derandomize="TROUPE_EXAMPLES" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@MORE
+@given(data=st.data())
+async def test_root_fields_beside_one_that_does_not_compile_are_answered_alike(
+    people: People, resolvers: People, pool: Pool, data: st.DataObject
+) -> None:
+    operation = data.draw(operations(pool, beside='kind: __type(name: "Task") { kind } '))
+    viewer = data.draw(st.sampled_from(["admin", "owner", "stranger"]))
+    for variables in (operation.variables, operation.again):
+        compiled = await getattr(people, viewer).ask(operation.query, **variables)
+        resolved = await getattr(resolvers, viewer).ask(operation.query, **variables)
+
+        assert compiled.body["data"] == resolved.body["data"]
+        assert "FAULT" not in compiled.text
+        if "errors" not in compiled.body:
+            assert compiled.text == resolved.text
+            encoded = [sql.startswith("SELECT convert_to(") for sql in compiled.statements]
+            assert all(encoded) or is_for_resolvers(operation.query, variables)
+        else:
+            assert compiled.text == resolved.text or len(compiled.errors + resolved.errors) > 2
+
+
+@MORE
+@given(data=st.data())
+async def test_a_payload_shows_what_resolvers_show(
+    people: People, resolvers: People, pool: Pool, data: st.DataObject
+) -> None:
+    payload, id, change, query = data.draw(payloads(pool))
+    changed = await people.admin.ask(change.query, id=id, **change.variables)
+
+    assert "FAULT" not in changed.text
+    if "errors" in changed.body:
+        assert changed.code == "BAD_USER_INPUT"
+        return
+    found = changed.data[payload.mutation]["keys"]
+    if not found:  # there is a rule against it
+        return
+    # Each of the two fields has a statement.
+    assert [sql.startswith("SELECT convert_to(") for sql in changed.statements[-2:]] == [True] * 2
+    ids = [each["id"] for each in (found if isinstance(found, list) else [found])]
+    read = await resolvers.admin.ask(query.query, ids=ids, **query.variables)
+    start = f'{{"data":{{"{payload.mutation}":{{"shown":'
+    text = changed.text.removeprefix(start).partition(',"keys":')[0]
+    items = text if isinstance(found, list) else f"[{text}]"
+    assert read.text == f'{{"data":{{"nodes":{items}}}}}'
 
 
 QUERIES = {
@@ -335,7 +389,6 @@ async def test_what_may_be_long_is_not_copied_for_each_field_beside_it(
 
 UNPLANNED = {
     "introspection": '{ __type(name: "Project") { name fields { name } } }',
-    "the schema beside data": "{ __schema { queryType { name } } me { username } }",
     "nothing at all": "{ me @skip(if: true) { id } }",
     "a variable inside a literal of JSON": """query($id: ID!) {
         projects(where: {metadataContains: {a: [$id]}}) { nodes { id } } }""",
@@ -356,11 +409,11 @@ async def test_what_cannot_be_planned_goes_to_the_resolvers(
         assert planned.statements == resolved.statements, kind
 
 
-# What the planner has no rule for, and why.
+# What the compiler has no rule for, and why.
 RESOLVED: dict[str, str] = {}
 
 
-def test_the_planner_has_a_rule_for_every_field() -> None:
+def test_the_compiler_has_a_rule_for_every_field() -> None:
     query = schema._schema.query_type
     assert query is not None
     pending: list[Any] = [query]
@@ -373,8 +426,7 @@ def test_the_planner_has_a_rule_for_every_field() -> None:
         for name, field in kind.fields.items():
             declaration = field.extensions[BACKREF]
             named = get_named_type(field.type)
-            is_part = kind.name.endswith(("Connection", "Edge")) or kind.name == "PageInfo"
-            if not isinstance(declaration, Declared | Anything | Id) and not is_part:
+            if not isinstance(declaration, Declared):
                 unknown.add(f"{kind.name}.{name}")
             if isinstance(named, GraphQLInterfaceType):
                 pending += schema._schema.get_possible_types(named)
@@ -492,6 +544,68 @@ async def test_who_asks_whether_the_server_answers_asks_no_database(people: Peop
     assert answer.statements == []
 
 
+MIXED = {
+    "introspection": (
+        '{ __type(name: "Task") { name } me { username } projects { totalCount } }',
+        2,
+    ),
+    "the type of the root": ("{ __typename me { username } }", 1),
+    "an argument that is wrong": ('{ me { username } node(id: "x") { id } }', 1),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+async def test_each_root_field_that_compiles_has_a_statement_of_its_own(
+    people: People, resolvers: People, pool: Pool, kind: str
+) -> None:
+    query, statements = MIXED[kind]
+    for _ in range(2):
+        compiled = await people.owner.ask(query)
+        resolved = await resolvers.owner.ask(query)
+
+        assert compiled.text == resolved.text
+        assert len(compiled.statements) == statements
+        assert all(sql.startswith("SELECT convert_to(") for sql in compiled.statements)
+
+
+async def test_values_of_an_input_make_no_other_statement(people: People, made: list[Any]) -> None:
+    query = """mutation($input: CreateProjectInput!, $first: Int) { createProject(input: $input) {
+        project { name members(first: $first) { nodes { user { username } } } } } }"""
+    inputs: list[dict[str, Any]] = [
+        {"name": "a"},
+        {"name": "b", "metadata": {"c": [True]}},
+        {"name": "d"},
+    ]
+
+    for input in inputs:
+        answer = await people.owner.ask(query, input=input, first=1)
+        assert answer.data["createProject"]["project"] == {
+            "name": input["name"],
+            "members": {"nodes": [{"user": {"username": "owner"}}]},
+        }
+    assert len(made) == 1
+    await people.owner.ask(query, input={"name": "e"}, first=None)
+    assert len(made) == 2
+
+
+async def test_what_compiling_a_mutation_costs_is_asked_before_it_runs(
+    database: db.Database, people: People
+) -> None:
+    settings = Settings(max_cost=100, rate_burst=1_000, rate_per_second=1)
+    codes = []
+    async with serving(database, settings) as http:
+        owner = people.owner.through(http)
+        for place in range(6):
+            query = f"""mutation($input: CreateProjectInput!) {{ createProject(input: $input) {{
+                p{place}: project {{ id name status version }} }} }}"""
+            answer = await owner.ask(query, input={"name": f"{place}"})
+            codes.append("errors" in answer.body)
+    assert codes[0] is False
+    assert codes[-1] is True
+    made = await people.owner.ask("{ projects { totalCount } }")
+    assert made.data["projects"]["totalCount"] == codes.count(False)
+
+
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The statements of which plans are made."""
@@ -501,8 +615,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         found.append(statement)
         return compile_statement(statement)
 
-    compile_statement = plans.compile_statement
-    monkeypatch.setattr(planner, "compile_statement", noted)
+    compile_statement = compiled.compile_statement
+    monkeypatch.setattr(compiler, "compile_statement", noted)
     return found
 
 

@@ -32,7 +32,7 @@ import graph
 from db import errors, scopes
 from db.base import Timestamp
 from graph.core.entities import Column, Entity, Node, entities, lazy
-from graph.core.fields import Connected, Listed, Read, Related
+from graph.core.fields import Connected, EntityField, Listed, Related
 from graph.core.inputs import MODELS as INPUTS
 from graph.core.rights import rights_of
 from graph.core.selections import BACKREF
@@ -328,7 +328,7 @@ def test_a_field_can_be_null_where_there_may_be_nothing(entity: Entity) -> None:
             assert is_certain is not nullable, name
         elif isinstance(field, Related) and not isinstance(field, Listed):
             assert is_certain is scopes.is_always_visible(field.attribute), name
-        elif isinstance(field, Read):
+        elif isinstance(field, EntityField):
             assert is_certain, name
 
 

@@ -9,7 +9,7 @@ from graphql import get_introspection_query, parse
 
 import db
 from db.tools import MOST_TOOLS
-from graph import compiler as planner
+from graph import compiler
 from graph.core.filters import GUARDED, conditions_of
 from graph.core.selections import Operation
 from graph.core.user_errors import MOST_SHOWN_OF_CYCLE
@@ -154,7 +154,7 @@ async def test_no_plan_is_made_of_what_costs_too_much(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
-    monkeypatch.setattr(planner, "compile_statement", made.append)
+    monkeypatch.setattr(compiler, "compile_statement", made.append)
     query = "{ projects(first: 100) { nodes { tasks(first: 100) { nodes { id } } } } }"
 
     async with serving(database, Settings(max_cost=100)) as http:

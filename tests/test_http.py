@@ -610,8 +610,8 @@ class Broken:
     "place",
     [
         "graph.execution.tokens.Tokens.viewer",
-        "graph.compiler.Planner.plan",
-        "graph.compiler.compiled.Plan.arguments",
+        "graph.compiler.Compiler.compile",
+        "graph.compiler.compiled.CompiledStatement.arguments",
         "graph.execution.pipeline.Pipeline.begin",
         "graph.execution.run.Operation",
         "graph.execution.pipeline.check_arguments",

@@ -92,7 +92,7 @@ async def test_a_hash_is_a_text(limited: People, hash: Any) -> None:
     assert (await persisted(limited.owner, hash)).code == "BAD_REQUEST"
 
 
-@pytest.mark.parametrize("asked", [1, "x", [1], True])
+@pytest.mark.parametrize("asked", [None, 1, "x", [1], True])
 async def test_what_is_no_object_is_refused(limited: People, asked: Any) -> None:
     answer = await limited.owner.request(extensions={"persistedQuery": asked})
 

@@ -163,7 +163,7 @@ async def test_each_viewer_finds_all_of_theirs_and_nothing_else(
                     assert found == beyond(asking, seen[node["id"]], relation), where
 
 
-async def test_what_is_always_seen_is_so_in_any_world(
+async def test_what_is_always_visible_is_so_in_any_world(
     database: db.Database, viewers: dict[str, Asking]
 ) -> None:
     """By the rules alone: the rows of this world point wherever they like."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 from graphql import parse
-from sqlalchemy import URL, Select, select, text
+from sqlalchemy import URL, select, text
 
 import db
 from db import engine
@@ -36,7 +36,7 @@ def context(database: db.Database) -> Context:
     """The context of an operation, as a resolver gets it."""
     context = Context(database, db.Viewer(is_administrator=True))
     context.operation = Operation.read(schema._schema, parse("{ __typename }"))
-    context.loaders = Loaders(context)
+    context.loaders = Loaders(context, context.operation)
     return context
 
 
@@ -83,32 +83,21 @@ async def test_an_operation_has_at_most_four_sessions_at_once(
 ) -> None:
     held: list[int] = []
     now = 0
-    read, rows = database.read, database.rows
+    read = database.read
 
     @asynccontextmanager
-    async def noted() -> AsyncIterator[None]:
+    async def noted() -> AsyncIterator[db.ReadSession]:
         nonlocal now
         now += 1
         held.append(now)
         await asyncio.sleep(0.01)
-        yield
+        async with read() as session:
+            yield session
         now -= 1
 
-    @asynccontextmanager
-    async def noted_read() -> AsyncIterator[db.ReadSession]:
-        async with read() as session, noted():
-            yield session
-
-    async def noted_rows(statement: Select[Any]) -> Sequence[Any]:
-        async with noted():
-            return await rows(statement)
-
-    monkeypatch.setattr(database, "read", noted_read)
-    monkeypatch.setattr(database, "rows", noted_rows)
-    # Rows with a relation are read in a session, and those without in none.
+    monkeypatch.setattr(database, "read", noted)
     pages = " ".join(
-        f"p{place}: projects(first: {place}) {{ nodes {{ id {place % 2 * 'owner { id }'} }} }}"
-        for place in range(20)
+        f"p{place}: projects(first: {place}) {{ nodes {{ id }} }}" for place in range(20)
     )
 
     answer = await resolvers.owner.ask(f"{{ {pages} }}")

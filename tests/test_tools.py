@@ -120,7 +120,7 @@ async def test_a_tool_is_made_with_what_is_given(world: World) -> None:
     ]
 
 
-async def test_a_tool_needs_only_a_name_and_costs_four_statements(world: World) -> None:
+async def test_a_tool_needs_only_a_name_and_costs_three_statements(world: World) -> None:
     answer = await world.owner.ask(
         f"mutation($input: CreateToolInput!) {{ createTool(input: $input) {WHOLE} }}",
         input={"projectId": gid(world.project), "name": "hammer"},
@@ -144,7 +144,7 @@ async def test_a_tool_needs_only_a_name_and_costs_four_statements(world: World) 
         "agents": {"nodes": []},
     }
     # The project, the row, and the tool with its agents as it is now.
-    assert len(answer.statements) == 4
+    assert len(answer.statements) == 3
 
 
 async def test_a_name_and_version_are_unique_in_their_project(world: World) -> None:

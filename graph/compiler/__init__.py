@@ -1,46 +1,59 @@
-"""The fast way to read: a query becomes one SQL statement, whose JSON goes out as it is.
+"""The way to read that serves nearly all requests: a selection becomes SQL that makes its JSON.
 
-Whatever the planner does not know, and whatever would end in an error, it hands to the resolvers,
-whole. A plan is made once for all requests that differ only in values:
+A query becomes one statement. Of a query in which something cannot be compiled, each root field
+becomes one that can be; of a mutation, each field of a payload that shows rows, which are then
+read by their keys. Whatever is not compiled, and whatever would end in an error, the resolvers
+answer. Statements are compiled once for all requests that differ only in values:
 
-- `shapes` says what of a request changes its statement;
-- `statement` makes the statement of what is selected, whose JSON `text` puts together;
-- `plans` holds it as PostgreSQL gets it, and puts each request's values in.
+- `shapes` says what of a request changes its statements;
+- `sql` makes the statement of what is selected, to which each field brings its own SQL;
+- `compiled` holds it as PostgreSQL gets it, and puts each request's values in.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from graphql import (
+    DocumentNode,
     GraphQLError,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
+    get_named_type,
 )
 from graphql.execution.values import VariableValues
 
 from db import Viewer
-from graph.compiler.compiled import Plan, compile_statement, run
+from graph.compiler.compiled import (
+    CompiledOperation,
+    CompiledParts,
+    CompiledStatement,
+    Place,
+    compile_statement,
+    run,
+)
 from graph.compiler.shapes import (
+    KEYS,
     Request,
-    Unplannable,
+    kind_of,
     open_variables,
+    open_viewer,
     parts_of,
     shape_of,
+    variables_below,
 )
-from graph.compiler.sql import statement
+from graph.compiler.sql import Statement, root_statement, statement, statement_by_key
 from graph.core.cache import TRACKED, Kept
+from graph.core.entities import entities
 from graph.core.filters import conditions_of
+from graph.core.json_text import Uncompilable
 from graph.core.selections import Operation, Unreadable
-from graph.core.statements import kind_of, opened_viewer
 from graph.core.threads import in_thread
-from graph.execution.documents import Document
 
 # A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
 MOST_FIELDS = 500
@@ -51,31 +64,47 @@ DEEPEST = 20
 # what is only remembered not to be planned.
 MOST_PARTS = 2_000
 
-# What making a plan costs for each field and condition: some 0.7 ms, in which nobody else is
+# What compiling costs for each field and condition: some 0.7 ms, in which nobody else is
 # answered. A viewer who sends ever new shapes gets about a tenth of that time.
 COST_OF_PART = 75
 
 # How much of it the connections keep prepared is bounded with them (`db.prepared`).
-MOST_PLANS = 500
+MOST_OPERATIONS = 500
 MOST_BYTES = 10_000_000
 
-# Of a plan: itself, its key, and the tuples and the costs in it.
-OBJECTS_OF_PLAN = 8
+# Of a compiled operation: itself, its key, and the tuples and the costs in it; and of a statement.
+OBJECTS_OF_OPERATION = 8
+OBJECTS_OF_STATEMENT = 4
 # A parameter whose value comes later is read by functions that call each other.
 OBJECTS_OF_PARAMETER = 12
 
-NO_PLAN = Plan("", ())
+NOBODY = kind_of(Viewer())
 
 
-class Planner:
-    """The plans of a process."""
+class Document(Protocol):
+    """A valid document."""
+
+    @property
+    def hash(self) -> str:
+        """What it is known by."""
+
+    @property
+    def node(self) -> DocumentNode:
+        """What was parsed."""
+
+
+class Compiler:
+    """The compiled operations of a process."""
 
     def __init__(self, schema: GraphQLSchema, max_answer_bytes: int) -> None:
         self._schema = schema
         self._most_bytes = max_answer_bytes
-        self._making: dict[Hashable, asyncio.Task[Plan]] = {}
-        """The plans that are being made."""
-        self._plans: Kept[Hashable, Plan] = Kept(MOST_PLANS, MOST_BYTES, _bytes)
+        self._compiling: dict[Hashable, asyncio.Task[CompiledOperation]] = {}
+        self._compiled: Kept[Hashable, CompiledOperation] = Kept(
+            MOST_OPERATIONS, MOST_BYTES, _bytes
+        )
+        self._names: Kept[Hashable, frozenset[str]] = Kept(MOST_OPERATIONS, MOST_BYTES, _size)
+        """The variables that shape each mutation."""
 
     def known(
         self,
@@ -83,98 +112,149 @@ class Planner:
         node: OperationDefinitionNode,
         variables: VariableValues,
         viewer: Viewer,
-    ) -> Plan | None:
-        """The plan for an operation of a valid document, if it was made before."""
-        plan = self._plans.get(_key(document, node, shape_of(variables), viewer))
-        return plan if plan is not None and plan.sql else None
+    ) -> CompiledOperation | None:
+        """What an operation of a valid document was compiled to before."""
+        operation = _name(document, node)
+        names = self._names.get(operation) if node.operation is OperationType.MUTATION else None
+        compiled = self._compiled.get((operation, shape_of(variables, names), kind_of(viewer)))
+        return compiled if compiled is not None and compiled.statements else None
 
-    async def plan(
+    async def compile(
         self,
         document: Document,
         operation: Operation,
         viewer: Viewer,
         charge: Callable[[int], None],
         turn: AbstractAsyncContextManager[Any],
-    ) -> Plan | None:
-        """The plan for an operation of a valid document, none if there can be none.
+    ) -> CompiledOperation | None:
+        """What an operation of a valid document compiles to, none if nothing of it does.
 
-        To make one costs more than to read with it: that is what `charge` is called with, and what
-        it raises is raised. It is made in the viewer's turn, once for all who ask meanwhile.
+        To compile costs more than to read: that is what `charge` is called with, and what it raises
+        is raised. It is done in the viewer's turn, once for all who ask meanwhile.
         """
         node, variables = operation.node, operation.variables
-        if node.operation is not OperationType.QUERY:
+        if node.operation is OperationType.SUBSCRIPTION or kind_of(viewer) == NOBODY:
             return None
-        shape = shape_of(variables)
-        key = _key(document, node, shape, viewer)
-        plan = self._plans.get(key)
-        if plan is None:
+        name, names = _name(document, node), None
+        if node.operation is OperationType.MUTATION:
+            names = self._names.get(name)
+            if names is None:
+                names = variables_below(operation)
+                self._names.put(name, names)
+        shape = shape_of(variables, names)
+        key = name, shape, kind_of(viewer)
+        compiled = self._compiled.get(key)
+        if compiled is None:
             parts = parts_of(shape)
             if parts > MOST_PARTS:
                 return None
-            making = self._making.get(key)
-            if making is None:
-                opened = self._opened(document, node, variables)
+            compiling = self._compiling.get(key)
+            if compiling is None:
+                opened = self._opened(document, node, open_variables(variables, names))
                 if opened is None:
-                    self._plans.put(key, replace(NO_PLAN, parts=parts))
+                    self._compiled.put(key, CompiledOperation({}, parts=parts))
                     return None
                 operation, fields, conditions = opened
                 charge(COST_OF_PART * (fields + conditions))
-                work = partial(self._compiled, operation, viewer, parts, conditions)
-                making = self._making[key] = asyncio.create_task(self._made(key, work, turn))
+                work = partial(self._compile, operation, viewer, parts, conditions)
+                compiling = asyncio.create_task(self._keep(key, work, turn))
+                self._compiling[key] = compiling
             # Who leaves takes it from nobody else.
-            plan = await asyncio.shield(making)
-        return plan if plan.sql else None
+            compiled = await asyncio.shield(compiling)
+        return compiled if compiled.statements else None
 
     def _opened(
         self, document: Document, node: OperationDefinitionNode, variables: VariableValues
     ) -> tuple[Operation, int, int] | None:
         """The operation with values that come later, and how many fields and conditions it has.
 
-        None if no plan is to be made for it.
+        None if it is not to be compiled.
         """
         try:
-            operation = Operation(self._schema, document.node, node, open_variables(variables))
-        except (Unplannable, Unreadable, GraphQLError, RecursionError):
+            operation = Operation(self._schema, document.node, node, variables)
+        except (Uncompilable, Unreadable, GraphQLError, RecursionError):
             return None
-        if all(root.name == "__typename" for root in operation.roots):
-            return None  # it needs no database, and tells whether the server answers
+        if all(root.name.startswith("__") for root in operation.roots):
+            return None  # it needs no database, and shows whether the server answers
         fields, depth = operation.size()
         conditions = conditions_of(operation)
         if fields > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
             return None
         return operation, fields, conditions
 
-    async def _made(
-        self, key: Hashable, work: Callable[[], Plan], turn: AbstractAsyncContextManager[Any]
-    ) -> Plan:
+    async def _keep(
+        self,
+        key: Hashable,
+        work: Callable[[], CompiledOperation],
+        turn: AbstractAsyncContextManager[Any],
+    ) -> CompiledOperation:
         try:
             async with turn:
-                plan = await in_thread(work)
-            self._plans.put(key, plan)
-            return plan
+                compiled = await in_thread(work)
+            self._compiled.put(key, compiled)
+            return compiled
         finally:
-            del self._making[key]
+            del self._compiling[key]
 
-    def _compiled(self, operation: Operation, viewer: Viewer, parts: int, conditions: int) -> Plan:
-        try:
-            plan = compile_statement(statement(operation, opened_viewer(viewer), self._most_bytes))
-        except (Unplannable, GraphQLError, RecursionError):
-            plan = NO_PLAN
-        return replace(plan, parts=parts, conditions=conditions)
+    def _compile(
+        self, operation: Operation, viewer: Viewer, parts: int, conditions: int
+    ) -> CompiledOperation:
+        statements: dict[Place, CompiledStatement] = {}
+        for place, build in self._places(operation, open_viewer(viewer)):
+            try:
+                statements[place] = compile_statement(build())
+            except (Uncompilable, GraphQLError, RecursionError):
+                continue
+            if not place:
+                break  # nothing is left
+        return CompiledOperation(statements, kind_of(viewer), conditions, parts)
+
+    def _places(
+        self, operation: Operation, viewer: Viewer
+    ) -> Iterator[tuple[Place, Callable[[], Statement]]]:
+        """The places at which there may be a statement, and what builds it."""
+        most = self._most_bytes
+        if operation.node.operation is OperationType.QUERY:
+            yield (), partial(statement, operation, viewer, most)
+            for root in operation.roots:
+                if not root.name.startswith("__"):
+                    yield (root.key,), partial(root_statement, operation, viewer, most, root)
+            return
+        shown = {entity.name: entity for entity in entities()}
+        for root in operation.roots:
+            for field in (child for children in root.children.values() for child in children):
+                entity = shown.get(get_named_type(field.type).name)
+                if entity is not None:
+                    yield (
+                        (root.key, field.key),
+                        partial(statement_by_key, operation, viewer, most, entity, field, KEYS),
+                    )
 
 
-def _bytes(plan: Plan) -> int:
-    """How much a plan counts where it is kept."""
-    objects = OBJECTS_OF_PLAN + OBJECTS_OF_PARAMETER * plan.later
-    return len(plan.sql) + 100 * (len(plan.parameters) + plan.parts) + TRACKED * objects
+def _size(names: frozenset[str]) -> int:
+    """How much the names of variables count where they are kept."""
+    return TRACKED + sum(map(len, names))
 
 
-def _key(
-    document: Document, node: OperationDefinitionNode, shape: Hashable, viewer: Viewer
-) -> Hashable:
-    """What requests that share a plan have in common."""
-    name = node.name.value if node.name else None
-    return document.hash, name, shape, kind_of(viewer)
+def _bytes(compiled: CompiledOperation) -> int:
+    """How much a compiled operation counts where it is kept."""
+    found = 100 * compiled.parts + TRACKED * OBJECTS_OF_OPERATION
+    for each in compiled.statements.values():
+        objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * each.later
+        found += len(each.sql) + 100 * len(each.parameters) + TRACKED * objects
+    return found
 
 
-__all__ = ["Plan", "Planner", "Request", "run"]
+def _name(document: Document, node: OperationDefinitionNode) -> Hashable:
+    """What an operation is known by."""
+    return document.hash, node.name.value if node.name else None
+
+
+__all__ = [
+    "CompiledOperation",
+    "CompiledParts",
+    "CompiledStatement",
+    "Compiler",
+    "Request",
+    "run",
+]

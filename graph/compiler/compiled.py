@@ -1,8 +1,8 @@
-"""Plans: statements as PostgreSQL gets them, and how each request's values go into them."""
+"""Statements as PostgreSQL gets them, and how each request's values go into them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,21 +12,25 @@ from sqlalchemy.dialects.postgresql import asyncpg
 
 from db.parameters import Later
 from db.text import to_json
-from graph.compiler.shapes import Request
+from graph.compiler.shapes import Request, kind_of
 from graph.compiler.sql import Statement
 from graph.core.context import Context
+from graph.core.json_text import Uncompilable
 
 _dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 PROGRAM_LIMIT_EXCEEDED = "54"
 
-# For pages of so many different sizes it is remembered what a plan costs.
+# For pages of so many different sizes it is remembered what an operation costs.
 MOST_COSTS = 100
+
+Place = tuple[str, ...]
+"""Where a value stands in an answer: the response names that lead there, from the root."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CompiledStatement:
     """A statement, whose result is one JSON value, for all requests of a shape."""
 
     sql: str
@@ -35,13 +39,7 @@ class Plan:
     sizes: tuple[Later, ...] = ()
     """How many rows its pages and lists of ids have, where that comes later, read or not."""
     positions: tuple[Later, ...] = ()
-    """Where its cursors point, whether the statement needs it or not."""
-    conditions: int = 0
-    """How many conditions its filters have."""
-    parts: int = 0
-    """Of how many parts the shape is made under which it is kept."""
-    costs: dict[tuple[int, ...], int] = field(default_factory=dict)
-    """What it costs with pages of these sizes."""
+    """The values of its cursors, whether the statement needs them or not."""
 
     @property
     def later(self) -> int:
@@ -64,6 +62,30 @@ class Plan:
         """The sizes of its pages for a request, as far as they come later."""
         return tuple([size.read(request) for size in self.sizes])
 
+
+@dataclass(frozen=True, slots=True)
+class CompiledOperation:
+    """The compiled statements of an operation, by the place of what each answers.
+
+    A query as a whole is at the place (), a root field of it at (name,), and a field of a
+    mutation's payload at (name, name); this one takes the keys of its rows.
+    """
+
+    statements: Mapping[Place, CompiledStatement]
+    viewer: Hashable = None
+    """The kind of viewer that it was compiled for."""
+    conditions: int = 0
+    """How many conditions its filters have."""
+    parts: int = 0
+    """Of how many parts the shape is made under which it is kept."""
+    costs: dict[tuple[int, ...], int] = field(default_factory=dict)
+    """What it costs with pages of these sizes, as a whole."""
+
+    @property
+    def whole(self) -> CompiledStatement | None:
+        """The one statement that answers all of it."""
+        return self.statements.get(())
+
     def remember(self, sizes: tuple[int, ...], cost: int) -> None:
         """Remember what it costs with pages of these sizes."""
         if len(self.costs) >= MOST_COSTS:
@@ -71,34 +93,76 @@ class Plan:
         self.costs[sizes] = cost
 
 
-async def run(plan: Plan, arguments: list[Any], context: Context) -> ExecutionResult | None:
-    """What a plan's statement answers: JSON that passes through as it is.
+@dataclass(frozen=True, slots=True)
+class CompiledParts:
+    """The parts of an operation that statements answer in one run of it."""
+
+    operation: CompiledOperation
+    variables: dict[str, Any]
+    context: Context
+
+    def has(self, *place: str) -> bool:
+        """Whether there is a statement for a place."""
+        return place in self.operation.statements
+
+    async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
+        """The JSON at a place, of the rows with these keys; None where resolvers have to answer.
+
+        What is wrong with an argument, the resolvers report.
+        """
+        statement, viewer = self.operation.statements.get(place), self.context.viewer
+        if statement is None or kind_of(viewer) != self.operation.viewer:
+            return None
+        try:
+            arguments = statement.arguments(Request(self.variables, viewer, keys))
+        except (GraphQLError, ValueError):
+            return None
+        return await read(statement, arguments, self.context)
+
+
+async def read(
+    statement: CompiledStatement, arguments: list[Any], context: Context
+) -> bytes | None:
+    """The JSON that a statement gives; None where it is too complex for PostgreSQL."""
+    try:
+        return await context.json(statement.sql, arguments)
+    except Exception as error:
+        if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
+            return None
+        # For the log, which shows SQLAlchemy's errors with their statements as well.
+        error.add_note(statement.sql)
+        raise
+
+
+async def run(
+    statement: CompiledStatement, arguments: list[Any], context: Context
+) -> ExecutionResult | None:
+    """The result of an operation that one statement answers: JSON that passes through as it is.
 
     None where it is too complex for PostgreSQL: the resolvers then answer.
     """
     try:
-        text = await context.json(plan.sql, arguments)
+        text = await read(statement, arguments, context)
     except Exception as error:
-        if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
-            return None
-        # For the log, which tells of SQLAlchemy's errors with their statements as well.
-        error.add_note(plan.sql)
         # As an error of the result it is worded; raised, it would reach the client as it is.
         return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
+    if text is None:
+        return None
     data: Any = orjson.Fragment(text)
     return ExecutionResult(data, None)
 
 
-def compile_statement(statement: Statement) -> Plan:
-    """The plan that runs a statement."""
+def compile_statement(statement: Statement) -> CompiledStatement:
+    """A statement as PostgreSQL gets it. Raises Uncompilable."""
     made: Any = statement.select.compile(dialect=_dialect)
-    assert not made.post_compile_params  # such a statement's text would depend on its values
+    if made.post_compile_params:
+        raise Uncompilable("the text of the statement depends on its values")
     parameters = []
     for name in made.positiontup or ():
         kind = made.binds[name].type.dialect_impl(_dialect)
         parameters.append((made.params[name], kind.bind_processor(_dialect)))
     sizes, positions = _later(statement.sizes), _later(statement.positions)
-    return Plan(made.string, tuple(parameters), sizes, positions)
+    return CompiledStatement(made.string, tuple(parameters), sizes, positions)
 
 
 def _later(values: Iterable[Any]) -> tuple[Later, ...]:

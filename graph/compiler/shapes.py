@@ -6,15 +6,19 @@ one shape share a statement, into which each puts its own values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphql import (
+    FieldNode,
+    FragmentSpreadNode,
     GraphQLInputObjectType,
     GraphQLInputType,
     GraphQLList,
     GraphQLScalarType,
+    Node,
+    VariableNode,
     get_nullable_type,
 )
 from graphql.execution.values import VariableValues
@@ -22,11 +26,8 @@ from graphql.execution.values import VariableValues
 from db import Viewer
 from db.parameters import Later
 from graph.core.filters import Order
-
-
-class Unplannable(Exception):
-    """The operation has something in it for which the planner has no rule."""
-
+from graph.core.json_text import Uncompilable
+from graph.core.selections import Operation
 
 # In the place of a value that may be any.
 ANY = "any"
@@ -38,17 +39,53 @@ class Request:
 
     variables: dict[str, Any]
     viewer: Viewer
+    keys: Sequence[Any] = ()
+    """Of the rows that are read by key."""
     known: dict[Later, Any] = field(default_factory=dict, init=False)
     """What was read already."""
 
 
-def shape_of(variables: VariableValues) -> Hashable:
-    """What two requests for one operation must have in common to share a statement."""
+KEYS = Later(lambda request: request.keys)
+"""The keys of a request, as the value of a parameter."""
+
+
+def shape_of(variables: VariableValues, names: Container[str] | None = None) -> Hashable:
+    """What two requests for one operation must have in common to share its statements.
+
+    Only the variables with these names matter, where they are not None.
+    """
     sources = variables.sources
     return tuple(
         (name, _shape(sources[name].signature.type, value))
         for name, value in variables.coerced.items()
+        if names is None or name in names
     )
+
+
+def variables_below(operation: Operation) -> frozenset[str]:
+    """The names of the variables that occur anywhere but in the arguments of root fields."""
+    found: set[str] = set()
+    fragments = {name: fragment.definition for name, fragment in operation.fragments.items()}
+    seen: set[tuple[str, bool]] = set()
+    pending: list[tuple[Any, bool]] = [(operation.node.selection_set, True)]
+    while pending:
+        node, is_root = pending.pop()
+        match node:
+            case VariableNode():
+                found.add(node.name.value)
+            case FragmentSpreadNode() if (node.name.value, is_root) not in seen:
+                seen.add((node.name.value, is_root))
+                fragment = fragments[node.name.value]
+                pending += [(part, False) for part in node.directives or ()]
+                pending.append((fragment.selection_set, is_root))
+            case FieldNode() if is_root:
+                pending += [(part, False) for part in node.directives or ()]
+                pending.append((node.selection_set, False))
+            case Node():
+                pending += [(getattr(node, key), is_root) for key in node.keys if key != "loc"]
+            case list() | tuple():
+                pending += [(part, is_root) for part in node]
+    return frozenset(found)
 
 
 def parts_of(shape: Hashable) -> int:
@@ -100,18 +137,26 @@ class _NoSources(dict[str, Any]):
     """
 
     def __contains__(self, name: object) -> bool:
-        raise Unplannable(f"${name} inside a literal")
+        raise Uncompilable(f"${name} inside a literal")
 
     def get(self, name: str, default: Any = None) -> Any:
-        raise Unplannable(f"${name} inside a literal")
+        raise Uncompilable(f"${name} inside a literal")
 
 
-def open_variables(variables: VariableValues) -> VariableValues:
-    """The variables with their shape, and in the place of each value one that comes later."""
+def open_variables(
+    variables: VariableValues, names: Container[str] | None = None
+) -> VariableValues:
+    """The variables with their shape, and in the place of each value one that comes later.
+
+    Those without these names have no shape.
+    """
     opened: dict[str, Any] = {}
     for name, value in variables.coerced.items():
-        kind = variables.sources[name].signature.type
-        opened[name] = _opened(kind, value, _variable(name))
+        read = _variable(name)
+        if names is None or name in names:
+            opened[name] = _opened(variables.sources[name].signature.type, value, read)
+        else:
+            opened[name] = Later(read)
     return VariableValues(_NoSources(), opened)
 
 
@@ -138,3 +183,15 @@ def _opened(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
             return [Later(read, many=True)]
         return [_opened(kind.of_type, item, below(place)) for place, item in enumerate(value)]
     return value if _matters(kind) else Later(read)
+
+
+def kind_of(viewer: Viewer) -> Hashable:
+    """What two viewers must have in common to share a statement."""
+    return viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None
+
+
+def open_viewer(viewer: Viewer) -> Viewer:
+    """A viewer of this kind, whose ids come later."""
+    user: Any = viewer.user_id and Later(lambda request: request.viewer.user_id)
+    agent: Any = viewer.agent_id and Later(lambda request: request.viewer.agent_id)
+    return Viewer(user, agent, viewer.is_administrator)

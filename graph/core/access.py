@@ -10,8 +10,6 @@ from contextvars import ContextVar
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Select
-
 from db import Database, ReadSession, Right, Viewer, WriteSession
 from db.deadlines import TimedOut
 
@@ -132,17 +130,6 @@ class Access:
                 yield session
             finally:
                 _holding.reset(held)
-
-    async def rows(self, statement: Select[Any]) -> Sequence[Any]:
-        """The rows of a statement that selects columns; it counts as a session for reading."""
-        refuse_while_holding()
-        async with self.in_time(), self._sessions, self._connection():
-            return await self.database.rows(statement)
-
-    async def instances(self, statement: Select[Any]) -> Sequence[Any]:
-        """The rows of a statement that selects a model, with what its options load."""
-        async with self.read() as session:
-            return (await session.execute(statement)).all()
 
     @asynccontextmanager
     async def write(self, right: Right) -> AsyncIterator[WriteSession]:

@@ -1,12 +1,14 @@
 """The answer of one operation while resolvers make it: how large it is, and who else has to wait.
 
-A statement of the planner has its own limit of bytes, and takes none of this process's time.
+A statement of the compiler has its own limit of bytes, and takes none of this process's time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from db.text import StoredJSON
@@ -18,6 +20,13 @@ TURN = 0.01
 
 # How long a number, a yes or no, or null is with what stands around it.
 SHORT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A value that is JSON already, for each response name that shows it."""
+
+    texts: Mapping[str, bytes]
 
 
 class Answer:
@@ -52,12 +61,20 @@ class Answer:
         if self._size > self._most:
             raise AnswerTooLarge(self._most)
 
+    @property
+    def is_turn_over(self) -> bool:
+        """Whether others are to have a turn before more is done."""
+        return time.monotonic() - self._since > TURN
+
     async def rest(self) -> None:
         """Let others have a turn, if this has lasted for long. Raises what `check` does."""
-        if time.monotonic() - self._since > TURN:
+        while self.is_turn_over:
             self.check()
+            since = self._since
             await asyncio.sleep(0)
-            self._since = time.monotonic()
+            if self._since == since:  # the first to come back begins the next turn for all
+                self._since = time.monotonic()
+                return
 
 
 def _bytes(text: str | bytes) -> int:

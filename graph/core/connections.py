@@ -24,10 +24,13 @@ from sqlalchemy import ColumnElement, Integer, Select, tuple_
 from db.base import Timestamp
 from db.parameters import once, parameter, then
 from db.text import require_storable
-from graph.core.entities import Entity, awaited, shown
+from graph.core.declarations import Build, Declared
+from graph.core.entities import Entity
 from graph.core.errors import BadInput
 from graph.core.filters import Order
+from graph.core.json_text import Json
 from graph.core.scalars import BARE_UUID, format_moment, parse_moment
+from graph.core.selections import Selected
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 100
@@ -268,27 +271,36 @@ class PageEdge:
         return self.window.cursor(self.node)
 
 
+class Part(Declared):
+    """A part of a page: an attribute of `Page`, and of `PageSQL` in the compiler's statement."""
+
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        json: Json = getattr(row, self.python_name)(selected)
+        return json
+
+
+def part(description: str) -> Any:
+    """A part of a page."""
+    return Part(description=description)
+
+
 @strawberry.type(description="Where a page lies in the whole.")
 class PageInfo:
-    has_next_page: bool = shown("More follow. When paging backward: `before` was given.")
-    has_previous_page: bool = shown("More precede. When paging forward: `after` was given.")
-    start_cursor: str | None = shown(
-        "The first one's cursor; as `before` it gives the page before."
-    )
-    end_cursor: str | None = shown("The last one's cursor; as `after` it gives the next page.")
+    has_next_page: bool = part("More follow. When paging backward: `before` was given.")
+    has_previous_page: bool = part("More precede. When paging forward: `after` was given.")
+    start_cursor: str | None = part("The first one's cursor; as `before` it gives the page before.")
+    end_cursor: str | None = part("The last one's cursor; as `after` it gives the next page.")
 
 
 @strawberry.type(description="One of a page, with its cursor.")
 class Edge(Generic[T]):
-    node: T = shown("The object.")
-    cursor: str = shown("Points here, in this order.")
+    node: T = part("The object.")
+    cursor: str = part("Points here, in this order.")
 
 
 @strawberry.type(description="A page of objects, in order.")
 class Connection(Generic[T]):
-    edges: list[Edge[T]] = shown("The objects of the page, with cursors.")
-    nodes: list[T] = shown("The objects of the page.")
-    page_info: PageInfo = shown("Where the page lies in the whole.")
-    total_count: int = awaited(
-        "How many objects there are on all pages; counted only when selected."
-    )
+    edges: list[Edge[T]] = part("The objects of the page, with cursors.")
+    nodes: list[T] = part("The objects of the page.")
+    page_info: PageInfo = part("Where the page lies in the whole.")
+    total_count: int = part("How many objects there are on all pages; counted only when selected.")

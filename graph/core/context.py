@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from contextlib import AbstractAsyncContextManager
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import strawberry
 
 from graph.core.access import Access
 from graph.core.answers import Answer
+from graph.core.loaders import Compiled, Loaders
 from graph.core.selections import Operation
-
-if TYPE_CHECKING:
-    from graph.core.loaders import Loaders
 
 
 class Context(Access):
@@ -23,6 +21,8 @@ class Context(Access):
     operation: Operation
     """What is selected."""
     loaders: Loaders
+    compiled: Compiled | None = None
+    """What answers parts of the operation without resolvers."""
     answer: Answer | None = None
     """How large the answer is that resolvers make."""
     refusal: Exception | None = None

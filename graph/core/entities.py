@@ -9,20 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import sqlalchemy
 import strawberry
 from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
-from strawberry.types.field import StrawberryField
 
 from db import Base
+from graph.core import json_text
+from graph.core.declarations import Build, Declared, Loads
+from graph.core.json_text import Json, Piece, piece, scalar, string
 from graph.core.scalars import global_id
-
-if TYPE_CHECKING:
-    from graph.core.loaders import Demands, Loads
-    from graph.core.selections import Selected
+from graph.core.selections import Selected
 
 Type = TypeVar("Type", bound=type)
 
@@ -67,6 +65,20 @@ class Entity:
         for kind in self.kinds:
             yield from selected.children.get(kind.name, ())
 
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        """What is selected of a row, a model's alias; of one with subtypes, by its subtype."""
+        if not self.is_interface:
+            return build.object(selected.children[self.name], row)
+        subtype = getattr(row, sqlalchemy.inspect(self.model).polymorphic_on.key)
+        every: list[Piece] = []
+        cases = []
+        for kind in self.kinds:
+            json = kind.sql(build, selected, getattr(row, kind.model.__name__))
+            identity = sqlalchemy.inspect(kind.model).polymorphic_identity
+            cases.append((subtype == identity, build.text(json)))
+            every += json
+        return (piece(sqlalchemy.case(*cases), of=tuple(every)),)
+
     @cached_property
     def keys(self) -> list[InstrumentedAttribute[Any]]:
         """The attributes of the primary key: one, or two of an association."""
@@ -105,55 +117,31 @@ def entities() -> list[Entity]:
     return list(_entities.values())
 
 
-class Declared(StrawberryField):
-    """A field that a slice declares and the core reads."""
-
-    def describe(self, description: str | None) -> None:
-        """Take the description from the model unless the slice gives one."""
-        self.description = self.description or (description and clean(description))
-
-    @property
-    def annotation(self) -> Any:
-        """The type of the field, where it follows from the model."""
-        raise NotImplementedError
-
-    def demand(self, selected: Selected, loads: Loads) -> None:
-        """Add to what its parent's statement has to bring."""
-
-    def register(self, selected: Selected, demands: Demands) -> None:
-        """Add to what the loader has to bring that the field asks, if it asks one."""
-
-
-class Shown(Declared):
-    """A field that is read from its object as it is, without a resolver."""
-
-    @cached_property
-    def read(self) -> Callable[[Any], Any]:
-        """What reads the value from the object."""
-        return attrgetter(self.python_name)
-
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        return self.read(source)
-
-
-class Awaited(Shown):
-    """A field that its object has to be awaited for."""
-
-
-class Column(Shown):
-    """A column of the model, read from the row."""
+class Column(Declared):
+    """A column of the model, or a value that the model computes of its columns."""
 
     def __init__(self, attribute: QueryableAttribute[Any], **options: Any) -> None:
         super().__init__(**options)
         self.attribute = attribute
         self.key = attribute.key
 
-    def demand(self, selected: Selected, loads: Loads) -> None:
-        loads.columns.add(self.key)
-
     @cached_property
-    def read(self) -> Callable[[Any], Any]:
-        return attrgetter(self.key)
+    def mapped(self) -> Any:
+        """The mapped column, or column property; none of a hybrid property."""
+        return sqlalchemy.inspect(self.attribute.class_).column_attrs.get(self.key)
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        if self.mapped is not None:
+            loads.columns.add(self.key)
+        else:  # which columns a hybrid property reads is not known
+            loads.columns.update(sqlalchemy.inspect(self.attribute.class_).column_attrs.keys())
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return getattr(source, self.key)
+
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        is_nullable = self.mapped is None or getattr(self.mapped.columns[0], "nullable", True)
+        return scalar(getattr(row, self.key), is_nullable=is_nullable)
 
 
 class Id(Column):
@@ -161,20 +149,11 @@ class Id(Column):
 
     type_name: str
 
-    @cached_property
-    def read(self) -> Callable[[Any], Any]:
-        name, key = self.type_name, attrgetter(self.key)
-        return lambda row: global_id(name, key(row))
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        return global_id(self.type_name, getattr(source, self.key))
 
-
-def shown(description: str) -> Any:
-    """A field that is read from its object as it is."""
-    return Shown(description=description)
-
-
-def awaited(description: str) -> Any:
-    """A field that its object has to be awaited for."""
-    return Awaited(description=description)
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        return string(json_text.global_id(self.type_name, getattr(row, self.key)))
 
 
 def column(attribute: Any, description: str | None = None) -> Any:
@@ -215,7 +194,8 @@ def entity(
                 setattr(cls, name, Column(getattr(model, name)))
         for name, field in vars(cls).items():
             if isinstance(field, Declared):
-                field.describe(doc_of(getattr(field, "attribute", None)))
+                doc = doc_of(getattr(field, "attribute", None))
+                field.describe(doc and clean(doc))
                 if name not in cls.__annotations__:
                     cls.__annotations__[name] = field.annotation
         if declared.is_interface:
@@ -233,6 +213,8 @@ def doc_of(attribute: Any) -> str | None:
     """
     prop: Any = getattr(attribute, "property", None)
     doc: str | None = getattr(prop, "doc", None)
+    if prop is None and isinstance(attribute, QueryableAttribute):
+        doc = attribute.__doc__  # of a hybrid property
     if doc is None and prop is not None:
         for relation in prop.parent.relationships:
             if prop.columns[0] in relation.local_columns and not relation.uselist:

@@ -5,13 +5,13 @@ Each says what it leads to; how that is read, for one parent or a thousand, foll
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from functools import cached_property
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import strawberry
-from sqlalchemy import ColumnElement, Text, func
-from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
+from sqlalchemy import ColumnElement, Select, Text, func, literal_column, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 from strawberry.annotation import StrawberryAnnotation
 from strawberry.types.arguments import StrawberryArgument
 from strawberry.utils.str_converters import to_camel_case
@@ -21,11 +21,13 @@ from db.parameters import parameter, then
 from db.scopes import is_always_visible
 from graph.core.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
 from graph.core.context import Context
-from graph.core.entities import Declared, Entity, entity_of, lazy
+from graph.core.declarations import Build, Declared, Demands, Loads
+from graph.core.entities import Entity, entity_of, lazy
 from graph.core.errors import BadInput
-from graph.core.filters import condition
-from graph.core.loaders import Demands, Listing, Loads, freeze
-from graph.core.scalars import parse_key
+from graph.core.filters import condition, keys
+from graph.core.json_text import Json
+from graph.core.loaders import Listing, freeze
+from graph.core.page_sql import PageSQL
 from graph.core.selections import Selected
 
 
@@ -42,7 +44,7 @@ def argument(
     )
 
 
-class Read(Declared):
+class EntityField(Declared):
     """A field that reads rows of an entity."""
 
     @property
@@ -89,7 +91,7 @@ class Read(Declared):
         demands.of(self.batch(selected)).add(self.below(selected))
 
 
-class Relation(Read):
+class Relation(EntityField):
     """A field that follows a relationship of the model."""
 
     def __init__(self, attribute: InstrumentedAttribute[Any], **options: Any) -> None:
@@ -113,6 +115,11 @@ class Relation(Read):
 
     def demand(self, selected: Selected, loads: Loads) -> None:
         loads.columns.add(self.pair[0].key)
+
+    def joined(self, row: Any, target: Any) -> ColumnElement[bool]:
+        """The condition that a row, an alias of the model, leads to a row of the target."""
+        here, there = self.pair
+        return getattr(target, there.key) == getattr(row, here.key)  # type: ignore[no-any-return]
 
 
 class Related(Relation):
@@ -140,6 +147,19 @@ class Related(Relation):
             return None
         return context.loaders.row(there, value, self.attribute)
 
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        target, rows = self.rows(build, row)
+        return build.one(self.target.sql(build, selected, target), rows)
+
+    def rows(self, build: Build, row: Any) -> tuple[Any, Select[Any]]:
+        """An alias of the target, and a statement without columns for its rows in order."""
+        target = aliased(self.target.model)
+        order = self.attribute.property.order_by or ()
+        rows = select().select_from(target)
+        rows = rows.where(self.joined(row, target), scope(target, build.viewer))
+        rows = rows.order_by(*(getattr(target, column.key) for column in order))
+        return target, rows.correlate(row)
+
 
 class Listed(Related):
     """A to-many relation of at most `most` rows, which a rule of the domain sees to, as a list."""
@@ -159,14 +179,43 @@ class Listed(Related):
         here, there = self.pair
         return context.loaders.rows(there, getattr(source, here.key), self.attribute, self.most)
 
+    def most_rows(self, selected: Selected) -> int:
+        return self.most
 
-class Paged(Read):
-    """A field that reads a connection."""
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        target, rows = self.rows(build, row)
+        rows = rows.limit(literal_column(str(self.most)))
+        return build.array(self.target.sql(build, selected, target), rows)
+
+
+Conditions = Callable[..., list[ColumnElement[bool]]]
+"""The conditions on a row, of the model's alias, the viewer, and the arguments by their names."""
+
+
+class Paged(EntityField):
+    """A field that reads a connection.
+
+    It may have arguments of its own, with the conditions on a row that are made of them. Their
+    values may come `Later`, when the statement runs: `db.parameters` has what converts them.
+    """
+
+    def __init__(
+        self,
+        own_arguments: Sequence[StrawberryArgument] = (),
+        conditions: Conditions | None = None,
+        order: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.own_arguments = own_arguments
+        self.conditions = conditions
+        self.order = order
 
     def takes(self) -> list[StrawberryArgument]:
         target: Any = self.target
         page = f"at most {LARGEST_PAGE}; {DEFAULT_PAGE} unless said otherwise"
         arguments = [
+            *self.own_arguments,
             argument("first", int | None, f"How many, from the start: {page}."),
             argument("after", str | None, "Only what comes after this cursor."),
             argument("last", int | None, f"How many, from the end: at most {LARGEST_PAGE}."),
@@ -174,15 +223,30 @@ class Paged(Read):
             argument("where", target.where | None, "Only those that meet these conditions."),
         ]
         if target.order is not None:
-            default = next(iter(target.order))
+            default = target.order[self.order] if self.order else next(iter(target.order))
             arguments.append(argument("order_by", target.order | None, "In which order.", default))
         return arguments
+
+    @property
+    def source(self) -> Hashable:
+        """Where the rows come from: the model, or a relation."""
+        raise NotImplementedError
+
+    def batch(self, selected: Selected) -> Any:
+        return (self.source, self.conditions, freeze(selected.arguments))
 
     def below(self, selected: Selected) -> Iterator[Selected]:
         """What is selected of the entity, as nodes and in edges."""
         for way in (("nodes",), ("edges", "node")):
             for node in selected.under(*way):
                 yield from self.target.below(node)
+
+    def most_rows(self, selected: Selected) -> int:
+        """How many rows a page has at most. What is out of range is refused when it is read."""
+        size = selected.arguments.get("last")
+        if size is None:
+            size = selected.arguments.get("first")
+        return DEFAULT_PAGE if size is None else min(max(size, 0), LARGEST_PAGE)
 
     def members(
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
@@ -191,42 +255,70 @@ class Paged(Read):
         met = [scope(row, viewer)]
         if arguments.get("where") is not None:
             met.append(condition(arguments["where"], row, viewer))
+        if self.conditions is not None:
+            names = [own.python_name for own in self.own_arguments]
+            own = {name: arguments.get(name) for name in names}
+            met = [*self.conditions(row, viewer, **own), *met]
         return met
 
     def page(
-        self,
-        context: Context,
-        selected: Selected,
-        source: Hashable,
-        parent: tuple[Any, Any] = (None, None),
+        self, context: Context, selected: Selected, column: Any = None, value: Any = None
     ) -> Any:
-        """The page that the arguments ask for; its rows are read if anything of them is shown."""
-        attribute, value = parent
-        if selected.asked is None:  # the same for all parents
-            kwargs = context.operation.converted(selected)
-            key = (source, freeze(selected.arguments))
+        """The page that the arguments ask for; its rows are read if anything of them is shown.
+
+        With a column, of the rows that have this value in it.
+        """
+        if selected.listing is None:  # the same for all parents
+            arguments = context.operation.converted(selected)
             shown = {child.name for children in selected.children.values() for child in children}
-            is_read = bool(shown & {"nodes", "edges", "pageInfo"})
-            view = window(self.target, **kwargs)
-            selected.asked = Listing(
-                view, self.members, kwargs, str(source), key, is_read, attribute
+            selected.listing = Listing(
+                window(self.target, **arguments),
+                partial(self.members, arguments),
+                self.batch(selected),
+                bool(shown & {"nodes", "edges", "pageInfo"}),
+                column,
             )
-        return context.loaders.page(selected.asked, value)
+        return context.loaders.page(selected.listing, value)
+
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        arguments = build.operation.converted(selected)
+        view = window(self.target, **arguments)
+        build.sizes.append(view.limit)
+        build.positions += [*(view.after or ()), *(view.before or ())]
+        (children,) = selected.children.values()
+
+        def members(target: Any) -> Select[Any]:
+            rows = select().select_from(target)
+            rows = rows.where(*self.members(arguments, build.viewer, target))
+            return self.of_parent(rows, row, target)
+
+        return PageSQL(build, view, members, children).json()
+
+    def of_parent(self, rows: Select[Any], row: Any, target: Any) -> Select[Any]:
+        """A statement for rows of the target, limited to those of a parent's row."""
+        return rows
 
 
 class Connected(Paged, Relation):
     """A to-many relation as a connection: one statement for all parents."""
 
+    def __init__(self, attribute: InstrumentedAttribute[Any], **options: Any) -> None:
+        super().__init__(attribute=attribute, **options)
+
     @property
     def annotation(self) -> Any:
         return Connection[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
 
-    def batch(self, selected: Selected) -> Any:
-        return (self.attribute, freeze(selected.arguments))
+    @property
+    def source(self) -> Hashable:
+        return self.attribute
 
     def ask(self, context: Context, selected: Selected, source: Any) -> Any:
         here, there = self.pair
-        return self.page(context, selected, self.attribute, (there, getattr(source, here.key)))
+        return self.page(context, selected, there, getattr(source, here.key))
+
+    def of_parent(self, rows: Select[Any], row: Any, target: Any) -> Select[Any]:
+        return rows.where(self.joined(row, target)).correlate(row)
 
 
 class Collection(Paged):
@@ -240,14 +332,15 @@ class Collection(Paged):
     def target(self) -> Entity:
         return entity_of(self.model)
 
-    def batch(self, selected: Selected) -> Any:
-        return (self.model, freeze(selected.arguments))
+    @property
+    def source(self) -> Hashable:
+        return self.model
 
     def ask(self, context: Context, selected: Selected, source: Any) -> Any:
-        return self.page(context, selected, self.model)
+        return self.page(context, selected)
 
 
-class Lookup(Read):
+class Lookup(EntityField):
     """One object of an entity, by a unique attribute."""
 
     def __init__(
@@ -290,58 +383,19 @@ class Lookup(Read):
             return self.of_viewer(viewer)
         if self.by is not None:
             return kwargs[str(self.argument)]
-        return then(self._key, kwargs["id"])
-
-    def _key(self, id: str) -> Any:
-        try:
-            return parse_key(self.model, id)
-        except ValueError as error:
-            raise BadInput(f"{error}.") from None
+        return then(partial(keys, self.model), kwargs["id"])
 
     def ask(self, context: Context, selected: Selected, source: Any) -> Any:
         value = self.value(context.viewer, context.operation.converted(selected))
         return None if value is None else context.loaders.row(self.attribute, value)
 
-
-# PostgreSQL fails on queries of very many words.
-LONGEST_QUERY = 1000
-
-
-class Search(Collection):
-    """All objects of an entity that have some words, by a full-text column of the model."""
-
-    def __init__(self, attribute: QueryableAttribute[Any], order: str, **options: Any) -> None:
-        model: Any = attribute.class_
-        super().__init__(model, **options)
-        self.attribute = attribute
-        self.order = order
-
-    def takes(self) -> list[StrawberryArgument]:
-        assert self.target.order is not None
-        *others, order_by = super().takes()
-        order_by.default = self.target.order[self.order]
-        words = f"The words to look for, in at most {LONGEST_QUERY:,} characters."
-        return [argument("query", str, words), *others, order_by]
-
-    def batch(self, selected: Selected) -> Any:
-        return (self.attribute, freeze(selected.arguments))
-
-    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
-        return self.page(context, selected, self.attribute)
-
-    def members(
-        self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
-    ) -> list[ColumnElement[bool]]:
-        query = parameter(then(_short, arguments["query"]), Text)
-        words = func.search_query(query)
-        found = getattr(row, self.attribute.key).op("@@", is_comparison=True)(words)
-        return [found, *super().members(arguments, viewer, row)]
-
-
-def _short(query: str) -> str:
-    if len(query) > LONGEST_QUERY:
-        raise BadInput(f"A query is of at most {LONGEST_QUERY:,} characters.")
-    return query
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        target = aliased(self.target.model)
+        value = self.value(build.viewer, build.operation.converted(selected))
+        column = getattr(target, self.attribute.key)
+        rows = select().select_from(target)
+        rows = rows.where(column == parameter(value, column.type), scope(target, build.viewer))
+        return build.one(self.target.sql(build, selected, target), rows)
 
 
 def related(attribute: Any) -> Any:
@@ -354,20 +408,62 @@ def listed(attribute: Any, *, most: int) -> Any:
     return Listed(attribute, most)
 
 
-def connected(attribute: Any) -> Any:
-    """A to-many relation as a connection."""
-    return Connected(attribute)
+def connected(
+    attribute: Any,
+    *,
+    arguments: Sequence[StrawberryArgument] = (),
+    conditions: Conditions | None = None,
+) -> Any:
+    """A to-many relation as a connection, with conditions made of arguments of its own."""
+    return Connected(attribute, own_arguments=arguments, conditions=conditions)
 
 
-def collection(model: type) -> Any:
-    """All objects of an entity that the viewer may see, as a connection."""
-    doc = f"All {model.__name__} objects that you may see."
-    return Collection(model, description=doc)
+def collection(
+    model: type,
+    *,
+    arguments: Sequence[StrawberryArgument] = (),
+    conditions: Conditions | None = None,
+    order: str | None = None,
+    description: str | None = None,
+) -> Any:
+    """All objects of an entity that the viewer may see, as a connection, in this order by default.
+
+    With arguments of its own, those that meet the conditions that are made of them.
+    """
+    description = description or f"All {model.__name__} objects that you may see."
+    return Collection(
+        model, own_arguments=arguments, conditions=conditions, order=order, description=description
+    )
+
+
+# PostgreSQL fails on queries of very many words.
+LONGEST_QUERY = 1000
 
 
 def search(attribute: Any, order: str, description: str) -> Any:
-    """The objects of an entity that have some words, as a connection, by default in this order."""
-    return Search(attribute, order, description=description)
+    """The objects of an entity that have some words, as a connection, by default in this order.
+
+    The attribute is a full-text column of the model.
+    """
+    words = f"The words to look for, in at most {LONGEST_QUERY:,} characters."
+
+    def has_words(row: Any, viewer: Viewer, query: Any) -> list[ColumnElement[bool]]:
+        wanted = func.search_query(parameter(then(_short, query), Text))
+        return [getattr(row, attribute.key).op("@@", is_comparison=True)(wanted)]
+
+    return collection(
+        attribute.class_,
+        arguments=[argument("query", str, words)],
+        conditions=has_words,
+        order=order,
+        description=description,
+    )
+
+
+def _short(query: str) -> str:
+    if len(query) > LONGEST_QUERY:
+        raise BadInput(f"A query is of at most {LONGEST_QUERY:,} characters.")
+    return query
 
 
 def one(model: type) -> Any:

@@ -266,7 +266,7 @@ def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> Colu
         if mapper.local_table is table and mapper.inherits is None
     )
     if name != "is_null":
-        operand = then(partial(_keys, model), operand)
+        operand = then(partial(keys, model), operand)
     if points is None or viewer.is_administrator:
         return OPERATORS[name](here, operand)
     target = aliased(model)
@@ -286,8 +286,8 @@ def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> Colu
             return not_(there) if operand else there
 
 
-def _keys(model: type, operand: Any) -> Any:
-    """The keys that ids of a model name."""
+def keys(model: type, operand: Any) -> Any:
+    """The key that an id of a model names, or those that a list names. Raises BadInput."""
     try:
         if isinstance(operand, list):
             return [parse_key(model, item) for item in operand]

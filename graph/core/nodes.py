@@ -6,19 +6,37 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from operator import attrgetter
 from typing import Annotated, Any
 from uuid import UUID
 
 import strawberry
-from sqlalchemy import literal, select, union_all
-from strawberry.types.field import StrawberryField
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Text,
+    Uuid,
+    column,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
 
 from db import scope
 from db.base import any_of
+from db.parameters import once, parameter, then
 from graph.core.context import Info
+from graph.core.declarations import Build, Declared
 from graph.core.entities import Entity, Node, entities
 from graph.core.errors import BadInput
+from graph.core.json_text import Json, Piece, or_null
 from graph.core.scalars import BARE_UUID, parse_global_id, parse_key
+from graph.core.selections import Selected
 
 MOST_IDS = 100
 
@@ -51,7 +69,7 @@ async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | Ba
             )
         )
         async with info.context.read() as session:
-            # Nouns are free to have the same id; it is then the first one's, for the planner too.
+            # Nouns are free to have the same id; it is then the first one's, for the compiler too.
             named = sorted(await session.execute(places), reverse=True)
             found = {key: shown[place] for place, key in named}
     return [_name_or_fault(id, found) for id in ids]
@@ -123,8 +141,15 @@ class Named:
     texts: list[str | None] = field(default_factory=list)
 
 
-class Anything(StrawberryField):
-    """A field that leads to objects of whatever type, by their ids."""
+# What an id names: the attributes of Named, with their types.
+NAMED = (("places", Integer), ("uuids", Uuid), ("texts", Text))
+
+# The name of the column with the place of an id among the others.
+NUMBER = "number"
+
+
+class Anything(Declared):
+    """A field that leads to objects of any type, by their ids."""
 
     @property
     def entities(self) -> list[Entity]:
@@ -146,6 +171,56 @@ class Anything(StrawberryField):
             named.uuids.append(key if isinstance(key, UUID) else None)
             named.texts.append(key if isinstance(key, str) else None)
         return named
+
+    def most_rows(self, selected: Selected) -> int:
+        return len(selected.arguments["ids"]) if self.is_list else 1
+
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        arguments = build.operation.converted(selected)
+        if not self.is_list:
+            named = once(then(self.named, [arguments["id"]]))
+            values = [parameter(then(_first(part), named), kind) for part, kind in NAMED]
+            json, found = self.found(build, selected, values)
+            return or_null(json, *found)
+        ids = arguments["ids"]
+        build.sizes.append(then(len, ids))
+        named = once(then(self.named, ids))
+        arrays = (parameter(then(attrgetter(part), named), ARRAY(kind)) for part, kind in NAMED)
+        columns = [column(part, kind) for part, kind in NAMED]
+        each = func.unnest(*arrays).table_valued(*columns, with_ordinality=NUMBER).render_derived()
+        json, found = self.found(build, selected, [each.c[part] for part, _ in NAMED], each)
+        return build.array(
+            or_null(json, *found), select().select_from(each).order_by(each.c[NUMBER])
+        )
+
+    def found(
+        self, build: Build, selected: Selected, values: Sequence[Any], *sources: Any
+    ) -> tuple[Json, list[ColumnElement[str]]]:
+        """What is shown of the row with this key, of each entity that it may be of.
+
+        The values name other sources as well.
+        """
+        place, uuid, text = values
+        shown: list[Piece] = []
+        found: list[ColumnElement[str]] = []
+        for number, entity in enumerate(self.entities):
+            row = aliased(entity.model)
+            key = getattr(row, entity.key.key)
+            is_uuid = isinstance(key.type, Uuid)
+            is_here = place == literal_column(str(number))
+            if is_uuid:
+                is_here = or_(place.is_(None), is_here)
+            met = [is_here, key == (uuid if is_uuid else text), scope(row, build.viewer)]
+            json = entity.sql(build, selected, row)
+            rows = select().select_from(row).where(*met).correlate(*sources)
+            found.append(build.printed(json, rows).scalar_subquery())
+            shown += json
+        return tuple(shown), found
+
+
+def _first(part: str) -> Callable[[Any], Any]:
+    """What reads the first of the values that an attribute has."""
+    return lambda named: getattr(named, part)[0]
 
 
 def _anything(resolver: Callable[..., Any], description: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -11,6 +10,7 @@ import strawberry
 from strawberry.utils.str_converters import to_camel_case
 
 from db.base import snake_case
+from graph.core.answers import Encoded
 from graph.core.context import Info
 from graph.core.entities import entity_of, lazy
 from graph.core.scalars import global_id
@@ -120,23 +120,17 @@ async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> 
             case "many":
                 fields[outcome.name] = await _rows(info, outcome, value)
             case "one":
-                fields[outcome.name] = next(iter(await _rows(info, outcome, [value])), None)
+                rows = await _rows(info, outcome, [value])
+                fields[outcome.name] = next(iter(rows), None) if isinstance(rows, list) else rows
     return fields
 
 
-async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> list[Any]:
+async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> Encoded | list[Any]:
     """The rows as they are now, without those that the viewer may not see."""
-    entity, loaders = entity_of(outcome.model), info.context.loaders
     selected = info.context.operation.selected(info._raw_info)
-    shown = [
-        child
-        for field in selected.under(to_camel_case(outcome.name))
-        for child in entity.below(field)
-    ]
-    if not shown:
+    fields = list(selected.under(to_camel_case(outcome.name)))
+    if not (fields and changed):
         return []
-    keys = (
-        row.key if isinstance(row, Changed) else getattr(row, entity.key.key) for row in changed
-    )
-    read = await asyncio.gather(*(loaders.shown(outcome.model, key, shown) for key in keys))
-    return [row for row in read if row is not None]
+    key = entity_of(outcome.model).key.key
+    keys = [row.key if isinstance(row, Changed) else getattr(row, key) for row in changed]
+    return await info.context.loaders.by_keys(outcome.model, keys, selected, fields)

@@ -83,8 +83,8 @@ class Selected:
     children: dict[str, list[Selected]] = field(default_factory=dict)
     converted: dict[str, Any] | None = None
     """The arguments as its resolver gets them, once they were converted."""
-    asked: Any = None
-    """What it asks of the loaders, once that is known."""
+    listing: Any = None
+    """What its page is read by, once that is known."""
 
     @property
     def declaration(self) -> StrawberryField | None:

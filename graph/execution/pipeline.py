@@ -19,8 +19,8 @@ from strawberry.execution import optimized_is_awaitable
 from strawberry.utils.await_maybe import await_maybe
 
 from db.text import require_storable
-from graph.compiler import Plan, Planner
-from graph.compiler import run as run_plan
+from graph.compiler import CompiledOperation, CompiledParts, Compiler
+from graph.compiler import run as run_statement
 from graph.core.access import Deadline
 from graph.core.answers import Answer
 from graph.core.context import Context
@@ -50,7 +50,7 @@ from graph.execution.documents import (
     read,
     validated,
 )
-from graph.execution.executor import RowsExecutor
+from graph.execution.executor import LimitedExecutor
 from graph.execution.masking import database_error, reported
 from graph.execution.run import GraphQLRequest, Run, Timed
 from graph.limits.cost import COST_OF_ASKING, cost_of, costliest
@@ -81,7 +81,9 @@ class Pipeline:
         self.limits = limits
         self.documents = documents()
         self._open_mutations = open_mutations(schema)
-        self.planner = Planner(self.schema, settings.max_answer_bytes) if settings.planner else None
+        self.compiler = (
+            Compiler(self.schema, settings.max_answer_bytes) if settings.planner else None
+        )
 
     def begin(self, request: GraphQLRequest, context: Context) -> Run:
         """Admit an operation, and find its document and its kind.
@@ -113,7 +115,7 @@ class Pipeline:
         try:
             await self._prepare(run)
             context = run.context
-            context.loaders = Loaders(context)
+            context.loaders = Loaders(context, run.operation)
             found: Any = await await_maybe(subscribe(**self._arguments(run)))
             if isinstance(found, ExecutionResult):
                 yield _reported(run, found)
@@ -192,7 +194,7 @@ class Pipeline:
                 await self._validate(run)
         with Timed(run.times, "plan"):
             self._coerce(run)
-            run.plan = self._known_plan(run)
+            run.compiled = self._known(run)
             run.cost = self._cost(run)
         self._charge(run)
         self._check(run)
@@ -248,18 +250,18 @@ class Pipeline:
             raise
 
     def _cost(self, run: Run) -> int:
-        """The cost of the operation; a plan remembers it for each size of its pages."""
-        plan = run.plan
-        if plan is None:
+        """The cost of the operation; what is compiled remembers it for each size of its pages."""
+        compiled = run.compiled
+        if compiled is None or compiled.whole is None:
             return cost_of(run.operation)
         try:
-            sizes = plan.sizes_of(run.values)
+            sizes = compiled.whole.sizes_of(run.values)
         except (GraphQLError, ValueError):
             return cost_of(run.operation)  # its field reports what is wrong with a size
-        cost = plan.costs.get(sizes)
+        cost = compiled.costs.get(sizes)
         if cost is None:
             cost = cost_of(run.operation)
-            plan.remember(sizes, cost)
+            compiled.remember(sizes, cost)
         return cost
 
     def _charge(self, run: Run) -> None:
@@ -285,59 +287,65 @@ class Pipeline:
 
     def _check(self, run: Run) -> None:
         """Refuse too many conditions, and values that PostgreSQL cannot take."""
-        plan, most = run.plan, self.limits.settings.max_conditions
-        conditions = conditions_of(run.operation) if plan is None else plan.conditions
-        if conditions > most:
-            raise LimitExceeded("conditions", "max_conditions", min(conditions, LARGEST), most)
-        # The literals of an operation that has a plan were checked before that was made.
-        if plan is None or not _are_storable(run.variables.coerced):
+        compiled, most = run.compiled, self.limits.settings.max_conditions
+        found = conditions_of(run.operation) if compiled is None else compiled.conditions
+        if found > most:
+            raise LimitExceeded("conditions", "max_conditions", min(found, LARGEST), most)
+        # The literals of an operation were checked before it was compiled.
+        if compiled is None or not _are_storable(run.variables.coerced):
             check_arguments(run.operation)
 
     # Run
 
     async def _execute(self, run: Run) -> ExecutionResult:
-        """The result, by a compiled statement where there can be one, else by resolvers."""
-        is_query = run.kind is OperationType.QUERY
-        result = await self._run_plan(run) if is_query else None
+        """The result, by compiled statements where there are any, else by resolvers."""
+        result = await self._run_compiled(run)
         if result is None:
             run.operation  # noqa: B018  # the context needs it
             _equip(run.context, self.limits)
             is_awaitable: Any = optimized_is_awaitable
             arguments = self._arguments(run)
             result = await await_maybe(execute(**arguments, is_awaitable=is_awaitable))
-        if is_query and result.errors:
+        if run.kind is OperationType.QUERY and result.errors:
             return _without_part(result)
         return result
 
-    async def _run_plan(self, run: Run) -> ExecutionResult | None:
-        """What a compiled statement answers; None where the resolvers have to."""
-        plan = run.plan or await self._make_plan(run)
-        if plan is None:
+    async def _run_compiled(self, run: Run) -> ExecutionResult | None:
+        """The result of a query that one statement answers; None where resolvers have to answer.
+
+        Of other operations, the parts that are compiled are left for the executor.
+        """
+        compiled = run.compiled or await self._compile(run)
+        if compiled is None:
+            return None
+        statement, context = compiled.whole, run.context
+        if statement is None:
+            context.compiled = CompiledParts(compiled, run.variables.coerced, context)
             return None
         try:
-            arguments = plan.arguments(run.values)
+            arguments = statement.arguments(run.values)
         except (GraphQLError, ValueError):
             return None
-        result = await run_plan(plan, arguments, run.context)
+        result = await run_statement(statement, arguments, context)
         run.is_planned = result is not None and not result.errors
         return result
 
-    def _known_plan(self, run: Run) -> Plan | None:
-        """The compiled statement of the operation, if it was made before."""
-        if self.planner is None or run.node is None or run.kind is not OperationType.QUERY:
+    def _known(self, run: Run) -> CompiledOperation | None:
+        """What the operation was compiled to before."""
+        if self.compiler is None or run.node is None or run.context.is_anonymous:
             return None
-        return self.planner.known(run.document, run.node, run.variables, run.context.viewer)
+        return self.compiler.known(run.document, run.node, run.variables, run.context.viewer)
 
-    async def _make_plan(self, run: Run) -> Plan | None:
-        """The compiled statement of the operation, made now; None where there can be none."""
-        if self.planner is None:
+    async def _compile(self, run: Run) -> CompiledOperation | None:
+        """What the operation is compiled to now; None where nothing of it can be."""
+        if self.compiler is None or run.context.is_anonymous:
             return None
         limits, context = self.limits, run.context
-        charge = partial(limits.rates.overdraw, run.context.client, overdrawn=run.validation_cost)
-        turn = limits.long_work.of(run.context.client)
+        charge = partial(limits.rates.overdraw, context.client, overdrawn=run.validation_cost)
+        turn = limits.long_work.of(context.client)
         with Timed(run.times, "plan"):
             async with context.in_time():
-                return await self.planner.plan(
+                return await self.compiler.compile(
                     run.document, run.operation, context.viewer, charge, turn
                 )
 
@@ -354,7 +362,7 @@ class Pipeline:
         }
 
 
-class Executor(RowsExecutor):
+class Executor(LimitedExecutor):
     """Executes each event of a stream like an operation of its own, with so many others at once."""
 
     is_event = False
@@ -384,7 +392,7 @@ def _equip(context: Context, limits: Limits) -> None:
     """Give the resolvers of an operation, or of an event, what they read with."""
     settings = limits.settings
     context.deadline = context.deadline or Deadline(settings.max_seconds)
-    context.loaders = Loaders(context)
+    context.loaders = Loaders(context, context.operation, context.compiled)
     context.answer = Answer(context.deadline, settings.max_answer_bytes)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from graphql import DocumentNode, GraphQLSchema, OperationDefinitionNode, OperationType
 from graphql.execution.values import VariableValues
 
-from graph.compiler import Plan, Request
+from graph.compiler import CompiledOperation, Request
 from graph.core.context import Context
 from graph.core.selections import Operation, find
 from graph.execution.documents import Document
@@ -36,10 +36,10 @@ class Run:
     """Whether it is a query, a mutation or a subscription; None if it was refused before."""
     node: OperationDefinitionNode | None = None
     """The head of the operation, once its document is valid."""
-    plan: Plan | None = None
-    """The compiled statement that answers it, if it is known."""
+    compiled: CompiledOperation | None = None
+    """What it was compiled to before."""
     is_planned = False
-    """Whether a compiled statement has answered it."""
+    """Whether one compiled statement has answered it."""
     cost = 0
     """How many rows it could return, once that was counted."""
     validation_cost = 0
@@ -74,7 +74,7 @@ class Run:
 
     @cached_property
     def values(self) -> Request:
-        """The values that its plan puts into the statement."""
+        """The values that a compiled statement takes."""
         return Request(self.variables.coerced, self.context.viewer)
 
 

@@ -19,8 +19,8 @@ from graphql import (
     is_list_type,
 )
 
-from graph.core.connections import DEFAULT_PAGE, LARGEST_PAGE
-from graph.core.fields import Listed, Paged
+from graph.core.declarations import Declared
+from graph.core.fields import Paged
 from graph.core.selections import Operation, Selected
 from graph.limits.document_size import LARGEST
 
@@ -53,16 +53,17 @@ def costliest(operation: Operation) -> str:
         if not costs.of(field):
             break
         path.append(field.key)
-        is_page = isinstance(field.declaration, Paged)
+        declaration = field.declaration
+        is_page = isinstance(declaration, Paged)
         # What is in a page is named by the page.
         is_list = _is_list(field) and field.name not in ("nodes", "edges")
         if is_page or not told or (is_list and not pages):
             cost = min(rows * costs.of(field), LARGEST)
             instead = "ask for fewer with `first`" if is_page else "ask for less of it"
             told = f" `{'.'.join(path)}` alone costs {cost:,}: {instead}."
-        if is_page:
+        if isinstance(declaration, Paged):
             pages += 1
-            rows *= max(1, _page_size(field.arguments))
+            rows *= max(1, declaration.most_rows(field))
         elif is_list:
             rows *= costs.most(field)
         fields = [child for below in field.children.values() for child in below]
@@ -89,7 +90,7 @@ class _Costs:
             return math.ceil(self._described(selected) * ROWS_PER_TYPE / self._types)
         declaration = selected.declaration
         if isinstance(declaration, Paged):
-            return self._page(selected)
+            return self._page(declaration, selected)
         if selected.parent.name == "Mutation":
             return self._mutation(selected)
         return self.most(selected) * self._row(selected)
@@ -99,10 +100,8 @@ class _Costs:
         if not _is_list(selected):
             return 1
         declaration = selected.declaration
-        if isinstance(declaration, Listed):
-            return declaration.most
-        if "ids" in selected.arguments:
-            return len(selected.arguments["ids"])
+        if isinstance(declaration, Declared):
+            return declaration.most_rows(selected)
         most: int = declaration.metadata.get("most", 1) if declaration else 1
         return most
 
@@ -116,14 +115,14 @@ class _Costs:
     def _all(self, children: Iterable[Selected]) -> int:
         return sum(map(self.of, children))
 
-    def _page(self, selected: Selected) -> int:
+    def _page(self, field: Paged, selected: Selected) -> int:
         shown = {child.name for children in selected.children.values() for child in children}
         cost = int("totalCount" in shown)
         if shown & {"nodes", "edges", "pageInfo"}:
             ways = (("nodes",), ("edges", "node"))
             nodes = [node for way in ways for node in selected.under(*way)]
             # Asked for as nodes and in edges, a row is read once.
-            cost += _page_size(selected.arguments) * (1 + sum(map(self._below, nodes)))
+            cost += field.most_rows(selected) * (1 + sum(map(self._below, nodes)))
         return cost
 
     def _mutation(self, selected: Selected) -> int:
@@ -159,14 +158,6 @@ class _Costs:
 
 def _is_list(selected: Selected) -> bool:
     return is_list_type(get_nullable_type(selected.type))
-
-
-def _page_size(arguments: dict[str, Any]) -> int:
-    """How many rows a page has at most. What is out of range is refused when it is read."""
-    size = arguments.get("last")
-    if size is None:
-        size = arguments.get("first")
-    return DEFAULT_PAGE if size is None else min(max(size, 0), LARGEST_PAGE)
 
 
 def _items(kind: Any, value: Any) -> int:

@@ -14,9 +14,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     Boolean,
     ColumnElement,
     Enum,
+    Float,
     Integer,
     LargeBinary,
     Numeric,
@@ -34,9 +36,11 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from db.base import Composed, Timestamp
 from db.result_limits import within
-from graph.compiler.shapes import Unplannable
-from graph.core.connections import name_of
-from graph.core.filters import Order
+
+
+class Uncompilable(Exception):
+    """The compiler cannot write something of the selection as SQL; the resolvers answer it."""
+
 
 # More bytes are several lines of base64, or one with its end.
 LONGEST_LINE = 56
@@ -172,24 +176,24 @@ def encoded(json: Json, most: int) -> ColumnElement[bytes]:
     return func.convert_to(text, constant("UTF8"), type_=LargeBinary)
 
 
-def printed(column: Any) -> Json:
-    """A column as the API prints it."""
-    match column.type:
-        case Uuid():
-            raise Unplannable(column.key)
+def scalar(value: Any, *, is_nullable: bool) -> Json:
+    """A value of a column's type as the API prints it. Raises Uncompilable for other types."""
+    match value.type:
         case Integer() | Boolean():
-            json: Json = (cast(column, Text),)
+            json: Json = (cast(value, Text),)
         case JSONB():
-            json = (Long(cast(column, Text)),)
+            json = (Long(cast(value, Text)),)
         case Enum():
-            json = string(type_coerce(column, Text))
-        case Numeric():
-            json = string(cast(column, Text))
+            json = string(type_coerce(value, Text))
+        case Numeric() if not isinstance(value.type, Float):
+            json = string(cast(value, Text))
         case Timestamp() | String(length=int()) | Composed(length=int()):
-            json = (cast(func.to_json(column), Text),)
+            json = (cast(func.to_json(value), Text),)
+        case String() | Composed() | ARRAY():
+            json = (Long(cast(func.to_json(value), Text)),)
         case _:
-            json = (Long(cast(func.to_json(column), Text)),)
-    return or_null(json) if column.property.columns[0].nullable else json
+            raise Uncompilable(f"{value.key}: {value.type!r}")
+    return or_null(json) if is_nullable else json
 
 
 def global_id(type_name: str, key: Any) -> ColumnElement[str]:
@@ -199,8 +203,8 @@ def global_id(type_name: str, key: Any) -> ColumnElement[str]:
     return _base64(constant(prefix) + cast(key, Text), length)
 
 
-def cursor(order: Order | None, *values: ColumnElement[Any]) -> ColumnElement[str]:
-    """The cursor of a row with these values, as `encode_cursor` makes it."""
+def cursor(order: str, *values: ColumnElement[Any]) -> ColumnElement[str]:
+    """The cursor of a row with these values in an order, as `encode_cursor` makes it."""
     texts: list[ColumnElement[str]] = [
         cast(
             func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
@@ -211,7 +215,7 @@ def cursor(order: Order | None, *values: ColumnElement[Any]) -> ColumnElement[st
         for value in values
     ]
     parts = reduce(lambda left, right: left + constant("\n") + right, texts)
-    return _base64(constant(f"{name_of(order)}\n") + parts)
+    return _base64(constant(f"{order}\n") + parts)
 
 
 def _base64(text: ColumnElement[str], length: int | None = None) -> ColumnElement[str]:

@@ -1,44 +1,17 @@
-"""Rows that are shown without resolvers: as graphql-core would show them, errors included."""
+"""How resolvers answer: values in their places, errors at theirs, and one statement for a batch."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import db
-from graph.core import loaders
-from graph.core.entities import Shown
-from graph.execution import executor as rows
+from graph.core.loaders import Loader, Loaders
 from tests import factories
 from tests.conftest import People
-
-READING = """{
-  projects { nodes { z: version __typename name tasks(first: 1) { nodes { title } } id } }
-  tasks(first: 1) { edges { cursor node { status agent { name } } } pageInfo { hasNextPage } }
-}"""
-
-
-async def test_what_is_shown_of_rows_takes_no_resolver_and_keeps_its_order(
-    database: db.Database, people: People, resolvers: People, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with database.write(db.Viewer()) as session:
-        await factories.make_plan(session, people.users["owner"])
-    planned = await people.owner.ask(READING)
-
-    def resolve(*_: Any) -> Any:
-        raise AssertionError("a resolver was called")
-
-    for kind in (Shown, *Shown.__subclasses__()):
-        monkeypatch.setattr(kind, "get_result", resolve)
-    project = (await resolvers.owner.ask("{ projects { nodes { id z: version name } } }")).text
-    assert '"nodes":[{"id":' in project
-    assert ',"z":1,"name":"Project 0"}' in project
-    tasks = (await resolvers.owner.ask(f"{{ {READING.splitlines()[2]} }}")).text
-    assert tasks[len('{"data":{') :] in planned.text
-
-    monkeypatch.undo()
-    assert (await resolvers.owner.ask(READING)).text == planned.text
 
 
 @pytest.mark.parametrize(
@@ -60,14 +33,15 @@ async def test_what_is_unusual_is_told_at_its_place(
 ) -> None:
     async with database.write(db.Viewer()) as session:
         await factories.make_plan(session, people.users["owner"], projects=2)
-    made = loaders._instances
+    read = Loaders._pages
 
-    def spoiled(*found: Any) -> Any:
-        instances = made(*found)
-        instances[1].__dict__[field] = value
-        return instances
+    async def spoiled(*arguments: Any) -> Any:
+        pages = await read(*arguments)
+        (rows,) = pages.values()
+        rows[1].__dict__[field] = value
+        return pages
 
-    monkeypatch.setattr(loaders, "_instances", spoiled)
+    monkeypatch.setattr(Loaders, "_pages", spoiled)
     answer = await resolvers.owner.ask(f"{{ projects {{ nodes {{ id {field} }} }} }}")
 
     (error,) = answer.errors
@@ -88,21 +62,15 @@ FAILING = [
 
 @pytest.mark.parametrize("query", FAILING)
 async def test_what_loaders_refuse_is_told_at_its_place_and_asked_once(
-    database: db.Database,
-    people: People,
-    resolvers: People,
-    monkeypatch: pytest.MonkeyPatch,
-    query: str,
+    database: db.Database, people: People, resolvers: People, query: str
 ) -> None:
     async with database.write(db.Viewer()) as session:
         await factories.make_plan(session, people.users["owner"], projects=2)
 
     answer = await resolvers.owner.ask(query)
 
-    monkeypatch.setattr(rows.RowsExecutor, "_shows", lambda *_: False)
-    by_core = await resolvers.owner.ask(query)
-    assert answer.text == by_core.text
     assert answer.errors[0]["extensions"]["code"] == "BAD_USER_INPUT"
+    assert answer.errors[0]["path"]
     assert len(set(answer.statements)) == len(answer.statements) > 0
 
 
@@ -111,7 +79,7 @@ async def test_what_two_wait_for_is_not_lost_when_one_of_them_is_cancelled(
 ) -> None:
     async with database.write(db.Viewer()) as session:
         plan = await factories.make_plan(session, people.users["owner"])
-    # The one is resolved beside what is wrong, and cancelled with it; the other is shown.
+    # The one may be cancelled with what is wrong; the other is not.
     query = """query($id: ID!) {
       wrong: nodes(ids: ["x"]) { id }
       one: project(id: $id) { interactions { nodes { id } } }
@@ -123,3 +91,44 @@ async def test_what_two_wait_for_is_not_lost_when_one_of_them_is_cancelled(
 
         assert answer.code == "BAD_USER_INPUT"
         assert answer.errors[0]["path"] == ["wrong", 0]
+
+
+async def test_a_value_is_fetched_for_as_long_as_anybody_waits_for_it() -> None:
+    begun: list[Any] = []
+    has_begun, go_on, cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def fetch(keys: list[int]) -> list[int]:
+        begun.append(keys)
+        has_begun.set()
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return [10 * key for key in keys]
+
+    async def wait(key: int) -> Any:
+        return await loader.load(key)
+
+    loop = asyncio.get_running_loop()
+
+    def soon(begin: Callable[[], None]) -> None:
+        loop.call_soon(begin)
+
+    loader = Loader(soon, fetch)
+    one, other, alone = (asyncio.create_task(wait(key)) for key in (1, 1, 2))
+    await has_begun.wait()
+    one.cancel()
+    alone.cancel()
+    await asyncio.wait([one, alone])
+    go_on.set()
+
+    assert await other == 10
+    assert begun == [[1, 2]]
+
+    go_on.clear()
+    has_begun.clear()
+    last = asyncio.create_task(wait(3))
+    await has_begun.wait()
+    last.cancel()
+    await asyncio.wait_for(cancelled.wait(), 10)

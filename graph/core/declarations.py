@@ -1,0 +1,215 @@
+"""What a field that a slice declares brings along: what it loads, how many rows, and its SQL."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from functools import cache, reduce
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, inspect, select
+from sqlalchemy.orm import joinedload, load_only, selectinload
+from strawberry.types.field import StrawberryField
+
+from db import Viewer, scope
+from db.result_limits import within
+from db.scopes import is_always_visible
+from graph.core import json_text
+from graph.core.json_text import Json, Uncompilable, is_long, object_of, or_null, string
+from graph.core.selections import Operation, Selected
+
+# asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
+CHUNK = 30_000
+
+# How many relations one statement follows from row to row.
+MOST_JOINS = 6
+
+# Names of columns of a statement that are not shown themselves; those shown have numbers.
+TEXT, TOTAL = "text", "total"
+
+
+@dataclass(eq=False)
+class Build:
+    """A statement that is being built from what an operation selects."""
+
+    operation: Operation
+    viewer: Viewer
+    most_bytes: int
+    """The statement fails if its result has more."""
+    sizes: list[Any] = field(default_factory=list)
+    """How many rows its pages and lists of ids have, which is what it costs."""
+    positions: list[Any] = field(default_factory=list)
+    """The values of its cursors, which are checked whether the statement uses them or not."""
+
+    def object(self, children: Iterable[Selected], row: Any) -> Json:
+        """The JSON object with these fields of a row. Raises Uncompilable."""
+        return object_of((child.key, self.field(child, row)) for child in children)
+
+    def field(self, selected: Selected, row: Any) -> Json:
+        """The JSON value of a field of a row, or of a root field. Raises Uncompilable."""
+        if selected.name == "__typename":
+            return string(selected.parent.name)
+        if selected.is_readable and isinstance(selected.declaration, Declared):
+            return selected.declaration.sql(self, selected, row)
+        raise Uncompilable(selected.name)
+
+    def text(self, json: Json) -> ColumnElement[str]:
+        """A JSON value as one expression."""
+        return json_text.sql(json, self.most_bytes)
+
+    def one(self, json: Json, rows: Select[Any]) -> Json:
+        """This JSON value of the one row that a statement without columns finds, or null."""
+        return or_null(json, self.printed(json, rows).scalar_subquery())
+
+    def array(self, json: Json, rows: Select[Any]) -> Json:
+        """The list of this JSON value of each row that a statement without columns finds."""
+        rows = self.printed(json, rows)
+        if is_long(json):
+            rows = select(self.limited(rows.subquery(), [TEXT]).c[TEXT])
+        return json_text.array(func.array(rows.scalar_subquery()))
+
+    def printed(self, json: Json, rows: Select[Any]) -> Select[Any]:
+        """A statement that selects this JSON value of each row, and nothing else."""
+        return rows.with_only_columns(self.text(json).label(TEXT))
+
+    def limited(self, rows: Any, names: Iterable[str]) -> Any:
+        """Rows with texts in these columns; too many bytes in them make the statement fail."""
+        size = reduce(operator.add, [func.octet_length(rows.c[name]) for name in names])
+        total = func.sum(size).over(rows=(None, 0)).label(TOTAL)
+        summed = select(*rows.c, total).subquery()
+        columns = [column for column in summed.c if column.key != TOTAL]
+        return select(*columns).where(within(summed.c[TOTAL], self.most_bytes)).subquery()
+
+
+class Declared(StrawberryField):
+    """A field that a slice declares and the core reads, in either way."""
+
+    def describe(self, description: str | None) -> None:
+        """Take the description from the model unless the slice gives one."""
+        self.description = self.description or description
+
+    @property
+    def annotation(self) -> Any:
+        """The type of the field, where it follows from the model."""
+        raise NotImplementedError
+
+    def most_rows(self, selected: Selected) -> int:
+        """How many objects it leads to, at most."""
+        return 1
+
+    def demand(self, selected: Selected, loads: Loads) -> None:
+        """Add to what its parent's statement has to load."""
+
+    def register(self, selected: Selected, demands: Demands) -> None:
+        """Add to what the loader that it uses has to load, if it uses one."""
+
+    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+        """Its JSON value for a row, a model's alias. Raises Uncompilable."""
+        raise Uncompilable(selected.name)
+
+
+@dataclass(eq=False)
+class Loads:
+    """What is read of the rows of a model: columns, and relations with what is read of theirs."""
+
+    columns: set[str] = field(default_factory=set)
+    relations: dict[str, Loads] = field(default_factory=dict)
+    added: set[int] = field(default_factory=set)
+
+    def below(self, relation: str) -> Loads:
+        """What is read of a relation's rows."""
+        return self.relations.setdefault(relation, Loads())
+
+    def add(self, children: Iterable[Selected]) -> Loads:
+        """Add what these selected fields need."""
+        for child in children:
+            # Once is enough: a fragment that is spread often would be walked on every way to it.
+            if id(child) not in self.added and isinstance(child.declaration, Declared):
+                self.added.add(id(child))
+                child.declaration.demand(child, self)
+        return self
+
+    def options(self, row: Any, viewer: Viewer) -> list[Any]:
+        """The loader options for a statement that selects this model or alias of it."""
+        columns: dict[Any, set[str]] = {}
+        self._gather(inspect(row).mapper, columns)
+        return self._options(row, viewer, columns, 0)
+
+    def _gather(self, mapper: Any, columns: dict[Any, set[str]]) -> None:
+        """Which columns are read of each model, in whatever place.
+
+        One row is one object in a session. A task that stands both above and below another is
+        loaded as the upper place says, and must have what the lower place shows of it.
+        """
+        columns.setdefault(mapper, set()).update(self.columns)
+        for name, below in self.relations.items():
+            below._gather(mapper.relationships[name].mapper, columns)
+
+    def _options(
+        self, row: Any, viewer: Viewer, columns: dict[Any, set[str]], depth: int
+    ) -> list[Any]:
+        chosen = only(row, columns[inspect(row).mapper])
+        for name, below in self.relations.items():
+            relation = getattr(row, name)
+            # What lies deeper than some joins is left to the loaders, but for what cannot be
+            # missing: in the snapshot of another statement it may be gone.
+            if depth >= MOST_JOINS and not is_always_visible(relation):
+                continue
+            target = relation.property.mapper.class_
+            visible = relation.and_(scope(target, viewer))
+            load = (
+                selectinload(visible, chunksize=CHUNK)
+                if relation.property.uselist
+                else joinedload(visible)
+            )
+            chosen.append(load.options(*below._options(target, viewer, columns, depth + 1)))
+        return chosen
+
+
+@cache
+def _key_of(mapper: Any) -> frozenset[str]:
+    return frozenset(mapper.get_property_by_column(column).key for column in mapper.primary_key)
+
+
+def only(row: Any, names: Iterable[str]) -> list[Any]:
+    """The loader options for these columns, and the key, of a model or an alias of it.
+
+    A column that is not loaded raises when it is read: nothing is fetched behind our back.
+    """
+    mapper = inspect(row).mapper
+    keys = _key_of(mapper)
+    chosen = []
+    for kind in mapper.self_and_descendants:
+        # The columns that only a subtype has are asked of the subtype.
+        inherited = set() if kind is mapper else set(mapper.attrs.keys())
+        own = sorted(({*keys, *names} & set(kind.attrs.keys())) - inherited)
+        part = row if kind is mapper else getattr(row, kind.class_.__name__, kind.class_)
+        if own:
+            chosen.append(load_only(*(getattr(part, name) for name in own), raiseload=True))
+    return chosen
+
+
+class Demands:
+    """What an operation needs of whatever a loader brings, from all the places that select it.
+
+    The keys are the loaders': an attribute that rows are looked up by, or a relation with its
+    arguments. So one statement serves them all.
+    """
+
+    def __init__(self, operation: Operation) -> None:
+        self._loads: dict[Hashable, Loads] = {}
+        seen: set[int] = set()
+        pending = list(operation.roots)
+        while pending:
+            selected = pending.pop()
+            if id(selected) not in seen:
+                seen.add(id(selected))
+                if isinstance(selected.declaration, Declared):
+                    selected.declaration.register(selected, self)
+                for children in selected.children.values():
+                    pending += children
+
+    def of(self, key: Hashable) -> Loads:
+        """What is needed of the rows that the loader with this key brings."""
+        return self._loads.setdefault(key, Loads())
