@@ -37,7 +37,7 @@ def _id(viewer_id: UUID | None) -> Any:
 
 @cache
 def _alias(model: Any) -> Any:
-    """The alias of a model that rules look through; each new one makes all its columns anew."""
+    """The alias of a model in `_projects`, and nowhere else; a new one makes all columns anew."""
     return aliased(model)
 
 

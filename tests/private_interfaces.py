@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import fields
 from enum import Enum
 from typing import Any
 
@@ -112,54 +111,6 @@ def from_input() -> None:
 
 @private(
     STRAWBERRY,
-    "`ExecutionContext._provided_operation_name`",
-    "_provided_operation_name",
-    why="a document of several operations is refused without a name; `operation_name` is that of"
-    " the first then",
-)
-def provided_operation_name() -> None:
-    has(strawberry.types.ExecutionContext, "_provided_operation_name")
-
-
-@private(
-    STRAWBERRY,
-    "`ExecutionContext.pre_execution_errors` and `PreExecutionError`",
-    "pre_execution_errors",
-    "strawberry.types.execution.PreExecutionError",
-    why="an extension that has validated says so, and a result that refuses the operation has no"
-    " `data`",
-)
-def pre_execution_errors() -> None:
-    from strawberry.types.execution import PreExecutionError
-
-    has(strawberry.types.ExecutionContext, "graphql_document", "result")
-    names = [field.name for field in fields(strawberry.types.ExecutionContext)]
-    assert "pre_execution_errors" in names
-    assert PreExecutionError(data=None, errors=[]).data is None
-
-
-@private(
-    STRAWBERRY,
-    "`strawberry.schema.exceptions` and `strawberry.types.graphql.OperationType`",
-    "strawberry.schema.exceptions.CannotGetOperationTypeError",
-    "strawberry.schema.exceptions.InvalidOperationTypeError",
-    "strawberry.types.graphql.OperationType",
-    why="which kinds of operations a way into the server takes, and what is raised for others",
-)
-def operation_types() -> None:
-    from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
-    from strawberry.types.graphql import OperationType
-
-    schema = strawberry.Schema(_Query)
-    with pytest.raises(InvalidOperationTypeError) as refused:
-        schema.execute_sync("{ name }", allowed_operation_types=[OperationType.MUTATION])
-    assert refused.value.operation_type is OperationType.QUERY
-    with pytest.raises(CannotGetOperationTypeError):
-        schema.execute_sync("{ name }", operation_name="other")
-
-
-@private(
-    STRAWBERRY,
     "`StrawberryGraphQLCoreExecutionContext`",
     "strawberry.schema.schema.StrawberryGraphQLCoreExecutionContext",
     why="the executor of the schema is derived from it",
@@ -186,18 +137,6 @@ def definition_backref() -> None:
     assert schema.query_type is not None
     assert schema.query_type.fields["parent"].extensions[backref].python_name == "parent"
     has(schema.extensions[backref].schema_converter, "scalar_registry", "config")
-
-
-@private(
-    STRAWBERRY,
-    "`CustomGraphQLEnumType.wrapped_cls`",
-    "strawberry.schema.schema_converter.CustomGraphQLEnumType",
-    why="the names of an enum's values, looked up at once",
-)
-def enum_type() -> None:
-    from strawberry.schema.schema_converter import CustomGraphQLEnumType
-
-    has(CustomGraphQLEnumType, "wrapped_cls")
 
 
 @private(
@@ -337,14 +276,17 @@ def utilities() -> None:
     GRAPHQL,
     "`Executor`: what is overridden and called of it",
     "Executor.build_per_event_executor",
+    "Executor.complete_abstract_value",
     "Executor.complete_iterable_value",
     "Executor.complete_leaf_value",
+    "Executor.complete_list_value",
+    "Executor.complete_object_value",
     "Executor.execute_fields",
     "Executor.execute_operation",
-    "collect_subfields",
+    "graphql.pyutils.Path",
     "settle_in_background",
-    why="what a row has is read without a resolver for each value, and each event of a subscription"
-    " waits its turn",
+    why="bytes are counted, long lists have pauses, JSON passes through, and each event of a"
+    " subscription waits its turn",
 )
 def executor() -> None:
     executor = graphql.Executor
@@ -355,7 +297,13 @@ def executor() -> None:
         executor.complete_iterable_value, "item_type", "field_details_list", "info", "path", "items"
     )
     takes(executor.complete_leaf_value, "return_type", "result")
-    takes(executor.collect_subfields, "return_type", "field_details_list")
+    completed = ("return_type", "field_details_list", "info", "path", "result", "position_context")
+    takes(executor.complete_object_value, *completed)
+    takes(executor.complete_abstract_value, *completed)
+    takes(executor.complete_list_value, *completed)
+    takes(executor.complete_list_item_value, "item", "complete_results", "item_type")
+    takes(executor.execute_field, "parent_type", "source", "field_details_list", "path")
+    takes(executor.handle_field_error, "raw_error", "return_type", "field_details_list", "path")
     takes(executor.settle_in_background, "awaitables")
     has(executor, "is_awaitable", "context_value", "schema")
 
@@ -482,45 +430,6 @@ def invalidate_schema_cache() -> None:
     dialect._invalidate_schema_cache()
     assert dialect._invalidate_schema_cache_asof > 0
     has(asyncpg.AsyncAdapt_asyncpg_cursor, "_invalidate_schema_cache_asof")
-
-
-@private(
-    "SQLAlchemy",
-    "`greenlet_spawn`",
-    "sqlalchemy.util.greenlet_spawn",
-    why="a statement without a session is one switch, where an `AsyncConnection` makes three",
-)
-def greenlet_spawn() -> None:
-    from sqlalchemy.util import greenlet_spawn
-
-    assert asyncio.run(greenlet_spawn(lambda: 1)) == 1
-
-
-@private(
-    "SQLAlchemy",
-    "`BindParameter.value`, which is read whenever a statement runs",
-    "BindParameter.inherit_cache",
-    why="a statement that is kept takes its values from the request",
-)
-def bind_parameter() -> None:
-    from sqlalchemy import BindParameter, Integer, create_engine, select
-
-    values = iter(range(1, 100))
-
-    class Later(BindParameter[int]):
-        inherit_cache = True
-
-        @property
-        def value(self) -> int:
-            return next(values)
-
-        @value.setter
-        def value(self, value: int) -> None: ...
-
-    statement = select(Later("x", 0, type_=Integer()))
-    with create_engine("sqlite://").connect() as connection:
-        read = [connection.scalar(statement) for _ in range(2)]
-    assert read[0] != read[1]
 
 
 @private(

@@ -136,7 +136,7 @@ MORE = settings(
 
 @MORE
 @given(data=st.data())
-async def test_root_fields_beside_one_that_does_not_compile_are_answered_alike(
+async def test_generated_queries_beside_a_resolver_are_answered_alike(
     people: People, resolvers: People, pool: Pool, data: st.DataObject
 ) -> None:
     operation = data.draw(operations(pool, beside='kind: __type(name: "Task") { kind } '))
@@ -157,7 +157,7 @@ async def test_root_fields_beside_one_that_does_not_compile_are_answered_alike(
 
 @MORE
 @given(data=st.data())
-async def test_a_payload_shows_what_resolvers_show(
+async def test_generated_payloads_show_what_resolvers_show(
     people: People, resolvers: People, pool: Pool, data: st.DataObject
 ) -> None:
     payload, id, change, query = data.draw(payloads(pool))

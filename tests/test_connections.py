@@ -176,7 +176,7 @@ async def test_every_connection_shows_everything_once_and_in_order(
         await factories.make_world(session, people.users)
 
     # To save time, not every order is walked at every pace, and each order of a relation one way
-    # only; and the planner, which answers alike, walks fewer of them.
+    # only; and the compiler, which answers alike, walks fewer of them.
     await walk(resolvers.admin, await root_walks(database), 3, forward)
     for third, size in enumerate((1, 7, 100)):
         await walk(resolvers.admin, (await root_walks(database))[third::3], size, forward)

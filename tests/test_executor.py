@@ -110,12 +110,10 @@ async def test_a_value_is_fetched_for_as_long_as_anybody_waits_for_it() -> None:
     async def wait(key: int) -> Any:
         return await loader.load(key)
 
-    loop = asyncio.get_running_loop()
+    def begin(batch: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(batch)
 
-    def soon(begin: Callable[[], None]) -> None:
-        loop.call_soon(begin)
-
-    loader = Loader(soon, fetch)
+    loader = Loader(begin, fetch)
     one, other, alone = (asyncio.create_task(wait(key)) for key in (1, 1, 2))
     await has_begun.wait()
     one.cancel()

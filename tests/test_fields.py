@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import strawberry
 from sqlalchemy import Float, Integer, String, Uuid, cast, func
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column, relationship
+from strawberry.schema.config import StrawberryConfig
 
 import db
 from db import scopes
@@ -19,7 +20,7 @@ from graph.core.connections import Connection
 from graph.core.entities import column, entity
 from graph.core.fields import argument, collection, connected, listed
 from graph.core.filters import StringFilter, filters, keys
-from graph.schema import schema
+from graph.core.scalars import scalars
 from tests import factories
 from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import gid
@@ -86,10 +87,10 @@ class Models:
 
         id = mapped_column(Uuid, primary_key=True)
         name: Mapped[str] = mapped_column(String)
-        works: ClassVar[Any]
 
 
-Models.Place.works = relationship(
+PLACE: Any = Models.Place
+PLACE.works = relationship(
     Models.Work,
     primaryjoin=Models.Place.id == Models.Work.project_id,
     foreign_keys=[Models.Work.project_id],
@@ -140,9 +141,9 @@ class Work:
 @entity(Models.Place, where=PlaceFilter)
 class Place:
     name: str
-    works = connected(Models.Place.works)
-    some = listed(Models.Place.works, most=2)
-    from_least = connected(Models.Place.works, arguments=LEAST, conditions=_least)
+    works = connected(PLACE.works)
+    some = listed(PLACE.works, most=2)
+    from_least = connected(PLACE.works, arguments=LEAST, conditions=_least)
 
 
 @strawberry.type
@@ -169,7 +170,8 @@ async def plan(database: db.Database, people: People) -> factories.Plan:
     return plan
 
 
-def _everybody(row: Any, viewer: db.Viewer, right: db.Right) -> Any:
+def _all(row: Any, viewer: db.Viewer, right: db.Right) -> Any:
+    """The rule by which everybody sees all rows."""
     return row.id == row.id
 
 
@@ -180,8 +182,9 @@ async def both(
     """The administrator's clients of this schema, with the compiler and without it."""
     for model, declared in DECLARED.items():
         monkeypatch.setitem(entities._entities, model, declared)
-        monkeypatch.setitem(scopes.rules, model.__name__, _everybody)
-    monkeypatch.setattr("graph.app.schema", strawberry.Schema(query=Query, config=schema.config))
+        monkeypatch.setitem(scopes.rules, model.__name__, _all)
+    schema = strawberry.Schema(Query, config=StrawberryConfig(scalar_map=scalars))
+    monkeypatch.setattr("graph.app.schema", schema)
     without = WITHOUT_LIMITS.model_copy(update={"planner": False})
     async with serving(database, WITHOUT_LIMITS) as one, serving(database, without) as other:
         yield [people.admin.through(one), people.admin.through(other)]

@@ -53,7 +53,7 @@ def pauses() -> Iterator[list[float]]:
 
 
 def document(number: int) -> str:
-    """A query like no other: for the planner, for resolvers that read rows, or for others."""
+    """A query like no other: for the compiler."""
     number, kind = divmod(number, 40)
     chosen = [name for place, name in enumerate(COLUMNS) if number >> place & 1]
     tasks = f"tasks(first: 5) {{ nodes {{ {' '.join(['id', *chosen])} }} }}"

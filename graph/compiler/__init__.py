@@ -82,11 +82,11 @@ NOBODY = kind_of(Viewer())
 
 
 class Document(Protocol):
-    """A valid document."""
+    """A document, as far as the compiler needs it."""
 
     @property
     def hash(self) -> str:
-        """What it is known by."""
+        """What no other document has."""
 
     @property
     def node(self) -> DocumentNode:

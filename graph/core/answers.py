@@ -61,6 +61,10 @@ class Answer:
         if self._size > self._most:
             raise AnswerTooLarge(self._most)
 
+    def begin_turn(self) -> None:
+        """Count the time from now, because others have just had a turn."""
+        self._since = time.monotonic()
+
     @property
     def is_turn_over(self) -> bool:
         """Whether others are to have a turn before more is done."""
@@ -73,7 +77,7 @@ class Answer:
             since = self._since
             await asyncio.sleep(0)
             if self._since == since:  # the first to come back begins the next turn for all
-                self._since = time.monotonic()
+                self.begin_turn()
                 return
 
 

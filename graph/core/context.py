@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
 from typing import Any
 
 import strawberry
 
+from db import ReadSession
 from graph.core.access import Access
 from graph.core.answers import Answer
 from graph.core.loaders import Compiled, Loaders
@@ -39,6 +40,14 @@ class Context(Access):
         if self.answer is not None:
             self.answer.check()
         return super().in_time()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[ReadSession]:
+        """A short session for reading; what its rows are completed to begins a new turn."""
+        async with super().read() as session:
+            yield session
+        if self.answer is not None:
+            self.answer.begin_turn()
 
     def for_event(self) -> Context:
         """The context of one event of a stream, which shares nothing that was read before."""

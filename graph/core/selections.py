@@ -1,7 +1,7 @@
 """What an operation selects, as a tree of fields with their arguments.
 
 The tree is collected by graphql-core's own rules (merging, fragments, @include and @skip), once
-for an operation; the look-ahead and the planner both read it.
+for an operation; the look-ahead and the compiler both read it.
 """
 
 from __future__ import annotations

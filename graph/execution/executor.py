@@ -53,13 +53,23 @@ class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
             return None
         return await await_maybe(self.execute_field(parent, source, details, path, context))
 
-    def complete_value(
-        self, kind: Any, details: Any, info: Any, path: Path, result: Any, context: Any
-    ) -> Any:
-        """What is answered of a value; what is JSON already passes through as it is."""
+    def complete_object_value(self, *arguments: Any) -> Any:
+        """An object; of one that is JSON already, what it is."""
+        return self._passed(arguments) or super().complete_object_value(*arguments)
+
+    def complete_abstract_value(self, *arguments: Any) -> Any:
+        """An object of an interface, in the same way."""
+        return self._passed(arguments) or super().complete_abstract_value(*arguments)
+
+    def complete_list_value(self, *arguments: Any) -> Any:
+        """A list, in the same way."""
+        return self._passed(arguments) or super().complete_list_value(*arguments)
+
+    def _passed(self, arguments: tuple[Any, ...]) -> orjson.Fragment | None:
+        *_, path, result, _ = arguments
         if isinstance(result, Encoded):
-            return self._encoded(result.texts[str(path.key)])
-        return super().complete_value(kind, details, info, path, result, context)
+            return self._encoded(result.texts[path.key])
+        return None
 
     def _encoded(self, text: bytes) -> orjson.Fragment:
         self.context_value.answer.grow(len(text))
@@ -100,7 +110,8 @@ class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
         except BaseException:
             self.settle_in_background([completed[place] for place in awaitable])
             raise
-        found = await gather_with_cancel(*(completed[place] for place in awaitable))
-        for place, value in zip(awaitable, found, strict=True):
-            completed[place] = value
+        if awaitable:
+            found = await gather_with_cancel(*(completed[place] for place in awaitable))
+            for place, value in zip(awaitable, found, strict=True):
+                completed[place] = value
         return completed

@@ -83,7 +83,7 @@ def database_error(fault: BaseException | None) -> RequestError | None:
 def _database_error(fault: BaseException | None) -> tuple[type[RequestError], str] | None:
     if isinstance(fault, TimeoutError):
         return BUSY
-    # SQLAlchemy wraps the driver's errors, and the planner's statements run below it.
+    # SQLAlchemy wraps the driver's errors, and compiled statements run below it.
     if isinstance(fault, DBAPIError | ConnectionReplaced | asyncpg.PostgresError):
         if is_outdated(fault):
             return Unavailable, f"The database's tables are being changed.{AGAIN}"

@@ -81,9 +81,9 @@ class Pipeline:
         self.limits = limits
         self.documents = documents()
         self._open_mutations = open_mutations(schema)
-        self.compiler = (
-            Compiler(self.schema, settings.max_answer_bytes) if settings.planner else None
-        )
+        self.compiler = None
+        if settings.planner:
+            self.compiler = Compiler(self.schema, settings.max_answer_bytes)
 
     def begin(self, request: GraphQLRequest, context: Context) -> Run:
         """Admit an operation, and find its document and its kind.
@@ -250,7 +250,7 @@ class Pipeline:
             raise
 
     def _cost(self, run: Run) -> int:
-        """The cost of the operation; what is compiled remembers it for each size of its pages."""
+        """The cost of the operation; a compiled query remembers it for each size of its pages."""
         compiled = run.compiled
         if compiled is None or compiled.whole is None:
             return cost_of(run.operation)
@@ -288,20 +288,24 @@ class Pipeline:
     def _check(self, run: Run) -> None:
         """Refuse too many conditions, and values that PostgreSQL cannot take."""
         compiled, most = run.compiled, self.limits.settings.max_conditions
-        found = conditions_of(run.operation) if compiled is None else compiled.conditions
-        if found > most:
-            raise LimitExceeded("conditions", "max_conditions", min(found, LARGEST), most)
-        # The literals of an operation were checked before it was compiled.
-        if compiled is None or not _are_storable(run.variables.coerced):
+        conditions = conditions_of(run.operation) if compiled is None else compiled.conditions
+        if conditions > most:
+            raise LimitExceeded("conditions", "max_conditions", min(conditions, LARGEST), most)
+        # The literals of a query that is compiled were checked before that was done.
+        if run.whole is None or not _are_storable(run.variables.coerced):
             check_arguments(run.operation)
 
     # Run
 
     async def _execute(self, run: Run) -> ExecutionResult:
-        """The result, by compiled statements where there are any, else by resolvers."""
-        result = await self._run_compiled(run)
+        """The result, by a compiled statement where there can be one, else by resolvers."""
+        run.compiled = run.compiled or await self._compile(run)
+        result = await self._run_whole(run)
         if result is None:
             run.operation  # noqa: B018  # the context needs it
+            if run.compiled is not None and run.whole is None:
+                variables = run.variables.coerced
+                run.context.compiled = CompiledParts(run.compiled, variables, run.context)
             _equip(run.context, self.limits)
             is_awaitable: Any = optimized_is_awaitable
             arguments = self._arguments(run)
@@ -310,23 +314,15 @@ class Pipeline:
             return _without_part(result)
         return result
 
-    async def _run_compiled(self, run: Run) -> ExecutionResult | None:
-        """The result of a query that one statement answers; None where resolvers have to answer.
-
-        Of other operations, the parts that are compiled are left for the executor.
-        """
-        compiled = run.compiled or await self._compile(run)
-        if compiled is None:
-            return None
-        statement, context = compiled.whole, run.context
-        if statement is None:
-            context.compiled = CompiledParts(compiled, run.variables.coerced, context)
+    async def _run_whole(self, run: Run) -> ExecutionResult | None:
+        """What the statement of a whole query answers; None where the resolvers have to."""
+        if run.whole is None:
             return None
         try:
-            arguments = statement.arguments(run.values)
+            arguments = run.whole.arguments(run.values)
         except (GraphQLError, ValueError):
             return None
-        result = await run_statement(statement, arguments, context)
+        result = await run_statement(run.whole, arguments, run.context)
         run.is_planned = result is not None and not result.errors
         return result
 
@@ -337,7 +333,7 @@ class Pipeline:
         return self.compiler.known(run.document, run.node, run.variables, run.context.viewer)
 
     async def _compile(self, run: Run) -> CompiledOperation | None:
-        """What the operation is compiled to now; None where nothing of it can be."""
+        """What the operation compiles to; None if nothing of it does."""
         if self.compiler is None or run.context.is_anonymous:
             return None
         limits, context = self.limits, run.context

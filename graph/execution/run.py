@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from graphql import DocumentNode, GraphQLSchema, OperationDefinitionNode, OperationType
 from graphql.execution.values import VariableValues
 
-from graph.compiler import CompiledOperation, Request
+from graph.compiler import CompiledOperation, CompiledStatement, Request
 from graph.core.context import Context
 from graph.core.selections import Operation, find
 from graph.execution.documents import Document
@@ -37,7 +37,7 @@ class Run:
     node: OperationDefinitionNode | None = None
     """The head of the operation, once its document is valid."""
     compiled: CompiledOperation | None = None
-    """What it was compiled to before."""
+    """What it compiles to, once that is known."""
     is_planned = False
     """Whether one compiled statement has answered it."""
     cost = 0
@@ -72,9 +72,14 @@ class Run:
         self.context.operation = operation
         return operation
 
+    @property
+    def whole(self) -> CompiledStatement | None:
+        """The one statement that answers all of it."""
+        return None if self.compiled is None else self.compiled.whole
+
     @cached_property
     def values(self) -> Request:
-        """The values that a compiled statement takes."""
+        """The values that are put into its statement."""
         return Request(self.variables.coerced, self.context.viewer)
 
 
