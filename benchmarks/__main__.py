@@ -1,4 +1,4 @@
-"""`make bench`: make the data, compare, see what time depends on, and write the page."""
+"""`make bench`: load the data, compare the servers, measure scaling, and write the page."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from benchmarks.progress import say
 from benchmarks.queries import QUERIES
 from benchmarks.scaling import scaling
 
-# Many short turns: what else the machine does comes and goes, and spoils but some of them.
+# Many short turns: other load on the machine is short, and disturbs only some of them.
 THOROUGH = Pace(rounds=15, seconds=2, warm_up=0.4)
 QUICK = Pace(rounds=5, seconds=1, warm_up=0.2)
 
 
 async def run(options: argparse.Namespace, here: Place) -> None:
-    """Do what the options say, over this PostgreSQL."""
+    """Measure what the options select, on this PostgreSQL."""
     pace: Pace = QUICK if options.quick else THOROUGH
-    say("Making 50,000 tasks …")
+    say("Loading 50,000 tasks …")
     small = await here.make("small", SMALL)
     queries = [query for query in QUERIES if query.name in options.queries]
     parts = {"circumstances": report.circumstances(pace, await _version(here))}
@@ -34,7 +34,7 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         result = await compare(small, SMALL, options.contenders, queries, pace, here.postmaster)
         parts["contenders"] = report.contenders(result)
     if options.scaling:
-        say("Making a million tasks and a million messages; it takes about a minute …")
+        say("Loading a million tasks and a million messages, which takes about a minute …")
         large = await here.make("large", LARGE)
         half = Pace(pace.rounds, pace.seconds / 2, pace.warm_up / 2)
         scaled = await scaling(small, large, half)
@@ -44,7 +44,7 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         say(f"\n{part}")
     if options.page is not None:
         report.write(options.page, parts)
-        say(f"Written into {options.page}.")
+        say(f"Wrote the tables to {options.page}.")
 
 
 async def _version(here: Place) -> str:
@@ -56,18 +56,18 @@ async def _version(here: Place) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    """The options of the command line."""
+    """The command-line options."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less time, more noise")
+    parser.add_argument("--quick", action="store_true", help="shorter, with more noise")
     parser.add_argument(
         "--contenders", nargs="*", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME"
     )
     names = [query.name for query in QUERIES]
     parser.add_argument("--queries", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument(
-        "--no-scaling", dest="scaling", action="store_false", help="leave out the large data"
+        "--no-scaling", dest="scaling", action="store_false", help="do not measure scaling"
     )
-    parser.add_argument("--page", type=Path, help="the page to write the tables into")
+    parser.add_argument("--page", type=Path, help="the page whose tables are replaced")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""The comparison: the same values from everybody, then everybody under load, in turn."""
+"""The comparison: all contenders return the same values, then each is under load in turn."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from benchmarks.queries import Query, normal, values
 
 
 class Different(Exception):
-    """Two contenders do not answer the same values; no time is worth anything then."""
+    """Two contenders do not return the same values, so that their times cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long is measured, and how often."""
+    """The number of rounds and their duration in seconds."""
 
     rounds: int
     seconds: float
@@ -37,16 +37,16 @@ class Pace:
 
 @dataclass(frozen=True)
 class Shape:
-    """How much a query answers."""
+    """The size of the answer to a query."""
 
     values: int
     bytes: int
-    """Of Troupe's answer, or that of whoever takes part."""
+    """Of Troupe's answer, or of another contender's if Troupe is not compared."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """The processor time of a request, in seconds. What else the machine does tells less on it."""
+    """The processor time of a request, in seconds. Other load on the machine affects it less."""
 
     server: float
     database: float
@@ -54,11 +54,11 @@ class Work:
 
 @dataclass
 class Result:
-    """What was found."""
+    """The measurements."""
 
     contenders: list[Contender]
     missing: list[str]
-    """Why others did not take part."""
+    """Why other contenders are missing."""
     shapes: dict[str, Shape]
     """By query."""
     rounds: dict[tuple[str, str], list[Measured]]
@@ -86,10 +86,9 @@ class Result:
         return Work(median(one.server for one in rounds), median(one.database for one in rounds))
 
     def ratio(self, contender: str, query: str, base: str) -> float | None:
-        """How many times as many requests as another: the median of the rounds' ratios.
+        """The requests per second divided by those of another: the median of the rounds' ratios.
 
-        Two turns of a round lie close together in time, so what else the machine does in a round
-        tells on both.
+        The turns of a round are close together in time, so that other load affects both.
         """
         ours, theirs = self.rounds.get((contender, query)), self.rounds.get((base, query))
         if ours is None or theirs is None:
@@ -106,9 +105,9 @@ async def compare(
     pace: Pace,
     postmaster: int,
 ) -> Result:
-    """Compare these contenders, as far as they can be started, over a database.
+    """Compare those of these contenders that can be started, on one database.
 
-    `postmaster` is the process of PostgreSQL, which started those that work.
+    `postmaster` is PostgreSQL's main process, the parent of its backends.
     """
     result = Result([], [], {}, {}, {}, {}, {})
     with ExitStack() as stack:
@@ -143,7 +142,7 @@ async def compare(
 async def _turn(
     one: Running, query: Query, size: Size, pace: Pace, postmaster: int
 ) -> tuple[Measured, Work]:
-    """A contender's turn with a query."""
+    """Put one contender under load with one query."""
     address, requests = one.asked(query, size.projects)
     server, database = processor(one.pid), processor(postmaster)
     measured = await load(address, requests, seconds=pace.seconds, warm_up=pace.warm_up)
@@ -152,7 +151,7 @@ async def _turn(
 
 
 def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
-    """See that all answer the same to every request. Raises Different."""
+    """Check that all return the same values for every request. Raises Different."""
     shape = Shape(0, 0)
     expected: list[Any] | None = None
     with httpx.Client(timeout=60, trust_env=False) as client:
@@ -165,7 +164,7 @@ def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
                 expected = found
             if found != expected:
                 raise Different(
-                    f"{one.contender.name} answers other values to {query.name} than"
+                    f"{one.contender.name} returns other values for {query.name} than"
                     f" {started[0].contender.name}."
                 )
             if not shape.bytes or one.contender.name == "troupe":
@@ -179,11 +178,11 @@ def _sent(client: httpx.Client, one: Running, query: Query, body: bytes) -> http
 
 
 COUNTED = 10
-"""How many requests the statements are counted of, one after the other."""
+"""The number of requests, one after another, for which statements are counted."""
 
 
 async def _statements(url: URL, one: Running, query: Query, size: Size) -> float:
-    """How many statements PostgreSQL gets for a request, BEGIN and the like included."""
+    """The number of statements that PostgreSQL gets for a request, including BEGIN and the like."""
     connection = await asyncpg.connect(dsn(url))
     try:
         await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")

@@ -1,4 +1,4 @@
-"""The servers that are compared, each a process of its own, and how each is asked."""
+"""The servers that are compared, each in its own process, and the requests for each."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ ROOT = Path(__file__).parents[1]
 POSTGRAPHILE = ROOT / "benchmarks" / "postgraphile"
 OLDEST_NODE = 22
 
-# How long a server may take to start, in seconds.
+# Seconds that a server has to start.
 PATIENCE = 60.0
 
 
 class Missing(Exception):
-    """A contender cannot take part; the message says why and what to do."""
+    """A contender cannot be started; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One of the servers."""
+    """A server that is compared."""
 
     name: str
     title: str
-    """What the tables call it."""
+    """Its name in the tables."""
     command: Callable[[str, int], list[str]]
-    """What starts it, over a database, on a port."""
+    """The command that starts it, for the URL of a database and a port."""
     words: str
     """The name of its files in `asked/`."""
     settings: dict[str, str] = field(default_factory=dict)
-    """Its environment."""
+    """Its environment variables."""
     knows_who_asks: bool = True
-    """Whether it is told, by a token; else it is asked for the same rows by their owner."""
+    """Whether it checks a token; otherwise its queries filter the same rows by their owner."""
 
     @property
     def takes_graphql(self) -> bool:
-        """Whether it is asked in GraphQL; else each query has a path of its own."""
+        """Whether it has a GraphQL endpoint; otherwise each query has its own path."""
         return self.words.endswith(".graphql")
 
     @property
     def headers(self) -> dict[str, str]:
-        """What it is sent besides the body of a request."""
+        """The headers of its requests."""
         who = {"Authorization": f"Bearer {TOKEN}"} if self.knows_who_asks else {}
         return {"Content-Type": "application/json", "Accept": "application/json", **who}
 
@@ -64,7 +64,7 @@ class Contender:
         return "/graphql" if self.takes_graphql else f"/{query.name}"
 
     def bodies(self, query: Query, projects: int) -> list[bytes]:
-        """What it is sent for a query, in turn."""
+        """The bodies of the requests for a query, which are sent in turn."""
         all_variables = query.variables(projects)
         if not self.takes_graphql:
             return [orjson.dumps(variables) for variables in all_variables]
@@ -89,9 +89,9 @@ def _postgraphile(url: str, port: int) -> list[str]:
 
 
 def node() -> str:
-    """A Node.js that PostGraphile runs on: the machine's, or the one from npm. Raises Missing."""
+    """The program `node` for PostGraphile: the machine's, or the one from npm. Raises Missing."""
     if not (POSTGRAPHILE / "node_modules" / ".installed").exists():
-        raise Missing("PostGraphile is not installed: `make bench` does it, where npm is.")
+        raise Missing("PostGraphile is not installed; `make bench` does that, with npm.")
     for program in (shutil.which("node"), *POSTGRAPHILE.glob("node_modules/node-*/bin/node")):
         if program is not None and node_version(str(program)) >= (OLDEST_NODE,):
             return str(program)
@@ -99,7 +99,7 @@ def node() -> str:
 
 
 def node_version(program: str) -> tuple[int, ...]:
-    """The version of a Node.js."""
+    """The version of this program `node`."""
     done = subprocess.run([program, "--version"], capture_output=True, encoding="utf-8", check=True)
     return tuple(int(part) for part in done.stdout.strip().lstrip("v").split("."))
 
@@ -141,13 +141,13 @@ CONTENDERS = {one.name: one for one in (HAND, COMPILED, GENERAL, PEER, PLAIN)}
 
 
 class Running:
-    """A contender that runs."""
+    """A contender that is running."""
 
     def __init__(self, contender: Contender, process: subprocess.Popen[bytes], port: int) -> None:
         self.contender = contender
         self.port = port
         self.lengths: dict[str, list[int]] = {}
-        """How long its right answers to each query are."""
+        """The lengths of its correct answers to each query."""
         self._process = process
 
     def url(self, query: Query) -> str:
@@ -155,7 +155,7 @@ class Running:
         return f"http://127.0.0.1:{self.port}{self.contender.path(query)}"
 
     def asked(self, query: Query, projects: int) -> tuple[Address, list[Request]]:
-        """Where and how it is asked a query, once its right answers are known."""
+        """The address and the requests for a query, after `lengths` has been filled."""
         address = Address(self.port, self.contender.path(query))
         bodies = self.contender.bodies(query, projects)
         pairs = zip(bodies, self.lengths[query.name], strict=True)
@@ -177,7 +177,7 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """The id of its process."""
         return self._process.pid
 
 
@@ -189,7 +189,7 @@ def _free_port() -> int:
 
 @contextmanager
 def running(contender: Contender, url: URL) -> Iterator[Running]:
-    """A contender over a database, inside the block. Raises Missing."""
+    """Run a contender on a database inside the block. Raises Missing."""
     port, text = _free_port(), dsn(url)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TROUPE_")}
     if contender.settings.keys() & TROUPE.keys():

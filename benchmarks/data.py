@@ -1,4 +1,4 @@
-"""The data that everybody reads: generated in PostgreSQL by `data.sql`, the same each time."""
+"""The data of all contenders: generated in PostgreSQL by `data.sql`, the same each time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from db import access, migrate
 
 SQL = Path(__file__).with_name("data.sql")
 
-# What data.sql makes ids of: a number for the kind of object.
+# The numbers of the kinds of objects, from which data.sql makes ids.
 USER, PROJECT = 1, 2
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many rows there are of each kind."""
+    """The number of rows of each kind."""
 
     projects: int
     agents: int
@@ -38,25 +38,25 @@ def row_id(kind: int, number: int) -> UUID:
 
 
 def moment(number: int) -> datetime:
-    """When a row was made, as data.sql has it."""
+    """The creation time of a row, as in data.sql."""
     return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
 
 
 MEMBER = row_id(USER, 1)
-"""Who asks: a member of every tenth project."""
+"""The viewer: a member of every tenth project."""
 TOKEN = "troupe_of-a-member-of-every-tenth-project"
 EVERYWHERE = row_id(USER, 2)
-"""A member of all projects, for what takes more rows than the other may see."""
+"""A member of all projects, for queries that need more rows than the other may see."""
 EVERYWHERE_TOKEN = "troupe_of-a-member-of-all-projects"
 
 
 def dsn(url: URL | str) -> str:
-    """A database's URL as PostgreSQL's own programs and drivers take it."""
+    """The URL of a database in the form of PostgreSQL's programs and drivers."""
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 async def load(url: URL | str, size: Size) -> None:
-    """Bring an empty database to the head of the migrations, and fill it."""
+    """Migrate an empty database to the head, and insert the data."""
     await migrate.upgrade(url)
     connection = await asyncpg.connect(dsn(url))
     try:

@@ -1,7 +1,7 @@
--- The rows that the benchmarks read: the same ones each time, ids and times made from numbers.
--- How many there are is set as benchmark.projects, .agents, .tasks and .messages.
+-- The rows that the benchmarks read. They are the same each time: ids and times are made from numbers.
+-- The settings benchmark.projects, .agents, .tasks and .messages have the numbers of rows.
 
--- The foreign keys of what is made here hold; to check each of them takes longer than to make it.
+-- The foreign keys are correct; checking them takes longer than inserting the rows.
 SET session_replication_role = replica;
 SET maintenance_work_mem = '256MB';
 
@@ -17,7 +17,7 @@ RETURN timestamptz '2026-01-01 00:00:00+00' + n * interval '1 second';
 CREATE FUNCTION pg_temp.number_of(name text) RETURNS bigint LANGUAGE sql STABLE
 RETURN current_setting('benchmark.' || name)::bigint;
 
--- Indexes that are made once the rows are there take a fraction of the time.
+-- Indexes that are created after the rows take a fraction of the time.
 CREATE TEMP TABLE later AS
 SELECT i.indexrelid::regclass AS name, pg_get_indexdef(i.indexrelid) AS definition
 FROM pg_index i

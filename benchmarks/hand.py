@@ -1,7 +1,7 @@
-"""What it is measured by: a statement written by hand for each query, behind a bare route.
+"""The reference: one hand-written statement for each query, behind a plain Starlette route.
 
-PostgreSQL builds the JSON and its text is passed through. Who asks is looked up by the bearer
-token, as Troupe does, and remembered for a second.
+PostgreSQL builds the JSON, whose text is returned unchanged. The user is looked up by the bearer
+token, as in Troupe, and cached for a second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from starlette.routing import Route
 from benchmarks.queries import QUERIES
 from db.access import hash_token
 
-# How old what is known of a token may be, in seconds.
+# Seconds for which the user of a token is cached.
 FRESH = 1.0
 
 BEARER = """
@@ -36,11 +36,11 @@ WHERE t.token_hash = $1 AND u.is_active AND t.revoked_at IS NULL
 
 
 async def _nothing_to_reset(connection: Any) -> None:
-    """Reading leaves nothing behind in a connection; asyncpg would send a statement to be sure."""
+    """Do not reset a connection, which asyncpg does by a statement: reads change nothing in it."""
 
 
 def create_app(dsn: str) -> Starlette:
-    """The application over a database."""
+    """The application on a database."""
     known: dict[str, tuple[float, UUID]] = {}
 
     @asynccontextmanager
@@ -49,7 +49,7 @@ def create_app(dsn: str) -> Starlette:
             dsn,
             min_size=10,
             max_size=10,
-            # Each statement has one good plan, which need not be thought of anew.
+            # One generic plan is good for all values, so that planning is not repeated.
             server_settings={"jit": "off", "plan_cache_mode": "force_generic_plan"},
             reset=_nothing_to_reset,
         ) as app.state.pool:

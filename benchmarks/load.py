@@ -1,8 +1,7 @@
-"""The client: connections that each ask again as soon as they are answered.
+"""The client: connections that each send the next request when an answer is complete.
 
-It does next to nothing, so that it takes little of the machine from the servers: it finds the
-length of an answer in its head, and counts the bytes. An answer of another length than the one that
-was seen to be right is no answer: the server refused, or was wrong.
+It does little, to leave the processor to the servers: it reads the Content-Length of an answer and
+counts the bytes. An answer of another length than the correct one counts as refused.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ END = b"\r\n\r\n"
 
 
 class BadAnswer(Exception):
-    """What a server sent is no HTTP that this client understands."""
+    """The answer is not HTTP that this client understands."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request, as it goes over the wire."""
+    """A request, as the bytes that are sent."""
 
     wire: bytes
     length: int
-    """The length of the body with which it is answered."""
+    """The length of the body of its correct answer."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens, and where it takes requests."""
+    """The address of a server, and the path of its requests."""
 
     port: int
     path: str
     host: str = "127.0.0.1"
 
     def request(self, body: bytes, headers: Mapping[str, str], length: int) -> Request:
-        """A POST, and the length of the body with which it is answered."""
+        """A POST request, with the length of the body of its correct answer."""
         all_headers = {
             "Host": f"{self.host}:{self.port}",
             "Content-Length": str(len(body)),
@@ -53,21 +52,21 @@ class Address:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a server did under load."""
+    """The measurements of a server under load."""
 
     per_second: float
-    """Requests answered in a second."""
+    """Requests answered per second."""
     p50: float
-    """What half of the requests took at most, in seconds."""
+    """The median duration of a request, in seconds."""
     p99: float
     answered: int
-    """How many answers there were in all, warm-up included."""
+    """The number of answers, including the warm-up."""
     refused: int
-    """How many of them were not the right one; they count for nothing else."""
+    """The number of answers that were not correct; the other figures do not include them."""
 
 
 class _Run:
-    """What the connections of a run have in common."""
+    """The state that the connections of a run share."""
 
     def __init__(self, requests: Sequence[Request], until: float, connections: int) -> None:
         self.requests = requests
@@ -76,23 +75,23 @@ class _Run:
         self.next = 0
         self.refused = 0
         self.took: list[tuple[float, float]] = []
-        """When each answer was there, and how long it took."""
+        """For each answer, when it was complete, and how long it took."""
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(self) -> None:
-        """A connection has no more to ask."""
+        """End one connection."""
         self.connections -= 1
         if not self.connections and not self.over.done():
             self.over.set_result(None)
 
     def fail(self, error: Exception) -> None:
-        """Nothing that is measured any more is worth anything."""
+        """End the run with an error, because its measurements are not valid."""
         if not self.over.done():
             self.over.set_exception(error)
 
 
 class _Connection(asyncio.Protocol):
-    """One client."""
+    """One connection of the client."""
 
     def __init__(self, run: _Run) -> None:
         self._run = run
@@ -149,7 +148,7 @@ async def load(
     warm_up: float,
     connections: int = 10,
 ) -> Measured:
-    """Ask for so long, requests in turn, and measure after the warm-up. Raises BadAnswer."""
+    """Send the requests in turn for this time, and measure after the warm-up. Raises BadAnswer."""
     begin = time.perf_counter() + warm_up
     run = _Run(requests, begin + seconds, connections)
     loop = asyncio.get_running_loop()
@@ -162,8 +161,8 @@ async def load(
     finally:
         for transport in transports:
             transport.abort()
-    # A request counts by the part of it that fell into the time that is measured: with few and long
-    # ones, whole ones would be many percent too much or too little.
+    # A request counts by the part of its duration that is inside the measured time. If only whole
+    # requests counted, a few long ones would make a large error.
     parts = [(min(at, run.until) - max(at - took, begin), took) for at, took in run.took]
     parts = [(inside, took) for inside, took in parts if inside > 0]
     ordered = sorted(took for _, took in parts)

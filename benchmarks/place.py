@@ -1,4 +1,4 @@
-"""Where everybody reads: a PostgreSQL of the benchmark's own, with the data in two sizes."""
+"""The benchmark's own PostgreSQL, with databases of two sizes, for all contenders."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from sqlalchemy import URL, make_url
 from benchmarks.data import Size, dsn, load
 from db import embedded
 
-# In memory where there is room, so that no disk is measured.
+# In memory if there is room, so that the disk is not measured.
 MEMORY = Path("/dev/shm")
 ROOM = 4 * 2**30
 
 SETTINGS = {
-    # Nobody keeps this data; it only has to be there soon.
+    # The data is temporary; loading it should be fast.
     **dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off"),
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_wal_size": "8GB",
-    # It would run into somebody's turn; the data is vacuumed and analyzed once it is there.
+    # It would run during a turn; the data is vacuumed and analyzed after loading.
     "autovacuum": "off",
-    # As for a machine of some gigabytes. The default, 128 MB, is for one of 1995.
+    # A usual value for a server; the default is only 128 MB.
     "shared_buffers": "1GB",
-    # Troupe switches it off by itself; compiling these queries costs the others more, too.
+    # Troupe turns it off itself; for the others, too, it takes more time than it saves.
     "jit": "off",
-    # To count statements, outside of what is timed.
+    # To count statements; it is off during measurements.
     "shared_preload_libraries": "pg_stat_statements",
 }
 
@@ -46,14 +46,14 @@ class Place:
 
     url: URL
     postmaster: int
-    """Its first process, which started the others."""
+    """The id of its main process, the parent of its backends."""
 
     def of(self, database: str) -> URL:
         """The URL of one of its databases."""
         return self.url.set(database=database)
 
     async def make(self, database: str, size: Size) -> URL:
-        """Make a database with the data of this size."""
+        """Create a database with data of this size."""
         connection = await asyncpg.connect(dsn(self.url))
         await connection.execute(f"CREATE DATABASE {database}")
         await count_statements(connection, "none")
@@ -63,16 +63,16 @@ class Place:
 
 
 async def count_statements(connection: Any, which: str) -> None:
-    """Have `pg_stat_statements` count everybody's statements: `all`, or `none`."""
+    """Set which statements `pg_stat_statements` counts: `all`, or `none`."""
     await connection.execute(f"ALTER SYSTEM SET pg_stat_statements.track = '{which}'")
     await connection.execute("SELECT pg_reload_conf()")
-    # A connection hears of it before its next statement, once the signal has gone round.
+    # Backends read the setting after a signal, before their next statement.
     await asyncio.sleep(0.2)
 
 
 @contextmanager
 def place() -> Iterator[Place]:
-    """A PostgreSQL inside the block, of which nothing is left afterwards."""
+    """Run a PostgreSQL inside the block, and delete its data afterwards."""
     in_memory = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM
     base = MEMORY if in_memory else Path(tempfile.gettempdir())
     folder = base / f"troupe-bench-{uuid.uuid4().hex[:8]}"

@@ -1,8 +1,8 @@
 """A plain Strawberry server, as its documentation teaches: resolvers, DataLoaders, ORM rows.
 
-The rows come from Troupe's models and nothing else of it; nobody proves who they are. What its
-documentation says of speed is done: documents are parsed and validated once. A loader that takes
-some of each parent's rows leaves the others in the database, which is better than is taught.
+Of Troupe, only the models are used; there is no authentication. The advice of the documentation on
+speed is followed: parsed and validated documents are cached. A loader of the first rows of each
+parent reads only these rows, which is better than the documentation's examples.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from db.connections import database_url
 
 Sessions = Callable[[], AsyncSession]
 Some = tuple[UUID, int]
-"""The first so many of what belongs to a row."""
+"""The id of a project, and the number of its first rows."""
 
 
 class Loaders:
@@ -61,7 +61,7 @@ class Loaders:
         return await self._first(db.Task, keys, _task)
 
     async def _first(self, model: Any, keys: Sequence[Some], shown: Any) -> list[list[Any]]:
-        """The first rows of each project, in the order in which they were made."""
+        """The first rows of each project, in the order of creation."""
         order = (model.created_at, model.id)
         place = func.row_number().over(partition_by=model.project_id, order_by=order)
         numbered = (
@@ -100,7 +100,7 @@ class Agent:
 
     @strawberry.field
     async def model(self, info: Info) -> AIModel | None:
-        """What it runs on."""
+        """The AI model that it uses."""
         if self.model_id is None:
             return None
         return await info.context.models.load(self.model_id)
@@ -126,12 +126,12 @@ class Project:
 
     @strawberry.field
     async def agents(self, info: Info, first: int) -> list[Agent]:
-        """Who works on it."""
+        """The first agents of the project."""
         return await info.context.agents.load((self.row_id, first))
 
     @strawberry.field
     async def tasks(self, info: Info, first: int) -> list[Task]:
-        """What there is to do."""
+        """The first tasks of the project."""
         return await info.context.tasks.load((self.row_id, first))
 
 
@@ -151,7 +151,7 @@ def _task(row: db.Task) -> Task:
 
 @strawberry.type
 class Query:
-    """What can be asked."""
+    """The root fields."""
 
     @strawberry.field
     async def project(self, info: Info, id: strawberry.ID) -> Project | None:
@@ -173,7 +173,7 @@ schema = strawberry.Schema(query=Query, extensions=[ParserCache, ValidationCache
 
 
 class Endpoint(GraphQL[Loaders, None]):
-    """`/graphql`, with loaders of each request's own."""
+    """`/graphql`, with new loaders for each request."""
 
     def __init__(self, sessions: Sessions) -> None:
         super().__init__(schema, graphql_ide=None)
@@ -182,12 +182,12 @@ class Endpoint(GraphQL[Loaders, None]):
     async def get_context(
         self, request: Request | WebSocket, response: Response | WebSocket
     ) -> Loaders:
-        """What the resolvers work with."""
+        """The context of the resolvers."""
         return Loaders(self._sessions)
 
 
 def create_app(url: str) -> Starlette:
-    """The application over a database."""
+    """The application on a database."""
     engine = create_async_engine(database_url(url), pool_size=10, max_overflow=0)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
 

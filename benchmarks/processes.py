@@ -1,4 +1,4 @@
-"""What processes use of the machine, as Linux tells it; elsewhere it is not a number."""
+"""Memory and processor time of processes on Linux; elsewhere not a number (NaN)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROC = Path("/proc")
 
 
 def memory(pid: int) -> float:
-    """The bytes of a process and those it started: what they share counts by its part."""
+    """The memory of a process and its children in bytes: their proportional set size (PSS)."""
     try:
         return sum(_proportional(one) for one in _family(pid))
     except OSError:
@@ -19,7 +19,7 @@ def memory(pid: int) -> float:
 
 
 def processor(pid: int) -> float:
-    """The seconds of processor time that a process and those it started have used so far."""
+    """The processor time that a process and its children have used so far, in seconds."""
     try:
         return sum(_used(one) for one in _family(pid))
     except OSError:
@@ -41,7 +41,7 @@ def _proportional(pid: int) -> int:
 
 
 def _used(pid: int) -> float:
-    # The name, which stands between parentheses, may have spaces.
+    # The name, in parentheses, can have spaces.
     fields = (PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    # Its own, and that of those it started which have ended.
+    # Its own time, and that of its children that have ended.
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

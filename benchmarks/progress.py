@@ -1,9 +1,9 @@
-"""What a run tells while it goes on."""
+"""Progress messages of a run."""
 
 import sys
 
 
 def say(text: str) -> None:
-    """Tell a line."""
+    """Print a line."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What is asked: each query as every contender takes it, and the values that all must answer."""
+"""The queries, in the form of each contender, and the values that all must return."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ ASKED = Path(__file__).with_name("asked")
 
 @dataclass(frozen=True)
 class Query:
-    """One of the queries; `asked/` has it in everybody's words."""
+    """A query; `asked/` has it in the form of each contender."""
 
     name: str
     takes: tuple[str, ...] = ()
-    """The ids that it is asked with, besides who asks."""
+    """The ids that are its variables, besides the viewer."""
 
     def text(self, file: str) -> str:
-        """It in somebody's words."""
+        """The query in the form of a contender."""
         return (ASKED / self.name / file).read_text(encoding="utf-8")
 
     def variables(self, projects: int) -> list[dict[str, str]]:
-        """What it is asked with, in turn: of so many projects each that the viewer is in."""
+        """Its variables for each request in turn: the projects of which the viewer is a member."""
         if not self.takes:
             return [{}]
         return [{"id": str(row_id(PROJECT, number))} for number in range(10, projects + 1, 10)]
@@ -34,18 +34,18 @@ class Query:
 
 QUERIES = (Query("point", takes=("id",)), Query("mid"), Query("list"))
 
-# Peers have no scopes: they are asked for the projects that the viewer owns, which are the same
-# ones. It costs them less than a scope would, as an index has these rows in order.
+# Contenders without scopes filter by the owner, which gives the same projects. It costs them less
+# than a scope would, because an index has these rows in order.
 OWNER = {"owner": str(MEMBER)}
 
 
 def normal(answer: Any) -> Any:
-    """An answer's data without what differs by taste: `nodes` around a list, global ids.
+    """The data of an answer without what may differ: `nodes` around a list, global ids.
 
     Raises ValueError for an answer with errors.
     """
     if "errors" in answer:
-        raise ValueError(f"an error was answered: {answer['errors'][0]}")
+        raise ValueError(f"the answer has an error: {answer['errors'][0]}")
     return _normal(answer["data"])
 
 
@@ -62,7 +62,7 @@ def _normal(value: Any) -> Any:
 
 
 def _bare(id: str) -> str:
-    """What a global id stands for; another is what it is."""
+    """The key in a global id; any other id is returned unchanged."""
     try:
         kind, _, key = base64.b64decode(id, validate=True).decode().partition(":")
     except ValueError:
@@ -71,7 +71,7 @@ def _bare(id: str) -> str:
 
 
 def values(answer: Any) -> int:
-    """How many values a normal answer holds."""
+    """The number of values in a normalized answer."""
     if isinstance(answer, Mapping):
         return sum(values(inner) for inner in answer.values())
     if isinstance(answer, list):

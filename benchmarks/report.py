@@ -1,4 +1,4 @@
-"""What is written into docs/performance.md: tables, between the marks that say whose they are."""
+"""The tables in docs/performance.md, each between two marks with its name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = ("strawberry-graphql", "graphql-core", "SQLAlchemy", "asyncpg", "star
 
 @dataclass(frozen=True)
 class Claim:
-    """What is promised, and what was found."""
+    """A promise about speed, and the measured value."""
 
     text: str
     bound: float
@@ -34,7 +34,7 @@ class Claim:
 
     @property
     def row(self) -> Sequence[str]:
-        """It, as a row of a table."""
+        """The cells of its row in the table."""
         bound = f"{'at most' if self.at_most else 'at least'} {self.bound:g}"
         if self.found is None:
             return self.text, bound, "not measured", ""
@@ -43,13 +43,13 @@ class Claim:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, whose first column is of words and the others of numbers."""
+    """A table in Markdown: the first column is text, the others are numbers."""
     rule = ["---", *("---:" for _ in head[1:])]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows)) + "\n"
 
 
 def claims(result: Result | None, scaled: Scaling | None) -> str:
-    """Everything that is promised, beside what was found."""
+    """The table of all promises with the measured values."""
 
     def ratio(ours: str, query: str, theirs: str) -> float | None:
         return None if result is None else result.ratio(ours, query, theirs)
@@ -109,7 +109,7 @@ def claims(result: Result | None, scaled: Scaling | None) -> str:
 
 
 def contenders(result: Result) -> str:
-    """A table for each query, and one of memory."""
+    """A table for each query, and one for memory."""
     parts = []
     for name, shape in result.shapes.items():
         rows = []
@@ -157,7 +157,7 @@ def contenders(result: Result) -> str:
 
 
 def dependence(scaled: Scaling) -> str:
-    """What time depends on, and what not."""
+    """The tables of what time depends on."""
     pages = [
         (words, _ms(scaled.typical(f"first {who}")), _ms(scaled.typical(f"deep {who}")))
         for who, words in (("all", "who sees all"), ("tenth", "who sees a tenth"))
@@ -184,10 +184,10 @@ def dependence(scaled: Scaling) -> str:
 
 
 def circumstances(pace: Pace, postgres: str) -> str:
-    """When and on what it was measured."""
+    """The date, the machine and the versions."""
     versions = [f"Python {platform.python_version()}", f"PostgreSQL {postgres}"]
     versions += [f"{name} {version(name)}" for name in PACKAGES]
-    with suppress(Missing, FileNotFoundError):  # then it was not compared with
+    with suppress(Missing, FileNotFoundError):  # it was not compared
         installed = json.loads(
             (POSTGRAPHILE / "node_modules" / "postgraphile" / "package.json").read_text(
                 encoding="utf-8"
@@ -203,7 +203,7 @@ def circumstances(pace: Pace, postgres: str) -> str:
 
 
 def write(page: Path, parts: dict[str, str]) -> None:
-    """Put these parts into their places on the page."""
+    """Replace these parts of the page."""
     text = page.read_text(encoding="utf-8")
     for name, part in parts.items():
         text = filled(text, name, part)

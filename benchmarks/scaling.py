@@ -1,4 +1,4 @@
-"""What Troupe's time depends on, and on what not: one connection, asking again and again."""
+"""What Troupe's time depends on, measured over one connection with repeated requests."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from benchmarks.progress import say
 from benchmarks.queries import ASKED, QUERIES, normal
 
 DEEP = 900_000
-"""How many rows precede the page that is far in."""
+"""The number of rows before the later page."""
 ROWS = {10: (1, 10), 100: (1, 100), 1_000: (10, 100), 10_000: (100, 100)}
-"""How many tasks are returned: of so many projects, so many tasks each."""
+"""By the number of tasks returned: the number of projects, and of tasks of each."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """Something that is asked again and again."""
+    """A request that is repeated."""
 
     name: str
     address: Address
@@ -36,7 +36,7 @@ class Question:
 
 @dataclass
 class Scaling:
-    """What was found: seconds for a request, by the names of what was asked."""
+    """The measurements: seconds for a request, by name."""
 
     took: dict[str, list[float]]
 
@@ -45,13 +45,13 @@ class Scaling:
         return median(self.took[name])
 
     def ratio(self, name: str, base: str) -> float:
-        """How many times as long as another: the median of the rounds' ratios."""
+        """The time divided by that of another: the median of the rounds' ratios."""
         pairs = zip(self.took[name], self.took[base], strict=True)
         return median(ours / theirs for ours, theirs in pairs)
 
 
 async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
-    """Measure over both sizes, in rounds."""
+    """Measure with both sizes of data, in rounds."""
     with ExitStack() as stack:
         few = stack.enter_context(running(COMPILED, small))
         many = stack.enter_context(running(COMPILED, large))
@@ -68,7 +68,7 @@ async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
                 )
                 if measured.refused:
                     raise BadAnswer(
-                        f"{measured.refused} answers to {question.name} were not right."
+                        f"{measured.refused} answers to {question.name} were not correct."
                     )
                 result.took[question.name].append(measured.p50)
             say(f"round {number + 1} of {pace.rounds} of what time depends on")
@@ -76,7 +76,7 @@ async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
 
 
 def _pages(server: Running) -> list[Question]:
-    """A page at the start and far in, of somebody who sees all and of somebody who sees a tenth."""
+    """The first page and a later one, for a viewer who sees all rows and one who sees a tenth."""
     questions = []
     for who, token in (("all", EVERYWHERE_TOKEN), ("tenth", TOKEN)):
         for where, after in (("first", None), ("deep", _cursor(server, token))):
@@ -86,7 +86,7 @@ def _pages(server: Running) -> list[Question]:
 
 
 def _returned(server: Running) -> list[Question]:
-    """More and more rows."""
+    """Requests that return different numbers of rows."""
     return [
         _question(server, f"{rows} rows", "rows", {"projects": projects, "tasks": tasks}, TOKEN)
         for rows, (projects, tasks) in ROWS.items()
@@ -94,7 +94,7 @@ def _returned(server: Running) -> list[Question]:
 
 
 def _stored(server: Running, size: Size) -> list[Question]:
-    """The same rows, out of few and out of many."""
+    """Requests for the same rows out of different numbers of stored rows."""
     return [
         _made(server, f"{query.name} of {size.tasks}", COMPILED.bodies(query, size.projects)[0])
         for query in QUERIES
@@ -109,7 +109,7 @@ def _question(
 
 
 def _made(server: Running, name: str, body: bytes, token: str = TOKEN) -> Question:
-    """A question, asked once to see what is answered."""
+    """A repeated request; it is sent once to find the length of its answer."""
     address = Address(server.port, "/graphql")
     headers = COMPILED.headers | {"Authorization": f"Bearer {token}"}
     answer = _asked(server, body, token)
@@ -117,7 +117,7 @@ def _made(server: Running, name: str, body: bytes, token: str = TOKEN) -> Questi
 
 
 def _asked(server: Running, body: bytes, token: str) -> httpx.Response:
-    """An answer without errors. Raises ValueError."""
+    """The answer to a request. Raises ValueError if it has errors."""
     headers = COMPILED.headers | {"Authorization": f"Bearer {token}"}
     url = f"http://127.0.0.1:{server.port}/graphql"
     answer = httpx.post(url, content=body, headers=headers, timeout=60, trust_env=False)
@@ -126,7 +126,7 @@ def _asked(server: Running, body: bytes, token: str) -> httpx.Response:
 
 
 def _cursor(server: Running, token: str) -> str:
-    """The cursor of the row that so many precede: nobody wants to page there to get it."""
+    """The cursor of the row after the first DEEP rows, found by a filter."""
     variables = {"moment": moment(DEEP + 1).isoformat()}
     query = (ASKED / "cursor.graphql").read_text(encoding="utf-8")
     body = orjson.dumps({"query": query, "variables": variables})

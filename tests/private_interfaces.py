@@ -256,16 +256,19 @@ def dispatch_task() -> None:
 
 @private(
     STRAWBERRY,
-    "`await_maybe` and `to_camel_case`",
+    "`await_maybe`, `optimized_is_awaitable` and `to_camel_case`",
     "strawberry.utils.await_maybe.await_maybe",
+    "strawberry.execution.optimized_is_awaitable",
     "strawberry.utils.str_converters.to_camel_case",
-    why="names in the schema are made as Strawberry makes them",
+    why="operations are executed, and names made, as Strawberry does it",
 )
 def utilities() -> None:
+    from strawberry.execution import optimized_is_awaitable
     from strawberry.utils.await_maybe import await_maybe
     from strawberry.utils.str_converters import to_camel_case
 
     assert asyncio.run(await_maybe(1)) == 1
+    assert optimized_is_awaitable(1) is False
     assert to_camel_case("due_at") == "dueAt"
 
 

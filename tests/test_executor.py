@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -110,10 +109,10 @@ async def test_a_value_is_fetched_for_as_long_as_anybody_waits_for_it() -> None:
     async def wait(key: int) -> Any:
         return await loader.load(key)
 
-    def begin(batch: Callable[[], None]) -> None:
-        asyncio.get_running_loop().call_soon(batch)
+    async def ready() -> None:
+        """Hold nothing back."""
 
-    loader = Loader(begin, fetch)
+    loader = Loader(ready, fetch)
     one, other, alone = (asyncio.create_task(wait(key)) for key in (1, 1, 2))
     await has_begun.wait()
     one.cancel()

@@ -1,5 +1,5 @@
-// PostGraphile 5 over the same tables: its preset for new projects, a pool of the same size, and
-// nothing that is for development.
+// PostGraphile 5 on the same tables: its preset for new projects, a pool of the same size, and no
+// development features.
 
 import { createServer } from "node:http";
 

@@ -64,15 +64,15 @@ class Listing:
 
 
 class Loader(DataLoader[Any, Any]):
-    """Strawberry's DataLoader; `begin` decides when a batch begins, and may hold it back."""
+    """Strawberry's DataLoader; a batch begins when what is awaited by `ready` has happened."""
 
     def __init__(
         self,
-        begin: Callable[[Callable[[], None]], None],
+        ready: Callable[[], Awaitable[None]],
         fetch: Callable[[list[Any]], Awaitable[Sequence[Any]]],
     ) -> None:
         super().__init__(load_fn=fetch)
-        self._begin = begin
+        self._ready = ready
         self._waiting: Counter[asyncio.Future[Any]] = Counter()
 
     def load(self, key: Any) -> Awaitable[Any]:
@@ -84,7 +84,7 @@ class Loader(DataLoader[Any, Any]):
             batch = self.batch
             if batch is None or batch.dispatched:
                 batch = self.batch = Batch()
-                self._begin(partial(self._dispatch, batch))
+                batch._dispatch_task = asyncio.create_task(self._dispatch(batch))
             batch.add_task(key, value)
         if value.done():
             return value
@@ -101,8 +101,10 @@ class Loader(DataLoader[Any, Any]):
             if waiting.cancelled():
                 value.cancel()
 
-    def _dispatch(self, batch: Batch[Any, Any]) -> None:
-        batch._dispatch_task = asyncio.create_task(dispatch_batch(self, batch))
+    async def _dispatch(self, batch: Batch[Any, Any]) -> None:
+        await asyncio.sleep(0)  # what runs now may ask for more
+        await self._ready()
+        await dispatch_batch(self, batch)
 
 
 class Compiled(Protocol):
@@ -126,7 +128,7 @@ class Loaders:
         self.compiled = compiled
         self._loaders: dict[Hashable, DataLoader[Any, Any]] = {}
         self._holders = 0
-        self._held: list[Callable[[], None]] = []
+        self._released = asyncio.Event()
 
     @cached_property
     def demands(self) -> Demands:
@@ -144,7 +146,7 @@ class Loaders:
         refuse_while_holding()
         loader = self._loaders.get(key)
         if loader is None:
-            loader = self._loaders[key] = Loader(self.begin, fetch)
+            loader = self._loaders[key] = Loader(self._ready, fetch)
         return loader.load(value)
 
     @contextmanager
@@ -154,21 +156,17 @@ class Loaders:
         The block may let others have turns; it must not wait for a loader.
         """
         self._holders += 1
+        self._released.clear()
         try:
             yield
         finally:
             self._holders -= 1
             if not self._holders:
-                held, self._held = self._held, []
-                for begin in held:
-                    begin()
+                self._released.set()
 
-    def begin(self, begin: Callable[[], None]) -> None:
-        """Have a batch begin when what is happening now is over."""
-        if self._holders:
-            self._held.append(begin)
-        else:
-            asyncio.get_running_loop().call_soon(begin)
+    async def _ready(self) -> None:
+        while self._holders:  # another block may have begun since the last one ended
+            await self._released.wait()
 
     def row(self, attribute: Any, value: Any, key: Hashable = None) -> Awaitable[Any]:
         """The row whose unique attribute has this value, or none."""

@@ -7,7 +7,7 @@ session of the mutation does so in `fetch`. An administrator has every right.
 from __future__ import annotations
 
 from strawberry import Schema
-from strawberry.types.base import StrawberryObjectDefinition
+from strawberry.types import get_object_definition
 
 from db import AGENTS, ROLES, MemberRole, Right, TokenScope, Viewer
 from db.scopes import visible_to
@@ -44,11 +44,11 @@ def may(viewer: Viewer, right: Right | None) -> bool:
 
 def rights_of(schema: Schema) -> dict[str, Right | None]:
     """The right that each mutation of a schema takes, by its name, sorted."""
-    mutations = schema.get_type_by_name("Mutation")
-    if not isinstance(mutations, StrawberryObjectDefinition):
+    if schema.mutation is None:
         return {}
     name = schema.config.name_converter.get_graphql_name
-    return dict(sorted((name(field), field.metadata["right"]) for field in mutations.fields))
+    fields = get_object_definition(schema.mutation, strict=True).fields
+    return dict(sorted((name(field), field.metadata["right"]) for field in fields))
 
 
 def open_mutations(schema: Schema) -> frozenset[str]:

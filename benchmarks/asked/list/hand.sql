@@ -1,4 +1,4 @@
--- $1 is the viewer. Who sees a project sees all that is in it.
+-- $1 is the viewer. Whoever sees a project sees everything in it.
 SELECT '{"data":' || row_to_json(data)::text || '}'
 FROM (
   SELECT (
@@ -23,7 +23,7 @@ FROM (
                         SELECT row_to_json(shown)
                         FROM (
                           SELECT
-                            -- Of a text that may be long, base64 has several lines.
+                            -- encode(…, 'base64') breaks long texts into lines.
                             translate(
                               encode(convert_to('AIModel:' || m.id, 'UTF8'), 'base64'), E'\n', ''
                             ) AS id,

@@ -1,4 +1,4 @@
--- $1 is the viewer. Who sees a project sees all that is in it.
+-- $1 is the viewer. Whoever sees a project sees everything in it.
 SELECT '{"data":' || row_to_json(data)::text || '}'
 FROM (
   SELECT (
