@@ -402,6 +402,7 @@ def test_the_version_is_printed_without_a_database() -> None:
 
 def test_a_shell_completes_what_is_typed(folder: Path) -> None:
     environment = {**processes.environment(), "HOME": str(folder), "SHELL": "/bin/bash"}
+    environment.pop("PYTHONWARNDEFAULTENCODING", None)  # Typer writes its files without one
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
     def in_bash(commands: str) -> str:
