@@ -21,14 +21,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db import Database, migrate
 from db.connections import reason
 from db.embedded import Server
-from graph.execution.operations import Operations
+from graph.execution.pipeline import Pipeline
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
 from graph.schema import schema
 from graph.server import pages
 from graph.server.endpoint import Endpoint
 from graph.server.middleware import ResponseMiddleware
-from graph.server.sockets import SocketEndpoint, Sockets
+from graph.server.sockets import Sockets
 from graph.server.state import AppState
 from graph.settings import Settings
 
@@ -37,8 +37,8 @@ log = logging.getLogger("troupe")
 # The timeout of the database in the readiness probe, in seconds.
 PROBE_SECONDS = 5
 
-# How much later than the timeout of operations PostgreSQL ends a statement, in seconds: for the
-# statements that the process did not cancel itself.
+# PostgreSQL cancels statements this much later than the timeout of operations, in seconds, because
+# the process cancels them itself at the timeout.
 STATEMENT_GRACE = 10
 
 
@@ -74,7 +74,7 @@ async def _unready(state: AppState) -> str | None:
 
 
 class Application(Starlette):
-    """Starlette with a state of our own, and without its outermost middleware."""
+    """Starlette with `AppState` as its state, and without its outermost middleware."""
 
     state: Any
 
@@ -117,8 +117,9 @@ def create_app(
         yield
         await state.database.dispose()
 
-    operations = Operations(schema, Limits(settings))
-    api: ASGIApp = Endpoint(operations, max_body_bytes=settings.max_body_bytes)
+    pipeline = Pipeline(schema, Limits(settings))
+    state.sockets = sockets = Sockets(pipeline, settings, state)
+    api: ASGIApp = Endpoint(pipeline, max_body_bytes=settings.max_body_bytes)
     if settings.shows_page:
         api = pages.PageOrAPI(api)
     layers = [Middleware(ResponseMiddleware)]
@@ -137,7 +138,7 @@ def create_app(
     app = Application(
         routes=[
             *(pages.routes() if settings.shows_page else []),
-            WebSocketRoute("/graphql", SocketEndpoint(operations, settings.allowed_origins)),
+            WebSocketRoute("/graphql", sockets),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],
@@ -147,5 +148,4 @@ def create_app(
     # A redirect would go to the host in the client's Host header.
     app.router.redirect_slashes = False
     app.state = state
-    app.state.sockets = Sockets(settings, state)
     return app

@@ -519,14 +519,14 @@ MOMENT = 'query { tasks(where: {createdAt: {gt: "2026-11-22T00:00:00Z"}}) { tota
 # Where something fails, and what is asked so that it does.
 PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "graph.execution.documents.parse": (TASKS, {}),
-    "graph.execution.documents.measure": (TASKS, {}),
-    "graph.execution.documents.check": (TASKS, {}),
+    "graph.execution.documents.document_size": (TASKS, {}),
+    "graph.execution.documents.check_document_size": (TASKS, {}),
     "graph.execution.documents.RULES": (TASKS, {}),
     "graph.limits.rates.Rates.charge": (TASKS, {}),
     "graph.execution.pipeline.check_variables": (CREATE, INPUT),
     "graph.execution.pipeline.cost_of": (TASKS, {}),
     "graph.execution.pipeline.conditions_of": (TASKS, {}),
-    "graph.limits.concurrency.RunningOperations.counted": (TASKS, {}),
+    "graph.limits.concurrency.RunningOperations.begin": (TASKS, {}),
     "graph.compiler.statement": (TASKS, {}),
     "graph.core.filters.Order.attribute": (TASKS, {}),
     "graph.core.connections.Window.cut": (TASKS, {}),
