@@ -138,11 +138,10 @@ class LogEntry:
 
     def timing(self) -> bytes:
         """The durations of its steps so far, in milliseconds, for the header Server-Timing."""
-        times = self.run.seconds if self.run else {}
-        parse, plan = 1000 * times.get("parse", 0), 1000 * times.get("plan", 0)
-        db, total = 1000 * self.database.seconds, 1000 * (time.perf_counter() - self._started)
+        run, total = self.run, time.perf_counter() - self._started
+        parse, plan = (run.parse_seconds, run.plan_seconds) if run is not None else (0.0, 0.0)
         line = b"parse;dur=%.2f, plan;dur=%.2f, db;dur=%.2f, total;dur=%.2f"
-        return line % (parse, plan, db, total)
+        return line % (1000 * parse, 1000 * plan, 1000 * self.database.seconds, 1000 * total)
 
     def _hash(self) -> str | None:
         if self.request is None:

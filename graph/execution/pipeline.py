@@ -11,15 +11,25 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import strawberry
-from graphql import ExecutionResult, GraphQLError, GraphQLSchema, OperationType, execute, subscribe
+from graphql import (
+    ExecutionResult,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    execute,
+    subscribe,
+)
+from graphql.execution.values import VariableValues
 from strawberry.execution import optimized_is_awaitable
 from strawberry.utils.await_maybe import await_maybe
 
 from db.text import require_storable
-from graph.compiler import CompiledOperation, CompiledParts, Compiler
+from graph.compiler import CompiledOperation, CompiledParts, Compiler, Request
 from graph.compiler import run as run_statement
 from graph.core.access import Deadline
 from graph.core.context import Context
@@ -52,7 +62,7 @@ from graph.execution.documents import (
 from graph.execution.executor import Executor, prepare
 from graph.execution.masking import database_error, reported
 from graph.execution.responses import Response
-from graph.execution.run import GraphQLRequest, Run, Timed
+from graph.execution.run import GraphQLRequest, Run
 from graph.execution.tokens import Tokens
 from graph.limits.cost import COST_OF_REQUEST, cost_advice, cost_of
 from graph.limits.document_size import MOST_REPORTED, check_variables
@@ -108,14 +118,14 @@ class Pipeline:
 
         After an error, the run has no kind; `answer` and `stream` return the error.
         """
-        run = Run(self.schema, request, context)
+        run, began = Run(self.schema, request, context), perf_counter()
         try:
-            with Timed(run.seconds, "parse"):
-                document = run.document = self._find_document(run)
-                self._check_access(run)
-                run.kind = document.kind_of(request.operation_name)
+            document = run.document = self._find_document(run)
+            self._check_access(run)
+            run.kind = document.kind_of(request.operation_name)
         except Exception as error:
             run.error = error
+        run.parse_seconds = perf_counter() - began
         return run
 
     async def answer(self, run: Run) -> Response:
@@ -235,19 +245,18 @@ class Pipeline:
             finally:
                 run.error = None  # else the run and the error would form a reference cycle
         if not run.document.is_valid:
-            with Timed(run.seconds, "parse"):
-                await self._validate(run)
-        with Timed(run.seconds, "plan"):
-            self._coerce(run)
-            if self.compiler is not None and run.node is not None and not run.context.is_anonymous:
-                run.compiled = self.compiler.known(
-                    run.document, run.node, run.variables, run.context.viewer
-                )
-            run.cost = self._compute_cost(run)
+            await self._validate(run)
+        began = perf_counter()
+        node, variables = self._coerce(run)
+        if self.compiler is not None and not run.context.is_anonymous:
+            run.compiled = self.compiler.known(run.document, node, variables, run.context.viewer)
+        run.cost = self._compute_cost(run)
+        run.plan_seconds = perf_counter() - began
         self._charge(run)
         self._check_values(run)
 
     async def _validate(self, run: Run) -> None:
+        began = perf_counter()
         document, context, rates = run.document, run.context, self.limits.rates
         run.validation_cost = COST_OF_TOKEN * document.tokens
         suggest = self.limits.shows_schema(context)
@@ -262,12 +271,14 @@ class Pipeline:
         except Unreadable:
             rates.take(context.client, run.validation_cost)
             raise
+        finally:
+            run.parse_seconds += perf_counter() - began
         # Documents without a token are not cached, because anybody can send any number of them.
         if not context.is_anonymous:
             with suppress(RecursionError):
                 self.documents.put(document.hash, run.document.pickled())
 
-    def _coerce(self, run: Run) -> None:
+    def _coerce(self, run: Run) -> tuple[OperationDefinitionNode, VariableValues]:
         """Find the operation in the document, and coerce the variables."""
         document, name = run.document, run.request.operation_name
         if name is None and len(document.operations) > 1:
@@ -285,6 +296,7 @@ class Pipeline:
             except Unreadable:
                 variables = self._coerce_with_locations(run, values)
         run.variables = variables
+        return node, variables
 
     def _coerce_with_locations(self, run: Run, values: dict[str, Any]) -> Any:
         """Raise Unreadable with the locations in the text, which a cached head does not have."""
@@ -300,10 +312,11 @@ class Pipeline:
     def _compute_cost(self, run: Run) -> int:
         """The cost of the operation; a compiled query caches it by its page sizes."""
         compiled = run.compiled
-        if compiled is None or compiled.whole is None:
+        whole = None if compiled is None else compiled.whole
+        if compiled is None or whole is None:
             return cost_of(run.operation)
         try:
-            sizes = compiled.whole.sizes_of(run.values)
+            sizes = whole.sizes_of(Request(run.variables.coerced, run.context.viewer))
         except (GraphQLError, ValueError):
             return cost_of(run.operation)  # the field reports the invalid page size
         cost = compiled.costs.get(sizes)
@@ -341,38 +354,34 @@ class Pipeline:
             found = min(conditions, MOST_REPORTED)
             raise LimitExceeded("conditions", "max_conditions", found, most)
         # The literals of a compiled query were checked when it was compiled.
-        if run.whole is None or not _are_storable(run.variables.coerced):
+        if compiled is None or compiled.whole is None or not _are_storable(run.variables.coerced):
             check_arguments(run.operation)
 
     # Execute
 
     async def _execute(self, run: Run) -> ExecutionResult:
         """The result, by one compiled statement if there is one, else by resolvers."""
-        run.compiled = run.compiled or await self._compile(run)
-        result = await self._execute_statement(run)
+        context, variables = run.context, run.variables.coerced
+        compiled = run.compiled = run.compiled or await self._compile(run)
+        whole = None if compiled is None else compiled.whole
+        result = None
+        if whole is not None:
+            try:
+                arguments = whole.arguments(Request(variables, context.viewer))
+            except (GraphQLError, ValueError):
+                pass  # the resolvers report the invalid argument
+            else:
+                result = await run_statement(whole, arguments, context)
+                run.is_planned = result is not None and not result.errors
         if result is None:
             run.operation  # noqa: B018  # the context needs it
-            if run.compiled is not None and run.whole is None:
-                variables = run.variables.coerced
-                run.context.compiled = CompiledParts(run.compiled, variables, run.context)
-            prepare(run.context, self.limits)
+            if compiled is not None and whole is None:
+                context.compiled = CompiledParts(compiled, variables, context)
+            prepare(context, self.limits)
             is_awaitable: Any = optimized_is_awaitable
-            arguments = self._arguments(run)
-            result = await await_maybe(execute(**arguments, is_awaitable=is_awaitable))
+            result = await await_maybe(execute(**self._arguments(run), is_awaitable=is_awaitable))
         if run.kind is OperationType.QUERY and result.errors:
             return _without_partial_data(result)
-        return result
-
-    async def _execute_statement(self, run: Run) -> ExecutionResult | None:
-        """The result of the statement of a whole query; None if resolvers have to answer."""
-        if run.whole is None:
-            return None
-        try:
-            arguments = run.whole.arguments(run.values)
-        except (GraphQLError, ValueError):
-            return None
-        result = await run_statement(run.whole, arguments, run.context)
-        run.is_planned = result is not None and not result.errors
         return result
 
     async def _compile(self, run: Run) -> CompiledOperation | None:
@@ -382,11 +391,13 @@ class Pipeline:
         limits, context = self.limits, run.context
         charge = partial(limits.rates.overdraw, context.client, overdrawn=run.validation_cost)
         turn = limits.long_work[context.client]
-        with Timed(run.seconds, "plan"):
-            async with context.in_time():
-                return await self.compiler.compile(
-                    run.document, run.operation, context.viewer, charge, turn
-                )
+        began = perf_counter()
+        async with context.in_time():
+            compiled = await self.compiler.compile(
+                run.document, run.operation, context.viewer, charge, turn
+            )
+        run.plan_seconds += perf_counter() - began
+        return compiled
 
     def _arguments(self, run: Run) -> dict[str, Any]:
         """The arguments of graphql-core's `execute` and `subscribe`."""

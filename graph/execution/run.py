@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from graphql import DocumentNode, GraphQLSchema, OperationDefinitionNode, OperationType
 from graphql.execution.values import VariableValues
 
-from graph.compiler import CompiledOperation, CompiledStatement, Request
+from graph.compiler import CompiledOperation
 from graph.core.context import Context
 from graph.core.selections import Operation, find
 from graph.execution.documents import Document
@@ -46,13 +45,15 @@ class Run:
     """The cost of the document's validation."""
     extensions: dict[str, Any] | None = None
     """The `extensions` of the response."""
+    parse_seconds = 0.0
+    """The duration of finding, parsing and validating the document."""
+    plan_seconds = 0.0
+    """The duration of coercing the variables, computing the cost and compiling."""
 
     def __init__(self, schema: GraphQLSchema, request: GraphQLRequest, context: Context) -> None:
         self.schema = schema
         self.request = request
         self.context = context
-        self.seconds: dict[str, float] = {}
-        """The duration of its steps `parse` and `plan`, in seconds."""
 
     @property
     def is_mutation(self) -> bool:
@@ -71,30 +72,3 @@ class Run:
         operation = Operation(self.schema, self.tree, node, self.variables)
         self.context.operation = operation
         return operation
-
-    @property
-    def whole(self) -> CompiledStatement | None:
-        """The statement that answers the whole operation, if it has one."""
-        return None if self.compiled is None else self.compiled.whole
-
-    @cached_property
-    def values(self) -> Request:
-        """The values for the parameters of its statement."""
-        return Request(self.variables.coerced, self.context.viewer)
-
-
-class Timed:
-    """Adds the duration of a block to a step's entry in `Run.seconds`."""
-
-    __slots__ = ("_began", "_name", "_seconds")
-
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self._seconds = seconds
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        took = time.perf_counter() - self._began
-        self._seconds[self._name] = self._seconds.get(self._name, 0.0) + took

@@ -6,8 +6,6 @@ of `graphql-http`.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import orjson
 from graphql import OperationType
 from starlette.types import Receive, Scope, Send
@@ -77,8 +75,11 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and log it."""
-        with LogEntry("http") as entry, suppress(ClientDisconnected):
-            response = await self._respond(scope, receive, entry)
+        with LogEntry("http") as entry:
+            try:
+                response = await self._respond(scope, receive, entry)
+            except ClientDisconnected:
+                return
             entry.status, entry.codes = response.status, response.codes
             response.headers.append((b"server-timing", entry.timing()))
             await response(send)
