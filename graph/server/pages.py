@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 HERE = Path(__file__).parents[1]
 BUILT, PLAIN = HERE / "graphiql" / "dist", HERE / "plain"
@@ -40,27 +40,25 @@ class Files(StaticFiles):
         return response
 
 
-class PageOrAPI:
-    """`/graphql`: the page for browsers, and the API for other clients."""
+class Page:
+    """The page at `/graphql`."""
 
-    def __init__(self, api: ASGIApp) -> None:
-        self.api = api
-        self.page = Files(_folder(), "no-cache")
-        self.page.headers["Vary"] = "Accept"
+    def __init__(self) -> None:
+        self._files = Files(_folder(), "no-cache")
+        self._files.headers["Vary"] = "Accept"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the page or by the API."""
-        if scope["method"] in ("GET", "HEAD") and wants_page(Request(scope)):
-            response = await self.page.get_response("index.html", scope)
-            await response(scope, receive, send)
-        else:
-            await self.api(scope, receive, send)
+        """Send the page."""
+        response = await self._files.get_response("index.html", scope)
+        await response(scope, receive, send)
 
-
-def wants_page(request: Request) -> bool:
-    """Whether a request without an operation accepts HTML explicitly, as those of browsers do."""
-    accepted = request.headers.get("accept", "").lower()
-    return "query" not in request.query_params and "text/html" in accepted
+    def is_requested(self, scope: Scope) -> bool:
+        """Whether a request has no operation and accepts HTML explicitly, as those of browsers."""
+        if scope["method"] not in ("GET", "HEAD"):
+            return False
+        request = Request(scope)
+        accepted = request.headers.get("accept", "").lower()
+        return "query" not in request.query_params and "text/html" in accepted
 
 
 def routes() -> list[BaseRoute]:

@@ -16,7 +16,7 @@ import orjson
 from graphql import OperationType
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
-from starlette.responses import Response as HTTPResponse
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from db import Viewer
@@ -33,7 +33,6 @@ from graph.execution.tokens import bearer_token
 from graph.limits.limits import network
 from graph.server.disconnects import Disconnect, shutdown_error
 from graph.server.requests import (
-    JSON,
     ClientDisconnected,
     HTTPError,
     check_storable,
@@ -98,8 +97,7 @@ class Sockets:
         try:
             self._check_handshake(scope, socket)
         except HTTPError as error:
-            body = orjson.dumps(Response.refusal(error).body)
-            response = HTTPResponse(body, error.status, media_type=JSON)
+            response = JSONResponse(Response.refusal(error).body, error.status)
             response.raw_headers += error.headers
             await response(scope, receive, send)
             return
