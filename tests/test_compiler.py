@@ -113,9 +113,9 @@ def is_for_resolvers(query: str, variables: dict[str, Any]) -> bool:
     """Whether there is a reason for which the compiler leaves a query to the resolvers."""
     operation = Operation.read(schema._schema, graphql.parse(query), None, variables)
     number, depth = operation.size()
-    if number > compiler.MOST_FIELDS or depth > compiler.DEEPEST:
+    if number > compiler.MAX_FIELDS or depth > compiler.MAX_DEPTH:
         return True
-    if conditions_of(operation) > compiler.MOST_CONDITIONS:
+    if conditions_of(operation) > compiler.MAX_CONDITIONS:
         return True
     if all(root.name == "__typename" for root in operation.roots):
         return True

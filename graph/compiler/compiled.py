@@ -10,9 +10,9 @@ import orjson
 from graphql import ExecutionResult, GraphQLError
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from db.parameters import Later
+from db.parameters import Deferred
 from db.text import to_json
-from graph.compiler.shapes import Request, kind_of
+from graph.compiler.shapes import Request, viewer_kind
 from graph.compiler.sql import Statement
 from graph.core.context import Context
 from graph.core.json_text import Uncompilable
@@ -23,7 +23,7 @@ _dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-unty
 PROGRAM_LIMIT_EXCEEDED = "54"
 
 # For pages of so many different sizes it is remembered what an operation costs.
-MOST_COSTS = 100
+MAX_COSTS = 100
 
 Place = tuple[str, ...]
 """Where a value stands in an answer: the response names that lead there, from the root."""
@@ -36,31 +36,31 @@ class CompiledStatement:
     sql: str
     parameters: tuple[tuple[Any, Callable[[Any], Any] | None], ...]
     """For each parameter its value, which may come later, and what the driver needs of it."""
-    sizes: tuple[Later, ...] = ()
+    sizes: tuple[Deferred, ...] = ()
     """How many rows its pages and lists of ids have, where that comes later, read or not."""
-    positions: tuple[Later, ...] = ()
+    positions: tuple[Deferred, ...] = ()
     """The values of its cursors, whether the statement needs them or not."""
 
     @property
     def later(self) -> int:
         """How many of its values come later."""
-        values = [value for value, _ in self.parameters if isinstance(value, Later)]
+        values = [value for value, _ in self.parameters if isinstance(value, Deferred)]
         return len({*values, *self.sizes, *self.positions})
 
     def arguments(self, request: Request) -> list[Any]:
         """The parameters' values for a request. Raises what is wrong with its arguments."""
         for looked_at in (*self.sizes, *self.positions):
-            looked_at.read(request)
+            looked_at.resolve(request)
         arguments = []
         for value, process in self.parameters:
-            if isinstance(value, Later):
-                value = value.read(request)
+            if isinstance(value, Deferred):
+                value = value.resolve(request)
             arguments.append(value if process is None else process(value))
         return arguments
 
     def sizes_of(self, request: Request) -> tuple[int, ...]:
         """The sizes of its pages for a request, as far as they come later."""
-        return tuple([size.read(request) for size in self.sizes])
+        return tuple([size.resolve(request) for size in self.sizes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class CompiledOperation:
 
     def remember(self, sizes: tuple[int, ...], cost: int) -> None:
         """Remember what it costs with pages of these sizes."""
-        if len(self.costs) >= MOST_COSTS:
+        if len(self.costs) >= MAX_COSTS:
             self.costs.clear()
         self.costs[sizes] = cost
 
@@ -111,7 +111,7 @@ class CompiledParts:
         What is wrong with an argument, the resolvers report.
         """
         statement, viewer = self.operation.statements.get(place), self.context.viewer
-        if statement is None or kind_of(viewer) != self.operation.viewer:
+        if statement is None or viewer_kind(viewer) != self.operation.viewer:
             return None
         try:
             arguments = statement.arguments(Request(self.variables, viewer, keys))
@@ -165,5 +165,5 @@ def compile_statement(statement: Statement) -> CompiledStatement:
     return CompiledStatement(made.string, tuple(parameters), sizes, positions)
 
 
-def _later(values: Iterable[Any]) -> tuple[Later, ...]:
-    return tuple(value for value in values if isinstance(value, Later))
+def _later(values: Iterable[Any]) -> tuple[Deferred, ...]:
+    return tuple(value for value in values if isinstance(value, Deferred))

@@ -23,19 +23,19 @@ from graph.core.selections import Operation, Selected
 CHUNK = 30_000
 
 # How many relations one statement follows from row to row.
-MOST_JOINS = 6
+MAX_JOINS = 6
 
 # Names of columns of a statement that are not shown themselves; those shown have numbers.
 TEXT, TOTAL = "text", "total"
 
 
 @dataclass(eq=False)
-class Build:
+class StatementBuilder:
     """A statement that is being built from what an operation selects."""
 
     operation: Operation
     viewer: Viewer
-    most_bytes: int
+    max_bytes: int
     """The statement fails if its result has more."""
     sizes: list[Any] = field(default_factory=list)
     """How many rows its pages and lists of ids have, which is what it costs."""
@@ -50,13 +50,13 @@ class Build:
         """The JSON value of a field of a row, or of a root field. Raises Uncompilable."""
         if selected.name == "__typename":
             return string(selected.parent.name)
-        if selected.is_readable and isinstance(selected.declaration, Declared):
+        if selected.has_valid_arguments and isinstance(selected.declaration, Declared):
             return selected.declaration.sql(self, selected, row)
         raise Uncompilable(selected.name)
 
     def text(self, json: Json) -> ColumnElement[str]:
         """A JSON value as one expression."""
-        return json_text.sql(json, self.most_bytes)
+        return json_text.sql(json, self.max_bytes)
 
     def one(self, json: Json, rows: Select[Any]) -> Json:
         """This JSON value of the one row that a statement without columns finds, or null."""
@@ -79,7 +79,7 @@ class Build:
         total = func.sum(size).over(rows=(None, 0)).label(TOTAL)
         summed = select(*rows.c, total).subquery()
         columns = [column for column in summed.c if column.key != TOTAL]
-        return select(*columns).where(within(summed.c[TOTAL], self.most_bytes)).subquery()
+        return select(*columns).where(within(summed.c[TOTAL], self.max_bytes)).subquery()
 
 
 class Declared(StrawberryField):
@@ -94,40 +94,40 @@ class Declared(StrawberryField):
         """The type of the field, where it follows from the model."""
         raise NotImplementedError
 
-    def most_rows(self, selected: Selected) -> int:
+    def max_rows(self, selected: Selected) -> int:
         """How many objects it leads to, at most."""
         return 1
 
-    def demand(self, selected: Selected, loads: Loads) -> None:
+    def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
         """Add to what its parent's statement has to load."""
 
-    def register(self, selected: Selected, demands: Demands) -> None:
+    def register(self, selected: Selected, look_ahead: LookAhead) -> None:
         """Add to what the loader that it uses has to load, if it uses one."""
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         """Its JSON value for a row, a model's alias. Raises Uncompilable."""
         raise Uncompilable(selected.name)
 
 
 @dataclass(eq=False)
-class Loads:
+class LoadSpec:
     """What is read of the rows of a model: columns, and relations with what is read of theirs."""
 
     columns: set[str] = field(default_factory=set)
-    relations: dict[str, Loads] = field(default_factory=dict)
+    relations: dict[str, LoadSpec] = field(default_factory=dict)
     added: set[int] = field(default_factory=set)
 
-    def below(self, relation: str) -> Loads:
+    def below(self, relation: str) -> LoadSpec:
         """What is read of a relation's rows."""
-        return self.relations.setdefault(relation, Loads())
+        return self.relations.setdefault(relation, LoadSpec())
 
-    def add(self, children: Iterable[Selected]) -> Loads:
+    def add(self, children: Iterable[Selected]) -> LoadSpec:
         """Add what these selected fields need."""
         for child in children:
             # Once is enough: a fragment that is spread often would be walked on every way to it.
             if id(child) not in self.added and isinstance(child.declaration, Declared):
                 self.added.add(id(child))
-                child.declaration.demand(child, self)
+                child.declaration.add_loads(child, self)
         return self
 
     def options(self, row: Any, viewer: Viewer) -> list[Any]:
@@ -154,7 +154,7 @@ class Loads:
             relation = getattr(row, name)
             # What lies deeper than some joins is left to the loaders, but for what cannot be
             # missing: in the snapshot of another statement it may be gone.
-            if depth >= MOST_JOINS and not is_always_visible(relation):
+            if depth >= MAX_JOINS and not is_always_visible(relation):
                 continue
             target = relation.property.mapper.class_
             visible = relation.and_(scope(target, viewer))
@@ -190,7 +190,7 @@ def only(row: Any, names: Iterable[str]) -> list[Any]:
     return chosen
 
 
-class Demands:
+class LookAhead:
     """What an operation needs of whatever a loader brings, from all the places that select it.
 
     The keys are the loaders': an attribute that rows are looked up by, or a relation with its
@@ -198,7 +198,7 @@ class Demands:
     """
 
     def __init__(self, operation: Operation) -> None:
-        self._loads: dict[Hashable, Loads] = {}
+        self._loads: dict[Hashable, LoadSpec] = {}
         seen: set[int] = set()
         pending = list(operation.roots)
         while pending:
@@ -210,6 +210,6 @@ class Demands:
                 for children in selected.children.values():
                     pending += children
 
-    def of(self, key: Hashable) -> Loads:
+    def of(self, key: Hashable) -> LoadSpec:
         """What is needed of the rows that the loader with this key brings."""
-        return self._loads.setdefault(key, Loads())
+        return self._loads.setdefault(key, LoadSpec())

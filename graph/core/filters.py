@@ -26,14 +26,14 @@ from strawberry.utils.str_converters import to_camel_case
 
 from db import Base, Viewer, scope
 from db.base import any_of, uppercase
-from db.parameters import parameter, then
+from db.parameters import apply, bind
 from graph.core.entities import clean, doc_of, lazy
 from graph.core.errors import BadInput
 from graph.core.scalars import parse_key
 from graph.core.selections import BACKREF, Operation, Selected
 
 # Conditions are built, compiled and parsed by recursion.
-DEEPEST = 20
+MAX_DEPTH = 20
 
 # A condition on an id, and one on a related object, asks first whether the viewer may see that
 # object: building and compiling it takes so many times as long as that of any other condition.
@@ -114,14 +114,12 @@ class EnumFilter(Generic[Value]):
 
 def _compares(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], ColumnElement[bool]]:
     """An operator between a column and a value of its type."""
-    return lambda column, value: compare(column, parameter(value, column.type))
+    return lambda column, value: compare(column, bind(value, column.type))
 
 
 def _matches(match: Callable[..., Any]) -> Callable[[Any, Any], ColumnElement[bool]]:
     """An operator between a column and a text of which no character has a meaning of its own."""
-    return lambda column, text: match(
-        column, parameter(then(_escaped, text), column.type), escape="/"
-    )
+    return lambda column, text: match(column, bind(apply(_escaped, text), column.type), escape="/")
 
 
 def _escaped(text: str) -> str:
@@ -203,8 +201,8 @@ def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> Column
     A related row counts only if the viewer may see it, so that a filter betrays nothing. Raises
     BadInput.
     """
-    if depth > DEEPEST:
-        raise BadInput(f"A filter nests at most {DEEPEST} deep.")
+    if depth > MAX_DEPTH:
+        raise BadInput(f"A filter nests at most {MAX_DEPTH} deep.")
     parts: list[ColumnElement[bool]] = []
     for field in where.__strawberry_definition__.fields:
         value = getattr(where, field.python_name)
@@ -238,7 +236,7 @@ def _on(
         return here.of_type(target).has(met)  # type: ignore[no-any-return]
     if not hasattr(value, "__strawberry_definition__"):
         # With its type: a JSON text would travel as an SQL text.
-        return here.contains(parameter(value, JSONB))  # type: ignore[no-any-return]
+        return here.contains(bind(value, JSONB))  # type: ignore[no-any-return]
     parts = []
     for field in value.__strawberry_definition__.fields:
         operand = getattr(value, field.python_name)
@@ -266,7 +264,7 @@ def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> Colu
         if mapper.local_table is table and mapper.inherits is None
     )
     if name != "is_null":
-        operand = then(partial(keys, model), operand)
+        operand = apply(partial(keys, model), operand)
     if points is None or viewer.is_administrator:
         return OPERATORS[name](here, operand)
     target = aliased(model)
@@ -274,7 +272,7 @@ def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> Colu
     seen = select(key).where(scope(target, viewer))
     match name:
         case "eq" | "not_":
-            value = parameter(operand, key.type)
+            value = bind(operand, key.type)
             same = and_(here == value, seen.where(key == value).exists())
             return same if name == "eq" else not_(func.coalesce(same, false()))
         case "in_":

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, null, select, true
@@ -21,35 +20,17 @@ from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 
 from db import Viewer, scope
 from db.base import any_of
-from db.parameters import parameter
+from db.parameters import bind
 from graph.core.access import Access, refuse_while_holding
-from graph.core.answers import Encoded
 from graph.core.connections import Page, Window
-from graph.core.declarations import Demands
+from graph.core.declarations import LookAhead
 from graph.core.entities import entity_of
+from graph.core.response_budget import EncodedJSON
 from graph.core.selections import Operation, Selected
 
 
-def freeze(value: Any) -> Hashable:
-    """A value of GraphQL as something that can be part of a key.
-
-    With its type: Python takes 1 and True for equal, and an empty list would be an empty object.
-    """
-    if isinstance(value, dict):
-        return (dict, *((name, freeze(item)) for name, item in value.items()))
-    if isinstance(value, list):
-        return (list, *map(freeze, value))
-    return (type(value), value)
-
-
-@cache
-def _alias(model: Any) -> Any:
-    """An alias of a model, to be used once in a statement; each new one makes all columns anew."""
-    return aliased(model)
-
-
 @dataclass(frozen=True, eq=False)
-class Listing:
+class PageSource:
     """The rows that a connection pages through, and which page of them."""
 
     window: Window
@@ -57,7 +38,7 @@ class Listing:
     """The conditions under which a row, of an alias, is on one of the pages for a viewer."""
     key: Hashable
     """What two connections have in common that have the same pages."""
-    is_read: bool
+    needs_rows: bool
     """Whether anything of the rows is shown; else they are only counted."""
     column: Any = None
     """What of a row says whose it is; at the root the rows are nobody's."""
@@ -127,13 +108,13 @@ class Loaders:
         self.operation = operation
         self.compiled = compiled
         self._loaders: dict[Hashable, DataLoader[Any, Any]] = {}
-        self._holders = 0
+        self._holds: set[object] = set()
         self._released = asyncio.Event()
 
     @cached_property
-    def demands(self) -> Demands:
+    def look_ahead(self) -> LookAhead:
         """What the operation needs; the compiler does without."""
-        return Demands(self.operation)
+        return LookAhead(self.operation)
 
     def clear(self) -> None:
         """Forget the rows that were read, because some have changed."""
@@ -149,23 +130,24 @@ class Loaders:
             loader = self._loaders[key] = Loader(self._ready, fetch)
         return loader.load(value)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside the block no loader begins, so that what is asked for there is one batch.
+    def hold(self) -> Callable[[], None]:
+        """Let no batch begin until the returned function is called; calling it again does nothing.
 
-        The block may let others have turns; it must not wait for a loader.
+        So all that is loaded until then is one batch. What holds may pause, but not await a loader.
         """
-        self._holders += 1
+        hold = object()
+        self._holds.add(hold)
         self._released.clear()
-        try:
-            yield
-        finally:
-            self._holders -= 1
-            if not self._holders:
+
+        def release() -> None:
+            self._holds.discard(hold)
+            if not self._holds:
                 self._released.set()
 
+        return release
+
     async def _ready(self) -> None:
-        while self._holders:  # another block may have begun since the last one ended
+        while self._holds:  # a new hold may have begun since the last release
             await self._released.wait()
 
     def row(self, attribute: Any, value: Any, key: Hashable = None) -> Awaitable[Any]:
@@ -191,15 +173,15 @@ class Loaders:
         return self._load(key, value, fetch)
 
     async def _rows(self, attribute: Any, values: list[Any], key: Any) -> Sequence[Any]:
-        loads = self.demands.of(key)
-        loads.columns.add(attribute.key)
+        spec = self.look_ahead.of(key)
+        spec.columns.add(attribute.key)
         order = getattr(getattr(key, "property", None), "order_by", None) or ()
         model: Any = attribute.class_
         statement = (
             select(model)
             .where(any_of(attribute, values), scope(model, self.access.viewer))
             .order_by(*(getattr(model, column.key) for column in order))
-            .options(*loads.options(model, self.access.viewer))
+            .options(*spec.options(model, self.access.viewer))
         )
         return [row for (row,) in await self._read(statement)]
 
@@ -207,36 +189,36 @@ class Loaders:
         async with self.access.read() as session:
             return (await session.execute(statement)).all()
 
-    def page(self, listing: Listing, value: Any) -> Awaitable[Page] | Page:
+    def page(self, source: PageSource, value: Any) -> Awaitable[Page] | Page:
         """The page for the parent with this value."""
-        if not listing.is_read:
-            return Page(listing.window, [], partial(self.count, listing, value))
+        if not source.needs_rows:
+            return Page(source.window, [], partial(self.count, source, value))
 
         async def fetch(values: list[Any]) -> list[Page]:
-            pages = await self._pages(listing, values)
+            pages = await self._pages(source, values)
             return [
-                Page(listing.window, pages.get(value, []), partial(self.count, listing, value))
+                Page(source.window, pages.get(value, []), partial(self.count, source, value))
                 for value in values
             ]
 
-        return self._load(("page", listing.key), value, fetch)
+        return self._load(("page", source.key), value, fetch)
 
-    async def _pages(self, listing: Listing, values: list[Any]) -> dict[Any, list[Any]]:
-        viewer, window = self.access.viewer, listing.window
-        model, column = window.entity.model, listing.column
-        loads = self.demands.of(listing.key)
-        loads.columns |= {column.key for column in window.columns(model)}
+    async def _pages(self, source: PageSource, values: list[Any]) -> dict[Any, list[Any]]:
+        viewer, window = self.access.viewer, source.window
+        model, column = window.entity.model, source.column
+        spec = self.look_ahead.of(source.key)
+        spec.columns |= {column.key for column in window.columns(model)}
         if column is None:
-            page = select(model, null()).where(*listing.members(viewer, model))
+            page = select(model, null()).where(*source.members(viewer, model))
             statement = window.cut(page, model)
         else:
             # The first N for each parent: the keys of a page, once for each parent of a list.
-            row, keys = _alias(model), window.entity.keys
-            each = func.unnest(parameter(values, ARRAY(column.type)))
+            row, keys = aliased(model), window.entity.keys
+            each = func.unnest(bind(values, ARRAY(column.type)))
             parents = select(each.label("key")).subquery("parents")
             page = select(*(getattr(row, key.key) for key in keys))
             page = page.where(
-                *listing.members(viewer, row), getattr(row, column.key) == parents.c.key
+                *source.members(viewer, row), getattr(row, column.key) == parents.c.key
             )
             found = window.cut(page, row).lateral()
             statement = (
@@ -246,41 +228,41 @@ class Loaders:
                 .join(model, and_(*(key == found.c[key.key] for key in keys)))
                 .order_by(*window.ordering(model))
             )
-        statement = statement.options(*loads.options(model, viewer))
+        statement = statement.options(*spec.options(model, viewer))
         pages: dict[Any, list[Any]] = {}
         for instance, value in await self._read(statement):
             pages.setdefault(value, []).append(instance)
         return pages
 
-    def count(self, listing: Listing, value: Any) -> Awaitable[int]:
+    def count(self, source: PageSource, value: Any) -> Awaitable[int]:
         """How many rows there are on all pages for the parent with this value."""
 
         async def fetch(values: list[Any]) -> list[int]:
-            row = listing.window.entity.model
+            row = source.window.entity.model
             counted = select(func.count()).select_from(row)
-            counted = counted.where(*listing.members(self.access.viewer, row))
-            if listing.column is None:
+            counted = counted.where(*source.members(self.access.viewer, row))
+            if source.column is None:
                 counted = counted.add_columns(null())
             else:
-                column = getattr(row, listing.column.key)
+                column = getattr(row, source.column.key)
                 counted = counted.add_columns(column).where(any_of(column, values)).group_by(column)
             counts = {value: count for count, value in await self._read(counted)}
             return [counts.get(value, 0) for value in values]
 
-        return self._load(("count", listing.key), value, fetch)
+        return self._load(("count", source.key), value, fetch)
 
-    def shown(self, model: type, key: Any, children: Iterable[Selected]) -> Awaitable[Any]:
+    def by_key(self, model: type, key: Any, children: Iterable[Selected]) -> Awaitable[Any]:
         """The row with this primary key, read for a field that has a resolver of its own."""
         attribute = entity_of(model).key
         children = list(children)
         # A loader for each selection: a row that was read before for another lacks its columns.
         selection = (attribute, *map(id, children))
-        self.demands.of(selection).add(children)
+        self.look_ahead.of(selection).add(children)
         return self.row(attribute, key, selection)
 
-    async def by_keys(
+    async def fields_by_keys(
         self, model: type, keys: Sequence[Any], parent: Selected, fields: Sequence[Selected]
-    ) -> Encoded | list[Any]:
+    ) -> EncodedJSON | list[Any]:
         """The rows with these keys, in their order, without those that the viewer may not see.
 
         They are read for these fields of a root field: by its compiled statements, if it has one
@@ -293,7 +275,7 @@ class Loaders:
             }
             found = {name: text for name, text in texts.items() if text is not None}
             if len(found) == len(texts):
-                return Encoded(found)
+                return EncodedJSON(found)
         children = [child for field in fields for child in entity_of(model).below(field)]
-        rows = await asyncio.gather(*(self.shown(model, key, children) for key in keys))
+        rows = await asyncio.gather(*(self.by_key(model, key, children) for key in keys))
         return [row for row in rows if row is not None]

@@ -31,7 +31,7 @@ from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
 from strawberry.types.scalar import ScalarDefinition
 
 from db.moments import NoMoment, read_moment
-from db.parameters import Later
+from db.parameters import Deferred
 from db.text import StoredJSON, composed, number
 
 Model = TypeVar("Model")
@@ -72,7 +72,7 @@ def parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None)
     match node:
         case VariableNode():
             value = (variables or {}).get(node.name.value, Undefined)
-            if isinstance(value, Later):
+            if isinstance(value, Deferred):
                 raise GraphQLError("This value is known only when the statement runs.")
             return value
         case ListValueNode():

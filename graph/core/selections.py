@@ -52,14 +52,14 @@ from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
 # As many as graphql-core's own executor tells of.
-MOST_ERRORS = 50
+MAX_ERRORS = 50
 
 BACKREF = GraphQLCoreConverter.DEFINITION_BACKREF
 
 NO_FIELDS = SelectionSetNode(selections=(FieldNode(name=NameNode(value="__typename")),))
 
 
-class Unreadable(Exception):
+class InvalidOperation(Exception):
     """The operation cannot be read as a tree.
 
     Its variables have `errors`, or there are none: the executor then finds the fault and words it.
@@ -79,11 +79,11 @@ class Selected:
     parent: GraphQLObjectType
     definition: GraphQLField
     arguments: dict[str, Any]
-    is_readable: bool
+    has_valid_arguments: bool
     children: dict[str, list[Selected]] = field(default_factory=dict)
     converted: dict[str, Any] | None = None
     """The arguments as its resolver gets them, once they were converted."""
-    listing: Any = None
+    page_source: Any = None
     """What its page is read by, once that is known."""
 
     @property
@@ -110,7 +110,7 @@ class Selected:
 class Operation:
     """An operation of a document, with its fields collected and its arguments coerced.
 
-    Raises Unreadable.
+    Raises InvalidOperation.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Operation:
         self.variables = variables
         root = schema.get_root_type(self.node.operation)
         if root is None:
-            raise Unreadable
+            raise InvalidOperation
         self._by_nodes: dict[tuple[str, tuple[int, ...]], Selected] = {}
         collected = collect_fields(schema, self.fragments, variables, root, self.node)
         self.roots = list(self._select(root, collected.grouped_field_set))
@@ -145,9 +145,9 @@ class Operation:
         *,
         suggest: bool = True,
     ) -> Operation:
-        """The operation of this name, with these variables. Raises Unreadable."""
+        """The operation of this name, with these variables. Raises InvalidOperation."""
         node = find(document, name)
-        values = coerced(schema, node, variables, suggest=suggest)
+        values = coerce_variables(schema, node, variables, suggest=suggest)
         return cls(schema, document, node, values)
 
     def _select(
@@ -163,7 +163,7 @@ class Operation:
                 continue
             definition = self.schema.get_field(parent, node.name.value)
             if definition is None:
-                raise Unreadable
+                raise InvalidOperation
             try:
                 arguments = self._arguments(definition, node) if definition.args else {}
                 readable = True
@@ -242,14 +242,14 @@ class Operation:
         return selected.converted
 
 
-def coerced(
+def coerce_variables(
     schema: GraphQLSchema,
     node: OperationDefinitionNode,
     variables: dict[str, Any] | None,
     *,
     suggest: bool = True,
 ) -> VariableValues:
-    """The values of an operation's variables. Raises Unreadable with the errors they have.
+    """The values of an operation's variables. Raises InvalidOperation with the errors they have.
 
     The errors suggest what else may have been meant, or do not.
     """
@@ -257,16 +257,16 @@ def coerced(
         schema,
         node.variable_definitions or (),
         variables or {},
-        MOST_ERRORS,
+        MAX_ERRORS,
         hide_suggestions=not suggest,
     )
     if not isinstance(values, VariableValues):
-        raise Unreadable(values)
+        raise InvalidOperation(values)
     return values
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class OperationHead:
     """What is written of an operation before its fields, and what is known of its variables."""
 
     node: OperationDefinitionNode
@@ -274,8 +274,8 @@ class Written:
     signatures: list[GraphQLVariableSignature]
 
     @classmethod
-    def read(cls, schema: GraphQLSchema, document: DocumentNode, name: str | None) -> Written:
-        """The operation of this name in a valid document. Raises Unreadable."""
+    def read(cls, schema: GraphQLSchema, document: DocumentNode, name: str | None) -> OperationHead:
+        """The operation of this name in a valid document. Raises InvalidOperation."""
         node = find(document, name)
         head = OperationDefinitionNode(
             operation=node.operation,
@@ -290,11 +290,11 @@ class Written:
         for definition in node.variable_definitions or ():
             signature = get_variable_signature(schema, definition)
             if isinstance(signature, GraphQLError):
-                raise Unreadable([signature])
+                raise InvalidOperation([signature])
             signatures.append(signature)
         return cls(node, signatures)
 
-    def coerced(self, given: dict[str, Any]) -> VariableValues | None:
+    def coerce_simple(self, given: dict[str, Any]) -> VariableValues | None:
         """The values of its variables, if each is given and is a single one that its type takes.
 
         That is what `coerced` does with them, which can do more and takes four times as long.
@@ -312,11 +312,11 @@ class Written:
 
 
 def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """The operation that is meant by a name, or by none. Raises Unreadable."""
+    """The operation that is meant by a name, or by none. Raises InvalidOperation."""
     operations = [
         node for node in document.definitions if isinstance(node, OperationDefinitionNode)
     ]
     for node in operations:
         if (name is None and len(operations) == 1) or (node.name and node.name.value == name):
             return node
-    raise Unreadable
+    raise InvalidOperation

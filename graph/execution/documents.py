@@ -32,9 +32,9 @@ from graphql.validation.rules import overlapping_fields_can_be_merged
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from graph.core.cache import TRACKED, Kept
+from graph.core.cache import TRACKED, Cache
 from graph.core.errors import BadRequest, LimitExceeded, RequestError
-from graph.core.selections import Unreadable, Written
+from graph.core.selections import InvalidOperation, OperationHead
 from graph.limits.document_size import Size, check, measure
 from graph.settings import Settings
 
@@ -81,7 +81,7 @@ class Document:
     is_valid: bool = False
     objects: int = 0
     """How many objects are kept of it beside its texts, at most."""
-    written: dict[str | None, Written] = field(default_factory=dict)
+    heads: dict[str | None, OperationHead] = field(default_factory=dict)
     """Its operations by the names they were asked for by, as far as they were."""
 
     @property
@@ -177,22 +177,22 @@ def _place(location: Location) -> tuple[Any, ...]:
 
 
 def validated(document: Document, schema: GraphQLSchema, *, suggest: bool) -> Document:
-    """The document as one that was found valid. Raises Unreadable with the errors that it has.
+    """The document, marked as valid. Raises InvalidOperation with its errors.
 
     Only those who are shown the schema get to read in them what else they may have meant.
     """
     errors = validate(schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest)
     if errors:
         aborted = "Validation aborted."
-        raise Unreadable(
+        raise InvalidOperation(
             [BadRequest(TOO_MUCH_ALIKE) if error.message == aborted else error for error in errors]
         )
     return replace(document, is_valid=True)
 
 
-def documents() -> Kept[str, Document]:
+def documents() -> Cache[str, Document]:
     """The documents that a process keeps, under their hashes."""
-    return Kept(MOST_DOCUMENTS, MOST_BYTES, lambda document: document.bytes)
+    return Cache(MOST_DOCUMENTS, MOST_BYTES, lambda document: document.bytes)
 
 
 # Persisted queries

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -10,7 +12,7 @@ from graphql.pyutils import Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.utils.await_maybe import await_maybe
 
-from graph.core.answers import Encoded
+from graph.core.response_budget import EncodedJSON
 
 # Longer lists are completed with pauses; of a shorter one it is enough to pause before it.
 SHORT_LIST = 10
@@ -23,7 +25,7 @@ class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
         self, parent: Any, source: Any, path: Path | None, fields: Any, context: Any
     ) -> Any:
         """The values of an object's fields; of root fields that have a statement, what it gives."""
-        self.context_value.answer.check()
+        self.context_value.budget.check()
         if path is None and self.context_value.compiled is not None:
             return self._execute_root_fields(parent, source, fields, context)
         return super().execute_fields(parent, source, path, fields, context)
@@ -67,19 +69,19 @@ class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
 
     def _passed(self, arguments: tuple[Any, ...]) -> orjson.Fragment | None:
         *_, path, result, _ = arguments
-        if isinstance(result, Encoded):
+        if isinstance(result, EncodedJSON):
             return self._encoded(result.texts[path.key])
         return None
 
     def _encoded(self, text: bytes) -> orjson.Fragment:
-        self.context_value.answer.grow(len(text))
+        self.context_value.budget.add_bytes(len(text))
         return orjson.Fragment(text)
 
     def complete_leaf_value(  # type: ignore[override]  # it is called on the executor
         self, return_type: GraphQLLeafType, result: Any
     ) -> Any:
         """A value of a scalar or an enum."""
-        self.context_value.answer.add(result)
+        self.context_value.budget.add_value(result)
         return super().complete_leaf_value(return_type, result)
 
     def complete_iterable_value(
@@ -87,29 +89,42 @@ class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
     ) -> Any:
         """The items of a list; none of a list is awaitable."""
         if isinstance(items, list) and (
-            len(items) > SHORT_LIST or self.context_value.answer.is_turn_over
+            len(items) > SHORT_LIST or self.context_value.budget.is_slice_over
         ):
-            return self._complete_with_pauses(kind, details, info, path, items, context)
+            # Loaders wait until all items are completed, so that pauses cost no more statements.
+            # The hold begins now: the task begins later than its siblings may load something.
+            release = self.context_value.loaders.hold()
+            completing = asyncio.create_task(
+                self._complete_with_pauses(kind, details, info, path, items, context, release)
+            )
+            completing.add_done_callback(lambda _: release())
+            return completing
         return super().complete_iterable_value(kind, details, info, path, items, context)
 
     async def _complete_with_pauses(
-        self, kind: Any, details: Any, info: Any, path: Any, items: list[Any], context: Any
+        self,
+        kind: Any,
+        details: Any,
+        info: Any,
+        path: Any,
+        items: list[Any],
+        context: Any,
+        release: Callable[[], None],
     ) -> list[Any]:
         completed: list[Any] = []
         awaitable: list[int] = []
         try:
-            # Loaders wait until all items have asked, so that pauses cost no more statements.
-            with self.context_value.loaders.held():
-                for place, item in enumerate(items):
-                    await self.context_value.answer.rest()
-                    item_path = path.add_key(place, None)
-                    if self.complete_list_item_value(
-                        item, completed, kind, details, info, item_path, context
-                    ):
-                        awaitable.append(place)
+            for place, item in enumerate(items):
+                await self.context_value.budget.pause()
+                item_path = path.add_key(place, None)
+                if self.complete_list_item_value(
+                    item, completed, kind, details, info, item_path, context
+                ):
+                    awaitable.append(place)
         except BaseException:
             self.settle_in_background([completed[place] for place in awaitable])
             raise
+        release()
         if awaitable:
             found = await gather_with_cancel(*(completed[place] for place in awaitable))
             for place, value in zip(awaitable, found, strict=True):

@@ -22,7 +22,6 @@ from db.text import require_storable
 from graph.compiler import CompiledOperation, CompiledParts, Compiler
 from graph.compiler import run as run_statement
 from graph.core.access import Deadline
-from graph.core.answers import Answer
 from graph.core.context import Context
 from graph.core.errors import (
     AnswerTooLarge,
@@ -38,8 +37,9 @@ from graph.core.errors import (
 from graph.core.filters import conditions_of
 from graph.core.invalid_values import check_arguments
 from graph.core.loaders import Loaders
+from graph.core.response_budget import ResponseBudget
 from graph.core.rights import open_mutations
-from graph.core.selections import Unreadable, Written, coerced, find
+from graph.core.selections import InvalidOperation, OperationHead, coerce_variables, find
 from graph.core.threads import in_thread
 from graph.execution.documents import (
     Document,
@@ -211,7 +211,7 @@ class Pipeline:
                 rates.overdraw(run.context.client, 0)
                 async with context.in_time(), self.limits.long_work.of(run.context.client):
                     run.document = await in_thread(validate)
-        except Unreadable:
+        except InvalidOperation:
             rates.take(run.context.client, run.validation_cost)
             raise
         # What anybody can send in any number is not worth to be kept.
@@ -224,28 +224,28 @@ class Pipeline:
         document, name = run.document, run.request.operation_name
         if name is None and len(document.operations) > 1:
             raise BadRequest("The document has several operations; say which by operationName.")
-        written = document.written.get(name)
-        if written is None:
-            written = document.written[name] = Written.read(self.schema, run.tree, name)
-        node, values = written.node, run.request.variables or {}
+        head = document.heads.get(name)
+        if head is None:
+            head = document.heads[name] = OperationHead.read(self.schema, run.tree, name)
+        node, values = head.node, run.request.variables or {}
         run.node = node
-        variables = written.coerced(values)
+        variables = head.coerce_simple(values)
         if variables is None:
             check_variables(node, values, self.schema, self.limits.settings)
             try:
-                variables = coerced(self.schema, node, values, suggest=False)
-            except Unreadable:
+                variables = coerce_variables(self.schema, node, values, suggest=False)
+            except InvalidOperation:
                 variables = self._faulty(run, values)
         run.variables = variables
 
     def _faulty(self, run: Run, values: dict[str, Any]) -> Any:
-        """Raise Unreadable for variables, with places in the text, which a kept head lacks."""
+        """Raise InvalidOperation with places in the text, which a cached head lacks."""
         suggest = self.limits.shows_schema(run.context)
         node = find(run.tree, run.request.operation_name)
         try:
-            return coerced(self.schema, node, values, suggest=suggest)
-        except Unreadable as unreadable:
-            for error in unreadable.errors:
+            return coerce_variables(self.schema, node, values, suggest=suggest)
+        except InvalidOperation as invalid:
+            for error in invalid.errors:
                 error.extensions = {"code": BadInput.code}
             raise
 
@@ -389,7 +389,7 @@ def _equip(context: Context, limits: Limits) -> None:
     settings = limits.settings
     context.deadline = context.deadline or Deadline(settings.max_seconds)
     context.loaders = Loaders(context, context.operation, context.compiled)
-    context.answer = Answer(context.deadline, settings.max_answer_bytes)
+    context.budget = ResponseBudget(context.deadline, settings.max_answer_bytes)
 
 
 def _are_storable(values: Any) -> bool:
@@ -432,6 +432,6 @@ def _reported(run: Run, result: ExecutionResult) -> ExecutionResult:
 def _refused(run: Run, error: Exception) -> ExecutionResult:
     """The result of an operation that is refused."""
     errors: Sequence[Exception] = [error]
-    if isinstance(error, Unreadable):
+    if isinstance(error, InvalidOperation):
         errors = error.errors or errors
     return ExecutionResult(None, [reported(each) for each in errors], run.extensions)
