@@ -47,11 +47,12 @@ from graph.compiler.shapes import (
     variables_below,
     viewer_kind,
 )
-from graph.compiler.sql import Statement, root_statement, statement, statement_by_key
+from graph.compiler.sql import json_by_keys
 from graph.core.cache import TRACKED, Cache
+from graph.core.declarations import StatementBuilder
 from graph.core.entities import entities
 from graph.core.filters import conditions_of
-from graph.core.json_text import Uncompilable
+from graph.core.json_text import Json, Uncompilable
 from graph.core.selections import InvalidOperation, Operation
 from graph.core.threads import in_thread
 
@@ -98,7 +99,7 @@ class Compiler:
 
     def __init__(self, schema: GraphQLSchema, max_answer_bytes: int) -> None:
         self._schema = schema
-        self._most_bytes = max_answer_bytes
+        self._max_bytes = max_answer_bytes
         self._compiling: dict[Hashable, asyncio.Task[CompiledOperation]] = {}
         self._compiled: Cache[Hashable, CompiledOperation] = Cache(
             MAX_OPERATIONS, MAX_BYTES, _bytes
@@ -200,35 +201,32 @@ class Compiler:
         self, operation: Operation, viewer: Viewer, parts: int, conditions: int
     ) -> CompiledOperation:
         statements: dict[Place, CompiledStatement] = {}
-        for place, build in self._places(operation, deferred_viewer(viewer)):
+        for place, json in _places(operation):
+            builder = StatementBuilder(operation, deferred_viewer(viewer), self._max_bytes)
             try:
-                statements[place] = compile_statement(build())
+                statements[place] = compile_statement(builder, json(builder))
             except (Uncompilable, GraphQLError, RecursionError):
                 continue
             if not place:
-                break  # nothing is left
+                break  # this statement answers the whole query
         return CompiledOperation(statements, viewer_kind(viewer), conditions, parts)
 
-    def _places(
-        self, operation: Operation, viewer: Viewer
-    ) -> Iterator[tuple[Place, Callable[[], Statement]]]:
-        """The places at which there may be a statement, and what builds it."""
-        most = self._most_bytes
-        if operation.node.operation is OperationType.QUERY:
-            yield (), partial(statement, operation, viewer, most)
-            for root in operation.roots:
-                if not root.name.startswith("__"):
-                    yield (root.key,), partial(root_statement, operation, viewer, most, root)
-            return
-        shown = {entity.name: entity for entity in entities()}
+
+def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBuilder], Json]]]:
+    """The places at which there may be a statement, and what makes the JSON value there."""
+    if operation.node.operation is OperationType.QUERY:
+        yield (), lambda builder: builder.object(operation.roots, None)
         for root in operation.roots:
-            for field in (child for children in root.children.values() for child in children):
-                entity = shown.get(get_named_type(field.type).name)
-                if entity is not None:
-                    yield (
-                        (root.key, field.key),
-                        partial(statement_by_key, operation, viewer, most, entity, field, KEYS),
-                    )
+            if not root.name.startswith("__"):
+                yield (root.key,), partial(StatementBuilder.field, selected=root, row=None)
+        return
+    by_name = {entity.name: entity for entity in entities()}
+    for root in operation.roots:
+        for field in (child for children in root.children.values() for child in children):
+            entity = by_name.get(get_named_type(field.type).name)
+            if entity is not None:
+                json = partial(json_by_keys, entity=entity, selected=field, keys=KEYS)
+                yield (root.key, field.key), json
 
 
 def _size(names: frozenset[str]) -> int:

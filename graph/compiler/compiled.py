@@ -8,14 +8,15 @@ from typing import Any
 
 import orjson
 from graphql import ExecutionResult, GraphQLError
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from db.parameters import Deferred
 from db.text import to_json
 from graph.compiler.shapes import Request, viewer_kind
-from graph.compiler.sql import Statement
 from graph.core.context import Context
-from graph.core.json_text import Uncompilable
+from graph.core.declarations import StatementBuilder
+from graph.core.json_text import Json, Uncompilable, encoded
 
 _dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
 
@@ -152,18 +153,18 @@ async def run(
     return ExecutionResult(data, None)
 
 
-def compile_statement(statement: Statement) -> CompiledStatement:
-    """A statement as PostgreSQL gets it. Raises Uncompilable."""
-    made: Any = statement.select.compile(dialect=_dialect)
-    if made.post_compile_params:
+def compile_statement(builder: StatementBuilder, json: Json) -> CompiledStatement:
+    """The statement for a JSON value, as PostgreSQL gets it. Raises Uncompilable."""
+    compiled: Any = select(encoded(json, builder.max_bytes)).compile(dialect=_dialect)
+    if compiled.post_compile_params:
         raise Uncompilable("the text of the statement depends on its values")
     parameters = []
-    for name in made.positiontup or ():
-        kind = made.binds[name].type.dialect_impl(_dialect)
-        parameters.append((made.params[name], kind.bind_processor(_dialect)))
-    sizes, positions = _later(statement.sizes), _later(statement.positions)
-    return CompiledStatement(made.string, tuple(parameters), sizes, positions)
+    for name in compiled.positiontup or ():
+        kind = compiled.binds[name].type.dialect_impl(_dialect)
+        parameters.append((compiled.params[name], kind.bind_processor(_dialect)))
+    sizes, positions = _deferred(builder.sizes), _deferred(builder.positions)
+    return CompiledStatement(compiled.string, tuple(parameters), sizes, positions)
 
 
-def _later(values: Iterable[Any]) -> tuple[Deferred, ...]:
+def _deferred(values: Iterable[Any]) -> tuple[Deferred, ...]:
     return tuple(value for value in values if isinstance(value, Deferred))

@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, and_, false, func, inspect, not_, or_, sel
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from strawberry import UNSET
+from strawberry.types import get_object_definition
 from strawberry.types.field import StrawberryField
 from strawberry.utils.str_converters import to_camel_case
 
@@ -204,7 +205,7 @@ def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> Column
     if depth > MAX_DEPTH:
         raise BadInput(f"A filter nests at most {MAX_DEPTH} deep.")
     parts: list[ColumnElement[bool]] = []
-    for field in where.__strawberry_definition__.fields:
+    for field in get_object_definition(where, strict=True).fields:
         value = getattr(where, field.python_name)
         if value is UNSET:
             continue
@@ -234,11 +235,12 @@ def _on(
         target = aliased(prop.mapper.class_)
         met = and_(scope(target, viewer), condition(value, target, viewer, depth + 1))
         return here.of_type(target).has(met)  # type: ignore[no-any-return]
-    if not hasattr(value, "__strawberry_definition__"):
+    definition = get_object_definition(value)
+    if definition is None:
         # With its type: a JSON text would travel as an SQL text.
         return here.contains(bind(value, JSONB))  # type: ignore[no-any-return]
     parts = []
-    for field in value.__strawberry_definition__.fields:
+    for field in definition.fields:
         operand = getattr(value, field.python_name)
         if operand is UNSET:
             continue
@@ -295,20 +297,14 @@ def keys(model: type, operand: Any) -> Any:
 
 
 def conditions_of(operation: Operation) -> int:
-    """How many conditions all filters of an operation have. Linear, as its cost is."""
-    known: dict[int, int] = {}
+    """The number of conditions of all filters of an operation."""
 
-    def count(selected: Selected) -> int:
-        found = known.get(id(selected))
-        if found is None:
-            found = sum(count(child) for kind in selected.children.values() for child in kind)
-            where = selected.arguments.get("where")
-            if where is not None:
-                found += _conditions(selected.definition.args["where"].type, where)
-            known[id(selected)] = found
-        return found
+    def combine(selected: Selected, below: list[int]) -> int:
+        where = selected.arguments.get("where")
+        own = 0 if where is None else _conditions(selected.definition.args["where"].type, where)
+        return own + sum(below)
 
-    return sum(map(count, operation.roots))
+    return sum(operation.fold(combine))
 
 
 def _conditions(kind: Any, value: Any) -> int:
@@ -360,15 +356,11 @@ def ordering(model: type, *attributes: QueryableAttribute[Any]) -> Any:
     same: a row comparison then starts right at the cursor.
     """
     members = {}
-    docs = {}
     for attribute in attributes:
         for suffix, words in (("asc", "ascending"), ("desc", "descending")):
             member = f"{attribute.key}_{suffix}".upper()
-            members[member] = f"{attribute.key} {suffix}"
-            docs[member] = f"{clean(doc_of(attribute) or '').rstrip('.')}, {words}."
+            doc = f"{clean(doc_of(attribute) or '').rstrip('.')}, {words}."
+            members[member] = strawberry.enum_value(f"{attribute.key} {suffix}", description=doc)
     functional: Any = Order  # Enum's functional API, which type checkers read only as literals
     enum: Any = functional(f"{model.__name__}Order", members)
-    strawberry.enum(enum, description=f"What {model.__name__} objects can be sorted by.")
-    for value in enum.__strawberry_definition__.values:
-        value.description = docs[value.name]
-    return enum
+    return strawberry.enum(enum, description=f"What {model.__name__} objects can be sorted by.")

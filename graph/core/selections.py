@@ -6,9 +6,9 @@ for an operation; the look-ahead and the compiler both read it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from graphql import (
     DocumentNode,
@@ -24,7 +24,6 @@ from graphql import (
     OperationDefinitionNode,
     SelectionSetNode,
     Undefined,
-    coerce_input_value,
     get_named_type,
     is_abstract_type,
     is_object_type,
@@ -38,21 +37,15 @@ from graphql.execution.collect_fields import (
     collect_fields,
     collect_subfields,
 )
-from graphql.execution.get_variable_signature import (
-    GraphQLVariableSignature,
-    get_variable_signature,
-)
-from graphql.execution.values import (
-    VariableValues,
-    VariableValueSource,
-    get_argument_values,
-)
+from graphql.execution.values import VariableValues, get_argument_values
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
 # As many as graphql-core's own executor tells of.
 MAX_ERRORS = 50
+
+Result = TypeVar("Result")
 
 BACKREF = GraphQLCoreConverter.DEFINITION_BACKREF
 
@@ -197,24 +190,29 @@ class Operation:
                 values[key] = default
         return values
 
-    def size(self) -> tuple[int, int]:
-        """How many fields the answer's shape has, and how deep they nest.
+    def fold(self, combine: Callable[[Selected, list[Result]], Result]) -> list[Result]:
+        """The results of the root fields, each combined from a field and those of its children.
 
-        Linear in the tree's distinct nodes, although fragments can multiply the number without
-        end: a node that occurs often is counted once and taken as often as it occurs.
+        Fragments can select a field any number of times. Its result is computed once.
         """
-        sizes: dict[int, tuple[int, int]] = {}
+        results: dict[int, Result] = {}
 
-        def measure(selected: Selected) -> tuple[int, int]:
-            known = sizes.get(id(selected))
-            if known is None:
-                below = [measure(child) for kind in selected.children.values() for child in kind]
-                number = 1 + sum(number for number, _ in below)
-                known = sizes[id(selected)] = (number, 1 + max((d for _, d in below), default=0))
-            return known
+        def result_of(selected: Selected) -> Result:
+            if id(selected) not in results:
+                below = [result_of(child) for kind in selected.children.values() for child in kind]
+                results[id(selected)] = combine(selected, below)
+            return results[id(selected)]
 
-        measured = [measure(root) for root in self.roots]
-        return sum(n for n, _ in measured), max((d for _, d in measured), default=0)
+        return [result_of(root) for root in self.roots]
+
+    def size(self) -> tuple[int, int]:
+        """The number of fields of the response's shape, and their depth."""
+
+        def combine(_: Selected, below: list[tuple[int, int]]) -> tuple[int, int]:
+            return 1 + sum(n for n, _ in below), 1 + max((depth for _, depth in below), default=0)
+
+        sizes = self.fold(combine)
+        return sum(n for n, _ in sizes), max((depth for _, depth in sizes), default=0)
 
     def fields(self) -> Iterable[Selected]:
         """The distinct fields that are selected, wherever."""
@@ -265,50 +263,19 @@ def coerce_variables(
     return values
 
 
-@dataclass(frozen=True, slots=True)
-class OperationHead:
-    """What is written of an operation before its fields, and what is known of its variables."""
+def head_of(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    """The operation of this name without its fields and without locations, which is small.
 
-    node: OperationDefinitionNode
-    """Without its fields and without places in the text; its errors are worded elsewhere."""
-    signatures: list[GraphQLVariableSignature]
-
-    @classmethod
-    def read(cls, schema: GraphQLSchema, document: DocumentNode, name: str | None) -> OperationHead:
-        """The operation of this name in a valid document. Raises InvalidOperation."""
-        node = find(document, name)
-        head = OperationDefinitionNode(
-            operation=node.operation,
-            name=node.name,
-            variable_definitions=node.variable_definitions,
-            selection_set=NO_FIELDS,
-        )
-        # Parsed again without places, it is a quarter of the objects.
-        again = parse(print_ast(head), no_location=True)
-        node = find(again, name)
-        signatures = []
-        for definition in node.variable_definitions or ():
-            signature = get_variable_signature(schema, definition)
-            if isinstance(signature, GraphQLError):
-                raise InvalidOperation([signature])
-            signatures.append(signature)
-        return cls(node, signatures)
-
-    def coerce_simple(self, given: dict[str, Any]) -> VariableValues | None:
-        """The values of its variables, if each is given and is a single one that its type takes.
-
-        That is what `coerced` does with them, which can do more and takes four times as long.
-        """
-        sources, values = {}, {}
-        for signature in self.signatures:
-            name, value = signature.name, given.get(signature.name, Undefined)
-            if value is Undefined or isinstance(value, dict | list):
-                return None
-            values[name] = coerce_input_value(value, signature.type)
-            if values[name] is Undefined:
-                return None
-            sources[name] = VariableValueSource(signature, value)
-        return VariableValues(sources, values)
+    Raises InvalidOperation.
+    """
+    node = find(document, name)
+    head = OperationDefinitionNode(
+        operation=node.operation,
+        name=node.name,
+        variable_definitions=node.variable_definitions,
+        selection_set=NO_FIELDS,
+    )
+    return find(parse(print_ast(head), no_location=True), name)
 
 
 def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:

@@ -34,7 +34,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graph.core.cache import TRACKED, Cache
 from graph.core.errors import BadRequest, LimitExceeded, RequestError
-from graph.core.selections import InvalidOperation, OperationHead
+from graph.core.selections import InvalidOperation
 from graph.limits.document_size import Size, check, measure
 from graph.settings import Settings
 
@@ -81,7 +81,7 @@ class Document:
     is_valid: bool = False
     objects: int = 0
     """How many objects are kept of it beside its texts, at most."""
-    heads: dict[str | None, OperationHead] = field(default_factory=dict)
+    heads: dict[str | None, OperationDefinitionNode] = field(default_factory=dict)
     """Its operations by the names they were asked for by, as far as they were."""
 
     @property

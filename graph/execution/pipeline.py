@@ -39,7 +39,7 @@ from graph.core.invalid_values import check_arguments
 from graph.core.loaders import Loaders
 from graph.core.response_budget import ResponseBudget
 from graph.core.rights import open_mutations
-from graph.core.selections import InvalidOperation, OperationHead, coerce_variables, find
+from graph.core.selections import InvalidOperation, coerce_variables, find, head_of
 from graph.core.threads import in_thread
 from graph.execution.documents import (
     Document,
@@ -224,19 +224,15 @@ class Pipeline:
         document, name = run.document, run.request.operation_name
         if name is None and len(document.operations) > 1:
             raise BadRequest("The document has several operations; say which by operationName.")
-        head = document.heads.get(name)
-        if head is None:
-            head = document.heads[name] = OperationHead.read(self.schema, run.tree, name)
-        node, values = head.node, run.request.variables or {}
-        run.node = node
-        variables = head.coerce_simple(values)
-        if variables is None:
-            check_variables(node, values, self.schema, self.limits.settings)
-            try:
-                variables = coerce_variables(self.schema, node, values, suggest=False)
-            except InvalidOperation:
-                variables = self._faulty(run, values)
-        run.variables = variables
+        node = document.heads.get(name)
+        if node is None:
+            node = document.heads[name] = head_of(run.tree, name)
+        run.node, values = node, run.request.variables or {}
+        check_variables(node, values, self.schema, self.limits.settings)
+        try:
+            run.variables = coerce_variables(self.schema, node, values, suggest=False)
+        except InvalidOperation:
+            run.variables = self._faulty(run, values)
 
     def _faulty(self, run: Run, values: dict[str, Any]) -> Any:
         """Raise InvalidOperation with places in the text, which a cached head lacks."""
