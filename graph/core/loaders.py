@@ -1,8 +1,8 @@
-"""Reading rows: look-ahead chooses what one statement brings, loaders batch the rest.
+"""The DataLoaders of an operation, for fields that resolvers read.
 
-`related` and `listed` fields come with their parent's statement (joinedload, selectinload);
-`connected` ones with one statement for all parents that ask in the same moment. Every statement
-reads only the columns that are selected and the rows that the viewer may see.
+`related` and `listed` fields are loaded by the statement of their parent (joinedload,
+selectinload), `connected` fields by one statement for all parents of a batch. Each statement
+reads only the columns that are selected, and the rows that the viewer may see.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from graph.core.selections import Operation, Selected
 
 @dataclass(frozen=True, eq=False)
 class PageSource:
-    """The rows that a connection pages through, and which page of them."""
+    """The rows of a connection, and the page of them that is read."""
 
     window: Window
     members: Callable[[Viewer, Any], list[ColumnElement[bool]]]
-    """The conditions under which a row, of an alias, is on one of the pages for a viewer."""
+    """The conditions on a row, given as an alias, to be on any page for a viewer."""
     key: Hashable
-    """What two connections have in common that have the same pages."""
+    """Connections with the same key share a loader."""
     needs_rows: bool
-    """Whether anything of the rows is shown; else they are only counted."""
+    """Whether the rows of the page are read; else they are only counted."""
     column: Any = None
-    """What of a row says whose it is; at the root the rows are nobody's."""
+    """The column that refers to the parent; None for a connection at the root."""
 
 
 class Loader(DataLoader[Any, Any]):
-    """Strawberry's DataLoader; a batch begins when what is awaited by `ready` has happened."""
+    """Strawberry's DataLoader; a batch begins after `ready` has returned."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Loader(DataLoader[Any, Any]):
         self._waiting: Counter[asyncio.Future[Any]] = Counter()
 
     def load(self, key: Any) -> Awaitable[Any]:
-        """The value of a key, which is fetched with others that are asked for meanwhile."""
+        """The value of a key, which is fetched in one batch with the keys that follow."""
         value = self.cache_map.get(key)
         if value is None or value.cancelled():
             value = self.loop.create_future()
@@ -69,7 +69,7 @@ class Loader(DataLoader[Any, Any]):
             batch.add_task(key, value)
         if value.done():
             return value
-        # Who is cancelled takes the value from nobody else who waits for it.
+        # If one task is cancelled, others may still await the value.
         waiting = asyncio.shield(value)
         self._waiting[value] += 1
         waiting.add_done_callback(partial(self._done, value))
@@ -83,23 +83,23 @@ class Loader(DataLoader[Any, Any]):
                 value.cancel()
 
     async def _dispatch(self, batch: Batch[Any, Any]) -> None:
-        await asyncio.sleep(0)  # what runs now may ask for more
+        await asyncio.sleep(0)  # tasks that are ready may add keys
         await self._ready()
         await dispatch_batch(self, batch)
 
 
 class Compiled(Protocol):
-    """What answers parts of an operation by statements that were compiled for it."""
+    """The compiled statements of an operation, as far as the resolvers use them."""
 
     def has(self, *place: str) -> bool:
-        """Whether there is a statement for the value at a place, by the response names to it."""
+        """Whether there is a statement for the value at a path of response names."""
 
     async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
-        """The JSON at a place, of the rows with these keys; None where resolvers have to answer."""
+        """The JSON at a path, of the rows with these keys; None if resolvers have to read it."""
 
 
 class Loaders:
-    """The batches of one operation."""
+    """The DataLoaders of one operation."""
 
     def __init__(
         self, access: Access, operation: Operation, compiled: Compiled | None = None
@@ -113,17 +113,17 @@ class Loaders:
 
     @cached_property
     def look_ahead(self) -> LookAhead:
-        """What the operation needs; the compiler does without."""
+        """What the loaders have to load. The compiler does not need it."""
         return LookAhead(self.operation)
 
     def clear(self) -> None:
-        """Forget the rows that were read, because some have changed."""
+        """Drop all cached rows, because some have changed."""
         self._loaders.clear()
 
     def _load(
         self, key: Hashable, value: Any, fetch: Callable[[list[Any]], Awaitable[Sequence[Any]]]
     ) -> Awaitable[Any]:
-        """Ask for a value; whoever asks with the same key before the next statement shares it."""
+        """The value from the loader with this key."""
         refuse_while_holding()
         loader = self._loaders.get(key)
         if loader is None:
@@ -151,7 +151,7 @@ class Loaders:
             await self._released.wait()
 
     def row(self, attribute: Any, value: Any, key: Hashable = None) -> Awaitable[Any]:
-        """The row whose unique attribute has this value, or none."""
+        """The row whose unique attribute has this value, or None."""
         key = attribute if key is None else key
 
         async def fetch(values: list[Any]) -> list[Any]:
@@ -212,7 +212,7 @@ class Loaders:
             page = select(model, null()).where(*source.members(viewer, model))
             statement = window.cut(page, model)
         else:
-            # The first N for each parent: the keys of a page, once for each parent of a list.
+            # The first N rows of each parent, by a lateral join.
             row, keys = aliased(model), window.entity.keys
             each = func.unnest(bind(values, ARRAY(column.type)))
             parents = select(each.label("key")).subquery("parents")
@@ -252,10 +252,10 @@ class Loaders:
         return self._load(("count", source.key), value, fetch)
 
     def by_key(self, model: type, key: Any, children: Iterable[Selected]) -> Awaitable[Any]:
-        """The row with this primary key, read for a field that has a resolver of its own."""
+        """The row with this primary key, read for a field that has its own resolver."""
         attribute = entity_of(model).key
         children = list(children)
-        # A loader for each selection: a row that was read before for another lacks its columns.
+        # Each selection has its own loader, because it loads other columns.
         selection = (attribute, *map(id, children))
         self.look_ahead.of(selection).add(children)
         return self.row(attribute, key, selection)
@@ -263,10 +263,10 @@ class Loaders:
     async def fields_by_keys(
         self, model: type, keys: Sequence[Any], parent: Selected, fields: Sequence[Selected]
     ) -> EncodedJSON | list[Any]:
-        """The rows with these keys, in their order, without those that the viewer may not see.
+        """The rows with these keys that the viewer may see, in the order of the keys.
 
-        They are read for these fields of a root field: by its compiled statements, if it has one
-        for each; else as instances.
+        They are read for fields of a payload: by compiled statements, if there is one for each
+        field; else as instances.
         """
         compiled = self.compiled
         if compiled is not None and all(compiled.has(parent.key, field.key) for field in fields):

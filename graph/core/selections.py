@@ -1,7 +1,7 @@
-"""What an operation selects, as a tree of fields with their arguments.
+"""The selection of an operation, as a tree of fields with their arguments.
 
-The tree is collected by graphql-core's own rules (merging, fragments, @include and @skip), once
-for an operation; the look-ahead and the compiler both read it.
+graphql-core collects the fields (merging, fragments, @include and @skip), once for each operation.
+The look-ahead, the compiler and the cost read the tree.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
-# As many as graphql-core's own executor tells of.
+# The maximum that graphql-core's executor reports.
 MAX_ERRORS = 50
 
 Result = TypeVar("Result")
@@ -53,9 +53,9 @@ NO_FIELDS = SelectionSetNode(selections=(FieldNode(name=NameNode(value="__typena
 
 
 class InvalidOperation(Exception):
-    """The operation cannot be read as a tree.
+    """The operation cannot be executed.
 
-    Its variables have `errors`, or there are none: the executor then finds the fault and words it.
+    `errors` has what is wrong with its variables. If it is empty, the executor reports the error.
     """
 
     def __init__(self, errors: Sequence[GraphQLError] = ()) -> None:
@@ -65,7 +65,7 @@ class InvalidOperation(Exception):
 
 @dataclass(eq=False, slots=True)
 class Selected:
-    """A field that is selected, under one response name, with all that is selected below it."""
+    """A selected field under one response name, with the fields that are selected below it."""
 
     key: str
     name: str
@@ -75,13 +75,13 @@ class Selected:
     has_valid_arguments: bool
     children: dict[str, list[Selected]] = field(default_factory=dict)
     converted: dict[str, Any] | None = None
-    """The arguments as its resolver gets them, once they were converted."""
+    """The arguments as its resolver gets them, after the first use."""
     page_source: Any = None
-    """What its page is read by, once that is known."""
+    """The source of its page, after the first use."""
 
     @property
     def declaration(self) -> StrawberryField | None:
-        """The field as its slice declares it; `__typename` and introspection have none."""
+        """The declaration of the field in its slice; None for `__typename` and introspection."""
         return self.definition.extensions.get(BACKREF)
 
     @property
@@ -90,7 +90,7 @@ class Selected:
         return self.definition.type
 
     def under(self, *names: str) -> Iterator[Selected]:
-        """What is selected below, at the end of this way of field names, whatever the type."""
+        """The fields at the end of this path of field names, of any type."""
         if not names:
             yield self
             return
@@ -150,8 +150,8 @@ class Operation:
             node = details[0].node
             identity = parent.name, tuple(id(detail.node) for detail in details)
             if identity in self._by_nodes:
-                # The same nodes of the document under the same type select the same, wherever
-                # they occur: a fragment is read once, however often and deep it is spread.
+                # The same nodes under the same type have the same selection. So a fragment is
+                # collected once, however often it is spread.
                 yield self._by_nodes[identity]
                 continue
             definition = self.schema.get_field(parent, node.name.value)
@@ -159,11 +159,11 @@ class Operation:
                 raise InvalidOperation
             try:
                 arguments = self._arguments(definition, node) if definition.args else {}
-                readable = True
+                is_valid = True
             except GraphQLError:
-                # The executor reports it for this field alone, and never resolves the field.
-                arguments, readable = {}, False
-            selected = Selected(key, node.name.value, parent, definition, arguments, readable)
+                # The executor reports this error, and does not resolve the field.
+                arguments, is_valid = {}, False
+            selected = Selected(key, node.name.value, parent, definition, arguments, is_valid)
             self._by_nodes[identity] = selected
             named = get_named_type(definition.type)
             types: Sequence[GraphQLObjectType] = ()
@@ -171,7 +171,7 @@ class Operation:
                 types = [named]
             elif is_abstract_type(named):
                 types = self.schema.get_possible_types(named)
-            if readable and details[0].node.selection_set is not None:
+            if is_valid and details[0].node.selection_set is not None:
                 for type_ in types:
                     below = collect_subfields(
                         self.schema, self.fragments, self.variables, self.node, type_, details
@@ -182,7 +182,7 @@ class Operation:
             yield selected
 
     def _arguments(self, definition: GraphQLField, node: FieldNode) -> dict[str, Any]:
-        """The values of a field's arguments; null means the default, where there is one."""
+        """The values of a field's arguments. Null becomes the default value, if there is one."""
         values = get_argument_values(definition, node, self.variables)
         for name, argument in definition.args.items():
             key, default = argument.out_name or name, argument.default_value
@@ -215,7 +215,7 @@ class Operation:
         return sum(n for n, _ in sizes), max((depth for _, depth in sizes), default=0)
 
     def fields(self) -> Iterable[Selected]:
-        """The distinct fields that are selected, wherever."""
+        """The distinct selected fields, at any depth."""
         return self._by_nodes.values()
 
     def selected(self, info: GraphQLResolveInfo[Any]) -> Selected:
@@ -247,9 +247,9 @@ def coerce_variables(
     *,
     suggest: bool = True,
 ) -> VariableValues:
-    """The values of an operation's variables. Raises InvalidOperation with the errors they have.
+    """The coerced variables of an operation. Raises InvalidOperation with their errors.
 
-    The errors suggest what else may have been meant, or do not.
+    With `suggest`, the errors suggest similar names.
     """
     values = get_variable_values(
         schema,
@@ -279,7 +279,7 @@ def head_of(document: DocumentNode, name: str | None) -> OperationDefinitionNode
 
 
 def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """The operation that is meant by a name, or by none. Raises InvalidOperation."""
+    """The operation of this name, or the only one. Raises InvalidOperation."""
     operations = [
         node for node in document.definitions if isinstance(node, OperationDefinitionNode)
     ]
