@@ -12,7 +12,7 @@ from db.tools import MOST_TOOLS
 from graph import compiler
 from graph.core.filters import GUARDED, conditions_of
 from graph.core.selections import Operation
-from graph.core.user_errors import MOST_SHOWN_OF_CYCLE
+from graph.core.user_errors import MAX_CYCLE_TASKS
 from graph.limits.cost import cost_of
 from graph.schema import schema
 from graph.settings import Settings
@@ -61,7 +61,7 @@ COSTS = {
     " { tasks { id agent { id } } userErrors { code } } }": 1 + 2 + 2 * 2,
     'mutation { createTasks(input: {projectId: "x", tasks: [{title: "a", metadata: {a: [1, 2, 3]},'
     ' dependsOn: [{on: "y"}]}]}) { userErrors { code ... on CycleDetected { cycle { id } } } } }': (
-        1 + 2 + MOST_SHOWN_OF_CYCLE
+        1 + 2 + MAX_CYCLE_TASKS
     ),
 }
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import db
 from graph.core.errors import BadRequest, RequestError
-from graph.core.selections import Operation, Unreadable
+from graph.core.selections import InvalidOperation, Operation
 from graph.execution import documents
 from graph.execution.documents import MOST_ERRORS, parse_document
 from graph.limits.cost import cost_of
@@ -340,7 +340,7 @@ def took(text: str) -> float:
     best = 60.0
     for _ in range(3):
         started = time.process_time()
-        with suppress(RequestError, GraphQLSyntaxError, Unreadable):
+        with suppress(RequestError, GraphQLSyntaxError, InvalidOperation):
             documents.validated(parse_document(text, Settings()), schema._schema, suggest=True)
         best = min(best, time.process_time() - started)
     return best

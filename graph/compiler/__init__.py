@@ -40,37 +40,38 @@ from graph.compiler.compiled import (
 from graph.compiler.shapes import (
     KEYS,
     Request,
-    kind_of,
-    open_variables,
-    open_viewer,
-    parts_of,
+    deferred_variables,
+    deferred_viewer,
     shape_of,
+    shape_size,
     variables_below,
+    viewer_kind,
 )
-from graph.compiler.sql import Statement, root_statement, statement, statement_by_key
-from graph.core.cache import TRACKED, Kept
+from graph.compiler.sql import json_by_keys
+from graph.core.cache import TRACKED, Cache
+from graph.core.declarations import StatementBuilder
 from graph.core.entities import entities
 from graph.core.filters import conditions_of
-from graph.core.json_text import Uncompilable
-from graph.core.selections import Operation, Unreadable
+from graph.core.json_text import Json, Uncompilable
+from graph.core.selections import InvalidOperation, Operation
 from graph.core.threads import in_thread
 
 # A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
-MOST_FIELDS = 500
-MOST_CONDITIONS = 200
-DEEPEST = 20
+MAX_FIELDS = 500
+MAX_CONDITIONS = 200
+MAX_DEPTH = 20
 
 # What is as large in its variables has more conditions than that, and would fill the memory with
 # what is only remembered not to be planned.
-MOST_PARTS = 2_000
+MAX_PARTS = 2_000
 
 # What compiling costs for each field and condition: some 0.7 ms, in which nobody else is
 # answered. A viewer who sends ever new shapes gets about a tenth of that time.
 COST_OF_PART = 75
 
 # How much of it the connections keep prepared is bounded with them (`db.prepared`).
-MOST_OPERATIONS = 500
-MOST_BYTES = 10_000_000
+MAX_OPERATIONS = 500
+MAX_BYTES = 10_000_000
 
 # Of a compiled operation: itself, its key, and the tuples and the costs in it; and of a statement.
 OBJECTS_OF_OPERATION = 8
@@ -78,7 +79,7 @@ OBJECTS_OF_STATEMENT = 4
 # A parameter whose value comes later is read by functions that call each other.
 OBJECTS_OF_PARAMETER = 12
 
-NOBODY = kind_of(Viewer())
+ANONYMOUS = viewer_kind(Viewer())
 
 
 class Document(Protocol):
@@ -98,12 +99,12 @@ class Compiler:
 
     def __init__(self, schema: GraphQLSchema, max_answer_bytes: int) -> None:
         self._schema = schema
-        self._most_bytes = max_answer_bytes
+        self._max_bytes = max_answer_bytes
         self._compiling: dict[Hashable, asyncio.Task[CompiledOperation]] = {}
-        self._compiled: Kept[Hashable, CompiledOperation] = Kept(
-            MOST_OPERATIONS, MOST_BYTES, _bytes
+        self._compiled: Cache[Hashable, CompiledOperation] = Cache(
+            MAX_OPERATIONS, MAX_BYTES, _bytes
         )
-        self._names: Kept[Hashable, frozenset[str]] = Kept(MOST_OPERATIONS, MOST_BYTES, _size)
+        self._names: Cache[Hashable, frozenset[str]] = Cache(MAX_OPERATIONS, MAX_BYTES, _size)
         """The variables that shape each mutation."""
 
     def known(
@@ -116,7 +117,7 @@ class Compiler:
         """What an operation of a valid document was compiled to before."""
         operation = _name(document, node)
         names = self._names.get(operation) if node.operation is OperationType.MUTATION else None
-        compiled = self._compiled.get((operation, shape_of(variables, names), kind_of(viewer)))
+        compiled = self._compiled.get((operation, shape_of(variables, names), viewer_kind(viewer)))
         return compiled if compiled is not None and compiled.statements else None
 
     async def compile(
@@ -133,7 +134,7 @@ class Compiler:
         is raised. It is done in the viewer's turn, once for all who ask meanwhile.
         """
         node, variables = operation.node, operation.variables
-        if node.operation is OperationType.SUBSCRIPTION or kind_of(viewer) == NOBODY:
+        if node.operation is OperationType.SUBSCRIPTION or viewer_kind(viewer) == ANONYMOUS:
             return None
         name, names = _name(document, node), None
         if node.operation is OperationType.MUTATION:
@@ -142,15 +143,15 @@ class Compiler:
                 names = variables_below(operation)
                 self._names.put(name, names)
         shape = shape_of(variables, names)
-        key = name, shape, kind_of(viewer)
+        key = name, shape, viewer_kind(viewer)
         compiled = self._compiled.get(key)
         if compiled is None:
-            parts = parts_of(shape)
-            if parts > MOST_PARTS:
+            parts = shape_size(shape)
+            if parts > MAX_PARTS:
                 return None
             compiling = self._compiling.get(key)
             if compiling is None:
-                opened = self._opened(document, node, open_variables(variables, names))
+                opened = self._opened(document, node, deferred_variables(variables, names))
                 if opened is None:
                     self._compiled.put(key, CompiledOperation({}, parts=parts))
                     return None
@@ -172,13 +173,13 @@ class Compiler:
         """
         try:
             operation = Operation(self._schema, document.node, node, variables)
-        except (Uncompilable, Unreadable, GraphQLError, RecursionError):
+        except (Uncompilable, InvalidOperation, GraphQLError, RecursionError):
             return None
         if all(root.name.startswith("__") for root in operation.roots):
             return None  # it needs no database, and shows whether the server answers
         fields, depth = operation.size()
         conditions = conditions_of(operation)
-        if fields > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
+        if fields > MAX_FIELDS or depth > MAX_DEPTH or conditions > MAX_CONDITIONS:
             return None
         return operation, fields, conditions
 
@@ -200,35 +201,32 @@ class Compiler:
         self, operation: Operation, viewer: Viewer, parts: int, conditions: int
     ) -> CompiledOperation:
         statements: dict[Place, CompiledStatement] = {}
-        for place, build in self._places(operation, open_viewer(viewer)):
+        for place, json in _places(operation):
+            builder = StatementBuilder(operation, deferred_viewer(viewer), self._max_bytes)
             try:
-                statements[place] = compile_statement(build())
+                statements[place] = compile_statement(builder, json(builder))
             except (Uncompilable, GraphQLError, RecursionError):
                 continue
             if not place:
-                break  # nothing is left
-        return CompiledOperation(statements, kind_of(viewer), conditions, parts)
+                break  # this statement answers the whole query
+        return CompiledOperation(statements, viewer_kind(viewer), conditions, parts)
 
-    def _places(
-        self, operation: Operation, viewer: Viewer
-    ) -> Iterator[tuple[Place, Callable[[], Statement]]]:
-        """The places at which there may be a statement, and what builds it."""
-        most = self._most_bytes
-        if operation.node.operation is OperationType.QUERY:
-            yield (), partial(statement, operation, viewer, most)
-            for root in operation.roots:
-                if not root.name.startswith("__"):
-                    yield (root.key,), partial(root_statement, operation, viewer, most, root)
-            return
-        shown = {entity.name: entity for entity in entities()}
+
+def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBuilder], Json]]]:
+    """The places at which there may be a statement, and what makes the JSON value there."""
+    if operation.node.operation is OperationType.QUERY:
+        yield (), lambda builder: builder.object(operation.roots, None)
         for root in operation.roots:
-            for field in (child for children in root.children.values() for child in children):
-                entity = shown.get(get_named_type(field.type).name)
-                if entity is not None:
-                    yield (
-                        (root.key, field.key),
-                        partial(statement_by_key, operation, viewer, most, entity, field, KEYS),
-                    )
+            if not root.name.startswith("__"):
+                yield (root.key,), partial(StatementBuilder.field, selected=root, row=None)
+        return
+    by_name = {entity.name: entity for entity in entities()}
+    for root in operation.roots:
+        for field in (child for children in root.children.values() for child in children):
+            entity = by_name.get(get_named_type(field.type).name)
+            if entity is not None:
+                json = partial(json_by_keys, entity=entity, selected=field, keys=KEYS)
+                yield (root.key, field.key), json
 
 
 def _size(names: frozenset[str]) -> int:

@@ -8,14 +8,15 @@ from typing import Any
 
 import orjson
 from graphql import ExecutionResult, GraphQLError
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from db.parameters import Later
+from db.parameters import Deferred
 from db.text import to_json
-from graph.compiler.shapes import Request, kind_of
-from graph.compiler.sql import Statement
+from graph.compiler.shapes import Request, viewer_kind
 from graph.core.context import Context
-from graph.core.json_text import Uncompilable
+from graph.core.declarations import StatementBuilder
+from graph.core.json_text import Json, Uncompilable, encoded
 
 _dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
 
@@ -23,7 +24,7 @@ _dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-unty
 PROGRAM_LIMIT_EXCEEDED = "54"
 
 # For pages of so many different sizes it is remembered what an operation costs.
-MOST_COSTS = 100
+MAX_COSTS = 100
 
 Place = tuple[str, ...]
 """Where a value stands in an answer: the response names that lead there, from the root."""
@@ -36,31 +37,31 @@ class CompiledStatement:
     sql: str
     parameters: tuple[tuple[Any, Callable[[Any], Any] | None], ...]
     """For each parameter its value, which may come later, and what the driver needs of it."""
-    sizes: tuple[Later, ...] = ()
+    sizes: tuple[Deferred, ...] = ()
     """How many rows its pages and lists of ids have, where that comes later, read or not."""
-    positions: tuple[Later, ...] = ()
+    positions: tuple[Deferred, ...] = ()
     """The values of its cursors, whether the statement needs them or not."""
 
     @property
     def later(self) -> int:
         """How many of its values come later."""
-        values = [value for value, _ in self.parameters if isinstance(value, Later)]
+        values = [value for value, _ in self.parameters if isinstance(value, Deferred)]
         return len({*values, *self.sizes, *self.positions})
 
     def arguments(self, request: Request) -> list[Any]:
         """The parameters' values for a request. Raises what is wrong with its arguments."""
         for looked_at in (*self.sizes, *self.positions):
-            looked_at.read(request)
+            looked_at.resolve(request)
         arguments = []
         for value, process in self.parameters:
-            if isinstance(value, Later):
-                value = value.read(request)
+            if isinstance(value, Deferred):
+                value = value.resolve(request)
             arguments.append(value if process is None else process(value))
         return arguments
 
     def sizes_of(self, request: Request) -> tuple[int, ...]:
         """The sizes of its pages for a request, as far as they come later."""
-        return tuple([size.read(request) for size in self.sizes])
+        return tuple([size.resolve(request) for size in self.sizes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class CompiledOperation:
 
     def remember(self, sizes: tuple[int, ...], cost: int) -> None:
         """Remember what it costs with pages of these sizes."""
-        if len(self.costs) >= MOST_COSTS:
+        if len(self.costs) >= MAX_COSTS:
             self.costs.clear()
         self.costs[sizes] = cost
 
@@ -111,7 +112,7 @@ class CompiledParts:
         What is wrong with an argument, the resolvers report.
         """
         statement, viewer = self.operation.statements.get(place), self.context.viewer
-        if statement is None or kind_of(viewer) != self.operation.viewer:
+        if statement is None or viewer_kind(viewer) != self.operation.viewer:
             return None
         try:
             arguments = statement.arguments(Request(self.variables, viewer, keys))
@@ -152,18 +153,18 @@ async def run(
     return ExecutionResult(data, None)
 
 
-def compile_statement(statement: Statement) -> CompiledStatement:
-    """A statement as PostgreSQL gets it. Raises Uncompilable."""
-    made: Any = statement.select.compile(dialect=_dialect)
-    if made.post_compile_params:
+def compile_statement(builder: StatementBuilder, json: Json) -> CompiledStatement:
+    """The statement for a JSON value, as PostgreSQL gets it. Raises Uncompilable."""
+    compiled: Any = select(encoded(json, builder.max_bytes)).compile(dialect=_dialect)
+    if compiled.post_compile_params:
         raise Uncompilable("the text of the statement depends on its values")
     parameters = []
-    for name in made.positiontup or ():
-        kind = made.binds[name].type.dialect_impl(_dialect)
-        parameters.append((made.params[name], kind.bind_processor(_dialect)))
-    sizes, positions = _later(statement.sizes), _later(statement.positions)
-    return CompiledStatement(made.string, tuple(parameters), sizes, positions)
+    for name in compiled.positiontup or ():
+        kind = compiled.binds[name].type.dialect_impl(_dialect)
+        parameters.append((compiled.params[name], kind.bind_processor(_dialect)))
+    sizes, positions = _deferred(builder.sizes), _deferred(builder.positions)
+    return CompiledStatement(compiled.string, tuple(parameters), sizes, positions)
 
 
-def _later(values: Iterable[Any]) -> tuple[Later, ...]:
-    return tuple(value for value in values if isinstance(value, Later))
+def _deferred(values: Iterable[Any]) -> tuple[Deferred, ...]:
+    return tuple(value for value in values if isinstance(value, Deferred))

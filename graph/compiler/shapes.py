@@ -24,7 +24,7 @@ from graphql import (
 from graphql.execution.values import VariableValues
 
 from db import Viewer
-from db.parameters import Later
+from db.parameters import Deferred
 from graph.core.filters import Order
 from graph.core.json_text import Uncompilable
 from graph.core.selections import Operation
@@ -41,11 +41,11 @@ class Request:
     viewer: Viewer
     keys: Sequence[Any] = ()
     """Of the rows that are read by key."""
-    known: dict[Later, Any] = field(default_factory=dict, init=False)
+    resolved: dict[Deferred, Any] = field(default_factory=dict, init=False)
     """What was read already."""
 
 
-KEYS = Later(lambda request: request.keys)
+KEYS = Deferred(lambda request: request.keys)
 """The keys of a request, as the value of a parameter."""
 
 
@@ -88,7 +88,7 @@ def variables_below(operation: Operation) -> frozenset[str]:
     return frozenset(found)
 
 
-def parts_of(shape: Hashable) -> int:
+def shape_size(shape: Hashable) -> int:
     """Of how many parts a shape is made."""
     found, pending = 0, [shape]
     while pending:
@@ -143,7 +143,7 @@ class _NoSources(dict[str, Any]):
         raise Uncompilable(f"${name} inside a literal")
 
 
-def open_variables(
+def deferred_variables(
     variables: VariableValues, names: Container[str] | None = None
 ) -> VariableValues:
     """The variables with their shape, and in the place of each value one that comes later.
@@ -156,7 +156,7 @@ def open_variables(
         if names is None or name in names:
             opened[name] = _opened(variables.sources[name].signature.type, value, read)
         else:
-            opened[name] = Later(read)
+            opened[name] = Deferred(read)
     return VariableValues(_NoSources(), opened)
 
 
@@ -180,18 +180,18 @@ def _opened(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
         }
     if isinstance(kind, GraphQLList):
         if _is_any(kind):
-            return [Later(read, many=True)]
+            return [Deferred(read, many=True)]
         return [_opened(kind.of_type, item, below(place)) for place, item in enumerate(value)]
-    return value if _matters(kind) else Later(read)
+    return value if _matters(kind) else Deferred(read)
 
 
-def kind_of(viewer: Viewer) -> Hashable:
+def viewer_kind(viewer: Viewer) -> Hashable:
     """What two viewers must have in common to share a statement."""
     return viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None
 
 
-def open_viewer(viewer: Viewer) -> Viewer:
+def deferred_viewer(viewer: Viewer) -> Viewer:
     """A viewer of this kind, whose ids come later."""
-    user: Any = viewer.user_id and Later(lambda request: request.viewer.user_id)
-    agent: Any = viewer.agent_id and Later(lambda request: request.viewer.agent_id)
+    user: Any = viewer.user_id and Deferred(lambda request: request.viewer.user_id)
+    agent: Any = viewer.agent_id and Deferred(lambda request: request.viewer.agent_id)
     return Viewer(user, agent, viewer.is_administrator)

@@ -26,7 +26,7 @@ class HoldingSession(RuntimeError):
     """
 
 
-class OutOfTime(RuntimeError):
+class DeadlineExceeded(RuntimeError):
     """The operation has used up the time that it may take."""
 
 
@@ -56,15 +56,15 @@ class Deadline:
             raise self.over() from None
 
     def left(self) -> float:
-        """How many seconds are left. Raises OutOfTime if there are none."""
+        """How many seconds are left. Raises DeadlineExceeded if there are none."""
         left = self._moment - time.monotonic()
         if left <= 0:
             raise self.over()
         return left
 
-    def over(self) -> OutOfTime:
+    def over(self) -> DeadlineExceeded:
         """The error to raise when the time is over."""
-        return OutOfTime(
+        return DeadlineExceeded(
             f"The operation took longer than {self.seconds} s, which is as long as one may take"
             " (TROUPE_MAX_SECONDS). Ask for less at once."
         )

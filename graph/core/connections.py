@@ -22,9 +22,9 @@ from graphql import GraphQLError
 from sqlalchemy import ColumnElement, Integer, Select, tuple_
 
 from db.base import Timestamp
-from db.parameters import once, parameter, then
+from db.parameters import apply, bind, resolve_once
 from db.text import require_storable
-from graph.core.declarations import Build, Declared
+from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import Entity
 from graph.core.errors import BadInput
 from graph.core.filters import Order
@@ -32,8 +32,8 @@ from graph.core.json_text import Json
 from graph.core.scalars import BARE_UUID, format_moment, parse_moment
 from graph.core.selections import Selected
 
-DEFAULT_PAGE = 50
-LARGEST_PAGE = 100
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 100
 
 T = TypeVar("T")
 Read = Callable[[str], Any]
@@ -68,7 +68,7 @@ class Window:
             if values is not None:
                 bound = tuple_(
                     *(
-                        parameter(value, column.type)
+                        bind(value, column.type)
                         for value, column in zip(values, columns, strict=True)
                     )
                 )
@@ -84,8 +84,8 @@ class Window:
     def cut(self, statement: Select[Any], row: Any, beyond: bool = True) -> Select[Any]:
         """The statement limited to the page, and one row beyond it, which tells if there is one."""
         statement = statement.where(*self.bounds(row)).order_by(*self.ordering(row))
-        limit = then(lambda limit: limit + 1, self.limit) if beyond else self.limit
-        return statement.limit(parameter(limit, Integer))
+        limit = apply(lambda limit: limit + 1, self.limit) if beyond else self.limit
+        return statement.limit(bind(limit, Integer))
 
     def cursor(self, row: Any) -> str:
         """The cursor that points at a row."""
@@ -112,8 +112,8 @@ def encode_cursor(order: Order | None, *values: object) -> str:
 
 def _position(entity: Entity, order: Order | None, argument: str, cursor: Any) -> tuple[Any, ...]:
     """The values that a cursor stands for, one for each column of the order."""
-    position = once(then(partial(_decode_cursor, entity, order, argument), cursor))
-    return tuple(then(itemgetter(name), position) for name in _sorted(entity, order))
+    position = resolve_once(apply(partial(_decode_cursor, entity, order, argument), cursor))
+    return tuple(apply(itemgetter(name), position) for name in _sorted(entity, order))
 
 
 def _sorted(entity: Entity, order: Order | None) -> list[str]:
@@ -194,7 +194,7 @@ def window(
     return Window(
         entity,
         order,
-        DEFAULT_PAGE if limit is None else then(partial(_size, name), limit),
+        DEFAULT_PAGE_SIZE if limit is None else apply(partial(_size, name), limit),
         last is not None,
         None if after is None else _position(entity, order, "after", after),
         None if before is None else _position(entity, order, "before", before),
@@ -202,8 +202,8 @@ def window(
 
 
 def _size(argument: str, size: int) -> int:
-    if not 0 <= size <= LARGEST_PAGE:
-        raise BadInput(f"{argument} must be between 0 and {LARGEST_PAGE}, not {size}.")
+    if not 0 <= size <= MAX_PAGE_SIZE:
+        raise BadInput(f"{argument} must be between 0 and {MAX_PAGE_SIZE}, not {size}.")
     return size
 
 
@@ -274,7 +274,7 @@ class PageEdge:
 class Part(Declared):
     """A part of a page: an attribute of `Page`, and of `PageSQL` in the compiler's statement."""
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         json: Json = getattr(row, self.python_name)(selected)
         return json
 

@@ -11,8 +11,8 @@ import strawberry
 
 from db import ReadSession
 from graph.core.access import Access
-from graph.core.answers import Answer
 from graph.core.loaders import Compiled, Loaders
+from graph.core.response_budget import ResponseBudget
 from graph.core.selections import Operation
 
 
@@ -24,7 +24,7 @@ class Context(Access):
     loaders: Loaders
     compiled: Compiled | None = None
     """What answers parts of the operation without resolvers."""
-    answer: Answer | None = None
+    budget: ResponseBudget | None = None
     """How large the answer is that resolvers make."""
     refusal: Exception | None = None
     """Why it is not known who asks, although a token was sent."""
@@ -37,8 +37,8 @@ class Context(Access):
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
         """Bounds what happens in the block by the operation's time and its answer's size."""
-        if self.answer is not None:
-            self.answer.check()
+        if self.budget is not None:
+            self.budget.check()
         return super().in_time()
 
     @asynccontextmanager
@@ -46,8 +46,8 @@ class Context(Access):
         """A short session for reading; what its rows are completed to begins a new turn."""
         async with super().read() as session:
             yield session
-        if self.answer is not None:
-            self.answer.begin_turn()
+        if self.budget is not None:
+            self.budget.begin_slice()
 
     def for_event(self) -> Context:
         """The context of one event of a stream, which shares nothing that was read before."""

@@ -17,7 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 
 from db import Base
 from graph.core import json_text
-from graph.core.declarations import Build, Declared, Loads
+from graph.core.declarations import Declared, LoadSpec, StatementBuilder
 from graph.core.json_text import Json, Piece, piece, scalar, string
 from graph.core.scalars import global_id
 from graph.core.selections import Selected
@@ -30,14 +30,14 @@ class Entity:
     """A model as the API shows it."""
 
     model: Any
-    shown_as: type
+    graphql_type: type
     where: type | None
     order: type[Enum] | None
 
     @property
     def name(self) -> str:
         """The name of the type, which is the model's too."""
-        return self.shown_as.__name__
+        return self.graphql_type.__name__
 
     @property
     def is_interface(self) -> bool:
@@ -65,17 +65,17 @@ class Entity:
         for kind in self.kinds:
             yield from selected.children.get(kind.name, ())
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         """What is selected of a row, a model's alias; of one with subtypes, by its subtype."""
         if not self.is_interface:
-            return build.object(selected.children[self.name], row)
+            return builder.object(selected.children[self.name], row)
         subtype = getattr(row, sqlalchemy.inspect(self.model).polymorphic_on.key)
         every: list[Piece] = []
         cases = []
         for kind in self.kinds:
-            json = kind.sql(build, selected, getattr(row, kind.model.__name__))
+            json = kind.sql(builder, selected, getattr(row, kind.model.__name__))
             identity = sqlalchemy.inspect(kind.model).polymorphic_identity
-            cases.append((subtype == identity, build.text(json)))
+            cases.append((subtype == identity, builder.text(json)))
             every += json
         return (piece(sqlalchemy.case(*cases), of=tuple(every)),)
 
@@ -130,16 +130,16 @@ class Column(Declared):
         """The mapped column, or column property; none of a hybrid property."""
         return sqlalchemy.inspect(self.attribute.class_).column_attrs.get(self.key)
 
-    def demand(self, selected: Selected, loads: Loads) -> None:
+    def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
         if self.mapped is not None:
-            loads.columns.add(self.key)
+            spec.columns.add(self.key)
         else:  # which columns a hybrid property reads is not known
-            loads.columns.update(sqlalchemy.inspect(self.attribute.class_).column_attrs.keys())
+            spec.columns.update(sqlalchemy.inspect(self.attribute.class_).column_attrs.keys())
 
     def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
         return getattr(source, self.key)
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         is_nullable = self.mapped is None or getattr(self.mapped.columns[0], "nullable", True)
         return scalar(getattr(row, self.key), is_nullable=is_nullable)
 
@@ -152,7 +152,7 @@ class Id(Column):
     def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
         return global_id(self.type_name, getattr(source, self.key))
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         return string(json_text.global_id(self.type_name, getattr(row, self.key)))
 
 

@@ -129,5 +129,5 @@ class Fault(RequestError):
     code = "FAULT"
 
 
-class Unshown(Exception):
+class PayloadFailed(Exception):
     """What a mutation has done cannot be shown; the cause says why."""

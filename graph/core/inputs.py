@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import strawberry
 from graphql import get_nullable_type
 from pydantic import BaseModel, Field, ValidationError
-from pydantic.fields import FieldInfo
 from strawberry.pydantic.error import InputValidationError
+from strawberry.types import get_object_definition
 from strawberry.types.arguments import InputContext
 from strawberry.types.maybe import Some
 
@@ -42,14 +42,14 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
     """
 
     def declare(cls: InputType) -> InputType:
-        fields: dict[str, FieldInfo] = cls.__pydantic_fields__
-        for name, info in fields.items():
+        model_type: type[BaseModel] = cls
+        for name, info in model_type.model_fields.items():
             doc = doc_of(getattr(model, attribute_of(model, name), None))
             info.description = info.description or (clean(doc) if doc else None)
         MODELS[cls] = model
         cls.model_validate = classmethod(_validated)  # type: ignore[method-assign,assignment]
         strawberry.pydantic.input(cls, description=clean(cls.__doc__ or "") or None)
-        definition = cls.__strawberry_definition__  # type: ignore[attr-defined]
+        definition: Any = get_object_definition(cls, strict=True)
         build = definition.from_input
 
         def build_or_reject(kind: Any, value: Any, context: InputContext) -> Any:

@@ -46,7 +46,7 @@ class Uncompilable(Exception):
 LONGEST_LINE = 56
 
 # PostgreSQL gives a function no more arguments.
-MOST_ARGUMENTS = 100
+MAX_ARGUMENTS = 100
 
 # So many long pieces are joined before the length of the text is checked. So a backend has some
 # times the most bytes of an answer in memory, and not as many as there are aliases.
@@ -119,7 +119,7 @@ def joined(json: Iterable[Piece]) -> ColumnElement[str]:
         else:
             parts.append(reduce(lambda left, right: left.concat(right), map(_expression, pieces)))
     while len(parts) > 1:
-        groups = [parts[i : i + MOST_ARGUMENTS] for i in range(0, len(parts), MOST_ARGUMENTS)]
+        groups = [parts[i : i + MAX_ARGUMENTS] for i in range(0, len(parts), MAX_ARGUMENTS)]
         parts = [func.concat(*group, type_=Text) for group in groups]
     return parts[0]
 

@@ -13,11 +13,11 @@ import db
 from db import Right, constraints, errors
 from graph.core.context import Context, Info
 from graph.core.entities import clean
-from graph.core.errors import Forbidden, Unshown
+from graph.core.errors import Forbidden, PayloadFailed
 from graph.core.inputs import check_input
 from graph.core.payloads import outcomes_of, payload_type, read_payload
 from graph.core.rights import may
-from graph.core.user_errors import Refusal
+from graph.core.user_errors import ErrorValue
 
 Result = TypeVar("Result")
 Before = Callable[[Context, Any], Awaitable[Any]]
@@ -58,13 +58,13 @@ def mutation(
             except errors.Denied as error:
                 raise Forbidden(error.message) from error
             except errors.Rejected as rejected:
-                return payload(user_errors=[Refusal(error) for error in rejected.errors])
+                return payload(user_errors=[ErrorValue(error) for error in rejected.errors])
             except errors.DomainError as error:
-                return payload(user_errors=[Refusal(error)])
+                return payload(user_errors=[ErrorValue(error)])
             try:
                 return payload(**await read_payload(info, outcomes, result))
             except Exception as error:
-                raise Unshown from error
+                raise PayloadFailed from error
 
         resolve.__name__ = function.__name__
         resolve.__annotations__ = {"info": Info, "input": hints["input"], "return": payload | None}
@@ -85,7 +85,7 @@ async def in_transaction(
     If the connection turns out to be no longer good, all of it is done once more on another.
     """
 
-    async def once() -> Result:
+    async def resolve_once() -> Result:
         async with context.write(right or Right.EDIT) as session:
             viewer = session.viewer
             result = await work(session)
@@ -97,6 +97,6 @@ async def in_transaction(
     context.loaders.clear()
     with constraints.reported():
         try:
-            return await once()
+            return await resolve_once()
         except db.ConnectionReplaced:
-            return await once()
+            return await resolve_once()

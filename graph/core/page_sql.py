@@ -11,9 +11,9 @@ from sqlalchemy import ColumnElement, Integer, Select, Text, cast, func, literal
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from db.parameters import parameter
+from db.parameters import bind
 from graph.core.connections import Window, name_of
-from graph.core.declarations import Build
+from graph.core.declarations import StatementBuilder
 from graph.core.json_text import Json, array, boolean, cursor, is_long, or_null, piece, string
 from graph.core.selections import Selected
 
@@ -32,7 +32,7 @@ class PageSQL:
     and of these arrays what is shown of the connection. So the page is read once.
     """
 
-    build: Build
+    builder: StatementBuilder
     window: Window
     members: Callable[[Any], Select[Any]]
     """A statement without columns for the rows of all pages, through an alias of their model."""
@@ -41,13 +41,13 @@ class PageSQL:
 
     def json(self) -> Json:
         """What is selected of the connection."""
-        json = self.build.object(self.children, self)
+        json = self.builder.object(self.children, self)
         if OF_ROWS.isdisjoint(child.name for child in self.children):
             return json
         # What is the same for every page stays outside: what is inside is copied once more. Where
         # all of it is, the page is read nevertheless, for what may be wrong with its arguments.
         start, *between, end = json if len(json) > 1 else ("", *json, "")
-        of_page = select(self.build.text(tuple(between))).select_from(self._page)
+        of_page = select(self.builder.text(tuple(between))).select_from(self._page)
         return start, piece(of_page.scalar_subquery(), of=json), end
 
     def total_count(self, selected: Selected) -> Json:
@@ -64,7 +64,7 @@ class PageSQL:
     def page_info(self, selected: Selected) -> Json:
         """The position of the page among all rows."""
         (children,) = selected.children.values()
-        return self.build.object(children, self)
+        return self.builder.object(children, self)
 
     def has_next_page(self, selected: Selected) -> Json:
         """Whether rows follow; paging backward, whether the page ends at a cursor."""
@@ -84,7 +84,7 @@ class PageSQL:
 
     @cached_property
     def _limit(self) -> Any:
-        return parameter(self.window.limit, Integer)
+        return bind(self.window.limit, Integer)
 
     @property
     def _has_more(self) -> Json:
@@ -130,7 +130,7 @@ class PageSQL:
             if child.name in ("nodes", "edges")
         }
         read: dict[str, tuple[ColumnElement[Any], Any]] = {
-            name: (self.build.text(text), Text) for name, text in texts.items()
+            name: (self.builder.text(text), Text) for name, text in texts.items()
         }
         if not self._info.isdisjoint({"startCursor", "endCursor"}):
             # Of all its rows, only two have their cursors shown.
@@ -142,7 +142,7 @@ class PageSQL:
         rows = self.members(row).with_only_columns(*(columns or [literal_column("1")]))
         each = self.window.cut(rows, row, self._looks_beyond).subquery()
         if any(map(is_long, texts.values())):
-            each = self.build.limited(each, texts)
+            each = self.builder.limited(each, texts)
         arrays = [
             func.array_agg(each.c[name], type_=ARRAY(kind)).label(name)
             for name, (_, kind) in read.items()
@@ -152,9 +152,9 @@ class PageSQL:
     def _of_row(self, row: Any, selected: Selected) -> Json:
         """What is selected of a node, or of an edge."""
         if selected.name == "nodes":
-            return self.window.entity.sql(self.build, selected, row)
+            return self.window.entity.sql(self.builder, selected, row)
         (children,) = selected.children.values()
-        return self.build.object(children, EdgeSQL(self.build, self.window, row))
+        return self.builder.object(children, EdgeSQL(self.builder, self.window, row))
 
     def _in_order(self, items: Any) -> Any:
         """The items of the page in its order: not the one beyond it, and the last one last."""
@@ -169,13 +169,13 @@ class PageSQL:
 class EdgeSQL:
     """A row of a page, whose parts the fields of an edge show."""
 
-    build: Build
+    builder: StatementBuilder
     window: Window
     row: Any
 
     def node(self, selected: Selected) -> Json:
         """The row."""
-        return self.window.entity.sql(self.build, selected, self.row)
+        return self.window.entity.sql(self.builder, selected, self.row)
 
     def cursor(self, selected: Selected) -> Json:
         """The cursor that points at the row."""

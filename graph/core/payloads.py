@@ -10,9 +10,9 @@ import strawberry
 from strawberry.utils.str_converters import to_camel_case
 
 from db.base import snake_case
-from graph.core.answers import Encoded
 from graph.core.context import Info
 from graph.core.entities import entity_of, lazy
+from graph.core.response_budget import EncodedJSON
 from graph.core.scalars import global_id
 from graph.core.user_errors import UserError
 
@@ -125,7 +125,7 @@ async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> 
     return fields
 
 
-async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> Encoded | list[Any]:
+async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> EncodedJSON | list[Any]:
     """The rows as they are now, without those that the viewer may not see."""
     selected = info.context.operation.selected(info._raw_info)
     fields = list(selected.under(to_camel_case(outcome.name)))
@@ -133,4 +133,4 @@ async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> Encoded
         return []
     key = entity_of(outcome.model).key.key
     keys = [row.key if isinstance(row, Changed) else getattr(row, key) for row in changed]
-    return await info.context.loaders.by_keys(outcome.model, keys, selected, fields)
+    return await info.context.loaders.fields_by_keys(outcome.model, keys, selected, fields)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from strawberry import Schema
 from strawberry.types import get_object_definition
 
-from db import AGENTS, ROLES, MemberRole, Right, TokenScope, Viewer
-from db.scopes import visible_to
+from db import Right, TokenScope, Viewer
 
 ANYBODY = None
 """In the place of a right: who asks need not be known."""
@@ -54,24 +53,3 @@ def rights_of(schema: Schema) -> dict[str, Right | None]:
 def open_mutations(schema: Schema) -> frozenset[str]:
     """The mutations of a schema that need no token."""
     return frozenset(name for name, right in rights_of(schema).items() if right is ANYBODY)
-
-
-def table(schema: Schema) -> str:
-    """Which mutation takes which right, and who has it, as a table of Markdown."""
-    heads = ["mutation", "right", *(role.value.lower() for role in MemberRole), "agent", "any user"]
-    rows = [heads, ["---"] * len(heads)]
-    for name, right in rights_of(schema).items():
-        of_roles = [right in ROLES[role] for role in MemberRole]
-        of_all = [right in AGENTS, right is Right.USE]
-        if right is None:
-            of_roles, of_all = [True] * len(of_roles), [True, True]
-        marks = ["yes" if has else "" for has in (*of_roles, *of_all)]
-        rows.append([f"`{name}`", "none" if right is None else right.value, *marks])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def sight() -> str:
-    """Which type is seen by whom, as a table of Markdown."""
-    rows = [("type", "seen by"), ("---", "---")]
-    rows += sorted((f"`{model}`", who) for model, who in visible_to.items())
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from functools import cache
@@ -28,10 +27,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import inspect
 from strawberry.scalars import JSON
 from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
-from strawberry.types.scalar import ScalarDefinition
 
 from db.moments import NoMoment, read_moment
-from db.parameters import Later
+from db.parameters import Deferred
 from db.text import StoredJSON, composed, number
 
 Model = TypeVar("Model")
@@ -59,11 +57,6 @@ def parse_moment(value: Any) -> datetime:
     return moment
 
 
-def parse_json(value: Any) -> Any:
-    """A JSON value; whether it can be stored is seen where its place is known."""
-    return value
-
-
 def parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
     """A JSON value written into a document, with every digit; variables may stand in it.
 
@@ -72,7 +65,7 @@ def parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None)
     match node:
         case VariableNode():
             value = (variables or {}).get(node.name.value, Undefined)
-            if isinstance(value, Later):
+            if isinstance(value, Deferred):
                 raise GraphQLError("This value is known only when the statement runs.")
             return value
         case ListValueNode():
@@ -114,55 +107,37 @@ def parse_decimal(value: Any) -> Decimal:
     return Decimal(format(decimal, "f"))
 
 
-def _decimal_literal(node: ValueNode, _: dict[str, Any] | None = None) -> Decimal:
+def _parse_decimal_literal(node: ValueNode, _: dict[str, Any] | None = None) -> Decimal:
     return parse_decimal(parse_json_literal(node))
 
 
-def _scalar(
-    name: str,
-    description: str,
-    serialize: Callable[[Any], Any],
-    parse: Callable[[Any], Any],
-    specified_by: str | None = None,
-    parse_literal: Callable[..., Any] | None = None,
-) -> ScalarDefinition:
-    return ScalarDefinition(
-        name=name,
-        description=description,
-        specified_by_url=specified_by,
-        serialize=serialize,
-        parse_value=parse,
-        parse_literal=parse_literal,
-    )
-
-
-scalars: dict[object, ScalarDefinition] = {
-    datetime: _scalar(
-        "DateTime",
-        "A moment in time, in UTC: `2026-11-22T01:06:34.648751+00:00`. Input may use any time zone,"
-        " but must name it; what it says beyond microseconds is cut off.",
-        format_moment,
-        parse_moment,
-        "https://www.rfc-editor.org/rfc/rfc3339",
+scalars: dict[object, Any] = {
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description="A moment in time, in UTC: `2026-11-22T01:06:34.648751+00:00`. Input may use"
+        " any time zone, but must name it; what it says beyond microseconds is cut off.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
+        serialize=format_moment,
+        parse_value=parse_moment,
     ),
-    Decimal: _scalar(
-        "Decimal",
-        'A decimal number as a string, such as `"2.500000000"`, so that no digit is lost. Input may'
-        " be a number, too, and have an exponent.",
-        lambda value: format(value, "f"),
-        parse_decimal,
-        parse_literal=_decimal_literal,
+    Decimal: strawberry.scalar(
+        name="Decimal",
+        description='A decimal number as a string, such as `"2.500000000"`, so that no digit is'
+        " lost. Input may be a number, too, and have an exponent.",
+        serialize=lambda value: format(value, "f"),
+        parse_value=parse_decimal,
+        parse_literal=_parse_decimal_literal,
     ),
-    JSON: _scalar(
-        "JSON",
-        "Any JSON value: an object, a list, a string, a number, true, false or null. Numbers keep"
-        " their digits.",
-        lambda value: value.fragment if isinstance(value, StoredJSON) else value,
-        parse_json,
-        "https://www.rfc-editor.org/rfc/rfc8259",
-        parse_json_literal,
+    JSON: strawberry.scalar(
+        name="JSON",
+        description="Any JSON value: an object, a list, a string, a number, true, false or null."
+        " Numbers keep their digits.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc8259",
+        serialize=lambda value: value.fragment if isinstance(value, StoredJSON) else value,
+        parse_value=lambda value: value,  # whether it can be stored is checked in its column
+        parse_literal=parse_json_literal,
     ),
-    # In inputs an id is annotated as what it becomes; in the schema it is an ID.
+    # In inputs an id is annotated as the key that it becomes; in the schema it is an ID.
     UUID: DEFAULT_SCALAR_REGISTRY[strawberry.ID],
 }
 

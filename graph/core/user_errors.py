@@ -18,14 +18,14 @@ from graph.core.entities import Node, clean, describe_enum, entity_of, lazy
 describe_enum(errors.UserErrorCode)
 
 
-class Refusal(SimpleNamespace):
+class ErrorValue(SimpleNamespace):
     """An error of the domain as a value: graphql-core raises any exception that a field returns."""
 
     def __init__(self, error: errors.DomainError) -> None:
         super().__init__(kind=type(error), code=error.code, **vars(error))
 
 
-def _path(root: Refusal) -> list[str]:
+def _path(root: ErrorValue) -> list[str]:
     return [to_camel_case(part) if isinstance(part, str) else str(part) for part in root.path]
 
 
@@ -39,31 +39,31 @@ class UserError:
     )
 
 
-Shown = TypeVar("Shown", bound=type)
+Type = TypeVar("Type", bound=type)
 
 
-def shows(error: type[errors.DomainError]) -> Callable[[Shown], Shown]:
+def shows(error: type[errors.DomainError]) -> Callable[[Type], Type]:
     """Declare the type that shows an error of the domain."""
 
-    def declare(cls: Shown) -> Shown:
+    def declare(cls: Type) -> Type:
         cls.is_type_of = lambda value, info: value.kind is error  # type: ignore[attr-defined]
         return strawberry.type(cls, description=clean(error.__doc__ or ""))
 
     return declare
 
 
-async def _shown(info: Info, model: type, key: object) -> Any:
+async def _load(info: Info, model: type, key: object) -> Any:
     selected = info.context.operation.selected(info._raw_info)
-    return await info.context.loaders.shown(model, key, entity_of(model).below(selected))
+    return await info.context.loaders.by_key(model, key, entity_of(model).below(selected))
 
 
-async def _current(root: Refusal, info: Info) -> Any:
-    return await _shown(info, root.model, root.id)
+async def _current(root: ErrorValue, info: Info) -> Any:
+    return await _load(info, root.model, root.id)
 
 
-async def _cycle(root: Refusal, info: Info) -> Any:
-    shown = root.cycle[:MOST_SHOWN_OF_CYCLE]
-    tasks = await asyncio.gather(*(_shown(info, db.Task, id) for id in shown))
+async def _cycle(root: ErrorValue, info: Info) -> Any:
+    shown = root.cycle[:MAX_CYCLE_TASKS]
+    tasks = await asyncio.gather(*(_load(info, db.Task, id) for id in shown))
     # Tasks that were to be made in the refused transaction do not exist, and cannot be shown.
     return [task for task in tasks if task is not None]
 
@@ -97,7 +97,7 @@ class IllegalTransition(UserError):
 
 
 # Each is read with all that is selected of it.
-MOST_SHOWN_OF_CYCLE = 20
+MAX_CYCLE_TASKS = 20
 
 
 @shows(errors.CycleDetected)
@@ -106,8 +106,8 @@ class CycleDetected(UserError):
         resolver=_cycle,
         graphql_type=list[lazy(db.Task)],  # type: ignore[misc]
         description="The tasks, each waiting for the next, the last for the first; of a long circle"
-        f" the first {MOST_SHOWN_OF_CYCLE}.",
-        metadata={"most": MOST_SHOWN_OF_CYCLE},
+        f" the first {MAX_CYCLE_TASKS}.",
+        metadata={"most": MAX_CYCLE_TASKS},
     )
 
 

@@ -32,9 +32,9 @@ from graphql.validation.rules import overlapping_fields_can_be_merged
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from graph.core.cache import TRACKED, Kept
+from graph.core.cache import TRACKED, Cache
 from graph.core.errors import BadRequest, LimitExceeded, RequestError
-from graph.core.selections import Unreadable, Written
+from graph.core.selections import InvalidOperation
 from graph.limits.document_size import DocumentSize, check_document_size, document_size
 from graph.settings import Settings
 
@@ -80,7 +80,7 @@ class Document:
     is_valid: bool = False
     objects: int = 0
     """The maximum number of objects in the cache for it, strings and bytes excluded."""
-    heads: dict[str | None, Written] = field(default_factory=dict)
+    heads: dict[str | None, OperationDefinitionNode] = field(default_factory=dict)
     """The heads of its operations that were requested, by the operation names of the requests."""
 
     @property
@@ -150,7 +150,7 @@ def parse_document(text: str, settings: Settings) -> Document:
 def _count_objects(tree: DocumentNode) -> int:
     """The number of objects in the cache for a document: itself, and the heads of its operations.
 
-    The head of an operation has the nodes of its variable definitions, and their signatures.
+    The head of an operation has the nodes of its variable definitions.
     """
     found = 0
     pending: list[Any] = []
@@ -176,14 +176,14 @@ def _reduce_location(location: Location) -> tuple[Any, ...]:
 
 
 def validated(document: Document, schema: GraphQLSchema, *, suggest: bool) -> Document:
-    """The document, marked as valid. Raises Unreadable with its errors.
+    """The document, marked as valid. Raises InvalidOperation with its errors.
 
     `suggest` adds similar names of the schema to the errors.
     """
     errors = validate(schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest)
     if errors:
         aborted = "Validation aborted."
-        raise Unreadable(
+        raise InvalidOperation(
             [
                 BadRequest(TOO_MANY_COMPARISONS) if error.message == aborted else error
                 for error in errors
@@ -192,9 +192,9 @@ def validated(document: Document, schema: GraphQLSchema, *, suggest: bool) -> Do
     return replace(document, is_valid=True)
 
 
-def document_cache() -> Kept[str, Document]:
+def document_cache() -> Cache[str, Document]:
     """A cache of documents by their hashes."""
-    return Kept(MOST_DOCUMENTS, MOST_BYTES, lambda document: document.bytes)
+    return Cache(MOST_DOCUMENTS, MOST_BYTES, lambda document: document.bytes)
 
 
 # Persisted queries

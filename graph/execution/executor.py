@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -11,9 +13,9 @@ from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.utils.await_maybe import await_maybe
 
 from graph.core.access import Deadline
-from graph.core.answers import Answer, Encoded
 from graph.core.context import Context
 from graph.core.loaders import Loaders
+from graph.core.response_budget import EncodedJSON, ResponseBudget
 from graph.limits.limits import Limits
 
 # The completion of a longer list is interrupted for other tasks.
@@ -25,7 +27,7 @@ def prepare(context: Context, limits: Limits) -> None:
     settings = limits.settings
     context.deadline = context.deadline or Deadline(settings.max_seconds)
     context.loaders = Loaders(context, context.operation, context.compiled)
-    context.answer = Answer(context.deadline, settings.max_answer_bytes)
+    context.budget = ResponseBudget(context.deadline, settings.max_answer_bytes)
 
 
 class Executor(StrawberryGraphQLCoreExecutionContext):
@@ -62,7 +64,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         self, parent: Any, source: Any, path: Path | None, fields: Any, context: Any
     ) -> Any:
         """The values of an object's fields; compiled root fields are read by their statements."""
-        self.context_value.answer.check()
+        self.context_value.budget.check()
         if path is None and self.context_value.compiled is not None:
             return self._execute_root_fields(parent, source, fields, context)
         return super().execute_fields(parent, source, path, fields, context)
@@ -110,19 +112,19 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
 
     def _encoded_value(self, arguments: tuple[Any, ...]) -> orjson.Fragment | None:
         *_, path, result, _ = arguments
-        if isinstance(result, Encoded):
+        if isinstance(result, EncodedJSON):
             return self._encoded(result.texts[path.key])
         return None
 
     def _encoded(self, text: bytes) -> orjson.Fragment:
-        self.context_value.answer.grow(len(text))
+        self.context_value.budget.add_bytes(len(text))
         return orjson.Fragment(text)
 
     def complete_leaf_value(  # type: ignore[override]  # it is called on the executor
         self, return_type: GraphQLLeafType, result: Any
     ) -> Any:
         """A value of a scalar or an enum."""
-        self.context_value.answer.add(result)
+        self.context_value.budget.add_value(result)
         return super().complete_leaf_value(return_type, result)
 
     def complete_iterable_value(
@@ -130,29 +132,42 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
     ) -> Any:
         """The items of a list, of which none is awaitable."""
         if isinstance(items, list) and (
-            len(items) > SHORT_LIST or self.context_value.answer.is_turn_over
+            len(items) > SHORT_LIST or self.context_value.budget.is_slice_over
         ):
-            return self._complete_with_pauses(kind, details, info, path, items, context)
+            # Loaders wait for all items, so that interruptions do not split their batches. The hold
+            # begins now, because siblings may load something before the task begins.
+            release = self.context_value.loaders.hold()
+            completing = asyncio.create_task(
+                self._complete_with_pauses(kind, details, info, path, items, context, release)
+            )
+            completing.add_done_callback(lambda _: release())
+            return completing
         return super().complete_iterable_value(kind, details, info, path, items, context)
 
     async def _complete_with_pauses(
-        self, kind: Any, details: Any, info: Any, path: Any, items: list[Any], context: Any
+        self,
+        kind: Any,
+        details: Any,
+        info: Any,
+        path: Any,
+        items: list[Any],
+        context: Any,
+        release: Callable[[], None],
     ) -> list[Any]:
         completed: list[Any] = []
         awaitable: list[int] = []
         try:
-            # Loaders wait for all items, so that interruptions do not split their batches.
-            with self.context_value.loaders.held():
-                for place, item in enumerate(items):
-                    await self.context_value.answer.rest()
-                    item_path = path.add_key(place, None)
-                    if self.complete_list_item_value(
-                        item, completed, kind, details, info, item_path, context
-                    ):
-                        awaitable.append(place)
+            for place, item in enumerate(items):
+                await self.context_value.budget.pause()
+                item_path = path.add_key(place, None)
+                if self.complete_list_item_value(
+                    item, completed, kind, details, info, item_path, context
+                ):
+                    awaitable.append(place)
         except BaseException:
             self.settle_in_background([completed[place] for place in awaitable])
             raise
+        release()
         if awaitable:
             found = await gather_with_cancel(*(completed[place] for place in awaitable))
             for place, value in zip(awaitable, found, strict=True):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 from db import ConnectionReplaced, OutcomeUnknown, errors
 from db.connections import driver_error, is_disk_full, is_outdated
 from db.result_limits import ResultTooLarge
-from graph.core.access import OutOfTime
+from graph.core.access import DeadlineExceeded
 from graph.core.errors import (
     AGAIN,
     LATER,
@@ -23,10 +23,10 @@ from graph.core.errors import (
     Fault,
     Outcome,
     Overloaded,
+    PayloadFailed,
     RequestError,
     TooSlow,
     Unavailable,
-    Unshown,
 )
 
 log = logging.getLogger("troupe")
@@ -65,7 +65,7 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
 def database_error(fault: BaseException | None) -> RequestError | None:
     """The error that a client sees for an error of the database; None for any other error."""
-    if isinstance(fault, OutOfTime):
+    if isinstance(fault, DeadlineExceeded):
         return TooSlow(str(fault))
     if isinstance(fault, OutcomeUnknown):
         return Unavailable(str(fault), outcome=Outcome.UNKNOWN)
@@ -116,8 +116,8 @@ def reported(error: Exception, *, is_done: bool = False) -> GraphQLError:
     # The error of a scalar is wrapped more than once, with its message.
     while isinstance(original, GraphQLError) and original.original_error is not None:
         original = original.original_error
-    is_unshown = isinstance(original, Unshown)
-    if isinstance(original, Unshown):
+    is_unshown = isinstance(original, PayloadFailed)
+    if isinstance(original, PayloadFailed):
         original = original.__cause__
     # graphql-core copies the code of the original error to errors in variables.
     if not (error.extensions or {}).get("code") or not isinstance(original or error, RequestError):

@@ -48,7 +48,7 @@ from graph.core.filters import conditions_of
 from graph.core.invalid_values import check_arguments
 from graph.core.loaders import Loaders
 from graph.core.rights import open_mutations
-from graph.core.selections import Unreadable, Written, coerced, find
+from graph.core.selections import InvalidOperation, coerce_variables, find, head_of
 from graph.core.threads import in_thread
 from graph.execution.documents import (
     Document,
@@ -268,7 +268,7 @@ class Pipeline:
                 rates.overdraw(context.client, 0)
                 async with context.in_time(), self.limits.long_work[context.client]:
                     run.document = await in_thread(validate)
-        except Unreadable:
+        except InvalidOperation:
             rates.take(context.client, run.validation_cost)
             raise
         finally:
@@ -283,29 +283,25 @@ class Pipeline:
         document, name = run.document, run.request.operation_name
         if name is None and len(document.operations) > 1:
             raise BadRequest("The document has several operations; say which by operationName.")
-        head = document.heads.get(name)
-        if head is None:
-            head = document.heads[name] = Written.read(self.schema, run.tree, name)
-        node, values = head.node, run.request.variables or {}
-        run.node = node
-        variables = head.coerced(values)
-        if variables is None:
-            check_variables(node, values, self.schema, self.limits.settings)
-            try:
-                variables = coerced(self.schema, node, values, suggest=False)
-            except Unreadable:
-                variables = self._coerce_with_locations(run, values)
-        run.variables = variables
-        return node, variables
+        node = document.heads.get(name)
+        if node is None:
+            node = document.heads[name] = head_of(run.tree, name)
+        run.node, values = node, run.request.variables or {}
+        check_variables(node, values, self.schema, self.limits.settings)
+        try:
+            run.variables = coerce_variables(self.schema, node, values, suggest=False)
+        except InvalidOperation:
+            run.variables = self._coerce_with_locations(run, values)
+        return node, run.variables
 
     def _coerce_with_locations(self, run: Run, values: dict[str, Any]) -> Any:
-        """Raise Unreadable with the locations in the text, which a cached head does not have."""
+        """Raise InvalidOperation with locations in the text, which a cached head lacks."""
         suggest = self.limits.shows_schema(run.context)
         node = find(run.tree, run.request.operation_name)
         try:
-            return coerced(self.schema, node, values, suggest=suggest)
-        except Unreadable as unreadable:
-            for error in unreadable.errors:
+            return coerce_variables(self.schema, node, values, suggest=suggest)
+        except InvalidOperation as invalid:
+            for error in invalid.errors:
                 error.extensions = {"code": BadInput.code}
             raise
 
@@ -454,6 +450,6 @@ def _responded(run: Run, result: ExecutionResult) -> Response:
 def _refused(run: Run, error: Exception) -> Response:
     """The response to an operation that is refused."""
     errors: Sequence[Exception] = [error]
-    if isinstance(error, Unreadable):
+    if isinstance(error, InvalidOperation):
         errors = error.errors or errors
     return Response(ExecutionResult(None, [reported(each) for each in errors], run.extensions))

@@ -63,7 +63,7 @@ def cost_advice(operation: Operation) -> str:
             advice = f" `{'.'.join(path)}` alone costs {cost:,}: {instead}."
         if isinstance(declaration, Paged):
             pages += 1
-            rows *= max(1, declaration.most_rows(field))
+            rows *= max(1, declaration.max_rows(field))
         elif is_list:
             rows *= costs.most(field)
         fields = [child for below in field.children.values() for child in below]
@@ -84,7 +84,7 @@ class _Costs:
         return cost
 
     def _compute(self, selected: Selected) -> int:
-        if not selected.is_readable or is_leaf_type(get_named_type(selected.type)):
+        if not selected.has_valid_arguments or is_leaf_type(get_named_type(selected.type)):
             return 0
         if selected.name.startswith("__"):
             return math.ceil(self._introspected(selected) * COST_PER_TYPE / self._types)
@@ -101,7 +101,7 @@ class _Costs:
             return 1
         declaration = selected.declaration
         if isinstance(declaration, Declared):
-            return declaration.most_rows(selected)
+            return declaration.max_rows(selected)
         most: int = declaration.metadata.get("most", 1) if declaration else 1
         return most
 
@@ -122,7 +122,7 @@ class _Costs:
             ways = (("nodes",), ("edges", "node"))
             nodes = [node for way in ways for node in selected.under(*way)]
             # A row that is selected in `nodes` and in `edges` is read once.
-            cost += field.most_rows(selected) * (1 + sum(map(self._below, nodes)))
+            cost += field.max_rows(selected) * (1 + sum(map(self._below, nodes)))
         return cost
 
     def _mutation(self, selected: Selected) -> int:
