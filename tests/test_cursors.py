@@ -160,12 +160,12 @@ async def test_ids_are_read_once(people: People, monkeypatch: pytest.MonkeyPatch
     assert (await people.owner.ask(query, ids=ids)).data == {"nodes": [None] * 5}
     read: list[str] = []
 
-    def noted(id: str, found: Any) -> Any:
+    def noted(id: str) -> Any:
         read.append(id)
-        return name(id, found)
+        return parse_global_id(id)
 
-    name = nodes._name
-    monkeypatch.setattr("graph.core.nodes._name", noted)
+    parse_global_id = nodes.parse_global_id
+    monkeypatch.setattr("graph.core.nodes.parse_global_id", noted)
 
     assert (await people.owner.ask(query, ids=ids[:3])).data == {"nodes": [None] * 3}
     assert read == ids[:3]

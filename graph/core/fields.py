@@ -1,6 +1,6 @@
-"""The fields that lead from one entity to others, and from the root to all of them.
+"""The fields that return entities: relations of an entity, and fields of the root.
 
-Each says what it leads to; how that is read, for one parent or a thousand, follows from it.
+Each class has the arguments of its fields, their loading and their SQL.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from graph.core.selections import Selected
 def argument(
     name: str, kind: Any, description: str, default: Any = strawberry.UNSET
 ) -> StrawberryArgument:
-    """An argument of a field that the core makes."""
+    """An argument of a field that the core declares."""
     return StrawberryArgument(
         python_name=name,
         graphql_name=to_camel_case(name),
@@ -53,30 +53,30 @@ class EntityField(Declared):
 
     @property
     def target(self) -> Entity:
-        """The entity that it reads."""
+        """The entity that it returns."""
         raise NotImplementedError
 
     def default_arguments(self) -> list[StrawberryArgument]:
-        """The arguments that follow from what it reads."""
+        """The arguments that its entity and its kind give it."""
         return []
 
     @property
     def arguments(self) -> list[StrawberryArgument]:
-        """Its arguments; made late, when all entities are known, and once."""
+        """Its arguments; created on the first use, when all entities are declared."""
         if self._arguments is None:
             self._arguments = self.default_arguments()
         return self._arguments
 
     @arguments.setter
     def arguments(self, value: list[StrawberryArgument]) -> None:
-        raise AttributeError("the arguments follow from what the field reads")
+        raise AttributeError("the kind of the field determines its arguments")
 
     def loader_key(self, selected: Selected) -> Any:
-        """What its loader batches by."""
+        """The key of its loader."""
         raise NotImplementedError
 
     def load(self, context: Context, selected: Selected, source: Any) -> Any:
-        """What it reads for an object, or what is to be awaited for that."""
+        """Its value for an object, or an awaitable for it."""
         raise NotImplementedError
 
     def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
@@ -84,7 +84,7 @@ class EntityField(Declared):
         return self.load(info.context, selected, source)
 
     def below(self, selected: Selected) -> Iterable[Selected]:
-        """What is selected of the entity."""
+        """The fields that are selected of the entity."""
         return self.target.below(selected)
 
     def register(self, selected: Selected, look_ahead: LookAhead) -> None:
@@ -104,7 +104,7 @@ class Relation(EntityField):
 
     @cached_property
     def keys(self) -> tuple[Any, Any]:
-        """The attribute here and the attribute there that are equal for related rows."""
+        """The attribute of this model and the attribute of the target that are equal."""
         prop: Any = self.attribute.property
         ((local, remote),) = prop.local_remote_pairs
         here, there = prop.parent, prop.mapper
@@ -117,13 +117,13 @@ class Relation(EntityField):
         spec.columns.add(self.keys[0].key)
 
     def join_condition(self, row: Any, target: Any) -> ColumnElement[bool]:
-        """The condition that a row, an alias of the model, leads to a row of the target."""
+        """The condition that a row of the model is related to a row of the target."""
         here, there = self.keys
         return getattr(target, there.key) == getattr(row, here.key)  # type: ignore[no-any-return]
 
 
 class Related(Relation):
-    """A to-one relation. It is nullable where there may be nothing, or a scope can hide it."""
+    """A to-one relation. It is nullable if the column is, or if a scope can hide the row."""
 
     @property
     def annotation(self) -> Any:
@@ -138,7 +138,7 @@ class Related(Relation):
         spec.below(self.attribute.key).add(self.below(selected))
 
     def load(self, context: Context, selected: Selected, source: Any) -> Any:
-        # Look-ahead brought it along, unless the parent was read by something else.
+        # The parent's statement has loaded it, unless that was read without look-ahead.
         if self.attribute.key in source.__dict__:
             return source.__dict__[self.attribute.key]
         here, there = self.keys
@@ -152,7 +152,7 @@ class Related(Relation):
         return builder.one(self.target.sql(builder, selected, target), rows)
 
     def rows(self, builder: StatementBuilder, row: Any) -> tuple[Any, Select[Any]]:
-        """An alias of the target, and a statement without columns for its rows in order."""
+        """An alias of the target, and a statement without columns for its sorted rows."""
         target = aliased(self.target.model)
         order = self.attribute.property.order_by or ()
         rows = select().select_from(target)
@@ -162,7 +162,7 @@ class Related(Relation):
 
 
 class Listed(Related):
-    """A to-many relation of at most `most` rows, which a rule of the domain sees to, as a list."""
+    """A to-many relation as a list; a rule of the domain limits it to `most` rows."""
 
     def __init__(self, attribute: InstrumentedAttribute[Any], most: int, **options: Any) -> None:
         super().__init__(attribute, **options)
@@ -174,7 +174,7 @@ class Listed(Related):
 
     def load(self, context: Context, selected: Selected, source: Any) -> Any:
         if self.attribute.key in source.__dict__:
-            # Whoever writes with psql goes past the rules of the domain.
+            # Rows that were written without the rules of the domain may be more.
             return source.__dict__[self.attribute.key][: self.most]
         here, there = self.keys
         return context.loaders.rows(there, getattr(source, here.key), self.attribute, self.most)
@@ -189,14 +189,14 @@ class Listed(Related):
 
 
 Conditions = Callable[..., list[ColumnElement[bool]]]
-"""The conditions on a row, of the model's alias, the viewer, and the arguments by their names."""
+"""Makes conditions from an alias of the model, the viewer, and the arguments by name."""
 
 
 class Paged(EntityField):
-    """A field that reads a connection.
+    """A field that returns a connection.
 
-    It may have arguments of its own, with the conditions on a row that are made of them. Their
-    values may come `Deferred`, when the statement runs: `db.parameters` has what converts them.
+    It may have arguments of its own, and conditions on a row that are made of them. Their values
+    may be `Deferred`: convert them with `db.parameters.apply`.
     """
 
     def __init__(
@@ -229,20 +229,20 @@ class Paged(EntityField):
 
     @property
     def source(self) -> Hashable:
-        """Where the rows come from: the model, or a relation."""
+        """The model or the relation that it reads."""
         raise NotImplementedError
 
     def loader_key(self, selected: Selected) -> Any:
         return (self.source, self.conditions, repr(selected.arguments))
 
     def below(self, selected: Selected) -> Iterator[Selected]:
-        """What is selected of the entity, as nodes and in edges."""
+        """The fields that are selected of the entity, in `nodes` and in `edges`."""
         for way in (("nodes",), ("edges", "node")):
             for node in selected.under(*way):
                 yield from self.target.below(node)
 
     def max_rows(self, selected: Selected) -> int:
-        """How many rows a page has at most. What is out of range is refused when it is read."""
+        """The maximum number of rows of a page. A size out of range is refused when it is read."""
         size = selected.arguments.get("last")
         if size is None:
             size = selected.arguments.get("first")
@@ -251,7 +251,7 @@ class Paged(EntityField):
     def members(
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
     ) -> list[ColumnElement[bool]]:
-        """The conditions on a row of any of its pages, before it is cut into pages."""
+        """The conditions on the rows of all pages."""
         met = [scope(row, viewer)]
         if arguments.get("where") is not None:
             met.append(condition(arguments["where"], row, viewer))
@@ -264,9 +264,9 @@ class Paged(EntityField):
     def page(
         self, context: Context, selected: Selected, column: Any = None, value: Any = None
     ) -> Any:
-        """The page that the arguments ask for; its rows are read if anything of them is shown.
+        """The page for the arguments. Its rows are read only if they are selected.
 
-        With a column, of the rows that have this value in it.
+        With a column, the page has only rows with this value in it.
         """
         if selected.page_source is None:  # the same for all parents
             arguments = context.operation.converted(selected)
@@ -295,7 +295,7 @@ class Paged(EntityField):
         return PageSQL(builder, view, members, children).json()
 
     def of_parent(self, rows: Select[Any], row: Any, target: Any) -> Select[Any]:
-        """A statement for rows of the target, limited to those of a parent's row."""
+        """The statement, limited to the rows of the target that belong to a row of the parent."""
         return rows
 
 
@@ -363,7 +363,7 @@ class Lookup(EntityField):
 
     @cached_property
     def attribute(self) -> InstrumentedAttribute[Any]:
-        """The unique attribute that the object is found by."""
+        """The unique attribute that the object is looked up by."""
         return self.by if self.by is not None else self.target.key
 
     def default_arguments(self) -> list[StrawberryArgument]:
@@ -378,7 +378,7 @@ class Lookup(EntityField):
         return self.attribute
 
     def value(self, viewer: Viewer, kwargs: Mapping[str, Any]) -> Any:
-        """What the attribute has to equal; none finds nothing. Raises BadInput."""
+        """The value of the attribute; None finds no object. Raises BadInput."""
         if self.of_viewer is not None:
             return self.of_viewer(viewer)
         if self.by is not None:
@@ -399,12 +399,12 @@ class Lookup(EntityField):
 
 
 def related(attribute: Any) -> Any:
-    """A to-one relation; it comes with its parent's statement."""
+    """A to-one relation; the statement of its parent loads it."""
     return Related(attribute)
 
 
 def listed(attribute: Any, *, most: int) -> Any:
-    """A to-many relation that a rule of the domain limits to so many rows, as a plain list."""
+    """A to-many relation as a list; a rule of the domain limits it to `most` rows."""
     return Listed(attribute, most)
 
 
@@ -414,7 +414,7 @@ def connected(
     arguments: Sequence[StrawberryArgument] = (),
     conditions: Conditions | None = None,
 ) -> Any:
-    """A to-many relation as a connection, with conditions made of arguments of its own."""
+    """A to-many relation as a connection; it may have arguments of its own."""
     return Connected(attribute, own_arguments=arguments, conditions=conditions)
 
 
@@ -426,9 +426,9 @@ def collection(
     order: str | None = None,
     description: str | None = None,
 ) -> Any:
-    """All objects of an entity that the viewer may see, as a connection, in this order by default.
+    """All objects of an entity that the viewer may see, as a connection with this default order.
 
-    With arguments of its own, those that meet the conditions that are made of them.
+    It may have arguments of its own, and conditions that are made of them.
     """
     description = description or f"All {model.__name__} objects that you may see."
     return Collection(
@@ -436,19 +436,19 @@ def collection(
     )
 
 
-# PostgreSQL fails on queries of very many words.
-LONGEST_QUERY = 1000
+# PostgreSQL fails on queries with too many words.
+MAX_QUERY_LENGTH = 1000
 
 
 def search(attribute: Any, order: str, description: str) -> Any:
-    """The objects of an entity that have some words, as a connection, by default in this order.
+    """A full-text search for objects of an entity, as a connection with this default order.
 
-    The attribute is a full-text column of the model.
+    The attribute is a column of the type `tsvector`.
     """
-    words = f"The words to look for, in at most {LONGEST_QUERY:,} characters."
+    words = f"The words to look for, in at most {MAX_QUERY_LENGTH:,} characters."
 
     def has_words(row: Any, viewer: Viewer, query: Any) -> list[ColumnElement[bool]]:
-        wanted = func.search_query(bind(apply(_short, query), Text))
+        wanted = func.search_query(bind(apply(_checked_query, query), Text))
         return [getattr(row, attribute.key).op("@@", is_comparison=True)(wanted)]
 
     return collection(
@@ -460,9 +460,9 @@ def search(attribute: Any, order: str, description: str) -> Any:
     )
 
 
-def _short(query: str) -> str:
-    if len(query) > LONGEST_QUERY:
-        raise BadInput(f"A query is of at most {LONGEST_QUERY:,} characters.")
+def _checked_query(query: str) -> str:
+    if len(query) > MAX_QUERY_LENGTH:
+        raise BadInput(f"A query is of at most {MAX_QUERY_LENGTH:,} characters.")
     return query
 
 
@@ -479,5 +479,5 @@ def one_by(attribute: Any, name: str, description: str) -> Any:
 
 
 def viewers(model: type, key: Callable[[Viewer], Any], description: str) -> Any:
-    """The object of an entity that belongs to whoever asks."""
+    """The object of an entity whose key the viewer has, such as their user."""
     return Lookup(model, of_viewer=key, description=description)

@@ -308,7 +308,7 @@ def conditions_of(operation: Operation) -> int:
 
 
 def _conditions(kind: Any, value: Any) -> int:
-    """The number of conditions of a filter or a list of filters; each filter counts at least one."""
+    """The number of conditions of a filter or a list of filters, at least one for each filter."""
     kind = get_nullable_type(kind)
     if is_leaf_type(get_named_type(kind)):
         return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from operator import itemgetter
 from typing import Annotated, Any, NamedTuple
@@ -164,30 +164,25 @@ class NodeField(Declared):
         parts = {name: apply(_column(name), keys) for name in KEY_TYPES}
         if not self.is_list:
             firsts = (bind(apply(itemgetter(0), parts[name]), KEY_TYPES[name]) for name in parts)
-            json, found = self.found(builder, selected, *firsts)
+            json, found = self.found(builder, selected, firsts)
             return or_null(json, *found)
         builder.sizes.append(apply(len, ids))
         arrays = (bind(parts[name], ARRAY(KEY_TYPES[name])) for name in parts)
         columns = [column(name, kind) for name, kind in KEY_TYPES.items()]
         each = func.unnest(*arrays).table_valued(*columns, with_ordinality=NUMBER).render_derived()
-        json, found = self.found(builder, selected, *(each.c[name] for name in parts), source=each)
+        json, found = self.found(builder, selected, [each.c[name] for name in parts], each)
         return builder.array(
             or_null(json, *found), select().select_from(each).order_by(each.c[NUMBER])
         )
 
     def found(
-        self,
-        builder: StatementBuilder,
-        selected: Selected,
-        place: Any,
-        uuid: Any,
-        text: Any,
-        source: Any = None,
+        self, builder: StatementBuilder, selected: Selected, key_parts: Iterable[Any], *sources: Any
     ) -> tuple[Json, list[ColumnElement[str]]]:
         """The pieces of the JSON of all entities, and a subquery for the row of each entity.
 
-        The values of the key may be columns of another source.
+        The parts of the key may be columns of other sources.
         """
+        place, uuid, text = key_parts
         pieces: list[Piece] = []
         found: list[ColumnElement[str]] = []
         for number, entity in enumerate(_node_entities()):
@@ -199,8 +194,7 @@ class NodeField(Declared):
                 is_here = or_(place.is_(None), is_here)
             met = [is_here, key == (uuid if is_uuid else text), scope(row, builder.viewer)]
             json = entity.sql(builder, selected, row)
-            rows = select().select_from(row).where(*met)
-            rows = rows.correlate() if source is None else rows.correlate(source)
+            rows = select().select_from(row).where(*met).correlate(*sources)
             found.append(builder.printed(json, rows).scalar_subquery())
             pieces += json
         return tuple(pieces), found
