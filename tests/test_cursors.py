@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import db
-from graph.core import connections, nodes
+from graph.core import connections
 from graph.core.connections import encode_cursor, window
 from graph.core.entities import entity_of
 from graph.core.errors import BadInput
-from graph.core.scalars import global_id
+from graph.core.scalars import global_id, parse_global_id
 from graph.projects import ProjectOrder
 from tests.conftest import People
 
@@ -164,7 +164,6 @@ async def test_ids_are_read_once(people: People, monkeypatch: pytest.MonkeyPatch
         read.append(id)
         return parse_global_id(id)
 
-    parse_global_id = nodes.parse_global_id
     monkeypatch.setattr("graph.core.nodes.parse_global_id", noted)
 
     assert (await people.owner.ask(query, ids=ids[:3])).data == {"nodes": [None] * 3}

@@ -1,13 +1,13 @@
-"""The way to read that serves nearly all requests: a selection becomes SQL that makes its JSON.
+"""The compiler: a selection becomes an SQL statement whose result is its JSON.
 
-A query becomes one statement. Of a query in which something cannot be compiled, each root field
-becomes one that can be; of a mutation, each field of a payload that shows rows, which are then
-read by their keys. Whatever is not compiled, and whatever would end in an error, the resolvers
-answer. Statements are compiled once for all requests that differ only in values:
+A query becomes one statement. If a part of it cannot be compiled, each of the other root fields
+becomes a statement. In a mutation, each field of a payload that returns rows becomes one, which
+reads them by key. Resolvers execute the rest, and all that ends in an error. A statement is
+compiled once for all requests that differ only in values:
 
-- `shapes` says what of a request changes its statements;
-- `sql` makes the statement of what is selected, to which each field brings its own SQL;
-- `compiled` holds it as PostgreSQL gets it, and puts each request's values in.
+- `shapes` determines what of a request changes its statements;
+- each field has its own SQL, and `sql` reads rows by key;
+- `compiled` has the statement for PostgreSQL, and binds the values of each request.
 """
 
 from __future__ import annotations
@@ -56,42 +56,42 @@ from graph.core.json_text import Json, Uncompilable
 from graph.core.selections import InvalidOperation, Operation
 from graph.core.threads import in_thread
 
-# A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
+# Larger operations are not compiled: building and compiling them takes too long.
 MAX_FIELDS = 500
 MAX_CONDITIONS = 200
 MAX_DEPTH = 20
 
-# What is as large in its variables has more conditions than that, and would fill the memory with
-# what is only remembered not to be planned.
+# Variables with a larger shape have too many conditions. They are refused before their shape is
+# cached, because it would fill the cache.
 MAX_PARTS = 2_000
 
-# What compiling costs for each field and condition: some 0.7 ms, in which nobody else is
-# answered. A viewer who sends ever new shapes gets about a tenth of that time.
+# The cost of compiling a field or a condition, which takes about 0.7 ms of the process. A viewer
+# who sends new shapes all the time gets about a tenth of it.
 COST_OF_PART = 75
 
-# How much of it the connections keep prepared is bounded with them (`db.prepared`).
+# The limits of the cache. `db.prepared` limits the prepared statements of connections.
 MAX_OPERATIONS = 500
 MAX_BYTES = 10_000_000
 
-# Of a compiled operation: itself, its key, and the tuples and the costs in it; and of a statement.
+# The tracked objects of a compiled operation, with its key and its costs, and of a statement.
 OBJECTS_OF_OPERATION = 8
 OBJECTS_OF_STATEMENT = 4
-# A parameter whose value comes later is read by functions that call each other.
+# A deferred value has several closures.
 OBJECTS_OF_PARAMETER = 12
 
 ANONYMOUS = viewer_kind(Viewer())
 
 
 class Document(Protocol):
-    """A document, as far as the compiler needs it."""
+    """The part of a document that the compiler needs."""
 
     @property
     def hash(self) -> str:
-        """What no other document has."""
+        """The hash of its text."""
 
     @property
     def node(self) -> DocumentNode:
-        """What was parsed."""
+        """The parsed document."""
 
 
 class Compiler:
@@ -105,7 +105,7 @@ class Compiler:
             MAX_OPERATIONS, MAX_BYTES, _bytes
         )
         self._names: Cache[Hashable, frozenset[str]] = Cache(MAX_OPERATIONS, MAX_BYTES, _size)
-        """The variables that shape each mutation."""
+        """The names of the variables that determine the shape of each mutation."""
 
     def known(
         self,
@@ -114,7 +114,7 @@ class Compiler:
         variables: VariableValues,
         viewer: Viewer,
     ) -> CompiledOperation | None:
-        """What an operation of a valid document was compiled to before."""
+        """The cached result of compiling an operation; None without statements."""
         operation = _name(document, node)
         names = self._names.get(operation) if node.operation is OperationType.MUTATION else None
         compiled = self._compiled.get((operation, shape_of(variables, names), viewer_kind(viewer)))
@@ -128,10 +128,10 @@ class Compiler:
         charge: Callable[[int], None],
         turn: AbstractAsyncContextManager[Any],
     ) -> CompiledOperation | None:
-        """What an operation of a valid document compiles to, none if nothing of it does.
+        """Compile an operation of a valid document. The result is None without statements.
 
-        To compile costs more than to read: that is what `charge` is called with, and what it raises
-        is raised. It is done in the viewer's turn, once for all who ask meanwhile.
+        `charge` is called with the cost of compiling, and may raise. The work is done inside
+        `turn`, once for all requests that need it at the same time.
         """
         node, variables = operation.node, operation.variables
         if node.operation is OperationType.SUBSCRIPTION or viewer_kind(viewer) == ANONYMOUS:
@@ -151,39 +151,39 @@ class Compiler:
                 return None
             compiling = self._compiling.get(key)
             if compiling is None:
-                opened = self._opened(document, node, deferred_variables(variables, names))
-                if opened is None:
+                deferred = self._deferred(document, node, deferred_variables(variables, names))
+                if deferred is None:
                     self._compiled.put(key, CompiledOperation({}, parts=parts))
                     return None
-                operation, fields, conditions = opened
+                operation, fields, conditions = deferred
                 charge(COST_OF_PART * (fields + conditions))
                 work = partial(self._compile, operation, viewer, parts, conditions)
-                compiling = asyncio.create_task(self._keep(key, work, turn))
+                compiling = asyncio.create_task(self._compile_and_cache(key, work, turn))
                 self._compiling[key] = compiling
-            # Who leaves takes it from nobody else.
+            # If one request is cancelled, others may still await the result.
             compiled = await asyncio.shield(compiling)
         return compiled if compiled.statements else None
 
-    def _opened(
+    def _deferred(
         self, document: Document, node: OperationDefinitionNode, variables: VariableValues
     ) -> tuple[Operation, int, int] | None:
-        """The operation with values that come later, and how many fields and conditions it has.
+        """The operation with deferred values, and its numbers of fields and conditions.
 
-        None if it is not to be compiled.
+        None if it should not be compiled.
         """
         try:
             operation = Operation(self._schema, document.node, node, variables)
         except (Uncompilable, InvalidOperation, GraphQLError, RecursionError):
             return None
         if all(root.name.startswith("__") for root in operation.roots):
-            return None  # it needs no database, and shows whether the server answers
+            return None  # it needs no database
         fields, depth = operation.size()
         conditions = conditions_of(operation)
         if fields > MAX_FIELDS or depth > MAX_DEPTH or conditions > MAX_CONDITIONS:
             return None
         return operation, fields, conditions
 
-    async def _keep(
+    async def _compile_and_cache(
         self,
         key: Hashable,
         work: Callable[[], CompiledOperation],
@@ -213,7 +213,7 @@ class Compiler:
 
 
 def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBuilder], Json]]]:
-    """The places at which there may be a statement, and what makes the JSON value there."""
+    """The places that may have a statement, and functions that build their JSON values."""
     if operation.node.operation is OperationType.QUERY:
         yield (), lambda builder: builder.object(operation.roots, None)
         for root in operation.roots:
@@ -230,21 +230,21 @@ def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBu
 
 
 def _size(names: frozenset[str]) -> int:
-    """How much the names of variables count where they are kept."""
+    """The size of names of variables in the cache."""
     return TRACKED + sum(map(len, names))
 
 
 def _bytes(compiled: CompiledOperation) -> int:
-    """How much a compiled operation counts where it is kept."""
+    """The size of a compiled operation in the cache."""
     found = 100 * compiled.parts + TRACKED * OBJECTS_OF_OPERATION
     for each in compiled.statements.values():
-        objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * each.later
+        objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * each.deferred
         found += len(each.sql) + 100 * len(each.parameters) + TRACKED * objects
     return found
 
 
 def _name(document: Document, node: OperationDefinitionNode) -> Hashable:
-    """What an operation is known by."""
+    """The identity of an operation."""
     return document.hash, node.name.value if node.name else None
 
 

@@ -26,15 +26,15 @@ Before = Callable[[Context, Any], Awaitable[Any]]
 def mutation(
     right: Right | None, *, before: Before | None = None
 ) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
-    """Declare a mutation, for those who have this right; with None, for everybody.
+    """Declare a mutation that requires this right; None requires no token.
 
     The function takes the session of a transaction and an `input`, and returns what it changed: a
     row, `Changed` or `Deleted` with the key of one, a list of them, or a dataclass of such. The
     core checks the right and the input, opens and commits the transaction, reports errors of the
     domain as user errors, and reads the payload.
 
-    What takes long and needs no transaction, such as hashing a password, is done by `before`. It
-    takes the context and the input; the function gets what it returns, after the input.
+    `before` runs before the transaction, for slow work such as hashing a password. It takes the
+    context and the input. Its result is passed to the function after the input.
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Any:
@@ -80,9 +80,9 @@ def mutation(
 async def in_transaction(
     context: Context, right: Right | None, work: Callable[[db.WriteSession], Awaitable[Result]]
 ) -> Result:
-    """Do work in one transaction of the viewer's: every write of an operation passes here.
+    """Do work in one transaction of the viewer. All writes of an operation pass here.
 
-    If the connection turns out to be no longer good, all of it is done once more on another.
+    If the connection was replaced, the work is done once more on the new one.
     """
 
     async def resolve_once() -> Result:
@@ -93,7 +93,7 @@ async def in_transaction(
             context.become(session.viewer)
         return result
 
-    # What an earlier mutation of the operation read may have changed by now.
+    # Rows that an earlier mutation of the operation has read may change.
     context.loaders.clear()
     with constraints.reported():
         try:

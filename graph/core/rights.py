@@ -1,7 +1,7 @@
-"""Rights: who may have one, and which one each mutation of a schema takes.
+"""Rights: which viewers may have one, and which right each mutation requires.
 
-A right on rows (VIEW to OWN) is held against the project that a mutation names a row of; the
-session of the mutation does so in `fetch`. An administrator has every right.
+A right on rows (VIEW to OWN) is checked for the project of the row, by `fetch` of the session. An
+administrator has all rights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from strawberry.types import get_object_definition
 from db import Right, TokenScope, Viewer
 
 ANYBODY = None
-"""In the place of a right: who asks need not be known."""
+"""The right of mutations that require no token."""
 
 SCOPES = {
     Right.VIEW: set(TokenScope),
@@ -23,11 +23,11 @@ SCOPES = {
     Right.USE: {TokenScope.WRITE},
     Right.ADMINISTER: {TokenScope.ADMINISTER},
 }
-"""The scopes of a token of which it takes one to use a right."""
+"""The scopes of tokens for each right; a token needs one of them."""
 
 
 def may(viewer: Viewer, right: Right | None) -> bool:
-    """Whether a viewer may have a right at all; on which rows is for their scopes to say."""
+    """Whether a viewer may have a right on any row."""
     if viewer.scopes and right is not None and not SCOPES[right] & viewer.scopes:
         return False
     match right:
@@ -37,12 +37,12 @@ def may(viewer: Viewer, right: Right | None) -> bool:
             return viewer.is_administrator
         case Right.VIEW | Right.WORK:
             return viewer.user_id is not None or viewer.agent_id is not None
-    # What people do: no agent does it.
+    # The other rights are for users, not for agents.
     return viewer.user_id is not None
 
 
 def rights_of(schema: Schema) -> dict[str, Right | None]:
-    """The right that each mutation of a schema takes, by its name, sorted."""
+    """The right that each mutation of a schema requires, sorted by name."""
     if schema.mutation is None:
         return {}
     name = schema.config.name_converter.get_graphql_name
@@ -51,5 +51,5 @@ def rights_of(schema: Schema) -> dict[str, Right | None]:
 
 
 def open_mutations(schema: Schema) -> frozenset[str]:
-    """The mutations of a schema that need no token."""
+    """The mutations of a schema that require no token."""
     return frozenset(name for name, right in rights_of(schema).items() if right is ANYBODY)

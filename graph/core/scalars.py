@@ -1,4 +1,4 @@
-"""The scalars of the API, written alike by Python and by PostgreSQL, and the ids of its objects."""
+"""The scalars of the API, in the formats that PostgreSQL writes too, and the ids of objects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def format_moment(moment: datetime) -> str:
 
 
 def parse_moment(value: Any) -> datetime:
-    """The moment that a client means; it has to say in which time zone."""
+    """A moment from a text, which must have a time zone. Raises GraphQLError."""
     try:
         moment = read_moment(value) if isinstance(value, str) else None
     except NoMoment:
@@ -58,9 +58,9 @@ def parse_moment(value: Any) -> datetime:
 
 
 def parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
-    """A JSON value written into a document, with every digit; variables may stand in it.
+    """A JSON literal of a document, with all digits. It may contain variables.
 
-    One that is not given is left out of an object, and null in a list. Validation knows none yet.
+    A variable without a value is left out of an object, and null in a list.
     """
     match node:
         case VariableNode():
@@ -148,7 +148,7 @@ def global_id(type_name: str, key: object) -> str:
 
 
 def parse_global_id(value: str) -> tuple[str, str] | None:
-    """The type and the key that a global id names, none if it is no global id."""
+    """The type and the key of a global id; None for other texts."""
     try:
         type_name, colon, key = base64.b64decode(value, validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
@@ -160,7 +160,7 @@ BARE_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def parse_key(model: type, value: Any) -> Any:
-    """The primary key that an id of this model names: a global id, or the bare key itself.
+    """The primary key in an id of this model: a global id, or the bare key.
 
     Raises ValueError with a sentence for the client.
     """
@@ -187,7 +187,7 @@ def _key_type(model: type) -> type:
 
 
 def bare(value: str, model: type) -> str:
-    """The bare key in an id of this model; what is no id stays as it is."""
+    """The bare key in an id of this model; other texts are returned unchanged."""
     try:
         return str(parse_key(model, value))
     except ValueError:
@@ -201,7 +201,7 @@ def _object(value: Any) -> Any:
 
 
 def matching(pattern: str, problem: str) -> AfterValidator:
-    """A text that has to have a form; `problem` says which, as a sentence without its full stop."""
+    """Requires a text to match a pattern; `problem` is the message, without a full stop."""
     form = re.compile(pattern)
 
     def match(value: str) -> str:
@@ -213,7 +213,7 @@ def matching(pattern: str, problem: str) -> AfterValidator:
 
 
 class ID(UUID, Generic[Model]):
-    """What an input's id of an object is annotated with: `ID[db.Task]`; it is the key by then."""
+    """The annotation for ids in inputs: `ID[db.Task]`. Its value is the key."""
 
     def __class_getitem__(cls, model: type) -> Any:
         kind: Any = strawberry.ID if _key_type(model) is str else UUID
@@ -225,8 +225,8 @@ def _composed(value: Any) -> Any:
     return composed(value) if isinstance(value, str) else value
 
 
-# What else an input is annotated with: a line of text, a name by which something is found, a text,
-# an object of JSON, a priority, a price in US dollars.
+# Other annotations for inputs: a line of text, a unique name, a text, a JSON object, a priority, a
+# price in US dollars.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Name = Annotated[Line, BeforeValidator(_composed)]
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]

@@ -1,4 +1,4 @@
-"""Errors in the input of a mutation, which are answered as data under `userErrors`."""
+"""Errors in the input of a mutation, which its payload returns in `userErrors`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ describe_enum(errors.UserErrorCode)
 
 
 class ErrorValue(SimpleNamespace):
-    """An error of the domain as a value: graphql-core raises any exception that a field returns."""
+    """An error of the domain as a value: graphql-core raises exceptions that a field returns."""
 
     def __init__(self, error: errors.DomainError) -> None:
         super().__init__(kind=type(error), code=error.code, **vars(error))
@@ -42,8 +42,8 @@ class UserError:
 Type = TypeVar("Type", bound=type)
 
 
-def shows(error: type[errors.DomainError]) -> Callable[[Type], Type]:
-    """Declare the type that shows an error of the domain."""
+def error_type(error: type[errors.DomainError]) -> Callable[[Type], Type]:
+    """Declare the type of an error of the domain."""
 
     def declare(cls: Type) -> Type:
         cls.is_type_of = lambda value, info: value.kind is error  # type: ignore[attr-defined]
@@ -64,33 +64,33 @@ async def _current(root: ErrorValue, info: Info) -> Any:
 async def _cycle(root: ErrorValue, info: Info) -> Any:
     shown = root.cycle[:MAX_CYCLE_TASKS]
     tasks = await asyncio.gather(*(_load(info, db.Task, id) for id in shown))
-    # Tasks that were to be made in the refused transaction do not exist, and cannot be shown.
+    # Tasks that the refused transaction would have created do not exist.
     return [task for task in tasks if task is not None]
 
 
-@shows(errors.Invalid)
+@error_type(errors.Invalid)
 class InvalidInput(UserError):
     pass
 
 
-@shows(errors.NotFound)
+@error_type(errors.NotFound)
 class NotFound(UserError):
     pass
 
 
-@shows(errors.AlreadyExists)
+@error_type(errors.AlreadyExists)
 class AlreadyExists(UserError):
     pass
 
 
-@shows(errors.Conflict)
+@error_type(errors.Conflict)
 class Conflict(UserError):
     current: Node | None = strawberry.field(
         resolver=_current, description="The object as it is now."
     )
 
 
-@shows(errors.IllegalTransition)
+@error_type(errors.IllegalTransition)
 class IllegalTransition(UserError):
     current: str = strawberry.field(description="The `status` it has, of the enum of its type.")
     allowed: list[str] = strawberry.field(description="Each `status` it can go to from there.")
@@ -100,7 +100,7 @@ class IllegalTransition(UserError):
 MAX_CYCLE_TASKS = 20
 
 
-@shows(errors.CycleDetected)
+@error_type(errors.CycleDetected)
 class CycleDetected(UserError):
     cycle: list[Node] = strawberry.field(
         resolver=_cycle,

@@ -1,4 +1,4 @@
-"""What Pydantic finds wrong with a value, in words for people."""
+"""The messages for errors of Pydantic."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ MESSAGES_BY_TYPE: dict[str, Message] = {
     "decimal_max_places": lambda context: (
         f"this may have {context['decimal_places']} digits after the point at most"
     ),
-    # Of our own validators, which say it themselves.
+    # Our own validators have their own messages.
     "value_error": lambda context: str(context["error"]),
 }
 
 
 def words(error: Mapping[str, Any] | ErrorDetails) -> str:
-    """What is wrong, as the rest of a sentence, by an error as Pydantic lists them."""
+    """The message for an error of Pydantic, without a capital letter and a full stop."""
     found = MESSAGES_BY_TYPE.get(error["type"])
     return "this is no such value" if found is None else found(error.get("ctx", {}))
 
 
 def worded(error: ValidationError) -> ValidationError:
-    """The same errors in the same places, in our words."""
+    """The same errors with our messages."""
     context = [
         InitErrorDetails(
             type=PydanticCustomError("invalid", "{words}", {"words": words(each)}),

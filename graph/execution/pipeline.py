@@ -102,7 +102,7 @@ class Pipeline:
         deadline = Deadline(limits.settings.max_seconds)
         try:
             if token is not None and (viewer := tokens.cached(token)) is None:
-                async with deadline.kept():
+                async with deadline.enforced():
                     viewer = await tokens.viewer(token)
         except Exception as error:
             refusal = error
