@@ -38,7 +38,7 @@ from sqlalchemy.orm.attributes import flag_modified
 from sqlalchemy.sql import operators
 
 from db.errors import NotFound
-from db.parameters import Later, parameter, then
+from db.parameters import Deferred, apply, bind
 from db.text import canonical_json, composed, to_json
 
 NAMING = {
@@ -279,7 +279,7 @@ class CRUD(Base):
         await session.flush()
 
 
-def any_of(column: Any, values: Iterable[Any] | Later) -> ColumnElement[bool]:
+def any_of(column: Any, values: Iterable[Any] | Deferred) -> ColumnElement[bool]:
     """Whether a column has one of these values, which are sent as one array parameter.
 
     An IN list has a parameter for each value: slow to bind, and another statement for each length.
@@ -289,7 +289,7 @@ def any_of(column: Any, values: Iterable[Any] | Later) -> ColumnElement[bool]:
     if isinstance(kind, Enum):
         # An array of VARCHAR: an array of Enum would send the members' names.
         kind, listed = String(), _values
-    wanted: Any = parameter(then(listed, values), ARRAY(kind))
+    wanted: Any = bind(apply(listed, values), ARRAY(kind))
     if isinstance(kind, Name):
         folded = select(func.folded(func.unnest(wanted))).scalar_subquery()
         wanted = func.array(folded)

@@ -37,6 +37,13 @@ NEWER_SETTINGS = {17: {"transaction_timeout": "0"}}
 # PostgreSQL's code for a full disk.
 DISK_FULL = "53100"
 
+# The bases of all exceptions of asyncpg.
+DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
@@ -77,7 +84,7 @@ async def connect(settings: dict[str, str], **options: Any) -> Any:
 
 def driver_error(error: BaseException | None) -> BaseException | None:
     """The driver's error among an error and its causes; SQLAlchemy wraps it twice."""
-    while error is not None and not type(error).__module__.startswith("asyncpg."):
+    while error is not None and not isinstance(error, DRIVER_ERRORS):
         error = error.__cause__
     return error
 

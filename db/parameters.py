@@ -1,4 +1,4 @@
-"""Values in statements: given now, or later by each request that the same statement answers."""
+"""Values of a statement: known when it is built, or deferred until a request runs it."""
 
 from __future__ import annotations
 
@@ -9,60 +9,57 @@ from sqlalchemy import BindParameter, bindparam
 from sqlalchemy.types import TypeEngine
 
 
-class Later:
+class Deferred:
     """A value that is known only when a statement runs.
 
-    So a statement can be built once for all requests that differ by nothing but such values.
+    So one statement serves all requests that differ only in such values.
     """
 
-    __slots__ = ("many", "read")
+    __slots__ = ("many", "resolve")
 
-    def __init__(self, read: Callable[[Any], Any], *, many: bool = False) -> None:
-        """With what reads the value from a request; `many` in a list stands for several items."""
-        self.read = read
+    def __init__(self, resolve: Callable[[Any], Any], *, many: bool = False) -> None:
+        """`resolve` takes the value from a request; `many` in a list stands for several items."""
+        self.resolve = resolve
         self.many = many
 
 
-def then(convert: Callable[[Any], Any], value: Any) -> Any:
-    """What a conversion makes of a value: at once, or later if the value comes later.
+def apply(function: Callable[[Any], Any], value: Any) -> Any:
+    """The function's result for a value. For a deferred value, the result is deferred too.
 
-    What the conversion raises, it raises at that time.
+    An exception of the function is then raised when the result is resolved.
     """
-    if isinstance(value, Later):
-        return Later(lambda request: convert(value.read(request)))
-    if isinstance(value, list) and any(isinstance(item, Later) for item in value):
-        return Later(lambda request: convert(_read(value, request)))
-    return convert(value)
+    if isinstance(value, Deferred):
+        return Deferred(lambda request: function(value.resolve(request)))
+    if isinstance(value, list) and any(isinstance(item, Deferred) for item in value):
+        return Deferred(lambda request: function(_resolve_items(value, request)))
+    return function(value)
 
 
-def once(value: Any) -> Any:
-    """A value that, if it comes later, is read once for a request, however often it is used.
-
-    What was read is in `known` of the request.
-    """
-    if not isinstance(value, Later):
+def resolve_once(value: Any) -> Any:
+    """The same value; a deferred one is resolved once for each request, and then cached in it."""
+    if not isinstance(value, Deferred):
         return value
 
-    def read(request: Any) -> Any:
-        if value not in request.known:
-            request.known[value] = value.read(request)
-        return request.known[value]
+    def resolve(request: Any) -> Any:
+        if value not in request.resolved:
+            request.resolved[value] = value.resolve(request)
+        return request.resolved[value]
 
-    return Later(read, many=value.many)
+    return Deferred(resolve, many=value.many)
 
 
-def _read(values: list[Any], request: Any) -> list[Any]:
-    read: list[Any] = []
+def _resolve_items(values: list[Any], request: Any) -> list[Any]:
+    resolved: list[Any] = []
     for value in values:
-        if not isinstance(value, Later):
-            read.append(value)
+        if not isinstance(value, Deferred):
+            resolved.append(value)
         elif value.many:
-            read += value.read(request)
+            resolved += value.resolve(request)
         else:
-            read.append(value.read(request))
-    return read
+            resolved.append(value.resolve(request))
+    return resolved
 
 
-def parameter(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
-    """A value as a parameter of a statement, of a column's type; its text never holds values."""
+def bind(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
+    """A value as a bind parameter of this type; the text of a statement never holds a value."""
     return bindparam(None, value, kind, unique=True)

@@ -13,7 +13,7 @@ from db.agents import Agent
 from db.base import any_of
 from db.conversations import Conversation
 from db.members import MemberRole, ProjectMember
-from db.parameters import parameter
+from db.parameters import bind
 from db.rights import Right
 from db.scopes import Viewer, rule, scope
 from db.tasks import Task
@@ -32,7 +32,7 @@ AGENTS = {Right.VIEW, Right.WORK}
 
 def _id(viewer_id: UUID | None) -> Any:
     """The viewer's id as a parameter; NULL equals no id."""
-    return parameter(viewer_id, Uuid)
+    return bind(viewer_id, Uuid)
 
 
 @cache

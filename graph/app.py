@@ -21,14 +21,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db import Database, migrate
 from db.connections import reason
 from db.embedded import Server
-from graph.execution.operations import Operations
+from graph.execution.pipeline import Pipeline
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
 from graph.schema import schema
 from graph.server import pages
 from graph.server.endpoint import Endpoint
 from graph.server.middleware import ResponseMiddleware
-from graph.server.sockets import SocketEndpoint, Sockets
+from graph.server.sockets import Sockets
 from graph.server.state import AppState
 from graph.settings import Settings
 
@@ -37,8 +37,8 @@ log = logging.getLogger("troupe")
 # The timeout of the database in the readiness probe, in seconds.
 PROBE_SECONDS = 5
 
-# How much later than the timeout of operations PostgreSQL ends a statement, in seconds: for the
-# statements that the process did not cancel itself.
+# PostgreSQL cancels statements this much later than the timeout of operations, in seconds, because
+# the process cancels them itself at the timeout.
 STATEMENT_GRACE = 10
 
 
@@ -74,7 +74,7 @@ async def _unready(state: AppState) -> str | None:
 
 
 class Application(Starlette):
-    """Starlette with a state of our own, and without its outermost middleware."""
+    """Starlette with `AppState` as its state, and without its outermost middleware."""
 
     state: Any
 
@@ -86,16 +86,19 @@ class Application(Starlette):
 
 
 class GraphQLRoute:
-    """The innermost middleware: calls the API directly, and the router for other paths."""
+    """The innermost middleware: `/graphql` over HTTP, without the router, which is slower."""
 
-    def __init__(self, router: ASGIApp, api: ASGIApp) -> None:
+    def __init__(self, router: ASGIApp, api: ASGIApp, page: pages.Page | None) -> None:
         self.router = router
         self.api = api
+        self.page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the API or the router."""
-        is_api = scope["type"] == "http" and scope["path"] == "/graphql"
-        await (self.api if is_api else self.router)(scope, receive, send)
+        """Call the API, the page, or the router for other paths."""
+        app = self.router
+        if scope["type"] == "http" and scope["path"] == "/graphql":
+            app = self.page if self.page and self.page.is_requested(scope) else self.api
+        await app(scope, receive, send)
 
 
 def create_app(
@@ -117,10 +120,10 @@ def create_app(
         yield
         await state.database.dispose()
 
-    operations = Operations(schema, Limits(settings))
-    api: ASGIApp = Endpoint(operations, max_body_bytes=settings.max_body_bytes)
-    if settings.shows_page:
-        api = pages.PageOrAPI(api)
+    pipeline = Pipeline(schema, Limits(settings))
+    state.sockets = sockets = Sockets(pipeline, settings, state)
+    api = Endpoint(pipeline, max_body_bytes=settings.max_body_bytes)
+    page = pages.Page() if settings.shows_page else None
     layers = [Middleware(ResponseMiddleware)]
     if settings.allowed_origins:
         layers.append(
@@ -133,11 +136,11 @@ def create_app(
                 max_age=7200,  # the maximum in browsers
             )
         )
-    layers.append(Middleware(GraphQLRoute, api=api))
+    layers.append(Middleware(GraphQLRoute, api=api, page=page))
     app = Application(
         routes=[
-            *(pages.routes() if settings.shows_page else []),
-            WebSocketRoute("/graphql", SocketEndpoint(operations, settings.allowed_origins)),
+            *(pages.routes() if page else []),
+            WebSocketRoute("/graphql", sockets),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],
@@ -147,5 +150,4 @@ def create_app(
     # A redirect would go to the host in the client's Host header.
     app.router.redirect_slashes = False
     app.state = state
-    app.state.sockets = Sockets(settings, state)
     return app

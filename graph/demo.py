@@ -28,9 +28,9 @@ async def fill(database: Database) -> None:
     pipeline = Pipeline(schema, Limits(Settings()))
     context = Context(database, Viewer(admin.id, is_administrator=True))
     request = GraphQLRequest(document, None, None, None)
-    result = await pipeline.answer(pipeline.begin(request, context))
-    payloads: dict[str, Any] = result.data or {}
-    errors = [str(error) for error in result.errors or ()]
+    response = await pipeline.answer(pipeline.begin(request, context))
+    payloads: dict[str, Any] = response.body.get("data") or {}
+    errors = [str(error) for error in response.errors]
     errors += [
         f"{name}: {error['message']} ({'.'.join(error['path'])})"
         for name, payload in payloads.items()

@@ -52,7 +52,7 @@ Mutation = _merged(
 schema = strawberry.Schema(
     query=Query,
     mutation=Mutation,
-    types=[*USER_ERRORS, *(entity.shown_as for entity in entities() if entity.is_subtype)],
+    types=[*USER_ERRORS, *(entity.graphql_type for entity in entities() if entity.is_subtype)],
     config=StrawberryConfig(scalar_map=scalars),
 )
 

@@ -18,7 +18,7 @@ from db import User
 from db.settings import SettingsError
 from graph.app import create_app
 from graph.execution import logs
-from graph.server.protocols import READ_TIMEOUT, Connection, WebSocket
+from graph.server.protocols import READ_TIMEOUT, HTTPProtocol, WebSocketProtocol
 from graph.settings import Mode, Settings
 
 if sys.platform != "win32":
@@ -79,7 +79,7 @@ class DrainingServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Connection,
+                http=HTTPProtocol,
                 timeout_keep_alive=IDLE_SECONDS,
                 forwarded_allow_ips=[*settings.trusted_proxies, *settings.mapped_proxies],
                 log_config=None,
@@ -87,7 +87,7 @@ class DrainingServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=settings.grace_seconds,
-                ws=WebSocket,
+                ws=WebSocketProtocol,
                 ws_max_size=settings.max_body_bytes,
                 # A small compressed message could decompress to a very large one.
                 ws_per_message_deflate=False,
@@ -124,7 +124,7 @@ class DrainingServer(uvicorn.Server):
             server.close()
         grace = self.config.timeout_graceful_shutdown or 0
         began = time.monotonic()
-        ending = asyncio.create_task(self._app.state.sockets.end(grace))
+        ending = asyncio.create_task(self._app.state.sockets.shut_down(grace))
         while not ending.done() and not self.force_exit:
             await asyncio.wait([ending], timeout=0.1)
         spent = int(time.monotonic() - began)

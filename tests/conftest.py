@@ -140,7 +140,7 @@ def application(database: db.Database, settings: Settings) -> Starlette:
     app.state.database = database
     # Each request looks its token up, as if it came after a while: what is revoked is so at once,
     # and every request has the same number of statements.
-    app.state.tokens = Tokens(database, fresh=0)
+    app.state.tokens = Tokens(database, cache_seconds=0)
     app.state.head = migrate.head()
     return app
 

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import db.diagram
+from db import AGENTS, ROLES, MemberRole, Right
+from db.scopes import visible_to
 from graph import settings
-from graph.core import rights
+from graph.core.rights import rights_of
 from graph.schema import schema
 from tests import private_interfaces
 
@@ -22,11 +24,32 @@ def _diagram() -> str:
     return f"```mermaid\n{db.diagram.diagram()}```\n"
 
 
+def _rights() -> str:
+    """Which mutation takes which right, and who has it, as a table of Markdown."""
+    heads = ["mutation", "right", *(role.value.lower() for role in MemberRole), "agent", "any user"]
+    rows = [heads, ["---"] * len(heads)]
+    for name, right in rights_of(schema).items():
+        of_roles = [right in ROLES[role] for role in MemberRole]
+        of_all = [right in AGENTS, right is Right.USE]
+        if right is None:
+            of_roles, of_all = [True] * len(of_roles), [True, True]
+        marks = ["yes" if has else "" for has in (*of_roles, *of_all)]
+        rows.append([f"`{name}`", "none" if right is None else right.value, *marks])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _sight() -> str:
+    """Which type is seen by whom, as a table of Markdown."""
+    rows = [("type", "seen by"), ("---", "---")]
+    rows += sorted((f"`{model}`", who) for model, who in visible_to.items())
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("README.md", "diagram", _diagram),
     ("docs/configuration.md", "settings", settings.table),
-    ("docs/access.md", "rights", lambda: rights.table(schema)),
-    ("docs/access.md", "sight", rights.sight),
+    ("docs/access.md", "rights", _rights),
+    ("docs/access.md", "sight", _sight),
     ("docs/decisions.md", "private", private_interfaces.table),
 ]
 

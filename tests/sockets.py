@@ -17,10 +17,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
 import db
-from graph.execution.operations import Operations
+from graph.execution.pipeline import Pipeline
 from graph.limits.limits import Limits
 from graph.serve import DrainingServer
-from graph.server.sockets import PROTOCOL, SocketEndpoint, Sockets
+from graph.server.sockets import PROTOCOL, Sockets
 from graph.settings import Settings
 from tests.conftest import application
 from tests.patience import becomes
@@ -122,9 +122,10 @@ async def listening(
     settings = settings or Settings()
     app = application(database, settings)
     if schema is not None:
-        operations = Operations(schema, Limits(settings.model_copy(update={"planner": False})))
-        endpoint = SocketEndpoint(operations, ())
-        app.router.routes.insert(0, WebSocketRoute("/graphql", endpoint))
+        pipeline = Pipeline(schema, Limits(settings.model_copy(update={"planner": False})))
+        state: Any = app.state
+        state.sockets = Sockets(pipeline, settings, state)
+        app.router.routes.insert(0, WebSocketRoute("/graphql", state.sockets))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = DrainingServer(app, settings)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from graph.core.cache import Kept
+from graph.core.cache import Cache
 
 
-def kept(most: int, most_size: int) -> Kept[int, str]:
+def cache(max_entries: int, max_size: int) -> Cache[int, str]:
     """A store of so many texts, in so many characters."""
-    return Kept(most, most_size, len)
+    return Cache(max_entries, max_size, len)
 
 
 def test_so_many_are_kept_and_no_more() -> None:
-    store = kept(8, 1000)
+    store = cache(8, 1000)
 
     for n in range(100):
         store.put(n, "text")
@@ -22,7 +22,7 @@ def test_so_many_are_kept_and_no_more() -> None:
 
 
 def test_so_much_is_kept_and_no_more() -> None:
-    store = kept(100, 200)
+    store = cache(100, 200)
 
     for n in range(100):
         store.put(n, "x" * 30)
@@ -34,7 +34,7 @@ def test_so_much_is_kept_and_no_more() -> None:
 
 
 def test_what_is_used_again_outlives_whatever_is_sent_once() -> None:
-    store = kept(8, 1000)
+    store = cache(8, 1000)
     for n in range(4):
         store.put(n, "proven")
         assert store.get(n) == "proven"

@@ -16,15 +16,14 @@ import pytest
 from graphql import GraphQLError, GraphQLInterfaceType, GraphQLObjectType, get_named_type
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import literal_column, select
+from sqlalchemy import Text, literal_column, select
 
 import db
 from db.result_limits import RESULT_BYTES
 from graph import compiler
-from graph.compiler import compiled
-from graph.compiler.sql import statement
+from graph.compiler import CompiledStatement, compiled
 from graph.core.connections import encode_cursor
-from graph.core.declarations import Declared
+from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import entities
 from graph.core.filters import Order, conditions_of
 from graph.core.scalars import format_moment
@@ -113,14 +112,15 @@ def is_for_resolvers(query: str, variables: dict[str, Any]) -> bool:
     """Whether there is a reason for which the compiler leaves a query to the resolvers."""
     operation = Operation.read(schema._schema, graphql.parse(query), None, variables)
     number, depth = operation.size()
-    if number > compiler.MOST_FIELDS or depth > compiler.DEEPEST:
+    if number > compiler.MAX_FIELDS or depth > compiler.MAX_DEPTH:
         return True
-    if conditions_of(operation) > compiler.MOST_CONDITIONS:
+    if conditions_of(operation) > compiler.MAX_CONDITIONS:
         return True
     if all(root.name == "__typename" for root in operation.roots):
         return True
     try:
-        statement(operation, db.Viewer(is_administrator=True), RESULT_BYTES)
+        builder = StatementBuilder(operation, db.Viewer(is_administrator=True), RESULT_BYTES)
+        builder.object(operation.roots, None)
     except (GraphQLError, ValueError):
         return True  # an argument is wrong, where the resolvers never come to it
     return False
@@ -508,10 +508,11 @@ async def test_errors_are_worded_alike(people: People, resolvers: People, pool: 
 async def test_an_error_of_the_statement_is_worded_and_betrays_nothing(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> object:
-        return select(literal_column("1 / 0 AS secret")), []
+    def broken(builder: StatementBuilder, _: object) -> CompiledStatement:
+        secret = literal_column("'secret'::integer::text", Text)
+        return compiled.compile_statement(builder, (secret,))
 
-    monkeypatch.setattr("graph.compiler.statement", broken)
+    monkeypatch.setattr("graph.compiler.compile_statement", broken)
 
     answer = await people.owner.ask("{ me { id } }")
 
@@ -611,9 +612,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The statements of which plans are made."""
     found: list[Any] = []
 
-    def noted(statement: Any) -> Any:
-        found.append(statement)
-        return compile_statement(statement)
+    def noted(builder: StatementBuilder, json: Any) -> Any:
+        found.append(json)
+        return compile_statement(builder, json)
 
     compile_statement = compiled.compile_statement
     monkeypatch.setattr(compiler, "compile_statement", noted)

@@ -142,7 +142,7 @@ async def nested_walks(database: db.Database) -> list[Walk]:
     for entity in entities():
         for name, connected in declared(entity.name, Connected):
             rows = await rows_of(database, connected.target.model)
-            there = connected.pair[1].key
+            there = connected.keys[1].key
             keys = [getattr(row, there) for row in rows if getattr(row, there) is not None]
             key = max(sorted(set(keys)), key=keys.count)
             of_key = [row for row in rows if getattr(row, there) == key]

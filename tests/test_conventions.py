@@ -71,7 +71,7 @@ def key_of(relation: RelationshipProperty[Any]) -> ForeignKeyConstraint:
 
 def fields_of(entity: Entity) -> list[Any]:
     """The fields of the type that shows an entity."""
-    definition = entity.shown_as.__strawberry_definition__  # type: ignore[attr-defined]
+    definition = entity.graphql_type.__strawberry_definition__  # type: ignore[attr-defined]
     return list(definition.fields)
 
 
@@ -394,11 +394,13 @@ def test_an_entity_is_named_like_its_model_and_stands_in_the_module_of_its_name(
     entity: Entity,
 ) -> None:
     model = entity.model
-    assert model.__module__.removeprefix("db.") == entity.shown_as.__module__.removeprefix("graph.")
+    assert model.__module__.removeprefix("db.") == entity.graphql_type.__module__.removeprefix(
+        "graph."
+    )
     assert entity.name == model.__name__ in SCHEMA.type_map
     (reference,) = lazy(model).__metadata__
-    assert getattr(importlib.import_module(reference.module), entity.name) is entity.shown_as
-    if not issubclass(entity.shown_as, Node):
+    assert getattr(importlib.import_module(reference.module), entity.name) is entity.graphql_type
+    if not issubclass(entity.graphql_type, Node):
         return
     if entity.is_subtype:
         base = lazy(sqlalchemy.inspect(model).base_mapper.class_).__metadata__[0]
@@ -449,7 +451,7 @@ def test_a_connection_is_served_by_an_index(entity: Entity, field: Connected) ->
         sorted_by = [] if order is None else [order.attribute]
         if "updated_at" in sorted_by and target.model not in (db.Task, db.Conversation):
             continue
-        wanted = [field.pair[1].key, *sorted_by, *(key.key for key in target.keys)]
+        wanted = [field.keys[1].key, *sorted_by, *(key.key for key in target.keys)]
         assert _served(target.model.__table__, list(dict.fromkeys(wanted))), order
 
 

@@ -10,9 +10,9 @@ from graphql import get_introspection_query, parse
 import db
 from db.tools import MOST_TOOLS
 from graph import compiler
-from graph.core.filters import GUARDED, conditions_of
+from graph.core.filters import SCOPED_WEIGHT, conditions_of
 from graph.core.selections import Operation
-from graph.core.user_errors import MOST_SHOWN_OF_CYCLE
+from graph.core.user_errors import MAX_CYCLE_TASKS
 from graph.limits.cost import cost_of
 from graph.schema import schema
 from graph.settings import Settings
@@ -61,7 +61,7 @@ COSTS = {
     " { tasks { id agent { id } } userErrors { code } } }": 1 + 2 + 2 * 2,
     'mutation { createTasks(input: {projectId: "x", tasks: [{title: "a", metadata: {a: [1, 2, 3]},'
     ' dependsOn: [{on: "y"}]}]}) { userErrors { code ... on CycleDetected { cycle { id } } } } }': (
-        1 + 2 + MOST_SHOWN_OF_CYCLE
+        1 + 2 + MAX_CYCLE_TASKS
     ),
 }
 
@@ -78,9 +78,9 @@ CONDITIONS = {
     '{ tasks(where: {title: {eq: "x", not: "y"}, priority: {in: [1, 2, 3]}}) { totalCount } }': 3,
     "{ tasks(where: {metadataContains: {a: [1, 2, 3]}}) { totalCount } }": 1,
     '{ tasks(where: {or: [{title: {eq: "x"}}, {}], not: {}}) { totalCount } }': 3,
-    '{ tasks(where: {projectId: {eq: "x"}}) { totalCount } }': GUARDED,
-    '{ tasks(where: {project: {name: {eq: "x"}}}) { totalCount } }': GUARDED + 1,
-    '{ tasks(where: {project: {owner: {id: {eq: "x"}}}}) { totalCount } }': 3 * GUARDED,
+    '{ tasks(where: {projectId: {eq: "x"}}) { totalCount } }': SCOPED_WEIGHT,
+    '{ tasks(where: {project: {name: {eq: "x"}}}) { totalCount } }': SCOPED_WEIGHT + 1,
+    '{ tasks(where: {project: {owner: {id: {eq: "x"}}}}) { totalCount } }': 3 * SCOPED_WEIGHT,
     '{ a: tasks(where: {title: {eq: "x"}}) { totalCount } projects { nodes {'
     ' tasks(where: {title: {eq: "x"}}) { totalCount } } } }': 2,
     "{ a: projects { ...P } b: projects { ...P } } fragment P on ProjectConnection { nodes {"

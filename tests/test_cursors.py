@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import db
-from graph.core import connections, nodes
+from graph.core import connections
 from graph.core.connections import encode_cursor, window
 from graph.core.entities import entity_of
 from graph.core.errors import BadInput
-from graph.core.scalars import global_id
+from graph.core.scalars import global_id, parse_global_id
 from graph.projects import ProjectOrder
 from tests.conftest import People
 
@@ -160,12 +160,11 @@ async def test_ids_are_read_once(people: People, monkeypatch: pytest.MonkeyPatch
     assert (await people.owner.ask(query, ids=ids)).data == {"nodes": [None] * 5}
     read: list[str] = []
 
-    def noted(id: str, found: Any) -> Any:
+    def noted(id: str) -> Any:
         read.append(id)
-        return name(id, found)
+        return parse_global_id(id)
 
-    name = nodes._name
-    monkeypatch.setattr("graph.core.nodes._name", noted)
+    monkeypatch.setattr("graph.core.nodes.parse_global_id", noted)
 
     assert (await people.owner.ask(query, ids=ids[:3])).data == {"nodes": [None] * 3}
     assert read == ids[:3]

@@ -19,7 +19,7 @@ from db import embedded, migrate
 from db.diagram import diagram
 from graph.core.errors import RequestError
 from graph.core.user_errors import USER_ERRORS
-from graph.server.requests import Refused
+from graph.server.requests import HTTPError
 from graph.settings import Settings, table
 from tests.conftest import People
 from tests.pages import filled, renewed
@@ -140,7 +140,7 @@ def test_every_code_of_an_error_is_explained() -> None:
     page = TEXTS["api.md"]
     codes = {error.code for error in RequestError.__subclasses__()}
     codes |= {error.code for error in db.errors.DomainError.__subclasses__()}
-    codes |= set(Refused.CODES.values())
+    codes |= set(HTTPError.CODES.values())
     assert not [code for code in codes if f"`{code}`" not in page]
     assert not [kind.__name__ for kind in USER_ERRORS if f"`{kind.__name__}`" not in page]
 

@@ -14,7 +14,7 @@ from strawberry.schema.config import StrawberryConfig
 
 import db
 from db import scopes
-from db.parameters import parameter, then
+from db.parameters import apply, bind
 from graph.core import entities
 from graph.core.connections import Connection
 from graph.core.entities import column, entity
@@ -111,13 +111,13 @@ class PlaceFilter:
 
 
 def _least(row: Any, viewer: db.Viewer, least: Any) -> list[Any]:
-    return [row.priority >= parameter(then(int, least), Integer)]
+    return [row.priority >= bind(apply(int, least), Integer)]
 
 
 def _in_project(row: Any, viewer: db.Viewer, project_id: Any, begins: Any) -> list[Any]:
-    wanted = parameter(then(lambda id: keys(db.Project, id), project_id), Uuid)
+    wanted = bind(apply(lambda id: keys(db.Project, id), project_id), Uuid)
     met = [row.project_id == wanted]
-    return met if begins is None else [*met, row.title.startswith(parameter(begins, String))]
+    return met if begins is None else [*met, row.title.startswith(bind(begins, String))]
 
 
 LEAST = [argument("least", int, "The lowest priority.")]

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 import db
 from graph.core.errors import BadRequest, RequestError
-from graph.core.selections import Operation, Unreadable
+from graph.core.selections import InvalidOperation, Operation
 from graph.execution import documents
-from graph.execution.documents import MOST_ERRORS, read
+from graph.execution.documents import MOST_ERRORS, parse_document
 from graph.limits.cost import cost_of
-from graph.limits.document_size import Size, measure
+from graph.limits.document_size import DocumentSize, document_size
 from graph.schema import schema
 from graph.settings import Settings
 from tests.conftest import People, serving
@@ -157,7 +157,7 @@ def test_what_a_fragment_has_counts_wherever_it_is_spread() -> None:
         fragment R on Query { w: p q }
     """)
 
-    size = measure(document)
+    size = document_size(document)
 
     # A: p ...F ...F ...R, twice r ...G and s t ... u, once p q; B: q.
     assert size.selections == 4 + 2 * (2 + 4) + 2 + 1
@@ -169,7 +169,7 @@ def test_what_a_fragment_has_counts_wherever_it_is_spread() -> None:
 
 
 def test_what_is_spread_nowhere_counts_as_well() -> None:
-    size = measure(parse("{ a } fragment F on T { b: c { d @e } }"))
+    size = document_size(parse("{ a } fragment F on T { b: c { d @e } }"))
 
     assert (size.selections, size.aliases, size.directives, size.depth) == (3, 1, 1, 2)
 
@@ -180,7 +180,7 @@ def test_what_is_spread_nowhere_counts_as_well() -> None:
 )
 def test_a_circle_of_fragments_is_refused(cycle: str) -> None:
     with pytest.raises(BadRequest, match="The fragment F spreads itself"):
-        measure(parse("{ ...F } " + cycle))
+        document_size(parse("{ ...F } " + cycle))
 
 
 @st.composite
@@ -202,9 +202,9 @@ def fragments(draw: st.DrawFn) -> str:
     return "\n".join(definitions)
 
 
-def counted(node: Any, fragments: dict[str, Any], depth: int = 0) -> Size:
-    """What `measure` counts, by walking every way."""
-    size = Size()
+def counted(node: Any, fragments: dict[str, Any], depth: int = 0) -> DocumentSize:
+    """What `document_size` counts, by walking every way."""
+    size = DocumentSize()
     for selection in node.selection_set.selections:
         size.selections += 1
         size.directives += len(selection.directives or ())
@@ -233,7 +233,7 @@ def test_counting_is_as_walking_every_way(text: str) -> None:
     operation, *rest = document.definitions
     named = {fragment.name.value: fragment for fragment in rest}  # type: ignore[attr-defined]
 
-    size, walked = measure(document), counted(operation, named)
+    size, walked = document_size(document), counted(operation, named)
 
     # Fragments that are spread nowhere only add.
     assert size.roots == walked.roots
@@ -340,8 +340,8 @@ def took(text: str) -> float:
     best = 60.0
     for _ in range(3):
         started = time.process_time()
-        with suppress(RequestError, GraphQLSyntaxError, Unreadable):
-            documents.validated(read(text, Settings()), schema._schema, suggest=True)
+        with suppress(RequestError, GraphQLSyntaxError, InvalidOperation):
+            documents.validated(parse_document(text, Settings()), schema._schema, suggest=True)
         best = min(best, time.process_time() - started)
     return best
 
@@ -368,7 +368,7 @@ def test_counting_is_linear_in_the_document(kind: str) -> None:
             for _ in range(5):
                 started = time.process_time()
                 with suppress(BadRequest):
-                    measure(document)
+                    document_size(document)
                 best = min(best, time.process_time() - started)
         finally:
             gc.enable()
@@ -410,7 +410,7 @@ async def test_a_document_is_read_and_validated_once(
     limited: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    for name in ("parse", "validate", "measure"):
+    for name in ("parse", "validate", "document_size"):
         original = getattr(documents, name)
 
         def noted(*args: Any, _name: str = name, _original: Any = original, **rest: Any) -> Any:
@@ -424,13 +424,13 @@ async def test_a_document_is_read_and_validated_once(
         assert (await limited.owner.ask(query, n=n)).data
         assert (await limited.stranger.ask(query, n=n)).data
 
-    assert calls == ["parse", "measure", "validate"]
+    assert calls == ["parse", "document_size", "validate"]
     # What was not valid is not kept, and neither is what anybody can send.
     for client, text in ((limited.owner, "{ nothing }"), (limited.nobody, "{ __typename }")):
         calls.clear()
         await client.ask(text)
         await client.ask(text)
-        assert calls == ["parse", "measure", "validate"] * 2
+        assert calls == ["parse", "document_size", "validate"] * 2
 
 
 def known_documents() -> dict[str, str]:
@@ -457,7 +457,7 @@ def test_what_people_are_shown_is_well_within_the_limits(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text, settings = known_documents()[name], Settings()
-    document = read(text, settings)
+    document = parse_document(text, settings)
     size = document.size
 
     assert len(text) <= settings.max_document_length / 2
@@ -476,6 +476,8 @@ def test_what_people_are_shown_is_well_within_the_limits(
 
 
 def test_the_demo_fits_the_limits() -> None:
-    document = read((ROOT / "examples" / "demo.graphql").read_text(encoding="utf-8"), Settings())
+    document = parse_document(
+        (ROOT / "examples" / "demo.graphql").read_text(encoding="utf-8"), Settings()
+    )
 
     assert documents.validated(document, schema._schema, suggest=False).is_valid

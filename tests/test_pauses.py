@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from graph.core.cache import TRACKED
-from graph.execution.documents import documents, read
+from graph.execution.documents import document_cache, parse_document
 from graph.serve import freeze
 from tests.conftest import WITHOUT_LIMITS, People
 
@@ -101,13 +101,13 @@ def test_documents_are_kept_up_to_so_many_bytes_and_objects(
     ]
     monkeypatch.setattr("graph.execution.documents.MOST_BYTES", MOST)
     for kind in kinds:
-        store = documents()
+        store = document_cache()
         gc.collect()
         before = len(gc.get_objects())
         tracemalloc.start()
         try:
             for number in range(80):
-                kept = read(kind(number), settings).packed()
+                kept = parse_document(kind(number), settings).pickled()
                 store.put(kept.hash, kept)
                 if number % 2:
                     store.get(kept.hash)

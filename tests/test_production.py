@@ -25,7 +25,7 @@ import db
 from db import migrate
 from db.embedded import binaries
 from graph.execution.responses import STATUSES
-from graph.server.requests import Refused
+from graph.server.requests import HTTPError
 from tests import processes, raw
 from tests.patience import PATIENCE, until
 from tests.processes import CODE, Elsewhere, Ended, Serving, code, troupe, troupe_here
@@ -253,7 +253,7 @@ def test_the_limits_are_refused_as_the_page_says() -> None:
     named += re.findall(r"TROUPE_(LOGIN_\w+|MAX_S(?:OCKETS|UBSCRIPTIONS)\w*)", PAGE)
     assert {name.lower() for name in named} == {*processes.LIMITS, "max_body_bytes"}
     for code_of, statuses, _ in rows:
-        sizes = {status for status, name in Refused.CODES.items() if name == code_of}
+        sizes = {status for status, name in HTTPError.CODES.items() if name == code_of}
         answered = {STATUSES[code_of]} if code_of in STATUSES else sizes or {400}
         assert {int(status) for status in statuses.split(", ")} == answered
 

@@ -17,7 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from graph.app import create_app
 from graph.serve import allow_many_connections, listen
-from graph.server import protocols as wire
+from graph.server import protocols
+from graph.server.protocols import HTTPProtocol, WebSocketProtocol
 from graph.settings import Settings
 from tests import raw
 
@@ -104,12 +105,16 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, connection: type[wire.Connection] = wire.Connection
+    app: ASGIApp, connection: type[HTTPProtocol] = HTTPProtocol
 ) -> AsyncIterator[Server]:
     """An application on a port of its own, in this process."""
     listening = listen(Settings(port=0))
     config = uvicorn.Config(
-        app, http=connection, ws=wire.WebSocket, log_config=None, timeout_graceful_shutdown=1
+        app,
+        http=connection,
+        ws=WebSocketProtocol,
+        log_config=None,
+        timeout_graceful_shutdown=1,
     )
     uvicorns = uvicorn.Server(config)
     task = asyncio.create_task(uvicorns._serve([listening]))
@@ -176,7 +181,7 @@ async def test_what_is_no_http_is_refused(server: Server, kind: str) -> None:
 OF_THE_SERVER = {"an asterisk": (raw.get(b"*").replace(b"GET", b"OPTIONS"), [404, 200])}
 
 
-class Bytewise(wire.Connection):
+class Bytewise(HTTPProtocol):
     """A connection over which every byte arrives by itself, but those in the middle of a lot."""
 
     def data_received(self, data: bytes) -> None:
@@ -194,8 +199,8 @@ class Bytewise(wire.Connection):
                 super().data_received(piece)
 
 
-@pytest.mark.parametrize("connection", [wire.Connection, Bytewise])
-async def test_one_request_has_one_answer(connection: type[wire.Connection]) -> None:
+@pytest.mark.parametrize("connection", [HTTPProtocol, Bytewise])
+async def test_one_request_has_one_answer(connection: type[HTTPProtocol]) -> None:
     wrong = {}
     async with serving(nowhere(), connection) as server:
         for kind, (request, expected) in (raw.REQUESTS | OF_THE_SERVER).items():
@@ -256,8 +261,10 @@ async def test_the_host_of_an_absolute_target_is_that_of_the_request() -> None:
     assert headers == [(b"host", b"there:81"), (b"connection", b"close")]
 
 
-@pytest.mark.parametrize("connection", [wire.Connection, Bytewise])
-async def test_the_handshake_of_a_websocket_is_taken(connection: type[wire.Connection]) -> None:
+@pytest.mark.parametrize("connection", [HTTPProtocol, Bytewise])
+async def test_the_handshake_of_a_websocket_is_taken(
+    connection: type[HTTPProtocol],
+) -> None:
     handshake = raw.HANDSHAKE + b"Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
     message = b'{"type": "ping"}'
     frame = bytes([0x81, 0x80 + len(message), 0, 0, 0, 0]) + message
@@ -292,7 +299,7 @@ async def test_a_head_that_does_not_end_is_refused(server: Server, first: bytes)
 
 async def test_a_head_may_have_so_many_bytes(server: Server) -> None:
     head = POST + b"Connection: close\r\n"
-    padding = b"X-A: " + b"a" * (wire.LARGEST_HEAD - len(head) - 200) + b"\r\n"
+    padding = b"X-A: " + b"a" * (protocols.MOST_HEAD_BYTES - len(head) - 200) + b"\r\n"
     rest = b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
     line = await server.call(head, padding, rest)
@@ -330,7 +337,7 @@ async def test_what_follows_a_body_is_no_header_of_the_request(server: Server) -
 async def test_who_says_nothing_is_hung_up_on(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "HEAD_TIMEOUT", 0.1)
+    monkeypatch.setattr(protocols, "HEAD_TIMEOUT", 0.1)
 
     assert await (await server.call()).answers() == []
 
@@ -339,7 +346,7 @@ async def test_who_says_nothing_is_hung_up_on(
 async def test_a_head_has_to_arrive_in_time(
     server: Server, monkeypatch: pytest.MonkeyPatch, before: bytes
 ) -> None:
-    monkeypatch.setattr(wire, "HEAD_TIMEOUT", 0.2)
+    monkeypatch.setattr(protocols, "HEAD_TIMEOUT", 0.2)
     line = await server.call(before, b"GET / HTTP/1.1\r\n")
 
     _, answers = await asyncio.gather(line.sends(b"X-A: b\r\n", 0.03), line.answers())
@@ -351,7 +358,7 @@ async def test_a_head_has_to_arrive_in_time(
 async def test_a_body_has_to_arrive_in_time(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr(protocols, "BODY_TIMEOUT", 0.2)
     line = await server.call(WHOLE, WHOLE.removesuffix(BODY) + BODY[:3])
 
     first, late = await line.answers()
@@ -363,7 +370,7 @@ async def test_a_body_has_to_arrive_in_time(
 async def test_a_body_that_nobody_waits_for_has_to_end(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "BODY_TIMEOUT", 0.2)
+    monkeypatch.setattr(protocols, "BODY_TIMEOUT", 0.2)
     line = await server.call(OTHER)
 
     _, answers = await asyncio.gather(line.sends(b" ", 0.03), line.answers())

@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import URL, text
 
 import db
-from graph.compiler.sql import statement
+from graph.compiler.compiled import compile_statement
 from graph.core.errors import Overloaded, RateLimited
 from graph.limits import rates as rate
 from graph.limits.concurrency import RunningOperations
 from graph.limits.limits import CONNECTIONS, client_of
-from graph.limits.rates import Guesses, Rates
+from graph.limits.rates import PasswordAttempts, Rates
 from graph.settings import Settings
 from tests.conftest import People, serving
 from tests.patience import PATIENCE, becomes
@@ -83,16 +83,16 @@ def test_only_so_many_buckets_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_passwords_are_guessed_so_often_for_an_account_and_from_an_address() -> None:
     clock = Clock()
-    guesses = Guesses(3, 5, clock)
+    attempts = PasswordAttempts(3, 5, clock)
 
     for account, address in (("ann", 1), ("ann", 2), ("ann", 1), ("bob", 1), ("ben", 1)):
-        guesses.guess(account, address)
+        attempts.count(account, address)
     with pytest.raises(RateLimited) as of_account:
-        guesses.guess("ann", 3)
-    guesses.guess("bob", 1)
+        attempts.count("ann", 3)
+    attempts.count("bob", 1)
     with pytest.raises(RateLimited) as from_address:
-        guesses.guess("bea", 1)
-    guesses.guess("bea", 2)
+        attempts.count("bea", 1)
+    attempts.count("bea", 2)
 
     assert str(of_account.value) == (
         "Too many wrong passwords for this account: 3 may be given at once"
@@ -109,22 +109,22 @@ def test_passwords_are_guessed_so_often_for_an_account_and_from_an_address() -> 
 
     clock.now += 299
     with pytest.raises(RateLimited):
-        guesses.guess("ann", 3)
+        attempts.count("ann", 3)
     clock.now += 1
-    guesses.guess("ann", 3)
+    attempts.count("ann", 3)
 
 
 def test_what_was_right_is_no_guess() -> None:
-    guesses = Guesses(2, 2, Clock())
+    attempts = PasswordAttempts(2, 2, Clock())
 
     for _ in range(5):
-        right = guesses.guess("ann", 1)
+        right = attempts.count("ann", 1)
         right()
-    guesses.guess("ann", 1)
-    guesses.guess("ann", 1)
+    attempts.count("ann", 1)
+    attempts.count("ann", 1)
 
     with pytest.raises(RateLimited):
-        guesses.guess("ann", 1)
+        attempts.count("ann", 1)
 
 
 def test_a_client_is_a_user_an_agent_or_an_address() -> None:
@@ -183,9 +183,9 @@ async def test_who_has_nothing_left_has_no_statement_made(
 
     def noted(*given: Any) -> Any:
         made.append(given)
-        return statement(*given)
+        return compile_statement(*given)
 
-    monkeypatch.setattr("graph.compiler.statement", noted)
+    monkeypatch.setattr("graph.compiler.compile_statement", noted)
     async with serving(database, Settings(max_cost=3, rate_burst=3, rate_per_second=1)) as http:
         owner = people.owner.through(http)
         wheres: list[Any] = [{"not": {"title": {"isNull": there}}} for there in (True, False)]
@@ -268,16 +268,19 @@ async def test_what_is_known_is_paid_as_well(database: db.Database, people: Peop
 def test_only_so_many_run_at_once() -> None:
     running = RunningOperations(3, 2)
 
-    with running.counted("a"), running.counted("a"):
-        with pytest.raises(Overloaded, match=r"2 operations of yours .* \(TROUPE_MAX_RUNNING_PER"):
-            running.counted("a").__enter__()
-        everybody = r"3 operations of everybody .* \(TROUPE_MAX_RUN"
-        with running.counted("b"), pytest.raises(Overloaded, match=everybody):
-            running.counted("c").__enter__()
-        with running.counted("c"):
-            pass
-    with running.counted("a"), running.counted("a"), running.counted("b"):
-        pass
+    running.begin("a")
+    running.begin("a")
+    with pytest.raises(Overloaded, match=r"2 operations of yours .* \(TROUPE_MAX_RUNNING_PER"):
+        running.begin("a")
+    running.begin("b")
+    with pytest.raises(Overloaded, match=r"3 operations of everybody .* \(TROUPE_MAX_RUN"):
+        running.begin("c")
+    running.end("b")
+    running.begin("c")
+    for client in "aac":
+        running.end(client)
+    for client in "aab":
+        running.begin(client)
 
 
 async def test_who_runs_too_much_at_once_is_told_so(

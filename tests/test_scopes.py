@@ -33,7 +33,7 @@ from tests.world import make_more
 NODES = [
     entity.model
     for entity in entities()
-    if issubclass(entity.shown_as, Node) and not entity.is_subtype
+    if issubclass(entity.graphql_type, Node) and not entity.is_subtype
 ]
 
 TO_ONE = [
@@ -129,7 +129,7 @@ def beyond(asking: Asking, row: Any, relation: Any) -> Any:
 
     if isinstance(relation, Related) and not isinstance(relation, Listed):
         return shown(asking.everything.related(row, relation.attribute))
-    here, there = relation.pair
+    here, there = relation.keys
     key = getattr(row, here.key)
     rows = [row for row in asking.seen(relation.target.model) if getattr(row, there.key) == key]
     nodes = sorted((shown(row) for row in rows), key=str)

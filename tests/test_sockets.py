@@ -19,11 +19,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import db
 from db import access
-from graph.execution.operations import Operations
+from graph.execution.pipeline import Pipeline
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
 from graph.schema import schema
-from graph.server.sockets import SocketEndpoint
+from graph.server.sockets import Sockets
+from graph.server.state import AppState
 from graph.settings import Settings
 from tests import factories, processes
 from tests.conftest import People
@@ -159,7 +160,7 @@ async def test_operations_run_beside_each_other(database: db.Database, people: P
 @pytest.mark.parametrize(
     "place",
     [
-        "graph.execution.operations.Context",
+        "graph.execution.pipeline.Context",
         "graph.execution.run.Operation",
         "graph.server.sockets.Disconnect.__enter__",
         "graph.execution.pipeline.Pipeline.answer",
@@ -234,8 +235,9 @@ ORIGINS: list[tuple[tuple[str, ...], str | None, str, bool]] = [
 
 def test_a_page_is_of_this_server_or_of_an_allowed_site() -> None:
     for allowed, origin, host, expected in ORIGINS:
-        endpoint = SocketEndpoint(Operations(schema, Limits(Settings())), allowed)
-        assert endpoint._is_allowed(origin, host) is expected, (allowed, origin, host)
+        settings = Settings(allowed_origins=allowed)
+        sockets = Sockets(Pipeline(schema, Limits(settings)), settings, AppState())
+        assert sockets.is_allowed(origin, host) is expected, (allowed, origin, host)
 
 
 async def test_a_page_of_another_site_is_refused_at_the_handshake(database: db.Database) -> None:
@@ -451,7 +453,7 @@ async def test_a_socket_is_closed_within_a_second_of_its_tokens_end(
 async def test_the_tokens_of_all_sockets_are_looked_up_at_once_and_only_while_there_are_any(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sockets.LOOK", 0.05)
+    monkeypatch.setattr("graph.server.sockets.TOKEN_INTERVAL", 0.05)
     looked_up: list[int] = []
     look_up = Tokens.look_up
 
@@ -478,13 +480,12 @@ async def test_the_tokens_of_all_sockets_are_looked_up_at_once_and_only_while_th
         looked_up.clear()
         await asyncio.sleep(0.2)
         assert looked_up == []
-        assert server.sockets._watcher is None
 
 
 async def test_a_database_that_is_away_closes_nobody(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sockets.LOOK", 0.02)
+    monkeypatch.setattr("graph.server.sockets.TOKEN_INTERVAL", 0.02)
 
     async def away(*_: object) -> None:
         raise ConnectionRefusedError
@@ -506,7 +507,7 @@ async def test_a_database_that_is_away_closes_nobody(
 async def test_who_says_nothing_is_hung_up_on(
     database: db.Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sockets.PATIENCE", 0.2)
+    monkeypatch.setattr("graph.server.sockets.INIT_TIMEOUT", 0.2)
     async with listening(database) as server:
         began = time.monotonic()
         assert await closing(server) == (4408, "Connection initialisation timeout")

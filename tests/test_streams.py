@@ -205,7 +205,7 @@ async def test_each_event_is_read_anew(database: db.Database, people: People, ta
 async def test_an_event_is_told_to_whom_the_token_names_then(
     database: db.Database, people: People, streaming: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sockets.LOOK", 0.02)
+    monkeypatch.setattr("graph.server.sockets.TOKEN_INTERVAL", 0.02)
     change = update(db.User).where(db.User.id == people.users["owner"].id)
     async with streaming.talk(people.owner.token) as talk:
         await talk.subscribe("subscription { events { isAdministrator } }")
@@ -220,7 +220,7 @@ async def test_an_event_is_told_to_whom_the_token_names_then(
 async def test_no_event_is_told_to_a_token_that_is_over(
     database: db.Database, people: People, streaming: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sockets.LOOK", 60)  # nobody else finds out
+    monkeypatch.setattr("graph.server.sockets.TOKEN_INTERVAL", 60)  # nobody else finds out
     revoke = update(db.AccessToken).where(db.AccessToken.user_id == people.users["owner"].id)
     async with streaming.talk(people.owner.token) as talk:
         await talk.subscribe("subscription { events { number } }")

@@ -18,7 +18,7 @@ from db.moments import read_moment
 from db.text import parse_json, to_json
 from graph.core import inputs
 from graph.core.scalars import parse_decimal
-from graph.core.validation_messages import WORDS, words
+from graph.core.validation_messages import MESSAGES_BY_TYPE, words
 from tests import factories
 from tests.client import Answer, Client
 from tests.conftest import People
@@ -352,7 +352,7 @@ def test_every_constraint_of_an_input_has_words() -> None:
         found |= kinds(model.__pydantic_core_schema__)
 
     assert {"string_too_short", "too_long", "greater_than_equal", "decimal_max_places"} <= found
-    assert found <= set(WORDS)
+    assert found <= set(MESSAGES_BY_TYPE)
 
 
 def test_words_are_plain() -> None:

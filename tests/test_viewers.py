@@ -16,7 +16,7 @@ from db import access
 from graph.core.errors import Unauthenticated
 from graph.execution import tokens as viewer
 from graph.execution.tokens import Tokens
-from graph.server.sockets import LOOK
+from graph.server.sockets import TOKEN_INTERVAL
 from graph.settings import Audience, Mode, Settings
 from tests import factories
 from tests.client import Answer, Client, counted
@@ -163,13 +163,13 @@ async def test_a_token_is_looked_up_once_in_a_while_and_is_over_within_a_second(
             while True:
                 await tokens.viewer(token)
                 await asyncio.sleep(0.01)
-    assert viewer.FRESH + LOOK <= 1
+    assert viewer.CACHE_SECONDS + TOKEN_INTERVAL <= 1
 
 
 async def test_those_who_ask_at_once_share_one_look_which_the_first_may_leave(
     database: db.Database, people: People
 ) -> None:
-    token, tokens = str(people.owner.token), Tokens(database, fresh=0)
+    token, tokens = str(people.owner.token), Tokens(database, cache_seconds=0)
     with counted(database) as statements:
         asking = [asyncio.create_task(tokens.viewer(token)) for _ in range(20)]
         await asyncio.sleep(0)
@@ -184,7 +184,7 @@ async def test_those_who_ask_at_once_share_one_look_which_the_first_may_leave(
 async def test_who_asks_later_does_not_wait_for_a_look_from_before_the_token_was_revoked(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token, tokens = str(people.owner.token), Tokens(database, fresh=0)
+    token, tokens = str(people.owner.token), Tokens(database, cache_seconds=0)
     look = access.bearers
     arrived = asyncio.Event()
 
@@ -195,7 +195,7 @@ async def test_who_asks_later_does_not_wait_for_a_look_from_before_the_token_was
         return found
 
     monkeypatch.setattr(access, "bearers", late)
-    monkeypatch.setattr(viewer, "FRESH", 0.1)
+    monkeypatch.setattr(viewer, "CACHE_SECONDS", 0.1)
     before = asyncio.create_task(tokens.viewer(token))
     await asyncio.sleep(0.15)
     async with database.write(db.Viewer()) as session:
@@ -229,7 +229,7 @@ async def test_only_so_many_tokens_are_kept(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(viewer, "MOST_TOKENS", 2)
-    tokens = Tokens(database, fresh=3600)
+    tokens = Tokens(database, cache_seconds=3600)
     admin, owner, stranger = (
         str(client.token) for client in (people.admin, people.owner, people.stranger)
     )

@@ -1,13 +1,13 @@
-"""The way to read that serves nearly all requests: a selection becomes SQL that makes its JSON.
+"""The compiler: a selection becomes an SQL statement whose result is its JSON.
 
-A query becomes one statement. Of a query in which something cannot be compiled, each root field
-becomes one that can be; of a mutation, each field of a payload that shows rows, which are then
-read by their keys. Whatever is not compiled, and whatever would end in an error, the resolvers
-answer. Statements are compiled once for all requests that differ only in values:
+A query becomes one statement. If a part of it cannot be compiled, each of the other root fields
+becomes a statement. In a mutation, each field of a payload that returns rows becomes one, which
+reads them by key. Resolvers execute the rest, and all that ends in an error. A statement is
+compiled once for all requests that differ only in values:
 
-- `shapes` says what of a request changes its statements;
-- `sql` makes the statement of what is selected, to which each field brings its own SQL;
-- `compiled` holds it as PostgreSQL gets it, and puts each request's values in.
+- `shapes` determines what of a request changes its statements;
+- each field has its own SQL, and `sql` reads rows by key;
+- `compiled` has the statement for PostgreSQL, and binds the values of each request.
 """
 
 from __future__ import annotations
@@ -40,57 +40,58 @@ from graph.compiler.compiled import (
 from graph.compiler.shapes import (
     KEYS,
     Request,
-    kind_of,
-    open_variables,
-    open_viewer,
-    parts_of,
+    deferred_variables,
+    deferred_viewer,
     shape_of,
+    shape_size,
     variables_below,
+    viewer_kind,
 )
-from graph.compiler.sql import Statement, root_statement, statement, statement_by_key
-from graph.core.cache import TRACKED, Kept
+from graph.compiler.sql import json_by_keys
+from graph.core.cache import TRACKED, Cache
+from graph.core.declarations import StatementBuilder
 from graph.core.entities import entities
 from graph.core.filters import conditions_of
-from graph.core.json_text import Uncompilable
-from graph.core.selections import Operation, Unreadable
+from graph.core.json_text import Json, Uncompilable
+from graph.core.selections import InvalidOperation, Operation
 from graph.core.threads import in_thread
 
-# A statement is built and compiled piece by piece, so it must stay of a size that is worth it.
-MOST_FIELDS = 500
-MOST_CONDITIONS = 200
-DEEPEST = 20
+# Larger operations are not compiled: building and compiling them takes too long.
+MAX_FIELDS = 500
+MAX_CONDITIONS = 200
+MAX_DEPTH = 20
 
-# What is as large in its variables has more conditions than that, and would fill the memory with
-# what is only remembered not to be planned.
-MOST_PARTS = 2_000
+# Variables with a larger shape have too many conditions. They are refused before their shape is
+# cached, because it would fill the cache.
+MAX_PARTS = 2_000
 
-# What compiling costs for each field and condition: some 0.7 ms, in which nobody else is
-# answered. A viewer who sends ever new shapes gets about a tenth of that time.
+# The cost of compiling a field or a condition, which takes about 0.7 ms of the process. A viewer
+# who sends new shapes all the time gets about a tenth of it.
 COST_OF_PART = 75
 
-# How much of it the connections keep prepared is bounded with them (`db.prepared`).
-MOST_OPERATIONS = 500
-MOST_BYTES = 10_000_000
+# The limits of the cache. `db.prepared` limits the prepared statements of connections.
+MAX_OPERATIONS = 500
+MAX_BYTES = 10_000_000
 
-# Of a compiled operation: itself, its key, and the tuples and the costs in it; and of a statement.
+# The tracked objects of a compiled operation, with its key and its costs, and of a statement.
 OBJECTS_OF_OPERATION = 8
 OBJECTS_OF_STATEMENT = 4
-# A parameter whose value comes later is read by functions that call each other.
+# A deferred value has several closures.
 OBJECTS_OF_PARAMETER = 12
 
-NOBODY = kind_of(Viewer())
+ANONYMOUS = viewer_kind(Viewer())
 
 
 class Document(Protocol):
-    """A document, as far as the compiler needs it."""
+    """The part of a document that the compiler needs."""
 
     @property
     def hash(self) -> str:
-        """What no other document has."""
+        """The hash of its text."""
 
     @property
     def node(self) -> DocumentNode:
-        """What was parsed."""
+        """The parsed document."""
 
 
 class Compiler:
@@ -98,13 +99,13 @@ class Compiler:
 
     def __init__(self, schema: GraphQLSchema, max_answer_bytes: int) -> None:
         self._schema = schema
-        self._most_bytes = max_answer_bytes
+        self._max_bytes = max_answer_bytes
         self._compiling: dict[Hashable, asyncio.Task[CompiledOperation]] = {}
-        self._compiled: Kept[Hashable, CompiledOperation] = Kept(
-            MOST_OPERATIONS, MOST_BYTES, _bytes
+        self._compiled: Cache[Hashable, CompiledOperation] = Cache(
+            MAX_OPERATIONS, MAX_BYTES, _bytes
         )
-        self._names: Kept[Hashable, frozenset[str]] = Kept(MOST_OPERATIONS, MOST_BYTES, _size)
-        """The variables that shape each mutation."""
+        self._names: Cache[Hashable, frozenset[str]] = Cache(MAX_OPERATIONS, MAX_BYTES, _size)
+        """The names of the variables that determine the shape of each mutation."""
 
     def known(
         self,
@@ -113,10 +114,10 @@ class Compiler:
         variables: VariableValues,
         viewer: Viewer,
     ) -> CompiledOperation | None:
-        """What an operation of a valid document was compiled to before."""
+        """The cached result of compiling an operation; None without statements."""
         operation = _name(document, node)
         names = self._names.get(operation) if node.operation is OperationType.MUTATION else None
-        compiled = self._compiled.get((operation, shape_of(variables, names), kind_of(viewer)))
+        compiled = self._compiled.get((operation, shape_of(variables, names), viewer_kind(viewer)))
         return compiled if compiled is not None and compiled.statements else None
 
     async def compile(
@@ -127,13 +128,13 @@ class Compiler:
         charge: Callable[[int], None],
         turn: AbstractAsyncContextManager[Any],
     ) -> CompiledOperation | None:
-        """What an operation of a valid document compiles to, none if nothing of it does.
+        """Compile an operation of a valid document. The result is None without statements.
 
-        To compile costs more than to read: that is what `charge` is called with, and what it raises
-        is raised. It is done in the viewer's turn, once for all who ask meanwhile.
+        `charge` is called with the cost of compiling, and may raise. The work is done inside
+        `turn`, once for all requests that need it at the same time.
         """
         node, variables = operation.node, operation.variables
-        if node.operation is OperationType.SUBSCRIPTION or kind_of(viewer) == NOBODY:
+        if node.operation is OperationType.SUBSCRIPTION or viewer_kind(viewer) == ANONYMOUS:
             return None
         name, names = _name(document, node), None
         if node.operation is OperationType.MUTATION:
@@ -142,47 +143,47 @@ class Compiler:
                 names = variables_below(operation)
                 self._names.put(name, names)
         shape = shape_of(variables, names)
-        key = name, shape, kind_of(viewer)
+        key = name, shape, viewer_kind(viewer)
         compiled = self._compiled.get(key)
         if compiled is None:
-            parts = parts_of(shape)
-            if parts > MOST_PARTS:
+            parts = shape_size(shape)
+            if parts > MAX_PARTS:
                 return None
             compiling = self._compiling.get(key)
             if compiling is None:
-                opened = self._opened(document, node, open_variables(variables, names))
-                if opened is None:
+                deferred = self._deferred(document, node, deferred_variables(variables, names))
+                if deferred is None:
                     self._compiled.put(key, CompiledOperation({}, parts=parts))
                     return None
-                operation, fields, conditions = opened
+                operation, fields, conditions = deferred
                 charge(COST_OF_PART * (fields + conditions))
                 work = partial(self._compile, operation, viewer, parts, conditions)
-                compiling = asyncio.create_task(self._keep(key, work, turn))
+                compiling = asyncio.create_task(self._compile_and_cache(key, work, turn))
                 self._compiling[key] = compiling
-            # Who leaves takes it from nobody else.
+            # If one request is cancelled, others may still await the result.
             compiled = await asyncio.shield(compiling)
         return compiled if compiled.statements else None
 
-    def _opened(
+    def _deferred(
         self, document: Document, node: OperationDefinitionNode, variables: VariableValues
     ) -> tuple[Operation, int, int] | None:
-        """The operation with values that come later, and how many fields and conditions it has.
+        """The operation with deferred values, and its numbers of fields and conditions.
 
-        None if it is not to be compiled.
+        None if it should not be compiled.
         """
         try:
             operation = Operation(self._schema, document.node, node, variables)
-        except (Uncompilable, Unreadable, GraphQLError, RecursionError):
+        except (Uncompilable, InvalidOperation, GraphQLError, RecursionError):
             return None
         if all(root.name.startswith("__") for root in operation.roots):
-            return None  # it needs no database, and shows whether the server answers
+            return None  # it needs no database
         fields, depth = operation.size()
         conditions = conditions_of(operation)
-        if fields > MOST_FIELDS or depth > DEEPEST or conditions > MOST_CONDITIONS:
+        if fields > MAX_FIELDS or depth > MAX_DEPTH or conditions > MAX_CONDITIONS:
             return None
         return operation, fields, conditions
 
-    async def _keep(
+    async def _compile_and_cache(
         self,
         key: Hashable,
         work: Callable[[], CompiledOperation],
@@ -200,53 +201,50 @@ class Compiler:
         self, operation: Operation, viewer: Viewer, parts: int, conditions: int
     ) -> CompiledOperation:
         statements: dict[Place, CompiledStatement] = {}
-        for place, build in self._places(operation, open_viewer(viewer)):
+        for place, json in _places(operation):
+            builder = StatementBuilder(operation, deferred_viewer(viewer), self._max_bytes)
             try:
-                statements[place] = compile_statement(build())
+                statements[place] = compile_statement(builder, json(builder))
             except (Uncompilable, GraphQLError, RecursionError):
                 continue
             if not place:
-                break  # nothing is left
-        return CompiledOperation(statements, kind_of(viewer), conditions, parts)
+                break  # this statement answers the whole query
+        return CompiledOperation(statements, viewer_kind(viewer), conditions, parts)
 
-    def _places(
-        self, operation: Operation, viewer: Viewer
-    ) -> Iterator[tuple[Place, Callable[[], Statement]]]:
-        """The places at which there may be a statement, and what builds it."""
-        most = self._most_bytes
-        if operation.node.operation is OperationType.QUERY:
-            yield (), partial(statement, operation, viewer, most)
-            for root in operation.roots:
-                if not root.name.startswith("__"):
-                    yield (root.key,), partial(root_statement, operation, viewer, most, root)
-            return
-        shown = {entity.name: entity for entity in entities()}
+
+def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBuilder], Json]]]:
+    """The places that may have a statement, and functions that build their JSON values."""
+    if operation.node.operation is OperationType.QUERY:
+        yield (), lambda builder: builder.object(operation.roots, None)
         for root in operation.roots:
-            for field in (child for children in root.children.values() for child in children):
-                entity = shown.get(get_named_type(field.type).name)
-                if entity is not None:
-                    yield (
-                        (root.key, field.key),
-                        partial(statement_by_key, operation, viewer, most, entity, field, KEYS),
-                    )
+            if not root.name.startswith("__"):
+                yield (root.key,), partial(StatementBuilder.field, selected=root, row=None)
+        return
+    by_name = {entity.name: entity for entity in entities()}
+    for root in operation.roots:
+        for field in (child for children in root.children.values() for child in children):
+            entity = by_name.get(get_named_type(field.type).name)
+            if entity is not None:
+                json = partial(json_by_keys, entity=entity, selected=field, keys=KEYS)
+                yield (root.key, field.key), json
 
 
 def _size(names: frozenset[str]) -> int:
-    """How much the names of variables count where they are kept."""
+    """The size of names of variables in the cache."""
     return TRACKED + sum(map(len, names))
 
 
 def _bytes(compiled: CompiledOperation) -> int:
-    """How much a compiled operation counts where it is kept."""
+    """The size of a compiled operation in the cache."""
     found = 100 * compiled.parts + TRACKED * OBJECTS_OF_OPERATION
     for each in compiled.statements.values():
-        objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * each.later
+        objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * each.deferred
         found += len(each.sql) + 100 * len(each.parameters) + TRACKED * objects
     return found
 
 
 def _name(document: Document, node: OperationDefinitionNode) -> Hashable:
-    """What an operation is known by."""
+    """The identity of an operation."""
     return document.hash, node.name.value if node.name else None
 
 

@@ -1,7 +1,7 @@
-"""What of a request's variables changes its statement, and what only goes into it.
+"""The shape of the variables of a request, which determines its statement, and deferred values.
 
-Of a filter it matters which operators are there, but not what they compare with. So requests of
-one shape share a statement, into which each puts its own values.
+The operators of a filter are part of the shape, but not their operands. Requests of the same shape
+share a statement, and each binds its own values.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from graphql import (
 from graphql.execution.values import VariableValues
 
 from db import Viewer
-from db.parameters import Later
+from db.parameters import Deferred
 from graph.core.filters import Order
 from graph.core.json_text import Uncompilable
 from graph.core.selections import Operation
 
-# In the place of a value that may be any.
+# Stands for any value.
 ANY = "any"
 
 
 @dataclass(slots=True)
 class Request:
-    """What the values of a statement are read from."""
+    """What deferred values are resolved from."""
 
     variables: dict[str, Any]
     viewer: Viewer
     keys: Sequence[Any] = ()
-    """Of the rows that are read by key."""
-    known: dict[Later, Any] = field(default_factory=dict, init=False)
-    """What was read already."""
+    """The keys of the rows that are read by key."""
+    resolved: dict[Deferred, Any] = field(default_factory=dict, init=False)
+    """The values that are resolved once."""
 
 
-KEYS = Later(lambda request: request.keys)
-"""The keys of a request, as the value of a parameter."""
+KEYS = Deferred(lambda request: request.keys)
+"""The keys of a request, as a deferred value."""
 
 
 def shape_of(variables: VariableValues, names: Container[str] | None = None) -> Hashable:
-    """What two requests for one operation must have in common to share its statements.
+    """The shape of variables: requests for an operation share its statements if it is equal.
 
-    Only the variables with these names matter, where they are not None.
+    With names, only these variables count.
     """
     sources = variables.sources
     return tuple(
@@ -63,7 +63,7 @@ def shape_of(variables: VariableValues, names: Container[str] | None = None) -> 
 
 
 def variables_below(operation: Operation) -> frozenset[str]:
-    """The names of the variables that occur anywhere but in the arguments of root fields."""
+    """The names of the variables that occur outside of the arguments of root fields."""
     found: set[str] = set()
     fragments = {name: fragment.definition for name, fragment in operation.fragments.items()}
     seen: set[tuple[str, bool]] = set()
@@ -88,8 +88,8 @@ def variables_below(operation: Operation) -> frozenset[str]:
     return frozenset(found)
 
 
-def parts_of(shape: Hashable) -> int:
-    """Of how many parts a shape is made."""
+def shape_size(shape: Hashable) -> int:
+    """The number of parts of a shape."""
     found, pending = 0, [shape]
     while pending:
         part = pending.pop()
@@ -100,7 +100,7 @@ def parts_of(shape: Hashable) -> int:
 
 
 def _matters(kind: GraphQLInputType) -> bool:
-    """Whether the value itself changes the statement: yes or no, and an order."""
+    """Whether values of a type change the statement: those of Boolean and of orders."""
     if isinstance(kind, GraphQLScalarType):
         return kind.name == "Boolean"
     return issubclass(getattr(kind, "wrapped_cls", object), Order)
@@ -125,15 +125,15 @@ def _shape(kind: Any, value: Any) -> Hashable:
 
 
 def _is_any(kind: GraphQLList[Any]) -> bool:
-    """Whether a list may have any items, in any number."""
+    """Whether neither the number nor the values of the items change the statement."""
     item = get_nullable_type(kind.of_type)
     return not isinstance(item, GraphQLInputObjectType | GraphQLList) and not _matters(item)
 
 
 class _NoSources(dict[str, Any]):
-    """What graphql-core asks for the text of a variable, to put it into a literal of JSON.
+    """The sources of variables, which graphql-core reads for a variable in a JSON literal.
 
-    A literal is a value of the document, the same for all requests; this one is not.
+    Such a literal is different for each request, so it cannot be compiled.
     """
 
     def __contains__(self, name: object) -> bool:
@@ -143,28 +143,28 @@ class _NoSources(dict[str, Any]):
         raise Uncompilable(f"${name} inside a literal")
 
 
-def open_variables(
+def deferred_variables(
     variables: VariableValues, names: Container[str] | None = None
 ) -> VariableValues:
-    """The variables with their shape, and in the place of each value one that comes later.
+    """Variables of the same shape with deferred values.
 
-    Those without these names have no shape.
+    With names, all other variables are deferred as a whole.
     """
-    opened: dict[str, Any] = {}
+    deferred: dict[str, Any] = {}
     for name, value in variables.coerced.items():
         read = _variable(name)
         if names is None or name in names:
-            opened[name] = _opened(variables.sources[name].signature.type, value, read)
+            deferred[name] = _deferred(variables.sources[name].signature.type, value, read)
         else:
-            opened[name] = Later(read)
-    return VariableValues(_NoSources(), opened)
+            deferred[name] = Deferred(read)
+    return VariableValues(_NoSources(), deferred)
 
 
 def _variable(name: str) -> Callable[[Request], Any]:
     return lambda request: request.variables[name]
 
 
-def _opened(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
+def _deferred(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
     def below(key: str | int) -> Callable[[Any], Any]:
         return lambda request: read(request)[key]
 
@@ -173,25 +173,25 @@ def _opened(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
         return None
     if isinstance(kind, GraphQLInputObjectType):
         return {
-            key: _opened(field.type, value[key], below(key))
+            key: _deferred(field.type, value[key], below(key))
             for name, field in kind.fields.items()
             for key in [field.out_name or name]
             if key in value
         }
     if isinstance(kind, GraphQLList):
         if _is_any(kind):
-            return [Later(read, many=True)]
-        return [_opened(kind.of_type, item, below(place)) for place, item in enumerate(value)]
-    return value if _matters(kind) else Later(read)
+            return [Deferred(read, many=True)]
+        return [_deferred(kind.of_type, item, below(place)) for place, item in enumerate(value)]
+    return value if _matters(kind) else Deferred(read)
 
 
-def kind_of(viewer: Viewer) -> Hashable:
-    """What two viewers must have in common to share a statement."""
+def viewer_kind(viewer: Viewer) -> Hashable:
+    """The kind of a viewer: viewers share a statement if it is equal."""
     return viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None
 
 
-def open_viewer(viewer: Viewer) -> Viewer:
-    """A viewer of this kind, whose ids come later."""
-    user: Any = viewer.user_id and Later(lambda request: request.viewer.user_id)
-    agent: Any = viewer.agent_id and Later(lambda request: request.viewer.agent_id)
+def deferred_viewer(viewer: Viewer) -> Viewer:
+    """A viewer of the same kind with deferred ids."""
+    user: Any = viewer.user_id and Deferred(lambda request: request.viewer.user_id)
+    agent: Any = viewer.agent_id and Deferred(lambda request: request.viewer.agent_id)
     return Viewer(user, agent, viewer.is_administrator)

@@ -1,83 +1,40 @@
-"""From what is selected to one statement: each field brings its own SQL.
-
-Scopes, filters, orders and cursors are those of the resolvers.
-"""
+"""The SQL for what is selected of an entity whose rows are read by their keys."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
 
 from graphql import get_nullable_type, is_list_type
-from sqlalchemy import Select, column, func, select
+from sqlalchemy import column, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from db import Viewer, scope
-from db.parameters import Later, parameter, then
-from graph.core.declarations import Build
+from db import scope
+from db.parameters import Deferred, apply, bind
+from graph.core.declarations import StatementBuilder
 from graph.core.entities import Entity
-from graph.core.json_text import Json, encoded
-from graph.core.selections import Operation, Selected
+from graph.core.json_text import Json
+from graph.core.selections import Selected
 
 
-@dataclass(eq=False)
-class Statement:
-    """A statement whose result is one JSON value, and what else is to be known about it."""
+def json_by_keys(
+    builder: StatementBuilder, entity: Entity, selected: Selected, keys: Deferred
+) -> Json:
+    """The JSON value of a field of a payload, for the rows with these keys.
 
-    select: Select[Any]
-    sizes: list[Any]
-    """How many rows its pages and lists of ids have, which is what it costs."""
-    positions: list[Any]
-    """The values of its cursors, which are checked whether the statement uses them or not."""
-
-
-def statement(operation: Operation, viewer: Viewer, most_bytes: int) -> Statement:
-    """The statement for a whole query, which fails if its answer has more bytes than this.
-
-    Raises Uncompilable, or what is wrong with its arguments.
+    A list has the rows that the viewer may see, in the order of the keys. Another field has the
+    row with the first key, or null.
     """
-    build = Build(operation, viewer, most_bytes)
-    return _encoded(build, build.object(operation.roots, None))
-
-
-def root_statement(
-    operation: Operation, viewer: Viewer, most_bytes: int, root: Selected
-) -> Statement:
-    """The statement for one root field of a query, in the same way."""
-    build = Build(operation, viewer, most_bytes)
-    return _encoded(build, build.field(root, None))
-
-
-def statement_by_key(
-    operation: Operation,
-    viewer: Viewer,
-    most_bytes: int,
-    entity: Entity,
-    selected: Selected,
-    keys: Later,
-) -> Statement:
-    """The statement for what is selected below an entity, of the rows with these keys.
-
-    A field that is a list shows those that the viewer may see, in the order of the keys; another
-    shows the one with the first key, or null.
-    """
-    build = Build(operation, viewer, most_bytes)
     row = aliased(entity.model)
     key = getattr(row, entity.key.key)
-    json = entity.sql(build, selected, row)
+    json = entity.sql(builder, selected, row)
     if is_list_type(get_nullable_type(selected.type)):
-        unnested = func.unnest(parameter(keys, ARRAY(key.type)))
+        unnested = func.unnest(bind(keys, ARRAY(key.type)))
         each = unnested.table_valued(column("key", key.type), with_ordinality="number")
         each = each.render_derived()
         rows = select().select_from(each).join(row, key == each.c.key)
-        rows = rows.where(scope(row, viewer)).order_by(each.c.number)
-        return _encoded(build, build.array(json, rows))
-    first = parameter(then(itemgetter(0), keys), key.type)
-    rows = select().select_from(row).where(key == first, scope(row, viewer))
-    return _encoded(build, build.one(json, rows))
-
-
-def _encoded(build: Build, json: Json) -> Statement:
-    return Statement(select(encoded(json, build.most_bytes)), build.sizes, build.positions)
+        rows = rows.where(scope(row, builder.viewer)).order_by(each.c.number)
+        return builder.array(json, rows)
+    first = bind(apply(itemgetter(0), keys), key.type)
+    rows = select().select_from(row).where(key == first, scope(row, builder.viewer))
+    return builder.one(json, rows)

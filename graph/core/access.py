@@ -1,4 +1,4 @@
-"""How one operation reaches the database: few sessions at once, and only in its time."""
+"""The access of an operation to the database, with limits on its sessions and its time."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from typing import Any
 from db import Database, ReadSession, Right, Viewer, WriteSession
 from db.deadlines import TimedOut
 
-# Enough to overlap the statements of sibling fields; more would only take connections from others.
+# Enough to run the statements of sibling fields at once; connections are shared with others.
 SESSIONS_AT_ONCE = 4
 
 _holding: ContextVar[bool] = ContextVar("holding", default=False)
 
 
 class HoldingSession(RuntimeError):
-    """A loader was awaited inside a session: enough such requests at once would wait for ever.
+    """A loader was awaited inside a session. Close the session first.
 
-    Each would hold a connection while its loader waits for one. Close the session first.
+    Otherwise many such requests at once deadlock: each holds a connection and waits for another.
     """
 
 
-class OutOfTime(RuntimeError):
-    """The operation has used up the time that it may take."""
+class DeadlineExceeded(RuntimeError):
+    """The operation has exceeded its time limit."""
 
 
 def refuse_while_holding() -> None:
-    """Raise HoldingSession if the caller is inside a session."""
+    """Raise HoldingSession if called inside a session."""
     if _holding.get():
         raise HoldingSession(HoldingSession.__doc__)
 
 
 class Deadline:
-    """A moment after which an operation does nothing more."""
+    """The time at which an operation is stopped."""
 
     def __init__(self, seconds: int) -> None:
-        """So many seconds from now."""
+        """A deadline in this number of seconds."""
         self.seconds = seconds
         self._moment = time.monotonic() + seconds
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """Cancel what the block waits for when the time is over; a statement is cancelled too."""
+    async def enforced(self) -> AsyncIterator[None]:
+        """Cancel the block, and a statement that it awaits, when the time is over."""
         try:
             async with asyncio.timeout(self.left()) as timeout:
                 yield
@@ -56,15 +56,15 @@ class Deadline:
             raise self.over() from None
 
     def left(self) -> float:
-        """How many seconds are left. Raises OutOfTime if there are none."""
+        """The seconds that are left. Raises DeadlineExceeded if there are none."""
         left = self._moment - time.monotonic()
         if left <= 0:
             raise self.over()
         return left
 
-    def over(self) -> OutOfTime:
+    def over(self) -> DeadlineExceeded:
         """The error to raise when the time is over."""
-        return OutOfTime(
+        return DeadlineExceeded(
             f"The operation took longer than {self.seconds} s, which is as long as one may take"
             " (TROUPE_MAX_SECONDS). Ask for less at once."
         )
@@ -76,17 +76,17 @@ class Access:
     deadline: Deadline | None = None
     """When the operation has to be over."""
     connections: asyncio.Semaphore | None = None
-    """What the viewer's operations wait for before they take a connection."""
+    """Limits the connections that the operations of the viewer use at once."""
 
     def __init__(self, database: Database, viewer: Viewer | None) -> None:
         self.database = database
         self.is_anonymous = viewer is None
         """Whether the request names no valid token."""
         self.viewer = viewer or Viewer()
-        """Who asks. A viewer who is not known sees nothing."""
+        """The viewer of the request. An anonymous viewer sees nothing."""
 
     def become(self, viewer: Viewer) -> None:
-        """Go on as another viewer: after a login, or when a token was looked up again."""
+        """Change the viewer, after a login or when a token was read again."""
         self.viewer, self.is_anonymous = viewer, False
 
     @cached_property
@@ -94,19 +94,19 @@ class Access:
         return asyncio.Semaphore(SESSIONS_AT_ONCE)
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
-        """Bounds what happens in the block by the operation's time."""
-        return nullcontext() if self.deadline is None else self.deadline.kept()
+        """Enforces the deadline of the operation in a block."""
+        return nullcontext() if self.deadline is None else self.deadline.enforced()
 
     def _connection(self) -> AbstractAsyncContextManager[None]:
         """Wait until the viewer may take a connection."""
         return nullcontext() if self.connections is None else self.connections
 
     async def json(self, statement: str, arguments: Sequence[Any]) -> bytes:
-        """The JSON that a statement gives, on one of the viewer's connections, in time."""
+        """The result of a statement, on one of the viewer's connections, before the deadline."""
         if self.connections is None or self.deadline is None or self.connections.locked():
             async with self.in_time(), self._connection():
                 return await self.database.json(statement, arguments)
-        # With nobody to wait for, only the statement is bounded, which takes less effort.
+        # Without waiting for a connection, a timeout of the statement is enough, and is cheaper.
         await self.connections.acquire()
         try:
             return await self.database.json(statement, arguments, self.deadline.left())
@@ -117,7 +117,7 @@ class Access:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
-        """A short session for reading, of which an operation has at most four at once."""
+        """A short session for reading; an operation has at most four at once."""
         refuse_while_holding()
         async with (
             self.in_time(),
@@ -133,12 +133,12 @@ class Access:
 
     @asynccontextmanager
     async def write(self, right: Right) -> AsyncIterator[WriteSession]:
-        """One transaction of the viewer's for what takes this right, committed after the block."""
+        """A transaction of the viewer with this right, committed after the block."""
         refuse_while_holding()
         async with AsyncExitStack() as waited:
             async with self.in_time():
                 await waited.enter_async_context(self._connection())
-            # A commit is waited for, however late it is: what is answered must be what was done.
+            # A commit has no deadline: the response must report whether it succeeded.
             async with self.database.write(self.viewer, right) as session, self.in_time():
                 held = _holding.set(True)
                 try:

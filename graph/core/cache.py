@@ -1,4 +1,4 @@
-"""What a process keeps so as not to make it again, up to a number and a size in bytes."""
+"""A cache with a limit on the number of its entries and on their size in bytes."""
 
 from __future__ import annotations
 
@@ -9,72 +9,71 @@ from typing import Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-# What an object counts that Python's garbage collector tracks, in bytes. It takes about 100, but
-# each full collection visits it, for 1 to 2 us on a busy machine, and nobody is answered meanwhile.
-# So 10 MB are 10,000 of them at most, which add up to 20 ms to a pause. Texts and bytes are not
-# tracked, and count as they are.
+# The bytes that an object counts which Python's garbage collector tracks. It takes about 100, but
+# each full collection visits it, which takes 1 to 2 us on a busy machine and delays all requests.
+# So 10 MB are at most 10,000 objects, which add up to 20 ms to a pause. Strings and bytes are not
+# tracked, and count with their length.
 TRACKED = 1_000
 
 
-class Kept(Generic[Key, Value]):
-    """Values under their keys; those that are of no use make room for others.
+class Cache(Generic[Key, Value]):
+    """A segmented LRU cache.
 
-    One that is used again is proven, and stays before all that were put in only once, however many
-    come of these: half the room is only for the proven. So nobody who sends ever new things can
-    displace what others use.
+    A new entry is on probation; one that is used again becomes protected. Each segment has half of
+    the room, so a client that sends new keys all the time cannot evict what others use.
     """
 
-    def __init__(self, most: int, most_size: int, size: Callable[[Value], int]) -> None:
-        self._fresh = _Shelf[Key, Value](most // 2, most_size // 2, size)
-        self._proven = _Shelf[Key, Value](most // 2, most_size // 2, size)
+    def __init__(self, max_entries: int, max_size: int, size: Callable[[Value], int]) -> None:
+        self._probation = _Segment[Key, Value](max_entries // 2, max_size // 2, size)
+        self._protected = _Segment[Key, Value](max_entries // 2, max_size // 2, size)
 
     def __len__(self) -> int:
-        return len(self._fresh.values) + len(self._proven.values)
+        return len(self._probation.values) + len(self._protected.values)
 
     def get(self, key: Key) -> Value | None:
-        """The value under a key, if it is kept."""
-        found = self._proven.values.get(key)
-        if found is not None:
-            self._proven.values.move_to_end(key)
-            return found
-        found = self._fresh.take(key)
-        if found is not None:
-            # Those that have no place among the proven any more get another chance.
-            for displaced in self._proven.put(key, found):
-                self._fresh.put(*displaced)
-        return found
+        """The value of a key; None if there is no entry."""
+        value = self._protected.values.get(key)
+        if value is not None:
+            self._protected.values.move_to_end(key)
+            return value
+        value = self._probation.pop(key)
+        if value is not None:
+            # What this evicts from the protected segment goes on probation again.
+            for evicted in self._protected.put(key, value):
+                self._probation.put(*evicted)
+        return value
 
     def put(self, key: Key, value: Value) -> None:
-        """Keep a value; it is fresh."""
-        self._fresh.put(key, value)
+        """Add an entry, on probation."""
+        self._probation.put(key, value)
 
 
-class _Shelf(Generic[Key, Value]):
-    """Values up to a number and a size; those that were put or used first are displaced first."""
+class _Segment(Generic[Key, Value]):
+    """Entries up to a number and a size; the least recently used is evicted first."""
 
-    def __init__(self, most: int, most_size: int, size: Callable[[Value], int]) -> None:
+    def __init__(self, max_entries: int, max_size: int, size: Callable[[Value], int]) -> None:
         self.values: OrderedDict[Key, Value] = OrderedDict()
-        self.most = most
-        self.most_size = most_size
+        self.max_entries = max_entries
+        self.max_size = max_size
         self.size_of = size
         self.size = 0
 
-    def take(self, key: Key) -> Value | None:
-        found = self.values.pop(key, None)
-        if found is not None:
-            self.size -= self.size_of(found)
-        return found
+    def pop(self, key: Key) -> Value | None:
+        value = self.values.pop(key, None)
+        if value is not None:
+            self.size -= self.size_of(value)
+        return value
 
     def put(self, key: Key, value: Value) -> list[tuple[Key, Value]]:
-        """Put a value in; those that it displaces. One that fills the shelf is left out."""
-        self.take(key)
-        if self.size_of(value) > self.most_size:
+        """Add an entry, and return those that it evicts. A value above the limit is not added."""
+        self.pop(key)
+        if self.size_of(value) > self.max_size:
             return []
         self.values[key] = value
         self.size += self.size_of(value)
-        displaced = []
-        while len(self.values) > self.most or self.size > self.most_size:
+        evicted = []
+        while len(self.values) > self.max_entries or self.size > self.max_size:
             oldest = self.values.popitem(last=False)
             self.size -= self.size_of(oldest[1])
-            displaced.append(oldest)
-        return displaced
+            evicted.append(oldest)
+        return evicted

@@ -1,7 +1,7 @@
-"""Connections: pages by keyset, cursors that carry their order, and the types that show them.
+"""Connections: keyset pagination, cursors, and the GraphQL types of a connection.
 
-A page starts where a cursor points, by comparing (column, key) as a row with the cursor's values;
-with an index on the two it costs the same anywhere in the table.
+A page begins after a cursor, by a row comparison of (column, key) with the values of the cursor.
+With an index on both, each page costs the same.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from graphql import GraphQLError
 from sqlalchemy import ColumnElement, Integer, Select, tuple_
 
 from db.base import Timestamp
-from db.parameters import once, parameter, then
+from db.parameters import apply, bind, resolve_once
 from db.text import require_storable
-from graph.core.declarations import Build, Declared
+from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import Entity
 from graph.core.errors import BadInput
 from graph.core.filters import Order
@@ -32,20 +32,20 @@ from graph.core.json_text import Json
 from graph.core.scalars import BARE_UUID, format_moment, parse_moment
 from graph.core.selections import Selected
 
-DEFAULT_PAGE = 50
-LARGEST_PAGE = 100
+DEFAULT_PAGE_SIZE = 50
+MAX_PAGE_SIZE = 100
 
 T = TypeVar("T")
-Read = Callable[[str], Any]
+Parser = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
 class Window:
-    """Which part of an ordered set a page shows."""
+    """The part of an ordered set of rows that a page has."""
 
     entity: Entity
     order: Order | None
-    """By which column it is sorted before the key; none goes by the key alone."""
+    """The order before the key; None sorts by the key alone."""
     limit: int
     backward: bool
     after: tuple[Any, ...] | None
@@ -53,22 +53,22 @@ class Window:
 
     @property
     def is_descending(self) -> bool:
-        """Whether it runs from great to small."""
+        """Whether the order is descending."""
         return self.order is not None and self.order.descending
 
     def columns(self, row: Any) -> list[Any]:
-        """The columns of a model or an alias that it is sorted by; those of the key come last."""
+        """The columns of a model or an alias that it is sorted by, with the key last."""
         return [getattr(row, name) for name in _sorted(self.entity, self.order)]
 
     def bounds(self, row: Any) -> list[ColumnElement[bool]]:
-        """The conditions that keep a row between the cursors."""
+        """The conditions that a row is between the cursors."""
         columns = self.columns(row)
         met = []
         for values, greater in ((self.after, True), (self.before, False)):
             if values is not None:
                 bound = tuple_(
                     *(
-                        parameter(value, column.type)
+                        bind(value, column.type)
                         for value, column in zip(values, columns, strict=True)
                     )
                 )
@@ -77,15 +77,15 @@ class Window:
         return met
 
     def ordering(self, row: Any) -> list[Any]:
-        """The order in which rows are fetched: from the end when paging backward."""
+        """The order in which rows are fetched: reversed when paging backward."""
         descending = self.is_descending != self.backward
         return [column.desc() if descending else column.asc() for column in self.columns(row)]
 
     def cut(self, statement: Select[Any], row: Any, beyond: bool = True) -> Select[Any]:
-        """The statement limited to the page, and one row beyond it, which tells if there is one."""
+        """The statement for the page, and for one row beyond it, to see whether more follow."""
         statement = statement.where(*self.bounds(row)).order_by(*self.ordering(row))
-        limit = then(lambda limit: limit + 1, self.limit) if beyond else self.limit
-        return statement.limit(parameter(limit, Integer))
+        limit = apply(lambda limit: limit + 1, self.limit) if beyond else self.limit
+        return statement.limit(bind(limit, Integer))
 
     def cursor(self, row: Any) -> str:
         """The cursor that points at a row."""
@@ -96,7 +96,7 @@ class Window:
         return encode_cursor(self.order, *values)
 
     def position(self, row: Any) -> list[Any]:
-        """The values of a row's cursor, or the columns of an alias that hold them."""
+        """The values of the cursor of a row, or the columns of an alias that have them."""
         return [getattr(row, name) for name in _position_names(self.entity, self.order)]
 
 
@@ -106,25 +106,25 @@ def name_of(order: Order | None) -> str:
 
 
 def encode_cursor(order: Order | None, *values: object) -> str:
-    """A cursor as text: the order that it belongs to, and where in that order it points."""
+    """A cursor as text: the name of its order, and the values of its row."""
     return base64.b64encode("\n".join([name_of(order), *map(str, values)]).encode()).decode()
 
 
 def _position(entity: Entity, order: Order | None, argument: str, cursor: Any) -> tuple[Any, ...]:
-    """The values that a cursor stands for, one for each column of the order."""
-    position = once(then(partial(_decode_cursor, entity, order, argument), cursor))
-    return tuple(then(itemgetter(name), position) for name in _sorted(entity, order))
+    """The values of a cursor, one for each column of the order."""
+    position = resolve_once(apply(partial(_decode_cursor, entity, order, argument), cursor))
+    return tuple(apply(itemgetter(name), position) for name in _sorted(entity, order))
 
 
 def _sorted(entity: Entity, order: Order | None) -> list[str]:
-    """The names of the attributes that an order sorts by; those of the key come last."""
+    """The names of the attributes that an order sorts by, with the key last."""
     keys = [key.key for key in entity.keys]
     return keys if order is None else list(dict.fromkeys((order.attribute, *keys)))
 
 
 @cache
 def _position_names(entity: Entity, order: Order | None) -> list[str]:
-    """The names of the attributes in a cursor; a text that may have several lines comes last."""
+    """The names of the attributes in a cursor; text, which may have several lines, is last."""
     keys = [key.key for key in entity.keys]
     return keys if order is None else [*keys, order.attribute]
 
@@ -141,8 +141,8 @@ def _decode_cursor(
                 f"{argument}: this cursor belongs to the order {name}, not to {name_of(order)};"
                 " start from the first page when you change the order."
             )
-        readers = _readers(entity, order)
-        position = [read(value) for read, value in zip(readers, values, strict=True)]
+        parsers = _parsers(entity, order)
+        position = [parse(value) for parse, value in zip(parsers, values, strict=True)]
     except BadInput:
         raise
     except (binascii.Error, ValueError, GraphQLError):
@@ -150,18 +150,18 @@ def _decode_cursor(
     return dict(zip(names, position, strict=True))
 
 
-@cache  # SQLAlchemy takes longer to tell a type than a value takes to be read
-def _readers(entity: Entity, order: Order | None) -> list[Read]:
-    """What reads the values of a cursor: raises ValueError or GraphQLError."""
+@cache  # SQLAlchemy takes longer to return a type than parsing a value takes
+def _parsers(entity: Entity, order: Order | None) -> list[Parser]:
+    """The parsers of the values of a cursor. They raise ValueError or GraphQLError."""
     names = _position_names(entity, order)
-    return [_reader(getattr(entity.model, name).type) for name in names]
+    return [_parser(getattr(entity.model, name).type) for name in names]
 
 
-def _reader(kind: Any) -> Read:
+def _parser(kind: Any) -> Parser:
     if isinstance(kind, Timestamp):
         return parse_moment
-    readers: dict[type, Read] = {int: _integer, str: require_storable, UUID: _uuid}
-    return readers[kind.python_type]
+    parsers: dict[type, Parser] = {int: _integer, str: require_storable, UUID: _uuid}
+    return parsers[kind.python_type]
 
 
 def _integer(text: str) -> int:
@@ -185,7 +185,7 @@ def window(
     order_by: Order | None = None,
     **_: object,
 ) -> Window:
-    """The part that a connection's arguments ask for. Raises BadInput."""
+    """The window for the arguments of a connection. Raises BadInput."""
     if first is not None and last is not None:
         raise BadInput("Ask for `first` or for `last`, not for both.")
     name, limit = ("first", first) if last is None else ("last", last)
@@ -194,7 +194,7 @@ def window(
     return Window(
         entity,
         order,
-        DEFAULT_PAGE if limit is None else then(partial(_size, name), limit),
+        DEFAULT_PAGE_SIZE if limit is None else apply(partial(_size, name), limit),
         last is not None,
         None if after is None else _position(entity, order, "after", after),
         None if before is None else _position(entity, order, "before", before),
@@ -202,14 +202,14 @@ def window(
 
 
 def _size(argument: str, size: int) -> int:
-    if not 0 <= size <= LARGEST_PAGE:
-        raise BadInput(f"{argument} must be between 0 and {LARGEST_PAGE}, not {size}.")
+    if not 0 <= size <= MAX_PAGE_SIZE:
+        raise BadInput(f"{argument} must be between 0 and {MAX_PAGE_SIZE}, not {size}.")
     return size
 
 
 @dataclass
 class Page:
-    """The rows of a page, as a connection shows them."""
+    """A page, with the values of the fields of a connection and its `pageInfo`."""
 
     window: Window
     rows: list[Any]
@@ -229,7 +229,7 @@ class Page:
 
     @property
     def page_info(self) -> Page:
-        """Where the page lies: the page itself knows."""
+        """The value of `pageInfo`, whose fields are read of the page too."""
         return self
 
     @property
@@ -271,36 +271,47 @@ class PageEdge:
         return self.window.cursor(self.node)
 
 
-class Part(Declared):
-    """A part of a page: an attribute of `Page`, and of `PageSQL` in the compiler's statement."""
+class PageField(Declared):
+    """A field of a connection, its edges or its `pageInfo`.
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+    Its value is the attribute of this name of `Page`; its SQL is the method of `PageSQL`.
+    """
+
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         json: Json = getattr(row, self.python_name)(selected)
         return json
 
 
-def part(description: str) -> Any:
-    """A part of a page."""
-    return Part(description=description)
+def page_field(description: str) -> Any:
+    """Declare a field of a connection."""
+    return PageField(description=description)
 
 
-@strawberry.type(description="Where a page lies in the whole.")
+@strawberry.type(description="Information about a page of a connection.")
 class PageInfo:
-    has_next_page: bool = part("More follow. When paging backward: `before` was given.")
-    has_previous_page: bool = part("More precede. When paging forward: `after` was given.")
-    start_cursor: str | None = part("The first one's cursor; as `before` it gives the page before.")
-    end_cursor: str | None = part("The last one's cursor; as `after` it gives the next page.")
+    has_next_page: bool = page_field("Whether more follow; paging backward, if `before` was set.")
+    has_previous_page: bool = page_field(
+        "Whether more precede; paging forward, if `after` was set."
+    )
+    start_cursor: str | None = page_field(
+        "The cursor of the first object. As `before`, it gives the previous page."
+    )
+    end_cursor: str | None = page_field(
+        "The cursor of the last object. As `after`, it gives the next page."
+    )
 
 
-@strawberry.type(description="One of a page, with its cursor.")
+@strawberry.type(description="An object of a page, with its cursor.")
 class Edge(Generic[T]):
-    node: T = part("The object.")
-    cursor: str = part("Points here, in this order.")
+    node: T = page_field("The object.")
+    cursor: str = page_field("The cursor of the object, in this order.")
 
 
-@strawberry.type(description="A page of objects, in order.")
+@strawberry.type(description="A page of sorted objects.")
 class Connection(Generic[T]):
-    edges: list[Edge[T]] = part("The objects of the page, with cursors.")
-    nodes: list[T] = part("The objects of the page.")
-    page_info: PageInfo = part("Where the page lies in the whole.")
-    total_count: int = part("How many objects there are on all pages; counted only when selected.")
+    edges: list[Edge[T]] = page_field("The objects of the page, with cursors.")
+    nodes: list[T] = page_field("The objects of the page.")
+    page_info: PageInfo = page_field("Information about the page.")
+    total_count: int = page_field(
+        "How many objects there are on all pages; counted only when selected."
+    )

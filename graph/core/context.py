@@ -1,4 +1,4 @@
-"""What resolvers know of the operation: who asks, what is selected, and what loads it."""
+"""The context of an operation: its viewer, its selection and its loaders."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import strawberry
 
 from db import ReadSession
 from graph.core.access import Access
-from graph.core.answers import Answer
 from graph.core.loaders import Compiled, Loaders
+from graph.core.response_budget import ResponseBudget
 from graph.core.selections import Operation
 
 
@@ -20,37 +20,37 @@ class Context(Access):
     """The context of one operation, which resolvers find in `info.context`."""
 
     operation: Operation
-    """What is selected."""
+    """The operation with its selection."""
     loaders: Loaders
     compiled: Compiled | None = None
-    """What answers parts of the operation without resolvers."""
-    answer: Answer | None = None
-    """How large the answer is that resolvers make."""
+    """The compiled statements for parts of the operation."""
+    budget: ResponseBudget | None = None
+    """The limits of the response that resolvers build."""
     refusal: Exception | None = None
-    """Why it is not known who asks, although a token was sent."""
+    """Why the token of the request is not valid."""
     client: Hashable = None
-    """The client whose limits it counts for."""
+    """The client whose rate limit is charged."""
     address: str | None = None
-    """Where the request comes from."""
+    """The IP address of the client."""
     guess: Callable[[Hashable], Callable[[], None]]
-    """Counts a password given for an account; what it returns is called if it was right."""
+    """Counts an attempt to log in to an account; call the result if it succeeds."""
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
-        """Bounds what happens in the block by the operation's time and its answer's size."""
-        if self.answer is not None:
-            self.answer.check()
+        """Enforces the deadline and the maximum size of the response in a block."""
+        if self.budget is not None:
+            self.budget.check()
         return super().in_time()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
-        """A short session for reading; what its rows are completed to begins a new turn."""
+        """A short session for reading; a new time slice begins after it."""
         async with super().read() as session:
             yield session
-        if self.answer is not None:
-            self.answer.begin_turn()
+        if self.budget is not None:
+            self.budget.begin_slice()
 
     def for_event(self) -> Context:
-        """The context of one event of a stream, which shares nothing that was read before."""
+        """The context of one event of a subscription, without cached rows."""
         context = copy(self)
         context.__dict__.pop("_sessions", None)
         context.deadline = None

@@ -1,4 +1,4 @@
-"""What a field that a slice declares brings along: what it loads, how many rows, and its SQL."""
+"""The base of the fields that slices declare: what each loads, how many rows, and its SQL."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from graph.core.selections import Operation, Selected
 # asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
 CHUNK = 30_000
 
-# How many relations one statement follows from row to row.
-MOST_JOINS = 6
+# The depth to which one statement joins relations.
+MAX_JOINS = 6
 
-# Names of columns of a statement that are not shown themselves; those shown have numbers.
+# Names of columns inside a statement. The columns of a page have numbers as names.
 TEXT, TOTAL = "text", "total"
 
 
 @dataclass(eq=False)
-class Build:
-    """A statement that is being built from what an operation selects."""
+class StatementBuilder:
+    """Builds the SQL for what an operation selects, for one kind of viewer."""
 
     operation: Operation
     viewer: Viewer
-    most_bytes: int
-    """The statement fails if its result has more."""
+    max_bytes: int
+    """The statement fails if its result has more bytes."""
     sizes: list[Any] = field(default_factory=list)
-    """How many rows its pages and lists of ids have, which is what it costs."""
+    """The sizes of its pages and lists of ids, which determine its cost."""
     positions: list[Any] = field(default_factory=list)
-    """The values of its cursors, which are checked whether the statement uses them or not."""
+    """The values of its cursors. They are checked even if the statement does not use them."""
 
     def object(self, children: Iterable[Selected], row: Any) -> Json:
         """The JSON object with these fields of a row. Raises Uncompilable."""
@@ -50,13 +50,13 @@ class Build:
         """The JSON value of a field of a row, or of a root field. Raises Uncompilable."""
         if selected.name == "__typename":
             return string(selected.parent.name)
-        if selected.is_readable and isinstance(selected.declaration, Declared):
+        if selected.has_valid_arguments and isinstance(selected.declaration, Declared):
             return selected.declaration.sql(self, selected, row)
         raise Uncompilable(selected.name)
 
     def text(self, json: Json) -> ColumnElement[str]:
         """A JSON value as one expression."""
-        return json_text.sql(json, self.most_bytes)
+        return json_text.sql(json, self.max_bytes)
 
     def one(self, json: Json, rows: Select[Any]) -> Json:
         """This JSON value of the one row that a statement without columns finds, or null."""
@@ -70,23 +70,23 @@ class Build:
         return json_text.array(func.array(rows.scalar_subquery()))
 
     def printed(self, json: Json, rows: Select[Any]) -> Select[Any]:
-        """A statement that selects this JSON value of each row, and nothing else."""
+        """The statement with this JSON value as its only column."""
         return rows.with_only_columns(self.text(json).label(TEXT))
 
     def limited(self, rows: Any, names: Iterable[str]) -> Any:
-        """Rows with texts in these columns; too many bytes in them make the statement fail."""
+        """The rows; the statement fails if the texts in these columns have too many bytes."""
         size = reduce(operator.add, [func.octet_length(rows.c[name]) for name in names])
         total = func.sum(size).over(rows=(None, 0)).label(TOTAL)
         summed = select(*rows.c, total).subquery()
         columns = [column for column in summed.c if column.key != TOTAL]
-        return select(*columns).where(within(summed.c[TOTAL], self.most_bytes)).subquery()
+        return select(*columns).where(within(summed.c[TOTAL], self.max_bytes)).subquery()
 
 
 class Declared(StrawberryField):
-    """A field that a slice declares and the core reads, in either way."""
+    """A field that a slice declares, and that both the compiler and the resolvers can read."""
 
     def describe(self, description: str | None) -> None:
-        """Take the description from the model unless the slice gives one."""
+        """Set the description of the model, unless the slice has set one."""
         self.description = self.description or description
 
     @property
@@ -94,40 +94,40 @@ class Declared(StrawberryField):
         """The type of the field, where it follows from the model."""
         raise NotImplementedError
 
-    def most_rows(self, selected: Selected) -> int:
-        """How many objects it leads to, at most."""
+    def max_rows(self, selected: Selected) -> int:
+        """The maximum number of objects that it returns."""
         return 1
 
-    def demand(self, selected: Selected, loads: Loads) -> None:
-        """Add to what its parent's statement has to load."""
+    def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
+        """Add what the statement of its parent has to load."""
 
-    def register(self, selected: Selected, demands: Demands) -> None:
-        """Add to what the loader that it uses has to load, if it uses one."""
+    def register(self, selected: Selected, look_ahead: LookAhead) -> None:
+        """Add what its loader has to load, if it has one."""
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
-        """Its JSON value for a row, a model's alias. Raises Uncompilable."""
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        """Its JSON value for a row, given as an alias of the model. Raises Uncompilable."""
         raise Uncompilable(selected.name)
 
 
 @dataclass(eq=False)
-class Loads:
-    """What is read of the rows of a model: columns, and relations with what is read of theirs."""
+class LoadSpec:
+    """The columns and relations that are loaded of the rows of a model."""
 
     columns: set[str] = field(default_factory=set)
-    relations: dict[str, Loads] = field(default_factory=dict)
+    relations: dict[str, LoadSpec] = field(default_factory=dict)
     added: set[int] = field(default_factory=set)
 
-    def below(self, relation: str) -> Loads:
-        """What is read of a relation's rows."""
-        return self.relations.setdefault(relation, Loads())
+    def below(self, relation: str) -> LoadSpec:
+        """What is loaded of the rows of a relation."""
+        return self.relations.setdefault(relation, LoadSpec())
 
-    def add(self, children: Iterable[Selected]) -> Loads:
-        """Add what these selected fields need."""
+    def add(self, children: Iterable[Selected]) -> LoadSpec:
+        """Add what these fields need."""
         for child in children:
-            # Once is enough: a fragment that is spread often would be walked on every way to it.
+            # Each field is added once, however often the fragment that selects it is spread.
             if id(child) not in self.added and isinstance(child.declaration, Declared):
                 self.added.add(id(child))
-                child.declaration.demand(child, self)
+                child.declaration.add_loads(child, self)
         return self
 
     def options(self, row: Any, viewer: Viewer) -> list[Any]:
@@ -137,10 +137,10 @@ class Loads:
         return self._options(row, viewer, columns, 0)
 
     def _gather(self, mapper: Any, columns: dict[Any, set[str]]) -> None:
-        """Which columns are read of each model, in whatever place.
+        """Add the columns that are loaded of each model, at any depth.
 
-        One row is one object in a session. A task that stands both above and below another is
-        loaded as the upper place says, and must have what the lower place shows of it.
+        In a session, a row is one object. If a task occurs at two depths, the loader options of
+        the upper one apply, so they must include the columns of the lower one.
         """
         columns.setdefault(mapper, set()).update(self.columns)
         for name, below in self.relations.items():
@@ -152,9 +152,9 @@ class Loads:
         chosen = only(row, columns[inspect(row).mapper])
         for name, below in self.relations.items():
             relation = getattr(row, name)
-            # What lies deeper than some joins is left to the loaders, but for what cannot be
-            # missing: in the snapshot of another statement it may be gone.
-            if depth >= MOST_JOINS and not is_always_visible(relation):
+            # Deeper relations are left to the loaders. Those that are not nullable are joined:
+            # a later statement has another snapshot, in which the row may be deleted.
+            if depth >= MAX_JOINS and not is_always_visible(relation):
                 continue
             target = relation.property.mapper.class_
             visible = relation.and_(scope(target, viewer))
@@ -175,13 +175,13 @@ def _key_of(mapper: Any) -> frozenset[str]:
 def only(row: Any, names: Iterable[str]) -> list[Any]:
     """The loader options for these columns, and the key, of a model or an alias of it.
 
-    A column that is not loaded raises when it is read: nothing is fetched behind our back.
+    Reading another column raises an exception; nothing is loaded lazily.
     """
     mapper = inspect(row).mapper
     keys = _key_of(mapper)
     chosen = []
     for kind in mapper.self_and_descendants:
-        # The columns that only a subtype has are asked of the subtype.
+        # A column that only a subtype has is loaded through the subtype.
         inherited = set() if kind is mapper else set(mapper.attrs.keys())
         own = sorted(({*keys, *names} & set(kind.attrs.keys())) - inherited)
         part = row if kind is mapper else getattr(row, kind.class_.__name__, kind.class_)
@@ -190,15 +190,15 @@ def only(row: Any, names: Iterable[str]) -> list[Any]:
     return chosen
 
 
-class Demands:
-    """What an operation needs of whatever a loader brings, from all the places that select it.
+class LookAhead:
+    """What the loaders of an operation have to load, for all places that use the same loader.
 
-    The keys are the loaders': an attribute that rows are looked up by, or a relation with its
-    arguments. So one statement serves them all.
+    The key of a loader is an attribute that rows are looked up by, or a relation with its
+    arguments. So one statement serves all these places.
     """
 
     def __init__(self, operation: Operation) -> None:
-        self._loads: dict[Hashable, Loads] = {}
+        self._loads: dict[Hashable, LoadSpec] = {}
         seen: set[int] = set()
         pending = list(operation.roots)
         while pending:
@@ -210,6 +210,6 @@ class Demands:
                 for children in selected.children.values():
                     pending += children
 
-    def of(self, key: Hashable) -> Loads:
-        """What is needed of the rows that the loader with this key brings."""
-        return self._loads.setdefault(key, Loads())
+    def of(self, key: Hashable) -> LoadSpec:
+        """What the loader with this key has to load."""
+        return self._loads.setdefault(key, LoadSpec())

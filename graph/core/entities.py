@@ -1,4 +1,4 @@
-"""The declaration of an entity: which model it shows, and what its plain fields are."""
+"""The declaration of an entity: its model, its columns, and its descriptions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 
 from db import Base
 from graph.core import json_text
-from graph.core.declarations import Build, Declared, Loads
+from graph.core.declarations import Declared, LoadSpec, StatementBuilder
 from graph.core.json_text import Json, Piece, piece, scalar, string
 from graph.core.scalars import global_id
 from graph.core.selections import Selected
@@ -27,32 +27,32 @@ Type = TypeVar("Type", bound=type)
 
 @dataclass(frozen=True)
 class Entity:
-    """A model as the API shows it."""
+    """A model, and the GraphQL type that shows it."""
 
     model: Any
-    shown_as: type
+    graphql_type: type
     where: type | None
     order: type[Enum] | None
 
     @property
     def name(self) -> str:
-        """The name of the type, which is the model's too."""
-        return self.shown_as.__name__
+        """The name of the type, which is the name of the model."""
+        return self.graphql_type.__name__
 
     @property
     def is_interface(self) -> bool:
-        """Whether its rows are shown by several types, one for each subtype of the model."""
+        """Whether its model has subtypes in its table, each with a type of its own."""
         mapper = sqlalchemy.inspect(self.model)
         return mapper.polymorphic_on is not None and mapper.inherits is None
 
     @property
     def is_subtype(self) -> bool:
-        """Whether its rows are in the table of another, whose type is an interface."""
+        """Whether its model is a subtype in the table of another model."""
         return sqlalchemy.inspect(self.model).inherits is not None
 
     @cached_property
     def kinds(self) -> list[Entity]:
-        """The entities whose types show its rows: mostly itself."""
+        """The entities of its subtypes; without subtypes, itself."""
         if not self.is_interface:
             return [self]
         mapper = sqlalchemy.inspect(self.model)
@@ -61,21 +61,21 @@ class Entity:
         ]
 
     def below(self, selected: Selected) -> Iterator[Selected]:
-        """What is selected of its rows, below a field that shows them."""
+        """The fields that are selected of its rows, below a field that returns them."""
         for kind in self.kinds:
             yield from selected.children.get(kind.name, ())
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
-        """What is selected of a row, a model's alias; of one with subtypes, by its subtype."""
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        """The JSON value of a row, given as an alias of the model, by its subtype."""
         if not self.is_interface:
-            return build.object(selected.children[self.name], row)
+            return builder.object(selected.children[self.name], row)
         subtype = getattr(row, sqlalchemy.inspect(self.model).polymorphic_on.key)
         every: list[Piece] = []
         cases = []
         for kind in self.kinds:
-            json = kind.sql(build, selected, getattr(row, kind.model.__name__))
+            json = kind.sql(builder, selected, getattr(row, kind.model.__name__))
             identity = sqlalchemy.inspect(kind.model).polymorphic_identity
-            cases.append((subtype == identity, build.text(json)))
+            cases.append((subtype == identity, builder.text(json)))
             every += json
         return (piece(sqlalchemy.case(*cases), of=tuple(every)),)
 
@@ -95,10 +95,10 @@ class Entity:
 
 
 def lazy(model: type, suffix: str = "") -> Any:
-    """The type that shows a model, or its filter, wherever it is declared.
+    """The type of a model, or its filter, which is imported when it is needed.
 
-    Slices of `graph` and `db` have the same names, and so have types and models: that is how
-    slices name each other without importing each other.
+    It is in the module of `graph` with the name of the model's module in `db`. So slices refer to
+    each other without importing each other.
     """
     module = model.__module__.replace("db.", "graph.", 1)
     return Annotated[f"{model.__name__}{suffix}", strawberry.lazy(module)]
@@ -108,7 +108,7 @@ _entities: dict[type, Entity] = {}
 
 
 def entity_of(model: type) -> Entity:
-    """The entity that shows a model."""
+    """The entity of a model."""
     return _entities[model]
 
 
@@ -118,7 +118,7 @@ def entities() -> list[Entity]:
 
 
 class Column(Declared):
-    """A column of the model, or a value that the model computes of its columns."""
+    """A column, a column property or a hybrid property of the model."""
 
     def __init__(self, attribute: QueryableAttribute[Any], **options: Any) -> None:
         super().__init__(**options)
@@ -127,19 +127,19 @@ class Column(Declared):
 
     @cached_property
     def mapped(self) -> Any:
-        """The mapped column, or column property; none of a hybrid property."""
+        """The mapped column or column property; None for a hybrid property."""
         return sqlalchemy.inspect(self.attribute.class_).column_attrs.get(self.key)
 
-    def demand(self, selected: Selected, loads: Loads) -> None:
+    def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
         if self.mapped is not None:
-            loads.columns.add(self.key)
-        else:  # which columns a hybrid property reads is not known
-            loads.columns.update(sqlalchemy.inspect(self.attribute.class_).column_attrs.keys())
+            spec.columns.add(self.key)
+        else:  # a hybrid property may read any column
+            spec.columns.update(sqlalchemy.inspect(self.attribute.class_).column_attrs.keys())
 
     def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
         return getattr(source, self.key)
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         is_nullable = self.mapped is None or getattr(self.mapped.columns[0], "nullable", True)
         return scalar(getattr(row, self.key), is_nullable=is_nullable)
 
@@ -152,12 +152,12 @@ class Id(Column):
     def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
         return global_id(self.type_name, getattr(source, self.key))
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         return string(json_text.global_id(self.type_name, getattr(row, self.key)))
 
 
 def column(attribute: Any, description: str | None = None) -> Any:
-    """A plain field whose name is not the column's own."""
+    """A field of a column that has another name."""
     return Column(attribute, description=description)
 
 
@@ -172,13 +172,13 @@ class Node:
 def entity(
     model: type, *, where: type | None = None, order: type[Enum] | None = None
 ) -> Callable[[Type], Type]:
-    """Declare a type that shows a model.
+    """Declare the type of a model.
 
-    A bare annotation is the column of that name; `column`, `related`, `listed` and `connected`
-    say what other fields are, and the type of a relation follows from its model; anything else is
-    an ordinary field of Strawberry. Every connection of the entity takes the filter `where` and the
-    order `order`; without an order, its pages go by the primary key. A model with subtypes in its
-    table is shown by an interface, and each of them by a type that inherits it.
+    A bare annotation is the column of that name. `column`, `related`, `listed` and `connected`
+    declare other fields; the type of a relation follows from its model. Any other field is an
+    ordinary field of Strawberry. All connections of the entity have the filter `where` and the
+    order `order`; without an order, they are sorted by the primary key. The type of a model with
+    subtypes in its table is an interface, and the type of each subtype inherits it.
     """
 
     def declare(cls: Type) -> Type:
@@ -207,9 +207,9 @@ def entity(
 
 
 def doc_of(attribute: Any) -> str | None:
-    """What the model says about a column or a relationship.
+    """The documentation of a column or a relationship in the model.
 
-    A foreign key has nothing of its own to say: it is the id of what its relationship leads to.
+    A foreign key without one gets it from its relationship.
     """
     prop: Any = getattr(attribute, "property", None)
     doc: str | None = getattr(prop, "doc", None)
@@ -224,15 +224,15 @@ def doc_of(attribute: Any) -> str | None:
 
 
 def clean(doc: str) -> str:
-    """A docstring as one paragraph per line: what a schema shows to its readers."""
+    """A docstring with each paragraph on one line, as a description in the schema."""
     paragraphs = inspect.cleandoc(doc).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def describe_enum(enum: type[Enum]) -> None:
-    """Make an enum part of the schema, described by its docstring and those under its members.
+    """Add an enum to the schema, with its docstring and those under its members as descriptions.
 
-    Python keeps no docstring of a member, so they are read from the source.
+    Python does not store the docstring of a member, so it is read from the source.
     """
     if hasattr(enum, "__strawberry_definition__"):
         return
@@ -254,7 +254,7 @@ def describe_enum(enum: type[Enum]) -> None:
 
 for _mapper in Base.registry.mappers:
     for _column in _mapper.columns:
-        # A list of choices describes its choices.
+        # The enum of an array is the enum of its items.
         _type = getattr(_column.type, "item_type", _column.type)
         if isinstance(_type, sqlalchemy.Enum) and _type.enum_class is not None:
             describe_enum(_type.enum_class)

@@ -6,39 +6,38 @@ from enum import StrEnum
 
 from graphql import GraphQLError
 
-# Operations take a fraction of a second, and so does PostgreSQL's way back: the next second finds
-# everything otherwise.
+# Operations take a fraction of a second, and so does a restart of PostgreSQL.
 SOON = 1
-# Room on a disk takes somebody to make it.
+# An administrator has to free space on a full disk.
 LATER = 60
 AGAIN = " Try again in a moment."
 
 
 class RequestError(GraphQLError):
-    """Something is wrong with the request or its circumstances; `code` tells programs what."""
+    """A request failed; `code` is the reason, for programs."""
 
     code = "BAD_USER_INPUT"
     retry_after: int | None = None
-    """After how many seconds a new attempt makes sense, if it does."""
+    """The number of seconds after which a client may retry; None if it should not."""
 
     def __init__(self, message: str, *, retry_after: int | None = None, **more: object) -> None:
-        """`more` goes into the extensions of the error."""
+        """`more` is added to the extensions of the error."""
         if retry_after is not None:
             self.retry_after = retry_after
-        # Of what may have been done already, a client must not think that it may send it again.
+        # A client must not retry a mutation that may have been done already.
         if self.retry_after is not None and "outcome" not in more:
             more["retryAfter"] = self.retry_after
         super().__init__(message, extensions={"code": self.code, **more})
 
 
 class BadRequest(RequestError):
-    """The request cannot be understood, or cannot be answered in this way."""
+    """The request is malformed or not supported."""
 
     code = "BAD_REQUEST"
 
 
 class BadInput(RequestError):
-    """An argument has a value that cannot be used."""
+    """An argument has an invalid value."""
 
 
 class LimitExceeded(RequestError):
@@ -74,19 +73,19 @@ class AnswerTooLarge(RequestError):
 
 
 class RateLimited(RequestError):
-    """A viewer uses more than a setting allows."""
+    """A client has exceeded its rate limit."""
 
     code = "RATE_LIMITED"
 
 
 class Forbidden(RequestError):
-    """The viewer has not the right to do this."""
+    """The viewer does not have the required right."""
 
     code = "FORBIDDEN"
 
 
 class Unauthenticated(RequestError):
-    """Nobody is known to ask."""
+    """The request has no valid token."""
 
     code = "UNAUTHENTICATED"
 
@@ -111,23 +110,23 @@ class Unavailable(RequestError):
 
 
 class Outcome(StrEnum):
-    """What became of a mutation whose answer is an error. Without one, nothing was done."""
+    """The outcome of a mutation whose result is an error. Without one, nothing was done."""
 
     DONE = "DONE"
     UNKNOWN = "UNKNOWN"
 
 
 class TooSlow(RequestError):
-    """A statement or an operation took longer than it may."""
+    """A statement or an operation exceeded its time limit."""
 
     code = "TIMEOUT"
 
 
 class Fault(RequestError):
-    """Something went wrong on our side; the message has an id that finds it in the log."""
+    """An internal error; the message has the id under which the log has it."""
 
     code = "FAULT"
 
 
-class Unshown(Exception):
-    """What a mutation has done cannot be shown; the cause says why."""
+class PayloadFailed(Exception):
+    """A mutation was done, but its payload cannot be read; the cause is the reason."""

@@ -1,6 +1,6 @@
-"""The fields that lead from one entity to others, and from the root to all of them.
+"""The fields that return entities: relations of an entity, and fields of the root.
 
-Each says what it leads to; how that is read, for one parent or a thousand, follows from it.
+Each class has the arguments of its fields, their loading and their SQL.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from strawberry.types.arguments import StrawberryArgument
 from strawberry.utils.str_converters import to_camel_case
 
 from db import Viewer, scope
-from db.parameters import parameter, then
+from db.parameters import apply, bind
 from db.scopes import is_always_visible
-from graph.core.connections import DEFAULT_PAGE, LARGEST_PAGE, Connection, window
+from graph.core.connections import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Connection, window
 from graph.core.context import Context
-from graph.core.declarations import Build, Declared, Demands, Loads
+from graph.core.declarations import Declared, LoadSpec, LookAhead, StatementBuilder
 from graph.core.entities import Entity, entity_of, lazy
 from graph.core.errors import BadInput
 from graph.core.filters import condition, keys
 from graph.core.json_text import Json
-from graph.core.loaders import Listing, freeze
+from graph.core.loaders import PageSource
 from graph.core.page_sql import PageSQL
 from graph.core.selections import Selected
 
@@ -34,7 +34,7 @@ from graph.core.selections import Selected
 def argument(
     name: str, kind: Any, description: str, default: Any = strawberry.UNSET
 ) -> StrawberryArgument:
-    """An argument of a field that the core makes."""
+    """An argument of a field that the core declares."""
     return StrawberryArgument(
         python_name=name,
         graphql_name=to_camel_case(name),
@@ -53,42 +53,42 @@ class EntityField(Declared):
 
     @property
     def target(self) -> Entity:
-        """The entity that it reads."""
+        """The entity that it returns."""
         raise NotImplementedError
 
-    def takes(self) -> list[StrawberryArgument]:
-        """The arguments that follow from what it reads."""
+    def default_arguments(self) -> list[StrawberryArgument]:
+        """The arguments that its entity and its kind give it."""
         return []
 
     @property
     def arguments(self) -> list[StrawberryArgument]:
-        """Its arguments; made late, when all entities are known, and once."""
+        """Its arguments; created on the first use, when all entities are declared."""
         if self._arguments is None:
-            self._arguments = self.takes()
+            self._arguments = self.default_arguments()
         return self._arguments
 
     @arguments.setter
     def arguments(self, value: list[StrawberryArgument]) -> None:
-        raise AttributeError("the arguments follow from what the field reads")
+        raise AttributeError("the kind of the field determines its arguments")
 
-    def batch(self, selected: Selected) -> Any:
-        """What its loader batches by."""
+    def loader_key(self, selected: Selected) -> Any:
+        """The key of its loader."""
         raise NotImplementedError
 
-    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
-        """What it reads for an object, or what is to be awaited for that."""
+    def load(self, context: Context, selected: Selected, source: Any) -> Any:
+        """Its value for an object, or an awaitable for it."""
         raise NotImplementedError
 
     def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
         selected = info.context.operation.selected(info._raw_info)
-        return self.ask(info.context, selected, source)
+        return self.load(info.context, selected, source)
 
     def below(self, selected: Selected) -> Iterable[Selected]:
-        """What is selected of the entity."""
+        """The fields that are selected of the entity."""
         return self.target.below(selected)
 
-    def register(self, selected: Selected, demands: Demands) -> None:
-        demands.of(self.batch(selected)).add(self.below(selected))
+    def register(self, selected: Selected, look_ahead: LookAhead) -> None:
+        look_ahead.of(self.loader_key(selected)).add(self.below(selected))
 
 
 class Relation(EntityField):
@@ -103,8 +103,8 @@ class Relation(EntityField):
         return entity_of(self.attribute.property.mapper.class_)
 
     @cached_property
-    def pair(self) -> tuple[Any, Any]:
-        """The attribute here and the attribute there that are equal for related rows."""
+    def keys(self) -> tuple[Any, Any]:
+        """The attribute of this model and the attribute of the target that are equal."""
         prop: Any = self.attribute.property
         ((local, remote),) = prop.local_remote_pairs
         here, there = prop.parent, prop.mapper
@@ -113,56 +113,56 @@ class Relation(EntityField):
             getattr(there.class_, there.get_property_by_column(remote).key),
         )
 
-    def demand(self, selected: Selected, loads: Loads) -> None:
-        loads.columns.add(self.pair[0].key)
+    def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
+        spec.columns.add(self.keys[0].key)
 
-    def joined(self, row: Any, target: Any) -> ColumnElement[bool]:
-        """The condition that a row, an alias of the model, leads to a row of the target."""
-        here, there = self.pair
+    def join_condition(self, row: Any, target: Any) -> ColumnElement[bool]:
+        """The condition that a row of the model is related to a row of the target."""
+        here, there = self.keys
         return getattr(target, there.key) == getattr(row, here.key)  # type: ignore[no-any-return]
 
 
 class Related(Relation):
-    """A to-one relation. It is nullable where there may be nothing, or a scope can hide it."""
+    """A to-one relation. It is nullable if the column is, or if a scope can hide the row."""
 
     @property
     def annotation(self) -> Any:
         target = lazy(self.attribute.property.mapper.class_)
         return target if is_always_visible(self.attribute) else target | None
 
-    def batch(self, selected: Selected) -> Any:
+    def loader_key(self, selected: Selected) -> Any:
         return self.attribute
 
-    def demand(self, selected: Selected, loads: Loads) -> None:
-        super().demand(selected, loads)
-        loads.below(self.attribute.key).add(self.below(selected))
+    def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
+        super().add_loads(selected, spec)
+        spec.below(self.attribute.key).add(self.below(selected))
 
-    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
-        # Look-ahead brought it along, unless the parent was read by something else.
+    def load(self, context: Context, selected: Selected, source: Any) -> Any:
+        # The parent's statement has loaded it, unless that was read without look-ahead.
         if self.attribute.key in source.__dict__:
             return source.__dict__[self.attribute.key]
-        here, there = self.pair
+        here, there = self.keys
         value = getattr(source, here.key)
         if value is None:
             return None
         return context.loaders.row(there, value, self.attribute)
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
-        target, rows = self.rows(build, row)
-        return build.one(self.target.sql(build, selected, target), rows)
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        target, rows = self.rows(builder, row)
+        return builder.one(self.target.sql(builder, selected, target), rows)
 
-    def rows(self, build: Build, row: Any) -> tuple[Any, Select[Any]]:
-        """An alias of the target, and a statement without columns for its rows in order."""
+    def rows(self, builder: StatementBuilder, row: Any) -> tuple[Any, Select[Any]]:
+        """An alias of the target, and a statement without columns for its sorted rows."""
         target = aliased(self.target.model)
         order = self.attribute.property.order_by or ()
         rows = select().select_from(target)
-        rows = rows.where(self.joined(row, target), scope(target, build.viewer))
+        rows = rows.where(self.join_condition(row, target), scope(target, builder.viewer))
         rows = rows.order_by(*(getattr(target, column.key) for column in order))
         return target, rows.correlate(row)
 
 
 class Listed(Related):
-    """A to-many relation of at most `most` rows, which a rule of the domain sees to, as a list."""
+    """A to-many relation as a list; a rule of the domain limits it to `most` rows."""
 
     def __init__(self, attribute: InstrumentedAttribute[Any], most: int, **options: Any) -> None:
         super().__init__(attribute, **options)
@@ -172,31 +172,31 @@ class Listed(Related):
     def annotation(self) -> Any:
         return list[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
 
-    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+    def load(self, context: Context, selected: Selected, source: Any) -> Any:
         if self.attribute.key in source.__dict__:
-            # Whoever writes with psql goes past the rules of the domain.
+            # Rows that were written without the rules of the domain may be more.
             return source.__dict__[self.attribute.key][: self.most]
-        here, there = self.pair
+        here, there = self.keys
         return context.loaders.rows(there, getattr(source, here.key), self.attribute, self.most)
 
-    def most_rows(self, selected: Selected) -> int:
+    def max_rows(self, selected: Selected) -> int:
         return self.most
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
-        target, rows = self.rows(build, row)
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        target, rows = self.rows(builder, row)
         rows = rows.limit(literal_column(str(self.most)))
-        return build.array(self.target.sql(build, selected, target), rows)
+        return builder.array(self.target.sql(builder, selected, target), rows)
 
 
 Conditions = Callable[..., list[ColumnElement[bool]]]
-"""The conditions on a row, of the model's alias, the viewer, and the arguments by their names."""
+"""Makes conditions from an alias of the model, the viewer, and the arguments by name."""
 
 
 class Paged(EntityField):
-    """A field that reads a connection.
+    """A field that returns a connection.
 
-    It may have arguments of its own, with the conditions on a row that are made of them. Their
-    values may come `Later`, when the statement runs: `db.parameters` has what converts them.
+    It may have arguments of its own, and conditions on a row that are made of them. Their values
+    may be `Deferred`: convert them with `db.parameters.apply`.
     """
 
     def __init__(
@@ -211,14 +211,14 @@ class Paged(EntityField):
         self.conditions = conditions
         self.order = order
 
-    def takes(self) -> list[StrawberryArgument]:
+    def default_arguments(self) -> list[StrawberryArgument]:
         target: Any = self.target
-        page = f"at most {LARGEST_PAGE}; {DEFAULT_PAGE} unless said otherwise"
+        page = f"at most {MAX_PAGE_SIZE}; {DEFAULT_PAGE_SIZE} unless said otherwise"
         arguments = [
             *self.own_arguments,
             argument("first", int | None, f"How many, from the start: {page}."),
             argument("after", str | None, "Only what comes after this cursor."),
-            argument("last", int | None, f"How many, from the end: at most {LARGEST_PAGE}."),
+            argument("last", int | None, f"How many, from the end: at most {MAX_PAGE_SIZE}."),
             argument("before", str | None, "Only what comes before this cursor."),
             argument("where", target.where | None, "Only those that meet these conditions."),
         ]
@@ -229,29 +229,29 @@ class Paged(EntityField):
 
     @property
     def source(self) -> Hashable:
-        """Where the rows come from: the model, or a relation."""
+        """The model or the relation that it reads."""
         raise NotImplementedError
 
-    def batch(self, selected: Selected) -> Any:
-        return (self.source, self.conditions, freeze(selected.arguments))
+    def loader_key(self, selected: Selected) -> Any:
+        return (self.source, self.conditions, repr(selected.arguments))
 
     def below(self, selected: Selected) -> Iterator[Selected]:
-        """What is selected of the entity, as nodes and in edges."""
+        """The fields that are selected of the entity, in `nodes` and in `edges`."""
         for way in (("nodes",), ("edges", "node")):
             for node in selected.under(*way):
                 yield from self.target.below(node)
 
-    def most_rows(self, selected: Selected) -> int:
-        """How many rows a page has at most. What is out of range is refused when it is read."""
+    def max_rows(self, selected: Selected) -> int:
+        """The maximum number of rows of a page. A size out of range is refused when it is read."""
         size = selected.arguments.get("last")
         if size is None:
             size = selected.arguments.get("first")
-        return DEFAULT_PAGE if size is None else min(max(size, 0), LARGEST_PAGE)
+        return DEFAULT_PAGE_SIZE if size is None else min(max(size, 0), MAX_PAGE_SIZE)
 
     def members(
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
     ) -> list[ColumnElement[bool]]:
-        """The conditions on a row of any of its pages, before it is cut into pages."""
+        """The conditions on the rows of all pages."""
         met = [scope(row, viewer)]
         if arguments.get("where") is not None:
             met.append(condition(arguments["where"], row, viewer))
@@ -264,38 +264,38 @@ class Paged(EntityField):
     def page(
         self, context: Context, selected: Selected, column: Any = None, value: Any = None
     ) -> Any:
-        """The page that the arguments ask for; its rows are read if anything of them is shown.
+        """The page for the arguments. Its rows are read only if they are selected.
 
-        With a column, of the rows that have this value in it.
+        With a column, the page has only rows with this value in it.
         """
-        if selected.listing is None:  # the same for all parents
+        if selected.page_source is None:  # the same for all parents
             arguments = context.operation.converted(selected)
             shown = {child.name for children in selected.children.values() for child in children}
-            selected.listing = Listing(
+            selected.page_source = PageSource(
                 window(self.target, **arguments),
                 partial(self.members, arguments),
-                self.batch(selected),
+                self.loader_key(selected),
                 bool(shown & {"nodes", "edges", "pageInfo"}),
                 column,
             )
-        return context.loaders.page(selected.listing, value)
+        return context.loaders.page(selected.page_source, value)
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
-        arguments = build.operation.converted(selected)
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        arguments = builder.operation.converted(selected)
         view = window(self.target, **arguments)
-        build.sizes.append(view.limit)
-        build.positions += [*(view.after or ()), *(view.before or ())]
+        builder.sizes.append(view.limit)
+        builder.positions += [*(view.after or ()), *(view.before or ())]
         (children,) = selected.children.values()
 
         def members(target: Any) -> Select[Any]:
             rows = select().select_from(target)
-            rows = rows.where(*self.members(arguments, build.viewer, target))
+            rows = rows.where(*self.members(arguments, builder.viewer, target))
             return self.of_parent(rows, row, target)
 
-        return PageSQL(build, view, members, children).json()
+        return PageSQL(builder, view, members, children).json()
 
     def of_parent(self, rows: Select[Any], row: Any, target: Any) -> Select[Any]:
-        """A statement for rows of the target, limited to those of a parent's row."""
+        """The statement, limited to the rows of the target that belong to a row of the parent."""
         return rows
 
 
@@ -313,12 +313,12 @@ class Connected(Paged, Relation):
     def source(self) -> Hashable:
         return self.attribute
 
-    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
-        here, there = self.pair
+    def load(self, context: Context, selected: Selected, source: Any) -> Any:
+        here, there = self.keys
         return self.page(context, selected, there, getattr(source, here.key))
 
     def of_parent(self, rows: Select[Any], row: Any, target: Any) -> Select[Any]:
-        return rows.where(self.joined(row, target)).correlate(row)
+        return rows.where(self.join_condition(row, target)).correlate(row)
 
 
 class Collection(Paged):
@@ -336,7 +336,7 @@ class Collection(Paged):
     def source(self) -> Hashable:
         return self.model
 
-    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+    def load(self, context: Context, selected: Selected, source: Any) -> Any:
         return self.page(context, selected)
 
 
@@ -363,10 +363,10 @@ class Lookup(EntityField):
 
     @cached_property
     def attribute(self) -> InstrumentedAttribute[Any]:
-        """The unique attribute that the object is found by."""
+        """The unique attribute that the object is looked up by."""
         return self.by if self.by is not None else self.target.key
 
-    def takes(self) -> list[StrawberryArgument]:
+    def default_arguments(self) -> list[StrawberryArgument]:
         if self.of_viewer is not None:
             return []
         if self.by is not None:
@@ -374,37 +374,37 @@ class Lookup(EntityField):
             return [argument(self.argument, str, str(self.by.property.doc))]
         return [argument("id", strawberry.ID, f"The id of the {self.target.name}.")]
 
-    def batch(self, selected: Selected) -> Any:
+    def loader_key(self, selected: Selected) -> Any:
         return self.attribute
 
     def value(self, viewer: Viewer, kwargs: Mapping[str, Any]) -> Any:
-        """What the attribute has to equal; none finds nothing. Raises BadInput."""
+        """The value of the attribute; None finds no object. Raises BadInput."""
         if self.of_viewer is not None:
             return self.of_viewer(viewer)
         if self.by is not None:
             return kwargs[str(self.argument)]
-        return then(partial(keys, self.model), kwargs["id"])
+        return apply(partial(keys, self.model), kwargs["id"])
 
-    def ask(self, context: Context, selected: Selected, source: Any) -> Any:
+    def load(self, context: Context, selected: Selected, source: Any) -> Any:
         value = self.value(context.viewer, context.operation.converted(selected))
         return None if value is None else context.loaders.row(self.attribute, value)
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         target = aliased(self.target.model)
-        value = self.value(build.viewer, build.operation.converted(selected))
+        value = self.value(builder.viewer, builder.operation.converted(selected))
         column = getattr(target, self.attribute.key)
         rows = select().select_from(target)
-        rows = rows.where(column == parameter(value, column.type), scope(target, build.viewer))
-        return build.one(self.target.sql(build, selected, target), rows)
+        rows = rows.where(column == bind(value, column.type), scope(target, builder.viewer))
+        return builder.one(self.target.sql(builder, selected, target), rows)
 
 
 def related(attribute: Any) -> Any:
-    """A to-one relation; it comes with its parent's statement."""
+    """A to-one relation; the statement of its parent loads it."""
     return Related(attribute)
 
 
 def listed(attribute: Any, *, most: int) -> Any:
-    """A to-many relation that a rule of the domain limits to so many rows, as a plain list."""
+    """A to-many relation as a list; a rule of the domain limits it to `most` rows."""
     return Listed(attribute, most)
 
 
@@ -414,7 +414,7 @@ def connected(
     arguments: Sequence[StrawberryArgument] = (),
     conditions: Conditions | None = None,
 ) -> Any:
-    """A to-many relation as a connection, with conditions made of arguments of its own."""
+    """A to-many relation as a connection; it may have arguments of its own."""
     return Connected(attribute, own_arguments=arguments, conditions=conditions)
 
 
@@ -426,9 +426,9 @@ def collection(
     order: str | None = None,
     description: str | None = None,
 ) -> Any:
-    """All objects of an entity that the viewer may see, as a connection, in this order by default.
+    """All objects of an entity that the viewer may see, as a connection with this default order.
 
-    With arguments of its own, those that meet the conditions that are made of them.
+    It may have arguments of its own, and conditions that are made of them.
     """
     description = description or f"All {model.__name__} objects that you may see."
     return Collection(
@@ -436,19 +436,19 @@ def collection(
     )
 
 
-# PostgreSQL fails on queries of very many words.
-LONGEST_QUERY = 1000
+# PostgreSQL fails on queries with too many words.
+MAX_QUERY_LENGTH = 1000
 
 
 def search(attribute: Any, order: str, description: str) -> Any:
-    """The objects of an entity that have some words, as a connection, by default in this order.
+    """A full-text search for objects of an entity, as a connection with this default order.
 
-    The attribute is a full-text column of the model.
+    The attribute is a column of the type `tsvector`.
     """
-    words = f"The words to look for, in at most {LONGEST_QUERY:,} characters."
+    words = f"The words to look for, in at most {MAX_QUERY_LENGTH:,} characters."
 
     def has_words(row: Any, viewer: Viewer, query: Any) -> list[ColumnElement[bool]]:
-        wanted = func.search_query(parameter(then(_short, query), Text))
+        wanted = func.search_query(bind(apply(_checked_query, query), Text))
         return [getattr(row, attribute.key).op("@@", is_comparison=True)(wanted)]
 
     return collection(
@@ -460,9 +460,9 @@ def search(attribute: Any, order: str, description: str) -> Any:
     )
 
 
-def _short(query: str) -> str:
-    if len(query) > LONGEST_QUERY:
-        raise BadInput(f"A query is of at most {LONGEST_QUERY:,} characters.")
+def _checked_query(query: str) -> str:
+    if len(query) > MAX_QUERY_LENGTH:
+        raise BadInput(f"A query is of at most {MAX_QUERY_LENGTH:,} characters.")
     return query
 
 
@@ -479,5 +479,5 @@ def one_by(attribute: Any, name: str, description: str) -> Any:
 
 
 def viewers(model: type, key: Callable[[Viewer], Any], description: str) -> Any:
-    """The object of an entity that belongs to whoever asks."""
+    """The object of an entity whose key the viewer has, such as their user."""
     return Lookup(model, of_viewer=key, description=description)

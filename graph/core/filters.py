@@ -1,4 +1,4 @@
-"""Filters and orders: typed inputs of each noun over shared operators, made into conditions."""
+"""Filters and orders of entities: typed inputs with shared operators, and their SQL."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from sqlalchemy import ColumnElement, and_, false, func, inspect, not_, or_, sel
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from strawberry import UNSET
+from strawberry.types import get_object_definition
 from strawberry.types.field import StrawberryField
 from strawberry.utils.str_converters import to_camel_case
 
 from db import Base, Viewer, scope
 from db.base import any_of, uppercase
-from db.parameters import parameter, then
+from db.parameters import apply, bind
 from graph.core.entities import clean, doc_of, lazy
 from graph.core.errors import BadInput
 from graph.core.scalars import parse_key
 from graph.core.selections import BACKREF, Operation, Selected
 
-# Conditions are built, compiled and parsed by recursion.
-DEEPEST = 20
+# Conditions are built and compiled by recursion.
+MAX_DEPTH = 20
 
-# A condition on an id, and one on a related object, asks first whether the viewer may see that
-# object: building and compiling it takes so many times as long as that of any other condition.
-GUARDED = 5
+# A condition on an id or on a related object includes the scope of that object. Building and
+# compiling it takes this many times as long as any other condition.
+SCOPED_WEIGHT = 5
 
 Value = TypeVar("Value")
 Type = TypeVar("Type", bound=type)
@@ -114,14 +115,12 @@ class EnumFilter(Generic[Value]):
 
 def _compares(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], ColumnElement[bool]]:
     """An operator between a column and a value of its type."""
-    return lambda column, value: compare(column, parameter(value, column.type))
+    return lambda column, value: compare(column, bind(value, column.type))
 
 
 def _matches(match: Callable[..., Any]) -> Callable[[Any, Any], ColumnElement[bool]]:
-    """An operator between a column and a text of which no character has a meaning of its own."""
-    return lambda column, text: match(
-        column, parameter(then(_escaped, text), column.type), escape="/"
-    )
+    """An operator between a column and a text without wildcards."""
+    return lambda column, text: match(column, bind(apply(_escaped, text), column.type), escape="/")
 
 
 def _escaped(text: str) -> str:
@@ -160,10 +159,11 @@ def through(attribute: QueryableAttribute[Any]) -> Any:
 
 
 def filters(model: type) -> Callable[[Type], Type]:
-    """Declare the filter of a noun.
+    """Declare the filter of an entity.
 
-    A bare annotation is the column of that name, with the operators of its type; `through` leads
-    into a to-one relation, `contains` looks into JSON. `and`, `or` and `not` come by themselves.
+    A bare annotation filters by the column of that name, with the operators of its type;
+    `through` filters by a to-one relation, `contains` by a JSON value. `and`, `or` and `not` are
+    added.
     """
 
     def declare(cls: Type) -> Type:
@@ -198,15 +198,14 @@ def _name(field: StrawberryField) -> str:
 
 
 def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> ColumnElement[bool]:
-    """The condition that a filter states about a model or an alias of it.
+    """The SQL condition of a filter, for a model or an alias of it. Raises BadInput.
 
-    A related row counts only if the viewer may see it, so that a filter betrays nothing. Raises
-    BadInput.
+    Related rows that the viewer may not see do not match, so that filters reveal nothing of them.
     """
-    if depth > DEEPEST:
-        raise BadInput(f"A filter nests at most {DEEPEST} deep.")
+    if depth > MAX_DEPTH:
+        raise BadInput(f"A filter nests at most {MAX_DEPTH} deep.")
     parts: list[ColumnElement[bool]] = []
-    for field in where.__strawberry_definition__.fields:
+    for field in get_object_definition(where, strict=True).fields:
         value = getattr(where, field.python_name)
         if value is UNSET:
             continue
@@ -219,7 +218,7 @@ def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> Column
                 each = [condition(part, entity, viewer, depth + 1) for part in value]
                 parts.append(or_(false(), *each))
             case "not_":
-                # What is unknown (because something is null) does not hold either.
+                # A condition that is unknown, because of a null, does not hold either.
                 met = condition(value, entity, viewer, depth + 1)
                 parts.append(not_(func.coalesce(met, false())))
             case _:
@@ -236,11 +235,12 @@ def _on(
         target = aliased(prop.mapper.class_)
         met = and_(scope(target, viewer), condition(value, target, viewer, depth + 1))
         return here.of_type(target).has(met)  # type: ignore[no-any-return]
-    if not hasattr(value, "__strawberry_definition__"):
-        # With its type: a JSON text would travel as an SQL text.
-        return here.contains(parameter(value, JSONB))  # type: ignore[no-any-return]
+    definition = get_object_definition(value)
+    if definition is None:
+        # The type is needed: asyncpg would send a JSON string as text.
+        return here.contains(bind(value, JSONB))  # type: ignore[no-any-return]
     parts = []
-    for field in value.__strawberry_definition__.fields:
+    for field in definition.fields:
         operand = getattr(value, field.python_name)
         if operand is UNSET:
             continue
@@ -254,9 +254,9 @@ def _on(
 
 
 def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> ColumnElement[bool]:
-    """A condition on an id: of the row itself, or of a row it points at.
+    """A condition on a primary key or a foreign key.
 
-    What the viewer may not see is not there to be pointed at, as if the column were null.
+    If the viewer may not see the row that a foreign key refers to, the key counts as null.
     """
     points = next(iter(column.foreign_keys), None)
     table = column.table if points is None else points.column.table
@@ -266,7 +266,7 @@ def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> Colu
         if mapper.local_table is table and mapper.inherits is None
     )
     if name != "is_null":
-        operand = then(partial(keys, model), operand)
+        operand = apply(partial(keys, model), operand)
     if points is None or viewer.is_administrator:
         return OPERATORS[name](here, operand)
     target = aliased(model)
@@ -274,11 +274,11 @@ def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> Colu
     seen = select(key).where(scope(target, viewer))
     match name:
         case "eq" | "not_":
-            value = parameter(operand, key.type)
+            value = bind(operand, key.type)
             same = and_(here == value, seen.where(key == value).exists())
             return same if name == "eq" else not_(func.coalesce(same, false()))
         case "in_":
-            # Worked out once, not for every row: the column's index still serves.
+            # The subquery runs once, not for each row, so the index of the column is used.
             visible = func.array(seen.where(any_of(key, operand)).scalar_subquery())
             return here == func.any(visible)  # type: ignore[no-any-return]
         case _:
@@ -287,7 +287,7 @@ def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> Colu
 
 
 def keys(model: type, operand: Any) -> Any:
-    """The key that an id of a model names, or those that a list names. Raises BadInput."""
+    """The key of an id of a model, or the keys of a list of ids. Raises BadInput."""
     try:
         if isinstance(operand, list):
             return [parse_key(model, item) for item in operand]
@@ -297,24 +297,18 @@ def keys(model: type, operand: Any) -> Any:
 
 
 def conditions_of(operation: Operation) -> int:
-    """How many conditions all filters of an operation have. Linear, as its cost is."""
-    known: dict[int, int] = {}
+    """The number of conditions of all filters of an operation."""
 
-    def count(selected: Selected) -> int:
-        found = known.get(id(selected))
-        if found is None:
-            found = sum(count(child) for kind in selected.children.values() for child in kind)
-            where = selected.arguments.get("where")
-            if where is not None:
-                found += _conditions(selected.definition.args["where"].type, where)
-            known[id(selected)] = found
-        return found
+    def combine(selected: Selected, below: list[int]) -> int:
+        where = selected.arguments.get("where")
+        own = 0 if where is None else _conditions(selected.definition.args["where"].type, where)
+        return own + sum(below)
 
-    return sum(map(count, operation.roots))
+    return sum(operation.fold(combine))
 
 
 def _conditions(kind: Any, value: Any) -> int:
-    """How many conditions there are in a filter, or in a list of filters; at least one in each."""
+    """The number of conditions of a filter or a list of filters, at least one for each filter."""
     kind = get_nullable_type(kind)
     if is_leaf_type(get_named_type(kind)):
         return 1
@@ -328,21 +322,21 @@ def _conditions(kind: Any, value: Any) -> int:
         if key in value:
             below = _conditions(field.type, value[key])
             if kind.name == "IDFilter":
-                below *= GUARDED
-            elif _leads_away(field):
-                below += GUARDED
+                below *= SCOPED_WEIGHT
+            elif _is_relation(field):
+                below += SCOPED_WEIGHT
             found += below
     return max(1, found)
 
 
-def _leads_away(field: GraphQLInputField) -> bool:
-    """Whether a field of a filter is a related object."""
+def _is_relation(field: GraphQLInputField) -> bool:
+    """Whether a field of a filter filters by a related object."""
     attribute = field.extensions[BACKREF].metadata.get("attribute")
     return attribute is not None and isinstance(attribute.property, RelationshipProperty)
 
 
 class Order(Enum):
-    """The base of the orders: each member is a column that is never null, and a direction."""
+    """The base of the orders: each member is a NOT NULL column and a direction."""
 
     @property
     def attribute(self) -> str:
@@ -351,26 +345,22 @@ class Order(Enum):
 
     @property
     def descending(self) -> bool:
-        """Whether it runs from great to small; the key runs the same way."""
+        """Whether it is descending; the key has the same direction."""
         return str(self.value).endswith(" desc")
 
 
 def ordering(model: type, *attributes: QueryableAttribute[Any]) -> Any:
-    """The order of a noun: by any of these columns, either way; the first is the default.
+    """The order of an entity: by any of these columns, in either direction.
 
-    Each column is NOT NULL and has an index that ends in the key, so that every page costs the
-    same: a row comparison then starts right at the cursor.
+    The first column is the default. Each column is NOT NULL and has an index that ends in the key.
+    So each page costs the same: the row comparison finds the cursor in the index.
     """
     members = {}
-    docs = {}
     for attribute in attributes:
         for suffix, words in (("asc", "ascending"), ("desc", "descending")):
             member = f"{attribute.key}_{suffix}".upper()
-            members[member] = f"{attribute.key} {suffix}"
-            docs[member] = f"{clean(doc_of(attribute) or '').rstrip('.')}, {words}."
+            doc = f"{clean(doc_of(attribute) or '').rstrip('.')}, {words}."
+            members[member] = strawberry.enum_value(f"{attribute.key} {suffix}", description=doc)
     functional: Any = Order  # Enum's functional API, which type checkers read only as literals
     enum: Any = functional(f"{model.__name__}Order", members)
-    strawberry.enum(enum, description=f"What {model.__name__} objects can be sorted by.")
-    for value in enum.__strawberry_definition__.values:
-        value.description = docs[value.name]
-    return enum
+    return strawberry.enum(enum, description=f"What {model.__name__} objects can be sorted by.")

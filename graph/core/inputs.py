@@ -1,4 +1,4 @@
-"""Inputs of mutations: their declaration, what is wrong with one, and its values for a row."""
+"""Inputs of mutations: their declaration, their validation, and their values for a row."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import strawberry
 from graphql import get_nullable_type
 from pydantic import BaseModel, Field, ValidationError
-from pydantic.fields import FieldInfo
 from strawberry.pydantic.error import InputValidationError
+from strawberry.types import get_object_definition
 from strawberry.types.arguments import InputContext
 from strawberry.types.maybe import Some
 
@@ -22,11 +22,11 @@ from graph.core.validation_messages import worded
 InputType = TypeVar("InputType", bound=type[BaseModel])
 
 MODELS: dict[type[BaseModel], type | None] = {}
-"""The model that each input is about, if it is about one."""
+"""The model of each input, if it has one."""
 
 
 class Versioned(BaseModel):
-    """The base of inputs that change a row which people edit."""
+    """The base of inputs that change a row with a version."""
 
     expected_version: int | None = Field(
         default=None,
@@ -36,27 +36,27 @@ class Versioned(BaseModel):
 
 
 def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
-    """Declare the input of a mutation; a field without a description has that of the column.
+    """Declare the input of a mutation. A field without a description has that of its column.
 
-    What Pydantic finds wrong with an input is not raised: a Rejected stands in the input's place.
+    An invalid input does not raise an exception: the mutation gets a Rejected instead of it.
     """
 
     def declare(cls: InputType) -> InputType:
-        fields: dict[str, FieldInfo] = cls.__pydantic_fields__
-        for name, info in fields.items():
+        model_type: type[BaseModel] = cls
+        for name, info in model_type.model_fields.items():
             doc = doc_of(getattr(model, attribute_of(model, name), None))
             info.description = info.description or (clean(doc) if doc else None)
         MODELS[cls] = model
         cls.model_validate = classmethod(_validated)  # type: ignore[method-assign,assignment]
         strawberry.pydantic.input(cls, description=clean(cls.__doc__ or "") or None)
-        definition = cls.__strawberry_definition__  # type: ignore[attr-defined]
+        definition: Any = get_object_definition(cls, strict=True)
         build = definition.from_input
 
         def build_or_reject(kind: Any, value: Any, context: InputContext) -> Any:
             try:
                 return build(kind, value, context)
             except InputValidationError as error:
-                # The first of the location is the argument.
+                # The location begins with the name of the argument.
                 return errors.Rejected(
                     [_invalid(each.location[1:], each.message) for each in error.errors]
                 )
@@ -92,14 +92,14 @@ def check_input(info: Info, input: Any) -> None:
 
 
 def attribute_of(model: Any, name: str) -> str:
-    """The name of the model's attribute that a field of an input means."""
+    """The name of the attribute of the model for a field of an input."""
     if name == "metadata" and model is not None:
         return next(str(key) for key in vars(model) if key.endswith("_metadata"))
     return name
 
 
 def changed_values(input: BaseModel) -> dict[str, Any]:
-    """What the input sets of its model's columns; a field that was left out changes nothing."""
+    """The values for columns of the model that the input sets. Absent fields are left out."""
     model: Any = MODELS[type(input)]
     found: dict[str, Any] = {}
     for name in input.model_fields_set:
@@ -111,5 +111,5 @@ def changed_values(input: BaseModel) -> dict[str, Any]:
 
 
 def new_values(input: BaseModel) -> dict[str, Any]:
-    """The values of a new row; where the input says null, the column has its default."""
+    """The values of a new row. A column whose field is null has its default."""
     return {name: value for name, value in changed_values(input).items() if value is not None}

@@ -1,4 +1,4 @@
-"""Values of the right type that are invalid: where they stand in an argument, and why."""
+"""Values of arguments that PostgreSQL or a column cannot store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Check = Callable[[Any], object]
 def check_arguments(operation: Operation) -> None:
     """Raise BadInput for a value in the arguments of a field that PostgreSQL cannot take.
 
-    What is wrong with a mutation's input is reported by its user errors.
+    Invalid values of the input of a mutation are reported as user errors.
     """
     mutation = operation.schema.mutation_type
     for selected in operation.fields():
@@ -46,7 +46,7 @@ def check_column_value(value: Any) -> None:
 def invalid_values(
     kinds: Mapping[str, Any], values: Any, check: Check
 ) -> Iterator[tuple[Path, str]]:
-    """Where the values of arguments, or of an input's fields, do not pass a check, and why."""
+    """The paths of the values that do not pass a check, and the problems."""
     pending: list[tuple[Path, Any, Any]] = list(_parts((), kinds, values))
     while pending:
         path, kind, value = pending.pop()

@@ -1,7 +1,7 @@
-"""JSON as PostgreSQL puts it together: texts of its own, with the values of rows between them.
+"""SQL expressions that build JSON by concatenation of constant text and values of rows.
 
-It concatenates faster than it makes JSON of a row, for which it looks up how each column is
-printed, again for each row.
+PostgreSQL concatenates faster than its JSON functions, which look up the output function of each
+column again for each row.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class Uncompilable(Exception):
     """The compiler cannot write something of the selection as SQL; the resolvers answer it."""
 
 
-# More bytes are several lines of base64, or one with its end.
-LONGEST_LINE = 56
+# The maximum number of bytes that PostgreSQL encodes as one line of base64.
+MAX_LINE = 56
 
-# PostgreSQL gives a function no more arguments.
-MOST_ARGUMENTS = 100
+# The maximum number of arguments of a function in PostgreSQL.
+MAX_ARGUMENTS = 100
 
-# So many long pieces are joined before the length of the text is checked. So a backend has some
-# times the most bytes of an answer in memory, and not as many as there are aliases.
-LONG_AT_ONCE = 4
+# The number of long pieces that are joined before the length of the text is checked. So the memory
+# of a backend is limited to a few times the maximum size of a response, for any number of aliases.
+MAX_LONG_PIECES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +60,13 @@ class Long:
     sql: ColumnElement[str]
 
 
-# The pieces of which a JSON value is put together: its own text, and SQL that is never null.
+# The pieces of a JSON value: constant text, and SQL that is never null.
 Piece = str | ColumnElement[str] | Long
 Json = tuple[Piece, ...]
 
 
 def constant(text: str) -> ColumnElement[str]:
-    """A text of the schema's or of the document's, which is no value of anybody's."""
+    """A text of the schema or of the document; never a value of a request."""
     quoted = text.replace("'", "''")
     return literal_column(f"'{quoted}'", Text)
 
@@ -77,40 +77,40 @@ def is_long(json: Json) -> bool:
 
 
 def piece(value: ColumnElement[str], of: Json) -> Piece:
-    """A piece that is as long as the JSON values of which it is made."""
+    """A piece made of a JSON value; it is long if the value is."""
     return Long(value) if is_long(of) else value
 
 
-def sql(json: Json, most: int) -> ColumnElement[str]:
-    """A JSON value as one expression, which fails if many long pieces have more bytes than `most`.
+def sql(json: Json, max_bytes: int) -> ColumnElement[str]:
+    """A JSON value as one expression, which fails if many long pieces exceed the limit of bytes.
 
-    What has few is checked by what it is a part of.
+    A value with few long pieces is checked by the value that contains it.
     """
     pieces: list[Piece] = []
     number = 0
     for each in json:
         if isinstance(each, Long):
-            if number == LONG_AT_ONCE:
-                pieces, number = [Long(limited(joined(pieces), most))], 1
+            if number == MAX_LONG_PIECES:
+                pieces, number = [Long(limited(joined(pieces), max_bytes))], 1
             number += 1
         pieces.append(each)
     return joined(pieces)
 
 
-def limited(text: ColumnElement[str], most: int) -> ColumnElement[str]:
-    """A text that makes the statement fail if it has more bytes than `most`."""
-    # OFFSET 0 keeps PostgreSQL from making the text twice: to measure it, and to show it.
+def limited(text: ColumnElement[str], max_bytes: int) -> ColumnElement[str]:
+    """The text; the statement fails if it has more bytes than the limit."""
+    # OFFSET 0 prevents PostgreSQL from evaluating the text twice.
     once = select(text.label("text")).correlate_except(None).offset(literal_column("0")).subquery()
     return select(
-        case((within(func.octet_length(once.c.text), most), once.c.text))
+        case((within(func.octet_length(once.c.text), max_bytes), once.c.text))
     ).scalar_subquery()
 
 
 def joined(json: Iterable[Piece]) -> ColumnElement[str]:
     """A JSON value as one expression.
 
-    `||` is the fastest for what is short. It copies what it has so far with each piece, and keeps
-    that until the row is done; so what may be long goes through `concat`, which copies it once.
+    `||` is the fastest way for short pieces. It copies the left side each time, and keeps all
+    copies until the row is complete, so long pieces are joined by `concat`, which copies once.
     """
     parts: list[ColumnElement[str]] = []
     for are_long, pieces in groupby(json, lambda piece: isinstance(piece, Long)):
@@ -119,7 +119,7 @@ def joined(json: Iterable[Piece]) -> ColumnElement[str]:
         else:
             parts.append(reduce(lambda left, right: left.concat(right), map(_expression, pieces)))
     while len(parts) > 1:
-        groups = [parts[i : i + MOST_ARGUMENTS] for i in range(0, len(parts), MOST_ARGUMENTS)]
+        groups = [parts[i : i + MAX_ARGUMENTS] for i in range(0, len(parts), MAX_ARGUMENTS)]
         parts = [func.concat(*group, type_=Text) for group in groups]
     return parts[0]
 
@@ -129,24 +129,23 @@ def _expression(piece: Any) -> ColumnElement[str]:
 
 
 def string(text: str | ColumnElement[str]) -> Json:
-    """A string in which nothing needs an escape."""
+    """A JSON string whose characters need no escape."""
     return (f'"{text}"',) if isinstance(text, str) else ('"', text, '"')
 
 
 def boolean(value: bool | ColumnElement[bool]) -> Json:
-    """True or false."""
+    """A JSON boolean."""
     return (str(value).lower() if isinstance(value, bool) else cast(value, Text),)
 
 
 def array(items: Any) -> Json:
-    """A list, of an array of the texts of its items, none of which is null; of no array, an empty
-    one."""
+    """A JSON list, from an array of the texts of its items. NULL gives an empty list."""
     joined = func.coalesce(func.array_to_string(items, constant(",")), constant(""))
     return "[", Long(joined), "]"
 
 
 def object_of(fields: Iterable[tuple[str, Json]]) -> Json:
-    """An object, whose names are a document's and need no escape."""
+    """A JSON object. Its names are response names, which need no escape."""
     pieces: list[Piece] = []
     for number, (name, value) in enumerate(fields):
         pieces += ["," if number else "", f'"{name}":', *value]
@@ -154,7 +153,7 @@ def object_of(fields: Iterable[tuple[str, Json]]) -> Json:
 
 
 def _merged(pieces: Iterable[Any]) -> Iterator[Piece]:
-    """The pieces with those that are texts joined, where they follow each other."""
+    """The pieces, with adjacent texts joined."""
     for are_texts, following in groupby(pieces, lambda piece: isinstance(piece, str)):
         if are_texts:
             yield "".join(following)
@@ -163,21 +162,21 @@ def _merged(pieces: Iterable[Any]) -> Iterator[Piece]:
 
 
 def or_null(json: Json, *found: ColumnElement[str]) -> Json:
-    """A JSON value of SQL that may be null; or the first that is found of subqueries for it."""
+    """A JSON value of nullable SQL, or null; or the first result of subqueries for it."""
     values = found or (joined(json),)
     return (piece(func.coalesce(*values, constant("null")), of=json),)
 
 
-def encoded(json: Json, most: int) -> ColumnElement[bytes]:
-    """A JSON value as the bytes that go to a client, which are at most so many."""
-    text = sql(json, most)
+def encoded(json: Json, max_bytes: int) -> ColumnElement[bytes]:
+    """A JSON value in UTF-8; the statement fails if it has more bytes than the limit."""
+    text = sql(json, max_bytes)
     if is_long(json):
-        text = limited(text, most)
+        text = limited(text, max_bytes)
     return func.convert_to(text, constant("UTF8"), type_=LargeBinary)
 
 
 def scalar(value: Any, *, is_nullable: bool) -> Json:
-    """A value of a column's type as the API prints it. Raises Uncompilable for other types."""
+    """The JSON of a column in the format of the API. Raises Uncompilable for unknown types."""
     match value.type:
         case Integer() | Boolean():
             json: Json = (cast(value, Text),)
@@ -197,14 +196,14 @@ def scalar(value: Any, *, is_nullable: bool) -> Json:
 
 
 def global_id(type_name: str, key: Any) -> ColumnElement[str]:
-    """The id of an object, as the API's `global_id` makes it."""
+    """The id of an object, as `scalars.global_id` makes it."""
     prefix = f"{type_name}:"
     length = len(prefix) + len(str(UUID(int=0))) if isinstance(key.type, Uuid) else None
     return _base64(constant(prefix) + cast(key, Text), length)
 
 
 def cursor(order: str, *values: ColumnElement[Any]) -> ColumnElement[str]:
-    """The cursor of a row with these values in an order, as `encode_cursor` makes it."""
+    """The cursor of a row with these values, as `encode_cursor` makes it."""
     texts: list[ColumnElement[str]] = [
         cast(
             func.to_json(value).op("#>>")(literal_column("'{}'::text[]"))
@@ -219,8 +218,8 @@ def cursor(order: str, *values: ColumnElement[Any]) -> ColumnElement[str]:
 
 
 def _base64(text: ColumnElement[str], length: int | None = None) -> ColumnElement[str]:
-    """Base64 in one line: PostgreSQL breaks it after every 76 characters, if there are so many."""
+    """Base64 in one line. PostgreSQL inserts a line break after 76 characters."""
     encoded = func.encode(func.convert_to(text, constant("UTF8")), constant("base64"))
-    if length is not None and length <= LONGEST_LINE:
+    if length is not None and length <= MAX_LINE:
         return encoded
     return func.translate(encoded, constant("\n"), constant(""))

@@ -1,18 +1,17 @@
-"""Reading rows: look-ahead chooses what one statement brings, loaders batch the rest.
+"""The DataLoaders of an operation, for fields that resolvers read.
 
-`related` and `listed` fields come with their parent's statement (joinedload, selectinload);
-`connected` ones with one statement for all parents that ask in the same moment. Every statement
-reads only the columns that are selected and the rows that the viewer may see.
+`related` and `listed` fields are loaded by the statement of their parent (joinedload,
+selectinload), `connected` fields by one statement for all parents of a batch. Each statement
+reads only the columns that are selected, and the rows that the viewer may see.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, null, select, true
@@ -21,50 +20,32 @@ from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 
 from db import Viewer, scope
 from db.base import any_of
-from db.parameters import parameter
+from db.parameters import bind
 from graph.core.access import Access, refuse_while_holding
-from graph.core.answers import Encoded
 from graph.core.connections import Page, Window
-from graph.core.declarations import Demands
+from graph.core.declarations import LookAhead
 from graph.core.entities import entity_of
+from graph.core.response_budget import EncodedJSON
 from graph.core.selections import Operation, Selected
 
 
-def freeze(value: Any) -> Hashable:
-    """A value of GraphQL as something that can be part of a key.
-
-    With its type: Python takes 1 and True for equal, and an empty list would be an empty object.
-    """
-    if isinstance(value, dict):
-        return (dict, *((name, freeze(item)) for name, item in value.items()))
-    if isinstance(value, list):
-        return (list, *map(freeze, value))
-    return (type(value), value)
-
-
-@cache
-def _alias(model: Any) -> Any:
-    """An alias of a model, to be used once in a statement; each new one makes all columns anew."""
-    return aliased(model)
-
-
 @dataclass(frozen=True, eq=False)
-class Listing:
-    """The rows that a connection pages through, and which page of them."""
+class PageSource:
+    """The rows of a connection, and the page of them that is read."""
 
     window: Window
     members: Callable[[Viewer, Any], list[ColumnElement[bool]]]
-    """The conditions under which a row, of an alias, is on one of the pages for a viewer."""
+    """The conditions on a row, given as an alias, to be on any page for a viewer."""
     key: Hashable
-    """What two connections have in common that have the same pages."""
-    is_read: bool
-    """Whether anything of the rows is shown; else they are only counted."""
+    """Connections with the same key share a loader."""
+    needs_rows: bool
+    """Whether the rows of the page are read; else they are only counted."""
     column: Any = None
-    """What of a row says whose it is; at the root the rows are nobody's."""
+    """The column that refers to the parent; None for a connection at the root."""
 
 
 class Loader(DataLoader[Any, Any]):
-    """Strawberry's DataLoader; a batch begins when what is awaited by `ready` has happened."""
+    """Strawberry's DataLoader; a batch begins after `ready` has returned."""
 
     def __init__(
         self,
@@ -76,7 +57,7 @@ class Loader(DataLoader[Any, Any]):
         self._waiting: Counter[asyncio.Future[Any]] = Counter()
 
     def load(self, key: Any) -> Awaitable[Any]:
-        """The value of a key, which is fetched with others that are asked for meanwhile."""
+        """The value of a key, which is fetched in one batch with the keys that follow."""
         value = self.cache_map.get(key)
         if value is None or value.cancelled():
             value = self.loop.create_future()
@@ -88,7 +69,7 @@ class Loader(DataLoader[Any, Any]):
             batch.add_task(key, value)
         if value.done():
             return value
-        # Who is cancelled takes the value from nobody else who waits for it.
+        # If one task is cancelled, others may still await the value.
         waiting = asyncio.shield(value)
         self._waiting[value] += 1
         waiting.add_done_callback(partial(self._done, value))
@@ -102,23 +83,23 @@ class Loader(DataLoader[Any, Any]):
                 value.cancel()
 
     async def _dispatch(self, batch: Batch[Any, Any]) -> None:
-        await asyncio.sleep(0)  # what runs now may ask for more
+        await asyncio.sleep(0)  # tasks that are ready may add keys
         await self._ready()
         await dispatch_batch(self, batch)
 
 
 class Compiled(Protocol):
-    """What answers parts of an operation by statements that were compiled for it."""
+    """The compiled statements of an operation, as far as the resolvers use them."""
 
     def has(self, *place: str) -> bool:
-        """Whether there is a statement for the value at a place, by the response names to it."""
+        """Whether there is a statement for the value at a path of response names."""
 
     async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
-        """The JSON at a place, of the rows with these keys; None where resolvers have to answer."""
+        """The JSON at a path, of the rows with these keys; None if resolvers have to read it."""
 
 
 class Loaders:
-    """The batches of one operation."""
+    """The DataLoaders of one operation."""
 
     def __init__(
         self, access: Access, operation: Operation, compiled: Compiled | None = None
@@ -127,49 +108,50 @@ class Loaders:
         self.operation = operation
         self.compiled = compiled
         self._loaders: dict[Hashable, DataLoader[Any, Any]] = {}
-        self._holders = 0
+        self._holds: set[object] = set()
         self._released = asyncio.Event()
 
     @cached_property
-    def demands(self) -> Demands:
-        """What the operation needs; the compiler does without."""
-        return Demands(self.operation)
+    def look_ahead(self) -> LookAhead:
+        """What the loaders have to load. The compiler does not need it."""
+        return LookAhead(self.operation)
 
     def clear(self) -> None:
-        """Forget the rows that were read, because some have changed."""
+        """Drop all cached rows, because some have changed."""
         self._loaders.clear()
 
     def _load(
         self, key: Hashable, value: Any, fetch: Callable[[list[Any]], Awaitable[Sequence[Any]]]
     ) -> Awaitable[Any]:
-        """Ask for a value; whoever asks with the same key before the next statement shares it."""
+        """The value from the loader with this key."""
         refuse_while_holding()
         loader = self._loaders.get(key)
         if loader is None:
             loader = self._loaders[key] = Loader(self._ready, fetch)
         return loader.load(value)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside the block no loader begins, so that what is asked for there is one batch.
+    def hold(self) -> Callable[[], None]:
+        """Let no batch begin until the returned function is called; calling it again does nothing.
 
-        The block may let others have turns; it must not wait for a loader.
+        So all that is loaded until then is one batch. What holds may pause, but not await a loader.
         """
-        self._holders += 1
+        hold = object()
+        self._holds.add(hold)
         self._released.clear()
-        try:
-            yield
-        finally:
-            self._holders -= 1
-            if not self._holders:
+
+        def release() -> None:
+            self._holds.discard(hold)
+            if not self._holds:
                 self._released.set()
 
+        return release
+
     async def _ready(self) -> None:
-        while self._holders:  # another block may have begun since the last one ended
+        while self._holds:  # a new hold may have begun since the last release
             await self._released.wait()
 
     def row(self, attribute: Any, value: Any, key: Hashable = None) -> Awaitable[Any]:
-        """The row whose unique attribute has this value, or none."""
+        """The row whose unique attribute has this value, or None."""
         key = attribute if key is None else key
 
         async def fetch(values: list[Any]) -> list[Any]:
@@ -191,15 +173,15 @@ class Loaders:
         return self._load(key, value, fetch)
 
     async def _rows(self, attribute: Any, values: list[Any], key: Any) -> Sequence[Any]:
-        loads = self.demands.of(key)
-        loads.columns.add(attribute.key)
+        spec = self.look_ahead.of(key)
+        spec.columns.add(attribute.key)
         order = getattr(getattr(key, "property", None), "order_by", None) or ()
         model: Any = attribute.class_
         statement = (
             select(model)
             .where(any_of(attribute, values), scope(model, self.access.viewer))
             .order_by(*(getattr(model, column.key) for column in order))
-            .options(*loads.options(model, self.access.viewer))
+            .options(*spec.options(model, self.access.viewer))
         )
         return [row for (row,) in await self._read(statement)]
 
@@ -207,36 +189,36 @@ class Loaders:
         async with self.access.read() as session:
             return (await session.execute(statement)).all()
 
-    def page(self, listing: Listing, value: Any) -> Awaitable[Page] | Page:
+    def page(self, source: PageSource, value: Any) -> Awaitable[Page] | Page:
         """The page for the parent with this value."""
-        if not listing.is_read:
-            return Page(listing.window, [], partial(self.count, listing, value))
+        if not source.needs_rows:
+            return Page(source.window, [], partial(self.count, source, value))
 
         async def fetch(values: list[Any]) -> list[Page]:
-            pages = await self._pages(listing, values)
+            pages = await self._pages(source, values)
             return [
-                Page(listing.window, pages.get(value, []), partial(self.count, listing, value))
+                Page(source.window, pages.get(value, []), partial(self.count, source, value))
                 for value in values
             ]
 
-        return self._load(("page", listing.key), value, fetch)
+        return self._load(("page", source.key), value, fetch)
 
-    async def _pages(self, listing: Listing, values: list[Any]) -> dict[Any, list[Any]]:
-        viewer, window = self.access.viewer, listing.window
-        model, column = window.entity.model, listing.column
-        loads = self.demands.of(listing.key)
-        loads.columns |= {column.key for column in window.columns(model)}
+    async def _pages(self, source: PageSource, values: list[Any]) -> dict[Any, list[Any]]:
+        viewer, window = self.access.viewer, source.window
+        model, column = window.entity.model, source.column
+        spec = self.look_ahead.of(source.key)
+        spec.columns |= {column.key for column in window.columns(model)}
         if column is None:
-            page = select(model, null()).where(*listing.members(viewer, model))
+            page = select(model, null()).where(*source.members(viewer, model))
             statement = window.cut(page, model)
         else:
-            # The first N for each parent: the keys of a page, once for each parent of a list.
-            row, keys = _alias(model), window.entity.keys
-            each = func.unnest(parameter(values, ARRAY(column.type)))
+            # The first N rows of each parent, by a lateral join.
+            row, keys = aliased(model), window.entity.keys
+            each = func.unnest(bind(values, ARRAY(column.type)))
             parents = select(each.label("key")).subquery("parents")
             page = select(*(getattr(row, key.key) for key in keys))
             page = page.where(
-                *listing.members(viewer, row), getattr(row, column.key) == parents.c.key
+                *source.members(viewer, row), getattr(row, column.key) == parents.c.key
             )
             found = window.cut(page, row).lateral()
             statement = (
@@ -246,45 +228,45 @@ class Loaders:
                 .join(model, and_(*(key == found.c[key.key] for key in keys)))
                 .order_by(*window.ordering(model))
             )
-        statement = statement.options(*loads.options(model, viewer))
+        statement = statement.options(*spec.options(model, viewer))
         pages: dict[Any, list[Any]] = {}
         for instance, value in await self._read(statement):
             pages.setdefault(value, []).append(instance)
         return pages
 
-    def count(self, listing: Listing, value: Any) -> Awaitable[int]:
+    def count(self, source: PageSource, value: Any) -> Awaitable[int]:
         """How many rows there are on all pages for the parent with this value."""
 
         async def fetch(values: list[Any]) -> list[int]:
-            row = listing.window.entity.model
+            row = source.window.entity.model
             counted = select(func.count()).select_from(row)
-            counted = counted.where(*listing.members(self.access.viewer, row))
-            if listing.column is None:
+            counted = counted.where(*source.members(self.access.viewer, row))
+            if source.column is None:
                 counted = counted.add_columns(null())
             else:
-                column = getattr(row, listing.column.key)
+                column = getattr(row, source.column.key)
                 counted = counted.add_columns(column).where(any_of(column, values)).group_by(column)
             counts = {value: count for count, value in await self._read(counted)}
             return [counts.get(value, 0) for value in values]
 
-        return self._load(("count", listing.key), value, fetch)
+        return self._load(("count", source.key), value, fetch)
 
-    def shown(self, model: type, key: Any, children: Iterable[Selected]) -> Awaitable[Any]:
-        """The row with this primary key, read for a field that has a resolver of its own."""
+    def by_key(self, model: type, key: Any, children: Iterable[Selected]) -> Awaitable[Any]:
+        """The row with this primary key, read for a field that has its own resolver."""
         attribute = entity_of(model).key
         children = list(children)
-        # A loader for each selection: a row that was read before for another lacks its columns.
+        # Each selection has its own loader, because it loads other columns.
         selection = (attribute, *map(id, children))
-        self.demands.of(selection).add(children)
+        self.look_ahead.of(selection).add(children)
         return self.row(attribute, key, selection)
 
-    async def by_keys(
+    async def fields_by_keys(
         self, model: type, keys: Sequence[Any], parent: Selected, fields: Sequence[Selected]
-    ) -> Encoded | list[Any]:
-        """The rows with these keys, in their order, without those that the viewer may not see.
+    ) -> EncodedJSON | list[Any]:
+        """The rows with these keys that the viewer may see, in the order of the keys.
 
-        They are read for these fields of a root field: by its compiled statements, if it has one
-        for each; else as instances.
+        They are read for fields of a payload: by compiled statements, if there is one for each
+        field; else as instances.
         """
         compiled = self.compiled
         if compiled is not None and all(compiled.has(parent.key, field.key) for field in fields):
@@ -293,7 +275,7 @@ class Loaders:
             }
             found = {name: text for name, text in texts.items() if text is not None}
             if len(found) == len(texts):
-                return Encoded(found)
+                return EncodedJSON(found)
         children = [child for field in fields for child in entity_of(model).below(field)]
-        rows = await asyncio.gather(*(self.shown(model, key, children) for key in keys))
+        rows = await asyncio.gather(*(self.by_key(model, key, children) for key in keys))
         return [row for row in rows if row is not None]

@@ -13,11 +13,11 @@ import db
 from db import Right, constraints, errors
 from graph.core.context import Context, Info
 from graph.core.entities import clean
-from graph.core.errors import Forbidden, Unshown
+from graph.core.errors import Forbidden, PayloadFailed
 from graph.core.inputs import check_input
 from graph.core.payloads import outcomes_of, payload_type, read_payload
 from graph.core.rights import may
-from graph.core.user_errors import Refusal
+from graph.core.user_errors import ErrorValue
 
 Result = TypeVar("Result")
 Before = Callable[[Context, Any], Awaitable[Any]]
@@ -26,15 +26,15 @@ Before = Callable[[Context, Any], Awaitable[Any]]
 def mutation(
     right: Right | None, *, before: Before | None = None
 ) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
-    """Declare a mutation, for those who have this right; with None, for everybody.
+    """Declare a mutation that requires this right; None requires no token.
 
     The function takes the session of a transaction and an `input`, and returns what it changed: a
     row, `Changed` or `Deleted` with the key of one, a list of them, or a dataclass of such. The
     core checks the right and the input, opens and commits the transaction, reports errors of the
     domain as user errors, and reads the payload.
 
-    What takes long and needs no transaction, such as hashing a password, is done by `before`. It
-    takes the context and the input; the function gets what it returns, after the input.
+    `before` runs before the transaction, for slow work such as hashing a password. It takes the
+    context and the input. Its result is passed to the function after the input.
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Any:
@@ -58,13 +58,13 @@ def mutation(
             except errors.Denied as error:
                 raise Forbidden(error.message) from error
             except errors.Rejected as rejected:
-                return payload(user_errors=[Refusal(error) for error in rejected.errors])
+                return payload(user_errors=[ErrorValue(error) for error in rejected.errors])
             except errors.DomainError as error:
-                return payload(user_errors=[Refusal(error)])
+                return payload(user_errors=[ErrorValue(error)])
             try:
                 return payload(**await read_payload(info, outcomes, result))
             except Exception as error:
-                raise Unshown from error
+                raise PayloadFailed from error
 
         resolve.__name__ = function.__name__
         resolve.__annotations__ = {"info": Info, "input": hints["input"], "return": payload | None}
@@ -80,12 +80,12 @@ def mutation(
 async def in_transaction(
     context: Context, right: Right | None, work: Callable[[db.WriteSession], Awaitable[Result]]
 ) -> Result:
-    """Do work in one transaction of the viewer's: every write of an operation passes here.
+    """Do work in one transaction of the viewer. All writes of an operation pass here.
 
-    If the connection turns out to be no longer good, all of it is done once more on another.
+    If the connection was replaced, the work is done once more on the new one.
     """
 
-    async def once() -> Result:
+    async def resolve_once() -> Result:
         async with context.write(right or Right.EDIT) as session:
             viewer = session.viewer
             result = await work(session)
@@ -93,10 +93,10 @@ async def in_transaction(
             context.become(session.viewer)
         return result
 
-    # What an earlier mutation of the operation read may have changed by now.
+    # Rows that an earlier mutation of the operation has read may change.
     context.loaders.clear()
     with constraints.reported():
         try:
-            return await once()
+            return await resolve_once()
         except db.ConnectionReplaced:
-            return await once()
+            return await resolve_once()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from operator import attrgetter
-from typing import Annotated, Any
+from operator import itemgetter
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 import strawberry
@@ -29,88 +28,77 @@ from sqlalchemy.orm import aliased
 
 from db import scope
 from db.base import any_of
-from db.parameters import once, parameter, then
+from db.parameters import apply, bind, resolve_once
 from graph.core.context import Info
-from graph.core.declarations import Build, Declared
+from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import Entity, Node, entities
 from graph.core.errors import BadInput
+from graph.core.filters import keys
 from graph.core.json_text import Json, Piece, or_null
-from graph.core.scalars import BARE_UUID, parse_global_id, parse_key
+from graph.core.scalars import BARE_UUID, parse_global_id
 from graph.core.selections import Selected
 
-MOST_IDS = 100
+MAX_IDS = 100
 
 
 @cache
-def _shown() -> dict[str, Entity]:
-    """What has an id, by its name."""
-    return {
-        entity.name: entity
+def _node_entities() -> list[Entity]:
+    """The entities whose objects have an id."""
+    return [
+        entity
         for entity in entities()
-        if issubclass(entity.shown_as, Node) and not entity.is_subtype
-    }
+        if issubclass(entity.graphql_type, Node) and not entity.is_subtype
+    ]
 
 
-async def _named(info: Info, ids: Sequence[str]) -> list[tuple[Entity, Any] | BadInput | None]:
-    """Which entity and key each id names; none for what the viewer may not see, or what is wrong.
-
-    A bare UUID does not say of what: one statement looks for all of them everywhere.
-    """
+async def _find_uuids(info: Info, ids: Sequence[str]) -> dict[UUID, Entity]:
+    """The entity of each bare UUID among the ids that the viewer may see, by one statement."""
     uuids = {UUID(id) for id in ids if BARE_UUID.fullmatch(id)}
-    found: dict[UUID, Entity] = {}
-    if uuids:
-        shown = [entity for entity in _shown().values() if entity.key.type.python_type is UUID]
-        places = union_all(
-            *(
-                select(literal(place), entity.key).where(
-                    any_of(entity.key, uuids), scope(entity.model, info.context.viewer)
-                )
-                for place, entity in enumerate(shown)
+    if not uuids:
+        return {}
+    searched = [entity for entity in _node_entities() if isinstance(entity.key.type, Uuid)]
+    statement = union_all(
+        *(
+            select(literal(place), entity.key).where(
+                any_of(entity.key, uuids), scope(entity.model, info.context.viewer)
             )
+            for place, entity in enumerate(searched)
         )
-        async with info.context.read() as session:
-            # Nouns are free to have the same id; it is then the first one's, for the compiler too.
-            named = sorted(await session.execute(places), reverse=True)
-            found = {key: shown[place] for place, key in named}
-    return [_name_or_fault(id, found) for id in ids]
+    )
+    async with info.context.read() as session:
+        # If two entities have the same UUID, the first one counts, as it does for the compiler.
+        found = sorted(await session.execute(statement), reverse=True)
+    return {key: searched[place] for place, key in found}
 
 
-def _name_or_fault(id: str, found: Mapping[UUID, Entity]) -> tuple[Entity, Any] | BadInput | None:
-    try:
-        return _name(id, found)
-    except BadInput as fault:
-        return fault
-
-
-def _name(id: str, found: Mapping[UUID, Entity]) -> tuple[Entity, Any] | None:
-    if BARE_UUID.fullmatch(id):
-        entity = found.get(UUID(id))
-        return None if entity is None else (entity, UUID(id))
+def _parse(id: str) -> tuple[Entity, Any]:
+    """The entity and the key of a global id. Raises BadInput."""
     parsed = parse_global_id(id)
-    entity = _shown().get(parsed[0]) if parsed else None
-    if entity is None:
-        raise BadInput(f"{id!r} is no id: use one that the API gave, or a bare UUID.")
-    try:
-        return entity, parse_key(entity.model, id)
-    except ValueError as error:
-        raise BadInput(f"{error}.") from None
+    for entity in _node_entities():
+        if parsed and entity.name == parsed[0]:
+            return entity, keys(entity.model, id)
+    raise BadInput(f"{id!r} is no id: use one that the API gave, or a bare UUID.")
 
 
 async def _fetch(info: Info, ids: Sequence[str]) -> list[Any]:
-    """The objects with these ids, with one statement for each entity among them.
+    """The objects with these ids, or None, by one statement for each entity among them.
 
-    A fault in the place of an object becomes an error there, and takes none of the others along.
+    An id that is invalid has an error in its place, and the other objects are still fetched.
     """
     selected = info.context.operation.selected(info._raw_info)
-    loaders = info.context.loaders
+    found = await _find_uuids(info, ids)
 
-    async def fetch(named: tuple[Entity, Any] | BadInput | None) -> Any:
-        if named is None or isinstance(named, BadInput):
-            return named
-        entity, key = named
-        return await loaders.shown(entity.model, key, entity.below(selected))
+    async def fetch(id: str) -> Any:
+        try:
+            entity, key = (found.get(UUID(id)), id) if BARE_UUID.fullmatch(id) else _parse(id)
+        except BadInput as error:
+            return error
+        if entity is None:
+            return None
+        key = keys(entity.model, key)
+        return await info.context.loaders.by_key(entity.model, key, entity.below(selected))
 
-    return await asyncio.gather(*map(fetch, await _named(info, ids)))
+    return await asyncio.gather(*map(fetch, ids))
 
 
 Id = Annotated[strawberry.ID, strawberry.argument(description="Its id, or a bare UUID.")]
@@ -122,116 +110,109 @@ async def _node(info: Info, id: Id) -> Any:
 
 
 async def _nodes(info: Info, ids: Ids) -> Any:
-    return await _fetch(info, _few(ids))
+    return await _fetch(info, _check_number(ids))
 
 
-def _few(ids: Sequence[str]) -> Sequence[str]:
-    if len(ids) > MOST_IDS:
-        raise BadInput(f"ids: at most {MOST_IDS} at once, not {len(ids)}.")
+def _check_number(ids: Sequence[str]) -> Sequence[str]:
+    if len(ids) > MAX_IDS:
+        raise BadInput(f"ids: at most {MAX_IDS} at once, not {len(ids)}.")
     return ids
 
 
-@dataclass(slots=True)
-class Named:
-    """What ids name: for each the place of its entity, and its key as what keys can be."""
+class NodeKey(NamedTuple):
+    """The key that an id names."""
 
-    places: list[int | None] = field(default_factory=list)
-    """None where a bare UUID does not say of what it is."""
-    uuids: list[UUID | None] = field(default_factory=list)
-    texts: list[str | None] = field(default_factory=list)
+    entity: int | None
+    """The position of its entity; None for a bare UUID, which can be a key of any entity."""
+    uuid: UUID | None
+    text: str | None
 
 
-# What an id names: the attributes of Named, with their types.
-NAMED = (("places", Integer), ("uuids", Uuid), ("texts", Text))
+KEY_TYPES: dict[str, Any] = {"entity": Integer, "uuid": Uuid, "text": Text}
 
-# The name of the column with the place of an id among the others.
+# The name of the column with the position of an id among the others.
 NUMBER = "number"
 
 
-class Anything(Declared):
-    """A field that leads to objects of any type, by their ids."""
-
-    @property
-    def entities(self) -> list[Entity]:
-        """What it can lead to."""
-        return list(_shown().values())
+class NodeField(Declared):
+    """A field that returns objects of any entity, by their ids."""
 
     @property
     def is_list(self) -> bool:
         """Whether it takes several ids."""
         return self.python_name == "nodes"
 
-    def named(self, ids: list[str]) -> Named:
-        """What ids name. Raises BadInput, of which the resolvers tell in its place."""
-        named, places = Named(), list(_shown())
-        for id in _few(ids):
-            found = None if BARE_UUID.fullmatch(id) else _name(id, {})
-            key = UUID(id) if found is None else found[1]
-            named.places.append(None if found is None else places.index(found[0].name))
-            named.uuids.append(key if isinstance(key, UUID) else None)
-            named.texts.append(key if isinstance(key, str) else None)
-        return named
+    def keys(self, ids: list[str]) -> list[NodeKey]:
+        """The keys that ids name. Raises BadInput, which the resolvers report at the id."""
+        found = []
+        for id in _check_number(ids):
+            if BARE_UUID.fullmatch(id):
+                found.append(NodeKey(None, UUID(id), None))
+            else:
+                entity, key = _parse(id)
+                uuid, text = (key, None) if isinstance(key, UUID) else (None, key)
+                found.append(NodeKey(_node_entities().index(entity), uuid, text))
+        return found
 
-    def most_rows(self, selected: Selected) -> int:
+    def max_rows(self, selected: Selected) -> int:
         return len(selected.arguments["ids"]) if self.is_list else 1
 
-    def sql(self, build: Build, selected: Selected, row: Any) -> Json:
-        arguments = build.operation.converted(selected)
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        arguments = builder.operation.converted(selected)
+        ids = arguments["ids"] if self.is_list else [arguments["id"]]
+        keys = resolve_once(apply(self.keys, ids))
+        parts = {name: apply(_column(name), keys) for name in KEY_TYPES}
         if not self.is_list:
-            named = once(then(self.named, [arguments["id"]]))
-            values = [parameter(then(_first(part), named), kind) for part, kind in NAMED]
-            json, found = self.found(build, selected, values)
+            firsts = (bind(apply(itemgetter(0), parts[name]), KEY_TYPES[name]) for name in parts)
+            json, found = self.found(builder, selected, firsts)
             return or_null(json, *found)
-        ids = arguments["ids"]
-        build.sizes.append(then(len, ids))
-        named = once(then(self.named, ids))
-        arrays = (parameter(then(attrgetter(part), named), ARRAY(kind)) for part, kind in NAMED)
-        columns = [column(part, kind) for part, kind in NAMED]
+        builder.sizes.append(apply(len, ids))
+        arrays = (bind(parts[name], ARRAY(KEY_TYPES[name])) for name in parts)
+        columns = [column(name, kind) for name, kind in KEY_TYPES.items()]
         each = func.unnest(*arrays).table_valued(*columns, with_ordinality=NUMBER).render_derived()
-        json, found = self.found(build, selected, [each.c[part] for part, _ in NAMED], each)
-        return build.array(
+        json, found = self.found(builder, selected, [each.c[name] for name in parts], each)
+        return builder.array(
             or_null(json, *found), select().select_from(each).order_by(each.c[NUMBER])
         )
 
     def found(
-        self, build: Build, selected: Selected, values: Sequence[Any], *sources: Any
+        self, builder: StatementBuilder, selected: Selected, key_parts: Iterable[Any], *sources: Any
     ) -> tuple[Json, list[ColumnElement[str]]]:
-        """What is shown of the row with this key, of each entity that it may be of.
+        """The pieces of the JSON of all entities, and a subquery for the row of each entity.
 
-        The values name other sources as well.
+        The parts of the key may be columns of other sources.
         """
-        place, uuid, text = values
-        shown: list[Piece] = []
+        place, uuid, text = key_parts
+        pieces: list[Piece] = []
         found: list[ColumnElement[str]] = []
-        for number, entity in enumerate(self.entities):
+        for number, entity in enumerate(_node_entities()):
             row = aliased(entity.model)
             key = getattr(row, entity.key.key)
             is_uuid = isinstance(key.type, Uuid)
             is_here = place == literal_column(str(number))
             if is_uuid:
                 is_here = or_(place.is_(None), is_here)
-            met = [is_here, key == (uuid if is_uuid else text), scope(row, build.viewer)]
-            json = entity.sql(build, selected, row)
+            met = [is_here, key == (uuid if is_uuid else text), scope(row, builder.viewer)]
+            json = entity.sql(builder, selected, row)
             rows = select().select_from(row).where(*met).correlate(*sources)
-            found.append(build.printed(json, rows).scalar_subquery())
-            shown += json
-        return tuple(shown), found
+            found.append(builder.printed(json, rows).scalar_subquery())
+            pieces += json
+        return tuple(pieces), found
 
 
-def _first(part: str) -> Callable[[Any], Any]:
-    """What reads the first of the values that an attribute has."""
-    return lambda named: getattr(named, part)[0]
+def _column(name: str) -> Callable[[list[NodeKey]], list[Any]]:
+    return lambda keys: [getattr(key, name) for key in keys]
 
 
-def _anything(resolver: Callable[..., Any], description: str) -> Any:
-    return Anything(python_name=None, graphql_name=None, description=description)(resolver)
+def _node_field(resolver: Callable[..., Any], description: str) -> Any:
+    return NodeField(python_name=None, graphql_name=None, description=description)(resolver)
 
 
 @strawberry.type
 class Query:
-    node: Node | None = _anything(_node, "Any object by its id; none if you may not see it.")
-    nodes: list[Node | None] = _anything(
+    node: Node | None = _node_field(_node, "Any object by its id; none if you may not see it.")
+    nodes: list[Node | None] = _node_field(
         _nodes,
-        f"Up to {MOST_IDS} objects by their ids, in the same order; none in the place of each that"
+        f"Up to {MAX_IDS} objects by their ids, in the same order; none in the place of each that"
         " you may not see.",
     )

@@ -1,4 +1,4 @@
-"""A page of a connection as SQL, for the compiler: the twin of what `connections` has in Python."""
+"""The SQL of a page of a connection. `connections.Page` does the same in Python."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from sqlalchemy import ColumnElement, Integer, Select, Text, cast, func, literal
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
-from db.parameters import parameter
+from db.parameters import bind
 from graph.core.connections import Window, name_of
-from graph.core.declarations import Build
+from graph.core.declarations import StatementBuilder
 from graph.core.json_text import Json, array, boolean, cursor, is_long, or_null, piece, string
 from graph.core.selections import Selected
 
-# The name of the column with the number of rows of a page.
+# The column with the number of rows of a page.
 NUMBER = "number"
 
-# The parts of a connection for which the rows of its page are read.
-OF_ROWS = {"nodes", "edges", "pageInfo"}
+# The fields of a connection that need the rows of its page.
+ROW_FIELDS = {"nodes", "edges", "pageInfo"}
 
 
 @dataclass(eq=False)
 class PageSQL:
-    """A page, whose parts the fields of a connection and of its `pageInfo` show.
+    """A page, with the SQL of the fields of a connection and its `pageInfo`.
 
-    It is read in three steps: what is shown of each row of the page, that of all rows as arrays,
-    and of these arrays what is shown of the connection. So the page is read once.
+    The innermost subquery makes the JSON of each row of the page. The next one aggregates it into
+    arrays. The outer one makes the JSON of the connection. So the page is read once.
     """
 
-    build: Build
+    builder: StatementBuilder
     window: Window
     members: Callable[[Any], Select[Any]]
-    """A statement without columns for the rows of all pages, through an alias of their model."""
+    """Makes a statement without columns for the rows of all pages, from an alias of the model."""
     children: Sequence[Selected]
-    """What is selected of the connection."""
+    """The fields that are selected of the connection."""
 
     def json(self) -> Json:
-        """What is selected of the connection."""
-        json = self.build.object(self.children, self)
-        if OF_ROWS.isdisjoint(child.name for child in self.children):
+        """The JSON value of the connection."""
+        json = self.builder.object(self.children, self)
+        if ROW_FIELDS.isdisjoint(child.name for child in self.children):
             return json
-        # What is the same for every page stays outside: what is inside is copied once more. Where
-        # all of it is, the page is read nevertheless, for what may be wrong with its arguments.
+        # Constant text stays outside of the subquery, where it is not copied again. A connection
+        # of constant text alone is still read, because its arguments may be invalid.
         start, *between, end = json if len(json) > 1 else ("", *json, "")
-        of_page = select(self.build.text(tuple(between))).select_from(self._page)
+        of_page = select(self.builder.text(tuple(between))).select_from(self._page)
         return start, piece(of_page.scalar_subquery(), of=json), end
 
     def total_count(self, selected: Selected) -> Json:
@@ -64,7 +64,7 @@ class PageSQL:
     def page_info(self, selected: Selected) -> Json:
         """The position of the page among all rows."""
         (children,) = selected.children.values()
-        return self.build.object(children, self)
+        return self.builder.object(children, self)
 
     def has_next_page(self, selected: Selected) -> Json:
         """Whether rows follow; paging backward, whether the page ends at a cursor."""
@@ -84,13 +84,13 @@ class PageSQL:
 
     @cached_property
     def _limit(self) -> Any:
-        return parameter(self.window.limit, Integer)
+        return bind(self.window.limit, Integer)
 
     @property
     def _has_more(self) -> Json:
         return boolean(self._page.c[NUMBER] > self._limit)
 
-    # Of the rows in the order in which they are read, which may have one beyond the page.
+    # The positions of rows in the order in which they are read, with one row beyond the page.
 
     @property
     def _first(self) -> Any:
@@ -117,12 +117,12 @@ class PageSQL:
         return ("hasPreviousPage" if self.window.backward else "hasNextPage") in self._info
 
     def _name(self, selected: Selected) -> str:
-        """The name of the column for what is selected: its own may be too long for one."""
+        """The column of a field: its position, because a response name may be too long."""
         return str(self.children.index(selected))
 
     @cached_property
     def _page(self) -> Any:
-        """The rows of the page: arrays of what is shown of each, and how many there are."""
+        """The page as a subquery: an array for each field of its rows, and the number of rows."""
         row = aliased(self.window.entity.model)
         texts = {
             self._name(child): self._of_row(row, child)
@@ -130,10 +130,10 @@ class PageSQL:
             if child.name in ("nodes", "edges")
         }
         read: dict[str, tuple[ColumnElement[Any], Any]] = {
-            name: (self.build.text(text), Text) for name, text in texts.items()
+            name: (self.builder.text(text), Text) for name, text in texts.items()
         }
         if not self._info.isdisjoint({"startCursor", "endCursor"}):
-            # Of all its rows, only two have their cursors shown.
+            # The cursors of the first and the last row are made of these arrays.
             read |= {
                 _part(place): (value, value.type)
                 for place, value in enumerate(self.window.position(row))
@@ -142,7 +142,7 @@ class PageSQL:
         rows = self.members(row).with_only_columns(*(columns or [literal_column("1")]))
         each = self.window.cut(rows, row, self._looks_beyond).subquery()
         if any(map(is_long, texts.values())):
-            each = self.build.limited(each, texts)
+            each = self.builder.limited(each, texts)
         arrays = [
             func.array_agg(each.c[name], type_=ARRAY(kind)).label(name)
             for name, (_, kind) in read.items()
@@ -150,14 +150,14 @@ class PageSQL:
         return select(func.count().label(NUMBER), *arrays).select_from(each).subquery()
 
     def _of_row(self, row: Any, selected: Selected) -> Json:
-        """What is selected of a node, or of an edge."""
+        """The JSON value of a node or an edge."""
         if selected.name == "nodes":
-            return self.window.entity.sql(self.build, selected, row)
+            return self.window.entity.sql(self.builder, selected, row)
         (children,) = selected.children.values()
-        return self.build.object(children, EdgeSQL(self.build, self.window, row))
+        return self.builder.object(children, EdgeSQL(self.builder, self.window, row))
 
     def _in_order(self, items: Any) -> Any:
-        """The items of the page in its order: not the one beyond it, and the last one last."""
+        """The items of the page in its order, without the one beyond it."""
         page = items[1 : self._limit] if self._looks_beyond else items
         if self.window.backward:
             each = func.unnest(page).table_valued("item", with_ordinality="place").render_derived()
@@ -167,15 +167,15 @@ class PageSQL:
 
 @dataclass(eq=False)
 class EdgeSQL:
-    """A row of a page, whose parts the fields of an edge show."""
+    """A row of a page, with the SQL of the fields of an edge."""
 
-    build: Build
+    builder: StatementBuilder
     window: Window
     row: Any
 
     def node(self, selected: Selected) -> Json:
         """The row."""
-        return self.window.entity.sql(self.build, selected, self.row)
+        return self.window.entity.sql(self.builder, selected, self.row)
 
     def cursor(self, selected: Selected) -> Json:
         """The cursor that points at the row."""

@@ -1,4 +1,4 @@
-"""Payloads of mutations: types made from what the mutations return, and how they are filled."""
+"""Payloads of mutations: their types, made from return annotations, and their values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import strawberry
 from strawberry.utils.str_converters import to_camel_case
 
 from db.base import snake_case
-from graph.core.answers import Encoded
 from graph.core.context import Info
 from graph.core.entities import entity_of, lazy
+from graph.core.response_budget import EncodedJSON
 from graph.core.scalars import global_id
 from graph.core.user_errors import UserError
 
@@ -21,7 +21,7 @@ Model = TypeVar("Model")
 
 @dataclass(frozen=True)
 class Changed(Generic[Model]):
-    """The key of a row that a mutation made or changed, where it does not have the row itself."""
+    """The key of a row that a mutation created or changed, if it does not have the instance."""
 
     key: object
 
@@ -61,12 +61,12 @@ class Outcome:
 
     @property
     def description(self) -> str:
-        """What the field is."""
+        """The description of the field in the schema."""
         return self.doc or DESCRIPTIONS[self.kind]
 
 
 def outcomes_of(annotation: Any, name: str | None = None) -> list[Outcome]:
-    """The fields that a payload has by the annotation of what its mutation returns."""
+    """The fields of a payload, from the return annotation of its mutation."""
     origin = get_origin(annotation)
     if origin is Annotated:
         _, doc = get_args(annotation)
@@ -91,7 +91,7 @@ def _model_of(annotation: Any) -> Any:
 
 
 def payload_type(mutation: str, outcomes: Sequence[Outcome]) -> Any:
-    """The type of a mutation's answer."""
+    """The type of the payload of a mutation."""
     namespace: dict[str, Any] = {"__annotations__": {}}
     for outcome in outcomes:
         namespace["__annotations__"][outcome.name] = outcome.annotation
@@ -108,7 +108,7 @@ def payload_type(mutation: str, outcomes: Sequence[Outcome]) -> Any:
 
 
 async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> dict[str, Any]:
-    """The fields of a payload; rows are read anew by their keys, if they are selected."""
+    """The values of a payload. Selected rows are read again by their keys."""
     fields: dict[str, Any] = {}
     for outcome in outcomes:
         value = getattr(result, outcome.name) if len(outcomes) > 1 else result
@@ -125,12 +125,12 @@ async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> 
     return fields
 
 
-async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> Encoded | list[Any]:
-    """The rows as they are now, without those that the viewer may not see."""
+async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> EncodedJSON | list[Any]:
+    """The current rows that the viewer may see."""
     selected = info.context.operation.selected(info._raw_info)
     fields = list(selected.under(to_camel_case(outcome.name)))
     if not (fields and changed):
         return []
     key = entity_of(outcome.model).key.key
     keys = [row.key if isinstance(row, Changed) else getattr(row, key) for row in changed]
-    return await info.context.loaders.by_keys(outcome.model, keys, selected, fields)
+    return await info.context.loaders.fields_by_keys(outcome.model, keys, selected, fields)

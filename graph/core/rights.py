@@ -1,7 +1,7 @@
-"""Rights: who may have one, and which one each mutation of a schema takes.
+"""Rights: which viewers may have one, and which right each mutation requires.
 
-A right on rows (VIEW to OWN) is held against the project that a mutation names a row of; the
-session of the mutation does so in `fetch`. An administrator has every right.
+A right on rows (VIEW to OWN) is checked for the project of the row, by `fetch` of the session. An
+administrator has all rights.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 from strawberry import Schema
 from strawberry.types import get_object_definition
 
-from db import AGENTS, ROLES, MemberRole, Right, TokenScope, Viewer
-from db.scopes import visible_to
+from db import Right, TokenScope, Viewer
 
 ANYBODY = None
-"""In the place of a right: who asks need not be known."""
+"""The right of mutations that require no token."""
 
 SCOPES = {
     Right.VIEW: set(TokenScope),
@@ -24,11 +23,11 @@ SCOPES = {
     Right.USE: {TokenScope.WRITE},
     Right.ADMINISTER: {TokenScope.ADMINISTER},
 }
-"""The scopes of a token of which it takes one to use a right."""
+"""The scopes of tokens for each right; a token needs one of them."""
 
 
 def may(viewer: Viewer, right: Right | None) -> bool:
-    """Whether a viewer may have a right at all; on which rows is for their scopes to say."""
+    """Whether a viewer may have a right on any row."""
     if viewer.scopes and right is not None and not SCOPES[right] & viewer.scopes:
         return False
     match right:
@@ -38,12 +37,12 @@ def may(viewer: Viewer, right: Right | None) -> bool:
             return viewer.is_administrator
         case Right.VIEW | Right.WORK:
             return viewer.user_id is not None or viewer.agent_id is not None
-    # What people do: no agent does it.
+    # The other rights are for users, not for agents.
     return viewer.user_id is not None
 
 
 def rights_of(schema: Schema) -> dict[str, Right | None]:
-    """The right that each mutation of a schema takes, by its name, sorted."""
+    """The right that each mutation of a schema requires, sorted by name."""
     if schema.mutation is None:
         return {}
     name = schema.config.name_converter.get_graphql_name
@@ -52,26 +51,5 @@ def rights_of(schema: Schema) -> dict[str, Right | None]:
 
 
 def open_mutations(schema: Schema) -> frozenset[str]:
-    """The mutations of a schema that need no token."""
+    """The mutations of a schema that require no token."""
     return frozenset(name for name, right in rights_of(schema).items() if right is ANYBODY)
-
-
-def table(schema: Schema) -> str:
-    """Which mutation takes which right, and who has it, as a table of Markdown."""
-    heads = ["mutation", "right", *(role.value.lower() for role in MemberRole), "agent", "any user"]
-    rows = [heads, ["---"] * len(heads)]
-    for name, right in rights_of(schema).items():
-        of_roles = [right in ROLES[role] for role in MemberRole]
-        of_all = [right in AGENTS, right is Right.USE]
-        if right is None:
-            of_roles, of_all = [True] * len(of_roles), [True, True]
-        marks = ["yes" if has else "" for has in (*of_roles, *of_all)]
-        rows.append([f"`{name}`", "none" if right is None else right.value, *marks])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
-
-
-def sight() -> str:
-    """Which type is seen by whom, as a table of Markdown."""
-    rows = [("type", "seen by"), ("---", "---")]
-    rows += sorted((f"`{model}`", who) for model, who in visible_to.items())
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

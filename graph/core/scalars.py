@@ -1,11 +1,10 @@
-"""The scalars of the API, written alike by Python and by PostgreSQL, and the ids of its objects."""
+"""The scalars of the API, in the formats that PostgreSQL writes too, and the ids of objects."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from functools import cache
@@ -28,10 +27,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from sqlalchemy import inspect
 from strawberry.scalars import JSON
 from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
-from strawberry.types.scalar import ScalarDefinition
 
 from db.moments import NoMoment, read_moment
-from db.parameters import Later
+from db.parameters import Deferred
 from db.text import StoredJSON, composed, number
 
 Model = TypeVar("Model")
@@ -46,7 +44,7 @@ def format_moment(moment: datetime) -> str:
 
 
 def parse_moment(value: Any) -> datetime:
-    """The moment that a client means; it has to say in which time zone."""
+    """A moment from a text, which must have a time zone. Raises GraphQLError."""
     try:
         moment = read_moment(value) if isinstance(value, str) else None
     except NoMoment:
@@ -59,20 +57,15 @@ def parse_moment(value: Any) -> datetime:
     return moment
 
 
-def parse_json(value: Any) -> Any:
-    """A JSON value; whether it can be stored is seen where its place is known."""
-    return value
-
-
 def parse_json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
-    """A JSON value written into a document, with every digit; variables may stand in it.
+    """A JSON literal of a document, with all digits. It may contain variables.
 
-    One that is not given is left out of an object, and null in a list. Validation knows none yet.
+    A variable without a value is left out of an object, and null in a list.
     """
     match node:
         case VariableNode():
             value = (variables or {}).get(node.name.value, Undefined)
-            if isinstance(value, Later):
+            if isinstance(value, Deferred):
                 raise GraphQLError("This value is known only when the statement runs.")
             return value
         case ListValueNode():
@@ -114,55 +107,37 @@ def parse_decimal(value: Any) -> Decimal:
     return Decimal(format(decimal, "f"))
 
 
-def _decimal_literal(node: ValueNode, _: dict[str, Any] | None = None) -> Decimal:
+def _parse_decimal_literal(node: ValueNode, _: dict[str, Any] | None = None) -> Decimal:
     return parse_decimal(parse_json_literal(node))
 
 
-def _scalar(
-    name: str,
-    description: str,
-    serialize: Callable[[Any], Any],
-    parse: Callable[[Any], Any],
-    specified_by: str | None = None,
-    parse_literal: Callable[..., Any] | None = None,
-) -> ScalarDefinition:
-    return ScalarDefinition(
-        name=name,
-        description=description,
-        specified_by_url=specified_by,
-        serialize=serialize,
-        parse_value=parse,
-        parse_literal=parse_literal,
-    )
-
-
-scalars: dict[object, ScalarDefinition] = {
-    datetime: _scalar(
-        "DateTime",
-        "A moment in time, in UTC: `2026-11-22T01:06:34.648751+00:00`. Input may use any time zone,"
-        " but must name it; what it says beyond microseconds is cut off.",
-        format_moment,
-        parse_moment,
-        "https://www.rfc-editor.org/rfc/rfc3339",
+scalars: dict[object, Any] = {
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description="A moment in time, in UTC: `2026-11-22T01:06:34.648751+00:00`. Input may use"
+        " any time zone, but must name it; what it says beyond microseconds is cut off.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc3339",
+        serialize=format_moment,
+        parse_value=parse_moment,
     ),
-    Decimal: _scalar(
-        "Decimal",
-        'A decimal number as a string, such as `"2.500000000"`, so that no digit is lost. Input may'
-        " be a number, too, and have an exponent.",
-        lambda value: format(value, "f"),
-        parse_decimal,
-        parse_literal=_decimal_literal,
+    Decimal: strawberry.scalar(
+        name="Decimal",
+        description='A decimal number as a string, such as `"2.500000000"`, so that no digit is'
+        " lost. Input may be a number, too, and have an exponent.",
+        serialize=lambda value: format(value, "f"),
+        parse_value=parse_decimal,
+        parse_literal=_parse_decimal_literal,
     ),
-    JSON: _scalar(
-        "JSON",
-        "Any JSON value: an object, a list, a string, a number, true, false or null. Numbers keep"
-        " their digits.",
-        lambda value: value.fragment if isinstance(value, StoredJSON) else value,
-        parse_json,
-        "https://www.rfc-editor.org/rfc/rfc8259",
-        parse_json_literal,
+    JSON: strawberry.scalar(
+        name="JSON",
+        description="Any JSON value: an object, a list, a string, a number, true, false or null."
+        " Numbers keep their digits.",
+        specified_by_url="https://www.rfc-editor.org/rfc/rfc8259",
+        serialize=lambda value: value.fragment if isinstance(value, StoredJSON) else value,
+        parse_value=lambda value: value,  # whether it can be stored is checked in its column
+        parse_literal=parse_json_literal,
     ),
-    # In inputs an id is annotated as what it becomes; in the schema it is an ID.
+    # In inputs an id is annotated as the key that it becomes; in the schema it is an ID.
     UUID: DEFAULT_SCALAR_REGISTRY[strawberry.ID],
 }
 
@@ -173,7 +148,7 @@ def global_id(type_name: str, key: object) -> str:
 
 
 def parse_global_id(value: str) -> tuple[str, str] | None:
-    """The type and the key that a global id names, none if it is no global id."""
+    """The type and the key of a global id; None for other texts."""
     try:
         type_name, colon, key = base64.b64decode(value, validate=True).decode().partition(":")
     except (binascii.Error, ValueError):
@@ -185,7 +160,7 @@ BARE_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def parse_key(model: type, value: Any) -> Any:
-    """The primary key that an id of this model names: a global id, or the bare key itself.
+    """The primary key in an id of this model: a global id, or the bare key.
 
     Raises ValueError with a sentence for the client.
     """
@@ -212,7 +187,7 @@ def _key_type(model: type) -> type:
 
 
 def bare(value: str, model: type) -> str:
-    """The bare key in an id of this model; what is no id stays as it is."""
+    """The bare key in an id of this model; other texts are returned unchanged."""
     try:
         return str(parse_key(model, value))
     except ValueError:
@@ -226,7 +201,7 @@ def _object(value: Any) -> Any:
 
 
 def matching(pattern: str, problem: str) -> AfterValidator:
-    """A text that has to have a form; `problem` says which, as a sentence without its full stop."""
+    """Requires a text to match a pattern; `problem` is the message, without a full stop."""
     form = re.compile(pattern)
 
     def match(value: str) -> str:
@@ -238,7 +213,7 @@ def matching(pattern: str, problem: str) -> AfterValidator:
 
 
 class ID(UUID, Generic[Model]):
-    """What an input's id of an object is annotated with: `ID[db.Task]`; it is the key by then."""
+    """The annotation for ids in inputs: `ID[db.Task]`. Its value is the key."""
 
     def __class_getitem__(cls, model: type) -> Any:
         kind: Any = strawberry.ID if _key_type(model) is str else UUID
@@ -250,8 +225,8 @@ def _composed(value: Any) -> Any:
     return composed(value) if isinstance(value, str) else value
 
 
-# What else an input is annotated with: a line of text, a name by which something is found, a text,
-# an object of JSON, a priority, a price in US dollars.
+# Other annotations for inputs: a line of text, a unique name, a text, a JSON object, a priority, a
+# price in US dollars.
 Line = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Name = Annotated[Line, BeforeValidator(_composed)]
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]

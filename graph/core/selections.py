@@ -1,14 +1,14 @@
-"""What an operation selects, as a tree of fields with their arguments.
+"""The selection of an operation, as a tree of fields with their arguments.
 
-The tree is collected by graphql-core's own rules (merging, fragments, @include and @skip), once
-for an operation; the look-ahead and the compiler both read it.
+graphql-core collects the fields (merging, fragments, @include and @skip), once for each operation.
+The look-ahead, the compiler and the cost read the tree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from graphql import (
     DocumentNode,
@@ -24,7 +24,6 @@ from graphql import (
     OperationDefinitionNode,
     SelectionSetNode,
     Undefined,
-    coerce_input_value,
     get_named_type,
     is_abstract_type,
     is_object_type,
@@ -38,31 +37,25 @@ from graphql.execution.collect_fields import (
     collect_fields,
     collect_subfields,
 )
-from graphql.execution.get_variable_signature import (
-    GraphQLVariableSignature,
-    get_variable_signature,
-)
-from graphql.execution.values import (
-    VariableValues,
-    VariableValueSource,
-    get_argument_values,
-)
+from graphql.execution.values import VariableValues, get_argument_values
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
-# As many as graphql-core's own executor tells of.
-MOST_ERRORS = 50
+# The maximum that graphql-core's executor reports.
+MAX_ERRORS = 50
+
+Result = TypeVar("Result")
 
 BACKREF = GraphQLCoreConverter.DEFINITION_BACKREF
 
 NO_FIELDS = SelectionSetNode(selections=(FieldNode(name=NameNode(value="__typename")),))
 
 
-class Unreadable(Exception):
-    """The operation cannot be read as a tree.
+class InvalidOperation(Exception):
+    """The operation cannot be executed.
 
-    Its variables have `errors`, or there are none: the executor then finds the fault and words it.
+    `errors` has what is wrong with its variables. If it is empty, the executor reports the error.
     """
 
     def __init__(self, errors: Sequence[GraphQLError] = ()) -> None:
@@ -72,23 +65,23 @@ class Unreadable(Exception):
 
 @dataclass(eq=False, slots=True)
 class Selected:
-    """A field that is selected, under one response name, with all that is selected below it."""
+    """A selected field under one response name, with the fields that are selected below it."""
 
     key: str
     name: str
     parent: GraphQLObjectType
     definition: GraphQLField
     arguments: dict[str, Any]
-    is_readable: bool
+    has_valid_arguments: bool
     children: dict[str, list[Selected]] = field(default_factory=dict)
     converted: dict[str, Any] | None = None
-    """The arguments as its resolver gets them, once they were converted."""
-    listing: Any = None
-    """What its page is read by, once that is known."""
+    """The arguments as its resolver gets them, after the first use."""
+    page_source: Any = None
+    """The source of its page, after the first use."""
 
     @property
     def declaration(self) -> StrawberryField | None:
-        """The field as its slice declares it; `__typename` and introspection have none."""
+        """The declaration of the field in its slice; None for `__typename` and introspection."""
         return self.definition.extensions.get(BACKREF)
 
     @property
@@ -97,7 +90,7 @@ class Selected:
         return self.definition.type
 
     def under(self, *names: str) -> Iterator[Selected]:
-        """What is selected below, at the end of this way of field names, whatever the type."""
+        """The fields at the end of this path of field names, of any type."""
         if not names:
             yield self
             return
@@ -110,7 +103,7 @@ class Selected:
 class Operation:
     """An operation of a document, with its fields collected and its arguments coerced.
 
-    Raises Unreadable.
+    Raises InvalidOperation.
     """
 
     def __init__(
@@ -130,7 +123,7 @@ class Operation:
         self.variables = variables
         root = schema.get_root_type(self.node.operation)
         if root is None:
-            raise Unreadable
+            raise InvalidOperation
         self._by_nodes: dict[tuple[str, tuple[int, ...]], Selected] = {}
         collected = collect_fields(schema, self.fragments, variables, root, self.node)
         self.roots = list(self._select(root, collected.grouped_field_set))
@@ -145,9 +138,9 @@ class Operation:
         *,
         suggest: bool = True,
     ) -> Operation:
-        """The operation of this name, with these variables. Raises Unreadable."""
+        """The operation of this name, with these variables. Raises InvalidOperation."""
         node = find(document, name)
-        values = coerced(schema, node, variables, suggest=suggest)
+        values = coerce_variables(schema, node, variables, suggest=suggest)
         return cls(schema, document, node, values)
 
     def _select(
@@ -157,20 +150,20 @@ class Operation:
             node = details[0].node
             identity = parent.name, tuple(id(detail.node) for detail in details)
             if identity in self._by_nodes:
-                # The same nodes of the document under the same type select the same, wherever
-                # they occur: a fragment is read once, however often and deep it is spread.
+                # The same nodes under the same type have the same selection. So a fragment is
+                # collected once, however often it is spread.
                 yield self._by_nodes[identity]
                 continue
             definition = self.schema.get_field(parent, node.name.value)
             if definition is None:
-                raise Unreadable
+                raise InvalidOperation
             try:
                 arguments = self._arguments(definition, node) if definition.args else {}
-                readable = True
+                is_valid = True
             except GraphQLError:
-                # The executor reports it for this field alone, and never resolves the field.
-                arguments, readable = {}, False
-            selected = Selected(key, node.name.value, parent, definition, arguments, readable)
+                # The executor reports this error, and does not resolve the field.
+                arguments, is_valid = {}, False
+            selected = Selected(key, node.name.value, parent, definition, arguments, is_valid)
             self._by_nodes[identity] = selected
             named = get_named_type(definition.type)
             types: Sequence[GraphQLObjectType] = ()
@@ -178,7 +171,7 @@ class Operation:
                 types = [named]
             elif is_abstract_type(named):
                 types = self.schema.get_possible_types(named)
-            if readable and details[0].node.selection_set is not None:
+            if is_valid and details[0].node.selection_set is not None:
                 for type_ in types:
                     below = collect_subfields(
                         self.schema, self.fragments, self.variables, self.node, type_, details
@@ -189,7 +182,7 @@ class Operation:
             yield selected
 
     def _arguments(self, definition: GraphQLField, node: FieldNode) -> dict[str, Any]:
-        """The values of a field's arguments; null means the default, where there is one."""
+        """The values of a field's arguments. Null becomes the default value, if there is one."""
         values = get_argument_values(definition, node, self.variables)
         for name, argument in definition.args.items():
             key, default = argument.out_name or name, argument.default_value
@@ -197,27 +190,32 @@ class Operation:
                 values[key] = default
         return values
 
-    def size(self) -> tuple[int, int]:
-        """How many fields the answer's shape has, and how deep they nest.
+    def fold(self, combine: Callable[[Selected, list[Result]], Result]) -> list[Result]:
+        """The results of the root fields, each combined from a field and those of its children.
 
-        Linear in the tree's distinct nodes, although fragments can multiply the number without
-        end: a node that occurs often is counted once and taken as often as it occurs.
+        Fragments can select a field any number of times. Its result is computed once.
         """
-        sizes: dict[int, tuple[int, int]] = {}
+        results: dict[int, Result] = {}
 
-        def measure(selected: Selected) -> tuple[int, int]:
-            known = sizes.get(id(selected))
-            if known is None:
-                below = [measure(child) for kind in selected.children.values() for child in kind]
-                number = 1 + sum(number for number, _ in below)
-                known = sizes[id(selected)] = (number, 1 + max((d for _, d in below), default=0))
-            return known
+        def result_of(selected: Selected) -> Result:
+            if id(selected) not in results:
+                below = [result_of(child) for kind in selected.children.values() for child in kind]
+                results[id(selected)] = combine(selected, below)
+            return results[id(selected)]
 
-        measured = [measure(root) for root in self.roots]
-        return sum(n for n, _ in measured), max((d for _, d in measured), default=0)
+        return [result_of(root) for root in self.roots]
+
+    def size(self) -> tuple[int, int]:
+        """The number of fields of the response's shape, and their depth."""
+
+        def combine(_: Selected, below: list[tuple[int, int]]) -> tuple[int, int]:
+            return 1 + sum(n for n, _ in below), 1 + max((depth for _, depth in below), default=0)
+
+        sizes = self.fold(combine)
+        return sum(n for n, _ in sizes), max((depth for _, depth in sizes), default=0)
 
     def fields(self) -> Iterable[Selected]:
-        """The distinct fields that are selected, wherever."""
+        """The distinct selected fields, at any depth."""
         return self._by_nodes.values()
 
     def selected(self, info: GraphQLResolveInfo[Any]) -> Selected:
@@ -242,81 +240,50 @@ class Operation:
         return selected.converted
 
 
-def coerced(
+def coerce_variables(
     schema: GraphQLSchema,
     node: OperationDefinitionNode,
     variables: dict[str, Any] | None,
     *,
     suggest: bool = True,
 ) -> VariableValues:
-    """The values of an operation's variables. Raises Unreadable with the errors they have.
+    """The coerced variables of an operation. Raises InvalidOperation with their errors.
 
-    The errors suggest what else may have been meant, or do not.
+    With `suggest`, the errors suggest similar names.
     """
     values = get_variable_values(
         schema,
         node.variable_definitions or (),
         variables or {},
-        MOST_ERRORS,
+        MAX_ERRORS,
         hide_suggestions=not suggest,
     )
     if not isinstance(values, VariableValues):
-        raise Unreadable(values)
+        raise InvalidOperation(values)
     return values
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What is written of an operation before its fields, and what is known of its variables."""
+def head_of(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    """The operation of this name without its fields and without locations, which is small.
 
-    node: OperationDefinitionNode
-    """Without its fields and without places in the text; its errors are worded elsewhere."""
-    signatures: list[GraphQLVariableSignature]
-
-    @classmethod
-    def read(cls, schema: GraphQLSchema, document: DocumentNode, name: str | None) -> Written:
-        """The operation of this name in a valid document. Raises Unreadable."""
-        node = find(document, name)
-        head = OperationDefinitionNode(
-            operation=node.operation,
-            name=node.name,
-            variable_definitions=node.variable_definitions,
-            selection_set=NO_FIELDS,
-        )
-        # Parsed again without places, it is a quarter of the objects.
-        again = parse(print_ast(head), no_location=True)
-        node = find(again, name)
-        signatures = []
-        for definition in node.variable_definitions or ():
-            signature = get_variable_signature(schema, definition)
-            if isinstance(signature, GraphQLError):
-                raise Unreadable([signature])
-            signatures.append(signature)
-        return cls(node, signatures)
-
-    def coerced(self, given: dict[str, Any]) -> VariableValues | None:
-        """The values of its variables, if each is given and is a single one that its type takes.
-
-        That is what `coerced` does with them, which can do more and takes four times as long.
-        """
-        sources, values = {}, {}
-        for signature in self.signatures:
-            name, value = signature.name, given.get(signature.name, Undefined)
-            if value is Undefined or isinstance(value, dict | list):
-                return None
-            values[name] = coerce_input_value(value, signature.type)
-            if values[name] is Undefined:
-                return None
-            sources[name] = VariableValueSource(signature, value)
-        return VariableValues(sources, values)
+    Raises InvalidOperation.
+    """
+    node = find(document, name)
+    head = OperationDefinitionNode(
+        operation=node.operation,
+        name=node.name,
+        variable_definitions=node.variable_definitions,
+        selection_set=NO_FIELDS,
+    )
+    return find(parse(print_ast(head), no_location=True), name)
 
 
 def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """The operation that is meant by a name, or by none. Raises Unreadable."""
+    """The operation of this name, or the only one. Raises InvalidOperation."""
     operations = [
         node for node in document.definitions if isinstance(node, OperationDefinitionNode)
     ]
     for node in operations:
         if (name is None and len(operations) == 1) or (node.name and node.name.value == name):
             return node
-    raise Unreadable
+    raise InvalidOperation

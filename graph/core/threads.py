@@ -1,4 +1,4 @@
-"""Work that uses the processor for long, in a thread, so that others are answered meanwhile.
+"""Work that takes long, in a thread, so that it does not block the event loop.
 
 Python runs one thread at a time, and changes between them after `graph.serve.SWITCH_SECONDS`.
 """
@@ -12,10 +12,10 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-# One is enough: more would not be faster, and take more from those who are answered.
+# One thread: more would not be faster, and would slow down the event loop.
 _thread = ThreadPoolExecutor(1, thread_name_prefix="work")
 
 
 async def in_thread(work: Callable[[], Result]) -> Result:
-    """What the work returns, or raises. It is not interrupted when nobody waits for it any more."""
+    """The result of the work, or its exception. Cancelling does not interrupt the work."""
     return await asyncio.get_running_loop().run_in_executor(_thread, work)

@@ -1,4 +1,4 @@
-"""Errors in the input of a mutation, which are answered as data under `userErrors`."""
+"""Errors in the input of a mutation, which its payload returns in `userErrors`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from graph.core.entities import Node, clean, describe_enum, entity_of, lazy
 describe_enum(errors.UserErrorCode)
 
 
-class Refusal(SimpleNamespace):
-    """An error of the domain as a value: graphql-core raises any exception that a field returns."""
+class ErrorValue(SimpleNamespace):
+    """An error of the domain as a value: graphql-core raises exceptions that a field returns."""
 
     def __init__(self, error: errors.DomainError) -> None:
         super().__init__(kind=type(error), code=error.code, **vars(error))
 
 
-def _path(root: Refusal) -> list[str]:
+def _path(root: ErrorValue) -> list[str]:
     return [to_camel_case(part) if isinstance(part, str) else str(part) for part in root.path]
 
 
@@ -39,75 +39,75 @@ class UserError:
     )
 
 
-Shown = TypeVar("Shown", bound=type)
+Type = TypeVar("Type", bound=type)
 
 
-def shows(error: type[errors.DomainError]) -> Callable[[Shown], Shown]:
-    """Declare the type that shows an error of the domain."""
+def error_type(error: type[errors.DomainError]) -> Callable[[Type], Type]:
+    """Declare the type of an error of the domain."""
 
-    def declare(cls: Shown) -> Shown:
+    def declare(cls: Type) -> Type:
         cls.is_type_of = lambda value, info: value.kind is error  # type: ignore[attr-defined]
         return strawberry.type(cls, description=clean(error.__doc__ or ""))
 
     return declare
 
 
-async def _shown(info: Info, model: type, key: object) -> Any:
+async def _load(info: Info, model: type, key: object) -> Any:
     selected = info.context.operation.selected(info._raw_info)
-    return await info.context.loaders.shown(model, key, entity_of(model).below(selected))
+    return await info.context.loaders.by_key(model, key, entity_of(model).below(selected))
 
 
-async def _current(root: Refusal, info: Info) -> Any:
-    return await _shown(info, root.model, root.id)
+async def _current(root: ErrorValue, info: Info) -> Any:
+    return await _load(info, root.model, root.id)
 
 
-async def _cycle(root: Refusal, info: Info) -> Any:
-    shown = root.cycle[:MOST_SHOWN_OF_CYCLE]
-    tasks = await asyncio.gather(*(_shown(info, db.Task, id) for id in shown))
-    # Tasks that were to be made in the refused transaction do not exist, and cannot be shown.
+async def _cycle(root: ErrorValue, info: Info) -> Any:
+    shown = root.cycle[:MAX_CYCLE_TASKS]
+    tasks = await asyncio.gather(*(_load(info, db.Task, id) for id in shown))
+    # Tasks that the refused transaction would have created do not exist.
     return [task for task in tasks if task is not None]
 
 
-@shows(errors.Invalid)
+@error_type(errors.Invalid)
 class InvalidInput(UserError):
     pass
 
 
-@shows(errors.NotFound)
+@error_type(errors.NotFound)
 class NotFound(UserError):
     pass
 
 
-@shows(errors.AlreadyExists)
+@error_type(errors.AlreadyExists)
 class AlreadyExists(UserError):
     pass
 
 
-@shows(errors.Conflict)
+@error_type(errors.Conflict)
 class Conflict(UserError):
     current: Node | None = strawberry.field(
         resolver=_current, description="The object as it is now."
     )
 
 
-@shows(errors.IllegalTransition)
+@error_type(errors.IllegalTransition)
 class IllegalTransition(UserError):
     current: str = strawberry.field(description="The `status` it has, of the enum of its type.")
     allowed: list[str] = strawberry.field(description="Each `status` it can go to from there.")
 
 
 # Each is read with all that is selected of it.
-MOST_SHOWN_OF_CYCLE = 20
+MAX_CYCLE_TASKS = 20
 
 
-@shows(errors.CycleDetected)
+@error_type(errors.CycleDetected)
 class CycleDetected(UserError):
     cycle: list[Node] = strawberry.field(
         resolver=_cycle,
         graphql_type=list[lazy(db.Task)],  # type: ignore[misc]
         description="The tasks, each waiting for the next, the last for the first; of a long circle"
-        f" the first {MOST_SHOWN_OF_CYCLE}.",
-        metadata={"most": MOST_SHOWN_OF_CYCLE},
+        f" the first {MAX_CYCLE_TASKS}.",
+        metadata={"most": MAX_CYCLE_TASKS},
     )
 
 

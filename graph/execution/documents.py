@@ -1,7 +1,7 @@
-"""Documents: how they are read and validated, and how valid ones are kept under their hashes.
+"""Documents: parsing, validation, and the cache of valid documents by their hashes.
 
-The cache saves parsing and validation, and serves automatic persisted queries: a client sends a
-document's hash, and the document once. The protocol is Apollo's:
+The cache also serves automatic persisted queries: a client sends the hash of a document, and the
+document itself only once. The protocol is Apollo's:
 https://www.apollographql.com/docs/apollo-server/performance/apq
 """
 
@@ -32,86 +32,84 @@ from graphql.validation.rules import overlapping_fields_can_be_merged
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from graph.core.cache import TRACKED, Kept
+from graph.core.cache import TRACKED, Cache
 from graph.core.errors import BadRequest, LimitExceeded, RequestError
-from graph.core.selections import Unreadable, Written
-from graph.limits.document_size import Size, check, measure
+from graph.core.selections import InvalidOperation
+from graph.limits.document_size import DocumentSize, check_document_size, document_size
 from graph.settings import Settings
 
-# A document of 1,000 characters takes some 20,000 bytes by this count. As a tree it would be 800
-# objects for the garbage collector, and take 100,000.
+# The limits of the cache. A document of 1,000 characters counts about 20,000 bytes. As a tree, it
+# would be 800 objects for the garbage collector, and take 100,000 bytes.
 MOST_DOCUMENTS = 1_000
 MOST_BYTES = 16_000_000
 
-# The document, its size, its operations by name; and each operation with what is kept of its head.
+# The number of objects of a document with its size and operations, and of the head of an operation.
 OBJECTS_OF_DOCUMENT = 8
 OBJECTS_OF_OPERATION = 11
 
 RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
-# Each error is made with its place in the text, and nobody mends more at once. One more says so.
+# Validation stops after this number of errors, because each takes time. One more error says so.
 MOST_ERRORS = 8
 
-# What the one rule that compares fields with each other may spend on a document, in comparisons.
-# graphql-core's own default takes seconds; it lets this be set, and a large document that people
-# write spends a few hundred.
+# The maximum number of comparisons of the validation rule that compares fields of the same name.
+# graphql-core's default takes seconds. Large documents written by people take a few hundred.
 MOST_COMPARISONS = overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 20_000
-TOO_MUCH_ALIKE = (
+TOO_MANY_COMPARISONS = (
     "Too many fields of the same name: whether they fit together takes more than"
     f" {MOST_COMPARISONS} comparisons, the limit of this server. Select each of them once."
 )
 
-_TOO_MANY = re.compile(r"more than \d+ (tokens|comments)\. Parsing aborted\.$")
+_PARSING_ABORTED = re.compile(r"more than \d+ (tokens|comments)\. Parsing aborted\.$")
 
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """A document as it was sent, and what is known about it."""
+    """A document with its properties."""
 
     text: str
     hash: str
-    """Its SHA-256, in hexadecimal digits."""
-    size: Size
+    """The SHA-256 of the text, in hexadecimal digits."""
+    size: DocumentSize
     tokens: int
-    """How many tokens it has, comments included."""
+    """The number of its tokens, comments included."""
     tree: DocumentNode | bytes
-    """What was parsed; as bytes where it is kept."""
+    """The parsed document; pickled in the cache."""
     operations: tuple[tuple[str | None, OperationType], ...]
     """The names and kinds of its operations."""
     is_valid: bool = False
     objects: int = 0
-    """How many objects are kept of it beside its texts, at most."""
-    written: dict[str | None, Written] = field(default_factory=dict)
-    """Its operations by the names they were asked for by, as far as they were."""
+    """The maximum number of objects in the cache for it, strings and bytes excluded."""
+    heads: dict[str | None, OperationDefinitionNode] = field(default_factory=dict)
+    """The heads of its operations that were requested, by the operation names of the requests."""
 
     @property
     def node(self) -> DocumentNode:
-        """What was parsed; of a document that is kept another tree each time."""
+        """The parsed document; a document from the cache is unpickled at each call."""
         tree = self.tree
         return pickle.loads(tree) if isinstance(tree, bytes) else tree
 
     def kind_of(self, name: str | None) -> OperationType:
-        """The kind of the operation of this name, or of the first one. Raises BadRequest."""
+        """The kind of the operation with this name, or of the first one. Raises BadRequest."""
         for known, kind in self.operations:
             if name is None or name == known:
                 return kind
         raise BadRequest("The document has no operation of that name.")
 
-    def packed(self) -> Document:
-        """The same with its tree as bytes, which the garbage collector does not look through.
+    def pickled(self) -> Document:
+        """The document with a pickled tree, whose nodes the garbage collector does not visit.
 
-        To read them takes half of the time that parsing does. Raises RecursionError for a
-        tree that is too deep.
+        Unpickling takes half as long as parsing. Raises RecursionError for a tree that is too deep.
         """
-        written = io.BytesIO()
-        pickler = pickle.Pickler(written, pickle.HIGHEST_PROTOCOL)
-        pickler.dispatch_table = copyreg.dispatch_table | {Location: _place}
+        buffer = io.BytesIO()
+        pickler = pickle.Pickler(buffer, pickle.HIGHEST_PROTOCOL)
+        pickler.dispatch_table = copyreg.dispatch_table | {Location: _reduce_location}
         pickler.dump(self.tree)
-        return replace(self, tree=written.getvalue())
+        return replace(self, tree=buffer.getvalue())
 
     @property
     def bytes(self) -> int:
-        """How much it counts where it is kept: with its tree as bytes."""
+        """Its size in the cache, with a pickled tree."""
         tree = len(self.tree) if isinstance(self.tree, bytes) else 0
         return len(self.text) + tree + TRACKED * self.objects
 
@@ -121,10 +119,10 @@ def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def read(text: str, settings: Settings) -> Document:
-    """Read a document that is within the limits. Raises LimitExceeded, BadRequest, a syntax error.
+def parse_document(text: str, settings: Settings) -> Document:
+    """Parse a document and check its size. Raises LimitExceeded, BadRequest or GraphQLSyntaxError.
 
-    What the parser would have to read to its end to count it, it stops to read at the limit.
+    The parser stops at the limit of tokens and comments.
     """
     if len(text) > settings.max_document_length:
         raise LimitExceeded(
@@ -134,24 +132,25 @@ def read(text: str, settings: Settings) -> Document:
     try:
         node = parse(text, max_lexical_tokens=most, max_comments=most)
     except GraphQLSyntaxError as error:
-        if (many := _TOO_MANY.search(error.message)) is None:
+        if (aborted := _PARSING_ABORTED.search(error.message)) is None:
             raise
-        raise LimitExceeded(many[1], "max_tokens", None, most) from None
-    size = measure(node)
-    check(size, settings)
+        raise LimitExceeded(aborted[1], "max_tokens", None, most) from None
+    size = document_size(node)
+    check_document_size(size, settings)
     operations = tuple(
         (definition.name.value if definition.name else None, definition.operation)
         for definition in node.definitions
         if isinstance(definition, OperationDefinitionNode)
     )
     tokens = node.token_count or 0
-    return Document(text, hash_of(text), size, tokens, node, operations, objects=_objects(node))
+    objects = _count_objects(node)
+    return Document(text, hash_of(text), size, tokens, node, operations, objects=objects)
 
 
-def _objects(tree: DocumentNode) -> int:
-    """How many objects are kept of a document: itself with its size, and its variables as written.
+def _count_objects(tree: DocumentNode) -> int:
+    """The number of objects in the cache for a document: itself, and the heads of its operations.
 
-    Each variable has a signature, too.
+    The head of an operation has the nodes of its variable definitions.
     """
     found = 0
     pending: list[Any] = []
@@ -170,29 +169,32 @@ def _objects(tree: DocumentNode) -> int:
     return OBJECTS_OF_DOCUMENT + found
 
 
-def _place(location: Location) -> tuple[Any, ...]:
-    """What pickle makes a node's place of: where it is in the text, and not its tokens."""
-    place = {"start": location.start, "end": location.end, "source": location.source}
-    return copyreg.__newobj__, (Location,), (None, place)  # type: ignore[attr-defined]
+def _reduce_location(location: Location) -> tuple[Any, ...]:
+    """Pickle the location of a node without its tokens."""
+    state = {"start": location.start, "end": location.end, "source": location.source}
+    return copyreg.__newobj__, (Location,), (None, state)  # type: ignore[attr-defined]
 
 
 def validated(document: Document, schema: GraphQLSchema, *, suggest: bool) -> Document:
-    """The document as one that was found valid. Raises Unreadable with the errors that it has.
+    """The document, marked as valid. Raises InvalidOperation with its errors.
 
-    Only those who are shown the schema get to read in them what else they may have meant.
+    `suggest` adds similar names of the schema to the errors.
     """
     errors = validate(schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest)
     if errors:
         aborted = "Validation aborted."
-        raise Unreadable(
-            [BadRequest(TOO_MUCH_ALIKE) if error.message == aborted else error for error in errors]
+        raise InvalidOperation(
+            [
+                BadRequest(TOO_MANY_COMPARISONS) if error.message == aborted else error
+                for error in errors
+            ]
         )
     return replace(document, is_valid=True)
 
 
-def documents() -> Kept[str, Document]:
-    """The documents that a process keeps, under their hashes."""
-    return Kept(MOST_DOCUMENTS, MOST_BYTES, lambda document: document.bytes)
+def document_cache() -> Cache[str, Document]:
+    """A cache of documents by their hashes."""
+    return Cache(MOST_DOCUMENTS, MOST_BYTES, lambda document: document.bytes)
 
 
 # Persisted queries
@@ -201,19 +203,19 @@ VERSION = 1
 
 
 class PersistedQueryNotFound(RequestError):
-    """No document with this hash is kept; the client then sends the document with its hash."""
+    """The cache has no document with this hash; the client then sends the document and its hash."""
 
     code = "PERSISTED_QUERY_NOT_FOUND"
 
 
 class PersistedQueryNotSupported(RequestError):
-    """The server takes no hashes, or not of this version; the client then sends documents."""
+    """Persisted queries are off, or of another version; the client then sends documents."""
 
     code = "PERSISTED_QUERY_NOT_SUPPORTED"
 
 
 def persisted_hash(persisted: object, settings: Settings) -> str:
-    """The hash that `extensions.persistedQuery` names. Raises what is wrong with it."""
+    """The hash in `extensions.persistedQuery`. Raises BadRequest or PersistedQueryNotSupported."""
     if not isinstance(persisted, Mapping):
         raise BadRequest("extensions.persistedQuery must be an object.")
     if not settings.persisted_queries or persisted.get("version") != VERSION:

@@ -1,7 +1,9 @@
-"""Execution as graphql-core does it, within the limits of an answer."""
+"""The execution of graphql-core, within the limits of a response."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -10,20 +12,59 @@ from graphql.pyutils import Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.utils.await_maybe import await_maybe
 
-from graph.core.answers import Encoded
+from graph.core.access import Deadline
+from graph.core.context import Context
+from graph.core.loaders import Loaders
+from graph.core.response_budget import EncodedJSON, ResponseBudget
+from graph.limits.limits import Limits
 
-# Longer lists are completed with pauses; of a shorter one it is enough to pause before it.
+# The completion of a longer list is interrupted for other tasks.
 SHORT_LIST = 10
 
 
-class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
-    """Counts what is answered, and lets others have turns while a list is completed."""
+def prepare(context: Context, limits: Limits) -> None:
+    """Set what the resolvers of an operation, or of an event, read with."""
+    settings = limits.settings
+    context.deadline = context.deadline or Deadline(settings.max_seconds)
+    context.loaders = Loaders(context, context.operation, context.compiled)
+    context.budget = ResponseBudget(context.deadline, settings.max_answer_bytes)
+
+
+class Executor(StrawberryGraphQLCoreExecutionContext):
+    """Limits the size of responses, and interrupts the completion of lists for other tasks.
+
+    Each event of a subscription is executed like a separate operation.
+    """
+
+    is_event = False
+
+    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.limits = limits
+
+    def build_per_event_executor(self, payload: Any) -> Any:
+        """The executor of an event."""
+        executor: Any = super().build_per_event_executor(payload)
+        executor.is_event = True
+        return executor
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        """Execute the operation, or the event once fewer than `max_running` events are executed."""
+        return (
+            self._execute_event(serially) if self.is_event else super().execute_operation(serially)
+        )
+
+    async def _execute_event(self, serially: bool | None) -> Any:
+        async with self.limits.events:
+            self.context_value = self.context_value.for_event()
+            prepare(self.context_value, self.limits)
+            return await await_maybe(super().execute_operation(serially))
 
     def execute_fields(
         self, parent: Any, source: Any, path: Path | None, fields: Any, context: Any
     ) -> Any:
-        """The values of an object's fields; of root fields that have a statement, what it gives."""
-        self.context_value.answer.check()
+        """The values of an object's fields; compiled root fields are read by their statements."""
+        self.context_value.budget.check()
         if path is None and self.context_value.compiled is not None:
             return self._execute_root_fields(parent, source, fields, context)
         return super().execute_fields(parent, source, path, fields, context)
@@ -35,12 +76,16 @@ class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
         resolved = {name: details for name, details in fields.items() if not has(name)}
         resolving = await_maybe(super().execute_fields(parent, source, None, resolved, context))
         compiled = [name for name in fields if has(name)]
-        reading = (self._read(parent, source, fields[name], name, context) for name in compiled)
+        reading = (
+            self._read_compiled(parent, source, fields[name], name, context) for name in compiled
+        )
         values, *texts = await gather_with_cancel(resolving, *reading)
         values |= zip(compiled, texts, strict=True)
         return {name: values[name] for name in fields if name in values}
 
-    async def _read(self, parent: Any, source: Any, details: Any, name: str, context: Any) -> Any:
+    async def _read_compiled(
+        self, parent: Any, source: Any, details: Any, name: str, context: Any
+    ) -> Any:
         path = Path(None, name, parent.name)
         try:
             text = await self.context_value.compiled.json(name)
@@ -54,62 +99,75 @@ class LimitedExecutor(StrawberryGraphQLCoreExecutionContext):
         return await await_maybe(self.execute_field(parent, source, details, path, context))
 
     def complete_object_value(self, *arguments: Any) -> Any:
-        """An object; of one that is JSON already, what it is."""
-        return self._passed(arguments) or super().complete_object_value(*arguments)
+        """An object; one that is JSON already is not completed."""
+        return self._encoded_value(arguments) or super().complete_object_value(*arguments)
 
     def complete_abstract_value(self, *arguments: Any) -> Any:
-        """An object of an interface, in the same way."""
-        return self._passed(arguments) or super().complete_abstract_value(*arguments)
+        """An object of an interface; JSON as above."""
+        return self._encoded_value(arguments) or super().complete_abstract_value(*arguments)
 
     def complete_list_value(self, *arguments: Any) -> Any:
-        """A list, in the same way."""
-        return self._passed(arguments) or super().complete_list_value(*arguments)
+        """A list; JSON as above."""
+        return self._encoded_value(arguments) or super().complete_list_value(*arguments)
 
-    def _passed(self, arguments: tuple[Any, ...]) -> orjson.Fragment | None:
+    def _encoded_value(self, arguments: tuple[Any, ...]) -> orjson.Fragment | None:
         *_, path, result, _ = arguments
-        if isinstance(result, Encoded):
+        if isinstance(result, EncodedJSON):
             return self._encoded(result.texts[path.key])
         return None
 
     def _encoded(self, text: bytes) -> orjson.Fragment:
-        self.context_value.answer.grow(len(text))
+        self.context_value.budget.add_bytes(len(text))
         return orjson.Fragment(text)
 
     def complete_leaf_value(  # type: ignore[override]  # it is called on the executor
         self, return_type: GraphQLLeafType, result: Any
     ) -> Any:
         """A value of a scalar or an enum."""
-        self.context_value.answer.add(result)
+        self.context_value.budget.add_value(result)
         return super().complete_leaf_value(return_type, result)
 
     def complete_iterable_value(
         self, kind: Any, details: Any, info: Any, path: Any, items: Any, context: Any
     ) -> Any:
-        """The items of a list; none of a list is awaitable."""
+        """The items of a list, of which none is awaitable."""
         if isinstance(items, list) and (
-            len(items) > SHORT_LIST or self.context_value.answer.is_turn_over
+            len(items) > SHORT_LIST or self.context_value.budget.is_slice_over
         ):
-            return self._complete_with_pauses(kind, details, info, path, items, context)
+            # Loaders wait for all items, so that interruptions do not split their batches. The hold
+            # begins now, because siblings may load something before the task begins.
+            release = self.context_value.loaders.hold()
+            completing = asyncio.create_task(
+                self._complete_with_pauses(kind, details, info, path, items, context, release)
+            )
+            completing.add_done_callback(lambda _: release())
+            return completing
         return super().complete_iterable_value(kind, details, info, path, items, context)
 
     async def _complete_with_pauses(
-        self, kind: Any, details: Any, info: Any, path: Any, items: list[Any], context: Any
+        self,
+        kind: Any,
+        details: Any,
+        info: Any,
+        path: Any,
+        items: list[Any],
+        context: Any,
+        release: Callable[[], None],
     ) -> list[Any]:
         completed: list[Any] = []
         awaitable: list[int] = []
         try:
-            # Loaders wait until all items have asked, so that pauses cost no more statements.
-            with self.context_value.loaders.held():
-                for place, item in enumerate(items):
-                    await self.context_value.answer.rest()
-                    item_path = path.add_key(place, None)
-                    if self.complete_list_item_value(
-                        item, completed, kind, details, info, item_path, context
-                    ):
-                        awaitable.append(place)
+            for place, item in enumerate(items):
+                await self.context_value.budget.pause()
+                item_path = path.add_key(place, None)
+                if self.complete_list_item_value(
+                    item, completed, kind, details, info, item_path, context
+                ):
+                    awaitable.append(place)
         except BaseException:
             self.settle_in_background([completed[place] for place in awaitable])
             raise
+        release()
         if awaitable:
             found = await gather_with_cancel(*(completed[place] for place in awaitable))
             for place, value in zip(awaitable, found, strict=True):

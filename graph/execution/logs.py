@@ -1,6 +1,6 @@
-"""The log: lines of JSON in production, readable ones in development, and no secret in either.
+"""The log: lines of JSON in production, readable lines in development, and no secrets in either.
 
-What was done (the operations) goes to the standard output, what went wrong to the standard error.
+Operations go to the standard output, other records to the standard error.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from graph.execution.documents import hash_of
 from graph.execution.run import GraphQLRequest, Run
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""The id of the request that is answered just now, which stands in every line about it."""
+"""The id of the current request, which every line about it contains."""
 
 # One record for each operation.
 operations = logging.getLogger("troupe.operations")
 
-CLIENT_LEFT = 499  # nobody gets to see it; the log has it, as nginx's has
+CLIENT_DISCONNECTED = 499  # only in the log, as in nginx
 
-# An access token; and what PostgreSQL adds to an error, which is the values of a row.
+# An access token; and the detail of an error from PostgreSQL, which contains values of a row.
 TOKEN = re.compile(r"troupe_[\w-]{20,}")
 HASH = re.compile("[0-9a-fA-F]{64}")
 DETAIL = re.compile(r"^DETAIL:.*$", re.MULTILINE)
@@ -41,13 +41,13 @@ def _safe(text: str) -> str:
 
 class _Lines(logging.Formatter):
     def _fields(self, record: logging.LogRecord) -> dict[str, object]:
-        """What a line says besides its message: the request, and what the caller gave along."""
-        given: dict[str, object] = getattr(record, "fields", {})
-        return {"request": request_id.get()} | given
+        """The fields of a line besides its message: the id of the request, and the caller's."""
+        fields: dict[str, object] = getattr(record, "fields", {})
+        return {"request": request_id.get()} | fields
 
 
 class JSONLines(_Lines):
-    """One JSON object for each record, for programs that collect them."""
+    """One JSON object for each record, for log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line."""
@@ -65,7 +65,7 @@ class JSONLines(_Lines):
 
 
 class ReadableLines(_Lines):
-    """A line for people, with what they would ask for behind it."""
+    """A readable line, with the fields at its end."""
 
     default_time_format = "%H:%M:%S"
     default_msec_format = None
@@ -82,20 +82,20 @@ class ReadableLines(_Lines):
 
 
 def configure(*, readable: bool) -> None:
-    """Send the log of this process where it belongs."""
-    form = ReadableLines() if readable else JSONLines()
-    wrong, done = logging.StreamHandler(sys.stderr), logging.StreamHandler(sys.stdout)
-    for handler in (wrong, done):
-        handler.setFormatter(form)
-    logging.basicConfig(level=logging.INFO, handlers=[wrong], force=True)
-    operations.handlers = [done]
+    """Configure the log of this process."""
+    formatter = ReadableLines() if readable else JSONLines()
+    errors, output = logging.StreamHandler(sys.stderr), logging.StreamHandler(sys.stdout)
+    for handler in (errors, output):
+        handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.INFO, handlers=[errors], force=True)
+    operations.handlers = [output]
     operations.propagate = False
 
 
 class LogEntry:
-    """The line of the log about one operation, which never has its text or its variables.
+    """The line of the log about one operation, without its text and its variables.
 
-    It counts what the database does inside the block, and is written at its end.
+    It counts the work of the database inside the block, and is written at the end of the block.
     """
 
     request: GraphQLRequest | None = None
@@ -103,13 +103,13 @@ class LogEntry:
 
     def __init__(self, transport: str) -> None:
         self.transport = transport
-        self.status = CLIENT_LEFT
+        self.status = CLIENT_DISCONNECTED
         self.codes: list[str] = []
-        self.work = Statistics()
+        self.database = Statistics()
         self._started = time.perf_counter()
 
     def __enter__(self) -> Self:
-        self._counting: Token[Statistics | None] = statistics.current.set(self.work)
+        self._counting: Token[Statistics | None] = statistics.current.set(self.database)
         return self
 
     def __exit__(
@@ -122,27 +122,26 @@ class LogEntry:
         self._write()
 
     def explain(self) -> None:
-        """Note the statements, for whoever asks to have the answer explained and may know them."""
-        self.work.texts = []
+        """Record the statements, for a response that explains them."""
+        self.database.texts = []
 
-    def explained(self) -> dict[str, Any]:
-        """How the operation was read. The statements never hold values."""
+    def explanation(self) -> dict[str, Any]:
+        """How the operation was read. The statements contain no values."""
         run = self.run
         node = run and run.node
         return {
             "operation": node.operation.value if node else None,
             "planned": run is not None and run.is_planned,
             "cost": run.cost if run else None,
-            "statements": self.work.texts or [],
+            "statements": self.database.texts or [],
         }
 
     def timing(self) -> bytes:
-        """How long it took so far, in milliseconds, for the header Server-Timing."""
-        times = self.run.times if self.run else {}
-        parse, plan = 1000 * times.get("parse", 0), 1000 * times.get("plan", 0)
-        db, total = 1000 * self.work.seconds, 1000 * (time.perf_counter() - self._started)
+        """The durations of its steps so far, in milliseconds, for the header Server-Timing."""
+        run, total = self.run, time.perf_counter() - self._started
+        parse, plan = (run.parse_seconds, run.plan_seconds) if run is not None else (0.0, 0.0)
         line = b"parse;dur=%.2f, plan;dur=%.2f, db;dur=%.2f, total;dur=%.2f"
-        return line % (parse, plan, db, total)
+        return line % (1000 * parse, 1000 * plan, 1000 * self.database.seconds, 1000 * total)
 
     def _hash(self) -> str | None:
         if self.request is None:
@@ -152,7 +151,7 @@ class LogEntry:
             return self.run.document.hash if self.run and is_read else hash_of(self.request.query)
         persisted = (self.request.extensions or {}).get("persistedQuery")
         named = persisted.get("sha256Hash") if isinstance(persisted, dict) else None
-        # Anything else could hold a secret, or look like a line of the log.
+        # Any other text could contain a secret, or line breaks.
         return named if isinstance(named, str) and HASH.fullmatch(named) else None
 
     def _write(self) -> None:
@@ -169,7 +168,7 @@ class LogEntry:
             "status": self.status,
             "codes": self.codes,
             "milliseconds": round((time.perf_counter() - self._started) * 1000, 1),
-            "statements": self.work.statements,
-            "rows": self.work.rows,
+            "statements": self.database.statements,
+            "rows": self.database.rows,
         }
         operations.info("operation", extra={"fields": fields})

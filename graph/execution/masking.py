@@ -1,4 +1,4 @@
-"""What a client gets to see of an error: a message and a code, and nothing about the server."""
+"""The errors that a client sees: a message and a code, without details of the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
 from db import ConnectionReplaced, OutcomeUnknown, errors
 from db.connections import driver_error, is_disk_full, is_outdated
 from db.result_limits import ResultTooLarge
-from graph.core.access import OutOfTime
+from graph.core.access import DeadlineExceeded
 from graph.core.errors import (
     AGAIN,
     LATER,
@@ -23,49 +23,49 @@ from graph.core.errors import (
     Fault,
     Outcome,
     Overloaded,
+    PayloadFailed,
     RequestError,
     TooSlow,
     Unavailable,
-    Unshown,
 )
 
 log = logging.getLogger("troupe")
 
 LONGEST_MESSAGE = 1000
 
-GONE = (Unavailable, f"The database cannot be reached.{AGAIN}")
+UNREACHABLE = (Unavailable, f"The database cannot be reached.{AGAIN}")
 BUSY = (Overloaded, f"All connections to the database are busy.{AGAIN}")
-IN_EACH_OTHERS_WAY = (Overloaded, f"Somebody else is changing the same rows.{AGAIN}")
-TOO_LONG = (TooSlow, "The database took too long to answer. Ask for less at once.")
+CONFLICTING = (Overloaded, f"Somebody else is changing the same rows.{AGAIN}")
+STATEMENT_TIMEOUT = (TooSlow, "The database took too long to answer. Ask for less at once.")
 NUL = (BadInput, "A text contains a NUL character (\\u0000), which cannot be stored.")
 
 SQLSTATES: Mapping[str, tuple[type[RequestError], str]] = {
-    "08": GONE,  # the connection broke
+    "08": UNREACHABLE,  # the connection broke
     "22021": NUL,
     "22P05": NUL,
     "25006": (Unavailable, f"The database only reads at the moment.{AGAIN}"),
-    "25P03": GONE,  # a transaction was idle
-    "25P04": TOO_LONG,  # a transaction
-    "28": GONE,  # it does not let us in
-    "3D": GONE,  # there is no such database
-    "40001": IN_EACH_OTHERS_WAY,  # also what a standby cancels for what it has to replay
-    "40P01": IN_EACH_OTHERS_WAY,  # a deadlock
+    "25P03": UNREACHABLE,  # a transaction was idle
+    "25P04": STATEMENT_TIMEOUT,  # a transaction
+    "28": UNREACHABLE,  # authentication failed
+    "3D": UNREACHABLE,  # there is no such database
+    "40001": CONFLICTING,  # also a conflict with recovery on a standby
+    "40P01": CONFLICTING,  # a deadlock
     "53200": (Overloaded, f"The database has no memory left for this.{AGAIN}"),
     "53300": BUSY,  # too many connections
     "53400": (BadInput, "This takes more room than the database gives. Ask for less at once."),
     "54": (BadInput, "This is more than the database can take in one piece. Send less."),
-    "55P03": IN_EACH_OTHERS_WAY,  # a lock was waited for too long
-    "57": GONE,  # it stops, crashed or starts, or somebody has ended the connection
-    "57014": TOO_LONG,  # a statement
+    "55P03": CONFLICTING,  # a lock timeout
+    "57": UNREACHABLE,  # a shutdown, crash or start, or a terminated connection
+    "57014": STATEMENT_TIMEOUT,  # a statement
     "58": (Unavailable, f"The database cannot read or write its files.{AGAIN}"),
 }
-"""What a fault of the database means to a client, by the SQLSTATE or its beginning; the longest
-counts. (https://www.postgresql.org/docs/current/errcodes-appendix.html)"""
+"""The errors that a client sees, by the SQLSTATE or its prefix; the longest prefix applies.
+https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 
 
 def database_error(fault: BaseException | None) -> RequestError | None:
-    """The error that a client sees for a fault of the database; None for any other fault."""
-    if isinstance(fault, OutOfTime):
+    """The error that a client sees for an error of the database; None for any other error."""
+    if isinstance(fault, DeadlineExceeded):
         return TooSlow(str(fault))
     if isinstance(fault, OutcomeUnknown):
         return Unavailable(str(fault), outcome=Outcome.UNKNOWN)
@@ -98,33 +98,33 @@ def _database_error(fault: BaseException | None) -> tuple[type[RequestError], st
             isinstance(fault, OperationalError)
             or getattr(fault, "connection_invalidated", False)
             or isinstance(error, asyncpg.InternalClientError)
-            # Whatever else it is that ended a connection, or let none be made.
+            # Other errors that end a connection, or prevent one.
             or getattr(error, "severity_en", None) in ("FATAL", "PANIC")
         ):
-            return GONE
+            return UNREACHABLE
     if isinstance(fault, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
-        # Raised by asyncpg itself: it cannot connect, or PostgreSQL is just ending the connection.
-        return GONE
+        # Raised by asyncpg: it cannot connect, or PostgreSQL is ending the connection.
+        return UNREACHABLE
     return None
 
 
 def reported(error: Exception, *, is_done: bool = False) -> GraphQLError:
-    """An error as a client may see it, with a code, and with whether the work was done anyway."""
+    """An error as a client sees it, with a code, and with whether the mutation was done anyway."""
     if not isinstance(error, GraphQLError):
         error = GraphQLError(str(error), original_error=error)
     original: BaseException | None = error.original_error
-    # What fails while a value is read is wrapped more than once, with its message.
+    # The error of a scalar is wrapped more than once, with its message.
     while isinstance(original, GraphQLError) and original.original_error is not None:
         original = original.original_error
-    is_unshown = isinstance(original, Unshown)
-    if isinstance(original, Unshown):
+    is_unshown = isinstance(original, PayloadFailed)
+    if isinstance(original, PayloadFailed):
         original = original.__cause__
-    # graphql-core gives errors in variables the code of what they quote.
+    # graphql-core copies the code of the original error to errors in variables.
     if not (error.extensions or {}).get("code") or not isinstance(original or error, RequestError):
         message, extensions = _shown(error, original)
         if is_unshown:
             message = f"This was done, but cannot be shown. {message.removesuffix(AGAIN)}"
-        error = _recoded(error, message, extensions)
+        error = _with_code(error, message, extensions)
     if is_done or is_unshown:
         extensions = dict(error.extensions or {})
         extensions.pop("retryAfter", None)
@@ -133,7 +133,7 @@ def reported(error: Exception, *, is_done: bool = False) -> GraphQLError:
 
 
 def _shown(error: GraphQLError, original: BaseException | None) -> tuple[str, Mapping[str, Any]]:
-    """The message that a client sees, and the extensions with the code."""
+    """The message and the extensions that a client sees."""
     if isinstance(original, RequestError):
         return original.message, original.extensions or {}
     if original is None or isinstance(original, GraphQLError):
@@ -148,14 +148,14 @@ def _shown(error: GraphQLError, original: BaseException | None) -> tuple[str, Ma
 
 
 def masked(fault: BaseException, path: Sequence[str | int] | None = None) -> Fault:
-    """Log a fault in full under an id, and return an error that shows the client only the id."""
+    """Log an unexpected error in full with an id, and return an error with only the id."""
     id = secrets.token_hex(4)
     log.error("fault %s at %s", id, path, exc_info=fault, extra={"fields": {"fault": id}})
     return Fault(f"Something went wrong on our side; quote {id} to have it looked up.")
 
 
-def _recoded(error: GraphQLError, message: str, extensions: Mapping[str, Any]) -> GraphQLError:
-    # A message may quote the request, and so be as long.
+def _with_code(error: GraphQLError, message: str, extensions: Mapping[str, Any]) -> GraphQLError:
+    # A message that quotes the request may be as long as the request.
     return GraphQLError(
         message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…",
         nodes=error.nodes,

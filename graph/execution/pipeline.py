@@ -1,9 +1,9 @@
-"""The steps of every operation, whichever way it came.
+"""The steps of every operation, over any transport.
 
-Admit, find the document and the kind of the operation, validate, coerce the variables, price and
-charge, find or make the compiled statement, run, report. What is known already is looked up in the
-same steps. What is cheap comes first, so that refusing costs little: the rate, the limits of what
-can be counted in the document, who may ask, and only then the rules of validation.
+Identify the viewer, find the document and the kind of the operation, check access, validate, coerce
+the variables, compute and charge the cost, find or make the compiled statement, execute, report. A
+known document takes the same steps with results from caches. Cheap checks come first, so that a
+refusal costs little: the rate, the size of the document, access, and then the validation rules.
 """
 
 from __future__ import annotations
@@ -11,18 +11,27 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 import strawberry
-from graphql import ExecutionResult, GraphQLError, GraphQLSchema, OperationType, execute, subscribe
+from graphql import (
+    ExecutionResult,
+    GraphQLError,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    execute,
+    subscribe,
+)
+from graphql.execution.values import VariableValues
 from strawberry.execution import optimized_is_awaitable
 from strawberry.utils.await_maybe import await_maybe
 
 from db.text import require_storable
-from graph.compiler import CompiledOperation, CompiledParts, Compiler
+from graph.compiler import CompiledOperation, CompiledParts, Compiler, Request
 from graph.compiler import run as run_statement
 from graph.core.access import Deadline
-from graph.core.answers import Answer
 from graph.core.context import Context
 from graph.core.errors import (
     AnswerTooLarge,
@@ -39,97 +48,142 @@ from graph.core.filters import conditions_of
 from graph.core.invalid_values import check_arguments
 from graph.core.loaders import Loaders
 from graph.core.rights import open_mutations
-from graph.core.selections import Unreadable, Written, coerced, find
+from graph.core.selections import InvalidOperation, coerce_variables, find, head_of
 from graph.core.threads import in_thread
 from graph.execution.documents import (
     Document,
     PersistedQueryNotFound,
-    documents,
+    document_cache,
     hash_of,
+    parse_document,
     persisted_hash,
-    read,
     validated,
 )
-from graph.execution.executor import LimitedExecutor
+from graph.execution.executor import Executor, prepare
 from graph.execution.masking import database_error, reported
-from graph.execution.run import GraphQLRequest, Run, Timed
-from graph.limits.cost import COST_OF_ASKING, cost_of, costliest
-from graph.limits.document_size import LARGEST, check_variables
-from graph.limits.limits import Limits
+from graph.execution.responses import Response
+from graph.execution.run import GraphQLRequest, Run
+from graph.execution.tokens import Tokens
+from graph.limits.cost import COST_OF_REQUEST, cost_advice, cost_of
+from graph.limits.document_size import MOST_REPORTED, check_variables
+from graph.limits.limits import Limits, client_of, network
 
 INTROSPECTION = {"__schema", "__type"}
 
-# What it costs to validate a document, for each token: up to 0.1 ms, in which nobody else is
-# answered. A viewer who sends ever new ones gets about a tenth of that time.
+# The cost of validating a document, for each token, which takes up to 0.1 ms of the event loop. So
+# a viewer who sends only new documents uses about a tenth of its time.
 COST_OF_TOKEN = 10
-# A document with so many is validated at once; a longer one keeps nobody else waiting.
-FEW_TOKENS = 200
-# One that cannot be read costs one for each character beyond so many.
-SHORT = 500
+# A longer document is validated in a thread.
+TOKENS_IN_EVENT_LOOP = 200
+# A document that cannot be parsed costs 1 for each character beyond this number.
+FREE_CHARACTERS = 500
 
-# Errors that end a query as a whole, because an answer in part would be of no use. But for the
-# last, they come from the moment and not from what is asked.
-WHOLE = (Overloaded, Unavailable, TooSlow, AnswerTooLarge)
+# After one of these errors, a query returns no partial data.
+ERRORS_WITHOUT_DATA = (Overloaded, Unavailable, TooSlow, AnswerTooLarge)
 
 
 class Pipeline:
-    """The steps of operations of a schema, with what a process keeps for them."""
+    """The steps of the operations of a schema, with the caches of a process."""
 
     def __init__(self, schema: strawberry.Schema, limits: Limits) -> None:
         settings = limits.settings
         self.schema: GraphQLSchema = schema._schema
         self.limits = limits
-        self.documents = documents()
+        self.documents = document_cache()
         self._open_mutations = open_mutations(schema)
         self.compiler = None
         if settings.planner:
             self.compiler = Compiler(self.schema, settings.max_answer_bytes)
 
-    def begin(self, request: GraphQLRequest, context: Context) -> Run:
-        """Admit an operation, and find its document and its kind.
-
-        A refused run has no kind; `answer` returns its error.
-        """
-        run = Run(self.schema, request, context)
+    async def context(self, tokens: Tokens, token: str | None, address: str | None) -> Context:
+        """The context of an operation: the viewer, the deadline, and the access to the database."""
+        limits, viewer = self.limits, None
+        refusal: Exception | None = None
+        deadline = Deadline(limits.settings.max_seconds)
         try:
-            with Timed(run.times, "parse"):
-                document = run.document = self._find(run)
-                self._admit(run)
-                run.kind = document.kind_of(request.operation_name)
+            if token is not None and (viewer := tokens.cached(token)) is None:
+                async with deadline.enforced():
+                    viewer = await tokens.viewer(token)
+        except Exception as error:
+            refusal = error
+        context = Context(tokens.database, viewer)
+        context.refusal, context.deadline, context.address = refusal, deadline, address
+        client = context.client = client_of(viewer, address)
+        context.connections = limits.connections[client]
+        context.guess = lambda account: limits.password_attempts.count(account, network(address))
+        return context
+
+    def begin(self, request: GraphQLRequest, context: Context) -> Run:
+        """Find the document and the kind of an operation, and check access.
+
+        After an error, the run has no kind; `answer` and `stream` return the error.
+        """
+        run, began = Run(self.schema, request, context), perf_counter()
+        try:
+            document = run.document = self._find_document(run)
+            self._check_access(run)
+            run.kind = document.kind_of(request.operation_name)
         except Exception as error:
             run.error = error
+        run.parse_seconds = perf_counter() - began
         return run
 
-    async def answer(self, run: Run) -> ExecutionResult:
-        """The result of a query or a mutation."""
+    async def answer(self, run: Run) -> Response:
+        """The response to a query or a mutation."""
         try:
             await self._prepare(run)
-            with self.limits.running.counted(run.context.client):
+            running, client = self.limits.running, run.context.client
+            running.begin(client)
+            try:
                 result = await self._execute(run)
+            finally:
+                running.end(client)
         except Exception as error:
             return _refused(run, error)
-        return _reported(run, result)
+        return _responded(run, result)
 
-    async def results(self, run: Run) -> AsyncGenerator[ExecutionResult, None]:
-        """The results of a subscription, one for each event."""
+    async def stream(
+        self, run: Run, tokens: Tokens, token: str | None
+    ) -> AsyncGenerator[Response, None]:
+        """The responses of a subscription, one for each event; a refusal is the last one.
+
+        Before each event, the token is looked up and the cost of the operation is charged. Raises
+        Unauthenticated if the token is no longer valid.
+        """
+        async with aclosing(self._events(run)) as responses:
+            async for response in responses:
+                if not response.is_refused:
+                    try:
+                        if token is not None:
+                            run.context.become(await tokens.viewer(token))
+                        self.limits.rates.charge(run.context.client, run.cost)
+                    except Unauthenticated:
+                        raise
+                    except Exception as error:
+                        response = Response.refusal(reported(error))
+                yield response
+                if response.is_refused:
+                    return
+
+    async def _events(self, run: Run) -> AsyncGenerator[Response, None]:
         try:
             await self._prepare(run)
             context = run.context
             context.loaders = Loaders(context, run.operation)
-            found: Any = await await_maybe(subscribe(**self._arguments(run)))
-            if isinstance(found, ExecutionResult):
-                yield _reported(run, found)
+            results: Any = await await_maybe(subscribe(**self._arguments(run)))
+            if isinstance(results, ExecutionResult):
+                yield _responded(run, results)
                 return
-            async with aclosing(found):
-                async for result in found:
-                    yield _reported(run, result)
+            async with aclosing(results):
+                async for result in results:
+                    yield _responded(run, result)
         except Exception as error:
             yield _refused(run, error)
 
-    # Find the document, and admit
+    # Find the document, and check access
 
-    def _find(self, run: Run) -> Document:
-        """The document, by its text or its hash; the rate is charged before it is read."""
+    def _find_document(self, run: Run) -> Document:
+        """The document, by its text or its hash. The request is charged before parsing."""
         request, settings = run.request, self.limits.settings
         text, extensions = request.query, request.extensions or {}
         hash = None
@@ -138,126 +192,129 @@ class Pipeline:
         if text is None:
             if run.context.refusal is not None:
                 raise run.context.refusal
-            # Nobody finds out by guessing what others ask.
-            found = None if run.context.is_anonymous else self.documents.get(hash or "")
-            if found is None:
+            # Without a token, hashes cannot be used to find out the documents of other clients.
+            document = None if run.context.is_anonymous else self.documents.get(hash or "")
+            if document is None:
                 raise PersistedQueryNotFound("PersistedQueryNotFound")
-            self.limits.rates.charge(run.context.client, COST_OF_ASKING)
-            return found
-        # A document that is too long is refused for that, and must not be hashed first.
+            self.limits.rates.charge(run.context.client, COST_OF_REQUEST)
+            return document
+        # A document that is too long is refused without hashing it.
         if hash and len(text) <= settings.max_document_length and hash_of(text) != hash:
             raise BadRequest("The document has another SHA-256 than sha256Hash says.")
-        self.limits.rates.charge(run.context.client, COST_OF_ASKING)
-        return self._read(run, text)
+        self.limits.rates.charge(run.context.client, COST_OF_REQUEST)
+        return self._parse(run, text)
 
-    def _read(self, run: Run, text: str) -> Document:
-        """The document of a text, read unless it is known."""
+    def _parse(self, run: Run, text: str) -> Document:
+        """The document of a text, from the cache or parsed."""
         context, settings = run.context, self.limits.settings_for(run.context)
         is_short = len(text) <= settings.max_document_length
-        found = self.documents.get(hash_of(text)) if is_short else None
+        document = self.documents.get(hash_of(text)) if is_short else None
         try:
-            return found or read(text, settings)
+            return document or parse_document(text, settings)
         except GraphQLError as error:
             if is_short:
-                self.limits.rates.take(run.context.client, max(0, len(text) - SHORT))
+                self.limits.rates.take(run.context.client, max(0, len(text) - FREE_CHARACTERS))
             if context.is_anonymous and isinstance(error, LimitExceeded):
                 raise context.refusal or Unauthenticated() from None
             raise
 
-    def _admit(self, run: Run) -> None:
-        """Without a token, only `__typename`, `login`, and introspection where all are shown it.
+    def _check_access(self, run: Run) -> None:
+        """Without a token, allow `__typename`, the open mutations, and introspection if it is open.
 
-        What @skip and @include leave out counts as well: who may not ask is told nothing of it.
+        Fields that @skip and @include leave out count too, so that a refusal reveals no values.
         """
         context, names = run.context, run.document.size.root_names
         if context.refusal is not None:
             raise context.refusal
         if context.is_anonymous:
             allowed = {"__typename"} | self._open_mutations
-            shows = self.limits.shows_schema(context)
-            if names - allowed - (INTROSPECTION if shows else set()):
+            if self.limits.shows_schema(context):
+                allowed |= INTROSPECTION
+            if names - allowed:
                 raise Unauthenticated
         if not names.isdisjoint(INTROSPECTION) and not self.limits.shows_schema(context):
             raise Forbidden("This server shows its schema to nobody (TROUPE_INTROSPECTION).")
 
-    # Validate, coerce, price and charge
+    # Validate, coerce, compute and charge the cost
 
     async def _prepare(self, run: Run) -> None:
-        """Do all that comes before the operation reads or changes anything."""
+        """Take all steps before the operation reads or changes anything."""
         if run.error is not None:
             try:
                 raise run.error
             finally:
-                run.error = None  # else the two would refer to each other, and stay for a while
+                run.error = None  # else the run and the error would form a reference cycle
         if not run.document.is_valid:
-            with Timed(run.times, "parse"):
-                await self._validate(run)
-        with Timed(run.times, "plan"):
-            self._coerce(run)
-            run.compiled = self._known(run)
-            run.cost = self._cost(run)
+            await self._validate(run)
+        began = perf_counter()
+        node, variables = self._coerce(run)
+        if self.compiler is not None and not run.context.is_anonymous:
+            run.compiled = self.compiler.known(run.document, node, variables, run.context.viewer)
+        run.cost = self._compute_cost(run)
+        run.plan_seconds = perf_counter() - began
         self._charge(run)
-        self._check(run)
+        self._check_values(run)
 
     async def _validate(self, run: Run) -> None:
+        began = perf_counter()
         document, context, rates = run.document, run.context, self.limits.rates
         run.validation_cost = COST_OF_TOKEN * document.tokens
         suggest = self.limits.shows_schema(context)
         validate = partial(validated, document, self.schema, suggest=suggest)
         try:
-            if document.tokens <= FEW_TOKENS:
+            if document.tokens <= TOKENS_IN_EVENT_LOOP:
                 run.document = validate()
             else:
-                rates.overdraw(run.context.client, 0)
-                async with context.in_time(), self.limits.long_work.of(run.context.client):
+                rates.overdraw(context.client, 0)
+                async with context.in_time(), self.limits.long_work[context.client]:
                     run.document = await in_thread(validate)
-        except Unreadable:
-            rates.take(run.context.client, run.validation_cost)
+        except InvalidOperation:
+            rates.take(context.client, run.validation_cost)
             raise
-        # What anybody can send in any number is not worth to be kept.
+        finally:
+            run.parse_seconds += perf_counter() - began
+        # Documents without a token are not cached, because anybody can send any number of them.
         if not context.is_anonymous:
             with suppress(RecursionError):
-                self.documents.put(document.hash, run.document.packed())
+                self.documents.put(document.hash, run.document.pickled())
 
-    def _coerce(self, run: Run) -> None:
-        """Read the head of the operation, and the values of its variables."""
+    def _coerce(self, run: Run) -> tuple[OperationDefinitionNode, VariableValues]:
+        """Find the operation in the document, and coerce the variables."""
         document, name = run.document, run.request.operation_name
         if name is None and len(document.operations) > 1:
             raise BadRequest("The document has several operations; say which by operationName.")
-        written = document.written.get(name)
-        if written is None:
-            written = document.written[name] = Written.read(self.schema, run.tree, name)
-        node, values = written.node, run.request.variables or {}
-        run.node = node
-        variables = written.coerced(values)
-        if variables is None:
-            check_variables(node, values, self.schema, self.limits.settings)
-            try:
-                variables = coerced(self.schema, node, values, suggest=False)
-            except Unreadable:
-                variables = self._faulty(run, values)
-        run.variables = variables
+        node = document.heads.get(name)
+        if node is None:
+            node = document.heads[name] = head_of(run.tree, name)
+        run.node, values = node, run.request.variables or {}
+        check_variables(node, values, self.schema, self.limits.settings)
+        try:
+            run.variables = coerce_variables(self.schema, node, values, suggest=False)
+        except InvalidOperation:
+            run.variables = self._coerce_with_locations(run, values)
+        return node, run.variables
 
-    def _faulty(self, run: Run, values: dict[str, Any]) -> Any:
-        """Raise Unreadable for variables, with places in the text, which a kept head lacks."""
+    def _coerce_with_locations(self, run: Run, values: dict[str, Any]) -> Any:
+        """Raise InvalidOperation with locations in the text, which a cached head lacks."""
         suggest = self.limits.shows_schema(run.context)
         node = find(run.tree, run.request.operation_name)
         try:
-            return coerced(self.schema, node, values, suggest=suggest)
-        except Unreadable as unreadable:
-            for error in unreadable.errors:
+            return coerce_variables(self.schema, node, values, suggest=suggest)
+        except InvalidOperation as invalid:
+            for error in invalid.errors:
                 error.extensions = {"code": BadInput.code}
             raise
 
-    def _cost(self, run: Run) -> int:
-        """The cost of the operation; a compiled query remembers it for each size of its pages."""
+    def _compute_cost(self, run: Run) -> int:
+        """The cost of the operation; a compiled query caches it by its page sizes."""
         compiled = run.compiled
-        if compiled is None or compiled.whole is None:
+        whole = None if compiled is None else compiled.whole
+        if compiled is None or whole is None:
             return cost_of(run.operation)
         try:
-            sizes = compiled.whole.sizes_of(run.values)
+            sizes = whole.sizes_of(Request(run.variables.coerced, run.context.viewer))
         except (GraphQLError, ValueError):
-            return cost_of(run.operation)  # its field reports what is wrong with a size
+            return cost_of(run.operation)  # the field reports the invalid page size
         cost = compiled.costs.get(sizes)
         if cost is None:
             cost = cost_of(run.operation)
@@ -265,85 +322,78 @@ class Pipeline:
         return cost
 
     def _charge(self, run: Run) -> None:
-        """Refuse what costs too much, or more than the client has left."""
+        """Charge the cost. Raises LimitExceeded or RateLimited."""
         cost, most, rates = run.cost, self.limits.settings.max_cost, self.limits.rates
         try:
             if cost > most:
-                advice = costliest(run.operation)
-                raise LimitExceeded("rows", "max_cost", min(cost, LARGEST), most, advice)
-            rates.charge(run.context.client, cost - COST_OF_ASKING)
+                advice = cost_advice(run.operation)
+                raise LimitExceeded("rows", "max_cost", min(cost, MOST_REPORTED), most, advice)
+            rates.charge(run.context.client, cost - COST_OF_REQUEST)
         finally:
-            if run.validation_cost:  # the document was validated: this is taken in any case
+            if run.validation_cost:  # the validation is charged even if the operation is refused
                 rates.take(run.context.client, run.validation_cost)
             if (run.request.extensions or {}).get("cost"):
                 run.extensions = {
                     "cost": {
-                        "cost": min(cost, LARGEST),
+                        "cost": min(cost, MOST_REPORTED),
                         "limit": most,
                         "left": rates.left(run.context.client),
                         "perSecond": rates.per_second,
                     }
                 }
 
-    def _check(self, run: Run) -> None:
-        """Refuse too many conditions, and values that PostgreSQL cannot take."""
+    def _check_values(self, run: Run) -> None:
+        """Refuse too many conditions, and values that PostgreSQL cannot store."""
         compiled, most = run.compiled, self.limits.settings.max_conditions
         conditions = conditions_of(run.operation) if compiled is None else compiled.conditions
         if conditions > most:
-            raise LimitExceeded("conditions", "max_conditions", min(conditions, LARGEST), most)
-        # The literals of a query that is compiled were checked before that was done.
-        if run.whole is None or not _are_storable(run.variables.coerced):
+            found = min(conditions, MOST_REPORTED)
+            raise LimitExceeded("conditions", "max_conditions", found, most)
+        # The literals of a compiled query were checked when it was compiled.
+        if compiled is None or compiled.whole is None or not _are_storable(run.variables.coerced):
             check_arguments(run.operation)
 
-    # Run
+    # Execute
 
     async def _execute(self, run: Run) -> ExecutionResult:
-        """The result, by a compiled statement where there can be one, else by resolvers."""
-        run.compiled = run.compiled or await self._compile(run)
-        result = await self._run_whole(run)
+        """The result, by one compiled statement if there is one, else by resolvers."""
+        context, variables = run.context, run.variables.coerced
+        compiled = run.compiled = run.compiled or await self._compile(run)
+        whole = None if compiled is None else compiled.whole
+        result = None
+        if whole is not None:
+            try:
+                arguments = whole.arguments(Request(variables, context.viewer))
+            except (GraphQLError, ValueError):
+                pass  # the resolvers report the invalid argument
+            else:
+                result = await run_statement(whole, arguments, context)
+                run.is_planned = result is not None and not result.errors
         if result is None:
             run.operation  # noqa: B018  # the context needs it
-            if run.compiled is not None and run.whole is None:
-                variables = run.variables.coerced
-                run.context.compiled = CompiledParts(run.compiled, variables, run.context)
-            _equip(run.context, self.limits)
+            if compiled is not None and whole is None:
+                context.compiled = CompiledParts(compiled, variables, context)
+            prepare(context, self.limits)
             is_awaitable: Any = optimized_is_awaitable
-            arguments = self._arguments(run)
-            result = await await_maybe(execute(**arguments, is_awaitable=is_awaitable))
+            result = await await_maybe(execute(**self._arguments(run), is_awaitable=is_awaitable))
         if run.kind is OperationType.QUERY and result.errors:
-            return _without_part(result)
+            return _without_partial_data(result)
         return result
-
-    async def _run_whole(self, run: Run) -> ExecutionResult | None:
-        """What the statement of a whole query answers; None where the resolvers have to."""
-        if run.whole is None:
-            return None
-        try:
-            arguments = run.whole.arguments(run.values)
-        except (GraphQLError, ValueError):
-            return None
-        result = await run_statement(run.whole, arguments, run.context)
-        run.is_planned = result is not None and not result.errors
-        return result
-
-    def _known(self, run: Run) -> CompiledOperation | None:
-        """What the operation was compiled to before."""
-        if self.compiler is None or run.node is None or run.context.is_anonymous:
-            return None
-        return self.compiler.known(run.document, run.node, run.variables, run.context.viewer)
 
     async def _compile(self, run: Run) -> CompiledOperation | None:
-        """What the operation compiles to; None if nothing of it does."""
+        """The compiled operation; None if no part of it can be compiled."""
         if self.compiler is None or run.context.is_anonymous:
             return None
         limits, context = self.limits, run.context
         charge = partial(limits.rates.overdraw, context.client, overdrawn=run.validation_cost)
-        turn = limits.long_work.of(context.client)
-        with Timed(run.times, "plan"):
-            async with context.in_time():
-                return await self.compiler.compile(
-                    run.document, run.operation, context.viewer, charge, turn
-                )
+        turn = limits.long_work[context.client]
+        began = perf_counter()
+        async with context.in_time():
+            compiled = await self.compiler.compile(
+                run.document, run.operation, context.viewer, charge, turn
+            )
+        run.plan_seconds += perf_counter() - began
+        return compiled
 
     def _arguments(self, run: Run) -> dict[str, Any]:
         """The arguments of graphql-core's `execute` and `subscribe`."""
@@ -358,40 +408,6 @@ class Pipeline:
         }
 
 
-class Executor(LimitedExecutor):
-    """Executes each event of a stream like an operation of its own, with so many others at once."""
-
-    is_event = False
-
-    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.limits = limits
-
-    def build_per_event_executor(self, payload: Any) -> Any:
-        """The executor of an event."""
-        executor: Any = super().build_per_event_executor(payload)
-        executor.is_event = True
-        return executor
-
-    def execute_operation(self, serially: bool | None = None) -> Any:
-        """Execute the operation, or the event."""
-        return self._in_turn(serially) if self.is_event else super().execute_operation(serially)
-
-    async def _in_turn(self, serially: bool | None) -> Any:
-        async with self.limits.events:
-            self.context_value = self.context_value.for_event()
-            _equip(self.context_value, self.limits)
-            return await await_maybe(super().execute_operation(serially))
-
-
-def _equip(context: Context, limits: Limits) -> None:
-    """Give the resolvers of an operation, or of an event, what they read with."""
-    settings = limits.settings
-    context.deadline = context.deadline or Deadline(settings.max_seconds)
-    context.loaders = Loaders(context, context.operation, context.compiled)
-    context.answer = Answer(context.deadline, settings.max_answer_bytes)
-
-
 def _are_storable(values: Any) -> bool:
     try:
         require_storable(values)
@@ -400,15 +416,17 @@ def _are_storable(values: Any) -> bool:
     return True
 
 
-def _without_part(result: ExecutionResult) -> ExecutionResult:
-    """The result of a query; of what kept it from the database, one error without any data.
+def _without_partial_data(result: ExecutionResult) -> ExecutionResult:
+    """The result of a query; after one of ERRORS_WITHOUT_DATA, this error alone.
 
-    So it is one refusal, with a status of its own, whichever way the query was read. The result
-    of a mutation says what was done.
+    The response is then a refusal with its own status, by a statement or by resolvers. A mutation
+    keeps its data, which shows the changes.
     """
     for error in result.errors or ():
         original = error.original_error
-        if isinstance(original, WHOLE) or isinstance(database_error(original), WHOLE):
+        if isinstance(original, ERRORS_WITHOUT_DATA) or isinstance(
+            database_error(original), ERRORS_WITHOUT_DATA
+        ):
             return ExecutionResult(None, [GraphQLError(error.message, original_error=original)])
     return result
 
@@ -416,22 +434,22 @@ def _without_part(result: ExecutionResult) -> ExecutionResult:
 # Report
 
 
-def _reported(run: Run, result: ExecutionResult) -> ExecutionResult:
-    """The result with its errors as a client may see them."""
+def _responded(run: Run, result: ExecutionResult) -> Response:
+    """The response of a result, with its errors masked."""
     if result.errors:
-        # What lies below a mutation is read when that is done.
+        # Fields below a mutation are resolved after it is committed.
         is_mutation = run.is_mutation
         result.errors = [
             reported(error, is_done=is_mutation and len(error.path or ()) > 1)
             for error in result.errors
         ]
     result.extensions = run.extensions
-    return result
+    return Response(result)
 
 
-def _refused(run: Run, error: Exception) -> ExecutionResult:
-    """The result of an operation that is refused."""
+def _refused(run: Run, error: Exception) -> Response:
+    """The response to an operation that is refused."""
     errors: Sequence[Exception] = [error]
-    if isinstance(error, Unreadable):
+    if isinstance(error, InvalidOperation):
         errors = error.errors or errors
-    return ExecutionResult(None, [reported(each) for each in errors], run.extensions)
+    return Response(ExecutionResult(None, [reported(each) for each in errors], run.extensions))

@@ -1,4 +1,4 @@
-"""Responses: results as every transport sends them."""
+"""Responses: results in the form that every transport sends."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 from graphql import ExecutionResult, GraphQLError
 
-# The status of a response without data, by the code of its error; of any other it is 400.
+# The HTTP status of a response without data, by the code of its first error; 400 for other codes.
 STATUSES = {
     "UNAUTHENTICATED": 401,
     "FORBIDDEN": 403,
     "RATE_LIMITED": 429,
-    # As Apollo's protocol has it: the client sends the document next.
+    # As in Apollo's protocol: the client sends the document next.
     "PERSISTED_QUERY_NOT_FOUND": 200,
     "PERSISTED_QUERY_NOT_SUPPORTED": 200,
     "FAULT": 500,
@@ -23,12 +23,12 @@ PARTIAL_SUCCESS = 294
 
 
 class Response:
-    """A result as it is sent, over whatever transport."""
+    """A result in the form that every transport sends."""
 
     def __init__(self, result: ExecutionResult) -> None:
         self.errors = result.errors or []
         self.codes: list[str] = [(error.extensions or {}).get("code", "") for error in self.errors]
-        # An error that has no place in the data is one of the request, which then has no data.
+        # An error without a path is an error of the whole request, which has no data.
         self.is_refused = result.data is None and all(error.path is None for error in self.errors)
         self.body: dict[str, Any] = {}
         if self.errors:
@@ -45,7 +45,7 @@ class Response:
 
     @property
     def status(self) -> int:
-        """The status that GraphQL over HTTP gives it; the log has it for every transport."""
+        """The status by GraphQL over HTTP, which the log records for every transport."""
         if not self.codes:
             return 200
         return STATUSES.get(self.codes[0], 400) if self.is_refused else PARTIAL_SUCCESS

@@ -1,4 +1,4 @@
-"""Who asks: from a bearer token to a viewer."""
+"""Authentication: the viewer of a bearer token."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from db import Database, Viewer, access
 from graph.core.errors import Unauthenticated
 
-# For how many seconds a token is believed after it was looked up. Within one second a revoked
-# token has to open nothing any more, and what it has just been let in for takes some time as well.
-FRESH = 0.5
+# How long the viewer of a token is cached, in seconds. A revoked token must be refused within one
+# second, which includes the time to answer the request.
+CACHE_SECONDS = 0.5
 
-# More bearers than that do not come within that time.
 MOST_TOKENS = 10_000
 
 
 @dataclass(slots=True)
-class _Look:
-    """A token that is being looked up, and how many wait for it."""
+class _Lookup:
+    """The lookup of one token, and the number of requests that wait for it."""
 
     task: asyncio.Task[dict[str, Viewer]]
     began: float
@@ -29,57 +28,58 @@ class _Look:
 
 
 class Tokens:
-    """The tokens that were looked up a moment ago, under their hashes, and whom they name."""
+    """The viewers of tokens, cached for a short time by the hashes of the tokens."""
 
-    def __init__(self, database: Database, fresh: float = FRESH) -> None:
+    def __init__(self, database: Database, cache_seconds: float = CACHE_SECONDS) -> None:
         self.database = database
-        self.fresh = fresh
-        self._known: OrderedDict[str, tuple[float, Viewer]] = OrderedDict()
-        self._looks: dict[str, _Look] = {}
+        self.cache_seconds = cache_seconds
+        self._cache: OrderedDict[str, tuple[float, Viewer]] = OrderedDict()
+        self._lookups: dict[str, _Lookup] = {}
 
-    def known(self, token: str) -> Viewer | None:
-        """The viewer whom a token named when it was looked up a moment ago, if it was."""
-        then, viewer = self._known.get(access.hash_token(token), (0.0, None))
-        return viewer if then + self.fresh > time.monotonic() else None
+    def cached(self, token: str) -> Viewer | None:
+        """The viewer of a token, if it is in the cache."""
+        then, viewer = self._cache.get(access.hash_token(token), (0.0, None))
+        return viewer if then + self.cache_seconds > time.monotonic() else None
 
     async def viewer(self, token: str) -> Viewer:
-        """The viewer whom a token names. Raises Unauthenticated if it opens nothing (any more)."""
-        viewer = self.known(token) or await self._looked_up(access.hash_token(token))
+        """The viewer of a token. Raises Unauthenticated if the token is not valid."""
+        viewer = self.cached(token) or await self._share_lookup(access.hash_token(token))
         if viewer is None:
             raise Unauthenticated("This access token is unknown, has expired or was revoked.")
         return viewer
 
-    async def _looked_up(self, hashed: str) -> Viewer | None:
-        """Look up a token once for all who ask at the same time, until the last of them leaves."""
-        look, now = self._looks.get(hashed), time.monotonic()
-        # What one that takes long will say may be over before somebody asks who comes later.
-        if look is None or look.began + FRESH <= now:
-            look = self._looks[hashed] = _Look(asyncio.create_task(self.look_up([hashed])), now)
-        look.waiting += 1
+    async def _share_lookup(self, hashed: str) -> Viewer | None:
+        """Look up a token once for all requests that wait; cancel it after the last one left."""
+        lookup, now = self._lookups.get(hashed), time.monotonic()
+        # A slow lookup may return a viewer whose token was revoked before a later request came.
+        if lookup is None or lookup.began + CACHE_SECONDS <= now:
+            task = asyncio.create_task(self.look_up([hashed]))
+            lookup = self._lookups[hashed] = _Lookup(task, now)
+        lookup.waiting += 1
         try:
-            return (await asyncio.shield(look.task)).get(hashed)
+            return (await asyncio.shield(lookup.task)).get(hashed)
         finally:
-            look.waiting -= 1
-            if not look.waiting:
-                look.task.cancel()
-                if self._looks.get(hashed) is look:
-                    del self._looks[hashed]
+            lookup.waiting -= 1
+            if not lookup.waiting:
+                lookup.task.cancel()
+                if self._lookups.get(hashed) is lookup:
+                    del self._lookups[hashed]
 
     async def look_up(self, hashes: Collection[str]) -> dict[str, Viewer]:
-        """Look up tokens by their hashes, with one statement: those that open something."""
-        # From before the statement was sent: what it finds may be over when its answer arrives.
+        """Look up tokens by their hashes with one statement; the viewers of the valid ones."""
+        # The time before the statement: a token may be revoked while its result is on the way.
         now = time.monotonic()
         async with self.database.read() as session:
             found = await access.bearers(session, hashes)
         for hashed in hashes:
-            self._known.pop(hashed, None)
-        self._known.update((hashed, (now, viewer)) for hashed, viewer in found.items())
-        while len(self._known) > MOST_TOKENS:
-            self._known.popitem(last=False)
+            self._cache.pop(hashed, None)
+        self._cache.update((hashed, (now, viewer)) for hashed, viewer in found.items())
+        while len(self._cache) > MOST_TOKENS:
+            self._cache.popitem(last=False)
         return found
 
 
 def bearer_token(authorization: str | None) -> str | None:
-    """The token of an `Authorization` header (RFC 6750), none without one."""
+    """The token in an `Authorization` header (RFC 6750); None if there is none."""
     scheme, _, token = (authorization or "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" and token.strip() else None

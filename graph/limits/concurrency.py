@@ -1,4 +1,4 @@
-"""How many operations run at once, in this process and for each client."""
+"""Limits of concurrency: the operations of a process, and the work of each client."""
 
 from __future__ import annotations
 
@@ -7,55 +7,34 @@ from collections.abc import Hashable
 
 from graph.core.errors import Overloaded
 
-# For more clients than that it is not remembered what they use.
 MOST_CLIENTS = 10_000
 
 
 class RunningOperations:
-    """The number of operations that a process runs, and of those of each client."""
+    """The number of running operations, in the process and for each client."""
 
     def __init__(self, most: int, most_per_client: int) -> None:
         self.most = most
         self.most_per_client = most_per_client
-        self._all = 0
-        self._of: dict[Hashable, int] = {}
-
-    def counted(self, client: Hashable) -> _Counted:
-        """Counts one operation for as long as the block lasts. Raises Overloaded at its start."""
-        return _Counted(self, client)
+        self._total = 0
+        self._by_client: dict[Hashable, int] = {}
 
     def begin(self, client: Hashable) -> None:
-        """Count an operation that begins. Raises Overloaded."""
-        running = self._of.get(client, 0)
+        """Count an operation of a client. Raises Overloaded if too many are running."""
+        running = self._by_client.get(client, 0)
         if running >= self.most_per_client:
             raise _too_many(running, "of yours", "max_running_per_viewer", self.most_per_client)
-        if self._all >= self.most:
-            raise _too_many(self._all, "of everybody", "max_running", self.most)
-        self._of[client] = running + 1
-        self._all += 1
+        if self._total >= self.most:
+            raise _too_many(self._total, "of everybody", "max_running", self.most)
+        self._by_client[client] = running + 1
+        self._total += 1
 
     def end(self, client: Hashable) -> None:
-        """Stop counting an operation, because it has ended."""
-        self._all -= 1
-        self._of[client] -= 1
-        if not self._of[client]:
-            del self._of[client]
-
-
-class _Counted:
-    """An operation that is counted inside the block."""
-
-    __slots__ = ("_client", "_running")
-
-    def __init__(self, running: RunningOperations, client: Hashable) -> None:
-        self._running = running
-        self._client = client
-
-    def __enter__(self) -> None:
-        self._running.begin(self._client)
-
-    def __exit__(self, *_: object) -> None:
-        self._running.end(self._client)
+        """Stop counting an operation of a client."""
+        self._total -= 1
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
 
 
 def _too_many(running: int, whose: str, setting: str, most: int) -> Overloaded:
@@ -67,19 +46,15 @@ def _too_many(running: int, whose: str, setting: str, most: int) -> Overloaded:
     )
 
 
-class Semaphores:
-    """A semaphore for each client, so that no client uses up what all share."""
+class ClientSemaphores(dict[Hashable, asyncio.Semaphore]):
+    """A semaphore with the same value for each client, created at its first use."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._of: dict[Hashable, asyncio.Semaphore] = {}
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self.value = value
 
-    def of(self, client: Hashable) -> asyncio.Semaphore:
-        """The semaphore of a client."""
-        found = self._of.get(client)
-        if found is None:
-            if len(self._of) >= MOST_CLIENTS:
-                # Which one goes first does not matter: its client begins to count anew.
-                del self._of[next(iter(self._of))]
-            found = self._of[client] = asyncio.Semaphore(self.most)
-        return found
+    def __missing__(self, client: Hashable) -> asyncio.Semaphore:
+        if len(self) >= MOST_CLIENTS:
+            del self[next(iter(self))]  # the oldest, which then starts again with a new semaphore
+        semaphore = self[client] = asyncio.Semaphore(self.value)
+        return semaphore

@@ -1,8 +1,8 @@
-"""What an operation costs: the most rows that it could return or write, counted before it runs.
+"""The cost of an operation: the maximum number of rows it can return or write.
 
-A page costs as many rows as it asks for, each with what is selected below it, and a list as many as
-it can have; a `totalCount` costs one, and so does a related object. A mutation costs one, and every
-item of the lists in its input.
+It is computed before the operation runs. A page costs its size, and a list its maximum length, each
+times the cost of a row with the selection below it. A `totalCount` costs 1, and so does a related
+object. A mutation costs 1, and 1 for every item of the lists in its input.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from graphql import (
 from graph.core.declarations import Declared
 from graph.core.fields import Paged
 from graph.core.selections import Operation, Selected
-from graph.limits.document_size import LARGEST
+from graph.limits.document_size import MOST_REPORTED
 
-# Every request costs this, so that asking without end for what is refused has an end, too.
-COST_OF_ASKING = 1
+# The cost of every request, so that the rate of refused requests is limited too.
+COST_OF_REQUEST = 1
 
-# Introspection reads no rows, but takes time. A type has more fields than anything has of others,
-# and the whole schema, as tools ask for it, costs about 5,000 of these, however large it is.
-DESCRIBED_FIELDS = 10
-DESCRIBED = 2
-ROWS_PER_TYPE = 12
+# Introspection reads no rows, but takes time: these are estimates of the lengths of its lists. The
+# introspection query of common tools costs about 5,000 for a schema of any size.
+FIELDS_PER_TYPE = 10
+ITEMS_PER_LIST = 2
+COST_PER_TYPE = 12
 
 
 def cost_of(operation: Operation) -> int:
-    """The cost of an operation, at least 1. Linear in the tree's distinct nodes."""
+    """The cost of an operation, at least 1. Linear in the distinct nodes of the selection."""
     costs = _Costs(len(operation.schema.type_map))
     return max(1, sum(map(costs.of, operation.roots)))
 
 
-def costliest(operation: Operation) -> str:
-    """Which field an operation's cost comes from, and what to write instead, as a sentence.
+def cost_advice(operation: Operation) -> str:
+    """A sentence that names the most expensive field, and how to reduce its cost.
 
-    It is the innermost page on the way of the fields that cost most; a list if there is no page.
+    On the path of the most expensive fields, it is the innermost page, or a list without any page.
     """
     costs = _Costs(len(operation.schema.type_map))
     path: list[str] = []
-    told, rows, fields, pages = "", 1, operation.roots, 0
+    advice, rows, fields, pages = "", 1, operation.roots, 0
     while fields:
         field = max(fields, key=costs.of)
         if not costs.of(field):
@@ -55,39 +55,39 @@ def costliest(operation: Operation) -> str:
         path.append(field.key)
         declaration = field.declaration
         is_page = isinstance(declaration, Paged)
-        # What is in a page is named by the page.
+        # The advice names the page, not the list in it.
         is_list = _is_list(field) and field.name not in ("nodes", "edges")
-        if is_page or not told or (is_list and not pages):
-            cost = min(rows * costs.of(field), LARGEST)
+        if is_page or not advice or (is_list and not pages):
+            cost = min(rows * costs.of(field), MOST_REPORTED)
             instead = "ask for fewer with `first`" if is_page else "ask for less of it"
-            told = f" `{'.'.join(path)}` alone costs {cost:,}: {instead}."
+            advice = f" `{'.'.join(path)}` alone costs {cost:,}: {instead}."
         if isinstance(declaration, Paged):
             pages += 1
-            rows *= max(1, declaration.most_rows(field))
+            rows *= max(1, declaration.max_rows(field))
         elif is_list:
             rows *= costs.most(field)
         fields = [child for below in field.children.values() for child in below]
-    return told
+    return advice
 
 
 class _Costs:
-    """The costs of fields; one that fragments bring often is counted once."""
+    """The costs of fields; a field in a fragment that is spread often is computed once."""
 
     def __init__(self, types: int) -> None:
         self._types = types
-        self._known: dict[int, int] = {}
+        self._cache: dict[int, int] = {}
 
     def of(self, selected: Selected) -> int:
-        known = self._known.get(id(selected))
-        if known is None:
-            known = self._known[id(selected)] = self._count(selected)
-        return known
+        cost = self._cache.get(id(selected))
+        if cost is None:
+            cost = self._cache[id(selected)] = self._compute(selected)
+        return cost
 
-    def _count(self, selected: Selected) -> int:
-        if not selected.is_readable or is_leaf_type(get_named_type(selected.type)):
+    def _compute(self, selected: Selected) -> int:
+        if not selected.has_valid_arguments or is_leaf_type(get_named_type(selected.type)):
             return 0
         if selected.name.startswith("__"):
-            return math.ceil(self._described(selected) * ROWS_PER_TYPE / self._types)
+            return math.ceil(self._introspected(selected) * COST_PER_TYPE / self._types)
         declaration = selected.declaration
         if isinstance(declaration, Paged):
             return self._page(declaration, selected)
@@ -96,17 +96,17 @@ class _Costs:
         return self.most(selected) * self._row(selected)
 
     def most(self, selected: Selected) -> int:
-        """How many objects a field leads to; what a page or a payload lists is counted there."""
+        """The maximum number of objects of a field, except those of a page or a payload."""
         if not _is_list(selected):
             return 1
         declaration = selected.declaration
         if isinstance(declaration, Declared):
-            return declaration.most_rows(selected)
+            return declaration.max_rows(selected)
         most: int = declaration.metadata.get("most", 1) if declaration else 1
         return most
 
     def _row(self, selected: Selected) -> int:
-        """The cost of a row with what is selected of it: of the type that costs most."""
+        """The cost of a row with its selection; of an interface, of the most expensive type."""
         return 1 + self._below(selected)
 
     def _below(self, selected: Selected) -> int:
@@ -121,8 +121,8 @@ class _Costs:
         if shown & {"nodes", "edges", "pageInfo"}:
             ways = (("nodes",), ("edges", "node"))
             nodes = [node for way in ways for node in selected.under(*way)]
-            # Asked for as nodes and in edges, a row is read once.
-            cost += field.most_rows(selected) * (1 + sum(map(self._below, nodes)))
+            # A row that is selected in `nodes` and in `edges` is read once.
+            cost += field.max_rows(selected) * (1 + sum(map(self._below, nodes)))
         return cost
 
     def _mutation(self, selected: Selected) -> int:
@@ -134,26 +134,27 @@ class _Costs:
         for children in selected.children.values():
             for child in children:
                 if child.name == "userErrors":
-                    # Instead of what was changed, and hardly ever with an object each.
+                    # Errors come instead of the changed objects, and few contain an object.
                     cost += self._below(child)
                 elif not is_leaf_type(get_named_type(child.type)):
                     cost += (max(1, items) if _is_list(child) else 1) * self._row(child)
         return cost
 
-    def _described(self, selected: Selected) -> int:
-        """How many objects of introspection there are, roughly."""
-        known = self._known.get(id(selected))
-        if known is None:
-            known = 0
+    def _introspected(self, selected: Selected) -> int:
+        """The number of introspected objects, as an estimate."""
+        count = self._cache.get(id(selected))
+        if count is None:
+            count = 0
             if not is_leaf_type(get_named_type(selected.type)):
                 below = (
-                    sum(map(self._described, children)) for children in selected.children.values()
+                    sum(map(self._introspected, children))
+                    for children in selected.children.values()
                 )
-                factors = {"types": self._types, "fields": DESCRIBED_FIELDS}
-                many = factors.get(selected.name, DESCRIBED)
-                known = (many if _is_list(selected) else 1) * (1 + max(below, default=0))
-            self._known[id(selected)] = known
-        return known
+                factors = {"types": self._types, "fields": FIELDS_PER_TYPE}
+                items = factors.get(selected.name, ITEMS_PER_LIST)
+                count = (items if _is_list(selected) else 1) * (1 + max(below, default=0))
+            self._cache[id(selected)] = count
+        return count
 
 
 def _is_list(selected: Selected) -> bool:
@@ -161,7 +162,7 @@ def _is_list(selected: Selected) -> bool:
 
 
 def _items(kind: Any, value: Any) -> int:
-    """How many items there are in all lists of an input; JSON counts as one value."""
+    """The number of items in all lists of an input; JSON counts as one value."""
     kind = get_nullable_type(kind)
     if is_list_type(kind) and isinstance(value, list):
         return len(value) + sum(_items(kind.of_type, item) for item in value)

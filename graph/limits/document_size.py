@@ -1,8 +1,7 @@
-"""How large a document is, counted without the schema, before any rule looks at it.
+"""The size of a document, counted without the schema, before validation.
 
-Each definition is walked once, and a fragment's numbers are added wherever it is spread. So a
-document of fragments that double each other is counted in the time that it takes to read it, and
-everything after this may take the numbers for a bound.
+Each definition is visited once, and the counts of a fragment are added at each of its spreads. So
+the time is linear even for nested fragments whose expansion is exponential.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from graphql import (
 from graph.core.errors import BadRequest, LimitExceeded
 from graph.settings import Settings
 
-# Fragments can multiply to numbers of hundreds of digits, which nobody needs to be told.
-LARGEST = 1_000_000_000
+# Larger numbers are reported as this one; nested fragments can reach hundreds of digits.
+MOST_REPORTED = 1_000_000_000
 
 
 @dataclass
-class Size:
-    """How much of everything there is in a definition, with all that it spreads."""
+class DocumentSize:
+    """The counts of a definition, with the fragments that it spreads."""
 
     selections: int = 0
     aliases: int = 0
@@ -45,8 +44,8 @@ class Size:
     roots: int = 0
     root_names: frozenset[str] = frozenset()
 
-    def add(self, other: Size, depth: int = 0) -> None:
-        """Add what is spread below so many fields."""
+    def add(self, other: DocumentSize, depth: int = 0) -> None:
+        """Add the counts of a fragment that is spread at this depth."""
         self.selections += other.selections
         self.aliases += other.aliases
         self.directives += other.directives
@@ -58,46 +57,46 @@ class Size:
 
 @dataclass
 class _Definition:
-    """A definition: what itself has, and which fragments it spreads below how many fields."""
+    """A definition: its own counts, and the fragments it spreads, with their depths."""
 
-    own: Size = field(default_factory=Size)
+    own: DocumentSize = field(default_factory=DocumentSize)
     spreads: list[tuple[str, int]] = field(default_factory=list)
 
 
-def measure(document: DocumentNode) -> Size:
-    """The size of a document: the deepest and widest of its operations, and the sum of the rest.
+def document_size(document: DocumentNode) -> DocumentSize:
+    """The size of a document: the maximum depth and root fields, and the sums of the other counts.
 
-    Raises BadRequest where a fragment spreads itself.
+    Raises BadRequest if a fragment spreads itself.
     """
     definitions = [
-        (node, _read(node))
+        (node, _count(node))
         for node in document.definitions
         if isinstance(node, ExecutableDefinitionNode)
     ]
     fragments = {
-        node.name.value: read
-        for node, read in definitions
+        node.name.value: definition
+        for node, definition in definitions
         if isinstance(node, FragmentDefinitionNode)
     }
     sizes = _sizes(fragments)
-    total, written = Size(), Size()
-    for node, read in definitions:
-        # What is spread nowhere is validated all the same.
-        written.add(read.own)
+    total, unexpanded = DocumentSize(), DocumentSize()
+    for node, definition in definitions:
+        # Unused fragments are validated too.
+        unexpanded.add(definition.own)
         if isinstance(node, OperationDefinitionNode):
-            whole = _whole(read, sizes)
+            whole = _expanded(definition, sizes)
             widest = max(total.roots, whole.roots)
             total.add(whole)
             total.roots = widest
-    total.selections = max(total.selections, written.selections)
-    total.aliases = max(total.aliases, written.aliases)
-    total.directives = max(total.directives, written.directives)
+    total.selections = max(total.selections, unexpanded.selections)
+    total.aliases = max(total.aliases, unexpanded.aliases)
+    total.directives = max(total.directives, unexpanded.directives)
     total.depth = max([total.depth, *(size.depth for size in sizes.values())])
     return total
 
 
-def check(size: Size, settings: Settings) -> None:
-    """Raise LimitExceeded for the first limit that a document is beyond."""
+def check_document_size(size: DocumentSize, settings: Settings) -> None:
+    """Raise LimitExceeded for the first limit that a document exceeds."""
     counts = (
         ("levels of fields", "max_depth", size.depth),
         ("root fields", "max_root_fields", size.roots),
@@ -108,7 +107,7 @@ def check(size: Size, settings: Settings) -> None:
     for what, setting, found in counts:
         allowed: int = getattr(settings, setting)
         if found > allowed:
-            raise LimitExceeded(what, setting, min(found, LARGEST), allowed)
+            raise LimitExceeded(what, setting, min(found, MOST_REPORTED), allowed)
 
 
 def check_variables(
@@ -117,10 +116,10 @@ def check_variables(
     schema: GraphQLSchema,
     settings: Settings,
 ) -> None:
-    """Raise LimitExceeded for more values than may be given, before any of them is looked at.
+    """Raise LimitExceeded for too many values in variables, before they are coerced.
 
-    Reading a value by its type takes some hundred times as long as reading it as JSON, which also
-    counts as one where a scalar may be any JSON.
+    Coercing a value takes about a hundred times as long as parsing its JSON. A value of a scalar
+    counts as one, even if it is any JSON.
     """
     definitions = node.variable_definitions or ()
     found = len(definitions)
@@ -141,21 +140,21 @@ def check_variables(
                 below = [(kind.of_type, item) for item in value[: settings.max_values]]
         elif isinstance(kind, GraphQLInputObjectType) and isinstance(value, dict):
             found += len(value)
-            given = ((kind.fields.get(name), item) for name, item in value.items())
-            below = [(field.type, item) for field, item in given if field is not None]
+            fields = ((kind.fields.get(name), item) for name, item in value.items())
+            below = [(field.type, item) for field, item in fields if field is not None]
         if found > settings.max_values:
             raise LimitExceeded("values", "max_values", None, settings.max_values)
         pending += below
 
 
-def _read(definition: ExecutableDefinitionNode) -> _Definition:
-    """What stands in a definition itself; without recursion, which a document could exhaust."""
-    read = _Definition()
-    own = read.own
-    own.directives += len(definition.directives or ())
-    for variable in definition.variable_definitions or ():
+def _count(node: ExecutableDefinitionNode) -> _Definition:
+    """Count a definition, without recursion, whose limit a document could exceed."""
+    definition = _Definition()
+    own = definition.own
+    own.directives += len(node.directives or ())
+    for variable in node.variable_definitions or ():
         own.directives += len(variable.directives or ())
-    pending: list[tuple[SelectionSetNode, int]] = [(definition.selection_set, 0)]
+    pending: list[tuple[SelectionSetNode, int]] = [(node.selection_set, 0)]
     names = set()
     while pending:
         selections, depth = pending.pop()
@@ -164,7 +163,7 @@ def _read(definition: ExecutableDefinitionNode) -> _Definition:
             own.directives += len(selection.directives or ())
             below = depth
             if isinstance(selection, FragmentSpreadNode):
-                read.spreads.append((selection.name.value, depth))
+                definition.spreads.append((selection.name.value, depth))
                 continue
             if isinstance(selection, FieldNode):
                 below += 1
@@ -176,11 +175,11 @@ def _read(definition: ExecutableDefinitionNode) -> _Definition:
             if selection.selection_set is not None:  # type: ignore[attr-defined]
                 pending.append((selection.selection_set, below))  # type: ignore[attr-defined]
     own.root_names = frozenset(names)
-    return read
+    return definition
 
 
-def _whole(definition: _Definition, sizes: Mapping[str, Size]) -> Size:
-    whole = Size()
+def _expanded(definition: _Definition, sizes: Mapping[str, DocumentSize]) -> DocumentSize:
+    whole = DocumentSize()
     whole.add(definition.own)
     for name, depth in definition.spreads:
         if name in sizes:
@@ -188,9 +187,9 @@ def _whole(definition: _Definition, sizes: Mapping[str, Size]) -> Size:
     return whole
 
 
-def _sizes(fragments: Mapping[str, _Definition]) -> dict[str, Size]:
-    """The size of each fragment with all that it spreads: first of those that are spread."""
-    sizes: dict[str, Size] = {}
+def _sizes(fragments: Mapping[str, _Definition]) -> dict[str, DocumentSize]:
+    """The size of each fragment with those it spreads, whose sizes are computed first."""
+    sizes: dict[str, DocumentSize] = {}
     for root in fragments:
         if root in sizes:
             continue
@@ -205,5 +204,5 @@ def _sizes(fragments: Mapping[str, _Definition]) -> dict[str, Size]:
                     break
             else:
                 del path[name]
-                sizes[name] = _whole(fragments[name], sizes)
+                sizes[name] = _expanded(fragments[name], sizes)
     return sizes

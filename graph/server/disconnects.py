@@ -1,4 +1,4 @@
-"""What happens when a client goes away before it is answered, or the server has to."""
+"""The cancellation of operations when the client disconnects or the server shuts down."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from starlette.types import Receive
 
 from graph.core.errors import AGAIN, Outcome, Unavailable
 from graph.execution.run import Run
-from graph.server.requests import Gone, Refused
+from graph.server.requests import ClientDisconnected, HTTPError
 from graph.server.state import AppState
 
 
-def stopping(run: Run | None = None) -> Refused:
-    """The refusal of what a server that is being stopped does not answer any more."""
+def shutdown_error(run: Run | None = None) -> HTTPError:
+    """The error of a request that the server does not answer because it shuts down."""
     if run is None or not run.is_mutation:
         again = Unavailable.retry_after
-        return Refused(f"The server is being stopped.{AGAIN}", 503, retry_after=again)
-    return Refused(
+        return HTTPError(f"The server is being stopped.{AGAIN}", 503, retry_after=again)
+    return HTTPError(
         "The server is being stopped, so nobody knows how much of this was done."
         " Look before you send it again.",
         503,
@@ -28,12 +28,11 @@ def stopping(run: Run | None = None) -> Refused:
 
 
 class Disconnect:
-    """Stops what happens in the block when the transport says that the client has left.
+    """Cancels the block when the transport reports that the client has disconnected.
 
-    What was being read is cancelled, and by that its statements in PostgreSQL; the tasks of loaders
-    end with those who await them. Once is enough: a second cancellation would close the connection
-    before PostgreSQL is told. A mutation runs to its end: its client cannot know how far it came,
-    and half of its fields would be done.
+    Statements in PostgreSQL are cancelled too, and loaders end with the tasks that await them. It
+    cancels once: a second cancellation would close the connection before the statement is cancelled
+    in PostgreSQL. A mutation is not cancelled, because only some of its fields would be done.
     """
 
     run: Run | None = None
@@ -46,12 +45,12 @@ class Disconnect:
 
     def __enter__(self) -> Self:
         if self._happened:
-            raise Gone
+            raise ClientDisconnected
         self._task = asyncio.current_task()
         return self
 
-    def leave(self) -> None:
-        """Say that the client has left."""
+    def client_disconnected(self) -> None:
+        """Cancel the block, because the client has disconnected."""
         if self._happened or self._is_over or (self.run and self.run.is_mutation):
             return
         self._happened = True
@@ -70,17 +69,14 @@ class Disconnect:
         assert self._task is not None
         if self._happened:
             self._task.uncancel()
-            raise Gone from None
-        if self._state.draining:  # and the time for it is over
+            raise ClientDisconnected from None
+        if self._state.draining:  # uvicorn cancels at the end of the grace period
             self._task.uncancel()
-            raise stopping(self.run) from None
+            raise shutdown_error(self.run) from None
 
 
 class HTTPDisconnect(Disconnect):
-    """Sees by itself when the client of a request over HTTP leaves.
-
-    Most requests have ended before that is worth a task.
-    """
+    """Receives the disconnection of an HTTP client itself, in a task of a slow request."""
 
     _watcher: asyncio.Task[None] | None = None
 
@@ -93,14 +89,14 @@ class HTTPDisconnect(Disconnect):
         return super().__enter__()
 
     def on_slow(self) -> None:
-        """Look for the client from now on, if it still waits."""
+        """Start to wait for the disconnection."""
         if not self._is_over:
             self._watcher = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.leave()
+        self.client_disconnected()
 
     def __exit__(
         self,

@@ -1,4 +1,4 @@
-"""What every answer over HTTP has in common: the request's id, and headers that browsers heed."""
+"""Middleware: the id of the request, the headers of every response, and unexpected errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import secrets
 from itertools import count
 
-import orjson
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graph.execution.logs import request_id
@@ -15,15 +15,15 @@ from graph.execution.masking import masked
 
 log = logging.getLogger("troupe")
 
-# What a client or a proxy may call a request, so that it can stand in a header and in a line.
+# The form of an id in a client's `X-Request-Id`: it is copied into a header and into the log.
 ID = re.compile(rb"[\w.:/+=-]{1,100}")
 
-# What the ids begin with that this process gives, and what they go on with.
+# The ids that this process creates: a random prefix and a number.
 PROCESS = secrets.token_hex(6)
 _number = count(0x1000)
 
-# Nothing here is for other sites to frame, to load, or to guess the type of. An answer is for the
-# one who asked, and is kept by nobody. What the page needs beyond that it says itself.
+# Other sites may not frame or load a response, and nothing may cache it or guess its type. The
+# pages set their own headers instead.
 HEADERS = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -31,26 +31,25 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
-
-
 NAMES = frozenset(name for name, _ in HEADERS)
+
+# The second is the response to a WebSocket handshake that is refused.
+STARTS = ("http.response.start", "websocket.http.response.start")
 
 
 class ResponseMiddleware:
-    """Adds the headers that every response has, and masks faults; the outermost layer."""
+    """Adds headers to every response, and answers unexpected errors; the outermost middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the headers; the response to a fault has nothing but its id."""
+        """Call the application; the response to an unexpected error contains only its id."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         id = _id(scope)
-        # Where a handshake is not followed by a socket, but answered.
-        prefix = "websocket." if scope["type"] == "websocket" else ""
-        start, started = f"{prefix}http.response.start", False
+        started = False
 
         async def sent(message: Message) -> None:
             nonlocal started
@@ -58,7 +57,7 @@ class ResponseMiddleware:
             if kind == "websocket.accept":
                 started = True
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", id.encode())]
-            elif kind == start:
+            elif kind in STARTS:
                 started = True
                 headers = list(message.get("headers", ()))
                 present = [name for name, _ in headers]
@@ -76,10 +75,8 @@ class ResponseMiddleware:
         except Exception as error:
             if started:
                 raise
-            body = orjson.dumps({"errors": [masked(error).formatted]})
-            about = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-            await sent({"type": start, "status": 500, "headers": about})
-            await sent({"type": f"{prefix}http.response.body", "body": body})
+            response = JSONResponse({"errors": [masked(error).formatted]}, 500)
+            await response(scope, receive, sent)
         finally:
             request_id.reset(previous)
 

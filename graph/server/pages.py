@@ -1,4 +1,4 @@
-"""What a person sees in a browser: GraphiQL where it was built, and a plain page elsewhere."""
+"""The pages for browsers: GraphiQL if it is built, else a plain page."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 HERE = Path(__file__).parents[1]
 BUILT, PLAIN = HERE / "graphiql" / "dist", HERE / "plain"
 
-# The pages ask nobody but this server, run nobody's code but ours, and stand in nobody's frame.
-# The editor sets styles of its own, and its style sheet carries its pictures and fonts.
+# The pages load only from this server, and no site may frame them. The editor of GraphiQL sets
+# inline styles, and its style sheet contains its images and fonts.
 POLICY = (
     "default-src 'none'; script-src 'self'; worker-src 'self'; connect-src 'self';"
     " style-src 'self' 'unsafe-inline'; img-src data:; font-src data:;"
@@ -23,7 +23,7 @@ POLICY = (
 
 
 class Files(StaticFiles):
-    """The files of a folder, as strict as a browser can be told to be."""
+    """The files of a folder, with a strict content security policy."""
 
     def __init__(self, folder: Path, cache: str) -> None:
         super().__init__(directory=folder)
@@ -40,32 +40,30 @@ class Files(StaticFiles):
         return response
 
 
-class PageOrAPI:
-    """`/graphql`: a page for a browser that asks for one, and the API for everybody else."""
+class Page:
+    """The page at `/graphql`."""
 
-    def __init__(self, api: ASGIApp) -> None:
-        self.api = api
-        self.page = Files(_folder(), "no-cache")
-        self.page.headers["Vary"] = "Accept"
+    def __init__(self) -> None:
+        self._files = Files(_folder(), "no-cache")
+        self._files.headers["Vary"] = "Accept"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with the one or the other."""
-        if scope["method"] in ("GET", "HEAD") and wants_page(Request(scope)):
-            response = await self.page.get_response("index.html", scope)
-            await response(scope, receive, send)
-        else:
-            await self.api(scope, receive, send)
+        """Send the page."""
+        response = await self._files.get_response("index.html", scope)
+        await response(scope, receive, send)
 
-
-def wants_page(request: Request) -> bool:
-    """Whether HTML is asked for by name, as browsers do, and no operation is sent along."""
-    accepted = request.headers.get("accept", "").lower()
-    return "query" not in request.query_params and "text/html" in accepted
+    def is_requested(self, scope: Scope) -> bool:
+        """Whether a request has no operation and accepts HTML explicitly, as those of browsers."""
+        if scope["method"] not in ("GET", "HEAD"):
+            return False
+        request = Request(scope)
+        accepted = request.headers.get("accept", "").lower()
+        return "query" not in request.query_params and "text/html" in accepted
 
 
 def routes() -> list[BaseRoute]:
-    """What belongs to the page, which is at `/graphql`."""
-    # What was built is named by its contents, so that a name never means anything else.
+    """The routes for the files of the page at `/graphql`."""
+    # Built files have the hash of their contents in their names, so that they never change.
     cache = "public, max-age=31536000, immutable" if _folder() == BUILT else "no-cache"
     return [
         Route("/", RedirectResponse("/graphql")),

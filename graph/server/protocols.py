@@ -1,11 +1,12 @@
-"""What comes over a connection before it is a request: bounded in size and time, and unambiguous.
+"""uvicorn's protocols of HTTP and WebSocket, with limits of size and time, and stricter parsing.
 
-uvicorn waits for ever for the rest of a head, and keeps as much of it as comes: a single client who
-means harm could take all of the memory with that, and some hundreds all of the connections.
+uvicorn has no timeout for the head of a request, and no limit for its size: one client could fill
+the memory, and a few hundred could use all connections.
 
-A proxy sends the requests of many clients over one connection. If it and the server did not agree
-where a request ends, one client could write the beginning of another's. So whatever others may read
-in another way is refused here, by RFC 9112 and RFC 9110, and the connection is closed.
+A proxy sends the requests of many clients over one connection. If the proxy and the server
+disagreed where a request ends, one client could write the start of another client's request
+(request smuggling). So every ambiguous request is refused, by RFC 9112 and RFC 9110, and the
+connection is closed.
 """
 
 from __future__ import annotations
@@ -21,22 +22,22 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from graph.server.middleware import HEADERS
-from graph.server.requests import Refused
+from graph.server.requests import HTTPError
 
-# How many bytes of a connection may be neither of a body nor of a head that is complete: heads,
-# what a chunked body has between its chunks, and what follows it. A read may bring more at once.
-LARGEST_HEAD = 2**16
-# How long a head may take to arrive, in seconds.
+# The maximum number of bytes that are neither part of a body nor of a complete head: incomplete
+# heads, and the extensions and trailers of a chunked body. A single read may exceed it.
+MOST_HEAD_BYTES = 2**16
+# The timeout of receiving a head, in seconds.
 HEAD_TIMEOUT = 10
-# How long a body may take to arrive, in seconds, whether somebody waits for it or not.
+# The timeout of receiving a body, in seconds.
 BODY_TIMEOUT = 30
-# How long a client may go without reading anything more of its answer; the kernel sees to that.
+# The timeout of a client that does not read its response, in seconds (TCP_USER_TIMEOUT).
 READ_TIMEOUT = 30
-# How long a client may go on sending a body that is not wanted, in seconds.
-LINGER = 5
+# The time for which the body of a refused request is still read and discarded, in seconds.
+CLOSE_DELAY = 5
 
-# What a request has at most once: of two, nobody knows which the other side heeds.
-ONCE = (
+# Headers that a request may have only once: a proxy and the server could use different ones.
+SINGLE_HEADERS = (
     b"authorization",
     b"content-length",
     b"content-type",
@@ -44,116 +45,113 @@ ONCE = (
     b"origin",
     b"transfer-encoding",
 )
-# `uri-host [":" port]`, as RFC 9110 and RFC 3986 have it.
+# `uri-host [":" port]` of RFC 9110 and RFC 3986.
 HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?")
-# The absolute form of a target: its host, and the rest.
+# The absolute form of a request target: its host, and the rest.
 ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]+)(/?.*)")
-NO_HTTP = "This is not a request of HTTP/1.1, or its URL is too long."
-NO_TARGET = "The target of a request is a path, or a URL with `http` or `https`."
-LENGTHS = (b"content-length", b"transfer-encoding")
+INVALID_HTTP = "This is not a request of HTTP/1.1, or its URL is too long."
+INVALID_TARGET = "The target of a request is a path, or a URL with `http` or `https`."
+BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
-class Malformed(ValueError):
-    """A head that the parser takes, and that is no valid head by the RFCs."""
+class InvalidHead(ValueError):
+    """A head that the parser accepts, and that the RFCs forbid."""
 
 
-class Together:
-    """A transport that sends at once what is written at once: the head of an answer and its body.
-
-    Each by itself is a call of the kernel, for the server and for the client.
-    """
+class BufferedTransport:
+    """A transport that sends the head and the body of a response together, with one system call."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._written: list[bytes] = []
-        # Whether what still comes is read, and thrown away, for a while after the end.
-        self.lingers = False
-        self._is_over = False
+        self._buffer: list[bytes] = []
+        # Whether the rest of the request is read and discarded before the connection is closed.
+        self.delays_close = False
+        self._is_closing = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send this, together with what is written before anybody else has a turn."""
-        if not self._written:
+        """Send data together with all other data of this iteration of the event loop."""
+        if not self._buffer:
             self._loop.call_soon(self.flush)
-        self._written.append(data)
+        self._buffer.append(data)
 
     def close(self) -> None:
-        """Close the connection, once everything is sent."""
+        """Send the buffer, and close the connection."""
         self.flush()
-        if self.lingers and not self.is_closing():
-            # Closed at once, the system would drop the answer of a client that is still sending.
-            self._is_over = True
+        if self.delays_close and not self.is_closing():
+            # An immediate close would reset the connection of a client that still sends, and the
+            # response would be lost.
+            self._is_closing = True
             self._transport.write_eof()
-            self._loop.call_later(LINGER, self._transport.close)
+            self._loop.call_later(CLOSE_DELAY, self._transport.close)
         else:
             self._transport.close()
 
     def is_closing(self) -> bool:
-        """Whether nothing more is read or answered."""
-        return self._is_over or self._transport.is_closing()
+        """Whether no more requests are read."""
+        return self._is_closing or self._transport.is_closing()
 
     def flush(self) -> None:
-        """Send what is written."""
-        if self._written:
-            self._transport.write(b"".join(self._written))
-            self._written.clear()
+        """Send the buffer."""
+        if self._buffer:
+            self._transport.write(b"".join(self._buffer))
+            self._buffer.clear()
 
 
-class Connection(HttpToolsProtocol):
-    """A connection that does not wait for ever, nor keep without end what comes."""
+class HTTPProtocol(HttpToolsProtocol):
+    """An HTTP connection with timeouts, limits of size, and strict parsing."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._between = True
-        self._unused = 0
-        self._arriving: asyncio.TimerHandle | None = None
-        self._answering: Any = None
+        self._is_between_requests = True
+        self._head_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._active_cycle: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection; somebody who makes one has something to ask."""
+        """Start the timeout of the first head."""
         super().connection_made(transport)
-        self.transport: Any = Together(transport, self.loop)
-        self._expect_within(HEAD_TIMEOUT)
+        self.transport: Any = BufferedTransport(transport, self.loop)
+        self._start_timer(HEAD_TIMEOUT)
 
     def eof_received(self) -> None:
-        """Answer at least what is answered already; who hangs up by half hears no more."""
+        """Send the buffered response, before uvicorn closes the connection."""
         self.transport.flush()
         super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget about it, and say so to whoever is answering."""
+        """Report the disconnection to the request that is being answered."""
         super().connection_lost(exc)
-        if self._answering is not None:
-            self._answering.disconnected = True
-            self._answering.message_event.set()
-        self._expect_nothing()
+        if self._active_cycle is not None:
+            self._active_cycle.disconnected = True
+            self._active_cycle.message_event.set()
+        self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Read on, as long as it comes to something."""
+        """Parse the data, and check the limits."""
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
-        self._unused += len(data)
+        self._head_bytes += len(data)
         try:
             self._parse(memoryview(data))
         except httptools.HttpParserError as error:
             fault = error.__context__
-            told = str(fault) if isinstance(fault, Malformed) else NO_HTTP
-            self._refuse(400, told)
+            self._refuse(400, str(fault) if isinstance(fault, InvalidHead) else INVALID_HTTP)
             return
-        if self._unused > LARGEST_HEAD:
-            self._refuse(431, f"The head of a request has at most {LARGEST_HEAD} bytes.")
-        elif self._arriving is None and (self._unused or not self._between):
-            self._expect_within(HEAD_TIMEOUT if self._between else BODY_TIMEOUT)
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self._refuse(431, f"The head of a request has at most {MOST_HEAD_BYTES} bytes.")
+        elif self._timer is None and (self._head_bytes or not self._is_between_requests):
+            self._start_timer(HEAD_TIMEOUT if self._is_between_requests else BODY_TIMEOUT)
 
     def _parse(self, data: memoryview) -> None:
-        """Have the parser read it all.
+        """Pass the data to the parser.
 
-        It takes any head with an `Upgrade` for the last of HTTP, and would read a body as another
-        request. An offer that is not taken is to be ignored: such a head is read again without it.
+        The parser ends HTTP at any head with an `Upgrade`, and would parse its body as a request.
+        An upgrade that the server does not support is ignored: the head is parsed again without it.
         """
         while data:
             try:
@@ -167,27 +165,26 @@ class Connection(HttpToolsProtocol):
                 if data:
                     self.transport.get_protocol().data_received(bytes(data))
                 return
-            head = self._head_without_offer()
+            head = self._head_without_upgrade()
             self.parser = httptools.HttpRequestParser(self)
             self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
             self.parser.feed_data(head)
 
-    def _head_without_offer(self) -> bytes:
+    def _head_without_upgrade(self) -> bytes:
         version = self.parser.get_http_version().encode()
         first = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)
         rest = [b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade"]
         return b"".join([first, *rest, b"\r\n"])
 
     def _should_upgrade(self) -> bool:
-        """Whether the offer of another protocol that has come is taken.
+        """Whether the head is the handshake of a WebSocket (RFC 6455).
 
-        It is the handshake of a WebSocket (RFC 6455), without a body, and nothing that came before
-        is still to be answered.
+        It has no body, and all requests before it are answered.
         """
-        offers = [value.lower() for name, value in self.headers if name == b"upgrade"]
-        lengths = [value for name, value in self.headers if name in LENGTHS]
+        upgrades = [value.lower() for name, value in self.headers if name == b"upgrade"]
+        lengths = [value for name, value in self.headers if name in BODY_HEADERS]
         return (
-            offers == [b"websocket"]
+            upgrades == [b"websocket"]
             and (self.parser.get_method(), self.parser.get_http_version()) == (b"GET", "1.1")
             and lengths in ([], [b"0"])
             and not self._is_answering
@@ -195,99 +192,99 @@ class Connection(HttpToolsProtocol):
         )
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, without the white space after its value."""
+        """Add a header, without the white space after its value."""
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """Have the request answered."""
+        """Check the head, and start the request."""
         self._check_head()
         if self.parser.should_upgrade() and not self._should_upgrade():
-            return  # it is read again
+            return  # the head is parsed again
         super().on_headers_complete()
-        # What follows the body in the form of headers comes too late to be of the request.
+        # A copy, to which the trailers of a chunked body are not added.
         self.scope["headers"] = self.headers.copy()
-        self._unused = 0
-        self._between = False
-        self._expect_nothing()  # mostly the body is there, too
+        self._head_bytes = 0
+        self._is_between_requests = False
+        self._stop_timer()  # mostly the body is here too
 
     def _check_head(self) -> None:
-        """See that the head means the same to everybody. Raises Malformed."""
+        """Check that proxies read the head in the same way. Raises InvalidHead."""
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
-            raise Malformed("This server speaks HTTP/1.1.")
-        given = dict(self.headers)
-        expected = given.get(b"expect", b"").lower()
+            raise InvalidHead("This server speaks HTTP/1.1.")
+        headers = dict(self.headers)
+        expected = headers.get(b"expect", b"").lower()
         self.expect_100_continue = expected == b"100-continue" and version == "1.1"
-        if len(given) < len(self.headers):
+        if len(headers) < len(self.headers):
             names = [name for name, _ in self.headers]
-            for name in ONCE:
+            for name in SINGLE_HEADERS:
                 if names.count(name) > 1:
-                    raise Malformed(f"The header `{name.decode().title()}` comes more than once.")
-        coding = given.get(b"transfer-encoding", b"chunked")
-        if coding.lower() != b"chunked" or (b"transfer-encoding" in given and version == "1.0"):
-            raise Malformed("The one `Transfer-Encoding` is `chunked`, in HTTP/1.1.")
-        host = given.get(b"host", b"" if version == "1.0" else None)
+                    raise InvalidHead(f"The header `{name.decode().title()}` comes more than once.")
+        coding = headers.get(b"transfer-encoding", b"chunked")
+        if coding.lower() != b"chunked" or (b"transfer-encoding" in headers and version == "1.0"):
+            raise InvalidHead("The one `Transfer-Encoding` is `chunked`, in HTTP/1.1.")
+        host = headers.get(b"host", b"" if version == "1.0" else None)
         if host is None:
-            raise Malformed("The header `Host` is missing.")
+            raise InvalidHead("The header `Host` is missing.")
         if method == b"CONNECT" or b"#" in self.url:
-            raise Malformed(NO_TARGET)
+            raise InvalidHead(INVALID_TARGET)
         if self.url[:1] != b"/" and (method, self.url) != (b"OPTIONS", b"*"):
             absolute = ABSOLUTE.fullmatch(self.url)
             if absolute is None:
-                raise Malformed(NO_TARGET)
+                raise InvalidHead(INVALID_TARGET)
             host, path = absolute.groups()
-            # The host of the target counts, whatever the header says.
+            # By RFC 9112, the host of the target replaces the header.
             others = [header for header in self.headers if header[0] != b"host"]
             self.headers[:] = [(b"host", host), *others]
             self.url = path if path[:1] == b"/" else b"/" + path
         if not HOST.fullmatch(host):
-            raise Malformed("The host is not a name or an address, with or without a port.")
+            raise InvalidHead("The host is not a name or an address, with or without a port.")
 
     def on_body(self, body: bytes) -> None:
-        """Hand on a part of the body."""
-        self._unused = 0
+        """Pass a part of the body to the request."""
+        self._head_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Wait for the next request, if there is one."""
+        """End the request."""
         if self.parser.should_upgrade():
-            return  # it goes on in another way: see `_parse`
-        self._unused = 0
-        self._between = True
-        self._expect_nothing()
+            return  # `_parse` continues
+        self._head_bytes = 0
+        self._is_between_requests = True
+        self._stop_timer()
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        """Hand the connection on, to somebody with times of their own."""
-        self._between = True
-        self._unused = 0
-        self._expect_nothing()
+        """Pass the connection to the WebSocket protocol, which has its own timeouts."""
+        self._is_between_requests = True
+        self._head_bytes = 0
+        self._stop_timer()
         super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        # uvicorn knows only the last one that has come, for which others may be waited.
-        self._answering = cycle
+        # `self.cycle` of uvicorn is the last request received, which may still wait for this one.
+        self._active_cycle = cycle
         if cycle.waiting_for_100_continue:
             app = _closing_unless_continued(app, cycle)
         super()._start_asgi_task(cycle, app)
 
-    def _expect_within(self, seconds: float) -> None:
-        self._expect_nothing()
-        self._arriving = self.loop.call_later(seconds, self._late)
+    def _start_timer(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._on_timeout)
 
-    def _expect_nothing(self) -> None:
-        if self._arriving is not None:
-            self._arriving.cancel()
-            self._arriving = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-    def _late(self) -> None:
-        self._arriving = None
-        if self.flow.read_paused:  # it waits for an answer before it
-            self._expect_within(BODY_TIMEOUT)
-        elif self._between and not self._unused:
-            # Browsers connect before they have anything to ask.
+    def _on_timeout(self) -> None:
+        self._timer = None
+        if self.flow.read_paused:  # until the requests before it are answered
+            self._start_timer(BODY_TIMEOUT)
+        elif self._is_between_requests and not self._head_bytes:
+            # Nothing was sent: browsers open connections in advance.
             self.transport.close()
-        elif not (self._between and self._is_answering):
+        elif not (self._is_between_requests and self._is_answering):
             self._refuse(408, "The request did not arrive in time.")
 
     @property
@@ -295,19 +292,19 @@ class Connection(HttpToolsProtocol):
         return not getattr(self.cycle, "response_complete", True)
 
     @property
-    def _can_be_told(self) -> bool:
-        """Whether what is said now is understood as an answer to what is arriving."""
-        if self._between:
+    def _can_respond(self) -> bool:
+        """Whether the client would read a response now as the one to the incomplete request."""
+        if self._is_between_requests:
             return not self._is_answering
-        # What waits in the pipeline does so because one before it is not answered yet.
+        # Requests in the pipeline wait for the response to one before them.
         return not self.pipeline and not getattr(self.cycle, "response_started", False)
 
     def _refuse(self, status: int, message: str) -> None:
-        self._expect_nothing()
+        self._stop_timer()
         if self.transport.is_closing():
             return
-        if self._can_be_told:
-            body = orjson.dumps({"errors": [Refused(message, status).formatted]})
+        if self._can_respond:
+            body = orjson.dumps({"errors": [HTTPError(message, status).formatted]})
             head = [
                 *HEADERS,
                 (b"content-type", b"application/json; charset=utf-8"),
@@ -320,16 +317,16 @@ class Connection(HttpToolsProtocol):
 
 
 def _closing_unless_continued(app: ASGIApp, cycle: Any) -> ASGIApp:
-    """Close the connection after an answer to a client that waits for `100 (Continue)`.
+    """Close the connection after the response to a client that waits for `100 (Continue)`.
 
-    Whether it still sends the body nobody can know, so what comes may be that or another request.
+    The client may or may not send the body, so the next data could be the body or another request.
     """
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if cycle.waiting_for_100_continue and cycle.more_body and not cycle.body:
                 cycle.keep_alive = False
-                cycle.transport.lingers = True
+                cycle.transport.delays_close = True
             await send(message)
 
         await app(scope, receive, sent)
@@ -337,25 +334,25 @@ def _closing_unless_continued(app: ASGIApp, cycle: Any) -> ASGIApp:
     return answer
 
 
-class WebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket, which does not listen to a client that does not read.
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """A WebSocket connection that reads nothing from a client that does not read.
 
-    Else the answers to its pings would pile up in memory. Whoever answers none is hung up on, and
-    so is who sends a handshake that cannot be read.
+    Otherwise the pongs for such a client would fill the memory. The connection is closed if the
+    client does not answer pings, or sends an invalid handshake.
     """
 
-    # What came before the handshake was answered.
-    _early = b""
+    # The data received before the response to the handshake.
+    _early_data = b""
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sends, once its handshake is answered."""
+        """Parse the data, after the response to the handshake."""
         if self.handshake_initiated and not self.handshake_complete:
-            self._early += data
+            self._early_data += data
             self.transport.pause_reading()
             return
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated:
-            # The answer is there; without this it would be kept, and the connection with it.
+            # uvicorn neither sends the response to an invalid handshake nor closes the connection.
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
@@ -363,20 +360,20 @@ class WebSocket(WebSocketsSansIOProtocol):
         """Send a message."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body":
-            # A refusal ends the handshake, too, and is no fault to be logged.
+            # The handshake is refused; otherwise uvicorn would log an error.
             self.handshake_complete = True
-        if self._early and self.handshake_complete and not self.transport.is_closing():
-            early, self._early = self._early, b""
+        if self._early_data and self.handshake_complete and not self.transport.is_closing():
+            data, self._early_data = self._early_data, b""
             self.transport.resume_reading()
-            self.data_received(early)
+            self.data_received(data)
 
     def pause_writing(self) -> None:
-        """Wait until the client has read what it was sent."""
+        """Stop reading until the client has read the data sent to it."""
         super().pause_writing()
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Continue reading."""
         super().resume_writing()
         if not self.read_paused:
             self.transport.resume_reading()

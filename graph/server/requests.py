@@ -1,4 +1,4 @@
-"""Requests over HTTP: what is asked, by POST or GET, and in what form the answer is wanted."""
+"""GraphQL requests: parsing them, and negotiating the media type of the response."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from graph.core.errors import RequestError
 from graph.execution.run import GraphQLRequest
 
 JSON = "application/json"
-RESPONSE = "application/graphql-response+json"
+GRAPHQL_RESPONSE = "application/graphql-response+json"
 METHODS = b"GET, HEAD, POST"
 
-# More of a header is not looked at, nor kept in a cache.
-LONGEST_HEADER = 500
+# The length of an `Accept` header that is parsed and cached.
+LONGEST_ACCEPT = 500
 
-# How many values a body may have, JSON in them included. To read so many and to look at each takes
-# up to 50 ms, in which nobody else is answered.
+# The maximum number of JSON values in a body. Parsing and checking this number takes up to 50 ms of
+# the event loop.
 MOST_VALUES = 20_000
-TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Gone(Exception):
-    """The client went away: there is nobody to be answered."""
+class ClientDisconnected(Exception):
+    """The client has disconnected, so that no response can be sent."""
 
 
-class Refused(RequestError):
-    """It is not a request that can be answered."""
+class HTTPError(RequestError):
+    """A request that is refused, with an HTTP status."""
 
     CODES = {
         400: "BAD_REQUEST",
@@ -67,7 +67,7 @@ Headers = Mapping[bytes, bytes]
 
 
 def headers_of(scope: Scope) -> Headers:
-    """The headers of a request; of those that come more than once, all values in a list."""
+    """The headers of a request; the values of a repeated header are joined by commas."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
     if len(headers) < len(scope["headers"]):
         headers.clear()
@@ -76,40 +76,42 @@ def headers_of(scope: Scope) -> Headers:
     return headers
 
 
-async def received(scope: Scope, headers: Headers, receive: Receive, limit: int) -> GraphQLRequest:
-    """The request that comes over HTTP. Raises Refused, or Gone."""
+async def read_request(
+    scope: Scope, headers: Headers, receive: Receive, limit: int
+) -> GraphQLRequest:
+    """Read a request over HTTP. Raises HTTPError or ClientDisconnected."""
     match scope["method"]:
         case "POST":
             _expect_json(headers.get(b"content-type", b""))
             if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-                raise Refused("Send the body as it is, without `Content-Encoding`.", 415)
+                raise HTTPError("Send the body as it is, without `Content-Encoding`.", 415)
             body = await _body(headers, receive, limit)
-            return request_in(object_in("The body", body))
+            return parse_request(parse_object("The body", body))
         case "GET" | "HEAD":
-            return request_in(_parameters(scope["query_string"], limit))
+            return parse_request(_parameters(scope["query_string"], limit))
         case _:
-            raise Refused("Use POST or GET.", 405, headers=[(b"allow", METHODS)])
+            raise HTTPError("Use POST or GET.", 405, headers=[(b"allow", METHODS)])
 
 
-def request_in(given: dict[str, Any]) -> GraphQLRequest:
-    """The request in an object, whichever way it was sent. Raises Refused."""
-    # What is wrong in variables is told where it stands.
-    rest = {name: value for name, value in given.items() if name != "variables"}
-    refuse_unusable("The request", rest)
-    query = given.get("query")
-    extensions = given.get("extensions")
-    # Who names a document by its hash may leave its text out.
-    is_named = isinstance(extensions, dict) and "persistedQuery" in extensions
-    if not (query is None and is_named) and (not isinstance(query, str) or not query):
-        raise Refused("`query` is the text of an operation, and cannot be left out.")
-    name = given.get("operationName")
+def parse_request(fields: dict[str, Any]) -> GraphQLRequest:
+    """The request in a JSON object, over any transport. Raises HTTPError."""
+    # Errors in variables are reported later, with their paths.
+    rest = {name: value for name, value in fields.items() if name != "variables"}
+    check_storable("The request", rest)
+    query = fields.get("query")
+    extensions = fields.get("extensions")
+    # A persisted document needs no text.
+    is_persisted = isinstance(extensions, dict) and "persistedQuery" in extensions
+    if not (query is None and is_persisted) and (not isinstance(query, str) or not query):
+        raise HTTPError("`query` is the text of an operation, and cannot be left out.")
+    name = fields.get("operationName")
     if name is not None and not isinstance(name, str):
-        raise Refused("`operationName` is a string.")
-    variables = given.get("variables")
+        raise HTTPError("`operationName` is a string.")
+    variables = fields.get("variables")
     if variables is not None and not isinstance(variables, dict):
-        raise Refused("`variables` is an object.")
+        raise HTTPError("`variables` is an object.")
     if extensions is not None and not isinstance(extensions, dict):
-        raise Refused("`extensions` is an object.")
+        raise HTTPError("`extensions` is an object.")
     return GraphQLRequest(query, name or None, variables, extensions)
 
 
@@ -118,16 +120,16 @@ def request_in(given: dict[str, Any]) -> GraphQLRequest:
 
 def _expect_json(content_type: bytes) -> None:
     text = content_type.decode("latin-1")
-    if text == JSON:  # as nearly everybody writes it
+    if text == JSON:  # the most common form
         return
     kind, *parameters = (part.strip().lower() for part in text.split(";"))
     charsets = [part for part in parameters if part.startswith("charset=")]
     if kind != JSON or any(part.strip('charset="') not in ("utf-8", "utf8") for part in charsets):
-        raise Refused(f"Send the header `Content-Type: {JSON}`, and UTF-8.", 415)
+        raise HTTPError(f"Send the header `Content-Type: {JSON}`, and UTF-8.", 415)
 
 
 async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
-    """The body; how long it takes is the connection's to bound (`graph.server.protocols`)."""
+    """The body. `graph.server.protocols` limits the time it takes."""
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length[:20]) > limit:
         raise _too_large(limit)
@@ -135,7 +137,7 @@ async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientDisconnected
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:
@@ -144,8 +146,8 @@ async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
             return b"".join(chunks)
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused(f"The body has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 413)
+def _too_large(limit: int) -> HTTPError:
+    return HTTPError(f"The body has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 413)
 
 
 # GET
@@ -153,26 +155,27 @@ def _too_large(limit: int) -> Refused:
 
 def _parameters(query_string: bytes, limit: int) -> dict[str, Any]:
     if len(query_string) > limit:
-        raise Refused(f"The URL has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 414)
+        raise HTTPError(f"The URL has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 414)
     try:
         text = query_string.decode("ascii")
-        given: dict[str, Any] = dict(parse_qsl(text, keep_blank_values=True, errors="strict"))
+        fields: dict[str, Any] = dict(parse_qsl(text, keep_blank_values=True, errors="strict"))
     except ValueError:
-        raise Refused("The URL is not written in UTF-8.") from None
+        raise HTTPError("The URL is not written in UTF-8.") from None
     for name in ("variables", "extensions"):
-        if name in given:
-            value = given[name].encode()
-            given[name] = None if value in (b"", b"null") else object_in(f"`{name}`", value)
-    return given
+        if name in fields:
+            value = fields[name].encode()
+            fields[name] = None if value in (b"", b"null") else parse_object(f"`{name}`", value)
+    return fields
 
 
 # JSON
 
 
-def object_in(what: str, text: bytes) -> dict[str, Any]:
-    """An object from JSON. Raises Refused."""
-    if _values(text) > MOST_VALUES:
-        raise Refused(
+def parse_object(what: str, text: bytes) -> dict[str, Any]:
+    """Parse a JSON object, which errors call `what`. Raises HTTPError."""
+    # Strings are removed only if necessary, because that takes longer.
+    if _separators(text) > MOST_VALUES and _separators(JSON_STRING.sub(b"", text)) > MOST_VALUES:
+        raise HTTPError(
             f"{what} has more than {MOST_VALUES:,} values: texts, numbers, lists and objects. Send"
             " it in parts, or large JSON in a text.",
             413,
@@ -180,57 +183,52 @@ def object_in(what: str, text: bytes) -> dict[str, Any]:
     try:
         decoded = parse_json(text.removeprefix(BYTE_ORDER_MARK))
     except UnicodeDecodeError:
-        raise Refused(f"{what} is not written in UTF-8.") from None
+        raise HTTPError(f"{what} is not written in UTF-8.") from None
     except JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise Refused(f"{what} is not JSON, or nests too deeply, at {place}.") from None
+        raise HTTPError(f"{what} is not JSON, or nests too deeply, at {place}.") from None
     except ValueError as error:
-        raise Refused(f"{what} is not JSON: {error}.") from None
+        raise HTTPError(f"{what} is not JSON: {error}.") from None
     if not isinstance(decoded, dict):
-        raise Refused(f"{what} is not a JSON object.")
+        raise HTTPError(f"{what} is not a JSON object.")
     return decoded
 
 
-def _values(text: bytes) -> int:
-    """How many values JSON has, about. What is in its texts is counted only if it has to be."""
-    found = _marks(text)
-    return found if found <= MOST_VALUES else _marks(TEXT.sub(b"", text))
-
-
-def _marks(text: bytes) -> int:
+def _separators(text: bytes) -> int:
+    """The number of values in JSON, as an estimate."""
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
-def refuse_unusable(what: str, value: Any) -> None:
-    """Refuse texts that have no place in anything that is answered or stored."""
+def check_storable(what: str, value: Any) -> None:
+    """Check that PostgreSQL and JSON can represent all texts. Raises HTTPError."""
     try:
         require_storable(value)
     except ValueError as error:
-        raise Refused(f"{what} cannot be used: {error}.") from None
+        raise HTTPError(f"{what} cannot be used: {error}.") from None
 
 
-# The form of the answer
+# The media type of the response
 
 
-def acceptable(accept: bytes | None) -> str:
-    """The media type of the answer, as the `Accept` header wants it. Raises Refused."""
-    media = JSON if accept is None else _negotiated(accept[:LONGEST_HEADER])
+def negotiate(accept: bytes | None) -> str:
+    """The media type of the response for an `Accept` header. Raises HTTPError."""
+    media = JSON if accept is None else _negotiated(accept[:LONGEST_ACCEPT])
     if media is None:
-        raise Refused(f"The answer can be had as {RESPONSE} or {JSON}.", 406)
+        raise HTTPError(f"The answer can be had as {GRAPHQL_RESPONSE} or {JSON}.", 406)
     return media
 
 
 @lru_cache(maxsize=200)
 def _negotiated(accept: bytes) -> str | None:
-    wanted: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for part in accept.decode("latin-1").lower().split(","):
         kind, *parameters = (word.strip() for word in part.split(";"))
-        wanted[kind] = next((_weight(word[2:]) for word in parameters if word[:2] == "q="), 1.0)
-    anything = wanted.get("application/*", wanted.get("*/*", 0.0))
-    plain, modern = wanted.get(JSON, anything), wanted.get(RESPONSE, anything)
-    # Who takes anything is given what has been usual; who names both likes them alike.
-    if modern > plain or (modern == plain > 0 and RESPONSE in wanted):
-        return RESPONSE
+        weights[kind] = next((_weight(word[2:]) for word in parameters if word[:2] == "q="), 1.0)
+    anything = weights.get("application/*", weights.get("*/*", 0.0))
+    plain, newer = weights.get(JSON, anything), weights.get(GRAPHQL_RESPONSE, anything)
+    # `*/*` gets plain JSON, which older clients expect. With equal weights, the newer type is sent.
+    if newer > plain or (newer == plain > 0 and GRAPHQL_RESPONSE in weights):
+        return GRAPHQL_RESPONSE
     return JSON if plain > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""Operations over WebSocket, by the protocol graphql-transport-ws.
+"""`/graphql` over WebSocket, by the protocol graphql-transport-ws.
 
 https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 """
@@ -8,30 +8,37 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import aclosing, suppress
 from typing import Any, ParamSpec, TypeVar
 
 import orjson
 from graphql import OperationType
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
-from starlette.responses import Response as HTTPResponse
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from db import Viewer
 from db.access import hash_token
 from db.text import decimal_json
 from graph.core.context import Context
 from graph.core.errors import AGAIN, LimitExceeded, RequestError, Unauthenticated
 from graph.execution.logs import LogEntry, request_id
 from graph.execution.masking import masked, reported
-from graph.execution.operations import Operations
+from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest, Run
 from graph.execution.tokens import bearer_token
 from graph.limits.limits import network
-from graph.server.disconnects import Disconnect, stopping
-from graph.server.requests import JSON, Gone, Refused, object_in, refuse_unusable, request_in
+from graph.server.disconnects import Disconnect, shutdown_error
+from graph.server.requests import (
+    ClientDisconnected,
+    HTTPError,
+    check_storable,
+    parse_object,
+    parse_request,
+)
 from graph.server.state import AppState
 from graph.settings import Settings
 
@@ -41,25 +48,27 @@ T = TypeVar("T")
 PROTOCOL = "graphql-transport-ws"
 PORTS = {"http": 80, "https": 443}
 
-# How long a client may take to say who it is, in seconds.
-PATIENCE = 5
+# The timeout of `connection_init`, in seconds.
+INIT_TIMEOUT = 5
 LONGEST_ID = 128
-# A frame that closes has room for so many bytes of text.
+# The maximum length of the reason in a close frame, in bytes.
 LONGEST_REASON = 123
 
-# How often the tokens of all open sockets are looked up, in seconds. A socket whose token was
-# revoked has to be closed within one second.
-LOOK = 0.5
+# The interval at which the tokens of all open sockets are looked up, in seconds. A socket must be
+# closed within one second after its token is revoked.
+TOKEN_INTERVAL = 0.5
 
-# How long clients may take to be told that the server stops, in seconds.
-TELLING = 1
+# The timeout of sending close frames at shutdown, in seconds.
+CLOSE_TIMEOUT = 1
 
-RESTART, TRY_AGAIN_LATER = 1012, 1013
-BAD_REQUEST, UNAUTHORIZED, FORBIDDEN, LATE, TAKEN, TOO_MANY = 4400, 4401, 4403, 4408, 4409, 4429
+# Close codes of WebSocket, and of the protocol.
+SERVICE_RESTART, TRY_AGAIN_LATER = 1012, 1013
+BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 4400, 4401, 4403
+INIT_TIMED_OUT, ID_IN_USE, TOO_MANY_INITS = 4408, 4409, 4429
 
 
-class Closing(Exception):
-    """The socket has to be closed, with this code and for this reason."""
+class CloseSocket(Exception):
+    """The socket is to be closed with this code and reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -68,143 +77,124 @@ class Closing(Exception):
 
 
 class Sockets:
-    """The open sockets of a process."""
+    """The ASGI application of `/graphql` over WebSocket, with the open sockets of the process."""
 
-    def __init__(self, settings: Settings, state: AppState) -> None:
+    def __init__(self, pipeline: Pipeline, settings: Settings, state: AppState) -> None:
+        self.pipeline = pipeline
         self.settings = settings
-        self.is_ending = False
-        self._state = state
+        self.state = state
+        self.is_shutting_down = False
         self._open: set[Socket] = set()
-        self._watcher: asyncio.Task[None] | None = None
+        self._token_checks: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def check_room(self, network: Hashable) -> None:
-        """Raise Refused where no further socket can be opened, or none from this address."""
-        if self.is_ending:
-            raise stopping()
-        most, most_of_one = self.settings.max_sockets, self.settings.max_sockets_per_viewer
-        if len(self) >= most:
-            raise _full(f"{len(self)} WebSockets are open, and {most} may be (TROUPE_MAX_SOCKETS).")
-        # Else whoever opens them without a word would keep everybody out.
-        silent = sum(socket.client is None and socket.network == network for socket in self._open)
-        if silent >= most_of_one:
-            raise _full(
-                f"{silent} WebSockets of your address have not said yet whose they are, and"
-                f" {most_of_one} may at once (TROUPE_MAX_SOCKETS_PER_VIEWER)."
-            )
-
-    def check_room_of(self, client: Hashable) -> None:
-        """Raise Closing where a client can open no further socket."""
-        most = self.settings.max_sockets_per_viewer
-        if sum(socket.client == client for socket in self._open) >= most:
-            sentence = f"{most} WebSockets of yours are open (TROUPE_MAX_SOCKETS_PER_VIEWER)."
-            raise Closing(TRY_AGAIN_LATER, sentence)
-
-    @contextmanager
-    def one_more(self, socket: Socket) -> Iterator[None]:
-        """Count a socket, and look after it, for as long as the block lasts."""
-        self._open.add(socket)
-        if self._watcher is None:
-            # Not in the context of the one socket that happens to be the first.
-            empty = contextvars.Context()
-            self._watcher = asyncio.create_task(self._watch(), context=empty)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the handshake, and serve the socket until it is closed."""
+        await receive()  # the message `websocket.connect`
+        socket = Socket(HTTPConnection(scope), self, receive, send)
         try:
-            yield
+            self._check_handshake(scope, socket)
+        except HTTPError as error:
+            response = JSONResponse(Response.refusal(error).body, error.status)
+            response.raw_headers += error.headers
+            await response(scope, receive, send)
+            return
+        self._open.add(socket)
+        if self._token_checks is None:
+            # In an empty context, because the task outlives this request.
+            empty = contextvars.Context()
+            self._token_checks = asyncio.create_task(self._check_tokens(), context=empty)
+        try:
+            await socket.serve()
         finally:
             self._open.discard(socket)
 
-    async def _watch(self) -> None:
+    def _check_handshake(self, scope: Scope, socket: Socket) -> None:
+        headers = Headers(scope=scope)
+        if not self.is_allowed(headers.get("origin"), headers.get("host", "")):
+            raise HTTPError("Pages of this origin may not connect (TROUPE_ALLOWED_ORIGINS).", 403)
+        if PROTOCOL not in scope["subprotocols"]:
+            raise HTTPError(f"Ask for the subprotocol {PROTOCOL} (Sec-WebSocket-Protocol).")
+        if self.is_shutting_down:
+            raise shutdown_error()
+        most, most_per_client = self.settings.max_sockets, self.settings.max_sockets_per_viewer
+        if len(self) >= most:
+            raise _full(f"{len(self)} WebSockets are open, and {most} may be (TROUPE_MAX_SOCKETS).")
+        # Without this limit, sockets that never send `connection_init` could take all places.
+        anonymous = sum(
+            other.client is None and other.network == socket.network for other in self._open
+        )
+        if anonymous >= most_per_client:
+            raise _full(
+                f"{anonymous} WebSockets of your address have not said yet whose they are, and"
+                f" {most_per_client} may at once (TROUPE_MAX_SOCKETS_PER_VIEWER)."
+            )
+
+    def is_allowed(self, origin: str | None, host: str) -> bool:
+        """Whether the client is a program, or a page of this server or of an allowed origin."""
+        allowed_origins = self.settings.allowed_origins
+        if origin is None or "*" in allowed_origins or origin in allowed_origins:
+            return True
+        scheme, _, place = origin.partition("://")
+        return bool(place) and host.lower() in (place, f"{place}:{PORTS.get(scheme)}")
+
+    def check_client(self, client: Hashable) -> None:
+        """Raise CloseSocket if the client has too many open sockets."""
+        most = self.settings.max_sockets_per_viewer
+        if sum(socket.client == client for socket in self._open) >= most:
+            sentence = f"{most} WebSockets of yours are open (TROUPE_MAX_SOCKETS_PER_VIEWER)."
+            raise CloseSocket(TRY_AGAIN_LATER, sentence)
+
+    async def _check_tokens(self) -> None:
         try:
             while self._open:
-                await asyncio.sleep(LOOK)
-                await self._look()
+                await asyncio.sleep(TOKEN_INTERVAL)
+                # If the lookup fails, each operation and event looks its token up again.
+                with suppress(Exception):
+                    await self._look_up_tokens()
         finally:
-            self._watcher = None
+            self._token_checks = None
 
-    async def _look(self) -> None:
-        """Close the sockets whose tokens open nothing any more, found by one statement."""
+    async def _look_up_tokens(self) -> None:
+        """Look up all tokens by one statement, and close the sockets whose tokens are not valid."""
         sockets: defaultdict[str, list[Socket]] = defaultdict(list)
         for socket in self._open:
             if socket.token is not None:
                 sockets[hash_token(socket.token)].append(socket)
         if not sockets:
             return
-        try:
-            found = await self._state.tokens.look_up(list(sockets))
-        except Exception:
-            # Who cannot be looked up stays; every operation and every event looks again, and is
-            # refused where it cannot.
-            return
+        viewers = await self.state.tokens.look_up(list(sockets))
         for hashed, bearing in sockets.items():
             for socket in bearing:
-                if hashed in found:
-                    socket.become(found[hashed])
+                if hashed in viewers:
+                    socket.become(viewers[hashed])
                 else:
-                    socket.shut(_over())
+                    socket.start_closing(_invalid_token())
 
-    async def end(self, seconds: float) -> None:
-        """Close every socket as soon as nothing is under way on it, and begin nothing new.
+    async def shut_down(self, seconds: float) -> None:
+        """Refuse new operations, and close every socket once its operations have ended.
 
-        What takes longer than so many seconds is cancelled.
+        Operations that take longer than this number of seconds are cancelled.
         """
-        self.is_ending = True
-        endings = [asyncio.create_task(socket.finish(seconds)) for socket in self._open]
-        if endings:
-            await asyncio.wait(endings, timeout=seconds + TELLING)
+        self.is_shutting_down = True
+        tasks = [asyncio.create_task(socket.shut_down(seconds)) for socket in self._open]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds + CLOSE_TIMEOUT)
 
 
-def _full(sentence: str) -> Refused:
-    return Refused(f"{sentence}{AGAIN}", 503, headers=[(b"retry-after", b"1")])
+def _full(sentence: str) -> HTTPError:
+    return HTTPError(f"{sentence}{AGAIN}", 503, headers=[(b"retry-after", b"1")])
 
 
-def _over() -> Closing:
-    return Closing(FORBIDDEN, "Forbidden: the access token is unknown, has expired or was revoked.")
+def _invalid_token() -> CloseSocket:
+    reason = "Forbidden: the access token is unknown, has expired or was revoked."
+    return CloseSocket(FORBIDDEN, reason)
 
 
-class SocketEndpoint:
-    """`/graphql`: operations over WebSocket."""
-
-    def __init__(self, operations: Operations, allowed_origins: Iterable[str]) -> None:
-        self.operations = operations
-        self.allowed_origins = frozenset(allowed_origins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Open a socket, unless it is refused, and answer what is asked over it."""
-        connection = HTTPConnection(scope)
-        sockets: Sockets = connection.app.state.sockets
-        await receive()  # that there is a handshake
-        try:
-            self._check(scope, connection.headers)
-            sockets.check_room(network(_address(connection)))
-        except Refused as refusal:
-            body = orjson.dumps(Response.refusal(refusal).body)
-            response = HTTPResponse(body, refusal.status, media_type=JSON)
-            response.raw_headers += refusal.headers
-            await response(scope, receive, send)
-            return
-        socket = Socket(connection, sockets, self.operations, receive, send)
-        with sockets.one_more(socket):
-            await socket.serve()
-
-    def _check(self, scope: Scope, headers: Headers) -> None:
-        # No browser lets a page see why it was refused, but programs can, and people who look.
-        if not self._is_allowed(headers.get("origin"), headers.get("host", "")):
-            raise Refused("Pages of this origin may not connect (TROUPE_ALLOWED_ORIGINS).", 403)
-        if PROTOCOL not in scope["subprotocols"]:
-            raise Refused(f"Ask for the subprotocol {PROTOCOL} (Sec-WebSocket-Protocol).")
-
-    def _is_allowed(self, origin: str | None, host: str) -> bool:
-        """Whether it is a program, or a page of this server's or of an allowed site."""
-        if origin is None or not self.allowed_origins.isdisjoint(("*", origin)):
-            return True
-        scheme, _, place = origin.partition("://")
-        return bool(place) and host.lower() in (place, f"{place}:{PORTS.get(scheme)}")
-
-
-class Ongoing:
-    """An operation that is open on a socket."""
+class SocketOperation:
+    """An operation on a socket that has not ended."""
 
     task: asyncio.Task[None]
 
@@ -213,90 +203,84 @@ class Ongoing:
         self.request = request
         self.request_id = request_id
         self.disconnect = Disconnect(state)
-        self.is_left = False
-        self.is_stream = False
+        self.is_cancelled = False
+        self.is_subscription = False
 
-    def leave(self) -> None:
-        """Answer nothing any more, and stop unless it is a mutation."""
-        self.is_left = True
-        self.disconnect.leave()
+    def cancel(self) -> None:
+        """Send no more messages of it, and cancel it unless it is a mutation."""
+        self.is_cancelled = True
+        self.disconnect.client_disconnected()
 
 
 class Socket:
-    """One connection: whose it is, and what is asked over it."""
+    """One WebSocket, with its client and its operations."""
 
     client: Hashable = None
-    """The client whose limits it counts for, once that is known."""
+    """The client that its operations count for, after `connection_init`."""
 
     def __init__(
-        self,
-        connection: HTTPConnection,
-        sockets: Sockets,
-        operations: Operations,
-        receive: Receive,
-        send: Send,
+        self, connection: HTTPConnection, sockets: Sockets, receive: Receive, send: Send
     ) -> None:
         self.token = bearer_token(connection.headers.get("authorization"))
-        self.running: set[Ongoing] = set()
-        self._address = _address(connection)
+        self.operations: set[SocketOperation] = set()
+        self._address = connection.client.host if connection.client else None
         self.network = network(self._address)
-        self._state = connection.app.state
         self._sockets = sockets
-        self._operations = operations
-        self._receive = receive
-        self._transmit = send
+        self._asgi_receive = receive
+        self._asgi_send = send
         self._sending = asyncio.Lock()
-        self._by_id: dict[str, Ongoing] = {}
+        self._by_id: dict[str, SocketOperation] = {}
         self._count = 0
         self._is_closed = False
-        self._shutting: asyncio.Task[None] | None = None
-        self._patience = asyncio.get_running_loop().time() + PATIENCE
+        self._closing: asyncio.Task[None] | None = None
+        self._init_deadline = asyncio.get_running_loop().time() + INIT_TIMEOUT
 
     async def serve(self) -> None:
-        """Take messages, one after the other, until the socket is closed."""
+        """Accept the socket, and handle its messages in order until it is closed."""
         try:
-            await self._transmit({"type": "websocket.accept", "subprotocol": PROTOCOL})
+            await self._asgi_send({"type": "websocket.accept", "subprotocol": PROTOCOL})
             while not self._is_closed:
-                await self._handle(await self._message())
-        except Gone:
+                await self._handle(await self._receive())
+        except ClientDisconnected:
             pass
-        except Closing as closing:
+        except CloseSocket as closing:
             await self._close(closing)
-        except Exception as fault:
-            await self._close(Closing(1011, masked(fault).message))
+        except Exception as error:
+            await self._close(CloseSocket(1011, masked(error).message))
         finally:
             self._is_closed = True
-            for operation in self.running:
-                operation.leave()
-            if self.running:  # mutations
-                await asyncio.wait([operation.task for operation in self.running])
+            for operation in self.operations:
+                operation.cancel()
+            if self.operations:  # mutations
+                await asyncio.wait([operation.task for operation in self.operations])
 
-    def become(self, viewer: Any) -> None:
-        """Go on as the viewer whom the token names now."""
-        for operation in self.running:
-            if operation.is_stream and operation.disconnect.run is not None:
+    def become(self, viewer: Viewer) -> None:
+        """Set the viewer of its subscriptions, after the token was looked up again."""
+        for operation in self.operations:
+            if operation.is_subscription and operation.disconnect.run is not None:
                 operation.disconnect.run.context.become(viewer)
 
-    def shut(self, closing: Closing) -> asyncio.Task[None]:
-        """Have it closed, whatever it is doing."""
-        if self._shutting is None:
-            self._shutting = asyncio.create_task(self._close(closing))
-        return self._shutting
+    def start_closing(self, closing: CloseSocket) -> asyncio.Task[None]:
+        """Close it in a task."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(closing))
+        return self._closing
 
-    async def finish(self, seconds: float) -> None:
-        """Close it after what is under way; streams have no end, and are not waited for."""
-        tasks = [operation.task for operation in self.running if not operation.is_stream]
+    async def shut_down(self, seconds: float) -> None:
+        """Close it after its queries and mutations, but without waiting for subscriptions."""
+        tasks = [each.task for each in self.operations if not each.is_subscription]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)
             for task in late:
                 task.cancel()
             if late:
-                await asyncio.wait(late, timeout=TELLING)
-        await asyncio.wait([self.shut(Closing(RESTART, "Service Restart"))], timeout=TELLING)
+                await asyncio.wait(late, timeout=CLOSE_TIMEOUT)
+        closing = self.start_closing(CloseSocket(SERVICE_RESTART, "Service Restart"))
+        await asyncio.wait([closing], timeout=CLOSE_TIMEOUT)
 
-    async def _close(self, closing: Closing) -> None:
-        for operation in self.running:
-            operation.leave()
+    async def _close(self, closing: CloseSocket) -> None:
+        for operation in self.operations:
+            operation.cancel()
         message = {"type": "websocket.close", "code": closing.code, "reason": closing.reason}
         async with self._sending:
             await self._try_to_send(message)
@@ -304,31 +288,33 @@ class Socket:
 
     # Messages
 
-    async def _message(self) -> dict[str, Any]:
+    async def _receive(self) -> dict[str, Any]:
         try:
-            async with asyncio.timeout_at(self._patience if self.client is None else None):
-                message = await self._receive()
+            async with asyncio.timeout_at(self._init_deadline if self.client is None else None):
+                received = await self._asgi_receive()
         except TimeoutError:
-            raise Closing(LATE, "Connection initialisation timeout") from None
-        if message["type"] == "websocket.disconnect":
-            raise Gone
-        text = message.get("text")
+            raise CloseSocket(INIT_TIMED_OUT, "Connection initialisation timeout") from None
+        if received["type"] == "websocket.disconnect":
+            raise ClientDisconnected
+        text = received.get("text")
         if text is None:
-            raise Closing(BAD_REQUEST, "Send text, not binary data.")
-        read: dict[str, Any] = _understood(object_in, "The message", text.encode())
-        # Of what is in an operation it is told by its answer.
-        is_asking = read.get("type") == "subscribe"
-        rest = {name: value for name, value in read.items() if not is_asking or name != "payload"}
-        _understood(refuse_unusable, "The message", rest)
-        return read
+            raise CloseSocket(BAD_REQUEST, "Send text, not binary data.")
+        message: dict[str, Any] = _parsed(parse_object, "The message", text.encode())
+        # Errors in an operation are reported in its response.
+        has_operation = message.get("type") == "subscribe"
+        rest = {
+            name: value for name, value in message.items() if not has_operation or name != "payload"
+        }
+        _parsed(check_storable, "The message", rest)
+        return message
 
     async def _handle(self, message: dict[str, Any]) -> None:
         payload = message.get("payload")
         if not isinstance(payload, dict | None):
-            raise Closing(BAD_REQUEST, "`payload` is an object.")
+            raise CloseSocket(BAD_REQUEST, "`payload` is an object.")
         match message.get("type"):
             case "connection_init":
-                await self._begin(payload or {})
+                await self._initialize(payload or {})
             case "ping":
                 await self._send({"type": "pong"} | ({"payload": payload} if payload else {}))
             case "pong":
@@ -338,52 +324,54 @@ class Socket:
             case "complete":
                 operation = self._by_id.pop(_id(message), None)
                 if operation is not None:
-                    operation.leave()
+                    operation.cancel()
             case _:
                 kinds = "connection_init, ping, pong, subscribe or complete"
-                raise Closing(BAD_REQUEST, f"`type` is {kinds}.")
+                raise CloseSocket(BAD_REQUEST, f"`type` is {kinds}.")
 
-    async def _begin(self, payload: Mapping[str, Any]) -> None:
+    async def _initialize(self, payload: Mapping[str, Any]) -> None:
         if self.client is not None:
-            raise Closing(TOO_MANY, "Too many initialisation requests")
+            raise CloseSocket(TOO_MANY_INITS, "Too many initialisation requests")
         for name, value in payload.items():
             if name.lower() == "authorization":
                 if not isinstance(value, str):
-                    raise Closing(BAD_REQUEST, "`Authorization` is a string: Bearer <token>.")
+                    raise CloseSocket(BAD_REQUEST, "`Authorization` is a string: Bearer <token>.")
                 self.token = bearer_token(value)
         context = await self._context()
         if isinstance(context.refusal, Unauthenticated):
-            raise _over()
-        self._sockets.check_room_of(context.client)
+            raise _invalid_token()
+        self._sockets.check_client(context.client)
         self.client = context.client
         await self._send({"type": "connection_ack"})
 
     async def _context(self) -> Context:
-        return await self._operations.context(self._state.tokens, self.token, self._address)
+        tokens = self._sockets.state.tokens
+        return await self._sockets.pipeline.context(tokens, self.token, self._address)
 
     # Operations
 
     async def _subscribe(self, id: str, payload: dict[str, Any]) -> None:
         if self.client is None:
-            raise Closing(UNAUTHORIZED, "Unauthorized: wait for connection_ack.")
+            raise CloseSocket(UNAUTHORIZED, "Unauthorized: wait for connection_ack.")
         if id in self._by_id:
-            raise Closing(TAKEN, f"Subscriber for {id} already exists")
-        request = _understood(request_in, payload)
+            raise CloseSocket(ID_IN_USE, f"Subscriber for {id} already exists")
+        request, sockets = _parsed(parse_request, payload), self._sockets
         self._count += 1
-        operation = Ongoing(id, request, f"{request_id.get()}-{self._count}", self._state)
-        found, most = len(self.running) + 1, self._sockets.settings.max_subscriptions_per_connection
-        if self._sockets.is_ending:
-            await self._run(operation, stopping())
+        operation = SocketOperation(id, request, f"{request_id.get()}-{self._count}", sockets.state)
+        setting = "max_subscriptions_per_connection"
+        found, most = len(self.operations) + 1, sockets.settings.max_subscriptions_per_connection
+        if sockets.is_shutting_down:
+            await self._run(operation, shutdown_error())
         elif found > most:
-            what, setting = "operations open on this connection", "max_subscriptions_per_connection"
+            what = "operations open on this connection"
             await self._run(operation, LimitExceeded(what, setting, found, most))
         else:
             self._by_id[id] = operation
-            self.running.add(operation)
+            self.operations.add(operation)
             operation.task = asyncio.create_task(self._run(operation))
 
-    async def _run(self, operation: Ongoing, refusal: RequestError | None = None) -> None:
-        """Answer an operation, and write into the log what it was."""
+    async def _run(self, operation: SocketOperation, refusal: RequestError | None = None) -> None:
+        """Answer an operation, and log it."""
         previous = request_id.set(operation.request_id)
         try:
             with LogEntry("websocket") as entry:
@@ -392,29 +380,30 @@ class Socket:
                     if refusal is not None:
                         raise refusal
                     await self._respond(operation, entry)
-                except Gone:
+                except ClientDisconnected:
                     pass
                 except Exception as error:
                     await self._end(operation, entry, Response.refusal(reported(error)))
         finally:
-            self.running.discard(operation)
-            self._forget(operation)
+            self.operations.discard(operation)
+            self._release_id(operation)
             request_id.reset(previous)
 
-    async def _respond(self, operation: Ongoing, entry: LogEntry) -> None:
+    async def _respond(self, operation: SocketOperation, entry: LogEntry) -> None:
+        pipeline = self._sockets.pipeline
         with operation.disconnect as disconnect:
             context = await self._context()
-            run = disconnect.run = entry.run = self._operations.begin(operation.request, context)
+            run = disconnect.run = entry.run = pipeline.begin(operation.request, context)
             if run.kind is OperationType.SUBSCRIPTION:
-                operation.is_stream = True
+                operation.is_subscription = True
                 await self._stream(operation, run, entry)
             else:
-                await self._end(operation, entry, Response(await self._operations.answer(run)))
+                await self._end(operation, entry, await pipeline.answer(run))
 
-    async def _stream(self, operation: Ongoing, run: Run, entry: LogEntry) -> None:
-        """Send a response for each event as it comes."""
-        entry.status = 200  # it is for its client to leave
-        stream = self._operations.stream(run, self._state.tokens, self.token)
+    async def _stream(self, operation: SocketOperation, run: Run, entry: LogEntry) -> None:
+        """Send a response for each event."""
+        entry.status = 200  # also if the client ends it
+        stream = self._sockets.pipeline.stream(run, self._sockets.state.tokens, self.token)
         async with aclosing(stream) as responses:
             try:
                 async for response in responses:
@@ -424,15 +413,15 @@ class Socket:
                     entry.codes = response.codes
                     await self._send(_next(operation, response), operation)
             except Unauthenticated:
-                self.shut(_over())
-                raise Gone from None
-        self._forget(operation)
+                self.start_closing(_invalid_token())
+                raise ClientDisconnected from None
+        self._release_id(operation)
         await self._send({"id": operation.id, "type": "complete"}, operation)
 
-    async def _end(self, operation: Ongoing, entry: LogEntry, response: Response) -> None:
-        """Send the only answer, or the last one."""
+    async def _end(self, operation: SocketOperation, entry: LogEntry, response: Response) -> None:
+        """Send the only or the last response."""
         entry.status, entry.codes = response.status, response.codes
-        self._forget(operation)
+        self._release_id(operation)
         if response.is_refused:
             error = {"id": operation.id, "type": "error", "payload": response.body["errors"]}
             await self._send(error, operation)
@@ -440,47 +429,45 @@ class Socket:
             await self._send(_next(operation, response), operation)
             await self._send({"id": operation.id, "type": "complete"}, operation)
 
-    def _forget(self, operation: Ongoing) -> None:
-        # Before its client is told of the end, and may use the id again.
+    def _release_id(self, operation: SocketOperation) -> None:
+        # Before the last message, after which the client may use the id again.
         if self._by_id.get(operation.id) is operation:
             del self._by_id[operation.id]
 
     # Sending
 
-    async def _send(self, message: dict[str, Any], operation: Ongoing | None = None) -> None:
-        # JSON as PostgreSQL writes it is passed on untouched.
+    async def _send(
+        self, message: dict[str, Any], operation: SocketOperation | None = None
+    ) -> None:
+        # The JSON of PostgreSQL is a fragment of the message.
         text = orjson.dumps(message, default=decimal_json).decode()
-        # One after the other: what a client does not read is not piled up for it.
+        # One message at a time, so that messages for a slow client do not fill the memory.
         async with self._sending:
-            if not self._is_closed and not (operation and operation.is_left):
+            if not self._is_closed and not (operation and operation.is_cancelled):
                 await self._try_to_send({"type": "websocket.send", "text": text})
 
     async def _try_to_send(self, message: dict[str, Any]) -> None:
         try:
-            await self._transmit(message)
+            await self._asgi_send(message)
         except (OSError, RuntimeError):
-            # The connection broke, or the server has closed it: receiving tells so as well.
+            # The connection is closed, which `_receive` reports too.
             self._is_closed = True
 
 
-def _address(connection: HTTPConnection) -> str | None:
-    return connection.client.host if connection.client else None
-
-
-def _next(operation: Ongoing, response: Response) -> dict[str, Any]:
+def _next(operation: SocketOperation, response: Response) -> dict[str, Any]:
     return {"id": operation.id, "type": "next", "payload": response.body}
 
 
 def _id(message: Mapping[str, Any]) -> str:
     id = message.get("id")
     if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID:
-        raise Closing(BAD_REQUEST, f"`id` is a string of 1 to {LONGEST_ID} characters.")
+        raise CloseSocket(BAD_REQUEST, f"`id` is a string of 1 to {LONGEST_ID} characters.")
     return id
 
 
-def _understood(read: Callable[P, T], *given: P.args, **options: P.kwargs) -> T:
-    """What a function reads out of a message."""
+def _parsed(parse: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Call a function that parses a part of a message; its HTTPError closes the socket."""
     try:
-        return read(*given, **options)
-    except Refused as refusal:
-        raise Closing(BAD_REQUEST, refusal.message) from None
+        return parse(*arguments, **options)
+    except HTTPError as error:
+        raise CloseSocket(BAD_REQUEST, error.message) from None

@@ -1,6 +1,8 @@
-"""What lives as long as the application, and is shared by all requests: Starlette's `app.state`."""
+"""The state of the application, which all requests share: Starlette's `app.state`."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from db import Database
 from db.deadlines import SharedTimer
@@ -8,14 +10,17 @@ from graph.execution.tokens import Tokens
 
 
 class AppState:
-    """The state of an application; it has a database once its lifespan has begun."""
+    """The state of an application; its lifespan sets the database and the tokens."""
 
     database: Database
     tokens: Tokens
     head: str | None
-    """The revision of the schema that this code is for."""
+    """The migration of this version."""
     draining = False
-    """Whether the process is being stopped."""
+    """Whether the process is shutting down."""
+
+    sockets: Any
+    """The open WebSockets (`graph.server.sockets.Sockets`)."""
 
     def __init__(self) -> None:
         self.timer = SharedTimer()
