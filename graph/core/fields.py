@@ -270,12 +270,12 @@ class Paged(EntityField):
         """
         if selected.page_source is None:  # the same for all parents
             arguments = context.operation.converted(selected)
-            shown = {child.name for children in selected.children.values() for child in children}
+            names = {child.name for children in selected.children.values() for child in children}
             selected.page_source = PageSource(
                 window(self.target, **arguments),
                 partial(self.members, arguments),
                 self.loader_key(selected),
-                bool(shown & {"nodes", "edges", "pageInfo"}),
+                bool(names & {"nodes", "edges", "pageInfo"}),
                 column,
             )
         return context.loaders.page(selected.page_source, value)

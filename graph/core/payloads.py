@@ -56,8 +56,8 @@ class Outcome:
             return strawberry.ID | None
         if self.kind == "text":
             return str | None
-        shown = lazy(self.model)
-        return list[shown] if self.kind == "many" else shown | None  # type: ignore[valid-type]
+        target = lazy(self.model)
+        return list[target] if self.kind == "many" else target | None  # type: ignore[valid-type]
 
     @property
     def description(self) -> str:

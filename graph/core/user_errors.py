@@ -62,8 +62,8 @@ async def _current(root: ErrorValue, info: Info) -> Any:
 
 
 async def _cycle(root: ErrorValue, info: Info) -> Any:
-    shown = root.cycle[:MAX_CYCLE_TASKS]
-    tasks = await asyncio.gather(*(_load(info, db.Task, id) for id in shown))
+    ids = root.cycle[:MAX_CYCLE_TASKS]
+    tasks = await asyncio.gather(*(_load(info, db.Task, id) for id in ids))
     # Tasks that the refused transaction would have created do not exist.
     return [task for task in tasks if task is not None]
 
