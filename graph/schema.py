@@ -56,9 +56,12 @@ schema = strawberry.Schema(
     config=StrawberryConfig(scalar_map=scalars),
 )
 
+graphql_schema: graphql.GraphQLSchema = schema._schema
+"""The schema as graphql-core has it."""
+
 
 # Introspection prints defaults as literals, but cannot convert a default that is a JSON object.
-for _type in schema._schema.type_map.values():
+for _type in graphql_schema.type_map.values():
     if isinstance(_type, graphql.GraphQLInputObjectType):
         for _field in _type.fields.values():
             if _field.default_value == {}:

@@ -28,7 +28,7 @@ from hypothesis.strategies import DrawFn
 
 from graph.core.fields import Collection
 from graph.core.selections import BACKREF
-from graph.schema import schema
+from graph.schema import graphql_schema
 
 LONG_NAME = "long_" * 13
 
@@ -38,7 +38,7 @@ Shown = GraphQLObjectType | GraphQLInterfaceType
 
 def declared(type_name: str, kind: type) -> list[tuple[str, Any]]:
     """The fields of a type that are declared as of this kind, by their names."""
-    shown = schema._schema.type_map[type_name]
+    shown = graphql_schema.type_map[type_name]
     assert isinstance(shown, Shown)
     found = [(name, field.extensions[BACKREF]) for name, field in shown.fields.items()]
     return [(name, declaration) for name, declaration in found if isinstance(declaration, kind)]
@@ -53,7 +53,7 @@ def collections() -> list[tuple[str, Any]]:
 
 def lookup_of(type_name: str) -> str:
     """The field of the root that shows an object of a type by its id."""
-    query = schema._schema.query_type
+    query = graphql_schema.query_type
     assert query is not None
     (name,) = (
         str(name)
@@ -164,7 +164,7 @@ class Writer:
 
     def operation(self, beside: str = "") -> Generated:
         """A whole query, in which something else may stand beside what is drawn."""
-        query = schema._schema.query_type
+        query = graphql_schema.query_type
         assert query is not None
         selection = self.selection(query, 4, self.draw(st.integers(1, 3)))
         return self.generated("query", f"{{ {beside}{selection.removeprefix('{')}")
@@ -205,7 +205,7 @@ class Writer:
         form = self.draw(st.integers(0, 11)) if folds else 0
         if isinstance(kind, GraphQLInterfaceType) and folds and form % 3 == 1:
             # What only one of its types has.
-            one = self.draw(st.sampled_from(schema._schema.get_possible_types(kind)))
+            one = self.draw(st.sampled_from(graphql_schema.get_possible_types(kind)))
             below = self.selection(one, depth, folds=folds - 1)
             return f"... on {one.name} {self.directive()}{below}"
         if form == 10:
@@ -371,7 +371,7 @@ def payloads(draw: DrawFn, pool: Pool) -> tuple[Payload, str, Generated, Generat
     """A mutation with an id for it, its document, and a query for the same selection by `$ids`."""
     payload = draw(st.sampled_from(PAYLOADS))
     writer = Writer(draw, pool)
-    kind = schema._schema.type_map[payload.type_name]
+    kind = graphql_schema.type_map[payload.type_name]
     assert isinstance(kind, Shown)
     selection = writer.selection(kind, 3)
     fields = f"shown: {payload.field} {selection} keys: {payload.field} {{ id }}"

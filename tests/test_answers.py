@@ -18,7 +18,7 @@ from graph.core import response_budget
 from graph.core.access import Deadline
 from graph.core.selections import Operation
 from graph.limits.cost import cost_of
-from graph.schema import schema
+from graph.schema import graphql_schema
 from tests import factories
 from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import gid
@@ -209,7 +209,7 @@ async def test_no_more_rows_are_read_than_were_paid_for(
 
     if "errors" not in answer.body:
         shown = Operation.read(
-            schema._schema, graphql.parse(operation.query), None, operation.variables
+            graphql_schema, graphql.parse(operation.query), None, operation.variables
         )
         # One more of each page tells whether there are more, and `totalCount` is a row of its own.
         assert sum(read) <= 2 * cost_of(shown) + len(answer.statements)

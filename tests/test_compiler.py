@@ -28,7 +28,7 @@ from graph.core.entities import entities
 from graph.core.filters import Order, conditions_of
 from graph.core.scalars import format_moment
 from graph.core.selections import BACKREF, Operation
-from graph.schema import schema
+from graph.schema import graphql_schema
 from graph.settings import Settings
 from tests import factories
 from tests.conftest import People, serving
@@ -110,7 +110,7 @@ async def are_answered_alike(
 
 def is_for_resolvers(query: str, variables: dict[str, Any]) -> bool:
     """Whether there is a reason for which the compiler leaves a query to the resolvers."""
-    operation = Operation.read(schema._schema, graphql.parse(query), None, variables)
+    operation = Operation.read(graphql_schema, graphql.parse(query), None, variables)
     number, depth = operation.size()
     if number > compiler.MAX_FIELDS or depth > compiler.MAX_DEPTH:
         return True
@@ -414,7 +414,7 @@ RESOLVED: dict[str, str] = {}
 
 
 def test_the_compiler_has_a_rule_for_every_field() -> None:
-    query = schema._schema.query_type
+    query = graphql_schema.query_type
     assert query is not None
     pending: list[Any] = [query]
     unknown, seen = set(), set()
@@ -429,7 +429,7 @@ def test_the_compiler_has_a_rule_for_every_field() -> None:
             if not isinstance(declaration, Declared):
                 unknown.add(f"{kind.name}.{name}")
             if isinstance(named, GraphQLInterfaceType):
-                pending += schema._schema.get_possible_types(named)
+                pending += graphql_schema.get_possible_types(named)
             if isinstance(named, GraphQLObjectType):
                 pending.append(named)
 

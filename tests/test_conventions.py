@@ -37,14 +37,14 @@ from graph.core.inputs import MODELS as INPUTS
 from graph.core.rights import rights_of
 from graph.core.selections import BACKREF
 from graph.core.user_errors import USER_ERRORS
-from graph.schema import SLICES, schema
+from graph.schema import SLICES, graphql_schema, schema
 from tests.world import stored
 
 MODELS: list[Mapper[Any]] = sorted(db.Base.registry.mappers, key=lambda mapper: str(mapper))
 TABLES: list[Table] = db.Base.metadata.sorted_tables
 RELATIONS = [relation for mapper in MODELS for relation in mapper.relationships]
 COLUMNS: list[Any] = [column for table in TABLES for column in table.columns]
-SCHEMA = schema._schema
+SCHEMA = graphql_schema
 # Hashes of what everybody who sees the row may read: they prove, and open nothing.
 PROOFS = {"definitionHash", "contentHash"}
 # What graphql-core itself brings along is not ours to describe.

@@ -14,7 +14,7 @@ from hypothesis.strategies import DrawFn
 import db
 from db.base import insert_many
 from graph.core.scalars import format_moment
-from graph.schema import schema
+from graph.schema import graphql_schema
 from tests import factories
 from tests.conftest import People
 from tests.factories import gid, minutes
@@ -387,7 +387,7 @@ async def test_any_filter_finds_what_python_finds(
     for place in range(3):
         name = data.draw(st.sampled_from(sorted(roots)))
         collection = roots[name]
-        kind = schema._schema.type_map[f"{collection.target.name}Filter"]
+        kind = graphql_schema.type_map[f"{collection.target.name}Filter"]
         where = data.draw(filters_of(pool, kind))
         fields.append(f"f{place}: {name}(where: $f{place}) {{ totalCount nodes {{ id }} }}")
         definitions.append(f"$f{place}: {kind.name}")

@@ -22,7 +22,7 @@ from graph.execution import documents
 from graph.execution.documents import MOST_ERRORS, parse_document
 from graph.limits.cost import cost_of
 from graph.limits.document_size import DocumentSize, document_size
-from graph.schema import schema
+from graph.schema import graphql_schema
 from graph.settings import Settings
 from tests.conftest import People, serving
 from tests.test_docs import TEXTS, examples
@@ -341,7 +341,7 @@ def took(text: str) -> float:
     for _ in range(3):
         started = time.process_time()
         with suppress(RequestError, GraphQLSyntaxError, InvalidOperation):
-            documents.validated(parse_document(text, Settings()), schema._schema, suggest=True)
+            documents.validated(parse_document(text, Settings()), graphql_schema, suggest=True)
         best = min(best, time.process_time() - started)
     return best
 
@@ -469,9 +469,9 @@ def test_what_people_are_shown_is_well_within_the_limits(
     assert size.depth <= settings.max_depth
     budget = overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET
     monkeypatch.setattr(overlapping_fields_can_be_merged, "MAX_COMPLEXITY_BUDGET", budget // 4)
-    assert validate(schema._schema, document.node, specified_rules, MOST_ERRORS) == []
+    assert validate(graphql_schema, document.node, specified_rules, MOST_ERRORS) == []
     if "$" not in text:
-        operation = Operation.read(schema._schema, document.node)
+        operation = Operation.read(graphql_schema, document.node)
         assert cost_of(operation) <= settings.max_cost / 2
 
 
@@ -480,4 +480,4 @@ def test_the_demo_fits_the_limits() -> None:
         (ROOT / "examples" / "demo.graphql").read_text(encoding="utf-8"), Settings()
     )
 
-    assert documents.validated(document, schema._schema, suggest=False).is_valid
+    assert documents.validated(document, graphql_schema, suggest=False).is_valid

@@ -12,7 +12,7 @@ from sqlalchemy import URL, text
 
 import db
 from graph.core.entities import entities
-from graph.schema import schema
+from graph.schema import graphql_schema
 from tests import factories
 from tests.client import Answer
 from tests.conftest import WITHOUT_LIMITS, People, serving
@@ -316,7 +316,7 @@ def whole(kind: object, depth: int) -> str:
     ]
     if isinstance(kind, GraphQLInterfaceType):
         # What its types share is selected once, and in each what it alone has.
-        for of in schema._schema.get_possible_types(kind):
+        for of in graphql_schema.get_possible_types(kind):
             own = " ".join(name for name in of.fields if name not in kind.fields)
             fields.append(f"... on {of.name} {{ {own} }}")
     return f"{{ __typename {' '.join(fields)} }}"
@@ -342,7 +342,7 @@ async def test_every_field_of_every_type_shows_what_there_is(
     async with database.write(db.Viewer()) as session:
         await factories.make_world(session, people.users)
     found: set[tuple[str, str]] = set()
-    query = schema._schema.query_type
+    query = graphql_schema.query_type
     assert query is not None
     lookups = {"conversationByUrl": 'url: "url-0"'}
 
@@ -368,12 +368,12 @@ async def test_every_field_of_every_type_shows_what_there_is(
         answer = await admin.ask(f"{{ {name}({argument}) {selection} }}")
         assert answer.data[name]
         found.add(("Query", name))
-    answer = await admin.ask(f"{{ me {whole(schema._schema.get_type('User'), 1)} }}")
+    answer = await admin.ask(f"{{ me {whole(graphql_schema.get_type('User'), 1)} }}")
     assert answer.data["me"]["username"] == "admin"
 
     missing = {
         (kind.name, name)
-        for kind in schema._schema.type_map.values()
+        for kind in graphql_schema.type_map.values()
         if isinstance(kind, GraphQLObjectType)
         if kind.name in {kind for kind, _ in found}
         for name in kind.fields

@@ -11,7 +11,7 @@ import db
 from db import AGENTS, ROLES, Right
 from db.errors import Denied, NotFound
 from graph.core.rights import rights_of
-from graph.schema import schema
+from graph.schema import graphql_schema, schema
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
@@ -34,7 +34,7 @@ ELSEWHERE = {"changePassword", "login", "logout", "revokeAccessToken"}
 
 
 def test_every_mutation_is_among_the_cases() -> None:
-    mutations = schema._schema.mutation_type
+    mutations = graphql_schema.mutation_type
 
     assert mutations is not None
     assert set(CASES) | ELSEWHERE == set(mutations.fields)

@@ -21,7 +21,7 @@ from graph.core.connections import encode_cursor
 from graph.core.entities import Node, entities, entity_of
 from graph.core.fields import Connected, Listed, Related, Relation
 from graph.core.scalars import format_moment
-from graph.schema import schema
+from graph.schema import graphql_schema
 from tests import factories
 from tests.client import Client
 from tests.conftest import WITHOUT_LIMITS, People, serving
@@ -563,13 +563,13 @@ async def test_a_model_without_a_rule_shows_nothing_to_anybody(
 
 
 def test_every_entity_can_be_reached_from_the_root() -> None:
-    query = schema._schema.query_type
+    query = graphql_schema.query_type
     assert query is not None
     reached = {get_named_type(field.type).name for field in query.fields.values()}
 
     for entity in entities():
         assert entity_of(entity.model) is entity
-        shown = schema._schema.type_map[entity.name]
+        shown = graphql_schema.type_map[entity.name]
         assert isinstance(shown, Shown)
         assert any(is_leaf_type(get_named_type(field.type)) for field in shown.fields.values())
         if entity.is_subtype:

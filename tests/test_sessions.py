@@ -23,7 +23,7 @@ from graph.core.access import SESSIONS_AT_ONCE, HoldingSession
 from graph.core.context import Context
 from graph.core.loaders import Loaders
 from graph.core.selections import Operation
-from graph.schema import schema
+from graph.schema import graphql_schema
 from graph.settings import Settings
 from tests import factories
 from tests.client import Answer, Client, counted
@@ -35,7 +35,7 @@ from tests.patience import PATIENCE, becomes
 def context(database: db.Database) -> Context:
     """The context of an operation, as a resolver gets it."""
     context = Context(database, db.Viewer(is_administrator=True))
-    context.operation = Operation.read(schema._schema, parse("{ __typename }"))
+    context.operation = Operation.read(graphql_schema, parse("{ __typename }"))
     context.loaders = Loaders(context, context.operation)
     return context
 
