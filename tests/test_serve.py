@@ -388,6 +388,7 @@ def test_a_full_disk_is_told_and_got_over(folder: Path, made: tuple[Path, str]) 
       createProject(input: {name: "Large", description: $text}) { project { name } }
     }"""
     full = "The database has no room left. Try again later."
+    no_room = (503, {"status": "unavailable", "reason": "no room left"})
 
     def ask(server: Serving) -> Any:
         return server.ask(store, text=secrets.token_hex(100_000))
@@ -411,7 +412,6 @@ def test_a_full_disk_is_told_and_got_over(folder: Path, made: tuple[Path, str]) 
                     os.kill(server.postmaster, signal.SIGKILL)
                 error = until(lambda: refused(server))
                 assert error["extensions"] == {"code": "UNAVAILABLE", "retryAfter": 60}
-                no_room = (503, {"status": "unavailable", "reason": "no room left"})
                 until(lambda: not_ready(server) == no_room)
                 assert server.get("/livez").status_code == 200
                 if not ends:
