@@ -99,8 +99,11 @@ class PreparedPool:
         return None, current
 
     def _release(self, connection: Any, generation: int) -> None:
-        self._idle.append((connection, generation))
-        self._free.release()
+        if generation == self._generations.current:
+            self._idle.append((connection, generation))
+            self._free.release()
+        else:
+            self._close(connection)
 
     def _close(self, connection: Any) -> None:
         """Close a connection; only then may another one be opened in its place."""

@@ -300,3 +300,12 @@ async def test_bytes_are_counted_and_not_characters(database: db.Database, peopl
     async with both(database, people, 15_000) as servers:
         for server in servers:
             assert refused(await server.owner.ask(query, id=gid(conversation)), 15_000)
+
+
+async def test_the_names_in_an_answer_are_counted(database: db.Database, people: People) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_plan(session, people.users["owner"], projects=20)
+    query = f"{{ projects {{ nodes {{ {'n' * 1_000}: id }} }} }}"
+    async with both(database, people, 15_000) as servers:
+        for server in servers:
+            assert refused(await server.owner.ask(query), 15_000)

@@ -11,6 +11,7 @@ import db
 from graph.core.loaders import Loader, Loaders
 from tests import factories
 from tests.conftest import People
+from tests.patience import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,34 @@ async def test_what_two_wait_for_is_not_lost_when_one_of_them_is_cancelled(
 
         assert answer.code == "BAD_USER_INPUT"
         assert answer.errors[0]["path"] == ["wrong", 0]
+
+
+async def test_a_batch_that_nobody_awaits_any_more_keeps_no_later_key_waiting() -> None:
+    released = asyncio.Event()
+
+    async def ready() -> None:
+        await released.wait()
+
+    async def fetch(keys: list[int]) -> list[int]:
+        return [10 * key for key in keys]
+
+    async def wait(key: int) -> Any:
+        return await loader.load(key)
+
+    for pauses in range(4):
+        released.clear()
+        loader = Loader(ready, fetch)
+        first = asyncio.create_task(wait(1))
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(wait(2))
+        await asyncio.sleep(0)
+        released.set()
+
+        async with asyncio.timeout(PATIENCE):
+            assert await second == 20
 
 
 async def test_a_value_is_fetched_for_as_long_as_anybody_waits_for_it() -> None:

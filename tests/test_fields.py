@@ -61,6 +61,16 @@ class Models:
             return self.priority > 3
 
         @hybrid_property
+        def is_titled(self) -> bool:
+            """Whether it has a title, which only Python can tell."""
+            return self.title is not None
+
+        @hybrid_property
+        def initial(self) -> str:
+            """How its title begins, in a way that only Python knows."""
+            return f"{self.title}"[:1]
+
+        @hybrid_property
         def weight(self) -> float:
             """Half of its priority."""
             return self.priority / 2
@@ -134,6 +144,8 @@ class Work:
     loud: str
     reason: str | None
     is_urgent: bool
+    is_titled: bool
+    initial: str
     heft: float = column(Models.Work.weight)
     is_extreme: bool
 
@@ -219,11 +231,11 @@ async def test_a_computed_value_loads_what_it_reads(both: list[Any]) -> None:
         )
 
 
-@pytest.mark.parametrize("field", ["heft", "isExtreme"])
-async def test_what_sql_would_print_in_another_way_goes_to_the_resolvers(
+@pytest.mark.parametrize("field", ["heft", "isExtreme", "isTitled", "initial"])
+async def test_what_sql_cannot_print_in_the_same_way_goes_to_the_resolvers(
     both: list[Any], field: str
 ) -> None:
-    """A number with a fraction, and SQL whose text depends on its values."""
+    """A number with a fraction, SQL whose text depends on its values, and Python without SQL."""
     data = await ask(both, f"{{ works(first: 2) {{ nodes {{ {field} }} }} }}", 1)
 
     assert len(data["works"]["nodes"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -411,3 +412,22 @@ async def test_health_has_no_limit(database: db.Database, people: People) -> Non
     async with serving(database, settings) as http:
         assert isinstance(http, httpx.AsyncClient)
         assert {(await http.get("/livez")).status_code for _ in range(5)} == {200}
+
+
+async def test_the_validation_of_a_document_is_charged_if_its_variables_are_wrong(
+    database: db.Database, people: People
+) -> None:
+    settings = Settings(rate_burst=100_000, rate_per_second=1)
+    query = "query($n: Int) {{ projects(first: $n) {{ nodes {{ {}: id }} }} }}"
+    left: list[int] = []
+    async with serving(database, settings) as http:
+        owner = people.owner.through(http)
+        for place in range(4):
+            wrong = {"query": query.format(f"n{place}"), "variables": {"n": "no"}}
+            assert (await owner.request(**wrong)).code == "BAD_USER_INPUT"
+            answer = await owner.request(query="{ __typename }", extensions={"cost": True})
+            left.append(answer.body["extensions"]["cost"]["left"])
+
+    used = [before - after for before, after in pairwise(left)]
+    # Each has some twenty tokens, of which each costs ten.
+    assert all(each > 150 for each in used)

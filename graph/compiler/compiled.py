@@ -118,7 +118,10 @@ class CompiledParts:
             arguments = statement.arguments(Request(self.variables, viewer, keys))
         except (GraphQLError, ValueError):
             return None
-        return await read(statement, arguments, self.context)
+        async with self.context.sessions:
+            if self.context.budget is not None:
+                self.context.budget.check()
+            return await read(statement, arguments, self.context)
 
 
 async def read(

@@ -90,7 +90,8 @@ class Access:
         self.viewer, self.is_anonymous = viewer, False
 
     @cached_property
-    def _sessions(self) -> asyncio.Semaphore:
+    def sessions(self) -> asyncio.Semaphore:
+        """Limits how many sessions for reading the operation has at once."""
         return asyncio.Semaphore(SESSIONS_AT_ONCE)
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
@@ -121,7 +122,7 @@ class Access:
         refuse_while_holding()
         async with (
             self.in_time(),
-            self._sessions,
+            self.sessions,
             self._connection(),
             self.database.read() as session,
         ):

@@ -52,7 +52,7 @@ class Context(Access):
     def for_event(self) -> Context:
         """The context of one event of a subscription, without cached rows."""
         context = copy(self)
-        context.__dict__.pop("_sessions", None)
+        context.__dict__.pop("sessions", None)
         context.deadline = None
         return context
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 from db import Base
 from graph.core import json_text
 from graph.core.declarations import Declared, LoadSpec, StatementBuilder
-from graph.core.json_text import Json, Piece, piece, scalar, string
+from graph.core.json_text import Json, Piece, Uncompilable, piece, scalar, string
 from graph.core.scalars import global_id
 from graph.core.selections import Selected
 
@@ -141,7 +141,10 @@ class Column(Declared):
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         is_nullable = self.mapped is None or getattr(self.mapped.columns[0], "nullable", True)
-        return scalar(getattr(row, self.key), is_nullable=is_nullable)
+        value = getattr(row, self.key)
+        if not hasattr(value, "type"):  # a hybrid that is Python alone
+            raise Uncompilable(self.key)
+        return scalar(value, is_nullable=is_nullable)
 
 
 class Id(Column):

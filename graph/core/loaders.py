@@ -63,7 +63,8 @@ class Loader(DataLoader[Any, Any]):
             value = self.loop.create_future()
             self.cache_map.set(key, value)
             batch = self.batch
-            if batch is None or batch.dispatched:
+            # The task of a batch is cancelled once nobody awaits any of its values.
+            if batch is None or batch.dispatched or all(t.future.cancelled() for t in batch.tasks):
                 batch = self.batch = Batch()
                 batch._dispatch_task = asyncio.create_task(self._dispatch(batch))
             batch.add_task(key, value)

@@ -247,10 +247,15 @@ class Pipeline:
         if not run.document.is_valid:
             await self._validate(run)
         began = perf_counter()
-        node, variables = self._coerce(run)
-        if self.compiler is not None and not run.context.is_anonymous:
-            run.compiled = self.compiler.known(run.document, node, variables, run.context.viewer)
-        run.cost = self._compute_cost(run)
+        context = run.context
+        try:
+            node, variables = self._coerce(run)
+            if self.compiler is not None and not context.is_anonymous:
+                run.compiled = self.compiler.known(run.document, node, variables, context.viewer)
+            run.cost = self._compute_cost(run)
+        except Exception:
+            self.limits.rates.take(context.client, run.validation_cost)
+            raise
         run.plan_seconds = perf_counter() - began
         self._charge(run)
         self._check_values(run)
