@@ -83,6 +83,11 @@ class Loader(DataLoader[Any, Any]):
             if waiting.cancelled():
                 value.cancel()
 
+    def cancel(self) -> None:
+        """Cancel all that is awaited; batches whose values are all cancelled end."""
+        for value in list(self._waiting):
+            value.cancel()
+
     async def _dispatch(self, batch: Batch[Any, Any]) -> None:
         await asyncio.sleep(0)  # tasks that are ready may add keys
         await self._ready()
@@ -108,7 +113,7 @@ class Loaders:
         self.access = access
         self.operation = operation
         self.compiled = compiled
-        self._loaders: dict[Hashable, DataLoader[Any, Any]] = {}
+        self._loaders: dict[Hashable, Loader] = {}
         self._holds: set[object] = set()
         self._released = asyncio.Event()
 
@@ -119,7 +124,13 @@ class Loaders:
 
     def clear(self) -> None:
         """Drop all cached rows, because some have changed."""
+        self.cancel()
         self._loaders.clear()
+
+    def cancel(self) -> None:
+        """Cancel what is still read. After an error, graphql-core lets sibling fields go on."""
+        for loader in self._loaders.values():
+            loader.cancel()
 
     def _load(
         self, key: Hashable, value: Any, fetch: Callable[[list[Any]], Awaitable[Sequence[Any]]]

@@ -380,7 +380,11 @@ class Pipeline:
                 context.compiled = CompiledParts(compiled, variables, context)
             prepare(context, self.limits)
             is_awaitable: Any = optimized_is_awaitable
-            result = await await_maybe(execute(**self._arguments(run), is_awaitable=is_awaitable))
+            try:
+                executed = execute(**self._arguments(run), is_awaitable=is_awaitable)
+                result = await await_maybe(executed)
+            finally:
+                context.loaders.cancel()
         if run.kind is OperationType.QUERY and result.errors:
             return _without_partial_data(result)
         return result
