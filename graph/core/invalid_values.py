@@ -24,7 +24,7 @@ def check_arguments(operation: Operation) -> None:
     """
     mutation = operation.schema.mutation_type
     for selected in operation.fields():
-        if selected.parent is mutation or _passes(require_storable, selected.arguments):
+        if selected.parent is mutation or is_storable(selected.arguments):
             continue
         for path, problem in invalid_values(
             selected.definition.args, selected.arguments, require_storable
@@ -70,9 +70,10 @@ def _parts(path: Path, kinds: Mapping[str, Any], values: Any) -> Iterator[tuple[
             yield (*path, name), kind.type, values[out_name]
 
 
-def _passes(check: Check, value: Any) -> bool:
+def is_storable(value: Any) -> bool:
+    """Whether PostgreSQL can store a value, and all values in it."""
     try:
-        check(value)
+        require_storable(value)
     except ValueError:
         return False
     return True

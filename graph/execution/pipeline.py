@@ -28,7 +28,6 @@ from graphql.execution.values import VariableValues
 from strawberry.execution import optimized_is_awaitable
 from strawberry.utils.await_maybe import await_maybe
 
-from db.text import require_storable
 from graph.compiler import CompiledOperation, CompiledParts, Compiler, Request
 from graph.compiler import run as run_statement
 from graph.core.access import Deadline
@@ -45,7 +44,7 @@ from graph.core.errors import (
     Unavailable,
 )
 from graph.core.filters import conditions_of
-from graph.core.invalid_values import check_arguments
+from graph.core.invalid_values import check_arguments, is_storable
 from graph.core.loaders import Loaders
 from graph.core.rights import open_mutations
 from graph.core.selections import InvalidOperation, coerce_variables, find, head_of
@@ -147,8 +146,8 @@ class Pipeline:
     ) -> AsyncGenerator[Response, None]:
         """The responses of a subscription, one for each event; a refusal is the last one.
 
-        Before each event, the token is looked up and the cost of the operation is charged. Raises
-        Unauthenticated if the token is no longer valid.
+        Before the response to an event is returned, the token is looked up and the cost of the
+        operation is charged. Raises Unauthenticated if the token is no longer valid.
         """
         async with aclosing(self._events(run)) as responses:
             async for response in responses:
@@ -355,7 +354,7 @@ class Pipeline:
             found = min(conditions, MOST_REPORTED)
             raise LimitExceeded("conditions", "max_conditions", found, most)
         # The literals of a compiled query were checked when it was compiled.
-        if compiled is None or compiled.whole is None or not _are_storable(run.variables.coerced):
+        if compiled is None or compiled.whole is None or not is_storable(run.variables.coerced):
             check_arguments(run.operation)
 
     # Execute
@@ -415,14 +414,6 @@ class Pipeline:
             "executor_class": Executor,
             "limits": self.limits,
         }
-
-
-def _are_storable(values: Any) -> bool:
-    try:
-        require_storable(values)
-    except ValueError:
-        return False
-    return True
 
 
 def _without_partial_data(result: ExecutionResult) -> ExecutionResult:
