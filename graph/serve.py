@@ -153,6 +153,8 @@ def freeze() -> None:
     # The collector starts a full collection when new objects exceed a quarter of those that
     # survived the last one. After this one, that number is small, so full collections stay short.
     gc.collect()
+    # A request with resolvers makes thousands of objects, and few of them in reference cycles.
+    gc.set_threshold(10_000)
 
 
 def run(

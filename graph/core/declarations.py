@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, inspect, select
@@ -177,6 +177,11 @@ def only(row: Any, names: Iterable[str]) -> list[Any]:
 
     Reading another column raises an exception; nothing is loaded lazily.
     """
+    return list(_only(row, frozenset(names)))
+
+
+@lru_cache(maxsize=1024)
+def _only(row: Any, names: frozenset[str]) -> list[Any]:
     mapper = inspect(row).mapper
     keys = _key_of(mapper)
     chosen = []

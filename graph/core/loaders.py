@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any, Protocol
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, null, select, true
@@ -92,6 +92,12 @@ class Loader(DataLoader[Any, Any]):
         await asyncio.sleep(0)  # tasks that are ready may add keys
         await self._ready()
         await dispatch_batch(self, batch)
+
+
+@cache
+def _alias(model: Any) -> Any:
+    """An alias of a model, made once, because its attributes take long to make."""
+    return aliased(model)
 
 
 class Compiled(Protocol):
@@ -225,7 +231,7 @@ class Loaders:
             statement = window.cut(page, model)
         else:
             # The first N rows of each parent, by a lateral join.
-            row, keys = aliased(model), window.entity.keys
+            row, keys = _alias(model), window.entity.keys
             each = func.unnest(bind(values, ARRAY(column.type)))
             parents = select(each.label("key")).subquery("parents")
             page = select(*(getattr(row, key.key) for key in keys))

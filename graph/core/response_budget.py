@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ MAX_SLICE = 0.01
 
 # About the bytes of a number, a boolean or null, with its separators.
 SHORT = 8
+
+# What JSON has around each response name: quotes, a colon and a comma.
+NAME_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,15 @@ class ResponseBudget:
         self._size = 0
         self._since = time.monotonic()
 
+    def add_object(self, names: Collection[str]) -> None:
+        """Count the response names of an object. Raises what `check` raises."""
+        self._size += sum(map(len, names)) + NAME_BYTES * len(names)
+        self.check()
+
     def add_value(self, value: Any) -> None:
         """Count a value of a scalar or an enum. Raises AnswerTooLarge."""
         if type(value) is str:
-            self.add_bytes(_bytes(value))
+            self.add_bytes(len(value) if value.isascii() else len(value.encode()))
         elif isinstance(value, StoredJSON):
             self.add_bytes(_bytes(value.text))
         else:
@@ -50,16 +58,13 @@ class ResponseBudget:
     def add_bytes(self, size: int) -> None:
         """Count so many bytes. Raises AnswerTooLarge."""
         self._size += size
-        self._check_size()
+        if self._size > self._max_bytes:
+            raise AnswerTooLarge(self._max_bytes)
 
     def check(self) -> None:
         """Raise AnswerTooLarge or DeadlineExceeded if a limit is exceeded."""
-        self._check_size()
+        self.add_bytes(0)
         self._deadline.left()
-
-    def _check_size(self) -> None:
-        if self._size > self._max_bytes:
-            raise AnswerTooLarge(self._max_bytes)
 
     def begin_slice(self) -> None:
         """Begin a new time slice, because the event loop has just run other tasks."""

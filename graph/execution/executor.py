@@ -21,9 +21,6 @@ from graph.limits.limits import Limits
 # The completion of a longer list is interrupted for other tasks.
 SHORT_LIST = 10
 
-# What JSON has around each response name: quotes, a colon and a comma.
-NAME_BYTES = 4
-
 
 def prepare(context: Context, limits: Limits) -> None:
     """Set what the resolvers of an operation, or of an event, read with."""
@@ -67,9 +64,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         self, parent: Any, source: Any, path: Path | None, fields: Any, context: Any
     ) -> Any:
         """The values of an object's fields; compiled root fields are read by their statements."""
-        budget = self.context_value.budget
-        budget.check()
-        budget.add_bytes(sum(len(name) + NAME_BYTES for name in fields))
+        self.context_value.budget.add_object(fields)
         if path is None and self.context_value.compiled is not None:
             return self._execute_root_fields(parent, source, fields, context)
         return super().execute_fields(parent, source, path, fields, context)
