@@ -5,6 +5,7 @@ from db.ai_models import AIModel, AIModelStatus
 from db.attempts import AttemptStatus, TaskAttempt
 from db.base import CRUD, Base, new_id
 from db.communications import Communication, CommunicationStatus
+from db.connections import OutcomeUnknown
 from db.conversations import Conversation, ConversationStatus, Message, MessageSender
 from db.engine import Database
 from db.interactions import (
@@ -22,7 +23,7 @@ from db.projects import Project, ProjectStatus
 from db.rights import Right
 from db.rules import AGENTS, ROLES
 from db.scopes import Viewer, scope
-from db.sessions import ConnectionReplaced, OutcomeUnknown, ReadSession, WriteSession
+from db.sessions import ConnectionReplaced, ReadSession, WriteSession
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
 from db.tools import AgentTool, Tool, ToolSource, ToolStatus
 from db.usage import UsageRecord

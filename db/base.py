@@ -19,7 +19,6 @@ from sqlalchemy import (
     Enum,
     MetaData,
     String,
-    Table,
     Text,
     TypeDecorator,
     bindparam,
@@ -329,7 +328,7 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
     table = model.__table__
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for given in rows:
-        row = _defaults(table) | dict(given)
+        row = defaults(model) | dict(given)
         names = tuple(column.name for column in table.columns if column.name in row)
         alike.setdefault(names, []).append(row)
     for names, group in alike.items():
@@ -360,10 +359,10 @@ async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[
         )
 
 
-def _defaults(table: Table) -> dict[str, Any]:
-    """The Python defaults of a table's columns, and NULL for nullable ones without a default."""
+def defaults(model: Any) -> dict[str, Any]:
+    """The Python defaults of a model's columns, and NULL for nullable ones without a default."""
     defaults: dict[str, Any] = {}
-    for column in table.columns:
+    for column in model.__table__.columns:
         if column.computed is not None:
             continue
         if column.default is not None and column.default.is_scalar:

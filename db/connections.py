@@ -44,7 +44,16 @@ DRIVER_ERRORS = (
     asyncpg.InternalClientError,
 )
 
+OUTCOME_UNKNOWN = (
+    "The connection to the database was lost during the commit, so it is not known whether the"
+    " change was stored. Check before you try again."
+)
+
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+
+class OutcomeUnknown(RuntimeError):
+    """PostgreSQL did not confirm a commit: the transaction may be committed or not."""
 
 
 def database_url(url: URL | str) -> URL:

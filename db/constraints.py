@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from asyncpg import IntegrityConstraintViolationError
 from sqlalchemy import (
     CheckConstraint,
     Enum,
@@ -23,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm.exc import StaleDataError
 
 from db.base import Base
+from db.connections import driver_error
 from db.errors import AlreadyExists, DomainError, Invalid
 
 
@@ -60,16 +62,15 @@ def _enum_info(constraint: CheckConstraint) -> dict[str, Any]:
     raise LookupError(f"{constraint.name} has no message; make it with db.base.check.")
 
 
-def violation(error: IntegrityError) -> DomainError | None:
+def violation(error: IntegrityError | IntegrityConstraintViolationError) -> DomainError | None:
     """The violation as an error for the client; None if the constraint is not one of the models."""
-    cause = getattr(error.orig, "__cause__", None)
-    name = getattr(cause, "constraint_name", None)
+    name = getattr(driver_error(error), "constraint_name", None)
     for table in Base.metadata.tables.values():
         for constraint in rules_of(table):
             if constraint.name == name:
                 columns = [column.name for column in getattr(constraint, "columns", ())]
                 # A DELETE violates only foreign keys with ON DELETE RESTRICT.
-                is_deletion = str(error.statement).startswith("DELETE")
+                is_deletion = str(getattr(error, "statement", "")).startswith("DELETE")
                 return _error(constraint, columns, is_deletion)
     return None
 
@@ -79,7 +80,7 @@ def reported() -> Iterator[None]:
     """Raise a violated constraint as an error for the client."""
     try:
         yield
-    except IntegrityError as error:
+    except (IntegrityError, IntegrityConstraintViolationError) as error:
         raise violation(error) or error from error
     except StaleDataError as error:
         raise Invalid("What this changes has been deleted meanwhile.") from error

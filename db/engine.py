@@ -30,6 +30,7 @@ from db.result_limits import RESULT_BYTES, ResultLimit
 from db.rights import Right
 from db.scopes import Viewer
 from db.sessions import ConnectionReplaced, ReadSession, WriteSession, commit
+from db.statements import Compiled, Values
 from db.text import StoredJSON, parse_json, to_json
 
 # How long a statement may take, in seconds.
@@ -222,12 +223,36 @@ class Database:
         Raises OutcomeUnknown if the connection is lost during the commit, and ConnectionReplaced if
         nothing was done because the connection had to be replaced.
         """
-        async with self._writing() as session, session.begin():
-            session.viewer, session.right = viewer, right
+        session = self._writing()
+        session.viewer, session.right, session.run_alone = viewer, right, self._run_alone
+        try:
             yield session
-            # Rows that PostgreSQL refuses fail here, so that COMMIT fails with its connection only.
-            await session.flush()
-            await commit(session)
+            if session.has_begun:
+                # Rows that PostgreSQL refuses fail here, so that COMMIT fails only with its
+                # connection.
+                await session.flush()
+                await commit(session)
+        finally:
+            # SQLAlchemy takes longer to close a session than a short statement takes.
+            if session.has_begun:
+                await session.close()
+
+    async def _run_alone(self, statement: Compiled, values: Values) -> Sequence[Any]:
+        """The rows of a statement that is a transaction of its own."""
+        began, arguments = time.perf_counter(), statement.arguments(values)
+        generation = self._generations.current
+        try:
+            rows = await self._prepared.write(statement.sql, arguments)
+        except Exception as error:
+            if is_disk_full(error):
+                self._is_full = True
+            if is_read_only(error) and self._generations.replace(
+                generation, NO_WRITES, seconds=READ_ONLY_SECONDS
+            ):
+                raise ConnectionReplaced(ConnectionReplaced.__doc__) from error
+            raise
+        statistics.add(statement.sql, len(rows), began)
+        return rows
 
     async def json(
         self, statement: str, arguments: Sequence[Any], seconds: float | None = None

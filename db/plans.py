@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent
 from db.base import CRUD, Base, any_of, insert_many, new_id
-from db.dependencies import find_cycle, recount, refuse_cycle
+from db.dependencies import find_cycle, lock, recount, refuse_cycle
 from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
 from db.projects import Project
 from db.sessions import WriteSession
@@ -138,11 +138,8 @@ async def add_tasks(
             faults.append(CycleDetected([id], (*at, place, "parent")))
         # With all server defaults filled in, one statement inserts all tasks.
         rows.append(
-            {
-                "available_at": now,
-                "created_by_user_id": session.viewer.user_id,
-                "created_by_agent_id": session.viewer.agent_id,
-            }
+            {"available_at": now}
+            | _creator(session)
             | task.values
             | {
                 "id": id,
@@ -297,11 +294,18 @@ async def _planned(
     return ids, _named(ids, places)
 
 
-async def add_task(session: WriteSession, project: Project, task: PlannedTask) -> UUID:
-    """Add one task, which names others by their ids, to a project that the caller has locked.
+async def add_task(session: WriteSession, project_id: UUID, task: PlannedTask) -> UUID:
+    """Add one task, which names others by their ids, to a project; return its id.
 
-    Returns its id. Raises Rejected with all errors, or CycleDetected.
+    Raises NotFound, Denied, Rejected with all errors, and CycleDetected.
     """
+    if task.parent is None and not task.depends_on:
+        # It waits for nothing and nothing waits for it, so the project needs no lock.
+        values = task.values | {"project_id": project_id}
+        if task.agent is not None:
+            values |= {"agent_id": UUID(task.agent), "status": TaskStatus.ASSIGNED}
+        return await session.insert(Task, values, known=_creator(session))
+    project = await session.fetch(Project, project_id, at=("project_id",))
     keys = {"parent_task_id": task.parent, "agent_id": task.agent}
     others = [id for id, _ in task.depends_on]
     itself = str(task.values.get("id"))
@@ -333,19 +337,32 @@ async def add_task(session: WriteSession, project: Project, task: PlannedTask) -
     return id
 
 
-async def change_task(session: WriteSession, task: Task, values: dict[str, Any]) -> Task:
-    """Change a task. The caller has locked it, and if its parent changes, its project's row.
+def _creator(session: WriteSession) -> dict[str, Any]:
+    """Who creates a task."""
+    viewer = session.viewer
+    return {"created_by_user_id": viewer.user_id, "created_by_agent_id": viewer.agent_id}
 
-    Raises Rejected, CycleDetected.
+
+async def change_task(
+    session: WriteSession, id: UUID, values: dict[str, Any], version: int | None = None
+) -> UUID:
+    """Change a task, and return its id.
+
+    Raises NotFound, Denied, Conflict, Rejected with all errors, and CycleDetected.
     """
+    if not values.keys() & {"agent_id", "parent_task_id"}:
+        return await session.change(Task, id, values, version=version)
+    if "parent_task_id" in values:
+        await lock(session, id)
+    task = await session.fetch(Task, id, version=version)
     await session.refer(Task, values, project_id=task.project_id)
-    if values.get("parent_task_id") == task.id:
-        raise CycleDetected([task.id], ("parent_task_id",))
+    if values.get("parent_task_id") == id:
+        raise CycleDetected([id], ("parent_task_id",))
     if "agent_id" in values:
         task.assign(values["agent_id"])
     before = task.parent_task_id
     await task.update(session, **{k: v for k, v in values.items() if k != "agent_id"})
     if task.parent_task_id != before:
-        await refuse_cycle(session, [task.id], ("parent_task_id",))
-        await recount(session, [id for id in (task.id, before) if id is not None])
-    return task
+        await refuse_cycle(session, [id], ("parent_task_id",))
+        await recount(session, [each for each in (id, before) if each is not None])
+    return id

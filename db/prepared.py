@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from db.connections import Generations
+from db.connections import OUTCOME_UNKNOWN, Generations, OutcomeUnknown
 from db.deadlines import SharedTimer, Timeout
 
 # How long PostgreSQL may take to confirm that it has cancelled a statement, in seconds.
@@ -57,26 +57,40 @@ class PreparedPool:
         SQLAlchemy's TimeoutError if no connection becomes free.
         """
         if seconds is None:
-            return await self._value(statement, arguments)
+            return await self._run("fetchval", statement, arguments)
         # The driver has a timer for each statement, which takes longer than a short one.
         async with Timeout(self._timer, time.monotonic() + seconds):
-            return await self._value(statement, arguments)
+            return await self._run("fetchval", statement, arguments)
 
-    async def _value(self, statement: str, arguments: Sequence[Any]) -> Any:
+    async def write(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
+        """The rows of a statement that is a transaction of its own.
+
+        Raises what the driver raises if PostgreSQL refuses the statement, and OutcomeUnknown if the
+        connection is lost while it runs.
+        """
+        rows: Sequence[Any] = await self._run("fetch", statement, arguments, is_write=True)
+        return rows
+
+    async def _run(
+        self, method: str, statement: str, arguments: Sequence[Any], *, is_write: bool = False
+    ) -> Any:
         await (self._wait_until_free() if self._free.locked() else self._free.acquire())
         connection, generation = self._open()
         try:
             connection = connection or await self._connect()
-            value = await connection.fetchval(statement, *arguments)
+            result = await getattr(connection, method)(statement, *arguments)
         except BaseException as error:
-            if isinstance(error, asyncpg.PostgresError) and connection is not None:
+            is_refused = isinstance(error, asyncpg.PostgresError)
+            if is_refused and connection is not None and not connection.is_closed():
                 self._release(connection, generation)
-            else:
-                # The statement may still be running, or the connection is broken.
-                self._close(connection)
+                raise
+            # The statement may still be running, or the connection is broken.
+            self._close(connection)
+            if is_write and connection is not None and isinstance(error, Exception):
+                raise OutcomeUnknown(OUTCOME_UNKNOWN) from error
             raise
         self._release(connection, generation)
-        return value
+        return result
 
     async def _wait_until_free(self) -> None:
         try:

@@ -288,8 +288,7 @@ class Mutation:
             agent=str(input.agent_id) if input.agent_id else None,
             depends_on=[(str(id), OnFailure.SKIP) for id in input.depends_on],
         )
-        project = await session.fetch(db.Project, input.project_id, at=("project_id",))
-        return Changed(await plans.add_task(session, project, planned))
+        return Changed(await plans.add_task(session, input.project_id, planned))
 
     @mutation(Right.EDIT)
     async def create_tasks(
@@ -303,12 +302,14 @@ class Mutation:
         return [Changed(id) for id in ids]
 
     @mutation(Right.EDIT)
-    async def update_task(self, session: db.WriteSession, input: UpdateTaskInput) -> db.Task:
+    async def update_task(
+        self, session: db.WriteSession, input: UpdateTaskInput
+    ) -> Changed[db.Task]:
         """Change a task. Its status cannot be set; it follows from the work on the task."""
-        if input.parent_task_id is not None:
-            await dependencies.lock(session, input.id)
-        task = await session.fetch(db.Task, input.id, version=input.expected_version)
-        return await plans.change_task(session, task, changed_values(input))
+        values = changed_values(input)
+        return Changed(
+            await plans.change_task(session, input.id, values, version=input.expected_version)
+        )
 
     @mutation(Right.EDIT)
     async def delete_task(

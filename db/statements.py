@@ -1,0 +1,101 @@
+"""Statements that are built with SQLAlchemy and compiled once, and run with other values each time.
+
+Building an expression takes longer than PostgreSQL takes to run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from typing import Any
+
+from sqlalchemy import BindParameter, Executable
+from sqlalchemy.dialects.postgresql import asyncpg
+from sqlalchemy.types import TypeEngine
+
+from db.parameters import Deferred, bind
+from db.scopes import Viewer
+from db.text import to_json
+
+# The number of compiled statements of a process, each of some kilobytes.
+MOST_COMPILED = 500
+
+_dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
+
+
+class Uncompilable(Exception):
+    """The text of a statement depends on its values."""
+
+
+@dataclass(slots=True)
+class Values:
+    """The values that the deferred values of a statement are resolved from."""
+
+    viewer: Viewer
+    values: Mapping[str, Any]
+    resolved: dict[Deferred, Any] = field(default_factory=dict, init=False)
+
+
+def value(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
+    """A parameter of a statement that gets the value of this name."""
+    return bind(Deferred(lambda request: request.values[name]), kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """The text of a statement, and where the values of its parameters come from."""
+
+    sql: str
+    parameters: tuple[tuple[Any, Callable[[Any], Any] | None], ...]
+    """The value of each parameter, which may be deferred, and its bind processor."""
+
+    def arguments(self, request: Any) -> list[Any]:
+        """The values of the parameters for a request."""
+        arguments = []
+        for value, process in self.parameters:
+            if isinstance(value, Deferred):
+                value = value.resolve(request)
+            arguments.append(value if process is None else process(value))
+        return arguments
+
+
+def compiled(statement: Executable) -> Compiled:
+    """The text and the parameters of a statement. Raises Uncompilable."""
+    text: Any = statement.compile(dialect=_dialect)  # type: ignore[attr-defined]
+    if text.post_compile_params:
+        raise Uncompilable("the text of the statement depends on its values")
+    parameters = []
+    for name in text.positiontup or ():
+        kind = text.binds[name].type.dialect_impl(_dialect)
+        parameters.append((text.params[name], kind.bind_processor(_dialect)))
+    return Compiled(text.string, tuple(parameters))
+
+
+def viewer_kind(viewer: Viewer) -> tuple[bool, bool, bool]:
+    """The kind of a viewer: viewers share a statement if it is equal."""
+    return viewer.is_administrator, viewer.user_id is not None, viewer.agent_id is not None
+
+
+@cache
+def _viewer(is_administrator: bool, is_user: bool, is_agent: bool) -> Viewer:
+    user: Any = Deferred(lambda request: request.viewer.user_id) if is_user else None
+    agent: Any = Deferred(lambda request: request.viewer.agent_id) if is_agent else None
+    return Viewer(user, agent, is_administrator)
+
+
+def deferred_viewer(viewer: Viewer) -> Viewer:
+    """A viewer of the same kind with deferred ids."""
+    return _viewer(*viewer_kind(viewer))
+
+
+class Statement:
+    """A statement of the domain, compiled once for each kind of viewer and each set of options."""
+
+    def __init__(self, build: Callable[..., Executable]) -> None:
+        """`build` takes a viewer with deferred ids, and the options, which are hashable."""
+        self._compiled = lru_cache(MOST_COMPILED)(lambda *options: compiled(build(*options)))
+
+    def compiled(self, viewer: Viewer, *options: Hashable) -> Compiled:
+        """The statement for a viewer like this one."""
+        return self._compiled(deferred_viewer(viewer), *options)
