@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import cache, partial
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -19,13 +20,13 @@ from sqlalchemy import (
     Enum,
     MetaData,
     String,
+    Table,
     Text,
     TypeDecorator,
     bindparam,
     cast,
     collate,
     func,
-    insert,
     inspect,
     select,
     text,
@@ -319,56 +320,36 @@ async def stored_text(session: AsyncSession, value: Any) -> str:
     return text
 
 
-async def insert_many(session: AsyncSession, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert many rows, with one statement for all rows that have the same columns.
-
-    Each column is sent as one array parameter. A VALUES list would have a parameter for every
-    value: PostgreSQL accepts at most 65,535 of them, and they are slow to bind.
-    """
-    table = model.__table__
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for given in rows:
-        row = defaults(model) | dict(given)
-        names = tuple(column.name for column in table.columns if column.name in row)
-        alike.setdefault(names, []).append(row)
-    for names, group in alike.items():
-        arrays = []
-        for name in names:
-            kind, values = table.c[name].type, [row[name] for row in group]
-            if isinstance(kind, String):  # an Enum is one too
-                # Without the length, to which a cast would cut the text: the column refuses it.
-                kind = Text()
-            elif isinstance(kind, Composed):
-                kind = Text()
-                values = [None if value is None else composed(value) for value in values]
-            elif isinstance(kind, JSONB):
-                kind, values = (
-                    Text(),
-                    [None if value is None else to_json(value) for value in values],
-                )
-            arrays.append(cast(bindparam(None, values, unique=True), ARRAY(kind)))
-        unnested = func.unnest(*arrays).table_valued(*names).render_derived()
-        selected = [
-            cast(unnested.c[name], JSONB)
-            if isinstance(table.c[name].type, JSONB)
-            else unnested.c[name]
-            for name in names
-        ]
-        await session.execute(
-            insert(table).from_select(names, select(*selected), include_defaults=False)
-        )
-
-
 def defaults(model: Any) -> dict[str, Any]:
-    """The Python defaults of a model's columns, and NULL for nullable ones without a default."""
-    defaults: dict[str, Any] = {}
-    for column in model.__table__.columns:
-        if column.computed is not None:
-            continue
-        if column.default is not None and column.default.is_scalar:
-            defaults[column.name] = column.default.arg  # type: ignore[attr-defined]
-        elif column.default is not None and column.default.is_callable:
-            defaults[column.name] = column.default.arg(None)  # type: ignore[attr-defined]
-        elif column.nullable and column.server_default is None:
-            defaults[column.name] = None
-    return defaults
+    """The Python defaults of a model's columns, for a new row."""
+    return {name: default(None) for name, default in _defaults(model.__table__).items()}
+
+
+@cache
+def _defaults(table: Table) -> dict[str, Callable[[Any], Any]]:
+    found: dict[str, Callable[[Any], Any]] = {}
+    for column in table.columns:
+        default: Any = column.default
+        if default is not None and default.is_scalar:
+            found[column.name] = partial(_constant, default.arg)
+        elif default is not None and default.is_callable:
+            found[column.name] = default.arg
+    return found
+
+
+def _constant(value: Any, context: object) -> Any:
+    return value
+
+
+@cache
+def nulls(model: Any) -> dict[str, None]:
+    """NULL for each column of a model that is NULL unless it is set."""
+    columns = model.__table__.columns
+    return {
+        column.name: None
+        for column in columns
+        if column.nullable
+        and column.default is None
+        and column.server_default is None
+        and column.computed is None
+    }

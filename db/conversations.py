@@ -11,11 +11,19 @@ from uuid import UUID
 
 from sqlalchemy import (
     Computed,
+    Executable,
     ForeignKey,
     Index,
     String,
+    Text,
     UniqueConstraint,
+    Uuid,
+    and_,
+    case,
+    exists,
     func,
+    insert,
+    null,
     select,
     update,
 )
@@ -32,12 +40,16 @@ from db.base import (
     children,
     choice,
     defaulted,
-    insert_many,
+    defaults,
     new_id,
     to_many,
     to_one,
 )
 from db.errors import Invalid, Rejected
+from db.rights import Right
+from db.scopes import Viewer, scope
+from db.statements import Statement, value
+from db.writes import NUMBER, arrays, insert_many, references, refers, set_actor, unnested
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -182,6 +194,105 @@ class Message(CRUD):
 def summarize(content: str) -> str:
     """The summary of a conversation that begins with this text."""
     return content[:SUMMARY_LENGTH]
+
+
+@Statement
+def _appended(
+    viewer: Viewer, right: Right, names: tuple[str, ...], checked: tuple[str, ...]
+) -> Executable:
+    """Add messages with these columns at the end of a conversation that is not archived.
+
+    The viewer needs the right on it, and has to see what the `checked` columns refer to. Returns
+    the id of the conversation, or nothing.
+    """
+    conversation = Conversation.__table__.c
+    above = (
+        select(
+            conversation.id,
+            conversation.project_id,
+            conversation.last_sequence,
+            conversation.last_message_at,
+            conversation.summary,
+        )
+        .where(
+            Conversation.id == value("conversation_id", Uuid),
+            Conversation.status != ConversationStatus.ARCHIVED,
+            scope(Conversation, viewer, right),
+        )
+        .with_for_update(key_share=True)  # other messages would get the same sequence
+        .cte("above")
+        .c
+    )
+    given = unnested(Message, names).cte("given")
+    new, each = given.c, given.alias().c
+    messages: dict[str, Any] = {name: new[name] for name in names}
+    messages["timestamp"] = func.coalesce(messages.get("timestamp", null()), func.now())
+    messages |= {"conversation_id": above.id, "sequence": above.last_sequence + new[NUMBER]}
+    rows = select(*messages.values()).where(
+        *(
+            ~exists(select(1).where(each[name].is_not(None), ~visible))
+            for name, visible in refers(
+                Message, checked, viewer, above.project_id, lambda name, _: each[name]
+            ).items()
+        )
+    )
+    added = insert(Message).from_select(list(messages), rows, include_defaults=False)
+    added = added.returning(Message.timestamp, Message.sequence).cte("added")
+    last = (
+        select(
+            func.max(added.c.timestamp).label("timestamp"),
+            func.max(added.c.sequence).label("sequence"),
+        )
+        .subquery("last")
+        .c
+    )
+    is_first = and_(above.last_sequence == 0, above.summary == "")
+    return (
+        update(Conversation)
+        .where(Conversation.id == above.id, last.sequence.is_not(None))
+        .values(
+            last_sequence=last.sequence,
+            last_message_at=func.greatest(above.last_message_at, last.timestamp),
+            summary=case((is_first, value("summary", Text)), else_=above.summary),
+        )
+        .returning(Conversation.id, set_actor())
+    )
+
+
+async def append(
+    session: WriteSession,
+    conversation_id: UUID,
+    messages: Mapping[tuple[str | int, ...], Mapping[str, Any]],
+) -> list[UUID]:
+    """Add messages, by their paths in the input, at the end of a conversation; return their ids.
+
+    Raises NotFound, Denied, Invalid, and Rejected with all errors.
+    """
+    rows = {at: {"id": new_id()} | dict(row) for at, row in messages.items()}
+    for at, row in rows.items():
+        if row["sender"] is MessageSender.ASSISTANT or row.get("agent_id") is not None:
+            row["agent_id"] = session.in_own_name(row.get("agent_id"), (*at, "agent_id"))
+    names = {name for row in rows.values() for name in row}
+    checked = tuple(sorted(names & references(Message).keys()))
+    for row in rows.values():
+        if row["sender"] is MessageSender.USER:
+            row["user_id"] = session.viewer.user_id
+    new = [defaults(Message) | row for row in rows.values()]
+    columns = tuple(sorted({name for row in new for name in row}))
+    found = await session.alone(
+        _appended,
+        session.right,
+        columns,
+        checked,
+        **arrays(Message, columns, new),
+        conversation_id=conversation_id,
+        summary=summarize(new[0]["content"]),
+    )
+    if not found:
+        conversation = await session.fetch(Conversation, conversation_id, at=("conversation_id",))
+        await session.refer_all(Message, rows, project_id=conversation.project_id)
+        return await append_messages(session, conversation, rows)
+    return [row["id"] for row in new]
 
 
 async def append_messages(

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, exists, or_, select
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    Text,
+    cast,
+    exists,
+    func,
+    inspect,
+    or_,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
@@ -22,17 +34,18 @@ from db.base import (
     check,
     choice,
     defaulted,
-    stored_text,
     to_one,
 )
 from db.errors import Invalid
 from db.members import ProjectMember
 from db.users import User, UserRole
+from db.writes import COMPUTE
 
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.conversations import Conversation
     from db.projects import Project
+    from db.sessions import WriteSession
     from db.tasks import Task
 
 
@@ -90,6 +103,13 @@ def _only_for(kind: InteractionType, *columns: str) -> CheckConstraint:
     )
 
 
+def _content_hash(new: Mapping[str, Any]) -> ColumnElement[str]:
+    """SHA-256, in hex, of the title, a line break, and the content as the API returns it."""
+    content = cast(cast(new["content"], JSONB), Text)
+    hashed = func.sha256(func.convert_to(func.concat(new["title"], "\n", content), "UTF8"))
+    return func.encode(hashed, "hex")
+
+
 class HumanInteraction(CRUD):
     """A request or notification of an agent for people."""
 
@@ -134,8 +154,9 @@ class HumanInteraction(CRUD):
     title: Mapped[ShortText] = mapped_column(doc="The subject, in one line.")
     content: Mapped[Any] = mapped_column(JSONB, doc="What people are asked or told.")
     content_hash: Mapped[ShortText] = mapped_column(
+        info={COMPUTE: _content_hash},
         doc="SHA-256, in hex, of the title, a line break, and the content as the API returns it. It"
-        " proves what people were asked."
+        " proves what people were asked.",
     )
     status: Mapped[InteractionStatus] = defaulted(
         InteractionStatus.PENDING, index=True, doc="Its status."
@@ -167,13 +188,6 @@ class HumanInteraction(CRUD):
     )
 
     __mapper_args__ = {"polymorphic_on": type, "with_polymorphic": "*"}
-
-    @classmethod
-    async def create(cls, session: AsyncSession, **values: Any) -> Self:
-        """Add an interaction with the hash of its title and content."""
-        written = await stored_text(session, values["content"])
-        hash = content_hash(values["title"], written)
-        return await super().create(session, content_hash=hash, **values)
 
 
 class ApprovalRequest(HumanInteraction):
@@ -215,26 +229,29 @@ class Notification(HumanInteraction):
 
     __mapper_args__ = {"polymorphic_identity": InteractionType.NOTIFICATION}
 
-    @classmethod
-    async def create(cls, session: AsyncSession, **values: Any) -> Self:
-        """Add a notification, by default of the level INFO and without acknowledgement."""
-        defaults = {"level": NotificationLevel.INFO, "requires_acknowledgement": False}
-        return await super().create(session, **defaults | values)
+
+async def add(
+    session: WriteSession, model: type[HumanInteraction], values: Mapping[str, Any]
+) -> UUID:
+    """Add an interaction to the project that the values name; return its id.
+
+    Raises NotFound, Denied, and Rejected with all errors.
+    """
+    if values.get("assignee_id") is not None:
+        await session.check_new(model, values)
+        await _refuse_outsider(session, values["project_id"], values["assignee_id"])
+    identity = inspect(model).polymorphic_identity
+    return await session.insert(model, values, known={"type": identity})
 
 
-async def refuse_outsider(session: AsyncSession, project_id: UUID, user_id: UUID | None) -> None:
+async def _refuse_outsider(session: AsyncSession, project_id: UUID, user_id: UUID) -> None:
     """Raise Invalid if the user who is to answer may not see the project."""
     insider = or_(
         exists().where(ProjectMember.project_id == project_id, ProjectMember.user_id == User.id),
         User.role == UserRole.ADMIN,
     )
-    if user_id is None or await session.scalar(select(insider).where(User.id == user_id)):
+    if await session.scalar(select(insider).where(User.id == user_id)):
         return
     raise Invalid(
         "This user is not a member of the project, and would not see it.", ("assignee_id",)
     )
-
-
-def content_hash(title: str, content: str) -> str:
-    """SHA-256, in hex, of the title, a line break, and the content as the API returns it."""
-    return hashlib.sha256(f"{title}\n{content}".encode()).hexdigest()

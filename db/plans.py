@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent
-from db.base import CRUD, Base, any_of, insert_many, new_id
+from db.base import CRUD, Base, any_of, new_id
 from db.dependencies import find_cycle, lock, recount, refuse_cycle
 from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
 from db.projects import Project
@@ -30,6 +30,7 @@ from db.tools import (
     Tool,
     with_definition_hash,
 )
+from db.writes import insert_many
 
 Row = TypeVar("Row", bound=CRUD)
 

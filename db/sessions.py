@@ -7,11 +7,12 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
+from asyncpg import DataError, IntegrityConstraintViolationError
 from sqlalchemy import Result, ScalarResult, inspect, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.base import Base, any_of, defaults, new_id
+from db.base import Base, any_of, defaults
 from db.connections import OUTCOME_UNKNOWN, OutcomeUnknown
 from db.errors import (
     AlreadyExists,
@@ -26,7 +27,7 @@ from db.errors import (
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Compiled, Statement, Values
-from db.writes import inserted, project_id_of, updated
+from db.writes import inserted, project_id_of, references, updated
 
 Model = TypeVar("Model", bound=Base)
 
@@ -78,14 +79,22 @@ class WriteSession(AsyncSession):
         """The rows of a statement that is a transaction of its own, unless this one has begun.
 
         It saves the round trips of BEGIN and COMMIT, so it is for a mutation that is one statement.
+        No rows mean that nothing was done; the caller then finds out why.
         """
-        found = statement.compiled(self.viewer, *options)
-        request = Values(self.viewer, values)
-        if not self.has_begun:
+        if self.has_begun:
+            return await self.run(statement, *options, **values)
+        found, request = statement.compiled(self.viewer, *options), Values(self.viewer, values)
+        try:
             return await self.run_alone(found, request)
+        except (IntegrityConstraintViolationError, DataError):
+            return []
+
+    async def run(self, statement: Statement, *options: Hashable, **values: Any) -> Sequence[Any]:
+        """The rows of a statement of this transaction."""
+        found, request = statement.compiled(self.viewer, *options), Values(self.viewer, values)
         connection = await self.connection()
         result = await connection.exec_driver_sql(found.sql, tuple(found.arguments(request)))
-        return result.all()
+        return result.all() if result.returns_rows else []
 
     async def insert(
         self,
@@ -100,26 +109,39 @@ class WriteSession(AsyncSession):
         `values` are from the input, `known` need no check of what they refer to. Returns the id of
         the row. Raises NotFound, Denied, and Rejected with all errors.
         """
-        row = defaults(model) | dict(values) | dict(known)
-        row["id"] = row.get("id") or new_id()
-        checked = tuple(sorted(name for name in values if values[name] is not None))
+        row = {**defaults(model), **values, **known}
+        checked = tuple(
+            name
+            for name, relation in references(model).items()
+            if relation.key != below and values.get(name) is not None
+        )
         names = tuple(sorted(row))
-        for _ in range(2):
-            found = await self.alone(inserted, model, below, names, checked, self.right, **row)
-            if found:
-                return found[0][0]  # type: ignore[no-any-return]
-            # Nothing was done; these checks say why.
-            await self._explain(model, values, below)
-        raise RuntimeError(f"a {model.__name__} was not inserted, but nothing is wrong with it")
+        options = model, below, names, checked, self.right
+        found = await self.alone(inserted, *options, **row)
+        if not found:
+            await self.check_new(model, values, below)
+            # A value that the database itself refuses, which is reported now; or a change of
+            # another transaction since.
+            found = await self.run(inserted, *options, **row)
+        return found[0][0]  # type: ignore[no-any-return]
 
-    async def _explain(self, model: type[Base], values: Mapping[str, Any], below: str) -> None:
+    async def check_new(
+        self, model: type[Base], values: Mapping[str, Any], below: str = "project"
+    ) -> None:
+        """Raise what is wrong with a new row: NotFound, Denied, or Rejected with all errors."""
         relation = inspect(model).relationships[below]
         ((local, _),) = relation.local_remote_pairs or ()
         above: Any = await self.fetch(
             relation.mapper.class_, values[local.name], at=(local.name,), lock=False
         )
         project_id = above.id if local.name == "project_id" else above.project_id
-        await self.refer(model, values, project_id=project_id)
+        errors = await self.taken(model, {(): values.get("id")})
+        try:
+            await self.refer(model, values, project_id=project_id)
+        except Rejected as rejected:
+            errors += rejected.errors
+        if errors:
+            raise Rejected(errors)
 
     async def change(
         self,
@@ -210,12 +232,9 @@ class WriteSession(AsyncSession):
     ) -> None:
         """The same for many rows, by their paths; one statement for each foreign key."""
         errors: list[DomainError] = []
-        for relation in inspect(model).relationships:
-            if relation.uselist:
-                continue
+        for name, relation in references(model).items():
             target: Any = relation.mapper.class_
-            ((local, remote),) = relation.local_remote_pairs or ()
-            name = str(local.key)
+            ((_, remote),) = relation.local_remote_pairs
             wanted = {row[name] for row in rows.values() if row.get(name) is not None}
             if not wanted:
                 continue

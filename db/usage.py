@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
+    Executable,
     ForeignKey,
     Index,
     Numeric,
     UniqueConstraint,
+    Uuid,
+    case,
+    exists,
     func,
+    insert,
+    literal_column,
     select,
 )
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from db.ai_models import AIModel
-from db.base import CRUD, ShortText, any_of, check, defaulted, insert_many, new_id, to_one
+from db.base import CRUD, ShortText, any_of, check, defaulted, defaults, new_id, to_one
 from db.errors import DomainError, Invalid, Rejected
+from db.projects import Project
+from db.rights import Right
+from db.scopes import Viewer, scope
+from db.statements import Statement, value
+from db.writes import NUMBER, arrays, references, refers, set_actor, unnested
 
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.attempts import TaskAttempt
     from db.conversations import Conversation, Message
-    from db.projects import Project
     from db.sessions import WriteSession
     from db.tasks import Task
     from db.users import User
 
-MILLION = 1_000_000
+# A product of decimals is exact, a quotient is rounded.
+A_MILLIONTH = literal_column("0.000001", Numeric)
 BILLION = 1_000_000_000
+
+PRICED = ("cached_input_tokens", "cost", "input_tokens", "model_id", "output_tokens")
+"""The columns that determine the cost of a call."""
 
 
 class UsageRecord(CRUD):
@@ -127,81 +142,139 @@ class UsageRecord(CRUD):
     user: Mapped[User | None] = to_one("usage_records", "The user on whose behalf it was made.")
 
 
-def price(model: AIModel, usage: Mapping[str, Any]) -> Decimal | None:
-    """The cost of a call in US dollars; None if a price is missing for tokens that it used.
+def _cost(model: Any, usage: Any) -> ColumnElement[Decimal]:
+    """The cost of a call in US dollars; NULL if a price is missing for tokens that it used.
 
-    Cached tokens are part of the input, and reasoning tokens part of the output, as providers count
-    them. Without a price for cached tokens, they cost as much as other input tokens.
+    `usage` has the tokens of the call. Cached tokens are part of the input, and reasoning tokens
+    part of the output, as providers count them. Without a price for cached tokens, they cost as
+    much as other input tokens.
     """
-    cached_price = model.cached_input_price
-    if cached_price is None:
-        cached_price = model.input_price
-    cached = usage.get("cached_input_tokens", 0)
+    cached = usage.cached_input_tokens
     used = (
-        (usage.get("input_tokens", 0) - cached, model.input_price),
-        (cached, cached_price),
-        (usage.get("output_tokens", 0), model.output_price),
+        (usage.input_tokens - cached, model.input_price),
+        (cached, func.coalesce(model.cached_input_price, model.input_price)),
+        (usage.output_tokens, model.output_price),
     )
-    prices = (model.input_price, cached_price, model.output_price)
-    if prices == (None, None, None) or any(n and price is None for n, price in used):
-        return None
-    return sum((n * price for n, price in used if price is not None), Decimal()) / MILLION
+    is_priced = func.num_nonnulls(*(price for _, price in used)) > 0
+    parts = [case((tokens == 0, 0), else_=tokens * price) for tokens, price in used]
+    return case((is_priced, sum(parts[1:], parts[0]) * A_MILLIONTH))
 
 
-async def record_usage(
-    session: WriteSession,
-    project_id: UUID,
-    calls: Mapping[tuple[str | int, ...], Mapping[str, Any]],
-) -> list[UUID]:
-    """Record calls of a project, by their paths in the input, in one statement.
+@Statement
+def _recorded(
+    viewer: Viewer, right: Right, names: tuple[str, ...], checked: tuple[str, ...]
+) -> Executable:
+    """Record calls with these columns, if none was recorded before.
 
-    Returns their ids in the same order. A call with a request id that was recorded before, in this
-    input or earlier, is not recorded again, and its id is that of the first. The caller has locked
-    the project's row, so that two transactions do not record the same call. Raises Rejected with
-    all errors.
+    The viewer needs the right on the project, and has to see what the `checked` columns refer to.
+    Returns the ids, or nothing.
     """
-    faults: list[DomainError] = []
-    try:
-        await session.refer_all(UsageRecord, calls, project_id=project_id)
-    except Rejected as rejected:
-        faults += rejected.errors
-    named = {call["request_id"] for call in calls.values() if call.get("request_id") is not None}
+    given = unnested(UsageRecord, names).cte("given")
+    new, each = given.c, given.alias().c
+    project = select(Project.id).where(
+        Project.id == value("project_id", Uuid), scope(Project, viewer, right)
+    )
+    above, model = project.cte("above").c, aliased(AIModel)
+    calls: dict[str, Any] = {name: new[name] for name in names}
+    calls |= {"project_id": above.id, "cost": func.coalesce(new.cost, _cost(model, new))}
+    rows = (
+        select(*calls.values())
+        .join(model, model.id == new.model_id)
+        .where(
+            *(
+                ~exists(select(1).where(each[name].is_not(None), ~visible))
+                for name, visible in refers(
+                    UsageRecord, checked, viewer, above.id, lambda name, _: each[name]
+                ).items()
+            )
+        )
+    )
+    if "request_id" in names:
+        repeated = select(1).where(
+            UsageRecord.project_id == value("project_id", Uuid),
+            UsageRecord.request_id == each.request_id,
+        )
+        # In the same order everywhere: transactions that record the same calls do not deadlock.
+        rows = rows.where(~exists(repeated)).order_by(new.request_id)
+    added = insert(UsageRecord).from_select(list(calls), rows, include_defaults=False)
+    return added.returning(UsageRecord.id, set_actor())
+
+
+@Statement
+def _too_expensive(viewer: Viewer) -> Executable:
+    """The numbers of the calls whose cost is too large for its column."""
+    new, model = unnested(UsageRecord, PRICED).subquery().c, aliased(AIModel)
+    cost = func.round(func.coalesce(new.cost, _cost(model, new)), 9)
+    return select(new[NUMBER]).join(model, model.id == new.model_id).where(cost >= BILLION)
+
+
+Calls = Mapping[tuple[str | int, ...], Mapping[str, Any]]
+"""Calls by their paths in the input."""
+
+
+async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) -> list[UUID]:
+    """Record calls of a project in one statement; return their ids in the same order.
+
+    A call with a request id that was recorded before, in this input or earlier, is not recorded
+    again, and its id is that of the first. Raises NotFound, Denied, and Rejected with all errors.
+    """
+    new = {at: {"id": new_id(), **call} for at, call in calls.items()}
+    if await _record(session, session.alone, project_id, new):
+        return [row["id"] for row in new.values()]
+    # Nothing was recorded. The lock keeps other transactions from recording the same calls.
+    await session.fetch(Project, project_id, at=("project_id",))
+    named = {row["request_id"] for row in new.values() if row.get("request_id") is not None}
     repeated = select(UsageRecord.request_id, UsageRecord.id).where(
         UsageRecord.project_id == project_id, any_of(UsageRecord.request_id, named)
     )
     known: dict[str | None, UUID] = dict(iter(await session.execute(repeated)))
-    used = {call["model_id"] for call in calls.values()}
-    found = await session.scalars(select(AIModel).where(any_of(AIModel.id, used)))
-    models = {model.id: model for model in found}
-    ids: list[UUID] = []
-    new: dict[tuple[str | int, ...], dict[str, Any]] = {}
-    for at, call in calls.items():
-        request_id = call.get("request_id")
-        if request_id in known:
-            ids.append(known[request_id])
-            continue
-        model = models.get(call["model_id"])
-        cost = None if model is None else price(model, call)
-        row = {"id": new_id(), "cost": cost, **call, "project_id": project_id}
-        if request_id is not None:
-            known[request_id] = row["id"]
-        ids.append(row["id"])
-        new[at] = row
-    faults += await session.taken(UsageRecord, {at: row["id"] for at, row in new.items()})
+    ids = []
+    for at, row in list(new.items()):
+        id = row["id"] if row.get("request_id") is None else None
+        ids.append(id or known.setdefault(row["request_id"], row["id"]))
+        if ids[-1] != row["id"]:
+            del new[at]
+    await _check(session, project_id, calls, new)
+    await _record(session, session.run, project_id, new)
+    return ids
+
+
+async def _record(
+    session: WriteSession,
+    run: Callable[..., Awaitable[Sequence[Any]]],
+    project_id: UUID,
+    calls: Calls,
+) -> bool:
+    """Record calls. Returns whether all were recorded; otherwise none was."""
+    if not calls:
+        return True
+    rows = [{**defaults(UsageRecord), **call} for call in calls.values()]
+    names = {name for row in rows for name in row} | {"cost"}
+    checked = tuple(sorted(references(UsageRecord).keys() & names))
+    columns = tuple(sorted(names))
+    values = {**arrays(UsageRecord, columns, rows), "project_id": project_id}
+    return bool(await run(_recorded, session.right, columns, checked, **values))
+
+
+async def _check(session: WriteSession, project_id: UUID, calls: Calls, new: Calls) -> None:
+    """Raise Rejected with all errors of calls, of which some are new."""
+    errors: list[DomainError] = []
+    try:
+        await session.refer_all(UsageRecord, calls, project_id=project_id)
+    except Rejected as rejected:
+        errors += rejected.errors
+    errors += await session.taken(UsageRecord, {at: row["id"] for at, row in new.items()})
     for part, whole in (("cached_input", "input"), ("reasoning", "output")):
-        faults += [
+        errors += [
             Invalid(f"These are part of the {whole} tokens, and cannot be more.", (*at, name))
             for at, row in new.items()
             for name in (f"{part}_tokens",)
             if row.get(name, 0) > row.get(f"{whole}_tokens", 0)
         ]
-    dear = "This would cost a billion US dollars or more by the prices of its model."
-    faults += [
-        Invalid(dear, (*at, "cost"))
-        for at, row in new.items()
-        if row["cost"] is not None and round(row["cost"], 9) >= BILLION
-    ]
-    if faults:
-        raise Rejected(faults)
-    await insert_many(session, UsageRecord, list(new.values()))
-    return ids
+    rows = [{**defaults(UsageRecord), **row} for row in new.values()]
+    paths = list(new)
+    for (number,) in await session.run(_too_expensive, **arrays(UsageRecord, PRICED, rows)):
+        message = "This would cost a billion US dollars or more by the prices of its model."
+        errors.append(Invalid(message, (*paths[number - 1], "cost")))
+    if errors:
+        raise Rejected(errors)

@@ -6,12 +6,16 @@ belongs to another project, or if the version is another. `WriteSession` then fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Executable,
+    Select,
+    String,
     Text,
     Uuid,
     cast,
@@ -23,15 +27,25 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
+from sqlalchemy.types import TypeEngine
 
+from db.base import Composed, defaults, nulls
 from db.parameters import Deferred, bind
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
+from db.text import composed, to_json
+
+COMPUTE = "compute"
+"""The `info` of a column whose value is computed when a row is inserted, of the other values."""
+
+NUMBER = "number"
+"""The column of `unnested` with the number of the row, from 1."""
 
 ACTOR = "troupe.actor"
 """The setting of a transaction that the triggers of the event log read."""
@@ -65,30 +79,42 @@ def project_id_of(row: Any) -> ColumnElement[Any]:
     return null()
 
 
-def references(model: Any, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """The foreign keys among these columns of a model, and their relationships."""
+@cache
+def references(model: Any) -> dict[str, Any]:
+    """The to-one relationships of a model, by the name of their foreign key."""
+    found = {}
     for relation in inspect(model).relationships:
-        ((local, _),) = relation.local_remote_pairs or ((None, None),)
-        if not relation.uselist and local is not None and local.name in names:
-            yield local.name, relation
+        if not relation.uselist:
+            ((local, _),) = relation.local_remote_pairs or ()
+            found[str(local.key)] = relation
+    return found
 
 
-def _refers(
-    model: Any, names: Sequence[str], viewer: Viewer, project_id: Any
-) -> list[ColumnElement[bool]]:
-    """The conditions that the rows with the new foreign keys are visible, in this project."""
-    met: list[ColumnElement[bool]] = []
-    for name, relation in references(model, names):
+def refers(
+    model: Any,
+    names: Collection[str],
+    viewer: Viewer,
+    project_id: Any,
+    key: Callable[[str, Any], Any] = value,
+) -> dict[str, ColumnElement[bool]]:
+    """For each foreign key among the names, that its row is visible, in this project or in none.
+
+    `key` is the foreign key with a name and a type: by default, a value of this name.
+    """
+    met: dict[str, ColumnElement[bool]] = {}
+    for name, relation in references(model).items():
+        if name not in names:
+            continue
         target = aliased(relation.mapper.class_)
         ((local, remote),) = relation.local_remote_pairs
-        key = getattr(target, relation.mapper.get_property_by_column(remote).key)
-        found = [key == value(name, local.type), scope(target, viewer)]
+        column = getattr(target, relation.mapper.get_property_by_column(remote).key)
+        found = [column == key(name, local.type), scope(target, viewer)]
         owner = project_id_of(target)
         if getattr(owner, "nullable", True):
             found.append(or_(owner.is_(None), owner == project_id))
         else:
             found.append(owner == project_id)
-        met.append(exists(select(literal_column("1")).where(*found)))
+        met[name] = exists(select(literal_column("1")).where(*found))
     return met
 
 
@@ -114,10 +140,13 @@ def inserted(
     columns = {name: value(name, table.c[name].type) for name in names}
     if local.name != "project_id" and "project_id" in table.c:
         columns["project_id"] = project_id
+    for column in table.columns:
+        if COMPUTE in column.info:
+            columns[column.name] = column.info[COMPUTE](columns)
     rows = select(*columns.values()).where(
         key == value(local.name, local.type),
         scope(above, viewer, right),
-        *_refers(model, [name for name in checked if name != local.name], viewer, project_id),
+        *refers(model, checked, viewer, project_id).values(),
     )
     statement = insert(table).from_select(list(columns), rows, include_defaults=False)
     return statement.returning(table.c.id, set_actor())
@@ -139,10 +168,68 @@ def updated(
     conditions = [table.c.id == value("id", Uuid), scope(model, viewer, right)]
     if is_versioned:
         conditions.append(version == value("expected_version", version.type))  # type: ignore[union-attr]
-    conditions += _refers(model, names, viewer, project_id_of(model))
+    conditions += refers(model, names, viewer, project_id_of(model)).values()
     conditions.append(or_(*(_differs(table.c[name], new[name]) for name in names)))
     changed = update(model).where(*conditions).values(new)
     return changed.returning(table.c.id, set_actor())
+
+
+def unnested(model: Any, names: Sequence[str]) -> Select[Any]:
+    """Selects rows with these columns of a model, from an array for each, and their `number`.
+
+    A VALUES list has a parameter for every value: PostgreSQL accepts at most 65,535 of them,
+    and they are slow to bind.
+    """
+    table = model.__table__
+    given = func.unnest(*(value(name, _array(table.c[name].type)) for name in names))
+    raw = given.table_valued(*names, with_ordinality=NUMBER).render_derived(name="given")
+    columns = [
+        cast(raw.c[name], JSONB).label(name)
+        if isinstance(table.c[name].type, JSONB)
+        else type_coerce(raw.c[name], table.c[name].type)
+        for name in names
+    ]
+    return select(*columns, raw.c[NUMBER])
+
+
+def _array(kind: TypeEngine[Any]) -> ARRAY[Any]:
+    # Without the length, to which a cast would cut a text: the column refuses it.
+    is_text = isinstance(kind, String | Composed | JSONB)  # an Enum is a String too
+    return ARRAY(Text()) if is_text else ARRAY(kind)
+
+
+def arrays(
+    model: Any, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, list[Any]]:
+    """The arrays for `unnested`: the values of each column, None where a row has none."""
+    table = model.__table__
+    found = {}
+    for name in names:
+        kind, values = table.c[name].type, [row.get(name) for row in rows]
+        if isinstance(kind, Composed):
+            values = [None if value is None else composed(value) for value in values]
+        elif isinstance(kind, JSONB):
+            values = [None if value is None else to_json(value) for value in values]
+        found[name] = values
+    return found
+
+
+@Statement
+def _inserted_many(viewer: Viewer, model: Any, names: tuple[str, ...]) -> Executable:
+    new = unnested(model, names).subquery().c
+    rows = select(*(new[name] for name in names))
+    return insert(model.__table__).from_select(names, rows, include_defaults=False)
+
+
+async def insert_many(session: Any, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert many rows, with one statement for all rows that have the same columns."""
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for given in rows:
+        row = {**nulls(model), **defaults(model), **given}
+        names = tuple(column.name for column in model.__table__.columns if column.name in row)
+        alike.setdefault(names, []).append(row)
+    for names, group in alike.items():
+        await session.run(_inserted_many, model, names, **arrays(model, names, group))
 
 
 def _differs(column: Any, new: Any) -> ColumnElement[bool]:

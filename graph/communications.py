@@ -26,6 +26,7 @@ from graph.core.filters import (
 )
 from graph.core.inputs import input_of, new_values
 from graph.core.mutations import mutation
+from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Metadata, Priority
 
 
@@ -112,12 +113,9 @@ class Mutation:
     @mutation(Right.WORK)
     async def send_communication(
         self, session: db.WriteSession, input: SendCommunicationInput
-    ) -> db.Communication:
+    ) -> Changed[db.Communication]:
         """Send a message from an agent to another agent of its project."""
         session.in_own_name(input.from_agent_id, ("from_agent_id",))
-        sender = await session.fetch(
-            db.Agent, input.from_agent_id, at=("from_agent_id",), lock=False
+        return Changed(
+            await session.insert(db.Communication, new_values(input), below="from_agent")
         )
-        row = new_values(input)
-        await session.refer(db.Communication, row, project_id=sender.project_id)
-        return await db.Communication.create(session, project_id=sender.project_id, **row)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import strawberry
@@ -228,25 +227,8 @@ class ArchiveConversationInput(Versioned):
 class Appended:
     """The conversation and its new messages."""
 
-    conversation: db.Conversation
+    conversation: Changed[db.Conversation]
     messages: list[Changed[db.Message]]
-
-
-async def _append(
-    session: db.WriteSession,
-    conversation: db.Conversation,
-    messages: Mapping[tuple[str | int, ...], MessageInput],
-) -> list[UUID]:
-    """Add messages, by their paths in the input, to a conversation; return their ids."""
-    rows = {path: new_values(message) for path, message in messages.items()}
-    for path, row in rows.items():
-        if row["sender"] is MessageSender.ASSISTANT or row.get("agent_id") is not None:
-            row["agent_id"] = session.in_own_name(row.get("agent_id"), (*path, "agent_id"))
-    await session.refer_all(db.Message, rows, project_id=conversation.project_id)
-    for row in rows.values():
-        if row["sender"] is MessageSender.USER:
-            row["user_id"] = session.viewer.user_id
-    return await conversations.append_messages(session, conversation, rows)
 
 
 async def _locked_message(session: db.WriteSession, id: UUID) -> tuple[db.Conversation, db.Message]:
@@ -272,7 +254,8 @@ class Mutation:
         await session.refer(db.Conversation, row, project_id=input.project_id)
         conversation = await db.Conversation.create(session, user_id=session.viewer.user_id, **row)
         if input.message is not None:
-            await _append(session, conversation, {("message",): input.message})
+            message = {("message",): new_values(input.message)}
+            await conversations.append(session, conversation.id, message)
         return conversation
 
     @mutation(Right.EDIT)
@@ -305,14 +288,11 @@ class Mutation:
         self, session: db.WriteSession, input: AppendMessagesInput
     ) -> Appended:
         """Add messages at the end of a conversation: all of them or, on an error, none."""
-        conversation = await session.fetch(
-            db.Conversation, input.conversation_id, at=("conversation_id",)
-        )
-        messages: dict[tuple[str | int, ...], MessageInput] = {
-            ("messages", index): message for index, message in enumerate(input.messages)
+        messages: dict[tuple[str | int, ...], dict[str, Any]] = {
+            ("messages", index): new_values(message) for index, message in enumerate(input.messages)
         }
-        ids = await _append(session, conversation, messages)
-        return Appended(conversation, [Changed(id) for id in ids])
+        ids = await conversations.append(session, input.conversation_id, messages)
+        return Appended(Changed(input.conversation_id), [Changed(id) for id in ids])
 
     @mutation(Right.EDIT)
     async def edit_message(self, session: db.WriteSession, input: EditMessageInput) -> db.Message:

@@ -27,6 +27,7 @@ from graph.core.filters import (
 )
 from graph.core.inputs import input_of, new_values
 from graph.core.mutations import mutation
+from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Metadata, Priority
 
 
@@ -157,13 +158,10 @@ class NotifyInput(InteractionValues):
 
 async def _create(
     session: db.WriteSession, model: type[Interaction], input: InteractionValues
-) -> Interaction:
-    await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
+) -> Changed[Interaction]:
     row = new_values(input)
     row["agent_id"] = session.in_own_name(input.agent_id)
-    await session.refer(model, row, project_id=input.project_id)
-    await interactions.refuse_outsider(session, input.project_id, input.assignee_id)
-    return await model.create(session, **row)
+    return Changed(await interactions.add(session, model, row))
 
 
 @strawberry.type
@@ -171,25 +169,27 @@ class Mutation:
     @mutation(Right.WORK)
     async def request_approval(
         self, session: db.WriteSession, input: RequestApprovalInput
-    ) -> db.ApprovalRequest:
+    ) -> Changed[db.ApprovalRequest]:
         """Ask people to approve or reject something."""
         return await _create(session, db.ApprovalRequest, input)
 
     @mutation(Right.WORK)
     async def request_feedback(
         self, session: db.WriteSession, input: RequestFeedbackInput
-    ) -> db.FeedbackRequest:
+    ) -> Changed[db.FeedbackRequest]:
         """Ask people for an opinion on something that was done."""
         return await _create(session, db.FeedbackRequest, input)
 
     @mutation(Right.WORK)
     async def request_clarification(
         self, session: db.WriteSession, input: RequestClarificationInput
-    ) -> db.ClarificationRequest:
+    ) -> Changed[db.ClarificationRequest]:
         """Ask people a question."""
         return await _create(session, db.ClarificationRequest, input)
 
     @mutation(Right.WORK)
-    async def notify(self, session: db.WriteSession, input: NotifyInput) -> db.Notification:
+    async def notify(
+        self, session: db.WriteSession, input: NotifyInput
+    ) -> Changed[db.Notification]:
         """Notify people of something."""
         return await _create(session, db.Notification, input)

@@ -130,8 +130,7 @@ class Mutation:
         calls: dict[tuple[str | int, ...], dict[str, Any]] = {
             ("records", index): new_values(call) for index, call in enumerate(input.records)
         }
-        project = await session.fetch(db.Project, input.project_id, at=("project_id",))
         for path, call in calls.items():
             call["agent_id"] = session.in_own_name(call.get("agent_id"), (*path, "agent_id"))
-        ids = await usage.record_usage(session, project.id, calls)
+        ids = await usage.record_usage(session, input.project_id, calls)
         return [Changed(id) for id in ids]

@@ -13,6 +13,7 @@ import orjson
 from sqlalchemy import event
 
 import db
+from db.prepared import PreparedPool
 
 
 @dataclass
@@ -51,17 +52,21 @@ def counted(database: db.Database) -> Iterator[list[str]]:
         # As it was before its result was limited.
         statements.append(context.statement)
 
-    directly = database.json
+    def noting(method: Any) -> Any:
+        async def run(pool: PreparedPool, statement: str, *arguments: Any) -> Any:
+            statements.append(statement)
+            return await method(pool, statement, *arguments)
 
-    async def json(statement: str, *arguments: Any) -> bytes:
-        statements.append(statement)
-        return await directly(statement, *arguments)
+        return run
 
     engines = (database.reader.sync_engine, database.writer.sync_engine)
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
     try:
-        with mock.patch.object(database, "json", json):
+        with (
+            mock.patch.object(PreparedPool, "value", noting(PreparedPool.value)),
+            mock.patch.object(PreparedPool, "write", noting(PreparedPool.write)),
+        ):
             yield statements
     finally:
         for engine in engines:

@@ -7,8 +7,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 import db
-from db.base import insert_many
 from db.errors import NotFound
+from db.writes import insert_many
 from tests import factories
 
 ADMIN = db.Viewer(is_administrator=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 from sqlalchemy import CheckConstraint, Enum, Index, UniqueConstraint, text
@@ -48,19 +49,13 @@ async def world(database: db.Database, http: httpx.AsyncClient, people: People) 
     return await make_whole_world(database, http, people)
 
 
-class Violation(Exception):
-    """What asyncpg raises."""
-
-    def __init__(self, constraint_name: str | None) -> None:
-        super().__init__(constraint_name)
-        self.constraint_name = constraint_name
-
-
 def violation(name: str | None) -> IntegrityError:
     """What SQLAlchemy raises when a constraint of this name is broken."""
-    orig = Exception()
-    orig.__cause__ = Violation(name)
-    return IntegrityError("", {}, orig)
+    cause: Any = asyncpg.IntegrityConstraintViolationError()
+    cause.constraint_name = name
+    error = IntegrityError("", {}, Exception())
+    error.__cause__ = cause
+    return error
 
 
 async def broken_by(database: db.Database, statement: str) -> IntegrityError:

@@ -335,8 +335,7 @@ async def test_what_is_added_to_a_project_that_goes_is_refused_in_words(world: W
 
 async def test_no_task_stays_assigned_to_an_agent_that_goes(world: World) -> None:
     async with world.database.write(ADMIN) as session:
-        task = await session.fetch(db.Task, world.free.id)
-        await plans.change_task(session, task, {"agent_id": world.ada.id})
+        await plans.change_task(session, world.free.id, {"agent_id": world.ada.id})
         deleting = asyncio.create_task(
             at_once(world.owner, ("deleteAgent", {"id": gid(world.ada)}))
         )

@@ -18,7 +18,7 @@ from sqlalchemy import URL, select, text
 
 import db
 from db import engine
-from db.base import insert_many
+from db.writes import insert_many
 from graph.core.access import SESSIONS_AT_ONCE, HoldingSession
 from graph.core.context import Context
 from graph.core.loaders import Loaders

@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql
 
 from db.agents import Agent
 from db.ai_models import AIModel
-from db.base import insert_many, new_id
+from db.base import new_id
 from db.conversations import SUMMARY_LENGTH, Conversation, Message, MessageSender, summarize
 from db.engine import Database
 from db.imports.files import (
@@ -55,6 +55,7 @@ from db.projects import Project
 from db.scopes import Viewer
 from db.sessions import WriteSession
 from db.text import canonical_json, composed
+from db.writes import insert_many
 
 SENDERS = {
     "system": MessageSender.SYSTEM,

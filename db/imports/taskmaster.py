@@ -27,7 +27,7 @@ import orjson
 from sqlalchemy import func, select, text
 
 from db import dependencies
-from db.base import insert_many, new_id
+from db.base import new_id
 from db.engine import Database
 from db.imports.cycles import cycle_closing_edges
 from db.imports.files import (
@@ -52,6 +52,7 @@ from db.scopes import Viewer
 from db.sessions import ReadSession
 from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
 from db.text import canonical_json, composed, decimal_json
+from db.writes import insert_many
 
 OLDER_FORM = "master"
 
