@@ -23,8 +23,6 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    bindparam,
-    cast,
     collate,
     func,
     inspect,
@@ -39,7 +37,7 @@ from sqlalchemy.sql import operators
 
 from db.errors import NotFound
 from db.parameters import Deferred, apply, bind
-from db.text import canonical_json, composed, to_json
+from db.text import canonical_json, composed
 
 NAMING = {
     "pk": "pk_%(table_name)s",
@@ -311,13 +309,6 @@ def uppercase(text: Any) -> ColumnElement[str]:
 
 def _values(members: Iterable[Any]) -> list[Any]:
     return [member.value for member in members]
-
-
-async def stored_text(session: AsyncSession, value: Any) -> str:
-    """The text of a JSON value after PostgreSQL has stored it, which the API returns."""
-    written = cast(cast(bindparam(None, to_json(value), Text, unique=True), JSONB), Text)
-    text: str = (await session.execute(select(written))).scalar_one()
-    return text
 
 
 def defaults(model: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 from sqlalchemy import (
@@ -38,6 +38,7 @@ from db.base import (
 )
 from db.errors import Invalid
 from db.members import ProjectMember
+from db.parameters import bind
 from db.users import User, UserRole
 from db.writes import COMPUTE
 
@@ -188,6 +189,12 @@ class HumanInteraction(CRUD):
     )
 
     __mapper_args__ = {"polymorphic_on": type, "with_polymorphic": "*"}
+
+    @classmethod
+    async def create(cls, session: AsyncSession, **values: Any) -> Self:
+        """Add an interaction with the hash of its title and content."""
+        new = {"title": bind(values["title"], Text), "content": bind(values["content"], JSONB)}
+        return await super().create(session, content_hash=_content_hash(new), **values)
 
 
 class ApprovalRequest(HumanInteraction):

@@ -184,7 +184,7 @@ async def take(session: db.WriteSession, ids: list[Any], step: Step) -> None:
             await dependencies.remove_dependency(session, by, other)
         case ("move", _, parent):
             to = None if parent is None else ids[parent]
-            await plans.change_task(session, by, {"parent_task_id": to})
+            await plans.change_task(session, by.id, {"parent_task_id": to})
         case ("become", _, status):
             await become(session, by.id, status)
         case ("delete", _):
@@ -247,7 +247,7 @@ async def test_what_became_of_a_task_decides_whether_it_is_waited_for(
         for status in TaskStatus:
             awaited = await factories.make_task(session, project, "Awaited")
             parent = await factories.make_task(session, project, f"{status} parent")
-            await plans.change_task(session, awaited, {"parent_task_id": parent.id})
+            await plans.change_task(session, awaited.id, {"parent_task_id": parent.id})
             for kind in OnFailure:
                 waiting = await factories.make_task(session, project, f"{status} {kind}")
                 await dependencies.add_dependency(session, waiting, awaited, kind)

@@ -259,8 +259,10 @@ async def make_more(
     about |= {"agent_id": agent.id, "conversation_id": conversation.id}
     asked = {"project_id": project.id, "title": "May I?", "content": {"what": "dig"}}
     approval = await db.ApprovalRequest.create(session, **asked, **about)
-    for other in (db.FeedbackRequest, db.ClarificationRequest, db.Notification):
+    for other in (db.FeedbackRequest, db.ClarificationRequest):
         await other.create(session, **asked)
+    level = {"level": db.NotificationLevel.INFO, "requires_acknowledgement": False}
+    await db.Notification.create(session, **asked, **level)
     about |= {"attempt_id": attempt.id, "message_id": message.id}
     usage = await factories.make_usage(session, project, model, request_id="call", **about)
     return tool, attempt, communication, approval, usage
