@@ -236,8 +236,8 @@ def _appended(
             ).items()
         )
     )
-    added = insert(Message).from_select(list(messages), rows, include_defaults=False)
-    added = added.returning(Message.timestamp, Message.sequence).cte("added")
+    inserted = insert(Message).from_select(list(messages), rows, include_defaults=False)
+    added = inserted.returning(Message.timestamp, Message.sequence).cte("added")
     last = (
         select(
             func.max(added.c.timestamp).label("timestamp"),
@@ -262,7 +262,7 @@ def _appended(
 async def append(
     session: WriteSession,
     conversation_id: UUID,
-    messages: Mapping[tuple[str | int, ...], Mapping[str, Any]],
+    messages: Mapping[Any, Mapping[str, Any]],
 ) -> list[UUID]:
     """Add messages, by their paths in the input, at the end of a conversation; return their ids.
 

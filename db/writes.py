@@ -82,12 +82,12 @@ def project_id_of(row: Any) -> ColumnElement[Any]:
 @cache
 def references(model: Any) -> dict[str, Any]:
     """The to-one relationships of a model, by the name of their foreign key."""
-    found = {}
-    for relation in inspect(model).relationships:
-        if not relation.uselist:
-            ((local, _),) = relation.local_remote_pairs or ()
-            found[str(local.key)] = relation
-    return found
+    relations: Any = inspect(model).relationships
+    return {
+        str(relation.local_remote_pairs[0][0].key): relation
+        for relation in relations
+        if not relation.uselist
+    }
 
 
 def refers(
@@ -132,12 +132,12 @@ def inserted(
     The viewer needs the right on the row above, and has to see what the `checked` columns refer to.
     """
     table = model.__table__
-    relation = inspect(model).relationships[below]
+    relation: Any = inspect(model).relationships[below]
     above = aliased(relation.mapper.class_)
-    ((local, remote),) = relation.local_remote_pairs or ()
+    ((local, remote),) = relation.local_remote_pairs
     key = getattr(above, relation.mapper.get_property_by_column(remote).key)
     project_id = above.id if local.name == "project_id" else project_id_of(above)
-    columns = {name: value(name, table.c[name].type) for name in names}
+    columns: dict[str, Any] = {name: value(name, table.c[name].type) for name in names}
     if local.name != "project_id" and "project_id" in table.c:
         columns["project_id"] = project_id
     for column in table.columns:
@@ -162,12 +162,12 @@ def updated(
     """
     table = model.__table__
     new = {name: value(name, table.c[name].type) for name in names}
-    version = inspect(model).version_id_col
+    version: Any = inspect(model).version_id_col
     if version is not None:
         new[version.name] = version + 1
     conditions = [table.c.id == value("id", Uuid), scope(model, viewer, right)]
     if is_versioned:
-        conditions.append(version == value("expected_version", version.type))  # type: ignore[union-attr]
+        conditions.append(version == value("expected_version", version.type))
     conditions += refers(model, names, viewer, project_id_of(model)).values()
     conditions.append(or_(*(_differs(table.c[name], new[name]) for name in names)))
     changed = update(model).where(*conditions).values(new)

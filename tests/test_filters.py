@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 import db
-from db.base import insert_many
+from db.writes import insert_many
 from graph.core.scalars import format_moment
 from graph.schema import graphql_schema
 from tests import factories
