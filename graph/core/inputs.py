@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Any, TypeVar
 
 import strawberry
@@ -11,7 +13,9 @@ from pydantic import BaseModel, Field, ValidationError
 from strawberry.pydantic.error import InputValidationError
 from strawberry.types import get_object_definition
 from strawberry.types.arguments import InputContext
+from strawberry.types.base import StrawberryContainer
 from strawberry.types.maybe import Some
+from strawberry.utils.str_converters import to_camel_case
 
 from db import errors
 from graph.core.context import Info
@@ -53,6 +57,9 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
         build = definition.from_input
 
         def build_or_reject(kind: Any, value: Any, context: InputContext) -> Any:
+            # Strawberry looks up the types of all fields for each input.
+            with suppress(ValidationError):
+                return kind.model_validate(_python_data(kind, value), by_alias=False, by_name=True)
             try:
                 return build(kind, value, context)
             except InputValidationError as error:
@@ -65,6 +72,34 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
         return cls
 
     return declare
+
+
+@cache
+def _fields(model: type[BaseModel]) -> dict[str, tuple[str, type[BaseModel] | None]]:
+    """The Python name of each field of an input, and its model if its values are inputs."""
+    definition: Any = get_object_definition(model, strict=True)
+    found = {}
+    for field in definition.fields:
+        kind = field.resolve_type(type_definition=definition)
+        while isinstance(kind, StrawberryContainer):
+            kind = kind.of_type
+        below = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        found[to_camel_case(field.python_name)] = field.python_name, below
+    return found
+
+
+def _python_data(model: type[BaseModel], value: dict[str, Any]) -> dict[str, Any]:
+    """The coerced value of an input as Pydantic takes it."""
+    fields, data = _fields(model), {}
+    for key, item in value.items():
+        name, below = fields[key]
+        if below is None:
+            data[name] = item
+        elif isinstance(item, list):
+            data[name] = [_python_data(below, each) for each in item]
+        else:
+            data[name] = item and _python_data(below, item)
+    return data
 
 
 def _validated(cls: Any, /, data: Any, **options: Any) -> Any:
