@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
@@ -14,12 +14,12 @@ import httpx
 from sqlalchemy import URL
 
 from benchmarks.contenders import CONTENDERS, Contender, Missing, Running, running
-from benchmarks.data import Size, dsn
-from benchmarks.load import Measured, load
+from benchmarks.data import Size, clean, dsn
+from benchmarks.load import Measured, load, numbered
 from benchmarks.place import count_statements
 from benchmarks.processes import memory, processor
 from benchmarks.progress import say
-from benchmarks.queries import Query, normal, values
+from benchmarks.queries import Query, values
 
 
 class Different(Exception):
@@ -98,21 +98,20 @@ class Result:
 
 
 async def compare(
-    url: URL,
+    urls: Mapping[str, URL],
     size: Size,
-    names: Sequence[str],
     queries: Sequence[Query],
     pace: Pace,
     postmaster: int,
 ) -> Result:
-    """Compare those of these contenders that can be started, on one database.
+    """Compare those contenders that can be started, each on its database, by name.
 
     `postmaster` is PostgreSQL's main process, the parent of its backends.
     """
     result = Result([], [], {}, {}, {}, {}, {})
     with ExitStack() as stack:
         started: list[Running] = []
-        for name in names:
+        for name, url in urls.items():
             try:
                 started.append(stack.enter_context(running(CONTENDERS[name], url)))
             except Missing as missing:
@@ -123,7 +122,11 @@ async def compare(
             result.shapes[query.name] = same_values(started, query, size)
             for one in started:
                 key = (one.contender.name, query.name)
-                result.statements[key] = await _statements(url, one, query, size)
+                result.statements[key] = await _statements(one, query, size)
+        for query in queries:
+            for one in started:
+                seconds = await _warm_up(one, query, size)
+                say(f"warmed up in {seconds} s: {query.name}, {one.contender.name}")
         for number in range(pace.rounds):
             for query in queries:
                 for one in started:
@@ -139,6 +142,28 @@ async def compare(
     return result
 
 
+FASTER = 1.05
+"""A server still warms up while a second of load brings a rate that is higher by this factor,"""
+STEADY = 3
+"""until so many seconds in a row have not."""
+LONGEST = 20
+"""The longest warm-up, in seconds."""
+
+
+async def _warm_up(one: Running, query: Query, size: Size) -> int:
+    """Put a contender under load until its rate rises no more; return the number of seconds."""
+    address, requests = one.asked(query, size.projects)
+    best, steady, seconds = 0.0, 0, 0
+    while steady < STEADY and seconds < LONGEST:
+        rate = (await load(address, requests, seconds=1, warm_up=0)).per_second
+        steady = 0 if rate > best * FASTER else steady + 1
+        best = max(best, rate)
+        seconds += 1
+    if query.writes:
+        await clean(one.url)
+    return seconds
+
+
 async def _turn(
     one: Running, query: Query, size: Size, pace: Pace, postmaster: int
 ) -> tuple[Measured, Work]:
@@ -147,11 +172,16 @@ async def _turn(
     server, database = processor(one.pid), processor(postmaster)
     measured = await load(address, requests, seconds=pace.seconds, warm_up=pace.warm_up)
     used = (processor(one.pid) - server, processor(postmaster) - database)
+    if query.writes:
+        await clean(one.url)
     return measured, Work(*(seconds / max(1, measured.answered) for seconds in used))
 
 
 def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
-    """Check that all return the same values for every request. Raises Different."""
+    """Check that all return the same values for every request. Raises Different.
+
+    The writes of all have the same number.
+    """
     shape = Shape(0, 0)
     expected: list[Any] | None = None
     with httpx.Client(timeout=60, trust_env=False) as client:
@@ -159,7 +189,7 @@ def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
             bodies = one.contender.bodies(query, size.projects)
             answers = [_sent(client, one, query, body) for body in bodies]
             one.lengths[query.name] = [len(answer.content) for answer in answers]
-            found = [normal(answer.json()) for answer in answers]
+            found = [query.result(answer.json()) for answer in answers]
             if expected is None:
                 expected = found
             if found != expected:
@@ -173,7 +203,7 @@ def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
 
 
 def _sent(client: httpx.Client, one: Running, query: Query, body: bytes) -> httpx.Response:
-    response = client.post(one.url(query), content=body, headers=one.contender.headers)
+    response = client.post(one.address(query), content=body, headers=one.contender.headers)
     return response.raise_for_status()
 
 
@@ -181,17 +211,20 @@ COUNTED = 10
 """The number of requests, one after another, for which statements are counted."""
 
 
-async def _statements(url: URL, one: Running, query: Query, size: Size) -> float:
-    """The number of statements that PostgreSQL gets for a request, including BEGIN and the like."""
-    connection = await asyncpg.connect(dsn(url))
+async def _statements(one: Running, query: Query, size: Size) -> float:
+    """The number of statements that PostgreSQL gets for a request, including BEGIN and the like.
+
+    Those that it runs itself, to check foreign keys and in triggers, are not counted.
+    """
+    connection = await asyncpg.connect(dsn(one.url))
     try:
         await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-        await count_statements(connection, "all")
+        await count_statements(connection, "top")
         await connection.execute("SELECT pg_stat_statements_reset()")
         with httpx.Client(timeout=60, trust_env=False) as client:
             body = one.contender.bodies(query, size.projects)[0]
             for _ in range(COUNTED):
-                _sent(client, one, query, body)
+                _sent(client, one, query, numbered(body))
         counted: int = await connection.fetchval(
             "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query !~ $1",
             "pg_stat_statements|pg_reload_conf",

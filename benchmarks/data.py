@@ -15,7 +15,7 @@ from db import access, migrate
 SQL = Path(__file__).with_name("data.sql")
 
 # The numbers of the kinds of objects, from which data.sql makes ids.
-USER, PROJECT = 1, 2
+USER, PROJECT, TASK, CONVERSATION = 1, 2, 4, 5
 
 
 @dataclass(frozen=True)
@@ -72,5 +72,40 @@ async def load(url: URL | str, size: Size) -> None:
                 user,
             )
         await connection.execute("VACUUM ANALYZE")
+    finally:
+        await connection.close()
+
+
+CLEAN = (
+    # Without triggers, which would do more, and log what they do.
+    "SET session_replication_role = replica",
+    # The data has none of these, and its last times are in January.
+    "DELETE FROM task_dependencies",
+    "DELETE FROM usage_records",
+    "DELETE FROM tasks WHERE created_at > '2026-02-01'",
+    "DELETE FROM messages WHERE created_at > '2026-02-01'",
+    "VACUUM task_dependencies, usage_records, tasks, messages, conversations",
+)
+
+
+async def clean(url: URL | str) -> None:
+    """Delete the rows that writes have made, so that the next turn has as many as this one."""
+    connection = await asyncpg.connect(dsn(url))
+    try:
+        for statement in CLEAN:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def disable_triggers(url: URL | str) -> None:
+    """Disable Troupe's triggers, for others than Troupe; the foreign keys stay."""
+    connection = await asyncpg.connect(dsn(url))
+    try:
+        tables = await connection.fetch(
+            "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal"
+        )
+        for (table,) in tables:
+            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
     finally:
         await connection.close()

@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import URL, make_url
 
-from benchmarks.data import Size, dsn, load
+from benchmarks.data import Size, disable_triggers, dsn, load
 from db import embedded
 
 # In memory if there is room, so that the disk is not measured.
@@ -61,9 +61,20 @@ class Place:
         await load(self.of(database), size)
         return self.of(database)
 
+    async def copy(self, source: str, database: str, *, has_triggers: bool) -> URL:
+        """Copy a database that nobody is connected to, with Troupe's triggers or without."""
+        connection = await asyncpg.connect(dsn(self.url))
+        try:
+            await connection.execute(f"CREATE DATABASE {database} TEMPLATE {source}")
+        finally:
+            await connection.close()
+        if not has_triggers:
+            await disable_triggers(self.of(database))
+        return self.of(database)
+
 
 async def count_statements(connection: Any, which: str) -> None:
-    """Set which statements `pg_stat_statements` counts: `all`, or `none`."""
+    """Set which statements `pg_stat_statements` counts: `top`, or `none`."""
     await connection.execute(f"ALTER SYSTEM SET pg_stat_statements.track = '{which}'")
     await connection.execute("SELECT pg_reload_conf()")
     # Backends read the setting after a signal, before their next statement.
