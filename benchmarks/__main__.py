@@ -36,7 +36,7 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         urls = dict.fromkeys(options.contenders, small)
         read = await compare(urls, SMALL, reads, pace, here.postmaster)
         parts["contenders"] = report.contenders(read)
-    if writes:
+    if writes and options.contenders:
         # Each writes to a copy of its own, so that the rows of one do not slow another.
         urls = {
             name: await here.copy(

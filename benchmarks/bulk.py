@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -147,7 +147,7 @@ async def bulk(troupe: URL, copied: URL, bulks: Sequence[Bulk], pace: Pace) -> S
             for number in range(pace.rounds):
                 for one, asked in zip(bulks, questions, strict=True):
                     result.took[one.name].append(await asked.measure(pace))
-                    result.took[one.copy].append(await _copy(connection, one, pace))
+                    result.took[one.copy].append(await _median(connection, one, pace))
                     await clean(troupe)
                     await clean(copied)
                 say(f"round {number + 1} of {pace.rounds} of writes of many rows")
@@ -156,17 +156,22 @@ async def bulk(troupe: URL, copied: URL, bulks: Sequence[Bulk], pace: Pace) -> S
     return result
 
 
-async def _copy(connection: asyncpg.Connection, bulk: Bulk, pace: Pace) -> float:
-    """The median time of a transaction that copies the rows, in seconds."""
+async def copy(connection: asyncpg.Connection, all_rows: Iterable[Copied]) -> None:
+    """Write these rows by COPY, in one transaction."""
+    async with connection.transaction():
+        for rows in all_rows:
+            await connection.copy_records_to_table(
+                rows.table, columns=rows.columns, records=rows.rows
+            )
+
+
+async def _median(connection: asyncpg.Connection, bulk: Bulk, pace: Pace) -> float:
+    """The median time of a COPY of these rows, in seconds."""
     took = []
     until = time.perf_counter() + pace.seconds
     while time.perf_counter() < until:
         all_rows = list(bulk.copied())
         began = time.perf_counter()
-        async with connection.transaction():
-            for rows in all_rows:
-                await connection.copy_records_to_table(
-                    rows.table, columns=rows.columns, records=rows.rows
-                )
+        await copy(connection, all_rows)
         took.append(time.perf_counter() - began)
     return median(took)

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from benchmarks.contenders import CONTENDERS, Contender, Missing, Running, running
 from benchmarks.data import Size, clean, dsn
-from benchmarks.load import Measured, load, numbered
+from benchmarks.load import Address, Measured, Request, load, numbered
 from benchmarks.place import count_statements
 from benchmarks.processes import memory, processor
 from benchmarks.progress import say
@@ -125,7 +125,9 @@ async def compare(
                 result.statements[key] = await _statements(one, query, size)
         for query in queries:
             for one in started:
-                seconds = await _warm_up(one, query, size)
+                seconds = await warm_up(*one.asked(query, size.projects))
+                if query.writes:
+                    await clean(one.url)
                 say(f"warmed up in {seconds} s: {query.name}, {one.contender.name}")
         for number in range(pace.rounds):
             for query in queries:
@@ -150,17 +152,14 @@ LONGEST = 20
 """The longest warm-up, in seconds."""
 
 
-async def _warm_up(one: Running, query: Query, size: Size) -> int:
-    """Put a contender under load until its rate rises no more; return the number of seconds."""
-    address, requests = one.asked(query, size.projects)
+async def warm_up(address: Address, requests: Sequence[Request]) -> int:
+    """Put a server under load until its rate rises no more; return the number of seconds."""
     best, steady, seconds = 0.0, 0, 0
     while steady < STEADY and seconds < LONGEST:
         rate = (await load(address, requests, seconds=1, warm_up=0)).per_second
         steady = 0 if rate > best * FASTER else steady + 1
         best = max(best, rate)
         seconds += 1
-    if query.writes:
-        await clean(one.url)
     return seconds
 
 
