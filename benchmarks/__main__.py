@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import asyncpg
 import uvloop
 
 from benchmarks import report
 from benchmarks.bulk import BULKS, bulk
 from benchmarks.compare import Pace, compare
 from benchmarks.contenders import CONTENDERS
-from benchmarks.data import LARGE, SMALL, dsn
+from benchmarks.data import LARGE, SMALL, connected
 from benchmarks.place import Place, place
 from benchmarks.progress import say
 from benchmarks.queries import READS, WRITES
@@ -68,11 +67,8 @@ async def run(options: argparse.Namespace, here: Place) -> None:
 
 
 async def _version(here: Place) -> str:
-    connection = await asyncpg.connect(dsn(here.url))
-    try:
+    async with connected(here.url) as connection:
         return str(await connection.fetchval("SHOW server_version"))
-    finally:
-        await connection.close()
 
 
 def parsed() -> argparse.Namespace:

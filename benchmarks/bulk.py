@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from benchmarks.compare import Pace
 from benchmarks.contenders import COMPILED, running
-from benchmarks.data import CONVERSATION, MEMBER, PROJECT, clean, dsn, row_id
+from benchmarks.data import CONVERSATION, MEMBER, PROJECT, clean, connected, row_id
 from benchmarks.load import NUMBER
 from benchmarks.progress import say
 from benchmarks.scaling import Scaling, question
@@ -138,8 +138,7 @@ BULKS = (
 async def bulk(troupe: URL, copied: URL, bulks: Sequence[Bulk], pace: Pace) -> Scaling:
     """Measure them in rounds: Troupe on one database, COPY on another, each over one connection."""
     result = Scaling({name: [] for one in bulks for name in (one.name, one.copy)})
-    connection = await asyncpg.connect(dsn(copied))
-    try:
+    async with connected(troupe) as ours, connected(copied) as theirs:
         with running(COMPILED, troupe) as server:
             questions = [
                 question(server, one.name, f"{one.name}/troupe", one.variables()) for one in bulks
@@ -147,12 +146,10 @@ async def bulk(troupe: URL, copied: URL, bulks: Sequence[Bulk], pace: Pace) -> S
             for number in range(pace.rounds):
                 for one, asked in zip(bulks, questions, strict=True):
                     result.took[one.name].append(await asked.measure(pace))
-                    result.took[one.copy].append(await _median(connection, one, pace))
-                    await clean(troupe)
-                    await clean(copied)
+                    result.took[one.copy].append(await _median(theirs, one, pace))
+                    await clean(ours)
+                    await clean(theirs)
                 say(f"round {number + 1} of {pace.rounds} of writes of many rows")
-    finally:
-        await connection.close()
     return result
 
 

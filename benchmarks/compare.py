@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -14,7 +14,7 @@ import httpx
 from sqlalchemy import URL
 
 from benchmarks.contenders import CONTENDERS, Contender, Missing, Running, running
-from benchmarks.data import Size, clean, dsn
+from benchmarks.data import Size, clean, connected
 from benchmarks.load import Address, Measured, Request, load, numbered
 from benchmarks.place import count_statements
 from benchmarks.processes import memory, processor
@@ -109,31 +109,39 @@ async def compare(
     `postmaster` is PostgreSQL's main process, the parent of its backends.
     """
     result = Result([], [], {}, {}, {}, {}, {})
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         started: list[Running] = []
+        # For each contender, to its database, besides its own.
+        connections: dict[str, asyncpg.Connection] = {}
         for name, url in urls.items():
             try:
                 started.append(stack.enter_context(running(CONTENDERS[name], url)))
             except Missing as missing:
                 result.missing.append(str(missing))
                 say(f"Without {name}: {missing}")
+                continue
+            # It stays open: the processor time of one that ends would be that of a turn.
+            connections[name] = await stack.enter_async_context(connected(url))
         result.contenders = [one.contender for one in started]
         for query in queries:
             result.shapes[query.name] = same_values(started, query, size)
             for one in started:
                 key = (one.contender.name, query.name)
-                result.statements[key] = await _statements(one, query, size)
+                connection = connections[one.contender.name]
+                result.statements[key] = await _statements(connection, one, query, size)
         for query in queries:
             for one in started:
                 seconds = await warm_up(*one.asked(query, size.projects))
                 if query.writes:
-                    await clean(one.url)
+                    await clean(connections[one.contender.name])
                 say(f"warmed up in {seconds} s: {query.name}, {one.contender.name}")
         for number in range(pace.rounds):
             for query in queries:
                 for one in started:
                     key = (one.contender.name, query.name)
                     measured, work = await _turn(one, query, size, pace, postmaster)
+                    if query.writes:
+                        await clean(connections[one.contender.name])
                     result.rounds.setdefault(key, []).append(measured)
                     result.work.setdefault(key, []).append(work)
                     say(
@@ -171,8 +179,6 @@ async def _turn(
     server, database = processor(one.pid), processor(postmaster)
     measured = await load(address, requests, seconds=pace.seconds, warm_up=pace.warm_up)
     used = (processor(one.pid) - server, processor(postmaster) - database)
-    if query.writes:
-        await clean(one.url)
     return measured, Work(*(seconds / max(1, measured.answered) for seconds in used))
 
 
@@ -202,7 +208,7 @@ def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
 
 
 def _sent(client: httpx.Client, one: Running, query: Query, body: bytes) -> httpx.Response:
-    response = client.post(one.address(query), content=body, headers=one.contender.headers)
+    response = client.post(one.url(query), content=body, headers=one.contender.headers)
     return response.raise_for_status()
 
 
@@ -210,25 +216,23 @@ COUNTED = 10
 """The number of requests, one after another, for which statements are counted."""
 
 
-async def _statements(one: Running, query: Query, size: Size) -> float:
+async def _statements(
+    connection: asyncpg.Connection, one: Running, query: Query, size: Size
+) -> float:
     """The number of statements that PostgreSQL gets for a request, including BEGIN and the like.
 
     Those that it runs itself, to check foreign keys and in triggers, are not counted.
     """
-    connection = await asyncpg.connect(dsn(one.url))
-    try:
-        await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-        await count_statements(connection, "top")
-        await connection.execute("SELECT pg_stat_statements_reset()")
-        with httpx.Client(timeout=60, trust_env=False) as client:
-            body = one.contender.bodies(query, size.projects)[0]
-            for _ in range(COUNTED):
-                _sent(client, one, query, numbered(body))
-        counted: int = await connection.fetchval(
-            "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query !~ $1",
-            "pg_stat_statements|pg_reload_conf",
-        )
-        await count_statements(connection, "none")
-    finally:
-        await connection.close()
+    await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    await count_statements(connection, "top")
+    await connection.execute("SELECT pg_stat_statements_reset()")
+    with httpx.Client(timeout=60, trust_env=False) as client:
+        body = one.contender.bodies(query, size.projects)[0]
+        for _ in range(COUNTED):
+            _sent(client, one, query, numbered(body))
+    counted: int = await connection.fetchval(
+        "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query !~ $1",
+        "pg_stat_statements|pg_reload_conf",
+    )
+    await count_statements(connection, "none")
     return counted / COUNTED

@@ -148,19 +148,15 @@ CONTENDERS = {one.name: one for one in (HAND, COMPILED, GENERAL, PEER, PLAIN)}
 class Running:
     """A contender that is running."""
 
-    def __init__(
-        self, contender: Contender, url: URL, process: subprocess.Popen[bytes], port: int
-    ) -> None:
+    def __init__(self, contender: Contender, process: subprocess.Popen[bytes], port: int) -> None:
         self.contender = contender
-        self.url = url
-        """The URL of its database."""
         self.port = port
         self.lengths: dict[str, list[int]] = {}
         """The lengths of its correct answers to each query."""
         self._process = process
 
-    def address(self, query: Query) -> str:
-        """The URL where it takes a query."""
+    def url(self, query: Query) -> str:
+        """Where it takes a query."""
         return f"http://127.0.0.1:{self.port}{self.contender.path(query)}"
 
     def asked(self, query: Query, projects: int) -> tuple[Address, list[Request]]:
@@ -211,7 +207,7 @@ def running(contender: Contender, url: URL) -> Iterator[Running]:
         stdout=subprocess.DEVNULL,
     )
     try:
-        started = Running(contender, url, process, port)
+        started = Running(contender, process, port)
         started.wait()
         yield started
     finally:

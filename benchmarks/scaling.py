@@ -14,7 +14,7 @@ from sqlalchemy import URL
 
 from benchmarks.compare import Pace
 from benchmarks.contenders import COMPILED, Running, running
-from benchmarks.data import EVERYWHERE_TOKEN, LARGE, SMALL, TOKEN, Size, clean, moment
+from benchmarks.data import EVERYWHERE_TOKEN, LARGE, SMALL, TOKEN, Size, clean, connected, moment
 from benchmarks.load import Address, BadAnswer, Request, load, numbered
 from benchmarks.progress import say
 from benchmarks.queries import ASKED, READS, WRITES, Query, normal
@@ -85,8 +85,9 @@ async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
         written = [*_stored(few, SMALL, GROWING), *_stored(many, LARGE, GROWING)]
         for number in range(pace.rounds):
             await _round(result, written, pace)
-            await clean(small)
-            await clean(large)
+            for url in (small, large):
+                async with connected(url) as connection:
+                    await clean(connection)
             say(f"round {number + 1} of {pace.rounds} of what the time of writes depends on")
     return result
 

@@ -46,19 +46,9 @@ async def running(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
 SIZED = {"tasks": SIZE.tasks, "messages": SIZE.messages, "usage_records": 0, "task_dependencies": 0}
 
 
-@asynccontextmanager
-async def connected(url: URL) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to a database."""
-    connection = await asyncpg.connect(data.dsn(url))
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
 async def counted(url: URL) -> dict[str, int]:
     """The number of rows in each table that is written."""
-    async with connected(url) as connection:
+    async with data.connected(url) as connection:
         return {
             table: await connection.fetchval(f"SELECT count(*) FROM {table}") for table in SIZED
         }
@@ -66,7 +56,7 @@ async def counted(url: URL) -> dict[str, int]:
 
 async def written(url: URL, table: str) -> list[str]:
     """The rows that were written to a table, without what is always another: ids and times."""
-    async with connected(url) as connection:
+    async with data.connected(url) as connection:
         rows = await connection.fetch(
             "SELECT (to_jsonb(t) - ARRAY['id', 'created_at', 'updated_at', 'available_at',"
             f" 'timestamp', 'occurred_at', 'sequence'])::text FROM {table} t"
@@ -110,7 +100,8 @@ async def test_everybody_answers_the_same_values(database_url: URL, database: db
     # The three that write have written the same.
     for table in ("tasks", "messages", "usage_records"):
         assert set(Counter(await written(database_url, table)).values()) == {3}, table
-    await data.clean(database_url)
+    async with data.connected(database_url) as connection:
+        await data.clean(connection)
     assert await counted(database_url) == SIZED
 
 
@@ -141,7 +132,7 @@ async def test_troupe_and_copy_write_the_same_rows(
 ) -> None:
     await data.load(database_url, SIZE)
     many = {"tasks": 1_000, "messages": 1_000, "usage_records": 1_000, "task_dependencies": 2_000}
-    async with connected(database_url) as connection:
+    async with data.connected(database_url) as connection:
         async with conftest.serving(database, Settings()) as client:
             for one in bulk.BULKS:
                 document = (ASKED / one.name / COMPILED.words).read_text(encoding="utf-8")
@@ -154,13 +145,14 @@ async def test_troupe_and_copy_write_the_same_rows(
     for table in ("tasks", "messages", "usage_records"):
         rows = Counter(await written(database_url, table))
         assert all(number % 2 == 0 for number in rows.values()), table
-    await data.clean(database_url)
+    async with data.connected(database_url) as connection:
+        await data.clean(connection)
     assert await counted(database_url) == SIZED
 
 
 async def test_others_than_troupe_have_no_triggers_of_its_own(database_url: URL) -> None:
     await data.load(database_url, SIZE)
-    async with connected(database_url) as connection:
+    async with data.connected(database_url) as connection:
         await connection.execute(
             "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
             " $$ BEGIN RAISE EXCEPTION 'refused'; END $$;"
