@@ -35,14 +35,13 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         urls = dict.fromkeys(options.contenders, small)
         read = await compare(urls, SMALL, reads, pace, here.postmaster)
         parts["contenders"] = report.contenders(read)
-    if writes and options.contenders:
+    writers = [CONTENDERS[name] for name in options.contenders]
+    writers = [one for one in writers if all(query.is_for(one.words) for query in writes)]
+    if writes and writers:
         # Each writes to a copy of its own, so that the rows of one do not slow another.
         urls = {
-            name: await here.copy(
-                "small", f"writes_{name}", has_triggers=CONTENDERS[name].is_troupe
-            )
-            for name in options.contenders
-            if all(query.is_for(CONTENDERS[name].words) for query in writes)
+            one.name: await here.copy("small", f"writes_{one.name}", has_triggers=one.is_troupe)
+            for one in writers
         }
         written = await compare(urls, SMALL, writes, pace, here.postmaster)
         parts["writes"] = report.contenders(written)

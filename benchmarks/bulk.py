@@ -17,6 +17,7 @@ from benchmarks.contenders import COMPILED, running
 from benchmarks.data import CONVERSATION, MEMBER, PROJECT, clean, connected, row_id
 from benchmarks.load import NUMBER
 from benchmarks.progress import say
+from benchmarks.queries import DESCRIPTION
 from benchmarks.scaling import Scaling, question
 from db.base import new_id
 
@@ -26,7 +27,6 @@ EDGES = [(task, task - back) for back in (10, 20, 30) for task in range(back, RO
 
 PROJECT_ID, CONVERSATION_ID = row_id(PROJECT, 10), row_id(CONVERSATION, 10)
 MODEL, INPUT, OUTPUT = "model-1", 1_200, 300
-DESCRIPTION = "What is to be done, in full. " + "It has several steps. " * 3
 CONTENT = "This is what the agent has found, in a sentence or two of usual length."
 
 _sequence = itertools.count(NUMBER)

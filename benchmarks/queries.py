@@ -62,6 +62,9 @@ class Query:
         return row
 
 
+DESCRIPTION = "What is to be done, in full. " + "It has several steps. " * 3
+"""The description of every task that is written."""
+
 READS = (Query("point", "id", PROJECT), Query("mid"), Query("list"))
 
 # The client replaces the number, so that no two writes are equal.
@@ -72,7 +75,7 @@ WRITES = (
         PROJECT,
         {
             "title": f"Task {NUMBER}",
-            "description": "What is to be done, in full. " + "It has several steps. " * 3,
+            "description": DESCRIPTION,
         },
         writes=True,
         makes_row=True,
