@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import asyncpg
 import uvloop
 
 from benchmarks import report
+from benchmarks.bulk import BULKS, bulk
 from benchmarks.compare import Pace, compare
 from benchmarks.contenders import CONTENDERS
-from benchmarks.data import LARGE, SMALL, dsn
+from benchmarks.data import LARGE, SMALL, connected
 from benchmarks.place import Place, place
 from benchmarks.progress import say
-from benchmarks.queries import QUERIES
+from benchmarks.queries import READS, WRITES
 from benchmarks.scaling import scaling
 
 # Many short turns: other load on the machine is short, and disturbs only some of them.
@@ -27,19 +27,37 @@ async def run(options: argparse.Namespace, here: Place) -> None:
     pace: Pace = QUICK if options.quick else THOROUGH
     say("Loading 50,000 tasks …")
     small = await here.make("small", SMALL)
-    queries = [query for query in QUERIES if query.name in options.queries]
+    reads = [query for query in READS if query.name in options.queries]
+    writes = [query for query in WRITES if query.name in options.queries]
     parts = {"circumstances": report.circumstances(pace, await _version(here))}
-    result = scaled = None
-    if options.contenders:
-        result = await compare(small, SMALL, options.contenders, queries, pace, here.postmaster)
-        parts["contenders"] = report.contenders(result)
+    read = written = copied = scaled = None
+    if reads and options.contenders:
+        urls = dict.fromkeys(options.contenders, small)
+        read = await compare(urls, SMALL, reads, pace, here.postmaster)
+        parts["contenders"] = report.contenders(read)
+    writers = [CONTENDERS[name] for name in options.contenders]
+    writers = [one for one in writers if all(query.is_for(one.words) for query in writes)]
+    if writes and writers:
+        # Each writes to a copy of its own, so that the rows of one do not slow another.
+        urls = {
+            one.name: await here.copy("small", f"writes_{one.name}", has_triggers=one.is_troupe)
+            for one in writers
+        }
+        written = await compare(urls, SMALL, writes, pace, here.postmaster)
+        parts["writes"] = report.contenders(written)
+    bulks = [one for one in BULKS if one.name in options.queries]
+    if bulks:
+        ours = await here.copy("small", "bulk", has_triggers=True)
+        theirs = await here.copy("small", "copied", has_triggers=False)
+        copied = await bulk(ours, theirs, bulks, pace)
+        parts["bulk"] = report.bulk(copied, bulks)
     if options.scaling:
         say("Loading a million tasks and a million messages, which takes about a minute …")
         large = await here.make("large", LARGE)
         half = Pace(pace.rounds, pace.seconds / 2, pace.warm_up / 2)
         scaled = await scaling(small, large, half)
         parts["dependence"] = report.dependence(scaled)
-    parts["claims"] = report.claims(result, scaled)
+    parts["claims"] = report.claims(read, written, copied, scaled)
     for part in parts.values():
         say(f"\n{part}")
     if options.page is not None:
@@ -48,11 +66,8 @@ async def run(options: argparse.Namespace, here: Place) -> None:
 
 
 async def _version(here: Place) -> str:
-    connection = await asyncpg.connect(dsn(here.url))
-    try:
+    async with connected(here.url) as connection:
         return str(await connection.fetchval("SHOW server_version"))
-    finally:
-        await connection.close()
 
 
 def parsed() -> argparse.Namespace:
@@ -62,7 +77,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--contenders", nargs="*", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME"
     )
-    names = [query.name for query in QUERIES]
+    names = [one.name for one in (*READS, *WRITES, *BULKS)]
     parser.add_argument("--queries", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument(
         "--no-scaling", dest="scaling", action="store_false", help="do not measure scaling"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -14,12 +14,12 @@ import httpx
 from sqlalchemy import URL
 
 from benchmarks.contenders import CONTENDERS, Contender, Missing, Running, running
-from benchmarks.data import Size, dsn
-from benchmarks.load import Measured, load
+from benchmarks.data import Size, clean, connected
+from benchmarks.load import Address, Measured, Request, load, numbered
 from benchmarks.place import count_statements
 from benchmarks.processes import memory, processor
 from benchmarks.progress import say
-from benchmarks.queries import Query, normal, values
+from benchmarks.queries import Query, values
 
 
 class Different(Exception):
@@ -98,37 +98,50 @@ class Result:
 
 
 async def compare(
-    url: URL,
+    urls: Mapping[str, URL],
     size: Size,
-    names: Sequence[str],
     queries: Sequence[Query],
     pace: Pace,
     postmaster: int,
 ) -> Result:
-    """Compare those of these contenders that can be started, on one database.
+    """Compare those contenders that can be started, each on its database, by name.
 
     `postmaster` is PostgreSQL's main process, the parent of its backends.
     """
     result = Result([], [], {}, {}, {}, {}, {})
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         started: list[Running] = []
-        for name in names:
+        # For each contender, to its database, besides its own.
+        connections: dict[str, asyncpg.Connection] = {}
+        for name, url in urls.items():
             try:
                 started.append(stack.enter_context(running(CONTENDERS[name], url)))
             except Missing as missing:
                 result.missing.append(str(missing))
                 say(f"Without {name}: {missing}")
+                continue
+            # It stays open: the processor time of one that ends would be that of a turn.
+            connections[name] = await stack.enter_async_context(connected(url))
         result.contenders = [one.contender for one in started]
         for query in queries:
             result.shapes[query.name] = same_values(started, query, size)
             for one in started:
                 key = (one.contender.name, query.name)
-                result.statements[key] = await _statements(url, one, query, size)
+                connection = connections[one.contender.name]
+                result.statements[key] = await _statements(connection, one, query, size)
+        for query in queries:
+            for one in started:
+                seconds = await warm_up(*one.asked(query, size.projects))
+                if query.writes:
+                    await clean(connections[one.contender.name])
+                say(f"warmed up in {seconds} s: {query.name}, {one.contender.name}")
         for number in range(pace.rounds):
             for query in queries:
                 for one in started:
                     key = (one.contender.name, query.name)
                     measured, work = await _turn(one, query, size, pace, postmaster)
+                    if query.writes:
+                        await clean(connections[one.contender.name])
                     result.rounds.setdefault(key, []).append(measured)
                     result.work.setdefault(key, []).append(work)
                     say(
@@ -137,6 +150,25 @@ async def compare(
                     )
         result.memory = {one.contender.name: memory(one.pid) for one in started}
     return result
+
+
+FASTER = 1.05
+"""A server still warms up while a second of load brings a rate that is higher by this factor,"""
+STEADY = 3
+"""until so many seconds in a row have not."""
+LONGEST = 20
+"""The longest warm-up, in seconds."""
+
+
+async def warm_up(address: Address, requests: Sequence[Request]) -> int:
+    """Put a server under load until its rate rises no more; return the number of seconds."""
+    best, steady, seconds = 0.0, 0, 0
+    while steady < STEADY and seconds < LONGEST:
+        rate = (await load(address, requests, seconds=1, warm_up=0)).per_second
+        steady = 0 if rate > best * FASTER else steady + 1
+        best = max(best, rate)
+        seconds += 1
+    return seconds
 
 
 async def _turn(
@@ -151,7 +183,10 @@ async def _turn(
 
 
 def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
-    """Check that all return the same values for every request. Raises Different."""
+    """Check that all return the same values for every request. Raises Different.
+
+    The writes of all have the same number.
+    """
     shape = Shape(0, 0)
     expected: list[Any] | None = None
     with httpx.Client(timeout=60, trust_env=False) as client:
@@ -159,7 +194,7 @@ def same_values(started: Sequence[Running], query: Query, size: Size) -> Shape:
             bodies = one.contender.bodies(query, size.projects)
             answers = [_sent(client, one, query, body) for body in bodies]
             one.lengths[query.name] = [len(answer.content) for answer in answers]
-            found = [normal(answer.json()) for answer in answers]
+            found = [query.result(answer.json()) for answer in answers]
             if expected is None:
                 expected = found
             if found != expected:
@@ -181,22 +216,23 @@ COUNTED = 10
 """The number of requests, one after another, for which statements are counted."""
 
 
-async def _statements(url: URL, one: Running, query: Query, size: Size) -> float:
-    """The number of statements that PostgreSQL gets for a request, including BEGIN and the like."""
-    connection = await asyncpg.connect(dsn(url))
-    try:
-        await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-        await count_statements(connection, "all")
-        await connection.execute("SELECT pg_stat_statements_reset()")
-        with httpx.Client(timeout=60, trust_env=False) as client:
-            body = one.contender.bodies(query, size.projects)[0]
-            for _ in range(COUNTED):
-                _sent(client, one, query, body)
-        counted: int = await connection.fetchval(
-            "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query !~ $1",
-            "pg_stat_statements|pg_reload_conf",
-        )
-        await count_statements(connection, "none")
-    finally:
-        await connection.close()
+async def _statements(
+    connection: asyncpg.Connection, one: Running, query: Query, size: Size
+) -> float:
+    """The number of statements that PostgreSQL gets for a request, including BEGIN and the like.
+
+    Those that it runs itself, to check foreign keys and in triggers, are not counted.
+    """
+    await connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    await count_statements(connection, "top")
+    await connection.execute("SELECT pg_stat_statements_reset()")
+    with httpx.Client(timeout=60, trust_env=False) as client:
+        body = one.contender.bodies(query, size.projects)[0]
+        for _ in range(COUNTED):
+            _sent(client, one, query, numbered(body))
+    counted: int = await connection.fetchval(
+        "SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements WHERE query !~ $1",
+        "pg_stat_statements|pg_reload_conf",
+    )
+    await count_statements(connection, "none")
     return counted / COUNTED

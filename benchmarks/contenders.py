@@ -49,6 +49,11 @@ class Contender:
     """Whether it checks a token; otherwise its queries filter the same rows by their owner."""
 
     @property
+    def is_troupe(self) -> bool:
+        """Whether it is a way to run Troupe."""
+        return self.words == "troupe.graphql"
+
+    @property
     def takes_graphql(self) -> bool:
         """Whether it has a GraphQL endpoint; otherwise each query has its own path."""
         return self.words.endswith(".graphql")
@@ -68,12 +73,12 @@ class Contender:
         all_variables = query.variables(projects)
         if not self.takes_graphql:
             return [orjson.dumps(variables) for variables in all_variables]
-        owner = {} if self.knows_who_asks or query.takes else OWNER
         text = query.text(self.words)
-        return [
-            orjson.dumps({"query": text, "variables": variables | owner})
-            for variables in all_variables
-        ]
+        bodies = []
+        for variables in all_variables:
+            declared = {k: v for k, v in (variables | OWNER).items() if f"${k}:" in text}
+            bodies.append(orjson.dumps({"query": text, "variables": declared}))
+        return bodies
 
 
 def _python(module: str) -> Callable[[str, int], list[str]]:
@@ -192,7 +197,7 @@ def running(contender: Contender, url: URL) -> Iterator[Running]:
     """Run a contender on a database inside the block. Raises Missing."""
     port, text = _free_port(), dsn(url)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TROUPE_")}
-    if contender.settings.keys() & TROUPE.keys():
+    if contender.is_troupe:
         kept |= {"TROUPE_DATABASE_URL": text, "TROUPE_PORT": str(port)}
     process = subprocess.Popen(
         contender.command(text, port),

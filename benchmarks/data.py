@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +17,7 @@ from db import access, migrate
 SQL = Path(__file__).with_name("data.sql")
 
 # The numbers of the kinds of objects, from which data.sql makes ids.
-USER, PROJECT = 1, 2
+USER, PROJECT, TASK, CONVERSATION = 1, 2, 4, 5
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,20 @@ def dsn(url: URL | str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
+@asynccontextmanager
+async def connected(url: URL | str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database."""
+    connection = await asyncpg.connect(dsn(url))
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def load(url: URL | str, size: Size) -> None:
     """Migrate an empty database to the head, and insert the data."""
     await migrate.upgrade(url)
-    connection = await asyncpg.connect(dsn(url))
-    try:
+    async with connected(url) as connection:
         for name, number in vars(size).items():
             await connection.execute(f"SET benchmark.{name} = {number:d}")
         await connection.execute(SQL.read_text(encoding="utf-8"))
@@ -72,5 +83,35 @@ async def load(url: URL | str, size: Size) -> None:
                 user,
             )
         await connection.execute("VACUUM ANALYZE")
-    finally:
-        await connection.close()
+
+
+DELETED = (
+    # Without triggers, which would do more, and log what they do.
+    "SET LOCAL session_replication_role = replica",
+    # The data has none of these, and its last times are in January.
+    "DELETE FROM task_dependencies",
+    "DELETE FROM usage_records",
+    "DELETE FROM tasks WHERE created_at > '2026-02-01'",
+    "DELETE FROM messages WHERE created_at > '2026-02-01'",
+)
+
+
+async def clean(connection: asyncpg.Connection) -> None:
+    """Delete the rows that writes have made, so that the next turn has as many as this one."""
+    async with connection.transaction():
+        for statement in DELETED:
+            await connection.execute(statement)
+    # Not in parallel: processes that end would add their processor time to that of a turn.
+    await connection.execute(
+        "VACUUM (PARALLEL 0) task_dependencies, usage_records, tasks, messages, conversations"
+    )
+
+
+async def disable_triggers(url: URL | str) -> None:
+    """Disable Troupe's triggers, for others than Troupe; the foreign keys stay."""
+    async with connected(url) as connection:
+        tables = await connection.fetch(
+            "SELECT DISTINCT tgrelid::regclass::text FROM pg_trigger WHERE NOT tgisinternal"
+        )
+        for (table,) in tables:
+            await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")

@@ -2,11 +2,14 @@
 
 It does little, to leave the processor to the servers: it reads the Content-Length of an answer and
 counts the bytes. An answer of another length than the correct one counts as refused.
+
+Writes are not repeated: their requests have a number, which is another one each time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import re
 import time
@@ -16,6 +19,16 @@ from typing import cast
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 END = b"\r\n\r\n"
+
+NUMBER = 1_000_000_000
+"""Stands in a request for a number, which always has as many digits."""
+MARK = b"%d" % NUMBER
+_following = itertools.count(NUMBER + 1)
+
+
+def numbered(request: bytes) -> bytes:
+    """The request with the next number in place of NUMBER."""
+    return request.replace(MARK, b"%d" % next(_following))
 
 
 class BadAnswer(Exception):
@@ -29,6 +42,8 @@ class Request:
     wire: bytes
     length: int
     """The length of the body of its correct answer."""
+    is_numbered: bool = False
+    """Whether NUMBER is replaced each time it is sent."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,8 @@ class Address:
             **headers,
         }
         lines = [f"POST {self.path} HTTP/1.1", *(f"{k}: {v}" for k, v in all_headers.items())]
-        return Request("\r\n".join(lines).encode() + END + body, length)
+        wire = "\r\n".join(lines).encode() + END + body
+        return Request(wire, length, MARK in body)
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,8 @@ class _Connection(asyncio.Protocol):
             return
         self._asked = run.requests[run.next % len(run.requests)]
         run.next += 1
-        self._transport.write(self._asked.wire)
+        wire = self._asked.wire
+        self._transport.write(numbered(wire) if self._asked.is_numbered else wire)
 
     def data_received(self, data: bytes) -> None:
         if not self._left:

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 from sqlalchemy import URL, make_url
 
-from benchmarks.data import Size, dsn, load
+from benchmarks.data import Size, connected, disable_triggers, load
 from db import embedded
 
 # In memory if there is room, so that the disk is not measured.
@@ -54,16 +53,23 @@ class Place:
 
     async def make(self, database: str, size: Size) -> URL:
         """Create a database with data of this size."""
-        connection = await asyncpg.connect(dsn(self.url))
-        await connection.execute(f"CREATE DATABASE {database}")
-        await count_statements(connection, "none")
-        await connection.close()
+        async with connected(self.url) as connection:
+            await connection.execute(f"CREATE DATABASE {database}")
+            await count_statements(connection, "none")
         await load(self.of(database), size)
+        return self.of(database)
+
+    async def copy(self, source: str, database: str, *, has_triggers: bool) -> URL:
+        """Copy a database that nobody is connected to, with Troupe's triggers or without."""
+        async with connected(self.url) as connection:
+            await connection.execute(f"CREATE DATABASE {database} TEMPLATE {source}")
+        if not has_triggers:
+            await disable_triggers(self.of(database))
         return self.of(database)
 
 
 async def count_statements(connection: Any, which: str) -> None:
-    """Set which statements `pg_stat_statements` counts: `all`, or `none`."""
+    """Set which statements `pg_stat_statements` counts: `top`, or `none`."""
     await connection.execute(f"ALTER SYSTEM SET pg_stat_statements.track = '{which}'")
     await connection.execute("SELECT pg_reload_conf()")
     # Backends read the setting after a signal, before their next statement.

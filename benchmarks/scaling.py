@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
@@ -14,24 +14,40 @@ from sqlalchemy import URL
 
 from benchmarks.compare import Pace
 from benchmarks.contenders import COMPILED, Running, running
-from benchmarks.data import EVERYWHERE_TOKEN, LARGE, SMALL, TOKEN, Size, moment
-from benchmarks.load import Address, BadAnswer, Request, load
+from benchmarks.data import EVERYWHERE_TOKEN, LARGE, SMALL, TOKEN, Size, clean, connected, moment
+from benchmarks.load import Address, BadAnswer, Request, load, numbered
 from benchmarks.progress import say
-from benchmarks.queries import ASKED, QUERIES, normal
+from benchmarks.queries import ASKED, READS, WRITES, Query, normal
 
 DEEP = 900_000
 """The number of rows before the later page."""
 ROWS = {10: (1, 10), 100: (1, 100), 1_000: (10, 100), 10_000: (100, 100)}
 """By the number of tasks returned: the number of projects, and of tasks of each."""
 
+GROWING = tuple(query for query in WRITES if query.name in ("createTask", "updateTask"))
+"""The writes that are measured with different numbers of stored rows."""
+
 
 @dataclass(frozen=True)
 class Question:
-    """A request that is repeated."""
+    """Requests that are repeated in turn."""
 
     name: str
     address: Address
-    request: Request
+    requests: Sequence[Request]
+
+    async def measure(self, pace: Pace) -> float:
+        """The median time of a request over one connection, in seconds. Raises BadAnswer."""
+        measured = await load(
+            self.address,
+            self.requests,
+            seconds=pace.seconds,
+            warm_up=pace.warm_up,
+            connections=1,
+        )
+        if measured.refused:
+            raise BadAnswer(f"{measured.refused} answers to {self.name} were not correct.")
+        return measured.p50
 
 
 @dataclass
@@ -55,24 +71,30 @@ async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
     with ExitStack() as stack:
         few = stack.enter_context(running(COMPILED, small))
         many = stack.enter_context(running(COMPILED, large))
-        questions = [*_pages(many), *_returned(many), *_stored(few, SMALL), *_stored(many, LARGE)]
-        result = Scaling({question.name: [] for question in questions})
+        read = [
+            *_pages(many),
+            *_returned(many),
+            *_stored(few, SMALL, READS),
+            *_stored(many, LARGE, READS),
+        ]
+        result = Scaling({})
         for number in range(pace.rounds):
-            for question in questions:
-                measured = await load(
-                    question.address,
-                    [question.request],
-                    seconds=pace.seconds,
-                    warm_up=pace.warm_up,
-                    connections=1,
-                )
-                if measured.refused:
-                    raise BadAnswer(
-                        f"{measured.refused} answers to {question.name} were not correct."
-                    )
-                result.took[question.name].append(measured.p50)
+            await _round(result, read, pace)
             say(f"round {number + 1} of {pace.rounds} of what time depends on")
+        # After all reads, which would find what they leave behind.
+        written = [*_stored(few, SMALL, GROWING), *_stored(many, LARGE, GROWING)]
+        for number in range(pace.rounds):
+            await _round(result, written, pace)
+            for url in (small, large):
+                async with connected(url) as connection:
+                    await clean(connection)
+            say(f"round {number + 1} of {pace.rounds} of what the time of writes depends on")
     return result
+
+
+async def _round(result: Scaling, questions: Sequence[Question], pace: Pace) -> None:
+    for one in questions:
+        result.took.setdefault(one.name, []).append(await one.measure(pace))
 
 
 def _pages(server: Running) -> list[Question]:
@@ -81,39 +103,41 @@ def _pages(server: Running) -> list[Question]:
     for who, token in (("all", EVERYWHERE_TOKEN), ("tenth", TOKEN)):
         for where, after in (("first", None), ("deep", _cursor(server, token))):
             variables = {"after": after}
-            questions.append(_question(server, f"{where} {who}", "page", variables, token))
+            questions.append(question(server, f"{where} {who}", "page", variables, token))
     return questions
 
 
 def _returned(server: Running) -> list[Question]:
     """Requests that return different numbers of rows."""
     return [
-        _question(server, f"{rows} rows", "rows", {"projects": projects, "tasks": tasks}, TOKEN)
+        question(server, f"{rows} rows", "rows", {"projects": projects, "tasks": tasks}, TOKEN)
         for rows, (projects, tasks) in ROWS.items()
     ]
 
 
-def _stored(server: Running, size: Size) -> list[Question]:
+def _stored(server: Running, size: Size, queries: Sequence[Query]) -> list[Question]:
     """Requests for the same rows out of different numbers of stored rows."""
     return [
-        _made(server, f"{query.name} of {size.tasks}", COMPILED.bodies(query, size.projects)[0])
-        for query in QUERIES
+        _made(server, f"{query.name} of {size.tasks}", COMPILED.bodies(query, size.projects))
+        for query in queries
     ]
 
 
-def _question(
-    server: Running, name: str, file: str, variables: Mapping[str, Any], token: str
+def question(
+    server: Running, name: str, file: str, variables: Mapping[str, Any], token: str = TOKEN
 ) -> Question:
+    """A request that is repeated, whose document is in this file."""
     query = (ASKED / f"{file}.graphql").read_text(encoding="utf-8")
-    return _made(server, name, orjson.dumps({"query": query, "variables": variables}), token)
+    return _made(server, name, [orjson.dumps({"query": query, "variables": variables})], token)
 
 
-def _made(server: Running, name: str, body: bytes, token: str = TOKEN) -> Question:
-    """A repeated request; it is sent once to find the length of its answer."""
+def _made(server: Running, name: str, bodies: Sequence[bytes], token: str = TOKEN) -> Question:
+    """Repeated requests; each is sent once to find the length of its answer."""
     address = Address(server.port, "/graphql")
     headers = COMPILED.headers | {"Authorization": f"Bearer {token}"}
-    answer = _asked(server, body, token)
-    return Question(name, address, address.request(body, headers, len(answer.content)))
+    lengths = [len(_asked(server, numbered(body), token).content) for body in bodies]
+    pairs = zip(bodies, lengths, strict=True)
+    return Question(name, address, [address.request(body, headers, n) for body, n in pairs])
 
 
 def _asked(server: Running, body: bytes, token: str) -> httpx.Response:

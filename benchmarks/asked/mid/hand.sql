@@ -1,4 +1,4 @@
--- $1 is the viewer. Whoever sees a project sees everything in it.
+-- Whoever sees a project sees everything in it.
 SELECT '{"data":' || row_to_json(data)::text || '}'
 FROM (
   SELECT (
@@ -30,7 +30,7 @@ FROM (
             ) AS agents
           FROM projects p
           WHERE EXISTS (
-            SELECT FROM project_members m WHERE m.project_id = p.id AND m.user_id = $1
+            SELECT FROM project_members m WHERE m.project_id = p.id AND m.user_id = :viewer
           )
           ORDER BY p.created_at, p.id
           LIMIT 10
