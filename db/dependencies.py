@@ -11,16 +11,14 @@ the other.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    Update,
+    Executable,
     Uuid,
     and_,
-    bindparam,
     exists,
     false,
     func,
@@ -31,14 +29,15 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from db.base import any_of
 from db.errors import CycleDetected, Invalid
 from db.projects import Project
 from db.rights import Right
-from db.scopes import scope
+from db.scopes import Viewer, scope
 from db.sessions import WriteSession
+from db.statements import Statement, value
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
 
 Key = TypeVar("Key")
@@ -101,17 +100,12 @@ def find_cycle(
     return None
 
 
-async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: Any = ()) -> None:
-    """Raise CycleDetected if one of these tasks, already flushed, is part of a cycle.
-
-    The caller of a new edge passes the task that is waited for: every new cycle contains it. The
-    caller holds the lock on the project's row; otherwise two transactions could each add an edge
-    of one cycle.
-    """
-    if not through:
-        return
-    through_ids = bindparam(None, list(through), ARRAY(Uuid), unique=True)
-    start = select(func.unnest(through_ids).label("id"), false().label("is_ancestor"))
+@Statement
+def _reachable(viewer: Viewer) -> Executable:
+    """What some tasks lead to: tasks, each with its parent and with each of its dependencies."""
+    start = select(
+        func.unnest(value("tasks", ARRAY(Uuid))).label("id"), false().label("is_ancestor")
+    )
     reached = start.cte("reached", recursive=True)
     task = aliased(Task)
     step = union_all(
@@ -125,35 +119,45 @@ async def refuse_cycle(session: AsyncSession, through: Collection[UUID], path: A
     ).lateral("step")
     # UNION, not UNION ALL: each pair is followed once, so the search ends in a cycle too.
     reached = reached.union(select(*step.c).select_from(reached.join(step, true())))
+    return (
+        select(Task.id, Task.parent_task_id, TaskDependency.dependency_id)
+        .outerjoin(TaskDependency, TaskDependency.dependent_id == Task.id)
+        .where(Task.id.in_(select(reached.c.id)))
+    )
 
-    ids = select(reached.c.id)
-    placed = await session.execute(select(Task.id, Task.parent_task_id).where(Task.id.in_(ids)))
-    parents: dict[UUID, UUID | None] = dict(iter(placed))
+
+async def refuse_cycle(session: WriteSession, through: Collection[UUID], path: Any = ()) -> None:
+    """Raise CycleDetected if one of these tasks, already flushed, is part of a cycle.
+
+    The caller of a new edge passes the task that is waited for: every new cycle contains it. The
+    caller holds the lock on the project's row; otherwise two transactions could each add an edge
+    of one cycle.
+    """
+    parents: dict[UUID, UUID | None] = {}
     dependencies: dict[UUID, list[UUID]] = {}
-    edges = select(TaskDependency.dependent_id, TaskDependency.dependency_id)
-    for dependent, dependency in await session.execute(
-        edges.where(TaskDependency.dependent_id.in_(ids))
-    ):
-        dependencies.setdefault(dependent, []).append(dependency)
+    for task, parent, dependency in await session.run(_reachable, tasks=list(through)):
+        parents[task] = parent
+        if dependency is not None:
+            dependencies.setdefault(task, []).append(dependency)
     cycle = find_cycle(parents, dependencies)
     if cycle is not None:
         raise CycleDetected(cycle, path)
 
 
-async def recount(session: AsyncSession, tasks: Collection[UUID]) -> None:
+async def recount(session: WriteSession, tasks: Collection[UUID]) -> None:
     """Recompute `unmet_dependency_count` of these tasks, their parents and their descendants.
 
     The caller holds the lock on the project's row: two transactions that count at once would not
     see each other's changes.
     """
     if tasks:
-        await session.execute(_counting(), {"tasks": list(tasks)})
+        await session.run(_counted, tasks=list(tasks))
 
 
-@cache
-def _counting() -> Update:
-    """The statement of `recount`. Building it takes longer than running it."""
-    tasks = func.any(bindparam("tasks", type_=ARRAY(Uuid)))
+@Statement
+def _counted(viewer: Viewer) -> Executable:
+    """The statement of `recount`."""
+    tasks = func.any(value("tasks", ARRAY(Uuid)))
     parent, child = aliased(Task), aliased(Task)
     named = select(Task.id.label("id")).where(Task.id == tasks)
     affected = named.cte("affected", recursive=True)
@@ -176,7 +180,9 @@ def _counting() -> Update:
     dependency, subtask = aliased(Task), aliased(Task)
     met = or_(
         dependency.status == TaskStatus.COMPLETED,
-        and_(TaskDependency.on_failure == OnFailure.IGNORE, dependency.status.in_(UNSUCCESSFUL)),
+        and_(
+            TaskDependency.on_failure == OnFailure.IGNORE, any_of(dependency.status, UNSUCCESSFUL)
+        ),
     )
     unmet = union(
         select(lineage.c.task, dependency.id.label("awaited"))
@@ -185,7 +191,7 @@ def _counting() -> Update:
         .where(~met),
         select(counted.c.id, subtask.id)
         .join_from(counted, subtask, subtask.parent_task_id == counted.c.id)
-        .where(subtask.status.not_in(SUBTASK_ENDED)),
+        .where(~any_of(subtask.status, SUBTASK_ENDED)),
     ).subquery("unmet")
     count = (
         select(counted.c.id, func.count(unmet.c.awaited).label("number"))
@@ -198,8 +204,16 @@ def _counting() -> Update:
         .where(Task.id == count.c.id, Task.unmet_dependency_count != count.c.number)
         # This is not an edit: neither the version nor the time of the last change changes.
         .values(unmet_dependency_count=count.c.number, updated_at=Task.updated_at)
-        .execution_options(synchronize_session=False)
     )
+
+
+@Statement
+def _locked(viewer: Viewer) -> Executable:
+    """Locks the project of a task that the viewer may edit."""
+    editable = scope(Task, viewer, Right.EDIT)
+    task_id = value("task_id", Uuid)
+    project_id = select(Task.project_id).where(Task.id == task_id, editable).scalar_subquery()
+    return select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)
 
 
 async def lock(session: WriteSession, task_id: UUID) -> None:
@@ -208,14 +222,11 @@ async def lock(session: WriteSession, task_id: UUID) -> None:
     Only if the viewer may edit the task: otherwise the wait would reveal that the task exists. It
     is called before tasks are locked, so that there are no deadlocks.
     """
-    editable = scope(Task, session.viewer, Right.EDIT)
-    project_id = select(Task.project_id).where(Task.id == task_id, editable).scalar_subquery()
-    row = select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)
-    await session.execute(row)
+    await session.run(_locked, task_id=task_id)
 
 
 async def add_dependency(
-    session: AsyncSession, dependent: Task, dependency: Task, on_failure: OnFailure
+    session: WriteSession, dependent: Task, dependency: Task, on_failure: OnFailure
 ) -> None:
     """Let one task wait for another of its project, or change `on_failure` of the edge.
 
@@ -241,7 +252,7 @@ async def add_dependency(
     await recount(session, [dependent.id])
 
 
-async def remove_dependency(session: AsyncSession, dependent: Task, dependency: Task) -> None:
+async def remove_dependency(session: WriteSession, dependent: Task, dependency: Task) -> None:
     """Remove a dependency of a task. The caller holds the same locks. Raises Invalid."""
     edge = await session.get(TaskDependency, (dependent.id, dependency.id))
     if edge is None:
@@ -251,7 +262,7 @@ async def remove_dependency(session: AsyncSession, dependent: Task, dependency: 
     await recount(session, [dependent.id])
 
 
-async def delete_task(session: AsyncSession, task: Task) -> None:
+async def delete_task(session: WriteSession, task: Task) -> None:
     """Delete a task with its descendants, and recount the tasks that waited for them."""
     child = aliased(Task)
     deleted = select(Task.id.label("id")).where(Task.id == task.id).cte("deleted", recursive=True)

@@ -91,6 +91,8 @@ class WriteSession(AsyncSession):
 
     async def run(self, statement: Statement, *options: Hashable, **values: Any) -> Sequence[Any]:
         """The rows of a statement of this transaction."""
+        if self.new or self.dirty or self.deleted:
+            await self.flush()
         found, request = statement.compiled(self.viewer, *options), Values(self.viewer, values)
         connection = await self.connection()
         result = await connection.exec_driver_sql(found.sql, tuple(found.arguments(request)))
