@@ -30,7 +30,7 @@ from strawberry.utils.await_maybe import await_maybe
 
 from graph.compiler import CompiledOperation, CompiledParts, Compiler, Request
 from graph.compiler import run as run_statement
-from graph.core.access import Deadline
+from graph.core.access import Deadline, Enforced
 from graph.core.context import Context
 from graph.core.errors import (
     AnswerTooLarge,
@@ -101,7 +101,7 @@ class Pipeline:
         deadline = Deadline(limits.settings.max_seconds)
         try:
             if token is not None and (viewer := tokens.cached(token)) is None:
-                async with deadline.enforced():
+                async with Enforced(deadline):
                     viewer = await tokens.viewer(token)
         except Exception as error:
             refusal = error
