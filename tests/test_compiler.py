@@ -21,7 +21,8 @@ from sqlalchemy import Text, literal_column, select
 import db
 from db.result_limits import RESULT_BYTES
 from graph import compiler
-from graph.compiler import CompiledStatement, compiled
+from graph.compiler import compiled
+from graph.compiler.compiled import CompiledStatement
 from graph.core.connections import encode_cursor
 from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import entities

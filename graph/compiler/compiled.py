@@ -118,42 +118,27 @@ class CompiledParts:
             arguments = statement.arguments(Request(self.variables, viewer, keys))
         except (GraphQLError, ValueError):
             return None
-        async with self.context.sessions:
-            if self.context.budget is not None:
-                self.context.budget.check()
-            return await read(statement, arguments, self.context)
+        try:
+            async with self.context.sessions:
+                return await self.context.json(statement.sql, arguments)
+        except Exception as error:
+            if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
+                return None  # it is too complex for PostgreSQL
+            # The log shows the statement, as it does for errors of SQLAlchemy.
+            error.add_note(statement.sql)
+            raise
 
-
-async def read(
-    statement: CompiledStatement, arguments: list[Any], context: Context
-) -> bytes | None:
-    """The result of a statement; None if it is too complex for PostgreSQL."""
-    try:
-        return await context.json(statement.sql, arguments)
-    except Exception as error:
-        if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
+    async def result(self) -> ExecutionResult | None:
+        """The result of the whole operation; None if resolvers have to execute it."""
+        try:
+            text = await self.json()
+        except Exception as error:
+            # Errors of the result are masked before they are sent.
+            return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
+        if text is None:
             return None
-        # The log shows the statement, as it does for errors of SQLAlchemy.
-        error.add_note(statement.sql)
-        raise
-
-
-async def run(
-    statement: CompiledStatement, arguments: list[Any], context: Context
-) -> ExecutionResult | None:
-    """The result of an operation with one statement, whose JSON is sent unchanged.
-
-    None if it is too complex for PostgreSQL: resolvers then execute the operation.
-    """
-    try:
-        text = await read(statement, arguments, context)
-    except Exception as error:
-        # Errors of the result are masked before they are sent.
-        return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
-    if text is None:
-        return None
-    data: Any = orjson.Fragment(text)
-    return ExecutionResult(data, None)
+        data: Any = orjson.Fragment(text)
+        return ExecutionResult(data, None)
 
 
 def compile_statement(builder: StatementBuilder, json: Json) -> CompiledStatement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -126,11 +127,24 @@ async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> 
 
 
 async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> EncodedJSON | list[Any]:
-    """The current rows that the viewer may see."""
-    selected = info.context.operation.selected(info._raw_info)
+    """The current rows that the viewer may see, in the order of the changed ones.
+
+    They are read by compiled statements, if each field of the payload has one; else as instances.
+    """
+    context, entity = info.context, entity_of(outcome.model)
+    selected = context.operation.selected(info._raw_info)
     fields = list(selected.under(to_camel_case(outcome.name)))
     if not (fields and changed):
         return []
-    key = entity_of(outcome.model).key.key
+    key = entity.key.key
     keys = [row.key if isinstance(row, Changed) else getattr(row, key) for row in changed]
-    return await info.context.loaders.fields_by_keys(outcome.model, keys, selected, fields)
+    places = {field.key: (selected.key, field.key) for field in fields}
+    compiled = context.compiled
+    if compiled is not None and all(compiled.has(*place) for place in places.values()):
+        texts = {name: await compiled.json(*place, keys=keys) for name, place in places.items()}
+        found = {name: text for name, text in texts.items() if text is not None}
+        if len(found) == len(texts):
+            return EncodedJSON(found)
+    children = [child for field in fields for child in entity.below(field)]
+    loaded = (context.loaders.by_key(outcome.model, key, children) for key in keys)
+    return [row for row in await asyncio.gather(*loaded) if row is not None]

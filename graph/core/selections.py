@@ -6,7 +6,7 @@ The look-ahead, the compiler and the cost read the tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -114,6 +114,7 @@ class Operation:
         variables: VariableValues,
     ) -> None:
         self.schema = schema
+        self.document = document
         self.node = node
         self.fragments = {
             node.name.value: FragmentDetails(node)
@@ -142,6 +143,10 @@ class Operation:
         node = find(document, name)
         values = coerce_variables(schema, node, variables, suggest=suggest)
         return cls(schema, document, node, values)
+
+    def with_variables(self, variables: VariableValues) -> Operation:
+        """The same operation with other variables. Raises InvalidOperation."""
+        return Operation(self.schema, self.document, self.node, variables)
 
     def _select(
         self, parent: GraphQLObjectType, groups: dict[str, list[FieldDetails]]
@@ -238,6 +243,17 @@ class Operation:
                 config=converter.config,
             )
         return selected.converted
+
+
+def input_values(
+    fields: Mapping[str, Any], values: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """The names, definitions and coerced values of the arguments or input fields that are given."""
+    return [
+        (name, field, values[key])
+        for name, field in fields.items()
+        if (key := field.out_name or name) in values
+    ]
 
 
 def coerce_variables(

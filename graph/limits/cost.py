@@ -8,7 +8,7 @@ object. A mutation costs 1, and 1 for every item of the lists in its input.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphql import (
@@ -21,7 +21,7 @@ from graphql import (
 
 from graph.core.declarations import Declared
 from graph.core.fields import Paged
-from graph.core.selections import Operation, Selected
+from graph.core.selections import Operation, Selected, input_values
 from graph.limits.document_size import MOST_REPORTED
 
 # The cost of every request, so that the rate of refused requests is limited too.
@@ -126,10 +126,7 @@ class _Costs:
         return cost
 
     def _mutation(self, selected: Selected) -> int:
-        items = sum(
-            _items(argument.type, selected.arguments.get(argument.out_name or name))
-            for name, argument in selected.definition.args.items()
-        )
+        items = _items_below(selected.definition.args, selected.arguments)
         cost = 1 + items
         for children in selected.children.values():
             for child in children:
@@ -167,8 +164,9 @@ def _items(kind: Any, value: Any) -> int:
     if is_list_type(kind) and isinstance(value, list):
         return len(value) + sum(_items(kind.of_type, item) for item in value)
     if isinstance(kind, GraphQLInputObjectType) and isinstance(value, dict):
-        return sum(
-            _items(field.type, value.get(field.out_name or name))
-            for name, field in kind.fields.items()
-        )
+        return _items_below(kind.fields, value)
     return 0
+
+
+def _items_below(fields: Mapping[str, Any], values: Mapping[str, Any]) -> int:
+    return sum(_items(field.type, value) for _, field, value in input_values(fields, values))
