@@ -6,7 +6,7 @@ reads them by key. Resolvers execute the rest, and all that ends in an error. A 
 compiled once for all requests that differ only in values:
 
 - `shapes` determines what of a request changes its statements;
-- each field has its own SQL, and `sql` reads rows by key;
+- each field has its own SQL;
 - `compiled` has the statement for PostgreSQL, and binds the values of each request.
 """
 
@@ -16,12 +16,24 @@ import asyncio
 from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
-from graphql import GraphQLError, OperationDefinitionNode, OperationType, get_named_type
+from graphql import (
+    GraphQLError,
+    OperationDefinitionNode,
+    OperationType,
+    get_named_type,
+    get_nullable_type,
+    is_list_type,
+)
 from graphql.execution.values import VariableValues
+from sqlalchemy import column, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
 
-from db import Viewer
+from db import Viewer, scope
+from db.parameters import apply, bind
 from graph.compiler.compiled import (
     CompiledOperation,
     CompiledStatement,
@@ -38,13 +50,12 @@ from graph.compiler.shapes import (
     variables_below,
     viewer_kind,
 )
-from graph.compiler.sql import json_by_keys
 from graph.core.cache import TRACKED, Cache
 from graph.core.declarations import StatementBuilder
-from graph.core.entities import entities
+from graph.core.entities import Entity, entities
 from graph.core.filters import conditions_of
 from graph.core.json_text import Json, Uncompilable
-from graph.core.selections import InvalidOperation, Operation
+from graph.core.selections import InvalidOperation, Operation, Selected
 from graph.core.threads import in_thread
 
 # Larger operations are not compiled: building and compiling them takes too long.
@@ -196,11 +207,30 @@ def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBu
         return
     by_name = {entity.name: entity for entity in entities()}
     for root in operation.roots:
-        for field in (child for children in root.children.values() for child in children):
+        for field in root.fields():
             entity = by_name.get(get_named_type(field.type).name)
             if entity is not None:
-                json = partial(json_by_keys, entity=entity, selected=field, keys=KEYS)
-                yield (root.key, field.key), json
+                yield (root.key, field.key), partial(_by_keys, entity=entity, selected=field)
+
+
+def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> Json:
+    """The JSON value of a field of a payload, for the rows with the keys of a request.
+
+    A list has the rows that the viewer may see, in the order of the keys. Another field has the
+    row with the first key, or null.
+    """
+    row = aliased(entity.model)
+    key = getattr(row, entity.key.key)
+    json = entity.sql(builder, selected, row)
+    if is_list_type(get_nullable_type(selected.type)):
+        unnested = func.unnest(bind(KEYS, ARRAY(key.type)))
+        each = unnested.table_valued(column("key", key.type), with_ordinality="number")
+        each = each.render_derived()
+        rows = select().select_from(each).join(row, key == each.c.key)
+        rows = rows.where(scope(row, builder.viewer)).order_by(each.c.number)
+        return builder.array(json, rows)
+    first = bind(apply(itemgetter(0), KEYS), key.type)
+    return builder.one(json, builder.rows(row, key == first))
 
 
 def _size(names: frozenset[str]) -> int:

@@ -35,6 +35,9 @@ from graph.core.selections import Selected
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
 
+# The fields of a connection that need the rows of its page.
+ROW_FIELDS = {"nodes", "edges", "pageInfo"}
+
 T = TypeVar("T")
 Parser = Callable[[str], Any]
 

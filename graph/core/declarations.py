@@ -54,6 +54,13 @@ class StatementBuilder:
             return selected.declaration.sql(self, selected, row)
         raise Uncompilable(selected.name)
 
+    def rows(self, target: Any, *conditions: ColumnElement[bool]) -> Select[Any]:
+        """A statement without columns for the rows that the viewer may see.
+
+        The rows are those of an alias of a model, with these conditions.
+        """
+        return select().select_from(target).where(*conditions, scope(target, self.viewer))
+
     def text(self, json: Json) -> ColumnElement[str]:
         """A JSON value as one expression."""
         return json_text.sql(json, self.max_bytes)
@@ -212,8 +219,7 @@ class LookAhead:
                 seen.add(id(selected))
                 if isinstance(selected.declaration, Declared):
                     selected.declaration.register(selected, self)
-                for children in selected.children.values():
-                    pending += children
+                pending += selected.fields()
 
     def of(self, key: Hashable) -> LoadSpec:
         """What the loader with this key has to load."""

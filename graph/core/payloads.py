@@ -133,7 +133,7 @@ async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> Encoded
     """
     context, entity = info.context, entity_of(outcome.model)
     selected = context.operation.selected(info._raw_info)
-    fields = list(selected.under(to_camel_case(outcome.name)))
+    fields = selected.under(to_camel_case(outcome.name))
     if not (fields and changed):
         return []
     key = entity.key.key

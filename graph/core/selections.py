@@ -89,15 +89,16 @@ class Selected:
         """The type of the field's value."""
         return self.definition.type
 
-    def under(self, *names: str) -> Iterator[Selected]:
+    def fields(self) -> list[Selected]:
+        """The fields that are selected below it, of any type."""
+        return [child for children in self.children.values() for child in children]
+
+    def under(self, *names: str) -> list[Selected]:
         """The fields at the end of this path of field names, of any type."""
-        if not names:
-            yield self
-            return
-        for children in self.children.values():
-            for child in children:
-                if child.name == names[0]:
-                    yield from child.under(*names[1:])
+        found = [self]
+        for name in names:
+            found = [child for each in found for child in each.fields() if child.name == name]
+        return found
 
 
 class Operation:
@@ -204,7 +205,7 @@ class Operation:
 
         def result_of(selected: Selected) -> Result:
             if id(selected) not in results:
-                below = [result_of(child) for kind in selected.children.values() for child in kind]
+                below = [result_of(child) for child in selected.fields()]
                 results[id(selected)] = combine(selected, below)
             return results[id(selected)]
 

@@ -66,7 +66,7 @@ def cost_advice(operation: Operation) -> str:
             rows *= max(1, declaration.max_rows(field))
         elif is_list:
             rows *= costs.most(field)
-        fields = [child for below in field.children.values() for child in below]
+        fields = field.fields()
     return advice
 
 
@@ -116,25 +116,21 @@ class _Costs:
         return sum(map(self.of, children))
 
     def _page(self, field: Paged, selected: Selected) -> int:
-        shown = {child.name for children in selected.children.values() for child in children}
-        cost = int("totalCount" in shown)
-        if shown & {"nodes", "edges", "pageInfo"}:
-            ways = (("nodes",), ("edges", "node"))
-            nodes = [node for way in ways for node in selected.under(*way)]
+        cost = int(bool(selected.under("totalCount")))
+        if field.reads_rows(selected):
             # A row that is selected in `nodes` and in `edges` is read once.
-            cost += field.max_rows(selected) * (1 + sum(map(self._below, nodes)))
+            cost += field.max_rows(selected) * (1 + sum(map(self._below, field.nodes(selected))))
         return cost
 
     def _mutation(self, selected: Selected) -> int:
         items = _items_below(selected.definition.args, selected.arguments)
         cost = 1 + items
-        for children in selected.children.values():
-            for child in children:
-                if child.name == "userErrors":
-                    # Errors come instead of the changed objects, and few contain an object.
-                    cost += self._below(child)
-                elif not is_leaf_type(get_named_type(child.type)):
-                    cost += (max(1, items) if _is_list(child) else 1) * self._row(child)
+        for child in selected.fields():
+            if child.name == "userErrors":
+                # Errors come instead of the changed objects, and few contain an object.
+                cost += self._below(child)
+            elif not is_leaf_type(get_named_type(child.type)):
+                cost += (max(1, items) if _is_list(child) else 1) * self._row(child)
         return cost
 
     def _introspected(self, selected: Selected) -> int:
