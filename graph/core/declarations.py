@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, lru_cache, reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, inspect, select
@@ -156,7 +156,7 @@ class LoadSpec:
     def _options(
         self, row: Any, viewer: Viewer, columns: dict[Any, set[str]], depth: int
     ) -> list[Any]:
-        chosen = only(row, columns[inspect(row).mapper])
+        chosen = [*_only(row, frozenset(columns[inspect(row).mapper]))]
         for name, below in self.relations.items():
             relation = getattr(row, name)
             # Deeper relations are left to the loaders. Those that are not nullable are joined:
@@ -174,23 +174,14 @@ class LoadSpec:
         return chosen
 
 
-@cache
-def _key_of(mapper: Any) -> frozenset[str]:
-    return frozenset(mapper.get_property_by_column(column).key for column in mapper.primary_key)
-
-
-def only(row: Any, names: Iterable[str]) -> list[Any]:
+@lru_cache(maxsize=1024)
+def _only(row: Any, names: frozenset[str]) -> list[Any]:
     """The loader options for these columns, and the key, of a model or an alias of it.
 
     Reading another column raises an exception; nothing is loaded lazily.
     """
-    return list(_only(row, frozenset(names)))
-
-
-@lru_cache(maxsize=1024)
-def _only(row: Any, names: frozenset[str]) -> list[Any]:
     mapper = inspect(row).mapper
-    keys = _key_of(mapper)
+    keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
     chosen = []
     for kind in mapper.self_and_descendants:
         # A column that only a subtype has is loaded through the subtype.

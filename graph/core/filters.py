@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import strawberry
 from graphql import (
     GraphQLInputField,
+    GraphQLNamedType,
     get_named_type,
     get_nullable_type,
     is_leaf_type,
@@ -31,7 +32,7 @@ from db.parameters import apply, bind
 from graph.core.entities import clean, doc_of, lazy
 from graph.core.errors import BadInput
 from graph.core.scalars import parse_key
-from graph.core.selections import BACKREF, Operation, Selected
+from graph.core.selections import BACKREF, Operation, Selected, input_values
 
 # Conditions are built and compiled by recursion.
 MAX_DEPTH = 20
@@ -158,6 +159,10 @@ def through(attribute: QueryableAttribute[Any]) -> Any:
     return strawberry.field(default=UNSET, metadata={"attribute": attribute})
 
 
+_filters: set[type] = set()
+"""The declared filters."""
+
+
 def filters(model: type) -> Callable[[Type], Type]:
     """Declare the filter of an entity.
 
@@ -186,6 +191,7 @@ def filters(model: type) -> Callable[[Type], Type]:
         ):
             cls.__annotations__[name] = kind
             setattr(cls, name, _operator(description, name.rstrip("_")))
+        _filters.add(cls)
         noun = model.__name__
         return strawberry.input(cls, description=f"Which {noun} objects; all conditions must hold.")
 
@@ -297,14 +303,22 @@ def keys(model: type, operand: Any) -> Any:
 
 
 def conditions_of(operation: Operation) -> int:
-    """The number of conditions of all filters of an operation."""
+    """The number of conditions of all arguments of an operation that are filters."""
 
     def combine(selected: Selected, below: list[int]) -> int:
-        where = selected.arguments.get("where")
-        own = 0 if where is None else _conditions(selected.definition.args["where"].type, where)
-        return own + sum(below)
+        given = input_values(selected.definition.args, selected.arguments)
+        own = [
+            _conditions(argument.type, value)
+            for _, argument, value in given
+            if value is not None and _is_filter(get_named_type(argument.type))
+        ]
+        return sum(own) + sum(below)
 
     return sum(operation.fold(combine))
+
+
+def _is_filter(kind: GraphQLNamedType) -> bool:
+    return getattr(kind.extensions.get(BACKREF), "origin", None) in _filters
 
 
 def _conditions(kind: Any, value: Any) -> int:
@@ -317,15 +331,13 @@ def _conditions(kind: Any, value: Any) -> int:
     if not isinstance(value, dict):
         return 1
     found = 0
-    for name, field in kind.fields.items():
-        key = field.out_name or name
-        if key in value:
-            below = _conditions(field.type, value[key])
-            if kind.name == "IDFilter":
-                below *= SCOPED_WEIGHT
-            elif _is_relation(field):
-                below += SCOPED_WEIGHT
-            found += below
+    for _, field, item in input_values(kind.fields, value):
+        below = _conditions(field.type, item)
+        if kind.name == "IDFilter":
+            below *= SCOPED_WEIGHT
+        elif _is_relation(field):
+            below += SCOPED_WEIGHT
+        found += below
     return max(1, found)
 
 

@@ -159,9 +159,8 @@ class Loaders:
         key = attribute if key is None else key
 
         async def fetch(values: list[Any]) -> list[Any]:
-            found = await self._rows(attribute, values, key)
-            rows = {getattr(row, attribute.key): row for row in found}
-            return [rows.get(value) for value in values]
+            rows = await self._rows(attribute, values, key)
+            return [next(iter(rows[value]), None) for value in values]
 
         return self._load(key, value, fetch)
 
@@ -169,14 +168,12 @@ class Loaders:
         """The first rows whose attribute has this value, in the order of the relation `key`."""
 
         async def fetch(values: list[Any]) -> list[Any]:
-            groups: dict[Any, list[Any]] = {value: [] for value in values}
-            for row in await self._rows(attribute, values, key):
-                groups[getattr(row, attribute.key)].append(row)
-            return [groups[value][:most] for value in values]
+            rows = await self._rows(attribute, values, key)
+            return [rows[value][:most] for value in values]
 
         return self._load(key, value, fetch)
 
-    async def _rows(self, attribute: Any, values: list[Any], key: Any) -> Sequence[Any]:
+    async def _rows(self, attribute: Any, values: list[Any], key: Any) -> dict[Any, list[Any]]:
         spec = self.look_ahead.of(key)
         spec.columns.add(attribute.key)
         order = getattr(getattr(key, "property", None), "order_by", None) or ()
@@ -187,7 +184,10 @@ class Loaders:
             .order_by(*(getattr(model, column.key) for column in order))
             .options(*spec.options(model, self.access.viewer))
         )
-        return [row for (row,) in await self._read(statement)]
+        rows: dict[Any, list[Any]] = {value: [] for value in values}
+        for (row,) in await self._read(statement):
+            rows[getattr(row, attribute.key)].append(row)
+        return rows
 
     async def _read(self, statement: Select[Any]) -> Sequence[Any]:
         async with self.access.read() as session:

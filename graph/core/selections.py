@@ -42,6 +42,8 @@ from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
+from graph.core.errors import BadRequest
+
 # The maximum that graphql-core's executor reports.
 MAX_ERRORS = 50
 
@@ -130,21 +132,6 @@ class Operation:
         collected = collect_fields(schema, self.fragments, variables, root, self.node)
         self.roots = list(self._select(root, collected.grouped_field_set))
 
-    @classmethod
-    def read(
-        cls,
-        schema: GraphQLSchema,
-        document: DocumentNode,
-        name: str | None = None,
-        variables: dict[str, Any] | None = None,
-        *,
-        suggest: bool = True,
-    ) -> Operation:
-        """The operation of this name, with these variables. Raises InvalidOperation."""
-        node = find(document, name)
-        values = coerce_variables(schema, node, variables, suggest=suggest)
-        return cls(schema, document, node, values)
-
     def with_variables(self, variables: VariableValues) -> Operation:
         """The same operation with other variables. Raises InvalidOperation."""
         return Operation(self.schema, self.document, self.node, variables)
@@ -226,11 +213,7 @@ class Operation:
 
     def selected(self, info: GraphQLResolveInfo[Any]) -> Selected:
         """The field that is being resolved."""
-        return self.at(info.parent_type, info.field_nodes)
-
-    def at(self, parent: GraphQLObjectType, nodes: Iterable[FieldNode]) -> Selected:
-        """The field of a type that is selected by these nodes of the document."""
-        return self._by_nodes[parent.name, tuple(map(id, nodes))]
+        return self._by_nodes[info.parent_type.name, tuple(map(id, info.field_nodes))]
 
     def converted(self, selected: Selected) -> dict[str, Any]:
         """The arguments of a field as its resolver gets them."""
@@ -262,7 +245,7 @@ def coerce_variables(
     node: OperationDefinitionNode,
     variables: dict[str, Any] | None,
     *,
-    suggest: bool = True,
+    suggest: bool,
 ) -> VariableValues:
     """The coerced variables of an operation. Raises InvalidOperation with their errors.
 
@@ -281,10 +264,7 @@ def coerce_variables(
 
 
 def head_of(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """The operation of this name without its fields and without locations, which is small.
-
-    Raises InvalidOperation.
-    """
+    """The operation of this name without its fields and without locations, which is small."""
     node = find(document, name)
     head = OperationDefinitionNode(
         operation=node.operation,
@@ -295,12 +275,25 @@ def head_of(document: DocumentNode, name: str | None) -> OperationDefinitionNode
     return find(parse(print_ast(head), no_location=True), name)
 
 
-def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """The operation of this name, or the only one. Raises InvalidOperation."""
-    operations = [
-        node for node in document.definitions if isinstance(node, OperationDefinitionNode)
+def operations_of(document: DocumentNode) -> list[tuple[str | None, OperationDefinitionNode]]:
+    """The operations of a document with their names."""
+    return [
+        (node.name.value if node.name else None, node)
+        for node in document.definitions
+        if isinstance(node, OperationDefinitionNode)
     ]
-    for node in operations:
-        if (name is None and len(operations) == 1) or (node.name and node.name.value == name):
-            return node
-    raise InvalidOperation
+
+
+def choose(operations: Sequence[tuple[str | None, Result]], name: str | None) -> Result:
+    """The operation of this name, or the only one without a name. Raises BadRequest."""
+    if name is None and len(operations) > 1:
+        raise BadRequest("The document has several operations; say which by operationName.")
+    for known, operation in operations:
+        if name in (None, known):
+            return operation
+    raise BadRequest("The document has no operation of that name.")
+
+
+def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    """The operation of a document that is executed for this name. Raises BadRequest."""
+    return choose(operations_of(document), name)

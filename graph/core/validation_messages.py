@@ -11,33 +11,25 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 Message = Callable[[Mapping[str, Any]], str]
 
 
-def _characters(number: int) -> str:
-    return f"{number:,} character{'' if number == 1 else 's'}"
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _items(number: int) -> str:
-    return f"{number:,} item{'' if number == 1 else 's'}"
+def _at_least(least: int, noun: str) -> str:
+    return "this must not be empty" if least == 1 else f"this needs {_counted(least, noun)} or more"
 
 
-def _too_short(context: Mapping[str, Any]) -> str:
-    least = context["min_length"]
-    return "this must not be empty" if least == 1 else f"this needs {_characters(least)} or more"
-
-
-def _too_few(context: Mapping[str, Any]) -> str:
-    least = context["min_length"]
-    return "this must not be empty" if least == 1 else f"this needs {_items(least)} or more"
+def _at_most(most: int, noun: str) -> str:
+    return f"this may have {_counted(most, noun)} at most"
 
 
 # By the type of the error, https://docs.pydantic.dev/latest/errors/validation_errors/
 MESSAGES_BY_TYPE: dict[str, Message] = {
-    "string_too_short": _too_short,
-    "string_too_long": lambda context: (
-        f"this may have {_characters(context['max_length'])} at most"
-    ),
+    "string_too_short": lambda context: _at_least(context["min_length"], "character"),
+    "string_too_long": lambda context: _at_most(context["max_length"], "character"),
     "string_unicode": lambda _: "this has a character that there is not",
-    "too_short": _too_few,
-    "too_long": lambda context: f"this may have {_items(context['max_length'])} at most",
+    "too_short": lambda context: _at_least(context["min_length"], "item"),
+    "too_long": lambda context: _at_most(context["max_length"], "item"),
     "greater_than": lambda context: f"this must be more than {context['gt']:,}",
     "greater_than_equal": lambda context: f"this must be {context['ge']:,} or more",
     "less_than": lambda context: f"this must be less than {context['lt']:,}",

@@ -288,8 +288,6 @@ class Pipeline:
     def _coerce(self, run: Run) -> tuple[OperationDefinitionNode, VariableValues]:
         """Find the operation in the document, and coerce the variables."""
         document, name = run.document, run.request.operation_name
-        if name is None and len(document.operations) > 1:
-            raise BadRequest("The document has several operations; say which by operationName.")
         node = document.heads.get(name)
         if node is None:
             node = document.heads[name] = head_of(run.tree, name)

@@ -6,8 +6,9 @@ the time is linear even for nested fragments whose expansion is exponential.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from graphql import (
@@ -190,19 +191,12 @@ def _expanded(definition: _Definition, sizes: Mapping[str, DocumentSize]) -> Doc
 def _sizes(fragments: Mapping[str, _Definition]) -> dict[str, DocumentSize]:
     """The size of each fragment with those it spreads, whose sizes are computed first."""
     sizes: dict[str, DocumentSize] = {}
-    for root in fragments:
-        if root in sizes:
-            continue
-        path: dict[str, Iterator[tuple[str, int]]] = {root: iter(fragments[root].spreads)}
-        while path:
-            name = next(reversed(path))
-            for spread, _ in path[name]:
-                if spread in path:
-                    raise BadRequest(f"The fragment {spread} spreads itself, directly or not.")
-                if spread in fragments and spread not in sizes:
-                    path[spread] = iter(fragments[spread].spreads)
-                    break
-            else:
-                del path[name]
+    spreads = {name: [spread for spread, _ in each.spreads] for name, each in fragments.items()}
+    try:
+        for name in TopologicalSorter(spreads).static_order():
+            if name in fragments:
                 sizes[name] = _expanded(fragments[name], sizes)
+    except CycleError as error:
+        (name, *_) = error.args[1]
+        raise BadRequest(f"The fragment {name} spreads itself, directly or not.") from None
     return sizes
