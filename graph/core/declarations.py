@@ -92,10 +92,6 @@ class StatementBuilder:
 class Declared(StrawberryField):
     """A field that a slice declares, and that both the compiler and the resolvers can read."""
 
-    def describe(self, description: str | None) -> None:
-        """Set the description of the model, unless the slice has set one."""
-        self.description = self.description or description
-
     @property
     def annotation(self) -> Any:
         """The type of the field, where it follows from the model."""

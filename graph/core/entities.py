@@ -198,7 +198,7 @@ def entity(
         for name, field in vars(cls).items():
             if isinstance(field, Declared):
                 doc = doc_of(getattr(field, "attribute", None))
-                field.describe(doc and clean(doc))
+                field.description = field.description or (doc and clean(doc))
                 if name not in cls.__annotations__:
                     cls.__annotations__[name] = field.annotation
         if declared.is_interface:

@@ -26,7 +26,6 @@ from graphql import (
     Undefined,
     get_named_type,
     is_abstract_type,
-    is_object_type,
     parse,
     print_ast,
 )
@@ -158,20 +157,16 @@ class Operation:
                 arguments, is_valid = {}, False
             selected = Selected(key, node.name.value, parent, definition, arguments, is_valid)
             self._by_nodes[identity] = selected
-            named = get_named_type(definition.type)
-            types: Sequence[GraphQLObjectType] = ()
-            if is_object_type(named):
-                types = [named]
-            elif is_abstract_type(named):
-                types = self.schema.get_possible_types(named)
-            if is_valid and details[0].node.selection_set is not None:
-                for type_ in types:
+            if is_valid and node.selection_set is not None:
+                named: Any = get_named_type(definition.type)
+                types = (
+                    self.schema.get_possible_types(named) if is_abstract_type(named) else [named]
+                )
+                for kind in types:
                     below = collect_subfields(
-                        self.schema, self.fragments, self.variables, self.node, type_, details
+                        self.schema, self.fragments, self.variables, self.node, kind, details
                     )
-                    selected.children[type_.name] = list(
-                        self._select(type_, below.grouped_field_set)
-                    )
+                    selected.children[kind.name] = [*self._select(kind, below.grouped_field_set)]
             yield selected
 
     def _arguments(self, definition: GraphQLField, node: FieldNode) -> dict[str, Any]:
