@@ -91,7 +91,9 @@ class Compiler:
         self._compiled: Cache[Hashable, CompiledOperation] = Cache(
             MAX_OPERATIONS, MAX_BYTES, _bytes
         )
-        self._names: Cache[Hashable, frozenset[str]] = Cache(MAX_OPERATIONS, MAX_BYTES, _size)
+        self._names: Cache[Hashable, frozenset[str]] = Cache(
+            MAX_OPERATIONS, MAX_BYTES, lambda names: TRACKED + sum(map(len, names))
+        )
         """The names of the variables that determine the shape of each mutation."""
 
     def known(
@@ -231,11 +233,6 @@ def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> J
         return builder.array(json, rows)
     first = bind(apply(itemgetter(0), KEYS), key.type)
     return builder.one(json, builder.rows(row, key == first))
-
-
-def _size(names: frozenset[str]) -> int:
-    """The size of names of variables in the cache."""
-    return TRACKED + sum(map(len, names))
 
 
 def _bytes(compiled: CompiledOperation) -> int:

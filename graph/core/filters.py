@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from enum import Enum
 from functools import partial
@@ -32,7 +32,7 @@ from db.parameters import apply, bind
 from graph.core.entities import clean, doc_of, lazy
 from graph.core.errors import BadInput
 from graph.core.scalars import parse_key
-from graph.core.selections import BACKREF, Operation, Selected, input_values
+from graph.core.selections import BACKREF, Operation, Selected, fold, input_values
 
 # Conditions are built and compiled by recursion.
 MAX_DEPTH = 20
@@ -155,7 +155,10 @@ def contains(attribute: QueryableAttribute[Any]) -> Any:
 
 
 def through(attribute: QueryableAttribute[Any]) -> Any:
-    """A filter on a to-one relation: the related object meets the conditions of its own filter."""
+    """A filter on a to-one relation: the related object meets the conditions of its own filter.
+
+    A filter on a column is declared alike, with the operators of its type.
+    """
     return strawberry.field(default=UNSET, metadata={"attribute": attribute})
 
 
@@ -172,18 +175,16 @@ def filters(model: type) -> Callable[[Type], Type]:
     """
 
     def declare(cls: Type) -> Type:
-        for name in list(cls.__annotations__):
+        for name in cls.__annotations__:
             if name not in vars(cls):
-                attribute = getattr(model, name)
-                description = clean(doc_of(attribute) or "")
-                metadata = {"attribute": attribute}
-                field = strawberry.field(default=UNSET, description=description, metadata=metadata)
-                setattr(cls, name, field)
+                setattr(cls, name, through(getattr(model, name)))
         for name, field in vars(cls).items():
-            if isinstance(field, StrawberryField) and name not in cls.__annotations__:
-                relation = field.metadata["attribute"]
-                cls.__annotations__[name] = lazy(relation.property.mapper.class_, "Filter") | None
-                field.description = clean(doc_of(relation) or "")
+            if isinstance(field, StrawberryField):
+                attribute = field.metadata["attribute"]
+                field.description = field.description or clean(doc_of(attribute) or "")
+                if name not in cls.__annotations__:
+                    target = attribute.property.mapper.class_
+                    cls.__annotations__[name] = lazy(target, "Filter") | None
         for name, kind, description in (
             ("and_", f"list[{cls.__name__}] | None", "All of these hold."),
             ("or_", f"list[{cls.__name__}] | None", "At least one of these holds."),
@@ -198,9 +199,15 @@ def filters(model: type) -> Callable[[Type], Type]:
     return declare
 
 
-def _name(field: StrawberryField) -> str:
-    """The name of an input field, as the schema has it."""
-    return field.graphql_name or to_camel_case(field.python_name)
+def _given(value: Any, problem: str) -> Iterator[tuple[StrawberryField, Any]]:
+    """The fields of a filter that are given, with their values. Raises BadInput for null."""
+    for field in get_object_definition(value, strict=True).fields:
+        operand = getattr(value, field.python_name)
+        if operand is None:
+            name = field.graphql_name or to_camel_case(field.python_name)
+            raise BadInput(f"{name}: {problem}")
+        if operand is not UNSET:
+            yield field, operand
 
 
 def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> ColumnElement[bool]:
@@ -211,12 +218,7 @@ def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> Column
     if depth > MAX_DEPTH:
         raise BadInput(f"A filter nests at most {MAX_DEPTH} deep.")
     parts: list[ColumnElement[bool]] = []
-    for field in get_object_definition(where, strict=True).fields:
-        value = getattr(where, field.python_name)
-        if value is UNSET:
-            continue
-        if value is None:
-            raise BadInput(f"{_name(field)}: null is no filter. Leave it out.")
+    for field, value in _given(where, "null is no filter. Leave it out."):
         match field.python_name:
             case "and_":
                 parts += [condition(part, entity, viewer, depth + 1) for part in value]
@@ -241,17 +243,11 @@ def _on(
         target = aliased(prop.mapper.class_)
         met = and_(scope(target, viewer), condition(value, target, viewer, depth + 1))
         return here.of_type(target).has(met)  # type: ignore[no-any-return]
-    definition = get_object_definition(value)
-    if definition is None:
+    if get_object_definition(value) is None:
         # The type is needed: asyncpg would send a JSON string as text.
         return here.contains(bind(value, JSONB))  # type: ignore[no-any-return]
     parts = []
-    for field in definition.fields:
-        operand = getattr(value, field.python_name)
-        if operand is UNSET:
-            continue
-        if operand is None:
-            raise BadInput(f"{_name(field)}: null compares with nothing. Use isNull.")
+    for field, operand in _given(value, "null compares with nothing. Use isNull."):
         if isinstance(value, IDFilter):
             parts.append(_id(field.python_name, here, prop.columns[0], operand, viewer))
         else:
@@ -314,7 +310,7 @@ def conditions_of(operation: Operation) -> int:
         ]
         return sum(own) + sum(below)
 
-    return sum(operation.fold(combine))
+    return sum(fold(operation.roots, combine))
 
 
 def _is_filter(kind: GraphQLNamedType) -> bool:

@@ -178,28 +178,13 @@ class Operation:
                 values[key] = default
         return values
 
-    def fold(self, combine: Callable[[Selected, list[Result]], Result]) -> list[Result]:
-        """The results of the root fields, each combined from a field and those of its children.
-
-        Fragments can select a field any number of times. Its result is computed once.
-        """
-        results: dict[int, Result] = {}
-
-        def result_of(selected: Selected) -> Result:
-            if id(selected) not in results:
-                below = [result_of(child) for child in selected.fields()]
-                results[id(selected)] = combine(selected, below)
-            return results[id(selected)]
-
-        return [result_of(root) for root in self.roots]
-
     def size(self) -> tuple[int, int]:
         """The number of fields of the response's shape, and their depth."""
 
         def combine(_: Selected, below: list[tuple[int, int]]) -> tuple[int, int]:
             return 1 + sum(n for n, _ in below), 1 + max((depth for _, depth in below), default=0)
 
-        sizes = self.fold(combine)
+        sizes = fold(self.roots, combine)
         return sum(n for n, _ in sizes), max((depth for _, depth in sizes), default=0)
 
     def fields(self) -> Iterable[Selected]:
@@ -222,6 +207,24 @@ class Operation:
                 config=converter.config,
             )
         return selected.converted
+
+
+def fold(
+    fields: Iterable[Selected], combine: Callable[[Selected, list[Result]], Result]
+) -> list[Result]:
+    """The results of fields, each combined from a field and the results of its children.
+
+    Fragments can select a field any number of times. Its result is computed once.
+    """
+    results: dict[int, Result] = {}
+
+    def result_of(selected: Selected) -> Result:
+        if id(selected) not in results:
+            below = [result_of(child) for child in selected.fields()]
+            results[id(selected)] = combine(selected, below)
+        return results[id(selected)]
+
+    return [result_of(each) for each in fields]
 
 
 def input_values(

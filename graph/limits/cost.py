@@ -8,7 +8,7 @@ object. A mutation costs 1, and 1 for every item of the lists in its input.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from graphql import (
@@ -21,7 +21,7 @@ from graphql import (
 
 from graph.core.declarations import Declared
 from graph.core.fields import Paged
-from graph.core.selections import Operation, Selected, input_values
+from graph.core.selections import Operation, Selected, fold, input_values
 from graph.limits.document_size import MOST_REPORTED
 
 # The cost of every request, so that the rate of refused requests is limited too.
@@ -110,10 +110,8 @@ class _Costs:
         return 1 + self._below(selected)
 
     def _below(self, selected: Selected) -> int:
-        return max((self._all(children) for children in selected.children.values()), default=0)
-
-    def _all(self, children: Iterable[Selected]) -> int:
-        return sum(map(self.of, children))
+        costs = (sum(map(self.of, children)) for children in selected.children.values())
+        return max(costs, default=0)
 
     def _page(self, field: Paged, selected: Selected) -> int:
         cost = int(bool(selected.under("totalCount")))
@@ -135,18 +133,15 @@ class _Costs:
 
     def _introspected(self, selected: Selected) -> int:
         """The number of introspected objects, as an estimate."""
-        count = self._cache.get(id(selected))
-        if count is None:
-            count = 0
-            if not is_leaf_type(get_named_type(selected.type)):
-                below = (
-                    sum(map(self._introspected, children))
-                    for children in selected.children.values()
-                )
-                factors = {"types": self._types, "fields": FIELDS_PER_TYPE}
-                items = factors.get(selected.name, ITEMS_PER_LIST)
-                count = (items if _is_list(selected) else 1) * (1 + max(below, default=0))
-            self._cache[id(selected)] = count
+        factors = {"types": self._types, "fields": FIELDS_PER_TYPE}
+
+        def combine(selected: Selected, below: list[int]) -> int:
+            if is_leaf_type(get_named_type(selected.type)):
+                return 0
+            items = factors.get(selected.name, ITEMS_PER_LIST) if _is_list(selected) else 1
+            return items * (1 + sum(below))
+
+        (count,) = fold([selected], combine)
         return count
 
 
