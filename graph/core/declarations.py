@@ -198,15 +198,9 @@ class LookAhead:
 
     def __init__(self, operation: Operation) -> None:
         self._loads: dict[Hashable, LoadSpec] = {}
-        seen: set[int] = set()
-        pending = list(operation.roots)
-        while pending:
-            selected = pending.pop()
-            if id(selected) not in seen:
-                seen.add(id(selected))
-                if isinstance(selected.declaration, Declared):
-                    selected.declaration.register(selected, self)
-                pending += selected.fields()
+        for selected in operation.fields():
+            if isinstance(selected.declaration, Declared):
+                selected.declaration.register(selected, self)
 
     def of(self, key: Hashable) -> LoadSpec:
         """What the loader with this key has to load."""

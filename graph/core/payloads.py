@@ -60,11 +60,6 @@ class Outcome:
         target = lazy(self.model)
         return list[target] if self.kind == "many" else target | None  # type: ignore[valid-type]
 
-    @property
-    def description(self) -> str:
-        """The description of the field in the schema."""
-        return self.doc or DESCRIPTIONS[self.kind]
-
 
 def outcomes_of(annotation: Any, name: str | None = None) -> list[Outcome]:
     """The fields of a payload, from the return annotation of its mutation."""
@@ -97,7 +92,8 @@ def payload_type(mutation: str, outcomes: Sequence[Outcome]) -> Any:
     for outcome in outcomes:
         namespace["__annotations__"][outcome.name] = outcome.annotation
         empty: Any = {"default_factory": list} if outcome.kind == "many" else {"default": None}
-        namespace[outcome.name] = strawberry.field(description=outcome.description, **empty)
+        description = outcome.doc or DESCRIPTIONS[outcome.kind]
+        namespace[outcome.name] = strawberry.field(description=description, **empty)
     namespace["__annotations__"]["user_errors"] = list[UserError]
     namespace["user_errors"] = strawberry.field(
         description="All that is wrong with the input; if there is anything, nothing was done.",

@@ -107,6 +107,10 @@ def parse_decimal(value: Any) -> Decimal:
     return Decimal(format(decimal, "f"))
 
 
+def _parse_decimal_literal(node: ValueNode, _: dict[str, Any] | None = None) -> Decimal:
+    return parse_decimal(parse_json_literal(node))
+
+
 scalars: dict[object, Any] = {
     datetime: strawberry.scalar(
         name="DateTime",
@@ -122,7 +126,7 @@ scalars: dict[object, Any] = {
         " lost. Input may be a number, too, and have an exponent.",
         serialize=lambda value: format(value, "f"),
         parse_value=parse_decimal,
-        parse_literal=lambda node, _=None: parse_decimal(parse_json_literal(node)),
+        parse_literal=_parse_decimal_literal,
     ),
     JSON: strawberry.scalar(
         name="JSON",
