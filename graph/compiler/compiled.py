@@ -107,31 +107,16 @@ class CompiledParts:
         return place in self.operation.statements
 
     async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
-        """The JSON at a place, of the rows with these keys; None if resolvers have to read it.
-
-        They report invalid arguments.
-        """
-        statement, viewer = self.operation.statements.get(place), self.context.viewer
-        if statement is None or viewer_kind(viewer) != self.operation.viewer:
+        """The JSON at a place, of the rows with these keys; None if resolvers have to read it."""
+        if viewer_kind(self.context.viewer) != self.operation.viewer:  # after a login
             return None
-        try:
-            arguments = statement.arguments(Request(self.variables, viewer, keys))
-        except (GraphQLError, ValueError):
-            return None
-        try:
-            async with self.context.sessions:
-                return await self.context.json(statement.sql, arguments)
-        except Exception as error:
-            if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
-                return None  # it is too complex for PostgreSQL
-            # The log shows the statement, as it does for errors of SQLAlchemy.
-            error.add_note(statement.sql)
-            raise
+        async with self.context.sessions:
+            return await self._read(place, keys)
 
     async def result(self) -> ExecutionResult | None:
         """The result of the whole operation; None if resolvers have to execute it."""
         try:
-            text = await self.json()
+            text = await self._read((), ())
         except Exception as error:
             # Errors of the result are masked before they are sent.
             return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
@@ -139,6 +124,23 @@ class CompiledParts:
             return None
         data: Any = orjson.Fragment(text)
         return ExecutionResult(data, None)
+
+    async def _read(self, place: Place, keys: Sequence[Any]) -> bytes | None:
+        statement = self.operation.statements.get(place)
+        if statement is None:
+            return None
+        try:
+            arguments = statement.arguments(Request(self.variables, self.context.viewer, keys))
+        except (GraphQLError, ValueError):
+            return None  # the resolvers report invalid arguments
+        try:
+            return await self.context.json(statement.sql, arguments)
+        except Exception as error:
+            if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
+                return None  # it is too complex for PostgreSQL
+            # The log shows the statement, as it does for errors of SQLAlchemy.
+            error.add_note(statement.sql)
+            raise
 
 
 def compile_statement(builder: StatementBuilder, json: Json) -> CompiledStatement:
