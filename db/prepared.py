@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,55 +11,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from db.connections import OUTCOME_UNKNOWN, Generations, OutcomeUnknown
-from db.deadlines import SharedTimer, Timeout
-
-# How long PostgreSQL may take to confirm that it has cancelled a statement, in seconds.
-CANCELLED_WITHIN = 2
-
-
-class PreparedPool:
-    """Connections that run one statement at a time each, and keep it prepared.
-
-    The pools of SQLAlchemy and of the driver add more time to a short statement than it takes.
-    """
-
-    def __init__(
-        self,
-        size: int,
-        wait: float,
-        connect: Callable[..., Awaitable[Any]],
-        generations: Generations,
-    ) -> None:
-        """A caller waits for a free connection for `wait` seconds; `connect` opens a new one."""
-        self.size = size
-        self._free = asyncio.Semaphore(size)
-        self._wait = wait
-        # PostgreSQL keeps some 40 bytes for each character of a prepared statement: at most 32 MB
-        # for a connection. Longer statements take only a few milliseconds to prepare.
-        caches = {
-            "statement_cache_size": 100,
-            "max_cacheable_statement_size": 8_000,
-            "max_cached_statement_lifetime": 0,
-        }
-        self._connect = partial(connect, **caches)
-        self._generations = generations
-        # The connections that nobody uses, each with its generation.
-        self._idle: list[tuple[Any, int]] = []
-        self._timer = SharedTimer()
-        self._closing: set[asyncio.Task[None]] = set()
-
-    async def value(self, statement: str, arguments: Sequence[Any], seconds: float | None) -> Any:
-        """The one value that a statement returns. Raises what the driver raises.
-
-        Raises TimedOut if that takes more than `seconds`, the wait for a connection included, and
-        SQLAlchemy's TimeoutError if no connection becomes free.
-        """
-        if seconds is None:
-            return await self._run("fetchval", statement, arguments)
-        # The driver has a timer for each statement, which takes longer than a short one.
-        async with Timeout(self._timer, time.monotonic() + seconds):
-            return await self._run("fetchval", statement, arguments)
+        return await self._run("fetchval", statement, arguments)
 
     async def write(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
         """The rows of a statement that is a transaction of its own.
