@@ -11,6 +11,47 @@ from typing import Any
 import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from db.connections import OUTCOME_UNKNOWN, Generations, OutcomeUnknown
+
+# How long PostgreSQL may take to confirm that it has cancelled a statement, in seconds.
+CANCELLED_WITHIN = 2
+
+
+class PreparedPool:
+    """Connections that run one statement at a time each, and keep it prepared.
+
+    The pools of SQLAlchemy and of the driver add more time to a short statement than it takes.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        wait: float,
+        connect: Callable[..., Awaitable[Any]],
+        generations: Generations,
+    ) -> None:
+        """A caller waits for a free connection for `wait` seconds; `connect` opens a new one."""
+        self.size = size
+        self._free = asyncio.Semaphore(size)
+        self._wait = wait
+        # PostgreSQL keeps some 40 bytes for each character of a prepared statement: at most 32 MB
+        # for a connection. Longer statements take only a few milliseconds to prepare.
+        caches = {
+            "statement_cache_size": 100,
+            "max_cacheable_statement_size": 8_000,
+            "max_cached_statement_lifetime": 0,
+        }
+        self._connect = partial(connect, **caches)
+        self._generations = generations
+        # The connections that nobody uses, each with its generation.
+        self._idle: list[tuple[Any, int]] = []
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def value(self, statement: str, arguments: Sequence[Any]) -> Any:
+        """The one value that a statement returns. Raises what the driver raises.
+
+        Raises SQLAlchemy's TimeoutError if no connection becomes free.
+        """
         return await self._run("fetchval", statement, arguments)
 
     async def write(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
