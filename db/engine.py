@@ -229,21 +229,18 @@ class Database:
             await session.flush()
             await commit(session)
 
-    async def json(
-        self, statement: str, arguments: Sequence[Any], seconds: float | None = None
-    ) -> bytes:
+    async def json(self, statement: str, arguments: Sequence[Any]) -> bytes:
         """The one JSON value that a statement returns, as PostgreSQL encodes it.
 
-        The statement has the driver's parameters, `$1` and so on. Raises TimedOut if it takes more
-        than `seconds`, and ResultTooLarge.
+        The statement has the driver's parameters, `$1` and so on. Raises ResultTooLarge.
         """
         began = time.perf_counter()
         try:
             try:
-                value: bytes = await self._prepared.value(statement, arguments, seconds)
+                value: bytes = await self._prepared.value(statement, arguments)
             except OutdatedSchemaCacheError:
                 # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
-                value = await self._prepared.value(statement, arguments, seconds)
+                value = await self._prepared.value(statement, arguments)
         except asyncpg.PostgresError as error:
             self._result_limit.check(error)
             raise

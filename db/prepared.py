@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +12,6 @@ import asyncpg
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db.connections import Generations
-from db.deadlines import SharedTimer, Timeout
 
 # How long PostgreSQL may take to confirm that it has cancelled a statement, in seconds.
 CANCELLED_WITHIN = 2
@@ -47,22 +45,13 @@ class PreparedPool:
         self._generations = generations
         # The connections that nobody uses, each with its generation.
         self._idle: list[tuple[Any, int]] = []
-        self._timer = SharedTimer()
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def value(self, statement: str, arguments: Sequence[Any], seconds: float | None) -> Any:
+    async def value(self, statement: str, arguments: Sequence[Any]) -> Any:
         """The one value that a statement returns. Raises what the driver raises.
 
-        Raises TimedOut if that takes more than `seconds`, the wait for a connection included, and
-        SQLAlchemy's TimeoutError if no connection becomes free.
+        Raises SQLAlchemy's TimeoutError if no connection becomes free.
         """
-        if seconds is None:
-            return await self._value(statement, arguments)
-        # The driver has a timer for each statement, which takes longer than a short one.
-        async with Timeout(self._timer, time.monotonic() + seconds):
-            return await self._value(statement, arguments)
-
-    async def _value(self, statement: str, arguments: Sequence[Any]) -> Any:
         await (self._wait_until_free() if self._free.locked() else self._free.acquire())
         connection, generation = self._open()
         try:

@@ -22,18 +22,27 @@ from graphql import (
     get_nullable_type,
     is_leaf_type,
     is_non_null_type,
+    parse,
 )
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from graph.core.fields import Collection
-from graph.core.selections import BACKREF
+from graph.core.selections import BACKREF, Operation, coerce_variables, find
 from graph.schema import graphql_schema
 
 LONG_NAME = "long_" * 13
 
 Shown = GraphQLObjectType | GraphQLInterfaceType
 """A type of which fields are selected."""
+
+
+def read_operation(text: str, variables: dict[str, Any] | None = None) -> Operation:
+    """The only operation of a document, with these variables."""
+    document = parse(text)
+    node = find(document, None)
+    values = coerce_variables(graphql_schema, node, variables, suggest=True)
+    return Operation(graphql_schema, document, node, values)
 
 
 def declared(type_name: str, kind: type) -> list[tuple[str, Any]]:

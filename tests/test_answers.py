@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import graphql
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,13 +15,11 @@ import db
 from db.result_limits import ResultTooLarge
 from graph.core import response_budget
 from graph.core.access import Deadline
-from graph.core.selections import Operation
 from graph.limits.cost import cost_of
-from graph.schema import graphql_schema
 from tests import factories
 from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import gid
-from tests.operations import Pool, operations
+from tests.operations import Pool, operations, read_operation
 from tests.test_compiler import pool  # noqa: F401 - a fixture
 
 MEGABYTE = 1_000_000
@@ -208,9 +205,7 @@ async def test_no_more_rows_are_read_than_were_paid_for(
         event.remove(database.reader.sync_engine, "after_cursor_execute", note)
 
     if "errors" not in answer.body:
-        shown = Operation.read(
-            graphql_schema, graphql.parse(operation.query), None, operation.variables
-        )
+        shown = read_operation(operation.query, operation.variables)
         # One more of each page tells whether there are more, and `totalCount` is a row of its own.
         assert sum(read) <= 2 * cost_of(shown) + len(answer.statements)
 

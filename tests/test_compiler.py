@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import graphql
 import pytest
 from graphql import GraphQLError, GraphQLInterfaceType, GraphQLObjectType, get_named_type
 from hypothesis import HealthCheck, given, settings
@@ -21,18 +20,19 @@ from sqlalchemy import Text, literal_column, select
 import db
 from db.result_limits import RESULT_BYTES
 from graph import compiler
-from graph.compiler import CompiledStatement, compiled
+from graph.compiler import compiled
+from graph.compiler.compiled import CompiledStatement
 from graph.core.connections import encode_cursor
 from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import entities
 from graph.core.filters import Order, conditions_of
 from graph.core.scalars import format_moment
-from graph.core.selections import BACKREF, Operation
+from graph.core.selections import BACKREF
 from graph.schema import graphql_schema
 from graph.settings import Settings
 from tests import factories
 from tests.conftest import People, serving
-from tests.operations import WRONG_AT_TIMES, Generated, Pool, operations, payloads
+from tests.operations import WRONG_AT_TIMES, Generated, Pool, operations, payloads, read_operation
 
 EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "60"))
 
@@ -110,7 +110,7 @@ async def are_answered_alike(
 
 def is_for_resolvers(query: str, variables: dict[str, Any]) -> bool:
     """Whether there is a reason for which the compiler leaves a query to the resolvers."""
-    operation = Operation.read(graphql_schema, graphql.parse(query), None, variables)
+    operation = read_operation(query, variables)
     number, depth = operation.size()
     if number > compiler.MAX_FIELDS or depth > compiler.MAX_DEPTH:
         return True

@@ -5,23 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graphql import get_introspection_query, parse
+from graphql import get_introspection_query
 
 import db
 from db.tools import MOST_TOOLS
 from graph import compiler
 from graph.core.filters import SCOPED_WEIGHT, conditions_of
-from graph.core.selections import Operation
 from graph.core.user_errors import MAX_CYCLE_TASKS
 from graph.limits.cost import cost_of
-from graph.schema import graphql_schema
 from graph.settings import Settings
 from tests.conftest import People, serving
+from tests.operations import read_operation
 
 
 def cost(text: str, **variables: Any) -> int:
     """The cost of a document's only operation."""
-    return cost_of(Operation.read(graphql_schema, parse(text), None, variables))
+    return cost_of(read_operation(text, variables))
 
 
 COSTS = {
@@ -90,7 +89,7 @@ CONDITIONS = {
 
 @pytest.mark.parametrize("text", CONDITIONS)
 def test_conditions_are_counted_wherever_they_stand(text: str) -> None:
-    assert conditions_of(Operation.read(graphql_schema, parse(text))) == CONDITIONS[text]
+    assert conditions_of(read_operation(text)) == CONDITIONS[text]
 
 
 def test_page_sizes_are_read_wherever_they_stand() -> None:

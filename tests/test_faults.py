@@ -23,8 +23,8 @@ from sqlalchemy import URL, text
 
 import db
 from db import sessions
-from db.deadlines import TimedOut
 from graph import cli
+from graph.core.access import Deadline, DeadlineExceeded, Enforced
 from graph.settings import Settings
 from tests import factories, processes
 from tests.client import Answer
@@ -376,7 +376,7 @@ async def test_who_leaves_when_it_is_their_turn_leaves(database: db.Database) ->
     prepared = database._prepared
     for _ in range(prepared.size):
         await prepared._wait_until_free()
-    waiting = asyncio.create_task(prepared.value("SELECT '1'::json", [], None))
+    waiting = asyncio.create_task(prepared.value("SELECT '1'::json", []))
     await asyncio.sleep(0.01)
 
     prepared._free.release()
@@ -395,11 +395,12 @@ async def test_who_waits_for_a_connection_waits_no_longer_than_they_may(
         await prepared._wait_until_free()
 
     async with asyncio.timeout(PATIENCE):  # nobody gives one back
-        with pytest.raises(TimedOut):
-            await prepared.value("SELECT '1'::json", [], 0.2)
+        with pytest.raises(DeadlineExceeded):
+            async with Enforced(Deadline(1)):
+                await prepared.value("SELECT '1'::json", [])
 
     prepared._free.release()
-    assert await prepared.value("SELECT '1'::json", [], 0.2) == "1"
+    assert await prepared.value("SELECT '1'::json", []) == "1"
 
 
 async def test_to_look_up_who_asks_takes_no_longer_than_an_operation_may(

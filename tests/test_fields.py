@@ -19,8 +19,9 @@ from graph.core import entities
 from graph.core.connections import Connection
 from graph.core.entities import column, entity
 from graph.core.fields import argument, collection, connected, listed
-from graph.core.filters import StringFilter, filters, keys
+from graph.core.filters import StringFilter, condition, filters, keys
 from graph.core.scalars import scalars
+from graph.settings import Settings
 from tests import factories
 from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.factories import gid
@@ -130,6 +131,10 @@ def _in_project(row: Any, viewer: db.Viewer, project_id: Any, begins: Any) -> li
     return met if begins is None else [*met, row.title.startswith(bind(begins, String))]
 
 
+def _fitting(row: Any, viewer: db.Viewer, fit: Any) -> list[Any]:
+    return [condition(fit, row, viewer)]
+
+
 LEAST = [argument("least", int, "The lowest priority.")]
 OF_PROJECT = [
     argument("project_id", strawberry.ID, "Of which project."),
@@ -163,6 +168,11 @@ class Query:
     works: Connection[Work] = collection(Models.Work)
     places: Connection[Place] = collection(Models.Place)
     from_least: Connection[Work] = collection(Models.Work, arguments=LEAST, conditions=_least)
+    fitting: Connection[Work] = collection(
+        Models.Work,
+        arguments=[argument("fit", WorkFilter, "What fits.")],
+        conditions=_fitting,
+    )
     in_project: Connection[Work] = collection(
         Models.Work, arguments=OF_PROJECT, conditions=_in_project
     )
@@ -282,3 +292,19 @@ async def test_what_is_wrong_with_an_argument_of_its_own_is_reported(both: list[
         answers = [await client.ask(query, id="nonsense") for client in both]
         assert answers[0].text == answers[1].text
         assert answers[0].code == "BAD_USER_INPUT"
+
+
+async def test_a_filter_counts_by_its_type_whatever_its_argument_is_called(
+    database: db.Database, people: People, both: list[Any]
+) -> None:
+    query = "query($fit: WorkFilter!) { fitting(fit: $fit) { totalCount } }"
+    one, two = {"title": {"contains": "1"}}, {"title": {"contains": "1", "not": "x"}}
+    assert (await ask(both, query, 1, fit=two))["fitting"]["totalCount"] > 0
+
+    for planner in (True, False):
+        async with serving(database, Settings(max_conditions=1, planner=planner)) as http:
+            admin = people.admin.through(http)
+            assert (await admin.ask(query, fit=one)).data["fitting"]["totalCount"] > 0
+            (error,) = (await admin.ask(query, fit=two)).errors
+            assert error["extensions"]["limit"] == "max_conditions"
+            assert error["extensions"]["found"] == 2

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import db
 from graph.core.errors import BadRequest, RequestError
-from graph.core.selections import InvalidOperation, Operation
+from graph.core.selections import InvalidOperation
 from graph.execution import documents
 from graph.execution.documents import MOST_ERRORS, parse_document
 from graph.limits.cost import cost_of
@@ -25,6 +25,7 @@ from graph.limits.document_size import DocumentSize, document_size
 from graph.schema import graphql_schema
 from graph.settings import Settings
 from tests.conftest import People, serving
+from tests.operations import read_operation
 from tests.test_docs import TEXTS, examples
 
 ROOT = Path(__file__).parents[1]
@@ -471,7 +472,7 @@ def test_what_people_are_shown_is_well_within_the_limits(
     monkeypatch.setattr(overlapping_fields_can_be_merged, "MAX_COMPLEXITY_BUDGET", budget // 4)
     assert validate(graphql_schema, document.node, specified_rules, MOST_ERRORS) == []
     if "$" not in text:
-        operation = Operation.read(graphql_schema, document.node)
+        operation = read_operation(text)
         assert cost_of(operation) <= settings.max_cost / 2
 
 

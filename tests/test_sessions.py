@@ -13,7 +13,6 @@ from typing import Any
 
 import httpx
 import pytest
-from graphql import parse
 from sqlalchemy import URL, select, text
 
 import db
@@ -22,12 +21,11 @@ from db.base import insert_many
 from graph.core.access import SESSIONS_AT_ONCE, HoldingSession
 from graph.core.context import Context
 from graph.core.loaders import Loaders
-from graph.core.selections import Operation
-from graph.schema import graphql_schema
 from graph.settings import Settings
 from tests import factories
 from tests.client import Answer, Client, counted
 from tests.conftest import People, serving
+from tests.operations import read_operation
 from tests.patience import PATIENCE, becomes
 
 
@@ -35,7 +33,7 @@ from tests.patience import PATIENCE, becomes
 def context(database: db.Database) -> Context:
     """The context of an operation, as a resolver gets it."""
     context = Context(database, db.Viewer(is_administrator=True))
-    context.operation = Operation.read(graphql_schema, parse("{ __typename }"))
+    context.operation = read_operation("{ __typename }")
     context.loaders = Loaders(context, context.operation)
     return context
 

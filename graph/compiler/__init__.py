@@ -6,40 +6,43 @@ reads them by key. Resolvers execute the rest, and all that ends in an error. A 
 compiled once for all requests that differ only in values:
 
 - `shapes` determines what of a request changes its statements;
-- each field has its own SQL, and `sql` reads rows by key;
+- each field has its own SQL;
 - `compiled` has the statement for PostgreSQL, and binds the values of each request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Any
 
 from graphql import (
-    DocumentNode,
     GraphQLError,
-    GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
     get_named_type,
+    get_nullable_type,
+    is_list_type,
 )
 from graphql.execution.values import VariableValues
+from sqlalchemy import column, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import aliased
 
-from db import Viewer
+from db import Viewer, scope
+from db.parameters import apply, bind
 from graph.compiler.compiled import (
     CompiledOperation,
-    CompiledParts,
     CompiledStatement,
     Place,
     compile_statement,
-    run,
 )
 from graph.compiler.shapes import (
     KEYS,
-    Request,
+    Shape,
     deferred_variables,
     deferred_viewer,
     shape_of,
@@ -47,13 +50,12 @@ from graph.compiler.shapes import (
     variables_below,
     viewer_kind,
 )
-from graph.compiler.sql import json_by_keys
 from graph.core.cache import TRACKED, Cache
 from graph.core.declarations import StatementBuilder
-from graph.core.entities import entities
+from graph.core.entities import Entity, entities
 from graph.core.filters import conditions_of
 from graph.core.json_text import Json, Uncompilable
-from graph.core.selections import InvalidOperation, Operation
+from graph.core.selections import InvalidOperation, Operation, Selected
 from graph.core.threads import in_thread
 
 # Larger operations are not compiled: building and compiling them takes too long.
@@ -79,50 +81,34 @@ OBJECTS_OF_STATEMENT = 4
 # A deferred value has several closures.
 OBJECTS_OF_PARAMETER = 12
 
-ANONYMOUS = viewer_kind(Viewer())
-
-
-class Document(Protocol):
-    """The part of a document that the compiler needs."""
-
-    @property
-    def hash(self) -> str:
-        """The hash of its text."""
-
-    @property
-    def node(self) -> DocumentNode:
-        """The parsed document."""
-
 
 class Compiler:
     """The compiled operations of a process."""
 
-    def __init__(self, schema: GraphQLSchema, max_answer_bytes: int) -> None:
-        self._schema = schema
+    def __init__(self, max_answer_bytes: int) -> None:
         self._max_bytes = max_answer_bytes
         self._compiling: dict[Hashable, asyncio.Task[CompiledOperation]] = {}
         self._compiled: Cache[Hashable, CompiledOperation] = Cache(
             MAX_OPERATIONS, MAX_BYTES, _bytes
         )
-        self._names: Cache[Hashable, frozenset[str]] = Cache(MAX_OPERATIONS, MAX_BYTES, _size)
+        self._names: Cache[Hashable, frozenset[str]] = Cache(
+            MAX_OPERATIONS, MAX_BYTES, lambda names: TRACKED + sum(map(len, names))
+        )
         """The names of the variables that determine the shape of each mutation."""
 
     def known(
-        self,
-        document: Document,
-        node: OperationDefinitionNode,
-        variables: VariableValues,
-        viewer: Viewer,
+        self, hash: str, node: OperationDefinitionNode, variables: VariableValues, viewer: Viewer
     ) -> CompiledOperation | None:
-        """The cached result of compiling an operation; None without statements."""
-        operation = _name(document, node)
-        names = self._names.get(operation) if node.operation is OperationType.MUTATION else None
-        compiled = self._compiled.get((operation, shape_of(variables, names), viewer_kind(viewer)))
+        """The cached result of compiling an operation; None without statements.
+
+        `hash` is the hash of its document.
+        """
+        compiled = self._compiled.get(self._key(hash, node, variables, viewer))
         return compiled if compiled is not None and compiled.statements else None
 
     async def compile(
         self,
-        document: Document,
+        hash: str,
         operation: Operation,
         viewer: Viewer,
         charge: Callable[[int], None],
@@ -133,25 +119,19 @@ class Compiler:
         `charge` is called with the cost of compiling, and may raise. The work is done inside
         `turn`, once for all requests that need it at the same time.
         """
-        node, variables = operation.node, operation.variables
-        if node.operation is OperationType.SUBSCRIPTION or viewer_kind(viewer) == ANONYMOUS:
-            return None
-        name, names = _name(document, node), None
-        if node.operation is OperationType.MUTATION:
-            names = self._names.get(name)
-            if names is None:
-                names = variables_below(operation)
-                self._names.put(name, names)
-        shape = shape_of(variables, names)
-        key = name, shape, viewer_kind(viewer)
+        node, name = operation.node, _name(hash, operation.node)
+        if node.operation is OperationType.MUTATION and self._names.get(name) is None:
+            self._names.put(name, variables_below(operation))
+        key = self._key(hash, node, operation.variables, viewer)
         compiled = self._compiled.get(key)
         if compiled is None:
+            _, shape, _ = key
             parts = shape_size(shape)
             if parts > MAX_PARTS:
                 return None
             compiling = self._compiling.get(key)
             if compiling is None:
-                deferred = self._deferred(document, node, deferred_variables(variables, names))
+                deferred = _deferred(operation, {name for name, _ in shape})
                 if deferred is None:
                     self._compiled.put(key, CompiledOperation({}, parts=parts))
                     return None
@@ -164,24 +144,13 @@ class Compiler:
             compiled = await asyncio.shield(compiling)
         return compiled if compiled.statements else None
 
-    def _deferred(
-        self, document: Document, node: OperationDefinitionNode, variables: VariableValues
-    ) -> tuple[Operation, int, int] | None:
-        """The operation with deferred values, and its numbers of fields and conditions.
-
-        None if it should not be compiled.
-        """
-        try:
-            operation = Operation(self._schema, document.node, node, variables)
-        except (Uncompilable, InvalidOperation, GraphQLError, RecursionError):
-            return None
-        if all(root.name.startswith("__") for root in operation.roots):
-            return None  # it needs no database
-        fields, depth = operation.size()
-        conditions = conditions_of(operation)
-        if fields > MAX_FIELDS or depth > MAX_DEPTH or conditions > MAX_CONDITIONS:
-            return None
-        return operation, fields, conditions
+    def _key(
+        self, hash: str, node: OperationDefinitionNode, variables: VariableValues, viewer: Viewer
+    ) -> tuple[Hashable, Shape, Hashable]:
+        """The key in the cache: requests with the same key share the statements."""
+        name = _name(hash, node)
+        names = self._names.get(name) if node.operation is OperationType.MUTATION else None
+        return name, shape_of(variables, names), viewer_kind(viewer)
 
     async def _compile_and_cache(
         self,
@@ -212,6 +181,24 @@ class Compiler:
         return CompiledOperation(statements, viewer_kind(viewer), conditions, parts)
 
 
+def _deferred(operation: Operation, names: Collection[str]) -> tuple[Operation, int, int] | None:
+    """The operation with deferred values, and its numbers of fields and conditions.
+
+    None if it should not be compiled.
+    """
+    try:
+        operation = operation.with_variables(deferred_variables(operation.variables, names))
+    except (Uncompilable, InvalidOperation, GraphQLError, RecursionError):
+        return None
+    if all(root.name.startswith("__") for root in operation.roots):
+        return None  # it needs no database
+    fields, depth = operation.size()
+    conditions = conditions_of(operation)
+    if fields > MAX_FIELDS or depth > MAX_DEPTH or conditions > MAX_CONDITIONS:
+        return None
+    return operation, fields, conditions
+
+
 def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBuilder], Json]]]:
     """The places that may have a statement, and functions that build their JSON values."""
     if operation.node.operation is OperationType.QUERY:
@@ -222,16 +209,30 @@ def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBu
         return
     by_name = {entity.name: entity for entity in entities()}
     for root in operation.roots:
-        for field in (child for children in root.children.values() for child in children):
+        for field in root.fields():
             entity = by_name.get(get_named_type(field.type).name)
             if entity is not None:
-                json = partial(json_by_keys, entity=entity, selected=field, keys=KEYS)
-                yield (root.key, field.key), json
+                yield (root.key, field.key), partial(_by_keys, entity=entity, selected=field)
 
 
-def _size(names: frozenset[str]) -> int:
-    """The size of names of variables in the cache."""
-    return TRACKED + sum(map(len, names))
+def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> Json:
+    """The JSON value of a field of a payload, for the rows with the keys of a request.
+
+    A list has the rows that the viewer may see, in the order of the keys. Another field has the
+    row with the first key, or null.
+    """
+    row = aliased(entity.model)
+    key = getattr(row, entity.key.key)
+    json = entity.sql(builder, selected, row)
+    if is_list_type(get_nullable_type(selected.type)):
+        unnested = func.unnest(bind(KEYS, ARRAY(key.type)))
+        each = unnested.table_valued(column("key", key.type), with_ordinality="number")
+        each = each.render_derived()
+        rows = select().select_from(each).join(row, key == each.c.key)
+        rows = rows.where(scope(row, builder.viewer)).order_by(each.c.number)
+        return builder.array(json, rows)
+    first = bind(apply(itemgetter(0), KEYS), key.type)
+    return builder.one(json, builder.rows(row, key == first))
 
 
 def _bytes(compiled: CompiledOperation) -> int:
@@ -243,16 +244,6 @@ def _bytes(compiled: CompiledOperation) -> int:
     return found
 
 
-def _name(document: Document, node: OperationDefinitionNode) -> Hashable:
+def _name(hash: str, node: OperationDefinitionNode) -> Hashable:
     """The identity of an operation."""
-    return document.hash, node.name.value if node.name else None
-
-
-__all__ = [
-    "CompiledOperation",
-    "CompiledParts",
-    "CompiledStatement",
-    "Compiler",
-    "Request",
-    "run",
-]
+    return hash, node.name.value if node.name else None

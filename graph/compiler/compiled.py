@@ -107,53 +107,40 @@ class CompiledParts:
         return place in self.operation.statements
 
     async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
-        """The JSON at a place, of the rows with these keys; None if resolvers have to read it.
-
-        They report invalid arguments.
-        """
-        statement, viewer = self.operation.statements.get(place), self.context.viewer
-        if statement is None or viewer_kind(viewer) != self.operation.viewer:
-            return None
-        try:
-            arguments = statement.arguments(Request(self.variables, viewer, keys))
-        except (GraphQLError, ValueError):
+        """The JSON at a place, of the rows with these keys; None if resolvers have to read it."""
+        if viewer_kind(self.context.viewer) != self.operation.viewer:  # after a login
             return None
         async with self.context.sessions:
-            if self.context.budget is not None:
-                self.context.budget.check()
-            return await read(statement, arguments, self.context)
+            return await self._read(place, keys)
 
-
-async def read(
-    statement: CompiledStatement, arguments: list[Any], context: Context
-) -> bytes | None:
-    """The result of a statement; None if it is too complex for PostgreSQL."""
-    try:
-        return await context.json(statement.sql, arguments)
-    except Exception as error:
-        if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
+    async def result(self) -> ExecutionResult | None:
+        """The result of the whole operation; None if resolvers have to execute it."""
+        try:
+            text = await self._read((), ())
+        except Exception as error:
+            # Errors of the result are masked before they are sent.
+            return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
+        if text is None:
             return None
-        # The log shows the statement, as it does for errors of SQLAlchemy.
-        error.add_note(statement.sql)
-        raise
+        data: Any = orjson.Fragment(text)
+        return ExecutionResult(data, None)
 
-
-async def run(
-    statement: CompiledStatement, arguments: list[Any], context: Context
-) -> ExecutionResult | None:
-    """The result of an operation with one statement, whose JSON is sent unchanged.
-
-    None if it is too complex for PostgreSQL: resolvers then execute the operation.
-    """
-    try:
-        text = await read(statement, arguments, context)
-    except Exception as error:
-        # Errors of the result are masked before they are sent.
-        return ExecutionResult(None, [GraphQLError(str(error), original_error=error)])
-    if text is None:
-        return None
-    data: Any = orjson.Fragment(text)
-    return ExecutionResult(data, None)
+    async def _read(self, place: Place, keys: Sequence[Any]) -> bytes | None:
+        statement = self.operation.statements.get(place)
+        if statement is None:
+            return None
+        try:
+            arguments = statement.arguments(Request(self.variables, self.context.viewer, keys))
+        except (GraphQLError, ValueError):
+            return None  # the resolvers report invalid arguments
+        try:
+            return await self.context.json(statement.sql, arguments)
+        except Exception as error:
+            if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
+                return None  # it is too complex for PostgreSQL
+            # The log shows the statement, as it does for errors of SQLAlchemy.
+            error.add_note(statement.sql)
+            raise
 
 
 def compile_statement(builder: StatementBuilder, json: Json) -> CompiledStatement:

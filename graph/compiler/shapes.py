@@ -6,8 +6,9 @@ share a statement, and each binds its own values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from graphql import (
@@ -27,7 +28,7 @@ from db import Viewer
 from db.parameters import Deferred
 from graph.core.filters import Order
 from graph.core.json_text import Uncompilable
-from graph.core.selections import Operation
+from graph.core.selections import Operation, input_values
 
 # Stands for any value.
 ANY = "any"
@@ -49,7 +50,11 @@ KEYS = Deferred(lambda request: request.keys)
 """The keys of a request, as a deferred value."""
 
 
-def shape_of(variables: VariableValues, names: Container[str] | None = None) -> Hashable:
+Shape = tuple[tuple[str, Hashable], ...]
+"""The names of variables, each with the shape of its value."""
+
+
+def shape_of(variables: VariableValues, names: Collection[str] | None) -> Shape:
     """The shape of variables: requests for an operation share its statements if it is equal.
 
     With names, only these variables count.
@@ -88,9 +93,9 @@ def variables_below(operation: Operation) -> frozenset[str]:
     return frozenset(found)
 
 
-def shape_size(shape: Hashable) -> int:
+def shape_size(shape: Shape) -> int:
     """The number of parts of a shape."""
-    found, pending = 0, [shape]
+    found, pending = 0, list[Hashable]([shape])
     while pending:
         part = pending.pop()
         if isinstance(part, tuple):
@@ -112,10 +117,10 @@ def _shape(kind: Any, value: Any) -> Hashable:
         return None
     if isinstance(kind, GraphQLInputObjectType):
         return tuple(
-            (name, _shape(field.type, value[key]))
-            for name, field in kind.fields.items()
-            for key in [field.out_name or name]
-            if key in value
+            [
+                (name, _shape(field.type, item))
+                for name, field, item in input_values(kind.fields, value)
+            ]
         )
     if isinstance(kind, GraphQLList):
         if _is_any(kind):
@@ -143,45 +148,41 @@ class _NoSources(dict[str, Any]):
         raise Uncompilable(f"${name} inside a literal")
 
 
-def deferred_variables(
-    variables: VariableValues, names: Container[str] | None = None
-) -> VariableValues:
+def deferred_variables(variables: VariableValues, names: Collection[str]) -> VariableValues:
     """Variables of the same shape with deferred values.
 
-    With names, all other variables are deferred as a whole.
+    The shape has variables of these names. All others are deferred as a whole.
     """
     deferred: dict[str, Any] = {}
     for name, value in variables.coerced.items():
-        read = _variable(name)
-        if names is None or name in names:
+        read = _item(attrgetter("variables"), name)
+        if name in names:
             deferred[name] = _deferred(variables.sources[name].signature.type, value, read)
         else:
             deferred[name] = Deferred(read)
     return VariableValues(_NoSources(), deferred)
 
 
-def _variable(name: str) -> Callable[[Request], Any]:
-    return lambda request: request.variables[name]
+def _item(read: Callable[[Any], Any], key: str | int) -> Callable[[Any], Any]:
+    return lambda request: read(request)[key]
 
 
 def _deferred(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
-    def below(key: str | int) -> Callable[[Any], Any]:
-        return lambda request: read(request)[key]
-
     kind = get_nullable_type(kind)
     if value is None:
         return None
     if isinstance(kind, GraphQLInputObjectType):
         return {
-            key: _deferred(field.type, value[key], below(key))
+            key: _deferred(field.type, value[key], _item(read, key))
             for name, field in kind.fields.items()
-            for key in [field.out_name or name]
-            if key in value
+            if (key := field.out_name or name) in value
         }
     if isinstance(kind, GraphQLList):
         if _is_any(kind):
             return [Deferred(read, many=True)]
-        return [_deferred(kind.of_type, item, below(place)) for place, item in enumerate(value)]
+        return [
+            _deferred(kind.of_type, item, _item(read, place)) for place, item in enumerate(value)
+        ]
     return value if _matters(kind) else Deferred(read)
 
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
-from db.deadlines import TimedOut
 
 # Enough to run the statements of sibling fields at once; connections are shared with others.
 SESSIONS_AT_ONCE = 4
@@ -44,17 +43,6 @@ class Deadline:
         self.seconds = seconds
         self._moment = time.monotonic() + seconds
 
-    @asynccontextmanager
-    async def enforced(self) -> AsyncIterator[None]:
-        """Cancel the block, and a statement that it awaits, when the time is over."""
-        try:
-            async with asyncio.timeout(self.left()) as timeout:
-                yield
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            raise self.over() from None
-
     def left(self) -> float:
         """The seconds that are left. Raises DeadlineExceeded if there are none."""
         left = self._moment - time.monotonic()
@@ -68,6 +56,23 @@ class Deadline:
             f"The operation took longer than {self.seconds} s, which is as long as one may take"
             " (TROUPE_MAX_SECONDS). Ask for less at once."
         )
+
+
+class Enforced:
+    """Cancels the block, and a statement that it awaits, when the time of a deadline is over."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    async def __aenter__(self) -> None:
+        self._timeout = asyncio.timeout(self._deadline.left())
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> None:
+        try:
+            await self._timeout.__aexit__(*error)
+        except TimeoutError:
+            raise self._deadline.over() from None
 
 
 class Access:
@@ -96,7 +101,7 @@ class Access:
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
         """Enforces the deadline of the operation in a block."""
-        return nullcontext() if self.deadline is None else self.deadline.enforced()
+        return nullcontext() if self.deadline is None else Enforced(self.deadline)
 
     def _connection(self) -> AbstractAsyncContextManager[None]:
         """Wait until the viewer may take a connection."""
@@ -104,17 +109,8 @@ class Access:
 
     async def json(self, statement: str, arguments: Sequence[Any]) -> bytes:
         """The result of a statement, on one of the viewer's connections, before the deadline."""
-        if self.connections is None or self.deadline is None or self.connections.locked():
-            async with self.in_time(), self._connection():
-                return await self.database.json(statement, arguments)
-        # Without waiting for a connection, a timeout of the statement is enough, and is cheaper.
-        await self.connections.acquire()
-        try:
-            return await self.database.json(statement, arguments, self.deadline.left())
-        except TimedOut:
-            raise self.deadline.over() from None
-        finally:
-            self.connections.release()
+        async with self.in_time(), self._connection():
+            return await self.database.json(statement, arguments)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:

@@ -35,6 +35,9 @@ from graph.core.selections import Selected
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 100
 
+# The fields of a connection that need the rows of its page.
+ROW_FIELDS = {"nodes", "edges", "pageInfo"}
+
 T = TypeVar("T")
 Parser = Callable[[str], Any]
 
@@ -63,16 +66,11 @@ class Window:
     def bounds(self, row: Any) -> list[ColumnElement[bool]]:
         """The conditions that a row is between the cursors."""
         columns = self.columns(row)
+        here, kinds = tuple_(*columns), [column.type for column in columns]
         met = []
         for values, greater in ((self.after, True), (self.before, False)):
             if values is not None:
-                bound = tuple_(
-                    *(
-                        bind(value, column.type)
-                        for value, column in zip(values, columns, strict=True)
-                    )
-                )
-                here = tuple_(*columns)
+                bound = tuple_(*map(bind, values, kinds))
                 met.append(here > bound if greater != self.is_descending else here < bound)
         return met
 
@@ -153,15 +151,11 @@ def _decode_cursor(
 @cache  # SQLAlchemy takes longer to return a type than parsing a value takes
 def _parsers(entity: Entity, order: Order | None) -> list[Parser]:
     """The parsers of the values of a cursor. They raise ValueError or GraphQLError."""
-    names = _position_names(entity, order)
-    return [_parser(getattr(entity.model, name).type) for name in names]
-
-
-def _parser(kind: Any) -> Parser:
-    if isinstance(kind, Timestamp):
-        return parse_moment
+    kinds = [getattr(entity.model, name).type for name in _position_names(entity, order)]
     parsers: dict[type, Parser] = {int: _integer, str: require_storable, UUID: _uuid}
-    return parsers[kind.python_type]
+    return [
+        parse_moment if isinstance(kind, Timestamp) else parsers[kind.python_type] for kind in kinds
+    ]
 
 
 def _integer(text: str) -> int:

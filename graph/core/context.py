@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
-from typing import Any
+from typing import Any, Protocol
 
 import strawberry
 
 from db import ReadSession
 from graph.core.access import Access
-from graph.core.loaders import Compiled, Loaders
+from graph.core.loaders import Loaders
 from graph.core.response_budget import ResponseBudget
 from graph.core.selections import Operation
+
+
+class Compiled(Protocol):
+    """The compiled statements of an operation, as far as the resolvers use them."""
+
+    def has(self, *place: str) -> bool:
+        """Whether there is a statement for the value at a path of response names."""
+
+    async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
+        """The JSON at a path, of the rows with these keys; None if resolvers have to read it."""
 
 
 class Context(Access):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, lru_cache, reduce
+from functools import lru_cache, reduce
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, inspect, select
@@ -54,6 +54,13 @@ class StatementBuilder:
             return selected.declaration.sql(self, selected, row)
         raise Uncompilable(selected.name)
 
+    def rows(self, target: Any, *conditions: ColumnElement[bool]) -> Select[Any]:
+        """A statement without columns for the rows that the viewer may see.
+
+        The rows are those of an alias of a model, with these conditions.
+        """
+        return select().select_from(target).where(*conditions, scope(target, self.viewer))
+
     def text(self, json: Json) -> ColumnElement[str]:
         """A JSON value as one expression."""
         return json_text.sql(json, self.max_bytes)
@@ -84,10 +91,6 @@ class StatementBuilder:
 
 class Declared(StrawberryField):
     """A field that a slice declares, and that both the compiler and the resolvers can read."""
-
-    def describe(self, description: str | None) -> None:
-        """Set the description of the model, unless the slice has set one."""
-        self.description = self.description or description
 
     @property
     def annotation(self) -> Any:
@@ -149,7 +152,7 @@ class LoadSpec:
     def _options(
         self, row: Any, viewer: Viewer, columns: dict[Any, set[str]], depth: int
     ) -> list[Any]:
-        chosen = only(row, columns[inspect(row).mapper])
+        chosen = [*_only(row, frozenset(columns[inspect(row).mapper]))]
         for name, below in self.relations.items():
             relation = getattr(row, name)
             # Deeper relations are left to the loaders. Those that are not nullable are joined:
@@ -167,23 +170,14 @@ class LoadSpec:
         return chosen
 
 
-@cache
-def _key_of(mapper: Any) -> frozenset[str]:
-    return frozenset(mapper.get_property_by_column(column).key for column in mapper.primary_key)
-
-
-def only(row: Any, names: Iterable[str]) -> list[Any]:
+@lru_cache(maxsize=1024)
+def _only(row: Any, names: frozenset[str]) -> list[Any]:
     """The loader options for these columns, and the key, of a model or an alias of it.
 
     Reading another column raises an exception; nothing is loaded lazily.
     """
-    return list(_only(row, frozenset(names)))
-
-
-@lru_cache(maxsize=1024)
-def _only(row: Any, names: frozenset[str]) -> list[Any]:
     mapper = inspect(row).mapper
-    keys = _key_of(mapper)
+    keys = {mapper.get_property_by_column(column).key for column in mapper.primary_key}
     chosen = []
     for kind in mapper.self_and_descendants:
         # A column that only a subtype has is loaded through the subtype.
@@ -204,16 +198,9 @@ class LookAhead:
 
     def __init__(self, operation: Operation) -> None:
         self._loads: dict[Hashable, LoadSpec] = {}
-        seen: set[int] = set()
-        pending = list(operation.roots)
-        while pending:
-            selected = pending.pop()
-            if id(selected) not in seen:
-                seen.add(id(selected))
-                if isinstance(selected.declaration, Declared):
-                    selected.declaration.register(selected, self)
-                for children in selected.children.values():
-                    pending += children
+        for selected in operation.fields():
+            if isinstance(selected.declaration, Declared):
+                selected.declaration.register(selected, self)
 
     def of(self, key: Hashable) -> LoadSpec:
         """What the loader with this key has to load."""

@@ -40,25 +40,27 @@ class Entity:
         return self.graphql_type.__name__
 
     @property
+    def mapper(self) -> Any:
+        """The mapper of its model."""
+        return sqlalchemy.inspect(self.model)
+
+    @property
     def is_interface(self) -> bool:
         """Whether its model has subtypes in its table, each with a type of its own."""
-        mapper = sqlalchemy.inspect(self.model)
-        return mapper.polymorphic_on is not None and mapper.inherits is None
+        return not self.is_subtype and self.mapper.polymorphic_on is not None
 
     @property
     def is_subtype(self) -> bool:
         """Whether its model is a subtype in the table of another model."""
-        return sqlalchemy.inspect(self.model).inherits is not None
+        return bool(self.mapper.inherits)
 
     @cached_property
     def kinds(self) -> list[Entity]:
         """The entities of its subtypes; without subtypes, itself."""
         if not self.is_interface:
             return [self]
-        mapper = sqlalchemy.inspect(self.model)
-        return [
-            entity_of(kind.class_) for kind in mapper.self_and_descendants if kind is not mapper
-        ]
+        _, *subtypes = self.mapper.self_and_descendants
+        return [entity_of(kind.class_) for kind in subtypes]
 
     def below(self, selected: Selected) -> Iterator[Selected]:
         """The fields that are selected of its rows, below a field that returns them."""
@@ -69,24 +71,20 @@ class Entity:
         """The JSON value of a row, given as an alias of the model, by its subtype."""
         if not self.is_interface:
             return builder.object(selected.children[self.name], row)
-        subtype = getattr(row, sqlalchemy.inspect(self.model).polymorphic_on.key)
+        subtype = getattr(row, self.mapper.polymorphic_on.key)
         every: list[Piece] = []
         cases = []
         for kind in self.kinds:
             json = kind.sql(builder, selected, getattr(row, kind.model.__name__))
-            identity = sqlalchemy.inspect(kind.model).polymorphic_identity
-            cases.append((subtype == identity, builder.text(json)))
+            cases.append((subtype == kind.mapper.polymorphic_identity, builder.text(json)))
             every += json
         return (piece(sqlalchemy.case(*cases), of=tuple(every)),)
 
     @cached_property
     def keys(self) -> list[InstrumentedAttribute[Any]]:
         """The attributes of the primary key: one, or two of an association."""
-        mapper = sqlalchemy.inspect(self.model)
-        return [
-            getattr(self.model, mapper.get_property_by_column(column).key)
-            for column in mapper.primary_key
-        ]
+        properties = map(self.mapper.get_property_by_column, self.mapper.primary_key)
+        return [getattr(self.model, each.key) for each in properties]
 
     @property
     def key(self) -> InstrumentedAttribute[Any]:
@@ -198,7 +196,7 @@ def entity(
         for name, field in vars(cls).items():
             if isinstance(field, Declared):
                 doc = doc_of(getattr(field, "attribute", None))
-                field.describe(doc and clean(doc))
+                field.description = field.description or (doc and clean(doc))
                 if name not in cls.__annotations__:
                     cls.__annotations__[name] = field.annotation
         if declared.is_interface:

@@ -5,9 +5,9 @@ Each class has the arguments of its fields, their loading and their SQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ParamSpec
 
 import strawberry
 from sqlalchemy import ColumnElement, Select, Text, func, literal_column, select
@@ -19,7 +19,13 @@ from strawberry.utils.str_converters import to_camel_case
 from db import Viewer, scope
 from db.parameters import apply, bind
 from db.scopes import is_always_visible
-from graph.core.connections import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Connection, window
+from graph.core.connections import (
+    DEFAULT_PAGE_SIZE,
+    MAX_PAGE_SIZE,
+    ROW_FIELDS,
+    Connection,
+    window,
+)
 from graph.core.context import Context
 from graph.core.declarations import Declared, LoadSpec, LookAhead, StatementBuilder
 from graph.core.entities import Entity, entity_of, lazy
@@ -45,16 +51,26 @@ def argument(
 
 
 class EntityField(Declared):
-    """A field that reads rows of an entity."""
+    """A field that reads rows of an entity. It may have arguments of its own."""
+
+    attribute: Any
+    """The relation that it follows, or the attribute that it looks up by."""
+
+    def __init__(
+        self, model: Any, *, arguments: Sequence[StrawberryArgument] = (), **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self.model = model
+        self.own_arguments = arguments
 
     @property
     def is_basic_field(self) -> bool:
         return False
 
-    @property
+    @cached_property
     def target(self) -> Entity:
         """The entity that it returns."""
-        raise NotImplementedError
+        return entity_of(self.model)
 
     def default_arguments(self) -> list[StrawberryArgument]:
         """The arguments that its entity and its kind give it."""
@@ -64,7 +80,7 @@ class EntityField(Declared):
     def arguments(self) -> list[StrawberryArgument]:
         """Its arguments; created on the first use, when all entities are declared."""
         if self._arguments is None:
-            self._arguments = self.default_arguments()
+            self._arguments = [*self.own_arguments, *self.default_arguments()]
         return self._arguments
 
     @arguments.setter
@@ -73,7 +89,7 @@ class EntityField(Declared):
 
     def loader_key(self, selected: Selected) -> Any:
         """The key of its loader."""
-        raise NotImplementedError
+        return self.attribute
 
     def load(self, context: Context, selected: Selected, source: Any) -> Any:
         """Its value for an object, or an awaitable for it."""
@@ -94,13 +110,9 @@ class EntityField(Declared):
 class Relation(EntityField):
     """A field that follows a relationship of the model."""
 
-    def __init__(self, attribute: InstrumentedAttribute[Any], **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, attribute: Any, **options: Any) -> None:
+        super().__init__(attribute.property.mapper.class_, **options)
         self.attribute = attribute
-
-    @cached_property
-    def target(self) -> Entity:
-        return entity_of(self.attribute.property.mapper.class_)
 
     @cached_property
     def keys(self) -> tuple[Any, Any]:
@@ -127,11 +139,8 @@ class Related(Relation):
 
     @property
     def annotation(self) -> Any:
-        target = lazy(self.attribute.property.mapper.class_)
+        target = lazy(self.model)
         return target if is_always_visible(self.attribute) else target | None
-
-    def loader_key(self, selected: Selected) -> Any:
-        return self.attribute
 
     def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
         super().add_loads(selected, spec)
@@ -153,10 +162,9 @@ class Related(Relation):
 
     def rows(self, builder: StatementBuilder, row: Any) -> tuple[Any, Select[Any]]:
         """An alias of the target, and a statement without columns for its sorted rows."""
-        target = aliased(self.target.model)
+        target = aliased(self.model)
         order = self.attribute.property.order_by or ()
-        rows = select().select_from(target)
-        rows = rows.where(self.join_condition(row, target), scope(target, builder.viewer))
+        rows = builder.rows(target, self.join_condition(row, target))
         rows = rows.order_by(*(getattr(target, column.key) for column in order))
         return target, rows.correlate(row)
 
@@ -164,13 +172,13 @@ class Related(Relation):
 class Listed(Related):
     """A to-many relation as a list; a rule of the domain limits it to `most` rows."""
 
-    def __init__(self, attribute: InstrumentedAttribute[Any], most: int, **options: Any) -> None:
+    def __init__(self, attribute: Any, *, most: int, **options: Any) -> None:
         super().__init__(attribute, **options)
         self.most = most
 
     @property
     def annotation(self) -> Any:
-        return list[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
+        return list[lazy(self.model)]  # type: ignore[misc]
 
     def load(self, context: Context, selected: Selected, source: Any) -> Any:
         if self.attribute.key in source.__dict__:
@@ -195,19 +203,21 @@ Conditions = Callable[..., list[ColumnElement[bool]]]
 class Paged(EntityField):
     """A field that returns a connection.
 
-    It may have arguments of its own, and conditions on a row that are made of them. Their values
-    may be `Deferred`: convert them with `db.parameters.apply`.
+    It may have conditions on a row that are made of its own arguments. Their values may be
+    `Deferred`: convert them with `db.parameters.apply`.
     """
 
     def __init__(
         self,
-        own_arguments: Sequence[StrawberryArgument] = (),
+        source: Any,
+        *,
+        arguments: Sequence[StrawberryArgument] = (),
         conditions: Conditions | None = None,
         order: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.own_arguments = own_arguments
+        """The source is a model, or a relation to it."""
+        super().__init__(source, arguments=arguments, **options)
         self.conditions = conditions
         self.order = order
 
@@ -215,7 +225,6 @@ class Paged(EntityField):
         target: Any = self.target
         page = f"at most {MAX_PAGE_SIZE}; {DEFAULT_PAGE_SIZE} unless said otherwise"
         arguments = [
-            *self.own_arguments,
             argument("first", int | None, f"How many, from the start: {page}."),
             argument("after", str | None, "Only what comes after this cursor."),
             argument("last", int | None, f"How many, from the end: at most {MAX_PAGE_SIZE}."),
@@ -227,19 +236,21 @@ class Paged(EntityField):
             arguments.append(argument("order_by", target.order | None, "In which order.", default))
         return arguments
 
-    @property
-    def source(self) -> Hashable:
-        """The model or the relation that it reads."""
-        raise NotImplementedError
-
     def loader_key(self, selected: Selected) -> Any:
-        return (self.source, self.conditions, repr(selected.arguments))
+        return self, repr(selected.arguments)
+
+    def nodes(self, selected: Selected) -> list[Selected]:
+        """The selected fields that return the rows of its page."""
+        return [*selected.under("nodes"), *selected.under("edges", "node")]
+
+    def reads_rows(self, selected: Selected) -> bool:
+        """Whether the rows of its page are read; else they are only counted."""
+        return any(child.name in ROW_FIELDS for child in selected.fields())
 
     def below(self, selected: Selected) -> Iterator[Selected]:
         """The fields that are selected of the entity, in `nodes` and in `edges`."""
-        for way in (("nodes",), ("edges", "node")):
-            for node in selected.under(*way):
-                yield from self.target.below(node)
+        for node in self.nodes(selected):
+            yield from self.target.below(node)
 
     def max_rows(self, selected: Selected) -> int:
         """The maximum number of rows of a page. A size out of range is refused when it is read."""
@@ -270,12 +281,11 @@ class Paged(EntityField):
         """
         if selected.page_source is None:  # the same for all parents
             arguments = context.operation.converted(selected)
-            names = {child.name for children in selected.children.values() for child in children}
             selected.page_source = PageSource(
                 window(self.target, **arguments),
                 partial(self.members, arguments),
                 self.loader_key(selected),
-                bool(names & {"nodes", "edges", "pageInfo"}),
+                self.reads_rows(selected),
                 column,
             )
         return context.loaders.page(selected.page_source, value)
@@ -285,14 +295,13 @@ class Paged(EntityField):
         view = window(self.target, **arguments)
         builder.sizes.append(view.limit)
         builder.positions += [*(view.after or ()), *(view.before or ())]
-        (children,) = selected.children.values()
 
         def members(target: Any) -> Select[Any]:
             rows = select().select_from(target)
             rows = rows.where(*self.members(arguments, builder.viewer, target))
             return self.of_parent(rows, row, target)
 
-        return PageSQL(builder, view, members, children).json()
+        return PageSQL(builder, view, members, selected.fields()).json()
 
     def of_parent(self, rows: Select[Any], row: Any, target: Any) -> Select[Any]:
         """The statement, limited to the rows of the target that belong to a row of the parent."""
@@ -302,16 +311,9 @@ class Paged(EntityField):
 class Connected(Paged, Relation):
     """A to-many relation as a connection: one statement for all parents."""
 
-    def __init__(self, attribute: InstrumentedAttribute[Any], **options: Any) -> None:
-        super().__init__(attribute=attribute, **options)
-
     @property
     def annotation(self) -> Any:
-        return Connection[lazy(self.attribute.property.mapper.class_)]  # type: ignore[misc]
-
-    @property
-    def source(self) -> Hashable:
-        return self.attribute
+        return Connection[lazy(self.model)]  # type: ignore[misc]
 
     def load(self, context: Context, selected: Selected, source: Any) -> Any:
         here, there = self.keys
@@ -324,18 +326,6 @@ class Connected(Paged, Relation):
 class Collection(Paged):
     """All objects of an entity that the viewer may see, as a connection."""
 
-    def __init__(self, model: type, **options: Any) -> None:
-        super().__init__(**options)
-        self.model = model
-
-    @cached_property
-    def target(self) -> Entity:
-        return entity_of(self.model)
-
-    @property
-    def source(self) -> Hashable:
-        return self.model
-
     def load(self, context: Context, selected: Selected, source: Any) -> Any:
         return self.page(context, selected)
 
@@ -346,76 +336,47 @@ class Lookup(EntityField):
     def __init__(
         self,
         model: type,
+        value: Callable[..., Any],
+        *,
         by: InstrumentedAttribute[Any] | None = None,
-        argument: str | None = "id",
-        of_viewer: Callable[[Viewer], Any] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
-        self.model = model
+        """`value` makes the value of the attribute from the viewer and the arguments by name.
+
+        None finds no object. By default, the attribute is the key.
+        """
+        super().__init__(model, **options)
+        self.value = value
         self.by = by
-        self.argument = argument
-        self.of_viewer = of_viewer
 
     @cached_property
-    def target(self) -> Entity:
-        return entity_of(self.model)
-
-    @cached_property
-    def attribute(self) -> InstrumentedAttribute[Any]:
+    def attribute(self) -> Any:
         """The unique attribute that the object is looked up by."""
         return self.by if self.by is not None else self.target.key
 
-    def default_arguments(self) -> list[StrawberryArgument]:
-        if self.of_viewer is not None:
-            return []
-        if self.by is not None:
-            assert self.argument is not None
-            return [argument(self.argument, str, str(self.by.property.doc))]
-        return [argument("id", strawberry.ID, f"The id of the {self.target.name}.")]
-
-    def loader_key(self, selected: Selected) -> Any:
-        return self.attribute
-
-    def value(self, viewer: Viewer, kwargs: Mapping[str, Any]) -> Any:
-        """The value of the attribute; None finds no object. Raises BadInput."""
-        if self.of_viewer is not None:
-            return self.of_viewer(viewer)
-        if self.by is not None:
-            return kwargs[str(self.argument)]
-        return apply(partial(keys, self.model), kwargs["id"])
-
     def load(self, context: Context, selected: Selected, source: Any) -> Any:
-        value = self.value(context.viewer, context.operation.converted(selected))
+        value = self.value(context.viewer, **context.operation.converted(selected))
         return None if value is None else context.loaders.row(self.attribute, value)
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
-        target = aliased(self.target.model)
-        value = self.value(builder.viewer, builder.operation.converted(selected))
+        target = aliased(self.model)
+        value = self.value(builder.viewer, **builder.operation.converted(selected))
         column = getattr(target, self.attribute.key)
-        rows = select().select_from(target)
-        rows = rows.where(column == bind(value, column.type), scope(target, builder.viewer))
+        rows = builder.rows(target, column == bind(value, column.type))
         return builder.one(self.target.sql(builder, selected, target), rows)
 
 
-def related(attribute: Any) -> Any:
-    """A to-one relation; the statement of its parent loads it."""
-    return Related(attribute)
+Options = ParamSpec("Options")
 
 
-def listed(attribute: Any, *, most: int) -> Any:
-    """A to-many relation as a list; a rule of the domain limits it to `most` rows."""
-    return Listed(attribute, most)
+def _declaring(field: Callable[Options, EntityField]) -> Callable[Options, Any]:
+    """The class of a field, as slices use it: the type of a field is that of its value."""
+    return field
 
 
-def connected(
-    attribute: Any,
-    *,
-    arguments: Sequence[StrawberryArgument] = (),
-    conditions: Conditions | None = None,
-) -> Any:
-    """A to-many relation as a connection; it may have arguments of its own."""
-    return Connected(attribute, own_arguments=arguments, conditions=conditions)
+related = _declaring(Related)
+listed = _declaring(Listed)
+connected = _declaring(Connected)
 
 
 def collection(
@@ -432,7 +393,7 @@ def collection(
     """
     description = description or f"All {model.__name__} objects that you may see."
     return Collection(
-        model, own_arguments=arguments, conditions=conditions, order=order, description=description
+        model, arguments=arguments, conditions=conditions, order=order, description=description
     )
 
 
@@ -468,16 +429,26 @@ def _checked_query(query: str) -> str:
 
 def one(model: type) -> Any:
     """One object of an entity, by its id."""
+    name = model.__name__
     return Lookup(
-        model, description=f"The {model.__name__} with this id; none if you may not see it."
+        model,
+        lambda _, id: apply(partial(keys, model), id),
+        arguments=[argument("id", strawberry.ID, f"The id of the {name}.")],
+        description=f"The {name} with this id; none if you may not see it.",
     )
 
 
 def one_by(attribute: Any, name: str, description: str) -> Any:
     """One object of an entity, by another attribute that is unique."""
-    return Lookup(attribute.class_, by=attribute, argument=name, description=description)
+    return Lookup(
+        attribute.class_,
+        lambda _, **arguments: arguments[name],
+        by=attribute,
+        arguments=[argument(name, str, str(attribute.property.doc))],
+        description=description,
+    )
 
 
 def viewers(model: type, key: Callable[[Viewer], Any], description: str) -> Any:
     """The object of an entity whose key the viewer has, such as their user."""
-    return Lookup(model, of_viewer=key, description=description)
+    return Lookup(model, key, description=description)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from enum import Enum
 from functools import partial
@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import strawberry
 from graphql import (
     GraphQLInputField,
+    GraphQLNamedType,
     get_named_type,
     get_nullable_type,
     is_leaf_type,
@@ -31,7 +32,7 @@ from db.parameters import apply, bind
 from graph.core.entities import clean, doc_of, lazy
 from graph.core.errors import BadInput
 from graph.core.scalars import parse_key
-from graph.core.selections import BACKREF, Operation, Selected
+from graph.core.selections import BACKREF, Operation, Selected, fold, input_values
 
 # Conditions are built and compiled by recursion.
 MAX_DEPTH = 20
@@ -154,8 +155,15 @@ def contains(attribute: QueryableAttribute[Any]) -> Any:
 
 
 def through(attribute: QueryableAttribute[Any]) -> Any:
-    """A filter on a to-one relation: the related object meets the conditions of its own filter."""
+    """A filter on a to-one relation: the related object meets the conditions of its own filter.
+
+    A filter on a column is declared alike, with the operators of its type.
+    """
     return strawberry.field(default=UNSET, metadata={"attribute": attribute})
+
+
+_filters: set[type] = set()
+"""The declared filters."""
 
 
 def filters(model: type) -> Callable[[Type], Type]:
@@ -167,18 +175,16 @@ def filters(model: type) -> Callable[[Type], Type]:
     """
 
     def declare(cls: Type) -> Type:
-        for name in list(cls.__annotations__):
+        for name in cls.__annotations__:
             if name not in vars(cls):
-                attribute = getattr(model, name)
-                description = clean(doc_of(attribute) or "")
-                metadata = {"attribute": attribute}
-                field = strawberry.field(default=UNSET, description=description, metadata=metadata)
-                setattr(cls, name, field)
+                setattr(cls, name, through(getattr(model, name)))
         for name, field in vars(cls).items():
-            if isinstance(field, StrawberryField) and name not in cls.__annotations__:
-                relation = field.metadata["attribute"]
-                cls.__annotations__[name] = lazy(relation.property.mapper.class_, "Filter") | None
-                field.description = clean(doc_of(relation) or "")
+            if isinstance(field, StrawberryField):
+                attribute = field.metadata["attribute"]
+                field.description = field.description or clean(doc_of(attribute) or "")
+                if name not in cls.__annotations__:
+                    target = attribute.property.mapper.class_
+                    cls.__annotations__[name] = lazy(target, "Filter") | None
         for name, kind, description in (
             ("and_", f"list[{cls.__name__}] | None", "All of these hold."),
             ("or_", f"list[{cls.__name__}] | None", "At least one of these holds."),
@@ -186,15 +192,22 @@ def filters(model: type) -> Callable[[Type], Type]:
         ):
             cls.__annotations__[name] = kind
             setattr(cls, name, _operator(description, name.rstrip("_")))
+        _filters.add(cls)
         noun = model.__name__
         return strawberry.input(cls, description=f"Which {noun} objects; all conditions must hold.")
 
     return declare
 
 
-def _name(field: StrawberryField) -> str:
-    """The name of an input field, as the schema has it."""
-    return field.graphql_name or to_camel_case(field.python_name)
+def _given(value: Any, problem: str) -> Iterator[tuple[StrawberryField, Any]]:
+    """The fields of a filter that are given, with their values. Raises BadInput for null."""
+    for field in get_object_definition(value, strict=True).fields:
+        operand = getattr(value, field.python_name)
+        if operand is None:
+            name = field.graphql_name or to_camel_case(field.python_name)
+            raise BadInput(f"{name}: {problem}")
+        if operand is not UNSET:
+            yield field, operand
 
 
 def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> ColumnElement[bool]:
@@ -205,12 +218,7 @@ def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> Column
     if depth > MAX_DEPTH:
         raise BadInput(f"A filter nests at most {MAX_DEPTH} deep.")
     parts: list[ColumnElement[bool]] = []
-    for field in get_object_definition(where, strict=True).fields:
-        value = getattr(where, field.python_name)
-        if value is UNSET:
-            continue
-        if value is None:
-            raise BadInput(f"{_name(field)}: null is no filter. Leave it out.")
+    for field, value in _given(where, "null is no filter. Leave it out."):
         match field.python_name:
             case "and_":
                 parts += [condition(part, entity, viewer, depth + 1) for part in value]
@@ -235,17 +243,11 @@ def _on(
         target = aliased(prop.mapper.class_)
         met = and_(scope(target, viewer), condition(value, target, viewer, depth + 1))
         return here.of_type(target).has(met)  # type: ignore[no-any-return]
-    definition = get_object_definition(value)
-    if definition is None:
+    if get_object_definition(value) is None:
         # The type is needed: asyncpg would send a JSON string as text.
         return here.contains(bind(value, JSONB))  # type: ignore[no-any-return]
     parts = []
-    for field in definition.fields:
-        operand = getattr(value, field.python_name)
-        if operand is UNSET:
-            continue
-        if operand is None:
-            raise BadInput(f"{_name(field)}: null compares with nothing. Use isNull.")
+    for field, operand in _given(value, "null compares with nothing. Use isNull."):
         if isinstance(value, IDFilter):
             parts.append(_id(field.python_name, here, prop.columns[0], operand, viewer))
         else:
@@ -297,14 +299,22 @@ def keys(model: type, operand: Any) -> Any:
 
 
 def conditions_of(operation: Operation) -> int:
-    """The number of conditions of all filters of an operation."""
+    """The number of conditions of all arguments of an operation that are filters."""
 
     def combine(selected: Selected, below: list[int]) -> int:
-        where = selected.arguments.get("where")
-        own = 0 if where is None else _conditions(selected.definition.args["where"].type, where)
-        return own + sum(below)
+        given = input_values(selected.definition.args, selected.arguments)
+        own = [
+            _conditions(argument.type, value)
+            for _, argument, value in given
+            if value is not None and _is_filter(get_named_type(argument.type))
+        ]
+        return sum(own) + sum(below)
 
-    return sum(operation.fold(combine))
+    return sum(fold(operation.roots, combine))
+
+
+def _is_filter(kind: GraphQLNamedType) -> bool:
+    return getattr(kind.extensions.get(BACKREF), "origin", None) in _filters
 
 
 def _conditions(kind: Any, value: Any) -> int:
@@ -317,15 +327,13 @@ def _conditions(kind: Any, value: Any) -> int:
     if not isinstance(value, dict):
         return 1
     found = 0
-    for name, field in kind.fields.items():
-        key = field.out_name or name
-        if key in value:
-            below = _conditions(field.type, value[key])
-            if kind.name == "IDFilter":
-                below *= SCOPED_WEIGHT
-            elif _is_relation(field):
-                below += SCOPED_WEIGHT
-            found += below
+    for _, field, item in input_values(kind.fields, value):
+        below = _conditions(field.type, item)
+        if kind.name == "IDFilter":
+            below *= SCOPED_WEIGHT
+        elif _is_relation(field):
+            below += SCOPED_WEIGHT
+        found += below
     return max(1, found)
 
 

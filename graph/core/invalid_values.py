@@ -11,7 +11,7 @@ from graphql import GraphQLInputObjectType, get_nullable_type, is_list_type
 from db.moments import FIRST, LAST
 from db.text import require_storable
 from graph.core.errors import BadInput
-from graph.core.selections import Operation
+from graph.core.selections import Operation, input_values
 
 Path = tuple[str | int, ...]
 Check = Callable[[Any], object]
@@ -64,10 +64,8 @@ def invalid_values(
 
 
 def _parts(path: Path, kinds: Mapping[str, Any], values: Any) -> Iterator[tuple[Path, Any, Any]]:
-    for name, kind in reversed(list(kinds.items())):
-        out_name = kind.out_name or name
-        if out_name in values:
-            yield (*path, name), kind.type, values[out_name]
+    for name, kind, value in reversed(input_values(kinds, values)):
+        yield (*path, name), kind.type, value
 
 
 def is_storable(value: Any) -> bool:

@@ -117,15 +117,12 @@ def joined(json: Iterable[Piece]) -> ColumnElement[str]:
         if are_long:
             parts += [piece.sql for piece in pieces]  # type: ignore[union-attr]
         else:
-            parts.append(reduce(lambda left, right: left.concat(right), map(_expression, pieces)))
+            texts: Any = (constant(each) if isinstance(each, str) else each for each in pieces)
+            parts.append(reduce(lambda left, right: left.concat(right), texts))
     while len(parts) > 1:
         groups = [parts[i : i + MAX_ARGUMENTS] for i in range(0, len(parts), MAX_ARGUMENTS)]
         parts = [func.concat(*group, type_=Text) for group in groups]
     return parts[0]
-
-
-def _expression(piece: Any) -> ColumnElement[str]:
-    return constant(piece) if isinstance(piece, str) else piece
 
 
 def string(text: str | ColumnElement[str]) -> Json:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, null, select, true
 from sqlalchemy.orm import aliased
@@ -25,7 +25,6 @@ from graph.core.access import Access, refuse_while_holding
 from graph.core.connections import Page, Window
 from graph.core.declarations import LookAhead
 from graph.core.entities import entity_of
-from graph.core.response_budget import EncodedJSON
 from graph.core.selections import Operation, Selected
 
 
@@ -100,25 +99,12 @@ def _alias(model: Any) -> Any:
     return aliased(model)
 
 
-class Compiled(Protocol):
-    """The compiled statements of an operation, as far as the resolvers use them."""
-
-    def has(self, *place: str) -> bool:
-        """Whether there is a statement for the value at a path of response names."""
-
-    async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
-        """The JSON at a path, of the rows with these keys; None if resolvers have to read it."""
-
-
 class Loaders:
     """The DataLoaders of one operation."""
 
-    def __init__(
-        self, access: Access, operation: Operation, compiled: Compiled | None = None
-    ) -> None:
+    def __init__(self, access: Access, operation: Operation) -> None:
         self.access = access
         self.operation = operation
-        self.compiled = compiled
         self._loaders: dict[Hashable, Loader] = {}
         self._holds: set[object] = set()
         self._released = asyncio.Event()
@@ -173,9 +159,8 @@ class Loaders:
         key = attribute if key is None else key
 
         async def fetch(values: list[Any]) -> list[Any]:
-            found = await self._rows(attribute, values, key)
-            rows = {getattr(row, attribute.key): row for row in found}
-            return [rows.get(value) for value in values]
+            rows = await self._rows(attribute, values, key)
+            return [next(iter(rows[value]), None) for value in values]
 
         return self._load(key, value, fetch)
 
@@ -183,14 +168,12 @@ class Loaders:
         """The first rows whose attribute has this value, in the order of the relation `key`."""
 
         async def fetch(values: list[Any]) -> list[Any]:
-            groups: dict[Any, list[Any]] = {value: [] for value in values}
-            for row in await self._rows(attribute, values, key):
-                groups[getattr(row, attribute.key)].append(row)
-            return [groups[value][:most] for value in values]
+            rows = await self._rows(attribute, values, key)
+            return [rows[value][:most] for value in values]
 
         return self._load(key, value, fetch)
 
-    async def _rows(self, attribute: Any, values: list[Any], key: Any) -> Sequence[Any]:
+    async def _rows(self, attribute: Any, values: list[Any], key: Any) -> dict[Any, list[Any]]:
         spec = self.look_ahead.of(key)
         spec.columns.add(attribute.key)
         order = getattr(getattr(key, "property", None), "order_by", None) or ()
@@ -201,7 +184,10 @@ class Loaders:
             .order_by(*(getattr(model, column.key) for column in order))
             .options(*spec.options(model, self.access.viewer))
         )
-        return [row for (row,) in await self._read(statement)]
+        rows: dict[Any, list[Any]] = {value: [] for value in values}
+        for (row,) in await self._read(statement):
+            rows[getattr(row, attribute.key)].append(row)
+        return rows
 
     async def _read(self, statement: Select[Any]) -> Sequence[Any]:
         async with self.access.read() as session:
@@ -277,23 +263,3 @@ class Loaders:
         selection = (attribute, *map(id, children))
         self.look_ahead.of(selection).add(children)
         return self.row(attribute, key, selection)
-
-    async def fields_by_keys(
-        self, model: type, keys: Sequence[Any], parent: Selected, fields: Sequence[Selected]
-    ) -> EncodedJSON | list[Any]:
-        """The rows with these keys that the viewer may see, in the order of the keys.
-
-        They are read for fields of a payload: by compiled statements, if there is one for each
-        field; else as instances.
-        """
-        compiled = self.compiled
-        if compiled is not None and all(compiled.has(parent.key, field.key) for field in fields):
-            texts = {
-                field.key: await compiled.json(parent.key, field.key, keys=keys) for field in fields
-            }
-            found = {name: text for name, text in texts.items() if text is not None}
-            if len(found) == len(texts):
-                return EncodedJSON(found)
-        children = [child for field in fields for child in entity_of(model).below(field)]
-        rows = await asyncio.gather(*(self.by_key(model, key, children) for key in keys))
-        return [row for row in rows if row is not None]

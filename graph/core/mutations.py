@@ -43,18 +43,16 @@ def mutation(
         outcomes = outcomes_of(hints["return"])
         payload = payload_type(name, outcomes)
 
-        async def run(self: Any, context: Context, input: Any) -> Any:
-            prepared = () if before is None else (await before(context, input),)
-            return await in_transaction(
-                context, right, lambda session: function(self, session, input, *prepared)
-            )
-
         async def resolve(self: Any, info: Info, input: Any) -> Any:
-            if not may(info.context.viewer, right):
+            context = info.context
+            if not may(context.viewer, right):
                 raise Forbidden(f"You may not use {name}.")
             try:
                 check_input(info, input)
-                result = await run(self, info.context, input)
+                prepared = () if before is None else (await before(context, input),)
+                result = await in_transaction(
+                    context, right, lambda session: function(self, session, input, *prepared)
+                )
             except errors.Denied as error:
                 raise Forbidden(error.message) from error
             except errors.Rejected as rejected:

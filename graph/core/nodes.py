@@ -192,9 +192,9 @@ class NodeField(Declared):
             is_here = place == literal_column(str(number))
             if is_uuid:
                 is_here = or_(place.is_(None), is_here)
-            met = [is_here, key == (uuid if is_uuid else text), scope(row, builder.viewer)]
             json = entity.sql(builder, selected, row)
-            rows = select().select_from(row).where(*met).correlate(*sources)
+            rows = builder.rows(row, is_here, key == (uuid if is_uuid else text))
+            rows = rows.correlate(*sources)
             found.append(builder.printed(json, rows).scalar_subquery())
             pieces += json
         return tuple(pieces), found

@@ -12,16 +12,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from db.parameters import bind
-from graph.core.connections import Window, name_of
+from graph.core.connections import ROW_FIELDS, Window, name_of
 from graph.core.declarations import StatementBuilder
 from graph.core.json_text import Json, array, boolean, cursor, is_long, or_null, piece, string
 from graph.core.selections import Selected
 
 # The column with the number of rows of a page.
 NUMBER = "number"
-
-# The fields of a connection that need the rows of its page.
-ROW_FIELDS = {"nodes", "edges", "pageInfo"}
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -59,11 +60,6 @@ class Outcome:
         target = lazy(self.model)
         return list[target] if self.kind == "many" else target | None  # type: ignore[valid-type]
 
-    @property
-    def description(self) -> str:
-        """The description of the field in the schema."""
-        return self.doc or DESCRIPTIONS[self.kind]
-
 
 def outcomes_of(annotation: Any, name: str | None = None) -> list[Outcome]:
     """The fields of a payload, from the return annotation of its mutation."""
@@ -96,7 +92,8 @@ def payload_type(mutation: str, outcomes: Sequence[Outcome]) -> Any:
     for outcome in outcomes:
         namespace["__annotations__"][outcome.name] = outcome.annotation
         empty: Any = {"default_factory": list} if outcome.kind == "many" else {"default": None}
-        namespace[outcome.name] = strawberry.field(description=outcome.description, **empty)
+        description = outcome.doc or DESCRIPTIONS[outcome.kind]
+        namespace[outcome.name] = strawberry.field(description=description, **empty)
     namespace["__annotations__"]["user_errors"] = list[UserError]
     namespace["user_errors"] = strawberry.field(
         description="All that is wrong with the input; if there is anything, nothing was done.",
@@ -126,11 +123,24 @@ async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> 
 
 
 async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> EncodedJSON | list[Any]:
-    """The current rows that the viewer may see."""
-    selected = info.context.operation.selected(info._raw_info)
-    fields = list(selected.under(to_camel_case(outcome.name)))
+    """The current rows that the viewer may see, in the order of the changed ones.
+
+    They are read by compiled statements, if each field of the payload has one; else as instances.
+    """
+    context, entity = info.context, entity_of(outcome.model)
+    selected = context.operation.selected(info._raw_info)
+    fields = selected.under(to_camel_case(outcome.name))
     if not (fields and changed):
         return []
-    key = entity_of(outcome.model).key.key
+    key = entity.key.key
     keys = [row.key if isinstance(row, Changed) else getattr(row, key) for row in changed]
-    return await info.context.loaders.fields_by_keys(outcome.model, keys, selected, fields)
+    places = {field.key: (selected.key, field.key) for field in fields}
+    compiled = context.compiled
+    if compiled is not None and all(compiled.has(*place) for place in places.values()):
+        texts = {name: await compiled.json(*place, keys=keys) for name, place in places.items()}
+        found = {name: text for name, text in texts.items() if text is not None}
+        if len(found) == len(texts):
+            return EncodedJSON(found)
+    children = [child for field in fields for child in entity.below(field)]
+    loaded = (context.loaders.by_key(outcome.model, key, children) for key in keys)
+    return [row for row in await asyncio.gather(*loaded) if row is not None]

@@ -6,7 +6,7 @@ The look-ahead, the compiler and the cost read the tree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,7 +26,6 @@ from graphql import (
     Undefined,
     get_named_type,
     is_abstract_type,
-    is_object_type,
     parse,
     print_ast,
 )
@@ -41,6 +40,8 @@ from graphql.execution.values import VariableValues, get_argument_values
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
+
+from graph.core.errors import BadRequest
 
 # The maximum that graphql-core's executor reports.
 MAX_ERRORS = 50
@@ -89,15 +90,16 @@ class Selected:
         """The type of the field's value."""
         return self.definition.type
 
-    def under(self, *names: str) -> Iterator[Selected]:
+    def fields(self) -> list[Selected]:
+        """The fields that are selected below it, of any type."""
+        return [child for children in self.children.values() for child in children]
+
+    def under(self, *names: str) -> list[Selected]:
         """The fields at the end of this path of field names, of any type."""
-        if not names:
-            yield self
-            return
-        for children in self.children.values():
-            for child in children:
-                if child.name == names[0]:
-                    yield from child.under(*names[1:])
+        found = [self]
+        for name in names:
+            found = [child for each in found for child in each.fields() if child.name == name]
+        return found
 
 
 class Operation:
@@ -114,6 +116,7 @@ class Operation:
         variables: VariableValues,
     ) -> None:
         self.schema = schema
+        self.document = document
         self.node = node
         self.fragments = {
             node.name.value: FragmentDetails(node)
@@ -128,20 +131,9 @@ class Operation:
         collected = collect_fields(schema, self.fragments, variables, root, self.node)
         self.roots = list(self._select(root, collected.grouped_field_set))
 
-    @classmethod
-    def read(
-        cls,
-        schema: GraphQLSchema,
-        document: DocumentNode,
-        name: str | None = None,
-        variables: dict[str, Any] | None = None,
-        *,
-        suggest: bool = True,
-    ) -> Operation:
-        """The operation of this name, with these variables. Raises InvalidOperation."""
-        node = find(document, name)
-        values = coerce_variables(schema, node, variables, suggest=suggest)
-        return cls(schema, document, node, values)
+    def with_variables(self, variables: VariableValues) -> Operation:
+        """The same operation with other variables. Raises InvalidOperation."""
+        return Operation(self.schema, self.document, self.node, variables)
 
     def _select(
         self, parent: GraphQLObjectType, groups: dict[str, list[FieldDetails]]
@@ -165,20 +157,16 @@ class Operation:
                 arguments, is_valid = {}, False
             selected = Selected(key, node.name.value, parent, definition, arguments, is_valid)
             self._by_nodes[identity] = selected
-            named = get_named_type(definition.type)
-            types: Sequence[GraphQLObjectType] = ()
-            if is_object_type(named):
-                types = [named]
-            elif is_abstract_type(named):
-                types = self.schema.get_possible_types(named)
-            if is_valid and details[0].node.selection_set is not None:
-                for type_ in types:
+            if is_valid and node.selection_set is not None:
+                named: Any = get_named_type(definition.type)
+                types = (
+                    self.schema.get_possible_types(named) if is_abstract_type(named) else [named]
+                )
+                for kind in types:
                     below = collect_subfields(
-                        self.schema, self.fragments, self.variables, self.node, type_, details
+                        self.schema, self.fragments, self.variables, self.node, kind, details
                     )
-                    selected.children[type_.name] = list(
-                        self._select(type_, below.grouped_field_set)
-                    )
+                    selected.children[kind.name] = [*self._select(kind, below.grouped_field_set)]
             yield selected
 
     def _arguments(self, definition: GraphQLField, node: FieldNode) -> dict[str, Any]:
@@ -190,28 +178,13 @@ class Operation:
                 values[key] = default
         return values
 
-    def fold(self, combine: Callable[[Selected, list[Result]], Result]) -> list[Result]:
-        """The results of the root fields, each combined from a field and those of its children.
-
-        Fragments can select a field any number of times. Its result is computed once.
-        """
-        results: dict[int, Result] = {}
-
-        def result_of(selected: Selected) -> Result:
-            if id(selected) not in results:
-                below = [result_of(child) for kind in selected.children.values() for child in kind]
-                results[id(selected)] = combine(selected, below)
-            return results[id(selected)]
-
-        return [result_of(root) for root in self.roots]
-
     def size(self) -> tuple[int, int]:
         """The number of fields of the response's shape, and their depth."""
 
         def combine(_: Selected, below: list[tuple[int, int]]) -> tuple[int, int]:
             return 1 + sum(n for n, _ in below), 1 + max((depth for _, depth in below), default=0)
 
-        sizes = self.fold(combine)
+        sizes = fold(self.roots, combine)
         return sum(n for n, _ in sizes), max((depth for _, depth in sizes), default=0)
 
     def fields(self) -> Iterable[Selected]:
@@ -220,11 +193,7 @@ class Operation:
 
     def selected(self, info: GraphQLResolveInfo[Any]) -> Selected:
         """The field that is being resolved."""
-        return self.at(info.parent_type, info.field_nodes)
-
-    def at(self, parent: GraphQLObjectType, nodes: Iterable[FieldNode]) -> Selected:
-        """The field of a type that is selected by these nodes of the document."""
-        return self._by_nodes[parent.name, tuple(map(id, nodes))]
+        return self._by_nodes[info.parent_type.name, tuple(map(id, info.field_nodes))]
 
     def converted(self, selected: Selected) -> dict[str, Any]:
         """The arguments of a field as its resolver gets them."""
@@ -240,12 +209,41 @@ class Operation:
         return selected.converted
 
 
+def fold(
+    fields: Iterable[Selected], combine: Callable[[Selected, list[Result]], Result]
+) -> list[Result]:
+    """The results of fields, each combined from a field and the results of its children.
+
+    Fragments can select a field any number of times. Its result is computed once.
+    """
+    results: dict[int, Result] = {}
+
+    def result_of(selected: Selected) -> Result:
+        if id(selected) not in results:
+            below = [result_of(child) for child in selected.fields()]
+            results[id(selected)] = combine(selected, below)
+        return results[id(selected)]
+
+    return [result_of(each) for each in fields]
+
+
+def input_values(
+    fields: Mapping[str, Any], values: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """The names, definitions and coerced values of the arguments or input fields that are given."""
+    return [
+        (name, field, values[key])
+        for name, field in fields.items()
+        if (key := field.out_name or name) in values
+    ]
+
+
 def coerce_variables(
     schema: GraphQLSchema,
     node: OperationDefinitionNode,
     variables: dict[str, Any] | None,
     *,
-    suggest: bool = True,
+    suggest: bool,
 ) -> VariableValues:
     """The coerced variables of an operation. Raises InvalidOperation with their errors.
 
@@ -264,10 +262,7 @@ def coerce_variables(
 
 
 def head_of(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """The operation of this name without its fields and without locations, which is small.
-
-    Raises InvalidOperation.
-    """
+    """The operation of this name without its fields and without locations, which is small."""
     node = find(document, name)
     head = OperationDefinitionNode(
         operation=node.operation,
@@ -278,12 +273,25 @@ def head_of(document: DocumentNode, name: str | None) -> OperationDefinitionNode
     return find(parse(print_ast(head), no_location=True), name)
 
 
-def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
-    """The operation of this name, or the only one. Raises InvalidOperation."""
-    operations = [
-        node for node in document.definitions if isinstance(node, OperationDefinitionNode)
+def operations_of(document: DocumentNode) -> list[tuple[str | None, OperationDefinitionNode]]:
+    """The operations of a document with their names."""
+    return [
+        (node.name.value if node.name else None, node)
+        for node in document.definitions
+        if isinstance(node, OperationDefinitionNode)
     ]
-    for node in operations:
-        if (name is None and len(operations) == 1) or (node.name and node.name.value == name):
-            return node
-    raise InvalidOperation
+
+
+def choose(operations: Sequence[tuple[str | None, Result]], name: str | None) -> Result:
+    """The operation of this name, or the only one without a name. Raises BadRequest."""
+    if name is None and len(operations) > 1:
+        raise BadRequest("The document has several operations; say which by operationName.")
+    for known, operation in operations:
+        if name in (None, known):
+            return operation
+    raise BadRequest("The document has no operation of that name.")
+
+
+def find(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    """The operation of a document that is executed for this name. Raises BadRequest."""
+    return choose(operations_of(document), name)

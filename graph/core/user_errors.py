@@ -105,7 +105,7 @@ class CycleDetected(UserError):
     cycle: list[Node] = strawberry.field(
         resolver=_cycle,
         graphql_type=list[lazy(db.Task)],  # type: ignore[misc]
-        description="The tasks, each waiting for the next, the last for the first; of a long circle"
+        description="The tasks, each waiting for the next, the last for the first; of a long cycle"
         f" the first {MAX_CYCLE_TASKS}.",
         metadata={"most": MAX_CYCLE_TASKS},
     )

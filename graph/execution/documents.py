@@ -34,7 +34,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graph.core.cache import TRACKED, Cache
 from graph.core.errors import BadRequest, LimitExceeded, RequestError
-from graph.core.selections import InvalidOperation
+from graph.core.selections import InvalidOperation, choose, operations_of
 from graph.limits.document_size import DocumentSize, check_document_size, document_size
 from graph.settings import Settings
 
@@ -90,11 +90,8 @@ class Document:
         return pickle.loads(tree) if isinstance(tree, bytes) else tree
 
     def kind_of(self, name: str | None) -> OperationType:
-        """The kind of the operation with this name, or of the first one. Raises BadRequest."""
-        for known, kind in self.operations:
-            if name is None or name == known:
-                return kind
-        raise BadRequest("The document has no operation of that name.")
+        """The kind of the operation that is executed for this name. Raises BadRequest."""
+        return choose(self.operations, name)
 
     def pickled(self) -> Document:
         """The document with a pickled tree, whose nodes the garbage collector does not visit.
@@ -137,11 +134,7 @@ def parse_document(text: str, settings: Settings) -> Document:
         raise LimitExceeded(aborted[1], "max_tokens", None, most) from None
     size = document_size(node)
     check_document_size(size, settings)
-    operations = tuple(
-        (definition.name.value if definition.name else None, definition.operation)
-        for definition in node.definitions
-        if isinstance(definition, OperationDefinitionNode)
-    )
+    operations = tuple((name, operation.operation) for name, operation in operations_of(node))
     tokens = node.token_count or 0
     objects = _count_objects(node)
     return Document(text, hash_of(text), size, tokens, node, operations, objects=objects)

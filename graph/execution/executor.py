@@ -26,7 +26,7 @@ def prepare(context: Context, limits: Limits) -> None:
     """Set what the resolvers of an operation, or of an event, read with."""
     settings = limits.settings
     context.deadline = context.deadline or Deadline(settings.max_seconds)
-    context.loaders = Loaders(context, context.operation, context.compiled)
+    context.loaders = Loaders(context, context.operation)
     context.budget = ResponseBudget(context.deadline, settings.max_answer_bytes)
 
 

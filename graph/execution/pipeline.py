@@ -28,9 +28,10 @@ from graphql.execution.values import VariableValues
 from strawberry.execution import optimized_is_awaitable
 from strawberry.utils.await_maybe import await_maybe
 
-from graph.compiler import CompiledOperation, CompiledParts, Compiler, Request
-from graph.compiler import run as run_statement
-from graph.core.access import Deadline
+from graph.compiler import Compiler
+from graph.compiler.compiled import CompiledOperation, CompiledParts
+from graph.compiler.shapes import Request
+from graph.core.access import Deadline, Enforced
 from graph.core.context import Context
 from graph.core.errors import (
     AnswerTooLarge,
@@ -92,7 +93,7 @@ class Pipeline:
         self._open_mutations = open_mutations(schema)
         self.compiler = None
         if settings.planner:
-            self.compiler = Compiler(self.schema, settings.max_answer_bytes)
+            self.compiler = Compiler(settings.max_answer_bytes)
 
     async def context(self, tokens: Tokens, token: str | None, address: str | None) -> Context:
         """The context of an operation: the viewer, the deadline, and the access to the database."""
@@ -101,7 +102,7 @@ class Pipeline:
         deadline = Deadline(limits.settings.max_seconds)
         try:
             if token is not None and (viewer := tokens.cached(token)) is None:
-                async with deadline.enforced():
+                async with Enforced(deadline):
                     viewer = await tokens.viewer(token)
         except Exception as error:
             refusal = error
@@ -250,7 +251,9 @@ class Pipeline:
         try:
             node, variables = self._coerce(run)
             if self.compiler is not None and not context.is_anonymous:
-                run.compiled = self.compiler.known(run.document, node, variables, context.viewer)
+                run.compiled = self.compiler.known(
+                    run.document.hash, node, variables, context.viewer
+                )
             run.cost = self._compute_cost(run)
         except Exception:
             self.limits.rates.take(context.client, run.validation_cost)
@@ -285,8 +288,6 @@ class Pipeline:
     def _coerce(self, run: Run) -> tuple[OperationDefinitionNode, VariableValues]:
         """Find the operation in the document, and coerce the variables."""
         document, name = run.document, run.request.operation_name
-        if name is None and len(document.operations) > 1:
-            raise BadRequest("The document has several operations; say which by operationName.")
         node = document.heads.get(name)
         if node is None:
             node = document.heads[name] = head_of(run.tree, name)
@@ -363,20 +364,16 @@ class Pipeline:
         """The result, by one compiled statement if there is one, else by resolvers."""
         context, variables = run.context, run.variables.coerced
         compiled = run.compiled = run.compiled or await self._compile(run)
-        whole = None if compiled is None else compiled.whole
         result = None
-        if whole is not None:
-            try:
-                arguments = whole.arguments(Request(variables, context.viewer))
-            except (GraphQLError, ValueError):
-                pass  # the resolvers report the invalid argument
+        if compiled is not None:
+            parts = CompiledParts(compiled, variables, context)
+            if compiled.whole is None:
+                context.compiled = parts
             else:
-                result = await run_statement(whole, arguments, context)
+                result = await parts.result()
                 run.is_planned = result is not None and not result.errors
         if result is None:
             run.operation  # noqa: B018  # the context needs it
-            if compiled is not None and whole is None:
-                context.compiled = CompiledParts(compiled, variables, context)
             prepare(context, self.limits)
             is_awaitable: Any = optimized_is_awaitable
             try:
@@ -398,7 +395,7 @@ class Pipeline:
         began = perf_counter()
         async with context.in_time():
             compiled = await self.compiler.compile(
-                run.document, run.operation, context.viewer, charge, turn
+                run.document.hash, run.operation, context.viewer, charge, turn
             )
         run.plan_seconds += perf_counter() - began
         return compiled

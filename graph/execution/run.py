@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from graphql import DocumentNode, GraphQLSchema, OperationDefinitionNode, OperationType
 from graphql.execution.values import VariableValues
 
-from graph.compiler import CompiledOperation
+from graph.compiler.compiled import CompiledOperation
 from graph.core.context import Context
 from graph.core.selections import Operation, find
 from graph.execution.documents import Document

@@ -8,7 +8,7 @@ object. A mutation costs 1, and 1 for every item of the lists in its input.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from graphql import (
@@ -21,7 +21,7 @@ from graphql import (
 
 from graph.core.declarations import Declared
 from graph.core.fields import Paged
-from graph.core.selections import Operation, Selected
+from graph.core.selections import Operation, Selected, fold, input_values
 from graph.limits.document_size import MOST_REPORTED
 
 # The cost of every request, so that the rate of refused requests is limited too.
@@ -66,7 +66,7 @@ def cost_advice(operation: Operation) -> str:
             rows *= max(1, declaration.max_rows(field))
         elif is_list:
             rows *= costs.most(field)
-        fields = [child for below in field.children.values() for child in below]
+        fields = field.fields()
     return advice
 
 
@@ -110,50 +110,38 @@ class _Costs:
         return 1 + self._below(selected)
 
     def _below(self, selected: Selected) -> int:
-        return max((self._all(children) for children in selected.children.values()), default=0)
-
-    def _all(self, children: Iterable[Selected]) -> int:
-        return sum(map(self.of, children))
+        costs = (sum(map(self.of, children)) for children in selected.children.values())
+        return max(costs, default=0)
 
     def _page(self, field: Paged, selected: Selected) -> int:
-        shown = {child.name for children in selected.children.values() for child in children}
-        cost = int("totalCount" in shown)
-        if shown & {"nodes", "edges", "pageInfo"}:
-            ways = (("nodes",), ("edges", "node"))
-            nodes = [node for way in ways for node in selected.under(*way)]
+        cost = int(bool(selected.under("totalCount")))
+        if field.reads_rows(selected):
             # A row that is selected in `nodes` and in `edges` is read once.
-            cost += field.max_rows(selected) * (1 + sum(map(self._below, nodes)))
+            cost += field.max_rows(selected) * (1 + sum(map(self._below, field.nodes(selected))))
         return cost
 
     def _mutation(self, selected: Selected) -> int:
-        items = sum(
-            _items(argument.type, selected.arguments.get(argument.out_name or name))
-            for name, argument in selected.definition.args.items()
-        )
+        items = _items_below(selected.definition.args, selected.arguments)
         cost = 1 + items
-        for children in selected.children.values():
-            for child in children:
-                if child.name == "userErrors":
-                    # Errors come instead of the changed objects, and few contain an object.
-                    cost += self._below(child)
-                elif not is_leaf_type(get_named_type(child.type)):
-                    cost += (max(1, items) if _is_list(child) else 1) * self._row(child)
+        for child in selected.fields():
+            if child.name == "userErrors":
+                # Errors come instead of the changed objects, and few contain an object.
+                cost += self._below(child)
+            elif not is_leaf_type(get_named_type(child.type)):
+                cost += (max(1, items) if _is_list(child) else 1) * self._row(child)
         return cost
 
     def _introspected(self, selected: Selected) -> int:
         """The number of introspected objects, as an estimate."""
-        count = self._cache.get(id(selected))
-        if count is None:
-            count = 0
-            if not is_leaf_type(get_named_type(selected.type)):
-                below = (
-                    sum(map(self._introspected, children))
-                    for children in selected.children.values()
-                )
-                factors = {"types": self._types, "fields": FIELDS_PER_TYPE}
-                items = factors.get(selected.name, ITEMS_PER_LIST)
-                count = (items if _is_list(selected) else 1) * (1 + max(below, default=0))
-            self._cache[id(selected)] = count
+        factors = {"types": self._types, "fields": FIELDS_PER_TYPE}
+
+        def combine(selected: Selected, below: list[int]) -> int:
+            if is_leaf_type(get_named_type(selected.type)):
+                return 0
+            items = factors.get(selected.name, ITEMS_PER_LIST) if _is_list(selected) else 1
+            return items * (1 + sum(below))
+
+        (count,) = fold([selected], combine)
         return count
 
 
@@ -167,8 +155,9 @@ def _items(kind: Any, value: Any) -> int:
     if is_list_type(kind) and isinstance(value, list):
         return len(value) + sum(_items(kind.of_type, item) for item in value)
     if isinstance(kind, GraphQLInputObjectType) and isinstance(value, dict):
-        return sum(
-            _items(field.type, value.get(field.out_name or name))
-            for name, field in kind.fields.items()
-        )
+        return _items_below(kind.fields, value)
     return 0
+
+
+def _items_below(fields: Mapping[str, Any], values: Mapping[str, Any]) -> int:
+    return sum(_items(field.type, value) for _, field, value in input_values(fields, values))

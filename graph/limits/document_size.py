@@ -6,8 +6,9 @@ the time is linear even for nested fragments whose expansion is exponential.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from graphql import (
@@ -35,7 +36,7 @@ MOST_REPORTED = 1_000_000_000
 
 @dataclass
 class DocumentSize:
-    """The counts of a definition, with the fragments that it spreads."""
+    """The counts of a definition, or of a document."""
 
     selections: int = 0
     aliases: int = 0
@@ -43,6 +44,8 @@ class DocumentSize:
     depth: int = 0
     roots: int = 0
     root_names: frozenset[str] = frozenset()
+    spreads: list[tuple[str, int]] = field(default_factory=list)
+    """The fragments that a single definition spreads, with their depths."""
 
     def add(self, other: DocumentSize, depth: int = 0) -> None:
         """Add the counts of a fragment that is spread at this depth."""
@@ -53,14 +56,6 @@ class DocumentSize:
         if depth == 0:
             self.roots += other.roots
             self.root_names |= other.root_names
-
-
-@dataclass
-class _Definition:
-    """A definition: its own counts, and the fragments it spreads, with their depths."""
-
-    own: DocumentSize = field(default_factory=DocumentSize)
-    spreads: list[tuple[str, int]] = field(default_factory=list)
 
 
 def document_size(document: DocumentNode) -> DocumentSize:
@@ -82,7 +77,7 @@ def document_size(document: DocumentNode) -> DocumentSize:
     total, unexpanded = DocumentSize(), DocumentSize()
     for node, definition in definitions:
         # Unused fragments are validated too.
-        unexpanded.add(definition.own)
+        unexpanded.add(definition)
         if isinstance(node, OperationDefinitionNode):
             whole = _expanded(definition, sizes)
             widest = max(total.roots, whole.roots)
@@ -147,10 +142,9 @@ def check_variables(
         pending += below
 
 
-def _count(node: ExecutableDefinitionNode) -> _Definition:
+def _count(node: ExecutableDefinitionNode) -> DocumentSize:
     """Count a definition, without recursion, whose limit a document could exceed."""
-    definition = _Definition()
-    own = definition.own
+    own = DocumentSize()
     own.directives += len(node.directives or ())
     for variable in node.variable_definitions or ():
         own.directives += len(variable.directives or ())
@@ -163,7 +157,7 @@ def _count(node: ExecutableDefinitionNode) -> _Definition:
             own.directives += len(selection.directives or ())
             below = depth
             if isinstance(selection, FragmentSpreadNode):
-                definition.spreads.append((selection.name.value, depth))
+                own.spreads.append((selection.name.value, depth))
                 continue
             if isinstance(selection, FieldNode):
                 below += 1
@@ -175,34 +169,27 @@ def _count(node: ExecutableDefinitionNode) -> _Definition:
             if selection.selection_set is not None:  # type: ignore[attr-defined]
                 pending.append((selection.selection_set, below))  # type: ignore[attr-defined]
     own.root_names = frozenset(names)
-    return definition
+    return own
 
 
-def _expanded(definition: _Definition, sizes: Mapping[str, DocumentSize]) -> DocumentSize:
+def _expanded(definition: DocumentSize, sizes: Mapping[str, DocumentSize]) -> DocumentSize:
     whole = DocumentSize()
-    whole.add(definition.own)
+    whole.add(definition)
     for name, depth in definition.spreads:
         if name in sizes:
             whole.add(sizes[name], depth)
     return whole
 
 
-def _sizes(fragments: Mapping[str, _Definition]) -> dict[str, DocumentSize]:
+def _sizes(fragments: Mapping[str, DocumentSize]) -> dict[str, DocumentSize]:
     """The size of each fragment with those it spreads, whose sizes are computed first."""
     sizes: dict[str, DocumentSize] = {}
-    for root in fragments:
-        if root in sizes:
-            continue
-        path: dict[str, Iterator[tuple[str, int]]] = {root: iter(fragments[root].spreads)}
-        while path:
-            name = next(reversed(path))
-            for spread, _ in path[name]:
-                if spread in path:
-                    raise BadRequest(f"The fragment {spread} spreads itself, directly or not.")
-                if spread in fragments and spread not in sizes:
-                    path[spread] = iter(fragments[spread].spreads)
-                    break
-            else:
-                del path[name]
+    spreads = {name: [spread for spread, _ in each.spreads] for name, each in fragments.items()}
+    try:
+        for name in TopologicalSorter(spreads).static_order():
+            if name in fragments:
                 sizes[name] = _expanded(fragments[name], sizes)
+    except CycleError as error:
+        (name, *_) = error.args[1]
+        raise BadRequest(f"The fragment {name} spreads itself, directly or not.") from None
     return sizes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from db import Database
-from db.deadlines import SharedTimer
 from graph.execution.tokens import Tokens
+from graph.server.timers import SharedTimer
 
 
 class AppState:
