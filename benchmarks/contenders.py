@@ -119,7 +119,7 @@ GENERAL = Contender(
     "Troupe, compiler off",
     _troupe,
     "troupe.graphql",
-    TROUPE | {"TROUPE_PLANNER": "false"},
+    TROUPE | {"TROUPE_COMPILER": "false"},
 )
 PEER = Contender(
     "postgraphile",

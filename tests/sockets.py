@@ -122,7 +122,7 @@ async def listening(
     settings = settings or Settings()
     app = application(database, settings)
     if schema is not None:
-        pipeline = Pipeline(schema, Limits(settings.model_copy(update={"planner": False})))
+        pipeline = Pipeline(schema, Limits(settings.model_copy(update={"compiler": False})))
         state: Any = app.state
         state.sockets = Sockets(pipeline, settings, state)
         app.router.routes.insert(0, WebSocketRoute("/graphql", state.sockets))

@@ -55,7 +55,7 @@ async def test_everybody_answers_the_same_values(database_url: URL, database: db
         await compare(HAND, client)
     async with conftest.serving(database, Settings()) as client:
         await compare(COMPILED, client)
-    async with conftest.serving(database, Settings(planner=False)) as client:
+    async with conftest.serving(database, Settings(compiler=False)) as client:
         await compare(GENERAL, client)
     async with running(plain.create_app(data.dsn(database_url))) as client:
         await compare(PLAIN, client)

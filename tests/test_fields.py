@@ -197,7 +197,7 @@ async def both(
         monkeypatch.setitem(scopes.rules, model.__name__, _all)
     schema = strawberry.Schema(Query, config=StrawberryConfig(scalar_map=scalars))
     monkeypatch.setattr("graph.app.schema", schema)
-    without = WITHOUT_LIMITS.model_copy(update={"planner": False})
+    without = WITHOUT_LIMITS.model_copy(update={"compiler": False})
     async with serving(database, WITHOUT_LIMITS) as one, serving(database, without) as other:
         yield [people.admin.through(one), people.admin.through(other)]
 

@@ -131,7 +131,7 @@ class LogEntry:
         node = run and run.node
         return {
             "operation": node.operation.value if node else None,
-            "planned": run is not None and run.is_planned,
+            "compiled": run is not None and run.is_compiled,
             "cost": run.cost if run else None,
             "statements": self.database.texts or [],
         }
@@ -139,9 +139,9 @@ class LogEntry:
     def timing(self) -> bytes:
         """The durations of its steps so far, in milliseconds, for the header Server-Timing."""
         run, total = self.run, time.perf_counter() - self._started
-        parse, plan = (run.parse_seconds, run.plan_seconds) if run is not None else (0.0, 0.0)
-        line = b"parse;dur=%.2f, plan;dur=%.2f, db;dur=%.2f, total;dur=%.2f"
-        return line % (1000 * parse, 1000 * plan, 1000 * self.database.seconds, 1000 * total)
+        parse, compile = (run.parse_seconds, run.compile_seconds) if run is not None else (0.0, 0.0)
+        line = b"parse;dur=%.2f, compile;dur=%.2f, db;dur=%.2f, total;dur=%.2f"
+        return line % (1000 * parse, 1000 * compile, 1000 * self.database.seconds, 1000 * total)
 
     def _hash(self) -> str | None:
         if self.request is None:

@@ -91,7 +91,7 @@ class Pipeline:
         self.documents = document_cache()
         self._open_mutations = open_mutations(schema)
         self.compiler = None
-        if settings.planner:
+        if settings.compiler:
             self.compiler = Compiler(self.schema, settings.max_answer_bytes)
 
     async def context(self, tokens: Tokens, token: str | None, address: str | None) -> Context:
@@ -255,7 +255,7 @@ class Pipeline:
         except Exception:
             self.limits.rates.take(context.client, run.validation_cost)
             raise
-        run.plan_seconds = perf_counter() - began
+        run.compile_seconds = perf_counter() - began
         self._charge(run)
         self._check_values(run)
 
@@ -372,7 +372,7 @@ class Pipeline:
                 pass  # the resolvers report the invalid argument
             else:
                 result = await run_statement(whole, arguments, context)
-                run.is_planned = result is not None and not result.errors
+                run.is_compiled = result is not None and not result.errors
         if result is None:
             run.operation  # noqa: B018  # the context needs it
             if compiled is not None and whole is None:
@@ -400,7 +400,7 @@ class Pipeline:
             compiled = await self.compiler.compile(
                 run.document, run.operation, context.viewer, charge, turn
             )
-        run.plan_seconds += perf_counter() - began
+        run.compile_seconds += perf_counter() - began
         return compiled
 
     def _arguments(self, run: Run) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Run:
     """The operation without its fields, once the document is valid."""
     compiled: CompiledOperation | None = None
     """The compiled operation, once it is known."""
-    is_planned = False
+    is_compiled = False
     """Whether one compiled statement has answered the operation."""
     cost = 0
     """The cost of the operation, once it is computed."""
@@ -47,7 +47,7 @@ class Run:
     """The `extensions` of the response."""
     parse_seconds = 0.0
     """The duration of finding, parsing and validating the document."""
-    plan_seconds = 0.0
+    compile_seconds = 0.0
     """The duration of coercing the variables, computing the cost and compiling."""
 
     def __init__(self, schema: GraphQLSchema, request: GraphQLRequest, context: Context) -> None:

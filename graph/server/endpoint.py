@@ -17,7 +17,7 @@ from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest
 from graph.execution.tokens import bearer_token
-from graph.server.disconnects import HTTPDisconnect
+from graph.server.disconnects import Disconnect
 from graph.server.requests import (
     GRAPHQL_RESPONSE,
     JSON,
@@ -114,7 +114,7 @@ class Endpoint:
         state: AppState = scope["app"].state
         token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
         address = client[0] if client else None
-        with HTTPDisconnect(receive, state) as disconnect:
+        with Disconnect(state, receive) as disconnect:
             context = await pipeline.context(state.tokens, token, address)
             explains = headers.get(b"x-troupe-explain") == b"1" and self._may_explain(context)
             if explains:
