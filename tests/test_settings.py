@@ -258,10 +258,10 @@ def test_all_invalid_settings_are_reported_at_once(monkeypatch: pytest.MonkeyPat
         database_url="mysql://u:s3cret@h/d",
     )
     assert sorted(said.splitlines()) == [
+        "TROUPE_COMPILER=perhaps cannot be used: write true or false.",
         f"TROUPE_DATABASE_URL cannot be used: mysql is not PostgreSQL; {HINT}.",
         f"TROUPE_DATA_DIR= cannot be used: {A_FOLDER}.",
         f"TROUPE_HOST=0.0.0.0 cannot be used: {LOOPBACK}.",
-        "TROUPE_COMPILER=perhaps cannot be used: write true or false.",
         f"TROUPE_PORT=x cannot be used: {A_PORT}.",
     ]
     # The check of the host depends on the mode, so it is skipped if the mode is invalid.

@@ -69,6 +69,4 @@ class Run:
     def operation(self) -> Operation:
         """The operation with its selection. A known compiled operation does not need it."""
         node = find(self.tree, self.request.operation_name)
-        operation = Operation(self.schema, self.tree, node, self.variables)
-        self.context.operation = operation
-        return operation
+        return Operation(self.schema, self.tree, node, self.variables)
