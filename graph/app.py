@@ -121,8 +121,8 @@ def create_app(
         await state.database.dispose()
 
     pipeline = Pipeline(schema, Limits(settings))
-    state.sockets = sockets = Sockets(pipeline, settings, state)
-    api = Endpoint(pipeline, max_body_bytes=settings.max_body_bytes)
+    state.sockets = sockets = Sockets(pipeline, state)
+    api = Endpoint(pipeline)
     page = pages.Page() if settings.shows_page else None
     layers = [Middleware(ResponseMiddleware)]
     if settings.allowed_origins:

@@ -124,7 +124,7 @@ async def listening(
     if schema is not None:
         pipeline = Pipeline(schema, Limits(settings.model_copy(update={"compiler": False})))
         state: Any = app.state
-        state.sockets = Sockets(pipeline, settings, state)
+        state.sockets = Sockets(pipeline, state)
         app.router.routes.insert(0, WebSocketRoute("/graphql", state.sockets))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

@@ -236,7 +236,7 @@ ORIGINS: list[tuple[tuple[str, ...], str | None, str, bool]] = [
 def test_a_page_is_of_this_server_or_of_an_allowed_site() -> None:
     for allowed, origin, host, expected in ORIGINS:
         settings = Settings(allowed_origins=allowed)
-        sockets = Sockets(Pipeline(schema, Limits(settings)), settings, AppState())
+        sockets = Sockets(Pipeline(schema, Limits(settings)), AppState())
         assert sockets.is_allowed(origin, host) is expected, (allowed, origin, host)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Self
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from graph.core.errors import AGAIN, Outcome, Unavailable
 from graph.execution.run import Run
-from graph.server.requests import ClientDisconnected, HTTPError
+from graph.server.requests import HTTPError
 from graph.server.state import AppState
 
 
@@ -47,7 +48,7 @@ class Disconnect:
 
     def __enter__(self) -> Self:
         if self._happened:
-            raise ClientDisconnected
+            raise ClientDisconnect
         self._task = asyncio.current_task()
         if self._receive is not None:
             self._state.timer.add(self)
@@ -80,7 +81,7 @@ class Disconnect:
         assert task is not None
         if self._happened:
             task.uncancel()
-            raise ClientDisconnected from None
+            raise ClientDisconnect from None
         if self._state.draining:  # uvicorn cancels at the end of the grace period
             task.uncancel()
             raise shutdown_error(self.run) from None

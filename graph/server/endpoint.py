@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import orjson
 from graphql import OperationType
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from graph.core.context import Context
@@ -21,7 +22,6 @@ from graph.server.disconnects import Disconnect
 from graph.server.requests import (
     GRAPHQL_RESPONSE,
     JSON,
-    ClientDisconnected,
     Headers,
     HTTPError,
     headers_of,
@@ -69,16 +69,15 @@ class HTTPResponse:
 class Endpoint:
     """`/graphql`: operations over POST and GET."""
 
-    def __init__(self, pipeline: Pipeline, *, max_body_bytes: int) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
-        self.max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and log it."""
         with LogEntry("http") as entry:
             try:
                 response = await self._respond(scope, receive, entry)
-            except ClientDisconnected:
+            except ClientDisconnect:
                 return
             entry.status, entry.codes = response.status, response.codes
             response.headers.append((b"server-timing", entry.timing()))
@@ -89,11 +88,10 @@ class Endpoint:
         try:
             headers = headers_of(scope)
             media = negotiate(headers.get(b"accept"))
-            request = entry.request = await read_request(
-                scope, headers, receive, self.max_body_bytes
-            )
+            limit = self.pipeline.limits.settings.max_body_bytes
+            request = entry.request = await read_request(scope, headers, receive, limit)
             return HTTPResponse(await self._run(scope, headers, receive, request, entry), media)
-        except ClientDisconnected:
+        except ClientDisconnect:
             raise
         except HTTPError as error:
             refusal = HTTPResponse(Response.refusal(error), media, error.status)
