@@ -11,7 +11,6 @@ import sys
 import time
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
@@ -55,12 +54,11 @@ class JSONLines(_Lines):
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _safe(record.getMessage()),
             **self._fields(record),
         }
         if record.exc_info:
             line["exception"] = _safe(self.formatException(record.exc_info))
-        line["message"] = _safe(str(line["message"]))
         return orjson.dumps(line, default=str).decode()
 
 
@@ -112,12 +110,7 @@ class LogEntry:
         self._counting: Token[Statistics | None] = statistics.current.set(self.database)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         statistics.current.reset(self._counting)
         self._write()
 
@@ -139,9 +132,9 @@ class LogEntry:
     def timing(self) -> bytes:
         """The durations of its steps so far, in milliseconds, for the header Server-Timing."""
         run, total = self.run, time.perf_counter() - self._started
-        parse, compile = (run.parse_seconds, run.compile_seconds) if run is not None else (0.0, 0.0)
-        line = b"parse;dur=%.2f, compile;dur=%.2f, db;dur=%.2f, total;dur=%.2f"
-        return line % (1000 * parse, 1000 * compile, 1000 * self.database.seconds, 1000 * total)
+        steps = (run.parse_seconds, run.compile_seconds) if run is not None else (0.0, 0.0)
+        times = [1000 * seconds for seconds in (*steps, self.database.seconds, total)]
+        return b"parse;dur=%.2f, compile;dur=%.2f, db;dur=%.2f, total;dur=%.2f" % (*times,)
 
     def _hash(self) -> str | None:
         if self.request is None:

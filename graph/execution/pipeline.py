@@ -22,7 +22,7 @@ from graphql import (
     OperationDefinitionNode,
     OperationType,
     create_source_event_stream,
-    execute,
+    execute_root_selection_set,
     execute_subscription_event,
     map_source_to_response_event,
 )
@@ -173,10 +173,8 @@ class Pipeline:
         context = run.context
         context.operation = run.operation
         context.loaders = Loaders(context, run.operation)
-        built = Executor.build(*self._arguments(run))
-        if isinstance(built, list):
-            raise InvalidOperation(built)
-        events: Any = await await_maybe(create_source_event_stream(built))
+        executor = self._executor(run)
+        events: Any = await await_maybe(create_source_event_stream(executor))
         if isinstance(events, ExecutionResult):
             raise InvalidOperation(events.errors or ())
 
@@ -190,7 +188,7 @@ class Pipeline:
                 result: ExecutionResult = await await_maybe(execute_subscription_event(executor))
                 return result
 
-        return map_source_to_response_event(built, events, execute_event)
+        return map_source_to_response_event(executor, events, execute_event)
 
     # Find the document, and check access
 
@@ -391,12 +389,8 @@ class Pipeline:
             if compiled is not None and whole is None:
                 context.compiled = CompiledParts(compiled, variables, context)
             self._set_up(context)
-            is_awaitable: Any = optimized_is_awaitable
             try:
-                executed = execute(
-                    *self._arguments(run), executor_class=Executor, is_awaitable=is_awaitable
-                )
-                result = await await_maybe(executed)
+                result = await await_maybe(execute_root_selection_set(self._executor(run)))
             finally:
                 context.loaders.cancel()
         return result
@@ -423,11 +417,19 @@ class Pipeline:
         run.compile_seconds += perf_counter() - began
         return compiled
 
-    def _arguments(self, run: Run) -> tuple[Any, ...]:
-        """The arguments of graphql-core's `execute` and `Executor.build`."""
-        request = run.request
-        root = None
-        return self.schema, run.tree, root, run.context, request.variables, request.operation_name
+    def _executor(self, run: Run) -> Any:
+        """The executor of graphql-core for the operation."""
+        executor = Executor.build(
+            self.schema,
+            run.tree,
+            context_value=run.context,
+            raw_variable_values=run.request.variables,
+            operation_name=run.request.operation_name,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
+        )
+        if isinstance(executor, list):
+            raise InvalidOperation(executor)
+        return executor
 
 
 # Report

@@ -31,7 +31,6 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
-NAMES = frozenset(name for name, _ in HEADERS)
 
 # The second is the response to a WebSocket handshake that is refused.
 STARTS = ("http.response.start", "websocket.http.response.start")
@@ -60,11 +59,8 @@ class ResponseMiddleware:
             elif kind in STARTS:
                 started = True
                 headers = list(message.get("headers", ()))
-                present = [name for name, _ in headers]
-                if NAMES.isdisjoint(present):
-                    headers += HEADERS
-                else:
-                    headers += [header for header in HEADERS if header[0] not in present]
+                present = dict(headers)
+                headers += [header for header in HEADERS if header[0] not in present]
                 headers.append((b"x-request-id", id.encode()))
                 message["headers"] = headers
             await send(message)
