@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
@@ -196,21 +196,18 @@ async def _user(session: WriteSession, username: str) -> User:
 async def _agent_id(session: WriteSession, agent: str, project: str | None) -> UUID:
     """The id of an agent, by its id, or by its id or name in a project with this id or name."""
     agent = _valid(str, agent, "agent")
+    id = _id(Agent, agent)
     if project is None:
-        id = _id(Agent, agent)
-        if id is None:
-            raise CommandError(
-                f"{agent!r} is not the id of an agent; to use its name, add --project"
-            )
-        return id
+        if id is not None:
+            return id
+        raise CommandError(f"{agent!r} is not the id of an agent; to use its name, add --project")
     project = _valid(str, project, "project")
     projects = or_(Project.id == _id(Project, project), Project.name == project)
     project_ids = set(await session.scalars(select(Project.id).where(projects)))
     if not project_ids:
         raise CommandError(f"There is no project {project!r}")
-    agents = or_(Agent.id == _id(Agent, agent), Agent.name == agent)
-    in_projects = select(Agent.id).where(Agent.project_id.in_(project_ids), agents)
-    ids = list(await session.scalars(in_projects))
+    agents = or_(Agent.id == id, Agent.name == agent), Agent.project_id.in_(project_ids)
+    ids = list(await session.scalars(select(Agent.id).where(*agents)))
     if not ids:
         raise CommandError(f"There is no agent {agent!r} in the project {project!r}")
     if len(ids) > 1:
@@ -288,14 +285,12 @@ def _serve(settings: Settings, fill: Callable[[Database], Awaitable[None]] | Non
             # The same as Ctrl-C, which asyncio and uvicorn handle. An exception raised here could
             # occur in a destructor, where Python ignores it.
             signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        with (
-            listen(settings) as listening,
-            settings.database(serving=True, on_wait=_print_note) as (url, server),
-        ):
-            run(settings, url, listening, server, asyncio.run(prepare(url)))
-    except KeyboardInterrupt:
-        pass
+    with (
+        suppress(KeyboardInterrupt),
+        listen(settings) as listening,
+        settings.database(serving=True, on_wait=_print_note) as (url, server),
+    ):
+        run(settings, url, listening, server, asyncio.run(prepare(url)))
 
 
 @app.command()

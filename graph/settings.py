@@ -230,9 +230,7 @@ def _default(value: object) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return False
+        return host == "localhost"

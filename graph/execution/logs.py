@@ -38,14 +38,12 @@ def _safe(text: str) -> str:
     return DETAIL.sub("DETAIL: …", TOKEN.sub("troupe_…", text))
 
 
-class _Lines(logging.Formatter):
-    def _fields(self, record: logging.LogRecord) -> dict[str, object]:
-        """The fields of a line besides its message: the id of the request, and the caller's."""
-        fields: dict[str, object] = getattr(record, "fields", {})
-        return {"request": request_id.get()} | fields
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """The fields of a line besides its message: the id of the request, and the caller's."""
+    return {"request": request_id.get(), **getattr(record, "fields", {})}
 
 
-class JSONLines(_Lines):
+class JSONLines(logging.Formatter):
     """One JSON object for each record, for log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -55,14 +53,14 @@ class JSONLines(_Lines):
             "level": record.levelname,
             "logger": record.name,
             "message": _safe(record.getMessage()),
-            **self._fields(record),
+            **_fields(record),
         }
         if record.exc_info:
             line["exception"] = _safe(self.formatException(record.exc_info))
         return orjson.dumps(line, default=str).decode()
 
 
-class ReadableLines(_Lines):
+class ReadableLines(logging.Formatter):
     """A readable line, with the fields at its end."""
 
     default_time_format = "%H:%M:%S"
@@ -70,10 +68,9 @@ class ReadableLines(_Lines):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line, and below it the traceback, if there is one."""
-        fields = self._fields(record).items()
+        fields = _fields(record).items()
         shown = [f"{name}={value}" for name, value in fields if value not in (None, [])]
-        words = (self.formatTime(record), record.levelname, record.getMessage(), *shown)
-        line = " ".join(words)
+        line = " ".join([self.formatTime(record), record.levelname, record.getMessage(), *shown])
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return _safe(line)

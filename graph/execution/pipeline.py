@@ -34,17 +34,7 @@ from graph.compiler import CompiledOperation, CompiledParts, Compiler, Request
 from graph.compiler import run as run_statement
 from graph.core.access import Deadline
 from graph.core.context import Context
-from graph.core.errors import (
-    AnswerTooLarge,
-    BadInput,
-    BadRequest,
-    Forbidden,
-    LimitExceeded,
-    Overloaded,
-    TooSlow,
-    Unauthenticated,
-    Unavailable,
-)
+from graph.core.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
 from graph.core.filters import conditions_of
 from graph.core.invalid_values import check_arguments, is_storable
 from graph.core.loaders import Loaders
@@ -81,21 +71,19 @@ TOKENS_IN_EVENT_LOOP = 200
 FREE_CHARACTERS = 500
 
 # The codes of errors after which a query returns no partial data.
-CODES_WITHOUT_DATA = {each.code for each in (Overloaded, Unavailable, TooSlow, AnswerTooLarge)}
+CODES_WITHOUT_DATA = {"OVERLOADED", "UNAVAILABLE", "TIMEOUT", "LIMIT_EXCEEDED"}
 
 
 class Pipeline:
     """The steps of the operations of a schema, with the caches of a process."""
 
     def __init__(self, schema: strawberry.Schema, limits: Limits) -> None:
-        settings = limits.settings
         self.schema: GraphQLSchema = schema._schema
         self.limits = limits
         self.documents = document_cache()
         self._open_mutations = open_mutations(schema)
-        self.compiler = None
-        if settings.compiler:
-            self.compiler = Compiler(self.schema, settings.max_answer_bytes)
+        most = limits.settings.max_answer_bytes
+        self.compiler = Compiler(self.schema, most) if limits.settings.compiler else None
 
     async def context(self, tokens: Tokens, token: str | None, address: str | None) -> Context:
         """The context of an operation: the viewer, the deadline, and the access to the database."""

@@ -6,6 +6,8 @@ of `graphql-http`.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import orjson
 from graphql import OperationType
 from starlette.requests import ClientDisconnect
@@ -72,11 +74,8 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and log it."""
-        with LogEntry("http") as entry:
-            try:
-                response = await self._respond(scope, receive, entry)
-            except ClientDisconnect:
-                return
+        with LogEntry("http") as entry, suppress(ClientDisconnect):
+            response = await self._respond(scope, receive, entry)
             entry.status, entry.codes = response.status, response.codes
             response.headers.append((b"server-timing", entry.timing()))
             await response(send)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -153,19 +152,15 @@ class Sockets:
 
     async def _look_up_tokens(self) -> None:
         """Look up all tokens by one statement, and close the sockets whose tokens are not valid."""
-        sockets: defaultdict[str, list[Socket]] = defaultdict(list)
-        for socket in self._open:
-            if socket.token is not None:
-                sockets[hash_token(socket.token)].append(socket)
-        if not sockets:
+        hashes = {socket: hash_token(socket.token) for socket in self._open if socket.token}
+        if not hashes:
             return
-        viewers = await self.state.tokens.look_up(list(sockets))
-        for hashed, bearing in sockets.items():
-            for socket in bearing:
-                if hashed in viewers:
-                    socket.become(viewers[hashed])
-                else:
-                    socket.start_closing(_invalid_token())
+        viewers = await self.state.tokens.look_up(set(hashes.values()))
+        for socket, hashed in hashes.items():
+            if hashed in viewers:
+                socket.become(viewers[hashed])
+            else:
+                socket.start_closing(_invalid_token())
 
     async def shut_down(self, seconds: float) -> None:
         """Refuse new operations, and close every socket once its operations have ended.
@@ -369,6 +364,8 @@ class Socket:
                     await self._respond(operation, entry)
                 except ClientDisconnect:
                     pass
+                except Unauthenticated:  # the token of a subscription is no longer valid
+                    self.start_closing(_invalid_token())
                 except Exception as error:
                     await self._end(operation, entry, Response.refusal(reported(error)))
         finally:
@@ -392,16 +389,12 @@ class Socket:
         entry.status = 200  # also if the client ends it
         stream = self._sockets.pipeline.stream(run, self._sockets.state.tokens, self.token)
         async with aclosing(stream) as responses:
-            try:
-                async for response in responses:
-                    if response.is_refused:
-                        await self._end(operation, entry, response)
-                        return
-                    entry.codes = response.codes
-                    await self._send(_next(operation, response), operation)
-            except Unauthenticated:
-                self.start_closing(_invalid_token())
-                raise ClientDisconnect from None
+            async for response in responses:
+                if response.is_refused:
+                    await self._end(operation, entry, response)
+                    return
+                entry.codes = response.codes
+                await self._send(_next(operation, response), operation)
         self._release_id(operation)
         await self._send({"id": operation.id, "type": "complete"}, operation)
 
