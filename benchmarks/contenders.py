@@ -124,7 +124,7 @@ GENERAL = Contender(
     "Troupe, compiler off",
     _troupe,
     "troupe.graphql",
-    TROUPE | {"TROUPE_PLANNER": "false"},
+    TROUPE | {"TROUPE_COMPILER": "false"},
 )
 PEER = Contender(
     "postgraphile",

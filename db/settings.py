@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -28,18 +28,16 @@ class SettingsError(Exception):
 class DatabaseSettings(BaseSettings):
     """The database to use: a PostgreSQL server, or the embedded one."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="ignore", frozen=True, use_attribute_docstrings=True
+    )
 
-    database_url: str | None = Field(
-        default=None,
-        description="A PostgreSQL server, 15 or later: `postgresql://user:password@host:5432/database`."
-        " Unset: the one that comes along.",
-    )
-    data_dir: Path | None = Field(
-        default=None,
-        description="Where the database that comes along keeps its data. Unset:"
-        " `~/.local/share/troupe`, or `/var/lib/troupe` for root.",
-    )
+    database_url: str | None = None
+    """A PostgreSQL server, 15 or later: `postgresql://user:password@host:5432/database`. Unset:
+    the one that comes along."""
+    data_dir: Path | None = None
+    """Where the database that comes along keeps its data. Unset: `~/.local/share/troupe`, or
+    `/var/lib/troupe` for root."""
 
     @field_validator("database_url")
     @classmethod

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from sqlalchemy import URL
 from starlette.applications import Starlette
@@ -73,18 +72,6 @@ async def _unready(state: AppState) -> str | None:
     return None if takes_writes else "read-only"
 
 
-class Application(Starlette):
-    """Starlette with `AppState` as its state, and without its outermost middleware."""
-
-    state: Any
-
-    def build_middleware_stack(self) -> ASGIApp:
-        """The middleware without that for exceptions, which `ResponseMiddleware` handles."""
-        stack = super().build_middleware_stack()
-        assert isinstance(stack, ServerErrorMiddleware)
-        return stack.app
-
-
 class GraphQLRoute:
     """The innermost middleware: `/graphql` over HTTP, without the router, which is slower."""
 
@@ -121,8 +108,8 @@ def create_app(
         await state.database.dispose()
 
     pipeline = Pipeline(schema, Limits(settings))
-    state.sockets = sockets = Sockets(pipeline, settings, state)
-    api = Endpoint(pipeline, max_body_bytes=settings.max_body_bytes)
+    state.sockets = sockets = Sockets(pipeline, state)
+    api = Endpoint(pipeline)
     page = pages.Page() if settings.shows_page else None
     layers = [Middleware(ResponseMiddleware)]
     if settings.allowed_origins:
@@ -137,7 +124,7 @@ def create_app(
             )
         )
     layers.append(Middleware(GraphQLRoute, api=api, page=page))
-    app = Application(
+    app = Starlette(
         routes=[
             *(pages.routes() if page else []),
             WebSocketRoute("/graphql", sockets),
@@ -149,5 +136,9 @@ def create_app(
     )
     # A redirect would go to the host in the client's Host header.
     app.router.redirect_slashes = False
-    app.state = state
+    app.state = state  # type: ignore[assignment]
+    # Without Starlette's outermost middleware: `ResponseMiddleware` handles exceptions.
+    stack = app.build_middleware_stack()
+    assert isinstance(stack, ServerErrorMiddleware)
+    app.middleware_stack = stack.app
     return app

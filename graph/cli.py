@@ -9,11 +9,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import typer
@@ -196,21 +196,18 @@ async def _user(session: WriteSession, username: str) -> User:
 async def _agent_id(session: WriteSession, agent: str, project: str | None) -> UUID:
     """The id of an agent, by its id, or by its id or name in a project with this id or name."""
     agent = _valid(str, agent, "agent")
+    id = _id(Agent, agent)
     if project is None:
-        id = _id(Agent, agent)
-        if id is None:
-            raise CommandError(
-                f"{agent!r} is not the id of an agent; to use its name, add --project"
-            )
-        return id
+        if id is not None:
+            return id
+        raise CommandError(f"{agent!r} is not the id of an agent; to use its name, add --project")
     project = _valid(str, project, "project")
     projects = or_(Project.id == _id(Project, project), Project.name == project)
     project_ids = set(await session.scalars(select(Project.id).where(projects)))
     if not project_ids:
         raise CommandError(f"There is no project {project!r}")
-    agents = or_(Agent.id == _id(Agent, agent), Agent.name == agent)
-    in_projects = select(Agent.id).where(Agent.project_id.in_(project_ids), agents)
-    ids = list(await session.scalars(in_projects))
+    agents = or_(Agent.id == id, Agent.name == agent), Agent.project_id.in_(project_ids)
+    ids = list(await session.scalars(select(Agent.id).where(*agents)))
     if not ids:
         raise CommandError(f"There is no agent {agent!r} in the project {project!r}")
     if len(ids) > 1:
@@ -241,9 +238,9 @@ def _version(is_wanted: bool) -> None:
 
 @app.callback()
 def troupe(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     """The options of `troupe` itself."""
 
@@ -285,21 +282,15 @@ def _serve(settings: Settings, fill: Callable[[Database], Awaitable[None]] | Non
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
-            signal.signal(number, _stop)
-    try:
-        with (
-            listen(settings) as listening,
-            settings.database(serving=True, on_wait=_print_note) as (url, server),
-        ):
-            run(settings, url, listening, server, asyncio.run(prepare(url)))
-    except KeyboardInterrupt:
-        pass
-
-
-def _stop(number: int, frame: Any) -> None:
-    # The same as Ctrl-C, which asyncio and uvicorn handle. An exception raised here could occur in
-    # a destructor, where Python ignores it.
-    signal.raise_signal(signal.SIGINT)
+            # The same as Ctrl-C, which asyncio and uvicorn handle. An exception raised here could
+            # occur in a destructor, where Python ignores it.
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    with (
+        suppress(KeyboardInterrupt),
+        listen(settings) as listening,
+        settings.database(serving=True, on_wait=_print_note) as (url, server),
+    ):
+        run(settings, url, listening, server, asyncio.run(prepare(url)))
 
 
 @app.command()
@@ -332,46 +323,22 @@ def diagram() -> None:
     sys.stdout.write(db.diagram.diagram())
 
 
-PASS_ARGUMENTS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-@app.command(context_settings=PASS_ARGUMENTS_ON)
-def psql(context: typer.Context) -> None:
-    """Run psql on the database, with further arguments for psql."""
-    _run("psql", context.args)
-
-
-@app.command("pg_dump", context_settings=PASS_ARGUMENTS_ON)
-def pg_dump(context: typer.Context) -> None:
-    """Back up the database with pg_dump, with further arguments for pg_dump."""
-    _run("pg_dump", context.args)
-
-
-@app.command("pg_restore", context_settings=PASS_ARGUMENTS_ON)
-def pg_restore(context: typer.Context) -> None:
-    """Restore a backup into an empty database, with further arguments for pg_restore."""
-    # Without --dbname, pg_restore would print the backup. PGDATABASE names the database.
-    _run("pg_restore", ["--dbname=", *context.args])
-
-
-def _run(name: str, arguments: list[str]) -> None:
-    """Run a program of PostgreSQL on the database, and exit with its status."""
+def run_program(context: typer.Context) -> None:
+    """Run the program of PostgreSQL that has the command's name, and exit with its status."""
+    name, arguments = context.command.name or "", context.args
+    if name == "pg_restore":
+        # Without --dbname, it would print the backup. PGDATABASE names the database.
+        arguments = ["--dbname=", *arguments]
     with Settings.load().database(on_wait=_print_note) as (database_url, server):
         url = make_url(database_url)
         program = name if server is None else str(server.bin_dir / name)
-        variables = {
-            "PGHOST": url.host or url.query.get("host"),
-            "PGPORT": url.port or url.query.get("port"),
-            "PGUSER": url.username,
-            "PGPASSWORD": url.password,
-            "PGDATABASE": url.database,
-            "PGSSLMODE": url.query.get("sslmode"),
-        }
-        connection = {name: str(value) for name, value in variables.items() if value is not None}
+        parts = {key: url.query.get(key) for key in ("host", "port", "sslmode")}
+        parts |= url.translate_connect_args(username="user")
+        variables = {f"PG{key.upper()}": str(value) for key, value in parts.items() if value}
         if name == "psql":  # in which Ctrl-C cancels a query
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            status = subprocess.run([program, *arguments], env=os.environ | connection).returncode
+            status = subprocess.run([program, *arguments], env=os.environ | variables).returncode
         except FileNotFoundError:
             raise CommandError(
                 f"{name} is not installed (Debian and Ubuntu: apt-get install postgresql-client)"
@@ -379,22 +346,29 @@ def _run(name: str, arguments: list[str]) -> None:
     sys.exit(status)
 
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The file to import.")]
-Owner = Annotated[
-    str, typer.Option("--owner", metavar="USERNAME", help="The user who owns the projects.")
-]
+for name, purpose in (
+    ("psql", "Run psql on the database"),
+    ("pg_dump", "Back up the database with pg_dump"),
+    ("pg_restore", "Restore a backup into an empty database"),
+):
+    app.command(
+        name,
+        help=f"{purpose}, with further arguments for {name}.",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(run_program)
+
+
+FILE = typer.Argument(metavar="FILE", help="The file to import.")
+OWNER = typer.Option("admin", metavar="USERNAME", help="The user who owns the projects.")
 
 
 @imports.command("taskmaster")
 def import_taskmaster(
-    file: File,
-    project: Annotated[
-        str | None,
-        typer.Option(
-            help="The name that the projects' names begin with; by default the file's folder."
-        ),
-    ] = None,
-    owner: Owner = "admin",
+    file: Path = FILE,
+    project: str | None = typer.Option(
+        None, help="The name that the projects' names begin with; by default the file's folder."
+    ),
+    owner: str = OWNER,
 ) -> None:
     """Import a plan in Task Master's tasks.json format: each tag becomes a project."""
     _import(import_plan, file, owner, project=project)
@@ -402,17 +376,15 @@ def import_taskmaster(
 
 @imports.command("chats")
 def import_chat_file(
-    file: File,
-    project: Annotated[
-        str | None, typer.Option(help="The name of the project; by default the name of the file.")
-    ] = None,
-    agent: Annotated[
-        str, typer.Option(help="The agent that the assistant's messages are from.")
-    ] = "assistant",
-    model: Annotated[
-        str | None, typer.Option(help="The AI model of the assistant's messages.")
-    ] = None,
-    owner: Owner = "admin",
+    file: Path = FILE,
+    project: str | None = typer.Option(
+        None, help="The name of the project; by default the name of the file."
+    ),
+    agent: str = typer.Option(
+        "assistant", help="The agent that the assistant's messages are from."
+    ),
+    model: str | None = typer.Option(None, help="The AI model of the assistant's messages."),
+    owner: str = OWNER,
 ) -> None:
     """Import chats in OpenAI's message format, as JSON or JSONL, or results of tau-bench."""
     _import(import_chats, file, owner, project=project, agent=agent, model=model)
@@ -445,12 +417,12 @@ def _progress(file: Path) -> Iterator[Callable[[int, int], None]]:
 
 @users.command("create")
 def create_user(
-    username: Annotated[str, typer.Argument(help="The name to log in with.")],
-    email: Annotated[str, typer.Option(help="The email address.")],
-    name: Annotated[str | None, typer.Option(help="The display name.")] = None,
-    administrator: Annotated[
-        bool, typer.Option("--administrator", help="Make the user an administrator.")
-    ] = False,
+    username: str = typer.Argument(help="The name to log in with."),
+    email: str = typer.Option(help="The email address."),
+    name: str | None = typer.Option(None, help="The display name."),
+    administrator: bool = typer.Option(
+        False, "--administrator", help="Make the user an administrator."
+    ),
 ) -> None:
     """Create a user."""
     from graph.users import CreateUserInput
@@ -475,7 +447,7 @@ def create_user(
 
 
 @users.command("password")
-def set_password(username: Annotated[str, typer.Argument(help="The name of the user.")]) -> None:
+def set_password(username: str = typer.Argument(help="The name of the user.")) -> None:
     """Set the password of a user, from a hidden prompt or from standard input."""
     from graph.accounts import Password
 
@@ -495,33 +467,22 @@ def set_password(username: Annotated[str, typer.Argument(help="The name of the u
 
 @tokens.command("create")
 def create_token(
-    name: Annotated[str, typer.Argument(help="The name of the token.")],
-    user: Annotated[
-        str | None, typer.Option(metavar="USERNAME", help="The user of the token.")
-    ] = None,
-    agent: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AGENT",
-            help="The agent of the token: its id, or with --project its name.",
-        ),
-    ] = None,
-    project: Annotated[
-        str | None, typer.Option(help="The project of the agent: its id or its name.")
-    ] = None,
-    scope: Annotated[
-        list[TokenScope] | None,
-        typer.Option(
-            case_sensitive=False,
-            metavar="SCOPE",
-            help=f"A scope to limit the token to: {', '.join(TokenScope)}. Repeat it for several"
-            " scopes. By default the token is not limited.",
-        ),
-    ] = None,
-    days: Annotated[
-        int | None,
-        typer.Option(min=1, max=36500, help="The days until it expires; by default never."),
-    ] = None,
+    name: str = typer.Argument(help="The name of the token."),
+    user: str | None = typer.Option(None, metavar="USERNAME", help="The user of the token."),
+    agent: str | None = typer.Option(
+        None, metavar="AGENT", help="The agent of the token: its id, or with --project its name."
+    ),
+    project: str | None = typer.Option(None, help="The project of the agent: its id or its name."),
+    scope: list[TokenScope] | None = typer.Option(
+        None,
+        case_sensitive=False,
+        metavar="SCOPE",
+        help=f"A scope to limit the token to: {', '.join(TokenScope)}. Repeat it for several"
+        " scopes. By default the token is not limited.",
+    ),
+    days: int | None = typer.Option(
+        None, min=1, max=36500, help="The days until it expires; by default never."
+    ),
 ) -> None:
     """Create an access token for a user or an agent, and print it. It is not shown again."""
     from graph.core.scalars import Line

@@ -178,8 +178,7 @@ def run(
             lines.append("There is no active administrator, so no token was created.")
         else:
             user, token = development_token
-            name = user.username
-            lines.append(f"An access token for the user {name}, valid for 12 hours:")
+            lines.append(f"An access token for the user {user.username}, valid for 12 hours:")
             lines.append(f"  {token}")
             if settings.shows_page:
                 lines.append("A page to try the API, with this token:")

@@ -60,141 +60,85 @@ class Audience(StrEnum):
 class Settings(DatabaseSettings):
     """The settings of a server."""
 
-    mode: Mode = Field(
-        default=Mode.DEVELOPMENT,
-        description="`development` serves on loopback only, migrates the database, prints a token"
-        " and allows introspection. `production` is for other people; only `troupe migrate`"
-        " migrates.",
-    )
-    host: str = Field(
-        default="127.0.0.1", description="The address to listen on; `0.0.0.0` means all."
-    )
-    port: Annotated[int, _between(0, 65535)] = Field(
-        default=8000, description="The port to listen on; 0 means any free port."
-    )
-    planner: bool = Field(
-        default=True,
-        description="Whether to compile each query into one SQL statement where possible.",
-    )
-    graphiql: bool | None = Field(
-        default=None,
-        description="Whether browsers get the GraphiQL page. Unset: in development only.",
-    )
-    allowed_origins: CommaSeparated = Field(
-        default=(),
-        description="The origins whose pages may use the API (CORS), separated by commas, such as"
-        " `https://app.example.org`, or `*` for all. Unset: only this server's own page.",
-    )
-    trusted_proxies: CommaSeparated = Field(
-        default=("127.0.0.1", "::1"),
-        description="The proxies whose `X-Forwarded-For` is trusted: addresses, or networks such"
-        " as `10.1.0.0/16`, separated by commas. Empty: none.",
-    )
-    max_body_bytes: Annotated[int, _between(1000, 2**30)] = Field(
-        default=2**20,
-        description="Maximum size of a request body and of a WebSocket message, in bytes.",
-    )
-    log_operations: bool = Field(
-        default=True,
-        description="Whether to log a line for each operation: name, hash, viewer, status,"
-        " duration, SQL statements and rows.",
-    )
-    drain_seconds: Seconds = Field(
-        default=0,
-        description="How many seconds a server still accepts requests after the signal to stop,"
-        " while `/readyz` answers 503, so that a load balancer notices.",
-    )
-    grace_seconds: Seconds = Field(
-        default=10,
-        description="How many seconds running requests may then take to finish.",
-    )
-    introspection: Audience | None = Field(
-        default=None,
-        description="Who may use introspection and gets suggestions in errors (“Did you mean …”):"
-        " `everybody`, `viewers` (everybody with a token) or `nobody`. Unset: `everybody` in"
-        " development, `viewers` in production.",
-    )
-    persisted_queries: bool = Field(
-        default=True,
-        description="Whether to support automatic persisted queries.",
-    )
-    max_document_length: Limit = Field(
-        default=50_000,
-        description="Maximum number of characters in a document. Pass long texts as variables.",
-    )
-    max_tokens: Limit = Field(default=5_000, description="Maximum number of tokens in a document.")
-    max_depth: Limit = Field(default=20, description="Maximum depth of nested fields.")
-    max_fields: Limit = Field(
-        default=2_000,
-        description="Maximum number of selections (fields and fragments) in a document. A fragment"
-        " counts at each spread, also for aliases, directives and root fields.",
-    )
-    max_aliases: Limit = Field(default=100, description="Maximum number of aliases in a document.")
-    max_directives: Limit = Field(
-        default=50, description="Maximum number of directives in a document."
-    )
-    max_root_fields: Limit = Field(
-        default=50, description="Maximum number of root fields of an operation."
-    )
-    max_values: Limit = Field(
-        default=10_000,
-        description="Maximum number of values in the variables. A scalar counts as one, also JSON.",
-    )
-    max_conditions: Limit = Field(
-        default=100,
-        description="Maximum number of conditions in all filters of an operation. A condition on"
-        " an id counts as five, and so does each related object.",
-    )
-    max_cost: Limit = Field(
-        default=20_000,
-        description="Maximum cost of an operation: the rows that it could return or write.",
-    )
-    max_answer_bytes: Limit = Field(
-        default=RESULT_BYTES,
-        description="Maximum size of an operation's `data`, and of the result of one SQL"
-        " statement, in bytes.",
-    )
-    rate_per_second: Limit = Field(
-        default=10_000,
-        description="The cost that each viewer, or without a token each address, regains in a"
-        " second.",
-    )
-    rate_burst: Limit = Field(
-        default=200_000,
-        validate_default=True,
-        description="The cost that each viewer may use in a burst; at least `TROUPE_MAX_COST`.",
-    )
-    login_failures_per_account: Limit = Field(
-        default=10,
-        description="Maximum number of failed logins for one username in 15 minutes, also for a"
-        " username that no user has. Further logins are refused, also with the correct password.",
-    )
-    login_failures_per_address: Limit = Field(
-        default=100,
-        description="Maximum number of failed logins from one address in 15 minutes.",
-    )
-    max_running: Limit = Field(
-        default=100, description="Maximum number of operations that run at once in a process."
-    )
-    max_running_per_viewer: Limit = Field(
-        default=50, description="Maximum number of operations that run at once for one viewer."
-    )
-    max_seconds: Limit = Field(
-        default=20, description="Maximum duration of an operation, in seconds."
-    )
-    max_subscriptions_per_connection: Limit = Field(
-        default=50,
-        description="Maximum number of operations that are open at once on one WebSocket.",
-    )
-    max_sockets: Limit = Field(
-        default=1_000,
-        description="Maximum number of WebSockets that are open at once in a process.",
-    )
-    max_sockets_per_viewer: Limit = Field(
-        default=100,
-        description="Maximum number of WebSockets that are open at once for one viewer; without a"
-        " token, and before it is sent, for one address.",
-    )
+    mode: Mode = Mode.DEVELOPMENT
+    """`development` serves on loopback only, migrates the database, prints a token and allows
+    introspection. `production` is for other people; only `troupe migrate` migrates."""
+    host: str = "127.0.0.1"
+    """The address to listen on; `0.0.0.0` means all."""
+    port: Annotated[int, _between(0, 65535)] = 8000
+    """The port to listen on; 0 means any free port."""
+    compiler: bool = True
+    """Whether to compile each query into one SQL statement where possible."""
+    graphiql: bool | None = None
+    """Whether browsers get the GraphiQL page. Unset: in development only."""
+    allowed_origins: CommaSeparated = ()
+    """The origins whose pages may use the API (CORS), separated by commas, such as
+    `https://app.example.org`, or `*` for all. Unset: only this server's own page."""
+    trusted_proxies: CommaSeparated = ("127.0.0.1", "::1")
+    """The proxies whose `X-Forwarded-For` is trusted: addresses, or networks such as
+    `10.1.0.0/16`, separated by commas. Empty: none."""
+    max_body_bytes: Annotated[int, _between(1000, 2**30)] = 2**20
+    """Maximum size of a request body and of a WebSocket message, in bytes."""
+    log_operations: bool = True
+    """Whether to log a line for each operation: name, hash, viewer, status, duration, SQL
+    statements and rows."""
+    drain_seconds: Seconds = 0
+    """How many seconds a server still accepts requests after the signal to stop, while `/readyz`
+    answers 503, so that a load balancer notices."""
+    grace_seconds: Seconds = 10
+    """How many seconds running requests may then take to finish."""
+    introspection: Audience | None = None
+    """Who may use introspection and gets suggestions in errors (“Did you mean …”): `everybody`,
+    `viewers` (everybody with a token) or `nobody`. Unset: `everybody` in development, `viewers` in
+    production."""
+    persisted_queries: bool = True
+    """Whether to support automatic persisted queries."""
+    max_document_length: Limit = 50_000
+    """Maximum number of characters in a document. Pass long texts as variables."""
+    max_tokens: Limit = 5_000
+    """Maximum number of tokens in a document."""
+    max_depth: Limit = 20
+    """Maximum depth of nested fields."""
+    max_fields: Limit = 2_000
+    """Maximum number of selections (fields and fragments) in a document. A fragment counts at each
+    spread, also for aliases, directives and root fields."""
+    max_aliases: Limit = 100
+    """Maximum number of aliases in a document."""
+    max_directives: Limit = 50
+    """Maximum number of directives in a document."""
+    max_root_fields: Limit = 50
+    """Maximum number of root fields of an operation."""
+    max_values: Limit = 10_000
+    """Maximum number of values in the variables. A scalar counts as one, also JSON."""
+    max_conditions: Limit = 100
+    """Maximum number of conditions in all filters of an operation. A condition on an id counts as
+    five, and so does each related object."""
+    max_cost: Limit = 20_000
+    """Maximum cost of an operation: the rows that it could return or write."""
+    max_answer_bytes: Limit = RESULT_BYTES
+    """Maximum size of an operation's `data`, and of the result of one SQL statement, in bytes."""
+    rate_per_second: Limit = 10_000
+    """The cost that each viewer, or without a token each address, regains in a second."""
+    rate_burst: Limit = Field(200_000, validate_default=True)
+    """The cost that each viewer may use in a burst; at least `TROUPE_MAX_COST`."""
+    login_failures_per_account: Limit = 10
+    """Maximum number of failed logins for one username in 15 minutes, also for a username that no
+    user has. Further logins are refused, also with the correct password."""
+    login_failures_per_address: Limit = 100
+    """Maximum number of failed logins from one address in 15 minutes."""
+    max_running: Limit = 100
+    """Maximum number of operations that run at once in a process."""
+    max_running_per_viewer: Limit = 50
+    """Maximum number of operations that run at once for one viewer."""
+    max_seconds: Limit = 20
+    """Maximum duration of an operation, in seconds."""
+    max_subscriptions_per_connection: Limit = 50
+    """Maximum number of operations that are open at once on one WebSocket."""
+    max_sockets: Limit = 1_000
+    """Maximum number of WebSockets that are open at once in a process."""
+    max_sockets_per_viewer: Limit = 100
+    """Maximum number of WebSockets that are open at once for one viewer; without a token, and
+    before it is sent, for one address."""
 
     @property
     def migrates(self) -> bool:
@@ -270,12 +214,11 @@ class Settings(DatabaseSettings):
 
 def table() -> str:
     """All settings as a Markdown table: variable, default and meaning."""
-    rows = [
-        (f"`{PREFIX}{name.upper()}`", _default(field.default), field.description or "")
-        for name, field in Settings.model_fields.items()
-    ]
-    lines = [("variable", "default", "meaning"), ("---", "---", "---"), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        meaning = (field.description or "").replace("\n", " ")
+        lines.append(f"| `{PREFIX}{name.upper()}` | {_default(field.default)} | {meaning} |")
+    return "\n".join([*lines, ""])
 
 
 def _default(value: object) -> str:
@@ -287,9 +230,7 @@ def _default(value: object) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return False
+        return host == "localhost"

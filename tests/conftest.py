@@ -192,7 +192,7 @@ async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User)
 @pytest.fixture
 async def resolvers(database: db.Database, people: People) -> AsyncIterator[People]:
     """The same viewers, with the compiler switched off: resolvers answer everything."""
-    settings = WITHOUT_LIMITS.model_copy(update={"planner": False})
+    settings = WITHOUT_LIMITS.model_copy(update={"compiler": False})
     async with serving(database, settings) as client:
         yield people.through(client)
 

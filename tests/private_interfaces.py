@@ -273,23 +273,18 @@ def utilities() -> None:
 @private(
     GRAPHQL,
     "`Executor`: what is overridden and called of it",
-    "Executor.build_per_event_executor",
     "Executor.complete_abstract_value",
     "Executor.complete_iterable_value",
     "Executor.complete_leaf_value",
     "Executor.complete_list_value",
     "Executor.complete_object_value",
     "Executor.execute_fields",
-    "Executor.execute_operation",
     "graphql.pyutils.Path",
     "settle_in_background",
-    why="bytes are counted, long lists have pauses, JSON passes through, and each event of a"
-    " subscription waits its turn",
+    why="bytes are counted, long lists have pauses, and JSON passes through",
 )
 def executor() -> None:
     executor = graphql.Executor
-    takes(executor.build_per_event_executor, "payload")
-    takes(executor.execute_operation, "serially")
     takes(executor.execute_fields, "parent_type", "source_value", "path", "grouped_field_set")
     takes(
         executor.complete_iterable_value, "item_type", "field_details_list", "info", "path", "items"

@@ -122,9 +122,9 @@ async def listening(
     settings = settings or Settings()
     app = application(database, settings)
     if schema is not None:
-        pipeline = Pipeline(schema, Limits(settings.model_copy(update={"planner": False})))
+        pipeline = Pipeline(schema, Limits(settings.model_copy(update={"compiler": False})))
         state: Any = app.state
-        state.sockets = Sockets(pipeline, settings, state)
+        state.sockets = Sockets(pipeline, state)
         app.router.routes.insert(0, WebSocketRoute("/graphql", state.sockets))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

@@ -33,7 +33,7 @@ async def both(database: db.Database, people: People, most: int) -> AsyncIterato
     plain = WITHOUT_LIMITS.model_copy(update=changes)
     async with (
         serving(limited, plain) as planned,
-        serving(limited, plain.model_copy(update={"planner": False})) as resolved,
+        serving(limited, plain.model_copy(update={"compiler": False})) as resolved,
     ):
         yield [people.through(planned), people.through(resolved)]
     await limited.dispose()

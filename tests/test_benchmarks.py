@@ -88,7 +88,7 @@ async def test_everybody_answers_the_same_values(database_url: URL, database: db
             await compare(queries, HAND, client)
         async with conftest.serving(database, Settings()) as client:
             await compare(queries, COMPILED, client)
-        async with conftest.serving(database, Settings(planner=False)) as client:
+        async with conftest.serving(database, Settings(compiler=False)) as client:
             await compare(queries, GENERAL, client)
         async with running(plain.create_app(data.dsn(database_url))) as client:
             await compare(queries, PLAIN, client)

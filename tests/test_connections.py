@@ -228,11 +228,11 @@ async def project_page(client: Client, arguments: str) -> tuple[list[str], list[
     return [node["name"] for node in page["nodes"]], list(page["pageInfo"].values())
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 async def test_a_page_lies_between_its_cursors(
-    database: db.Database, people: People, resolvers: People, planner: bool
+    database: db.Database, people: People, resolvers: People, compiler: bool
 ) -> None:
-    client = (people if planner else resolvers).owner
+    client = (people if compiler else resolvers).owner
     async with database.write(db.Viewer()) as session:
         rows = [
             await factories.make_project(session, people.users["owner"], name) for name in "abcde"

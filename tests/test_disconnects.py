@@ -101,10 +101,10 @@ READS = {
 async def test_a_query_stops_when_its_client_has_left(
     database: db.Database, database_url: URL, small: db.Database, people: People, kind: str
 ) -> None:
-    planner, table, query = READS[kind]
+    compiler, table, query = READS[kind]
     async with database.write(db.Viewer()) as session:
         await factories.make_plan(session, people.users["owner"], projects=2)
-    async with serving(small, Settings(planner=planner)) as http:
+    async with serving(small, Settings(compiler=compiler)) as http:
         owner = people.owner.through(http)
         for _ in range(3):
             async with locked(database_url, table):

@@ -22,14 +22,14 @@ async def explained(client: Client, body: dict[str, Any] = BODY) -> Any:
 
 
 async def test_how_a_query_is_read_is_told(people: People, resolvers: People) -> None:
-    for _ in range(2):  # the second time, the plan is there
+    for _ in range(2):  # the second time, it is compiled already
         told = await explained(people.owner)
-        (planned,) = told.pop("statements")
-        assert told == {"operation": "query", "planned": True, "cost": 50}
-        assert planned.startswith("SELECT convert_to(")
-        assert "secret" not in planned
+        (compiled,) = told.pop("statements")
+        assert told == {"operation": "query", "compiled": True, "cost": 50}
+        assert compiled.startswith("SELECT convert_to(")
+        assert "secret" not in compiled
     told = await explained(resolvers.owner)
-    assert told["planned"] is False
+    assert told["compiled"] is False
     assert not any(text.startswith("SELECT convert_to(") for text in told["statements"])
 
 
@@ -43,7 +43,7 @@ async def test_in_production_only_an_administrator_is_told(
     database: db.Database, people: People
 ) -> None:
     async with serving(database, Settings(mode=Mode.PRODUCTION)) as http:
-        assert (await explained(people.admin.through(http)))["planned"] is True
+        assert (await explained(people.admin.through(http)))["compiled"] is True
         for client in (people.owner, people.stranger, people.nobody):
             assert await explained(client.through(http)) is None
     assert await explained(people.nobody) is None
@@ -54,7 +54,7 @@ async def test_how_long_it_took_is_told(people: People, resolvers: People) -> No
         response = await client.send(BODY)
         header = response.headers["server-timing"]
         found = re.findall(r"(\w+);dur=(\d+\.\d\d)", header)
-        assert [name for name, _ in found] == ["parse", "plan", "db", "total"], header
+        assert [name for name, _ in found] == ["parse", "compile", "db", "total"], header
         took = {name: float(duration) for name, duration in found}
-        assert took["parse"] + took["plan"] + took["db"] <= took["total"] + 0.1
+        assert took["parse"] + took["compile"] + took["db"] <= took["total"] + 0.1
         assert (took["db"] > 0) == (client is not people.nobody)

@@ -207,7 +207,7 @@ async def both(
         monkeypatch.setitem(scopes.rules, model.__name__, _all)
     schema = strawberry.Schema(Query, config=StrawberryConfig(scalar_map=scalars))
     monkeypatch.setattr("graph.app.schema", schema)
-    without = WITHOUT_LIMITS.model_copy(update={"planner": False})
+    without = WITHOUT_LIMITS.model_copy(update={"compiler": False})
     async with serving(database, WITHOUT_LIMITS) as one, serving(database, without) as other:
         yield [people.admin.through(one), people.admin.through(other)]
 
@@ -301,8 +301,8 @@ async def test_a_filter_counts_by_its_type_whatever_its_argument_is_called(
     one, two = {"title": {"contains": "1"}}, {"title": {"contains": "1", "not": "x"}}
     assert (await ask(both, query, 1, fit=two))["fitting"]["totalCount"] > 0
 
-    for planner in (True, False):
-        async with serving(database, Settings(max_conditions=1, planner=planner)) as http:
+    for compiler in (True, False):
+        async with serving(database, Settings(max_conditions=1, compiler=compiler)) as http:
             admin = people.admin.through(http)
             assert (await admin.ask(query, fit=one)).data["fitting"]["totalCount"] > 0
             (error,) = (await admin.ask(query, fit=two)).errors

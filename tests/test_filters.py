@@ -24,10 +24,10 @@ from tests.oracle import Everything, Filters
 EXAMPLES = int(os.environ.get("TROUPE_EXAMPLES", "25"))
 
 
-@pytest.fixture(params=["planner", "resolvers"])
+@pytest.fixture(params=["compiler", "resolvers"])
 async def viewers(request: pytest.FixtureRequest, people: People, resolvers: People) -> People:
-    """The viewers, once answered by the planner, once by the resolvers."""
-    return people if request.param == "planner" else resolvers
+    """The viewers, once answered by the compiler, once by the resolvers."""
+    return people if request.param == "compiler" else resolvers
 
 
 @pytest.fixture

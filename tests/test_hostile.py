@@ -583,15 +583,15 @@ async def test_a_fault_tells_nothing_but_its_id(
         assert word not in response.text
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 async def test_json_of_very_many_values_is_refused_before_it_is_read(
-    database: db.Database, people: People, planner: bool
+    database: db.Database, people: People, compiler: bool
 ) -> None:
     query = "query($j: JSON) { tasks(where: {metadataContains: $j}) { totalCount } }"
     deep = "[" * 20 + "]" * 20
     too_many = [f"[{','.join([deep] * 1_001)}]", f"[{','.join(['1.5e308'] * 20_001)}]"]
     few = [f'["{"[,{" * 30_000}"]', f"[{','.join(['1.5e3'] * 19_000)}]", '["\\\\", "\\","]']
-    async with serving(database, Settings(planner=planner)) as http:
+    async with serving(database, Settings(compiler=compiler)) as http:
         headers = {"Content-Type": "application/json"} | people.owner._headers
         for values, status in ((too_many, 413), (few, 200)):
             for value in values:

@@ -618,7 +618,7 @@ class Broken:
         "graph.server.endpoint.read_request",
         "graph.execution.pipeline.Context",
         "graph.core.loaders.Loaders.page",
-        "graph.execution.pipeline.execute",
+        "graph.execution.pipeline.execute_root_selection_set",
     ],
 )
 async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(
@@ -629,7 +629,7 @@ async def test_a_fault_tells_nothing_but_the_id_under_which_it_is_logged(
     place: str,
 ) -> None:
     monkeypatch.setattr(place, Broken())
-    async with serving(database, Settings(planner="compiler" in place)) as http:
+    async with serving(database, Settings(compiler="compiler" in place)) as http:
         response = await people.owner.through(http).send(
             {"query": "{ projects { nodes { id } } }"}, accept=RESPONSE
         )

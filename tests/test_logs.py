@@ -158,13 +158,13 @@ async def test_who_is_not_known_has_no_name(http: httpx.AsyncClient, lines: Line
     assert re.fullmatch("[0-9a-f]{16}", line["request"])
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 async def test_a_fault_of_the_database_is_logged_in_full_and_told_to_nobody(
-    database: db.Database, people: People, lines: Lines, planner: bool
+    database: db.Database, people: People, lines: Lines, compiler: bool
 ) -> None:
     async with database.write(db.Viewer()) as session:
         await session.execute(text("ALTER TABLE projects RENAME COLUMN name TO gone"))
-    async with serving(database, Settings(planner=planner)) as http:
+    async with serving(database, Settings(compiler=compiler)) as http:
         response = await people.owner.through(http).send(
             {"query": '{ projects(where: {name: {eq: "my secret"}}) { nodes { name } } }'}
         )

@@ -52,7 +52,7 @@ async def test_a_known_document_is_found_whatever_the_extensions(
     limited: People, monkeypatch: pytest.MonkeyPatch, extensions: dict[str, Any]
 ) -> None:
     assert (await limited.owner.ask(QUERY)).data == DATA
-    for step in ("parse_document", "validated", "execute"):
+    for step in ("parse_document", "validated", "execute_root_selection_set"):
         monkeypatch.setattr(f"graph.execution.pipeline.{step}", None)
     query = None if "persistedQuery" in extensions else QUERY
 

@@ -148,7 +148,7 @@ def test_a_client_is_a_user_an_agent_or_an_address() -> None:
 async def test_who_goes_too_fast_is_told_when_to_come_back(
     database: db.Database, people: People
 ) -> None:
-    settings = Settings(max_cost=50, rate_burst=100, rate_per_second=1, planner=False)
+    settings = Settings(max_cost=50, rate_burst=100, rate_per_second=1, compiler=False)
     async with serving(database, settings) as http:
         owner, stranger = people.owner.through(http), people.stranger.through(http)
         query = "{ projects(first: 50) { nodes { id } } }"
@@ -200,7 +200,7 @@ async def test_who_has_nothing_left_has_no_statement_made(
 
 
 @pytest.mark.parametrize(
-    ("planner", "document", "owed"),
+    ("compiler", "document", "owed"),
     [
         # 204 and 210 tokens; of the 60 there were, some are used for what is read.
         (False, f"{{ projects {{ {'totalCount ' * 199} }} }}", 1980),
@@ -210,11 +210,11 @@ async def test_who_has_nothing_left_has_no_statement_made(
     ],
 )
 async def test_what_a_document_takes_is_owed_when_it_is_done(
-    database: db.Database, people: People, planner: bool, document: str, owed: int
+    database: db.Database, people: People, compiler: bool, document: str, owed: int
 ) -> None:
     aliases = " ".join(f"a{n}: name" for n in range(67))
     document = document.replace("%s", f"{aliases} name")
-    settings = Settings(max_cost=60, rate_burst=60, rate_per_second=1, planner=planner)
+    settings = Settings(max_cost=60, rate_burst=60, rate_per_second=1, compiler=compiler)
     async with serving(database, settings) as http:
         first, second = [await people.owner.through(http).ask(document) for _ in range(2)]
 
@@ -312,12 +312,12 @@ async def test_who_runs_too_much_at_once_is_told_so(
     assert all(answer.data for answer in answers)
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 async def test_nobody_takes_all_connections(
-    database: db.Database, database_url: URL, people: People, planner: bool
+    database: db.Database, database_url: URL, people: People, compiler: bool
 ) -> None:
     query = "{ projects { nodes { id } } }"
-    async with serving(database, Settings(planner=planner)) as http:
+    async with serving(database, Settings(compiler=compiler)) as http:
         owner, stranger = people.owner.through(http), people.stranger.through(http)
         async with locked(database_url, "projects"):
             held = [asyncio.create_task(owner.ask(query)) for _ in range(12)]
@@ -349,7 +349,7 @@ async def nothing_runs(database: db.Database) -> None:
     await becomes(is_idle)
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 @pytest.mark.parametrize(
     "query",
     [
@@ -359,9 +359,9 @@ async def nothing_runs(database: db.Database) -> None:
     ],
 )
 async def test_what_takes_too_long_is_over_in_the_database_too(
-    database: db.Database, database_url: URL, people: People, planner: bool, query: str
+    database: db.Database, database_url: URL, people: People, compiler: bool, query: str
 ) -> None:
-    async with serving(database, Settings(max_seconds=1, planner=planner)) as http:
+    async with serving(database, Settings(max_seconds=1, compiler=compiler)) as http:
         owner = people.owner.through(http)
         async with locked(database_url, "projects"):
             async with asyncio.timeout(PATIENCE):  # the table stays locked

@@ -252,8 +252,8 @@ async def test_postgresql_itself_counts_as_many_statements(
             return int(await session.scalar(text(f"{so_far} current_database()")))
 
     counted: dict[bool, list[int]] = {True: [], False: []}
-    for planner, counts in counted.items():
-        settings = WITHOUT_LIMITS.model_copy(update={"planner": planner})
+    for compiler, counts in counted.items():
+        settings = WITHOUT_LIMITS.model_copy(update={"compiler": compiler})
         async with serving(single, settings) as http:
             for _ in range(5):
                 nothing = await committed() - await committed()
@@ -265,7 +265,7 @@ async def test_postgresql_itself_counts_as_many_statements(
 
     # At first the driver asks for types, and now and then an autovacuum counts too, before or
     # after: so the median is the true figure. One of them is the look-up of the token.
-    assert {planner: median(counts) for planner, counts in counted.items()} == {True: 2, False: 6}
+    assert {compiler: median(counts) for compiler, counts in counted.items()} == {True: 2, False: 6}
 
 
 async def test_a_long_way_through_one_relation_is_followed_to_its_end(
@@ -334,11 +334,11 @@ def shown(value: Any, found: set[tuple[str, str]]) -> None:
             shown(below, found)
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 async def test_every_field_of_every_type_shows_what_there_is(
-    database: db.Database, people: People, resolvers: People, planner: bool
+    database: db.Database, people: People, resolvers: People, compiler: bool
 ) -> None:
-    admin = (people if planner else resolvers).admin
+    admin = (people if compiler else resolvers).admin
     async with database.write(db.Viewer()) as session:
         await factories.make_world(session, people.users)
     found: set[tuple[str, str]] = set()

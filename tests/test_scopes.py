@@ -71,7 +71,7 @@ class Asking:
     client: Client
     bearer: Someone
     everything: Everything
-    planner: bool
+    compiler: bool
 
     def sees(self, row: Any) -> bool:
         """Whether the viewer may see a row."""
@@ -86,13 +86,13 @@ class Asking:
         return [row for row in self.everything.of(model) if not self.sees(row)]
 
 
-@pytest.fixture(params=[True, False], ids=["planner", "resolvers"])
+@pytest.fixture(params=[True, False], ids=["compiler", "resolvers"])
 async def viewers(
     request: pytest.FixtureRequest, database: db.Database, bearers: dict[str, Someone]
 ) -> AsyncIterator[dict[str, Asking]]:
-    """The viewers by their names, once answered by the planner, once by the resolvers."""
+    """The viewers by their names, once answered by the compiler, once by the resolvers."""
     everything = await Everything.read(database)
-    settings = WITHOUT_LIMITS.model_copy(update={"planner": request.param})
+    settings = WITHOUT_LIMITS.model_copy(update={"compiler": request.param})
     async with serving(database, settings) as http:
         yield {
             name: Asking(Client(http, database, name), bearer, everything, request.param)
@@ -140,8 +140,8 @@ async def test_each_viewer_finds_all_of_theirs_and_nothing_else(
     viewers: dict[str, Asking],
 ) -> None:
     for name, asking in viewers.items():
-        if asking.planner and name in ("admin", "stranger"):
-            continue  # To save time: what the planner shows them, it shows in the other tests.
+        if asking.compiler and name in ("admin", "stranger"):
+            continue  # To save time: what the compiler shows them, it shows in the other tests.
         for field, collection in collections():
             model = collection.model
             answer = await asking.client.ask(
@@ -527,15 +527,15 @@ async def test_what_one_viewer_asked_never_answers_another(viewers: dict[str, As
             group.create_task(at_once(name, document))
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 async def test_a_model_without_a_rule_shows_nothing_to_anybody(
     database: db.Database,
     people: People,
     resolvers: People,
     monkeypatch: pytest.MonkeyPatch,
-    planner: bool,
+    compiler: bool,
 ) -> None:
-    admin = (people if planner else resolvers).admin
+    admin = (people if compiler else resolvers).admin
     async with database.write(db.Viewer()) as session:
         plan = await factories.make_plan(session, people.users["owner"])
     query = """query($project: ID!, $task: ID!) {
@@ -552,7 +552,7 @@ async def test_a_model_without_a_rule_shows_nothing_to_anybody(
 
     monkeypatch.delitem(scopes.rules, "Agent")
 
-    answer = await admin.ask(f"{query} # {planner}", **ids)
+    answer = await admin.ask(f"{query} # {compiler}", **ids)
     assert answer.data == {
         "agents": {"totalCount": 0, "nodes": []},
         "project": {"agents": {"totalCount": 0, "nodes": []}},

@@ -141,7 +141,7 @@ async def test_an_exhausted_pool_is_an_answer_after_three_seconds(
     small = db.Database(database_url, pool_size=2)
     page = "{}: projects(first: {}) {{ nodes {{ id }} }}"
     pages = " ".join(page.format(f"p{place}", place) for place in range(3))
-    async with serving(small, Settings(planner=False)) as http, locked(database_url, "projects"):
+    async with serving(small, Settings(compiler=False)) as http, locked(database_url, "projects"):
         # Two pages wait for the lock; the third waits for a connection, and in vain.
         async with asyncio.timeout(PATIENCE):
             answer = await people.owner.through(http).ask(f"{{ {pages} }}")
@@ -169,7 +169,7 @@ async def test_who_finds_no_connection_to_be_known_by_is_told_so(
 
 async def test_as_many_as_can_wait_are_all_answered(database_url: URL, people: People) -> None:
     small = db.Database(database_url, pool_size=3)
-    async with serving(small, Settings(planner=False)) as http:
+    async with serving(small, Settings(compiler=False)) as http:
         client = people.owner.through(http)
         query = (
             "{ a: projects { totalCount nodes { tasks { totalCount } } } b: tasks { totalCount } }"
@@ -185,11 +185,11 @@ async def test_as_many_as_can_wait_are_all_answered(database_url: URL, people: P
     }
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 async def test_a_statement_that_is_cancelled_was_too_slow(
-    database: db.Database, database_url: URL, people: People, resolvers: People, planner: bool
+    database: db.Database, database_url: URL, people: People, resolvers: People, compiler: bool
 ) -> None:
-    client = (people if planner else resolvers).owner
+    client = (people if compiler else resolvers).owner
     async with locked(database_url, "projects"):
         asked = asyncio.create_task(client.ask("{ projects { nodes { id } } }"))
         (process,) = await waiting(database, 1)
@@ -222,11 +222,11 @@ async def test_what_is_waited_for_a_connection_is_of_an_operations_time(
     assert answer.code == "TIMEOUT"
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 async def test_a_connection_that_breaks_is_an_answer_and_the_next_works(
-    database: db.Database, database_url: URL, people: People, resolvers: People, planner: bool
+    database: db.Database, database_url: URL, people: People, resolvers: People, compiler: bool
 ) -> None:
-    client = (people if planner else resolvers).owner
+    client = (people if compiler else resolvers).owner
     async with locked(database_url, "projects"):
         asked = asyncio.create_task(client.ask("{ projects { nodes { id } } }"))
         (process,) = await waiting(database, 1)

@@ -94,9 +94,9 @@ async def test_what_is_answered_is_what_is_answered_over_http(
 ) -> None:
     async with database.write(db.Viewer()) as session:
         await factories.make_plan(session, people.users["owner"], projects=3)
-    for planner in (True, False):
+    for compiler in (True, False):
         async with (
-            listening(database, Settings(planner=planner)) as server,
+            listening(database, Settings(compiler=compiler)) as server,
             server.talk(limited.owner.token) as talk,
         ):
             for kind, asked in ALIKE.items():
@@ -236,7 +236,7 @@ ORIGINS: list[tuple[tuple[str, ...], str | None, str, bool]] = [
 def test_a_page_is_of_this_server_or_of_an_allowed_site() -> None:
     for allowed, origin, host, expected in ORIGINS:
         settings = Settings(allowed_origins=allowed)
-        sockets = Sockets(Pipeline(schema, Limits(settings)), settings, AppState())
+        sockets = Sockets(Pipeline(schema, Limits(settings)), AppState())
         assert sockets.is_allowed(origin, host) is expected, (allowed, origin, host)
 
 
@@ -720,7 +720,7 @@ async def test_an_address_has_only_so_many_sockets_that_say_nothing(
 
 
 async def test_what_is_asked_costs_as_over_http(database: db.Database, people: People) -> None:
-    settings = Settings(rate_per_second=1, rate_burst=100, max_cost=100, planner=False)
+    settings = Settings(rate_per_second=1, rate_burst=100, max_cost=100, compiler=False)
     async with listening(database, settings) as server:
         # Once it is known, only what it reads costs.
         async with server.talk(people.admin.token) as talk:
@@ -761,18 +761,18 @@ CREATE = """mutation {
 NAMES = "{ projects { nodes { name } } }"
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 async def test_a_query_that_is_completed_stops_and_the_socket_lives_on(
-    database: db.Database, people: People, planner: bool
+    database: db.Database, people: People, compiler: bool
 ) -> None:
     query = "{ a: projects { totalCount } b: projects { nodes { id } } }"
     async with (
-        listening(database, Settings(planner=planner)) as server,
+        listening(database, Settings(compiler=compiler)) as server,
         server.talk(people.owner.token) as talk,
     ):
         async with locked(database.url, "projects"):
             await talk.subscribe(query)
-            await waiting(database, 1 if planner else 2)
+            await waiting(database, 1 if compiler else 2)
             await talk.send("complete", id="1")
             await none_waits(database)
             # At once, before it has begun.

@@ -317,7 +317,7 @@ async def busy(people: People, count: int, query: str, **variables: Any) -> list
     ]
 
 
-@pytest.mark.parametrize("planner", [True, False])
+@pytest.mark.parametrize("compiler", [True, False])
 @pytest.mark.parametrize("change", CHANGES)
 async def test_tables_may_change_beside_the_server(
     database: db.Database,
@@ -326,9 +326,9 @@ async def test_tables_may_change_beside_the_server(
     resolvers: People,
     caplog: pytest.LogCaptureFixture,
     change: str,
-    planner: bool,
+    compiler: bool,
 ) -> None:
-    asked = people if planner else resolvers
+    asked = people if compiler else resolvers
     made = {"data": {"createProject": {"project": {"name": "A"}, "userErrors": []}}}
     for _ in range(2):
         assert await busy(asked, 5, MAKE, name="A") == 5 * [made]

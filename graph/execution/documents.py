@@ -121,10 +121,9 @@ def parse_document(text: str, settings: Settings) -> Document:
 
     The parser stops at the limit of tokens and comments.
     """
-    if len(text) > settings.max_document_length:
-        raise LimitExceeded(
-            "characters", "max_document_length", len(text), settings.max_document_length
-        )
+    most = settings.max_document_length
+    if len(text) > most:
+        raise LimitExceeded("characters", "max_document_length", len(text), most)
     most = settings.max_tokens
     try:
         node = parse(text, max_lexical_tokens=most, max_comments=most)
@@ -145,13 +144,12 @@ def _count_objects(tree: DocumentNode) -> int:
 
     The head of an operation has the nodes of its variable definitions.
     """
-    found = 0
+    found = OBJECTS_OF_DOCUMENT
     pending: list[Any] = []
     for node in tree.definitions:
         if isinstance(node, OperationDefinitionNode):
-            found += OBJECTS_OF_OPERATION
+            found += OBJECTS_OF_OPERATION + 4 * len(node.variable_definitions or ())
             pending += node.variable_definitions or ()
-            found += 4 * len(node.variable_definitions or ())
     while pending:
         node = pending.pop()
         if isinstance(node, Node):
@@ -159,7 +157,7 @@ def _count_objects(tree: DocumentNode) -> int:
             pending += [getattr(node, key) for key in node.keys if key != "loc"]
         elif isinstance(node, list | tuple):
             pending += node
-    return OBJECTS_OF_DOCUMENT + found
+    return found
 
 
 def _reduce_location(location: Location) -> tuple[Any, ...]:
@@ -175,13 +173,8 @@ def validated(document: Document, schema: GraphQLSchema, *, suggest: bool) -> Do
     """
     errors = validate(schema, document.node, RULES, MOST_ERRORS, hide_suggestions=not suggest)
     if errors:
-        aborted = "Validation aborted."
-        raise InvalidOperation(
-            [
-                BadRequest(TOO_MANY_COMPARISONS) if error.message == aborted else error
-                for error in errors
-            ]
-        )
+        aborted, too_many = "Validation aborted.", BadRequest(TOO_MANY_COMPARISONS)
+        raise InvalidOperation([too_many if each.message == aborted else each for each in errors])
     return replace(document, is_valid=True)
 
 

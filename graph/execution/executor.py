@@ -12,53 +12,14 @@ from graphql.pyutils import Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.utils.await_maybe import await_maybe
 
-from graph.core.access import Deadline
-from graph.core.context import Context
-from graph.core.loaders import Loaders
-from graph.core.response_budget import EncodedJSON, ResponseBudget
-from graph.limits.limits import Limits
+from graph.core.response_budget import EncodedJSON
 
 # The completion of a longer list is interrupted for other tasks.
 SHORT_LIST = 10
 
 
-def prepare(context: Context, limits: Limits) -> None:
-    """Set what the resolvers of an operation, or of an event, read with."""
-    settings = limits.settings
-    context.deadline = context.deadline or Deadline(settings.max_seconds)
-    context.loaders = Loaders(context, context.operation)
-    context.budget = ResponseBudget(context.deadline, settings.max_answer_bytes)
-
-
 class Executor(StrawberryGraphQLCoreExecutionContext):
-    """Limits the size of responses, and interrupts the completion of lists for other tasks.
-
-    Each event of a subscription is executed like a separate operation.
-    """
-
-    is_event = False
-
-    def __init__(self, *args: Any, limits: Limits, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.limits = limits
-
-    def build_per_event_executor(self, payload: Any) -> Any:
-        """The executor of an event."""
-        executor: Any = super().build_per_event_executor(payload)
-        executor.is_event = True
-        return executor
-
-    def execute_operation(self, serially: bool | None = None) -> Any:
-        """Execute the operation, or the event once fewer than `max_running` events are executed."""
-        return (
-            self._execute_event(serially) if self.is_event else super().execute_operation(serially)
-        )
-
-    async def _execute_event(self, serially: bool | None) -> Any:
-        async with self.limits.events:
-            self.context_value = self.context_value.for_event()
-            prepare(self.context_value, self.limits)
-            return await await_maybe(super().execute_operation(serially))
+    """Limits the size of responses, and interrupts the completion of lists for other tasks."""
 
     def execute_fields(
         self, parent: Any, source: Any, path: Path | None, fields: Any, context: Any

@@ -11,7 +11,6 @@ import sys
 import time
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Self
 
 import orjson
@@ -39,14 +38,12 @@ def _safe(text: str) -> str:
     return DETAIL.sub("DETAIL: …", TOKEN.sub("troupe_…", text))
 
 
-class _Lines(logging.Formatter):
-    def _fields(self, record: logging.LogRecord) -> dict[str, object]:
-        """The fields of a line besides its message: the id of the request, and the caller's."""
-        fields: dict[str, object] = getattr(record, "fields", {})
-        return {"request": request_id.get()} | fields
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    """The fields of a line besides its message: the id of the request, and the caller's."""
+    return {"request": request_id.get(), **getattr(record, "fields", {})}
 
 
-class JSONLines(_Lines):
+class JSONLines(logging.Formatter):
     """One JSON object for each record, for log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -55,16 +52,15 @@ class JSONLines(_Lines):
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
-            **self._fields(record),
+            "message": _safe(record.getMessage()),
+            **_fields(record),
         }
         if record.exc_info:
             line["exception"] = _safe(self.formatException(record.exc_info))
-        line["message"] = _safe(str(line["message"]))
         return orjson.dumps(line, default=str).decode()
 
 
-class ReadableLines(_Lines):
+class ReadableLines(logging.Formatter):
     """A readable line, with the fields at its end."""
 
     default_time_format = "%H:%M:%S"
@@ -72,10 +68,9 @@ class ReadableLines(_Lines):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line, and below it the traceback, if there is one."""
-        fields = self._fields(record).items()
+        fields = _fields(record).items()
         shown = [f"{name}={value}" for name, value in fields if value not in (None, [])]
-        words = (self.formatTime(record), record.levelname, record.getMessage(), *shown)
-        line = " ".join(words)
+        line = " ".join([self.formatTime(record), record.levelname, record.getMessage(), *shown])
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return _safe(line)
@@ -112,12 +107,7 @@ class LogEntry:
         self._counting: Token[Statistics | None] = statistics.current.set(self.database)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         statistics.current.reset(self._counting)
         self._write()
 
@@ -131,7 +121,7 @@ class LogEntry:
         node = run and run.node
         return {
             "operation": node.operation.value if node else None,
-            "planned": run is not None and run.is_planned,
+            "compiled": run is not None and run.is_compiled,
             "cost": run.cost if run else None,
             "statements": self.database.texts or [],
         }
@@ -139,9 +129,9 @@ class LogEntry:
     def timing(self) -> bytes:
         """The durations of its steps so far, in milliseconds, for the header Server-Timing."""
         run, total = self.run, time.perf_counter() - self._started
-        parse, plan = (run.parse_seconds, run.plan_seconds) if run is not None else (0.0, 0.0)
-        line = b"parse;dur=%.2f, plan;dur=%.2f, db;dur=%.2f, total;dur=%.2f"
-        return line % (1000 * parse, 1000 * plan, 1000 * self.database.seconds, 1000 * total)
+        steps = (run.parse_seconds, run.compile_seconds) if run is not None else (0.0, 0.0)
+        times = [1000 * seconds for seconds in (*steps, self.database.seconds, total)]
+        return b"parse;dur=%.2f, compile;dur=%.2f, db;dur=%.2f, total;dur=%.2f" % (*times,)
 
     def _hash(self) -> str | None:
         if self.request is None:

@@ -73,14 +73,11 @@ def database_error(fault: BaseException | None) -> RequestError | None:
         return AnswerTooLarge(fault.most)
     if fault is not None and is_disk_full(fault):
         return Unavailable("The database has no room left. Try again later.", retry_after=LATER)
-    found = _database_error(fault)
-    if found is None:
-        return None
-    kind, message = found
-    return kind(message)
+    found = _kind_and_message(fault)
+    return None if found is None else found[0](found[1])
 
 
-def _database_error(fault: BaseException | None) -> tuple[type[RequestError], str] | None:
+def _kind_and_message(fault: BaseException | None) -> tuple[type[RequestError], str] | None:
     if isinstance(fault, TimeoutError):
         return BUSY
     # SQLAlchemy wraps the driver's errors, and compiled statements run below it.
@@ -89,11 +86,9 @@ def _database_error(fault: BaseException | None) -> tuple[type[RequestError], st
             return Unavailable, f"The database's tables are being changed.{AGAIN}"
         error = driver_error(fault)
         state = getattr(error, "sqlstate", None) or ""
-        known = [
-            SQLSTATES[state[:length]] for length in range(5, 1, -1) if state[:length] in SQLSTATES
-        ]
-        if known:
-            return known[0]
+        for length in range(5, 1, -1):
+            if state[:length] in SQLSTATES:
+                return SQLSTATES[state[:length]]
         if (
             isinstance(fault, OperationalError)
             or getattr(fault, "connection_invalidated", False)

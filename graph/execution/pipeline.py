@@ -8,7 +8,7 @@ refusal costs little: the rate, the size of the document, access, and then the v
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from functools import partial
 from time import perf_counter
@@ -21,8 +21,10 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
-    execute,
-    subscribe,
+    create_source_event_stream,
+    execute_root_selection_set,
+    execute_subscription_event,
+    map_source_to_response_event,
 )
 from graphql.execution.values import VariableValues
 from strawberry.execution import optimized_is_awaitable
@@ -33,20 +35,11 @@ from graph.compiler.compiled import CompiledOperation, CompiledParts
 from graph.compiler.shapes import Request
 from graph.core.access import Deadline, Enforced
 from graph.core.context import Context
-from graph.core.errors import (
-    AnswerTooLarge,
-    BadInput,
-    BadRequest,
-    Forbidden,
-    LimitExceeded,
-    Overloaded,
-    TooSlow,
-    Unauthenticated,
-    Unavailable,
-)
+from graph.core.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
 from graph.core.filters import conditions_of
 from graph.core.invalid_values import check_arguments, is_storable
 from graph.core.loaders import Loaders
+from graph.core.response_budget import ResponseBudget
 from graph.core.rights import open_mutations
 from graph.core.selections import InvalidOperation, coerce_variables, find, head_of
 from graph.core.threads import in_thread
@@ -59,8 +52,8 @@ from graph.execution.documents import (
     persisted_hash,
     validated,
 )
-from graph.execution.executor import Executor, prepare
-from graph.execution.masking import database_error, reported
+from graph.execution.executor import Executor
+from graph.execution.masking import reported
 from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest, Run
 from graph.execution.tokens import Tokens
@@ -78,22 +71,20 @@ TOKENS_IN_EVENT_LOOP = 200
 # A document that cannot be parsed costs 1 for each character beyond this number.
 FREE_CHARACTERS = 500
 
-# After one of these errors, a query returns no partial data.
-ERRORS_WITHOUT_DATA = (Overloaded, Unavailable, TooSlow, AnswerTooLarge)
+# The codes of errors after which a query returns no partial data.
+CODES_WITHOUT_DATA = {"OVERLOADED", "UNAVAILABLE", "TIMEOUT", "LIMIT_EXCEEDED"}
 
 
 class Pipeline:
     """The steps of the operations of a schema, with the caches of a process."""
 
     def __init__(self, schema: strawberry.Schema, limits: Limits) -> None:
-        settings = limits.settings
         self.schema: GraphQLSchema = schema._schema
         self.limits = limits
         self.documents = document_cache()
         self._open_mutations = open_mutations(schema)
-        self.compiler = None
-        if settings.planner:
-            self.compiler = Compiler(settings.max_answer_bytes)
+        most = limits.settings.max_answer_bytes
+        self.compiler = Compiler(most) if limits.settings.compiler else None
 
     async def context(self, tokens: Tokens, token: str | None, address: str | None) -> Context:
         """The context of an operation: the viewer, the deadline, and the access to the database."""
@@ -147,38 +138,46 @@ class Pipeline:
     ) -> AsyncGenerator[Response, None]:
         """The responses of a subscription, one for each event; a refusal is the last one.
 
-        Before the response to an event is returned, the token is looked up and the cost of the
-        operation is charged. Raises Unauthenticated if the token is no longer valid.
+        Before an event is executed, the token is looked up and the cost of the operation is
+        charged. Raises Unauthenticated if the token is no longer valid.
         """
-        async with aclosing(self._events(run)) as responses:
-            async for response in responses:
-                if not response.is_refused:
-                    try:
-                        if token is not None:
-                            run.context.become(await tokens.viewer(token))
-                        self.limits.rates.charge(run.context.client, run.cost)
-                    except Unauthenticated:
-                        raise
-                    except Exception as error:
-                        response = Response.refusal(reported(error))
-                yield response
-                if response.is_refused:
-                    return
-
-    async def _events(self, run: Run) -> AsyncGenerator[Response, None]:
         try:
             await self._prepare(run)
-            context = run.context
-            context.loaders = Loaders(context, run.operation)
-            results: Any = await await_maybe(subscribe(**self._arguments(run)))
-            if isinstance(results, ExecutionResult):
-                yield _responded(run, results)
-                return
+            results = await self._subscribe(run, tokens, token)
+        except Exception as error:
+            yield _refused(run, error)
+            return
+        try:
             async with aclosing(results):
                 async for result in results:
                     yield _responded(run, result)
+        except Unauthenticated:
+            raise
         except Exception as error:
             yield _refused(run, error)
+
+    async def _subscribe(
+        self, run: Run, tokens: Tokens, token: str | None
+    ) -> AsyncGenerator[ExecutionResult, None]:
+        context = run.context
+        context.operation = run.operation
+        context.loaders = Loaders(context, run.operation)
+        executor = self._executor(run)
+        events: Any = await await_maybe(create_source_event_stream(executor))
+        if isinstance(events, ExecutionResult):
+            raise InvalidOperation(events.errors or ())
+
+        async def execute_event(executor: Any) -> ExecutionResult:
+            async with self.limits.events:
+                if token is not None:
+                    context.become(await tokens.viewer(token))
+                self.limits.rates.charge(context.client, run.cost)
+                executor.context_value = context.for_event()
+                self._set_up(executor.context_value)
+                result: ExecutionResult = await await_maybe(execute_subscription_event(executor))
+                return result
+
+        return map_source_to_response_event(executor, events, execute_event)
 
     # Find the document, and check access
 
@@ -258,7 +257,7 @@ class Pipeline:
         except Exception:
             self.limits.rates.take(context.client, run.validation_cost)
             raise
-        run.plan_seconds = perf_counter() - began
+        run.compile_seconds = perf_counter() - began
         self._charge(run)
         self._check_values(run)
 
@@ -371,19 +370,22 @@ class Pipeline:
                 context.compiled = parts
             else:
                 result = await parts.result()
-                run.is_planned = result is not None and not result.errors
+                run.is_compiled = result is not None and not result.errors
         if result is None:
-            run.operation  # noqa: B018  # the context needs it
-            prepare(context, self.limits)
-            is_awaitable: Any = optimized_is_awaitable
+            context.operation = run.operation
+            self._set_up(context)
             try:
-                executed = execute(**self._arguments(run), is_awaitable=is_awaitable)
-                result = await await_maybe(executed)
+                result = await await_maybe(execute_root_selection_set(self._executor(run)))
             finally:
                 context.loaders.cancel()
-        if run.kind is OperationType.QUERY and result.errors:
-            return _without_partial_data(result)
         return result
+
+    def _set_up(self, context: Context) -> None:
+        """Set what the resolvers of an operation, or of an event, read with."""
+        settings = self.limits.settings
+        context.deadline = context.deadline or Deadline(settings.max_seconds)
+        context.loaders = Loaders(context, context.operation)
+        context.budget = ResponseBudget(context.deadline, settings.max_answer_bytes)
 
     async def _compile(self, run: Run) -> CompiledOperation | None:
         """The compiled operation; None if no part of it can be compiled."""
@@ -397,42 +399,33 @@ class Pipeline:
             compiled = await self.compiler.compile(
                 run.document.hash, run.operation, context.viewer, charge, turn
             )
-        run.plan_seconds += perf_counter() - began
+        run.compile_seconds += perf_counter() - began
         return compiled
 
-    def _arguments(self, run: Run) -> dict[str, Any]:
-        """The arguments of graphql-core's `execute` and `subscribe`."""
-        return {
-            "schema": self.schema,
-            "document": run.tree,
-            "context_value": run.context,
-            "variable_values": run.request.variables,
-            "operation_name": run.request.operation_name,
-            "executor_class": Executor,
-            "limits": self.limits,
-        }
-
-
-def _without_partial_data(result: ExecutionResult) -> ExecutionResult:
-    """The result of a query; after one of ERRORS_WITHOUT_DATA, this error alone.
-
-    The response is then a refusal with its own status, by a statement or by resolvers. A mutation
-    keeps its data, which shows the changes.
-    """
-    for error in result.errors or ():
-        original = error.original_error
-        if isinstance(original, ERRORS_WITHOUT_DATA) or isinstance(
-            database_error(original), ERRORS_WITHOUT_DATA
-        ):
-            return ExecutionResult(None, [GraphQLError(error.message, original_error=original)])
-    return result
+    def _executor(self, run: Run) -> Any:
+        """The executor of graphql-core for the operation."""
+        executor = Executor.build(
+            self.schema,
+            run.tree,
+            context_value=run.context,
+            raw_variable_values=run.request.variables,
+            operation_name=run.request.operation_name,
+            is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
+        )
+        if isinstance(executor, list):
+            raise InvalidOperation(executor)
+        return executor
 
 
 # Report
 
 
 def _responded(run: Run, result: ExecutionResult) -> Response:
-    """The response of a result, with its errors masked."""
+    """The response of a result, with its errors masked.
+
+    A query with one of CODES_WITHOUT_DATA is refused with this error alone, and its status. A
+    mutation keeps its data, which shows the changes.
+    """
     if result.errors:
         # Fields below a mutation are resolved after it is committed.
         is_mutation = run.is_mutation
@@ -440,13 +433,18 @@ def _responded(run: Run, result: ExecutionResult) -> Response:
             reported(error, is_done=is_mutation and len(error.path or ()) > 1)
             for error in result.errors
         ]
+        for error in result.errors if run.kind is OperationType.QUERY else ():
+            extensions = error.extensions or {}
+            if extensions.get("code") in CODES_WITHOUT_DATA:
+                alone = GraphQLError(error.message, extensions=extensions)
+                result = ExecutionResult(None, [alone])
+                break
     result.extensions = run.extensions
     return Response(result)
 
 
 def _refused(run: Run, error: Exception) -> Response:
     """The response to an operation that is refused."""
-    errors: Sequence[Exception] = [error]
-    if isinstance(error, InvalidOperation):
-        errors = error.errors or errors
-    return Response(ExecutionResult(None, [reported(each) for each in errors], run.extensions))
+    several = error.errors if isinstance(error, InvalidOperation) else ()
+    errors = [reported(each) for each in several or (error,)]
+    return Response(ExecutionResult(None, errors, run.extensions))

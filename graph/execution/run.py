@@ -37,7 +37,7 @@ class Run:
     """The operation without its fields, once the document is valid."""
     compiled: CompiledOperation | None = None
     """The compiled operation, once it is known."""
-    is_planned = False
+    is_compiled = False
     """Whether one compiled statement has answered the operation."""
     cost = 0
     """The cost of the operation, once it is computed."""
@@ -47,7 +47,7 @@ class Run:
     """The `extensions` of the response."""
     parse_seconds = 0.0
     """The duration of finding, parsing and validating the document."""
-    plan_seconds = 0.0
+    compile_seconds = 0.0
     """The duration of coercing the variables, computing the cost and compiling."""
 
     def __init__(self, schema: GraphQLSchema, request: GraphQLRequest, context: Context) -> None:
@@ -69,6 +69,4 @@ class Run:
     def operation(self) -> Operation:
         """The operation with its selection. A known compiled operation does not need it."""
         node = find(self.tree, self.request.operation_name)
-        operation = Operation(self.schema, self.tree, node, self.variables)
-        self.context.operation = operation
-        return operation
+        return Operation(self.schema, self.tree, node, self.variables)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 from typing import Any, Self
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from graph.core.errors import AGAIN, Outcome, Unavailable
 from graph.execution.run import Run
-from graph.server.requests import ClientDisconnected, HTTPError
+from graph.server.requests import HTTPError
 from graph.server.state import AppState
 
 
@@ -28,8 +28,9 @@ def shutdown_error(run: Run | None = None) -> HTTPError:
 
 
 class Disconnect:
-    """Cancels the block when the transport reports that the client has disconnected.
+    """Cancels the block when the client has disconnected.
 
+    A WebSocket calls `client_disconnected`; of HTTP, a task receives it if the request is slow.
     Statements in PostgreSQL are cancelled too, and loaders end with the tasks that await them. It
     cancels once: a second cancellation would close the connection before the statement is cancelled
     in PostgreSQL. A mutation is not cancelled, because only some of its fields would be done.
@@ -37,73 +38,50 @@ class Disconnect:
 
     run: Run | None = None
     _task: asyncio.Task[Any] | None = None
+    """The task of the block, while it runs."""
+    _watcher: asyncio.Task[None] | None = None
     _happened = False
-    _is_over = False
 
-    def __init__(self, state: AppState) -> None:
+    def __init__(self, state: AppState, receive: Receive | None = None) -> None:
         self._state = state
+        self._receive = receive
 
     def __enter__(self) -> Self:
         if self._happened:
-            raise ClientDisconnected
+            raise ClientDisconnect
         self._task = asyncio.current_task()
+        if self._receive is not None:
+            self._state.timer.add(self)
         return self
+
+    def on_slow(self) -> None:
+        """Start to wait for the disconnection of an HTTP client."""
+        if self._task is not None and self._receive is not None:
+            self._watcher = asyncio.create_task(self._wait(self._receive))
+
+    async def _wait(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.client_disconnected()
 
     def client_disconnected(self) -> None:
         """Cancel the block, because the client has disconnected."""
-        if self._happened or self._is_over or (self.run and self.run.is_mutation):
+        if self._happened or (self.run and self.run.is_mutation):
             return
         self._happened = True
         if self._task is not None:
             self._task.cancel()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._is_over = True
-        if not isinstance(error, asyncio.CancelledError):
-            return
-        assert self._task is not None
-        if self._happened:
-            self._task.uncancel()
-            raise ClientDisconnected from None
-        if self._state.draining:  # uvicorn cancels at the end of the grace period
-            self._task.uncancel()
-            raise shutdown_error(self.run) from None
-
-
-class HTTPDisconnect(Disconnect):
-    """Receives the disconnection of an HTTP client itself, in a task of a slow request."""
-
-    _watcher: asyncio.Task[None] | None = None
-
-    def __init__(self, receive: Receive, state: AppState) -> None:
-        super().__init__(state)
-        self._receive = receive
-
-    def __enter__(self) -> Self:
-        self._state.timer.add(self)
-        return super().__enter__()
-
-    def on_slow(self) -> None:
-        """Start to wait for the disconnection."""
-        if not self._is_over:
-            self._watcher = asyncio.create_task(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self.client_disconnected()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        task, self._task = self._task, None
         if self._watcher is not None:
             self._watcher.cancel()
-        super().__exit__(kind, error, traceback)
+        if not isinstance(error, asyncio.CancelledError):
+            return
+        assert task is not None
+        if self._happened:
+            task.uncancel()
+            raise ClientDisconnect from None
+        if self._state.draining:  # uvicorn cancels at the end of the grace period
+            task.uncancel()
+            raise shutdown_error(self.run) from None

@@ -6,8 +6,11 @@ of `graphql-http`.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import orjson
 from graphql import OperationType
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from graph.core.context import Context
@@ -15,14 +18,11 @@ from graph.execution.logs import LogEntry
 from graph.execution.masking import masked
 from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response
-from graph.execution.run import GraphQLRequest
 from graph.execution.tokens import bearer_token
-from graph.server.disconnects import HTTPDisconnect
+from graph.server.disconnects import Disconnect
 from graph.server.requests import (
     GRAPHQL_RESPONSE,
     JSON,
-    ClientDisconnected,
-    Headers,
     HTTPError,
     headers_of,
     negotiate,
@@ -69,31 +69,38 @@ class HTTPResponse:
 class Endpoint:
     """`/graphql`: operations over POST and GET."""
 
-    def __init__(self, pipeline: Pipeline, *, max_body_bytes: int) -> None:
+    def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
-        self.max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and log it."""
-        with LogEntry("http") as entry:
-            try:
-                response = await self._respond(scope, receive, entry)
-            except ClientDisconnected:
-                return
+        with LogEntry("http") as entry, suppress(ClientDisconnect):
+            response = await self._respond(scope, receive, entry)
             entry.status, entry.codes = response.status, response.codes
             response.headers.append((b"server-timing", entry.timing()))
             await response(send)
 
     async def _respond(self, scope: Scope, receive: Receive, entry: LogEntry) -> HTTPResponse:
-        media = JSON
+        pipeline, client, media = self.pipeline, scope.get("client"), JSON
+        state: AppState = scope["app"].state
         try:
             headers = headers_of(scope)
             media = negotiate(headers.get(b"accept"))
-            request = entry.request = await read_request(
-                scope, headers, receive, self.max_body_bytes
-            )
-            return HTTPResponse(await self._run(scope, headers, receive, request, entry), media)
-        except ClientDisconnected:
+            limit = pipeline.limits.settings.max_body_bytes
+            request = entry.request = await read_request(scope, headers, receive, limit)
+            with Disconnect(state, receive) as disconnect:
+                token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
+                context = await pipeline.context(state.tokens, token, client[0] if client else None)
+                explains = headers.get(b"x-troupe-explain") == b"1" and self._may_explain(context)
+                if explains:
+                    entry.explain()
+                run = disconnect.run = entry.run = pipeline.begin(request, context)
+                self._check_kind(run.kind, scope["method"])
+                response = await pipeline.answer(run)
+            if explains:
+                response.body.setdefault("extensions", {})["explain"] = entry.explanation()
+            return HTTPResponse(response, media)
+        except ClientDisconnect:
             raise
         except HTTPError as error:
             refusal = HTTPResponse(Response.refusal(error), media, error.status)
@@ -101,30 +108,6 @@ class Endpoint:
             return refusal
         except Exception as error:
             return HTTPResponse(Response.refusal(masked(error)), media, 500)
-
-    async def _run(
-        self,
-        scope: Scope,
-        headers: Headers,
-        receive: Receive,
-        request: GraphQLRequest,
-        entry: LogEntry,
-    ) -> Response:
-        pipeline, client = self.pipeline, scope.get("client")
-        state: AppState = scope["app"].state
-        token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
-        address = client[0] if client else None
-        with HTTPDisconnect(receive, state) as disconnect:
-            context = await pipeline.context(state.tokens, token, address)
-            explains = headers.get(b"x-troupe-explain") == b"1" and self._may_explain(context)
-            if explains:
-                entry.explain()
-            run = disconnect.run = entry.run = pipeline.begin(request, context)
-            self._check_kind(run.kind, scope["method"])
-            response = await pipeline.answer(run)
-        if explains:
-            response.body.setdefault("extensions", {})["explain"] = entry.explanation()
-        return response
 
     def _check_kind(self, kind: OperationType | None, method: str) -> None:
         """Refuse a subscription, and a mutation by GET."""

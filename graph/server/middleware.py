@@ -31,10 +31,9 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
-NAMES = frozenset(name for name, _ in HEADERS)
 
-# The second is the response to a WebSocket handshake that is refused.
-STARTS = ("http.response.start", "websocket.http.response.start")
+# The messages with headers; the last is the response to a WebSocket handshake that is refused.
+STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 
 
 class ResponseMiddleware:
@@ -54,16 +53,11 @@ class ResponseMiddleware:
         async def sent(message: Message) -> None:
             nonlocal started
             kind = message["type"]
-            if kind == "websocket.accept":
-                started = True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", id.encode())]
-            elif kind in STARTS:
+            if kind in STARTS:
                 started = True
                 headers = list(message.get("headers", ()))
-                present = [name for name, _ in headers]
-                if NAMES.isdisjoint(present):
-                    headers += HEADERS
-                else:
+                if kind != "websocket.accept":
+                    present = dict(headers)
                     headers += [header for header in HEADERS if header[0] not in present]
                 headers.append((b"x-request-id", id.encode()))
                 message["headers"] = headers

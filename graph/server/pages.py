@@ -40,16 +40,16 @@ class Files(StaticFiles):
         return response
 
 
-class Page:
+class Page(Files):
     """The page at `/graphql`."""
 
     def __init__(self) -> None:
-        self._files = Files(_folder(), "no-cache")
-        self._files.headers["Vary"] = "Accept"
+        super().__init__(_folder(), "no-cache")
+        self.headers["Vary"] = "Accept"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the page."""
-        response = await self._files.get_response("index.html", scope)
+        response = await self.get_response("index.html", scope)
         await response(scope, receive, send)
 
     def is_requested(self, scope: Scope) -> bool:

@@ -249,17 +249,18 @@ class HTTPProtocol(HttpToolsProtocol):
         """End the request."""
         if self.parser.should_upgrade():
             return  # `_parse` continues
-        self._head_bytes = 0
-        self._is_between_requests = True
-        self._stop_timer()
+        self._expect_request()
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
         """Pass the connection to the WebSocket protocol, which has its own timeouts."""
+        self._expect_request()
+        super().handle_websocket_upgrade()
+
+    def _expect_request(self) -> None:
         self._is_between_requests = True
         self._head_bytes = 0
         self._stop_timer()
-        super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         # `self.cycle` of uvicorn is the last request received, which may still wait for this one.

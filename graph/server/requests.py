@@ -9,6 +9,7 @@ from json import JSONDecodeError
 from typing import Any
 from urllib.parse import parse_qsl
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from db.text import parse_json, require_storable
@@ -28,10 +29,6 @@ MOST_VALUES = 20_000
 JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class ClientDisconnected(Exception):
-    """The client has disconnected, so that no response can be sent."""
 
 
 class HTTPError(RequestError):
@@ -79,7 +76,7 @@ def headers_of(scope: Scope) -> Headers:
 async def read_request(
     scope: Scope, headers: Headers, receive: Receive, limit: int
 ) -> GraphQLRequest:
-    """Read a request over HTTP. Raises HTTPError or ClientDisconnected."""
+    """Read a request over HTTP. Raises HTTPError or ClientDisconnect."""
     match scope["method"]:
         case "POST":
             _expect_json(headers.get(b"content-type", b""))
@@ -107,12 +104,10 @@ def parse_request(fields: dict[str, Any]) -> GraphQLRequest:
     name = fields.get("operationName")
     if name is not None and not isinstance(name, str):
         raise HTTPError("`operationName` is a string.")
-    variables = fields.get("variables")
-    if variables is not None and not isinstance(variables, dict):
-        raise HTTPError("`variables` is an object.")
-    if extensions is not None and not isinstance(extensions, dict):
-        raise HTTPError("`extensions` is an object.")
-    return GraphQLRequest(query, name or None, variables, extensions)
+    for key in ("variables", "extensions"):
+        if not isinstance(fields.get(key), dict | None):
+            raise HTTPError(f"`{key}` is an object.")
+    return GraphQLRequest(query, name or None, fields.get("variables"), extensions)
 
 
 # POST
@@ -137,7 +132,7 @@ async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientDisconnected
+            raise ClientDisconnect
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > limit:

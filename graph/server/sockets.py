@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import aclosing, suppress
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 from graphql import OperationType
-from starlette.datastructures import Headers
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from db import Viewer
 from db.access import hash_token
@@ -32,18 +32,8 @@ from graph.execution.run import GraphQLRequest, Run
 from graph.execution.tokens import bearer_token
 from graph.limits.limits import network
 from graph.server.disconnects import Disconnect, shutdown_error
-from graph.server.requests import (
-    ClientDisconnected,
-    HTTPError,
-    check_storable,
-    parse_object,
-    parse_request,
-)
+from graph.server.requests import HTTPError, check_storable, parse_object, parse_request
 from graph.server.state import AppState
-from graph.settings import Settings
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 PROTOCOL = "graphql-transport-ws"
 PORTS = {"http": 80, "https": 443}
@@ -60,6 +50,9 @@ TOKEN_INTERVAL = 0.5
 
 # The timeout of sending close frames at shutdown, in seconds.
 CLOSE_TIMEOUT = 1
+
+# What sending raises when the connection is closed, which receiving reports too.
+CLOSED = (WebSocketDisconnect, RuntimeError)
 
 # Close codes of WebSocket, and of the protocol.
 SERVICE_RESTART, TRY_AGAIN_LATER = 1012, 1013
@@ -79,9 +72,9 @@ class CloseSocket(Exception):
 class Sockets:
     """The ASGI application of `/graphql` over WebSocket, with the open sockets of the process."""
 
-    def __init__(self, pipeline: Pipeline, settings: Settings, state: AppState) -> None:
+    def __init__(self, pipeline: Pipeline, state: AppState) -> None:
         self.pipeline = pipeline
-        self.settings = settings
+        self.settings = pipeline.limits.settings
         self.state = state
         self.is_shutting_down = False
         self._open: set[Socket] = set()
@@ -92,14 +85,14 @@ class Sockets:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the handshake, and serve the socket until it is closed."""
-        await receive()  # the message `websocket.connect`
-        socket = Socket(HTTPConnection(scope), self, receive, send)
+        websocket = WebSocket(scope, receive, send)
+        socket = Socket(websocket, self)
         try:
-            self._check_handshake(scope, socket)
+            self._check_handshake(websocket, socket)
         except HTTPError as error:
             response = JSONResponse(Response.refusal(error).body, error.status)
             response.raw_headers += error.headers
-            await response(scope, receive, send)
+            await websocket.send_denial_response(response)
             return
         self._open.add(socket)
         if self._token_checks is None:
@@ -111,11 +104,11 @@ class Sockets:
         finally:
             self._open.discard(socket)
 
-    def _check_handshake(self, scope: Scope, socket: Socket) -> None:
-        headers = Headers(scope=scope)
+    def _check_handshake(self, websocket: WebSocket, socket: Socket) -> None:
+        headers = websocket.headers
         if not self.is_allowed(headers.get("origin"), headers.get("host", "")):
             raise HTTPError("Pages of this origin may not connect (TROUPE_ALLOWED_ORIGINS).", 403)
-        if PROTOCOL not in scope["subprotocols"]:
+        if PROTOCOL not in websocket.scope["subprotocols"]:
             raise HTTPError(f"Ask for the subprotocol {PROTOCOL} (Sec-WebSocket-Protocol).")
         if self.is_shutting_down:
             raise shutdown_error()
@@ -159,19 +152,15 @@ class Sockets:
 
     async def _look_up_tokens(self) -> None:
         """Look up all tokens by one statement, and close the sockets whose tokens are not valid."""
-        sockets: defaultdict[str, list[Socket]] = defaultdict(list)
-        for socket in self._open:
-            if socket.token is not None:
-                sockets[hash_token(socket.token)].append(socket)
-        if not sockets:
+        hashes = {socket: hash_token(socket.token) for socket in self._open if socket.token}
+        if not hashes:
             return
-        viewers = await self.state.tokens.look_up(list(sockets))
-        for hashed, bearing in sockets.items():
-            for socket in bearing:
-                if hashed in viewers:
-                    socket.become(viewers[hashed])
-                else:
-                    socket.start_closing(_invalid_token())
+        viewers = await self.state.tokens.look_up(set(hashes.values()))
+        for socket, hashed in hashes.items():
+            if hashed in viewers:
+                socket.become(viewers[hashed])
+            else:
+                socket.start_closing(_invalid_token())
 
     async def shut_down(self, seconds: float) -> None:
         """Refuse new operations, and close every socket once its operations have ended.
@@ -193,18 +182,17 @@ def _invalid_token() -> CloseSocket:
     return CloseSocket(FORBIDDEN, reason)
 
 
+@dataclass(eq=False)
 class SocketOperation:
     """An operation on a socket that has not ended."""
 
-    task: asyncio.Task[None]
-
-    def __init__(self, id: str, request: GraphQLRequest, request_id: str, state: AppState) -> None:
-        self.id = id
-        self.request = request
-        self.request_id = request_id
-        self.disconnect = Disconnect(state)
-        self.is_cancelled = False
-        self.is_subscription = False
+    id: str
+    request: GraphQLRequest
+    request_id: str
+    disconnect: Disconnect
+    is_cancelled: bool = False
+    is_subscription: bool = False
+    task: asyncio.Task[None] = field(init=False)
 
     def cancel(self) -> None:
         """Send no more messages of it, and cancel it unless it is a mutation."""
@@ -218,37 +206,34 @@ class Socket:
     client: Hashable = None
     """The client that its operations count for, after `connection_init`."""
 
-    def __init__(
-        self, connection: HTTPConnection, sockets: Sockets, receive: Receive, send: Send
-    ) -> None:
-        self.token = bearer_token(connection.headers.get("authorization"))
+    def __init__(self, websocket: WebSocket, sockets: Sockets) -> None:
+        self.token = bearer_token(websocket.headers.get("authorization"))
         self.operations: set[SocketOperation] = set()
-        self._address = connection.client.host if connection.client else None
+        self._address = websocket.client.host if websocket.client else None
         self.network = network(self._address)
         self._sockets = sockets
-        self._asgi_receive = receive
-        self._asgi_send = send
+        self._websocket = websocket
         self._sending = asyncio.Lock()
         self._by_id: dict[str, SocketOperation] = {}
         self._count = 0
-        self._is_closed = False
         self._closing: asyncio.Task[None] | None = None
         self._init_deadline = asyncio.get_running_loop().time() + INIT_TIMEOUT
 
     async def serve(self) -> None:
         """Accept the socket, and handle its messages in order until it is closed."""
         try:
-            await self._asgi_send({"type": "websocket.accept", "subprotocol": PROTOCOL})
-            while not self._is_closed:
+            await self._websocket.accept(PROTOCOL)
+            while self._websocket.application_state is WebSocketState.CONNECTED:
                 await self._handle(await self._receive())
-        except ClientDisconnected:
+        except ClientDisconnect:
             pass
         except CloseSocket as closing:
             await self._close(closing)
+        except HTTPError as error:  # of a malformed message
+            await self._close(CloseSocket(BAD_REQUEST, error.message))
         except Exception as error:
             await self._close(CloseSocket(1011, masked(error).message))
         finally:
-            self._is_closed = True
             for operation in self.operations:
                 operation.cancel()
             if self.operations:  # mutations
@@ -281,31 +266,27 @@ class Socket:
     async def _close(self, closing: CloseSocket) -> None:
         for operation in self.operations:
             operation.cancel()
-        message = {"type": "websocket.close", "code": closing.code, "reason": closing.reason}
         async with self._sending:
-            await self._try_to_send(message)
-            self._is_closed = True
+            with suppress(*CLOSED):
+                await self._websocket.close(closing.code, closing.reason)
 
     # Messages
 
     async def _receive(self) -> dict[str, Any]:
         try:
             async with asyncio.timeout_at(self._init_deadline if self.client is None else None):
-                received = await self._asgi_receive()
+                received = await self._websocket.receive()
         except TimeoutError:
             raise CloseSocket(INIT_TIMED_OUT, "Connection initialisation timeout") from None
         if received["type"] == "websocket.disconnect":
-            raise ClientDisconnected
+            raise ClientDisconnect
         text = received.get("text")
         if text is None:
             raise CloseSocket(BAD_REQUEST, "Send text, not binary data.")
-        message: dict[str, Any] = _parsed(parse_object, "The message", text.encode())
+        message = parse_object("The message", text.encode())
         # Errors in an operation are reported in its response.
         has_operation = message.get("type") == "subscribe"
-        rest = {
-            name: value for name, value in message.items() if not has_operation or name != "payload"
-        }
-        _parsed(check_storable, "The message", rest)
+        check_storable("The message", message | {"payload": None} if has_operation else message)
         return message
 
     async def _handle(self, message: dict[str, Any]) -> None:
@@ -355,9 +336,10 @@ class Socket:
             raise CloseSocket(UNAUTHORIZED, "Unauthorized: wait for connection_ack.")
         if id in self._by_id:
             raise CloseSocket(ID_IN_USE, f"Subscriber for {id} already exists")
-        request, sockets = _parsed(parse_request, payload), self._sockets
+        request, sockets = parse_request(payload), self._sockets
         self._count += 1
-        operation = SocketOperation(id, request, f"{request_id.get()}-{self._count}", sockets.state)
+        disconnect = Disconnect(sockets.state)
+        operation = SocketOperation(id, request, f"{request_id.get()}-{self._count}", disconnect)
         setting = "max_subscriptions_per_connection"
         found, most = len(self.operations) + 1, sockets.settings.max_subscriptions_per_connection
         if sockets.is_shutting_down:
@@ -380,8 +362,10 @@ class Socket:
                     if refusal is not None:
                         raise refusal
                     await self._respond(operation, entry)
-                except ClientDisconnected:
+                except ClientDisconnect:
                     pass
+                except Unauthenticated:  # the token of a subscription is no longer valid
+                    self.start_closing(_invalid_token())
                 except Exception as error:
                     await self._end(operation, entry, Response.refusal(reported(error)))
         finally:
@@ -405,16 +389,12 @@ class Socket:
         entry.status = 200  # also if the client ends it
         stream = self._sockets.pipeline.stream(run, self._sockets.state.tokens, self.token)
         async with aclosing(stream) as responses:
-            try:
-                async for response in responses:
-                    if response.is_refused:
-                        await self._end(operation, entry, response)
-                        return
-                    entry.codes = response.codes
-                    await self._send(_next(operation, response), operation)
-            except Unauthenticated:
-                self.start_closing(_invalid_token())
-                raise ClientDisconnected from None
+            async for response in responses:
+                if response.is_refused:
+                    await self._end(operation, entry, response)
+                    return
+                entry.codes = response.codes
+                await self._send(_next(operation, response), operation)
         self._release_id(operation)
         await self._send({"id": operation.id, "type": "complete"}, operation)
 
@@ -443,15 +423,9 @@ class Socket:
         text = orjson.dumps(message, default=decimal_json).decode()
         # One message at a time, so that messages for a slow client do not fill the memory.
         async with self._sending:
-            if not self._is_closed and not (operation and operation.is_cancelled):
-                await self._try_to_send({"type": "websocket.send", "text": text})
-
-    async def _try_to_send(self, message: dict[str, Any]) -> None:
-        try:
-            await self._asgi_send(message)
-        except (OSError, RuntimeError):
-            # The connection is closed, which `_receive` reports too.
-            self._is_closed = True
+            if not (operation and operation.is_cancelled):
+                with suppress(*CLOSED):
+                    await self._websocket.send_text(text)
 
 
 def _next(operation: SocketOperation, response: Response) -> dict[str, Any]:
@@ -463,11 +437,3 @@ def _id(message: Mapping[str, Any]) -> str:
     if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID:
         raise CloseSocket(BAD_REQUEST, f"`id` is a string of 1 to {LONGEST_ID} characters.")
     return id
-
-
-def _parsed(parse: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-    """Call a function that parses a part of a message; its HTTPError closes the socket."""
-    try:
-        return parse(*arguments, **options)
-    except HTTPError as error:
-        raise CloseSocket(BAD_REQUEST, error.message) from None
