@@ -32,6 +32,9 @@ class Context(Access):
     operation: Operation
     """The operation with its selection."""
     loaders: Loaders
+    performed: dict[str, Callable[[], Any]]
+    """For mutations that were performed without their resolvers, by response name: a function that
+    returns what was changed, or raises the error."""
     compiled: Compiled | None = None
     """The compiled statements for parts of the operation."""
     budget: ResponseBudget | None = None

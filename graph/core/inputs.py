@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import strawberry
-from graphql import get_nullable_type
+from graphql import GraphQLInputObjectType
 from pydantic import BaseModel, Field, ValidationError
 from strawberry.pydantic.error import InputValidationError
 from strawberry.types import get_object_definition
@@ -18,11 +18,11 @@ from strawberry.types.maybe import Some
 from strawberry.utils.str_converters import to_camel_case
 
 from db import errors
-from graph.core.context import Info
 from graph.core.entities import clean, doc_of
 from graph.core.invalid_values import check_column_value, invalid_values
 from graph.core.validation_messages import worded
 
+Input = TypeVar("Input", bound=BaseModel)
 InputType = TypeVar("InputType", bound=type[BaseModel])
 
 MODELS: dict[type[BaseModel], type | None] = {}
@@ -57,11 +57,8 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
         build = definition.from_input
 
         def build_or_reject(kind: Any, value: Any, context: InputContext) -> Any:
-            # Strawberry looks up the types of all fields for each input.
-            with suppress(ValidationError):
-                return kind.model_validate(_python_data(kind, value), by_alias=False, by_name=True)
             try:
-                return build(kind, value, context)
+                return built(kind, value) or build(kind, value, context)
             except InputValidationError as error:
                 # The location begins with the name of the argument.
                 return errors.Rejected(
@@ -72,6 +69,16 @@ def input_of(model: type | None = None) -> Callable[[InputType], InputType]:
         return cls
 
     return declare
+
+
+def built(model: type[Input], value: dict[str, Any]) -> Input | None:
+    """The coerced value of an input as its model; None if it is not valid.
+
+    Strawberry can do this too, and reports what is not valid, but looks up all types each time.
+    """
+    with suppress(ValidationError):
+        return model.model_validate(_python_data(model, value), by_alias=False, by_name=True)
+    return None
 
 
 @cache
@@ -113,11 +120,9 @@ def _invalid(path: Sequence[str | int], problem: str) -> errors.DomainError:
     return errors.Invalid(f"{problem[:1].upper()}{problem[1:]}.", path)
 
 
-def check_input(info: Info, input: Any) -> None:
-    """Raise Rejected with all values of a mutation's input that are invalid."""
-    selected = info.context.operation.selected(info._raw_info)
-    kind: Any = get_nullable_type(selected.definition.args["input"].type)
-    values = invalid_values(kind.fields, selected.arguments["input"], check_column_value)
+def check_input(kind: GraphQLInputObjectType, value: dict[str, Any], input: Any) -> None:
+    """Raise Rejected with all that is invalid in the input of a mutation, given as coerced too."""
+    values = invalid_values(kind.fields, value, check_column_value)
     found = [_invalid(path, problem) for path, problem in values]
     if isinstance(input, errors.Rejected):
         known = {tuple(map(str, error.path)) for error in found}

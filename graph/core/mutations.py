@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, get_type_hints
 
 import strawberry
+from graphql import get_nullable_type
 from strawberry.types.field import StrawberryField
 from strawberry.utils.str_converters import to_camel_case
 
@@ -38,41 +39,71 @@ def mutation(
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Any:
-        hints = get_type_hints(function, include_extras=True)
-        name = to_camel_case(function.__name__)
-        outcomes = outcomes_of(hints["return"])
-        payload = payload_type(name, outcomes)
+        declared = Mutation(function, right, before)
+        payload = payload_type(declared.name, declared.outcomes)
 
         async def resolve(self: Any, info: Info, input: Any) -> Any:
-            context = info.context
-            if not may(context.viewer, right):
-                raise Forbidden(f"You may not use {name}.")
+            selected = info.context.operation.selected(info._raw_info)
+            performed = info.context.performed.pop(selected.key, None)
             try:
-                check_input(info, input)
-                prepared = () if before is None else (await before(context, input),)
-                result = await in_transaction(
-                    context, right, lambda session: function(self, session, input, *prepared)
-                )
-            except errors.Denied as error:
-                raise Forbidden(error.message) from error
+                if performed is None:
+                    kind, value = selected.definition.args["input"].type, selected.arguments["input"]
+                    result = await declared.perform(info.context, kind, value, input)
+                else:
+                    result = performed()
             except errors.Rejected as rejected:
                 return payload(user_errors=[ErrorValue(error) for error in rejected.errors])
             except errors.DomainError as error:
                 return payload(user_errors=[ErrorValue(error)])
             try:
-                return payload(**await read_payload(info, outcomes, result))
+                return payload(**await read_payload(info, declared.outcomes, result))
             except Exception as error:
                 raise PayloadFailed from error
 
         resolve.__name__ = function.__name__
-        resolve.__annotations__ = {"info": Info, "input": hints["input"], "return": payload | None}
+        kind = declared.input
+        resolve.__annotations__ = {"info": Info, "input": kind, "return": payload | None}
         field: StrawberryField = strawberry.mutation(
-            resolve, description=clean(function.__doc__ or ""), metadata={"right": right}
+            resolve,
+            description=clean(function.__doc__ or ""),
+            metadata={"right": right, "mutation": declared},
         )
         field.arguments[0].description = "What to do, and to what."
         return field
 
     return declare
+
+
+class Mutation:
+    """What a mutation does."""
+
+    def __init__(
+        self, function: Callable[..., Awaitable[Any]], right: Right | None, before: Before | None
+    ) -> None:
+        hints = get_type_hints(function, include_extras=True)
+        self.name = to_camel_case(function.__name__)
+        self.input: Any = hints["input"]
+        self.outcomes = outcomes_of(hints["return"])
+        self._function = function
+        self._right = right
+        self._before = before
+
+    async def perform(self, context: Context, kind: Any, value: dict[str, Any], input: Any) -> Any:
+        """Do what it does, and return what it changed.
+
+        `kind` is the type of its argument in the schema, `value` the coerced value. Raises
+        Forbidden, Rejected with all user errors, a DomainError, and errors of the database.
+        """
+        if not may(context.viewer, self._right):
+            raise Forbidden(f"You may not use {self.name}.")
+        check_input(get_nullable_type(kind), value, input)
+        prepared = () if self._before is None else (await self._before(context, input),)
+        try:
+            return await in_transaction(
+                context, self._right, lambda session: self._function(None, session, input, *prepared)
+            )
+        except errors.Denied as error:
+            raise Forbidden(error.message) from error
 
 
 async def in_transaction(
@@ -92,7 +123,8 @@ async def in_transaction(
         return result
 
     # Rows that an earlier mutation of the operation has read may change.
-    context.loaders.clear()
+    if context.loaders is not None:
+        context.loaders.clear()
     with constraints.reported():
         try:
             return await resolve_once()

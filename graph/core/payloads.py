@@ -104,36 +104,42 @@ def payload_type(mutation: str, outcomes: Sequence[Outcome]) -> Any:
     return strawberry.type(cls, description=f"What `{mutation}` answers.")
 
 
+def value_of(outcomes: Sequence[Outcome], outcome: Outcome, result: Any) -> Any:
+    """The value of one outcome in the result of a mutation; the global id of a deleted row."""
+    value = getattr(result, outcome.name) if len(outcomes) > 1 else result
+    return global_id(outcome.model.__name__, value.key) if outcome.kind == "deleted" else value
+
+
+def keys_of(outcome: Outcome, value: Any) -> list[Any]:
+    """The keys of the rows that were changed."""
+    key = entity_of(outcome.model).key.key
+    rows = value if outcome.kind == "many" else [value]
+    return [row.key if isinstance(row, Changed) else getattr(row, key) for row in rows]
+
+
 async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> dict[str, Any]:
     """The values of a payload. Selected rows are read again by their keys."""
     fields: dict[str, Any] = {}
     for outcome in outcomes:
-        value = getattr(result, outcome.name) if len(outcomes) > 1 else result
-        match outcome.kind:
-            case "text":
-                fields[outcome.name] = value
-            case "deleted":
-                fields[outcome.name] = global_id(outcome.model.__name__, value.key)
-            case "many":
-                fields[outcome.name] = await _rows(info, outcome, value)
-            case "one":
-                rows = await _rows(info, outcome, [value])
-                fields[outcome.name] = next(iter(rows), None) if isinstance(rows, list) else rows
+        value = value_of(outcomes, outcome, result)
+        if outcome.kind in ("one", "many"):
+            value = await _rows(info, outcome, keys_of(outcome, value))
+            if outcome.kind == "one" and isinstance(value, list):
+                value = next(iter(value), None)
+        fields[outcome.name] = value
     return fields
 
 
-async def _rows(info: Info, outcome: Outcome, changed: Sequence[Any]) -> EncodedJSON | list[Any]:
-    """The current rows that the viewer may see, in the order of the changed ones.
+async def _rows(info: Info, outcome: Outcome, keys: Sequence[Any]) -> EncodedJSON | list[Any]:
+    """The current rows with these keys that the viewer may see, in this order.
 
     They are read by compiled statements, if each field of the payload has one; else as instances.
     """
     context, entity = info.context, entity_of(outcome.model)
     selected = context.operation.selected(info._raw_info)
     fields = selected.under(to_camel_case(outcome.name))
-    if not (fields and changed):
+    if not (fields and keys):
         return []
-    key = entity.key.key
-    keys = [row.key if isinstance(row, Changed) else getattr(row, key) for row in changed]
     places = {field.key: (selected.key, field.key) for field in fields}
     compiled = context.compiled
     if compiled is not None and all(compiled.has(*place) for place in places.values()):
