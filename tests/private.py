@@ -66,6 +66,7 @@ DOCUMENTED = [
     "starlette.routing",
     "starlette.staticfiles",
     "starlette.types",
+    "starlette.websockets",
     "strawberry.dataloader",
     "strawberry.exceptions",
     "strawberry.extensions",

@@ -473,8 +473,9 @@ def server() -> None:
 
 @private(
     "starlette",
-    "`Starlette.build_middleware_stack`",
-    "Starlette.build_middleware_stack",
+    "`Starlette.build_middleware_stack` and `.middleware_stack`",
+    "build_middleware_stack",
+    "middleware_stack",
     "redirect_slashes",
     why="the outermost layer, which would answer a fault with a page of its own, is taken off",
 )
@@ -485,6 +486,7 @@ def middleware_stack() -> None:
     stack = Starlette().build_middleware_stack()
     assert isinstance(stack, ServerErrorMiddleware)
     has(stack, "app")
+    has(Starlette(), "middleware_stack")
     has(Starlette().router, "redirect_slashes")
 
 
