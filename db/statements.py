@@ -24,7 +24,7 @@ MOST_COMPILED = 500
 _dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
 
 
-class Uncompilable(Exception):
+class DependsOnValues(Exception):
     """The text of a statement depends on its values."""
 
 
@@ -61,10 +61,10 @@ class Compiled:
 
 
 def compiled(statement: Executable) -> Compiled:
-    """The text and the parameters of a statement. Raises Uncompilable."""
+    """The text and the parameters of a statement. Raises DependsOnValues."""
     text: Any = statement.compile(dialect=_dialect)  # type: ignore[attr-defined]
     if text.post_compile_params:
-        raise Uncompilable("the text of the statement depends on its values")
+        raise DependsOnValues("the text of the statement depends on its values")
     parameters = []
     for name in text.positiontup or ():
         kind = text.binds[name].type.dialect_impl(_dialect)

@@ -33,8 +33,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from db import Viewer, scope
-from db.parameters import apply, bind
+from db.parameters import Deferred, apply, bind
+from db.statements import deferred_viewer, viewer_kind
 from graph.compiler.compiled import (
+    Call,
     CompiledOperation,
     CompiledStatement,
     Place,
@@ -44,17 +46,16 @@ from graph.compiler.shapes import (
     KEYS,
     Shape,
     deferred_variables,
-    deferred_viewer,
     shape_of,
     shape_size,
     variables_below,
-    viewer_kind,
 )
 from graph.core.cache import TRACKED, Cache
 from graph.core.declarations import StatementBuilder
 from graph.core.entities import Entity, entities
 from graph.core.filters import conditions_of
 from graph.core.json_text import Json, Uncompilable
+from graph.core.payloads import Outcome
 from graph.core.selections import InvalidOperation, Operation, Selected
 from graph.core.threads import in_thread
 
@@ -78,6 +79,7 @@ MAX_BYTES = 10_000_000
 # The tracked objects of a compiled operation, with its key and its costs, and of a statement.
 OBJECTS_OF_OPERATION = 8
 OBJECTS_OF_STATEMENT = 4
+OBJECTS_OF_CALL = 6
 # A deferred value has several closures.
 OBJECTS_OF_PARAMETER = 12
 
@@ -104,7 +106,7 @@ class Compiler:
         `hash` is the hash of its document.
         """
         compiled = self._compiled.get(self._key(hash, node, variables, viewer))
-        return compiled if compiled is not None and compiled.statements else None
+        return compiled if compiled is not None and compiled.is_useful else None
 
     async def compile(
         self,
@@ -142,7 +144,7 @@ class Compiler:
                 self._compiling[key] = compiling
             # If one request is cancelled, others may still await the result.
             compiled = await asyncio.shield(compiling)
-        return compiled if compiled.statements else None
+        return compiled if compiled.is_useful else None
 
     def _key(
         self, hash: str, node: OperationDefinitionNode, variables: VariableValues, viewer: Viewer
@@ -178,7 +180,8 @@ class Compiler:
                 continue
             if not place:
                 break  # this statement answers the whole query
-        return CompiledOperation(statements, viewer_kind(viewer), conditions, parts)
+        calls = _calls(operation, statements)
+        return CompiledOperation(statements, calls, viewer_kind(viewer), conditions, parts)
 
 
 def _deferred(operation: Operation, names: Collection[str]) -> tuple[Operation, int, int] | None:
@@ -215,6 +218,29 @@ def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBu
                 yield (root.key, field.key), partial(_by_keys, entity=entity, selected=field)
 
 
+def _calls(operation: Operation, statements: Collection[Place]) -> list[Call]:
+    """The root fields of a mutation; none if one of them needs its resolver."""
+    calls = []
+    for root in operation.roots:
+        declaration = root.declaration
+        mutation = None if declaration is None else declaration.metadata.get("mutation")
+        input = root.arguments.get("input")
+        if mutation is None or not isinstance(input, Deferred):
+            return []
+        outcomes: dict[str, Outcome | None] = {}
+        for field in root.fields():
+            outcome = outcomes[field.key] = mutation.outcome(field.name)
+            if outcome is None:
+                is_known = field.name == "userErrors"
+            else:
+                is_known = not outcome.is_read or (root.key, field.key) in statements
+            if not is_known:
+                return []
+        kind = root.definition.args["input"].type
+        calls.append(Call(root.key, mutation, kind, input, outcomes))
+    return calls
+
+
 def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> Json:
     """The JSON value of a field of a payload, for the rows with the keys of a request.
 
@@ -237,7 +263,8 @@ def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> J
 
 def _bytes(compiled: CompiledOperation) -> int:
     """The size of a compiled operation in the cache."""
-    found = 100 * compiled.parts + TRACKED * OBJECTS_OF_OPERATION
+    objects = OBJECTS_OF_OPERATION + OBJECTS_OF_CALL * len(compiled.calls)
+    found = 100 * compiled.parts + TRACKED * objects
     for each in compiled.statements.values():
         objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * each.deferred
         found += len(each.sql) + 100 * len(each.parameters) + TRACKED * objects

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
 from graphql import ExecutionResult, GraphQLError
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import asyncpg
 
 from db.parameters import Deferred
-from db.text import to_json
-from graph.compiler.shapes import Request, viewer_kind
+from db.statements import Compiled, DependsOnValues, compiled, viewer_kind
+from graph.compiler.shapes import Request
 from graph.core.context import Context
 from graph.core.declarations import StatementBuilder
+from graph.core.inputs import built
 from graph.core.json_text import Json, Uncompilable, encoded
-
-_dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
+from graph.core.mutations import Mutation
+from graph.core.payloads import Outcome, keys_of, value_of
+from graph.limits.cost import items_of
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 PROGRAM_LIMIT_EXCEEDED = "54"
@@ -26,17 +28,19 @@ PROGRAM_LIMIT_EXCEEDED = "54"
 # The number of combinations of page sizes for which the cost of an operation is cached.
 MAX_COSTS = 100
 
+
+class Unread(Exception):
+    """Resolvers have to read the payload of a mutation."""
+
+
 Place = tuple[str, ...]
 """The path of response names from the root to a value."""
 
 
 @dataclass(frozen=True, slots=True)
-class CompiledStatement:
+class CompiledStatement(Compiled):
     """A statement for all requests of a shape. Its result is one JSON value."""
 
-    sql: str
-    parameters: tuple[tuple[Any, Callable[[Any], Any] | None], ...]
-    """The value of each parameter, which may be deferred, and its bind processor."""
     sizes: tuple[Deferred, ...] = ()
     """The deferred sizes of its pages and lists of ids, even of those that it does not read."""
     positions: tuple[Deferred, ...] = ()
@@ -52,16 +56,21 @@ class CompiledStatement:
         """The values of the parameters. Raises GraphQLError or ValueError for invalid arguments."""
         for checked in (*self.sizes, *self.positions):
             checked.resolve(request)
-        arguments = []
-        for value, process in self.parameters:
-            if isinstance(value, Deferred):
-                value = value.resolve(request)
-            arguments.append(value if process is None else process(value))
-        return arguments
+        return Compiled.arguments(self, request)
 
-    def sizes_of(self, request: Request) -> tuple[int, ...]:
-        """The values of its deferred sizes for a request."""
-        return tuple([size.resolve(request) for size in self.sizes])
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A root field of a mutation that needs no resolver, unless it ends in an error."""
+
+    key: str
+    mutation: Mutation
+    kind: Any
+    """The type of its input in the schema."""
+    input: Deferred
+    """The coerced value of its input."""
+    outcomes: Mapping[str, Outcome | None]
+    """The selected outcomes by response name; None is the list of user errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,8 @@ class CompiledOperation:
     """
 
     statements: Mapping[Place, CompiledStatement]
+    calls: Sequence[Call] = ()
+    """The root fields of a mutation, if none of them needs a resolver."""
     viewer: Hashable = None
     """The kind of viewer for which it was compiled."""
     conditions: int = 0
@@ -80,12 +91,23 @@ class CompiledOperation:
     parts: int = 0
     """The size of its shape, which is in its key in the cache."""
     costs: dict[tuple[int, ...], int] = field(default_factory=dict)
-    """Its cost by the sizes of its pages."""
+    """Its cost by the sizes of its pages and the number of the items in its inputs."""
 
     @property
-    def whole(self) -> CompiledStatement | None:
-        """The statement for the whole operation."""
-        return self.statements.get(())
+    def is_useful(self) -> bool:
+        """Whether anything needs no resolver."""
+        return bool(self.statements or self.calls)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole operation needs no resolver, unless it ends in an error."""
+        return () in self.statements or bool(self.calls)
+
+    def sizes(self, request: Request) -> tuple[int, ...]:
+        """What of a request its cost depends on. Raises GraphQLError or ValueError."""
+        sizes = [size.resolve(request) for each in self.statements.values() for size in each.sizes]
+        items = [items_of(call.kind, call.input.resolve(request)) for call in self.calls]
+        return (*sizes, *items)
 
     def remember(self, sizes: tuple[int, ...], cost: int) -> None:
         """Cache its cost with pages of these sizes."""
@@ -115,6 +137,8 @@ class CompiledParts:
 
     async def result(self) -> ExecutionResult | None:
         """The result of the whole operation; None if resolvers have to execute it."""
+        if self.operation.calls:
+            return await self._mutate()
         try:
             text = await self._read((), ())
         except Exception as error:
@@ -124,6 +148,43 @@ class CompiledParts:
             return None
         data: Any = orjson.Fragment(text)
         return ExecutionResult(data, None)
+
+    async def _mutate(self) -> ExecutionResult | None:
+        """The result of a mutation; None after an error, which its resolver then reports."""
+        data: dict[str, Any] = {}
+        for call in self.operation.calls:
+            value = call.input.resolve(Request(self.variables, self.context.viewer))
+            input = built(call.mutation.input, value)
+            if input is None:
+                return None  # its resolver reports what is not valid
+            try:
+                result = await call.mutation.perform(self.context, call.kind, value, input)
+            except Exception as error:
+                self.context.performed[call.key] = partial(_raise, error)
+                return None
+            # The resolver does not do it again, if this or a later field ends in an error.
+            self.context.performed[call.key] = partial(_return, result)
+            try:
+                data[call.key] = await self._payload(call, result)
+            except Exception:
+                return None
+        return ExecutionResult(data, None)
+
+    async def _payload(self, call: Call, result: Any) -> dict[str, Any]:
+        """The payload of a mutation that was performed. Raises Unread."""
+        payload: dict[str, Any] = {}
+        for name, outcome in call.outcomes.items():
+            if outcome is None:
+                payload[name] = []
+                continue
+            value = value_of(call.mutation.outcomes, outcome, result)
+            if outcome.is_read:
+                text = await self.json(call.key, name, keys=keys_of(outcome, value))
+                if text is None:
+                    raise Unread
+                value = orjson.Fragment(text)
+            payload[name] = value
+        return payload
 
     async def _read(self, place: Place, keys: Sequence[Any]) -> bytes | None:
         statement = self.operation.statements.get(place)
@@ -143,17 +204,22 @@ class CompiledParts:
             raise
 
 
+def _return(value: Any) -> Any:
+    return value
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
 def compile_statement(builder: StatementBuilder, json: Json) -> CompiledStatement:
     """The statement for a JSON value, as PostgreSQL gets it. Raises Uncompilable."""
-    compiled: Any = select(encoded(json, builder.max_bytes)).compile(dialect=_dialect)
-    if compiled.post_compile_params:
-        raise Uncompilable("the text of the statement depends on its values")
-    parameters = []
-    for name in compiled.positiontup or ():
-        kind = compiled.binds[name].type.dialect_impl(_dialect)
-        parameters.append((compiled.params[name], kind.bind_processor(_dialect)))
+    try:
+        found = compiled(select(encoded(json, builder.max_bytes)))
+    except DependsOnValues as error:
+        raise Uncompilable(str(error)) from None
     sizes, positions = _deferred(builder.sizes), _deferred(builder.positions)
-    return CompiledStatement(compiled.string, tuple(parameters), sizes, positions)
+    return CompiledStatement(found.sql, found.parameters, sizes, positions)
 
 
 def _deferred(values: Iterable[Any]) -> tuple[Deferred, ...]:

@@ -184,15 +184,3 @@ def _deferred(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
             _deferred(kind.of_type, item, _item(read, place)) for place, item in enumerate(value)
         ]
     return value if _matters(kind) else Deferred(read)
-
-
-def viewer_kind(viewer: Viewer) -> Hashable:
-    """The kind of a viewer: viewers share a statement if it is equal."""
-    return viewer.is_administrator, viewer.user_id is None, viewer.agent_id is None
-
-
-def deferred_viewer(viewer: Viewer) -> Viewer:
-    """A viewer of the same kind with deferred ids."""
-    user: Any = viewer.user_id and Deferred(lambda request: request.viewer.user_id)
-    agent: Any = viewer.agent_id and Deferred(lambda request: request.viewer.agent_id)
-    return Viewer(user, agent, viewer.is_administrator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
+from functools import cached_property
 from typing import Any, Protocol
 
 import strawberry
@@ -32,9 +33,6 @@ class Context(Access):
     operation: Operation
     """The operation with its selection."""
     loaders: Loaders
-    performed: dict[str, Callable[[], Any]]
-    """For mutations that were performed without their resolvers, by response name: a function that
-    returns what was changed, or raises the error."""
     compiled: Compiled | None = None
     """The compiled statements for parts of the operation."""
     budget: ResponseBudget | None = None
@@ -47,6 +45,19 @@ class Context(Access):
     """The IP address of the client."""
     guess: Callable[[Hashable], Callable[[], None]]
     """Counts an attempt to log in to an account; call the result if it succeeds."""
+
+    @cached_property
+    def performed(self) -> dict[str, Callable[[], Any]]:
+        """The mutations that were performed without their resolvers, by response name.
+
+        The function returns what the mutation has changed, or raises its error.
+        """
+        return {}
+
+    def clear(self) -> None:
+        """Drop all rows that loaders have read, because some may change."""
+        if "loaders" in vars(self):
+            self.loaders.clear()
 
     def in_time(self) -> AbstractAsyncContextManager[None]:
         """Enforces the deadline and the maximum size of the response in a block."""

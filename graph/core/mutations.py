@@ -16,7 +16,7 @@ from graph.core.context import Context, Info
 from graph.core.entities import clean
 from graph.core.errors import Forbidden, PayloadFailed
 from graph.core.inputs import check_input
-from graph.core.payloads import outcomes_of, payload_type, read_payload
+from graph.core.payloads import Outcome, outcomes_of, payload_type, read_payload
 from graph.core.rights import may
 from graph.core.user_errors import ErrorValue
 
@@ -47,7 +47,8 @@ def mutation(
             performed = info.context.performed.pop(selected.key, None)
             try:
                 if performed is None:
-                    kind, value = selected.definition.args["input"].type, selected.arguments["input"]
+                    kind = selected.definition.args["input"].type
+                    value = selected.arguments["input"]
                     result = await declared.perform(info.context, kind, value, input)
                 else:
                     result = performed()
@@ -88,6 +89,13 @@ class Mutation:
         self._right = right
         self._before = before
 
+    def outcome(self, name: str) -> Outcome | None:
+        """The outcome that is the field of the payload with this name."""
+        for outcome in self.outcomes:
+            if to_camel_case(outcome.name) == name:
+                return outcome
+        return None
+
     async def perform(self, context: Context, kind: Any, value: dict[str, Any], input: Any) -> Any:
         """Do what it does, and return what it changed.
 
@@ -98,10 +106,12 @@ class Mutation:
             raise Forbidden(f"You may not use {self.name}.")
         check_input(get_nullable_type(kind), value, input)
         prepared = () if self._before is None else (await self._before(context, input),)
+
+        def work(session: db.WriteSession) -> Awaitable[Any]:
+            return self._function(None, session, input, *prepared)
+
         try:
-            return await in_transaction(
-                context, self._right, lambda session: self._function(None, session, input, *prepared)
-            )
+            return await in_transaction(context, self._right, work)
         except errors.Denied as error:
             raise Forbidden(error.message) from error
 
@@ -123,8 +133,7 @@ async def in_transaction(
         return result
 
     # Rows that an earlier mutation of the operation has read may change.
-    if context.loaders is not None:
-        context.loaders.clear()
+    context.clear()
     with constraints.reported():
         try:
             return await resolve_once()

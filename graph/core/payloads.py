@@ -51,6 +51,11 @@ class Outcome:
     doc: str | None = None
 
     @property
+    def is_read(self) -> bool:
+        """Whether it is rows, which are read again."""
+        return self.kind in ("one", "many")
+
+    @property
     def annotation(self) -> Any:
         """The type of the field in the schema."""
         if self.kind == "deleted":
@@ -122,7 +127,7 @@ async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> 
     fields: dict[str, Any] = {}
     for outcome in outcomes:
         value = value_of(outcomes, outcome, result)
-        if outcome.kind in ("one", "many"):
+        if outcome.is_read:
             value = await _rows(info, outcome, keys_of(outcome, value))
             if outcome.kind == "one" and isinstance(value, list):
                 value = next(iter(value), None)

@@ -310,13 +310,12 @@ class Pipeline:
             raise
 
     def _compute_cost(self, run: Run) -> int:
-        """The cost of the operation; a compiled query caches it by its page sizes."""
+        """The cost of the operation; a compiled one caches it by its sizes."""
         compiled = run.compiled
-        whole = None if compiled is None else compiled.whole
-        if compiled is None or whole is None:
+        if compiled is None or not compiled.is_whole:
             return cost_of(run.operation)
         try:
-            sizes = whole.sizes_of(Request(run.variables.coerced, run.context.viewer))
+            sizes = compiled.sizes(Request(run.variables.coerced, run.context.viewer))
         except (GraphQLError, ValueError):
             return cost_of(run.operation)  # the field reports the invalid page size
         cost = compiled.costs.get(sizes)
@@ -353,8 +352,8 @@ class Pipeline:
         if conditions > most:
             found = min(conditions, MOST_REPORTED)
             raise LimitExceeded("conditions", "max_conditions", found, most)
-        # The literals of a compiled query were checked when it was compiled.
-        if compiled is None or compiled.whole is None or not is_storable(run.variables.coerced):
+        # The literals of a compiled operation were checked when it was compiled.
+        if compiled is None or not compiled.is_whole or not is_storable(run.variables.coerced):
             check_arguments(run.operation)
 
     # Execute
@@ -365,10 +364,8 @@ class Pipeline:
         compiled = run.compiled = run.compiled or await self._compile(run)
         result = None
         if compiled is not None:
-            parts = CompiledParts(compiled, variables, context)
-            if compiled.whole is None:
-                context.compiled = parts
-            else:
+            context.compiled = parts = CompiledParts(compiled, variables, context)
+            if compiled.is_whole:
                 result = await parts.result()
                 run.is_compiled = result is not None and not result.errors
         if result is None:

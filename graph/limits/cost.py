@@ -149,15 +149,15 @@ def _is_list(selected: Selected) -> bool:
     return is_list_type(get_nullable_type(selected.type))
 
 
-def _items(kind: Any, value: Any) -> int:
+def items_of(kind: Any, value: Any) -> int:
     """The number of items in all lists of an input; JSON counts as one value."""
     kind = get_nullable_type(kind)
     if is_list_type(kind) and isinstance(value, list):
-        return len(value) + sum(_items(kind.of_type, item) for item in value)
+        return len(value) + sum(items_of(kind.of_type, item) for item in value)
     if isinstance(kind, GraphQLInputObjectType) and isinstance(value, dict):
         return _items_below(kind.fields, value)
     return 0
 
 
 def _items_below(fields: Mapping[str, Any], values: Mapping[str, Any]) -> int:
-    return sum(_items(field.type, value) for _, field, value in input_values(fields, values))
+    return sum(items_of(field.type, value) for _, field, value in input_values(fields, values))
