@@ -33,7 +33,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from db import Viewer, scope
-from db.parameters import Deferred, apply, bind
+from db.parameters import apply, bind
 from db.statements import deferred_viewer, viewer_kind
 from graph.compiler.compiled import (
     Call,
@@ -43,6 +43,7 @@ from graph.compiler.compiled import (
     compile_statement,
 )
 from graph.compiler.shapes import (
+    GIVEN,
     KEYS,
     Shape,
     deferred_variables,
@@ -133,7 +134,7 @@ class Compiler:
                 return None
             compiling = self._compiling.get(key)
             if compiling is None:
-                deferred = _deferred(operation, {name for name, _ in shape})
+                deferred = _deferred(operation, {name for name, part in shape if part is not GIVEN})
                 if deferred is None:
                     self._compiled.put(key, CompiledOperation({}, parts=parts))
                     return None
@@ -224,8 +225,7 @@ def _calls(operation: Operation, statements: Collection[Place]) -> list[Call]:
     for root in operation.roots:
         declaration = root.declaration
         mutation = None if declaration is None else declaration.metadata.get("mutation")
-        input = root.arguments.get("input")
-        if mutation is None or not isinstance(input, Deferred):
+        if mutation is None or not root.has_valid_arguments:
             return []
         outcomes: dict[str, Outcome | None] = {}
         for field in root.fields():
@@ -237,7 +237,7 @@ def _calls(operation: Operation, statements: Collection[Place]) -> list[Call]:
             if not is_known:
                 return []
         kind = root.definition.args["input"].type
-        calls.append(Call(root.key, mutation, kind, input, outcomes))
+        calls.append(Call(root.key, mutation, kind, root.arguments["input"], outcomes))
     return calls
 
 

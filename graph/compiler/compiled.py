@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from db.parameters import Deferred
 from db.statements import Compiled, DependsOnValues, compiled, viewer_kind
-from graph.compiler.shapes import Request
+from graph.compiler.shapes import Request, filled
 from graph.core.context import Context
 from graph.core.declarations import StatementBuilder
 from graph.core.inputs import built
@@ -67,8 +67,8 @@ class Call:
     mutation: Mutation
     kind: Any
     """The type of its input in the schema."""
-    input: Deferred
-    """The coerced value of its input."""
+    input: Any
+    """The coerced value of its input, with deferred values in it."""
     outcomes: Mapping[str, Outcome | None]
     """The selected outcomes by response name; None is the list of user errors."""
 
@@ -106,7 +106,7 @@ class CompiledOperation:
     def sizes(self, request: Request) -> tuple[int, ...]:
         """What of a request its cost depends on. Raises GraphQLError or ValueError."""
         sizes = [size.resolve(request) for each in self.statements.values() for size in each.sizes]
-        items = [items_of(call.kind, call.input.resolve(request)) for call in self.calls]
+        items = [items_of(call.kind, filled(call.input, request)) for call in self.calls]
         return (*sizes, *items)
 
     def remember(self, sizes: tuple[int, ...], cost: int) -> None:
@@ -153,7 +153,7 @@ class CompiledParts:
         """The result of a mutation; None after an error, which its resolver then reports."""
         data: dict[str, Any] = {}
         for call in self.operation.calls:
-            value = call.input.resolve(Request(self.variables, self.context.viewer))
+            value = filled(call.input, Request(self.variables, self.context.viewer))
             input = built(call.mutation.input, value)
             if input is None:
                 return None  # its resolver reports what is not valid

@@ -33,6 +33,9 @@ from graph.core.selections import Operation, input_values
 # Stands for any value.
 ANY = "any"
 
+# Stands for a variable of which only matters that it is given.
+GIVEN = "given"
+
 
 @dataclass(slots=True)
 class Request:
@@ -57,14 +60,33 @@ Shape = tuple[tuple[str, Hashable], ...]
 def shape_of(variables: VariableValues, names: Collection[str] | None) -> Shape:
     """The shape of variables: requests for an operation share its statements if it is equal.
 
-    With names, only these variables count.
+    With names, it counts of the other variables only whether they are given.
     """
     sources = variables.sources
     return tuple(
-        (name, _shape(sources[name].signature.type, value))
+        (
+            name,
+            _shape(sources[name].signature.type, value)
+            if names is None or name in names
+            else GIVEN,
+        )
         for name, value in variables.coerced.items()
-        if names is None or name in names
     )
+
+
+def filled(value: Any, request: Request) -> Any:
+    """A value with the deferred values in it resolved."""
+    if isinstance(value, Deferred):
+        return value.resolve(request)
+    if isinstance(value, dict):
+        return {key: filled(item, request) for key, item in value.items()}
+    if isinstance(value, list):
+        items: list[Any] = []
+        for item in value:
+            is_many = isinstance(item, Deferred) and item.many
+            items += filled(item, request) if is_many else [filled(item, request)]
+        return items
+    return value
 
 
 def variables_below(operation: Operation) -> frozenset[str]:

@@ -140,6 +140,7 @@ class Access:
                 held = _holding.set(True)
                 try:
                     yield session
-                    await session.flush()
+                    if session.has_begun:
+                        await session.flush()
                 finally:
                     _holding.reset(held)
