@@ -39,6 +39,10 @@ STATEMENT_SECONDS = 30
 # Set on every connection, so that no query, lock or idle transaction lasts without a limit.
 TIMEOUTS = {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
 
+# For statements that have the same plan for all values. PostgreSQL would plan many of them again
+# for each value, because it expects more rows in an array of unknown length.
+BY_KEY = {"plan_cache_mode": "force_generic_plan"}
+
 # How many statements each engine keeps compiled (SQLAlchemy exceeds it by half), and each of its
 # connections keeps prepared. A compiled one is some 800 objects for Python's garbage collector, a
 # prepared one 60 for each connection, and a collection stops the process.
@@ -85,7 +89,10 @@ class Database:
         }
         options: dict[str, Any] = {
             "connect_args": driver
-            | {"async_creator_fn": self._connect, "prepared_statement_cache_size": PREPARED},
+            | {
+                "async_creator_fn": partial(self._connect, {}),
+                "prepared_statement_cache_size": PREPARED,
+            },
             "json_serializer": to_json,
             "pool_size": pool_size,
             "max_overflow": 0,
@@ -118,14 +125,21 @@ class Database:
         self._generations = Generations()
         # What SQLAlchemy's engines connect with, without the options of their own.
         _, connecting = self.reader.dialect.create_connect_args(self.url)
-        opened = partial(self._connect, **connecting, **driver)
-        self._prepared = PreparedPool(pool_size, POOL_TIMEOUT, opened, self._generations)
+        self._prepared, self._by_key = (
+            PreparedPool(
+                pool_size,
+                POOL_TIMEOUT,
+                partial(self._connect, settings, **connecting, **driver),
+                self._generations,
+            )
+            for settings in ({}, BY_KEY)
+        )
         self._reading = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._writing = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
 
-    async def _connect(self, *arguments: Any, **options: Any) -> Any:
+    async def _connect(self, settings: dict[str, str], *arguments: Any, **options: Any) -> Any:
         try:
-            return await connect(self._settings, *arguments, **options)
+            return await connect(self._settings | settings, *arguments, **options)
         except OSError as error:
             if self._server is not None and self._server.outage is Outage.DISK_FULL:
                 raise asyncpg.DiskFullError("the database has no room left") from error
@@ -242,7 +256,7 @@ class Database:
         began, arguments = time.perf_counter(), statement.arguments(values)
         generation = self._generations.current
         try:
-            rows = await self._prepared.write(statement.sql, arguments)
+            rows = await self._by_key.write(statement.sql, arguments)
         except Exception as error:
             if is_disk_full(error):
                 self._is_full = True
@@ -254,18 +268,22 @@ class Database:
         statistics.add(statement.sql, len(rows), began)
         return rows
 
-    async def json(self, statement: str, arguments: Sequence[Any]) -> bytes:
+    async def json(
+        self, statement: str, arguments: Sequence[Any], *, by_key: bool = False
+    ) -> bytes:
         """The one JSON value that a statement returns, as PostgreSQL encodes it.
 
-        The statement has the driver's parameters, `$1` and so on. Raises ResultTooLarge.
+        The statement has the driver's parameters, `$1` and so on. One that reads rows `by_key` has
+        the same plan for all values. Raises ResultTooLarge.
         """
+        pool = self._by_key if by_key else self._prepared
         began = time.perf_counter()
         try:
             try:
-                value: bytes = await self._prepared.value(statement, arguments)
+                value: bytes = await pool.value(statement, arguments)
             except OutdatedSchemaCacheError:
                 # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
-                value = await self._prepared.value(statement, arguments)
+                value = await pool.value(statement, arguments)
         except asyncpg.PostgresError as error:
             self._result_limit.check(error)
             raise
@@ -275,5 +293,6 @@ class Database:
     async def dispose(self) -> None:
         """Close all connections."""
         await self._prepared.close()
+        await self._by_key.close()
         await self.reader.dispose()
         await self.writer.dispose()

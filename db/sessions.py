@@ -69,6 +69,8 @@ class WriteSession(AsyncSession):
     """The right that this transaction needs."""
     run_alone: Run
     """Runs a statement as a transaction of its own."""
+    time_limit: asyncio.Timeout | None = None
+    """Cancels the transaction when its time is over."""
 
     @property
     def has_begun(self) -> bool:
@@ -84,10 +86,19 @@ class WriteSession(AsyncSession):
         if self.has_begun:
             return await self.run(statement, *options, **values)
         found, request = statement.compiled(self.viewer, *options), Values(self.viewer, values)
+        limit = self.time_limit
+        ends = None if limit is None else limit.when()
+        if limit is not None:
+            # It commits by itself, so the caller has to learn whether it did. PostgreSQL limits
+            # the time of a statement.
+            limit.reschedule(None)
         try:
-            return await self.run_alone(found, request)
+            rows = await self.run_alone(found, request)
         except (IntegrityConstraintViolationError, DataError):
-            return []
+            rows = []
+        if limit is not None and not rows:
+            limit.reschedule(ends)
+        return rows
 
     async def run(self, statement: Statement, *options: Hashable, **values: Any) -> Sequence[Any]:
         """The rows of a statement of this transaction."""

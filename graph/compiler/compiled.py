@@ -195,7 +195,8 @@ class CompiledParts:
         except (GraphQLError, ValueError):
             return None  # the resolvers report invalid arguments
         try:
-            return await self.context.json(statement.sql, arguments)
+            by_key = bool(keys) and not statement.sizes
+            return await self.context.json(statement.sql, arguments, by_key=by_key)
         except Exception as error:
             if (getattr(error, "sqlstate", None) or "").startswith(PROGRAM_LIMIT_EXCEEDED):
                 return None  # it is too complex for PostgreSQL

@@ -64,9 +64,9 @@ class Enforced:
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> asyncio.Timeout:
         self._timeout = asyncio.timeout(self._deadline.left())
-        await self._timeout.__aenter__()
+        return await self._timeout.__aenter__()
 
     async def __aexit__(self, *error: Any) -> None:
         try:
@@ -99,7 +99,7 @@ class Access:
         """Limits how many sessions for reading the operation has at once."""
         return asyncio.Semaphore(SESSIONS_AT_ONCE)
 
-    def in_time(self) -> AbstractAsyncContextManager[None]:
+    def in_time(self) -> AbstractAsyncContextManager[asyncio.Timeout | None]:
         """Enforces the deadline of the operation in a block."""
         return nullcontext() if self.deadline is None else Enforced(self.deadline)
 
@@ -107,10 +107,12 @@ class Access:
         """Wait until the viewer may take a connection."""
         return nullcontext() if self.connections is None else self.connections
 
-    async def json(self, statement: str, arguments: Sequence[Any]) -> bytes:
+    async def json(
+        self, statement: str, arguments: Sequence[Any], *, by_key: bool = False
+    ) -> bytes:
         """The result of a statement, on one of the viewer's connections, before the deadline."""
         async with self.in_time(), self._connection():
-            return await self.database.json(statement, arguments)
+            return await self.database.json(statement, arguments, by_key=by_key)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
@@ -136,7 +138,8 @@ class Access:
             async with self.in_time():
                 await waited.enter_async_context(self._connection())
             # A commit has no deadline: the response must report whether it succeeded.
-            async with self.database.write(self.viewer, right) as session, self.in_time():
+            async with self.database.write(self.viewer, right) as session, self.in_time() as limit:
+                session.time_limit = limit
                 held = _holding.set(True)
                 try:
                     yield session

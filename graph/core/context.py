@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Timeout
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from copy import copy
@@ -59,7 +60,7 @@ class Context(Access):
         if "loaders" in vars(self):
             self.loaders.clear()
 
-    def in_time(self) -> AbstractAsyncContextManager[None]:
+    def in_time(self) -> AbstractAsyncContextManager[Timeout | None]:
         """Enforces the deadline and the maximum size of the response in a block."""
         if self.budget is not None:
             self.budget.check()
