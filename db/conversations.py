@@ -284,6 +284,7 @@ async def append(
         session.right,
         columns,
         checked,
+        outcome={"conversations": [conversation_id], "messages": [row["id"] for row in new]},
         **arrays(Message, columns, new),
         conversation_id=conversation_id,
         summary=summarize(new[0]["content"]),

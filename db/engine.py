@@ -25,6 +25,8 @@ from db.connections import (
     is_read_only,
 )
 from db.embedded import Outage, Server
+from db.errors import KeyReused
+from db.idempotency import Key, Outcome, delete_expired, found
 from db.prepared import PreparedPool
 from db.result_limits import RESULT_BYTES, ResultLimit
 from db.rights import Right
@@ -35,6 +37,9 @@ from db.text import StoredJSON, parse_json, to_json
 
 # How long a statement may take, in seconds.
 STATEMENT_SECONDS = 30
+
+# How long an idempotency key is kept, in seconds.
+KEY_SECONDS = 24 * 60 * 60
 
 # Set on every connection, so that no query, lock or idle transaction lasts without a limit.
 TIMEOUTS = {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
@@ -75,9 +80,14 @@ class Database:
         pool_size: int = 10,
         statement_seconds: int = STATEMENT_SECONDS,
         result_bytes: int = RESULT_BYTES,
+        key_seconds: int = KEY_SECONDS,
         server: Server | None = None,
     ) -> None:
-        """`server` is the embedded PostgreSQL at this URL, if this process started it."""
+        """`server` is the embedded PostgreSQL at this URL, if this process started it.
+
+        Idempotency keys are kept for `key_seconds`.
+        """
+        self.key_seconds = key_seconds
         self.url = database_url(url)
         self._result_limit = ResultLimit(result_bytes)
         self._server = server
@@ -267,6 +277,22 @@ class Database:
             raise
         statistics.add(statement.sql, len(rows), began)
         return rows
+
+    async def outcome(self, viewer: Viewer, key: Key) -> Outcome | None:
+        """What was done with an idempotency key; None if nothing was, or if it has expired.
+
+        Raises KeyReused if it was used with another input.
+        """
+        rows = await self._run_alone(found.compiled(viewer), Values(viewer, key.values({})))
+        if not rows:
+            # An expired key would stop the operation from being done again.
+            await self._run_alone(delete_expired.compiled(viewer), Values(viewer, {}))
+            return None
+        request_hash, outcome = rows[0]
+        if request_hash != key.request_hash:
+            raise KeyReused
+        stored: Outcome = parse_json(outcome)
+        return stored
 
     async def json(
         self, statement: str, arguments: Sequence[Any], *, by_key: bool = False

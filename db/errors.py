@@ -78,8 +78,17 @@ class Conflict(DomainError):
             " changed it. Read it again and decide anew.",
             path,
         )
-        self.model: type = type(row)
+        self.model: type | None = type(row)
         self.id: object = row.id
+
+
+class KeyReused(Conflict):
+    """The idempotency key was used with another input."""
+
+    def __init__(self) -> None:
+        message = "This key was used with another input. Use a new key for each operation."
+        DomainError.__init__(self, message, ("idempotency_key",))
+        self.model = self.id = None
 
 
 class IllegalTransition(DomainError):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from asyncpg import DataError, IntegrityConstraintViolationError
 from sqlalchemy import Result, ScalarResult, inspect, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.base import Base, any_of, defaults
@@ -24,6 +24,7 @@ from db.errors import (
     Path,
     Rejected,
 )
+from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, keyed, stored
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Compiled, Statement, Values
@@ -69,6 +70,8 @@ class WriteSession(AsyncSession):
     """The right that this transaction needs."""
     run_alone: Run
     """Runs a statement as a transaction of its own."""
+    key: Key | None = None
+    """The idempotency key, until it is stored."""
     time_limit: asyncio.Timeout | None = None
     """Cancels the transaction when its time is over."""
 
@@ -77,15 +80,23 @@ class WriteSession(AsyncSession):
         """Whether anything was done in this transaction."""
         return self.in_transaction() or bool(self.new)
 
-    async def alone(self, statement: Statement, *options: Hashable, **values: Any) -> Sequence[Any]:
+    async def alone(
+        self, statement: Statement, *options: Hashable, outcome: Outcome, **values: Any
+    ) -> Sequence[Any]:
         """The rows of a statement that is a transaction of its own, unless this one has begun.
 
         It saves the round trips of BEGIN and COMMIT, so it is for a mutation that is one statement.
-        No rows mean that nothing was done; the caller then finds out why.
+        No rows mean that nothing was done; the caller then finds out why. `outcome` is stored with
+        the idempotency key, if there is one. Raises KeyTaken.
         """
         if self.has_begun:
             return await self.run(statement, *options, **values)
-        found, request = statement.compiled(self.viewer, *options), Values(self.viewer, values)
+        if self.key is None:
+            found = statement.compiled(self.viewer, *options)
+        else:
+            found = statement.compiled(self.viewer, *options, extended=keyed)
+            values |= self.key.values(outcome)
+        request = Values(self.viewer, values)
         limit = self.time_limit
         ends = None if limit is None else limit.when()
         if limit is not None:
@@ -94,8 +105,12 @@ class WriteSession(AsyncSession):
             limit.reschedule(None)
         try:
             rows = await self.run_alone(found, request)
-        except (IntegrityConstraintViolationError, DataError):
+        except (IntegrityConstraintViolationError, DataError) as error:
+            if getattr(error, "constraint_name", None) == CONSTRAINT:
+                raise KeyTaken from error
             rows = []
+        if rows:
+            self.key = None  # it is stored
         if limit is not None and not rows:
             limit.reschedule(ends)
         return rows
@@ -108,6 +123,14 @@ class WriteSession(AsyncSession):
         connection = await self.connection()
         result = await connection.exec_driver_sql(found.sql, tuple(found.arguments(request)))
         return result.all() if result.returns_rows else []
+
+    async def store_key(self, outcome: Outcome) -> None:
+        """Store the idempotency key in this transaction. Raises KeyTaken."""
+        assert self.key is not None
+        try:
+            await self.run(stored, **self.key.values(outcome))
+        except IntegrityError as error:
+            raise KeyTaken from error
 
     async def insert(
         self,
@@ -130,7 +153,8 @@ class WriteSession(AsyncSession):
         )
         names = tuple(sorted(row))
         options = model, below, names, checked, self.right
-        found = await self.alone(inserted, *options, **row)
+        outcome = {model.__tablename__: [row["id"]]}
+        found = await self.alone(inserted, *options, outcome=outcome, **row)
         if not found:
             await self.check_new(model, values, below)
             # A value that the database itself refuses, which is reported now; or a change of
@@ -171,7 +195,8 @@ class WriteSession(AsyncSession):
         names = tuple(sorted(values.keys() - {"id"}))
         if names:
             given = {**values, "id": id, "expected_version": version}
-            if await self.alone(updated, model, names, self.right, version is not None, **given):
+            options = model, names, self.right, version is not None
+            if await self.alone(updated, *options, outcome={model.__tablename__: [id]}, **given):
                 return id
         # Nothing was done: nothing changes, or something is wrong.
         row: Any = await self.fetch(model, id, version=version)

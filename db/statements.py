@@ -89,13 +89,23 @@ def deferred_viewer(viewer: Viewer) -> Viewer:
     return _viewer(*viewer_kind(viewer))
 
 
+Extend = Callable[[Any], Executable]
+
+
 class Statement:
     """A statement of the domain, compiled once for each kind of viewer and each set of options."""
 
     def __init__(self, build: Callable[..., Executable]) -> None:
         """`build` takes a viewer with deferred ids, and the options, which are hashable."""
-        self._compiled = lru_cache(MOST_COMPILED)(lambda *options: compiled(build(*options)))
+        self._build = build
+        self._compiled = lru_cache(MOST_COMPILED)(self._compile)
 
-    def compiled(self, viewer: Viewer, *options: Hashable) -> Compiled:
-        """The statement for a viewer like this one."""
-        return self._compiled(deferred_viewer(viewer), *options)
+    def compiled(
+        self, viewer: Viewer, *options: Hashable, extended: Extend | None = None
+    ) -> Compiled:
+        """The statement for a viewer like this one, or what a function makes of it."""
+        return self._compiled(extended, deferred_viewer(viewer), *options)
+
+    def _compile(self, extended: Extend | None, *options: Any) -> Compiled:
+        statement = self._build(*options)
+        return compiled(statement if extended is None else extended(statement))

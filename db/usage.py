@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -219,8 +220,10 @@ async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) ->
     again, and its id is that of the first. Raises NotFound, Denied, and Rejected with all errors.
     """
     new = {at: {"id": new_id(), **call} for at, call in calls.items()}
-    if await _record(session, session.alone, project_id, new):
-        return [row["id"] for row in new.values()]
+    ids = [row["id"] for row in new.values()]
+    alone = partial(session.alone, outcome={"usage_records": ids})
+    if await _record(session, alone, project_id, new):
+        return ids
     # Nothing was recorded. The lock keeps other transactions from recording the same calls.
     await session.fetch(Project, project_id, at=("project_id",))
     named = {row["request_id"] for row in new.values() if row.get("request_id") is not None}

@@ -16,7 +16,7 @@ import db
 from db import Right, TokenScope, access, passwords
 from db.errors import Invalid
 from graph.core.context import Context
-from graph.core.inputs import input_of, new_values
+from graph.core.inputs import Repeatable, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.rights import ANYBODY
@@ -85,7 +85,7 @@ class CreateAccessTokenInput(BaseModel):
 
 
 @input_of(db.AccessToken)
-class RevokeAccessTokenInput(BaseModel):
+class RevokeAccessTokenInput(Repeatable):
     """The token to revoke."""
 
     id: ID[db.AccessToken]

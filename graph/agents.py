@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 import strawberry
-from pydantic import BaseModel, Field
+from pydantic import Field
 from strawberry import Maybe
 from strawberry.scalars import JSON
 
@@ -27,7 +27,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Line, Metadata, Name, Text
@@ -92,7 +92,7 @@ class Query:
 
 
 @input_of(db.Agent)
-class CreateAgentInput(BaseModel):
+class CreateAgentInput(Repeatable):
     """The agent to create."""
 
     id: ID[db.Agent] | None = None

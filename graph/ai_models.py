@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Annotated
 
 import strawberry
-from pydantic import BaseModel, Field
+from pydantic import Field
 from strawberry import Maybe
 from strawberry.scalars import JSON
 
@@ -27,7 +27,7 @@ from graph.core.filters import (
     filters,
     ordering,
 )
-from graph.core.inputs import changed_values, input_of, new_values
+from graph.core.inputs import Repeatable, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Line, Metadata, Price, matching
@@ -82,7 +82,7 @@ class Query:
 
 
 @input_of(db.AIModel)
-class CreateAiModelInput(BaseModel):
+class CreateAiModelInput(Repeatable):
     """The AI model to create."""
 
     id: Name = Field(description=f"{NAME} Inputs accept it in place of the id.")
@@ -99,7 +99,7 @@ class CreateAiModelInput(BaseModel):
 
 
 @input_of(db.AIModel)
-class UpdateAiModelInput(BaseModel):
+class UpdateAiModelInput(Repeatable):
     """The changes to an AI model. An omitted field stays as it is; null clears it."""
 
     id: ID[db.AIModel]
@@ -116,7 +116,7 @@ class UpdateAiModelInput(BaseModel):
 
 
 @input_of(db.AIModel)
-class DeleteAiModelInput(BaseModel):
+class DeleteAiModelInput(Repeatable):
     """The AI model to delete."""
 
     id: ID[db.AIModel]

@@ -100,6 +100,7 @@ def create_app(
             database_url,
             statement_seconds=settings.max_seconds + STATEMENT_GRACE,
             result_bytes=settings.max_answer_bytes,
+            key_seconds=settings.idempotency_hours * 3600,
             server=server,
         )
         state.tokens = Tokens(state.database)

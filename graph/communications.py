@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 
 import strawberry
-from pydantic import BaseModel
 from strawberry.scalars import JSON
 
 import db
@@ -24,7 +23,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.inputs import input_of, new_values
+from graph.core.inputs import Repeatable, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Metadata, Priority
@@ -92,7 +91,7 @@ class Query:
 
 
 @input_of(db.Communication)
-class SendCommunicationInput(BaseModel):
+class SendCommunicationInput(Repeatable):
     """The message to send to another agent of the same project."""
 
     id: ID[db.Communication] | None = None

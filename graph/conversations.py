@@ -29,7 +29,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted
 from graph.core.scalars import ID, Line, Metadata, Text, matching
@@ -157,7 +157,7 @@ class MessageInput(BaseModel):
 
 
 @input_of(db.Conversation)
-class StartConversationInput(BaseModel):
+class StartConversationInput(Repeatable):
     """The conversation to start. You become its user."""
 
     id: ID[db.Conversation] | None = None
@@ -190,7 +190,7 @@ class DeleteConversationInput(Versioned):
 
 
 @input_of(db.Message)
-class AppendMessagesInput(BaseModel):
+class AppendMessagesInput(Repeatable):
     """The messages to add at the end of a conversation."""
 
     conversation_id: ID[db.Conversation]
@@ -200,14 +200,14 @@ class AppendMessagesInput(BaseModel):
 
 
 @input_of(db.Message)
-class DeleteMessageInput(BaseModel):
+class DeleteMessageInput(Repeatable):
     """The message to delete."""
 
     id: ID[db.Message]
 
 
 @input_of(db.Message)
-class EditMessageInput(BaseModel):
+class EditMessageInput(Repeatable):
     """The changes to a message. An omitted field stays as it is."""
 
     id: ID[db.Message]

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import TypeVar
 
 import strawberry
-from pydantic import BaseModel
 from strawberry.scalars import JSON
 
 import db
@@ -25,7 +24,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.inputs import input_of, new_values
+from graph.core.inputs import Repeatable, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Metadata, Priority
@@ -117,7 +116,7 @@ class Query:
 Interaction = TypeVar("Interaction", bound=db.HumanInteraction)
 
 
-class InteractionValues(BaseModel):
+class InteractionValues(Repeatable):
     """The fields that all inputs of interactions share."""
 
     id: ID[db.HumanInteraction] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import strawberry
-from pydantic import BaseModel, Field
+from pydantic import Field
 from sqlalchemy import select
 
 import db
@@ -12,7 +12,7 @@ from db.errors import Invalid
 from graph.core.entities import entity
 from graph.core.fields import related
 from graph.core.filters import EnumFilter, IDFilter, filters, through
-from graph.core.inputs import input_of
+from graph.core.inputs import Repeatable, input_of
 from graph.core.mutations import mutation
 from graph.core.scalars import ID, Line
 
@@ -34,7 +34,7 @@ class ProjectMember:
 
 
 @input_of(db.ProjectMember)
-class AddProjectMemberInput(BaseModel):
+class AddProjectMemberInput(Repeatable):
     """The user to add to a project, and their role."""
 
     project_id: ID[db.Project]
@@ -43,7 +43,7 @@ class AddProjectMemberInput(BaseModel):
 
 
 @input_of(db.ProjectMember)
-class UpdateProjectMemberInput(BaseModel):
+class UpdateProjectMemberInput(Repeatable):
     """The new role of a member."""
 
     project_id: ID[db.Project]
@@ -52,7 +52,7 @@ class UpdateProjectMemberInput(BaseModel):
 
 
 @input_of(db.ProjectMember)
-class RemoveProjectMemberInput(BaseModel):
+class RemoveProjectMemberInput(Repeatable):
     """The member to remove from a project."""
 
     project_id: ID[db.Project]

@@ -12,7 +12,7 @@ from strawberry.scalars import JSON
 import db
 from db import Right, plans
 from graph.agents import Capacity
-from graph.core.inputs import input_of, new_values
+from graph.core.inputs import Repeatable, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Metadata, Name, Text, bare
@@ -52,7 +52,7 @@ class PlannedAgentInput(BaseModel):
 
 
 @input_of(db.Project)
-class CreateProjectPlanInput(BaseModel):
+class CreateProjectPlanInput(Repeatable):
     """The project to create, with its agents, tools and tasks. You become its owner."""
 
     id: ID[db.Project] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import strawberry
-from pydantic import BaseModel, Field
+from pydantic import Field
 from strawberry import Maybe
 from strawberry.scalars import JSON
 
@@ -24,7 +24,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Metadata, Name
@@ -72,7 +72,7 @@ class Query:
 
 
 @input_of(db.Project)
-class CreateProjectInput(BaseModel):
+class CreateProjectInput(Repeatable):
     """The project to create. You become its owner."""
 
     id: ID[db.Project] | None = None

@@ -29,7 +29,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted
 from graph.core.scalars import ID, Line, Metadata, Priority, Text, bare
@@ -147,7 +147,7 @@ class TaskValues(BaseModel):
 
 
 @input_of(db.Task)
-class CreateTaskInput(TaskValues):
+class CreateTaskInput(TaskValues, Repeatable):
     """The task to create."""
 
     project_id: ID[db.Project]
@@ -206,7 +206,7 @@ class PlannedTaskInput(TaskValues):
 
 
 @input_of()
-class CreateTasksInput(BaseModel):
+class CreateTasksInput(Repeatable):
     """The tasks to create."""
 
     project_id: ID[db.Project] = Field(description="The project of the tasks.")
@@ -243,7 +243,7 @@ class DeleteTaskInput(Versioned):
 
 
 @input_of(db.TaskDependency)
-class AddTaskDependencyInput(BaseModel):
+class AddTaskDependencyInput(Repeatable):
     """The dependency to add: `dependentId` waits for `dependencyId`."""
 
     dependent_id: ID[db.Task]
@@ -252,7 +252,7 @@ class AddTaskDependencyInput(BaseModel):
 
 
 @input_of(db.TaskDependency)
-class RemoveTaskDependencyInput(BaseModel):
+class RemoveTaskDependencyInput(Repeatable):
     """The dependency to remove."""
 
     dependent_id: ID[db.Task]

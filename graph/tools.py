@@ -27,7 +27,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.inputs import Versioned, changed_values, input_of, new_values
+from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Line, Metadata, Name, Text, matching
@@ -117,7 +117,7 @@ class ToolValues(BaseModel):
 
 
 @input_of(db.Tool)
-class CreateToolInput(ToolValues):
+class CreateToolInput(ToolValues, Repeatable):
     """The tool to create."""
 
     project_id: ID[db.Project] | None = Field(
@@ -158,7 +158,7 @@ class TransitionToolInput(Versioned):
 
 
 @input_of(db.AgentTool)
-class AttachToolInput(BaseModel):
+class AttachToolInput(Repeatable):
     """The tool to give to an agent, or its new configuration if the agent has it."""
 
     agent_id: ID[db.Agent]
@@ -168,7 +168,7 @@ class AttachToolInput(BaseModel):
 
 
 @input_of(db.AgentTool)
-class DetachToolInput(BaseModel):
+class DetachToolInput(Repeatable):
     """The tool to take from an agent."""
 
     agent_id: ID[db.Agent]

@@ -24,7 +24,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.inputs import input_of, new_values
+from graph.core.inputs import Repeatable, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Price
@@ -111,7 +111,7 @@ class UsageInput(BaseModel):
 
 
 @input_of(db.UsageRecord)
-class RecordUsageInput(BaseModel):
+class RecordUsageInput(Repeatable):
     """The calls of AI models to record."""
 
     project_id: ID[db.Project]

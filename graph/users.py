@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 import strawberry
-from pydantic import BaseModel, StringConstraints
+from pydantic import StringConstraints
 from strawberry import Maybe
 
 import db
@@ -25,7 +25,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
-from graph.core.inputs import changed_values, input_of, new_values
+from graph.core.inputs import Repeatable, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Line, matching
@@ -122,7 +122,7 @@ class Query:
 
 
 @input_of(db.User)
-class CreateUserInput(BaseModel):
+class CreateUserInput(Repeatable):
     """The user to create."""
 
     id: ID[db.User] | None = None
@@ -133,7 +133,7 @@ class CreateUserInput(BaseModel):
 
 
 @input_of(db.User)
-class UpdateUserInput(BaseModel):
+class UpdateUserInput(Repeatable):
     """The changes to a user. An omitted field stays as it is; null clears it."""
 
     id: ID[db.User]
@@ -145,7 +145,7 @@ class UpdateUserInput(BaseModel):
 
 
 @input_of(db.User)
-class DeleteUserInput(BaseModel):
+class DeleteUserInput(Repeatable):
     """The user to delete."""
 
     id: ID[db.User]

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
+from db.idempotency import Key, Outcome
 
 # Enough to run the statements of sibling fields at once; connections are shared with others.
 SESSIONS_AT_ONCE = 4
@@ -113,6 +114,11 @@ class Access:
         """The result of a statement, on one of the viewer's connections, before the deadline."""
         async with self.in_time(), self._connection():
             return await self.database.json(statement, arguments, by_key=by_key)
+
+    async def outcome(self, key: Key) -> Outcome | None:
+        """What was done with an idempotency key; None if nothing was. Raises KeyReused."""
+        async with self.in_time(), self._connection():
+            return await self.database.outcome(self.viewer, key)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import strawberry
 from graphql import GraphQLInputObjectType
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from strawberry.pydantic.error import InputValidationError
 from strawberry.types import get_object_definition
 from strawberry.types.arguments import InputContext
@@ -25,11 +25,24 @@ from graph.core.validation_messages import worded
 Input = TypeVar("Input", bound=BaseModel)
 InputType = TypeVar("InputType", bound=type[BaseModel])
 
+IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
 MODELS: dict[type[BaseModel], type | None] = {}
 """The model of each input, if it has one."""
 
 
-class Versioned(BaseModel):
+class Repeatable(BaseModel):
+    """The base of inputs that may be sent again with the same key."""
+
+    idempotency_key: IdempotencyKey | None = Field(
+        default=None,
+        description="A key that you choose for this operation. If you send it again, it is done"
+        " once, and you get what it changed the first time. With another input, the same key is a"
+        " Conflict. It belongs to you, and is kept for a day unless the server says otherwise.",
+    )
+
+
+class Versioned(Repeatable):
     """The base of inputs that change a row with a version."""
 
     expected_version: int | None = Field(

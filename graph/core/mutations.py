@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Any, TypeVar, get_type_hints
 
+import orjson
 import strawberry
 from graphql import get_nullable_type
 from strawberry.types.field import StrawberryField
@@ -12,11 +14,19 @@ from strawberry.utils.str_converters import to_camel_case
 
 import db
 from db import Right, constraints, errors
+from db.idempotency import Key, KeyTaken
 from graph.core.context import Context, Info
 from graph.core.entities import clean
 from graph.core.errors import Forbidden, PayloadFailed
 from graph.core.inputs import check_input
-from graph.core.payloads import Outcome, outcomes_of, payload_type, read_payload
+from graph.core.payloads import (
+    Outcome,
+    outcome_of,
+    outcomes_of,
+    payload_type,
+    read_payload,
+    result_of,
+)
 from graph.core.rights import may
 from graph.core.user_errors import ErrorValue
 
@@ -105,15 +115,37 @@ class Mutation:
         if not may(context.viewer, self._right):
             raise Forbidden(f"You may not use {self.name}.")
         check_input(get_nullable_type(kind), value, input)
+        key = self._key(context, value, input)
         prepared = () if self._before is None else (await self._before(context, input),)
 
-        def work(session: db.WriteSession) -> Awaitable[Any]:
-            return self._function(None, session, input, *prepared)
+        async def work(session: db.WriteSession) -> Any:
+            session.key = key
+            result = await self._function(None, session, input, *prepared)
+            if session.key is not None:
+                await session.store_key(outcome_of(self.outcomes, result))
+            return result
 
         try:
             return await in_transaction(context, self._right, work)
         except errors.Denied as error:
             raise Forbidden(error.message) from error
+        except (errors.DomainError, errors.Rejected, KeyTaken) as error:
+            # Whatever is wrong now, it may have been done before with this key.
+            keys = None if key is None else await context.outcome(key)
+            if keys is not None:
+                return result_of(self.outcomes, keys)
+            if isinstance(error, KeyTaken):  # it has expired since
+                return await in_transaction(context, self._right, work)
+            raise
+
+    def _key(self, context: Context, value: dict[str, Any], input: Any) -> Key | None:
+        """The idempotency key of an input."""
+        key, actor = getattr(input, "idempotency_key", None), context.viewer.name
+        if key is None or actor is None:
+            return None
+        asked = {name: item for name, item in value.items() if name != "idempotencyKey"}
+        text = orjson.dumps([self.name, asked], default=str, option=orjson.OPT_SORT_KEYS)
+        return Key(actor, key, sha256(text).hexdigest(), context.database.key_seconds)
 
 
 async def in_transaction(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+from types import SimpleNamespace
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import strawberry
@@ -119,7 +120,27 @@ def keys_of(outcome: Outcome, value: Any) -> list[Any]:
     """The keys of the rows that were changed."""
     key = entity_of(outcome.model).key.key
     rows = value if outcome.kind == "many" else [value]
-    return [row.key if isinstance(row, Changed) else getattr(row, key) for row in rows]
+    return [row.key if isinstance(row, Changed | Deleted) else getattr(row, key) for row in rows]
+
+
+def outcome_of(outcomes: Sequence[Outcome], result: Any) -> dict[str, list[Any]]:
+    """The keys of what a mutation has changed, by the name of their table."""
+    keys: dict[str, list[Any]] = {}
+    for outcome in outcomes:
+        value = getattr(result, outcome.name) if len(outcomes) > 1 else result
+        keys[outcome.model.__tablename__] = keys_of(outcome, value)
+    return keys
+
+
+def result_of(outcomes: Sequence[Outcome], keys: Mapping[str, Sequence[Any]]) -> Any:
+    """The result of a mutation that has changed the rows with these keys, given as texts."""
+    values: dict[str, Any] = {}
+    for outcome in outcomes:
+        kind: Any = Deleted if outcome.kind == "deleted" else Changed
+        of_type = entity_of(outcome.model).key.type.python_type
+        changed = [kind(of_type(key)) for key in keys[outcome.model.__tablename__]]
+        values[outcome.name] = changed if outcome.kind == "many" else changed[0]
+    return SimpleNamespace(**values) if len(outcomes) > 1 else next(iter(values.values()))
 
 
 async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> dict[str, Any]:

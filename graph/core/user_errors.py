@@ -46,7 +46,7 @@ def error_type(error: type[errors.DomainError]) -> Callable[[Type], Type]:
     """Declare the type of an error of the domain."""
 
     def declare(cls: Type) -> Type:
-        cls.is_type_of = lambda value, info: value.kind is error  # type: ignore[attr-defined]
+        cls.is_type_of = lambda value, info: issubclass(value.kind, error)  # type: ignore[attr-defined]
         return strawberry.type(cls, description=clean(error.__doc__ or ""))
 
     return declare
@@ -58,7 +58,7 @@ async def _load(info: Info, model: type, key: object) -> Any:
 
 
 async def _current(root: ErrorValue, info: Info) -> Any:
-    return await _load(info, root.model, root.id)
+    return None if root.model is None else await _load(info, root.model, root.id)
 
 
 async def _cycle(root: ErrorValue, info: Info) -> Any:
