@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from db.base import Base, Timestamp
+from db.base import Base, Timestamp, check
 from db.scopes import Viewer
 from db.statements import Statement, value
 
@@ -47,6 +47,7 @@ table = Table(
     Column("outcome", JSONB, nullable=False),
     Column("expires_at", Timestamp, nullable=False),
     Index(None, "expires_at"),
+    check("isfinite(expires_at)", "expires_at_finite", "A time is finite.", "expires_at"),
 )
 kept = table.c
 

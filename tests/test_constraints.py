@@ -46,6 +46,8 @@ for table in TABLES:
 
 @pytest.fixture
 async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> WholeWorld:
+    key = {"name": "Mars base", "idempotencyKey": "k"}
+    await people.owner.change("createProject { project { id } }", **key)
     return await make_whole_world(database, http, people)
 
 

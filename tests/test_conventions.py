@@ -41,7 +41,11 @@ from graph.schema import SLICES, graphql_schema, schema
 from tests.world import stored
 
 MODELS: list[Mapper[Any]] = sorted(db.Base.registry.mappers, key=lambda mapper: str(mapper))
-TABLES: list[Table] = db.Base.metadata.sorted_tables
+TABLES: list[Table] = [
+    table
+    for table in db.Base.metadata.sorted_tables
+    if any(mapper.local_table is table for mapper in db.Base.registry.mappers)
+]
 RELATIONS = [relation for mapper in MODELS for relation in mapper.relationships]
 COLUMNS: list[Any] = [column for table in TABLES for column in table.columns]
 SCHEMA = graphql_schema

@@ -78,6 +78,7 @@ def test_by_default_a_server_is_for_development_on_loopback() -> None:
         "max_running": 100,
         "max_running_per_viewer": 50,
         "max_seconds": 20,
+        "idempotency_hours": 24,
         "max_subscriptions_per_connection": 50,
         "max_sockets": 1_000,
         "max_sockets_per_viewer": 100,

@@ -18,7 +18,7 @@ from graph.core.context import Context
 from graph.core.declarations import StatementBuilder
 from graph.core.inputs import built
 from graph.core.json_text import Json, Uncompilable, encoded
-from graph.core.mutations import Mutation
+from graph.core.mutations import DeclaredMutation
 from graph.core.payloads import Outcome, keys_of, value_of
 from graph.limits.cost import items_of
 
@@ -64,7 +64,7 @@ class Call:
     """A root field of a mutation that needs no resolver, unless it ends in an error."""
 
     key: str
-    mutation: Mutation
+    mutation: DeclaredMutation
     kind: Any
     """The type of its input in the schema."""
     input: Any

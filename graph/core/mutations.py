@@ -49,7 +49,7 @@ def mutation(
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Any:
-        declared = Mutation(function, right, before)
+        declared = DeclaredMutation(function, right, before)
         payload = payload_type(declared.name, declared.outcomes)
 
         async def resolve(self: Any, info: Info, input: Any) -> Any:
@@ -85,7 +85,7 @@ def mutation(
     return declare
 
 
-class Mutation:
+class DeclaredMutation:
     """What a mutation does."""
 
     def __init__(
