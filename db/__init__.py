@@ -7,6 +7,7 @@ from db.base import CRUD, Base, new_id
 from db.communications import Communication, CommunicationStatus
 from db.conversations import Conversation, ConversationStatus, Message, MessageSender
 from db.engine import Database
+from db.events import ActorType, Event, EventAction
 from db.interactions import (
     ApprovalRequest,
     ClarificationRequest,

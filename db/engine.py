@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from db.connections import (
     is_read_only,
 )
 from db.embedded import Outage, Server
+from db.events.actors import set_actor
 from db.prepared import PreparedPool
 from db.result_limits import RESULT_BYTES, ResultLimit
 from db.rights import Right
@@ -117,8 +119,10 @@ class Database:
         self._generations = Generations()
         # What SQLAlchemy's engines connect with, without the options of their own.
         _, connecting = self.reader.dialect.create_connect_args(self.url)
-        opened = partial(self._connect, **connecting, **driver)
-        self._prepared = PreparedPool(pool_size, POOL_TIMEOUT, opened, self._generations)
+        self._open = partial(self._connect, **connecting, **driver)
+        self._prepared = PreparedPool(pool_size, POOL_TIMEOUT, self._open, self._generations)
+        self.committed = asyncio.Event()
+        """Set by each commit of this process."""
         self._reading = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._writing = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
 
@@ -194,6 +198,10 @@ class Database:
             assert connection.sync_connection is not None
             return revision, writes, connection.sync_connection.info["generation"]
 
+    async def open(self) -> Any:
+        """A connection of the driver, which belongs to no pool. The caller closes it."""
+        return await self._open()
+
     @property
     def outage(self) -> Outage | None:
         """Why the database is down or takes no writes, if this process knows."""
@@ -224,10 +232,12 @@ class Database:
         """
         async with self._writing() as session, session.begin():
             session.viewer, session.right = viewer, right
+            await set_actor(session, viewer)
             yield session
             # Rows that PostgreSQL refuses fail here, so that COMMIT fails with its connection only.
             await session.flush()
             await commit(session)
+        self.committed.set()
 
     async def json(
         self, statement: str, arguments: Sequence[Any], seconds: float | None = None

@@ -294,7 +294,7 @@ async def test_down_to_nothing_and_up_again_at_once(empty: URL) -> None:
 
 async def test_autogenerate_finds_nothing_to_add(database_url: URL) -> None:
     def compare(connection: Connection) -> list[Any]:
-        options = {"compare_server_default": True, "compare_type": True}
+        options = {"compare_type": True} | migrate.COMPARISON
         context = MigrationContext.configure(connection, opts=options)
         return list(compare_metadata(context, db.Base.metadata))
 
