@@ -31,7 +31,10 @@ from sqlalchemy.orm import Mapped, column_property, mapped_column
 from db.base import UNLOGGED, Base, check, choice
 
 ORPHAN = UUID(int=0)
-"""The `project_id` of an event while its transaction deletes the row that it was part of."""
+"""The `project_id` of an event, within its transaction, while that of its parent is not known.
+
+Its `owner_id` is the key of the parent: the row that the event's row was part of.
+"""
 
 
 class EventAction(StrEnum):
@@ -78,8 +81,14 @@ class Event(Base):
         Index(None, "project_id", "position", postgresql_where=text("position IS NOT NULL")),
         Index(None, "entity_id", "position", postgresql_where=text("position IS NOT NULL")),
         Index("ix_events_unnumbered", "id", postgresql_where=text("position IS NULL")),
+        # What the triggers look up in a cascade.
         Index(
             "ix_events_orphans", "owner_id", postgresql_where=text(f"project_id = '{ORPHAN}'::uuid")
+        ),
+        Index(
+            "ix_events_deleted",
+            "entity_id",
+            postgresql_where=text("position IS NULL AND action = 'DELETED'"),
         ),
         {"postgresql_partition_by": "RANGE (created_at)", "info": UNLOGGED},
     )

@@ -126,14 +126,22 @@ def _insert(table: Table, action: str, values: Mapping[str, str], value: Value, 
     if parent is not None:
         there, key = parent.column.table, value(parent.parent.name)
         named: Value = "p.{}".format
-        # OFFSET 0 keeps this a lookup by the key: the plan is kept, and serves any number of rows.
+        # LIMIT keeps this a lookup by the key: the plan is kept, and serves any number of rows.
         rows += f"""
     LEFT JOIN LATERAL (
-      SELECT p.id, {_project(there, named)} AS project_id, {_owner(there, named)} AS owner_id
-      FROM {there.name} p WHERE p.id = {key} OFFSET 0
+      SELECT {_project(there, named)} AS project_id, {_owner(there, named)} AS owner_id,
+        true AS is_found
+      FROM {there.name} p WHERE p.id = {key}
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = '{logged_tables()[there]}'
+        AND e.entity_id = {key}::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true"""
-        # If the parent is being deleted too, its own trigger sets the project.
-        is_orphan = f"p.id IS NULL AND {key} IS NOT NULL"
+        # In a cascade, PostgreSQL runs the triggers of the parent before or after. If they run
+        # after, they set the project.
+        is_orphan = f"p.is_found IS NULL AND {key} IS NOT NULL"
         project = f"""CASE
         WHEN {is_orphan}
         THEN '{ORPHAN}'::uuid ELSE p.project_id
@@ -195,9 +203,8 @@ def _updated(table: Table, columns: list[Column[Any]]) -> str:
 
 def _adopted(table: Table) -> str:
     """The statement that sets the project of events of rows that were part of deleted rows."""
-    if not any(
-        key is not None and key.column.table is table for key in map(parent_key, logged_tables())
-    ):
+    parents = {key.column.table for key in map(parent_key, logged_tables()) if key is not None}
+    if table not in parents:
         return ""
     project, owner = (of(table, "o.{}".format) for of in (_project, _owner))
     return f"""

@@ -542,11 +542,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND n.agent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.agent_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND n.agent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.agent_id IS NOT NULL
         THEN n.agent_id
         ELSE coalesce(p.owner_id, n.user_id)
       END,
@@ -562,18 +562,25 @@ BEGIN
       ), 2) || '}')::jsonb
     FROM new_rows n
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM agents p WHERE p.id = n.agent_id OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM agents p WHERE p.id = n.agent_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Agent'
+        AND e.entity_id = n.agent_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND coalesce(n.agent_id, o.agent_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.agent_id, o.agent_id) IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND coalesce(n.agent_id, o.agent_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.agent_id, o.agent_id) IS NOT NULL
         THEN coalesce(n.agent_id, o.agent_id)
         ELSE coalesce(p.owner_id, coalesce(n.user_id, o.user_id))
       END,
@@ -600,8 +607,15 @@ BEGIN
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM agents p WHERE p.id = coalesce(n.agent_id, o.agent_id) OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM agents p WHERE p.id = coalesce(n.agent_id, o.agent_id)
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Agent'
+        AND e.entity_id = coalesce(n.agent_id, o.agent_id)::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true
     WHERE record_image_ne(
       ROW(o.id, o.created_at, o.name, o.prefix, o.user_id, o.agent_id, o.scopes, o.expires_at,
@@ -613,11 +627,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND o.agent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.agent_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND o.agent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.agent_id IS NOT NULL
         THEN o.agent_id
         ELSE coalesce(p.owner_id, o.user_id)
       END,
@@ -633,8 +647,15 @@ BEGIN
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM agents p WHERE p.id = o.agent_id OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM agents p WHERE p.id = o.agent_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Agent'
+        AND e.entity_id = o.agent_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   END IF;
   RETURN NULL;
@@ -646,11 +667,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND n.agent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.agent_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND n.agent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.agent_id IS NOT NULL
         THEN n.agent_id
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -665,18 +686,25 @@ BEGIN
       ), 2) || '}')::jsonb
     FROM new_rows n
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM agents p WHERE p.id = n.agent_id OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM agents p WHERE p.id = n.agent_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Agent'
+        AND e.entity_id = n.agent_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND coalesce(n.agent_id, o.agent_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.agent_id, o.agent_id) IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND coalesce(n.agent_id, o.agent_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.agent_id, o.agent_id) IS NOT NULL
         THEN coalesce(n.agent_id, o.agent_id)
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -701,8 +729,15 @@ BEGIN
     FROM old_rows o
     FULL JOIN new_rows n ON n.agent_id = o.agent_id AND n.tool_id = o.tool_id
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM agents p WHERE p.id = coalesce(n.agent_id, o.agent_id) OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM agents p WHERE p.id = coalesce(n.agent_id, o.agent_id)
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Agent'
+        AND e.entity_id = coalesce(n.agent_id, o.agent_id)::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true
     WHERE record_image_ne(
       ROW(o.agent_id, o.tool_id, o.configuration, o.is_active, o.added_at),
@@ -712,11 +747,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND o.agent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.agent_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND o.agent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.agent_id IS NOT NULL
         THEN o.agent_id
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -731,8 +766,15 @@ BEGIN
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM agents p WHERE p.id = o.agent_id OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM agents p WHERE p.id = o.agent_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Agent'
+        AND e.entity_id = o.agent_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   END IF;
   RETURN NULL;
@@ -1188,11 +1230,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND n.conversation_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.conversation_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND n.conversation_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.conversation_id IS NOT NULL
         THEN n.conversation_id
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -1211,18 +1253,25 @@ BEGIN
       ), 2) || '}')::jsonb
     FROM new_rows n
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, p.user_id AS owner_id
-      FROM conversations p WHERE p.id = n.conversation_id OFFSET 0
+      SELECT p.project_id AS project_id, p.user_id AS owner_id,
+        true AS is_found
+      FROM conversations p WHERE p.id = n.conversation_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Conversation'
+        AND e.entity_id = n.conversation_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND coalesce(n.conversation_id, o.conversation_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.conversation_id, o.conversation_id) IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND coalesce(n.conversation_id, o.conversation_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.conversation_id, o.conversation_id) IS NOT NULL
         THEN coalesce(n.conversation_id, o.conversation_id)
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -1257,8 +1306,15 @@ BEGIN
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, p.user_id AS owner_id
-      FROM conversations p WHERE p.id = coalesce(n.conversation_id, o.conversation_id) OFFSET 0
+      SELECT p.project_id AS project_id, p.user_id AS owner_id,
+        true AS is_found
+      FROM conversations p WHERE p.id = coalesce(n.conversation_id, o.conversation_id)
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Conversation'
+        AND e.entity_id = coalesce(n.conversation_id, o.conversation_id)::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true
     WHERE record_image_ne(
       ROW(o.id, o.created_at, o.conversation_id, o.sequence, o.sender, o.user_id, o.agent_id,
@@ -1270,11 +1326,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND o.conversation_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.conversation_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND o.conversation_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.conversation_id IS NOT NULL
         THEN o.conversation_id
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -1293,8 +1349,15 @@ BEGIN
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, p.user_id AS owner_id
-      FROM conversations p WHERE p.id = o.conversation_id OFFSET 0
+      SELECT p.project_id AS project_id, p.user_id AS owner_id,
+        true AS is_found
+      FROM conversations p WHERE p.id = o.conversation_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Conversation'
+        AND e.entity_id = o.conversation_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   END IF;
   RETURN NULL;
@@ -1306,11 +1369,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND n.task_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.task_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND n.task_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.task_id IS NOT NULL
         THEN n.task_id
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -1328,18 +1391,25 @@ BEGIN
       ), 2) || '}')::jsonb
     FROM new_rows n
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM tasks p WHERE p.id = n.task_id OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM tasks p WHERE p.id = n.task_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Task'
+        AND e.entity_id = n.task_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND coalesce(n.task_id, o.task_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.task_id, o.task_id) IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND coalesce(n.task_id, o.task_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.task_id, o.task_id) IS NOT NULL
         THEN coalesce(n.task_id, o.task_id)
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -1374,8 +1444,15 @@ BEGIN
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM tasks p WHERE p.id = coalesce(n.task_id, o.task_id) OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM tasks p WHERE p.id = coalesce(n.task_id, o.task_id)
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Task'
+        AND e.entity_id = coalesce(n.task_id, o.task_id)::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true
     WHERE record_image_ne(
       ROW(o.id, o.created_at, o.task_id, o.agent_id, o.number, o.status, o.heartbeat_at,
@@ -1387,11 +1464,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND o.task_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.task_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND o.task_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.task_id IS NOT NULL
         THEN o.task_id
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -1409,8 +1486,15 @@ BEGIN
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM tasks p WHERE p.id = o.task_id OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM tasks p WHERE p.id = o.task_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Task'
+        AND e.entity_id = o.task_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   END IF;
   RETURN NULL;
@@ -1422,11 +1506,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND n.dependent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.dependent_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND n.dependent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND n.dependent_id IS NOT NULL
         THEN n.dependent_id
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -1440,18 +1524,25 @@ BEGIN
       ), 2) || '}')::jsonb
     FROM new_rows n
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM tasks p WHERE p.id = n.dependent_id OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM tasks p WHERE p.id = n.dependent_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Task'
+        AND e.entity_id = n.dependent_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND coalesce(n.dependent_id, o.dependent_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.dependent_id, o.dependent_id) IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND coalesce(n.dependent_id, o.dependent_id) IS NOT NULL
+        WHEN p.is_found IS NULL AND coalesce(n.dependent_id, o.dependent_id) IS NOT NULL
         THEN coalesce(n.dependent_id, o.dependent_id)
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -1472,8 +1563,15 @@ BEGIN
     FROM old_rows o
     FULL JOIN new_rows n ON n.dependent_id = o.dependent_id AND n.dependency_id = o.dependency_id
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM tasks p WHERE p.id = coalesce(n.dependent_id, o.dependent_id) OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM tasks p WHERE p.id = coalesce(n.dependent_id, o.dependent_id)
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Task'
+        AND e.entity_id = coalesce(n.dependent_id, o.dependent_id)::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true
     WHERE record_image_ne(
       ROW(o.dependent_id, o.dependency_id, o.on_failure),
@@ -1483,11 +1581,11 @@ BEGIN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
       CASE
-        WHEN p.id IS NULL AND o.dependent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.dependent_id IS NOT NULL
         THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE p.project_id
       END,
       CASE
-        WHEN p.id IS NULL AND o.dependent_id IS NOT NULL
+        WHEN p.is_found IS NULL AND o.dependent_id IS NOT NULL
         THEN o.dependent_id
         ELSE coalesce(p.owner_id, NULL::uuid)
       END,
@@ -1501,8 +1599,15 @@ BEGIN
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
-      SELECT p.id, p.project_id AS project_id, NULL::uuid AS owner_id
-      FROM tasks p WHERE p.id = o.dependent_id OFFSET 0
+      SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
+        true AS is_found
+      FROM tasks p WHERE p.id = o.dependent_id
+      UNION ALL
+      SELECT e.project_id, e.owner_id, true FROM events e
+      WHERE e.entity_type = 'Task'
+        AND e.entity_id = o.dependent_id::text
+        AND e.action = 'DELETED' AND e.position IS NULL AND e.created_at = now()
+      LIMIT 1
     ) p ON true;
   END IF;
   RETURN NULL;
@@ -1702,6 +1807,12 @@ def tables() -> None:
         "events",
         ["owner_id"],
         postgresql_where=sa.text("project_id = '00000000-0000-0000-0000-000000000000'::uuid"),
+    )
+    op.create_index(
+        "ix_events_deleted",
+        "events",
+        ["entity_id"],
+        postgresql_where=sa.text("position IS NULL AND action = 'DELETED'"),
     )
     op.create_table(
         "event_positions",
