@@ -118,6 +118,11 @@ class Settings(DatabaseSettings):
         default=True,
         description="Whether to support automatic persisted queries.",
     )
+    event_days: Limit = Field(
+        default=90,
+        description="How many days events are kept. They are dropped by weeks, so some are kept up"
+        " to a week longer.",
+    )
     max_document_length: Limit = Field(
         default=50_000,
         description="Maximum number of characters in a document. Pass long texts as variables.",

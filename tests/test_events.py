@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from unittest import mock
+from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 import db
 from db.base import insert_many
-from db.events import triggers
+from db.embedded import binaries
+from db.events import partitions, triggers
+from db.events.positions import Numbering, number_all
+from db.events.positions import number as number_events
 from tests import factories
+from tests.conftest import _on_server
 from tests.world import stored
 
 BREAKING = {"event_positions": {"single_row": ["id = 2"]}}
@@ -373,3 +386,296 @@ async def test_the_functions_of_the_database_are_those_of_the_models(
         body = found.pop(f"log_{table.name}")
         assert body.split() == triggers.body(table).split(), f"{table.name}: draft a migration"
     assert list(found) == ["log_truncate"]
+
+
+async def positions(database: db.Database) -> list[tuple[int | None, int]]:
+    """The position of each event with its id, in the order of positions."""
+    return await stored(database, "SELECT position, id FROM events ORDER BY position, id")
+
+
+@asynccontextmanager
+async def numbering(database: db.Database, days: int = 90) -> AsyncIterator[None]:
+    """The background task of a server, while the block runs."""
+    task = asyncio.create_task(Numbering(database, days).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def until_numbered(database: db.Database, count: int) -> None:
+    """Wait until so many events have a position."""
+    query = "SELECT count(*) FROM events WHERE position IS NOT NULL"
+    async with asyncio.timeout(60):
+        while (await stored(database, query))[0] < count:
+            await asyncio.sleep(0.02)
+
+
+async def rename(database: db.Database, project: db.Project, name: str) -> None:
+    """Change a project, which makes one event."""
+    await by_hand(
+        database, "UPDATE projects SET name = :name WHERE id = :id", name=name, id=project.id
+    )
+
+
+async def test_positions_follow_the_order_of_insertion_without_gaps(
+    database: db.Database, project: db.Project
+) -> None:
+    for number in range(4):
+        await rename(database, project, f"{number}")
+    assert {position for position, _ in await positions(database)} == {None}
+
+    connection = await database.open()
+    ids = [id for _, id in await positions(database)]
+    assert await number_events(connection, most=3) == (3, ids[2])
+    assert await number_events(connection, above=ids[3]) == (1, ids[4])
+    assert await number_events(connection) == (1, ids[3])
+    assert await number_events(connection) == (0, 0)
+    await connection.close()
+
+    assert await positions(database) == [
+        (1, ids[0]),
+        (2, ids[1]),
+        (3, ids[2]),
+        (4, ids[4]),
+        (5, ids[3]),
+    ]
+    await forget(database)
+    await rename(database, project, "after")
+    await number_all(database)
+    assert [position for position, _ in await positions(database)] == [6]
+
+
+async def test_many_writers_at_once_get_each_position_once(
+    database: db.Database, project: db.Project
+) -> None:
+    await forget(database)
+    seen: list[int] = []
+
+    async def write(writer: int) -> None:
+        for number in range(25):
+            async with database.write(ADMINISTRATOR) as session:
+                for part in range(number % 3 + 1):
+                    await factories.make_task(session, project, f"{writer} {number} {part}")
+
+    async def follow() -> None:
+        last = 0
+        while last < 8 * 49:
+            query = "SELECT position FROM events WHERE position > :last ORDER BY position"
+            new = await stored(database, query, last=last)
+            seen.extend(new)
+            last = new[-1] if new else last
+            await asyncio.sleep(0.001)
+
+    async with numbering(database), numbering(database), asyncio.timeout(120):
+        await asyncio.gather(follow(), *(write(writer) for writer in range(8)))
+
+    # A reader who goes by position has seen each event, in order.
+    assert seen == list(range(1, 8 * 49 + 1))
+    found = await stored(
+        database,
+        """SELECT "after"->>'title' FROM events ORDER BY position""",
+    )
+    assert sorted(found) == sorted(
+        f"{writer} {number} {part}"
+        for writer in range(8)
+        for number in range(25)
+        for part in range(number % 3 + 1)
+    )
+    for writer in range(8):
+        own = [title for title in found if title.startswith(f"{writer} ")]
+        assert own == [f"{writer} {n} {part}" for n in range(25) for part in range(n % 3 + 1)]
+
+
+async def test_a_long_transaction_delays_only_its_own_events(
+    database: db.Database, project: db.Project
+) -> None:
+    await forget(database)
+    async with numbering(database):
+        async with database.writer.begin() as connection:
+            await connection.execute(text("INSERT INTO users (username, email) VALUES ('a', 'a')"))
+            await rename(database, project, "first")
+            await until_numbered(database, 1)
+            await rename(database, project, "second")
+            await until_numbered(database, 2)
+        await until_numbered(database, 3)
+
+    found = await stored(database, "SELECT position, entity_type FROM events ORDER BY id")
+    assert found == [(3, "User"), (1, "Project"), (2, "Project")]
+
+
+async def test_another_process_takes_over_when_the_connection_is_lost(
+    database: db.Database, database_url: URL, project: db.Project
+) -> None:
+    holder = (
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    other = db.Database(database_url)
+    async with numbering(database), numbering(other):
+        await until_numbered(database, 1)
+        for number in range(2, 5):
+            (pid,) = await stored(database, holder)
+            await stored(database, "SELECT pg_terminate_backend(:pid)", pid=pid)
+            await rename(database, project, f"{number}")
+            await until_numbered(database, number)
+    await other.dispose()
+
+    assert [position for position, _ in await positions(database)] == [1, 2, 3, 4]
+    assert await stored(database, holder) == []
+
+
+async def test_numbering_takes_no_connection_of_a_pool_and_is_idle_when_nothing_happens(
+    database_url: URL, project: db.Project
+) -> None:
+    database = db.Database(database_url, pool_size=1)
+    async with numbering(database):
+        async with database.read() as one, database.write(ADMINISTRATOR) as other:
+            await one.execute(text("SELECT 1"))
+            await other.execute(text("UPDATE projects SET name = 'Mars base'"))
+        await until_numbered(database, 2)
+        asked = 0
+
+        async def count(*arguments: Any) -> tuple[int, int]:
+            nonlocal asked
+            asked += 1
+            return await number_events(*arguments)
+
+        await asyncio.sleep(1)  # until it waits as long as it ever does
+        with mock.patch("db.events.positions.number", count):
+            await asyncio.sleep(2)
+        assert asked <= 8
+    await database.dispose()
+
+
+async def partitions_of(database: db.Database) -> list[str]:
+    """The names of the partitions."""
+    query = "SELECT inhrelid::regclass::text FROM pg_inherits"
+    query += " WHERE inhparent = 'events'::regclass ORDER BY 1"
+    return await stored(database, query)
+
+
+async def test_partitions_are_made_for_the_coming_weeks(
+    database: db.Database, project: db.Project
+) -> None:
+    this = partitions.monday(datetime.now(UTC).date())
+    weeks = [partitions.name_of(this + partitions.WEEK * number) for number in range(5)]
+    expected = [*weeks, "events_default"]
+    assert await partitions_of(database) == expected
+    # As if no server had run for a while: events went to the default partition.
+    connection = await database.open()
+    for name in weeks:
+        await connection.execute(f"DROP TABLE {name}")
+    await rename(database, project, "Mars base")
+    await number_all(database)
+    assert await stored(database, "SELECT count(*) FROM events_default") == [1]
+
+    await partitions.create(connection)
+    await partitions.create(connection)
+    await connection.close()
+
+    assert await partitions_of(database) == expected
+    assert await stored(database, f"SELECT position FROM {weeks[0]}") == [1]
+    assert await stored(database, "SELECT count(*) FROM events_default") == [0]
+    await rename(database, project, "Moon base")
+    assert await stored(database, f"SELECT count(*) FROM {weeks[0]}") == [2]
+
+
+async def test_old_events_are_dropped_once_they_have_a_position(
+    database: db.Database, project: db.Project
+) -> None:
+    await forget(database)
+    today = datetime.now(UTC).date()
+    weeks = [partitions.monday(today) - partitions.WEEK * number for number in range(1, 5)]
+    connection = await database.open()
+    for number, week in enumerate(weeks):
+        for statement in partitions.creating(week):
+            await connection.execute(statement)
+        await rename(database, project, f"{number}")
+        moved = "UPDATE events SET created_at = $1 WHERE id = (SELECT max(id) FROM events)"
+        await connection.execute(moved, partitions.moment(week))
+        if number == 2:
+            await number_all(database)
+    oldest = "UPDATE events SET created_at = created_at - interval '1 year' WHERE position = 1"
+    await connection.execute(oldest)
+    days = (today - weeks[0]).days
+
+    kept = await partitions.drop(connection, days)
+
+    assert kept == partitions.moment(weeks[0])
+    # The week of the event without a position stays, and so does that of the day itself.
+    names = [partitions.name_of(week) for week in (weeks[3], weeks[0])]
+    assert [
+        name for name in await partitions_of(database) if name in map(partitions.name_of, weeks)
+    ] == names
+    found = await stored(database, """SELECT position, "after"->>'name' FROM events ORDER BY id""")
+    assert found == [(None, "3")]
+    await number_all(database)
+    await partitions.drop(connection, days)
+    assert await positions(database) == []
+    await connection.close()
+    await rename(database, project, "after")
+    await number_all(database)
+    assert [position for position, _ in await positions(database)] == [5]
+
+
+async def test_partitions_wait_for_no_transaction(
+    database: db.Database, project: db.Project
+) -> None:
+    week = partitions.monday(datetime.now(UTC).date()) - partitions.WEEK * 20
+    connection = await database.open()
+    async with database.writer.begin() as writer:
+        await writer.execute(text("UPDATE projects SET name = 'Mars base'"))
+        for statement in partitions.creating(week):
+            await connection.execute(statement)
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await partitions.drop(connection, 7)
+    await number_all(database)
+    await partitions.drop(connection, 7)
+    await connection.close()
+
+    assert partitions.name_of(week) not in await partitions_of(database)
+
+
+async def test_positions_survive_a_dump(
+    server: URL, database: db.Database, database_url: URL, project: db.Project
+) -> None:
+    bin_dir = binaries.installed().bin_dir
+    for number in range(3):
+        await rename(database, project, f"{number}")
+    await number_all(database)
+    await rename(database, project, "later")
+    before = await positions(database)
+    name = f"test_{uuid4().hex[:12]}"
+    kept = b""
+    await _on_server(server, f"CREATE DATABASE {name} TEMPLATE template0")
+    variables = {
+        "PGHOST": database_url.host or str(database_url.query["host"]),
+        "PGPORT": str(database_url.port or database_url.query.get("port", 5432)),
+        "PGUSER": str(database_url.username),
+        "PGPASSWORD": str(database_url.password or ""),
+    }
+    for command in (
+        ["pg_dump", "--format=custom", str(database_url.database)],
+        ["pg_restore", "--exit-on-error", "--dbname", name],
+    ):
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [bin_dir / command[0], *command[1:]],
+            env=os.environ | variables,
+            input=kept,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        kept = done.stdout
+    restored = db.Database(server.set(database=name))
+
+    assert await positions(restored) == before
+    await number_all(restored)
+    await rename(restored, project, "there")
+    await number_all(restored)
+    assert [position for position, _ in await positions(restored)] == [1, 2, 3, 4, 5, 6]
+    await restored.dispose()
+    await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")

@@ -46,7 +46,7 @@ def compare(context: AutogenContext, operations: UpgradeOps, _: Any) -> Priority
     found = {
         name.removeprefix(triggers.PREFIX): body
         for name, body in context.connection.execute(FUNCTIONS)
-        if name.startswith(triggers.PREFIX) and f"{name}()" not in triggers.SHARED
+        if name.startswith(triggers.PREFIX) and name != "log_truncate"
     }
     wanted = {table.name: triggers.body(table) for table in triggers.logged_tables()}
     for table in sorted(found.keys() | wanted.keys()):

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Table
+from sqlalchemy import Boolean, Column, Enum, ForeignKey, Integer, Table, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
 
 from db.base import Base
 from db.events import ORPHAN
@@ -26,7 +27,7 @@ DERIVED = {"updated_at", "version"}
 # Columns with such names are not logged, unless their `info` says so.
 SECRET = re.compile("password|hash|secret")
 
-LINE = 96
+LINE = 92
 """The length of a line of SQL."""
 
 PREFIX = "log_"
@@ -96,27 +97,68 @@ def _is_shown(column: Column[Any]) -> bool:
     return column.primary_key and len(column.table.primary_key) > 1
 
 
-def _value(column: Column[Any], row: str) -> str:
-    return f"event_value('{column.name}', {row}.{column.name})"
+def _whole(columns: Sequence[Column[Any]], row: str) -> str:
+    """The columns of a row that are set, as a JSON object, as SQL."""
+    plain = [column for column in columns if not isinstance(column.type, JSONB)]
+    parts = [f"jsonb_strip_nulls({_built(plain, row)})"]
+    for column in columns:
+        if isinstance(column.type, JSONB):  # in which nulls are values
+            built = _built([column], row)
+            parts.append(
+                f"CASE WHEN {row}.{column.name} IS NULL THEN '{{}}' ELSE {built} END"
+                if column.nullable
+                else built
+            )
+    return "\n      || ".join(parts)
 
 
-def _change(column: Column[Any], row: str, other: str) -> str:
-    if _is_shown(column):
-        return _value(column, row)
-    return f"event_change('{column.name}', {row}.{column.name}, {other}.{column.name})"
+def _built(columns: Sequence[Column[Any]], row: str) -> str:
+    pairs = [f"'{column.name}', {row}.{column.name}" for column in columns]
+    return f"jsonb_build_object(\n        {_lines(pairs, 8)}\n      )"
+
+
+def _changed(columns: Sequence[Column[Any]], row: str) -> str:
+    """The columns of a row that were changed, as a JSON object, as SQL.
+
+    It is made as text: that leaves out what was not changed, and shows what was set to null.
+    """
+    parts = []
+    for column in columns:
+        part = f"""',"{column.name}":' || {_json(column, row)}"""
+        parts.append(part if _is_shown(column) else f"CASE WHEN {_differ(column)} THEN {part} END")
+    return f"('{{' || substr(concat(\n        {_lines(parts, 8)}\n      ), 2) || '}}')::jsonb"
+
+
+def _differ(column: Column[Any]) -> str:
+    """Whether the value of a column was changed, as SQL."""
+    before, after = f"o.{column.name}", f"n.{column.name}"
+    if isinstance(column.type, JSONB):  # 1 and 1.0 are equal as JSON, but not the same
+        return f"record_image_ne(ROW({before}), ROW({after}))"
+    return f"{before} IS DISTINCT FROM {after}"
+
+
+def _json(column: Column[Any], row: str) -> str:
+    """The JSON text of a value, as SQL. What needs no escape is faster without `to_json`."""
+    value = f"{row}.{column.name}"
+    match column.type:
+        case Integer() | Boolean() | JSONB():
+            text = f"{value}::text"
+        case Uuid() | Enum():
+            text = f"""'"' || {value} || '"'"""
+        case _:
+            text = f"to_json({value})::text"
+    return f"coalesce({text}, 'null')" if column.nullable else text
 
 
 def _lines(parts: Iterable[str], indent: int) -> str:
     """The parts with commas between them, on lines of this indent."""
     lines = textwrap.wrap(
-        ", ".join(parts), LINE - indent, break_long_words=False, break_on_hyphens=False
+        ", ".join(parts),
+        LINE - indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
     return f"\n{' ' * indent}".join(lines)
-
-
-def _object(parts: Iterable[str]) -> str:
-    """A JSON object of parts, of which those that are NULL are left out, as SQL."""
-    return f"('{{' || substr(concat(\n        {_lines(parts, 8)}\n      ), 2) || '}}')::jsonb"
 
 
 def _insert(table: Table, action: str, values: Mapping[str, str], value: Value, rows: str) -> str:
@@ -169,22 +211,20 @@ def _keys(table: Table) -> list[str]:
 
 
 def _created(table: Table, columns: list[Column[Any]]) -> str:
-    values = {"n": _object(_value(column, "n") for column in columns)}
+    values = {"n": _whole(columns, "n")}
     return _insert(table, "'CREATED'", values, "n.{}".format, "new_rows n")
 
 
 def _deleted(table: Table, columns: list[Column[Any]]) -> str:
-    values = {"o": _object(_value(column, "o") for column in columns)}
+    values = {"o": _whole(columns, "o")}
     return _insert(table, "'DELETED'", values, "o.{}".format, "old_rows o")
 
 
 def _updated(table: Table, columns: list[Column[Any]]) -> str:
     first = _keys(table)[0]
     values = {
-        row: f"CASE WHEN {row}.{first} IS NOT NULL THEN "
-        + _object(_change(column, row, other) for column in columns)
-        + " END"
-        for row, other in ("on", "no")
+        row: f"CASE WHEN {row}.{first} IS NOT NULL THEN {_changed(columns, row)} END"
+        for row in "on"
     }
     # A row whose key is changed is a row deleted and a row created. A full join is never a nested
     # loop, whatever the number of rows was when the plan was made.
@@ -228,30 +268,13 @@ END
 """
 
 
-SHARED = {
-    # A column and its value, as a part of a JSON object. NULL if the value is null.
-    "event_value(name text, value anyelement)": """text LANGUAGE sql STABLE AS $$
-  SELECT ',"' || name || '":' || to_json(value)::text
-$$""",
-    # The same, if the value differs from the other; then also of null. NULL if they are the same.
-    "event_change(name text, value anyelement, other anyelement)": """text LANGUAGE sql STABLE AS $$
-  SELECT CASE WHEN value IS DISTINCT FROM other
-    THEN ',"' || name || '":' || coalesce(to_json(value)::text, 'null') END
-$$""",
-    # As JSON, 1 and 1.0 are equal, but they are not the same.
-    "event_change(name text, value jsonb, other jsonb)": """text LANGUAGE sql STABLE AS $$
-  SELECT CASE WHEN record_image_ne(ROW(value), ROW(other))
-    THEN ',"' || name || '":' || coalesce(value::text, 'null') END
-$$""",
-    # The rows that TRUNCATE removes are deleted first, which is logged.
-    "log_truncate()": """trigger LANGUAGE plpgsql AS $$
+TRUNCATE = """
 BEGIN
   EXECUTE format('DELETE FROM %s', TG_RELID::regclass);
   RETURN NULL;
 END
-$$""",
-}
-"""The functions that those of the tables use. PostgreSQL expands the calls of the SQL functions."""
+"""
+"""The body of the function that deletes the rows which TRUNCATE removes, so that it is logged."""
 
 
 def function(table: str, body: str) -> str:

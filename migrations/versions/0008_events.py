@@ -18,25 +18,15 @@ depends_on = None
 # The weeks that have partitions from the start; the server makes later ones.
 WEEKS = 5
 
-SHARED = {
-    "event_value(name text, value anyelement)": """text LANGUAGE sql STABLE AS $$
-  SELECT ',"' || name || '":' || to_json(value)::text
-$$""",
-    "event_change(name text, value anyelement, other anyelement)": """text LANGUAGE sql STABLE AS $$
-  SELECT CASE WHEN value IS DISTINCT FROM other
-    THEN ',"' || name || '":' || coalesce(to_json(value)::text, 'null') END
-$$""",
-    "event_change(name text, value jsonb, other jsonb)": """text LANGUAGE sql STABLE AS $$
-  SELECT CASE WHEN record_image_ne(ROW(value), ROW(other))
-    THEN ',"' || name || '":' || coalesce(value::text, 'null') END
-$$""",
-    "log_truncate()": """trigger LANGUAGE plpgsql AS $$
+# The rows that TRUNCATE removes are deleted first, which is logged.
+TRUNCATE = """
+CREATE FUNCTION log_truncate() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   EXECUTE format('DELETE FROM %s', TG_RELID::regclass);
   RETURN NULL;
 END
-$$""",
-}
+$$
+"""
 
 # Only this function writes positions. It may run in several transactions at once: they wait for
 # each other at the last position, and each statement sees what was committed before it began.
@@ -83,15 +73,18 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('created_at', n.created_at), event_value('id', n.id),
-        event_value('provider', n.provider), event_value('model_version', n.model_version),
-        event_value('capabilities', n.capabilities), event_value('context_window',
-        n.context_window), event_value('input_price', n.input_price),
-        event_value('cached_input_price', n.cached_input_price), event_value('output_price',
-        n.output_price), event_value('is_local', n.is_local), event_value('status', n.status),
-        event_value('model_metadata', n.model_metadata)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'created_at', n.created_at, 'id', n.id, 'provider', n.provider, 'model_version',
+        n.model_version, 'context_window', n.context_window, 'input_price', n.input_price,
+        'cached_input_price', n.cached_input_price, 'output_price', n.output_price,
+        'is_local', n.is_local, 'status', n.status
+      ))
+      || jsonb_build_object(
+        'capabilities', n.capabilities
+      )
+      || jsonb_build_object(
+        'model_metadata', n.model_metadata
+      )
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -105,26 +98,46 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('created_at', o.created_at, n.created_at), event_change('id', o.id, n.id),
-        event_change('provider', o.provider, n.provider), event_change('model_version',
-        o.model_version, n.model_version), event_change('capabilities', o.capabilities,
-        n.capabilities), event_change('context_window', o.context_window, n.context_window),
-        event_change('input_price', o.input_price, n.input_price),
-        event_change('cached_input_price', o.cached_input_price, n.cached_input_price),
-        event_change('output_price', o.output_price, n.output_price), event_change('is_local',
-        o.is_local, n.is_local), event_change('status', o.status, n.status),
-        event_change('model_metadata', o.model_metadata, n.model_metadata)
+        CASE WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":'
+        || to_json(o.id)::text END, CASE WHEN o.provider IS DISTINCT FROM n.provider THEN
+        ',"provider":' || to_json(o.provider)::text END, CASE WHEN o.model_version IS
+        DISTINCT FROM n.model_version THEN ',"model_version":' ||
+        coalesce(to_json(o.model_version)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.capabilities), ROW(n.capabilities)) THEN ',"capabilities":' ||
+        o.capabilities::text END, CASE WHEN o.context_window IS DISTINCT FROM
+        n.context_window THEN ',"context_window":' || coalesce(o.context_window::text,
+        'null') END, CASE WHEN o.input_price IS DISTINCT FROM n.input_price THEN
+        ',"input_price":' || coalesce(to_json(o.input_price)::text, 'null') END, CASE WHEN
+        o.cached_input_price IS DISTINCT FROM n.cached_input_price THEN
+        ',"cached_input_price":' || coalesce(to_json(o.cached_input_price)::text, 'null')
+        END, CASE WHEN o.output_price IS DISTINCT FROM n.output_price THEN
+        ',"output_price":' || coalesce(to_json(o.output_price)::text, 'null') END, CASE WHEN
+        o.is_local IS DISTINCT FROM n.is_local THEN ',"is_local":' || o.is_local::text END,
+        CASE WHEN o.status IS DISTINCT FROM n.status THEN ',"status":' || '"' || o.status ||
+        '"' END, CASE WHEN record_image_ne(ROW(o.model_metadata), ROW(n.model_metadata))
+        THEN ',"model_metadata":' || o.model_metadata::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('created_at', n.created_at, o.created_at), event_change('id', n.id, o.id),
-        event_change('provider', n.provider, o.provider), event_change('model_version',
-        n.model_version, o.model_version), event_change('capabilities', n.capabilities,
-        o.capabilities), event_change('context_window', n.context_window, o.context_window),
-        event_change('input_price', n.input_price, o.input_price),
-        event_change('cached_input_price', n.cached_input_price, o.cached_input_price),
-        event_change('output_price', n.output_price, o.output_price), event_change('is_local',
-        n.is_local, o.is_local), event_change('status', n.status, o.status),
-        event_change('model_metadata', n.model_metadata, o.model_metadata)
+        CASE WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":'
+        || to_json(n.id)::text END, CASE WHEN o.provider IS DISTINCT FROM n.provider THEN
+        ',"provider":' || to_json(n.provider)::text END, CASE WHEN o.model_version IS
+        DISTINCT FROM n.model_version THEN ',"model_version":' ||
+        coalesce(to_json(n.model_version)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.capabilities), ROW(n.capabilities)) THEN ',"capabilities":' ||
+        n.capabilities::text END, CASE WHEN o.context_window IS DISTINCT FROM
+        n.context_window THEN ',"context_window":' || coalesce(n.context_window::text,
+        'null') END, CASE WHEN o.input_price IS DISTINCT FROM n.input_price THEN
+        ',"input_price":' || coalesce(to_json(n.input_price)::text, 'null') END, CASE WHEN
+        o.cached_input_price IS DISTINCT FROM n.cached_input_price THEN
+        ',"cached_input_price":' || coalesce(to_json(n.cached_input_price)::text, 'null')
+        END, CASE WHEN o.output_price IS DISTINCT FROM n.output_price THEN
+        ',"output_price":' || coalesce(to_json(n.output_price)::text, 'null') END, CASE WHEN
+        o.is_local IS DISTINCT FROM n.is_local THEN ',"is_local":' || n.is_local::text END,
+        CASE WHEN o.status IS DISTINCT FROM n.status THEN ',"status":' || '"' || n.status ||
+        '"' END, CASE WHEN record_image_ne(ROW(o.model_metadata), ROW(n.model_metadata))
+        THEN ',"model_metadata":' || n.model_metadata::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -144,15 +157,18 @@ BEGIN
       'AIModel',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('created_at', o.created_at), event_value('id', o.id),
-        event_value('provider', o.provider), event_value('model_version', o.model_version),
-        event_value('capabilities', o.capabilities), event_value('context_window',
-        o.context_window), event_value('input_price', o.input_price),
-        event_value('cached_input_price', o.cached_input_price), event_value('output_price',
-        o.output_price), event_value('is_local', o.is_local), event_value('status', o.status),
-        event_value('model_metadata', o.model_metadata)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'created_at', o.created_at, 'id', o.id, 'provider', o.provider, 'model_version',
+        o.model_version, 'context_window', o.context_window, 'input_price', o.input_price,
+        'cached_input_price', o.cached_input_price, 'output_price', o.output_price,
+        'is_local', o.is_local, 'status', o.status
+      ))
+      || jsonb_build_object(
+        'capabilities', o.capabilities
+      )
+      || jsonb_build_object(
+        'model_metadata', o.model_metadata
+      ),
       NULL
     FROM old_rows o;
   END IF;
@@ -170,12 +186,10 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at),
-        event_value('username', n.username), event_value('email', n.email),
-        event_value('display_name', n.display_name), event_value('role', n.role),
-        event_value('is_active', n.is_active)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'username', n.username, 'email', n.email,
+        'display_name', n.display_name, 'role', n.role, 'is_active', n.is_active
+      ))
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -189,18 +203,26 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('username', o.username, n.username), event_change('email', o.email,
-        n.email), event_change('display_name', o.display_name, n.display_name),
-        event_change('role', o.role, n.role), event_change('is_active', o.is_active,
-        n.is_active)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.username IS DISTINCT FROM n.username
+        THEN ',"username":' || to_json(o.username)::text END, CASE WHEN o.email IS DISTINCT
+        FROM n.email THEN ',"email":' || to_json(o.email)::text END, CASE WHEN
+        o.display_name IS DISTINCT FROM n.display_name THEN ',"display_name":' ||
+        coalesce(to_json(o.display_name)::text, 'null') END, CASE WHEN o.role IS DISTINCT
+        FROM n.role THEN ',"role":' || '"' || o.role || '"' END, CASE WHEN o.is_active IS
+        DISTINCT FROM n.is_active THEN ',"is_active":' || o.is_active::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('username', n.username, o.username), event_change('email', n.email,
-        o.email), event_change('display_name', n.display_name, o.display_name),
-        event_change('role', n.role, o.role), event_change('is_active', n.is_active,
-        o.is_active)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.username IS DISTINCT FROM n.username
+        THEN ',"username":' || to_json(n.username)::text END, CASE WHEN o.email IS DISTINCT
+        FROM n.email THEN ',"email":' || to_json(n.email)::text END, CASE WHEN
+        o.display_name IS DISTINCT FROM n.display_name THEN ',"display_name":' ||
+        coalesce(to_json(n.display_name)::text, 'null') END, CASE WHEN o.role IS DISTINCT
+        FROM n.role THEN ',"role":' || '"' || n.role || '"' END, CASE WHEN o.is_active IS
+        DISTINCT FROM n.is_active THEN ',"is_active":' || n.is_active::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -216,12 +238,10 @@ BEGIN
       'User',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at),
-        event_value('username', o.username), event_value('email', o.email),
-        event_value('display_name', o.display_name), event_value('role', o.role),
-        event_value('is_active', o.is_active)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'username', o.username, 'email', o.email,
+        'display_name', o.display_name, 'role', o.role, 'is_active', o.is_active
+      )),
       NULL
     FROM old_rows o;
   END IF;
@@ -239,11 +259,16 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at), event_value('name',
-        n.name), event_value('description', n.description), event_value('status', n.status),
-        event_value('owner_id', n.owner_id), event_value('project_metadata', n.project_metadata)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'name', n.name, 'status', n.status,
+        'owner_id', n.owner_id
+      ))
+      || CASE WHEN n.description IS NULL THEN '{}' ELSE jsonb_build_object(
+        'description', n.description
+      ) END
+      || jsonb_build_object(
+        'project_metadata', n.project_metadata
+      )
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -257,18 +282,28 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('name', o.name, n.name), event_change('description', o.description,
-        n.description), event_change('status', o.status, n.status), event_change('owner_id',
-        o.owner_id, n.owner_id), event_change('project_metadata', o.project_metadata,
-        n.project_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.name IS DISTINCT FROM n.name THEN
+        ',"name":' || to_json(o.name)::text END, CASE WHEN
+        record_image_ne(ROW(o.description), ROW(n.description)) THEN ',"description":' ||
+        coalesce(o.description::text, 'null') END, CASE WHEN o.status IS DISTINCT FROM
+        n.status THEN ',"status":' || '"' || o.status || '"' END, CASE WHEN o.owner_id IS
+        DISTINCT FROM n.owner_id THEN ',"owner_id":' || coalesce('"' || o.owner_id || '"',
+        'null') END, CASE WHEN record_image_ne(ROW(o.project_metadata),
+        ROW(n.project_metadata)) THEN ',"project_metadata":' || o.project_metadata::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('name', n.name, o.name), event_change('description', n.description,
-        o.description), event_change('status', n.status, o.status), event_change('owner_id',
-        n.owner_id, o.owner_id), event_change('project_metadata', n.project_metadata,
-        o.project_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.name IS DISTINCT FROM n.name THEN
+        ',"name":' || to_json(n.name)::text END, CASE WHEN
+        record_image_ne(ROW(o.description), ROW(n.description)) THEN ',"description":' ||
+        coalesce(n.description::text, 'null') END, CASE WHEN o.status IS DISTINCT FROM
+        n.status THEN ',"status":' || '"' || n.status || '"' END, CASE WHEN o.owner_id IS
+        DISTINCT FROM n.owner_id THEN ',"owner_id":' || coalesce('"' || n.owner_id || '"',
+        'null') END, CASE WHEN record_image_ne(ROW(o.project_metadata),
+        ROW(n.project_metadata)) THEN ',"project_metadata":' || n.project_metadata::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -284,11 +319,16 @@ BEGIN
       'Project',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at), event_value('name',
-        o.name), event_value('description', o.description), event_value('status', o.status),
-        event_value('owner_id', o.owner_id), event_value('project_metadata', o.project_metadata)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'name', o.name, 'status', o.status,
+        'owner_id', o.owner_id
+      ))
+      || CASE WHEN o.description IS NULL THEN '{}' ELSE jsonb_build_object(
+        'description', o.description
+      ) END
+      || jsonb_build_object(
+        'project_metadata', o.project_metadata
+      ),
       NULL
     FROM old_rows o;
   END IF;
@@ -306,16 +346,18 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at),
-        event_value('project_id', n.project_id), event_value('name', n.name),
-        event_value('type', n.type), event_value('description', n.description),
-        event_value('status', n.status), event_value('is_active', n.is_active),
-        event_value('model_id', n.model_id), event_value('prompt_template', n.prompt_template),
-        event_value('configuration', n.configuration), event_value('max_concurrent_tasks',
-        n.max_concurrent_tasks), event_value('last_seen_at', n.last_seen_at),
-        event_value('agent_metadata', n.agent_metadata)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'name', n.name,
+        'type', n.type, 'description', n.description, 'status', n.status, 'is_active',
+        n.is_active, 'model_id', n.model_id, 'prompt_template', n.prompt_template,
+        'max_concurrent_tasks', n.max_concurrent_tasks, 'last_seen_at', n.last_seen_at
+      ))
+      || jsonb_build_object(
+        'configuration', n.configuration
+      )
+      || jsonb_build_object(
+        'agent_metadata', n.agent_metadata
+      )
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -329,38 +371,60 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('project_id', o.project_id, n.project_id), event_change('name', o.name,
-        n.name), event_change('type', o.type, n.type), event_change('description',
-        o.description, n.description), event_change('status', o.status, n.status),
-        event_change('is_active', o.is_active, n.is_active), event_change('model_id',
-        o.model_id, n.model_id), event_change('prompt_template', o.prompt_template,
-        n.prompt_template), event_change('configuration', o.configuration, n.configuration),
-        event_change('max_concurrent_tasks', o.max_concurrent_tasks, n.max_concurrent_tasks),
-        event_change('last_seen_at', o.last_seen_at, n.last_seen_at),
-        event_change('agent_metadata', o.agent_metadata, n.agent_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || '"' || o.project_id || '"' END, CASE WHEN
+        o.name IS DISTINCT FROM n.name THEN ',"name":' || to_json(o.name)::text END, CASE
+        WHEN o.type IS DISTINCT FROM n.type THEN ',"type":' || to_json(o.type)::text END,
+        CASE WHEN o.description IS DISTINCT FROM n.description THEN ',"description":' ||
+        coalesce(to_json(o.description)::text, 'null') END, CASE WHEN o.status IS DISTINCT
+        FROM n.status THEN ',"status":' || '"' || o.status || '"' END, CASE WHEN o.is_active
+        IS DISTINCT FROM n.is_active THEN ',"is_active":' || o.is_active::text END, CASE
+        WHEN o.model_id IS DISTINCT FROM n.model_id THEN ',"model_id":' ||
+        coalesce(to_json(o.model_id)::text, 'null') END, CASE WHEN o.prompt_template IS
+        DISTINCT FROM n.prompt_template THEN ',"prompt_template":' ||
+        coalesce(to_json(o.prompt_template)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.configuration), ROW(n.configuration)) THEN ',"configuration":'
+        || o.configuration::text END, CASE WHEN o.max_concurrent_tasks IS DISTINCT FROM
+        n.max_concurrent_tasks THEN ',"max_concurrent_tasks":' ||
+        o.max_concurrent_tasks::text END, CASE WHEN o.last_seen_at IS DISTINCT FROM
+        n.last_seen_at THEN ',"last_seen_at":' || coalesce(to_json(o.last_seen_at)::text,
+        'null') END, CASE WHEN record_image_ne(ROW(o.agent_metadata), ROW(n.agent_metadata))
+        THEN ',"agent_metadata":' || o.agent_metadata::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('project_id', n.project_id, o.project_id), event_change('name', n.name,
-        o.name), event_change('type', n.type, o.type), event_change('description',
-        n.description, o.description), event_change('status', n.status, o.status),
-        event_change('is_active', n.is_active, o.is_active), event_change('model_id',
-        n.model_id, o.model_id), event_change('prompt_template', n.prompt_template,
-        o.prompt_template), event_change('configuration', n.configuration, o.configuration),
-        event_change('max_concurrent_tasks', n.max_concurrent_tasks, o.max_concurrent_tasks),
-        event_change('last_seen_at', n.last_seen_at, o.last_seen_at),
-        event_change('agent_metadata', n.agent_metadata, o.agent_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || '"' || n.project_id || '"' END, CASE WHEN
+        o.name IS DISTINCT FROM n.name THEN ',"name":' || to_json(n.name)::text END, CASE
+        WHEN o.type IS DISTINCT FROM n.type THEN ',"type":' || to_json(n.type)::text END,
+        CASE WHEN o.description IS DISTINCT FROM n.description THEN ',"description":' ||
+        coalesce(to_json(n.description)::text, 'null') END, CASE WHEN o.status IS DISTINCT
+        FROM n.status THEN ',"status":' || '"' || n.status || '"' END, CASE WHEN o.is_active
+        IS DISTINCT FROM n.is_active THEN ',"is_active":' || n.is_active::text END, CASE
+        WHEN o.model_id IS DISTINCT FROM n.model_id THEN ',"model_id":' ||
+        coalesce(to_json(n.model_id)::text, 'null') END, CASE WHEN o.prompt_template IS
+        DISTINCT FROM n.prompt_template THEN ',"prompt_template":' ||
+        coalesce(to_json(n.prompt_template)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.configuration), ROW(n.configuration)) THEN ',"configuration":'
+        || n.configuration::text END, CASE WHEN o.max_concurrent_tasks IS DISTINCT FROM
+        n.max_concurrent_tasks THEN ',"max_concurrent_tasks":' ||
+        n.max_concurrent_tasks::text END, CASE WHEN o.last_seen_at IS DISTINCT FROM
+        n.last_seen_at THEN ',"last_seen_at":' || coalesce(to_json(n.last_seen_at)::text,
+        'null') END, CASE WHEN record_image_ne(ROW(o.agent_metadata), ROW(n.agent_metadata))
+        THEN ',"agent_metadata":' || n.agent_metadata::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
     WHERE record_image_ne(
-      ROW(o.id, o.created_at, o.project_id, o.name, o.type, o.description, o.status, o.is_active,
-      o.model_id, o.prompt_template, o.configuration, o.max_concurrent_tasks, o.last_seen_at,
-      o.agent_metadata),
-      ROW(n.id, n.created_at, n.project_id, n.name, n.type, n.description, n.status, n.is_active,
-      n.model_id, n.prompt_template, n.configuration, n.max_concurrent_tasks, n.last_seen_at,
-      n.agent_metadata)
+      ROW(o.id, o.created_at, o.project_id, o.name, o.type, o.description, o.status,
+      o.is_active, o.model_id, o.prompt_template, o.configuration, o.max_concurrent_tasks,
+      o.last_seen_at, o.agent_metadata),
+      ROW(n.id, n.created_at, n.project_id, n.name, n.type, n.description, n.status,
+      n.is_active, n.model_id, n.prompt_template, n.configuration, n.max_concurrent_tasks,
+      n.last_seen_at, n.agent_metadata)
     );
   ELSE
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -370,16 +434,18 @@ BEGIN
       'Agent',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at),
-        event_value('project_id', o.project_id), event_value('name', o.name),
-        event_value('type', o.type), event_value('description', o.description),
-        event_value('status', o.status), event_value('is_active', o.is_active),
-        event_value('model_id', o.model_id), event_value('prompt_template', o.prompt_template),
-        event_value('configuration', o.configuration), event_value('max_concurrent_tasks',
-        o.max_concurrent_tasks), event_value('last_seen_at', o.last_seen_at),
-        event_value('agent_metadata', o.agent_metadata)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'name', o.name,
+        'type', o.type, 'description', o.description, 'status', o.status, 'is_active',
+        o.is_active, 'model_id', o.model_id, 'prompt_template', o.prompt_template,
+        'max_concurrent_tasks', o.max_concurrent_tasks, 'last_seen_at', o.last_seen_at
+      ))
+      || jsonb_build_object(
+        'configuration', o.configuration
+      )
+      || jsonb_build_object(
+        'agent_metadata', o.agent_metadata
+      ),
       NULL
     FROM old_rows o;
     UPDATE events e SET project_id = o.project_id, owner_id = NULL::uuid
@@ -401,10 +467,9 @@ BEGIN
       n.project_id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('project_id', n.project_id), event_value('user_id', n.user_id),
-        event_value('role', n.role)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'project_id', n.project_id, 'user_id', n.user_id, 'role', n.role
+      ))
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -418,12 +483,14 @@ BEGIN
         WHEN n.project_id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.project_id IS NOT NULL THEN ('{' || substr(concat(
-        event_value('project_id', o.project_id), event_value('user_id', o.user_id),
-        event_change('role', o.role, n.role)
+        ',"project_id":' || '"' || o.project_id || '"', ',"user_id":' || '"' || o.user_id ||
+        '"', CASE WHEN o.role IS DISTINCT FROM n.role THEN ',"role":' || '"' || o.role ||
+        '"' END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.project_id IS NOT NULL THEN ('{' || substr(concat(
-        event_value('project_id', n.project_id), event_value('user_id', n.user_id),
-        event_change('role', n.role, o.role)
+        ',"project_id":' || '"' || n.project_id || '"', ',"user_id":' || '"' || n.user_id ||
+        '"', CASE WHEN o.role IS DISTINCT FROM n.role THEN ',"role":' || '"' || n.role ||
+        '"' END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.project_id = o.project_id AND n.user_id = o.user_id
@@ -439,10 +506,9 @@ BEGIN
       'ProjectMember',
       o.project_id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('project_id', o.project_id), event_value('user_id', o.user_id),
-        event_value('role', o.role)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'project_id', o.project_id, 'user_id', o.user_id, 'role', o.role
+      )),
       NULL
     FROM old_rows o;
   END IF;
@@ -460,15 +526,18 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at),
-        event_value('project_id', n.project_id), event_value('name', n.name),
-        event_value('tool_version', n.tool_version), event_value('description', n.description),
-        event_value('capability', n.capability), event_value('source', n.source),
-        event_value('tool_schema', n.tool_schema), event_value('documentation_url',
-        n.documentation_url), event_value('status', n.status), event_value('definition_hash',
-        n.definition_hash), event_value('tool_metadata', n.tool_metadata)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'name', n.name,
+        'tool_version', n.tool_version, 'description', n.description, 'capability',
+        n.capability, 'source', n.source, 'documentation_url', n.documentation_url,
+        'status', n.status, 'definition_hash', n.definition_hash
+      ))
+      || CASE WHEN n.tool_schema IS NULL THEN '{}' ELSE jsonb_build_object(
+        'tool_schema', n.tool_schema
+      ) END
+      || jsonb_build_object(
+        'tool_metadata', n.tool_metadata
+      )
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -482,36 +551,60 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('project_id', o.project_id, n.project_id), event_change('name', o.name,
-        n.name), event_change('tool_version', o.tool_version, n.tool_version),
-        event_change('description', o.description, n.description), event_change('capability',
-        o.capability, n.capability), event_change('source', o.source, n.source),
-        event_change('tool_schema', o.tool_schema, n.tool_schema),
-        event_change('documentation_url', o.documentation_url, n.documentation_url),
-        event_change('status', o.status, n.status), event_change('definition_hash',
-        o.definition_hash, n.definition_hash), event_change('tool_metadata', o.tool_metadata,
-        n.tool_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || coalesce('"' || o.project_id || '"', 'null')
+        END, CASE WHEN o.name IS DISTINCT FROM n.name THEN ',"name":' ||
+        to_json(o.name)::text END, CASE WHEN o.tool_version IS DISTINCT FROM n.tool_version
+        THEN ',"tool_version":' || to_json(o.tool_version)::text END, CASE WHEN
+        o.description IS DISTINCT FROM n.description THEN ',"description":' ||
+        coalesce(to_json(o.description)::text, 'null') END, CASE WHEN o.capability IS
+        DISTINCT FROM n.capability THEN ',"capability":' ||
+        coalesce(to_json(o.capability)::text, 'null') END, CASE WHEN o.source IS DISTINCT
+        FROM n.source THEN ',"source":' || '"' || o.source || '"' END, CASE WHEN
+        record_image_ne(ROW(o.tool_schema), ROW(n.tool_schema)) THEN ',"tool_schema":' ||
+        coalesce(o.tool_schema::text, 'null') END, CASE WHEN o.documentation_url IS DISTINCT
+        FROM n.documentation_url THEN ',"documentation_url":' ||
+        coalesce(to_json(o.documentation_url)::text, 'null') END, CASE WHEN o.status IS
+        DISTINCT FROM n.status THEN ',"status":' || '"' || o.status || '"' END, CASE WHEN
+        o.definition_hash IS DISTINCT FROM n.definition_hash THEN ',"definition_hash":' ||
+        to_json(o.definition_hash)::text END, CASE WHEN
+        record_image_ne(ROW(o.tool_metadata), ROW(n.tool_metadata)) THEN ',"tool_metadata":'
+        || o.tool_metadata::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('project_id', n.project_id, o.project_id), event_change('name', n.name,
-        o.name), event_change('tool_version', n.tool_version, o.tool_version),
-        event_change('description', n.description, o.description), event_change('capability',
-        n.capability, o.capability), event_change('source', n.source, o.source),
-        event_change('tool_schema', n.tool_schema, o.tool_schema),
-        event_change('documentation_url', n.documentation_url, o.documentation_url),
-        event_change('status', n.status, o.status), event_change('definition_hash',
-        n.definition_hash, o.definition_hash), event_change('tool_metadata', n.tool_metadata,
-        o.tool_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || coalesce('"' || n.project_id || '"', 'null')
+        END, CASE WHEN o.name IS DISTINCT FROM n.name THEN ',"name":' ||
+        to_json(n.name)::text END, CASE WHEN o.tool_version IS DISTINCT FROM n.tool_version
+        THEN ',"tool_version":' || to_json(n.tool_version)::text END, CASE WHEN
+        o.description IS DISTINCT FROM n.description THEN ',"description":' ||
+        coalesce(to_json(n.description)::text, 'null') END, CASE WHEN o.capability IS
+        DISTINCT FROM n.capability THEN ',"capability":' ||
+        coalesce(to_json(n.capability)::text, 'null') END, CASE WHEN o.source IS DISTINCT
+        FROM n.source THEN ',"source":' || '"' || n.source || '"' END, CASE WHEN
+        record_image_ne(ROW(o.tool_schema), ROW(n.tool_schema)) THEN ',"tool_schema":' ||
+        coalesce(n.tool_schema::text, 'null') END, CASE WHEN o.documentation_url IS DISTINCT
+        FROM n.documentation_url THEN ',"documentation_url":' ||
+        coalesce(to_json(n.documentation_url)::text, 'null') END, CASE WHEN o.status IS
+        DISTINCT FROM n.status THEN ',"status":' || '"' || n.status || '"' END, CASE WHEN
+        o.definition_hash IS DISTINCT FROM n.definition_hash THEN ',"definition_hash":' ||
+        to_json(n.definition_hash)::text END, CASE WHEN
+        record_image_ne(ROW(o.tool_metadata), ROW(n.tool_metadata)) THEN ',"tool_metadata":'
+        || n.tool_metadata::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
     WHERE record_image_ne(
       ROW(o.id, o.created_at, o.project_id, o.name, o.tool_version, o.description, o.capability,
-      o.source, o.tool_schema, o.documentation_url, o.status, o.definition_hash, o.tool_metadata),
+      o.source, o.tool_schema, o.documentation_url, o.status, o.definition_hash,
+      o.tool_metadata),
       ROW(n.id, n.created_at, n.project_id, n.name, n.tool_version, n.description, n.capability,
-      n.source, n.tool_schema, n.documentation_url, n.status, n.definition_hash, n.tool_metadata)
+      n.source, n.tool_schema, n.documentation_url, n.status, n.definition_hash,
+      n.tool_metadata)
     );
   ELSE
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -521,15 +614,18 @@ BEGIN
       'Tool',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at),
-        event_value('project_id', o.project_id), event_value('name', o.name),
-        event_value('tool_version', o.tool_version), event_value('description', o.description),
-        event_value('capability', o.capability), event_value('source', o.source),
-        event_value('tool_schema', o.tool_schema), event_value('documentation_url',
-        o.documentation_url), event_value('status', o.status), event_value('definition_hash',
-        o.definition_hash), event_value('tool_metadata', o.tool_metadata)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'name', o.name,
+        'tool_version', o.tool_version, 'description', o.description, 'capability',
+        o.capability, 'source', o.source, 'documentation_url', o.documentation_url,
+        'status', o.status, 'definition_hash', o.definition_hash
+      ))
+      || CASE WHEN o.tool_schema IS NULL THEN '{}' ELSE jsonb_build_object(
+        'tool_schema', o.tool_schema
+      ) END
+      || jsonb_build_object(
+        'tool_metadata', o.tool_metadata
+      ),
       NULL
     FROM old_rows o;
   END IF;
@@ -554,12 +650,11 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at), event_value('name',
-        n.name), event_value('prefix', n.prefix), event_value('user_id', n.user_id),
-        event_value('agent_id', n.agent_id), event_value('scopes', n.scopes),
-        event_value('expires_at', n.expires_at), event_value('revoked_at', n.revoked_at)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'name', n.name, 'prefix', n.prefix,
+        'user_id', n.user_id, 'agent_id', n.agent_id, 'scopes', n.scopes, 'expires_at',
+        n.expires_at, 'revoked_at', n.revoked_at
+      ))
     FROM new_rows n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
@@ -591,18 +686,34 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('name', o.name, n.name), event_change('prefix', o.prefix, n.prefix),
-        event_change('user_id', o.user_id, n.user_id), event_change('agent_id', o.agent_id,
-        n.agent_id), event_change('scopes', o.scopes, n.scopes), event_change('expires_at',
-        o.expires_at, n.expires_at), event_change('revoked_at', o.revoked_at, n.revoked_at)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.name IS DISTINCT FROM n.name THEN
+        ',"name":' || to_json(o.name)::text END, CASE WHEN o.prefix IS DISTINCT FROM
+        n.prefix THEN ',"prefix":' || to_json(o.prefix)::text END, CASE WHEN o.user_id IS
+        DISTINCT FROM n.user_id THEN ',"user_id":' || coalesce('"' || o.user_id || '"',
+        'null') END, CASE WHEN o.agent_id IS DISTINCT FROM n.agent_id THEN ',"agent_id":' ||
+        coalesce('"' || o.agent_id || '"', 'null') END, CASE WHEN o.scopes IS DISTINCT FROM
+        n.scopes THEN ',"scopes":' || to_json(o.scopes)::text END, CASE WHEN o.expires_at IS
+        DISTINCT FROM n.expires_at THEN ',"expires_at":' ||
+        coalesce(to_json(o.expires_at)::text, 'null') END, CASE WHEN o.revoked_at IS
+        DISTINCT FROM n.revoked_at THEN ',"revoked_at":' ||
+        coalesce(to_json(o.revoked_at)::text, 'null') END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('name', n.name, o.name), event_change('prefix', n.prefix, o.prefix),
-        event_change('user_id', n.user_id, o.user_id), event_change('agent_id', n.agent_id,
-        o.agent_id), event_change('scopes', n.scopes, o.scopes), event_change('expires_at',
-        n.expires_at, o.expires_at), event_change('revoked_at', n.revoked_at, o.revoked_at)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.name IS DISTINCT FROM n.name THEN
+        ',"name":' || to_json(n.name)::text END, CASE WHEN o.prefix IS DISTINCT FROM
+        n.prefix THEN ',"prefix":' || to_json(n.prefix)::text END, CASE WHEN o.user_id IS
+        DISTINCT FROM n.user_id THEN ',"user_id":' || coalesce('"' || n.user_id || '"',
+        'null') END, CASE WHEN o.agent_id IS DISTINCT FROM n.agent_id THEN ',"agent_id":' ||
+        coalesce('"' || n.agent_id || '"', 'null') END, CASE WHEN o.scopes IS DISTINCT FROM
+        n.scopes THEN ',"scopes":' || to_json(n.scopes)::text END, CASE WHEN o.expires_at IS
+        DISTINCT FROM n.expires_at THEN ',"expires_at":' ||
+        coalesce(to_json(n.expires_at)::text, 'null') END, CASE WHEN o.revoked_at IS
+        DISTINCT FROM n.revoked_at THEN ',"revoked_at":' ||
+        coalesce(to_json(n.revoked_at)::text, 'null') END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -638,12 +749,11 @@ BEGIN
       'AccessToken',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at), event_value('name',
-        o.name), event_value('prefix', o.prefix), event_value('user_id', o.user_id),
-        event_value('agent_id', o.agent_id), event_value('scopes', o.scopes),
-        event_value('expires_at', o.expires_at), event_value('revoked_at', o.revoked_at)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'name', o.name, 'prefix', o.prefix,
+        'user_id', o.user_id, 'agent_id', o.agent_id, 'scopes', o.scopes, 'expires_at',
+        o.expires_at, 'revoked_at', o.revoked_at
+      )),
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
@@ -679,11 +789,13 @@ BEGIN
       n.agent_id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('agent_id', n.agent_id), event_value('tool_id', n.tool_id),
-        event_value('configuration', n.configuration), event_value('is_active', n.is_active),
-        event_value('added_at', n.added_at)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'agent_id', n.agent_id, 'tool_id', n.tool_id, 'is_active', n.is_active, 'added_at',
+        n.added_at
+      ))
+      || jsonb_build_object(
+        'configuration', n.configuration
+      )
     FROM new_rows n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
@@ -715,16 +827,18 @@ BEGIN
         WHEN n.agent_id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.agent_id IS NOT NULL THEN ('{' || substr(concat(
-        event_value('agent_id', o.agent_id), event_value('tool_id', o.tool_id),
-        event_change('configuration', o.configuration, n.configuration),
-        event_change('is_active', o.is_active, n.is_active), event_change('added_at',
-        o.added_at, n.added_at)
+        ',"agent_id":' || '"' || o.agent_id || '"', ',"tool_id":' || '"' || o.tool_id ||
+        '"', CASE WHEN record_image_ne(ROW(o.configuration), ROW(n.configuration)) THEN
+        ',"configuration":' || o.configuration::text END, CASE WHEN o.is_active IS DISTINCT
+        FROM n.is_active THEN ',"is_active":' || o.is_active::text END, CASE WHEN o.added_at
+        IS DISTINCT FROM n.added_at THEN ',"added_at":' || to_json(o.added_at)::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.agent_id IS NOT NULL THEN ('{' || substr(concat(
-        event_value('agent_id', n.agent_id), event_value('tool_id', n.tool_id),
-        event_change('configuration', n.configuration, o.configuration),
-        event_change('is_active', n.is_active, o.is_active), event_change('added_at',
-        n.added_at, o.added_at)
+        ',"agent_id":' || '"' || n.agent_id || '"', ',"tool_id":' || '"' || n.tool_id ||
+        '"', CASE WHEN record_image_ne(ROW(o.configuration), ROW(n.configuration)) THEN
+        ',"configuration":' || n.configuration::text END, CASE WHEN o.is_active IS DISTINCT
+        FROM n.is_active THEN ',"is_active":' || n.is_active::text END, CASE WHEN o.added_at
+        IS DISTINCT FROM n.added_at THEN ',"added_at":' || to_json(n.added_at)::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.agent_id = o.agent_id AND n.tool_id = o.tool_id
@@ -758,11 +872,13 @@ BEGIN
       'AgentTool',
       o.agent_id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('agent_id', o.agent_id), event_value('tool_id', o.tool_id),
-        event_value('configuration', o.configuration), event_value('is_active', o.is_active),
-        event_value('added_at', o.added_at)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'agent_id', o.agent_id, 'tool_id', o.tool_id, 'is_active', o.is_active, 'added_at',
+        o.added_at
+      ))
+      || jsonb_build_object(
+        'configuration', o.configuration
+      ),
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
@@ -791,14 +907,14 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at),
-        event_value('project_id', n.project_id), event_value('user_id', n.user_id),
-        event_value('agent_id', n.agent_id), event_value('title', n.title),
-        event_value('summary', n.summary), event_value('conversation_url', n.conversation_url),
-        event_value('status', n.status), event_value('conversation_metadata',
-        n.conversation_metadata)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'user_id',
+        n.user_id, 'agent_id', n.agent_id, 'title', n.title, 'summary', n.summary,
+        'conversation_url', n.conversation_url, 'status', n.status
+      ))
+      || jsonb_build_object(
+        'conversation_metadata', n.conversation_metadata
+      )
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -812,22 +928,38 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('project_id', o.project_id, n.project_id), event_change('user_id',
-        o.user_id, n.user_id), event_change('agent_id', o.agent_id, n.agent_id),
-        event_change('title', o.title, n.title), event_change('summary', o.summary, n.summary),
-        event_change('conversation_url', o.conversation_url, n.conversation_url),
-        event_change('status', o.status, n.status), event_change('conversation_metadata',
-        o.conversation_metadata, n.conversation_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || coalesce('"' || o.project_id || '"', 'null')
+        END, CASE WHEN o.user_id IS DISTINCT FROM n.user_id THEN ',"user_id":' ||
+        coalesce('"' || o.user_id || '"', 'null') END, CASE WHEN o.agent_id IS DISTINCT FROM
+        n.agent_id THEN ',"agent_id":' || coalesce('"' || o.agent_id || '"', 'null') END,
+        CASE WHEN o.title IS DISTINCT FROM n.title THEN ',"title":' ||
+        coalesce(to_json(o.title)::text, 'null') END, CASE WHEN o.summary IS DISTINCT FROM
+        n.summary THEN ',"summary":' || to_json(o.summary)::text END, CASE WHEN
+        o.conversation_url IS DISTINCT FROM n.conversation_url THEN ',"conversation_url":'
+        || to_json(o.conversation_url)::text END, CASE WHEN o.status IS DISTINCT FROM
+        n.status THEN ',"status":' || '"' || o.status || '"' END, CASE WHEN
+        record_image_ne(ROW(o.conversation_metadata), ROW(n.conversation_metadata)) THEN
+        ',"conversation_metadata":' || o.conversation_metadata::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('project_id', n.project_id, o.project_id), event_change('user_id',
-        n.user_id, o.user_id), event_change('agent_id', n.agent_id, o.agent_id),
-        event_change('title', n.title, o.title), event_change('summary', n.summary, o.summary),
-        event_change('conversation_url', n.conversation_url, o.conversation_url),
-        event_change('status', n.status, o.status), event_change('conversation_metadata',
-        n.conversation_metadata, o.conversation_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || coalesce('"' || n.project_id || '"', 'null')
+        END, CASE WHEN o.user_id IS DISTINCT FROM n.user_id THEN ',"user_id":' ||
+        coalesce('"' || n.user_id || '"', 'null') END, CASE WHEN o.agent_id IS DISTINCT FROM
+        n.agent_id THEN ',"agent_id":' || coalesce('"' || n.agent_id || '"', 'null') END,
+        CASE WHEN o.title IS DISTINCT FROM n.title THEN ',"title":' ||
+        coalesce(to_json(n.title)::text, 'null') END, CASE WHEN o.summary IS DISTINCT FROM
+        n.summary THEN ',"summary":' || to_json(n.summary)::text END, CASE WHEN
+        o.conversation_url IS DISTINCT FROM n.conversation_url THEN ',"conversation_url":'
+        || to_json(n.conversation_url)::text END, CASE WHEN o.status IS DISTINCT FROM
+        n.status THEN ',"status":' || '"' || n.status || '"' END, CASE WHEN
+        record_image_ne(ROW(o.conversation_metadata), ROW(n.conversation_metadata)) THEN
+        ',"conversation_metadata":' || n.conversation_metadata::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -845,14 +977,14 @@ BEGIN
       'Conversation',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at),
-        event_value('project_id', o.project_id), event_value('user_id', o.user_id),
-        event_value('agent_id', o.agent_id), event_value('title', o.title),
-        event_value('summary', o.summary), event_value('conversation_url', o.conversation_url),
-        event_value('status', o.status), event_value('conversation_metadata',
-        o.conversation_metadata)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'user_id',
+        o.user_id, 'agent_id', o.agent_id, 'title', o.title, 'summary', o.summary,
+        'conversation_url', o.conversation_url, 'status', o.status
+      ))
+      || jsonb_build_object(
+        'conversation_metadata', o.conversation_metadata
+      ),
       NULL
     FROM old_rows o;
     UPDATE events e SET project_id = o.project_id, owner_id = o.user_id
@@ -874,26 +1006,31 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at),
-        event_value('project_id', n.project_id), event_value('parent_task_id',
-        n.parent_task_id), event_value('agent_id', n.agent_id),
-        event_value('created_by_user_id', n.created_by_user_id),
-        event_value('created_by_agent_id', n.created_by_agent_id), event_value('title',
-        n.title), event_value('description', n.description), event_value('type', n.type),
-        event_value('status', n.status), event_value('blocked_reason', n.blocked_reason),
-        event_value('priority', n.priority), event_value('input', n.input),
-        event_value('result', n.result), event_value('error', n.error),
-        event_value('available_at', n.available_at), event_value('due_at', n.due_at),
-        event_value('started_at', n.started_at), event_value('completed_at', n.completed_at),
-        event_value('estimated_seconds', n.estimated_seconds),
-        event_value('unmet_dependency_count', n.unmet_dependency_count),
-        event_value('attempt_count', n.attempt_count), event_value('max_attempts',
-        n.max_attempts), event_value('retry_backoff_seconds', n.retry_backoff_seconds),
-        event_value('current_attempt_id', n.current_attempt_id), event_value('lease_expires_at',
-        n.lease_expires_at), event_value('cancel_requested', n.cancel_requested),
-        event_value('task_metadata', n.task_metadata)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id,
+        'parent_task_id', n.parent_task_id, 'agent_id', n.agent_id, 'created_by_user_id',
+        n.created_by_user_id, 'created_by_agent_id', n.created_by_agent_id, 'title',
+        n.title, 'description', n.description, 'type', n.type, 'status', n.status,
+        'blocked_reason', n.blocked_reason, 'priority', n.priority, 'available_at',
+        n.available_at, 'due_at', n.due_at, 'started_at', n.started_at, 'completed_at',
+        n.completed_at, 'estimated_seconds', n.estimated_seconds, 'unmet_dependency_count',
+        n.unmet_dependency_count, 'attempt_count', n.attempt_count, 'max_attempts',
+        n.max_attempts, 'retry_backoff_seconds', n.retry_backoff_seconds,
+        'current_attempt_id', n.current_attempt_id, 'lease_expires_at', n.lease_expires_at,
+        'cancel_requested', n.cancel_requested
+      ))
+      || CASE WHEN n.input IS NULL THEN '{}' ELSE jsonb_build_object(
+        'input', n.input
+      ) END
+      || CASE WHEN n.result IS NULL THEN '{}' ELSE jsonb_build_object(
+        'result', n.result
+      ) END
+      || CASE WHEN n.error IS NULL THEN '{}' ELSE jsonb_build_object(
+        'error', n.error
+      ) END
+      || jsonb_build_object(
+        'task_metadata', n.task_metadata
+      )
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -907,52 +1044,104 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('project_id', o.project_id, n.project_id), event_change('parent_task_id',
-        o.parent_task_id, n.parent_task_id), event_change('agent_id', o.agent_id, n.agent_id),
-        event_change('created_by_user_id', o.created_by_user_id, n.created_by_user_id),
-        event_change('created_by_agent_id', o.created_by_agent_id, n.created_by_agent_id),
-        event_change('title', o.title, n.title), event_change('description', o.description,
-        n.description), event_change('type', o.type, n.type), event_change('status', o.status,
-        n.status), event_change('blocked_reason', o.blocked_reason, n.blocked_reason),
-        event_change('priority', o.priority, n.priority), event_change('input', o.input,
-        n.input), event_change('result', o.result, n.result), event_change('error', o.error,
-        n.error), event_change('available_at', o.available_at, n.available_at),
-        event_change('due_at', o.due_at, n.due_at), event_change('started_at', o.started_at,
-        n.started_at), event_change('completed_at', o.completed_at, n.completed_at),
-        event_change('estimated_seconds', o.estimated_seconds, n.estimated_seconds),
-        event_change('unmet_dependency_count', o.unmet_dependency_count,
-        n.unmet_dependency_count), event_change('attempt_count', o.attempt_count,
-        n.attempt_count), event_change('max_attempts', o.max_attempts, n.max_attempts),
-        event_change('retry_backoff_seconds', o.retry_backoff_seconds, n.retry_backoff_seconds),
-        event_change('current_attempt_id', o.current_attempt_id, n.current_attempt_id),
-        event_change('lease_expires_at', o.lease_expires_at, n.lease_expires_at),
-        event_change('cancel_requested', o.cancel_requested, n.cancel_requested),
-        event_change('task_metadata', o.task_metadata, n.task_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || '"' || o.project_id || '"' END, CASE WHEN
+        o.parent_task_id IS DISTINCT FROM n.parent_task_id THEN ',"parent_task_id":' ||
+        coalesce('"' || o.parent_task_id || '"', 'null') END, CASE WHEN o.agent_id IS
+        DISTINCT FROM n.agent_id THEN ',"agent_id":' || coalesce('"' || o.agent_id || '"',
+        'null') END, CASE WHEN o.created_by_user_id IS DISTINCT FROM n.created_by_user_id
+        THEN ',"created_by_user_id":' || coalesce('"' || o.created_by_user_id || '"',
+        'null') END, CASE WHEN o.created_by_agent_id IS DISTINCT FROM n.created_by_agent_id
+        THEN ',"created_by_agent_id":' || coalesce('"' || o.created_by_agent_id || '"',
+        'null') END, CASE WHEN o.title IS DISTINCT FROM n.title THEN ',"title":' ||
+        to_json(o.title)::text END, CASE WHEN o.description IS DISTINCT FROM n.description
+        THEN ',"description":' || coalesce(to_json(o.description)::text, 'null') END, CASE
+        WHEN o.type IS DISTINCT FROM n.type THEN ',"type":' ||
+        coalesce(to_json(o.type)::text, 'null') END, CASE WHEN o.status IS DISTINCT FROM
+        n.status THEN ',"status":' || '"' || o.status || '"' END, CASE WHEN o.blocked_reason
+        IS DISTINCT FROM n.blocked_reason THEN ',"blocked_reason":' || coalesce('"' ||
+        o.blocked_reason || '"', 'null') END, CASE WHEN o.priority IS DISTINCT FROM
+        n.priority THEN ',"priority":' || o.priority::text END, CASE WHEN
+        record_image_ne(ROW(o.input), ROW(n.input)) THEN ',"input":' ||
+        coalesce(o.input::text, 'null') END, CASE WHEN record_image_ne(ROW(o.result),
+        ROW(n.result)) THEN ',"result":' || coalesce(o.result::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.error), ROW(n.error)) THEN ',"error":' ||
+        coalesce(o.error::text, 'null') END, CASE WHEN o.available_at IS DISTINCT FROM
+        n.available_at THEN ',"available_at":' || to_json(o.available_at)::text END, CASE
+        WHEN o.due_at IS DISTINCT FROM n.due_at THEN ',"due_at":' ||
+        coalesce(to_json(o.due_at)::text, 'null') END, CASE WHEN o.started_at IS DISTINCT
+        FROM n.started_at THEN ',"started_at":' || coalesce(to_json(o.started_at)::text,
+        'null') END, CASE WHEN o.completed_at IS DISTINCT FROM n.completed_at THEN
+        ',"completed_at":' || coalesce(to_json(o.completed_at)::text, 'null') END, CASE WHEN
+        o.estimated_seconds IS DISTINCT FROM n.estimated_seconds THEN
+        ',"estimated_seconds":' || coalesce(o.estimated_seconds::text, 'null') END, CASE
+        WHEN o.unmet_dependency_count IS DISTINCT FROM n.unmet_dependency_count THEN
+        ',"unmet_dependency_count":' || o.unmet_dependency_count::text END, CASE WHEN
+        o.attempt_count IS DISTINCT FROM n.attempt_count THEN ',"attempt_count":' ||
+        o.attempt_count::text END, CASE WHEN o.max_attempts IS DISTINCT FROM n.max_attempts
+        THEN ',"max_attempts":' || o.max_attempts::text END, CASE WHEN
+        o.retry_backoff_seconds IS DISTINCT FROM n.retry_backoff_seconds THEN
+        ',"retry_backoff_seconds":' || o.retry_backoff_seconds::text END, CASE WHEN
+        o.current_attempt_id IS DISTINCT FROM n.current_attempt_id THEN
+        ',"current_attempt_id":' || coalesce('"' || o.current_attempt_id || '"', 'null')
+        END, CASE WHEN o.lease_expires_at IS DISTINCT FROM n.lease_expires_at THEN
+        ',"lease_expires_at":' || coalesce(to_json(o.lease_expires_at)::text, 'null') END,
+        CASE WHEN o.cancel_requested IS DISTINCT FROM n.cancel_requested THEN
+        ',"cancel_requested":' || o.cancel_requested::text END, CASE WHEN
+        record_image_ne(ROW(o.task_metadata), ROW(n.task_metadata)) THEN ',"task_metadata":'
+        || o.task_metadata::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('project_id', n.project_id, o.project_id), event_change('parent_task_id',
-        n.parent_task_id, o.parent_task_id), event_change('agent_id', n.agent_id, o.agent_id),
-        event_change('created_by_user_id', n.created_by_user_id, o.created_by_user_id),
-        event_change('created_by_agent_id', n.created_by_agent_id, o.created_by_agent_id),
-        event_change('title', n.title, o.title), event_change('description', n.description,
-        o.description), event_change('type', n.type, o.type), event_change('status', n.status,
-        o.status), event_change('blocked_reason', n.blocked_reason, o.blocked_reason),
-        event_change('priority', n.priority, o.priority), event_change('input', n.input,
-        o.input), event_change('result', n.result, o.result), event_change('error', n.error,
-        o.error), event_change('available_at', n.available_at, o.available_at),
-        event_change('due_at', n.due_at, o.due_at), event_change('started_at', n.started_at,
-        o.started_at), event_change('completed_at', n.completed_at, o.completed_at),
-        event_change('estimated_seconds', n.estimated_seconds, o.estimated_seconds),
-        event_change('unmet_dependency_count', n.unmet_dependency_count,
-        o.unmet_dependency_count), event_change('attempt_count', n.attempt_count,
-        o.attempt_count), event_change('max_attempts', n.max_attempts, o.max_attempts),
-        event_change('retry_backoff_seconds', n.retry_backoff_seconds, o.retry_backoff_seconds),
-        event_change('current_attempt_id', n.current_attempt_id, o.current_attempt_id),
-        event_change('lease_expires_at', n.lease_expires_at, o.lease_expires_at),
-        event_change('cancel_requested', n.cancel_requested, o.cancel_requested),
-        event_change('task_metadata', n.task_metadata, o.task_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || '"' || n.project_id || '"' END, CASE WHEN
+        o.parent_task_id IS DISTINCT FROM n.parent_task_id THEN ',"parent_task_id":' ||
+        coalesce('"' || n.parent_task_id || '"', 'null') END, CASE WHEN o.agent_id IS
+        DISTINCT FROM n.agent_id THEN ',"agent_id":' || coalesce('"' || n.agent_id || '"',
+        'null') END, CASE WHEN o.created_by_user_id IS DISTINCT FROM n.created_by_user_id
+        THEN ',"created_by_user_id":' || coalesce('"' || n.created_by_user_id || '"',
+        'null') END, CASE WHEN o.created_by_agent_id IS DISTINCT FROM n.created_by_agent_id
+        THEN ',"created_by_agent_id":' || coalesce('"' || n.created_by_agent_id || '"',
+        'null') END, CASE WHEN o.title IS DISTINCT FROM n.title THEN ',"title":' ||
+        to_json(n.title)::text END, CASE WHEN o.description IS DISTINCT FROM n.description
+        THEN ',"description":' || coalesce(to_json(n.description)::text, 'null') END, CASE
+        WHEN o.type IS DISTINCT FROM n.type THEN ',"type":' ||
+        coalesce(to_json(n.type)::text, 'null') END, CASE WHEN o.status IS DISTINCT FROM
+        n.status THEN ',"status":' || '"' || n.status || '"' END, CASE WHEN o.blocked_reason
+        IS DISTINCT FROM n.blocked_reason THEN ',"blocked_reason":' || coalesce('"' ||
+        n.blocked_reason || '"', 'null') END, CASE WHEN o.priority IS DISTINCT FROM
+        n.priority THEN ',"priority":' || n.priority::text END, CASE WHEN
+        record_image_ne(ROW(o.input), ROW(n.input)) THEN ',"input":' ||
+        coalesce(n.input::text, 'null') END, CASE WHEN record_image_ne(ROW(o.result),
+        ROW(n.result)) THEN ',"result":' || coalesce(n.result::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.error), ROW(n.error)) THEN ',"error":' ||
+        coalesce(n.error::text, 'null') END, CASE WHEN o.available_at IS DISTINCT FROM
+        n.available_at THEN ',"available_at":' || to_json(n.available_at)::text END, CASE
+        WHEN o.due_at IS DISTINCT FROM n.due_at THEN ',"due_at":' ||
+        coalesce(to_json(n.due_at)::text, 'null') END, CASE WHEN o.started_at IS DISTINCT
+        FROM n.started_at THEN ',"started_at":' || coalesce(to_json(n.started_at)::text,
+        'null') END, CASE WHEN o.completed_at IS DISTINCT FROM n.completed_at THEN
+        ',"completed_at":' || coalesce(to_json(n.completed_at)::text, 'null') END, CASE WHEN
+        o.estimated_seconds IS DISTINCT FROM n.estimated_seconds THEN
+        ',"estimated_seconds":' || coalesce(n.estimated_seconds::text, 'null') END, CASE
+        WHEN o.unmet_dependency_count IS DISTINCT FROM n.unmet_dependency_count THEN
+        ',"unmet_dependency_count":' || n.unmet_dependency_count::text END, CASE WHEN
+        o.attempt_count IS DISTINCT FROM n.attempt_count THEN ',"attempt_count":' ||
+        n.attempt_count::text END, CASE WHEN o.max_attempts IS DISTINCT FROM n.max_attempts
+        THEN ',"max_attempts":' || n.max_attempts::text END, CASE WHEN
+        o.retry_backoff_seconds IS DISTINCT FROM n.retry_backoff_seconds THEN
+        ',"retry_backoff_seconds":' || n.retry_backoff_seconds::text END, CASE WHEN
+        o.current_attempt_id IS DISTINCT FROM n.current_attempt_id THEN
+        ',"current_attempt_id":' || coalesce('"' || n.current_attempt_id || '"', 'null')
+        END, CASE WHEN o.lease_expires_at IS DISTINCT FROM n.lease_expires_at THEN
+        ',"lease_expires_at":' || coalesce(to_json(n.lease_expires_at)::text, 'null') END,
+        CASE WHEN o.cancel_requested IS DISTINCT FROM n.cancel_requested THEN
+        ',"cancel_requested":' || n.cancel_requested::text END, CASE WHEN
+        record_image_ne(ROW(o.task_metadata), ROW(n.task_metadata)) THEN ',"task_metadata":'
+        || n.task_metadata::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -978,26 +1167,31 @@ BEGIN
       'Task',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at),
-        event_value('project_id', o.project_id), event_value('parent_task_id',
-        o.parent_task_id), event_value('agent_id', o.agent_id),
-        event_value('created_by_user_id', o.created_by_user_id),
-        event_value('created_by_agent_id', o.created_by_agent_id), event_value('title',
-        o.title), event_value('description', o.description), event_value('type', o.type),
-        event_value('status', o.status), event_value('blocked_reason', o.blocked_reason),
-        event_value('priority', o.priority), event_value('input', o.input),
-        event_value('result', o.result), event_value('error', o.error),
-        event_value('available_at', o.available_at), event_value('due_at', o.due_at),
-        event_value('started_at', o.started_at), event_value('completed_at', o.completed_at),
-        event_value('estimated_seconds', o.estimated_seconds),
-        event_value('unmet_dependency_count', o.unmet_dependency_count),
-        event_value('attempt_count', o.attempt_count), event_value('max_attempts',
-        o.max_attempts), event_value('retry_backoff_seconds', o.retry_backoff_seconds),
-        event_value('current_attempt_id', o.current_attempt_id), event_value('lease_expires_at',
-        o.lease_expires_at), event_value('cancel_requested', o.cancel_requested),
-        event_value('task_metadata', o.task_metadata)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id,
+        'parent_task_id', o.parent_task_id, 'agent_id', o.agent_id, 'created_by_user_id',
+        o.created_by_user_id, 'created_by_agent_id', o.created_by_agent_id, 'title',
+        o.title, 'description', o.description, 'type', o.type, 'status', o.status,
+        'blocked_reason', o.blocked_reason, 'priority', o.priority, 'available_at',
+        o.available_at, 'due_at', o.due_at, 'started_at', o.started_at, 'completed_at',
+        o.completed_at, 'estimated_seconds', o.estimated_seconds, 'unmet_dependency_count',
+        o.unmet_dependency_count, 'attempt_count', o.attempt_count, 'max_attempts',
+        o.max_attempts, 'retry_backoff_seconds', o.retry_backoff_seconds,
+        'current_attempt_id', o.current_attempt_id, 'lease_expires_at', o.lease_expires_at,
+        'cancel_requested', o.cancel_requested
+      ))
+      || CASE WHEN o.input IS NULL THEN '{}' ELSE jsonb_build_object(
+        'input', o.input
+      ) END
+      || CASE WHEN o.result IS NULL THEN '{}' ELSE jsonb_build_object(
+        'result', o.result
+      ) END
+      || CASE WHEN o.error IS NULL THEN '{}' ELSE jsonb_build_object(
+        'error', o.error
+      ) END
+      || jsonb_build_object(
+        'task_metadata', o.task_metadata
+      ),
       NULL
     FROM old_rows o;
     UPDATE events e SET project_id = o.project_id, owner_id = NULL::uuid
@@ -1019,17 +1213,19 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at),
-        event_value('project_id', n.project_id), event_value('from_agent_id', n.from_agent_id),
-        event_value('to_agent_id', n.to_agent_id), event_value('type', n.type),
-        event_value('content', n.content), event_value('priority', n.priority),
-        event_value('status', n.status), event_value('correlation_id', n.correlation_id),
-        event_value('reply_to_id', n.reply_to_id), event_value('task_id', n.task_id),
-        event_value('sent_at', n.sent_at), event_value('delivered_at', n.delivered_at),
-        event_value('acknowledged_at', n.acknowledged_at), event_value('expires_at',
-        n.expires_at), event_value('communication_metadata', n.communication_metadata)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'from_agent_id',
+        n.from_agent_id, 'to_agent_id', n.to_agent_id, 'type', n.type, 'priority',
+        n.priority, 'status', n.status, 'correlation_id', n.correlation_id, 'reply_to_id',
+        n.reply_to_id, 'task_id', n.task_id, 'sent_at', n.sent_at, 'delivered_at',
+        n.delivered_at, 'acknowledged_at', n.acknowledged_at, 'expires_at', n.expires_at
+      ))
+      || jsonb_build_object(
+        'content', n.content
+      )
+      || jsonb_build_object(
+        'communication_metadata', n.communication_metadata
+      )
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -1043,34 +1239,60 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('project_id', o.project_id, n.project_id), event_change('from_agent_id',
-        o.from_agent_id, n.from_agent_id), event_change('to_agent_id', o.to_agent_id,
-        n.to_agent_id), event_change('type', o.type, n.type), event_change('content', o.content,
-        n.content), event_change('priority', o.priority, n.priority), event_change('status',
-        o.status, n.status), event_change('correlation_id', o.correlation_id, n.correlation_id),
-        event_change('reply_to_id', o.reply_to_id, n.reply_to_id), event_change('task_id',
-        o.task_id, n.task_id), event_change('sent_at', o.sent_at, n.sent_at),
-        event_change('delivered_at', o.delivered_at, n.delivered_at),
-        event_change('acknowledged_at', o.acknowledged_at, n.acknowledged_at),
-        event_change('expires_at', o.expires_at, n.expires_at),
-        event_change('communication_metadata', o.communication_metadata,
-        n.communication_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || '"' || o.project_id || '"' END, CASE WHEN
+        o.from_agent_id IS DISTINCT FROM n.from_agent_id THEN ',"from_agent_id":' || '"' ||
+        o.from_agent_id || '"' END, CASE WHEN o.to_agent_id IS DISTINCT FROM n.to_agent_id
+        THEN ',"to_agent_id":' || '"' || o.to_agent_id || '"' END, CASE WHEN o.type IS
+        DISTINCT FROM n.type THEN ',"type":' || to_json(o.type)::text END, CASE WHEN
+        record_image_ne(ROW(o.content), ROW(n.content)) THEN ',"content":' ||
+        o.content::text END, CASE WHEN o.priority IS DISTINCT FROM n.priority THEN
+        ',"priority":' || o.priority::text END, CASE WHEN o.status IS DISTINCT FROM n.status
+        THEN ',"status":' || '"' || o.status || '"' END, CASE WHEN o.correlation_id IS
+        DISTINCT FROM n.correlation_id THEN ',"correlation_id":' ||
+        coalesce(to_json(o.correlation_id)::text, 'null') END, CASE WHEN o.reply_to_id IS
+        DISTINCT FROM n.reply_to_id THEN ',"reply_to_id":' || coalesce('"' || o.reply_to_id
+        || '"', 'null') END, CASE WHEN o.task_id IS DISTINCT FROM n.task_id THEN
+        ',"task_id":' || coalesce('"' || o.task_id || '"', 'null') END, CASE WHEN o.sent_at
+        IS DISTINCT FROM n.sent_at THEN ',"sent_at":' || to_json(o.sent_at)::text END, CASE
+        WHEN o.delivered_at IS DISTINCT FROM n.delivered_at THEN ',"delivered_at":' ||
+        coalesce(to_json(o.delivered_at)::text, 'null') END, CASE WHEN o.acknowledged_at IS
+        DISTINCT FROM n.acknowledged_at THEN ',"acknowledged_at":' ||
+        coalesce(to_json(o.acknowledged_at)::text, 'null') END, CASE WHEN o.expires_at IS
+        DISTINCT FROM n.expires_at THEN ',"expires_at":' ||
+        coalesce(to_json(o.expires_at)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.communication_metadata), ROW(n.communication_metadata)) THEN
+        ',"communication_metadata":' || o.communication_metadata::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('project_id', n.project_id, o.project_id), event_change('from_agent_id',
-        n.from_agent_id, o.from_agent_id), event_change('to_agent_id', n.to_agent_id,
-        o.to_agent_id), event_change('type', n.type, o.type), event_change('content', n.content,
-        o.content), event_change('priority', n.priority, o.priority), event_change('status',
-        n.status, o.status), event_change('correlation_id', n.correlation_id, o.correlation_id),
-        event_change('reply_to_id', n.reply_to_id, o.reply_to_id), event_change('task_id',
-        n.task_id, o.task_id), event_change('sent_at', n.sent_at, o.sent_at),
-        event_change('delivered_at', n.delivered_at, o.delivered_at),
-        event_change('acknowledged_at', n.acknowledged_at, o.acknowledged_at),
-        event_change('expires_at', n.expires_at, o.expires_at),
-        event_change('communication_metadata', n.communication_metadata,
-        o.communication_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || '"' || n.project_id || '"' END, CASE WHEN
+        o.from_agent_id IS DISTINCT FROM n.from_agent_id THEN ',"from_agent_id":' || '"' ||
+        n.from_agent_id || '"' END, CASE WHEN o.to_agent_id IS DISTINCT FROM n.to_agent_id
+        THEN ',"to_agent_id":' || '"' || n.to_agent_id || '"' END, CASE WHEN o.type IS
+        DISTINCT FROM n.type THEN ',"type":' || to_json(n.type)::text END, CASE WHEN
+        record_image_ne(ROW(o.content), ROW(n.content)) THEN ',"content":' ||
+        n.content::text END, CASE WHEN o.priority IS DISTINCT FROM n.priority THEN
+        ',"priority":' || n.priority::text END, CASE WHEN o.status IS DISTINCT FROM n.status
+        THEN ',"status":' || '"' || n.status || '"' END, CASE WHEN o.correlation_id IS
+        DISTINCT FROM n.correlation_id THEN ',"correlation_id":' ||
+        coalesce(to_json(n.correlation_id)::text, 'null') END, CASE WHEN o.reply_to_id IS
+        DISTINCT FROM n.reply_to_id THEN ',"reply_to_id":' || coalesce('"' || n.reply_to_id
+        || '"', 'null') END, CASE WHEN o.task_id IS DISTINCT FROM n.task_id THEN
+        ',"task_id":' || coalesce('"' || n.task_id || '"', 'null') END, CASE WHEN o.sent_at
+        IS DISTINCT FROM n.sent_at THEN ',"sent_at":' || to_json(n.sent_at)::text END, CASE
+        WHEN o.delivered_at IS DISTINCT FROM n.delivered_at THEN ',"delivered_at":' ||
+        coalesce(to_json(n.delivered_at)::text, 'null') END, CASE WHEN o.acknowledged_at IS
+        DISTINCT FROM n.acknowledged_at THEN ',"acknowledged_at":' ||
+        coalesce(to_json(n.acknowledged_at)::text, 'null') END, CASE WHEN o.expires_at IS
+        DISTINCT FROM n.expires_at THEN ',"expires_at":' ||
+        coalesce(to_json(n.expires_at)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.communication_metadata), ROW(n.communication_metadata)) THEN
+        ',"communication_metadata":' || n.communication_metadata::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -1090,17 +1312,19 @@ BEGIN
       'Communication',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at),
-        event_value('project_id', o.project_id), event_value('from_agent_id', o.from_agent_id),
-        event_value('to_agent_id', o.to_agent_id), event_value('type', o.type),
-        event_value('content', o.content), event_value('priority', o.priority),
-        event_value('status', o.status), event_value('correlation_id', o.correlation_id),
-        event_value('reply_to_id', o.reply_to_id), event_value('task_id', o.task_id),
-        event_value('sent_at', o.sent_at), event_value('delivered_at', o.delivered_at),
-        event_value('acknowledged_at', o.acknowledged_at), event_value('expires_at',
-        o.expires_at), event_value('communication_metadata', o.communication_metadata)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'from_agent_id',
+        o.from_agent_id, 'to_agent_id', o.to_agent_id, 'type', o.type, 'priority',
+        o.priority, 'status', o.status, 'correlation_id', o.correlation_id, 'reply_to_id',
+        o.reply_to_id, 'task_id', o.task_id, 'sent_at', o.sent_at, 'delivered_at',
+        o.delivered_at, 'acknowledged_at', o.acknowledged_at, 'expires_at', o.expires_at
+      ))
+      || jsonb_build_object(
+        'content', o.content
+      )
+      || jsonb_build_object(
+        'communication_metadata', o.communication_metadata
+      ),
       NULL
     FROM old_rows o;
   END IF;
@@ -1118,21 +1342,24 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at),
-        event_value('project_id', n.project_id), event_value('type', n.type),
-        event_value('task_id', n.task_id), event_value('agent_id', n.agent_id),
-        event_value('conversation_id', n.conversation_id), event_value('title', n.title),
-        event_value('content', n.content), event_value('content_hash', n.content_hash),
-        event_value('status', n.status), event_value('priority', n.priority),
-        event_value('assignee_id', n.assignee_id), event_value('expires_at', n.expires_at),
-        event_value('responded_by_id', n.responded_by_id), event_value('responded_at',
-        n.responded_at), event_value('interaction_metadata', n.interaction_metadata),
-        event_value('approved', n.approved), event_value('comment', n.comment),
-        event_value('feedback', n.feedback), event_value('rating', n.rating),
-        event_value('answer', n.answer), event_value('level', n.level),
-        event_value('requires_acknowledgement', n.requires_acknowledgement)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'type', n.type,
+        'task_id', n.task_id, 'agent_id', n.agent_id, 'conversation_id', n.conversation_id,
+        'title', n.title, 'content_hash', n.content_hash, 'status', n.status, 'priority',
+        n.priority, 'assignee_id', n.assignee_id, 'expires_at', n.expires_at,
+        'responded_by_id', n.responded_by_id, 'responded_at', n.responded_at, 'approved',
+        n.approved, 'comment', n.comment, 'rating', n.rating, 'answer', n.answer, 'level',
+        n.level, 'requires_acknowledgement', n.requires_acknowledgement
+      ))
+      || jsonb_build_object(
+        'content', n.content
+      )
+      || jsonb_build_object(
+        'interaction_metadata', n.interaction_metadata
+      )
+      || CASE WHEN n.feedback IS NULL THEN '{}' ELSE jsonb_build_object(
+        'feedback', n.feedback
+      ) END
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -1146,42 +1373,82 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('project_id', o.project_id, n.project_id), event_change('type', o.type,
-        n.type), event_change('task_id', o.task_id, n.task_id), event_change('agent_id',
-        o.agent_id, n.agent_id), event_change('conversation_id', o.conversation_id,
-        n.conversation_id), event_change('title', o.title, n.title), event_change('content',
-        o.content, n.content), event_change('content_hash', o.content_hash, n.content_hash),
-        event_change('status', o.status, n.status), event_change('priority', o.priority,
-        n.priority), event_change('assignee_id', o.assignee_id, n.assignee_id),
-        event_change('expires_at', o.expires_at, n.expires_at), event_change('responded_by_id',
-        o.responded_by_id, n.responded_by_id), event_change('responded_at', o.responded_at,
-        n.responded_at), event_change('interaction_metadata', o.interaction_metadata,
-        n.interaction_metadata), event_change('approved', o.approved, n.approved),
-        event_change('comment', o.comment, n.comment), event_change('feedback', o.feedback,
-        n.feedback), event_change('rating', o.rating, n.rating), event_change('answer',
-        o.answer, n.answer), event_change('level', o.level, n.level),
-        event_change('requires_acknowledgement', o.requires_acknowledgement,
-        n.requires_acknowledgement)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || '"' || o.project_id || '"' END, CASE WHEN
+        o.type IS DISTINCT FROM n.type THEN ',"type":' || '"' || o.type || '"' END, CASE
+        WHEN o.task_id IS DISTINCT FROM n.task_id THEN ',"task_id":' || coalesce('"' ||
+        o.task_id || '"', 'null') END, CASE WHEN o.agent_id IS DISTINCT FROM n.agent_id THEN
+        ',"agent_id":' || coalesce('"' || o.agent_id || '"', 'null') END, CASE WHEN
+        o.conversation_id IS DISTINCT FROM n.conversation_id THEN ',"conversation_id":' ||
+        coalesce('"' || o.conversation_id || '"', 'null') END, CASE WHEN o.title IS DISTINCT
+        FROM n.title THEN ',"title":' || to_json(o.title)::text END, CASE WHEN
+        record_image_ne(ROW(o.content), ROW(n.content)) THEN ',"content":' ||
+        o.content::text END, CASE WHEN o.content_hash IS DISTINCT FROM n.content_hash THEN
+        ',"content_hash":' || to_json(o.content_hash)::text END, CASE WHEN o.status IS
+        DISTINCT FROM n.status THEN ',"status":' || '"' || o.status || '"' END, CASE WHEN
+        o.priority IS DISTINCT FROM n.priority THEN ',"priority":' || o.priority::text END,
+        CASE WHEN o.assignee_id IS DISTINCT FROM n.assignee_id THEN ',"assignee_id":' ||
+        coalesce('"' || o.assignee_id || '"', 'null') END, CASE WHEN o.expires_at IS
+        DISTINCT FROM n.expires_at THEN ',"expires_at":' ||
+        coalesce(to_json(o.expires_at)::text, 'null') END, CASE WHEN o.responded_by_id IS
+        DISTINCT FROM n.responded_by_id THEN ',"responded_by_id":' || coalesce('"' ||
+        o.responded_by_id || '"', 'null') END, CASE WHEN o.responded_at IS DISTINCT FROM
+        n.responded_at THEN ',"responded_at":' || coalesce(to_json(o.responded_at)::text,
+        'null') END, CASE WHEN record_image_ne(ROW(o.interaction_metadata),
+        ROW(n.interaction_metadata)) THEN ',"interaction_metadata":' ||
+        o.interaction_metadata::text END, CASE WHEN o.approved IS DISTINCT FROM n.approved
+        THEN ',"approved":' || coalesce(o.approved::text, 'null') END, CASE WHEN o.comment
+        IS DISTINCT FROM n.comment THEN ',"comment":' || coalesce(to_json(o.comment)::text,
+        'null') END, CASE WHEN record_image_ne(ROW(o.feedback), ROW(n.feedback)) THEN
+        ',"feedback":' || coalesce(o.feedback::text, 'null') END, CASE WHEN o.rating IS
+        DISTINCT FROM n.rating THEN ',"rating":' || coalesce(o.rating::text, 'null') END,
+        CASE WHEN o.answer IS DISTINCT FROM n.answer THEN ',"answer":' ||
+        coalesce(to_json(o.answer)::text, 'null') END, CASE WHEN o.level IS DISTINCT FROM
+        n.level THEN ',"level":' || coalesce('"' || o.level || '"', 'null') END, CASE WHEN
+        o.requires_acknowledgement IS DISTINCT FROM n.requires_acknowledgement THEN
+        ',"requires_acknowledgement":' || coalesce(o.requires_acknowledgement::text, 'null')
+        END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('project_id', n.project_id, o.project_id), event_change('type', n.type,
-        o.type), event_change('task_id', n.task_id, o.task_id), event_change('agent_id',
-        n.agent_id, o.agent_id), event_change('conversation_id', n.conversation_id,
-        o.conversation_id), event_change('title', n.title, o.title), event_change('content',
-        n.content, o.content), event_change('content_hash', n.content_hash, o.content_hash),
-        event_change('status', n.status, o.status), event_change('priority', n.priority,
-        o.priority), event_change('assignee_id', n.assignee_id, o.assignee_id),
-        event_change('expires_at', n.expires_at, o.expires_at), event_change('responded_by_id',
-        n.responded_by_id, o.responded_by_id), event_change('responded_at', n.responded_at,
-        o.responded_at), event_change('interaction_metadata', n.interaction_metadata,
-        o.interaction_metadata), event_change('approved', n.approved, o.approved),
-        event_change('comment', n.comment, o.comment), event_change('feedback', n.feedback,
-        o.feedback), event_change('rating', n.rating, o.rating), event_change('answer',
-        n.answer, o.answer), event_change('level', n.level, o.level),
-        event_change('requires_acknowledgement', n.requires_acknowledgement,
-        o.requires_acknowledgement)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.project_id IS DISTINCT FROM
+        n.project_id THEN ',"project_id":' || '"' || n.project_id || '"' END, CASE WHEN
+        o.type IS DISTINCT FROM n.type THEN ',"type":' || '"' || n.type || '"' END, CASE
+        WHEN o.task_id IS DISTINCT FROM n.task_id THEN ',"task_id":' || coalesce('"' ||
+        n.task_id || '"', 'null') END, CASE WHEN o.agent_id IS DISTINCT FROM n.agent_id THEN
+        ',"agent_id":' || coalesce('"' || n.agent_id || '"', 'null') END, CASE WHEN
+        o.conversation_id IS DISTINCT FROM n.conversation_id THEN ',"conversation_id":' ||
+        coalesce('"' || n.conversation_id || '"', 'null') END, CASE WHEN o.title IS DISTINCT
+        FROM n.title THEN ',"title":' || to_json(n.title)::text END, CASE WHEN
+        record_image_ne(ROW(o.content), ROW(n.content)) THEN ',"content":' ||
+        n.content::text END, CASE WHEN o.content_hash IS DISTINCT FROM n.content_hash THEN
+        ',"content_hash":' || to_json(n.content_hash)::text END, CASE WHEN o.status IS
+        DISTINCT FROM n.status THEN ',"status":' || '"' || n.status || '"' END, CASE WHEN
+        o.priority IS DISTINCT FROM n.priority THEN ',"priority":' || n.priority::text END,
+        CASE WHEN o.assignee_id IS DISTINCT FROM n.assignee_id THEN ',"assignee_id":' ||
+        coalesce('"' || n.assignee_id || '"', 'null') END, CASE WHEN o.expires_at IS
+        DISTINCT FROM n.expires_at THEN ',"expires_at":' ||
+        coalesce(to_json(n.expires_at)::text, 'null') END, CASE WHEN o.responded_by_id IS
+        DISTINCT FROM n.responded_by_id THEN ',"responded_by_id":' || coalesce('"' ||
+        n.responded_by_id || '"', 'null') END, CASE WHEN o.responded_at IS DISTINCT FROM
+        n.responded_at THEN ',"responded_at":' || coalesce(to_json(n.responded_at)::text,
+        'null') END, CASE WHEN record_image_ne(ROW(o.interaction_metadata),
+        ROW(n.interaction_metadata)) THEN ',"interaction_metadata":' ||
+        n.interaction_metadata::text END, CASE WHEN o.approved IS DISTINCT FROM n.approved
+        THEN ',"approved":' || coalesce(n.approved::text, 'null') END, CASE WHEN o.comment
+        IS DISTINCT FROM n.comment THEN ',"comment":' || coalesce(to_json(n.comment)::text,
+        'null') END, CASE WHEN record_image_ne(ROW(o.feedback), ROW(n.feedback)) THEN
+        ',"feedback":' || coalesce(n.feedback::text, 'null') END, CASE WHEN o.rating IS
+        DISTINCT FROM n.rating THEN ',"rating":' || coalesce(n.rating::text, 'null') END,
+        CASE WHEN o.answer IS DISTINCT FROM n.answer THEN ',"answer":' ||
+        coalesce(to_json(n.answer)::text, 'null') END, CASE WHEN o.level IS DISTINCT FROM
+        n.level THEN ',"level":' || coalesce('"' || n.level || '"', 'null') END, CASE WHEN
+        o.requires_acknowledgement IS DISTINCT FROM n.requires_acknowledgement THEN
+        ',"requires_acknowledgement":' || coalesce(n.requires_acknowledgement::text, 'null')
+        END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -1203,21 +1470,24 @@ BEGIN
       'HumanInteraction',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at),
-        event_value('project_id', o.project_id), event_value('type', o.type),
-        event_value('task_id', o.task_id), event_value('agent_id', o.agent_id),
-        event_value('conversation_id', o.conversation_id), event_value('title', o.title),
-        event_value('content', o.content), event_value('content_hash', o.content_hash),
-        event_value('status', o.status), event_value('priority', o.priority),
-        event_value('assignee_id', o.assignee_id), event_value('expires_at', o.expires_at),
-        event_value('responded_by_id', o.responded_by_id), event_value('responded_at',
-        o.responded_at), event_value('interaction_metadata', o.interaction_metadata),
-        event_value('approved', o.approved), event_value('comment', o.comment),
-        event_value('feedback', o.feedback), event_value('rating', o.rating),
-        event_value('answer', o.answer), event_value('level', o.level),
-        event_value('requires_acknowledgement', o.requires_acknowledgement)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'type', o.type,
+        'task_id', o.task_id, 'agent_id', o.agent_id, 'conversation_id', o.conversation_id,
+        'title', o.title, 'content_hash', o.content_hash, 'status', o.status, 'priority',
+        o.priority, 'assignee_id', o.assignee_id, 'expires_at', o.expires_at,
+        'responded_by_id', o.responded_by_id, 'responded_at', o.responded_at, 'approved',
+        o.approved, 'comment', o.comment, 'rating', o.rating, 'answer', o.answer, 'level',
+        o.level, 'requires_acknowledgement', o.requires_acknowledgement
+      ))
+      || jsonb_build_object(
+        'content', o.content
+      )
+      || jsonb_build_object(
+        'interaction_metadata', o.interaction_metadata
+      )
+      || CASE WHEN o.feedback IS NULL THEN '{}' ELSE jsonb_build_object(
+        'feedback', o.feedback
+      ) END,
       NULL
     FROM old_rows o;
   END IF;
@@ -1242,15 +1512,18 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at),
-        event_value('conversation_id', n.conversation_id), event_value('sequence', n.sequence),
-        event_value('sender', n.sender), event_value('user_id', n.user_id),
-        event_value('agent_id', n.agent_id), event_value('model_id', n.model_id),
-        event_value('content', n.content), event_value('parts', n.parts),
-        event_value('timestamp', n.timestamp), event_value('edited_at', n.edited_at),
-        event_value('message_metadata', n.message_metadata)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'conversation_id', n.conversation_id,
+        'sequence', n.sequence, 'sender', n.sender, 'user_id', n.user_id, 'agent_id',
+        n.agent_id, 'model_id', n.model_id, 'content', n.content, 'timestamp', n.timestamp,
+        'edited_at', n.edited_at
+      ))
+      || CASE WHEN n.parts IS NULL THEN '{}' ELSE jsonb_build_object(
+        'parts', n.parts
+      ) END
+      || jsonb_build_object(
+        'message_metadata', n.message_metadata
+      )
     FROM new_rows n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, p.user_id AS owner_id,
@@ -1282,26 +1555,46 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('conversation_id', o.conversation_id, n.conversation_id),
-        event_change('sequence', o.sequence, n.sequence), event_change('sender', o.sender,
-        n.sender), event_change('user_id', o.user_id, n.user_id), event_change('agent_id',
-        o.agent_id, n.agent_id), event_change('model_id', o.model_id, n.model_id),
-        event_change('content', o.content, n.content), event_change('parts', o.parts, n.parts),
-        event_change('timestamp', o.timestamp, n.timestamp), event_change('edited_at',
-        o.edited_at, n.edited_at), event_change('message_metadata', o.message_metadata,
-        n.message_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.conversation_id IS DISTINCT FROM
+        n.conversation_id THEN ',"conversation_id":' || '"' || o.conversation_id || '"' END,
+        CASE WHEN o.sequence IS DISTINCT FROM n.sequence THEN ',"sequence":' ||
+        o.sequence::text END, CASE WHEN o.sender IS DISTINCT FROM n.sender THEN ',"sender":'
+        || '"' || o.sender || '"' END, CASE WHEN o.user_id IS DISTINCT FROM n.user_id THEN
+        ',"user_id":' || coalesce('"' || o.user_id || '"', 'null') END, CASE WHEN o.agent_id
+        IS DISTINCT FROM n.agent_id THEN ',"agent_id":' || coalesce('"' || o.agent_id ||
+        '"', 'null') END, CASE WHEN o.model_id IS DISTINCT FROM n.model_id THEN
+        ',"model_id":' || coalesce(to_json(o.model_id)::text, 'null') END, CASE WHEN
+        o.content IS DISTINCT FROM n.content THEN ',"content":' || to_json(o.content)::text
+        END, CASE WHEN record_image_ne(ROW(o.parts), ROW(n.parts)) THEN ',"parts":' ||
+        coalesce(o.parts::text, 'null') END, CASE WHEN o.timestamp IS DISTINCT FROM
+        n.timestamp THEN ',"timestamp":' || to_json(o.timestamp)::text END, CASE WHEN
+        o.edited_at IS DISTINCT FROM n.edited_at THEN ',"edited_at":' ||
+        coalesce(to_json(o.edited_at)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.message_metadata), ROW(n.message_metadata)) THEN
+        ',"message_metadata":' || o.message_metadata::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('conversation_id', n.conversation_id, o.conversation_id),
-        event_change('sequence', n.sequence, o.sequence), event_change('sender', n.sender,
-        o.sender), event_change('user_id', n.user_id, o.user_id), event_change('agent_id',
-        n.agent_id, o.agent_id), event_change('model_id', n.model_id, o.model_id),
-        event_change('content', n.content, o.content), event_change('parts', n.parts, o.parts),
-        event_change('timestamp', n.timestamp, o.timestamp), event_change('edited_at',
-        n.edited_at, o.edited_at), event_change('message_metadata', n.message_metadata,
-        o.message_metadata)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.conversation_id IS DISTINCT FROM
+        n.conversation_id THEN ',"conversation_id":' || '"' || n.conversation_id || '"' END,
+        CASE WHEN o.sequence IS DISTINCT FROM n.sequence THEN ',"sequence":' ||
+        n.sequence::text END, CASE WHEN o.sender IS DISTINCT FROM n.sender THEN ',"sender":'
+        || '"' || n.sender || '"' END, CASE WHEN o.user_id IS DISTINCT FROM n.user_id THEN
+        ',"user_id":' || coalesce('"' || n.user_id || '"', 'null') END, CASE WHEN o.agent_id
+        IS DISTINCT FROM n.agent_id THEN ',"agent_id":' || coalesce('"' || n.agent_id ||
+        '"', 'null') END, CASE WHEN o.model_id IS DISTINCT FROM n.model_id THEN
+        ',"model_id":' || coalesce(to_json(n.model_id)::text, 'null') END, CASE WHEN
+        o.content IS DISTINCT FROM n.content THEN ',"content":' || to_json(n.content)::text
+        END, CASE WHEN record_image_ne(ROW(o.parts), ROW(n.parts)) THEN ',"parts":' ||
+        coalesce(n.parts::text, 'null') END, CASE WHEN o.timestamp IS DISTINCT FROM
+        n.timestamp THEN ',"timestamp":' || to_json(n.timestamp)::text END, CASE WHEN
+        o.edited_at IS DISTINCT FROM n.edited_at THEN ',"edited_at":' ||
+        coalesce(to_json(n.edited_at)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.message_metadata), ROW(n.message_metadata)) THEN
+        ',"message_metadata":' || n.message_metadata::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -1337,15 +1630,18 @@ BEGIN
       'Message',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at),
-        event_value('conversation_id', o.conversation_id), event_value('sequence', o.sequence),
-        event_value('sender', o.sender), event_value('user_id', o.user_id),
-        event_value('agent_id', o.agent_id), event_value('model_id', o.model_id),
-        event_value('content', o.content), event_value('parts', o.parts),
-        event_value('timestamp', o.timestamp), event_value('edited_at', o.edited_at),
-        event_value('message_metadata', o.message_metadata)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'conversation_id', o.conversation_id,
+        'sequence', o.sequence, 'sender', o.sender, 'user_id', o.user_id, 'agent_id',
+        o.agent_id, 'model_id', o.model_id, 'content', o.content, 'timestamp', o.timestamp,
+        'edited_at', o.edited_at
+      ))
+      || CASE WHEN o.parts IS NULL THEN '{}' ELSE jsonb_build_object(
+        'parts', o.parts
+      ) END
+      || jsonb_build_object(
+        'message_metadata', o.message_metadata
+      ),
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
@@ -1381,14 +1677,18 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at), event_value('task_id',
-        n.task_id), event_value('agent_id', n.agent_id), event_value('number', n.number),
-        event_value('status', n.status), event_value('heartbeat_at', n.heartbeat_at),
-        event_value('progress_percent', n.progress_percent), event_value('status_message',
-        n.status_message), event_value('result', n.result), event_value('error', n.error),
-        event_value('started_at', n.started_at), event_value('ended_at', n.ended_at)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'task_id', n.task_id, 'agent_id',
+        n.agent_id, 'number', n.number, 'status', n.status, 'heartbeat_at', n.heartbeat_at,
+        'progress_percent', n.progress_percent, 'status_message', n.status_message,
+        'started_at', n.started_at, 'ended_at', n.ended_at
+      ))
+      || CASE WHEN n.result IS NULL THEN '{}' ELSE jsonb_build_object(
+        'result', n.result
+      ) END
+      || CASE WHEN n.error IS NULL THEN '{}' ELSE jsonb_build_object(
+        'error', n.error
+      ) END
     FROM new_rows n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
@@ -1420,26 +1720,46 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('task_id', o.task_id, n.task_id), event_change('agent_id', o.agent_id,
-        n.agent_id), event_change('number', o.number, n.number), event_change('status',
-        o.status, n.status), event_change('heartbeat_at', o.heartbeat_at, n.heartbeat_at),
-        event_change('progress_percent', o.progress_percent, n.progress_percent),
-        event_change('status_message', o.status_message, n.status_message),
-        event_change('result', o.result, n.result), event_change('error', o.error, n.error),
-        event_change('started_at', o.started_at, n.started_at), event_change('ended_at',
-        o.ended_at, n.ended_at)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.task_id IS DISTINCT FROM n.task_id THEN
+        ',"task_id":' || '"' || o.task_id || '"' END, CASE WHEN o.agent_id IS DISTINCT FROM
+        n.agent_id THEN ',"agent_id":' || coalesce('"' || o.agent_id || '"', 'null') END,
+        CASE WHEN o.number IS DISTINCT FROM n.number THEN ',"number":' || o.number::text
+        END, CASE WHEN o.status IS DISTINCT FROM n.status THEN ',"status":' || '"' ||
+        o.status || '"' END, CASE WHEN o.heartbeat_at IS DISTINCT FROM n.heartbeat_at THEN
+        ',"heartbeat_at":' || coalesce(to_json(o.heartbeat_at)::text, 'null') END, CASE WHEN
+        o.progress_percent IS DISTINCT FROM n.progress_percent THEN ',"progress_percent":'
+        || coalesce(o.progress_percent::text, 'null') END, CASE WHEN o.status_message IS
+        DISTINCT FROM n.status_message THEN ',"status_message":' ||
+        coalesce(to_json(o.status_message)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.result), ROW(n.result)) THEN ',"result":' ||
+        coalesce(o.result::text, 'null') END, CASE WHEN record_image_ne(ROW(o.error),
+        ROW(n.error)) THEN ',"error":' || coalesce(o.error::text, 'null') END, CASE WHEN
+        o.started_at IS DISTINCT FROM n.started_at THEN ',"started_at":' ||
+        to_json(o.started_at)::text END, CASE WHEN o.ended_at IS DISTINCT FROM n.ended_at
+        THEN ',"ended_at":' || coalesce(to_json(o.ended_at)::text, 'null') END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('task_id', n.task_id, o.task_id), event_change('agent_id', n.agent_id,
-        o.agent_id), event_change('number', n.number, o.number), event_change('status',
-        n.status, o.status), event_change('heartbeat_at', n.heartbeat_at, o.heartbeat_at),
-        event_change('progress_percent', n.progress_percent, o.progress_percent),
-        event_change('status_message', n.status_message, o.status_message),
-        event_change('result', n.result, o.result), event_change('error', n.error, o.error),
-        event_change('started_at', n.started_at, o.started_at), event_change('ended_at',
-        n.ended_at, o.ended_at)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.task_id IS DISTINCT FROM n.task_id THEN
+        ',"task_id":' || '"' || n.task_id || '"' END, CASE WHEN o.agent_id IS DISTINCT FROM
+        n.agent_id THEN ',"agent_id":' || coalesce('"' || n.agent_id || '"', 'null') END,
+        CASE WHEN o.number IS DISTINCT FROM n.number THEN ',"number":' || n.number::text
+        END, CASE WHEN o.status IS DISTINCT FROM n.status THEN ',"status":' || '"' ||
+        n.status || '"' END, CASE WHEN o.heartbeat_at IS DISTINCT FROM n.heartbeat_at THEN
+        ',"heartbeat_at":' || coalesce(to_json(n.heartbeat_at)::text, 'null') END, CASE WHEN
+        o.progress_percent IS DISTINCT FROM n.progress_percent THEN ',"progress_percent":'
+        || coalesce(n.progress_percent::text, 'null') END, CASE WHEN o.status_message IS
+        DISTINCT FROM n.status_message THEN ',"status_message":' ||
+        coalesce(to_json(n.status_message)::text, 'null') END, CASE WHEN
+        record_image_ne(ROW(o.result), ROW(n.result)) THEN ',"result":' ||
+        coalesce(n.result::text, 'null') END, CASE WHEN record_image_ne(ROW(o.error),
+        ROW(n.error)) THEN ',"error":' || coalesce(n.error::text, 'null') END, CASE WHEN
+        o.started_at IS DISTINCT FROM n.started_at THEN ',"started_at":' ||
+        to_json(n.started_at)::text END, CASE WHEN o.ended_at IS DISTINCT FROM n.ended_at
+        THEN ',"ended_at":' || coalesce(to_json(n.ended_at)::text, 'null') END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -1475,14 +1795,18 @@ BEGIN
       'TaskAttempt',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at), event_value('task_id',
-        o.task_id), event_value('agent_id', o.agent_id), event_value('number', o.number),
-        event_value('status', o.status), event_value('heartbeat_at', o.heartbeat_at),
-        event_value('progress_percent', o.progress_percent), event_value('status_message',
-        o.status_message), event_value('result', o.result), event_value('error', o.error),
-        event_value('started_at', o.started_at), event_value('ended_at', o.ended_at)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'task_id', o.task_id, 'agent_id',
+        o.agent_id, 'number', o.number, 'status', o.status, 'heartbeat_at', o.heartbeat_at,
+        'progress_percent', o.progress_percent, 'status_message', o.status_message,
+        'started_at', o.started_at, 'ended_at', o.ended_at
+      ))
+      || CASE WHEN o.result IS NULL THEN '{}' ELSE jsonb_build_object(
+        'result', o.result
+      ) END
+      || CASE WHEN o.error IS NULL THEN '{}' ELSE jsonb_build_object(
+        'error', o.error
+      ) END,
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
@@ -1518,10 +1842,10 @@ BEGIN
       n.dependent_id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('dependent_id', n.dependent_id), event_value('dependency_id',
-        n.dependency_id), event_value('on_failure', n.on_failure)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'dependent_id', n.dependent_id, 'dependency_id', n.dependency_id, 'on_failure',
+        n.on_failure
+      ))
     FROM new_rows n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
@@ -1553,12 +1877,14 @@ BEGIN
         WHEN n.dependent_id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.dependent_id IS NOT NULL THEN ('{' || substr(concat(
-        event_value('dependent_id', o.dependent_id), event_value('dependency_id',
-        o.dependency_id), event_change('on_failure', o.on_failure, n.on_failure)
+        ',"dependent_id":' || '"' || o.dependent_id || '"', ',"dependency_id":' || '"' ||
+        o.dependency_id || '"', CASE WHEN o.on_failure IS DISTINCT FROM n.on_failure THEN
+        ',"on_failure":' || '"' || o.on_failure || '"' END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.dependent_id IS NOT NULL THEN ('{' || substr(concat(
-        event_value('dependent_id', n.dependent_id), event_value('dependency_id',
-        n.dependency_id), event_change('on_failure', n.on_failure, o.on_failure)
+        ',"dependent_id":' || '"' || n.dependent_id || '"', ',"dependency_id":' || '"' ||
+        n.dependency_id || '"', CASE WHEN o.on_failure IS DISTINCT FROM n.on_failure THEN
+        ',"on_failure":' || '"' || n.on_failure || '"' END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.dependent_id = o.dependent_id AND n.dependency_id = o.dependency_id
@@ -1592,10 +1918,10 @@ BEGIN
       'TaskDependency',
       o.dependent_id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('dependent_id', o.dependent_id), event_value('dependency_id',
-        o.dependency_id), event_value('on_failure', o.on_failure)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'dependent_id', o.dependent_id, 'dependency_id', o.dependency_id, 'on_failure',
+        o.on_failure
+      )),
       NULL
     FROM old_rows o
     LEFT JOIN LATERAL (
@@ -1624,19 +1950,15 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      ('{' || substr(concat(
-        event_value('id', n.id), event_value('created_at', n.created_at),
-        event_value('model_id', n.model_id), event_value('project_id', n.project_id),
-        event_value('agent_id', n.agent_id), event_value('task_id', n.task_id),
-        event_value('attempt_id', n.attempt_id), event_value('conversation_id',
-        n.conversation_id), event_value('message_id', n.message_id), event_value('user_id',
-        n.user_id), event_value('input_tokens', n.input_tokens),
-        event_value('cached_input_tokens', n.cached_input_tokens), event_value('output_tokens',
-        n.output_tokens), event_value('reasoning_tokens', n.reasoning_tokens),
-        event_value('cost', n.cost), event_value('latency_ms', n.latency_ms),
-        event_value('success', n.success), event_value('request_id', n.request_id),
-        event_value('occurred_at', n.occurred_at)
-      ), 2) || '}')::jsonb
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', n.id, 'created_at', n.created_at, 'model_id', n.model_id, 'project_id',
+        n.project_id, 'agent_id', n.agent_id, 'task_id', n.task_id, 'attempt_id',
+        n.attempt_id, 'conversation_id', n.conversation_id, 'message_id', n.message_id,
+        'user_id', n.user_id, 'input_tokens', n.input_tokens, 'cached_input_tokens',
+        n.cached_input_tokens, 'output_tokens', n.output_tokens, 'reasoning_tokens',
+        n.reasoning_tokens, 'cost', n.cost, 'latency_ms', n.latency_ms, 'success',
+        n.success, 'request_id', n.request_id, 'occurred_at', n.occurred_at
+      ))
     FROM new_rows n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
@@ -1650,34 +1972,64 @@ BEGIN
         WHEN n.id IS NULL THEN 'DELETED' ELSE 'UPDATED'
       END,
       CASE WHEN o.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', o.id, n.id), event_change('created_at', o.created_at, n.created_at),
-        event_change('model_id', o.model_id, n.model_id), event_change('project_id',
-        o.project_id, n.project_id), event_change('agent_id', o.agent_id, n.agent_id),
-        event_change('task_id', o.task_id, n.task_id), event_change('attempt_id', o.attempt_id,
-        n.attempt_id), event_change('conversation_id', o.conversation_id, n.conversation_id),
-        event_change('message_id', o.message_id, n.message_id), event_change('user_id',
-        o.user_id, n.user_id), event_change('input_tokens', o.input_tokens, n.input_tokens),
-        event_change('cached_input_tokens', o.cached_input_tokens, n.cached_input_tokens),
-        event_change('output_tokens', o.output_tokens, n.output_tokens),
-        event_change('reasoning_tokens', o.reasoning_tokens, n.reasoning_tokens),
-        event_change('cost', o.cost, n.cost), event_change('latency_ms', o.latency_ms,
-        n.latency_ms), event_change('success', o.success, n.success), event_change('request_id',
-        o.request_id, n.request_id), event_change('occurred_at', o.occurred_at, n.occurred_at)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || o.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(o.created_at)::text END, CASE WHEN o.model_id IS DISTINCT FROM n.model_id
+        THEN ',"model_id":' || to_json(o.model_id)::text END, CASE WHEN o.project_id IS
+        DISTINCT FROM n.project_id THEN ',"project_id":' || '"' || o.project_id || '"' END,
+        CASE WHEN o.agent_id IS DISTINCT FROM n.agent_id THEN ',"agent_id":' || coalesce('"'
+        || o.agent_id || '"', 'null') END, CASE WHEN o.task_id IS DISTINCT FROM n.task_id
+        THEN ',"task_id":' || coalesce('"' || o.task_id || '"', 'null') END, CASE WHEN
+        o.attempt_id IS DISTINCT FROM n.attempt_id THEN ',"attempt_id":' || coalesce('"' ||
+        o.attempt_id || '"', 'null') END, CASE WHEN o.conversation_id IS DISTINCT FROM
+        n.conversation_id THEN ',"conversation_id":' || coalesce('"' || o.conversation_id ||
+        '"', 'null') END, CASE WHEN o.message_id IS DISTINCT FROM n.message_id THEN
+        ',"message_id":' || coalesce('"' || o.message_id || '"', 'null') END, CASE WHEN
+        o.user_id IS DISTINCT FROM n.user_id THEN ',"user_id":' || coalesce('"' || o.user_id
+        || '"', 'null') END, CASE WHEN o.input_tokens IS DISTINCT FROM n.input_tokens THEN
+        ',"input_tokens":' || o.input_tokens::text END, CASE WHEN o.cached_input_tokens IS
+        DISTINCT FROM n.cached_input_tokens THEN ',"cached_input_tokens":' ||
+        o.cached_input_tokens::text END, CASE WHEN o.output_tokens IS DISTINCT FROM
+        n.output_tokens THEN ',"output_tokens":' || o.output_tokens::text END, CASE WHEN
+        o.reasoning_tokens IS DISTINCT FROM n.reasoning_tokens THEN ',"reasoning_tokens":'
+        || o.reasoning_tokens::text END, CASE WHEN o.cost IS DISTINCT FROM n.cost THEN
+        ',"cost":' || coalesce(to_json(o.cost)::text, 'null') END, CASE WHEN o.latency_ms IS
+        DISTINCT FROM n.latency_ms THEN ',"latency_ms":' || coalesce(o.latency_ms::text,
+        'null') END, CASE WHEN o.success IS DISTINCT FROM n.success THEN ',"success":' ||
+        o.success::text END, CASE WHEN o.request_id IS DISTINCT FROM n.request_id THEN
+        ',"request_id":' || coalesce(to_json(o.request_id)::text, 'null') END, CASE WHEN
+        o.occurred_at IS DISTINCT FROM n.occurred_at THEN ',"occurred_at":' ||
+        to_json(o.occurred_at)::text END
       ), 2) || '}')::jsonb END,
       CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
-        event_change('id', n.id, o.id), event_change('created_at', n.created_at, o.created_at),
-        event_change('model_id', n.model_id, o.model_id), event_change('project_id',
-        n.project_id, o.project_id), event_change('agent_id', n.agent_id, o.agent_id),
-        event_change('task_id', n.task_id, o.task_id), event_change('attempt_id', n.attempt_id,
-        o.attempt_id), event_change('conversation_id', n.conversation_id, o.conversation_id),
-        event_change('message_id', n.message_id, o.message_id), event_change('user_id',
-        n.user_id, o.user_id), event_change('input_tokens', n.input_tokens, o.input_tokens),
-        event_change('cached_input_tokens', n.cached_input_tokens, o.cached_input_tokens),
-        event_change('output_tokens', n.output_tokens, o.output_tokens),
-        event_change('reasoning_tokens', n.reasoning_tokens, o.reasoning_tokens),
-        event_change('cost', n.cost, o.cost), event_change('latency_ms', n.latency_ms,
-        o.latency_ms), event_change('success', n.success, o.success), event_change('request_id',
-        n.request_id, o.request_id), event_change('occurred_at', n.occurred_at, o.occurred_at)
+        CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
+        WHEN o.created_at IS DISTINCT FROM n.created_at THEN ',"created_at":' ||
+        to_json(n.created_at)::text END, CASE WHEN o.model_id IS DISTINCT FROM n.model_id
+        THEN ',"model_id":' || to_json(n.model_id)::text END, CASE WHEN o.project_id IS
+        DISTINCT FROM n.project_id THEN ',"project_id":' || '"' || n.project_id || '"' END,
+        CASE WHEN o.agent_id IS DISTINCT FROM n.agent_id THEN ',"agent_id":' || coalesce('"'
+        || n.agent_id || '"', 'null') END, CASE WHEN o.task_id IS DISTINCT FROM n.task_id
+        THEN ',"task_id":' || coalesce('"' || n.task_id || '"', 'null') END, CASE WHEN
+        o.attempt_id IS DISTINCT FROM n.attempt_id THEN ',"attempt_id":' || coalesce('"' ||
+        n.attempt_id || '"', 'null') END, CASE WHEN o.conversation_id IS DISTINCT FROM
+        n.conversation_id THEN ',"conversation_id":' || coalesce('"' || n.conversation_id ||
+        '"', 'null') END, CASE WHEN o.message_id IS DISTINCT FROM n.message_id THEN
+        ',"message_id":' || coalesce('"' || n.message_id || '"', 'null') END, CASE WHEN
+        o.user_id IS DISTINCT FROM n.user_id THEN ',"user_id":' || coalesce('"' || n.user_id
+        || '"', 'null') END, CASE WHEN o.input_tokens IS DISTINCT FROM n.input_tokens THEN
+        ',"input_tokens":' || n.input_tokens::text END, CASE WHEN o.cached_input_tokens IS
+        DISTINCT FROM n.cached_input_tokens THEN ',"cached_input_tokens":' ||
+        n.cached_input_tokens::text END, CASE WHEN o.output_tokens IS DISTINCT FROM
+        n.output_tokens THEN ',"output_tokens":' || n.output_tokens::text END, CASE WHEN
+        o.reasoning_tokens IS DISTINCT FROM n.reasoning_tokens THEN ',"reasoning_tokens":'
+        || n.reasoning_tokens::text END, CASE WHEN o.cost IS DISTINCT FROM n.cost THEN
+        ',"cost":' || coalesce(to_json(n.cost)::text, 'null') END, CASE WHEN o.latency_ms IS
+        DISTINCT FROM n.latency_ms THEN ',"latency_ms":' || coalesce(n.latency_ms::text,
+        'null') END, CASE WHEN o.success IS DISTINCT FROM n.success THEN ',"success":' ||
+        n.success::text END, CASE WHEN o.request_id IS DISTINCT FROM n.request_id THEN
+        ',"request_id":' || coalesce(to_json(n.request_id)::text, 'null') END, CASE WHEN
+        o.occurred_at IS DISTINCT FROM n.occurred_at THEN ',"occurred_at":' ||
+        to_json(n.occurred_at)::text END
       ), 2) || '}')::jsonb END
     FROM old_rows o
     FULL JOIN new_rows n ON n.id = o.id
@@ -1699,19 +2051,15 @@ BEGIN
       'UsageRecord',
       o.id::text,
       'DELETED',
-      ('{' || substr(concat(
-        event_value('id', o.id), event_value('created_at', o.created_at),
-        event_value('model_id', o.model_id), event_value('project_id', o.project_id),
-        event_value('agent_id', o.agent_id), event_value('task_id', o.task_id),
-        event_value('attempt_id', o.attempt_id), event_value('conversation_id',
-        o.conversation_id), event_value('message_id', o.message_id), event_value('user_id',
-        o.user_id), event_value('input_tokens', o.input_tokens),
-        event_value('cached_input_tokens', o.cached_input_tokens), event_value('output_tokens',
-        o.output_tokens), event_value('reasoning_tokens', o.reasoning_tokens),
-        event_value('cost', o.cost), event_value('latency_ms', o.latency_ms),
-        event_value('success', o.success), event_value('request_id', o.request_id),
-        event_value('occurred_at', o.occurred_at)
-      ), 2) || '}')::jsonb,
+      jsonb_strip_nulls(jsonb_build_object(
+        'id', o.id, 'created_at', o.created_at, 'model_id', o.model_id, 'project_id',
+        o.project_id, 'agent_id', o.agent_id, 'task_id', o.task_id, 'attempt_id',
+        o.attempt_id, 'conversation_id', o.conversation_id, 'message_id', o.message_id,
+        'user_id', o.user_id, 'input_tokens', o.input_tokens, 'cached_input_tokens',
+        o.cached_input_tokens, 'output_tokens', o.output_tokens, 'reasoning_tokens',
+        o.reasoning_tokens, 'cost', o.cost, 'latency_ms', o.latency_ms, 'success',
+        o.success, 'request_id', o.request_id, 'occurred_at', o.occurred_at
+      )),
       NULL
     FROM old_rows o;
   END IF;
@@ -1840,8 +2188,7 @@ def partitions() -> None:
 
 def functions() -> None:
     """Make the functions that those of the tables use, and the one that numbers events."""
-    for signature, definition in SHARED.items():
-        op.execute(f"CREATE FUNCTION {signature} RETURNS {definition}")
+    op.execute(TRUNCATE)
     op.execute(NUMBER)
 
 
@@ -1851,7 +2198,6 @@ def downgrade() -> None:
             op.execute(f"DROP TRIGGER log_{event} ON {table}")
         op.execute(f"DROP FUNCTION log_{table}()")
     op.execute("DROP FUNCTION number_events(bigint, integer)")
-    for signature in reversed(SHARED):
-        op.execute(f"DROP FUNCTION {signature}")
+    op.execute("DROP FUNCTION log_truncate()")
     op.drop_table("event_positions")
     op.drop_table("events")
