@@ -15,6 +15,7 @@ from unittest import mock
 from uuid import UUID, uuid4
 
 import asyncpg
+import httpx
 import pytest
 from sqlalchemy import URL, text
 
@@ -24,10 +25,25 @@ from db.embedded import binaries
 from db.events import partitions, triggers
 from db.events.positions import Numbering, number_all
 from db.events.positions import number as number_events
+from graph.core.scalars import global_id
 from tests import factories
-from tests.conftest import _on_server
-from tests.world import stored
+from tests.client import Client
+from tests.conftest import People, _on_server
+from tests.oracle import Everything, Someone
+from tests.world import WholeWorld, gid, make_whole_world, stored
 
+
+def sees_event(everything: Everything, viewer: Someone, event: db.Event) -> bool:
+    """Whether a viewer sees an event: in its project, or else if it is about what is theirs."""
+    if event.project_id is None:
+        return isinstance(viewer, db.User) and event.owner_id == viewer.id
+    if event.entity_type != "AccessToken":
+        return everything.is_member(viewer, event.project_id)
+    editors = (db.MemberRole.OWNER, db.MemberRole.EDITOR)
+    return isinstance(viewer, db.User) and everything.is_member(viewer, event.project_id, *editors)
+
+
+SEEN = {db.Event: sees_event}
 BREAKING = {"event_positions": {"single_row": ["id = 2"]}}
 
 ADMINISTRATOR = db.Viewer(is_administrator=True)
@@ -409,7 +425,9 @@ async def until_numbered(database: db.Database, count: int) -> None:
     """Wait until so many events have a position."""
     query = "SELECT count(*) FROM events WHERE position IS NOT NULL"
     async with asyncio.timeout(60):
-        while (await stored(database, query))[0] < count:
+        while True:
+            if (await stored(database, query))[0] >= count:
+                return
             await asyncio.sleep(0.02)
 
 
@@ -679,3 +697,140 @@ async def test_positions_survive_a_dump(
     assert [position for position, _ in await positions(restored)] == [1, 2, 3, 4, 5, 6]
     await restored.dispose()
     await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> WholeWorld:
+    return await make_whole_world(database, http, people)
+
+
+async def test_the_history_of_an_object_shows_who_changed_what(world: WholeWorld) -> None:
+    before = len(await stored(world.database, "SELECT 1 FROM events"))
+    for title in ("Dig deeper", "Dig on"):
+        payload = await world.owner.change(
+            "updateTask { userErrors { code } }", id=gid(world.free), title=title
+        )
+        assert payload == {"userErrors": []}
+    await world.agent.change(
+        "sendCommunication { userErrors { code } }",
+        fromAgentId=gid(world.ada),
+        toAgentId=gid(world.ada),
+        type="REQUEST",
+        content={},
+    )
+    await number_all(world.database)
+    query = """query($id: ID!, $task: ID!) {
+      task(id: $id) { history(last: 2) { totalCount nodes {
+        position action entityType entityId projectId project { name } actorType actorId
+        user { username } agent { name } tokenId before after
+      } } }
+      events(where: {entityType: {eq: "Task"}, entityId: {eq: $id}, action: {in: [UPDATED]}}) {
+        nodes { position } edges { cursor }
+      }
+      ofProject: events(last: 1, where: {projectId: {eq: $task}}) { nodes { agent { name } } }
+    }"""
+    variables = {"id": str(world.free.id), "task": str(world.project.id)}
+    answer = await world.owner.ask(query, **variables)
+
+    owner = world.people.users["owner"]
+    (token,) = await stored(
+        world.database, "SELECT id FROM access_tokens WHERE user_id = :id", id=owner.id
+    )
+    shared = {
+        "action": "UPDATED",
+        "entityType": "Task",
+        "entityId": gid(world.free),
+        "projectId": gid(world.project),
+        "project": {"name": "Moon base"},
+        "actorType": "USER",
+        "actorId": gid(owner),
+        "user": {"username": "owner"},
+        "agent": None,
+        "tokenId": global_id("AccessToken", token),
+    }
+    last = await stored(world.database, "SELECT max(position) FROM events")
+    total = answer.data["task"]["history"].pop("totalCount")
+    (created,) = await stored(
+        world.database,
+        "SELECT count(*) FROM events WHERE entity_id = :id AND entity_type = 'Task'",
+        id=str(world.free.id),
+    )
+    assert total == created
+    nodes = answer.data["task"]["history"]["nodes"]
+    places = [int(node.pop("position")) for node in nodes]
+    assert nodes == [
+        shared | {"before": {"title": world.free.title}, "after": {"title": "Dig deeper"}},
+        shared | {"before": {"title": "Dig deeper"}, "after": {"title": "Dig on"}},
+    ]
+    assert before < places[0] < places[1] < last[0]
+    found = answer.data["events"]
+    assert [node["position"] for node in found["nodes"]][-2:] == [str(place) for place in places]
+    assert answer.data["ofProject"] == {"nodes": [{"agent": {"name": world.ada.name}}]}
+    # Whoever has the cursor of an event gets the next ones.
+    after = found["edges"][-2]["cursor"]
+    query = "query($after: String) { events(first: 1, after: $after) { nodes { position } } }"
+    answer = await world.owner.ask(query, after=after)
+    assert answer.data["events"]["nodes"][0]["position"] >= str(places[0] + 1)
+    assert len(answer.statements) == 1
+
+
+async def test_events_without_a_position_are_seen_by_nobody(world: WholeWorld) -> None:
+    query = "{ events { totalCount nodes { position } } project: projects { nodes { history {"
+    query += " totalCount nodes { position } } } } }"
+    for client in (world.people.admin, world.owner):
+        answer = await client.ask(query)
+        assert answer.data["events"] == {"totalCount": 0, "nodes": []}
+        for node in answer.data["project"]["nodes"]:
+            assert node["history"] == {"totalCount": 0, "nodes": []}
+
+
+@pytest.mark.parametrize("way", ["compiler", "resolvers"])
+async def test_events_are_seen_by_whoever_sees_what_they_are_about(
+    world: WholeWorld, resolvers: People, way: str
+) -> None:
+    people = world.people if way == "compiler" else resolvers
+    await number_all(world.database)
+    everything = await Everything.read(world.database)
+    viewers: dict[str, tuple[Client, Someone]] = {
+        name: (getattr(people, name), user) for name, user in world.people.users.items()
+    }
+    http = people.owner._http
+    viewers["agent"] = (world.agent.through(http), world.ada)
+    viewers["viewer"] = (world.members[db.MemberRole.VIEWER].through(http), world.viewer)
+    seen = {}
+    for name, (client, someone) in viewers.items():
+        found: list[str] = []
+        after = None
+        while after is not None or not found:
+            query = """query($after: String) { events(first: 100, after: $after) {
+                totalCount nodes { position } pageInfo { hasNextPage endCursor } } }"""
+            page = (await client.ask(query, after=after)).data["events"]
+            found += [node["position"] for node in page["nodes"]]
+            assert page["totalCount"] >= len(found)
+            after = page["pageInfo"]["endCursor"] if page["pageInfo"]["hasNextPage"] else None
+            if not page["nodes"]:
+                break
+        expected = [e.position for e in everything.of(db.Event) if everything.sees(someone, e)]
+        assert found == [str(position) for position in sorted(expected)]
+        seen[name] = {
+            event.entity_type
+            for event in everything.of(db.Event)
+            if str(event.position) in found and event.project_id == world.project.id
+        }
+    assert "AccessToken" in seen["admin"] & seen["owner"]
+    assert "AccessToken" not in seen["agent"] | seen["viewer"]
+    assert seen["viewer"] >= {"Project", "Task", "Message"}
+    assert seen["stranger"] == set()
+
+
+async def test_the_history_of_a_deleted_project_is_for_administrators(world: WholeWorld) -> None:
+    id = gid(world.project)
+    await world.owner.change("deleteProject { userErrors { code } }", id=id)
+    await number_all(world.database)
+    query = """query($id: ID!) { events(last: 1, where: {projectId: {eq: $id},
+        entityType: {eq: "Project"}}) { nodes { action projectId project { id } before } } }"""
+
+    (event,) = (await world.people.admin.ask(query, id=id)).data["events"]["nodes"]
+    assert event.pop("before")["name"] == "Moon base"
+    assert event == {"action": "DELETED", "projectId": id, "project": None}
+    assert (await world.owner.ask(query, id=id)).data["events"]["nodes"] == []

@@ -21,9 +21,11 @@ from sqlalchemy import (
     Table,
     Text,
     TextClause,
+    Uuid,
     case,
     func,
     text,
+    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, column_property, mapped_column
@@ -144,11 +146,11 @@ class Event(Base):
     )
 
     user_id: Mapped[UUID | None] = column_property(
-        case((actor_type == ActorType.USER, actor_id)),
+        type_coerce(case((actor_type == ActorType.USER, actor_id)), Uuid),
         doc="The id of the user who made the change.",
     )
     agent_id: Mapped[UUID | None] = column_property(
-        case((actor_type == ActorType.AGENT, actor_id)),
+        type_coerce(case((actor_type == ActorType.AGENT, actor_id)), Uuid),
         doc="The id of the agent that made the change.",
     )
 

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import strawberry
 from graphql import GraphQLError
-from sqlalchemy import ColumnElement, Integer, Select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Integer, Select, tuple_
 
 from db.base import Timestamp
 from db.parameters import apply, bind, resolve_once
@@ -160,12 +160,13 @@ def _parsers(entity: Entity, order: Order | None) -> list[Parser]:
 def _parser(kind: Any) -> Parser:
     if isinstance(kind, Timestamp):
         return parse_moment
-    parsers: dict[type, Parser] = {int: _integer, str: require_storable, UUID: _uuid}
+    bits = 63 if isinstance(kind, BigInteger) else 31
+    parsers: dict[type, Parser] = {int: partial(_integer, bits), str: require_storable, UUID: _uuid}
     return parsers[kind.python_type]
 
 
-def _integer(text: str) -> int:
-    if not re.fullmatch(r"-?\d{1,10}", text, re.ASCII) or abs(int(text)) >= 2**31:
+def _integer(bits: int, text: str) -> int:
+    if not re.fullmatch(r"-?\d{1,19}", text, re.ASCII) or abs(int(text)) >= 2**bits:
         raise ValueError(text)
     return int(text)
 
