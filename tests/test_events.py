@@ -6,10 +6,15 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 from uuid import UUID, uuid4
@@ -30,6 +35,7 @@ from tests import factories
 from tests.client import Client
 from tests.conftest import People, _on_server
 from tests.oracle import Everything, Someone
+from tests.processes import PATIENCE, Process, troupe_here
 from tests.world import WholeWorld, gid, make_whole_world, stored
 
 
@@ -568,6 +574,23 @@ async def test_numbering_takes_no_connection_of_a_pool_and_is_idle_when_nothing_
     await database.dispose()
 
 
+WEEK = timedelta(weeks=1)
+
+
+def this_week() -> datetime:
+    """The moment when this week began."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return today - timedelta(days=today.weekday())
+
+
+def name_of(week: datetime) -> str:
+    """The name of the partition of a week."""
+    return f"events_{week:%Y_%m_%d}"
+
+
+MAKE = "SELECT create_event_partitions($1, 1)"
+
+
 async def partitions_of(database: db.Database) -> list[str]:
     """The names of the partitions."""
     query = "SELECT inhrelid::regclass::text FROM pg_inherits"
@@ -578,8 +601,7 @@ async def partitions_of(database: db.Database) -> list[str]:
 async def test_partitions_are_made_for_the_coming_weeks(
     database: db.Database, project: db.Project
 ) -> None:
-    this = partitions.monday(datetime.now(UTC).date())
-    weeks = [partitions.name_of(this + partitions.WEEK * number) for number in range(5)]
+    weeks = [name_of(this_week() + WEEK * number) for number in range(5)]
     expected = [*weeks, "events_default"]
     assert await partitions_of(database) == expected
     # As if no server had run for a while: events went to the default partition.
@@ -605,29 +627,25 @@ async def test_old_events_are_dropped_once_they_have_a_position(
     database: db.Database, project: db.Project
 ) -> None:
     await forget(database)
-    today = datetime.now(UTC).date()
-    weeks = [partitions.monday(today) - partitions.WEEK * number for number in range(1, 5)]
+    weeks = [this_week() - WEEK * number for number in range(1, 5)]
     connection = await database.open()
     for number, week in enumerate(weeks):
-        for statement in partitions.creating(week):
-            await connection.execute(statement)
+        await connection.execute(MAKE, week)
         await rename(database, project, f"{number}")
         moved = "UPDATE events SET created_at = $1 WHERE id = (SELECT max(id) FROM events)"
-        await connection.execute(moved, partitions.moment(week))
+        await connection.execute(moved, week)
         if number == 2:
             await number_all(database)
     oldest = "UPDATE events SET created_at = created_at - interval '1 year' WHERE position = 1"
     await connection.execute(oldest)
-    days = (today - weeks[0]).days
+    days = (datetime.now(UTC) - weeks[0]).days
 
     kept = await partitions.drop(connection, days)
 
-    assert kept == partitions.moment(weeks[0])
+    assert kept == weeks[0]
     # The week of the event without a position stays, and so does that of the day itself.
-    names = [partitions.name_of(week) for week in (weeks[3], weeks[0])]
-    assert [
-        name for name in await partitions_of(database) if name in map(partitions.name_of, weeks)
-    ] == names
+    names = [name_of(week) for week in (weeks[3], weeks[0])]
+    assert [name for name in await partitions_of(database) if name in map(name_of, weeks)] == names
     found = await stored(database, """SELECT position, "after"->>'name' FROM events ORDER BY id""")
     assert found == [(None, "3")]
     await number_all(database)
@@ -642,19 +660,18 @@ async def test_old_events_are_dropped_once_they_have_a_position(
 async def test_partitions_wait_for_no_transaction(
     database: db.Database, project: db.Project
 ) -> None:
-    week = partitions.monday(datetime.now(UTC).date()) - partitions.WEEK * 20
+    week = this_week() - WEEK * 20
     connection = await database.open()
     async with database.writer.begin() as writer:
         await writer.execute(text("UPDATE projects SET name = 'Mars base'"))
-        for statement in partitions.creating(week):
-            await connection.execute(statement)
+        await connection.execute(MAKE, week)
         with pytest.raises(asyncpg.LockNotAvailableError):
             await partitions.drop(connection, 7)
     await number_all(database)
     await partitions.drop(connection, 7)
     await connection.close()
 
-    assert partitions.name_of(week) not in await partitions_of(database)
+    assert name_of(week) not in await partitions_of(database)
 
 
 async def test_positions_survive_a_dump(
@@ -834,3 +851,77 @@ async def test_the_history_of_a_deleted_project_is_for_administrators(world: Who
     assert event.pop("before")["name"] == "Moon base"
     assert event == {"action": "DELETED", "projectId": id, "project": None}
     assert (await world.owner.ask(query, id=id)).data["events"]["nodes"] == []
+
+
+async def test_events_are_followed_from_the_command_line(
+    database: db.Database, database_url: URL, project: db.Project, tmp_path: Path
+) -> None:
+    url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
+    someone = db.new_id()
+    async with database.write(db.Viewer(user_id=someone)) as session:
+        await (await session.get_one(db.Project, project.id)).update(session, name="Mars base")
+    await by_hand(database, "INSERT INTO users (username, email) VALUES ('kim', 'kim@localhost')")
+
+    def follow(*arguments: str, lines: int) -> list[str]:
+        with Process(tmp_path, "events", "tail", *arguments, database_url=url) as process:
+            deadline = time.monotonic() + PATIENCE
+            while process.out.count("\n") < lines and time.monotonic() < deadline:
+                time.sleep(0.05)
+            ended = process.stop(signal.SIGINT)
+        assert (ended.status, ended.err) == (130, "")
+        return ended.out.splitlines()
+
+    shown = await asyncio.to_thread(
+        follow, "--after", "0", "--project", "Mars base", "--json", lines=2
+    )
+    # The administrator is created by the command.
+    created, renamed = [json.loads(line) for line in shown]
+    assert (created["position"], created["action"]) == (1, "CREATED")
+    assert renamed.pop("created_at").endswith("+00:00")
+    assert renamed == {
+        "position": 2,
+        "project_id": str(project.id),
+        "entity_type": "Project",
+        "entity_id": str(project.id),
+        "action": "UPDATED",
+        "actor_type": "USER",
+        "actor_id": str(someone),
+        "token_id": None,
+        "before": {"name": "Moon base"},
+        "after": {"name": "Mars base"},
+    }
+    (line, *_) = await asyncio.to_thread(follow, "--after", "1", lines=2)
+    moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    what = f"UPDATED Project {project.id} by user:{someone}: name"
+    assert re.fullmatch(f"2 {moment} {what}", line)
+
+
+async def test_old_events_are_dropped_from_the_command_line(
+    database: db.Database, database_url: URL, project: db.Project
+) -> None:
+    url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
+    for days in (5, 50, 500):
+        await rename(database, project, f"{days} days ago")
+        await by_hand(
+            database,
+            "UPDATE events SET created_at = now() - make_interval(days => :days)"
+            " WHERE id = (SELECT max(id) FROM events)",
+            days=days,
+        )
+
+    async def prune(*arguments: str, **settings: object) -> list[str]:
+        run = partial(troupe_here, "events", "prune", *arguments, database_url=url, **settings)
+        printed = (await asyncio.to_thread(run)).printed
+        assert re.fullmatch(r"Events since \d{4}-\d\d-\d\d are kept.*\n", printed)
+        query = """SELECT "after"->>'name' FROM events WHERE action = 'UPDATED' ORDER BY id"""
+        return await stored(database, query)
+
+    assert await prune() == ["5 days ago", "50 days ago"]
+    assert await prune(event_days=49) == ["5 days ago"]
+    assert await prune("--days", "4") == []
+    # Positions go on.
+    await rename(database, project, "now")
+    await number_all(database)
+    assert (await positions(database))[-1][0] == (
+        await stored(database, "SELECT last_position FROM event_positions")
+    )[0]

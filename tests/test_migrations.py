@@ -319,8 +319,8 @@ async def test_the_migrations_make_exactly_what_the_models_say(
         await connection.run_sync(search.functions)
         await connection.run_sync(db.Base.metadata.create_all)
         log = importlib.import_module("migrations.versions.0008_events")
-        await connection.execute(text(log.NUMBER))
-        await connection.execute(text(log.TRUNCATE))
+        for function in (log.TRUNCATE, log.NUMBER, log.CREATE_PARTITIONS, log.DROP_EVENTS):
+            await connection.exec_driver_sql(function)
         for table in triggers.logged_tables():
             for statement in triggers.creating(table.name, triggers.body(table)):
                 await connection.execute(text(statement))

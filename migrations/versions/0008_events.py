@@ -4,8 +4,6 @@ Rows that exist already have no events. The triggers are generated from the mode
 `db/events/triggers.py`; a later change of them is another migration.
 """
 
-from datetime import UTC, datetime, time, timedelta
-
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -15,15 +13,74 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-# The weeks that have partitions from the start; the server makes later ones.
-WEEKS = 5
-
 # The rows that TRUNCATE removes are deleted first, which is logged.
 TRUNCATE = """
 CREATE FUNCTION log_truncate() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   EXECUTE format('DELETE FROM %s', TG_RELID::regclass);
   RETURN NULL;
+END
+$$
+"""
+
+# These two run as the owner of the tables. They do not wait long for a table in use, because
+# statements that come later wait behind them. ATTACH, unlike CREATE TABLE … PARTITION OF, does not
+# wait for transactions that write events.
+CREATE_PARTITIONS = """
+CREATE FUNCTION create_event_partitions(since timestamptz, weeks integer) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT SET timezone = 'UTC' SET lock_timeout = '200ms'
+AS $$
+DECLARE
+  week timestamptz := date_trunc('week', since);
+  until timestamptz;
+  name text;
+BEGIN
+  FOR number IN 1..weeks LOOP
+    until := week + interval '1 week';
+    name := to_char(week, '"events_"YYYY_MM_DD');
+    IF to_regclass(name) IS NULL THEN
+      EXECUTE format(
+        'CREATE TABLE %I (LIKE events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name
+      );
+      -- No server may have run when the week began.
+      EXECUTE format(
+        'WITH moved AS (DELETE FROM events_default WHERE created_at >= $1 AND created_at < $2'
+        ' RETURNING *) INSERT INTO %I SELECT * FROM moved',
+        name
+      ) USING week, until;
+      EXECUTE format(
+        'ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', name, week, until
+      );
+    END IF;
+    week := until;
+  END LOOP;
+END
+$$
+"""
+
+DROP_EVENTS = """
+CREATE FUNCTION drop_events(before timestamptz) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT SET timezone = 'UTC' SET lock_timeout = '200ms'
+AS $$
+DECLARE
+  name text;
+  is_needed boolean;
+BEGIN
+  FOR name IN
+    SELECT relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+    WHERE inhparent = 'events'::regclass AND relname <> 'events_default'
+  LOOP
+    IF to_timestamp(name, '"events_"YYYY_MM_DD') + interval '1 week' <= before THEN
+      EXECUTE format('LOCK TABLE %I', name);
+      EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE position IS NULL)', name) INTO is_needed;
+      IF NOT is_needed THEN
+        EXECUTE format('DROP TABLE %I', name);
+      END IF;
+    END IF;
+  END LOOP;
+  DELETE FROM events_default WHERE position IS NOT NULL AND created_at < before;
 END
 $$
 """
@@ -2077,8 +2134,10 @@ TRIGGERS = {
 
 def upgrade() -> None:
     tables()
-    partitions()
-    functions()
+    for function in (TRUNCATE, NUMBER, CREATE_PARTITIONS, DROP_EVENTS):
+        op.get_bind().exec_driver_sql(function)
+    op.execute("CREATE TABLE events_default PARTITION OF events DEFAULT")
+    op.execute("SELECT create_event_partitions(now(), 5)")
     for table, body in TABLES.items():
         op.execute(
             f"CREATE FUNCTION log_{table}() RETURNS trigger LANGUAGE plpgsql"
@@ -2172,31 +2231,13 @@ def tables() -> None:
     op.execute("INSERT INTO event_positions DEFAULT VALUES")
 
 
-def partitions() -> None:
-    """Make the first partitions: one for each week, and one for all other events."""
-    op.execute("CREATE TABLE events_default PARTITION OF events DEFAULT")
-    today = datetime.now(UTC).date()
-    start = datetime.combine(today - timedelta(days=today.weekday()), time(), UTC)
-    for _ in range(WEEKS):
-        end = start + timedelta(weeks=1)
-        op.execute(
-            f"CREATE TABLE events_{start:%Y_%m_%d} PARTITION OF events"
-            f" FOR VALUES FROM ('{start.isoformat()}') TO ('{end.isoformat()}')"
-        )
-        start = end
-
-
-def functions() -> None:
-    """Make the functions that those of the tables use, and the one that numbers events."""
-    op.execute(TRUNCATE)
-    op.execute(NUMBER)
-
-
 def downgrade() -> None:
     for table in reversed(TABLES):
         for event in ("truncate", *TRIGGERS):
             op.execute(f"DROP TRIGGER log_{event} ON {table}")
         op.execute(f"DROP FUNCTION log_{table}()")
+    op.execute("DROP FUNCTION drop_events(timestamptz)")
+    op.execute("DROP FUNCTION create_event_partitions(timestamptz, integer)")
     op.execute("DROP FUNCTION number_events(bigint, integer)")
     op.execute("DROP FUNCTION log_truncate()")
     op.drop_table("event_positions")
