@@ -28,7 +28,10 @@ from db.settings import DatabaseSettings, SettingsError
 ADVISORY_LOCK = int.from_bytes(b"troupe")
 
 
-COMPARISON = {"compare_server_default": True, "include_name": autogenerate.include_name}
+COMPARISON: dict[str, Any] = {
+    "compare_server_default": True,
+    "include_name": autogenerate.include_name,
+}
 """The options with which Alembic compares a database with the models."""
 
 OLDEST_SERVER = 15

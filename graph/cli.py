@@ -612,7 +612,7 @@ def _event_as_json(event: Event) -> str:
     columns = (column.key for column in Event.__table__.columns)
     values = {name: getattr(event, name) for name in columns if name not in ("id", "owner_id")}
     values |= {side: values[side] and values[side].fragment for side in ("before", "after")}
-    return orjson.dumps(values).decode()
+    return orjson.dumps(values, default=str).decode()
 
 
 def _event_as_text(event: Event) -> str:

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -35,7 +34,8 @@ from tests import factories
 from tests.client import Client
 from tests.conftest import People, _on_server
 from tests.oracle import Everything, Someone
-from tests.processes import PATIENCE, Process, troupe_here
+from tests.patience import until
+from tests.processes import Process, troupe_here
 from tests.world import WholeWorld, gid, make_whole_world, stored
 
 
@@ -674,6 +674,13 @@ async def test_partitions_wait_for_no_transaction(
     assert name_of(week) not in await partitions_of(database)
 
 
+def _run(command: list[Path | str], variables: dict[str, str], given: bytes) -> bytes:
+    """What a program prints."""
+    environment = os.environ | variables
+    done = subprocess.run(command, env=environment, input=given, stdout=subprocess.PIPE, check=True)
+    return done.stdout
+
+
 async def test_positions_survive_a_dump(
     server: URL, database: db.Database, database_url: URL, project: db.Project
 ) -> None:
@@ -696,15 +703,7 @@ async def test_positions_survive_a_dump(
         ["pg_dump", "--format=custom", str(database_url.database)],
         ["pg_restore", "--exit-on-error", "--dbname", name],
     ):
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [bin_dir / command[0], *command[1:]],
-            env=os.environ | variables,
-            input=kept,
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        kept = done.stdout
+        kept = await asyncio.to_thread(_run, [bin_dir / command[0], *command[1:]], variables, kept)
     restored = db.Database(server.set(database=name))
 
     assert await positions(restored) == before
@@ -864,9 +863,8 @@ async def test_events_are_followed_from_the_command_line(
 
     def follow(*arguments: str, lines: int) -> list[str]:
         with Process(tmp_path, "events", "tail", *arguments, database_url=url) as process:
-            deadline = time.monotonic() + PATIENCE
-            while process.out.count("\n") < lines and time.monotonic() < deadline:
-                time.sleep(0.05)
+            until(lambda: process.out.count("\n") >= lines or not process.is_running)
+            assert process.is_running, process.err
             ended = process.stop(signal.SIGINT)
         assert (ended.status, ended.err) == (130, "")
         return ended.out.splitlines()
@@ -909,8 +907,9 @@ async def test_old_events_are_dropped_from_the_command_line(
             days=days,
         )
 
-    async def prune(*arguments: str, **settings: object) -> list[str]:
-        run = partial(troupe_here, "events", "prune", *arguments, database_url=url, **settings)
+    async def prune(*arguments: str, event_days: int | None = None) -> list[str]:
+        run = partial(troupe_here, "events", "prune", *arguments, database_url=url)
+        run = partial(run, event_days=event_days)
         printed = (await asyncio.to_thread(run)).printed
         assert re.fullmatch(r"Events since \d{4}-\d\d-\d\d are kept.*\n", printed)
         query = """SELECT "after"->>'name' FROM events WHERE action = 'UPDATED' ORDER BY id"""

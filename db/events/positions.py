@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from asyncpg import LockNotAvailableError
+from asyncpg import LockNotAvailableError, PostgresError
 
 from db.connections import reason
 from db.events import partitions
@@ -141,4 +141,6 @@ class Numbering:
             await partitions.drop(connection, self._days)
         except LockNotAvailableError:
             return MAINTENANCE_RETRY_SECONDS
+        except PostgresError as error:  # positions are given all the same
+            log.warning("partitions of the event log are not maintained: %s", reason(error))
         return MAINTENANCE_SECONDS

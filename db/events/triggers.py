@@ -290,9 +290,9 @@ def function(table: str, body: str) -> str:
 
 
 TRIGGERS = {
-    "insert": "AFTER INSERT ON {} REFERENCING NEW TABLE AS new_rows",
-    "update": "AFTER UPDATE ON {} REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
-    "delete": "AFTER DELETE ON {} REFERENCING OLD TABLE AS old_rows",
+    "insert": "AFTER INSERT ON {}\nREFERENCING NEW TABLE AS new_rows",
+    "update": "AFTER UPDATE ON {}\nREFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows",
+    "delete": "AFTER DELETE ON {}\nREFERENCING OLD TABLE AS old_rows",
 }
 
 
@@ -301,12 +301,12 @@ def creating(table: str, body: str) -> Iterator[str]:
     yield function(table, body)
     for event, when in TRIGGERS.items():
         yield (
-            f"CREATE TRIGGER {PREFIX}{event} {when.format(table)}"
-            f" FOR EACH STATEMENT EXECUTE FUNCTION {PREFIX}{table}()"
+            f"CREATE TRIGGER {PREFIX}{event} {when.format(table)}\n"
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {PREFIX}{table}()"
         )
     yield (
-        f"CREATE TRIGGER {PREFIX}truncate BEFORE TRUNCATE ON {table}"
-        " FOR EACH STATEMENT EXECUTE FUNCTION log_truncate()"
+        f"CREATE TRIGGER {PREFIX}truncate BEFORE TRUNCATE ON {table}\n"
+        "FOR EACH STATEMENT EXECUTE FUNCTION log_truncate()"
     )
 
 

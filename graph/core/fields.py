@@ -217,7 +217,7 @@ class Referred(EntityField):
         return context.loaders.row(self.target.key, value, self.loader_key(selected))
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
-        target = aliased(self.model)
+        target: Any = aliased(self.model)
         key = getattr(target, self.target.key.key)
         rows = select().select_from(target)
         rows = rows.where(key == getattr(row, self.attribute.key), scope(target, builder.viewer))
@@ -380,7 +380,7 @@ class History(Paged):
     @property
     def key(self) -> str:
         """The name of the attribute that is the key of the object."""
-        return entity_of(self.model).key.key
+        return str(entity_of(self.model).key.key)
 
     def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
         spec.columns.add(self.key)

@@ -60,7 +60,7 @@ $$
 """
 
 DROP_EVENTS = """
-CREATE FUNCTION drop_events(before timestamptz) RETURNS void
+CREATE FUNCTION drop_events(kept timestamptz) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT SET timezone = 'UTC' SET lock_timeout = '200ms'
 AS $$
@@ -72,7 +72,7 @@ BEGIN
     SELECT relname FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
     WHERE inhparent = 'events'::regclass AND relname <> 'events_default'
   LOOP
-    IF to_timestamp(name, '"events_"YYYY_MM_DD') + interval '1 week' <= before THEN
+    IF to_timestamp(name, '"events_"YYYY_MM_DD') + interval '1 week' <= kept THEN
       EXECUTE format('LOCK TABLE %I', name);
       EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE position IS NULL)', name) INTO is_needed;
       IF NOT is_needed THEN
@@ -80,7 +80,7 @@ BEGIN
       END IF;
     END IF;
   END LOOP;
-  DELETE FROM events_default WHERE position IS NOT NULL AND created_at < before;
+  DELETE FROM events_default WHERE position IS NOT NULL AND created_at < kept;
 END
 $$
 """
