@@ -8,6 +8,7 @@ from db.communications import Communication, CommunicationStatus
 from db.connections import OutcomeUnknown
 from db.conversations import Conversation, ConversationStatus, Message, MessageSender
 from db.engine import Database
+from db.events import ActorType, Event, EventAction
 from db.interactions import (
     ApprovalRequest,
     ClarificationRequest,

@@ -48,6 +48,13 @@ NAMING = {
 }
 
 
+UNLOGGED = {"logged": False}
+"""The `info` of a column, or of a table, whose changes are not part of the event log."""
+
+LOGGED = {"logged": True}
+"""The `info` of a column that is logged although its name is like that of a secret."""
+
+
 class Timestamp(TypeDecorator[datetime]):
     """A TIMESTAMP WITH TIME ZONE that refuses a naive datetime."""
 

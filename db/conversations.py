@@ -33,6 +33,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import (
     CRUD,
+    UNLOGGED,
     LongText,
     Metadata,
     ShortText,
@@ -121,9 +122,14 @@ class Conversation(CRUD):
     status: Mapped[ConversationStatus] = defaulted(
         ConversationStatus.ACTIVE, index=True, doc="Whether it is active."
     )
-    last_message_at: Mapped[datetime | None] = mapped_column(doc="The time of the newest message.")
+    # The events of messages tell when these change.
+    last_message_at: Mapped[datetime | None] = mapped_column(
+        doc="The time of the newest message.", info=UNLOGGED
+    )
     last_sequence: Mapped[int] = defaulted(
-        0, doc="The highest `sequence` that a message has had, deleted ones included."
+        0,
+        info=UNLOGGED,
+        doc="The highest `sequence` that a message has had, deleted ones included.",
     )
     conversation_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from db.connections import (
 )
 from db.embedded import Outage, Server
 from db.errors import KeyReused
+from db.events.actors import actor_of
 from db.idempotency import Key, Outcome, delete_expired, found
 from db.prepared import PreparedPool
 from db.result_limits import RESULT_BYTES, ResultLimit
@@ -144,6 +146,9 @@ class Database:
             )
             for settings in ({}, BY_KEY)
         )
+        self._open = partial(self._connect, {}, **connecting, **driver)
+        self.committed = asyncio.Event()
+        """Set by each commit of this process."""
         self._reading = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._writing = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
 
@@ -219,6 +224,10 @@ class Database:
             assert connection.sync_connection is not None
             return revision, writes, connection.sync_connection.info["generation"]
 
+    async def open(self) -> Any:
+        """A connection of the driver, which belongs to no pool. The caller closes it."""
+        return await self._open()
+
     @property
     def outage(self) -> Outage | None:
         """Why the database is down or takes no writes, if this process knows."""
@@ -249,6 +258,7 @@ class Database:
         """
         session = self._writing()
         session.viewer, session.right, session.run_alone = viewer, right, self._run_alone
+        session.info["actor"] = actor_of(viewer)
         try:
             yield session
             if session.has_begun:
@@ -256,6 +266,7 @@ class Database:
                 # connection.
                 await session.flush()
                 await commit(session)
+                self.committed.set()
         finally:
             # SQLAlchemy takes longer to close a session than a short statement takes.
             if session.has_begun:
@@ -276,6 +287,7 @@ class Database:
                 raise ConnectionReplaced(ConnectionReplaced.__doc__) from error
             raise
         statistics.add(statement.sql, len(rows), began)
+        self.committed.set()
         return rows
 
     async def outcome(self, viewer: Viewer, key: Key) -> Outcome | None:

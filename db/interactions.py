@@ -27,6 +27,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import (
     CRUD,
+    LOGGED,
     LongText,
     Metadata,
     Priority,
@@ -155,7 +156,7 @@ class HumanInteraction(CRUD):
     title: Mapped[ShortText] = mapped_column(doc="The subject, in one line.")
     content: Mapped[Any] = mapped_column(JSONB, doc="What people are asked or told.")
     content_hash: Mapped[ShortText] = mapped_column(
-        info={COMPUTE: _content_hash},
+        info={COMPUTE: _content_hash, **LOGGED},
         doc="SHA-256, in hex, of the title, a line break, and the content as the API returns it. It"
         " proves what people were asked.",
     )

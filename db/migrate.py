@@ -21,11 +21,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from db.connections import connect, database_url, reason
 from db.embedded import EmbeddedError
+from db.events import autogenerate
 from db.settings import DatabaseSettings, SettingsError
 
 # The key of the advisory lock, which no other application is likely to use ("troupe", as bytes).
 ADVISORY_LOCK = int.from_bytes(b"troupe")
 
+
+COMPARISON: dict[str, Any] = {
+    "compare_server_default": True,
+    "include_name": autogenerate.include_name,
+}
+"""The options with which Alembic compares a database with the models."""
 
 OLDEST_SERVER = 15
 """The oldest major version of PostgreSQL that Troupe supports."""

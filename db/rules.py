@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Uuid, and_, false, or_, select, true
+from sqlalchemy import ColumnElement, Select, String, Uuid, and_, false, not_, or_, select, true
 from sqlalchemy.orm import aliased
 
 from db.agents import Agent
@@ -114,6 +114,23 @@ def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElem
 @rule("Message", "whoever sees its conversation", shows=["conversation"])
 def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return message.conversation_id.in_(_ids(Conversation, viewer, right))  # type: ignore[no-any-return]
+
+
+@rule(
+    "Event",
+    "members and agents of its project, for tokens those who edit it; without a project, its user",
+    exists=lambda event: event.position.is_not(None),
+)
+def _event(event: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    if right is not Right.VIEW:
+        return false()
+    seen = event.project_id.in_(_projects(viewer, right))
+    edited = event.project_id.in_(_projects(viewer, Right.EDIT))
+    is_token = event.entity_type == bind("AccessToken", String)
+    return or_(
+        and_(seen, or_(not_(is_token), edited)),
+        and_(event.project_id.is_(None), event.owner_id == _id(viewer.user_id)),
+    )
 
 
 @rule("AIModel", "everybody")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, false, inspect, true
+from sqlalchemy import ColumnElement, and_, false, inspect, true
 
 from db.rights import Right
 
@@ -44,23 +44,33 @@ rules: dict[str, Rule] = {}
 """The rule of each model, by the name of the model."""
 visible_to: dict[str, str] = {}
 """Who sees the rows of each model besides administrators, in words for the documentation."""
+existing: dict[str, Callable[[Any], ColumnElement[bool]]] = {}
+"""The condition under which a row of a model exists for anybody, administrators included."""
 always_visible: set[tuple[str, str]] = set()
 """The relationships, by model and name, whose target is visible to everybody who sees the row."""
 
 MEMBERS = "members and agents of its project"
 
 
-def rule(model: str, who: str = MEMBERS, shows: Sequence[str] = ()) -> Callable[[AnyRule], AnyRule]:
+def rule(
+    model: str,
+    who: str = MEMBERS,
+    shows: Sequence[str] = (),
+    exists: Callable[[Any], ColumnElement[bool]] | None = None,
+) -> Callable[[AnyRule], AnyRule]:
     """Declare the rule of a model, and in words who sees its rows.
 
     Model and relationships are given by name. The rule is called with the model or an alias of it,
     the viewer, and the right. `shows` are the relationships whose target is visible whenever the
-    row is: the condition of this rule implies that of the target's rule.
+    row is: the condition of this rule implies that of the target's rule. A row for which the
+    condition `exists` does not hold is seen by nobody.
     """
 
     def declare(function: AnyRule) -> AnyRule:
         rules[model] = function
         visible_to[model] = who
+        if exists is not None:
+            existing[model] = exists
         always_visible.update((model, relation) for relation in shows)
         return function
 
@@ -80,9 +90,9 @@ def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnEleme
     Nobody sees the rows of a model without a rule, administrators included.
     """
     # Models that share a table with their base have the rule of the base.
-    declared = rules.get(inspect(entity).mapper.base_mapper.class_.__name__)
+    name = inspect(entity).mapper.base_mapper.class_.__name__
+    declared = rules.get(name)
     if declared is None:
         return false()
-    if viewer.is_administrator:
-        return true()
-    return declared(entity, viewer, right)
+    met = true() if viewer.is_administrator else declared(entity, viewer, right)
+    return and_(existing[name](entity), met) if name in existing else met

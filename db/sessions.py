@@ -8,9 +8,10 @@ from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from asyncpg import DataError, IntegrityConstraintViolationError
-from sqlalchemy import Result, ScalarResult, inspect, select
+from sqlalchemy import Connection, Result, ScalarResult, event, inspect, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
 
 from db.base import Base, any_of, defaults
 from db.connections import OUTCOME_UNKNOWN, OutcomeUnknown
@@ -24,6 +25,7 @@ from db.errors import (
     Path,
     Rejected,
 )
+from db.events.actors import SET_ACTOR
 from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, keyed, stored
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -59,12 +61,25 @@ class ReadSession(Protocol):
 Run = Callable[[Compiled, Values], Awaitable[Sequence[Any]]]
 
 
+class _Session(Session):
+    """The session of SQLAlchemy below a WriteSession."""
+
+
+@event.listens_for(_Session, "after_begin")
+def _name_actor(session: Session, transaction: object, connection: Connection) -> None:
+    """Name the actor of the transaction, which its events have."""
+    actor = session.info["actor"]
+    if actor is not None:
+        connection.exec_driver_sql(SET_ACTOR, (actor,))
+
+
 class WriteSession(AsyncSession):
     """A transaction of a viewer, who changes only rows on which they have the right.
 
     It begins with its first statement, except those of `alone`.
     """
 
+    sync_session_class = _Session
     viewer: Viewer
     right: Right
     """The right that this transaction needs."""

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import (
     CRUD,
+    LOGGED,
     Base,
     ComposedName,
     LongText,
@@ -111,8 +112,9 @@ class Tool(CRUD):
         ToolStatus.DISCOVERED, index=True, doc="Its stage; `transitionTool` changes it."
     )
     definition_hash: Mapped[ShortText] = mapped_column(
+        info=LOGGED,
         doc="SHA-256, in hex, of its description and schema. It shows whether the definition was"
-        " changed."
+        " changed.",
     )
     tool_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()

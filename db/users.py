@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import (
     CRUD,
+    UNLOGGED,
     ShortText,
     UniqueName,
     all_of,
@@ -143,7 +144,9 @@ class AccessToken(CRUD):
     )
     expires_at: Mapped[datetime | None] = mapped_column(doc="When the token stops working.")
     revoked_at: Mapped[datetime | None] = mapped_column(doc="When the token was revoked.")
-    last_used_at: Mapped[datetime | None] = mapped_column(doc="When the token was last used.")
+    last_used_at: Mapped[datetime | None] = mapped_column(
+        doc="When the token was last used.", info=UNLOGGED
+    )
 
     user: Mapped[User | None] = to_one("access_tokens", "The user the token identifies.")
     agent: Mapped[Agent | None] = to_one("access_tokens", "The agent the token identifies.")

@@ -35,6 +35,8 @@ from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 
 from db.base import Composed, defaults, nulls
+from db.events import ACTOR
+from db.events.actors import actor_of
 from db.parameters import Deferred, bind
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -47,18 +49,10 @@ COMPUTE = "compute"
 NUMBER = "number"
 """The column of `unnested` with the number of the row, from 1."""
 
-ACTOR = "troupe.actor"
-"""The setting of a transaction that the triggers of the event log read."""
-
-
-def actor_of(viewer: Viewer) -> str:
-    """The value of the setting for a viewer: the kind and the id, and the id of the token."""
-    return "" if viewer.name is None else f"{viewer.name}:{viewer.token_id or ''}"
-
 
 def set_actor() -> ColumnElement[Any]:
     """The expression that sets the actor of the transaction that it is evaluated in."""
-    actor = bind(Deferred(lambda request: actor_of(request.viewer)), Text)
+    actor = bind(Deferred(lambda request: actor_of(request.viewer) or ""), Text)
     return func.set_config(literal_column(f"'{ACTOR}'"), actor, literal_column("true"))
 
 

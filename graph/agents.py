@@ -15,7 +15,7 @@ from db import AgentStatus, Right, tasks
 from db.tools import MOST_TOOLS
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, listed, one, related
+from graph.core.fields import collection, connected, history, listed, one, related
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -83,6 +83,7 @@ class Agent(Node):
     received_communications = connected(db.Agent.received_communications)
     interactions = connected(db.Agent.interactions)
     usage_records = connected(db.Agent.usage_records)
+    history = history(db.Agent)
 
 
 @strawberry.type

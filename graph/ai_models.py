@@ -15,7 +15,7 @@ import db
 from db import AIModelStatus, Right
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, one
+from graph.core.fields import collection, connected, history, one
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -73,6 +73,7 @@ class AIModel(Node):
     agents = connected(db.AIModel.agents)
     messages = connected(db.AIModel.messages)
     usage_records = connected(db.AIModel.usage_records)
+    history = history(db.AIModel)
 
 
 @strawberry.type

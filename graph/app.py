@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from db import Database, migrate
 from db.connections import reason
 from db.embedded import Server
+from db.events.positions import Numbering
 from graph.execution.pipeline import Pipeline
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
@@ -105,7 +107,11 @@ def create_app(
         )
         state.tokens = Tokens(state.database)
         state.head = migrate.head()
+        numbering = asyncio.create_task(Numbering(state.database, settings.event_days).run())
         yield
+        numbering.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await numbering
         await state.database.dispose()
 
     pipeline = Pipeline(schema, Limits(settings))

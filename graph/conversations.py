@@ -17,7 +17,7 @@ from db import ConversationStatus, MessageSender, Right, conversations
 from db.errors import Denied
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, one, one_by, related, search
+from graph.core.fields import collection, connected, history, one, one_by, related, search
 from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
@@ -84,6 +84,7 @@ class Conversation(Node):
     messages = connected(db.Conversation.messages)
     interactions = connected(db.Conversation.interactions)
     usage_records = connected(db.Conversation.usage_records)
+    history = history(db.Conversation)
 
 
 @filters(db.Message)
@@ -122,6 +123,7 @@ class Message(Node):
     agent = related(db.Message.agent)
     model = related(db.Message.model)
     usage_records = connected(db.Message.usage_records)
+    history = history(db.Message)
 
 
 @strawberry.type

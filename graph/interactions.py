@@ -12,7 +12,7 @@ import db
 from db import InteractionStatus, InteractionType, NotificationLevel, Right, interactions
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, one, related
+from graph.core.fields import collection, history, one, related
 from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
@@ -82,6 +82,7 @@ class HumanInteraction(Node):
     conversation = related(db.HumanInteraction.conversation)
     assignee = related(db.HumanInteraction.assignee)
     responded_by = related(db.HumanInteraction.responded_by)
+    history = history(db.HumanInteraction)
 
 
 @entity(db.ApprovalRequest)

@@ -13,7 +13,7 @@ import db
 from db import ProjectStatus, Right
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, one, related
+from graph.core.fields import collection, connected, history, one, related
 from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
@@ -63,6 +63,7 @@ class Project(Node):
     communications = connected(db.Project.communications)
     interactions = connected(db.Project.interactions)
     usage_records = connected(db.Project.usage_records)
+    history = history(db.Project)
 
 
 @strawberry.type

@@ -22,6 +22,7 @@ SLICES = [
     "graph.communications",
     "graph.conversations",
     "graph.core.nodes",
+    "graph.events",
     "graph.interactions",
     "graph.members",
     "graph.plans",

@@ -93,6 +93,9 @@ class Settings(DatabaseSettings):
     production."""
     persisted_queries: bool = True
     """Whether to support automatic persisted queries."""
+    event_days: Limit = 90
+    """How many days events are kept. They are dropped by weeks, so some are kept up to a week
+    longer."""
     max_document_length: Limit = 50_000
     """Maximum number of characters in a document. Pass long texts as variables."""
     max_tokens: Limit = 5_000

@@ -16,7 +16,7 @@ from db import BlockedReason, OnFailure, Right, TaskStatus, dependencies, plans
 from db.errors import DomainError, NotFound, Rejected
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, one, related
+from graph.core.fields import collection, connected, history, one, related
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -105,6 +105,7 @@ class Task(Node):
     communications = connected(db.Task.communications)
     interactions = connected(db.Task.interactions)
     usage_records = connected(db.Task.usage_records)
+    history = history(db.Task)
 
 
 @filters(db.TaskDependency)

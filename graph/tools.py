@@ -15,7 +15,7 @@ from db import Right, ToolSource, ToolStatus, tools
 from db.errors import Denied
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, one, related
+from graph.core.fields import collection, connected, history, one, related
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -75,6 +75,7 @@ class Tool(Node):
     updated_at: datetime
     project = related(db.Tool.project)
     agents = connected(db.Tool.agents)
+    history = history(db.Tool)
 
 
 @filters(db.AgentTool)

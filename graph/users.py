@@ -14,7 +14,7 @@ from db import Right, UserRole, users
 from db.errors import Denied
 from graph.core.connections import Connection
 from graph.core.entities import Node, entity
-from graph.core.fields import collection, connected, one, related, viewers
+from graph.core.fields import collection, connected, history, one, related, viewers
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -77,6 +77,7 @@ class User(Node):
     assigned_interactions = connected(db.User.assigned_interactions)
     answered_interactions = connected(db.User.answered_interactions)
     usage_records = connected(db.User.usage_records)
+    history = history(db.User)
 
 
 @filters(db.AccessToken)

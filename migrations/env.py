@@ -38,9 +38,9 @@ def run(connection: Connection) -> None:
         connection=connection,
         target_metadata=Base.metadata,
         transaction_per_migration=True,
-        compare_server_default=True,
         render_item=render_item,
         process_revision_directives=number,
+        **migrate.COMPARISON,
     )
     with context.begin_transaction():
         context.run_migrations()

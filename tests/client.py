@@ -49,8 +49,10 @@ def counted(database: db.Database) -> Iterator[list[str]]:
     statements: list[str] = []
 
     def note(_c: Any, _cursor: Any, _s: str, _parameters: Any, context: Any, _m: bool) -> None:
-        # As it was before its result was limited.
-        statements.append(context.statement)
+        # Naming the actor belongs to the begin of a transaction.
+        if "set_config" not in context.statement:
+            # As it was before its result was limited.
+            statements.append(context.statement)
 
     def noting(method: Any) -> Any:
         async def run(pool: PreparedPool, statement: str, *arguments: Any) -> Any:

@@ -43,8 +43,7 @@ def migration_drift() -> list[str]:
     """What a database at the head of the migrations lacks, or has too much of."""
 
     def compare(connection: Connection) -> list[str]:
-        options = {"compare_server_default": True}
-        context = MigrationContext.configure(connection, opts=options)
+        context = MigrationContext.configure(connection, opts=migrate.COMPARISON)
         return [str(change) for change in compare_metadata(context, db.Base.metadata)]
 
     async def run(url: str) -> list[str]:

@@ -54,9 +54,14 @@ def declared(type_name: str, kind: type) -> list[tuple[str, Any]]:
 
 
 def collections() -> list[tuple[str, Any]]:
-    """The connections of the root that show all objects of an entity, by their names."""
+    """The connections of the root that show all objects of an entity, by their names.
+
+    Events are no objects with an id; `tests/test_events.py` has their tests.
+    """
     return [
-        (name, field) for name, field in declared("Query", Collection) if field.conditions is None
+        (name, field)
+        for name, field in declared("Query", Collection)
+        if field.conditions is None and field.target.order is not None
     ]
 
 

@@ -55,7 +55,10 @@ class Everything:
         rows: dict[type, dict[Any, Any]] = {}
         async with database.read() as session:
             for mapper in db.Base.registry.mappers:
-                found = (await session.scalars(select(mapper.class_))).all()
+                # An event without a position has no key.
+                found = [
+                    row for row in await session.scalars(select(mapper.class_)) if row is not None
+                ]
                 keys = [mapper.primary_key_from_instance(row) for row in found]
                 rows[mapper.class_] = {
                     key[0] if len(key) == 1 else tuple(key): row

@@ -358,6 +358,8 @@ def test_these_are_the_commands() -> None:
     } == {
         "demo",
         "diagram",
+        "events prune",
+        "events tail",
         "import chats",
         "import taskmaster",
         "migrate",

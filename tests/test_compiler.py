@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Text, literal_column, select
 
 import db
+from db.events.positions import number_all
 from db.result_limits import RESULT_BYTES
 from graph import compiler
 from graph.compiler import compiled
@@ -42,6 +43,7 @@ async def pool(database: db.Database, people: People) -> Pool:
     """Values of the rows there are, and some that are not."""
     async with database.write(db.Viewer()) as session:
         await factories.make_world(session, people.users)
+    await number_all(database)
     pool = Pool(
         ids={},
         cursors={},
@@ -53,7 +55,7 @@ async def pool(database: db.Database, people: People) -> Pool:
         for entity in entities():
             if entity.where is None:
                 continue
-            rows = (await session.scalars(select(entity.model))).all()
+            rows = (await session.scalars(select(entity.model).order_by(entity.key))).all()
             if entity.order is None:
                 keys = [[getattr(row, key.key) for key in entity.keys] for row in rows[:4]]
                 pool.cursors[entity.name] = [encode_cursor(None, *key) for key in keys]
@@ -277,6 +279,18 @@ QUERIES = {
             title } } }
         me { memberships { nodes { role project { name
             members { nodes { role user { username } } } } } } }
+    }""",
+    "the event log": """query($bare: ID!, $global: ID!) {
+        events(last: 100) { totalCount edges { cursor node { position action entityType entityId
+            projectId project { name } actorType actorId user { username } agent { name } tokenId
+            before after createdAt } } pageInfo { hasNextPage endCursor } }
+        some: events(where: {projectId: {in: [$bare]}, entityType: {startsWith: "P"},
+            entityId: {not: $global}, userId: {isNull: true}, actorType: {isNull: true}}) {
+            nodes { entityType entityId after } }
+        tasks(first: 3) { nodes { title history(first: 2) { totalCount nodes { action after } } } }
+        aiModels { nodes { id history { nodes { entityId after } } } }
+        humanInteractions { nodes { history { nodes { entityId after } }
+            ... on Notification { h: history(where: {action: {eq: UPDATED}}) { totalCount } } } }
     }""",
     "names, fragments and conditions": """query($yes: Boolean!, $no: Boolean = false) {
         ...Roots @include(if: $yes)

@@ -48,6 +48,7 @@ def test_by_default_a_server_is_for_development_on_loopback() -> None:
         "mode": Mode.DEVELOPMENT,
         "host": "127.0.0.1",
         "port": 8000,
+        "event_days": 90,
         "database_url": None,
         "compiler": True,
         "graphiql": None,

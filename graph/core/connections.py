@@ -19,7 +19,7 @@ from uuid import UUID
 
 import strawberry
 from graphql import GraphQLError
-from sqlalchemy import ColumnElement, Integer, Select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Integer, Select, tuple_
 
 from db.base import Timestamp
 from db.parameters import apply, bind, resolve_once
@@ -151,15 +151,20 @@ def _decode_cursor(
 @cache  # SQLAlchemy takes longer to return a type than parsing a value takes
 def _parsers(entity: Entity, order: Order | None) -> list[Parser]:
     """The parsers of the values of a cursor. They raise ValueError or GraphQLError."""
-    kinds = [getattr(entity.model, name).type for name in _position_names(entity, order)]
-    parsers: dict[type, Parser] = {int: _integer, str: require_storable, UUID: _uuid}
-    return [
-        parse_moment if isinstance(kind, Timestamp) else parsers[kind.python_type] for kind in kinds
-    ]
+    names = _position_names(entity, order)
+    return [_parser(getattr(entity.model, name).type) for name in names]
 
 
-def _integer(text: str) -> int:
-    if not re.fullmatch(r"-?\d{1,10}", text, re.ASCII) or abs(int(text)) >= 2**31:
+def _parser(kind: Any) -> Parser:
+    if isinstance(kind, Timestamp):
+        return parse_moment
+    bits = 63 if isinstance(kind, BigInteger) else 31
+    parsers: dict[type, Parser] = {int: partial(_integer, bits), str: require_storable, UUID: _uuid}
+    return parsers[kind.python_type]
+
+
+def _integer(bits: int, text: str) -> int:
+    if not re.fullmatch(r"-?\d{1,19}", text, re.ASCII) or abs(int(text)) >= 2**bits:
         raise ValueError(text)
     return int(text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, QueryableAttribute
 from db import Base
 from graph.core import json_text
 from graph.core.declarations import Declared, LoadSpec, StatementBuilder
-from graph.core.json_text import Json, Piece, Uncompilable, piece, scalar, string
+from graph.core.json_text import Json, Piece, Uncompilable, or_null, piece, scalar, string
 from graph.core.scalars import global_id
 from graph.core.selections import Selected
 
@@ -155,6 +155,58 @@ class Id(Column):
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         return string(json_text.global_id(self.type_name, getattr(row, self.key)))
+
+
+class Key(Column):
+    """The id of another object, of which the row has the key.
+
+    The type of the object is given by its name, or by another column: then `types` has the names
+    for those values of that column that are not the name itself.
+    """
+
+    def __init__(
+        self,
+        attribute: QueryableAttribute[Any],
+        of: str | QueryableAttribute[Any],
+        types: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(attribute)
+        self.of = of
+        self.types = types or {}
+
+    @property
+    def annotation(self) -> Any:
+        return strawberry.ID | None if self.mapped.columns[0].nullable else strawberry.ID
+
+    def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
+        super().add_loads(selected, spec)
+        if not isinstance(self.of, str):
+            spec.columns.add(self.of.key)
+
+    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+        key = getattr(source, self.key)
+        if key is None:
+            return None
+        name = self.of if isinstance(self.of, str) else getattr(source, self.of.key)
+        return global_id(self.types.get(name, name), key)
+
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        name: Any = self.of
+        if not isinstance(name, str):
+            value = sqlalchemy.type_coerce(getattr(row, name.key), sqlalchemy.Text)
+            cases = [
+                (value == json_text.constant(key), json_text.constant(named))
+                for key, named in self.types.items()
+            ]
+            name = sqlalchemy.case(*cases, else_=value) if cases else value
+        return or_null(string(json_text.global_id(name, getattr(row, self.key))))
+
+
+def key(
+    attribute: Any, of: str | QueryableAttribute[Any], types: Mapping[str, str] | None = None
+) -> Any:
+    """The id of another object, whose key is in a column that is no foreign key."""
+    return Key(attribute, of, types)
 
 
 def column(attribute: Any, description: str | None = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from enum import Enum
 from functools import partial
@@ -31,7 +31,7 @@ from db.base import any_of, uppercase
 from db.parameters import apply, bind
 from graph.core.entities import clean, doc_of, lazy
 from graph.core.errors import BadInput
-from graph.core.scalars import parse_key
+from graph.core.scalars import key_text, parse_key
 from graph.core.selections import BACKREF, Operation, Selected, fold, input_values
 
 # Conditions are built and compiled by recursion.
@@ -154,6 +154,19 @@ def contains(attribute: QueryableAttribute[Any]) -> Any:
     )
 
 
+def reference(attribute: QueryableAttribute[Any], model: type | None = None) -> Any:
+    """A filter on a column with the key of another object, which is no foreign key.
+
+    Without a model, the object may be of any type, and the column has its key as text.
+    """
+    key = key_text if model is None else partial(parse_key, model)
+    return strawberry.field(
+        default=UNSET,
+        metadata={"attribute": attribute, "key": key},
+        description=clean(doc_of(attribute) or ""),
+    )
+
+
 def through(attribute: QueryableAttribute[Any]) -> Any:
     """A filter on a to-one relation: the related object meets the conditions of its own filter.
 
@@ -230,13 +243,14 @@ def condition(where: Any, entity: Any, viewer: Viewer, depth: int = 1) -> Column
                 met = condition(value, entity, viewer, depth + 1)
                 parts.append(not_(func.coalesce(met, false())))
             case _:
-                parts.append(_on(field.metadata["attribute"], value, entity, viewer, depth))
+                parts.append(_on(field.metadata, value, entity, viewer, depth))
     return and_(true(), *parts)
 
 
 def _on(
-    attribute: QueryableAttribute[Any], value: Any, entity: Any, viewer: Viewer, depth: int
+    declared: Mapping[Any, Any], value: Any, entity: Any, viewer: Viewer, depth: int
 ) -> ColumnElement[bool]:
+    attribute: QueryableAttribute[Any] = declared["attribute"]
     prop: Any = attribute.property
     here = getattr(entity, attribute.key)
     if isinstance(prop, RelationshipProperty):
@@ -248,7 +262,11 @@ def _on(
         return here.contains(bind(value, JSONB))  # type: ignore[no-any-return]
     parts = []
     for field, operand in _given(value, "null compares with nothing. Use isNull."):
-        if isinstance(value, IDFilter):
+        if "key" in declared:
+            if field.python_name != "is_null":
+                operand = apply(partial(_keys, declared["key"]), operand)
+            parts.append(OPERATORS[field.python_name](here, operand))
+        elif isinstance(value, IDFilter):
             parts.append(_id(field.python_name, here, prop.columns[0], operand, viewer))
         else:
             parts.append(OPERATORS[field.python_name](here, operand))
@@ -290,10 +308,12 @@ def _id(name: str, here: Any, column: Any, operand: Any, viewer: Viewer) -> Colu
 
 def keys(model: type, operand: Any) -> Any:
     """The key of an id of a model, or the keys of a list of ids. Raises BadInput."""
+    return _keys(partial(parse_key, model), operand)
+
+
+def _keys(parse: Callable[[Any], Any], operand: Any) -> Any:
     try:
-        if isinstance(operand, list):
-            return [parse_key(model, item) for item in operand]
-        return parse_key(model, operand)
+        return [parse(item) for item in operand] if isinstance(operand, list) else parse(operand)
     except ValueError as error:
         raise BadInput(f"{error}.") from None
 

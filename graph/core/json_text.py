@@ -15,6 +15,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     Boolean,
     ColumnElement,
     Enum,
@@ -175,8 +176,10 @@ def encoded(json: Json, max_bytes: int) -> ColumnElement[bytes]:
 def scalar(value: Any, *, is_nullable: bool) -> Json:
     """The JSON of a column in the format of the API. Raises Uncompilable for unknown types."""
     match value.type:
+        case BigInteger():
+            json: Json = string(cast(value, Text))
         case Integer() | Boolean():
-            json: Json = (cast(value, Text),)
+            json = (cast(value, Text),)
         case JSONB():
             json = (Long(cast(value, Text)),)
         case Enum():
@@ -192,8 +195,10 @@ def scalar(value: Any, *, is_nullable: bool) -> Json:
     return or_null(json) if is_nullable else json
 
 
-def global_id(type_name: str, key: Any) -> ColumnElement[str]:
+def global_id(type_name: str | ColumnElement[str], key: Any) -> ColumnElement[str]:
     """The id of an object, as `scalars.global_id` makes it."""
+    if not isinstance(type_name, str):
+        return _base64(type_name + constant(":") + cast(key, Text))
     prefix = f"{type_name}:"
     length = len(prefix) + len(str(UUID(int=0))) if isinstance(key.type, Uuid) else None
     return _base64(constant(prefix) + cast(key, Text), length)

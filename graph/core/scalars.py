@@ -8,7 +8,7 @@ import re
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from functools import cache
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NewType, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -33,6 +33,10 @@ from db.parameters import Deferred
 from db.text import StoredJSON, composed, number
 
 Model = TypeVar("Model")
+
+
+BigInt = NewType("BigInt", int)
+"""The annotation for integers that may be larger than an Int."""
 
 
 def format_moment(moment: datetime) -> str:
@@ -128,6 +132,12 @@ scalars: dict[object, Any] = {
         parse_value=parse_decimal,
         parse_literal=_parse_decimal_literal,
     ),
+    BigInt: strawberry.scalar(
+        name="BigInt",
+        description='An integer as a string, such as `"9007199254740993"`, because it may be larger'
+        " than an Int.",
+        serialize=str,
+    ),
     JSON: strawberry.scalar(
         name="JSON",
         description="Any JSON value: an object, a list, a string, a number, true, false or null."
@@ -178,6 +188,14 @@ def parse_key(model: type, value: Any) -> Any:
     if not isinstance(value, str) or not BARE_UUID.fullmatch(value):
         raise ValueError(f"{value!r} is no id of a {name}: use its `id` or a bare UUID")
     return UUID(value)
+
+
+def key_text(value: str) -> str:
+    """The primary key in an id of any type, as PostgreSQL prints it."""
+    if BARE_UUID.fullmatch(value):
+        return value.lower()
+    parsed = parse_global_id(value)
+    return value if parsed is None else parsed[1]
 
 
 @cache
