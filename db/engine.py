@@ -33,7 +33,7 @@ from db.prepared import PreparedPool
 from db.result_limits import RESULT_BYTES, ResultLimit
 from db.rights import Right
 from db.scopes import Viewer
-from db.sessions import ConnectionReplaced, ReadSession, WriteSession, commit
+from db.sessions import ConnectionReplaced, ReadSession, Transaction, WriteSession, commit
 from db.statements import Compiled, Values
 from db.text import StoredJSON, parse_json, to_json
 
@@ -150,7 +150,12 @@ class Database:
         self.committed = asyncio.Event()
         """Set by each commit of this process."""
         self._reading = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
-        self._writing = async_sessionmaker(self.writer, class_=WriteSession, expire_on_commit=False)
+        self._writing = async_sessionmaker(
+            self.writer,
+            class_=WriteSession,
+            sync_session_class=Transaction,
+            expire_on_commit=False,
+        )
 
     async def _connect(self, settings: dict[str, str], *arguments: Any, **options: Any) -> Any:
         try:

@@ -61,11 +61,11 @@ class ReadSession(Protocol):
 Run = Callable[[Compiled, Values], Awaitable[Sequence[Any]]]
 
 
-class _Session(Session):
+class Transaction(Session):
     """The session of SQLAlchemy below a WriteSession."""
 
 
-@event.listens_for(_Session, "after_begin")
+@event.listens_for(Transaction, "after_begin")
 def _name_actor(session: Session, transaction: object, connection: Connection) -> None:
     """Name the actor of the transaction, which its events have."""
     actor = session.info["actor"]
@@ -79,7 +79,6 @@ class WriteSession(AsyncSession):
     It begins with its first statement, except those of `alone`.
     """
 
-    sync_session_class = _Session
     viewer: Viewer
     right: Right
     """The right that this transaction needs."""

@@ -20,6 +20,7 @@ from graph.core.inputs import built
 from graph.core.json_text import Json, Uncompilable, encoded
 from graph.core.mutations import DeclaredMutation
 from graph.core.payloads import Outcome, keys_of, value_of
+from graph.core.response_budget import EncodedJSON
 from graph.limits.cost import items_of
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -165,9 +166,10 @@ class CompiledParts:
             # The resolver does not do it again, if this or a later field ends in an error.
             self.context.performed[call.key] = partial(_return, result)
             try:
-                data[call.key] = await self._payload(call, result)
+                payload = data[call.key] = await self._payload(call, result)
             except Exception:
                 return None
+            self.context.performed[call.key] = partial(_encoded, call.key, payload)
         return ExecutionResult(data, None)
 
     async def _payload(self, call: Call, result: Any) -> dict[str, Any]:
@@ -207,6 +209,10 @@ class CompiledParts:
 
 def _return(value: Any) -> Any:
     return value
+
+
+def _encoded(key: str, payload: dict[str, Any]) -> EncodedJSON:
+    return EncodedJSON({key: orjson.dumps(payload)})
 
 
 def _raise(error: Exception) -> Any:

@@ -51,7 +51,7 @@ class Context(Access):
     def performed(self) -> dict[str, Callable[[], Any]]:
         """The mutations that were performed without their resolvers, by response name.
 
-        The function returns what the mutation has changed, or raises its error.
+        The function returns the payload as JSON, or what was changed, or raises the error.
         """
         return {}
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 from strawberry.pydantic.error import InputValidationError
 from strawberry.types import get_object_definition
 from strawberry.types.arguments import InputContext
-from strawberry.types.base import StrawberryContainer
 from strawberry.types.maybe import Some
 from strawberry.utils.str_converters import to_camel_case
 
@@ -101,7 +100,7 @@ def _fields(model: type[BaseModel]) -> dict[str, tuple[str, type[BaseModel] | No
     found = {}
     for field in definition.fields:
         kind = field.resolve_type(type_definition=definition)
-        while isinstance(kind, StrawberryContainer):
+        while hasattr(kind, "of_type"):
             kind = kind.of_type
         below = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
         found[to_camel_case(field.python_name)] = field.python_name, below

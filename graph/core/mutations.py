@@ -27,6 +27,7 @@ from graph.core.payloads import (
     read_payload,
     result_of,
 )
+from graph.core.response_budget import EncodedJSON
 from graph.core.rights import may
 from graph.core.user_errors import ErrorValue
 
@@ -62,6 +63,8 @@ def mutation(
                     result = await declared.perform(info.context, kind, value, input)
                 else:
                     result = performed()
+                    if isinstance(result, EncodedJSON):
+                        return result
             except errors.Rejected as rejected:
                 return payload(user_errors=[ErrorValue(error) for error in rejected.errors])
             except errors.DomainError as error:
