@@ -118,7 +118,7 @@ class Settings(DatabaseSettings):
         default=True,
         description="Whether to support automatic persisted queries.",
     )
-    event_days: Limit = Field(
+    event_days: Annotated[int, _between(1, 36500)] = Field(
         default=90,
         description="How many days events are kept. They are dropped by weeks, so some are kept up"
         " to a week longer.",
