@@ -93,7 +93,7 @@ class Settings(DatabaseSettings):
     production."""
     persisted_queries: bool = True
     """Whether to support automatic persisted queries."""
-    event_days: Limit = 90
+    event_days: Annotated[int, _between(1, 36500)] = 90
     """How many days events are kept. They are dropped by weeks, so some are kept up to a week
     longer."""
     max_document_length: Limit = 50_000

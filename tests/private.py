@@ -37,9 +37,11 @@ WATCHED = [
 
 # The modules of those packages that their documentation imports from, beside the packages.
 DOCUMENTED = [
+    "alembic.autogenerate",
     "alembic.autogenerate.api",
     "alembic.config",
     "alembic.operations",
+    "alembic.operations.ops",
     "alembic.runtime.migration",
     "alembic.script",
     "alembic.util",

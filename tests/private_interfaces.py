@@ -490,6 +490,20 @@ def middleware_stack() -> None:
     has(Starlette().router, "redirect_slashes")
 
 
+@private(
+    "alembic",
+    "`MigrateOperation.reverse` and `.to_diff_tuple`",
+    "MigrateOperation.reverse",
+    "MigrateOperation.to_diff_tuple",
+    why="a draft of a migration makes triggers anew, and its downgrade makes the old ones",
+)
+def migrate_operation() -> None:
+    from alembic.operations.ops import MigrateOperation
+
+    takes(MigrateOperation.reverse)
+    takes(MigrateOperation.to_diff_tuple)
+
+
 def table() -> str:
     """The table of the private interfaces, in Markdown."""
     lines = ["| package | interface | where | why | check |", "| --- | --- | --- | --- | --- |"]

@@ -11,7 +11,7 @@ from typing import Any
 from alembic.autogenerate import comparators, renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import MigrateOperation, UpgradeOps
-from alembic.util import PriorityDispatchResult
+from alembic.util import DispatchPriority, PriorityDispatchResult
 from sqlalchemy import text
 
 from db.events import triggers
@@ -39,7 +39,7 @@ class LogChanges(MigrateOperation):
         return ("event log", self.table)
 
 
-@comparators.dispatch_for("schema")
+@comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
 def compare(context: AutogenContext, operations: UpgradeOps, _: Any) -> PriorityDispatchResult:
     """Compare the functions of the database with those that the models need."""
     assert context.connection is not None
@@ -49,18 +49,17 @@ def compare(context: AutogenContext, operations: UpgradeOps, _: Any) -> Priority
         if name.startswith(triggers.PREFIX) and name != "log_truncate"
     }
     wanted = {table.name: triggers.body(table) for table in triggers.logged_tables()}
-    for table in sorted(found.keys() | wanted.keys()):
-        old, new = found.get(table), wanted.get(table)
-        # Drafts are indented.
-        if old is not None and new is not None and old.split() != new.split():
-            change = ([triggers.function(table, new)], [triggers.function(table, old)])
-        elif new is not None and old is None:
-            change = ([*triggers.creating(table, new)], [*triggers.dropping(table)])
-        elif old is not None and new is None:
-            change = ([*triggers.dropping(table)], [*triggers.creating(table, old)])
-        else:
-            continue
-        operations.ops.append(LogChanges(table, *change))
+    for table, new in wanted.items():
+        old = found.pop(table, None)
+        if old is None:
+            making, dropping = [*triggers.creating(table, new)], [*triggers.dropping(table)]
+            operations.ops.append(LogChanges(table, making, dropping))
+        elif old.split() != new.split():  # drafts are indented
+            replaced = [triggers.function(table, text) for text in (new, old)]
+            operations.ops.append(LogChanges(table, replaced[:1], replaced[1:]))
+    for table, old in found.items():
+        making, dropping = [*triggers.creating(table, old)], [*triggers.dropping(table)]
+        operations.ops.insert(0, LogChanges(table, dropping, making))  # before the table
     return PriorityDispatchResult.CONTINUE
 
 
