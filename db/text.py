@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
@@ -39,38 +40,47 @@ class StoredJSON:
         return orjson.Fragment(self.text)
 
 
-def require_storable(value: Value) -> Value:
+def require_storable(value: Value, check: Callable[[Any], object] | None = None) -> Value:
     """The value itself, if PostgreSQL can store it and everything in it.
 
     Raises ValueError for a NUL character or a lone surrogate, which are legal in a Python string
     and in JSON, but not in a PostgreSQL `text` or `jsonb`; for a number with too many digits or an
-    infinite one, as Python parses 1e400; and for lists and objects that nest too deeply.
+    infinite one, as Python parses 1e400; and for lists and objects that nest too deeply. `check` is
+    called with all values that are neither text, numbers, lists nor objects.
     """
-    pending: list[tuple[object, int]] = [(value, 0)]
-    while pending:
-        item, depth = pending.pop()
-        if isinstance(item, str):
-            if "\0" in item:
-                raise ValueError(
-                    "a text contains a NUL character (\\u0000), which cannot be stored"
-                )
-            if not item.isascii():
-                try:
-                    item.encode()
-                except UnicodeEncodeError:
-                    raise ValueError(
-                        "a text contains half of a surrogate pair (\\ud800 to \\udfff),"
-                        " which is no character and cannot be stored"
-                    ) from None
-        elif isinstance(item, float | Decimal):
-            _check_number(item)
-        elif isinstance(item, dict | list):
-            if depth == MAX_DEPTH:
-                raise ValueError(f"lists and objects nest more than {MAX_DEPTH} levels deep")
-            pending += [(each, depth + 1) for each in item]
-            if isinstance(item, dict):
-                pending += [(each, depth + 1) for each in item.values()]
+    level: list[Any] = [value]
+    depth = 0
+    while level:
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, str):
+                if "\0" in item or not item.isascii():
+                    _check_text(item)
+            elif isinstance(item, dict | list):
+                if depth == MAX_DEPTH:
+                    raise ValueError(f"lists and objects nest more than {MAX_DEPTH} levels deep")
+                below += item
+                if isinstance(item, dict):
+                    below += item.values()
+            elif isinstance(item, float | Decimal):
+                _check_number(item)
+            elif check is not None:
+                check(item)
+        level = below
+        depth += 1
     return value
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise ValueError("a text contains a NUL character (\\u0000), which cannot be stored")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            "a text contains half of a surrogate pair (\\ud800 to \\udfff),"
+            " which is no character and cannot be stored"
+        ) from None
 
 
 def composed(text: str) -> str:

@@ -216,13 +216,16 @@ def _inserted_many(viewer: Viewer, model: Any, names: tuple[str, ...]) -> Execut
 
 
 async def insert_many(session: Any, model: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert many rows, with one statement for all rows that have the same columns."""
-    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    """Insert many rows, with one statement for all rows that have the same columns.
+
+    A column that is NULL unless it is set counts as one of all rows if any row has it.
+    """
+    alike: dict[frozenset[str], list[dict[str, Any]]] = {}
     for given in rows:
-        row = {**nulls(model), **defaults(model), **given}
-        names = tuple(column.name for column in model.__table__.columns if column.name in row)
-        alike.setdefault(names, []).append(row)
-    for names, group in alike.items():
+        row = {**defaults(model), **given}
+        alike.setdefault(frozenset(row.keys() - nulls(model).keys()), []).append(row)
+    for group in alike.values():
+        names = tuple(sorted({name for row in group for name in row}))
         await session.run(_inserted_many, model, names, **arrays(model, names, group))
 
 

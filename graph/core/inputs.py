@@ -134,8 +134,12 @@ def _invalid(path: Sequence[str | int], problem: str) -> errors.DomainError:
 
 def check_input(kind: GraphQLInputObjectType, value: dict[str, Any], input: Any) -> None:
     """Raise Rejected with all that is invalid in the input of a mutation, given as coerced too."""
-    values = invalid_values(kind.fields, value, check_column_value)
-    found = [_invalid(path, problem) for path, problem in values]
+    found: list[errors.DomainError] = []
+    try:
+        check_column_value(value)
+    except ValueError:  # the slow way finds all paths
+        values = invalid_values(kind.fields, value, check_column_value)
+        found = [_invalid(path, problem) for path, problem in values]
     if isinstance(input, errors.Rejected):
         known = {tuple(map(str, error.path)) for error in found}
         found += [error for error in input.errors if error.path not in known]
@@ -150,15 +154,23 @@ def attribute_of(model: Any, name: str) -> str:
     return name
 
 
+@cache
+def _columns(kind: type[BaseModel]) -> dict[str, str]:
+    """The fields of an input that are columns of its model, and their attributes."""
+    model: Any = MODELS[kind]
+    attributes = {name: attribute_of(model, name) for name in kind.model_fields}
+    columns = model.__mapper__.columns
+    return {name: each for name, each in attributes.items() if each in columns}
+
+
 def changed_values(input: BaseModel) -> dict[str, Any]:
     """The values for columns of the model that the input sets. Absent fields are left out."""
-    model: Any = MODELS[type(input)]
-    found: dict[str, Any] = {}
+    columns, found = _columns(type(input)), {}
     for name in input.model_fields_set:
-        value = getattr(input, name)
-        attribute = attribute_of(model, name)
-        if attribute in model.__mapper__.columns and not (name == "id" and value is None):
-            found[attribute] = value.value if isinstance(value, Some) else value
+        if name in columns:
+            value = getattr(input, name)
+            if not (name == "id" and value is None):
+                found[columns[name]] = value.value if isinstance(value, Some) else value
     return found
 
 

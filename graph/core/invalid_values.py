@@ -34,8 +34,11 @@ def check_arguments(operation: Operation) -> None:
 
 
 def check_column_value(value: Any) -> None:
-    """Raise ValueError for a value that no column can have."""
-    require_storable(value)
+    """Raise ValueError for a value, or one in it, that no column can have."""
+    require_storable(value, _check_moment)
+
+
+def _check_moment(value: Any) -> None:
     if isinstance(value, datetime) and value in (FIRST, LAST):
         raise ValueError(
             "a time lies between 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999999Z; where there"
