@@ -28,7 +28,7 @@ from db.connections import (
 from db.embedded import Outage, Server
 from db.errors import KeyReused
 from db.events.actors import actor_of
-from db.idempotency import Key, Outcome, delete_expired, found
+from db.idempotency import MOST_DELETED, Key, Outcome, delete_expired, found
 from db.prepared import PreparedPool
 from db.result_limits import RESULT_BYTES, ResultLimit
 from db.rights import Right
@@ -303,13 +303,19 @@ class Database:
         rows = await self._run_alone(found.compiled(viewer), Values(viewer, key.values({})))
         if not rows:
             # An expired key would stop the operation from being done again.
-            await self._run_alone(delete_expired.compiled(viewer), Values(viewer, {}))
+            await self.delete_expired_keys()
             return None
         request_hash, outcome = rows[0]
         if request_hash != key.request_hash:
             raise KeyReused
         stored: Outcome = parse_json(outcome)
         return stored
+
+    async def delete_expired_keys(self) -> None:
+        """Delete the idempotency keys that have expired."""
+        statement, values = delete_expired.compiled(Viewer()), Values(Viewer(), {})
+        while len(await self._run_alone(statement, values)) == MOST_DELETED:
+            pass
 
     async def json(
         self, statement: str, arguments: Sequence[Any], *, by_key: bool = False

@@ -23,6 +23,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -30,6 +31,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from db.base import Base, Timestamp, check
 from db.scopes import Viewer
 from db.statements import Statement, value
+
+MOST_DELETED = 1_000
+"""How many keys one statement deletes, so that none takes long."""
 
 CONSTRAINT = "pk_idempotency_keys"
 
@@ -117,8 +121,12 @@ def found(viewer: Viewer) -> Executable:
 
 @Statement
 def delete_expired(viewer: Viewer) -> Executable:
-    """Deletes keys that have expired, at most a thousand at once; their number is returned."""
-    old = select(kept.actor, kept.key).where(kept.expires_at <= func.now()).limit(1000)
+    """Deletes keys that have expired, at most MOST_DELETED at once, and returns them."""
+    old = (
+        select(kept.actor, kept.key)
+        .where(kept.expires_at <= func.now())
+        .limit(literal_column(str(MOST_DELETED)))
+    )
     locked = old.with_for_update(skip_locked=True).subquery()
     gone = delete(table).where(kept.actor == locked.c.actor, kept.key == locked.c.key)
     return gone.returning(kept.key)

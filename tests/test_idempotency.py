@@ -155,6 +155,19 @@ async def test_an_expired_key_is_a_new_one(world: WholeWorld) -> None:
     assert await stored(world, "SELECT count(*) FROM idempotency_keys") == 1
 
 
+async def test_expired_keys_are_deleted(world: WholeWorld) -> None:
+    for place in range(3):
+        await world.owner.change(TASK, **new_task(world, str(place)))
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        await session.execute(
+            text("UPDATE idempotency_keys SET expires_at = now() WHERE key <> '0'")
+        )
+
+    await world.database.delete_expired_keys()
+
+    assert await stored(world, "SELECT string_agg(key, ',') FROM idempotency_keys") == "0"
+
+
 async def test_a_key_is_kept_for_a_day(world: WholeWorld) -> None:
     await world.owner.change(TASK, **new_task(world))
 

@@ -42,7 +42,8 @@ SEARCH_ALL_SECONDS = 1.0
 # How often another process tries to take over, and how long to wait after an error, in seconds.
 RETRY_SECONDS = 1.0
 
-# How often partitions are made and dropped, and how soon if a table was in use, in seconds.
+# How often partitions are made and dropped and idempotency keys deleted, and how soon if a table was
+# in use, in seconds.
 MAINTENANCE_SECONDS, MAINTENANCE_RETRY_SECONDS = 3600.0, 60.0
 
 
@@ -135,10 +136,11 @@ class Numbering:
         return count
 
     async def _maintain(self, connection: Any) -> float:
-        """Make and drop partitions. Returns after how many seconds to do it again."""
+        """Make and drop partitions, delete old keys, and return the seconds until the next time."""
         try:
             await partitions.create(connection)
             await partitions.drop(connection, self._days)
+            await self._database.delete_expired_keys()
         except LockNotAvailableError:
             return MAINTENANCE_RETRY_SECONDS
         except PostgresError as error:  # positions are given all the same
