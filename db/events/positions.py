@@ -42,8 +42,8 @@ SEARCH_ALL_SECONDS = 1.0
 # How often another process tries to take over, and how long to wait after an error, in seconds.
 RETRY_SECONDS = 1.0
 
-# How often partitions are made and dropped and idempotency keys deleted, and how soon if a table was
-# in use, in seconds.
+# How often partitions are made and dropped and idempotency keys deleted, in seconds; and how soon
+# again if a table was in use.
 MAINTENANCE_SECONDS, MAINTENANCE_RETRY_SECONDS = 3600.0, 60.0
 
 
