@@ -94,6 +94,7 @@ class Database:
         self._result_limit = ResultLimit(result_bytes)
         self._server = server
         self._is_full = False
+        self._statement_seconds = statement_seconds
         self._settings = TIMEOUTS | {"statement_timeout": f"{statement_seconds}s"}
         driver: dict[str, Any] = {
             "server_settings": {"application_name": "troupe"},
@@ -277,12 +278,15 @@ class Database:
             if session.has_begun:
                 await session.close()
 
-    async def _run_alone(self, statement: Compiled, values: Values) -> Sequence[Any]:
-        """The rows of a statement that is a transaction of its own."""
+    async def _run_alone(
+        self, statement: Compiled, values: Values, seconds: float | None = None
+    ) -> Sequence[Any]:
+        """The rows of a statement that is a transaction of its own, cancelled after `seconds`."""
         began, arguments = time.perf_counter(), statement.arguments(values)
         generation = self._generations.current
         try:
-            rows = await self._by_key.write(statement.sql, arguments)
+            seconds = self._statement_seconds if seconds is None else seconds
+            rows = await self._by_key.write(statement.sql, arguments, seconds)
         except Exception as error:
             if is_disk_full(error):
                 self._is_full = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,9 @@ from db.connections import OUTCOME_UNKNOWN, Generations, OutcomeUnknown
 
 # How long PostgreSQL may take to confirm that it has cancelled a statement, in seconds.
 CANCELLED_WITHIN = 2
+
+# How long PostgreSQL may take to confirm that it has committed or cancelled a write, in seconds.
+CONFIRMED_WITHIN = 10
 
 
 class PreparedPool:
@@ -45,7 +48,9 @@ class PreparedPool:
         self._generations = generations
         # The connections that nobody uses, each with its generation.
         self._idle: list[tuple[Any, int]] = []
-        self._closing: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        # The backends that were asked to cancel a statement.
+        self._cancelled: set[int] = set()
 
     async def value(self, statement: str, arguments: Sequence[Any]) -> Any:
         """The one value that a statement returns. Raises what the driver raises.
@@ -54,23 +59,29 @@ class PreparedPool:
         """
         return await self._run("fetchval", statement, arguments)
 
-    async def write(self, statement: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    async def write(
+        self, statement: str, arguments: Sequence[Any], seconds: float
+    ) -> Sequence[Any]:
         """The rows of a statement that is a transaction of its own.
 
+        PostgreSQL is asked to cancel it after so many seconds, and its answer says whether it did.
         Raises what the driver raises if PostgreSQL refuses the statement, and OutcomeUnknown if the
-        connection is lost while it runs.
+        connection is lost, or if there is no answer.
         """
-        rows: Sequence[Any] = await self._run("fetch", statement, arguments, is_write=True)
+        rows: Sequence[Any] = await self._run("fetch", statement, arguments, seconds)
         return rows
 
     async def _run(
-        self, method: str, statement: str, arguments: Sequence[Any], *, is_write: bool = False
+        self, method: str, statement: str, arguments: Sequence[Any], seconds: float | None = None
     ) -> Any:
         await (self._wait_until_free() if self._free.locked() else self._free.acquire())
         connection, generation = self._open()
         try:
             connection = connection or await self._connect()
-            result = await getattr(connection, method)(statement, *arguments)
+            run = getattr(connection, method)(statement, *arguments)
+            if seconds is not None:
+                run = self._cancelled_after(seconds, connection.get_server_pid(), run)
+            result = await run
         except BaseException as error:
             is_refused = isinstance(error, asyncpg.PostgresError)
             if is_refused and connection is not None and not connection.is_closed():
@@ -78,11 +89,32 @@ class PreparedPool:
                 raise
             # The statement may still be running, or the connection is broken.
             self._close(connection)
-            if is_write and connection is not None and isinstance(error, Exception):
+            is_lost = connection is not None and isinstance(error, Exception)
+            if is_lost and seconds is not None:
                 raise OutcomeUnknown(OUTCOME_UNKNOWN) from error
             raise
         self._release(connection, generation)
         return result
+
+    async def _cancelled_after(self, seconds: float, pid: int, run: Awaitable[Any]) -> Any:
+        timer = asyncio.get_running_loop().call_later(
+            seconds, lambda: self._in_background(self._cancel(pid))
+        )
+        try:
+            async with asyncio.timeout(seconds + CONFIRMED_WITHIN):
+                return await run
+        finally:
+            timer.cancel()
+
+    async def _cancel(self, pid: int) -> None:
+        """Ask PostgreSQL to cancel the statement that a backend runs."""
+        self._cancelled.add(pid)
+        with contextlib.suppress(Exception):
+            connection = await self._connect()
+            try:
+                await connection.fetchval("SELECT pg_cancel_backend($1)", pid)
+            finally:
+                await connection.close(timeout=CANCELLED_WITHIN)
 
     async def _wait_until_free(self) -> None:
         try:
@@ -105,7 +137,9 @@ class PreparedPool:
         return None, current
 
     def _release(self, connection: Any, generation: int) -> None:
-        if generation == self._generations.current:
+        # PostgreSQL may still be about to cancel what this connection runs next.
+        is_cancelled = bool(self._cancelled) and connection.get_server_pid() in self._cancelled
+        if generation == self._generations.current and not is_cancelled:
             self._idle.append((connection, generation))
             self._free.release()
         else:
@@ -113,21 +147,26 @@ class PreparedPool:
 
     def _close(self, connection: Any) -> None:
         """Close a connection; only then may another one be opened in its place."""
+        if connection is not None and self._cancelled:
+            self._cancelled.discard(connection.get_server_pid())
         if connection is None:
             self._free.release()
         else:
             self._close_later(connection).add_done_callback(lambda _: self._free.release())
 
     def _close_later(self, connection: Any) -> asyncio.Task[None]:
-        task = asyncio.create_task(_close(connection))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        return self._in_background(_close(connection))
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
         return task
 
     async def close(self) -> None:
         """Close all connections."""
         idle, self._idle = self._idle, []
-        await asyncio.gather(*(_close(connection) for connection, _ in idle), *self._closing)
+        await asyncio.gather(*(_close(connection) for connection, _ in idle), *self._background)
 
 
 async def _close(connection: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from asyncpg import DataError, IntegrityConstraintViolationError
+from asyncpg import DataError, IntegrityConstraintViolationError, QueryCanceledError
 from sqlalchemy import Connection, Result, ScalarResult, event, inspect, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -58,7 +58,7 @@ class ReadSession(Protocol):
     def scalar(self) -> Callable[..., Awaitable[Any]]: ...
 
 
-Run = Callable[[Compiled, Values], Awaitable[Sequence[Any]]]
+Run = Callable[[Compiled, Values, float | None], Awaitable[Sequence[Any]]]
 
 
 class Transaction(Session):
@@ -111,14 +111,19 @@ class WriteSession(AsyncSession):
             found = statement.compiled(self.viewer, *options, extended=keyed)
             values |= self.key.values(outcome)
         request = Values(self.viewer, values)
-        limit = self.time_limit
+        limit, seconds = self.time_limit, None
         ends = None if limit is None else limit.when()
-        if limit is not None:
-            # It commits by itself, so the caller has to learn whether it did. PostgreSQL limits
-            # the time of a statement.
+        if limit is not None and ends is not None:
+            # It commits by itself, so PostgreSQL has to say whether it did before it was cancelled.
+            seconds = max(0.0, ends - asyncio.get_running_loop().time())
             limit.reschedule(None)
         try:
-            rows = await self.run_alone(found, request)
+            rows = await self.run_alone(found, request, seconds)
+        except QueryCanceledError:
+            if limit is not None:
+                limit.reschedule(ends)
+                await asyncio.sleep(1)  # until the time limit, which is over, ends it
+            raise
         except (IntegrityConstraintViolationError, DataError) as error:
             if getattr(error, "constraint_name", None) == CONSTRAINT:
                 raise KeyTaken from error

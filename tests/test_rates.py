@@ -376,6 +376,30 @@ async def test_what_takes_too_long_is_over_in_the_database_too(
     assert after.data
 
 
+async def test_a_late_write_of_one_statement_is_cancelled_or_done(
+    database: db.Database, database_url: URL, people: People
+) -> None:
+    """PostgreSQL says which, because the statement commits by itself."""
+    project = await people.owner.change("createProject { project { id } }", name="p")
+    input = {"projectId": project["project"]["id"], "title": "Late"}
+    document = (
+        "mutation($input: CreateTaskInput!)"
+        " { createTask(input: $input) { task { title } userErrors { code } } }"
+    )
+    async with serving(database, Settings(max_seconds=1)) as http:
+        owner = people.owner.through(http)
+        async with locked(database_url, "tasks"):
+            async with asyncio.timeout(PATIENCE):  # the table stays locked
+                late = await owner.ask(document, input=input)
+            await nothing_runs(database)
+        none = (await owner.ask("{ tasks { totalCount } }")).data
+        done = await owner.ask(document, input=input)
+
+    assert (late.code, late.errors[0]["message"]) == ("TIMEOUT", LATE)
+    assert none == {"tasks": {"totalCount": 0}}
+    assert done.data == {"createTask": {"task": {"title": "Late"}, "userErrors": []}}
+
+
 async def test_a_mutation_that_is_late_tells_what_was_done(
     database: db.Database, database_url: URL, people: People
 ) -> None:
