@@ -13,7 +13,7 @@ import db
 from db import InteractionStatus, InteractionType, NotificationLevel, Right, interactions
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, history, one, related
+from graph.core.fields import collection, one, related
 from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
@@ -25,6 +25,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
+from graph.core.history import history
 from graph.core.inputs import input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.scalars import ID, Line, Metadata, Priority

@@ -37,9 +37,11 @@ WATCHED = [
 
 # The modules of those packages that their documentation imports from, beside the packages.
 DOCUMENTED = [
+    "alembic.autogenerate",
     "alembic.autogenerate.api",
     "alembic.config",
     "alembic.operations",
+    "alembic.operations.ops",
     "alembic.runtime.migration",
     "alembic.script",
     "alembic.util",
@@ -82,6 +84,7 @@ DOCUMENTED = [
 TO_OVERRIDE = re.compile(
     r"SchemaExtension\.|BaseSchema\.process_errors|StaticFiles\.get_response"
     r"|TypeDecorator\.process_|TypeEngine\.(comparator_factory|python_type)|ExternalType\.cache_ok"
+    r"|MigrateOperation\.(reverse|to_diff_tuple)"
     r"|HasCacheKey\.inherit_cache|Concatenable\.comparator_factory|(Comparator|Operators)\.operate"
 )
 
