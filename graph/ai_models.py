@@ -15,7 +15,7 @@ import db
 from db import AIModelStatus, Right
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, history, one
+from graph.core.fields import collection, connected, one
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -27,6 +27,7 @@ from graph.core.filters import (
     filters,
     ordering,
 )
+from graph.core.history import history
 from graph.core.inputs import Repeatable, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted

@@ -17,7 +17,7 @@ from db import ConversationStatus, MessageSender, Right, conversations
 from db.errors import Denied
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, history, one, one_by, related, search
+from graph.core.fields import collection, connected, one, one_by, related, search
 from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
@@ -29,6 +29,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
+from graph.core.history import history
 from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted

@@ -16,7 +16,7 @@ from db import BlockedReason, OnFailure, Right, TaskStatus, dependencies, plans
 from db.errors import DomainError, NotFound, Rejected
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, history, one, related
+from graph.core.fields import collection, connected, one, related
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -29,6 +29,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
+from graph.core.history import history
 from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted

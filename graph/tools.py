@@ -15,7 +15,7 @@ from db import Right, ToolSource, ToolStatus, tools
 from db.errors import Denied
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, history, one, related
+from graph.core.fields import collection, connected, one, related
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -27,6 +27,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
+from graph.core.history import history
 from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted

@@ -14,7 +14,7 @@ from db import Right, UserRole, users
 from db.errors import Denied
 from graph.core.connections import Connection
 from graph.core.entities import Node, entity
-from graph.core.fields import collection, connected, history, one, related, viewers
+from graph.core.fields import collection, connected, one, related, viewers
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -25,6 +25,7 @@ from graph.core.filters import (
     ordering,
     through,
 )
+from graph.core.history import history
 from graph.core.inputs import Repeatable, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted

@@ -96,7 +96,10 @@ def _known(serving: Serving) -> dict[str, list[str]]:
     for name, field in SCHEMA.query_type.fields.items():
         needs = any(map(graphql.is_required_argument, field.args.values()))
         if str(field.type).endswith("Connection!") and name != "accessTokens" and not needs:
-            page = serving.ask(f"{{ {name}(first: 20) {{ edges {{ cursor node {{ id }} }} }} }}")
+            shown = "id: entityId" if name == "events" else "id"
+            page = serving.ask(
+                f"{{ {name}(first: 20) {{ edges {{ cursor node {{ {shown} }} }} }} }}"
+            )
             for edge in page["data"][name]["edges"]:
                 ids.append(edge["node"]["id"])
                 cursors.append(edge["cursor"])

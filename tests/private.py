@@ -85,6 +85,7 @@ DOCUMENTED = [
 TO_OVERRIDE = re.compile(
     r"SchemaExtension\.|BaseSchema\.process_errors|StaticFiles\.get_response"
     r"|TypeDecorator\.process_|TypeEngine\.(comparator_factory|python_type)|ExternalType\.cache_ok"
+    r"|MigrateOperation\.(reverse|to_diff_tuple)"
     r"|HasCacheKey\.inherit_cache|Concatenable\.comparator_factory|(Comparator|Operators)\.operate"
 )
 

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import db
+from db.events.triggers import logged_tables
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
@@ -25,14 +26,9 @@ Fault = tuple[str, str]
 
 
 async def snapshot(database: db.Database) -> dict[str, list[str]]:
-    """Every row of every table, as text, without the positions of events, which come later."""
-    names = [table.name for table in db.Base.metadata.sorted_tables]
-    tables = [name for name in names if name != "event_positions"]
-    rows_of = {"events": "to_jsonb(r) - 'position'"}
-    each = (
-        f"SELECT '{name}', ({rows_of.get(name, 'row_to_json(r)')})::text FROM \"{name}\" r"
-        for name in tables
-    )
+    """Every row of every table, as text, except the event log."""
+    tables = [table.name for table in logged_tables()]
+    each = (f"SELECT '{name}', row_to_json(r)::text FROM \"{name}\" r" for name in tables)
     async with database.read() as session:
         found = await session.execute(text(f"{' UNION ALL '.join(each)} ORDER BY 1, 2"))
     rows: dict[str, list[str]] = {name: [] for name in tables}

@@ -10,13 +10,13 @@ from functools import cached_property, partial
 from typing import Any, ParamSpec
 
 import strawberry
-from sqlalchemy import ColumnElement, Select, Text, cast, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, Text, func, literal_column, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from strawberry.annotation import StrawberryAnnotation
 from strawberry.types.arguments import StrawberryArgument
 from strawberry.utils.str_converters import to_camel_case
 
-from db import Event, Viewer, scope
+from db import Viewer, scope
 from db.parameters import apply, bind
 from db.scopes import is_always_visible
 from graph.core.connections import (
@@ -350,38 +350,6 @@ class Connected(Paged, Relation):
         return rows.where(self.join_condition(row, target)).correlate(row)
 
 
-class History(Paged):
-    """The events of an object, as a connection by position."""
-
-    def __init__(self, model: type, **options: Any) -> None:
-        super().__init__(Event, **options)
-        self.of = model
-
-    @property
-    def annotation(self) -> Any:
-        return Connection[lazy(Event)]  # type: ignore[misc]
-
-    @property
-    def key(self) -> str:
-        """The name of the attribute that is the key of the object."""
-        return str(entity_of(self.of).key.key)
-
-    def add_loads(self, selected: Selected, spec: LoadSpec) -> None:
-        spec.columns.add(self.key)
-
-    def members(
-        self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
-    ) -> list[ColumnElement[bool]]:
-        own = row.entity_type == bind(self.of.__name__, Text)
-        return [own, *super().members(arguments, viewer, row)]
-
-    def load(self, context: Context, selected: Selected, source: Any) -> Any:
-        return self.page(context, selected, Event.entity_id, str(getattr(source, self.key)))
-
-    def of_parent(self, rows: Select[Any], row: Any, target: Any) -> Select[Any]:
-        return rows.where(target.entity_id == cast(getattr(row, self.key), Text)).correlate(row)
-
-
 class Collection(Paged):
     """All objects of an entity that the viewer may see, as a connection."""
 
@@ -441,11 +409,6 @@ connected = _declaring(Connected)
 def referred(attribute: Any, model: type) -> Any:
     """An object whose key is in a column that is no foreign key."""
     return Referred(attribute, model, description=attribute.property.doc)
-
-
-def history(model: type) -> Any:
-    """The events of an object of this model."""
-    return History(model, description="Its changes, the oldest first.")
 
 
 def collection(
