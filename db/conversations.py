@@ -285,7 +285,7 @@ async def append(
             row["user_id"] = session.viewer.user_id
     new = [defaults(Message) | row for row in rows.values()]
     columns = tuple(sorted({name for row in new for name in row}))
-    found = await session.alone(
+    is_done = not session.has_begun and await session.alone(
         _appended,
         session.right,
         columns,
@@ -295,7 +295,7 @@ async def append(
         conversation_id=conversation_id,
         summary=summarize(new[0]["content"]),
     )
-    if not found:
+    if not is_done:
         conversation = await session.fetch(Conversation, conversation_id, at=("conversation_id",))
         await session.refer_all(Message, rows, project_id=conversation.project_id)
         return await append_messages(session, conversation, rows)

@@ -28,7 +28,7 @@ from db.connections import (
 from db.embedded import Outage, Server
 from db.errors import KeyReused
 from db.events.actors import actor_of
-from db.idempotency import MOST_DELETED, Key, Outcome, delete_expired, found
+from db.idempotency import MOST_DELETED, Key, Outcome, delete_expired, delete_key_if_expired, found
 from db.prepared import PreparedPool
 from db.result_limits import RESULT_BYTES, ResultLimit
 from db.rights import Right
@@ -276,7 +276,7 @@ class Database:
         finally:
             # SQLAlchemy takes longer to close a session than a short statement takes.
             if session.has_begun:
-                await session.close()
+                await asyncio.shield(asyncio.create_task(session.close()))
 
     async def _run_alone(
         self, statement: Compiled, values: Values, seconds: float | None = None
@@ -299,21 +299,26 @@ class Database:
         self.committed.set()
         return rows
 
-    async def outcome(self, viewer: Viewer, key: Key) -> Outcome | None:
+    async def outcome(self, key: Key) -> Outcome | None:
         """What was done with an idempotency key; None if nothing was, or if it has expired.
 
         Raises KeyReused if it was used with another input.
         """
-        rows = await self._run_alone(found.compiled(viewer), Values(viewer, key.values({})))
-        if not rows:
-            # An expired key would stop the operation from being done again.
-            await self.delete_expired_keys()
+        statement, values = found.compiled(Viewer()), Values(Viewer(), key.values({}))
+        async with self.reader.connect() as connection:
+            arguments = tuple(statement.arguments(values))
+            row = (await connection.exec_driver_sql(statement.sql, arguments)).one_or_none()
+        if row is None:
             return None
-        request_hash, outcome = rows[0]
-        if request_hash != key.request_hash:
+        if row.request_hash != key.request_hash:
             raise KeyReused
-        stored: Outcome = parse_json(outcome)
-        return stored
+        outcome: Outcome = parse_json(row.outcome)
+        return outcome
+
+    async def delete_if_expired(self, key: Key) -> None:
+        """Delete an idempotency key that has expired, so that it can be used again."""
+        statement = delete_key_if_expired.compiled(Viewer())
+        await self._run_alone(statement, Values(Viewer(), key.values({})))
 
     async def delete_expired_keys(self) -> None:
         """Delete the idempotency keys that have expired."""

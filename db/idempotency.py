@@ -120,6 +120,16 @@ def found(viewer: Viewer) -> Executable:
 
 
 @Statement
+def delete_key_if_expired(viewer: Viewer) -> Executable:
+    """Deletes a key that has expired."""
+    return delete(table).where(
+        kept.actor == value("key_actor", String),
+        kept.key == value("key_key", String),
+        kept.expires_at <= func.now(),
+    )
+
+
+@Statement
 def delete_expired(viewer: Viewer) -> Executable:
     """Deletes keys that have expired, at most MOST_DELETED at once, and returns them."""
     old = (

@@ -97,9 +97,11 @@ class PreparedPool:
         return result
 
     async def _cancelled_after(self, seconds: float, pid: int, run: Awaitable[Any]) -> Any:
-        timer = asyncio.get_running_loop().call_later(
-            seconds, lambda: self._in_background(self._cancel(pid))
-        )
+        def cancel() -> None:
+            self._cancelled.add(pid)
+            self._in_background(self._cancel(pid))
+
+        timer = asyncio.get_running_loop().call_later(seconds, cancel)
         try:
             async with asyncio.timeout(seconds + CONFIRMED_WITHIN):
                 return await run
@@ -108,7 +110,6 @@ class PreparedPool:
 
     async def _cancel(self, pid: int) -> None:
         """Ask PostgreSQL to cancel the statement that a backend runs."""
-        self._cancelled.add(pid)
         with contextlib.suppress(Exception):
             connection = await self._connect()
             try:

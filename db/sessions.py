@@ -146,6 +146,7 @@ class WriteSession(AsyncSession):
     async def store_key(self, outcome: Outcome) -> None:
         """Store the idempotency key in this transaction. Raises KeyTaken."""
         assert self.key is not None
+        await self.flush()
         try:
             await self.run(stored, **self.key.values(outcome))
         except IntegrityError as error:
@@ -179,6 +180,8 @@ class WriteSession(AsyncSession):
             # A value that the database itself refuses, which is reported now; or a change of
             # another transaction since.
             found = await self.run(inserted, *options, **row)
+            if not found:
+                raise Invalid("What this refers to was changed meanwhile. Send it again.")
         return found[0][0]  # type: ignore[no-any-return]
 
     async def check_new(

@@ -18,8 +18,8 @@ from db.parameters import Deferred, bind
 from db.scopes import Viewer
 from db.text import to_json
 
-# The number of compiled statements of a process, each of some kilobytes.
-MOST_COMPILED = 500
+# The most texts of one statement that are kept, each of some kilobytes. Clients choose the columns.
+MOST_COMPILED = 100
 
 _dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
 

@@ -175,6 +175,9 @@ def _recorded(
     project = select(Project.id).where(
         Project.id == value("project_id", Uuid), scope(Project, viewer, right)
     )
+    if "request_id" in names:
+        # Waits for who records the same calls under the lock of `record_usage`, and the reverse.
+        project = project.with_for_update(read=True)
     above, model = project.cte("above").c, aliased(AIModel)
     calls: dict[str, Any] = {name: new[name] for name in names}
     calls |= {"project_id": above.id, "cost": func.coalesce(new.cost, _cost(model, new))}
@@ -238,7 +241,8 @@ async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) ->
         if ids[-1] != row["id"]:
             del new[at]
     await _check(session, project_id, calls, new)
-    await _record(session, session.run, project_id, new)
+    if not await _record(session, session.run, project_id, new):
+        raise Invalid("What these calls refer to was changed meanwhile. Send them again.")
     return ids
 
 

@@ -182,7 +182,9 @@ class Compiler:
             if not place:
                 break  # this statement answers the whole query
         calls = _calls(operation, statements)
-        return CompiledOperation(statements, calls, viewer_kind(viewer), conditions, parts)
+        return CompiledOperation(
+            statements, calls, viewer_kind(viewer), self._max_bytes, conditions, parts
+        )
 
 
 def _deferred(operation: Operation, names: Collection[str]) -> tuple[Operation, int, int] | None:

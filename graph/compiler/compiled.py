@@ -87,6 +87,8 @@ class CompiledOperation:
     """The root fields of a mutation, if none of them needs a resolver."""
     viewer: Hashable = None
     """The kind of viewer for which it was compiled."""
+    max_bytes: int = 0
+    """The maximum number of bytes of its response."""
     conditions: int = 0
     """The number of conditions of its filters."""
     parts: int = 0
@@ -153,6 +155,7 @@ class CompiledParts:
     async def _mutate(self) -> ExecutionResult | None:
         """The result of a mutation; None after an error, which its resolver then reports."""
         data: dict[str, Any] = {}
+        size = 0
         for call in self.operation.calls:
             value = filled(call.input, Request(self.variables, self.context.viewer))
             input = built(call.mutation.input, value)
@@ -166,10 +169,14 @@ class CompiledParts:
             # The resolver does not do it again, if this or a later field ends in an error.
             self.context.performed[call.key] = partial(_return, result)
             try:
-                payload = data[call.key] = await self._payload(call, result)
+                payload = orjson.dumps(await self._payload(call, result))
             except Exception:
                 return None
-            self.context.performed[call.key] = partial(_encoded, call.key, payload)
+            size += len(payload)
+            if size > self.operation.max_bytes:
+                return None
+            data[call.key] = orjson.Fragment(payload)
+            self.context.performed[call.key] = partial(_return, EncodedJSON({call.key: payload}))
         return ExecutionResult(data, None)
 
     async def _payload(self, call: Call, result: Any) -> dict[str, Any]:
@@ -209,10 +216,6 @@ class CompiledParts:
 
 def _return(value: Any) -> Any:
     return value
-
-
-def _encoded(key: str, payload: dict[str, Any]) -> EncodedJSON:
-    return EncodedJSON({key: orjson.dumps(payload)})
 
 
 def _raise(error: Exception) -> Any:

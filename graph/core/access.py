@@ -118,7 +118,7 @@ class Access:
     async def outcome(self, key: Key) -> Outcome | None:
         """What was done with an idempotency key; None if nothing was. Raises KeyReused."""
         async with self.in_time(), self._connection():
-            return await self.database.outcome(self.viewer, key)
+            return await self.database.outcome(key)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:

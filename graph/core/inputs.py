@@ -107,9 +107,12 @@ def _fields(model: type[BaseModel]) -> dict[str, tuple[str, type[BaseModel] | No
     return found
 
 
-def _python_data(model: type[BaseModel], value: dict[str, Any]) -> dict[str, Any]:
+def _python_data(model: type[BaseModel], value: dict[str, Any] | None) -> dict[str, Any] | None:
     """The coerced value of an input as Pydantic takes it."""
-    fields, data = _fields(model), {}
+    if value is None:
+        return None
+    fields = _fields(model)
+    data: dict[str, Any] = {}
     for key, item in value.items():
         name, below = fields[key]
         if below is None:
@@ -117,7 +120,7 @@ def _python_data(model: type[BaseModel], value: dict[str, Any]) -> dict[str, Any
         elif isinstance(item, list):
             data[name] = [_python_data(below, each) for each in item]
         else:
-            data[name] = item and _python_data(below, item)
+            data[name] = _python_data(below, item)
     return data
 
 

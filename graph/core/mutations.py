@@ -130,15 +130,16 @@ class DeclaredMutation:
 
         try:
             return await in_transaction(context, self._right, work)
-        except errors.Denied as error:
-            raise Forbidden(error.message) from error
         except (errors.DomainError, errors.Rejected, KeyTaken) as error:
             # Whatever is wrong now, it may have been done before with this key.
             keys = None if key is None else await context.outcome(key)
             if keys is not None:
                 return result_of(self.outcomes, keys)
-            if isinstance(error, KeyTaken):  # it has expired since
+            if key is not None and isinstance(error, KeyTaken):
+                await context.database.delete_if_expired(key)
                 return await in_transaction(context, self._right, work)
+            if isinstance(error, errors.Denied):
+                raise Forbidden(error.message) from error
             raise
 
     def _key(self, context: Context, value: dict[str, Any], input: Any) -> Key | None:
