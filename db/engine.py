@@ -312,7 +312,7 @@ class Database:
             return None
         if row.request_hash != key.request_hash:
             raise KeyReused
-        outcome: Outcome = parse_json(row.outcome)
+        outcome: Outcome = parse_json(row.outcome.text)
         return outcome
 
     async def delete_if_expired(self, key: Key) -> None:

@@ -135,7 +135,7 @@ class Settings(DatabaseSettings):
     """Maximum number of operations that run at once for one viewer."""
     max_seconds: Limit = 20
     """Maximum duration of an operation, in seconds."""
-    idempotency_hours: Limit = 24
+    idempotency_hours: Annotated[int, _between(1, 8760)] = 24
     """How long an idempotency key is kept, in hours."""
     max_subscriptions_per_connection: Limit = 50
     """Maximum number of operations that are open at once on one WebSocket."""

@@ -177,8 +177,8 @@ async def test_each_kind_is_made_with_what_is_given(world: World) -> None:
             | given,
             "userErrors": [],
         }
-        # The project, locked; all five that it names; the row; and the row as it is now.
-        assert len(answer.statements) == 10
+        # The project; all five that it names; whether the assignee is in it; the row; its reading.
+        assert len(answer.statements) == 9
     query = "SELECT type, level, requires_acknowledgement FROM human_interactions ORDER BY id"
     assert await stored(world.database, query) == [
         ("APPROVAL", None, None),

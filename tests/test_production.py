@@ -261,8 +261,8 @@ def test_the_limits_are_refused_as_the_page_says() -> None:
 async def test_a_process_has_as_many_connections_as_the_page_says(database: db.Database) -> None:
     pools: list[Any] = [engine.pool for engine in (database.reader, database.writer)]
     assert [(pool.size(), pool._max_overflow) for pool in pools] == [(10, 0), (10, 0)]
-    assert database._prepared.size == 10
-    assert "up to 31 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
+    assert database._prepared.size == database._by_key.size == 10
+    assert "up to 41 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
 
 
 async def isolation(url: str) -> str:

@@ -169,19 +169,20 @@ class CompiledParts:
             # The resolver does not do it again, if this or a later field ends in an error.
             self.context.performed[call.key] = partial(_return, result)
             try:
-                payload = orjson.dumps(await self._payload(call, result))
+                payload, length = await self._payload(call, result)
             except Exception:
                 return None
-            size += len(payload)
+            size += length
             if size > self.operation.max_bytes:
                 return None
-            data[call.key] = orjson.Fragment(payload)
-            self.context.performed[call.key] = partial(_return, EncodedJSON({call.key: payload}))
+            data[call.key] = payload
+            self.context.performed[call.key] = partial(_encoded, call.key, payload)
         return ExecutionResult(data, None)
 
-    async def _payload(self, call: Call, result: Any) -> dict[str, Any]:
-        """The payload of a mutation that was performed. Raises Unread."""
+    async def _payload(self, call: Call, result: Any) -> tuple[dict[str, Any], int]:
+        """The payload of a mutation that was performed, and its bytes. Raises Unread."""
         payload: dict[str, Any] = {}
+        size = 0
         for name, outcome in call.outcomes.items():
             if outcome is None:
                 payload[name] = []
@@ -192,8 +193,9 @@ class CompiledParts:
                 if text is None:
                     raise Unread
                 value = orjson.Fragment(text)
+                size += len(text)
             payload[name] = value
-        return payload
+        return payload, size
 
     async def _read(self, place: Place, keys: Sequence[Any]) -> bytes | None:
         statement = self.operation.statements.get(place)
@@ -216,6 +218,10 @@ class CompiledParts:
 
 def _return(value: Any) -> Any:
     return value
+
+
+def _encoded(key: str, payload: dict[str, Any]) -> EncodedJSON:
+    return EncodedJSON({key: orjson.dumps(payload)})
 
 
 def _raise(error: Exception) -> Any:

@@ -25,7 +25,7 @@ const files = await preset.buildGeneratesSection({
     documentMode: "string",
     enumType: "string-literal",
     strictScalars: true,
-    scalars: { DateTime: "string", Decimal: "string", JSON: "unknown" },
+    scalars: { BigInt: "string", DateTime: "string", Decimal: "string", JSON: "unknown" },
     useTypeImports: true,
     importExtension: ".js",
   },
