@@ -12,7 +12,7 @@ from tests.world import snapshot, stored
 SHOWN = {
     *("agent_tools", "agents", "ai_models", "communications", "conversations"),
     *("human_interactions", "messages", "project_members", "projects", "task_dependencies"),
-    *("tasks", "tools", "usage_records", "users", "events"),
+    *("tasks", "tools", "usage_records", "users"),
 }
 
 
