@@ -104,7 +104,12 @@ class CompiledOperation:
     @property
     def is_whole(self) -> bool:
         """Whether the whole operation needs no resolver, unless it ends in an error."""
-        return () in self.statements or bool(self.calls)
+        return self.is_query or bool(self.calls)
+
+    @property
+    def is_query(self) -> bool:
+        """Whether it is a query with one statement for the whole of it."""
+        return () in self.statements
 
     def sizes(self, request: Request) -> tuple[int, ...]:
         """What of a request its cost depends on. Raises GraphQLError or ValueError."""

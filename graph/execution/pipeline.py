@@ -364,7 +364,9 @@ class Pipeline:
         compiled = run.compiled = run.compiled or await self._compile(run)
         result = None
         if compiled is not None:
-            context.compiled = parts = CompiledParts(compiled, variables, context)
+            parts = CompiledParts(compiled, variables, context)
+            if not compiled.is_query:
+                context.compiled = parts
             if compiled.is_whole:
                 result = await parts.result()
                 run.is_compiled = result is not None and not result.errors
