@@ -20,7 +20,6 @@ from sqlalchemy import (
     Uuid,
     and_,
     case,
-    exists,
     func,
     insert,
     null,
@@ -50,7 +49,7 @@ from db.errors import Invalid, Rejected
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
-from db.writes import NUMBER, arrays, insert_many, references, refers, set_actor, unnested
+from db.writes import NUMBER, arrays, insert_many, references, rows_refer, set_actor, unnested
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -230,18 +229,12 @@ def _appended(
         .c
     )
     given = unnested(Message, names).cte("given")
-    new, each = given.c, given.alias().c
+    new = given.c
     messages: dict[str, Any] = {name: new[name] for name in names}
     messages["timestamp"] = func.coalesce(messages.get("timestamp", null()), func.now())
     messages |= {"conversation_id": above.id, "sequence": above.last_sequence + new[NUMBER]}
-    rows = select(*messages.values()).where(
-        *(
-            ~exists(select(1).where(each[name].is_not(None), ~visible))
-            for name, visible in refers(
-                Message, checked, viewer, above.project_id, lambda name, _: each[name]
-            ).items()
-        )
-    )
+    referred = rows_refer(Message, checked, viewer, above.project_id, given)
+    rows = select(*messages.values()).where(*referred)
     inserted = insert(Message).from_select(list(messages), rows, include_defaults=False)
     added = inserted.returning(Message.timestamp, Message.sequence).cte("added")
     last = (

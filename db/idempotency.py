@@ -74,7 +74,7 @@ class Key:
         """The values for the statements that store the key."""
         return {
             "key_actor": self.actor,
-            "key_key": self.key,
+            "key_text": self.key,
             "key_request_hash": self.request_hash,
             "key_outcome": {name: [*map(str, keys)] for name, keys in outcome.items()},
             "key_lifetime": timedelta(seconds=self.seconds),
@@ -84,7 +84,7 @@ class Key:
 def _row() -> Select[Any]:
     return select(
         value("key_actor", kept.actor.type),
-        value("key_key", kept.key.type),
+        value("key_text", kept.key.type),
         value("key_request_hash", kept.request_hash.type),
         value("key_outcome", kept.outcome.type),
         func.now() + value("key_lifetime", Interval),
@@ -114,7 +114,7 @@ def found(viewer: Viewer) -> Executable:
     """The hash and the outcome of a key that has not expired."""
     return select(kept.request_hash, kept.outcome).where(
         kept.actor == value("key_actor", String),
-        kept.key == value("key_key", String),
+        kept.key == value("key_text", String),
         kept.expires_at > func.now(),
     )
 
@@ -124,7 +124,7 @@ def delete_key_if_expired(viewer: Viewer) -> Executable:
     """Deletes a key that has expired."""
     return delete(table).where(
         kept.actor == value("key_actor", String),
-        kept.key == value("key_key", String),
+        kept.key == value("key_text", String),
         kept.expires_at <= func.now(),
     )
 

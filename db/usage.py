@@ -33,7 +33,7 @@ from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
-from db.writes import NUMBER, arrays, references, refers, set_actor, unnested
+from db.writes import NUMBER, arrays, references, rows_refer, set_actor, unnested
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -184,14 +184,7 @@ def _recorded(
     rows = (
         select(*calls.values())
         .join(model, model.id == new.model_id)
-        .where(
-            *(
-                ~exists(select(1).where(each[name].is_not(None), ~visible))
-                for name, visible in refers(
-                    UsageRecord, checked, viewer, above.id, lambda name, _: each[name]
-                ).items()
-            )
-        )
+        .where(*rows_refer(UsageRecord, checked, viewer, above.id, given))
     )
     if "request_id" in names:
         repeated = select(1).where(

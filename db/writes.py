@@ -14,6 +14,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     Executable,
+    FromClause,
     Select,
     String,
     Text,
@@ -110,6 +111,17 @@ def refers(
             found.append(owner == project_id)
         met[name] = exists(select(literal_column("1")).where(*found))
     return met
+
+
+def rows_refer(
+    model: Any, names: Collection[str], viewer: Viewer, project_id: Any, given: FromClause
+) -> list[ColumnElement[bool]]:
+    """The conditions that all given rows refer to visible rows, of this project or of none."""
+    each = given.alias().c
+    visible = refers(model, names, viewer, project_id, lambda name, _: each[name])
+    return [
+        ~exists(select(1).where(each[name].is_not(None), ~met)) for name, met in visible.items()
+    ]
 
 
 @Statement

@@ -104,11 +104,11 @@ class CompiledOperation:
     @property
     def is_whole(self) -> bool:
         """Whether the whole operation needs no resolver, unless it ends in an error."""
-        return self.is_query or bool(self.calls)
+        return self.is_one_statement or bool(self.calls)
 
     @property
-    def is_query(self) -> bool:
-        """Whether it is a query with one statement for the whole of it."""
+    def is_one_statement(self) -> bool:
+        """Whether it is a query that one statement answers."""
         return () in self.statements
 
     def sizes(self, request: Request) -> tuple[int, ...]:

@@ -80,7 +80,7 @@ def mutation(
         field: StrawberryField = strawberry.mutation(
             resolve,
             description=clean(function.__doc__ or ""),
-            metadata={"right": right, "mutation": declared},
+            metadata={"mutation": declared},
         )
         field.arguments[0].description = "What to do, and to what."
         return field
@@ -99,7 +99,7 @@ class DeclaredMutation:
         self.input: Any = hints["input"]
         self.outcomes = outcomes_of(hints["return"])
         self._function = function
-        self._right = right
+        self.right = right
         self._before = before
 
     def outcome(self, name: str) -> Outcome | None:
@@ -115,7 +115,7 @@ class DeclaredMutation:
         `kind` is the type of its argument in the schema, `value` the coerced value. Raises
         Forbidden, Rejected with all user errors, a DomainError, and errors of the database.
         """
-        if not may(context.viewer, self._right):
+        if not may(context.viewer, self.right):
             raise Forbidden(f"You may not use {self.name}.")
         check_input(get_nullable_type(kind), value, input)
         key = self._key(context, value, input)
@@ -129,7 +129,7 @@ class DeclaredMutation:
             return result
 
         try:
-            return await in_transaction(context, self._right, work)
+            return await in_transaction(context, self.right, work)
         except (errors.DomainError, errors.Rejected, KeyTaken) as error:
             # Whatever is wrong now, it may have been done before with this key.
             keys = None if key is None else await context.outcome(key)
@@ -137,7 +137,7 @@ class DeclaredMutation:
                 return result_of(self.outcomes, keys)
             if key is not None and isinstance(error, KeyTaken):
                 await context.database.delete_if_expired(key)
-                return await in_transaction(context, self._right, work)
+                return await in_transaction(context, self.right, work)
             if isinstance(error, errors.Denied):
                 raise Forbidden(error.message) from error
             raise

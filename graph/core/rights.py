@@ -47,7 +47,7 @@ def rights_of(schema: Schema) -> dict[str, Right | None]:
         return {}
     name = schema.config.name_converter.get_graphql_name
     fields = get_object_definition(schema.mutation, strict=True).fields
-    return dict(sorted((name(field), field.metadata["right"]) for field in fields))
+    return dict(sorted((name(field), field.metadata["mutation"].right) for field in fields))
 
 
 def open_mutations(schema: Schema) -> frozenset[str]:

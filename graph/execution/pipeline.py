@@ -365,7 +365,7 @@ class Pipeline:
         result = None
         if compiled is not None:
             parts = CompiledParts(compiled, variables, context)
-            if not compiled.is_query:
+            if not compiled.is_one_statement:
                 context.compiled = parts
             if compiled.is_whole:
                 result = await parts.result()
