@@ -31,8 +31,7 @@ class EventFilter:
     entity_id: IDFilter | None = reference(db.Event.entity_id)
     action: EnumFilter[EventAction] | None
     actor_type: EnumFilter[ActorType] | None
-    user_id: IDFilter | None = reference(db.Event.user_id, db.User)
-    agent_id: IDFilter | None = reference(db.Event.agent_id, db.Agent)
+    actor_id: IDFilter | None = reference(db.Event.actor_id)
     created_at: DateTimeFilter | None
 
 

@@ -295,7 +295,7 @@ QUERIES = {
             projectId project { name } actorType actorId user { username } agent { name } tokenId
             before after createdAt } } pageInfo { hasNextPage endCursor } }
         some: events(where: {projectId: {in: [$bare]}, entityType: {startsWith: "P"},
-            entityId: {not: $global}, userId: {isNull: true}, actorType: {isNull: true}}) {
+            entityId: {not: $global}, actorId: {isNull: true}, actorType: {isNull: true}}) {
             nodes { entityType entityId after } }
         tasks(first: 3) { nodes { title history(first: 2) { totalCount nodes { action after } } } }
         aiModels { nodes { id history { nodes { entityId after } } } }

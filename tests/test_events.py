@@ -790,6 +790,73 @@ async def test_the_history_of_an_object_shows_who_changed_what(world: WholeWorld
     assert len(answer.statements) == 1
 
 
+async def test_events_are_found_by_who_made_them_and_what_they_are_about(
+    world: WholeWorld,
+) -> None:
+    await world.owner.change(
+        "updateTask { userErrors { code } }", id=gid(world.free), title="Dig on"
+    )
+    await number_all(world.database)
+    owner = world.people.users["owner"]
+    query = """query($where: EventFilter!) { events(where: $where) { nodes {
+        projectId entityType entityId action actorType actorId } } }"""
+    where = {
+        "projectId": {"eq": gid(world.project)},
+        "entityType": {"eq": "Task"},
+        "entityId": {"eq": gid(world.free)},
+        "action": {"eq": "UPDATED"},
+        "actorType": {"eq": "USER"},
+        "actorId": {"eq": gid(owner)},
+    }
+    found = {name: operators["eq"] for name, operators in where.items()}
+
+    async def events(where: Any) -> Any:
+        return (await world.owner.ask(query, where=where)).data["events"]["nodes"]
+
+    assert await events(where) == [found]
+    assert await events(where | {"actorId": {"in": [str(owner.id)]}}) == [found]
+    others = {
+        "projectId": str(db.new_id()),
+        "entityType": "Agent",
+        "entityId": gid(world.project),
+        "action": "CREATED",
+        "actorType": "AGENT",
+        "actorId": gid(world.ada),
+    }
+    for name, other in others.items():
+        assert await events(where | {name: {"eq": other}}) == [], name
+    answer = await world.owner.ask(query, where={"actorId": {"eq": "owner"}})
+    assert answer.code == "BAD_USER_INPUT"
+
+
+async def test_of_hidden_rows_events_show_only_ids(world: WholeWorld) -> None:
+    stranger, admin = (world.people.users[name] for name in ("stranger", "admin"))
+    async with world.database.write(ADMINISTRATOR) as session:
+        talk = await factories.make_conversation(
+            session, project_id=world.project.id, user_id=stranger.id
+        )
+    await world.people.admin.change(
+        "updateTask { userErrors { code } }", id=gid(world.free), title="Dig on"
+    )
+    await number_all(world.database)
+    query = """query($talk: ID!, $stranger: ID!, $admin: ID!) {
+      conversation(id: $talk) { user { username } history { nodes { after } } }
+      events(last: 1) { nodes { actorId user { username } } }
+      stranger: user(id: $stranger) { username }
+      admin: user(id: $admin) { username }
+    }"""
+    answer = await world.owner.ask(query, talk=gid(talk), stranger=gid(stranger), admin=gid(admin))
+
+    shown = answer.data["conversation"]
+    assert shown["user"] is None
+    assert shown["history"]["nodes"][0]["after"]["user_id"] == str(stranger.id)
+    assert answer.data["events"]["nodes"] == [{"actorId": gid(admin), "user": None}]
+    assert answer.data["stranger"] is None
+    assert answer.data["admin"] is None
+    for user in (stranger, admin):
+        assert user.email not in answer.text
+
+
 async def test_events_without_a_position_are_seen_by_nobody(world: WholeWorld) -> None:
     query = "{ events { totalCount nodes { position } } project: projects { nodes { history {"
     query += " totalCount nodes { position } } } } }"

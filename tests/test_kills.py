@@ -274,7 +274,7 @@ def kill_server(cluster: Cluster, writers: Writers) -> None:
     writers.servers = [*others, cluster.serve()]
 
 
-# How often each is done, in 20 rounds. The pause before PostgreSQL is started again grows each time.
+# How often each is done, in 20 rounds. Each time, PostgreSQL is started again after a longer pause.
 KILLS = {disconnect: 6, kill_backend: 6, kill_server: 5, kill_postmaster: 3}
 
 

@@ -18,7 +18,18 @@ from graphql import (
     is_leaf_type,
     is_list_type,
 )
-from sqlalchemy import ColumnElement, and_, false, func, inspect, not_, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Uuid,
+    and_,
+    false,
+    func,
+    inspect,
+    not_,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty, aliased
 from strawberry import UNSET
@@ -31,7 +42,7 @@ from db.base import any_of, uppercase
 from db.parameters import apply, bind
 from graph.core.entities import clean, doc_of, lazy
 from graph.core.errors import BadInput
-from graph.core.scalars import key_text, parse_key
+from graph.core.scalars import key_text, key_uuid, parse_key
 from graph.core.selections import BACKREF, Operation, Selected, fold, input_values
 
 # Conditions are built and compiled by recursion.
@@ -157,9 +168,10 @@ def contains(attribute: QueryableAttribute[Any]) -> Any:
 def reference(attribute: QueryableAttribute[Any], model: type | None = None) -> Any:
     """A filter on a column with the key of another object, which is no foreign key.
 
-    Without a model, the object may be of any type, and the column has its key as text.
+    Without a model, the object may be of any type.
     """
-    key = key_text if model is None else partial(parse_key, model)
+    any_key = key_uuid if isinstance(attribute.type, Uuid) else key_text
+    key = any_key if model is None else partial(parse_key, model)
     return strawberry.field(
         default=UNSET,
         metadata={"attribute": attribute, "key": key},

@@ -198,6 +198,17 @@ def key_text(value: str) -> str:
     return value if parsed is None else parsed[1]
 
 
+def key_uuid(value: str) -> UUID:
+    """The primary key in an id of any type whose keys are UUIDs.
+
+    Raises ValueError with a sentence for the client.
+    """
+    key = key_text(value)
+    if not BARE_UUID.fullmatch(key):
+        raise ValueError(f"{value!r} is no id: use the `id` of an object or a bare UUID")
+    return UUID(key)
+
+
 @cache
 def _key_type(model: type) -> type:
     kind: type = inspect(model).primary_key[0].type.python_type
