@@ -27,6 +27,7 @@ import httpx
 import pytest
 
 from db.events import triggers
+from db.events.positions import LOCK
 from graph.core.scalars import key_text
 from tests import processes
 from tests.patience import PATIENCE, until
@@ -407,3 +408,21 @@ def check_writes(events: list[Row], writers: Writers) -> set[int]:
     kinds += [kind for number, kind in writers.given_up.items() if number in done]
     assert edges == sum(kind.name == "createTasks" for kind in kinds)
     return done
+
+
+def test_another_server_numbers_events_when_the_one_that_does_is_killed(cluster: Cluster) -> None:
+    numbers = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        f" AND (classid::bigint << 32) + objid::bigint = {LOCK}"
+    )
+    server = cluster.serve()
+    until(lambda: cluster.sql(numbers) == "1")
+    for name in ("Moon base", "Mars base", "Orbit"):
+        # The new one tries to get the lock, which the older one has.
+        other = cluster.serve()
+        server.kill()
+        cluster.change(other, "createProject", "project { id }", {"name": name})
+        until(cluster.is_numbered)
+        assert cluster.sql(numbers) == "1"
+        server = other
+    check_positions(cluster, events_of(cluster))
