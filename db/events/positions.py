@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncpg import LockNotAvailableError, PostgresError
 
@@ -28,40 +28,60 @@ LOCK = int.from_bytes(b"events")
 BATCH = 2_000
 """The largest number of events that are numbered in one transaction."""
 
-# The shortest time between two batches, unless the last one was full, in seconds.
+# The shortest time between two batches, unless the last one was full, in seconds. It is longer if a
+# batch takes long, so that PostgreSQL numbers for half of the time at most.
 PACE = 0.01
 
 # How long to wait for events of other processes, in seconds: longer each time that there are none.
 SHORTEST_WAIT, LONGEST_WAIT = 0.02, 0.5
 
-# Transactions that run at once commit in another order than they insert. An event whose id is lower
-# by more than this is found by the search through all events, which happens once a second.
-SLACK = 10_000
-SEARCH_ALL_SECONDS = 1.0
-
 # How often another process tries to take over, and how long to wait after an error, in seconds.
 RETRY_SECONDS = 1.0
+
+# After how many seconds without a statement PostgreSQL ends the connection of the process that
+# numbers, so that another one takes over: the process hangs, or its machine is gone.
+SILENT_SECONDS = 60
 
 # How often partitions are made and dropped and idempotency keys deleted, in seconds; and how soon
 # again if a table was in use.
 MAINTENANCE_SECONDS, MAINTENANCE_RETRY_SECONDS = 3600.0, 60.0
 
 
-async def number(connection: Any, above: int = 0, most: int = BATCH) -> tuple[int, int]:
+# The snapshot is the one of this statement, which is older than those inside the function.
+NUMBER = """
+    SELECT numbered, coalesce(newest, 0),
+      pg_snapshot_xmin(pg_current_snapshot())::text, pg_snapshot_xmax(pg_current_snapshot())::text
+    FROM number_events($1, $2)
+"""
+
+
+class Batch(NamedTuple):
+    """What was numbered by one transaction."""
+
+    count: int
+    """How many events."""
+    newest: int
+    """The highest id among them."""
+    oldest_running: int
+    """All transactions with lower ids had ended before."""
+    next_transaction: int
+    """All transactions with this id or higher ones had not begun before."""
+
+
+async def number(connection: Any, above: int = 0, most: int = BATCH) -> Batch:
     """Number committed events with ids above this one, at most so many, in the order of their ids.
 
-    Returns how many were numbered, and the highest id among them. Any number of processes may do
-    this at once.
+    Any number of processes may do this at once.
     """
-    row = await connection.fetchrow("SELECT * FROM number_events($1, $2)", above, most)
-    return row["numbered"], row["newest"] or 0
+    row = await connection.fetchrow(NUMBER, above, most)
+    return Batch(*map(int, row))
 
 
 async def number_all(database: Database) -> None:
     """Number all events that are committed now."""
     connection = await database.open()
     try:
-        while (await number(connection))[0] == BATCH:
+        while (await number(connection)).count == BATCH:
             pass
     finally:
         await connection.close()
@@ -78,9 +98,13 @@ class Numbering:
         """Events are kept for so many days."""
         self._database = database
         self._days = days
-        self._newest = 0
-        self._searched_all = 0.0
         self._failed = False
+        self._newest = 0
+        # Events are searched above an id below which none can appear any more.
+        self._above = 0
+        # The next such id, and the first transaction that has inserted no events up to it: it is
+        # the next one as soon as all transactions before that have ended.
+        self._mark = (0, 0)
 
     async def run(self) -> None:
         """Number events until the task is cancelled."""
@@ -97,6 +121,7 @@ class Numbering:
     async def _connected(self) -> None:
         connection = await self._database.open()
         try:
+            await connection.execute(f"SET idle_session_timeout = '{SILENT_SECONDS}s'")
             while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
                 self._failed = False
                 await asyncio.sleep(RETRY_SECONDS)
@@ -108,13 +133,15 @@ class Numbering:
 
     async def _number(self, connection: Any) -> None:
         maintenance, wait = 0.0, SHORTEST_WAIT
-        self._searched_all = 0.0
+        self._newest, self._above, self._mark = 0, 0, (0, 0)
         while True:
             began = time.monotonic()
             if began >= maintenance:
                 maintenance = began + await self._maintain(connection)
+                began = time.monotonic()
             self._database.committed.clear()
             count = await self._batch(connection)
+            took = time.monotonic() - began
             self._failed = False
             if count == BATCH:
                 continue
@@ -122,18 +149,25 @@ class Numbering:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await self._database.committed.wait()
-            await asyncio.sleep(began + PACE - time.monotonic())
+            await asyncio.sleep(began + max(PACE, 2 * took) - time.monotonic())
 
     async def _batch(self, connection: Any) -> int:
-        """Number a batch, and return how many there were."""
-        now = time.monotonic()
-        if now - self._searched_all >= SEARCH_ALL_SECONDS:
-            self._searched_all, above = now, 0
-        else:
-            above = max(0, self._newest - SLACK)
-        count, newest = await number(connection, above)
-        self._newest = max(self._newest, newest)
-        return count
+        """Number a batch, and return how many there were.
+
+        Transactions commit in another order than they insert. So the search begins below the events
+        of all that are running: it finds the events of a transaction together, and before those of
+        others that have seen them. It does not begin at the first event, because PostgreSQL keeps
+        what was without a position for a while.
+        """
+        batch = await number(connection, self._above)
+        mark, transaction = self._mark
+        is_complete = batch.count < BATCH or batch.newest >= mark
+        if is_complete and batch.oldest_running >= transaction:
+            # What had ended was visible to this batch. What was newest before it has a lower id
+            # than what transactions insert that begin now.
+            self._above, self._mark = mark, (self._newest, batch.next_transaction)
+        self._newest = max(self._newest, batch.newest)
+        return batch.count
 
     async def _maintain(self, connection: Any) -> float:
         """Make and drop partitions, delete old keys, and return the seconds until the next time."""
