@@ -725,8 +725,20 @@ def _run(command: list[Path | str], variables: dict[str, str], given: bytes) -> 
     return done.stdout
 
 
+@pytest.mark.parametrize(
+    ("dump", "restore"),
+    [
+        (["pg_dump", "--format=custom"], ["pg_restore", "--exit-on-error"]),
+        (["pg_dump"], ["psql", "--set", "ON_ERROR_STOP=1"]),
+    ],
+)
 async def test_positions_survive_a_dump(
-    server: URL, database: db.Database, database_url: URL, project: db.Project
+    server: URL,
+    database: db.Database,
+    database_url: URL,
+    project: db.Project,
+    dump: list[str],
+    restore: list[str],
 ) -> None:
     bin_dir = binaries.installed().bin_dir
     for number in range(3):
@@ -743,10 +755,7 @@ async def test_positions_survive_a_dump(
         "PGUSER": str(database_url.username),
         "PGPASSWORD": str(database_url.password or ""),
     }
-    for command in (
-        ["pg_dump", "--format=custom", str(database_url.database)],
-        ["pg_restore", "--exit-on-error", "--dbname", name],
-    ):
+    for command in ([*dump, str(database_url.database)], [*restore, "--dbname", name]):
         kept = await asyncio.to_thread(_run, [bin_dir / command[0], *command[1:]], variables, kept)
     restored = db.Database(server.set(database=name))
 
