@@ -230,9 +230,9 @@ class Database:
             assert connection.sync_connection is not None
             return revision, writes, connection.sync_connection.info["generation"]
 
-    async def open(self) -> Any:
+    async def open(self, **options: Any) -> Any:
         """A connection of the driver, which belongs to no pool. The caller closes it."""
-        return await self._open()
+        return await self._open(**options)
 
     @property
     def outage(self) -> Outage | None:

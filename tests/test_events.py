@@ -34,7 +34,7 @@ from tests import factories
 from tests.client import Client
 from tests.conftest import People, _on_server
 from tests.oracle import Everything, Someone
-from tests.patience import until
+from tests.patience import PATIENCE, until
 from tests.processes import Process, troupe_here
 from tests.world import WholeWorld, gid, make_whole_world, stored
 
@@ -593,6 +593,29 @@ async def test_another_process_takes_over_from_one_that_hangs(
                 await until_numbered(database, 2)
                 assert await stored(database, NUMBERS) != [pid]
     await other.dispose()
+
+
+async def test_a_connection_on_which_the_database_is_silent_is_given_up(
+    database: db.Database, project: db.Project
+) -> None:
+    given_up = asyncio.Event()
+
+    async def wait(connection: Any, above: int) -> Batch:
+        if not given_up.is_set():
+            try:
+                await connection.fetchval("SELECT pg_sleep(100)")
+            except TimeoutError:
+                given_up.set()
+                raise
+        return await number_events(connection, above)
+
+    with (
+        mock.patch("db.events.positions.SILENT_SECONDS", 1),
+        mock.patch("db.events.positions.number", wait),
+    ):
+        async with numbering(database), asyncio.timeout(PATIENCE):
+            await given_up.wait()
+            await until_numbered(database, 1)
 
 
 async def test_numbering_takes_no_connection_of_a_pool_and_is_idle_when_nothing_happens(

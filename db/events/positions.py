@@ -39,7 +39,8 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.02, 0.5
 RETRY_SECONDS = 1.0
 
 # After how many seconds without a statement PostgreSQL ends the connection of the process that
-# numbers, so that another one takes over: the process hangs, or its machine is gone.
+# numbers, so that another one takes over: the process hangs, or its machine is gone. It gives its
+# connection up if PostgreSQL is silent for so long.
 SILENT_SECONDS = 60
 
 # How often partitions are made and dropped and idempotency keys deleted, in seconds; and how soon
@@ -58,7 +59,7 @@ NUMBER = """
 class Batch(NamedTuple):
     """What was numbered by one transaction."""
 
-    count: int
+    numbered: int
     """How many events."""
     newest: int
     """The highest id among them."""
@@ -81,7 +82,7 @@ async def number_all(database: Database) -> None:
     """Number all events that are committed now."""
     connection = await database.open()
     try:
-        while (await number(connection)).count == BATCH:
+        while (await number(connection)).numbered == BATCH:
             pass
     finally:
         await connection.close()
@@ -119,7 +120,7 @@ class Numbering:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _connected(self) -> None:
-        connection = await self._database.open()
+        connection = await self._database.open(command_timeout=SILENT_SECONDS)
         try:
             await connection.execute(f"SET idle_session_timeout = '{SILENT_SECONDS}s'")
             while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK):
@@ -161,13 +162,13 @@ class Numbering:
         """
         batch = await number(connection, self._above)
         mark, transaction = self._mark
-        is_complete = batch.count < BATCH or batch.newest >= mark
+        is_complete = batch.numbered < BATCH or batch.newest >= mark
         if is_complete and batch.oldest_running >= transaction:
             # What had ended was visible to this batch. What was newest before it has a lower id
             # than what transactions insert that begin now.
             self._above, self._mark = mark, (self._newest, batch.next_transaction)
         self._newest = max(self._newest, batch.newest)
-        return batch.count
+        return batch.numbered
 
     async def _maintain(self, connection: Any) -> float:
         """Make and drop partitions, delete old keys, and return the seconds until the next time."""
