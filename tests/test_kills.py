@@ -254,8 +254,10 @@ def kill_backend(cluster: Cluster, writers: Writers) -> None:
         "SELECT pid FROM pg_stat_activity WHERE usename = 'ann'"
         " ORDER BY state = 'active' DESC, random() LIMIT 1"
     )
+    pid = int(until(lambda: cluster.sql(query)))
     with contextlib.suppress(ProcessLookupError):
-        os.kill(int(cluster.sql(query)), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{pid}").exists())  # then PostgreSQL has noticed
     cluster.until_it_answers()
 
 
