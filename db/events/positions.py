@@ -29,14 +29,14 @@ BATCH = 2_000
 """The largest number of events that are numbered in one transaction."""
 
 # The shortest time between two batches, unless the last one was full, in seconds.
-PACE = 0.01
+PACE = 0.02
 
 # How long to wait for events of other processes, in seconds: longer each time that there are none.
 SHORTEST_WAIT, LONGEST_WAIT = 0.02, 0.5
 
 # Transactions that run at once commit in another order than they insert. An event whose id is lower
 # by more than this is found by the search through all events, which happens once a second.
-SLACK = 10_000
+SLACK = 1_000
 SEARCH_ALL_SECONDS = 1.0
 
 # How often another process tries to take over, and how long to wait after an error, in seconds.
