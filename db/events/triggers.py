@@ -110,7 +110,7 @@ def _whole(columns: Sequence[Column[Any]], row: str) -> str:
 
 def _rows(columns: Sequence[Column[Any]], table: str, row: str) -> str:
     """The logged columns of a transition table, so that no other is read, as SQL."""
-    names = _lines((column.name for column in columns), 6)
+    names = _lines((column.name for column in columns), 13)
     return f"(\n      SELECT {names}\n      FROM {table}\n    ) {row}"
 
 

@@ -137,8 +137,8 @@ BEGIN
         'cached_input_price' END, CASE WHEN n.output_price IS NULL THEN 'output_price' END
       ]
     FROM (
-      SELECT created_at, id, provider, model_version, capabilities, context_window, input_price,
-      cached_input_price, output_price, is_local, status, model_metadata
+      SELECT created_at, id, provider, model_version, capabilities, context_window,
+             input_price, cached_input_price, output_price, is_local, status, model_metadata
       FROM new_rows
     ) n;
   ELSIF TG_OP = 'UPDATE' THEN
@@ -220,8 +220,8 @@ BEGIN
       ],
       NULL
     FROM (
-      SELECT created_at, id, provider, model_version, capabilities, context_window, input_price,
-      cached_input_price, output_price, is_local, status, model_metadata
+      SELECT created_at, id, provider, model_version, capabilities, context_window,
+             input_price, cached_input_price, output_price, is_local, status, model_metadata
       FROM old_rows
     ) o;
   END IF;
@@ -403,8 +403,9 @@ BEGIN
         CASE WHEN n.last_seen_at IS NULL THEN 'last_seen_at' END
       ]
     FROM (
-      SELECT id, created_at, project_id, name, type, description, status, is_active, model_id,
-      prompt_template, configuration, max_concurrent_tasks, last_seen_at, agent_metadata
+      SELECT id, created_at, project_id, name, type, description, status, is_active,
+             model_id, prompt_template, configuration, max_concurrent_tasks, last_seen_at,
+             agent_metadata
       FROM new_rows
     ) n;
   ELSIF TG_OP = 'UPDATE' THEN
@@ -489,8 +490,9 @@ BEGIN
       ],
       NULL
     FROM (
-      SELECT id, created_at, project_id, name, type, description, status, is_active, model_id,
-      prompt_template, configuration, max_concurrent_tasks, last_seen_at, agent_metadata
+      SELECT id, created_at, project_id, name, type, description, status, is_active,
+             model_id, prompt_template, configuration, max_concurrent_tasks, last_seen_at,
+             agent_metadata
       FROM old_rows
     ) o;
     UPDATE events e SET project_id = o.project_id, owner_id = NULL::uuid
@@ -580,8 +582,8 @@ BEGIN
         n.documentation_url IS NULL THEN 'documentation_url' END
       ]
     FROM (
-      SELECT id, created_at, project_id, name, tool_version, description, capability, source,
-      tool_schema, documentation_url, status, definition_hash, tool_metadata
+      SELECT id, created_at, project_id, name, tool_version, description, capability,
+             source, tool_schema, documentation_url, status, definition_hash, tool_metadata
       FROM new_rows
     ) n;
   ELSIF TG_OP = 'UPDATE' THEN
@@ -667,8 +669,8 @@ BEGIN
       ],
       NULL
     FROM (
-      SELECT id, created_at, project_id, name, tool_version, description, capability, source,
-      tool_schema, documentation_url, status, definition_hash, tool_metadata
+      SELECT id, created_at, project_id, name, tool_version, description, capability,
+             source, tool_schema, documentation_url, status, definition_hash, tool_metadata
       FROM old_rows
     ) o;
   END IF;
@@ -956,8 +958,8 @@ BEGIN
         n.title IS NULL THEN 'title' END
       ]
     FROM (
-      SELECT id, created_at, project_id, user_id, agent_id, title, summary, conversation_url,
-      status, conversation_metadata
+      SELECT id, created_at, project_id, user_id, agent_id, title, summary,
+             conversation_url, status, conversation_metadata
       FROM new_rows
     ) n;
   ELSIF TG_OP = 'UPDATE' THEN
@@ -1028,8 +1030,8 @@ BEGIN
       ],
       NULL
     FROM (
-      SELECT id, created_at, project_id, user_id, agent_id, title, summary, conversation_url,
-      status, conversation_metadata
+      SELECT id, created_at, project_id, user_id, agent_id, title, summary,
+             conversation_url, status, conversation_metadata
       FROM old_rows
     ) o;
     UPDATE events e SET project_id = o.project_id, owner_id = o.user_id
@@ -1067,11 +1069,11 @@ BEGIN
       ]
     FROM (
       SELECT id, created_at, project_id, parent_task_id, agent_id, created_by_user_id,
-      created_by_agent_id, title, description, type, status, blocked_reason, priority,
-      input, result, error, available_at, due_at, started_at, completed_at,
-      estimated_seconds, unmet_dependency_count, attempt_count, max_attempts,
-      retry_backoff_seconds, current_attempt_id, lease_expires_at, cancel_requested,
-      task_metadata
+             created_by_agent_id, title, description, type, status, blocked_reason,
+             priority, input, result, error, available_at, due_at, started_at, completed_at,
+             estimated_seconds, unmet_dependency_count, attempt_count, max_attempts,
+             retry_backoff_seconds, current_attempt_id, lease_expires_at, cancel_requested,
+             task_metadata
       FROM new_rows
     ) n;
   ELSIF TG_OP = 'UPDATE' THEN
@@ -1226,11 +1228,11 @@ BEGIN
       NULL
     FROM (
       SELECT id, created_at, project_id, parent_task_id, agent_id, created_by_user_id,
-      created_by_agent_id, title, description, type, status, blocked_reason, priority,
-      input, result, error, available_at, due_at, started_at, completed_at,
-      estimated_seconds, unmet_dependency_count, attempt_count, max_attempts,
-      retry_backoff_seconds, current_attempt_id, lease_expires_at, cancel_requested,
-      task_metadata
+             created_by_agent_id, title, description, type, status, blocked_reason,
+             priority, input, result, error, available_at, due_at, started_at, completed_at,
+             estimated_seconds, unmet_dependency_count, attempt_count, max_attempts,
+             retry_backoff_seconds, current_attempt_id, lease_expires_at, cancel_requested,
+             task_metadata
       FROM old_rows
     ) o;
     UPDATE events e SET project_id = o.project_id, owner_id = NULL::uuid
@@ -1260,9 +1262,9 @@ BEGIN
         THEN 'expires_at' END
       ]
     FROM (
-      SELECT id, created_at, project_id, from_agent_id, to_agent_id, type, content, priority,
-      status, correlation_id, reply_to_id, task_id, sent_at, delivered_at, acknowledged_at,
-      expires_at, communication_metadata
+      SELECT id, created_at, project_id, from_agent_id, to_agent_id, type, content,
+             priority, status, correlation_id, reply_to_id, task_id, sent_at, delivered_at,
+             acknowledged_at, expires_at, communication_metadata
       FROM new_rows
     ) n;
   ELSIF TG_OP = 'UPDATE' THEN
@@ -1359,9 +1361,9 @@ BEGIN
       ],
       NULL
     FROM (
-      SELECT id, created_at, project_id, from_agent_id, to_agent_id, type, content, priority,
-      status, correlation_id, reply_to_id, task_id, sent_at, delivered_at, acknowledged_at,
-      expires_at, communication_metadata
+      SELECT id, created_at, project_id, from_agent_id, to_agent_id, type, content,
+             priority, status, correlation_id, reply_to_id, task_id, sent_at, delivered_at,
+             acknowledged_at, expires_at, communication_metadata
       FROM old_rows
     ) o;
   END IF;
@@ -1392,10 +1394,10 @@ BEGIN
         'requires_acknowledgement' END
       ]
     FROM (
-      SELECT id, created_at, project_id, type, task_id, agent_id, conversation_id, title, content,
-      content_hash, status, priority, assignee_id, expires_at, responded_by_id,
-      responded_at, interaction_metadata, approved, comment, feedback, rating, answer,
-      level, requires_acknowledgement
+      SELECT id, created_at, project_id, type, task_id, agent_id, conversation_id, title,
+             content, content_hash, status, priority, assignee_id, expires_at,
+             responded_by_id, responded_at, interaction_metadata, approved, comment,
+             feedback, rating, answer, level, requires_acknowledgement
       FROM new_rows
     ) n;
   ELSIF TG_OP = 'UPDATE' THEN
@@ -1521,10 +1523,10 @@ BEGIN
       ],
       NULL
     FROM (
-      SELECT id, created_at, project_id, type, task_id, agent_id, conversation_id, title, content,
-      content_hash, status, priority, assignee_id, expires_at, responded_by_id,
-      responded_at, interaction_metadata, approved, comment, feedback, rating, answer,
-      level, requires_acknowledgement
+      SELECT id, created_at, project_id, type, task_id, agent_id, conversation_id, title,
+             content, content_hash, status, priority, assignee_id, expires_at,
+             responded_by_id, responded_at, interaction_metadata, approved, comment,
+             feedback, rating, answer, level, requires_acknowledgement
       FROM old_rows
     ) o;
   END IF;
@@ -1556,7 +1558,7 @@ BEGIN
       ]
     FROM (
       SELECT id, created_at, conversation_id, sequence, sender, user_id, agent_id, model_id,
-      content, parts, timestamp, edited_at, message_metadata
+             content, parts, timestamp, edited_at, message_metadata
       FROM new_rows
     ) n
     LEFT JOIN LATERAL (
@@ -1672,7 +1674,7 @@ BEGIN
       NULL
     FROM (
       SELECT id, created_at, conversation_id, sequence, sender, user_id, agent_id, model_id,
-      content, parts, timestamp, edited_at, message_metadata
+             content, parts, timestamp, edited_at, message_metadata
       FROM old_rows
     ) o
     LEFT JOIN LATERAL (
@@ -1716,8 +1718,8 @@ BEGIN
         'error' END, CASE WHEN n.ended_at IS NULL THEN 'ended_at' END
       ]
     FROM (
-      SELECT id, created_at, task_id, agent_id, number, status, heartbeat_at, progress_percent,
-      status_message, result, error, started_at, ended_at
+      SELECT id, created_at, task_id, agent_id, number, status, heartbeat_at,
+             progress_percent, status_message, result, error, started_at, ended_at
       FROM new_rows
     ) n
     LEFT JOIN LATERAL (
@@ -1834,8 +1836,8 @@ BEGIN
       ],
       NULL
     FROM (
-      SELECT id, created_at, task_id, agent_id, number, status, heartbeat_at, progress_percent,
-      status_message, result, error, started_at, ended_at
+      SELECT id, created_at, task_id, agent_id, number, status, heartbeat_at,
+             progress_percent, status_message, result, error, started_at, ended_at
       FROM old_rows
     ) o
     LEFT JOIN LATERAL (
@@ -1988,9 +1990,10 @@ BEGIN
         END, CASE WHEN n.request_id IS NULL THEN 'request_id' END
       ]
     FROM (
-      SELECT id, created_at, model_id, project_id, agent_id, task_id, attempt_id, conversation_id,
-      message_id, user_id, input_tokens, cached_input_tokens, output_tokens,
-      reasoning_tokens, cost, latency_ms, success, request_id, occurred_at
+      SELECT id, created_at, model_id, project_id, agent_id, task_id, attempt_id,
+             conversation_id, message_id, user_id, input_tokens, cached_input_tokens,
+             output_tokens, reasoning_tokens, cost, latency_ms, success, request_id,
+             occurred_at
       FROM new_rows
     ) n;
   ELSIF TG_OP = 'UPDATE' THEN
@@ -2094,9 +2097,10 @@ BEGIN
       ],
       NULL
     FROM (
-      SELECT id, created_at, model_id, project_id, agent_id, task_id, attempt_id, conversation_id,
-      message_id, user_id, input_tokens, cached_input_tokens, output_tokens,
-      reasoning_tokens, cost, latency_ms, success, request_id, occurred_at
+      SELECT id, created_at, model_id, project_id, agent_id, task_id, attempt_id,
+             conversation_id, message_id, user_id, input_tokens, cached_input_tokens,
+             output_tokens, reasoning_tokens, cost, latency_ms, success, request_id,
+             occurred_at
       FROM old_rows
     ) o;
   END IF;
