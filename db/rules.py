@@ -6,7 +6,19 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, String, Uuid, and_, false, not_, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    Uuid,
+    and_,
+    exists,
+    false,
+    not_,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.orm import aliased
 
 from db.agents import Agent
@@ -55,6 +67,16 @@ def _projects(viewer: Viewer, right: Right) -> Select[Any]:
     return own if len(roles) == len(ROLES) else own.where(any_of(member.role, roles))
 
 
+def _has_right_on(project_id: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    """Whether the viewer has the right on a project, for a condition with OR.
+
+    There, PostgreSQL would read all projects of the viewer for IN, and reads one of them for EXISTS
+    if there are few rows.
+    """
+    projects = _projects(viewer, right)
+    return exists(projects.where(projects.selected_columns.project_id == project_id))
+
+
 def _ids(model: Any, viewer: Viewer, right: Right) -> Select[Any]:
     """The ids of the rows of a model on which the viewer has the right."""
     row = aliased(model)
@@ -83,7 +105,7 @@ def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 
 @rule("Tool", "members and agents of its project; everybody, if it has none")
 def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    of_project = tool.project_id.in_(_projects(viewer, right))
+    of_project = _has_right_on(tool.project_id, viewer, right)
     # Everybody sees shared tools; only administrators edit them.
     return or_(of_project, tool.project_id.is_(None)) if right is Right.VIEW else of_project
 
@@ -106,7 +128,7 @@ def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 @rule("Conversation", "members and agents of its project; its user, if it has none")
 def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(
-        conversation.project_id.in_(_projects(viewer, right)),
+        _has_right_on(conversation.project_id, viewer, right),
         and_(conversation.project_id.is_(None), conversation.user_id == _id(viewer.user_id)),
     )
 
@@ -124,8 +146,8 @@ def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 def _event(event: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     if right is not Right.VIEW:
         return false()
-    seen = event.project_id.in_(_projects(viewer, right))
-    edited = event.project_id.in_(_projects(viewer, Right.EDIT))
+    seen = _has_right_on(event.project_id, viewer, right)
+    edited = _has_right_on(event.project_id, viewer, Right.EDIT)
     is_token = event.entity_type == bind("AccessToken", String)
     return or_(
         and_(seen, or_(not_(is_token), edited)),

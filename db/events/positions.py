@@ -30,7 +30,7 @@ BATCH = 2_000
 
 # The shortest time between two batches, unless the last one was full, in seconds. It is longer if a
 # batch takes long, so that PostgreSQL numbers for half of the time at most.
-PACE = 0.01
+PACE = 0.02
 
 # How long to wait for events of other processes, in seconds: longer each time that there are none.
 SHORTEST_WAIT, LONGEST_WAIT = 0.02, 0.5

@@ -99,22 +99,19 @@ def _is_shown(column: Column[Any]) -> bool:
 
 def _whole(columns: Sequence[Column[Any]], row: str) -> str:
     """The columns of a row that are set, as a JSON object, as SQL."""
-    plain = [column for column in columns if not isinstance(column.type, JSONB)]
-    parts = [f"jsonb_strip_nulls({_built(plain, row)})"]
-    for column in columns:
-        if isinstance(column.type, JSONB):  # in which nulls are values
-            built = _built([column], row)
-            parts.append(
-                f"CASE WHEN {row}.{column.name} IS NULL THEN '{{}}' ELSE {built} END"
-                if column.nullable
-                else built
-            )
-    return "\n      || ".join(parts)
+    nulls = [
+        f"CASE WHEN {row}.{column.name} IS NULL THEN '{column.name}' END"
+        for column in columns
+        if column.nullable
+    ]
+    whole = f"to_jsonb({row})"
+    return f"{whole} - ARRAY[\n        {_lines(nulls, 8)}\n      ]" if nulls else whole
 
 
-def _built(columns: Sequence[Column[Any]], row: str) -> str:
-    pairs = [f"'{column.name}', {row}.{column.name}" for column in columns]
-    return f"jsonb_build_object(\n        {_lines(pairs, 8)}\n      )"
+def _rows(columns: Sequence[Column[Any]], table: str, row: str) -> str:
+    """The logged columns of a transition table, so that no other is read, as SQL."""
+    names = _lines((column.name for column in columns), 13)
+    return f"(\n      SELECT {names}\n      FROM {table}\n    ) {row}"
 
 
 def _changed(columns: Sequence[Column[Any]], row: str) -> str:
@@ -212,12 +209,12 @@ def _keys(table: Table) -> list[str]:
 
 def _created(table: Table, columns: list[Column[Any]]) -> str:
     values = {"n": _whole(columns, "n")}
-    return _insert(table, "'CREATED'", values, "n.{}".format, "new_rows n")
+    return _insert(table, "'CREATED'", values, "n.{}".format, _rows(columns, "new_rows", "n"))
 
 
 def _deleted(table: Table, columns: list[Column[Any]]) -> str:
     values = {"o": _whole(columns, "o")}
-    return _insert(table, "'DELETED'", values, "o.{}".format, "old_rows o")
+    return _insert(table, "'DELETED'", values, "o.{}".format, _rows(columns, "old_rows", "o"))
 
 
 def _updated(table: Table, columns: list[Column[Any]]) -> str:

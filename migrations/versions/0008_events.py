@@ -130,19 +130,17 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'created_at', n.created_at, 'id', n.id, 'provider', n.provider, 'model_version',
-        n.model_version, 'context_window', n.context_window, 'input_price', n.input_price,
-        'cached_input_price', n.cached_input_price, 'output_price', n.output_price,
-        'is_local', n.is_local, 'status', n.status
-      ))
-      || jsonb_build_object(
-        'capabilities', n.capabilities
-      )
-      || jsonb_build_object(
-        'model_metadata', n.model_metadata
-      )
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.model_version IS NULL THEN 'model_version' END, CASE WHEN
+        n.context_window IS NULL THEN 'context_window' END, CASE WHEN n.input_price IS NULL
+        THEN 'input_price' END, CASE WHEN n.cached_input_price IS NULL THEN
+        'cached_input_price' END, CASE WHEN n.output_price IS NULL THEN 'output_price' END
+      ]
+    FROM (
+      SELECT created_at, id, provider, model_version, capabilities, context_window,
+             input_price, cached_input_price, output_price, is_local, status, model_metadata
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -214,20 +212,18 @@ BEGIN
       'AIModel',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'created_at', o.created_at, 'id', o.id, 'provider', o.provider, 'model_version',
-        o.model_version, 'context_window', o.context_window, 'input_price', o.input_price,
-        'cached_input_price', o.cached_input_price, 'output_price', o.output_price,
-        'is_local', o.is_local, 'status', o.status
-      ))
-      || jsonb_build_object(
-        'capabilities', o.capabilities
-      )
-      || jsonb_build_object(
-        'model_metadata', o.model_metadata
-      ),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.model_version IS NULL THEN 'model_version' END, CASE WHEN
+        o.context_window IS NULL THEN 'context_window' END, CASE WHEN o.input_price IS NULL
+        THEN 'input_price' END, CASE WHEN o.cached_input_price IS NULL THEN
+        'cached_input_price' END, CASE WHEN o.output_price IS NULL THEN 'output_price' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT created_at, id, provider, model_version, capabilities, context_window,
+             input_price, cached_input_price, output_price, is_local, status, model_metadata
+      FROM old_rows
+    ) o;
   END IF;
   RETURN NULL;
 END
@@ -243,11 +239,13 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'username', n.username, 'email', n.email,
-        'display_name', n.display_name, 'role', n.role, 'is_active', n.is_active
-      ))
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.display_name IS NULL THEN 'display_name' END
+      ]
+    FROM (
+      SELECT id, created_at, username, email, display_name, role, is_active
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -295,12 +293,14 @@ BEGIN
       'User',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'username', o.username, 'email', o.email,
-        'display_name', o.display_name, 'role', o.role, 'is_active', o.is_active
-      )),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.display_name IS NULL THEN 'display_name' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT id, created_at, username, email, display_name, role, is_active
+      FROM old_rows
+    ) o;
   END IF;
   RETURN NULL;
 END
@@ -316,17 +316,14 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'name', n.name, 'status', n.status,
-        'owner_id', n.owner_id
-      ))
-      || CASE WHEN n.description IS NULL THEN '{}' ELSE jsonb_build_object(
-        'description', n.description
-      ) END
-      || jsonb_build_object(
-        'project_metadata', n.project_metadata
-      )
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.description IS NULL THEN 'description' END, CASE WHEN n.owner_id IS NULL
+        THEN 'owner_id' END
+      ]
+    FROM (
+      SELECT id, created_at, name, description, status, owner_id, project_metadata
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -376,18 +373,15 @@ BEGIN
       'Project',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'name', o.name, 'status', o.status,
-        'owner_id', o.owner_id
-      ))
-      || CASE WHEN o.description IS NULL THEN '{}' ELSE jsonb_build_object(
-        'description', o.description
-      ) END
-      || jsonb_build_object(
-        'project_metadata', o.project_metadata
-      ),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.description IS NULL THEN 'description' END, CASE WHEN o.owner_id IS NULL
+        THEN 'owner_id' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT id, created_at, name, description, status, owner_id, project_metadata
+      FROM old_rows
+    ) o;
   END IF;
   RETURN NULL;
 END
@@ -403,19 +397,17 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'name', n.name,
-        'type', n.type, 'description', n.description, 'status', n.status, 'is_active',
-        n.is_active, 'model_id', n.model_id, 'prompt_template', n.prompt_template,
-        'max_concurrent_tasks', n.max_concurrent_tasks, 'last_seen_at', n.last_seen_at
-      ))
-      || jsonb_build_object(
-        'configuration', n.configuration
-      )
-      || jsonb_build_object(
-        'agent_metadata', n.agent_metadata
-      )
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.description IS NULL THEN 'description' END, CASE WHEN n.model_id IS NULL
+        THEN 'model_id' END, CASE WHEN n.prompt_template IS NULL THEN 'prompt_template' END,
+        CASE WHEN n.last_seen_at IS NULL THEN 'last_seen_at' END
+      ]
+    FROM (
+      SELECT id, created_at, project_id, name, type, description, status, is_active,
+             model_id, prompt_template, configuration, max_concurrent_tasks, last_seen_at,
+             agent_metadata
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -491,20 +483,18 @@ BEGIN
       'Agent',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'name', o.name,
-        'type', o.type, 'description', o.description, 'status', o.status, 'is_active',
-        o.is_active, 'model_id', o.model_id, 'prompt_template', o.prompt_template,
-        'max_concurrent_tasks', o.max_concurrent_tasks, 'last_seen_at', o.last_seen_at
-      ))
-      || jsonb_build_object(
-        'configuration', o.configuration
-      )
-      || jsonb_build_object(
-        'agent_metadata', o.agent_metadata
-      ),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.description IS NULL THEN 'description' END, CASE WHEN o.model_id IS NULL
+        THEN 'model_id' END, CASE WHEN o.prompt_template IS NULL THEN 'prompt_template' END,
+        CASE WHEN o.last_seen_at IS NULL THEN 'last_seen_at' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT id, created_at, project_id, name, type, description, status, is_active,
+             model_id, prompt_template, configuration, max_concurrent_tasks, last_seen_at,
+             agent_metadata
+      FROM old_rows
+    ) o;
     UPDATE events e SET project_id = o.project_id, owner_id = NULL::uuid
     FROM old_rows o
     WHERE e.project_id = '00000000-0000-0000-0000-000000000000'::uuid AND e.owner_id = o.id
@@ -524,10 +514,11 @@ BEGIN
       n.project_id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'project_id', n.project_id, 'user_id', n.user_id, 'role', n.role
-      ))
-    FROM new_rows n;
+      to_jsonb(n)
+    FROM (
+      SELECT project_id, user_id, role
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -563,11 +554,12 @@ BEGIN
       'ProjectMember',
       o.project_id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'project_id', o.project_id, 'user_id', o.user_id, 'role', o.role
-      )),
+      to_jsonb(o),
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT project_id, user_id, role
+      FROM old_rows
+    ) o;
   END IF;
   RETURN NULL;
 END
@@ -583,19 +575,17 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'name', n.name,
-        'tool_version', n.tool_version, 'description', n.description, 'capability',
-        n.capability, 'source', n.source, 'documentation_url', n.documentation_url,
-        'status', n.status, 'definition_hash', n.definition_hash
-      ))
-      || CASE WHEN n.tool_schema IS NULL THEN '{}' ELSE jsonb_build_object(
-        'tool_schema', n.tool_schema
-      ) END
-      || jsonb_build_object(
-        'tool_metadata', n.tool_metadata
-      )
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.project_id IS NULL THEN 'project_id' END, CASE WHEN n.description IS
+        NULL THEN 'description' END, CASE WHEN n.capability IS NULL THEN 'capability' END,
+        CASE WHEN n.tool_schema IS NULL THEN 'tool_schema' END, CASE WHEN
+        n.documentation_url IS NULL THEN 'documentation_url' END
+      ]
+    FROM (
+      SELECT id, created_at, project_id, name, tool_version, description, capability,
+             source, tool_schema, documentation_url, status, definition_hash, tool_metadata
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -671,20 +661,18 @@ BEGIN
       'Tool',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'name', o.name,
-        'tool_version', o.tool_version, 'description', o.description, 'capability',
-        o.capability, 'source', o.source, 'documentation_url', o.documentation_url,
-        'status', o.status, 'definition_hash', o.definition_hash
-      ))
-      || CASE WHEN o.tool_schema IS NULL THEN '{}' ELSE jsonb_build_object(
-        'tool_schema', o.tool_schema
-      ) END
-      || jsonb_build_object(
-        'tool_metadata', o.tool_metadata
-      ),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.project_id IS NULL THEN 'project_id' END, CASE WHEN o.description IS
+        NULL THEN 'description' END, CASE WHEN o.capability IS NULL THEN 'capability' END,
+        CASE WHEN o.tool_schema IS NULL THEN 'tool_schema' END, CASE WHEN
+        o.documentation_url IS NULL THEN 'documentation_url' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT id, created_at, project_id, name, tool_version, description, capability,
+             source, tool_schema, documentation_url, status, definition_hash, tool_metadata
+      FROM old_rows
+    ) o;
   END IF;
   RETURN NULL;
 END
@@ -707,12 +695,15 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'name', n.name, 'prefix', n.prefix,
-        'user_id', n.user_id, 'agent_id', n.agent_id, 'scopes', n.scopes, 'expires_at',
-        n.expires_at, 'revoked_at', n.revoked_at
-      ))
-    FROM new_rows n
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.user_id IS NULL THEN 'user_id' END, CASE WHEN n.agent_id IS NULL THEN
+        'agent_id' END, CASE WHEN n.expires_at IS NULL THEN 'expires_at' END, CASE WHEN
+        n.revoked_at IS NULL THEN 'revoked_at' END
+      ]
+    FROM (
+      SELECT id, created_at, name, prefix, user_id, agent_id, scopes, expires_at, revoked_at
+      FROM new_rows
+    ) n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
         true AS is_found
@@ -806,13 +797,16 @@ BEGIN
       'AccessToken',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'name', o.name, 'prefix', o.prefix,
-        'user_id', o.user_id, 'agent_id', o.agent_id, 'scopes', o.scopes, 'expires_at',
-        o.expires_at, 'revoked_at', o.revoked_at
-      )),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.user_id IS NULL THEN 'user_id' END, CASE WHEN o.agent_id IS NULL THEN
+        'agent_id' END, CASE WHEN o.expires_at IS NULL THEN 'expires_at' END, CASE WHEN
+        o.revoked_at IS NULL THEN 'revoked_at' END
+      ],
       NULL
-    FROM old_rows o
+    FROM (
+      SELECT id, created_at, name, prefix, user_id, agent_id, scopes, expires_at, revoked_at
+      FROM old_rows
+    ) o
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
         true AS is_found
@@ -846,14 +840,11 @@ BEGIN
       n.agent_id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'agent_id', n.agent_id, 'tool_id', n.tool_id, 'is_active', n.is_active, 'added_at',
-        n.added_at
-      ))
-      || jsonb_build_object(
-        'configuration', n.configuration
-      )
-    FROM new_rows n
+      to_jsonb(n)
+    FROM (
+      SELECT agent_id, tool_id, configuration, is_active, added_at
+      FROM new_rows
+    ) n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
         true AS is_found
@@ -929,15 +920,12 @@ BEGIN
       'AgentTool',
       o.agent_id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'agent_id', o.agent_id, 'tool_id', o.tool_id, 'is_active', o.is_active, 'added_at',
-        o.added_at
-      ))
-      || jsonb_build_object(
-        'configuration', o.configuration
-      ),
+      to_jsonb(o),
       NULL
-    FROM old_rows o
+    FROM (
+      SELECT agent_id, tool_id, configuration, is_active, added_at
+      FROM old_rows
+    ) o
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
         true AS is_found
@@ -964,15 +952,16 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'user_id',
-        n.user_id, 'agent_id', n.agent_id, 'title', n.title, 'summary', n.summary,
-        'conversation_url', n.conversation_url, 'status', n.status
-      ))
-      || jsonb_build_object(
-        'conversation_metadata', n.conversation_metadata
-      )
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.project_id IS NULL THEN 'project_id' END, CASE WHEN n.user_id IS NULL
+        THEN 'user_id' END, CASE WHEN n.agent_id IS NULL THEN 'agent_id' END, CASE WHEN
+        n.title IS NULL THEN 'title' END
+      ]
+    FROM (
+      SELECT id, created_at, project_id, user_id, agent_id, title, summary,
+             conversation_url, status, conversation_metadata
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -1034,16 +1023,17 @@ BEGIN
       'Conversation',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'user_id',
-        o.user_id, 'agent_id', o.agent_id, 'title', o.title, 'summary', o.summary,
-        'conversation_url', o.conversation_url, 'status', o.status
-      ))
-      || jsonb_build_object(
-        'conversation_metadata', o.conversation_metadata
-      ),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.project_id IS NULL THEN 'project_id' END, CASE WHEN o.user_id IS NULL
+        THEN 'user_id' END, CASE WHEN o.agent_id IS NULL THEN 'agent_id' END, CASE WHEN
+        o.title IS NULL THEN 'title' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT id, created_at, project_id, user_id, agent_id, title, summary,
+             conversation_url, status, conversation_metadata
+      FROM old_rows
+    ) o;
     UPDATE events e SET project_id = o.project_id, owner_id = o.user_id
     FROM old_rows o
     WHERE e.project_id = '00000000-0000-0000-0000-000000000000'::uuid AND e.owner_id = o.id
@@ -1063,32 +1053,29 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id,
-        'parent_task_id', n.parent_task_id, 'agent_id', n.agent_id, 'created_by_user_id',
-        n.created_by_user_id, 'created_by_agent_id', n.created_by_agent_id, 'title',
-        n.title, 'description', n.description, 'type', n.type, 'status', n.status,
-        'blocked_reason', n.blocked_reason, 'priority', n.priority, 'available_at',
-        n.available_at, 'due_at', n.due_at, 'started_at', n.started_at, 'completed_at',
-        n.completed_at, 'estimated_seconds', n.estimated_seconds, 'unmet_dependency_count',
-        n.unmet_dependency_count, 'attempt_count', n.attempt_count, 'max_attempts',
-        n.max_attempts, 'retry_backoff_seconds', n.retry_backoff_seconds,
-        'current_attempt_id', n.current_attempt_id, 'lease_expires_at', n.lease_expires_at,
-        'cancel_requested', n.cancel_requested
-      ))
-      || CASE WHEN n.input IS NULL THEN '{}' ELSE jsonb_build_object(
-        'input', n.input
-      ) END
-      || CASE WHEN n.result IS NULL THEN '{}' ELSE jsonb_build_object(
-        'result', n.result
-      ) END
-      || CASE WHEN n.error IS NULL THEN '{}' ELSE jsonb_build_object(
-        'error', n.error
-      ) END
-      || jsonb_build_object(
-        'task_metadata', n.task_metadata
-      )
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.parent_task_id IS NULL THEN 'parent_task_id' END, CASE WHEN n.agent_id
+        IS NULL THEN 'agent_id' END, CASE WHEN n.created_by_user_id IS NULL THEN
+        'created_by_user_id' END, CASE WHEN n.created_by_agent_id IS NULL THEN
+        'created_by_agent_id' END, CASE WHEN n.description IS NULL THEN 'description' END,
+        CASE WHEN n.type IS NULL THEN 'type' END, CASE WHEN n.blocked_reason IS NULL THEN
+        'blocked_reason' END, CASE WHEN n.input IS NULL THEN 'input' END, CASE WHEN n.result
+        IS NULL THEN 'result' END, CASE WHEN n.error IS NULL THEN 'error' END, CASE WHEN
+        n.due_at IS NULL THEN 'due_at' END, CASE WHEN n.started_at IS NULL THEN 'started_at'
+        END, CASE WHEN n.completed_at IS NULL THEN 'completed_at' END, CASE WHEN
+        n.estimated_seconds IS NULL THEN 'estimated_seconds' END, CASE WHEN
+        n.current_attempt_id IS NULL THEN 'current_attempt_id' END, CASE WHEN
+        n.lease_expires_at IS NULL THEN 'lease_expires_at' END
+      ]
+    FROM (
+      SELECT id, created_at, project_id, parent_task_id, agent_id, created_by_user_id,
+             created_by_agent_id, title, description, type, status, blocked_reason,
+             priority, input, result, error, available_at, due_at, started_at, completed_at,
+             estimated_seconds, unmet_dependency_count, attempt_count, max_attempts,
+             retry_backoff_seconds, current_attempt_id, lease_expires_at, cancel_requested,
+             task_metadata
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -1224,33 +1211,30 @@ BEGIN
       'Task',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id,
-        'parent_task_id', o.parent_task_id, 'agent_id', o.agent_id, 'created_by_user_id',
-        o.created_by_user_id, 'created_by_agent_id', o.created_by_agent_id, 'title',
-        o.title, 'description', o.description, 'type', o.type, 'status', o.status,
-        'blocked_reason', o.blocked_reason, 'priority', o.priority, 'available_at',
-        o.available_at, 'due_at', o.due_at, 'started_at', o.started_at, 'completed_at',
-        o.completed_at, 'estimated_seconds', o.estimated_seconds, 'unmet_dependency_count',
-        o.unmet_dependency_count, 'attempt_count', o.attempt_count, 'max_attempts',
-        o.max_attempts, 'retry_backoff_seconds', o.retry_backoff_seconds,
-        'current_attempt_id', o.current_attempt_id, 'lease_expires_at', o.lease_expires_at,
-        'cancel_requested', o.cancel_requested
-      ))
-      || CASE WHEN o.input IS NULL THEN '{}' ELSE jsonb_build_object(
-        'input', o.input
-      ) END
-      || CASE WHEN o.result IS NULL THEN '{}' ELSE jsonb_build_object(
-        'result', o.result
-      ) END
-      || CASE WHEN o.error IS NULL THEN '{}' ELSE jsonb_build_object(
-        'error', o.error
-      ) END
-      || jsonb_build_object(
-        'task_metadata', o.task_metadata
-      ),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.parent_task_id IS NULL THEN 'parent_task_id' END, CASE WHEN o.agent_id
+        IS NULL THEN 'agent_id' END, CASE WHEN o.created_by_user_id IS NULL THEN
+        'created_by_user_id' END, CASE WHEN o.created_by_agent_id IS NULL THEN
+        'created_by_agent_id' END, CASE WHEN o.description IS NULL THEN 'description' END,
+        CASE WHEN o.type IS NULL THEN 'type' END, CASE WHEN o.blocked_reason IS NULL THEN
+        'blocked_reason' END, CASE WHEN o.input IS NULL THEN 'input' END, CASE WHEN o.result
+        IS NULL THEN 'result' END, CASE WHEN o.error IS NULL THEN 'error' END, CASE WHEN
+        o.due_at IS NULL THEN 'due_at' END, CASE WHEN o.started_at IS NULL THEN 'started_at'
+        END, CASE WHEN o.completed_at IS NULL THEN 'completed_at' END, CASE WHEN
+        o.estimated_seconds IS NULL THEN 'estimated_seconds' END, CASE WHEN
+        o.current_attempt_id IS NULL THEN 'current_attempt_id' END, CASE WHEN
+        o.lease_expires_at IS NULL THEN 'lease_expires_at' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT id, created_at, project_id, parent_task_id, agent_id, created_by_user_id,
+             created_by_agent_id, title, description, type, status, blocked_reason,
+             priority, input, result, error, available_at, due_at, started_at, completed_at,
+             estimated_seconds, unmet_dependency_count, attempt_count, max_attempts,
+             retry_backoff_seconds, current_attempt_id, lease_expires_at, cancel_requested,
+             task_metadata
+      FROM old_rows
+    ) o;
     UPDATE events e SET project_id = o.project_id, owner_id = NULL::uuid
     FROM old_rows o
     WHERE e.project_id = '00000000-0000-0000-0000-000000000000'::uuid AND e.owner_id = o.id
@@ -1270,20 +1254,19 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'from_agent_id',
-        n.from_agent_id, 'to_agent_id', n.to_agent_id, 'type', n.type, 'priority',
-        n.priority, 'status', n.status, 'correlation_id', n.correlation_id, 'reply_to_id',
-        n.reply_to_id, 'task_id', n.task_id, 'sent_at', n.sent_at, 'delivered_at',
-        n.delivered_at, 'acknowledged_at', n.acknowledged_at, 'expires_at', n.expires_at
-      ))
-      || jsonb_build_object(
-        'content', n.content
-      )
-      || jsonb_build_object(
-        'communication_metadata', n.communication_metadata
-      )
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.correlation_id IS NULL THEN 'correlation_id' END, CASE WHEN
+        n.reply_to_id IS NULL THEN 'reply_to_id' END, CASE WHEN n.task_id IS NULL THEN
+        'task_id' END, CASE WHEN n.delivered_at IS NULL THEN 'delivered_at' END, CASE WHEN
+        n.acknowledged_at IS NULL THEN 'acknowledged_at' END, CASE WHEN n.expires_at IS NULL
+        THEN 'expires_at' END
+      ]
+    FROM (
+      SELECT id, created_at, project_id, from_agent_id, to_agent_id, type, content,
+             priority, status, correlation_id, reply_to_id, task_id, sent_at, delivered_at,
+             acknowledged_at, expires_at, communication_metadata
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -1369,21 +1352,20 @@ BEGIN
       'Communication',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'from_agent_id',
-        o.from_agent_id, 'to_agent_id', o.to_agent_id, 'type', o.type, 'priority',
-        o.priority, 'status', o.status, 'correlation_id', o.correlation_id, 'reply_to_id',
-        o.reply_to_id, 'task_id', o.task_id, 'sent_at', o.sent_at, 'delivered_at',
-        o.delivered_at, 'acknowledged_at', o.acknowledged_at, 'expires_at', o.expires_at
-      ))
-      || jsonb_build_object(
-        'content', o.content
-      )
-      || jsonb_build_object(
-        'communication_metadata', o.communication_metadata
-      ),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.correlation_id IS NULL THEN 'correlation_id' END, CASE WHEN
+        o.reply_to_id IS NULL THEN 'reply_to_id' END, CASE WHEN o.task_id IS NULL THEN
+        'task_id' END, CASE WHEN o.delivered_at IS NULL THEN 'delivered_at' END, CASE WHEN
+        o.acknowledged_at IS NULL THEN 'acknowledged_at' END, CASE WHEN o.expires_at IS NULL
+        THEN 'expires_at' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT id, created_at, project_id, from_agent_id, to_agent_id, type, content,
+             priority, status, correlation_id, reply_to_id, task_id, sent_at, delivered_at,
+             acknowledged_at, expires_at, communication_metadata
+      FROM old_rows
+    ) o;
   END IF;
   RETURN NULL;
 END
@@ -1399,25 +1381,25 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'project_id', n.project_id, 'type', n.type,
-        'task_id', n.task_id, 'agent_id', n.agent_id, 'conversation_id', n.conversation_id,
-        'title', n.title, 'content_hash', n.content_hash, 'status', n.status, 'priority',
-        n.priority, 'assignee_id', n.assignee_id, 'expires_at', n.expires_at,
-        'responded_by_id', n.responded_by_id, 'responded_at', n.responded_at, 'approved',
-        n.approved, 'comment', n.comment, 'rating', n.rating, 'answer', n.answer, 'level',
-        n.level, 'requires_acknowledgement', n.requires_acknowledgement
-      ))
-      || jsonb_build_object(
-        'content', n.content
-      )
-      || jsonb_build_object(
-        'interaction_metadata', n.interaction_metadata
-      )
-      || CASE WHEN n.feedback IS NULL THEN '{}' ELSE jsonb_build_object(
-        'feedback', n.feedback
-      ) END
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.task_id IS NULL THEN 'task_id' END, CASE WHEN n.agent_id IS NULL THEN
+        'agent_id' END, CASE WHEN n.conversation_id IS NULL THEN 'conversation_id' END, CASE
+        WHEN n.assignee_id IS NULL THEN 'assignee_id' END, CASE WHEN n.expires_at IS NULL
+        THEN 'expires_at' END, CASE WHEN n.responded_by_id IS NULL THEN 'responded_by_id'
+        END, CASE WHEN n.responded_at IS NULL THEN 'responded_at' END, CASE WHEN n.approved
+        IS NULL THEN 'approved' END, CASE WHEN n.comment IS NULL THEN 'comment' END, CASE
+        WHEN n.feedback IS NULL THEN 'feedback' END, CASE WHEN n.rating IS NULL THEN
+        'rating' END, CASE WHEN n.answer IS NULL THEN 'answer' END, CASE WHEN n.level IS
+        NULL THEN 'level' END, CASE WHEN n.requires_acknowledgement IS NULL THEN
+        'requires_acknowledgement' END
+      ]
+    FROM (
+      SELECT id, created_at, project_id, type, task_id, agent_id, conversation_id, title,
+             content, content_hash, status, priority, assignee_id, expires_at,
+             responded_by_id, responded_at, interaction_metadata, approved, comment,
+             feedback, rating, answer, level, requires_acknowledgement
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -1527,26 +1509,26 @@ BEGIN
       'HumanInteraction',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'project_id', o.project_id, 'type', o.type,
-        'task_id', o.task_id, 'agent_id', o.agent_id, 'conversation_id', o.conversation_id,
-        'title', o.title, 'content_hash', o.content_hash, 'status', o.status, 'priority',
-        o.priority, 'assignee_id', o.assignee_id, 'expires_at', o.expires_at,
-        'responded_by_id', o.responded_by_id, 'responded_at', o.responded_at, 'approved',
-        o.approved, 'comment', o.comment, 'rating', o.rating, 'answer', o.answer, 'level',
-        o.level, 'requires_acknowledgement', o.requires_acknowledgement
-      ))
-      || jsonb_build_object(
-        'content', o.content
-      )
-      || jsonb_build_object(
-        'interaction_metadata', o.interaction_metadata
-      )
-      || CASE WHEN o.feedback IS NULL THEN '{}' ELSE jsonb_build_object(
-        'feedback', o.feedback
-      ) END,
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.task_id IS NULL THEN 'task_id' END, CASE WHEN o.agent_id IS NULL THEN
+        'agent_id' END, CASE WHEN o.conversation_id IS NULL THEN 'conversation_id' END, CASE
+        WHEN o.assignee_id IS NULL THEN 'assignee_id' END, CASE WHEN o.expires_at IS NULL
+        THEN 'expires_at' END, CASE WHEN o.responded_by_id IS NULL THEN 'responded_by_id'
+        END, CASE WHEN o.responded_at IS NULL THEN 'responded_at' END, CASE WHEN o.approved
+        IS NULL THEN 'approved' END, CASE WHEN o.comment IS NULL THEN 'comment' END, CASE
+        WHEN o.feedback IS NULL THEN 'feedback' END, CASE WHEN o.rating IS NULL THEN
+        'rating' END, CASE WHEN o.answer IS NULL THEN 'answer' END, CASE WHEN o.level IS
+        NULL THEN 'level' END, CASE WHEN o.requires_acknowledgement IS NULL THEN
+        'requires_acknowledgement' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT id, created_at, project_id, type, task_id, agent_id, conversation_id, title,
+             content, content_hash, status, priority, assignee_id, expires_at,
+             responded_by_id, responded_at, interaction_metadata, approved, comment,
+             feedback, rating, answer, level, requires_acknowledgement
+      FROM old_rows
+    ) o;
   END IF;
   RETURN NULL;
 END
@@ -1569,19 +1551,16 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'conversation_id', n.conversation_id,
-        'sequence', n.sequence, 'sender', n.sender, 'user_id', n.user_id, 'agent_id',
-        n.agent_id, 'model_id', n.model_id, 'content', n.content, 'timestamp', n.timestamp,
-        'edited_at', n.edited_at
-      ))
-      || CASE WHEN n.parts IS NULL THEN '{}' ELSE jsonb_build_object(
-        'parts', n.parts
-      ) END
-      || jsonb_build_object(
-        'message_metadata', n.message_metadata
-      )
-    FROM new_rows n
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.user_id IS NULL THEN 'user_id' END, CASE WHEN n.agent_id IS NULL THEN
+        'agent_id' END, CASE WHEN n.model_id IS NULL THEN 'model_id' END, CASE WHEN n.parts
+        IS NULL THEN 'parts' END, CASE WHEN n.edited_at IS NULL THEN 'edited_at' END
+      ]
+    FROM (
+      SELECT id, created_at, conversation_id, sequence, sender, user_id, agent_id, model_id,
+             content, parts, timestamp, edited_at, message_metadata
+      FROM new_rows
+    ) n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, p.user_id AS owner_id,
         true AS is_found
@@ -1687,20 +1666,17 @@ BEGIN
       'Message',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'conversation_id', o.conversation_id,
-        'sequence', o.sequence, 'sender', o.sender, 'user_id', o.user_id, 'agent_id',
-        o.agent_id, 'model_id', o.model_id, 'content', o.content, 'timestamp', o.timestamp,
-        'edited_at', o.edited_at
-      ))
-      || CASE WHEN o.parts IS NULL THEN '{}' ELSE jsonb_build_object(
-        'parts', o.parts
-      ) END
-      || jsonb_build_object(
-        'message_metadata', o.message_metadata
-      ),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.user_id IS NULL THEN 'user_id' END, CASE WHEN o.agent_id IS NULL THEN
+        'agent_id' END, CASE WHEN o.model_id IS NULL THEN 'model_id' END, CASE WHEN o.parts
+        IS NULL THEN 'parts' END, CASE WHEN o.edited_at IS NULL THEN 'edited_at' END
+      ],
       NULL
-    FROM old_rows o
+    FROM (
+      SELECT id, created_at, conversation_id, sequence, sender, user_id, agent_id, model_id,
+             content, parts, timestamp, edited_at, message_metadata
+      FROM old_rows
+    ) o
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, p.user_id AS owner_id,
         true AS is_found
@@ -1734,19 +1710,18 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'task_id', n.task_id, 'agent_id',
-        n.agent_id, 'number', n.number, 'status', n.status, 'heartbeat_at', n.heartbeat_at,
-        'progress_percent', n.progress_percent, 'status_message', n.status_message,
-        'started_at', n.started_at, 'ended_at', n.ended_at
-      ))
-      || CASE WHEN n.result IS NULL THEN '{}' ELSE jsonb_build_object(
-        'result', n.result
-      ) END
-      || CASE WHEN n.error IS NULL THEN '{}' ELSE jsonb_build_object(
-        'error', n.error
-      ) END
-    FROM new_rows n
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.agent_id IS NULL THEN 'agent_id' END, CASE WHEN n.heartbeat_at IS NULL
+        THEN 'heartbeat_at' END, CASE WHEN n.progress_percent IS NULL THEN
+        'progress_percent' END, CASE WHEN n.status_message IS NULL THEN 'status_message'
+        END, CASE WHEN n.result IS NULL THEN 'result' END, CASE WHEN n.error IS NULL THEN
+        'error' END, CASE WHEN n.ended_at IS NULL THEN 'ended_at' END
+      ]
+    FROM (
+      SELECT id, created_at, task_id, agent_id, number, status, heartbeat_at,
+             progress_percent, status_message, result, error, started_at, ended_at
+      FROM new_rows
+    ) n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
         true AS is_found
@@ -1852,20 +1827,19 @@ BEGIN
       'TaskAttempt',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'task_id', o.task_id, 'agent_id',
-        o.agent_id, 'number', o.number, 'status', o.status, 'heartbeat_at', o.heartbeat_at,
-        'progress_percent', o.progress_percent, 'status_message', o.status_message,
-        'started_at', o.started_at, 'ended_at', o.ended_at
-      ))
-      || CASE WHEN o.result IS NULL THEN '{}' ELSE jsonb_build_object(
-        'result', o.result
-      ) END
-      || CASE WHEN o.error IS NULL THEN '{}' ELSE jsonb_build_object(
-        'error', o.error
-      ) END,
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.agent_id IS NULL THEN 'agent_id' END, CASE WHEN o.heartbeat_at IS NULL
+        THEN 'heartbeat_at' END, CASE WHEN o.progress_percent IS NULL THEN
+        'progress_percent' END, CASE WHEN o.status_message IS NULL THEN 'status_message'
+        END, CASE WHEN o.result IS NULL THEN 'result' END, CASE WHEN o.error IS NULL THEN
+        'error' END, CASE WHEN o.ended_at IS NULL THEN 'ended_at' END
+      ],
       NULL
-    FROM old_rows o
+    FROM (
+      SELECT id, created_at, task_id, agent_id, number, status, heartbeat_at,
+             progress_percent, status_message, result, error, started_at, ended_at
+      FROM old_rows
+    ) o
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
         true AS is_found
@@ -1899,11 +1873,11 @@ BEGIN
       n.dependent_id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'dependent_id', n.dependent_id, 'dependency_id', n.dependency_id, 'on_failure',
-        n.on_failure
-      ))
-    FROM new_rows n
+      to_jsonb(n)
+    FROM (
+      SELECT dependent_id, dependency_id, on_failure
+      FROM new_rows
+    ) n
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
         true AS is_found
@@ -1975,12 +1949,12 @@ BEGIN
       'TaskDependency',
       o.dependent_id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'dependent_id', o.dependent_id, 'dependency_id', o.dependency_id, 'on_failure',
-        o.on_failure
-      )),
+      to_jsonb(o),
       NULL
-    FROM old_rows o
+    FROM (
+      SELECT dependent_id, dependency_id, on_failure
+      FROM old_rows
+    ) o
     LEFT JOIN LATERAL (
       SELECT p.project_id AS project_id, NULL::uuid AS owner_id,
         true AS is_found
@@ -2007,16 +1981,21 @@ BEGIN
       n.id::text,
       'CREATED',
       NULL,
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', n.id, 'created_at', n.created_at, 'model_id', n.model_id, 'project_id',
-        n.project_id, 'agent_id', n.agent_id, 'task_id', n.task_id, 'attempt_id',
-        n.attempt_id, 'conversation_id', n.conversation_id, 'message_id', n.message_id,
-        'user_id', n.user_id, 'input_tokens', n.input_tokens, 'cached_input_tokens',
-        n.cached_input_tokens, 'output_tokens', n.output_tokens, 'reasoning_tokens',
-        n.reasoning_tokens, 'cost', n.cost, 'latency_ms', n.latency_ms, 'success',
-        n.success, 'request_id', n.request_id, 'occurred_at', n.occurred_at
-      ))
-    FROM new_rows n;
+      to_jsonb(n) - ARRAY[
+        CASE WHEN n.agent_id IS NULL THEN 'agent_id' END, CASE WHEN n.task_id IS NULL THEN
+        'task_id' END, CASE WHEN n.attempt_id IS NULL THEN 'attempt_id' END, CASE WHEN
+        n.conversation_id IS NULL THEN 'conversation_id' END, CASE WHEN n.message_id IS NULL
+        THEN 'message_id' END, CASE WHEN n.user_id IS NULL THEN 'user_id' END, CASE WHEN
+        n.cost IS NULL THEN 'cost' END, CASE WHEN n.latency_ms IS NULL THEN 'latency_ms'
+        END, CASE WHEN n.request_id IS NULL THEN 'request_id' END
+      ]
+    FROM (
+      SELECT id, created_at, model_id, project_id, agent_id, task_id, attempt_id,
+             conversation_id, message_id, user_id, input_tokens, cached_input_tokens,
+             output_tokens, reasoning_tokens, cost, latency_ms, success, request_id,
+             occurred_at
+      FROM new_rows
+    ) n;
   ELSIF TG_OP = 'UPDATE' THEN
     INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
     SELECT
@@ -2108,17 +2087,22 @@ BEGIN
       'UsageRecord',
       o.id::text,
       'DELETED',
-      jsonb_strip_nulls(jsonb_build_object(
-        'id', o.id, 'created_at', o.created_at, 'model_id', o.model_id, 'project_id',
-        o.project_id, 'agent_id', o.agent_id, 'task_id', o.task_id, 'attempt_id',
-        o.attempt_id, 'conversation_id', o.conversation_id, 'message_id', o.message_id,
-        'user_id', o.user_id, 'input_tokens', o.input_tokens, 'cached_input_tokens',
-        o.cached_input_tokens, 'output_tokens', o.output_tokens, 'reasoning_tokens',
-        o.reasoning_tokens, 'cost', o.cost, 'latency_ms', o.latency_ms, 'success',
-        o.success, 'request_id', o.request_id, 'occurred_at', o.occurred_at
-      )),
+      to_jsonb(o) - ARRAY[
+        CASE WHEN o.agent_id IS NULL THEN 'agent_id' END, CASE WHEN o.task_id IS NULL THEN
+        'task_id' END, CASE WHEN o.attempt_id IS NULL THEN 'attempt_id' END, CASE WHEN
+        o.conversation_id IS NULL THEN 'conversation_id' END, CASE WHEN o.message_id IS NULL
+        THEN 'message_id' END, CASE WHEN o.user_id IS NULL THEN 'user_id' END, CASE WHEN
+        o.cost IS NULL THEN 'cost' END, CASE WHEN o.latency_ms IS NULL THEN 'latency_ms'
+        END, CASE WHEN o.request_id IS NULL THEN 'request_id' END
+      ],
       NULL
-    FROM old_rows o;
+    FROM (
+      SELECT id, created_at, model_id, project_id, agent_id, task_id, attempt_id,
+             conversation_id, message_id, user_id, input_tokens, cached_input_tokens,
+             output_tokens, reasoning_tokens, cost, latency_ms, success, request_id,
+             occurred_at
+      FROM old_rows
+    ) o;
   END IF;
   RETURN NULL;
 END
