@@ -100,6 +100,27 @@ def find_cycle(
     return None
 
 
+def waits_for(
+    parents: Mapping[Key, Key | None], dependencies: Mapping[Key, Collection[Key]]
+) -> list[int]:
+    """For how many others each of these tasks waits, if they have no cycle and none has ended."""
+    subtasks: dict[Key, set[Key]] = {}
+    for task, parent in parents.items():
+        if parent is not None:
+            subtasks.setdefault(parent, set()).add(task)
+    # The dependencies of each task and of its ancestors.
+    awaited: dict[Key | None, frozenset[Key]] = {None: frozenset()}
+    for task in parents:
+        lineage: list[Key] = []
+        above: Key | None = task
+        while above is not None and above not in awaited:
+            lineage.append(above)
+            above = parents[above]
+        for below in reversed(lineage):
+            awaited[below] = awaited[parents[below]].union(dependencies.get(below, ()))
+    return [len(awaited[task] | subtasks.get(task, set())) for task in parents]
+
+
 @Statement
 def _reachable(viewer: Viewer) -> Executable:
     """What some tasks lead to: tasks, each with its parent and with each of its dependencies."""

@@ -124,6 +124,9 @@ def test_a_circle_is_found_exactly_if_there_is_one(
 
     assert (cycle is not None) == naive.is_circular()
     assert cycle is None or naive.is_circle(cycle)
+    if cycle is None:
+        awaited = [len(naive.awaited(task)) for task in naive.parents]
+        assert dependencies.waits_for(naive.parents, dependencies_of) == awaited
 
 
 def test_a_deep_plan_is_searched_without_recursion() -> None:
@@ -132,6 +135,7 @@ def test_a_deep_plan_is_searched_without_recursion() -> None:
     chain = {task: [task + 1] for task in range(many - 1)}
 
     assert dependencies.find_cycle(parents, {}) is None
+    assert dependencies.waits_for(parents, {}) == [1] * (many - 1) + [0]
     assert dependencies.find_cycle(dict.fromkeys(range(many)), chain) is None
     closed = dependencies.find_cycle(dict.fromkeys(range(many)), chain | {many - 1: [0]})
     assert closed is not None
