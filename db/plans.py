@@ -159,14 +159,18 @@ async def add_tasks(
     faults += await session.taken(
         Task, {(*at, place): task.values.get("id") for place, task in enumerate(planned)}
     )
-    # The graph of the plan by itself.
-    parents = {row["id"]: row["parent_task_id"] for row in rows}
-    below = [id for id, parent in parents.items() if parent is not None and parent not in parents]
-    parents |= dict.fromkeys(below)
-    dependencies: dict[UUID, list[UUID]] = {}
+    # The graph of the plan by itself, and its tasks that are below existing ones or wait for them.
+    place_of = {id: place for place, id in enumerate(ids)}
+    parents = {place: place_of.get(row["parent_task_id"]) for place, row in enumerate(rows)}
+    existing = {row["parent_task_id"] for row in rows} - {None, *ids}
+    below = [row["id"] for row in rows if row["parent_task_id"] in existing]
+    dependencies: dict[int, list[int]] = {}
+    waiting: list[UUID] = []
     for dependent, dependency in edges:
-        if dependency in parents:
-            dependencies.setdefault(dependent, []).append(dependency)
+        if dependency in place_of:
+            dependencies.setdefault(place_of[dependent], []).append(place_of[dependency])
+        else:
+            waiting.append(dependent)
     faults += _cycle(planned, parents, dependencies, at)
     if faults:
         raise Rejected(faults)
@@ -186,25 +190,23 @@ async def add_tasks(
     # Existing tasks can wait only for new subtasks, so these are part of any other cycle.
     if below:
         await refuse_cycle(session, below, at)
-    waiting = {dependent for dependent, dependency in edges if dependency not in parents}
-    await recount(session, waiting.union(below))
+    await recount(session, {*waiting, *below})
     return ids
 
 
 def _cycle(
     planned: Sequence[PlannedTask],
-    parents: Mapping[UUID, UUID | None],
-    dependencies: Mapping[UUID, Sequence[UUID]],
+    parents: Mapping[int, int | None],
+    dependencies: Mapping[int, Sequence[int]],
     at: Path,
 ) -> list[DomainError]:
-    """The error for a cycle among the tasks of a plan; they have no rows yet, so it names them."""
+    """The error for a cycle of a plan, by places; its tasks have no rows yet, so it names them."""
     cycle = find_cycle(parents, dependencies)
     if cycle is None or parents[cycle[0]] == cycle[0]:
         return []  # reported before
-    places = {id: place for place, id in enumerate(parents)}
-    tasks = [planned[places[id]] for id in cycle]
+    tasks = [planned[place] for place in cycle]
     names = ", ".join(repr(task.reference or task.values["title"]) for task in tasks)
-    fault = CycleDetected([], (*at, places[cycle[0]]))
+    fault = CycleDetected([], (*at, cycle[0]))
     wait = "These tasks would wait for each other in a cycle"
     fault.message = f"{wait if len(cycle) > 1 else 'This task would wait for itself'}: {names}."
     return [fault]

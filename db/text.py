@@ -22,6 +22,8 @@ Value = TypeVar("Value")
 MAX_DIGITS = 1_000
 # The limit of orjson.
 MAX_DEPTH = 250
+# The types of which every value can be stored.
+PLAIN = frozenset((bool, int, type(None)))
 
 # Numbers that orjson would change: many digits, a fraction that ends in zeros, an exponent. A match
 # inside a string only costs time.
@@ -46,15 +48,18 @@ def require_storable(value: Value, check: Callable[[Any], object] | None = None)
     Raises ValueError for a NUL character or a lone surrogate, which are legal in a Python string
     and in JSON, but not in a PostgreSQL `text` or `jsonb`; for a number with too many digits or an
     infinite one, as Python parses 1e400; and for lists and objects that nest too deeply. `check` is
-    called with all values that are neither text, numbers, lists nor objects.
+    called with all values that are neither null, text, numbers, lists nor objects.
     """
     level: list[Any] = [value]
     depth = 0
     while level:
         below: list[Any] = []
         for item in level:
-            if isinstance(item, str):
-                if "\0" in item or not item.isascii():
+            kind = type(item)
+            if kind in PLAIN:
+                continue
+            if kind is str or isinstance(item, str):
+                if not item.isascii() or "\0" in item:
                     _check_text(item)
             elif isinstance(item, dict | list):
                 if depth == MAX_DEPTH:
