@@ -331,9 +331,8 @@ def with_defaults(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 @cache
 def _defaults(table: Table) -> tuple[dict[str, Any], dict[str, Callable[[Any], Any]]]:
     """The Python defaults of a table's columns: those that are constants, and the others."""
-    defaults: dict[str, Any] = {
-        column.name: column.default for column in table.columns if column.default
-    }
+    found: dict[str, Any] = {column.name: column.default for column in table.columns}
+    defaults = {name: each for name, each in found.items() if each is not None}
     constants = {name: each.arg for name, each in defaults.items() if each.is_scalar}
     return constants, {name: each.arg for name, each in defaults.items() if each.is_callable}
 
