@@ -48,7 +48,7 @@ async def run(options: argparse.Namespace, here: Place) -> None:
     bulks = [one for one in BULKS if one.name in options.queries]
     if bulks:
         ours = await here.copy("small", "bulk", has_triggers=True)
-        theirs = await here.copy("small", "copied", has_triggers=False)
+        theirs = await here.copy("small", "copied", has_triggers=True)
         copied = await bulk(ours, theirs, bulks, pace)
         parts["bulk"] = report.bulk(copied, bulks)
     if options.scaling:
