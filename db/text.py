@@ -27,7 +27,7 @@ PLAIN = frozenset((bool, int, type(None)))
 
 # Numbers that orjson would change: many digits, a fraction that ends in zeros, an exponent. A match
 # inside a string only costs time.
-_UNUSUAL = re.compile(rb"(?:^|[\s:,\[])-?(?:[\d.]{16}|\d+\.\d+0[\s,\]}]|[\d.]+[eE])")
+_UNUSUAL = re.compile(rb"[\s:,\[]-?\d(?:[\d.]{15}|\d*\.\d+0[\s,\]}]|[\d.]*[eE])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,10 @@ def parse_json(text: str | bytes) -> Any:
         value = orjson.loads(data)
     except ValueError:
         # decode() raises if it is not UTF-8. orjson accepts neither a lone surrogate nor 1e400.
-        if "\\ud" not in data.decode().lower() and _UNUSUAL.search(data) is None:
+        if "\\ud" not in data.decode().lower() and not _has_unusual(data):
             raise
     else:
-        if _UNUSUAL.search(data) is None:
+        if not _has_unusual(data):
             return value
     try:
         return json.loads(
@@ -127,6 +127,11 @@ def parse_json(text: str | bytes) -> Any:
         )
     except RecursionError:
         raise ValueError("lists and objects nest too deeply") from None
+
+
+def _has_unusual(data: bytes) -> bool:
+    # The pattern begins with a character, not with an anchor, because that is searched faster.
+    return _UNUSUAL.search(b" " + data) is not None
 
 
 def number(text: str) -> int | float | Decimal:
