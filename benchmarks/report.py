@@ -16,7 +16,8 @@ from pathlib import Path
 from benchmarks.bulk import BULKS, Bulk
 from benchmarks.compare import Pace, Result
 from benchmarks.contenders import POSTGRAPHILE, Missing, node, node_version
-from benchmarks.queries import WRITES
+from benchmarks.keys import with_key
+from benchmarks.queries import WRITES, Query
 from benchmarks.scaling import GROWING, ROWS, Scaling
 from tests.pages import ROOT, filled
 
@@ -57,7 +58,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def claims(
-    read: Result | None, written: Result | None, copied: Scaling | None, scaled: Scaling | None
+    read: Result | None,
+    written: Result | None,
+    keyed: Scaling | None,
+    copied: Scaling | None,
+    scaled: Scaling | None,
 ) -> str:
     """The table of all promises with the measured values."""
 
@@ -137,6 +142,15 @@ def claims(
         ),
         *(
             Claim(
+                f"*{query.name}* with an idempotency key: its time, times that without",
+                1.15,
+                longer(with_key(query.name), query.name, keyed),
+                at_most=True,
+            )
+            for query in WRITES
+        ),
+        *(
+            Claim(
                 f"*{one.name}*, {one.title}: time, times that of a COPY",
                 3,
                 longer(one.name, one.copy, copied),
@@ -204,6 +218,20 @@ def contenders(result: Result) -> str:
                 )
     parts += [f"Not measured: {why}\n" for why in result.missing]
     return "\n".join(parts)
+
+
+def keys(keyed: Scaling, writes: Sequence[Query]) -> str:
+    """The table of writes with an idempotency key."""
+    rows = [
+        (
+            f"*{query.name}*",
+            _ms(keyed.typical(query.name)),
+            _ms(keyed.typical(with_key(query.name))),
+            _times(keyed.ratio(with_key(query.name), query.name)),
+        )
+        for query in writes
+    ]
+    return table(("a write, ms", "without a key", "with a new key", "÷ without"), rows)
 
 
 def bulk(copied: Scaling, bulks: Sequence[Bulk]) -> str:

@@ -36,14 +36,14 @@ class Question:
     address: Address
     requests: Sequence[Request]
 
-    async def measure(self, pace: Pace) -> float:
-        """The median time of a request over one connection, in seconds. Raises BadAnswer."""
+    async def measure(self, pace: Pace, connections: int = 1) -> float:
+        """The median time of a request over some connections, in seconds. Raises BadAnswer."""
         measured = await load(
             self.address,
             self.requests,
             seconds=pace.seconds,
             warm_up=pace.warm_up,
-            connections=1,
+            connections=connections,
         )
         if measured.refused:
             raise BadAnswer(f"{measured.refused} answers to {self.name} were not correct.")
@@ -118,7 +118,7 @@ def _returned(server: Running) -> list[Question]:
 def _stored(server: Running, size: Size, queries: Sequence[Query]) -> list[Question]:
     """Requests for the same rows out of different numbers of stored rows."""
     return [
-        _made(server, f"{query.name} of {size.tasks}", COMPILED.bodies(query, size.projects))
+        made(server, f"{query.name} of {size.tasks}", COMPILED.bodies(query, size.projects))
         for query in queries
     ]
 
@@ -128,10 +128,10 @@ def question(
 ) -> Question:
     """A request that is repeated, whose document is in this file."""
     query = (ASKED / f"{file}.graphql").read_text(encoding="utf-8")
-    return _made(server, name, [orjson.dumps({"query": query, "variables": variables})], token)
+    return made(server, name, [orjson.dumps({"query": query, "variables": variables})], token)
 
 
-def _made(server: Running, name: str, bodies: Sequence[bytes], token: str = TOKEN) -> Question:
+def made(server: Running, name: str, bodies: Sequence[bytes], token: str = TOKEN) -> Question:
     """Repeated requests; each is sent once to find the length of its answer."""
     address = Address(server.port, "/graphql")
     headers = COMPILED.headers | {"Authorization": f"Bearer {token}"}

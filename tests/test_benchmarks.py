@@ -296,5 +296,5 @@ def test_a_claim_is_held_against_what_was_found() -> None:
 
 def test_the_page_has_a_place_for_every_table() -> None:
     text = report.PAGE.read_text(encoding="utf-8")
-    for name in ("circumstances", "claims", "contenders", "writes", "bulk", "dependence"):
+    for name in ("circumstances", "claims", "contenders", "writes", "keys", "bulk", "dependence"):
         filled(text, name, "")
