@@ -12,6 +12,7 @@ from benchmarks.bulk import BULKS, bulk
 from benchmarks.compare import Pace, compare
 from benchmarks.contenders import COMPILED, CONTENDERS
 from benchmarks.data import LARGE, SMALL, connected
+from benchmarks.graphs import graphs
 from benchmarks.keys import keys
 from benchmarks.place import Place, place
 from benchmarks.progress import say
@@ -61,6 +62,7 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         large = await here.make("large", LARGE)
         half = Pace(pace.rounds, pace.seconds / 2, pace.warm_up / 2)
         scaled = await scaling(small, large, half)
+        scaled.took |= (await graphs(small, half)).took
         parts["dependence"] = report.dependence(scaled)
     parts["claims"] = report.claims(read, written, keyed, copied, scaled)
     for part in parts.values():

@@ -24,9 +24,6 @@ DEEP = 900_000
 ROWS = {10: (1, 10), 100: (1, 100), 1_000: (10, 100), 10_000: (100, 100)}
 """By the number of tasks returned: the number of projects, and of tasks of each."""
 
-GROWING = tuple(query for query in WRITES if query.name in ("createTask", "updateTask"))
-"""The writes that are measured with different numbers of stored rows."""
-
 
 @dataclass(frozen=True)
 class Question:
@@ -79,12 +76,12 @@ async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
         ]
         result = Scaling({})
         for number in range(pace.rounds):
-            await _round(result, read, pace)
+            await measure_round(result, read, pace)
             say(f"round {number + 1} of {pace.rounds} of what time depends on")
         # After all reads, which would find what they leave behind.
-        written = [*_stored(few, SMALL, GROWING), *_stored(many, LARGE, GROWING)]
+        written = [*_stored(few, SMALL, WRITES), *_stored(many, LARGE, WRITES)]
         for number in range(pace.rounds):
-            await _round(result, written, pace)
+            await measure_round(result, written, pace)
             for url in (small, large):
                 async with connected(url) as connection:
                     await clean(connection)
@@ -92,7 +89,8 @@ async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
     return result
 
 
-async def _round(result: Scaling, questions: Sequence[Question], pace: Pace) -> None:
+async def measure_round(result: Scaling, questions: Sequence[Question], pace: Pace) -> None:
+    """Measure each question once."""
     for one in questions:
         result.took.setdefault(one.name, []).append(await one.measure(pace))
 
