@@ -240,11 +240,14 @@ def _counted(viewer: Viewer) -> Executable:
         select(counted.c.id, func.count(unmet.c.awaited).label("number"))
         .join_from(counted, unmet, unmet.c.task == counted.c.id, isouter=True)
         .group_by(counted.c.id)
-        .subquery("count")
+        .cte("count")
     )
+    # The array, too, keeps PostgreSQL from joining with all stored tasks.
+    ids = func.array(select(count.c.id).scalar_subquery())
     return (
         update(Task)
-        .where(Task.id == count.c.id, Task.unmet_dependency_count != count.c.number)
+        .where(Task.id == func.any(ids), Task.id == count.c.id)
+        .where(Task.unmet_dependency_count != count.c.number)
         # This is not an edit: neither the version nor the time of the last change changes.
         .values(unmet_dependency_count=count.c.number, updated_at=Task.updated_at)
     )
