@@ -119,7 +119,8 @@ def parse_json(text: str | bytes) -> Any:
         if "\\ud" not in data.decode().lower() and not _has_unusual(data):
             raise
     else:
-        if not _has_unusual(data):
+        # It makes a float of every number that it changes.
+        if not (_has_float(value) and _has_unusual(data)):
             return value
     try:
         return json.loads(
@@ -127,6 +128,19 @@ def parse_json(text: str | bytes) -> Any:
         )
     except RecursionError:
         raise ValueError("lists and objects nest too deeply") from None
+
+
+def _has_float(value: Any) -> bool:
+    pending = [value]
+    for item in pending:  # which grows
+        kind = type(item)
+        if kind is float:
+            return True
+        if kind is dict:
+            pending += item.values()
+        elif kind is list:
+            pending += item
+    return False
 
 
 def _has_unusual(data: bytes) -> bool:
