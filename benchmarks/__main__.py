@@ -10,8 +10,10 @@ import uvloop
 from benchmarks import report
 from benchmarks.bulk import BULKS, bulk
 from benchmarks.compare import Pace, compare
-from benchmarks.contenders import CONTENDERS
+from benchmarks.contenders import COMPILED, CONTENDERS
 from benchmarks.data import LARGE, SMALL, connected
+from benchmarks.graphs import graphs
+from benchmarks.keys import keys
 from benchmarks.place import Place, place
 from benchmarks.progress import say
 from benchmarks.queries import READS, WRITES
@@ -30,7 +32,7 @@ async def run(options: argparse.Namespace, here: Place) -> None:
     reads = [query for query in READS if query.name in options.queries]
     writes = [query for query in WRITES if query.name in options.queries]
     parts = {"circumstances": report.circumstances(pace, await _version(here))}
-    read = written = copied = scaled = None
+    read = written = keyed = copied = scaled = None
     if reads and options.contenders:
         urls = dict.fromkeys(options.contenders, small)
         read = await compare(urls, SMALL, reads, pace, here.postmaster)
@@ -45,10 +47,14 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         }
         written = await compare(urls, SMALL, writes, pace, here.postmaster)
         parts["writes"] = report.contenders(written)
+    if writes and COMPILED in writers:
+        troupe = await here.copy("small", "keys", has_triggers=True)
+        keyed = await keys(troupe, SMALL, writes, pace)
+        parts["keys"] = report.keys(keyed, writes)
     bulks = [one for one in BULKS if one.name in options.queries]
     if bulks:
         ours = await here.copy("small", "bulk", has_triggers=True)
-        theirs = await here.copy("small", "copied", has_triggers=False)
+        theirs = await here.copy("small", "copied", has_triggers=True)
         copied = await bulk(ours, theirs, bulks, pace)
         parts["bulk"] = report.bulk(copied, bulks)
     if options.scaling:
@@ -56,8 +62,9 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         large = await here.make("large", LARGE)
         half = Pace(pace.rounds, pace.seconds / 2, pace.warm_up / 2)
         scaled = await scaling(small, large, half)
+        scaled.took |= (await graphs(small, half)).took
         parts["dependence"] = report.dependence(scaled)
-    parts["claims"] = report.claims(read, written, copied, scaled)
+    parts["claims"] = report.claims(read, written, keyed, copied, scaled)
     for part in parts.values():
         say(f"\n{part}")
     if options.page is not None:

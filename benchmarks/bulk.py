@@ -75,7 +75,8 @@ def _tasks() -> Mapping[str, Any]:
     return {"project": str(PROJECT_ID), "tasks": tasks}
 
 
-def _copied_tasks() -> Iterator[Copied]:
+def copied_tasks() -> Iterator[Copied]:
+    """The rows of the tasks and of their dependencies."""
     ids = [new_id() for _ in range(ROWS)]
     waits_for = [0] * ROWS
     for task, _ in EDGES:
@@ -129,7 +130,7 @@ def _copied_usage() -> Iterator[Copied]:
 
 
 BULKS = (
-    Bulk("createTasks", "1,000 tasks, 2,000 dependencies", _tasks, _copied_tasks),
+    Bulk("createTasks", "1,000 tasks, 2,000 dependencies", _tasks, copied_tasks),
     Bulk("appendMessages", "1,000 messages", _messages, _copied_messages),
     Bulk("recordUsages", "1,000 usage records", _usage, _copied_usage),
 )

@@ -89,6 +89,7 @@ DELETED = (
     # Without triggers, which would do more, and log what they do.
     "SET LOCAL session_replication_role = replica",
     # The data has none of these, and its last times are in January.
+    "DELETE FROM idempotency_keys",
     "DELETE FROM task_dependencies",
     "DELETE FROM usage_records",
     "DELETE FROM tasks WHERE created_at > '2026-02-01'",
@@ -103,7 +104,8 @@ async def clean(connection: asyncpg.Connection) -> None:
             await connection.execute(statement)
     # Not in parallel: processes that end would add their processor time to that of a turn.
     await connection.execute(
-        "VACUUM (PARALLEL 0) task_dependencies, usage_records, tasks, messages, conversations"
+        "VACUUM (PARALLEL 0) task_dependencies, usage_records, tasks, messages, conversations,"
+        " idempotency_keys"
     )
 
 

@@ -16,8 +16,10 @@ from pathlib import Path
 from benchmarks.bulk import BULKS, Bulk
 from benchmarks.compare import Pace, Result
 from benchmarks.contenders import POSTGRAPHILE, Missing, node, node_version
-from benchmarks.queries import WRITES
-from benchmarks.scaling import GROWING, ROWS, Scaling
+from benchmarks.graphs import ADDED, GRAPH_EDGES, GRAPH_TASKS, in_graph, without_graph
+from benchmarks.keys import with_key
+from benchmarks.queries import WRITES, Query
+from benchmarks.scaling import ROWS, Scaling
 from tests.pages import ROOT, filled
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -57,7 +59,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def claims(
-    read: Result | None, written: Result | None, copied: Scaling | None, scaled: Scaling | None
+    read: Result | None,
+    written: Result | None,
+    keyed: Scaling | None,
+    copied: Scaling | None,
+    scaled: Scaling | None,
 ) -> str:
     """The table of all promises with the measured values."""
 
@@ -137,6 +143,15 @@ def claims(
         ),
         *(
             Claim(
+                f"*{query.name}* with an idempotency key: its time, times that without",
+                1.15,
+                longer(with_key(query.name), query.name, keyed),
+                at_most=True,
+            )
+            for query in WRITES
+        ),
+        *(
+            Claim(
                 f"*{one.name}*, {one.title}: time, times that of a COPY",
                 3,
                 longer(one.name, one.copy, copied),
@@ -151,7 +166,17 @@ def claims(
                 longer(f"{query.name} of 1000000", f"{query.name} of 50000"),
                 at_most=True,
             )
-            for query in GROWING
+            for query in WRITES
+        ),
+        *(
+            Claim(
+                f"*{query.name}* in a project with a graph of {GRAPH_TASKS:,} tasks:"
+                " its time, times that without",
+                1.3,
+                longer(in_graph(query.name), without_graph(query.name)),
+                at_most=True,
+            )
+            for query in ADDED
         ),
     ]
     head = ("what", "promised", "found", "holds")
@@ -206,6 +231,20 @@ def contenders(result: Result) -> str:
     return "\n".join(parts)
 
 
+def keys(keyed: Scaling, writes: Sequence[Query]) -> str:
+    """The table of writes with an idempotency key."""
+    rows = [
+        (
+            f"*{query.name}*",
+            _ms(keyed.typical(query.name)),
+            _ms(keyed.typical(with_key(query.name))),
+            _times(keyed.ratio(with_key(query.name), query.name)),
+        )
+        for query in writes
+    ]
+    return table(("a write, ms", "without a key", "with a new key", "÷ without"), rows)
+
+
 def bulk(copied: Scaling, bulks: Sequence[Bulk]) -> str:
     """The table of writes of many rows."""
     rows = [
@@ -236,13 +275,23 @@ def dependence(scaled: Scaling) -> str:
             _ms(scaled.typical(f"{query} of 50000")),
             _ms(scaled.typical(f"{query} of 1000000")),
         )
-        for query in ("point", "mid", "list", *(query.name for query in GROWING))
+        for query in ("point", "mid", "list", *(query.name for query in WRITES))
     ]
+    graphs = [
+        (
+            f"*{query.name}*",
+            _ms(scaled.typical(without_graph(query.name))),
+            _ms(scaled.typical(in_graph(query.name))),
+        )
+        for query in ADDED
+    ]
+    large = f"{GRAPH_TASKS:,} more, {GRAPH_EDGES:,} dependencies"
     return "\n".join(
         (
             table(("a page of 50 of a million tasks, ms", "first", "900,000 rows in"), pages),
             table(("rows returned", "ms", "µs for a row"), returned),  # noqa: RUF001
             table(("tasks stored, ms", "50,000", "1,000,000"), stored),
+            table(("tasks of the project, ms", "50", large), graphs),
         )
     )
 

@@ -24,9 +24,6 @@ DEEP = 900_000
 ROWS = {10: (1, 10), 100: (1, 100), 1_000: (10, 100), 10_000: (100, 100)}
 """By the number of tasks returned: the number of projects, and of tasks of each."""
 
-GROWING = tuple(query for query in WRITES if query.name in ("createTask", "updateTask"))
-"""The writes that are measured with different numbers of stored rows."""
-
 
 @dataclass(frozen=True)
 class Question:
@@ -36,14 +33,14 @@ class Question:
     address: Address
     requests: Sequence[Request]
 
-    async def measure(self, pace: Pace) -> float:
-        """The median time of a request over one connection, in seconds. Raises BadAnswer."""
+    async def measure(self, pace: Pace, connections: int = 1) -> float:
+        """The median time of a request over some connections, in seconds. Raises BadAnswer."""
         measured = await load(
             self.address,
             self.requests,
             seconds=pace.seconds,
             warm_up=pace.warm_up,
-            connections=1,
+            connections=connections,
         )
         if measured.refused:
             raise BadAnswer(f"{measured.refused} answers to {self.name} were not correct.")
@@ -79,12 +76,12 @@ async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
         ]
         result = Scaling({})
         for number in range(pace.rounds):
-            await _round(result, read, pace)
+            await measure_round(result, read, pace)
             say(f"round {number + 1} of {pace.rounds} of what time depends on")
         # After all reads, which would find what they leave behind.
-        written = [*_stored(few, SMALL, GROWING), *_stored(many, LARGE, GROWING)]
+        written = [*_stored(few, SMALL, WRITES), *_stored(many, LARGE, WRITES)]
         for number in range(pace.rounds):
-            await _round(result, written, pace)
+            await measure_round(result, written, pace)
             for url in (small, large):
                 async with connected(url) as connection:
                     await clean(connection)
@@ -92,7 +89,8 @@ async def scaling(small: URL, large: URL, pace: Pace) -> Scaling:
     return result
 
 
-async def _round(result: Scaling, questions: Sequence[Question], pace: Pace) -> None:
+async def measure_round(result: Scaling, questions: Sequence[Question], pace: Pace) -> None:
+    """Measure each question once."""
     for one in questions:
         result.took.setdefault(one.name, []).append(await one.measure(pace))
 
@@ -118,7 +116,7 @@ def _returned(server: Running) -> list[Question]:
 def _stored(server: Running, size: Size, queries: Sequence[Query]) -> list[Question]:
     """Requests for the same rows out of different numbers of stored rows."""
     return [
-        _made(server, f"{query.name} of {size.tasks}", COMPILED.bodies(query, size.projects))
+        made(server, f"{query.name} of {size.tasks}", COMPILED.bodies(query, size.projects))
         for query in queries
     ]
 
@@ -128,10 +126,10 @@ def question(
 ) -> Question:
     """A request that is repeated, whose document is in this file."""
     query = (ASKED / f"{file}.graphql").read_text(encoding="utf-8")
-    return _made(server, name, [orjson.dumps({"query": query, "variables": variables})], token)
+    return made(server, name, [orjson.dumps({"query": query, "variables": variables})], token)
 
 
-def _made(server: Running, name: str, bodies: Sequence[bytes], token: str = TOKEN) -> Question:
+def made(server: Running, name: str, bodies: Sequence[bytes], token: str = TOKEN) -> Question:
     """Repeated requests; each is sent once to find the length of its answer."""
     address = Address(server.port, "/graphql")
     headers = COMPILED.headers | {"Authorization": f"Bearer {token}"}

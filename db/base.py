@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from functools import cache, partial
+from functools import cache
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -318,25 +318,23 @@ def _values(members: Iterable[Any]) -> list[Any]:
     return [member.value for member in members]
 
 
-def defaults(model: Any) -> dict[str, Any]:
-    """The Python defaults of a model's columns, for a new row."""
-    return {name: default(None) for name, default in _defaults(model.__table__).items()}
+def with_defaults(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a new row, and the Python defaults of the columns that have none."""
+    constants, callables = _defaults(model.__table__)
+    row = {**constants, **values}
+    for name, default in callables.items():
+        if name not in row:
+            row[name] = default(None)
+    return row
 
 
 @cache
-def _defaults(table: Table) -> dict[str, Callable[[Any], Any]]:
-    found: dict[str, Callable[[Any], Any]] = {}
-    for column in table.columns:
-        default: Any = column.default
-        if default is not None and default.is_scalar:
-            found[column.name] = partial(_constant, default.arg)
-        elif default is not None and default.is_callable:
-            found[column.name] = default.arg
-    return found
-
-
-def _constant(value: Any, context: object) -> Any:
-    return value
+def _defaults(table: Table) -> tuple[dict[str, Any], dict[str, Callable[[Any], Any]]]:
+    """The Python defaults of a table's columns: those that are constants, and the others."""
+    found: dict[str, Any] = {column.name: column.default for column in table.columns}
+    defaults = {name: each for name, each in found.items() if each is not None}
+    constants = {name: each.arg for name, each in defaults.items() if each.is_scalar}
+    return constants, {name: each.arg for name, each in defaults.items() if each.is_callable}
 
 
 @cache

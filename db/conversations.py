@@ -40,10 +40,10 @@ from db.base import (
     children,
     choice,
     defaulted,
-    defaults,
     new_id,
     to_many,
     to_one,
+    with_defaults,
 )
 from db.errors import Invalid, Rejected
 from db.rights import Right
@@ -276,7 +276,7 @@ async def append(
     for row in rows.values():
         if row["sender"] is MessageSender.USER:
             row["user_id"] = session.viewer.user_id
-    new = [defaults(Message) | row for row in rows.values()]
+    new = [with_defaults(Message, row) for row in rows.values()]
     columns = tuple(sorted({name for row in new for name in row}))
     is_done = not session.has_begun and await session.alone(
         _appended,

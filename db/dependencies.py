@@ -17,11 +17,13 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     Executable,
+    FromClause,
+    Select,
     Uuid,
     and_,
-    exists,
     false,
     func,
+    literal_column,
     or_,
     select,
     true,
@@ -100,6 +102,36 @@ def find_cycle(
     return None
 
 
+def waits_for(
+    parents: Mapping[Key, Key | None], dependencies: Mapping[Key, Collection[Key]]
+) -> list[int]:
+    """For how many others each of these tasks waits, if they have no cycle and none has ended."""
+    subtasks: dict[Key, set[Key]] = {}
+    for task, parent in parents.items():
+        if parent is not None:
+            subtasks.setdefault(parent, set()).add(task)
+    # The dependencies of each task and of its ancestors.
+    awaited: dict[Key | None, frozenset[Key]] = {None: frozenset()}
+    for task in parents:
+        lineage: list[Key] = []
+        above: Key | None = task
+        while above is not None and above not in awaited:
+            lineage.append(above)
+            above = parents[above]
+        for below in reversed(lineage):
+            awaited[below] = awaited[parents[below]].union(dependencies.get(below, ()))
+    return [len(awaited[task] | subtasks.get(task, set())) for task in parents]
+
+
+def _each(found: Select[Any], name: str) -> FromClause:
+    """A subquery that is run for each row before it in FROM.
+
+    PostgreSQL overestimates how many rows a recursive query has. Without OFFSET it would join them
+    with all stored rows, instead of looking up each by an index.
+    """
+    return found.offset(literal_column("0")).lateral(name)
+
+
 @Statement
 def _reachable(viewer: Viewer) -> Executable:
     """What some tasks lead to: tasks, each with its parent and with each of its dependencies."""
@@ -119,11 +151,14 @@ def _reachable(viewer: Viewer) -> Executable:
     ).lateral("step")
     # UNION, not UNION ALL: each pair is followed once, so the search ends in a cycle too.
     reached = reached.union(select(*step.c).select_from(reached.join(step, true())))
-    return (
-        select(Task.id, Task.parent_task_id, TaskDependency.dependency_id)
-        .outerjoin(TaskDependency, TaskDependency.dependent_id == Task.id)
-        .where(Task.id.in_(select(reached.c.id)))
+    found = select(reached.c.id).distinct().subquery("found")
+    row = _each(select(Task.parent_task_id).where(Task.id == found.c.id), "row")
+    edge = _each(
+        select(TaskDependency.dependency_id).where(TaskDependency.dependent_id == found.c.id),
+        "edge",
     )
+    rows = found.join(row, true()).outerjoin(edge, true())
+    return select(found.c.id, row.c.parent_task_id, edge.c.dependency_id).select_from(rows)
 
 
 async def refuse_cycle(session: WriteSession, through: Collection[UUID], path: Any = ()) -> None:
@@ -158,50 +193,61 @@ async def recount(session: WriteSession, tasks: Collection[UUID]) -> None:
 def _counted(viewer: Viewer) -> Executable:
     """The statement of `recount`."""
     tasks = func.any(value("tasks", ARRAY(Uuid)))
-    parent, child = aliased(Task), aliased(Task)
-    named = select(Task.id.label("id")).where(Task.id == tasks)
-    affected = named.cte("affected", recursive=True)
-    affected = affected.union(select(child.id).where(child.parent_task_id == affected.c.id))
+    affected = select(Task.id).where(Task.id == tasks).cte("affected", recursive=True)
+    child = _each(select(Task.id).where(Task.parent_task_id == affected.c.id), "child")
+    affected = affected.union(select(child.c.id).select_from(affected.join(child, true())))
     counted = union(
         select(affected.c.id),
-        select(parent.id).where(exists().where(Task.parent_task_id == parent.id, Task.id == tasks)),
+        select(Task.parent_task_id).where(Task.id == tasks, Task.parent_task_id.is_not(None)),
     ).cte("counted")
 
     # lineage: each counted task with itself and each of its ancestors
     lineage = select(counted.c.id.label("task"), counted.c.id.label("above")).cte(
         "lineage", recursive=True
     )
-    up = aliased(Task)
-    lineage = lineage.union(
-        select(lineage.c.task, up.parent_task_id).where(
-            up.id == lineage.c.above, up.parent_task_id.is_not(None)
-        )
-    )
-    dependency, subtask = aliased(Task), aliased(Task)
-    met = or_(
-        dependency.status == TaskStatus.COMPLETED,
-        and_(
-            TaskDependency.on_failure == OnFailure.IGNORE, any_of(dependency.status, UNSUCCESSFUL)
+    parent = _each(
+        select(Task.parent_task_id.label("id")).where(
+            Task.id == lineage.c.above, Task.parent_task_id.is_not(None)
         ),
+        "parent",
+    )
+    lineage = lineage.union(
+        select(lineage.c.task, parent.c.id).select_from(lineage.join(parent, true()))
+    )
+    met = or_(
+        Task.status == TaskStatus.COMPLETED,
+        and_(TaskDependency.on_failure == OnFailure.IGNORE, any_of(Task.status, UNSUCCESSFUL)),
+    )
+    dependency = _each(
+        select(Task.id)
+        .join(TaskDependency, TaskDependency.dependency_id == Task.id)
+        .where(TaskDependency.dependent_id == lineage.c.above, ~met),
+        "dependency",
+    )
+    subtask = _each(
+        select(Task.id).where(
+            Task.parent_task_id == counted.c.id, ~any_of(Task.status, SUBTASK_ENDED)
+        ),
+        "subtask",
     )
     unmet = union(
-        select(lineage.c.task, dependency.id.label("awaited"))
-        .join_from(lineage, TaskDependency, TaskDependency.dependent_id == lineage.c.above)
-        .join(dependency, dependency.id == TaskDependency.dependency_id)
-        .where(~met),
-        select(counted.c.id, subtask.id)
-        .join_from(counted, subtask, subtask.parent_task_id == counted.c.id)
-        .where(~any_of(subtask.status, SUBTASK_ENDED)),
+        select(lineage.c.task, dependency.c.id.label("awaited")).select_from(
+            lineage.join(dependency, true())
+        ),
+        select(counted.c.id, subtask.c.id).select_from(counted.join(subtask, true())),
     ).subquery("unmet")
     count = (
         select(counted.c.id, func.count(unmet.c.awaited).label("number"))
         .join_from(counted, unmet, unmet.c.task == counted.c.id, isouter=True)
         .group_by(counted.c.id)
-        .subquery("count")
+        .cte("count")
     )
+    # The array, too, keeps PostgreSQL from joining with all stored tasks.
+    ids = func.array(select(count.c.id).scalar_subquery())
     return (
         update(Task)
-        .where(Task.id == count.c.id, Task.unmet_dependency_count != count.c.number)
+        .where(Task.id == func.any(ids), Task.id == count.c.id)
+        .where(Task.unmet_dependency_count != count.c.number)
         # This is not an edit: neither the version nor the time of the last change changes.
         .values(unmet_dependency_count=count.c.number, updated_at=Task.updated_at)
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import orjson
 from sqlalchemy import (
     Column,
     Executable,
@@ -19,6 +20,8 @@ from sqlalchemy import (
     Select,
     String,
     Table,
+    Text,
+    cast,
     delete,
     exists,
     func,
@@ -76,7 +79,7 @@ class Key:
             "key_actor": self.actor,
             "key_text": self.key,
             "key_request_hash": self.request_hash,
-            "key_outcome": {name: [*map(str, keys)] for name, keys in outcome.items()},
+            "key_outcome": orjson.dumps(outcome, default=str).decode(),
             "key_lifetime": timedelta(seconds=self.seconds),
         }
 
@@ -86,7 +89,7 @@ def _row() -> Select[Any]:
         value("key_actor", kept.actor.type),
         value("key_text", kept.key.type),
         value("key_request_hash", kept.request_hash.type),
-        value("key_outcome", kept.outcome.type),
+        cast(value("key_outcome", Text), JSONB),
         func.now() + value("key_lifetime", Interval),
     )
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent
 from db.base import CRUD, Base, any_of, new_id
-from db.dependencies import find_cycle, lock, recount, refuse_cycle
+from db.dependencies import find_cycle, lock, recount, refuse_cycle, waits_for
 from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
 from db.projects import Project
 from db.sessions import WriteSession
@@ -159,10 +159,25 @@ async def add_tasks(
     faults += await session.taken(
         Task, {(*at, place): task.values.get("id") for place, task in enumerate(planned)}
     )
-    faults += _cycle(planned, rows, edges, at)
+    # The graph of the plan by itself, and its tasks that are below existing ones or wait for them.
+    place_of = {id: place for place, id in enumerate(ids)}
+    parents = {place: place_of.get(row["parent_task_id"]) for place, row in enumerate(rows)}
+    existing = {row["parent_task_id"] for row in rows} - {None, *ids}
+    below = [row["id"] for row in rows if row["parent_task_id"] in existing]
+    dependencies: dict[int, list[int]] = {}
+    waiting: list[UUID] = []
+    for dependent, dependency in edges:
+        if dependency in place_of:
+            dependencies.setdefault(place_of[dependent], []).append(place_of[dependency])
+        else:
+            waiting.append(dependent)
+    faults += _cycle(planned, parents, dependencies, at)
     if faults:
         raise Rejected(faults)
 
+    # The counts are inserted: an update afterwards would write each row, and its event, twice.
+    for row, count in zip(rows, waits_for(parents, dependencies), strict=True):
+        row["unmet_dependency_count"] = count
     await insert_many(session, Task, rows)
     await insert_many(
         session,
@@ -172,37 +187,29 @@ async def add_tasks(
             for (dependent, dependency), on_failure in edges.items()
         ],
     )
-    await refuse_cycle(session, ids, at)
-    await recount(session, ids)
+    # Existing tasks can wait only for new subtasks, so these are part of any other cycle.
+    if below:
+        await refuse_cycle(session, below, at)
+    await recount(session, {*waiting, *below})
     return ids
 
 
 def _cycle(
     planned: Sequence[PlannedTask],
-    rows: Sequence[Mapping[str, Any]],
-    edges: Mapping[tuple[UUID, UUID], OnFailure],
+    parents: Mapping[int, int | None],
+    dependencies: Mapping[int, Sequence[int]],
     at: Path,
 ) -> list[DomainError]:
-    """The error for a cycle among the tasks of a plan; they have no rows yet, so it names them."""
-    places = {row["id"]: place for place, row in enumerate(rows)}
-    parents = {id: _within(rows[place]["parent_task_id"], places) for id, place in places.items()}
-    dependencies: dict[UUID, list[UUID]] = {}
-    for dependent, dependency in edges:
-        if dependency in places:
-            dependencies.setdefault(dependent, []).append(dependency)
+    """The error for a cycle of a plan, by places; its tasks have no rows yet, so it names them."""
     cycle = find_cycle(parents, dependencies)
-    if cycle is None or rows[places[cycle[0]]]["parent_task_id"] == cycle[0]:
+    if cycle is None or parents[cycle[0]] == cycle[0]:
         return []  # reported before
-    tasks = [planned[places[id]] for id in cycle]
+    tasks = [planned[place] for place in cycle]
     names = ", ".join(repr(task.reference or task.values["title"]) for task in tasks)
-    fault = CycleDetected([], (*at, places[cycle[0]]))
+    fault = CycleDetected([], (*at, cycle[0]))
     wait = "These tasks would wait for each other in a cycle"
     fault.message = f"{wait if len(cycle) > 1 else 'This task would wait for itself'}: {names}."
     return [fault]
-
-
-def _within(id: UUID | None, places: Mapping[UUID, int]) -> UUID | None:
-    return id if id in places else None
 
 
 async def add_plan(

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from db.base import Base, any_of, defaults
+from db.base import Base, any_of, with_defaults
 from db.connections import OUTCOME_UNKNOWN, OutcomeUnknown
 from db.errors import (
     AlreadyExists,
@@ -165,7 +165,7 @@ class WriteSession(AsyncSession):
         `values` are from the input, `known` need no check of what they refer to. Returns the id of
         the row. Raises NotFound, Denied, and Rejected with all errors.
         """
-        row = {**defaults(model), **values, **known}
+        row = with_defaults(model, {**values, **known})
         checked = tuple(
             name
             for name, relation in references(model).items()

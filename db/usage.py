@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from db.ai_models import AIModel
-from db.base import CRUD, ShortText, any_of, check, defaulted, defaults, new_id, to_one
+from db.base import CRUD, ShortText, any_of, check, defaulted, new_id, to_one, with_defaults
 from db.errors import DomainError, Invalid, Rejected
 from db.projects import Project
 from db.rights import Right
@@ -248,7 +248,7 @@ async def _record(
     """Record calls. Returns whether all were recorded; otherwise none was."""
     if not calls:
         return True
-    rows = [{**defaults(UsageRecord), **call} for call in calls.values()]
+    rows = [with_defaults(UsageRecord, call) for call in calls.values()]
     names = {name for row in rows for name in row} | {"cost"}
     checked = tuple(sorted(references(UsageRecord).keys() & names))
     columns = tuple(sorted(names))
@@ -271,7 +271,7 @@ async def _check(session: WriteSession, project_id: UUID, calls: Calls, new: Cal
             for name in (f"{part}_tokens",)
             if row.get(name, 0) > row.get(f"{whole}_tokens", 0)
         ]
-    rows = [{**defaults(UsageRecord), **row} for row in new.values()]
+    rows = [with_defaults(UsageRecord, row) for row in new.values()]
     paths = list(new)
     for (number,) in await session.run(_too_expensive, **arrays(UsageRecord, PRICED, rows)):
         message = "This would cost a billion US dollars or more by the prices of its model."

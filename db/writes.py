@@ -35,7 +35,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 from sqlalchemy.types import TypeEngine
 
-from db.base import Composed, defaults, nulls
+from db.base import Composed, nulls, with_defaults
 from db.events import ACTOR
 from db.events.actors import actor_of
 from db.parameters import Deferred, bind
@@ -234,7 +234,7 @@ async def insert_many(session: Any, model: Any, rows: Sequence[Mapping[str, Any]
     """
     alike: dict[frozenset[str], list[dict[str, Any]]] = {}
     for given in rows:
-        row = {**defaults(model), **given}
+        row = with_defaults(model, given)
         alike.setdefault(frozenset(row.keys() - nulls(model).keys()), []).append(row)
     for group in alike.values():
         names = tuple(sorted({name for row in group for name in row}))

@@ -18,7 +18,7 @@ from sqlalchemy import URL
 from starlette.applications import Starlette
 
 import db
-from benchmarks import bulk, compare, data, hand, plain, report
+from benchmarks import bulk, compare, data, hand, keys, plain, report
 from benchmarks.contenders import COMPILED, CONTENDERS, GENERAL, HAND, PEER, PLAIN, Contender
 from benchmarks.load import NUMBER, Address, BadAnswer, Measured, load, numbered
 from benchmarks.queries import ASKED, READS, WRITES, Query, normal, values
@@ -103,6 +103,25 @@ async def test_everybody_answers_the_same_values(database_url: URL, database: db
     async with data.connected(database_url) as connection:
         await data.clean(connection)
     assert await counted(database_url) == SIZED
+
+
+async def test_a_write_with_a_key_answers_the_same_and_stores_the_key(
+    database_url: URL, database: db.Database
+) -> None:
+    await data.load(database_url, SIZE)
+    async with conftest.serving(database, Settings()) as client:
+        for query in WRITES:
+            body = COMPILED.bodies(query, SIZE.projects)[0]
+            answers = []
+            for sent in (body, numbered(keys.keyed(body)), numbered(keys.keyed(body))):
+                response = await client.post("/graphql", content=sent, headers=COMPILED.headers)
+                answers.append(query.result(response.json()))
+            assert {values(answer) for answer in answers} == {SHAPES[query.name]}
+    query_of_keys = "SELECT count(*) FROM idempotency_keys"
+    async with data.connected(database_url) as connection:
+        assert await connection.fetchval(query_of_keys) == 2 * len(WRITES)
+        await data.clean(connection)
+        assert await connection.fetchval(query_of_keys) == 0
 
 
 async def test_only_plain_strawberry_does_not_write() -> None:
@@ -296,5 +315,5 @@ def test_a_claim_is_held_against_what_was_found() -> None:
 
 def test_the_page_has_a_place_for_every_table() -> None:
     text = report.PAGE.read_text(encoding="utf-8")
-    for name in ("circumstances", "claims", "contenders", "writes", "bulk", "dependence"):
+    for name in ("circumstances", "claims", "contenders", "writes", "keys", "bulk", "dependence"):
         filled(text, name, "")

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
+from uuid import UUID
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from sqlalchemy import select, update
 import db
 from db import OnFailure, TaskStatus, dependencies, plans
 from db.errors import CycleDetected
+from db.statements import Values
 from tests import factories
 from tests.conftest import People
 from tests.world import World, gid, make_world, snapshot, stored
@@ -124,6 +126,9 @@ def test_a_circle_is_found_exactly_if_there_is_one(
 
     assert (cycle is not None) == naive.is_circular()
     assert cycle is None or naive.is_circle(cycle)
+    if cycle is None:
+        awaited = [len(naive.awaited(task)) for task in naive.parents]
+        assert dependencies.waits_for(naive.parents, dependencies_of) == awaited
 
 
 def test_a_deep_plan_is_searched_without_recursion() -> None:
@@ -132,6 +137,7 @@ def test_a_deep_plan_is_searched_without_recursion() -> None:
     chain = {task: [task + 1] for task in range(many - 1)}
 
     assert dependencies.find_cycle(parents, {}) is None
+    assert dependencies.waits_for(parents, {}) == [1] * (many - 1) + [0]
     assert dependencies.find_cycle(dict.fromkeys(range(many)), chain) is None
     closed = dependencies.find_cycle(dict.fromkeys(range(many)), chain | {many - 1: [0]})
     assert closed is not None
@@ -237,6 +243,34 @@ async def test_whatever_is_done_the_counts_are_right_and_circles_refused(
                 counted = {int(title): count for title, count in await session.execute(query)}
                 assert counted == {task: naive.unmet(task) for task in naive.parents}
             raise Undo
+
+
+MANY_TASKS = (
+    "CREATE FUNCTION pg_temp.id(n bigint) RETURNS uuid IMMUTABLE LANGUAGE sql AS"
+    " $$ SELECT lpad(n::text, 32, '0')::uuid $$",
+    "INSERT INTO tasks (id, project_id, parent_task_id, title)"
+    " SELECT pg_temp.id(n), projects.id, CASE WHEN n > 10 THEN pg_temp.id(n / 10) END, n::text"
+    " FROM projects, generate_series(1, 5000) n",
+    "INSERT INTO task_dependencies (dependent_id, dependency_id)"
+    " SELECT pg_temp.id(n), pg_temp.id(1) FROM generate_series(1001, 5000) n",
+    "ANALYZE tasks, task_dependencies",
+)
+
+
+async def test_only_what_a_task_is_connected_with_is_read(database: db.Database) -> None:
+    async with database.write(ADMIN) as session:
+        await factories.make_project(session, None)
+        connection = await session.connection()
+        for statement in MANY_TASKS:
+            await connection.exec_driver_sql(statement)
+        for many in (1, 100):
+            tasks = [UUID(f"{number:032}") for number in range(2_000, 2_000 + many)]
+            for statement_of in (dependencies._counted, dependencies._reachable):
+                found = statement_of.compiled(ADMIN)
+                arguments = tuple(found.arguments(Values(ADMIN, {"tasks": tasks})))
+                plan = await connection.exec_driver_sql(f"EXPLAIN {found.sql}", arguments)
+                lines = list(plan.scalars())
+                assert not [line for line in lines if "Seq Scan" in line], "\n".join(lines)
 
 
 async def test_what_became_of_a_task_decides_whether_it_is_waited_for(
