@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -78,10 +78,12 @@ class PreparedPool:
         connection, generation = self._open()
         try:
             connection = connection or await self._connect()
-            run = getattr(connection, method)(statement, *arguments)
-            if seconds is not None:
-                run = self._cancelled_after(seconds, connection.get_server_pid(), run)
-            result = await run
+            run = getattr(connection, method)
+            if seconds is None:
+                result = await run(statement, *arguments)
+            else:
+                with self._cancelled_after(seconds, connection.get_server_pid()):
+                    result = await run(statement, *arguments, timeout=seconds + CONFIRMED_WITHIN)
         except BaseException as error:
             is_refused = isinstance(error, asyncpg.PostgresError)
             if is_refused and connection is not None and not connection.is_closed():
@@ -96,15 +98,17 @@ class PreparedPool:
         self._release(connection, generation)
         return result
 
-    async def _cancelled_after(self, seconds: float, pid: int, run: Awaitable[Any]) -> Any:
+    @contextlib.contextmanager
+    def _cancelled_after(self, seconds: float, pid: int) -> Iterator[None]:
+        """Ask PostgreSQL after so many seconds to cancel what a backend runs in the block."""
+
         def cancel() -> None:
             self._cancelled.add(pid)
             self._in_background(self._cancel(pid))
 
         timer = asyncio.get_running_loop().call_later(seconds, cancel)
         try:
-            async with asyncio.timeout(seconds + CONFIRMED_WITHIN):
-                return await run
+            yield
         finally:
             timer.cancel()
 

@@ -93,7 +93,7 @@ class Pipeline:
         deadline = Deadline(limits.settings.max_seconds)
         try:
             if token is not None and (viewer := tokens.cached(token)) is None:
-                async with Enforced(deadline):
+                with Enforced(deadline):
                     viewer = await tokens.viewer(token)
         except Exception as error:
             refusal = error
@@ -272,8 +272,9 @@ class Pipeline:
                 run.document = validate()
             else:
                 rates.overdraw(context.client, 0)
-                async with context.in_time(), self.limits.long_work[context.client]:
-                    run.document = await in_thread(validate)
+                with context.in_time():
+                    async with self.limits.long_work[context.client]:
+                        run.document = await in_thread(validate)
         except InvalidOperation:
             rates.take(context.client, run.validation_cost)
             raise
@@ -394,7 +395,7 @@ class Pipeline:
         charge = partial(limits.rates.overdraw, context.client, overdrawn=run.validation_cost)
         turn = limits.long_work[context.client]
         began = perf_counter()
-        async with context.in_time():
+        with context.in_time():
             compiled = await self.compiler.compile(
                 run.document.hash, run.operation, context.viewer, charge, turn
             )
