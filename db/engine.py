@@ -271,12 +271,15 @@ class Database:
                 # Rows that PostgreSQL refuses fail here, so that COMMIT fails only with its
                 # connection.
                 await session.flush()
+                # A commit has no deadline: the response must report whether it succeeded.
+                if session.time_limit is not None:
+                    session.time_limit.pause()
                 await commit(session)
                 self.committed.set()
-        finally:
-            # SQLAlchemy takes longer to close a session than a short statement takes.
+        except BaseException:
             if session.has_begun:
                 await asyncio.shield(asyncio.create_task(session.close()))
+            raise
 
     async def _run_alone(
         self, statement: Compiled, values: Values, seconds: float | None = None

@@ -52,24 +52,23 @@ class PreparedPool:
         # The backends that were asked to cancel a statement.
         self._cancelled: set[int] = set()
 
-    async def value(self, statement: str, arguments: Sequence[Any]) -> Any:
+    def value(self, statement: str, arguments: Sequence[Any]) -> Awaitable[Any]:
         """The one value that a statement returns. Raises what the driver raises.
 
         Raises SQLAlchemy's TimeoutError if no connection becomes free.
         """
-        return await self._run("fetchval", statement, arguments)
+        return self._run("fetchval", statement, arguments)
 
-    async def write(
+    def write(
         self, statement: str, arguments: Sequence[Any], seconds: float
-    ) -> Sequence[Any]:
+    ) -> Awaitable[Sequence[Any]]:
         """The rows of a statement that is a transaction of its own.
 
         PostgreSQL is asked to cancel it after so many seconds, and its answer says whether it did.
         Raises what the driver raises if PostgreSQL refuses the statement, and OutcomeUnknown if the
         connection is lost, or if there is no answer.
         """
-        rows: Sequence[Any] = await self._run("fetch", statement, arguments, seconds)
-        return rows
+        return self._run("fetch", statement, arguments, seconds)
 
     async def _run(
         self, method: str, statement: str, arguments: Sequence[Any], seconds: float | None = None

@@ -44,9 +44,8 @@ async def test_a_fault_stays_what_it_is() -> None:
 
     with pytest.raises(LookupError):
         await ask()
-    with pytest.raises(TimeoutError):
-        with Enforced(Deadline(60)):
-            raise TimeoutError
+    with pytest.raises(TimeoutError), Enforced(Deadline(60)):
+        raise TimeoutError
 
 
 async def test_who_is_cancelled_by_others_is_cancelled() -> None:

@@ -170,10 +170,5 @@ class Access:
                 held = _holding.set(True)
                 try:
                     yield session
-                    if session.has_begun:
-                        await session.flush()
                 finally:
                     _holding.reset(held)
-                    # A commit has no deadline: the response must report whether it succeeded.
-                    if limit is not None:
-                        limit.pause()

@@ -353,8 +353,10 @@ class Pipeline:
         if conditions > most:
             found = min(conditions, MOST_REPORTED)
             raise LimitExceeded("conditions", "max_conditions", found, most)
-        # The literals of a compiled operation were checked when it was compiled.
-        if compiled is None or not compiled.is_whole or not is_storable(run.variables.coerced):
+        # The literals of a compiled operation were checked when it was compiled, and a mutation
+        # checks its input.
+        values = run.variables.coerced
+        if compiled is None or not compiled.is_whole or not is_storable(compiled.others(values)):
             check_arguments(run.operation)
 
     # Execute
@@ -366,11 +368,11 @@ class Pipeline:
         result = None
         if compiled is not None:
             parts = CompiledParts(compiled, variables, context)
-            if not compiled.is_one_statement:
-                context.compiled = parts
             if compiled.is_whole:
                 result = await parts.result()
                 run.is_compiled = result is not None and not result.errors
+            if result is None and not compiled.is_one_statement:
+                context.compiled = parts
         if result is None:
             context.operation = run.operation
             self._set_up(context)
