@@ -23,7 +23,7 @@ MAX_DIGITS = 1_000
 # The limit of orjson.
 MAX_DEPTH = 250
 
-# Numbers that orjson may change: many digits, a fraction that ends in zeros, an exponent. A match
+# Numbers that orjson would change: many digits, a fraction that ends in zeros, an exponent. A match
 # inside a string only costs time.
 _UNUSUAL = re.compile(rb"(?:^|[\s:,\[])-?(?:[\d.]{16}|\d+\.\d+0[\s,\]}]|[\d.]+[eE])")
 
@@ -114,8 +114,7 @@ def parse_json(text: str | bytes) -> Any:
         if "\\ud" not in data.decode().lower() and _UNUSUAL.search(data) is None:
             raise
     else:
-        # It makes a float of every number that it changes.
-        if not _has_float(value) or _UNUSUAL.search(data) is None:
+        if _UNUSUAL.search(data) is None:
             return value
     try:
         return json.loads(
@@ -123,19 +122,6 @@ def parse_json(text: str | bytes) -> Any:
         )
     except RecursionError:
         raise ValueError("lists and objects nest too deeply") from None
-
-
-def _has_float(value: Any) -> bool:
-    pending = [value]
-    for item in pending:  # which grows
-        kind = type(item)
-        if kind is float:
-            return True
-        if kind is dict:
-            pending += item.values()
-        elif kind is list:
-            pending += item
-    return False
 
 
 def number(text: str) -> int | float | Decimal:

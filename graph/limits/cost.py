@@ -8,7 +8,7 @@ object. A mutation costs 1, and 1 for every item of the lists in its input.
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Mapping
 from typing import Any
 
 from graphql import (
@@ -121,8 +121,7 @@ class _Costs:
         return cost
 
     def _mutation(self, selected: Selected) -> int:
-        given = input_values(selected.definition.args, selected.arguments)
-        items = sum(items_of(argument.type, value) for _, argument, value in given)
+        items = _items_below(selected.definition.args, selected.arguments)
         cost = 1 + items
         for child in selected.fields():
             if child.name == "userErrors":
@@ -154,18 +153,11 @@ def items_of(kind: Any, value: Any) -> int:
     """The number of items in all lists of an input; JSON counts as one value."""
     kind = get_nullable_type(kind)
     if is_list_type(kind) and isinstance(value, list):
-        is_leaf = is_leaf_type(get_nullable_type(kind.of_type))
-        return len(value) + (0 if is_leaf else sum(items_of(kind.of_type, item) for item in value))
+        return len(value) + sum(items_of(kind.of_type, item) for item in value)
     if isinstance(kind, GraphQLInputObjectType) and isinstance(value, dict):
-        return sum(items_of(part, value[key]) for key, part in _nested(kind) if key in value)
+        return _items_below(kind.fields, value)
     return 0
 
 
-@cache
-def _nested(kind: GraphQLInputObjectType) -> list[tuple[str, Any]]:
-    """The fields of an input that are lists or inputs, by the names in its values."""
-    return [
-        (field.out_name or name, field.type)
-        for name, field in kind.fields.items()
-        if not is_leaf_type(get_nullable_type(field.type))
-    ]
+def _items_below(fields: Mapping[str, Any], values: Mapping[str, Any]) -> int:
+    return sum(items_of(field.type, value) for _, field, value in input_values(fields, values))
