@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -75,14 +75,13 @@ class PreparedPool:
     ) -> Any:
         await (self._wait_until_free() if self._free.locked() else self._free.acquire())
         connection, generation = self._open()
+        timer = longest = None
         try:
             connection = connection or await self._connect()
-            run = getattr(connection, method)
-            if seconds is None:
-                result = await run(statement, *arguments)
-            else:
-                with self._cancelled_after(seconds, connection.get_server_pid()):
-                    result = await run(statement, *arguments, timeout=seconds + CONFIRMED_WITHIN)
+            if seconds is not None:
+                timer = self._cancel_after(seconds, connection.get_server_pid())
+                longest = seconds + CONFIRMED_WITHIN
+            result = await getattr(connection, method)(statement, *arguments, timeout=longest)
         except BaseException as error:
             is_refused = isinstance(error, asyncpg.PostgresError)
             if is_refused and connection is not None and not connection.is_closed():
@@ -94,22 +93,20 @@ class PreparedPool:
             if is_lost and seconds is not None:
                 raise OutcomeUnknown(OUTCOME_UNKNOWN) from error
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._release(connection, generation)
         return result
 
-    @contextlib.contextmanager
-    def _cancelled_after(self, seconds: float, pid: int) -> Iterator[None]:
-        """Ask PostgreSQL after so many seconds to cancel what a backend runs in the block."""
+    def _cancel_after(self, seconds: float, pid: int) -> asyncio.TimerHandle:
+        """Ask PostgreSQL after so many seconds to cancel what a backend runs."""
 
         def cancel() -> None:
             self._cancelled.add(pid)
             self._in_background(self._cancel(pid))
 
-        timer = asyncio.get_running_loop().call_later(seconds, cancel)
-        try:
-            yield
-        finally:
-            timer.cancel()
+        return asyncio.get_running_loop().call_later(seconds, cancel)
 
     async def _cancel(self, pid: int) -> None:
         """Ask PostgreSQL to cancel the statement that a backend runs."""

@@ -22,10 +22,12 @@ Value = TypeVar("Value")
 MAX_DIGITS = 1_000
 # The limit of orjson.
 MAX_DEPTH = 250
+# The types of which every value can be stored.
+PLAIN = frozenset((bool, int, type(None)))
 
 # Numbers that orjson would change: many digits, a fraction that ends in zeros, an exponent. A match
 # inside a string only costs time.
-_UNUSUAL = re.compile(rb"(?:^|[\s:,\[])-?(?:[\d.]{16}|\d+\.\d+0[\s,\]}]|[\d.]+[eE])")
+_UNUSUAL = re.compile(rb"[\s:,\[]-?\d(?:[\d.]{15}|\d*\.\d+0[\s,\]}]|[\d.]*[eE])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +48,18 @@ def require_storable(value: Value, check: Callable[[Any], object] | None = None)
     Raises ValueError for a NUL character or a lone surrogate, which are legal in a Python string
     and in JSON, but not in a PostgreSQL `text` or `jsonb`; for a number with too many digits or an
     infinite one, as Python parses 1e400; and for lists and objects that nest too deeply. `check` is
-    called with all values that are neither text, numbers, lists nor objects.
+    called with all values that are neither null, text, numbers, lists nor objects.
     """
     level: list[Any] = [value]
     depth = 0
     while level:
         below: list[Any] = []
         for item in level:
-            if isinstance(item, str):
-                if "\0" in item or not item.isascii():
+            kind = type(item)
+            if kind in PLAIN:
+                continue
+            if kind is str or isinstance(item, str):
+                if not item.isascii() or "\0" in item:
                     _check_text(item)
             elif isinstance(item, dict | list):
                 if depth == MAX_DEPTH:
@@ -111,10 +116,11 @@ def parse_json(text: str | bytes) -> Any:
         value = orjson.loads(data)
     except ValueError:
         # decode() raises if it is not UTF-8. orjson accepts neither a lone surrogate nor 1e400.
-        if "\\ud" not in data.decode().lower() and _UNUSUAL.search(data) is None:
+        if "\\ud" not in data.decode().lower() and not _has_unusual(data):
             raise
     else:
-        if _UNUSUAL.search(data) is None:
+        # It makes a float of every number that it changes.
+        if not (_has_float(value) and _has_unusual(data)):
             return value
     try:
         return json.loads(
@@ -122,6 +128,24 @@ def parse_json(text: str | bytes) -> Any:
         )
     except RecursionError:
         raise ValueError("lists and objects nest too deeply") from None
+
+
+def _has_float(value: Any) -> bool:
+    pending = [value]
+    for item in pending:  # which grows
+        kind = type(item)
+        if kind is float:
+            return True
+        if kind is dict:
+            pending += item.values()
+        elif kind is list:
+            pending += item
+    return False
+
+
+def _has_unusual(data: bytes) -> bool:
+    # The pattern begins with a character, not with an anchor, because that is searched faster.
+    return _UNUSUAL.search(b" " + data) is not None
 
 
 def number(text: str) -> int | float | Decimal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AbstractContextManager,
@@ -13,10 +13,12 @@ from contextlib import (
 )
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
 from db.idempotency import Key, Outcome
+
+Result = TypeVar("Result")
 
 # Enough to run the statements of sibling fields at once; connections are shared with others.
 SESSIONS_AT_ONCE = 4
@@ -96,10 +98,11 @@ class Enforced:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self._timer.cancel()
+        if not self._is_over:
+            return
         # If others have cancelled the task too, it stays cancelled.
-        if self._is_over and self._task.uncancel() <= self._cancelling:
-            if kind is asyncio.CancelledError:
-                raise self._over() from None
+        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise self._over() from None
 
 
 class Access:
@@ -160,15 +163,19 @@ class Access:
                 finally:
                     _holding.reset(held)
 
-    @asynccontextmanager
-    async def write(self, right: Right) -> AsyncIterator[WriteSession]:
-        """A transaction of the viewer with this right, committed after the block."""
+    async def write(
+        self, right: Right, work: Callable[[WriteSession], Awaitable[Result]]
+    ) -> Result:
+        """Do work in a transaction of the viewer with this right, and commit it."""
         refuse_while_holding()
         with self.in_time() as limit:
             async with self._connection(), self.database.write(self.viewer, right) as session:
                 session.time_limit = limit
                 held = _holding.set(True)
                 try:
-                    yield session
+                    result = await work(session)
                 finally:
                     _holding.reset(held)
+        if session.viewer is not self.viewer:  # a login
+            self.become(session.viewer)
+        return result

@@ -168,10 +168,10 @@ def _columns(kind: type[BaseModel]) -> dict[str, str]:
 
 def changed_values(input: BaseModel) -> dict[str, Any]:
     """The values for columns of the model that the input sets. Absent fields are left out."""
-    columns, found = _columns(type(input)), {}
+    columns, values, found = _columns(type(input)), vars(input), {}
     for name in input.model_fields_set:
         if name in columns:
-            value = getattr(input, name)
+            value = values[name]
             if not (name == "id" and value is None):
                 found[columns[name]] = value.value if isinstance(value, Some) else value
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from graphql import (
@@ -16,6 +17,8 @@ from graphql import (
     FragmentDefinitionNode,
     GraphQLError,
     GraphQLField,
+    GraphQLInputField,
+    GraphQLInputObjectType,
     GraphQLObjectType,
     GraphQLOutputType,
     GraphQLResolveInfo,
@@ -25,7 +28,9 @@ from graphql import (
     SelectionSetNode,
     Undefined,
     get_named_type,
+    get_nullable_type,
     is_abstract_type,
+    is_leaf_type,
     parse,
     print_ast,
 )
@@ -236,6 +241,16 @@ def input_values(
         for name, field in fields.items()
         if (key := field.out_name or name) in values
     ]
+
+
+@lru_cache(maxsize=1_000)
+def nested_fields(kind: GraphQLInputObjectType) -> dict[str, GraphQLInputField]:
+    """The fields of an input whose values are inputs or lists. Most fields have plain values."""
+    return {
+        name: field
+        for name, field in kind.fields.items()
+        if not is_leaf_type(get_nullable_type(field.type))
+    }
 
 
 def coerce_variables(

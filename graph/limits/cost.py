@@ -21,7 +21,7 @@ from graphql import (
 
 from graph.core.declarations import Declared
 from graph.core.fields import Paged
-from graph.core.selections import Operation, Selected, fold, input_values
+from graph.core.selections import Operation, Selected, fold, input_values, nested_fields
 from graph.limits.document_size import MOST_REPORTED
 
 # The cost of every request, so that the rate of refused requests is limited too.
@@ -153,9 +153,12 @@ def items_of(kind: Any, value: Any) -> int:
     """The number of items in all lists of an input; JSON counts as one value."""
     kind = get_nullable_type(kind)
     if is_list_type(kind) and isinstance(value, list):
-        return len(value) + sum(items_of(kind.of_type, item) for item in value)
+        item = get_nullable_type(kind.of_type)
+        if is_leaf_type(item):
+            return len(value)
+        return len(value) + sum(items_of(item, each) for each in value)
     if isinstance(kind, GraphQLInputObjectType) and isinstance(value, dict):
-        return _items_below(kind.fields, value)
+        return _items_below(nested_fields(kind), value)
     return 0
 
 

@@ -28,6 +28,7 @@ from graphql import (
 )
 
 from graph.core.errors import BadRequest, LimitExceeded
+from graph.core.selections import nested_fields
 from graph.settings import Settings
 
 # Larger numbers are reported as this one; nested fragments can reach hundreds of digits.
@@ -135,8 +136,8 @@ def check_variables(
                 below = [(kind.of_type, item) for item in value[: settings.max_values]]
         elif isinstance(kind, GraphQLInputObjectType) and isinstance(value, dict):
             found += len(value)
-            fields = ((kind.fields.get(name), item) for name, item in value.items())
-            below = [(field.type, item) for field, item in fields if field is not None]
+            fields = nested_fields(kind)
+            below = [(fields[name].type, item) for name, item in value.items() if name in fields]
         if found > settings.max_values:
             raise LimitExceeded("values", "max_values", None, settings.max_values)
         pending += below
