@@ -332,7 +332,8 @@ class Pipeline:
             if cost > most:
                 advice = cost_advice(run.operation)
                 raise LimitExceeded("rows", "max_cost", min(cost, MOST_REPORTED), most, advice)
-            rates.charge(run.context.client, cost - COST_OF_REQUEST)
+            if cost > COST_OF_REQUEST:  # which is charged already
+                rates.charge(run.context.client, cost - COST_OF_REQUEST)
         finally:
             if run.validation_cost:  # the validation is charged even if the operation is refused
                 rates.take(run.context.client, run.validation_cost)
