@@ -272,11 +272,11 @@ class Database:
                 # connection.
                 await session.flush()
                 # A commit has no deadline: the response must report whether it succeeded.
-                if session.time_limit is not None:
-                    session.time_limit.pause()
+                session.end_time_limit()
                 await commit(session)
                 self.committed.set()
         except BaseException:
+            session.end_time_limit()
             if session.has_begun:
                 await asyncio.shield(asyncio.create_task(session.close()))
             raise

@@ -52,7 +52,7 @@ class PreparedPool:
         # The backends that were asked to cancel a statement.
         self._cancelled: set[int] = set()
 
-    def value(self, statement: str, arguments: Sequence[Any]) -> Awaitable[Any]:
+    def value(self, statement: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
         """The one value that a statement returns. Raises what the driver raises.
 
         Raises SQLAlchemy's TimeoutError if no connection becomes free.
@@ -61,7 +61,7 @@ class PreparedPool:
 
     def write(
         self, statement: str, arguments: Sequence[Any], seconds: float
-    ) -> Awaitable[Sequence[Any]]:
+    ) -> Coroutine[Any, Any, Sequence[Any]]:
         """The rows of a statement that is a transaction of its own.
 
         PostgreSQL is asked to cancel it after so many seconds, and its answer says whether it did.

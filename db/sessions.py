@@ -107,6 +107,11 @@ class WriteSession(AsyncSession):
         """Whether anything was done in this transaction."""
         return self.in_transaction() or bool(self.new)
 
+    def end_time_limit(self) -> None:
+        """Let the rest of the transaction take any time."""
+        if self.time_limit is not None:
+            self.time_limit.pause()
+
     async def alone(
         self, statement: Statement, *options: Hashable, outcome: Outcome, **values: Any
     ) -> Sequence[Any]:

@@ -159,7 +159,6 @@ async def in_transaction(
 
     If the connection was replaced, the work is done once more on the new one.
     """
-
     # Rows that an earlier mutation of the operation has read may change.
     context.clear()
     with constraints.reported():
