@@ -9,7 +9,19 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, true, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    String,
+    bindparam,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -157,33 +169,38 @@ async def _note_use(session: ReadSession, token_ids: Collection[UUID]) -> None:
     )
 
 
+# Built once: every process looks up every token that it is sent twice a second.
+_bearers = (
+    select(
+        AccessToken.id.label("token_id"),
+        AccessToken.token_hash,
+        AccessToken.agent_id,
+        AccessToken.scopes,
+        func.coalesce(AccessToken.last_used_at < func.now() - timedelta(minutes=1), true()).label(
+            "is_stale"
+        ),
+        User.id,
+        User.role,
+        User.is_active,
+        Agent.status,
+    )
+    .join_from(AccessToken, User, AccessToken.user_id == User.id, isouter=True)
+    .join(Agent, AccessToken.agent_id == Agent.id, isouter=True)
+    .where(
+        AccessToken.token_hash == func.any(bindparam("hashes", type_=ARRAY(String))),
+        AccessToken.revoked_at.is_(None),
+        or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > func.now()),
+    )
+)
+
+
 async def bearers(session: ReadSession, hashes: Collection[str]) -> dict[str, Viewer]:
     """The viewers of tokens, by the hashes of the tokens.
 
     A token that is unknown, expired or revoked has none, nor has one of an inactive user or a
     terminated agent.
     """
-    minute_ago = func.now() - timedelta(minutes=1)
-    found = await session.execute(
-        select(
-            AccessToken.id.label("token_id"),
-            AccessToken.token_hash,
-            AccessToken.agent_id,
-            AccessToken.scopes,
-            func.coalesce(AccessToken.last_used_at < minute_ago, true()).label("is_stale"),
-            User.id,
-            User.role,
-            User.is_active,
-            Agent.status,
-        )
-        .join_from(AccessToken, User, AccessToken.user_id == User.id, isouter=True)
-        .join(Agent, AccessToken.agent_id == Agent.id, isouter=True)
-        .where(
-            any_of(AccessToken.token_hash, hashes),
-            AccessToken.revoked_at.is_(None),
-            or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > func.now()),
-        )
-    )
+    found = await session.execute(_bearers, {"hashes": list(hashes)})
     viewers, stale = {}, []
     for row in found:
         if not row.is_active if row.agent_id is None else row.status is AgentStatus.TERMINATED:

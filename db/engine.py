@@ -272,12 +272,15 @@ class Database:
                 # Rows that PostgreSQL refuses fail here, so that COMMIT fails only with its
                 # connection.
                 await session.flush()
+                # A commit has no deadline: the response must report whether it succeeded.
+                session.end_time_limit()
                 await commit(session)
                 self.committed.set()
-        finally:
-            # SQLAlchemy takes longer to close a session than a short statement takes.
+        except BaseException:
+            session.end_time_limit()
             if session.has_begun:
                 await asyncio.shield(asyncio.create_task(session.close()))
+            raise
 
     async def _run_alone(
         self, statement: Compiled, values: Values, seconds: float | None = None

@@ -52,36 +52,36 @@ class PreparedPool:
         # The backends that were asked to cancel a statement.
         self._cancelled: set[int] = set()
 
-    async def value(self, statement: str, arguments: Sequence[Any]) -> Any:
+    def value(self, statement: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
         """The one value that a statement returns. Raises what the driver raises.
 
         Raises SQLAlchemy's TimeoutError if no connection becomes free.
         """
-        return await self._run("fetchval", statement, arguments)
+        return self._run("fetchval", statement, arguments)
 
-    async def write(
+    def write(
         self, statement: str, arguments: Sequence[Any], seconds: float
-    ) -> Sequence[Any]:
+    ) -> Coroutine[Any, Any, Sequence[Any]]:
         """The rows of a statement that is a transaction of its own.
 
         PostgreSQL is asked to cancel it after so many seconds, and its answer says whether it did.
         Raises what the driver raises if PostgreSQL refuses the statement, and OutcomeUnknown if the
         connection is lost, or if there is no answer.
         """
-        rows: Sequence[Any] = await self._run("fetch", statement, arguments, seconds)
-        return rows
+        return self._run("fetch", statement, arguments, seconds)
 
     async def _run(
         self, method: str, statement: str, arguments: Sequence[Any], seconds: float | None = None
     ) -> Any:
         await (self._wait_until_free() if self._free.locked() else self._free.acquire())
         connection, generation = self._open()
+        timer = longest = None
         try:
             connection = connection or await self._connect()
-            run = getattr(connection, method)(statement, *arguments)
             if seconds is not None:
-                run = self._cancelled_after(seconds, connection.get_server_pid(), run)
-            result = await run
+                timer = self._cancel_after(seconds, connection.get_server_pid())
+                longest = seconds + CONFIRMED_WITHIN
+            result = await getattr(connection, method)(statement, *arguments, timeout=longest)
         except BaseException as error:
             is_refused = isinstance(error, asyncpg.PostgresError)
             if is_refused and connection is not None and not connection.is_closed():
@@ -93,20 +93,20 @@ class PreparedPool:
             if is_lost and seconds is not None:
                 raise OutcomeUnknown(OUTCOME_UNKNOWN) from error
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._release(connection, generation)
         return result
 
-    async def _cancelled_after(self, seconds: float, pid: int, run: Awaitable[Any]) -> Any:
+    def _cancel_after(self, seconds: float, pid: int) -> asyncio.TimerHandle:
+        """Ask PostgreSQL after so many seconds to cancel what a backend runs."""
+
         def cancel() -> None:
             self._cancelled.add(pid)
             self._in_background(self._cancel(pid))
 
-        timer = asyncio.get_running_loop().call_later(seconds, cancel)
-        try:
-            async with asyncio.timeout(seconds + CONFIRMED_WITHIN):
-                return await run
-        finally:
-            timer.cancel()
+        return asyncio.get_running_loop().call_later(seconds, cancel)
 
     async def _cancel(self, pid: int) -> None:
         """Ask PostgreSQL to cancel the statement that a backend runs."""

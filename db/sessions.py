@@ -61,6 +61,19 @@ class ReadSession(Protocol):
 Run = Callable[[Compiled, Values, float | None], Awaitable[Sequence[Any]]]
 
 
+class TimeLimit(Protocol):
+    """Cancels a transaction when its time is over."""
+
+    def left(self) -> float:
+        """The seconds that are left. Raises if there are none."""
+
+    def pause(self) -> None:
+        """Let the transaction take any time, until `resume`."""
+
+    def resume(self) -> None:
+        """Cancel the transaction when its time is over. Raises if it is over now."""
+
+
 class Transaction(Session):
     """The session of SQLAlchemy below a WriteSession."""
 
@@ -86,13 +99,18 @@ class WriteSession(AsyncSession):
     """Runs a statement as a transaction of its own."""
     key: Key | None = None
     """The idempotency key, until it is stored."""
-    time_limit: asyncio.Timeout | None = None
+    time_limit: TimeLimit | None = None
     """Cancels the transaction when its time is over."""
 
     @property
     def has_begun(self) -> bool:
         """Whether anything was done in this transaction."""
         return self.in_transaction() or bool(self.new)
+
+    def end_time_limit(self) -> None:
+        """Let the rest of the transaction take any time."""
+        if self.time_limit is not None:
+            self.time_limit.pause()
 
     async def alone(
         self, statement: Statement, *options: Hashable, outcome: Outcome, **values: Any
@@ -112,16 +130,15 @@ class WriteSession(AsyncSession):
             values |= self.key.values(outcome)
         request = Values(self.viewer, values)
         limit, seconds = self.time_limit, None
-        ends = None if limit is None else limit.when()
-        if limit is not None and ends is not None:
+        if limit is not None:
             # It commits by itself, so PostgreSQL has to say whether it did before it was cancelled.
-            seconds = max(0.0, ends - asyncio.get_running_loop().time())
-            limit.reschedule(None)
+            seconds = limit.left()
+            limit.pause()
         try:
             rows = await self.run_alone(found, request, seconds)
         except QueryCanceledError:
             if limit is not None:
-                limit.reschedule(ends)
+                limit.resume()
                 await asyncio.sleep(1)  # until the time limit, which is over, ends it
             raise
         except (IntegrityConstraintViolationError, DataError) as error:
@@ -131,7 +148,7 @@ class WriteSession(AsyncSession):
         if rows:
             self.key = None  # it is stored
         if limit is not None and not rows:
-            limit.reschedule(ends)
+            limit.resume()
         return rows
 
     async def run(self, statement: Statement, *options: Hashable, **values: Any) -> Sequence[Any]:

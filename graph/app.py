@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 from sqlalchemy import URL
@@ -82,12 +82,12 @@ class GraphQLRoute:
         self.api = api
         self.page = page
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Call the API, the page, or the router for other paths."""
         app = self.router
         if scope["type"] == "http" and scope["path"] == "/graphql":
             app = self.page if self.page and self.page.is_requested(scope) else self.api
-        await app(scope, receive, send)
+        return app(scope, receive, send)
 
 
 def create_app(

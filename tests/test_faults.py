@@ -395,9 +395,8 @@ async def test_who_waits_for_a_connection_waits_no_longer_than_they_may(
         await prepared._wait_until_free()
 
     async with asyncio.timeout(PATIENCE):  # nobody gives one back
-        with pytest.raises(DeadlineExceeded):
-            async with Enforced(Deadline(1)):
-                await prepared.value("SELECT '1'::json", [])
+        with pytest.raises(DeadlineExceeded), Enforced(Deadline(1)):
+            await prepared.value("SELECT '1'::json", [])
 
     prepared._free.release()
     assert await prepared.value("SELECT '1'::json", []) == "1"

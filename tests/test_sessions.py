@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -48,14 +49,16 @@ async def test_nothing_is_loaded_while_a_session_is_held(context: Context) -> No
             async with context.read():
                 pass
         with pytest.raises(HoldingSession):
-            async with context.write(db.Right.EDIT):
-                pass
-    async with context.write(db.Right.EDIT):
+            await context.write(db.Right.EDIT, AsyncMock())
+
+    async def work(_: db.WriteSession) -> None:
         with pytest.raises(HoldingSession):
             await context.loaders.row(db.Project.id, id)
         with pytest.raises(HoldingSession):
             async with context.read():
                 pass
+
+    await context.write(db.Right.EDIT, work)
 
     assert await context.loaders.row(db.Project.id, id) is None
 

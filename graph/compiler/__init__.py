@@ -123,8 +123,10 @@ class Compiler:
         `turn`, once for all requests that need it at the same time.
         """
         node, name = operation.node, _name(hash, operation.node)
-        if node.operation is OperationType.MUTATION and self._names.get(name) is None:
-            self._names.put(name, variables_below(operation))
+        names = self._names.get(name) if node.operation is OperationType.MUTATION else None
+        if names is None and node.operation is OperationType.MUTATION:
+            names = variables_below(operation)
+            self._names.put(name, names)
         key = self._key(hash, node, operation.variables, viewer)
         compiled = self._compiled.get(key)
         if compiled is None:
@@ -140,7 +142,7 @@ class Compiler:
                     return None
                 operation, fields, conditions = deferred
                 charge(COST_OF_PART * (fields + conditions))
-                work = partial(self._compile, operation, viewer, parts, conditions)
+                work = partial(self._compile, operation, viewer, parts, conditions, names)
                 compiling = asyncio.create_task(self._compile_and_cache(key, work, turn))
                 self._compiling[key] = compiling
             # If one request is cancelled, others may still await the result.
@@ -170,7 +172,12 @@ class Compiler:
             del self._compiling[key]
 
     def _compile(
-        self, operation: Operation, viewer: Viewer, parts: int, conditions: int
+        self,
+        operation: Operation,
+        viewer: Viewer,
+        parts: int,
+        conditions: int,
+        names: Collection[str] | None,
     ) -> CompiledOperation:
         statements: dict[Place, CompiledStatement] = {}
         for place, json in _places(operation):
@@ -183,7 +190,7 @@ class Compiler:
                 break  # this statement answers the whole query
         calls = _calls(operation, statements)
         return CompiledOperation(
-            statements, calls, viewer_kind(viewer), self._max_bytes, conditions, parts
+            statements, calls, viewer_kind(viewer), self._max_bytes, conditions, parts, names
         )
 
 

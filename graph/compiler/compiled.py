@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -93,6 +93,8 @@ class CompiledOperation:
     """The number of conditions of its filters."""
     parts: int = 0
     """The size of its shape, which is in its key in the cache."""
+    names: Collection[str] | None = None
+    """The variables of a mutation that not only the arguments of its root fields contain."""
     costs: dict[tuple[int, ...], int] = field(default_factory=dict)
     """Its cost by the sizes of its pages and the number of the items in its inputs."""
 
@@ -110,6 +112,11 @@ class CompiledOperation:
     def is_one_statement(self) -> bool:
         """Whether it is a query that one statement answers."""
         return () in self.statements
+
+    def others(self, variables: Mapping[str, Any]) -> list[Any]:
+        """The values of variables, except of those that only inputs of its calls contain."""
+        names = self.names
+        return [item for name, item in variables.items() if names is None or name in names]
 
     def sizes(self, request: Request) -> tuple[int, ...]:
         """What of a request its cost depends on. Raises GraphQLError or ValueError."""
@@ -138,8 +145,6 @@ class CompiledParts:
 
     async def json(self, *place: str, keys: Sequence[Any] = ()) -> bytes | None:
         """The JSON at a place, of the rows with these keys; None if resolvers have to read it."""
-        if viewer_kind(self.context.viewer) != self.operation.viewer:  # after a login
-            return None
         async with self.context.sessions:
             return await self._read(place, keys)
 
@@ -194,7 +199,7 @@ class CompiledParts:
                 continue
             value = value_of(call.mutation.outcomes, outcome, result)
             if outcome.is_read:
-                text = await self.json(call.key, name, keys=keys_of(outcome, value))
+                text = await self._read((call.key, name), keys_of(outcome, value))
                 if text is None:
                     raise Unread
                 value = orjson.Fragment(text)
@@ -204,7 +209,8 @@ class CompiledParts:
 
     async def _read(self, place: Place, keys: Sequence[Any]) -> bytes | None:
         statement = self.operation.statements.get(place)
-        if statement is None:
+        is_other = viewer_kind(self.context.viewer) != self.operation.viewer  # after a login
+        if statement is None or is_other:
             return None
         try:
             arguments = statement.arguments(Request(self.variables, self.context.viewer, keys))

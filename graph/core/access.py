@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    nullcontext,
+)
 from contextvars import ContextVar
 from functools import cached_property
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
 from db.idempotency import Key, Outcome
+
+Result = TypeVar("Result")
 
 # Enough to run the statements of sibling fields at once; connections are shared with others.
 SESSIONS_AT_ONCE = 4
@@ -60,20 +67,42 @@ class Deadline:
 
 
 class Enforced:
-    """Cancels the block, and a statement that it awaits, when the time of a deadline is over."""
+    """Cancels the block, and a statement that it awaits, when the time of a deadline is over.
+
+    It does what `asyncio.timeout` does, which takes three times as long to begin and end.
+    """
 
     def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
+        self.left = deadline.left
+        self._over = deadline.over
+        self._is_over = False
 
-    async def __aenter__(self) -> asyncio.Timeout:
-        self._timeout = asyncio.timeout(self._deadline.left())
-        return await self._timeout.__aenter__()
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelling = task, task.cancelling()
+        self.resume()
+        return self
 
-    async def __aexit__(self, *error: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*error)
-        except TimeoutError:
-            raise self._deadline.over() from None
+    def pause(self) -> None:
+        """Let the block take any time, until `resume`."""
+        self._timer.cancel()
+
+    def resume(self) -> None:
+        """Cancel the block when the time is over. Raises DeadlineExceeded if it is over now."""
+        self._timer = asyncio.get_running_loop().call_later(self.left(), self._cancel)
+
+    def _cancel(self) -> None:
+        self._is_over = True
+        self._task.cancel()
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._timer.cancel()
+        if not self._is_over:
+            return
+        # If others have cancelled the task too, it stays cancelled.
+        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise self._over() from None
 
 
 class Access:
@@ -100,7 +129,7 @@ class Access:
         """Limits how many sessions for reading the operation has at once."""
         return asyncio.Semaphore(SESSIONS_AT_ONCE)
 
-    def in_time(self) -> AbstractAsyncContextManager[asyncio.Timeout | None]:
+    def in_time(self) -> AbstractContextManager[Enforced | None]:
         """Enforces the deadline of the operation in a block."""
         return nullcontext() if self.deadline is None else Enforced(self.deadline)
 
@@ -112,44 +141,41 @@ class Access:
         self, statement: str, arguments: Sequence[Any], *, by_key: bool = False
     ) -> bytes:
         """The result of a statement, on one of the viewer's connections, before the deadline."""
-        async with self.in_time(), self._connection():
-            return await self.database.json(statement, arguments, by_key=by_key)
+        with self.in_time():
+            async with self._connection():
+                return await self.database.json(statement, arguments, by_key=by_key)
 
     async def outcome(self, key: Key) -> Outcome | None:
         """What was done with an idempotency key; None if nothing was. Raises KeyReused."""
-        async with self.in_time(), self._connection():
-            return await self.database.outcome(key)
+        with self.in_time():
+            async with self._connection():
+                return await self.database.outcome(key)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[ReadSession]:
         """A short session for reading; an operation has at most four at once."""
         refuse_while_holding()
-        async with (
-            self.in_time(),
-            self.sessions,
-            self._connection(),
-            self.database.read() as session,
-        ):
-            held = _holding.set(True)
-            try:
-                yield session
-            finally:
-                _holding.reset(held)
-
-    @asynccontextmanager
-    async def write(self, right: Right) -> AsyncIterator[WriteSession]:
-        """A transaction of the viewer with this right, committed after the block."""
-        refuse_while_holding()
-        async with AsyncExitStack() as waited:
-            async with self.in_time():
-                await waited.enter_async_context(self._connection())
-            # A commit has no deadline: the response must report whether it succeeded.
-            async with self.database.write(self.viewer, right) as session, self.in_time() as limit:
-                session.time_limit = limit
+        with self.in_time():
+            async with self.sessions, self._connection(), self.database.read() as session:
                 held = _holding.set(True)
                 try:
                     yield session
-                    if session.has_begun:
-                        await session.flush()
                 finally:
                     _holding.reset(held)
+
+    async def write(
+        self, right: Right, work: Callable[[WriteSession], Awaitable[Result]]
+    ) -> Result:
+        """Do work in a transaction of the viewer with this right, and commit it."""
+        refuse_while_holding()
+        with self.in_time() as limit:
+            async with self._connection(), self.database.write(self.viewer, right) as session:
+                session.time_limit = limit
+                held = _holding.set(True)
+                try:
+                    result = await work(session)
+                finally:
+                    _holding.reset(held)
+        if session.viewer is not self.viewer:  # a login
+            self.become(session.viewer)
+        return result

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from asyncio import Timeout
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from copy import copy
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 import strawberry
 
 from db import ReadSession
-from graph.core.access import Access
+from graph.core.access import Access, Enforced
 from graph.core.loaders import Loaders
 from graph.core.response_budget import ResponseBudget
 from graph.core.selections import Operation
@@ -60,7 +59,7 @@ class Context(Access):
         if "loaders" in vars(self):
             self.loaders.clear()
 
-    def in_time(self) -> AbstractAsyncContextManager[Timeout | None]:
+    def in_time(self) -> AbstractContextManager[Enforced | None]:
         """Enforces the deadline and the maximum size of the response in a block."""
         if self.budget is not None:
             self.budget.check()

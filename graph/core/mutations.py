@@ -159,19 +159,10 @@ async def in_transaction(
 
     If the connection was replaced, the work is done once more on the new one.
     """
-
-    async def resolve_once() -> Result:
-        async with context.write(right or Right.EDIT) as session:
-            viewer = session.viewer
-            result = await work(session)
-        if session.viewer is not viewer:  # a login
-            context.become(session.viewer)
-        return result
-
     # Rows that an earlier mutation of the operation has read may change.
     context.clear()
     with constraints.reported():
         try:
-            return await resolve_once()
+            return await context.write(right or Right.EDIT, work)
         except db.ConnectionReplaced:
-            return await resolve_once()
+            return await context.write(right or Right.EDIT, work)

@@ -93,7 +93,7 @@ class Pipeline:
         deadline = Deadline(limits.settings.max_seconds)
         try:
             if token is not None and (viewer := tokens.cached(token)) is None:
-                async with Enforced(deadline):
+                with Enforced(deadline):
                     viewer = await tokens.viewer(token)
         except Exception as error:
             refusal = error
@@ -272,8 +272,9 @@ class Pipeline:
                 run.document = validate()
             else:
                 rates.overdraw(context.client, 0)
-                async with context.in_time(), self.limits.long_work[context.client]:
-                    run.document = await in_thread(validate)
+                with context.in_time():
+                    async with self.limits.long_work[context.client]:
+                        run.document = await in_thread(validate)
         except InvalidOperation:
             rates.take(context.client, run.validation_cost)
             raise
@@ -331,7 +332,8 @@ class Pipeline:
             if cost > most:
                 advice = cost_advice(run.operation)
                 raise LimitExceeded("rows", "max_cost", min(cost, MOST_REPORTED), most, advice)
-            rates.charge(run.context.client, cost - COST_OF_REQUEST)
+            if cost > COST_OF_REQUEST:  # which is charged already
+                rates.charge(run.context.client, cost - COST_OF_REQUEST)
         finally:
             if run.validation_cost:  # the validation is charged even if the operation is refused
                 rates.take(run.context.client, run.validation_cost)
@@ -352,8 +354,10 @@ class Pipeline:
         if conditions > most:
             found = min(conditions, MOST_REPORTED)
             raise LimitExceeded("conditions", "max_conditions", found, most)
-        # The literals of a compiled operation were checked when it was compiled.
-        if compiled is None or not compiled.is_whole or not is_storable(run.variables.coerced):
+        # The literals of a compiled operation were checked when it was compiled, and a mutation
+        # checks its input.
+        values = run.variables.coerced
+        if compiled is None or not compiled.is_whole or not is_storable(compiled.others(values)):
             check_arguments(run.operation)
 
     # Execute
@@ -365,11 +369,11 @@ class Pipeline:
         result = None
         if compiled is not None:
             parts = CompiledParts(compiled, variables, context)
-            if not compiled.is_one_statement:
-                context.compiled = parts
             if compiled.is_whole:
                 result = await parts.result()
                 run.is_compiled = result is not None and not result.errors
+            if result is None and not compiled.is_one_statement:
+                context.compiled = parts
         if result is None:
             context.operation = run.operation
             self._set_up(context)
@@ -394,7 +398,7 @@ class Pipeline:
         charge = partial(limits.rates.overdraw, context.client, overdrawn=run.validation_cost)
         turn = limits.long_work[context.client]
         began = perf_counter()
-        async with context.in_time():
+        with context.in_time():
             compiled = await self.compiler.compile(
                 run.document.hash, run.operation, context.viewer, charge, turn
             )

@@ -92,16 +92,13 @@ async def read_request(
 
 def parse_request(fields: dict[str, Any]) -> GraphQLRequest:
     """The request in a JSON object, over any transport. Raises HTTPError."""
+    query, name, extensions = map(fields.get, ("query", "operationName", "extensions"))
     # Errors in variables are reported later, with their paths.
-    rest = {name: value for name, value in fields.items() if name != "variables"}
-    check_storable("The request", rest)
-    query = fields.get("query")
-    extensions = fields.get("extensions")
+    check_storable("The request", [query, name, extensions])
     # A persisted document needs no text.
     is_persisted = isinstance(extensions, dict) and "persistedQuery" in extensions
     if not (query is None and is_persisted) and (not isinstance(query, str) or not query):
         raise HTTPError("`query` is the text of an operation, and cannot be left out.")
-    name = fields.get("operationName")
     if name is not None and not isinstance(name, str):
         raise HTTPError("`operationName` is a string.")
     for key in ("variables", "extensions"):
