@@ -133,6 +133,19 @@ class LoadSpec:
                 child.declaration.add_loads(child, self)
         return self
 
+    def frozen(self) -> Loads:
+        """What was added until now."""
+        relations = ((name, below.frozen()) for name, below in self.relations.items())
+        return Loads(frozenset(self.columns), tuple(relations))
+
+
+@dataclass(frozen=True)
+class Loads:
+    """A LoadSpec that does not change, as a part of the key of a statement."""
+
+    columns: frozenset[str]
+    relations: tuple[tuple[str, Loads], ...]
+
     def options(self, row: Any, viewer: Viewer) -> list[Any]:
         """The loader options for a statement that selects this model or alias of it."""
         columns: dict[Any, set[str]] = {}
@@ -146,14 +159,14 @@ class LoadSpec:
         the upper one apply, so they must include the columns of the lower one.
         """
         columns.setdefault(mapper, set()).update(self.columns)
-        for name, below in self.relations.items():
+        for name, below in self.relations:
             below._gather(mapper.relationships[name].mapper, columns)
 
     def _options(
         self, row: Any, viewer: Viewer, columns: dict[Any, set[str]], depth: int
     ) -> list[Any]:
         chosen = [*_only(row, frozenset(columns[inspect(row).mapper]))]
-        for name, below in self.relations.items():
+        for name, below in self.relations:
             relation = getattr(row, name)
             # Deeper relations are left to the loaders. Those that are not nullable are joined:
             # a later statement has another snapshot, in which the row may be deleted.
