@@ -78,8 +78,17 @@ def _resolve_items(values: list[Any], request: Any) -> list[Any]:
     return resolved
 
 
+class DeferredParameter(BindParameter[Any]):
+    """A bind parameter with a deferred value.
+
+    SQLAlchemy's cache tells it from one with a value, whose compiled statement would not resolve it.
+    """
+
+    inherit_cache = True
+
+
 def bind(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
     """A value as a bind parameter of this type; the text of a statement never holds a value."""
     if isinstance(value, Deferred):
-        return bindparam(None, type_=kind, unique=True, callable_=value)
+        return DeferredParameter(None, type_=kind, unique=True, callable_=value)
     return bindparam(None, value, kind, unique=True)
