@@ -81,10 +81,15 @@ def _resolve_items(values: list[Any], request: Any) -> list[Any]:
 class DeferredParameter(BindParameter[Any]):
     """A bind parameter with a deferred value.
 
-    SQLAlchemy's cache tells it from one with a value, whose compiled statement would not resolve it.
+    Its class is part of the keys of SQLAlchemy's cache, because a statement that was compiled with
+    a value would not resolve it.
     """
 
     inherit_cache = True
+
+    def _with_value(self, *_: object, **__: object) -> DeferredParameter:
+        """Itself. SQLAlchemy copies what it has cached with the value of another execution."""
+        return self
 
 
 def bind(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:

@@ -65,10 +65,6 @@ class EntityField(Declared):
         self.model = model
         self.own_arguments = arguments
 
-    @property
-    def is_basic_field(self) -> bool:
-        return False
-
     @cached_property
     def target(self) -> Entity:
         """The entity that it returns."""
@@ -97,9 +93,8 @@ class EntityField(Declared):
         """Its value for an object, or an awaitable for it."""
         raise NotImplementedError
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        selected = info.context.operation.selected(info._raw_info)
-        return self.load(info.context, selected, source)
+    def resolve(self, source: Any, info: Any, **arguments: Any) -> Any:
+        return self.load(info.context, info.context.operation.selected(info), source)
 
     def below(self, selected: Selected) -> Iterable[Selected]:
         """The fields that are selected of the entity."""
