@@ -107,7 +107,7 @@ class Statement:
 
     def __init__(self, build: Callable[..., Executable]) -> None:
         """`build` takes a viewer with deferred ids, and the options, which are hashable."""
-        self._build = build
+        self.build = build
         self._built = lru_cache(MOST_BUILT)(build)
         self._compiled = lru_cache(MOST_COMPILED)(self._compile)
 
@@ -125,5 +125,5 @@ class Statement:
         return self._compiled(extended, deferred_viewer(viewer), *options)
 
     def _compile(self, extended: Extend | None, *options: Any) -> Compiled:
-        statement = self._build(*options)
+        statement = self.build(*options)
         return compiled(statement if extended is None else extended(statement))
