@@ -384,8 +384,8 @@ def invalidate_schema_cache() -> None:
     "`BindParameter.inherit_cache` and `._with_value`",
     "BindParameter.inherit_cache",
     "BindParameter._with_value",
-    why="a parameter with a deferred value is another one for the cache of statements, and keeps its"
-    " value when the cache copies it into a loader option",
+    why="a parameter with a deferred value is another one for the cache of statements, and keeps"
+    " its value when the cache copies it into a loader option",
 )
 def bind_parameter() -> None:
     from sqlalchemy import BindParameter

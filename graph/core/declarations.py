@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Any
 
 import strawberry
@@ -187,7 +187,7 @@ class Loads:
     def _options(
         self, row: Any, viewer: Viewer, columns: dict[Any, set[str]], depth: int
     ) -> list[Any]:
-        chosen = [*_only(row, frozenset(columns[inspect(row).mapper]))]
+        chosen = _only(row, columns[inspect(row).mapper])
         for name, below in self.relations:
             relation = getattr(row, name)
             # Deeper relations are left to the loaders. Those that are not nullable are joined:
@@ -205,8 +205,7 @@ class Loads:
         return chosen
 
 
-@lru_cache(maxsize=1024)
-def _only(row: Any, names: frozenset[str]) -> list[Any]:
+def _only(row: Any, names: set[str]) -> list[Any]:
     """The loader options for these columns, and the key, of a model or an alias of it.
 
     Reading another column raises an exception; nothing is loaded lazily.

@@ -26,12 +26,16 @@ from graph.core.access import Access, refuse_while_holding
 from graph.core.arguments import Shapes, deferred_arguments
 from graph.core.connections import Page, Window
 from graph.core.declarations import Loads, LookAhead
-from graph.core.entities import entity_of
+from graph.core.entities import Entity, entity_of
 from graph.core.selections import Operation, Selected
 
 
 class PagedField(Protocol):
     """A field that returns a connection. Its arguments may be deferred."""
+
+    @property
+    def target(self) -> Entity:
+        """The entity that it returns."""
 
     def window(self, arguments: Mapping[str, Any]) -> Window:
         """The page that is read."""
@@ -132,14 +136,13 @@ def _pages(viewer: Viewer, shape: PageShape, loads: Loads) -> Select[Any]:
     """The rows of a page, and the key of their parent; a page for each of the keys."""
     field, column = shape.field, shape.column
     arguments = deferred_arguments(shape.arguments, ARGUMENTS)
-    window = field.window(arguments)
-    model = window.entity.model
+    model, window = field.target.model, field.window(arguments)
     if column is None:
         page = select(model, null()).where(*field.members(arguments, viewer, model))
         statement = window.cut(page, model)
     else:
         # The first N rows of each parent, by a lateral join.
-        row, keys = aliased(model), window.entity.keys
+        row, keys = aliased(model), field.target.keys
         each = func.unnest(bind(KEYS, ARRAY(column.type)))
         parents = select(each.label("key")).subquery("parents")
         is_related = getattr(row, column.key) == parents.c.key
@@ -160,7 +163,7 @@ def _pages(viewer: Viewer, shape: PageShape, loads: Loads) -> Select[Any]:
 def _counts(viewer: Viewer, shape: PageShape) -> Select[Any]:
     """How many rows there are on all pages, and the key of their parent, for each of the keys."""
     arguments = deferred_arguments(shape.arguments, ARGUMENTS)
-    row = shape.field.window(arguments).entity.model
+    row = shape.field.target.model
     counted = select(func.count()).select_from(row)
     counted = counted.where(*shape.field.members(arguments, viewer, row))
     if shape.column is None:
