@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy import BindParameter, bindparam
 from sqlalchemy.types import TypeEngine
+
+_request: ContextVar[Any] = ContextVar("request")
+
+
+@contextmanager
+def request_of_statements(request: Any) -> Iterator[None]:
+    """Statements that a session runs in the block get their deferred values from this request."""
+    token = _request.set(request)
+    try:
+        yield
+    finally:
+        _request.reset(token)
 
 
 class Deferred:
@@ -21,6 +35,10 @@ class Deferred:
         """`resolve` takes the value from a request; `many` in a list stands for several items."""
         self.resolve = resolve
         self.many = many
+
+    def __call__(self) -> Any:
+        """The value for the request whose statement a session runs."""
+        return self.resolve(_request.get())
 
 
 def apply(function: Callable[[Any], Any], value: Any) -> Any:
@@ -60,6 +78,22 @@ def _resolve_items(values: list[Any], request: Any) -> list[Any]:
     return resolved
 
 
+class DeferredParameter(BindParameter[Any]):
+    """A bind parameter with a deferred value.
+
+    Its class is part of the keys of SQLAlchemy's cache, because a statement that was compiled with
+    a value would not resolve it.
+    """
+
+    inherit_cache = True
+
+    def _with_value(self, *_: object, **__: object) -> DeferredParameter:
+        """Itself. SQLAlchemy copies what it has cached with the value of another execution."""
+        return self
+
+
 def bind(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
     """A value as a bind parameter of this type; the text of a statement never holds a value."""
+    if isinstance(value, Deferred):
+        return DeferredParameter(None, type_=kind, unique=True, callable_=value)
     return bindparam(None, value, kind, unique=True)

@@ -21,6 +21,10 @@ from db.text import to_json
 # The most texts of one statement that are kept, each of some kilobytes. Clients choose the columns.
 MOST_COMPILED = 100
 
+# The most expressions of one statement that are kept, each of some hundred objects for Python's
+# garbage collector.
+MOST_BUILT = 8
+
 _dialect: Any = asyncpg.dialect(json_serializer=to_json)  # type: ignore[no-untyped-call]
 
 
@@ -37,9 +41,14 @@ class Values:
     resolved: dict[Deferred, Any] = field(default_factory=dict, init=False)
 
 
+def deferred(name: str) -> Deferred:
+    """The value of this name, which a statement gets when it runs."""
+    return Deferred(lambda request: request.values[name])
+
+
 def value(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
     """A parameter of a statement that gets the value of this name."""
-    return bind(Deferred(lambda request: request.values[name]), kind)
+    return bind(deferred(name), kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +76,9 @@ def compiled(statement: Executable) -> Compiled:
         raise DependsOnValues("the text of the statement depends on its values")
     parameters = []
     for name in text.positiontup or ():
-        kind = text.binds[name].type.dialect_impl(_dialect)
-        parameters.append((text.params[name], kind.bind_processor(_dialect)))
+        bound = text.binds[name]
+        kind = bound.type.dialect_impl(_dialect)
+        parameters.append((bound.callable or bound.value, kind.bind_processor(_dialect)))
     return Compiled(text.string, tuple(parameters))
 
 
@@ -93,12 +103,20 @@ Extend = Callable[[Any], Executable]
 
 
 class Statement:
-    """A statement of the domain, compiled once for each kind of viewer and each set of options."""
+    """A statement that is made once for each kind of viewer and each set of options."""
 
     def __init__(self, build: Callable[..., Executable]) -> None:
         """`build` takes a viewer with deferred ids, and the options, which are hashable."""
-        self._build = build
+        self.build = build
+        self._built = lru_cache(MOST_BUILT)(build)
         self._compiled = lru_cache(MOST_COMPILED)(self._compile)
+
+    def built(self, viewer: Viewer, *options: Hashable) -> Executable:
+        """The statement for a viewer like this one, for a session.
+
+        It is the same object each time, with which SQLAlchemy keeps the key of its own cache.
+        """
+        return self._built(deferred_viewer(viewer), *options)
 
     def compiled(
         self, viewer: Viewer, *options: Hashable, extended: Extend | None = None
@@ -107,5 +125,5 @@ class Statement:
         return self._compiled(extended, deferred_viewer(viewer), *options)
 
     def _compile(self, extended: Extend | None, *options: Any) -> Compiled:
-        statement = self._build(*options)
+        statement = self.build(*options)
         return compiled(statement if extended is None else extended(statement))

@@ -10,6 +10,7 @@ from graphql import build_schema, lexicographic_sort_schema
 from strawberry.printer import print_schema
 from strawberry.schema.config import StrawberryConfig
 
+from graph.core.declarations import Schema
 from graph.core.entities import entities
 from graph.core.scalars import scalars
 from graph.core.user_errors import USER_ERRORS
@@ -50,7 +51,7 @@ Mutation = _merged(
 )
 
 
-schema = strawberry.Schema(
+schema = Schema(
     query=Query,
     mutation=Mutation,
     types=[*USER_ERRORS, *(entity.graphql_type for entity in entities() if entity.is_subtype)],

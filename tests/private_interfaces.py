@@ -169,26 +169,17 @@ def arguments() -> None:
 
 @private(
     STRAWBERRY,
-    "`StrawberryField.get_result`, `.arguments` and `.is_basic_field`",
-    "StrawberryField.get_result",
+    "`StrawberryField.arguments` and `.base_resolver`",
     "StrawberryField.arguments",
-    "StrawberryField.is_basic_field",
-    why="a field of the core is a field of Strawberry's with another way to its value",
+    "base_resolver",
+    why="a field of the core is a field of Strawberry's with arguments of its own; graphql-core"
+    " calls it, unless it has a resolver",
 )
 def field() -> None:
     from strawberry.types.field import StrawberryField
 
-    class Field(StrawberryField):
-        @property
-        def is_basic_field(self) -> bool:
-            return False
-
-        def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-            return info.field_name
-
     has(StrawberryField(), "_arguments", "arguments")
-    query = strawberry.type(type("Query", (), {"__annotations__": {"word": str}, "word": Field()}))
-    assert strawberry.Schema(query).execute_sync("{ word }").data == {"word": "word"}
+    assert StrawberryField().base_resolver is None
 
 
 @private(
@@ -386,6 +377,21 @@ def invalidate_schema_cache() -> None:
     dialect._invalidate_schema_cache()
     assert dialect._invalidate_schema_cache_asof > 0
     has(asyncpg.AsyncAdapt_asyncpg_cursor, "_invalidate_schema_cache_asof")
+
+
+@private(
+    "SQLAlchemy",
+    "`BindParameter.inherit_cache` and `._with_value`",
+    "BindParameter.inherit_cache",
+    "BindParameter._with_value",
+    why="a parameter with a deferred value is another one for the cache of statements, and keeps"
+    " its value when the cache copies it into a loader option",
+)
+def bind_parameter() -> None:
+    from sqlalchemy import BindParameter
+
+    assert BindParameter.inherit_cache
+    takes(BindParameter._with_value, "value")
 
 
 # uvicorn and starlette

@@ -17,6 +17,7 @@ from db import scopes
 from db.parameters import apply, bind
 from graph.core import entities
 from graph.core.connections import Connection
+from graph.core.declarations import Schema
 from graph.core.entities import column, entity
 from graph.core.fields import argument, collection, connected, listed
 from graph.core.filters import StringFilter, condition, filters, keys
@@ -205,7 +206,7 @@ async def both(
     for model, declared in DECLARED.items():
         monkeypatch.setitem(entities._entities, model, declared)
         monkeypatch.setitem(scopes.rules, model.__name__, _all)
-    schema = strawberry.Schema(Query, config=StrawberryConfig(scalar_map=scalars))
+    schema = Schema(query=Query, config=StrawberryConfig(scalar_map=scalars))
     monkeypatch.setattr("graph.app.schema", schema)
     without = WITHOUT_LIMITS.model_copy(update={"compiler": False})
     async with serving(database, WITHOUT_LIMITS) as one, serving(database, without) as other:

@@ -12,6 +12,8 @@ from sqlalchemy import URL, delete, select, text, update
 
 import db
 from db.events.positions import number_all
+from db.statements import Statement
+from graph.core import loaders
 from graph.core.entities import entities
 from graph.schema import graphql_schema
 from tests import factories
@@ -105,6 +107,24 @@ async def test_a_list_takes_one_statement_for_700_parents(
     assert first == ("Task 0",)
     assert others == [(f"Task {place}", f"Task {place - 1}") for place in range(1, 100)]
     assert len(answer.statements) == 3
+
+
+async def test_a_statement_that_is_made_again_reads_the_same(
+    database: db.Database, people: People, resolvers: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = await make_plan(database, people, projects=1)
+    async with database.write(db.Viewer()) as session:
+        tool = await factories.make_tool(session, plan.project, name="saw")
+        for agent in await session.scalars(select(db.Agent)):
+            session.add(db.AgentTool(agent_id=agent.id, tool_id=tool.id))
+    query = "{ agents { nodes { model { provider } tools { tool { name } } } } }"
+
+    for _ in range(3):
+        # SQLAlchemy still has the one before compiled, with its loader options.
+        monkeypatch.setattr(loaders, "_pages", Statement(loaders._pages.build))
+        for viewer, found in ((resolvers.owner, 2), (resolvers.stranger, 0)):
+            nodes = (await viewer.ask(query)).data["agents"]["nodes"]
+            assert [node["tools"] for node in nodes] == [[{"tool": {"name": "saw"}}]] * found
 
 
 async def test_a_relation_with_the_same_arguments_is_read_once_under_whatever_names(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Any
 
+import strawberry
+from graphql import GraphQLObjectType
 from sqlalchemy import ColumnElement, Select, func, inspect, select
 from sqlalchemy.orm import joinedload, load_only, selectinload
 from strawberry.types.field import StrawberryField
@@ -17,7 +19,7 @@ from db.result_limits import within
 from db.scopes import is_always_visible
 from graph.core import json_text
 from graph.core.json_text import Json, Uncompilable, is_long, object_of, or_null, string
-from graph.core.selections import Operation, Selected
+from graph.core.selections import BACKREF, Operation, Selected
 
 # asyncpg binds at most 32,767 parameters; a chunk of this size is never reached by pages.
 CHUNK = 30_000
@@ -97,6 +99,10 @@ class Declared(StrawberryField):
         """The type of the field, where it follows from the model."""
         raise NotImplementedError
 
+    def resolve(self, source: Any, info: Any, **arguments: Any) -> Any:
+        """Its value for an object, or an awaitable for it."""
+        return getattr(source, self.python_name)
+
     def max_rows(self, selected: Selected) -> int:
         """The maximum number of objects that it returns."""
         return 1
@@ -110,6 +116,22 @@ class Declared(StrawberryField):
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         """Its JSON value for a row, given as an alias of the model. Raises Uncompilable."""
         raise Uncompilable(selected.name)
+
+
+class Schema(strawberry.Schema):
+    """A schema with declared fields.
+
+    graphql-core calls their resolvers itself: for each object, Strawberry would convert arguments
+    that are converted once for the operation.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for kind in self._schema.type_map.values():
+            for each in kind.fields.values() if isinstance(kind, GraphQLObjectType) else ():
+                declaration = each.extensions.get(BACKREF)
+                if isinstance(declaration, Declared) and declaration.base_resolver is None:
+                    each.resolve = declaration.resolve
 
 
 @dataclass(eq=False)
@@ -133,6 +155,19 @@ class LoadSpec:
                 child.declaration.add_loads(child, self)
         return self
 
+    def frozen(self) -> Loads:
+        """What was added until now."""
+        relations = ((name, below.frozen()) for name, below in self.relations.items())
+        return Loads(frozenset(self.columns), tuple(relations))
+
+
+@dataclass(frozen=True)
+class Loads:
+    """A LoadSpec that does not change, as a part of the key of a statement."""
+
+    columns: frozenset[str]
+    relations: tuple[tuple[str, Loads], ...]
+
     def options(self, row: Any, viewer: Viewer) -> list[Any]:
         """The loader options for a statement that selects this model or alias of it."""
         columns: dict[Any, set[str]] = {}
@@ -146,14 +181,14 @@ class LoadSpec:
         the upper one apply, so they must include the columns of the lower one.
         """
         columns.setdefault(mapper, set()).update(self.columns)
-        for name, below in self.relations.items():
+        for name, below in self.relations:
             below._gather(mapper.relationships[name].mapper, columns)
 
     def _options(
         self, row: Any, viewer: Viewer, columns: dict[Any, set[str]], depth: int
     ) -> list[Any]:
-        chosen = [*_only(row, frozenset(columns[inspect(row).mapper]))]
-        for name, below in self.relations.items():
+        chosen = _only(row, columns[inspect(row).mapper])
+        for name, below in self.relations:
             relation = getattr(row, name)
             # Deeper relations are left to the loaders. Those that are not nullable are joined:
             # a later statement has another snapshot, in which the row may be deleted.
@@ -170,8 +205,7 @@ class LoadSpec:
         return chosen
 
 
-@lru_cache(maxsize=1024)
-def _only(row: Any, names: frozenset[str]) -> list[Any]:
+def _only(row: Any, names: set[str]) -> list[Any]:
     """The loader options for these columns, and the key, of a model or an alias of it.
 
     Reading another column raises an exception; nothing is loaded lazily.

@@ -134,7 +134,7 @@ class Column(Declared):
         else:  # a hybrid property may read any column
             spec.columns.update(sqlalchemy.inspect(self.attribute.class_).column_attrs.keys())
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+    def resolve(self, source: Any, info: Any, **arguments: Any) -> Any:
         return getattr(source, self.key)
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
@@ -150,7 +150,7 @@ class Id(Column):
 
     type_name: str
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+    def resolve(self, source: Any, info: Any, **arguments: Any) -> Any:
         return global_id(self.type_name, getattr(source, self.key))
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
@@ -183,7 +183,7 @@ class Key(Column):
         if not isinstance(self.of, str):
             spec.columns.add(self.of.key)
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
+    def resolve(self, source: Any, info: Any, **arguments: Any) -> Any:
         key = getattr(source, self.key)
         if key is None:
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from graphql import GraphQLError
+from sqlalchemy.exc import DontWrapMixin
 
 # Operations take a fraction of a second, and so does a restart of PostgreSQL.
 SOON = 1
@@ -36,8 +37,8 @@ class BadRequest(RequestError):
     code = "BAD_REQUEST"
 
 
-class BadInput(RequestError):
-    """An argument has an invalid value."""
+class BadInput(RequestError, DontWrapMixin):
+    """An argument has an invalid value. SQLAlchemy passes the error of a deferred one on."""
 
 
 class LimitExceeded(RequestError):

@@ -19,11 +19,13 @@ from strawberry.utils.str_converters import to_camel_case
 from db import Viewer, scope
 from db.parameters import apply, bind
 from db.scopes import is_always_visible
+from graph.core.arguments import shapes_of
 from graph.core.connections import (
     DEFAULT_PAGE_SIZE,
     MAX_PAGE_SIZE,
     ROW_FIELDS,
     Connection,
+    Window,
     window,
 )
 from graph.core.context import Context
@@ -32,7 +34,7 @@ from graph.core.entities import Entity, entity_of, lazy
 from graph.core.errors import BadInput
 from graph.core.filters import condition, keys
 from graph.core.json_text import Json
-from graph.core.loaders import PageSource
+from graph.core.loaders import PageShape, PageSource
 from graph.core.page_sql import PageSQL
 from graph.core.selections import Selected
 
@@ -63,10 +65,6 @@ class EntityField(Declared):
         self.model = model
         self.own_arguments = arguments
 
-    @property
-    def is_basic_field(self) -> bool:
-        return False
-
     @cached_property
     def target(self) -> Entity:
         """The entity that it returns."""
@@ -95,9 +93,8 @@ class EntityField(Declared):
         """Its value for an object, or an awaitable for it."""
         raise NotImplementedError
 
-    def get_result(self, source: Any, info: Any, args: Any, kwargs: Any) -> Any:
-        selected = info.context.operation.selected(info._raw_info)
-        return self.load(info.context, selected, source)
+    def resolve(self, source: Any, info: Any, **arguments: Any) -> Any:
+        return self.load(info.context, info.context.operation.selected(info), source)
 
     def below(self, selected: Selected) -> Iterable[Selected]:
         """The fields that are selected of the entity."""
@@ -286,6 +283,10 @@ class Paged(EntityField):
             size = selected.arguments.get("first")
         return DEFAULT_PAGE_SIZE if size is None else min(max(size, 0), MAX_PAGE_SIZE)
 
+    def window(self, arguments: Mapping[str, Any]) -> Window:
+        """The page of the rows that is read. Raises BadInput."""
+        return window(self.target, **arguments)
+
     def members(
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
     ) -> list[ColumnElement[bool]]:
@@ -309,17 +310,17 @@ class Paged(EntityField):
         if selected.page_source is None:  # the same for all parents
             arguments = context.operation.converted(selected)
             selected.page_source = PageSource(
-                window(self.target, **arguments),
-                partial(self.members, arguments),
+                PageShape(self, shapes_of(arguments), column),
+                arguments,
+                self.window(arguments),
                 self.loader_key(selected),
                 self.reads_rows(selected),
-                column,
             )
         return context.loaders.page(selected.page_source, value)
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         arguments = builder.operation.converted(selected)
-        view = window(self.target, **arguments)
+        view = self.window(arguments)
         builder.sizes.append(view.limit)
         builder.positions += [*(view.after or ()), *(view.before or ())]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, null, select, true
 from sqlalchemy.orm import aliased
@@ -20,27 +20,52 @@ from strawberry.dataloader import Batch, DataLoader, dispatch_batch
 
 from db import Viewer, scope
 from db.base import any_of
-from db.parameters import bind
+from db.parameters import bind, request_of_statements
+from db.statements import Statement, Values, deferred
 from graph.core.access import Access, refuse_while_holding
+from graph.core.arguments import Shapes, deferred_arguments
 from graph.core.connections import Page, Window
-from graph.core.declarations import LookAhead
-from graph.core.entities import entity_of
+from graph.core.declarations import Loads, LookAhead
+from graph.core.entities import Entity, entity_of
 from graph.core.selections import Operation, Selected
+
+
+class PagedField(Protocol):
+    """A field that returns a connection. Its arguments may be deferred."""
+
+    @property
+    def target(self) -> Entity:
+        """The entity that it returns."""
+
+    def window(self, arguments: Mapping[str, Any]) -> Window:
+        """The page that is read."""
+
+    def members(
+        self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
+    ) -> list[ColumnElement[bool]]:
+        """The conditions on a row, given as an alias, to be on any page for a viewer."""
+
+
+class PageShape(NamedTuple):
+    """What determines the statements of a connection, besides what is selected of its rows."""
+
+    field: PagedField
+    arguments: Shapes
+    column: Any = None
+    """The column that refers to the parent; None for a connection at the root."""
 
 
 @dataclass(frozen=True, eq=False)
 class PageSource:
-    """The rows of a connection, and the page of them that is read."""
+    """A connection, and the page of it that is read."""
 
+    shape: PageShape
+    arguments: Mapping[str, Any]
     window: Window
-    members: Callable[[Viewer, Any], list[ColumnElement[bool]]]
-    """The conditions on a row, given as an alias, to be on any page for a viewer."""
     key: Hashable
     """Connections with the same key share a loader."""
     needs_rows: bool
     """Whether the rows of the page are read; else they are only counted."""
-    column: Any = None
-    """The column that refers to the parent; None for a connection at the root."""
 
 
 class Loader(DataLoader[Any, Any]):
@@ -93,10 +118,58 @@ class Loader(DataLoader[Any, Any]):
         await dispatch_batch(self, batch)
 
 
-@cache
-def _alias(model: Any) -> Any:
-    """An alias of a model, made once, because its attributes take long to make."""
-    return aliased(model)
+# The values of the statements below.
+KEYS, ARGUMENTS = deferred("keys"), deferred("arguments")
+
+
+@Statement
+def _rows(viewer: Viewer, attribute: Any, order: Sequence[str], loads: Loads) -> Select[Any]:
+    """The rows whose attribute has one of the keys."""
+    model: Any = attribute.class_
+    statement = select(model).where(any_of(attribute, KEYS), scope(model, viewer))
+    statement = statement.order_by(*(getattr(model, name) for name in order))
+    return statement.options(*loads.options(model, viewer))
+
+
+@Statement
+def _pages(viewer: Viewer, shape: PageShape, loads: Loads) -> Select[Any]:
+    """The rows of a page, and the key of their parent; a page for each of the keys."""
+    field, column = shape.field, shape.column
+    arguments = deferred_arguments(shape.arguments, ARGUMENTS)
+    model, window = field.target.model, field.window(arguments)
+    if column is None:
+        page = select(model, null()).where(*field.members(arguments, viewer, model))
+        statement = window.cut(page, model)
+    else:
+        # The first N rows of each parent, by a lateral join.
+        row, keys = aliased(model), field.target.keys
+        each = func.unnest(bind(KEYS, ARRAY(column.type)))
+        parents = select(each.label("key")).subquery("parents")
+        is_related = getattr(row, column.key) == parents.c.key
+        page = select(*(getattr(row, key.key) for key in keys))
+        page = page.where(*field.members(arguments, viewer, row), is_related)
+        found = window.cut(page, row).lateral()
+        statement = (
+            select(model, parents.c.key)
+            .select_from(parents)
+            .join(found, true())
+            .join(model, and_(*(key == found.c[key.key] for key in keys)))
+            .order_by(*window.ordering(model))
+        )
+    return statement.options(*loads.options(model, viewer))
+
+
+@Statement
+def _counts(viewer: Viewer, shape: PageShape) -> Select[Any]:
+    """How many rows there are on all pages, and the key of their parent, for each of the keys."""
+    arguments = deferred_arguments(shape.arguments, ARGUMENTS)
+    row = shape.field.target.model
+    counted = select(func.count()).select_from(row)
+    counted = counted.where(*shape.field.members(arguments, viewer, row))
+    if shape.column is None:
+        return counted.add_columns(null())
+    column = getattr(row, shape.column.key)
+    return counted.add_columns(column).where(any_of(column, KEYS)).group_by(column)
 
 
 class Loaders:
@@ -176,22 +249,19 @@ class Loaders:
     async def _rows(self, attribute: Any, values: list[Any], key: Any) -> dict[Any, list[Any]]:
         spec = self.look_ahead.of(key)
         spec.columns.add(attribute.key)
-        order = getattr(getattr(key, "property", None), "order_by", None) or ()
-        model: Any = attribute.class_
-        statement = (
-            select(model)
-            .where(any_of(attribute, values), scope(model, self.access.viewer))
-            .order_by(*(getattr(model, column.key) for column in order))
-            .options(*spec.options(model, self.access.viewer))
-        )
+        columns = getattr(getattr(key, "property", None), "order_by", None) or ()
+        order = tuple(column.key for column in columns)
         rows: dict[Any, list[Any]] = {value: [] for value in values}
-        for (row,) in await self._read(statement):
+        for (row,) in await self._read(_rows, attribute, order, spec.frozen(), keys=values):
             rows[getattr(row, attribute.key)].append(row)
         return rows
 
-    async def _read(self, statement: Select[Any]) -> Sequence[Any]:
+    async def _read(self, statement: Statement, *options: Hashable, **values: Any) -> Sequence[Any]:
+        viewer = self.access.viewer
+        built = statement.built(viewer, *options)
         async with self.access.read() as session:
-            return (await session.execute(statement)).all()
+            with request_of_statements(Values(viewer, values)):
+                return (await session.execute(built)).all()
 
     def page(self, source: PageSource, value: Any) -> Awaitable[Page] | Page:
         """The page for the parent with this value."""
@@ -208,49 +278,22 @@ class Loaders:
         return self._load(("page", source.key), value, fetch)
 
     async def _pages(self, source: PageSource, values: list[Any]) -> dict[Any, list[Any]]:
-        viewer, window = self.access.viewer, source.window
-        model, column = window.entity.model, source.column
+        window = source.window
         spec = self.look_ahead.of(source.key)
-        spec.columns |= {column.key for column in window.columns(model)}
-        if column is None:
-            page = select(model, null()).where(*source.members(viewer, model))
-            statement = window.cut(page, model)
-        else:
-            # The first N rows of each parent, by a lateral join.
-            row, keys = _alias(model), window.entity.keys
-            each = func.unnest(bind(values, ARRAY(column.type)))
-            parents = select(each.label("key")).subquery("parents")
-            page = select(*(getattr(row, key.key) for key in keys))
-            page = page.where(
-                *source.members(viewer, row), getattr(row, column.key) == parents.c.key
-            )
-            found = window.cut(page, row).lateral()
-            statement = (
-                select(model, parents.c.key)
-                .select_from(parents)
-                .join(found, true())
-                .join(model, and_(*(key == found.c[key.key] for key in keys)))
-                .order_by(*window.ordering(model))
-            )
-        statement = statement.options(*spec.options(model, viewer))
+        spec.columns |= {column.key for column in window.columns(window.entity.model)}
+        options, arguments = (source.shape, spec.frozen()), source.arguments
         pages: dict[Any, list[Any]] = {}
-        for instance, value in await self._read(statement):
-            pages.setdefault(value, []).append(instance)
+        for row, value in await self._read(_pages, *options, keys=values, arguments=arguments):
+            pages.setdefault(value, []).append(row)
         return pages
 
     def count(self, source: PageSource, value: Any) -> Awaitable[int]:
         """How many rows there are on all pages for the parent with this value."""
 
         async def fetch(values: list[Any]) -> list[int]:
-            row = source.window.entity.model
-            counted = select(func.count()).select_from(row)
-            counted = counted.where(*source.members(self.access.viewer, row))
-            if source.column is None:
-                counted = counted.add_columns(null())
-            else:
-                column = getattr(row, source.column.key)
-                counted = counted.add_columns(column).where(any_of(column, values)).group_by(column)
-            counts = {value: count for count, value in await self._read(counted)}
+            arguments = source.arguments
+            found = await self._read(_counts, source.shape, keys=values, arguments=arguments)
+            counts = {value: count for count, value in found}
             return [counts.get(value, 0) for value in values]
 
         return self._load(("count", source.key), value, fetch)
