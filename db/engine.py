@@ -49,7 +49,12 @@ TIMEOUTS = {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
 # For statements that have the same plan for all values. PostgreSQL would plan many of them again
 # for each value, because it expects more rows in an array of unknown length. A plan made while a
 # table is small has to serve when it is large.
-BY_KEY = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"}
+BY_KEY = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
 
 # How many statements each engine keeps compiled (SQLAlchemy exceeds it by half), and each of its
 # connections keeps prepared. A compiled one is some 800 objects for Python's garbage collector, a

@@ -227,7 +227,7 @@ def _overrides() -> Iterator[tuple[str, str]]:
                 # Models of Pydantic and of the ORM are declarations, which all of theirs fill in.
                 if _is_watched(str(base.__module__)) and "pydantic" not in base.__module__:
                     for name in vars(child).keys() & vars(base).keys():
-                        if not re.match(r"__|_abc_|_is_protocol|_sa_", name):
+                        if not re.match(r"__|_abc_|_generated_|_is_protocol|_sa_", name):
                             file = Path(inspect.getfile(child)).relative_to(CODE)
                             yield f"{base.__name__}.{name}", file.as_posix()
 

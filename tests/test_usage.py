@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 import db
+from db.engine import BY_KEY
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
@@ -482,3 +484,29 @@ async def test_a_model_that_was_used_stays(world: World) -> None:
     error = {"code": "INVALID", "path": ["id"], "message": message}
     assert payload == {"deletedId": None, "userErrors": [error]}
     assert await snapshot(world.database) == before
+
+
+async def test_a_payload_is_read_by_its_keys_even_if_it_was_planned_over_an_empty_table(
+    world: World,
+) -> None:
+    connection = await world.database.open()
+    try:
+        await connection.execute("VACUUM usage_records")
+        answer = await world.owner.ask(
+            "mutation($input: RecordUsageInput!) { recordUsage(input: $input) {"
+            " usageRecords { id project { name } } } }",
+            input=CASES["recordUsage"].input(world),  # type: ignore[arg-type]
+        )
+        read = answer.statements[-1]
+        for name, value in BY_KEY.items():
+            await connection.execute(f"SET {name} = {value}")
+        await connection.execute(f"PREPARE payload AS {read}")
+        nothing = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", read))))
+        plan = await connection.fetch(f"EXPLAIN EXECUTE payload({nothing})")
+    finally:
+        await connection.close()
+
+    lines = [str(row[0]) for row in plan]
+    scan = next(place for place, line in enumerate(lines) if "on usage_records" in line)
+    assert "Index Scan using pk_usage_records" in lines[scan], "\n".join(lines)
+    assert "Index Cond" in lines[scan + 1], "\n".join(lines)

@@ -28,7 +28,7 @@ from graphql import (
     is_list_type,
 )
 from graphql.execution.values import VariableValues
-from sqlalchemy import column, func, select
+from sqlalchemy import column, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
@@ -256,18 +256,23 @@ def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> J
     A list has the rows that the viewer may see, in the order of the keys. Another field has the
     row with the first key, or null.
     """
-    row = aliased(entity.model)
-    key = getattr(row, entity.key.key)
-    json = entity.sql(builder, selected, row)
+    key = entity.key
     if is_list_type(get_nullable_type(selected.type)):
         unnested = func.unnest(bind(KEYS, ARRAY(key.type)))
         each = unnested.table_valued(column("key", key.type), with_ordinality="number")
         each = each.render_derived()
-        rows = select().select_from(each).join(row, key == each.c.key)
+        # OFFSET 0 keeps this a lookup by the key. The plan is kept, and PostgreSQL would join all
+        # rows if there were few of them when it was made.
+        table = aliased(entity.model.__table__)
+        found = select(table).where(table.c[key.key] == each.c.key).offset(literal_column("0"))
+        row = aliased(entity.model, found.lateral())
+        rows = select().select_from(each).join(row, true())
         rows = rows.where(scope(row, builder.viewer)).order_by(each.c.number)
-        return builder.array(json, rows)
+        return builder.array(entity.sql(builder, selected, row), rows)
+    row = aliased(entity.model)
     first = bind(apply(itemgetter(0), KEYS), key.type)
-    return builder.one(json, builder.rows(row, key == first))
+    json = entity.sql(builder, selected, row)
+    return builder.one(json, builder.rows(row, getattr(row, key.key) == first))
 
 
 def _bytes(compiled: CompiledOperation) -> int:
