@@ -14,6 +14,7 @@ from sqlalchemy import (
     Executable,
     ForeignKey,
     Index,
+    Integer,
     String,
     Text,
     UniqueConstraint,
@@ -22,7 +23,6 @@ from sqlalchemy import (
     case,
     func,
     insert,
-    null,
     select,
     update,
 )
@@ -208,54 +208,40 @@ def _appended(
     """Add messages with these columns at the end of a conversation that is not archived.
 
     The viewer needs the right on it, and has to see what the `checked` columns refer to. Returns
-    the id of the conversation, or nothing.
+    the id of the conversation, or nothing. The update locks the row first, and reads it anew if
+    another transaction has changed it: no two messages get the same sequence.
     """
-    conversation = Conversation.__table__.c
-    above = (
-        select(
-            conversation.id,
-            conversation.project_id,
-            conversation.last_sequence,
-            conversation.last_message_at,
-            conversation.summary,
-        )
+    given, count = unnested(Message, names).cte("given"), value("count", Integer)
+    new, now = given.c, func.now()
+    timestamp = func.coalesce(new.timestamp, now) if "timestamp" in names else now
+    latest = select(func.max(timestamp)).scalar_subquery() if "timestamp" in names else now
+    is_first = and_(Conversation.last_sequence == 0, Conversation.summary == "")
+    conversation = (
+        update(Conversation)
         .where(
             Conversation.id == value("conversation_id", Uuid),
             Conversation.status != ConversationStatus.ARCHIVED,
             scope(Conversation, viewer, right),
+            *rows_refer(Message, checked, viewer, Conversation.project_id, given),
         )
-        .with_for_update(key_share=True)  # other messages would get the same sequence
-        .cte("above")
-        .c
-    )
-    given = unnested(Message, names).cte("given")
-    new = given.c
-    messages: dict[str, Any] = {name: new[name] for name in names}
-    messages["timestamp"] = func.coalesce(messages.get("timestamp", null()), func.now())
-    messages |= {"conversation_id": above.id, "sequence": above.last_sequence + new[NUMBER]}
-    referred = rows_refer(Message, checked, viewer, above.project_id, given)
-    rows = select(*messages.values()).where(*referred)
-    inserted = insert(Message).from_select(list(messages), rows, include_defaults=False)
-    added = inserted.returning(Message.timestamp, Message.sequence).cte("added")
-    last = (
-        select(
-            func.max(added.c.timestamp).label("timestamp"),
-            func.max(added.c.sequence).label("sequence"),
-        )
-        .subquery("last")
-        .c
-    )
-    is_first = and_(above.last_sequence == 0, above.summary == "")
-    return (
-        update(Conversation)
-        .where(Conversation.id == above.id, last.sequence.is_not(None))
         .values(
-            last_sequence=last.sequence,
-            last_message_at=func.greatest(above.last_message_at, last.timestamp),
-            summary=case((is_first, value("summary", Text)), else_=above.summary),
+            last_sequence=Conversation.last_sequence + count,
+            last_message_at=func.greatest(Conversation.last_message_at, latest),
+            summary=case((is_first, value("summary", Text)), else_=Conversation.summary),
         )
-        .returning(Conversation.id, set_actor())
+        .returning(Conversation.id, (Conversation.last_sequence - count).label("before"))
+        .cte("conversation")
+        .c
     )
+    messages: dict[str, Any] = {name: new[name] for name in names}
+    messages |= {
+        "timestamp": timestamp,
+        "conversation_id": conversation.id,
+        "sequence": conversation.before + new[NUMBER],
+    }
+    rows = select(*messages.values())
+    inserted = insert(Message).from_select(list(messages), rows, include_defaults=False)
+    return inserted.returning(Message.conversation_id, set_actor())
 
 
 async def append(
@@ -286,6 +272,7 @@ async def append(
         outcome={"conversations": [conversation_id], "messages": [row["id"] for row in new]},
         **arrays(Message, columns, new),
         conversation_id=conversation_id,
+        count=len(new),
         summary=summarize(new[0]["content"]),
     )
     if not is_done:

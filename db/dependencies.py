@@ -119,7 +119,8 @@ def waits_for(
             lineage.append(above)
             above = parents[above]
         for below in reversed(lineage):
-            awaited[below] = awaited[parents[below]].union(dependencies.get(below, ()))
+            inherited, own = awaited[parents[below]], dependencies.get(below)
+            awaited[below] = inherited.union(own) if own else inherited
     return [len(awaited[task] | subtasks.get(task, set())) for task in parents]
 
 

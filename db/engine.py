@@ -70,6 +70,9 @@ POOL_TIMEOUT = 3
 # How often new connections are tried while the database takes no writes, in seconds.
 READ_ONLY_SECONDS = 1
 
+# How many times expired idempotency keys are deleted in one call, MOST_DELETED each time.
+MOST_DELETIONS = 20
+
 # Why connections are replaced.
 CHANGED = "tables were changed"
 NO_WRITES = "they take no writes"
@@ -329,11 +332,13 @@ class Database:
         statement = delete_key_if_expired.compiled(Viewer())
         await self._run_alone(statement, Values(Viewer(), key.values({})))
 
-    async def delete_expired_keys(self) -> None:
-        """Delete the idempotency keys that have expired."""
+    async def delete_expired_keys(self) -> bool:
+        """Delete idempotency keys that have expired. Returns False if there are more of them."""
         statement, values = delete_expired.compiled(Viewer()), Values(Viewer(), {})
-        while len(await self._run_alone(statement, values)) == MOST_DELETED:
-            pass
+        for _ in range(MOST_DELETIONS):
+            if len(await self._run_alone(statement, values)) < MOST_DELETED:
+                return True
+        return False
 
     async def json(
         self, statement: str, arguments: Sequence[Any], *, by_key: bool = False

@@ -87,9 +87,11 @@ class DeferredParameter(BindParameter[Any]):
 
     inherit_cache = True
 
-    def _with_value(self, *_: object, **__: object) -> DeferredParameter:
-        """Itself. SQLAlchemy copies what it has cached with the value of another execution."""
-        return self
+    def _with_value(self, *values: Any, **options: Any) -> DeferredParameter:
+        """A copy with the same function. SQLAlchemy copies what it has cached for an execution."""
+        copied: DeferredParameter = super()._with_value(*values, **options)  # type: ignore[assignment]
+        copied.callable = self.callable
+        return copied
 
 
 def bind(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:

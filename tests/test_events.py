@@ -584,7 +584,7 @@ async def test_another_process_takes_over_from_one_that_hangs(
             await asyncio.sleep(3600)
         return await number_events(connection, above)
 
-    with mock.patch("db.events.positions.SILENT_SECONDS", 1):
+    with mock.patch("db.events.positions.SILENT_SECONDS", 3):
         async with numbering(database), numbering(other):
             await until_numbered(database, 1)
             (pid,) = await stored(database, NUMBERS)
@@ -610,7 +610,7 @@ async def test_a_connection_on_which_the_database_is_silent_is_given_up(
         return await number_events(connection, above)
 
     with (
-        mock.patch("db.events.positions.SILENT_SECONDS", 1),
+        mock.patch("db.events.positions.SILENT_SECONDS", 3),
         mock.patch("db.events.positions.number", wait),
     ):
         async with numbering(database), asyncio.timeout(PATIENCE):

@@ -7,12 +7,12 @@ import weakref
 
 import pytest
 
-from graph.core.access import Deadline, DeadlineExceeded, Enforced
+from graph.core.access import Deadline, DeadlineExceeded, EnforcedDeadline
 from graph.server.timers import SharedTimer
 
 
 async def wait(seconds: int) -> None:
-    with Enforced(Deadline(seconds)):
+    with EnforcedDeadline(Deadline(seconds)):
         await asyncio.sleep(60)
 
 
@@ -36,7 +36,7 @@ async def test_a_time_that_is_over_at_once_is_over_soon() -> None:
 
 async def test_a_fault_stays_what_it_is() -> None:
     async def ask() -> None:
-        with Enforced(Deadline(1)):
+        with EnforcedDeadline(Deadline(1)):
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
@@ -44,7 +44,7 @@ async def test_a_fault_stays_what_it_is() -> None:
 
     with pytest.raises(LookupError):
         await ask()
-    with pytest.raises(TimeoutError), Enforced(Deadline(60)):
+    with pytest.raises(TimeoutError), EnforcedDeadline(Deadline(60)):
         raise TimeoutError
 
 
@@ -60,7 +60,7 @@ async def test_who_is_cancelled_by_both_is_cancelled() -> None:
     async def ask() -> None:
         task = asyncio.current_task()
         assert task is not None
-        with Enforced(Deadline(1)):
+        with EnforcedDeadline(Deadline(1)):
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:

@@ -47,11 +47,15 @@ SILENT_SECONDS = 60
 # again if a table was in use.
 MAINTENANCE_SECONDS, MAINTENANCE_RETRY_SECONDS = 3600.0, 60.0
 
+# How soon again if there are more expired idempotency keys than are deleted at once.
+MORE_KEYS_SECONDS = 1.0
 
-# The snapshot is the one of this statement, which is older than those inside the function.
+
+# The snapshot is the one of this statement, which is older than those inside the function. The
+# function gives the transaction an id if there are events to number.
 NUMBER = """
-    SELECT numbered, coalesce(newest, 0),
-      pg_snapshot_xmin(pg_current_snapshot())::text, pg_snapshot_xmax(pg_current_snapshot())::text
+    SELECT numbered, coalesce(newest, 0), pg_snapshot_xmin(pg_current_snapshot())::text,
+      coalesce(pg_current_xact_id_if_assigned()::text, '0')
     FROM number_events($1, $2)
 """
 
@@ -65,8 +69,8 @@ class Batch(NamedTuple):
     """The highest id among them."""
     oldest_running: int
     """All transactions with lower ids had ended before."""
-    next_transaction: int
-    """All transactions with this id or higher ones had not begun before."""
+    transaction: int
+    """The id of its own transaction; 0 if it has none, because there was nothing to number."""
 
 
 async def number(connection: Any, above: int = 0, most: int = BATCH) -> Batch:
@@ -103,8 +107,8 @@ class Numbering:
         self._newest = 0
         # Events are searched above an id below which none can appear any more.
         self._above = 0
-        # The next such id, and the first transaction that has inserted no events up to it: it is
-        # the next one as soon as all transactions before that have ended.
+        # The next such id, and a transaction that began later than all that have inserted events
+        # up to it: it is the next one as soon as all transactions before that have ended.
         self._mark = (0, 0)
 
     async def run(self) -> None:
@@ -157,16 +161,19 @@ class Numbering:
 
         Transactions commit in another order than they insert. So the search begins below the events
         of all that are running: it finds the events of a transaction together, and before those of
-        others that have seen them. It does not begin at the first event, because PostgreSQL keeps
-        what was without a position for a while.
+        others that have seen them. It does not begin at the first event, because the index of
+        events without a position keeps the entries of those that have one now for a while.
         """
         batch = await number(connection, self._above)
         mark, transaction = self._mark
         is_complete = batch.numbered < BATCH or batch.newest >= mark
         if is_complete and batch.oldest_running >= transaction:
-            # What had ended was visible to this batch. What was newest before it has a lower id
-            # than what transactions insert that begin now.
-            self._above, self._mark = mark, (self._newest, batch.next_transaction)
+            # What had ended was visible to this batch.
+            self._above = mark
+            if batch.transaction:
+                # A transaction has its id before its events have theirs. So those that have events
+                # up to the newest one before this batch have lower ids than this transaction.
+                self._mark = (self._newest, batch.transaction)
         self._newest = max(self._newest, batch.newest)
         return batch.numbered
 
@@ -175,7 +182,8 @@ class Numbering:
         try:
             await partitions.create(connection)
             await partitions.drop(connection, self._days)
-            await self._database.delete_expired_keys()
+            if not await self._database.delete_expired_keys():
+                return MORE_KEYS_SECONDS
         except LockNotAvailableError:
             return MAINTENANCE_RETRY_SECONDS
         except PostgresError as error:  # positions are given all the same

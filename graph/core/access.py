@@ -66,7 +66,7 @@ class Deadline:
         )
 
 
-class Enforced:
+class EnforcedDeadline:
     """Cancels the block, and a statement that it awaits, when the time of a deadline is over.
 
     It does what `asyncio.timeout` does, which takes three times as long to begin and end.
@@ -129,9 +129,9 @@ class Access:
         """Limits how many sessions for reading the operation has at once."""
         return asyncio.Semaphore(SESSIONS_AT_ONCE)
 
-    def in_time(self) -> AbstractContextManager[Enforced | None]:
+    def in_time(self) -> AbstractContextManager[EnforcedDeadline | None]:
         """Enforces the deadline of the operation in a block."""
-        return nullcontext() if self.deadline is None else Enforced(self.deadline)
+        return nullcontext() if self.deadline is None else EnforcedDeadline(self.deadline)
 
     def _connection(self) -> AbstractAsyncContextManager[None]:
         """Wait until the viewer may take a connection."""
@@ -168,14 +168,15 @@ class Access:
     ) -> Result:
         """Do work in a transaction of the viewer with this right, and commit it."""
         refuse_while_holding()
+        viewer = self.viewer
         with self.in_time() as limit:
-            async with self._connection(), self.database.write(self.viewer, right) as session:
+            async with self._connection(), self.database.write(viewer, right) as session:
                 session.time_limit = limit
                 held = _holding.set(True)
                 try:
                     result = await work(session)
                 finally:
                     _holding.reset(held)
-        if session.viewer is not self.viewer:  # a login
+        if session.viewer is not viewer:  # a login
             self.become(session.viewer)
         return result

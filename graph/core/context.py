@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import strawberry
 
 from db import ReadSession
-from graph.core.access import Access, Enforced
+from graph.core.access import Access, EnforcedDeadline
 from graph.core.loaders import Loaders
 from graph.core.response_budget import ResponseBudget
 from graph.core.selections import Operation
@@ -59,7 +59,7 @@ class Context(Access):
         if "loaders" in vars(self):
             self.loaders.clear()
 
-    def in_time(self) -> AbstractContextManager[Enforced | None]:
+    def in_time(self) -> AbstractContextManager[EnforcedDeadline | None]:
         """Enforces the deadline and the maximum size of the response in a block."""
         if self.budget is not None:
             self.budget.check()

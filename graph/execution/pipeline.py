@@ -33,7 +33,7 @@ from strawberry.utils.await_maybe import await_maybe
 from graph.compiler import Compiler
 from graph.compiler.compiled import CompiledOperation, CompiledParts
 from graph.compiler.shapes import Request
-from graph.core.access import Deadline, Enforced
+from graph.core.access import Deadline, EnforcedDeadline
 from graph.core.context import Context
 from graph.core.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
 from graph.core.filters import conditions_of
@@ -93,7 +93,7 @@ class Pipeline:
         deadline = Deadline(limits.settings.max_seconds)
         try:
             if token is not None and (viewer := tokens.cached(token)) is None:
-                with Enforced(deadline):
+                with EnforcedDeadline(deadline):
                     viewer = await tokens.viewer(token)
         except Exception as error:
             refusal = error
