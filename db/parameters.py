@@ -87,9 +87,9 @@ class DeferredParameter(BindParameter[Any]):
 
     inherit_cache = True
 
-    def _with_value(self, *values: Any, **options: Any) -> DeferredParameter:
+    def _with_value(self, *values: Any, **options: Any) -> Any:
         """A copy with the same function. SQLAlchemy copies what it has cached for an execution."""
-        copied: DeferredParameter = super()._with_value(*values, **options)  # type: ignore[assignment]
+        copied: Any = super()._with_value(*values, **options)  # type: ignore[no-untyped-call]
         copied.callable = self.callable
         return copied
 
