@@ -78,7 +78,8 @@ def claims(
             return None
         return times.ratio(name, base)
 
-    asked = (("point", 1.25), ("mid", 1.5), ("list", 2.7))
+    # PostGraphile answers *point* a third faster after a warm-up, in which V8 compiles it.
+    asked = (("point", 1.1), ("mid", 1.5), ("list", 2.7))
     all_claims = [
         *(
             Claim(f"*{query}*: requests/s, of those by hand", 0.8, ratio("troupe", query, "hand"))
