@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 import httpx
 import orjson
@@ -43,6 +42,25 @@ class Answer:
         return str(error["extensions"]["code"])
 
 
+_counting: list[list[str]] = []
+"""The lists to which statements without SQLAlchemy are added now."""
+
+
+def _noting(method: Any) -> Any:
+    def run(pool: PreparedPool, statement: str, *arguments: Any) -> Any:
+        for statements in _counting:
+            statements.append(statement)
+        return method(pool, statement, *arguments)
+
+    return run
+
+
+# Once, and not for each block: blocks that overlap would end in another order than they began, and
+# leave each other's functions in place.
+PreparedPool.value = _noting(PreparedPool.value)  # type: ignore[method-assign]
+PreparedPool.write = _noting(PreparedPool.write)  # type: ignore[method-assign]
+
+
 @contextmanager
 def counted(database: db.Database) -> Iterator[list[str]]:
     """The statements sent to the database in the block, transaction control aside."""
@@ -54,23 +72,14 @@ def counted(database: db.Database) -> Iterator[list[str]]:
             # As it was before its result was limited.
             statements.append(context.statement)
 
-    def noting(method: Any) -> Any:
-        async def run(pool: PreparedPool, statement: str, *arguments: Any) -> Any:
-            statements.append(statement)
-            return await method(pool, statement, *arguments)
-
-        return run
-
     engines = (database.reader.sync_engine, database.writer.sync_engine)
     for engine in engines:
         event.listen(engine, "before_cursor_execute", note)
+    _counting.append(statements)
     try:
-        with (
-            mock.patch.object(PreparedPool, "value", noting(PreparedPool.value)),
-            mock.patch.object(PreparedPool, "write", noting(PreparedPool.write)),
-        ):
-            yield statements
+        yield statements
     finally:
+        _counting[:] = [each for each in _counting if each is not statements]
         for engine in engines:
             event.remove(engine, "before_cursor_execute", note)
 
