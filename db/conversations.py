@@ -212,9 +212,12 @@ def _appended(
     another transaction has changed it: no two messages get the same sequence.
     """
     given, count = unnested(Message, names).cte("given"), value("count", Integer)
-    new, now = given.c, func.now()
-    timestamp = func.coalesce(new.timestamp, now) if "timestamp" in names else now
-    latest = select(func.max(timestamp)).scalar_subquery() if "timestamp" in names else now
+    new = given.c
+    timestamp: Any = func.now()
+    latest: Any = timestamp
+    if "timestamp" in names:
+        timestamp = func.coalesce(new.timestamp, timestamp)
+        latest = select(func.max(timestamp)).scalar_subquery()
     is_first = and_(Conversation.last_sequence == 0, Conversation.summary == "")
     conversation = (
         update(Conversation)

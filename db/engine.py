@@ -286,6 +286,7 @@ class Database:
                 self.committed.set()
         except BaseException:
             session.end_time_limit()
+            # One that has committed, or done nothing, has no connection to give back.
             if session.has_begun:
                 await asyncio.shield(asyncio.create_task(session.close()))
             raise

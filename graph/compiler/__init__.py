@@ -122,11 +122,13 @@ class Compiler:
         `charge` is called with the cost of compiling, and may raise. The work is done inside
         `turn`, once for all requests that need it at the same time.
         """
-        node, name = operation.node, _name(hash, operation.node)
-        names = self._names.get(name) if node.operation is OperationType.MUTATION else None
-        if names is None and node.operation is OperationType.MUTATION:
-            names = variables_below(operation)
-            self._names.put(name, names)
+        node, names = operation.node, None
+        if node.operation is OperationType.MUTATION:
+            name = _name(hash, node)
+            names = self._names.get(name)
+            if names is None:
+                names = variables_below(operation)
+                self._names.put(name, names)
         key = self._key(hash, node, operation.variables, viewer)
         compiled = self._compiled.get(key)
         if compiled is None:

@@ -93,8 +93,8 @@ class CompiledOperation:
     """The number of conditions of its filters."""
     parts: int = 0
     """The size of its shape, which is in its key in the cache."""
-    names: Collection[str] | None = None
-    """The variables of a mutation that not only the arguments of its root fields contain."""
+    below: Collection[str] | None = None
+    """The names of a mutation's variables that occur outside of the arguments of root fields."""
     costs: dict[tuple[int, ...], int] = field(default_factory=dict)
     """Its cost by the sizes of its pages and the number of the items in its inputs."""
 
@@ -113,10 +113,11 @@ class CompiledOperation:
         """Whether it is a query that one statement answers."""
         return () in self.statements
 
-    def others(self, variables: Mapping[str, Any]) -> list[Any]:
-        """The values of variables, except of those that only inputs of its calls contain."""
-        names = self.names
-        return [item for name, item in variables.items() if names is None or name in names]
+    def values_below(self, variables: Mapping[str, Any]) -> list[Any]:
+        """The values of all variables of a query; of a mutation, without those of its inputs."""
+        if self.below is None:
+            return list(variables.values())
+        return [value for name, value in variables.items() if name in self.below]
 
     def sizes(self, request: Request) -> tuple[int, ...]:
         """What of a request its cost depends on. Raises GraphQLError or ValueError."""

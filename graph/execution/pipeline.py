@@ -357,7 +357,11 @@ class Pipeline:
         # The literals of a compiled operation were checked when it was compiled, and a mutation
         # checks its input.
         values = run.variables.coerced
-        if compiled is None or not compiled.is_whole or not is_storable(compiled.others(values)):
+        if (
+            compiled is None
+            or not compiled.is_whole
+            or not is_storable(compiled.values_below(values))
+        ):
             check_arguments(run.operation)
 
     # Execute
