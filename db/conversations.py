@@ -201,6 +201,10 @@ def summarize(content: str) -> str:
     return content[:SUMMARY_LENGTH]
 
 
+_CHANGED = ("last_sequence", "last_message_at", "summary", "updated_at")
+"""The columns of a conversation that `_appended` changes."""
+
+
 @Statement
 def _appended(
     viewer: Viewer, right: Right, names: tuple[str, ...], checked: tuple[str, ...]
@@ -208,7 +212,7 @@ def _appended(
     """Add messages with these columns at the end of a conversation that is not archived.
 
     The viewer needs the right on it, and has to see what the `checked` columns refer to. Returns
-    the id of the conversation, or nothing. The update locks the row first, and reads it anew if
+    the ids of the messages, or nothing. The update locks the row first, and reads it anew if
     another transaction has changed it: no two messages get the same sequence.
     """
     given, count = unnested(Message, names).cte("given"), value("count", Integer)
@@ -244,7 +248,7 @@ def _appended(
     }
     rows = select(*messages.values())
     inserted = insert(Message).from_select(list(messages), rows, include_defaults=False)
-    return inserted.returning(Message.conversation_id, set_actor())
+    return inserted.returning(Message.id, set_actor())
 
 
 async def append(
@@ -272,7 +276,9 @@ async def append(
         session.right,
         columns,
         checked,
+        model=Message,
         outcome={"conversations": [conversation_id], "messages": [row["id"] for row in new]},
+        changed=[Conversation.__table__.c[name] for name in _CHANGED],
         **arrays(Message, columns, new),
         conversation_id=conversation_id,
         count=len(new),

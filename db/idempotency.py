@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import (
+    CTE,
     Column,
     Executable,
     Index,
@@ -103,13 +104,11 @@ def stored(viewer: Viewer) -> Executable:
     return insert(table).from_select(_NAMES, _row())
 
 
-def keyed(statement: Any) -> Executable:
-    """A statement that also stores a key, if it returns rows."""
-    done = statement.cte("done")
-    row = _row().where(exists(select(1).select_from(done)))
-    storing = insert(table).from_select(_NAMES, row).returning(kept.key)
+def storing(written: CTE) -> CTE:
+    """Stores a key, in a statement that writes, if it has written rows."""
+    row = _row().where(exists(select(1).select_from(written)))
     # PostgreSQL executes an INSERT in a CTE even if nothing reads it.
-    return select(done).add_cte(storing.cte("kept"))
+    return insert(table).from_select(_NAMES, row).returning(kept.key).cte("kept")
 
 
 @Statement

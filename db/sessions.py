@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -26,11 +26,11 @@ from db.errors import (
     Rejected,
 )
 from db.events.actors import SET_ACTOR
-from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, keyed, stored
+from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, stored
 from db.rights import Right
 from db.scopes import Viewer, scope
-from db.statements import Compiled, Statement, Values
-from db.writes import inserted, project_id_of, references, updated
+from db.statements import Compiled, Extend, Statement, Values
+from db.writes import Returned, inserted, keyed, project_id_of, references, updated
 
 Model = TypeVar("Model", bound=Base)
 
@@ -99,6 +99,8 @@ class WriteSession(AsyncSession):
     """Runs a statement as a transaction of its own."""
     key: Key | None = None
     """The idempotency key, until it is stored."""
+    returned: Returned | None = None
+    """What a statement that runs alone is to return of the rows that it writes."""
     time_limit: TimeLimit | None = None
     """Cancels the transaction when its time is over."""
 
@@ -113,21 +115,30 @@ class WriteSession(AsyncSession):
             self.time_limit.pause()
 
     async def alone(
-        self, statement: Statement, *options: Hashable, outcome: Outcome, **values: Any
+        self,
+        statement: Statement,
+        *options: Hashable,
+        model: type[Base],
+        outcome: Outcome,
+        changed: Collection[Any] = (),
+        **values: Any,
     ) -> Sequence[Any]:
         """The rows of a statement that is a transaction of its own, unless this one has begun.
 
         It saves the round trips of BEGIN and COMMIT, so it is for a mutation that is one statement.
-        No rows mean that nothing was done; the caller then finds out why. `outcome` is stored with
-        the idempotency key, if there is one. Raises KeyTaken.
+        It returns the ids of the rows of `model` that it writes; `changed` are the columns of other
+        models that it sets. No rows mean that nothing was done; the caller then finds out why.
+        `outcome` is stored with the idempotency key, if there is one. Raises KeyTaken.
         """
         if self.has_begun:
             return await self.run(statement, *options, **values)
-        if self.key is None:
-            found = statement.compiled(self.viewer, *options)
-        else:
-            found = statement.compiled(self.viewer, *options, extended=keyed)
+        returned = self.returned
+        if returned is not None and not returned.returning.fits(model, changed):
+            returned = None
+        if self.key is not None:
             values |= self.key.values(outcome)
+        extended = _extension(returned, self.key is not None)
+        found = statement.compiled(self.viewer, *options, extended=extended)
         request = Values(self.viewer, values)
         limit, seconds = self.time_limit, None
         if limit is not None:
@@ -147,6 +158,8 @@ class WriteSession(AsyncSession):
             rows = []
         if rows:
             self.key = None  # it is stored
+            if returned is not None:
+                returned.add(rows)
         if limit is not None and not rows:
             limit.resume()
         return rows
@@ -191,7 +204,7 @@ class WriteSession(AsyncSession):
         names = tuple(sorted(row))
         options = model, below, names, checked, self.right
         outcome = {model.__tablename__: [row["id"]]}
-        found = await self.alone(inserted, *options, outcome=outcome, **row)
+        found = await self.alone(inserted, *options, model=model, outcome=outcome, **row)
         if not found:
             await self.check_new(model, values, below)
             # A value that the database itself refuses, which is reported now; or a change of
@@ -235,7 +248,8 @@ class WriteSession(AsyncSession):
         if names:
             given = {**values, "id": id, "expected_version": version}
             options = model, names, self.right, version is not None
-            if await self.alone(updated, *options, outcome={model.__tablename__: [id]}, **given):
+            outcome = {model.__tablename__: [id]}
+            if await self.alone(updated, *options, model=model, outcome=outcome, **given):
                 return id
         # Nothing was done: nothing changes, or something is wrong.
         row: Any = await self.fetch(model, id, version=version)
@@ -347,6 +361,14 @@ class WriteSession(AsyncSession):
             elif id is not None:
                 taken.add(id)
         return errors
+
+
+def _extension(returned: Returned | None, is_keyed: bool) -> Extend | None:
+    """What a statement that runs alone does besides."""
+    if returned is None:
+        return keyed if is_keyed else None
+    returning = returned.returning
+    return returning.extended_and_keyed if is_keyed else returning.extended
 
 
 async def commit(session: AsyncSession) -> None:

@@ -99,7 +99,8 @@ def deferred_viewer(viewer: Viewer) -> Viewer:
     return _viewer(*viewer_kind(viewer))
 
 
-Extend = Callable[[Any], Executable]
+Extend = Callable[[Any], Compiled]
+"""Compiles a statement with more that it does."""
 
 
 class Statement:
@@ -125,5 +126,4 @@ class Statement:
         return self._compiled(extended, deferred_viewer(viewer), *options)
 
     def _compile(self, extended: Extend | None, *options: Any) -> Compiled:
-        statement = self.build(*options)
-        return compiled(statement if extended is None else extended(statement))
+        return (extended or compiled)(self.build(*options))

@@ -217,7 +217,7 @@ async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) ->
     """
     new = {at: {"id": new_id(), **call} for at, call in calls.items()}
     ids = [row["id"] for row in new.values()]
-    alone = partial(session.alone, outcome={"usage_records": ids})
+    alone = partial(session.alone, model=UsageRecord, outcome={"usage_records": ids})
     if await _record(session, alone, project_id, new):
         return ids
     # Nothing was recorded. The lock keeps other transactions from recording the same calls.

@@ -359,10 +359,12 @@ def two(item: str) -> str:
 
 
 PAYLOADS = [
-    Payload("updateProject", "project", "Project", "id: $id", "Project"),
-    Payload("updateTask", "task", "Task", "id: $id", "Task"),
-    Payload("updateAgent", "agent", "Agent", "id: $id", "Agent"),
-    Payload("updateConversation", "conversation", "Conversation", "id: $id", "Conversation"),
+    Payload("updateProject", "project", "Project", 'id: $id, name: "?"', "Project"),
+    Payload("updateTask", "task", "Task", 'id: $id, title: "?"', "Task"),
+    Payload("updateAgent", "agent", "Agent", 'id: $id, description: "?"', "Agent"),
+    Payload(
+        "updateConversation", "conversation", "Conversation", 'id: $id, title: "?"', "Conversation"
+    ),
     Payload(
         "createTasks",
         "tasks",
@@ -389,7 +391,9 @@ def payloads(draw: DrawFn, pool: Pool) -> tuple[Payload, str, Generated, Generat
     assert isinstance(kind, Shown)
     selection = writer.selection(kind, 3)
     fields = f"shown: {payload.field} {selection} keys: {payload.field} {{ id }}"
-    change = f"{{ {payload.mutation}(input: {{{payload.input}}}) {{ {fields} }} }}"
+    # Now and then the same letter, which changes nothing.
+    input = payload.input.replace("?", draw(st.sampled_from("abc")))
+    change = f"{{ {payload.mutation}(input: {{{input}}}) {{ {fields} }} }}"
     query = f"{{ nodes(ids: $ids) {{ ... on {payload.type_name} {selection} }} }}"
     return (
         payload,

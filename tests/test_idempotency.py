@@ -224,4 +224,4 @@ async def test_a_key_costs_no_statement_of_its_own(world: WholeWorld) -> None:
     for input in (new_task(world, None), new_task(world)):
         answer = await world.owner.ask(document, input=input)
         assert answer.data["createTask"]["task"] is not None
-        assert len(answer.statements) == 2
+        assert len(answer.statements) == 1

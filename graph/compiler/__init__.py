@@ -13,7 +13,7 @@ compiled once for all requests that differ only in values:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from operator import itemgetter
@@ -28,13 +28,14 @@ from graphql import (
     is_list_type,
 )
 from graphql.execution.values import VariableValues
-from sqlalchemy import column, func, literal_column, select, true
+from sqlalchemy import case, column, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from db import Viewer, scope
 from db.parameters import apply, bind
 from db.statements import deferred_viewer, viewer_kind
+from db.writes import Returning, written_row
 from graph.compiler.compiled import (
     Call,
     CompiledOperation,
@@ -53,9 +54,9 @@ from graph.compiler.shapes import (
 )
 from graph.core.cache import TRACKED, Cache
 from graph.core.declarations import StatementBuilder
-from graph.core.entities import Entity, entities
+from graph.core.entities import Entity, entities, entity_of
 from graph.core.filters import conditions_of
-from graph.core.json_text import Json, Uncompilable
+from graph.core.json_text import Json, Uncompilable, encoded
 from graph.core.payloads import Outcome
 from graph.core.selections import InvalidOperation, Operation, Selected
 from graph.core.threads import in_thread
@@ -190,7 +191,7 @@ class Compiler:
                 continue
             if not place:
                 break  # this statement answers the whole query
-        calls = _calls(operation, statements)
+        calls = _calls(operation, statements, deferred_viewer(viewer), self._max_bytes)
         return CompiledOperation(
             statements, calls, viewer_kind(viewer), self._max_bytes, conditions, parts, names
         )
@@ -230,7 +231,9 @@ def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBu
                 yield (root.key, field.key), partial(_by_keys, entity=entity, selected=field)
 
 
-def _calls(operation: Operation, statements: Collection[Place]) -> list[Call]:
+def _calls(
+    operation: Operation, statements: Collection[Place], viewer: Viewer, max_bytes: int
+) -> list[Call]:
     """The root fields of a mutation; none if one of them needs its resolver."""
     calls = []
     for root in operation.roots:
@@ -239,6 +242,7 @@ def _calls(operation: Operation, statements: Collection[Place]) -> list[Call]:
         if mutation is None or not root.has_valid_arguments:
             return []
         outcomes: dict[str, Outcome | None] = {}
+        read: dict[str, tuple[Any, Selected]] = {}
         for field in root.fields():
             outcome = outcomes[field.key] = mutation.outcome(field.name)
             if outcome is None:
@@ -247,9 +251,38 @@ def _calls(operation: Operation, statements: Collection[Place]) -> list[Call]:
                 is_known = not outcome.is_read or (root.key, field.key) in statements
             if not is_known:
                 return []
+            if outcome is not None and outcome.is_read:
+                read[field.key] = outcome.model, field
         kind = root.definition.args["input"].type
-        calls.append(Call(root.key, mutation, kind, root.arguments["input"], outcomes))
+        input = root.arguments["input"]
+        returning = _returning(operation, viewer, max_bytes, read)
+        calls.append(Call(root.key, mutation, kind, input, outcomes, returning))
     return calls
+
+
+def _returning(
+    operation: Operation, viewer: Viewer, max_bytes: int, read: Mapping[str, tuple[Any, Selected]]
+) -> Returning | None:
+    """What the statement of a mutation can return of the rows that it writes, for its payload.
+
+    `read` are the fields of the payload that show rows, by their response names, with the model.
+    None if they show several models, or nothing that such a statement knows.
+    """
+    if len({model for model, _ in read.values()}) != 1:
+        return None
+    model = next(model for model, _ in read.values())
+    entity = entity_of(model)
+    if entity.is_interface or entity.is_subtype or entity.key.key != "id":
+        return None
+    row, values = written_row(model), {}
+    is_visible = scope(row, viewer)
+    for name, (_, selected) in read.items():
+        builder = StatementBuilder(operation, viewer, max_bytes)
+        value = case((is_visible, encoded(entity.sql(builder, selected, row), max_bytes)))
+        returning = Returning(row, {name: value})
+        if returning.fits(model) and returning.depends_only_on(viewer):
+            values[name] = value
+    return Returning(row, values) if values else None
 
 
 def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> Json:
@@ -281,6 +314,11 @@ def _bytes(compiled: CompiledOperation) -> int:
     """The size of a compiled operation in the cache."""
     objects = OBJECTS_OF_OPERATION + OBJECTS_OF_CALL * len(compiled.calls)
     found = 100 * compiled.parts + TRACKED * objects
+    for call in compiled.calls:
+        if call.returning is not None:
+            reading = call.returning.reading
+            objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * len(reading.parameters)
+            found += len(reading.sql) + TRACKED * objects
     for each in compiled.statements.values():
         objects = OBJECTS_OF_STATEMENT + OBJECTS_OF_PARAMETER * each.deferred
         found += len(each.sql) + 100 * len(each.parameters) + TRACKED * objects

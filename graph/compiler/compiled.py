@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from db.parameters import Deferred
 from db.statements import Compiled, DependsOnValues, compiled, viewer_kind
+from db.writes import Returned, Returning
 from graph.compiler.shapes import Request, filled
 from graph.core.context import Context
 from graph.core.declarations import StatementBuilder
@@ -72,6 +73,8 @@ class Call:
     """The coerced value of its input, with deferred values in it."""
     outcomes: Mapping[str, Outcome | None]
     """The selected outcomes by response name; None is the list of user errors."""
+    returning: Returning | None
+    """The JSON of selected outcomes that the statement that writes can return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +175,18 @@ class CompiledParts:
             input = built(call.mutation.input, value)
             if input is None:
                 return None  # its resolver reports what is not valid
+            returned = None if call.returning is None else Returned(call.returning)
             try:
-                result = await call.mutation.perform(self.context, call.kind, value, input)
+                result = await call.mutation.perform(
+                    self.context, call.kind, value, input, returned
+                )
             except Exception as error:
                 self.context.performed[call.key] = partial(_raise, error)
                 return None
             # The resolver does not do it again, if this or a later field ends in an error.
             self.context.performed[call.key] = partial(_return, result)
             try:
-                payload, length = await self._payload(call, result)
+                payload, length = await self._payload(call, result, returned)
             except Exception:
                 return None
             size += length
@@ -190,7 +196,9 @@ class CompiledParts:
             self.context.performed[call.key] = partial(_encoded, call.key, payload)
         return ExecutionResult(data, None)
 
-    async def _payload(self, call: Call, result: Any) -> tuple[dict[str, Any], int]:
+    async def _payload(
+        self, call: Call, result: Any, returned: Returned | None
+    ) -> tuple[dict[str, Any], int]:
         """The payload of a mutation that was performed, and its bytes. Raises Unread."""
         payload: dict[str, Any] = {}
         size = 0
@@ -200,7 +208,12 @@ class CompiledParts:
                 continue
             value = value_of(call.mutation.outcomes, outcome, result)
             if outcome.is_read:
-                text = await self._read((call.key, name), keys_of(outcome, value))
+                keys = keys_of(outcome, value)
+                rows = None if returned is None else returned.values(name, keys)
+                if not rows:
+                    text = await self._read((call.key, name), keys)
+                else:
+                    text = rows[0] if outcome.kind == "one" else b"[" + b",".join(rows) + b"]"
                 if text is None:
                     raise Unread
                 value = orjson.Fragment(text)

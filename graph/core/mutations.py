@@ -15,6 +15,7 @@ from strawberry.utils.str_converters import to_camel_case
 import db
 from db import Right, constraints, errors
 from db.idempotency import Key, KeyTaken
+from db.writes import Returned
 from graph.core.context import Context, Info
 from graph.core.entities import clean
 from graph.core.errors import Forbidden, PayloadFailed
@@ -109,11 +110,19 @@ class DeclaredMutation:
                 return outcome
         return None
 
-    async def perform(self, context: Context, kind: Any, value: dict[str, Any], input: Any) -> Any:
+    async def perform(
+        self,
+        context: Context,
+        kind: Any,
+        value: dict[str, Any],
+        input: Any,
+        returned: Returned | None = None,
+    ) -> Any:
         """Do what it does, and return what it changed.
 
-        `kind` is the type of its argument in the schema, `value` the coerced value. Raises
-        Forbidden, Rejected with all user errors, a DomainError, and errors of the database.
+        `kind` is the type of its argument in the schema, `value` the coerced value. `returned` gets
+        what the statement returns, if it is the only one. Raises Forbidden, Rejected with all user
+        errors, a DomainError, and errors of the database.
         """
         if not may(context.viewer, self.right):
             raise Forbidden(f"You may not use {self.name}.")
@@ -122,7 +131,7 @@ class DeclaredMutation:
         prepared = () if self._before is None else (await self._before(context, input),)
 
         async def work(session: db.WriteSession) -> Any:
-            session.key = key
+            session.key, session.returned = key, returned
             result = await self._function(None, session, input, *prepared)
             if session.key is not None:
                 await session.store_key(outcome_of(self.outcomes, result))
