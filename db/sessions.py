@@ -27,10 +27,11 @@ from db.errors import (
 )
 from db.events.actors import SET_ACTOR
 from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, stored
+from db.returning import Returned, keyed
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Compiled, Extend, Statement, Values
-from db.writes import Returned, inserted, keyed, project_id_of, references, updated
+from db.writes import inserted, project_id_of, references, updated
 
 Model = TypeVar("Model", bound=Base)
 

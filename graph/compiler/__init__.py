@@ -13,7 +13,7 @@ compiled once for all requests that differ only in values:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from operator import itemgetter
@@ -28,14 +28,14 @@ from graphql import (
     is_list_type,
 )
 from graphql.execution.values import VariableValues
-from sqlalchemy import case, column, func, literal_column, select, true
+from sqlalchemy import Select, column, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
 from db import Viewer, scope
 from db.parameters import apply, bind
+from db.returning import Returning
 from db.statements import deferred_viewer, viewer_kind
-from db.writes import Returning, written_row
 from graph.compiler.compiled import (
     Call,
     CompiledOperation,
@@ -274,15 +274,21 @@ def _returning(
     entity = entity_of(model)
     if entity.is_interface or entity.is_subtype or entity.key.key != "id":
         return None
-    row, values = written_row(model), {}
-    is_visible = scope(row, viewer)
-    for name, (_, selected) in read.items():
-        builder = StatementBuilder(operation, viewer, max_bytes)
-        value = case((is_visible, encoded(entity.sql(builder, selected, row), max_bytes)))
-        returning = Returning(row, {name: value})
-        if returning.fits(model) and returning.depends_only_on(viewer):
-            values[name] = value
-    return Returning(row, values) if values else None
+
+    def values(names: Iterable[str], row: Any) -> dict[str, Select[Any]]:
+        found = {}
+        for name in names:
+            builder = StatementBuilder(operation, viewer, max_bytes)
+            json = encoded(entity.sql(builder, read[name][1], row), max_bytes)
+            found[name] = builder.rows(row).with_only_columns(json)
+        return found
+
+    def is_returnable(name: str) -> bool:
+        returning = Returning(model, partial(values, [name]))
+        return returning.fits(model) and returning.depends_only_on(viewer)
+
+    names = [name for name in read if is_returnable(name)]
+    return Returning(model, partial(values, names)) if names else None
 
 
 def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> Json:

@@ -12,8 +12,8 @@ from graphql import ExecutionResult, GraphQLError
 from sqlalchemy import select
 
 from db.parameters import Deferred
+from db.returning import Returned, Returning
 from db.statements import Compiled, DependsOnValues, compiled, viewer_kind
-from db.writes import Returned, Returning
 from graph.compiler.shapes import Request, filled
 from graph.core.context import Context
 from graph.core.declarations import StatementBuilder

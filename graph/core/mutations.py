@@ -15,7 +15,7 @@ from strawberry.utils.str_converters import to_camel_case
 import db
 from db import Right, constraints, errors
 from db.idempotency import Key, KeyTaken
-from db.writes import Returned
+from db.returning import Returned
 from graph.core.context import Context, Info
 from graph.core.entities import clean
 from graph.core.errors import Forbidden, PayloadFailed
