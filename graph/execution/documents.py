@@ -34,7 +34,7 @@ from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from graph.core.cache import TRACKED, Cache
 from graph.core.errors import BadRequest, LimitExceeded, RequestError
-from graph.core.selections import InvalidOperation, choose, operations_of
+from graph.core.selections import Head, InvalidOperation, choose, operations_of
 from graph.limits.document_size import DocumentSize, check_document_size, document_size
 from graph.settings import Settings
 
@@ -45,7 +45,7 @@ MOST_BYTES = 16_000_000
 
 # The number of objects of a document with its size and operations, and of the head of an operation.
 OBJECTS_OF_DOCUMENT = 8
-OBJECTS_OF_OPERATION = 11
+OBJECTS_OF_OPERATION = 13
 
 RULES = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
 
@@ -80,7 +80,7 @@ class Document:
     is_valid: bool = False
     objects: int = 0
     """The maximum number of objects in the cache for it, strings and bytes excluded."""
-    heads: dict[str | None, OperationDefinitionNode] = field(default_factory=dict)
+    heads: dict[str | None, Head] = field(default_factory=dict)
     """The heads of its operations that were requested, by the operation names of the requests."""
 
     @property
@@ -148,7 +148,7 @@ def _count_objects(tree: DocumentNode) -> int:
     pending: list[Any] = []
     for node in tree.definitions:
         if isinstance(node, OperationDefinitionNode):
-            found += OBJECTS_OF_OPERATION + 4 * len(node.variable_definitions or ())
+            found += OBJECTS_OF_OPERATION + 6 * len(node.variable_definitions or ())
             pending += node.variable_definitions or ()
     while pending:
         node = pending.pop()

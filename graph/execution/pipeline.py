@@ -288,10 +288,14 @@ class Pipeline:
     def _coerce(self, run: Run) -> tuple[OperationDefinitionNode, VariableValues]:
         """Find the operation in the document, and coerce the variables."""
         document, name = run.document, run.request.operation_name
-        node = document.heads.get(name)
-        if node is None:
-            node = document.heads[name] = head_of(run.tree, name)
-        run.node, values = node, run.request.variables or {}
+        head = document.heads.get(name)
+        if head is None:
+            head = document.heads[name] = head_of(self.schema, run.tree, name)
+        node, values = head.node, run.request.variables or {}
+        run.node, variables = node, head.coerced(values)
+        if variables is not None:
+            run.variables = variables
+            return node, variables
         check_variables(node, values, self.schema, self.limits.settings)
         try:
             run.variables = coerce_variables(self.schema, node, values, suggest=False)
