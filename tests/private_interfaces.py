@@ -263,6 +263,27 @@ def utilities() -> None:
 
 @private(
     GRAPHQL,
+    "`get_variable_signature` and `VariableValueSource`",
+    "graphql.execution.get_variable_signature.get_variable_signature",
+    "graphql.execution.values.VariableValueSource",
+    why="the types of an operation's variables are looked up once, not for each request",
+)
+def variable_values() -> None:
+    from graphql.execution import VariableValues
+    from graphql.execution.get_variable_signature import get_variable_signature
+    from graphql.execution.values import VariableValueSource
+
+    schema = graphql.build_schema("type Query { twice(number: Int): Int }")
+    node: Any = parse("query($n: Int) { twice(number: $n) }").definitions[0]
+    signature: Any = get_variable_signature(schema, node.variable_definitions[0])
+    assert (signature.name, signature.type) == ("n", graphql.GraphQLInt)
+    found = VariableValues({"n": VariableValueSource(signature, 1)}, {"n": 1})
+    known = graphql.execution.get_variable_values(schema, node.variable_definitions, {"n": 1})
+    assert found == known
+
+
+@private(
+    GRAPHQL,
     "`Executor`: what is overridden and called of it",
     "Executor.complete_abstract_value",
     "Executor.complete_iterable_value",
@@ -377,6 +398,23 @@ def invalidate_schema_cache() -> None:
     dialect._invalidate_schema_cache()
     assert dialect._invalidate_schema_cache_asof > 0
     has(asyncpg.AsyncAdapt_asyncpg_cursor, "_invalidate_schema_cache_asof")
+
+
+@private(
+    "SQLAlchemy",
+    "`visitors.iterate`",
+    "sqlalchemy.sql.visitors.iterate",
+    why="which tables and columns a payload depends on is read from its expression",
+)
+def iterate() -> None:
+    from sqlalchemy import Column, Integer, MetaData, Table, select
+    from sqlalchemy.sql.visitors import iterate
+
+    rows = Table("rows", MetaData(), Column("number", Integer))
+    found = list(iterate(select(rows.alias().c.number).exists()))
+    assert any(each is rows for each in found)
+    columns = [base for each in found for base in getattr(each, "base_columns", ())]
+    assert any(base is rows.c.number for base in columns)
 
 
 @private(

@@ -42,10 +42,7 @@ from graphql.execution.collect_fields import (
     collect_fields,
     collect_subfields,
 )
-from graphql.execution.get_variable_signature import (
-    GraphQLVariableSignature,
-    get_variable_signature,
-)
+from graphql.execution.get_variable_signature import get_variable_signature
 from graphql.execution.values import VariableValues, VariableValueSource, get_argument_values
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import convert_arguments
@@ -287,7 +284,8 @@ class Head:
 
     node: OperationDefinitionNode
     """The operation without its fields and without locations, which is small."""
-    signatures: tuple[GraphQLVariableSignature, ...]
+    signatures: tuple[Any, ...]
+    """The names and types of its variables, as graphql-core has them."""
 
     def coerced(self, values: Mapping[str, Any]) -> VariableValues | None:
         """The coerced variables, if each is given and has a valid value that is no object or list.
