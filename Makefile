@@ -72,7 +72,7 @@ requirements: ## Update the pinned dependencies (needs uv)
 
 clean: ## Remove everything that was installed, built and cached here
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build dist
-	rm -rf tests/clients/node_modules tests/clients/codegen/generated benchmarks/postgraphile/node_modules
+	rm -rf tests/clients/node_modules tests/clients/codegen/generated tests/clients/examples/built benchmarks/postgraphile/node_modules
 	rm -rf $(PAGE)/node_modules $(PAGE)/dist
 
 .venv/bin/python:

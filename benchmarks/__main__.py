@@ -14,14 +14,24 @@ from benchmarks.contenders import COMPILED, CONTENDERS
 from benchmarks.data import LARGE, SMALL, connected
 from benchmarks.graphs import graphs
 from benchmarks.keys import keys
+from benchmarks.leases import heartbeats
 from benchmarks.place import Place, place
 from benchmarks.progress import say
 from benchmarks.queries import READS, WRITES
 from benchmarks.scaling import scaling
+from benchmarks.summaries import summaries
+from benchmarks.waiting import waiting
+from benchmarks.workers import workers
 
 # Many short turns: other load on the machine is short, and disturbs only some of them.
 THOROUGH = Pace(rounds=15, seconds=2, warm_up=0.4)
 QUICK = Pace(rounds=5, seconds=1, warm_up=0.2)
+
+# How long a transaction is open while tasks are claimed, in seconds.
+HELD, HELD_QUICK = 60, 20
+
+WORK = ("workers", "waiting", "heartbeats", "usage")
+"""What is measured of the work of agents."""
 
 
 async def run(options: argparse.Namespace, here: Place) -> None:
@@ -64,7 +74,27 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         scaled = await scaling(small, large, half)
         scaled.took |= (await graphs(small, half)).took
         parts["dependence"] = report.dependence(scaled)
-    parts["claims"] = report.claims(read, written, keyed, copied, scaled)
+    worked = waited = beats = summed = None
+    if "workers" in options.work:
+        ours = await here.copy("small", "workers", has_triggers=True)
+        worked = await workers(ours, await here.empty("jobs"), pace, here.postmaster)
+        parts["workers"] = report.workers(worked)
+    if "waiting" in options.work:
+        ours = await here.copy("small", "waiting", has_triggers=True)
+        held = HELD_QUICK if options.quick else HELD
+        waited = await waiting(ours, pace, held)
+        parts["waiting"] = report.waiting(waited, held)
+    if "heartbeats" in options.work:
+        ours = await here.copy("small", "heartbeats", has_triggers=True)
+        beats = await heartbeats(ours, pace, here.postmaster)
+        parts["heartbeats"] = report.heartbeats(beats)
+    if "usage" in options.work:
+        ours = await here.copy("small", "usage", has_triggers=True)
+        summed = await summaries(ours, pace)
+        parts["usage"] = report.usage(summed)
+    parts["claims"] = report.claims(
+        read, written, keyed, copied, scaled, worked, waited, beats, summed
+    )
     for part in parts.values():
         say(f"\n{part}")
     if options.page is not None:
@@ -85,10 +115,11 @@ def parsed() -> argparse.Namespace:
         "--contenders", nargs="*", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME"
     )
     names = [one.name for one in (*READS, *WRITES, *BULKS)]
-    parser.add_argument("--queries", nargs="+", choices=names, default=names, metavar="NAME")
+    parser.add_argument("--queries", nargs="*", choices=names, default=names, metavar="NAME")
     parser.add_argument(
         "--no-scaling", dest="scaling", action="store_false", help="do not measure scaling"
     )
+    parser.add_argument("--work", nargs="*", choices=WORK, default=WORK, metavar="NAME")
     parser.add_argument("--page", type=Path, help="the page whose tables are replaced")
     return parser.parse_args()
 

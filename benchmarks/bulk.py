@@ -124,8 +124,8 @@ def _usage() -> Mapping[str, Any]:
 def _copied_usage() -> Iterator[Copied]:
     yield Copied(
         "usage_records",
-        ("id", "project_id", "model_id", "input_tokens", "output_tokens"),
-        [(new_id(), PROJECT_ID, MODEL, INPUT, OUTPUT) for _ in range(ROWS)],
+        ("id", "project_id", "model_id", "model_name", "input_tokens", "output_tokens"),
+        [(new_id(), PROJECT_ID, MODEL, MODEL, INPUT, OUTPUT) for _ in range(ROWS)],
     )
 
 

@@ -58,9 +58,11 @@ def dsn(url: URL | str) -> str:
 
 
 @asynccontextmanager
-async def connected(url: URL | str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to a database."""
-    connection = await asyncpg.connect(dsn(url))
+async def connected(
+    url: URL | str, settings: dict[str, str] | None = None
+) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database, with these settings of PostgreSQL."""
+    connection = await asyncpg.connect(dsn(url), server_settings=settings)
     try:
         yield connection
     finally:
@@ -92,6 +94,7 @@ DELETED = (
     "DELETE FROM idempotency_keys",
     "DELETE FROM task_dependencies",
     "DELETE FROM usage_records",
+    "DELETE FROM usage_totals",
     "DELETE FROM tasks WHERE created_at > '2026-02-01'",
     "DELETE FROM messages WHERE created_at > '2026-02-01'",
 )
@@ -104,8 +107,8 @@ async def clean(connection: asyncpg.Connection) -> None:
             await connection.execute(statement)
     # Not in parallel: processes that end would add their processor time to that of a turn.
     await connection.execute(
-        "VACUUM (PARALLEL 0) task_dependencies, usage_records, tasks, messages, conversations,"
-        " idempotency_keys"
+        "VACUUM (PARALLEL 0) task_dependencies, usage_records, usage_totals, tasks, messages,"
+        " conversations, idempotency_keys"
     )
 
 

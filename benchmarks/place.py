@@ -51,10 +51,16 @@ class Place:
         """The URL of one of its databases."""
         return self.url.set(database=database)
 
-    async def make(self, database: str, size: Size) -> URL:
-        """Create a database with data of this size."""
+    async def empty(self, database: str) -> URL:
+        """Create a database without tables."""
         async with connected(self.url) as connection:
             await connection.execute(f"CREATE DATABASE {database}")
+        return self.of(database)
+
+    async def make(self, database: str, size: Size) -> URL:
+        """Create a database with data of this size."""
+        await self.empty(database)
+        async with connected(self.url) as connection:
             await count_statements(connection, "none")
         await load(self.of(database), size)
         return self.of(database)

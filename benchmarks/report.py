@@ -18,11 +18,17 @@ from benchmarks.compare import Pace, Result
 from benchmarks.contenders import POSTGRAPHILE, Missing, node, node_version
 from benchmarks.graphs import ADDED, GRAPH_EDGES, GRAPH_TASKS, in_graph, without_graph
 from benchmarks.keys import with_key
+from benchmarks.leases import EVERY, LEASES, Share
+from benchmarks.plan import LARGE_PLAN, SMALL_PLAN, WORKERS
 from benchmarks.queries import WRITES, Query
 from benchmarks.scaling import ROWS, Scaling
+from benchmarks.summaries import READ, RECORDS, SUMMARIES
+from benchmarks.waiting import ALONE, HELD, out_of
+from benchmarks.workers import BATCH, HTTP, MANY, ONE, PROCRASTINATE, SQL, TITLES, Work
 from tests.pages import ROOT, filled
 
 PAGE = ROOT / "docs" / "performance.md"
+NOT_MEASURED = "not measured"
 PACKAGES = ("strawberry-graphql", "graphql-core", "SQLAlchemy", "asyncpg", "starlette", "uvicorn")
 
 
@@ -45,7 +51,7 @@ class Claim:
         if self.floor is not None:
             bound += f", no less than {self.floor:g}"
         if self.found is None:
-            return self.text, bound, "not measured", ""
+            return self.text, bound, NOT_MEASURED, ""
         holds = self.found <= self.bound if self.at_most else self.found >= self.bound
         nearly = self.floor is not None and self.found >= self.floor
         words = "yes" if holds else "nearly" if nearly else "**no**"
@@ -64,6 +70,10 @@ def claims(
     keyed: Scaling | None,
     copied: Scaling | None,
     scaled: Scaling | None,
+    worked: Work | None,
+    waited: Scaling | None,
+    beats: Share | None,
+    summed: Scaling | None,
 ) -> str:
     """The table of all promises with the measured values."""
 
@@ -78,11 +88,19 @@ def claims(
             return None
         return times.ratio(name, base)
 
+    def tasks(name: str, base: str) -> float | None:
+        return None if worked is None else worked.ratio(name, base)
+
     # PostGraphile answers *point* a third faster after a warm-up, in which V8 compiles it.
     asked = (("point", 1.1), ("mid", 1.5), ("list", 2.7))
     all_claims = [
         *(
-            Claim(f"*{query}*: requests/s, of those by hand", 0.8, ratio("troupe", query, "hand"))
+            Claim(
+                f"*{query}*: requests/s, of those by hand",
+                0.8,
+                ratio("troupe", query, "hand"),
+                floor=0.7,
+            )
             for query, _ in asked
         ),
         *(
@@ -98,6 +116,7 @@ def claims(
                 f"*{query}*, compiler off: requests/s, times plain Strawberry's",
                 1,
                 ratio("general", query, "strawberry"),
+                floor=0.9,
             )
             for query in ("mid", "list")
         ),
@@ -178,6 +197,56 @@ def claims(
                 at_most=True,
             )
             for query in ADDED
+        ),
+        Claim(
+            f"{WORKERS} workers claim and complete: tasks/s, of those by the same SQL",
+            0.4,
+            tasks(HTTP, SQL),
+        ),
+        Claim(
+            f"{WORKERS} workers claim and complete: tasks/s, times procrastinate's",
+            1,
+            tasks(HTTP, PROCRASTINATE),
+        ),
+        Claim(
+            f"*{MANY}* of {BATCH}: tasks/s, times those of *{ONE}*",
+            10,
+            tasks(MANY, ONE),
+        ),
+        Claim(
+            f"*{ONE}* out of {LARGE_PLAN.tasks:,} waiting tasks: its time, times that out of"
+            f" {SMALL_PLAN.tasks:,}",
+            1.3,
+            longer(out_of(LARGE_PLAN), out_of(SMALL_PLAN), waited),
+            at_most=True,
+        ),
+        Claim(
+            f"*{ONE}* while an old transaction is open: its time, times that without",
+            1.5,
+            longer(HELD, ALONE, waited),
+            at_most=True,
+        ),
+        Claim(
+            f"heartbeats of {LEASES:,} leases, each every {EVERY} s: share of one core",
+            0.1,
+            None if beats is None else beats.both,
+            at_most=True,
+        ),
+        *(
+            Claim(
+                f"*usageSummary* {one.name} of {RECORDS:,} records: its time, times that of SQL"
+                " by hand",
+                5,
+                longer(one.name, one.by_hand, summed),
+                at_most=True,
+            )
+            for one in SUMMARIES
+        ),
+        Claim(
+            f"*usageSummary* {SUMMARIES[0].name}: rows read, of those of the records",
+            0.1,
+            None if summed is None else summed.typical(READ),
+            at_most=True,
         ),
     ]
     head = ("what", "promised", "found", "holds")
@@ -297,6 +366,52 @@ def dependence(scaled: Scaling) -> str:
     )
 
 
+def workers(worked: Work) -> str:
+    """The table of workers that claim and complete tasks."""
+    rows = []
+    for name in worked.rounds:
+        typical = worked.typical(name)
+        work = typical.server, typical.database
+        rows.append((TITLES[name], _number(typical.per_second), *map(_work, work)))
+    head = (f"{WORKERS} workers", "tasks/s", "server, ms", "SQL, ms")
+    missing = [f"Not measured: {why}\n" for why in worked.missing]
+    return "\n".join((table(head, rows), *missing))
+
+
+def waiting(waited: Scaling, seconds: float) -> str:
+    """The tables of what the time of a claim depends on."""
+    plans = [
+        (f"{plan.tasks:,}, of which 80 % are blocked", _ms(waited.typical(out_of(plan))))
+        for plan in (SMALL_PLAN, LARGE_PLAN)
+    ]
+    held = [
+        ("no old transaction", _ms(waited.typical(ALONE))),
+        (f"a transaction open for {seconds:g} s", _ms(waited.typical(HELD))),
+    ]
+    heads = ("tasks that wait", "a claim, ms"), ("meanwhile", "a claim, ms")
+    return "\n".join(map(table, heads, (plans, held)))
+
+
+def heartbeats(beats: Share) -> str:
+    """The table of the processor time of heartbeats."""
+    rows = [("server", f"{beats.server:.3f}"), ("PostgreSQL", f"{beats.database:.3f}")]
+    return table((f"heartbeats of {LEASES:,} leases", "share of one core"), rows)
+
+
+def usage(summed: Scaling) -> str:
+    """The table of summaries of usage."""
+    rows = [
+        (
+            one.name,
+            _ms(summed.typical(one.name)),
+            _ms(summed.typical(one.by_hand)),
+            _times(summed.ratio(one.name, one.by_hand)),
+        )
+        for one in SUMMARIES
+    ]
+    return table((f"{RECORDS:,} records, ms", "Troupe", "SQL by hand", "÷ by hand"), rows)
+
+
 def circumstances(pace: Pace, postgres: str) -> str:
     """The date, the machine and the versions."""
     versions = [f"Python {platform.python_version()}", f"PostgreSQL {postgres}"]
@@ -317,10 +432,15 @@ def circumstances(pace: Pace, postgres: str) -> str:
 
 
 def write(page: Path, parts: dict[str, str]) -> None:
-    """Replace these parts of the page."""
+    """Replace these parts of the page. A promise that was not measured keeps its row."""
     text = page.read_text(encoding="utf-8")
+    rows = {line.split("|")[1]: line for line in text.splitlines() if line.startswith("| ")}
     for name, part in parts.items():
-        text = filled(text, name, part)
+        lines = [
+            rows.get(line.split("|")[1], line) if NOT_MEASURED in line else line
+            for line in part.split("\n")
+        ]
+        text = filled(text, name, "\n".join(lines))
     page.write_text(text, encoding="utf-8")
 
 

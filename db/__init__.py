@@ -1,14 +1,17 @@
 """The data of Troupe: models, their rules, and how they are reached. Knows nothing of GraphQL."""
 
+from db.agent_subscriptions import AgentSubscription
 from db.agents import Agent, AgentStatus
 from db.ai_models import AIModel, AIModelStatus
 from db.attempts import AttemptStatus, TaskAttempt
 from db.base import CRUD, Base, new_id
+from db.budgets import Budget, BudgetAlert, BudgetPeriod
 from db.communications import Communication, CommunicationStatus
 from db.connections import OutcomeUnknown
 from db.conversations import Conversation, ConversationStatus, Message, MessageSender
 from db.engine import Database
 from db.events import ActorType, Event, EventAction
+from db.interaction_answers import AnswerOutcome, InteractionAnswer
 from db.interactions import (
     ApprovalRequest,
     ClarificationRequest,
@@ -18,6 +21,7 @@ from db.interactions import (
     InteractionType,
     Notification,
     NotificationLevel,
+    OnExpiry,
 )
 from db.members import MemberRole, ProjectMember
 from db.projects import Project, ProjectStatus

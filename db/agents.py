@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from db.base import (
     CRUD,
@@ -25,10 +26,13 @@ from db.base import (
     to_one,
 )
 from db.transitions import Transitions
+from db.usage_totals import cost_of
 
 if TYPE_CHECKING:
+    from db.agent_subscriptions import AgentSubscription
     from db.ai_models import AIModel
     from db.attempts import TaskAttempt
+    from db.budgets import Budget
     from db.communications import Communication
     from db.conversations import Conversation, Message
     from db.interactions import HumanInteraction
@@ -133,10 +137,26 @@ class Agent(CRUD):
         "The messages that other agents sent to it.",
         foreign_keys="Communication.to_agent_id",
     )
+    subscriptions: Mapped[list[AgentSubscription]] = children(
+        "agent", "The topics that it subscribes to."
+    )
     interactions: Mapped[list[HumanInteraction]] = to_many(
-        "agent", "Its requests and notifications for people."
+        "agent",
+        "Its requests and notifications for people.",
+        foreign_keys="HumanInteraction.agent_id",
+    )
+    asked_interactions: Mapped[list[HumanInteraction]] = to_many(
+        "asked_by_agent",
+        "The requests and notifications that were made with its token.",
+        foreign_keys="HumanInteraction.asked_by_agent_id",
     )
     usage_records: Mapped[list[UsageRecord]] = to_many("agent", "Its calls of AI models.")
+    budgets: Mapped[list[Budget]] = children("agent", "The budgets of its own.")
+
+    @declared_attr
+    def cost(cls) -> Mapped[Decimal]:
+        """What its calls of AI models cost."""
+        return cost_of("agent_id", cls.id, "What its calls of AI models cost, in US dollars.")
 
     __mapper_args__ = {"version_id_col": version}
 

@@ -43,7 +43,7 @@ class AIModel(CRUD):
             "context_window",
         ),
         check(
-            "least(input_price, cached_input_price, output_price) >= 0",
+            "least(input_price, cached_input_price, cache_creation_price, output_price) >= 0",
             "prices_not_negative",
             "Prices are 0 or more.",
         ),
@@ -73,6 +73,9 @@ class AIModel(CRUD):
     )
     cached_input_price: Mapped[Decimal | None] = mapped_column(
         Numeric(18, 9), doc="Price of a million input tokens read from a cache, in US dollars."
+    )
+    cache_creation_price: Mapped[Decimal | None] = mapped_column(
+        Numeric(18, 9), doc="Price of a million input tokens written to a cache, in US dollars."
     )
     output_price: Mapped[Decimal | None] = mapped_column(
         Numeric(18, 9), doc="Price of a million output tokens, in US dollars."

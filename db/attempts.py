@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, exists, func, select
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
+from db import leases
 from db.base import CRUD, LongText, check, defaulted, to_many, to_one
+from db.leases import lease
+from db.projects import Project, ProjectStatus
+from db.tasks import Task
 
 if TYPE_CHECKING:
     from db.agents import Agent
-    from db.tasks import Task
     from db.usage import UsageRecord
 
 
@@ -34,6 +38,29 @@ class AttemptStatus(StrEnum):
     """The task was cancelled."""
     RELEASED = "RELEASED"
     """The agent gave the task back."""
+
+
+_TASK, _PROJECT = Task.__table__.alias(), Project.__table__.alias()
+
+
+def _while_it_runs(attempt_id: Any, condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether an attempt holds its task, and the task and its project meet a condition."""
+    found = (
+        select(lease.attempt_id)
+        .join(_TASK, _TASK.c.id == lease.task_id)
+        .join(_PROJECT, _PROJECT.c.id == _TASK.c.project_id)
+        .where(lease.attempt_id == attempt_id, condition)
+    )
+    return exists(found.correlate_except(leases.table, _TASK, _PROJECT))
+
+
+def _derived(expression: Callable[[Any], Any]) -> Any:
+    """A column property, from the SQL that a function makes of the attempt's id."""
+
+    def made(cls: Any) -> Any:
+        return column_property(expression(cls.id), deferred=True, doc=expression.__doc__)
+
+    return declared_attr(made)
 
 
 class TaskAttempt(CRUD):
@@ -58,19 +85,47 @@ class TaskAttempt(CRUD):
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
     number: Mapped[int] = mapped_column(doc="The number of the attempt at its task, from 1.")
     status: Mapped[AttemptStatus] = defaulted(AttemptStatus.RUNNING, index=True, doc="Its status.")
-    heartbeat_at: Mapped[datetime | None] = mapped_column(
-        doc="When the agent last sent a heartbeat."
-    )
     progress_percent: Mapped[int | None] = mapped_column(
         doc="The progress in percent, from 0 to 100."
     )
     status_message: Mapped[LongText | None] = mapped_column(
         doc="The last message of the agent about its progress."
     )
+    checkpoint: Mapped[Any | None] = mapped_column(
+        JSONB(none_as_null=True), doc="What the next attempt needs to go on from here."
+    )
+    handover: Mapped[LongText | None] = mapped_column(
+        doc="A note for who takes the task next, from the agent that gave it back."
+    )
     result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="What it produced.")
     error: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="Why it failed.")
     started_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it began.")
     ended_at: Mapped[datetime | None] = mapped_column(doc="When it ended.")
+
+    @_derived
+    def heartbeat_at(id: Any) -> Any:
+        """When the agent last sent a heartbeat; null once it has ended."""
+        return leases.of_attempt(lease.heartbeat_at, id).scalar_subquery()
+
+    @_derived
+    def lease_expires_at(id: Any) -> Any:
+        """When the agent loses the task, unless it sends a heartbeat before."""
+        return leases.of_attempt(lease.expires_at, id).scalar_subquery()
+
+    @_derived
+    def lease_lost(id: Any) -> Any:
+        """Whether the agent no longer holds the task: the attempt has ended."""
+        return ~exists(leases.of_attempt(lease.task_id, id))
+
+    @_derived
+    def cancel_requested(id: Any) -> Any:
+        """Whether the agent is asked to stop, because the task is to be cancelled."""
+        return _while_it_runs(id, _TASK.c.cancel_requested)
+
+    @_derived
+    def pause_requested(id: Any) -> Any:
+        """Whether the agent is asked to pause, because the project is not IN_PROGRESS."""
+        return _while_it_runs(id, _PROJECT.c.status != ProjectStatus.IN_PROGRESS)
 
     task: Mapped[Task] = to_one(
         "attempts", "The task that it is an attempt at.", foreign_keys=[task_id]

@@ -1,22 +1,69 @@
-"""Communications: messages from agent to agent."""
+"""Communications: messages from agent to agent.
+
+A receiver has a lease on a message. Until it acknowledges the message or the lease ends, no other
+process of the agent gets it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, func
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Executable,
+    ForeignKey,
+    Index,
+    Integer,
+    Uuid,
+    and_,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import CRUD, Metadata, Priority, ShortText, check, defaulted, to_many, to_one
+from db.agent_subscriptions import AgentSubscription
+from db.agents import Agent, AgentStatus
+from db.base import (
+    CRUD,
+    Metadata,
+    Priority,
+    ShortText,
+    any_of,
+    check,
+    defaulted,
+    new_id,
+    to_many,
+    to_one,
+)
+from db.errors import Denied, DomainError, IllegalTransition, Invalid, NotFound, Rejected
+from db.parameters import bind
+from db.rights import Right
+from db.scopes import Viewer, scope
+from db.statements import Statement, value
+from db.transitions import Transitions
+from db.writes import insert_many, set_actor
 
 if TYPE_CHECKING:
-    from db.agents import Agent
+    from db.engine import Database
     from db.projects import Project
+    from db.sessions import WriteSession
     from db.tasks import Task
+
+LEASE_SECONDS = 60
+"""How long a receiver has for a message unless it asks for another time, in seconds."""
+
+MOST_RECEIVERS = 1_000
+"""The largest number of agents that one message is sent to."""
 
 
 class CommunicationStatus(StrEnum):
@@ -25,11 +72,11 @@ class CommunicationStatus(StrEnum):
     SENT = "SENT"
     """Sent, not received yet."""
     DELIVERED = "DELIVERED"
-    """Received."""
+    """Received. Unless it is acknowledged, it is given again when its lease ends."""
     ACKNOWLEDGED = "ACKNOWLEDGED"
     """Received and acknowledged."""
     EXPIRED = "EXPIRED"
-    """Not received before `expiresAt`."""
+    """Not received, or not acknowledged in time, before `expiresAt`."""
     FAILED = "FAILED"
     """It could not be delivered."""
 
@@ -49,6 +96,20 @@ class Communication(CRUD):
         Index(None, "to_agent_id", "sent_at", "id"),
         Index(None, "task_id", "sent_at", "id"),
         Index(None, "reply_to_id", "sent_at", "id"),
+        # What an agent has not acknowledged, in the order in which it receives it.
+        Index(
+            "ix_communications_unacknowledged",
+            "to_agent_id",
+            text("priority DESC"),
+            "sent_at",
+            "id",
+            postgresql_where=text("status IN ('SENT', 'DELIVERED')"),
+        ),
+        Index(
+            "ix_communications_expiring",
+            "expires_at",
+            postgresql_where=text("status IN ('SENT', 'DELIVERED') AND expires_at IS NOT NULL"),
+        ),
     )
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
@@ -62,6 +123,9 @@ class Communication(CRUD):
     status: Mapped[CommunicationStatus] = defaulted(
         CommunicationStatus.SENT, index=True, doc="Its status."
     )
+    topic: Mapped[ShortText | None] = mapped_column(
+        doc="The topic that it was published to, if it was."
+    )
     correlation_id: Mapped[ShortText | None] = mapped_column(
         index=True, doc="An id that all messages of one exchange share."
     )
@@ -71,6 +135,9 @@ class Communication(CRUD):
     task_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="SET NULL"))
     sent_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it was sent.")
     delivered_at: Mapped[datetime | None] = mapped_column(doc="When it was received.")
+    lease_expires_at: Mapped[datetime | None] = mapped_column(
+        doc="When it is given to a receiver again unless it is acknowledged before."
+    )
     acknowledged_at: Mapped[datetime | None] = mapped_column(doc="When it was acknowledged.")
     expires_at: Mapped[datetime | None] = mapped_column(
         doc="When it expires if it has not been received."
@@ -89,3 +156,222 @@ class Communication(CRUD):
         "replies", "The message that it answers.", remote_side="Communication.id"
     )
     replies: Mapped[list[Communication]] = to_many("reply_to", "The answers to it.")
+
+    transitions = Transitions(
+        "communication",
+        {
+            CommunicationStatus.SENT: {
+                CommunicationStatus.DELIVERED,
+                CommunicationStatus.EXPIRED,
+                CommunicationStatus.FAILED,
+            },
+            CommunicationStatus.DELIVERED: {
+                CommunicationStatus.ACKNOWLEDGED,
+                CommunicationStatus.EXPIRED,
+                CommunicationStatus.FAILED,
+            },
+            CommunicationStatus.ACKNOWLEDGED: set(),
+            CommunicationStatus.EXPIRED: set(),
+            CommunicationStatus.FAILED: set(),
+        },
+    )
+
+
+def is_unacknowledged(row: Any) -> ColumnElement[bool]:
+    """The condition that its receiver has neither acknowledged a message nor missed it."""
+    in_time = or_(row.expires_at.is_(None), row.expires_at > func.now())
+    return and_(row.status.in_(_OPEN), in_time)
+
+
+# As constants, so that the partial indexes are used.
+_OPEN: tuple[ColumnElement[Any], ...] = (literal_column("'SENT'"), literal_column("'DELIVERED'"))
+
+
+def _is_free(row: Any) -> ColumnElement[bool]:
+    """The condition that nobody has a lease on a message."""
+    return or_(
+        row.status == CommunicationStatus.SENT,
+        and_(row.status == CommunicationStatus.DELIVERED, row.lease_expires_at <= func.now()),
+    )
+
+
+@Statement
+def _received(viewer: Viewer) -> Executable:
+    """Give the messages of an agent that nobody has a lease on, the most urgent first."""
+    row: Any = Communication
+    wanted = (
+        select(row.id)
+        .where(
+            row.to_agent_id == value("agent_id", Uuid),
+            is_unacknowledged(row),
+            _is_free(row),
+            scope(row, viewer, Right.WORK),
+        )
+        .order_by(row.priority.desc(), row.sent_at, row.id)
+        .limit(value("limit", Integer))
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    seconds = value("seconds", Integer)
+    given = (
+        update(row)
+        .where(row.id.in_(wanted.scalar_subquery()))
+        .values(
+            status=CommunicationStatus.DELIVERED,
+            delivered_at=func.coalesce(row.delivered_at, func.now()),
+            lease_expires_at=func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds),
+        )
+        .returning(row.id, row.priority, row.sent_at)
+        .cte("given")
+        .c
+    )
+    found = select(given.id, set_actor())
+    return found.order_by(given.priority.desc(), given.sent_at, given.id)
+
+
+async def receive(session: WriteSession, agent_id: UUID, limit: int, seconds: int) -> list[UUID]:
+    """Give an agent its next messages, each to one receiver; return their ids.
+
+    The receiver has to acknowledge them within so many seconds, or they are given again. Raises
+    NotFound and Denied.
+    """
+    values: dict[str, Any] = {"agent_id": agent_id, "limit": limit, "seconds": seconds}
+    # Which messages these are is not known before, so a key takes a transaction.
+    if session.key is None:
+        found = await session.alone(_received, model=None, outcome={}, **values)
+    else:
+        found = await session.run(_received, **values)
+    if not found:
+        await session.fetch(Agent, agent_id, at=("agent_id",), lock=False)
+    return [row[0] for row in found]
+
+
+@Statement
+def _acknowledged(viewer: Viewer) -> Executable:
+    """Acknowledge messages that were received."""
+    row = Communication
+    changed = update(row).where(
+        row.id == func.any(value("ids", ARRAY(Uuid))),
+        row.status == CommunicationStatus.DELIVERED,
+        scope(row, viewer, Right.WORK),
+        *_own(viewer),
+    )
+    changed = changed.values(
+        status=CommunicationStatus.ACKNOWLEDGED,
+        acknowledged_at=func.now(),
+        lease_expires_at=None,
+    )
+    return changed.returning(row.id, set_actor())
+
+
+def _own(viewer: Viewer) -> list[ColumnElement[bool]]:
+    """The condition that an agent receives a message itself; none for a user."""
+    if viewer.agent_id is None:
+        return []
+    return [Communication.to_agent_id == bind(viewer.agent_id, Uuid)]
+
+
+async def acknowledge(session: WriteSession, ids: Sequence[UUID]) -> list[UUID]:
+    """Acknowledge messages that were received, and return their ids.
+
+    Those that were acknowledged before stay as they are. Raises Rejected with all errors, and
+    Denied.
+    """
+    done = {row[0] for row in await session.run(_acknowledged, ids=list(ids))}
+    if not done.issuperset(ids):
+        await _check_acknowledged(session, ids, done)
+    return list(ids)
+
+
+async def _check_acknowledged(
+    session: WriteSession, ids: Sequence[UUID], done: Collection[UUID]
+) -> None:
+    row = Communication
+    statement = select(row.id, row.status, scope(row, session.viewer, Right.WORK), row.to_agent_id)
+    statement = statement.where(any_of(row.id, ids), scope(row, session.viewer))
+    seen = {each.id: each for each in await session.execute(statement)}
+    errors: list[DomainError] = []
+    for place, id in enumerate(ids):
+        at = ("ids", place)
+        if id in done:
+            continue
+        if id not in seen:
+            errors.append(NotFound(Communication, id, at))
+            continue
+        _, status, may_work, to_agent_id = seen[id]
+        if not may_work or session.viewer.agent_id not in (None, to_agent_id):
+            raise Denied("Only its receiver acknowledges a message.", at)
+        if status is not CommunicationStatus.ACKNOWLEDGED:
+            try:
+                row.transitions.check(status, CommunicationStatus.ACKNOWLEDGED, at)
+            except IllegalTransition as error:
+                errors.append(error)
+    if errors:
+        raise Rejected(errors)
+
+
+async def reply(session: WriteSession, id: UUID, values: Mapping[str, Any]) -> UUID:
+    """Answer a message in the name of the agent that it was sent to; return the id of the answer.
+
+    It has the task and the correlation id of the message, which is its own id if it has none.
+    Raises NotFound, Denied, and Rejected with all errors.
+    """
+    message = await session.fetch(Communication, id, at=("reply_to_id",), lock=False)
+    session.in_own_name(message.to_agent_id, ("reply_to_id",))
+    known = {
+        "from_agent_id": message.to_agent_id,
+        "to_agent_id": message.from_agent_id,
+        "reply_to_id": id,
+        "task_id": message.task_id,
+        "correlation_id": message.correlation_id or str(message.id),
+    }
+    return await session.insert(Communication, {**known, **values}, below="from_agent")
+
+
+async def broadcast(
+    session: WriteSession, from_agent_id: UUID, values: Mapping[str, Any], topic: str | None = None
+) -> list[UUID]:
+    """Send a message to each other active agent of the sender's project, and return their ids.
+
+    With a topic, only to those that subscribe to it. Raises NotFound, Denied, Invalid, and Rejected
+    with all errors.
+    """
+    sender = await session.fetch(Agent, from_agent_id, at=("from_agent_id",), lock=False)
+    await session.refer(Communication, values, project_id=sender.project_id)
+    receivers = select(Agent.id).where(
+        Agent.project_id == sender.project_id,
+        Agent.id != sender.id,
+        Agent.is_active,
+        Agent.status != AgentStatus.TERMINATED,
+    )
+    if topic is not None:
+        subscribed = select(AgentSubscription.agent_id).where(AgentSubscription.topic == topic)
+        receivers = receivers.where(Agent.id.in_(subscribed))
+    receivers = receivers.order_by(Agent.id).limit(MOST_RECEIVERS + 1)
+    found = (await session.scalars(receivers.with_for_update(read=True, key_share=True))).all()
+    if len(found) > MOST_RECEIVERS:
+        raise Invalid(f"This would be sent to more than {MOST_RECEIVERS:,} agents.")
+    same = {**values, "project_id": sender.project_id, "from_agent_id": sender.id, "topic": topic}
+    rows = [{**same, "id": new_id(), "to_agent_id": agent_id} for agent_id in found]
+    if rows:
+        await insert_many(session, Communication, rows)
+    return [row["id"] for row in rows]
+
+
+MOST_EXPIRED = 500
+"""The largest number of messages that are expired at once."""
+
+
+@Statement
+def _expired(viewer: Viewer) -> Executable:
+    """Expire messages that nobody has a lease on. Several processes may do this at once."""
+    row: Any = Communication
+    due = select(row.id).where(row.status.in_(_OPEN), row.expires_at <= func.now(), _is_free(row))
+    due = due.limit(MOST_EXPIRED).with_for_update(key_share=True, skip_locked=True)
+    changed = update(row).where(row.id.in_(due))
+    return changed.values(status=CommunicationStatus.EXPIRED).returning(row.id)
+
+
+async def expire(database: Database) -> int:
+    """Expire messages that were not received in time, at most so many; return how many."""
+    async with database.write(Viewer(is_administrator=True)) as session:
+        return len(await session.run(_expired))

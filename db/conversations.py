@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     Computed,
     Executable,
     ForeignKey,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Uuid,
     and_,
     case,
+    column,
     func,
     insert,
     select,
@@ -28,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from db.base import (
     CRUD,
@@ -159,11 +161,15 @@ class Message(CRUD):
         Index(None, "user_id", "sequence", "id"),
         Index(None, "agent_id", "sequence", "id"),
         Index(None, "model_id", "sequence", "id"),
+        Index(None, "parent_message_id", "sequence", "id"),
         Index("ix_messages_search", "search", postgresql_using="gin"),
     )
 
     conversation_id: Mapped[UUID] = mapped_column(
         ForeignKey("conversations.id", ondelete="CASCADE")
+    )
+    parent_message_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("messages.id", ondelete="SET NULL")
     )
     sequence: Mapped[int] = mapped_column(doc="The position in the conversation, from 1.")
     sender: Mapped[MessageSender] = mapped_column(
@@ -191,6 +197,14 @@ class Message(CRUD):
     user: Mapped[User | None] = to_one("messages", "The user who wrote it.")
     agent: Mapped[Agent | None] = to_one("messages", "The agent that wrote it.")
     model: Mapped[AIModel | None] = to_one("messages", "The AI model that wrote it.")
+    parent_message: Mapped[Message | None] = to_one(
+        "copies",
+        "The message of another conversation that it was copied from.",
+        remote_side="Message.id",
+    )
+    copies: Mapped[list[Message]] = to_many(
+        "parent_message", "Its copies in conversations that were forked."
+    )
     usage_records: Mapped[list[UsageRecord]] = to_many(
         "message", "The calls of AI models that produced it."
     )
@@ -347,6 +361,56 @@ async def delete_message(
     await message.delete(session)
     newest = select(func.max(Message.timestamp)).where(Message.conversation_id == conversation.id)
     await _touch(session, conversation, last_message_at=newest.scalar_subquery())
+
+
+# The columns of a copy that it has of its own; all others are those of the message.
+_OWN_COLUMNS = {"id", "conversation_id", "parent_message_id", "created_at", "updated_at", "search"}
+
+
+@Statement
+def _copied(viewer: Viewer) -> Executable:
+    """Copies messages, given by their ids, with new ids, into a conversation."""
+    source: Any = aliased(Message)
+    ids = func.unnest(value("ids", ARRAY(Uuid)), value("new_ids", ARRAY(Uuid)))
+    given = ids.table_valued(column("id", Uuid), column("new_id", Uuid)).render_derived("given").c
+    columns: dict[str, Any] = {
+        each.name: getattr(source, each.name)
+        for each in Message.__table__.columns
+        if each.name not in _OWN_COLUMNS
+    }
+    columns |= {
+        "id": given.new_id,
+        "conversation_id": value("conversation_id", Uuid),
+        "parent_message_id": source.id,
+    }
+    rows = select(*columns.values()).where(source.id == given.id)
+    return insert(Message).from_select(list(columns), rows, include_defaults=False)
+
+
+async def fork(
+    session: WriteSession, source: Conversation, message: Message, values: Mapping[str, Any]
+) -> Conversation:
+    """Start a conversation with copies of the messages of another one, up to a message.
+
+    The copies have the same positions, and name the messages as their parents.
+    """
+    before = (Message.conversation_id == source.id, Message.sequence <= message.sequence)
+    found = select(Message.id, Message.timestamp).where(*before).order_by(Message.sequence)
+    copied = (await session.execute(found)).all()
+    same = {"project_id": source.project_id, "agent_id": source.agent_id, "title": source.title}
+    same |= {"summary": source.summary, "user_id": session.viewer.user_id}
+    last = {
+        "last_sequence": message.sequence,
+        "last_message_at": max(row.timestamp for row in copied),
+    }
+    conversation = await Conversation.create(session, **same | last | dict(values))
+    await session.run(
+        _copied,
+        ids=[row.id for row in copied],
+        new_ids=[new_id() for _ in copied],
+        conversation_id=conversation.id,
+    )
+    return conversation
 
 
 def refuse_archived(conversation: Conversation, at: str) -> None:

@@ -3,9 +3,14 @@
 A task waits for its dependencies, for its subtasks, and for the dependencies of its ancestors.
 This graph must have no cycle.
 
-A transaction that adds or removes an edge, gives a task another parent, or changes the status of a
-task locks the project's row. Otherwise two transactions would each count without the changes of
-the other.
+A transaction that adds or removes an edge, gives a task another parent, ends a task or reopens one
+locks the project's row. Otherwise two transactions would each count without the changes of the
+other. After a task has ended, it calls `completed` or `ended_unsuccessfully`.
+
+When a task fails, or is cancelled or skipped, each edge acts by its `on_failure`, at this moment:
+SKIP skips the dependent task, with its subtasks, if no attempt is running on them and they have not
+ended. HOLD leaves it waiting, IGNORE counts as met. Subtasks of a task that failed are not skipped,
+as they do not wait for it.
 """
 
 from __future__ import annotations
@@ -16,9 +21,10 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     Executable,
     FromClause,
-    Select,
+    SelectBase,
     Uuid,
     and_,
     false,
@@ -31,21 +37,20 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, join
 
-from db.base import any_of
+from db.base import Base, any_of
 from db.errors import CycleDetected, Invalid
+from db.interactions import HumanInteraction, InteractionStatus
 from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.sessions import WriteSession
 from db.statements import Statement, value
-from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
+from db.tasks import UNSUCCESSFUL, WAITING, OnFailure, Task, TaskDependency, TaskStatus
+from db.writes import project_id_of
 
 Key = TypeVar("Key")
-
-UNSUCCESSFUL = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
-"""The final statuses for which a dependency's `on_failure` applies."""
 
 SUBTASK_ENDED = (TaskStatus.COMPLETED, TaskStatus.CANCELLED, TaskStatus.SKIPPED)
 """The statuses in which the parent no longer waits for a subtask. It waits for a failed one."""
@@ -124,13 +129,14 @@ def waits_for(
     return [len(awaited[task] | subtasks.get(task, set())) for task in parents]
 
 
-def _each(found: Select[Any], name: str) -> FromClause:
+def each_row(found: SelectBase, name: str) -> FromClause:
     """A subquery that is run for each row before it in FROM.
 
     PostgreSQL overestimates how many rows a recursive query has. Without OFFSET it would join them
     with all stored rows, instead of looking up each by an index.
     """
-    return found.offset(literal_column("0")).lateral(name)
+    limited: Any = found
+    return limited.offset(literal_column("0")).lateral(name)  # type: ignore[no-any-return]
 
 
 @Statement
@@ -153,8 +159,8 @@ def _reachable(viewer: Viewer) -> Executable:
     # UNION, not UNION ALL: each pair is followed once, so the search ends in a cycle too.
     reached = reached.union(select(*step.c).select_from(reached.join(step, true())))
     found = select(reached.c.id).distinct().subquery("found")
-    row = _each(select(Task.parent_task_id).where(Task.id == found.c.id), "row")
-    edge = _each(
+    row = each_row(select(Task.parent_task_id).where(Task.id == found.c.id), "row")
+    edge = each_row(
         select(TaskDependency.dependency_id).where(TaskDependency.dependent_id == found.c.id),
         "edge",
     )
@@ -180,6 +186,17 @@ async def refuse_cycle(session: WriteSession, through: Collection[UUID], path: A
         raise CycleDetected(cycle, path)
 
 
+def is_met(dependency: Any, edge: Any) -> ColumnElement[bool]:
+    """Whether a dependent task no longer waits for its dependency over an edge."""
+    is_ignored = and_(edge.on_failure == OnFailure.IGNORE, any_of(dependency.status, UNSUCCESSFUL))
+    return or_(dependency.status == TaskStatus.COMPLETED, is_ignored)
+
+
+def holds_parent(subtask: Any) -> ColumnElement[bool]:
+    """Whether the parent waits for a subtask."""
+    return ~any_of(subtask.status, SUBTASK_ENDED)
+
+
 async def recount(session: WriteSession, tasks: Collection[UUID]) -> None:
     """Recompute `unmet_dependency_count` of these tasks, their parents and their descendants.
 
@@ -187,15 +204,27 @@ async def recount(session: WriteSession, tasks: Collection[UUID]) -> None:
     see each other's changes.
     """
     if tasks:
-        await session.run(_counted, tasks=list(tasks))
+        await session.run(_counted, False, tasks=list(tasks))
+
+
+async def recount_waiting(session: WriteSession, tasks: Collection[UUID]) -> None:
+    """Recompute the counts of all that wait for these tasks: of dependents, with their descendants,
+    and of parents. The caller holds the lock on the project's row.
+    """
+    if tasks:
+        await session.run(_counted, True, tasks=list(tasks))
 
 
 @Statement
-def _counted(viewer: Viewer) -> Executable:
-    """The statement of `recount`."""
+def _counted(viewer: Viewer, is_waiting: bool) -> Executable:
+    """The statement of `recount`, and of `recount_waiting` if `is_waiting`."""
     tasks = func.any(value("tasks", ARRAY(Uuid)))
-    affected = select(Task.id).where(Task.id == tasks).cte("affected", recursive=True)
-    child = _each(select(Task.id).where(Task.parent_task_id == affected.c.id), "child")
+    first = select(Task.id).where(Task.id == tasks)
+    if is_waiting:
+        edge = TaskDependency.dependency_id == tasks
+        first = select(TaskDependency.dependent_id.label("id")).where(edge)
+    affected = first.cte("affected", recursive=True)
+    child = each_row(select(Task.id).where(Task.parent_task_id == affected.c.id), "child")
     affected = affected.union(select(child.c.id).select_from(affected.join(child, true())))
     counted = union(
         select(affected.c.id),
@@ -206,7 +235,7 @@ def _counted(viewer: Viewer) -> Executable:
     lineage = select(counted.c.id.label("task"), counted.c.id.label("above")).cte(
         "lineage", recursive=True
     )
-    parent = _each(
+    parent = each_row(
         select(Task.parent_task_id.label("id")).where(
             Task.id == lineage.c.above, Task.parent_task_id.is_not(None)
         ),
@@ -215,20 +244,14 @@ def _counted(viewer: Viewer) -> Executable:
     lineage = lineage.union(
         select(lineage.c.task, parent.c.id).select_from(lineage.join(parent, true()))
     )
-    met = or_(
-        Task.status == TaskStatus.COMPLETED,
-        and_(TaskDependency.on_failure == OnFailure.IGNORE, any_of(Task.status, UNSUCCESSFUL)),
-    )
-    dependency = _each(
+    dependency = each_row(
         select(Task.id)
         .join(TaskDependency, TaskDependency.dependency_id == Task.id)
-        .where(TaskDependency.dependent_id == lineage.c.above, ~met),
+        .where(TaskDependency.dependent_id == lineage.c.above, ~is_met(Task, TaskDependency)),
         "dependency",
     )
-    subtask = _each(
-        select(Task.id).where(
-            Task.parent_task_id == counted.c.id, ~any_of(Task.status, SUBTASK_ENDED)
-        ),
+    subtask = each_row(
+        select(Task.id).where(Task.parent_task_id == counted.c.id, holds_parent(Task)),
         "subtask",
     )
     unmet = union(
@@ -254,22 +277,117 @@ def _counted(viewer: Viewer) -> Executable:
     )
 
 
+async def completed(session: WriteSession, tasks: Collection[UUID]) -> None:
+    """Count down what waited for these tasks, which this transaction has completed.
+
+    They had not ended before, so all that waits for one of them has counted it: what had ended
+    otherwise takes `recount_waiting`. The caller holds the lock on the project's row.
+    """
+    await session.run(_counted_down, tasks=list(tasks))
+
+
 @Statement
-def _locked(viewer: Viewer) -> Executable:
-    """Locks the project of a task that the viewer may edit."""
-    editable = scope(Task, viewer, Right.EDIT)
-    task_id = value("task_id", Uuid)
-    project_id = select(Task.project_id).where(Task.id == task_id, editable).scalar_subquery()
+def _counted_down(viewer: Viewer) -> Executable:
+    return select(count_down(value("tasks", ARRAY(Uuid))))
+
+
+def count_down(tasks: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The expression that subtracts, of each task that waits for some, for how many of them.
+
+    It does not derive the counts anew. It is a function of the database, so that it sees what was
+    committed while its statement waited for the lock on the project's row.
+    """
+    return func.count_down(tasks)
+
+
+async def ended_unsuccessfully(session: WriteSession, tasks: Collection[UUID]) -> list[UUID]:
+    """Let the edges of tasks act that this transaction has made FAILED, CANCELLED or SKIPPED.
+
+    Dependent tasks over edges with SKIP are skipped, with their subtasks and with what depends on
+    them in the same way; all other counts are made anew. Returns the ids of what was skipped. The
+    caller holds the lock on the project's row.
+    """
+    skipped = [id for (id,) in await session.run(_skipped, tasks=list(tasks))]
+    await withdraw_requests(session, [*tasks, *skipped])
+    await recount_waiting(session, [*tasks, *skipped])
+    return skipped
+
+
+async def withdraw_requests(session: WriteSession, tasks: Collection[UUID]) -> None:
+    """Cancel the requests that block tasks, which go on or have ended without the answers.
+
+    Otherwise an answer, or the lack of one, would later act on tasks that do not wait for it.
+    """
+    await session.run(_withdrawn, tasks=list(tasks))
+
+
+@Statement
+def _withdrawn(viewer: Viewer) -> Executable:
+    """Cancels the pending requests that block some tasks."""
+    return (
+        update(HumanInteraction)
+        .where(
+            HumanInteraction.task_id == func.any(value("tasks", ARRAY(Uuid))),
+            HumanInteraction.blocks_task,
+            HumanInteraction.status == InteractionStatus.PENDING,
+        )
+        .values(status=InteractionStatus.CANCELLED)
+    )
+
+
+@Statement
+def _skipped(viewer: Viewer) -> Executable:
+    """Skips what depends on some tasks over edges with SKIP, directly or not."""
+    tasks = value("tasks", ARRAY(Uuid))
+    start = select(func.unnest(tasks).label("id"), false().label("is_skipped"))
+    ended = start.cte("ended", recursive=True)
+    dependent, subtask = aliased(Task), aliased(Task)
+    row = each_row(
+        select(dependent.id).where(
+            dependent.id == TaskDependency.dependent_id, any_of(dependent.status, WAITING)
+        ),
+        "dependent",
+    )
+    step = union_all(
+        select(row.c.id)
+        .select_from(join(TaskDependency, row, true()))
+        .where(
+            TaskDependency.dependency_id == ended.c.id,
+            TaskDependency.on_failure == OnFailure.SKIP,
+        ),
+        # The subtasks of a skipped task wait for what it has waited for.
+        select(subtask.id).where(
+            subtask.parent_task_id == ended.c.id,
+            ended.c.is_skipped,
+            any_of(subtask.status, WAITING),
+        ),
+    ).lateral("step")
+    ended = ended.union(select(step.c.id, true()).select_from(ended.join(step, true())))
+    ids = func.array(select(ended.c.id).where(ended.c.is_skipped).scalar_subquery())
+    return (
+        update(Task)
+        .where(Task.id == func.any(ids))
+        .values(status=TaskStatus.SKIPPED, blocked_reason=None, version=Task.version + 1)
+        .returning(Task.id)
+    )
+
+
+@Statement
+def _locked(viewer: Viewer, model: Any, right: Right) -> Executable:
+    """Locks the project of a row on which the viewer has the right."""
+    row = aliased(model)
+    mine = and_(row.id == value("id", Uuid), scope(row, viewer, right))
+    project_id = select(project_id_of(row)).where(mine).scalar_subquery()
     return select(Project.id).where(Project.id == project_id).with_for_update(key_share=True)
 
 
-async def lock(session: WriteSession, task_id: UUID) -> None:
-    """Lock the row of the task's project, so that changes of its graph happen one by one.
+async def lock(session: WriteSession, id: UUID, of: type[Base] = Task) -> None:
+    """Lock the row of the project of a task, or of an attempt, so that its graph changes in turns.
 
-    Only if the viewer may edit the task: otherwise the wait would reveal that the task exists. It
-    is called before tasks are locked, so that there are no deadlocks.
+    Only if the viewer has the right of the transaction on it: otherwise the wait would reveal that
+    it exists. It is called before tasks are locked, so that there are no deadlocks.
     """
-    await session.run(_locked, task_id=task_id)
+    await session.run(_locked, of, session.right, id=id)
 
 
 async def add_dependency(

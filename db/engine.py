@@ -36,6 +36,7 @@ from db.scopes import Viewer
 from db.sessions import ConnectionReplaced, ReadSession, Transaction, WriteSession, commit
 from db.statements import Compiled, Values
 from db.text import StoredJSON, parse_json, to_json
+from db.waiters import Answers
 
 # How long a statement may take, in seconds.
 STATEMENT_SECONDS = 30
@@ -159,6 +160,8 @@ class Database:
         self._open = partial(self._connect, {}, **connecting, **driver)
         self.committed = asyncio.Event()
         """Set by each commit of this process."""
+        self.answers = Answers(self.open)
+        """Waits for the answers of people."""
         self._reading = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._writing = async_sessionmaker(
             self.writer,
@@ -365,6 +368,7 @@ class Database:
 
     async def dispose(self) -> None:
         """Close all connections."""
+        await self.answers.close()
         await self._prepared.close()
         await self._by_key.close()
         await self.reader.dispose()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -25,6 +27,10 @@ class UserErrorCode(StrEnum):
     """The status of the object cannot change to the requested one."""
     CYCLE_DETECTED = "CYCLE_DETECTED"
     """Tasks would wait for each other in a cycle."""
+    LEASE_LOST = "LEASE_LOST"
+    """The attempt has ended, so the agent can change nothing by it."""
+    BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
+    """A budget has no room for it."""
 
 
 class DomainError(Exception):
@@ -96,9 +102,11 @@ class IllegalTransition(DomainError):
 
     code = UserErrorCode.ILLEGAL_TRANSITION
 
-    def __init__(self, noun: str, current: str, to: str, allowed: Collection[str]) -> None:
+    def __init__(
+        self, noun: str, current: str, to: str, allowed: Collection[str], path: Path = ("to",)
+    ) -> None:
         moves = f"only to {', '.join(allowed)}" if allowed else "nowhere any more"
-        super().__init__(f"This {noun} is {current} and can go {moves}, not to {to}.", ("to",))
+        super().__init__(f"This {noun} is {current} and can go {moves}, not to {to}.", path)
         self.current = current
         self.allowed = list(allowed)
 
@@ -112,6 +120,47 @@ class CycleDetected(DomainError):
         message = f"These {len(cycle)} tasks would wait for each other in a cycle."
         super().__init__("This task would wait for itself." if len(cycle) == 1 else message, path)
         self.cycle = list(cycle)
+
+
+class LeaseLost(DomainError):
+    """The attempt has ended, such as after its lease ran out, and can change nothing any more."""
+
+    code = UserErrorCode.LEASE_LOST
+
+    def __init__(self, id: UUID, status: str, task: str, path: Path = ("attempt_id",)) -> None:
+        super().__init__(
+            f"This attempt is {status} and holds its task no longer; nothing was changed. The task"
+            f" is {task}. Stop working on it, and claim a task again.",
+            path,
+        )
+        self.attempt_id = id
+
+
+class BudgetExceeded(DomainError):
+    """A hard budget has no room for what was asked for."""
+
+    code = UserErrorCode.BUDGET_EXCEEDED
+
+    def __init__(
+        self,
+        budget_id: UUID,
+        words: str,
+        limit: Decimal,
+        spent: Decimal,
+        reserved: Decimal,
+        period_ends_at: datetime | None,
+        path: Path = (),
+    ) -> None:
+        until = "" if period_ends_at is None else f", or wait until {period_ends_at.isoformat()}"
+        super().__init__(
+            f"{words} Raise it by updateBudget or requestBudgetIncrease{until}.",
+            path,
+        )
+        self.budget_id = budget_id
+        self.limit = limit
+        self.spent = spent
+        self.reserved = reserved
+        self.period_ends_at = period_ends_at
 
 
 class Rejected(Exception):

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import (
     CheckConstraint,
-    ColumnElement,
+    Computed,
     ForeignKey,
     Index,
-    Text,
-    cast,
-    exists,
-    func,
-    inspect,
-    or_,
-    select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import (
@@ -33,22 +25,20 @@ from db.base import (
     Priority,
     ShortText,
     check,
+    children,
     choice,
     defaulted,
     to_one,
 )
-from db.errors import Invalid
-from db.members import ProjectMember
-from db.parameters import bind
-from db.users import User, UserRole
-from db.writes import COMPUTE
+from db.transitions import Transitions
 
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.conversations import Conversation
+    from db.interaction_answers import InteractionAnswer
     from db.projects import Project
-    from db.sessions import WriteSession
     from db.tasks import Task
+    from db.users import User
 
 
 class InteractionType(StrEnum):
@@ -96,6 +86,21 @@ class NotificationLevel(StrEnum):
     """It needs attention at once."""
 
 
+class OnExpiry(StrEnum):
+    """What happens to a task that a request blocks when the request expires."""
+
+    KEEP = "KEEP"
+    """It stays blocked until a person releases it."""
+    FAIL = "FAIL"
+    """It fails."""
+    RELEASE = "RELEASE"
+    """Its agent can work on it again."""
+
+
+MOST_APPROVALS = 20
+"""The largest number of approvals that a request may need."""
+
+
 def _only_for(kind: InteractionType, *columns: str) -> CheckConstraint:
     """The CHECK that these columns are null in rows of other types."""
     return check(
@@ -103,13 +108,6 @@ def _only_for(kind: InteractionType, *columns: str) -> CheckConstraint:
         f"{kind.lower()}_only",
         f"Only an interaction of the type {kind} has {' and '.join(columns)}.",
     )
-
-
-def _content_hash(new: Mapping[str, Any]) -> ColumnElement[str]:
-    """SHA-256, in hex, of the title, a line break, and the content as the API returns it."""
-    content = cast(cast(new["content"], JSONB), Text)
-    hashed = func.sha256(func.convert_to(func.concat(new["title"], "\n", content), "UTF8"))
-    return func.encode(hashed, "hex")
 
 
 class HumanInteraction(CRUD):
@@ -123,6 +121,22 @@ class HumanInteraction(CRUD):
             "(status IN ('PENDING', 'EXPIRED', 'CANCELLED')) = (responded_at IS NULL)",
             "responded_once",
             "An interaction has the time of its response once it is responded to, and only then.",
+        ),
+        check(
+            f"required_approvals BETWEEN 1 AND {MOST_APPROVALS}",
+            "required_approvals_range",
+            f"A request needs 1 to {MOST_APPROVALS} approvals.",
+            "required_approvals",
+        ),
+        check(
+            "approval_count BETWEEN 0 AND required_approvals",
+            "approval_count_range",
+            "A request has no more approvals than it needs.",
+        ),
+        check(
+            "type = 'APPROVAL' OR (required_approvals = 1 AND approval_count = 0)",
+            "approvals_only",
+            "Only a request for an approval counts approvals.",
         ),
         _only_for(InteractionType.APPROVAL, "approved", "comment"),
         _only_for(InteractionType.FEEDBACK, "feedback", "rating"),
@@ -139,9 +153,31 @@ class HumanInteraction(CRUD):
         Index(None, "priority", "id"),
         *(
             Index(None, f"{noun}_id", "created_at", "id")
-            for noun in ("project", "task", "agent", "conversation", "assignee", "responded_by")
+            for noun in (
+                "project",
+                "task",
+                "agent",
+                "conversation",
+                "assignee",
+                "responded_by",
+                "asked_by_user",
+                "asked_by_agent",
+            )
         ),
         Index(None, "project_id", "priority", "id"),
+        # What people still have to answer, and what has expired.
+        Index(
+            "ix_human_interactions_pending",
+            "project_id",
+            "priority",
+            "id",
+            postgresql_where=text("status = 'PENDING'"),
+        ),
+        Index(
+            "ix_human_interactions_expiring",
+            "expires_at",
+            postgresql_where=text("status = 'PENDING' AND expires_at IS NOT NULL"),
+        ),
     )
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
@@ -155,11 +191,30 @@ class HumanInteraction(CRUD):
     )
     title: Mapped[ShortText] = mapped_column(doc="The subject, in one line.")
     content: Mapped[Any] = mapped_column(JSONB, doc="What people are asked or told.")
+    # Computed by a function of the database, which the migration 0012 makes: nothing can change
+    # the content without changing it.
     content_hash: Mapped[ShortText] = mapped_column(
-        info={COMPUTE: _content_hash, **LOGGED},
-        doc="SHA-256, in hex, of the title, a line break, and the content as the API returns it. It"
-        " proves what people were asked.",
+        Computed("content_hash(title, content)", persisted=True),
+        info=LOGGED,
+        doc="SHA-256, in hex, of the title, a line break, and the content as the API returns it. An"
+        " answer names it, so that it proves what people were asked.",
     )
+    asked_by_user_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("users.id", ondelete="SET NULL")
+    )
+    asked_by_agent_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("agents.id", ondelete="SET NULL")
+    )
+    blocks_task: Mapped[bool] = defaulted(
+        False, doc="Whether the task is blocked until this is answered, cancelled or expired."
+    )
+    on_expiry: Mapped[OnExpiry] = defaulted(
+        OnExpiry.KEEP, doc="What happens to the task that it blocks when it expires."
+    )
+    required_approvals: Mapped[int] = defaulted(
+        1, doc="How many people have to approve it. One rejection rejects it."
+    )
+    approval_count: Mapped[int] = defaulted(0, doc="How many people have approved it.")
     status: Mapped[InteractionStatus] = defaulted(
         InteractionStatus.PENDING, index=True, doc="Its status."
     )
@@ -176,7 +231,9 @@ class HumanInteraction(CRUD):
 
     project: Mapped[Project] = to_one("interactions", "The project that it is part of.")
     task: Mapped[Task | None] = to_one("interactions", "The task that it is about.")
-    agent: Mapped[Agent | None] = to_one("interactions", "The agent that asks.")
+    agent: Mapped[Agent | None] = to_one(
+        "interactions", "The agent that asks.", foreign_keys=[agent_id]
+    )
     conversation: Mapped[Conversation | None] = to_one(
         "interactions", "The conversation that it comes from."
     )
@@ -189,13 +246,35 @@ class HumanInteraction(CRUD):
         "answered_interactions", "The user who answered.", foreign_keys=[responded_by_id]
     )
 
+    asked_by_user: Mapped[User | None] = to_one(
+        "asked_interactions",
+        "The user whose token it was asked with. They cannot approve it.",
+        foreign_keys=[asked_by_user_id],
+    )
+    asked_by_agent: Mapped[Agent | None] = to_one(
+        "asked_interactions",
+        "The agent whose token it was asked with.",
+        foreign_keys=[asked_by_agent_id],
+    )
+    answers: Mapped[list[InteractionAnswer]] = children(
+        "interaction",
+        "The answers of people, the earliest first.",
+        order_by="InteractionAnswer.id",
+    )
+
     __mapper_args__ = {"polymorphic_on": type, "with_polymorphic": "*"}
 
-    @classmethod
-    async def create(cls, session: AsyncSession, **values: Any) -> Self:
-        """Add an interaction with the hash of its title and content."""
-        new = {"title": bind(values["title"], Text), "content": bind(values["content"], JSONB)}
-        return await super().create(session, content_hash=_content_hash(new), **values)
+    transitions = Transitions(
+        "request",
+        {
+            InteractionStatus.PENDING: set(InteractionStatus) - {InteractionStatus.PENDING},
+            **{
+                status: set()
+                for status in InteractionStatus
+                if status is not InteractionStatus.PENDING
+            },
+        },
+    )
 
 
 class ApprovalRequest(HumanInteraction):
@@ -236,30 +315,3 @@ class Notification(HumanInteraction):
     )
 
     __mapper_args__ = {"polymorphic_identity": InteractionType.NOTIFICATION}
-
-
-async def add(
-    session: WriteSession, model: type[HumanInteraction], values: Mapping[str, Any]
-) -> UUID:
-    """Add an interaction to the project that the values name; return its id.
-
-    Raises NotFound, Denied, and Rejected with all errors.
-    """
-    if values.get("assignee_id") is not None:
-        await session.check_new(model, values)
-        await _refuse_outsider(session, values["project_id"], values["assignee_id"])
-    identity = inspect(model).polymorphic_identity
-    return await session.insert(model, values, known={"type": identity})
-
-
-async def _refuse_outsider(session: AsyncSession, project_id: UUID, user_id: UUID) -> None:
-    """Raise Invalid if the user who is to answer may not see the project."""
-    insider = or_(
-        exists().where(ProjectMember.project_id == project_id, ProjectMember.user_id == User.id),
-        User.role == UserRole.ADMIN,
-    )
-    if await session.scalar(select(insider).where(User.id == user_id)):
-        return
-    raise Invalid(
-        "This user is not a member of the project, and would not see it.", ("assignee_id",)
-    )

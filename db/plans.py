@@ -16,9 +16,18 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent
+from db.attempts import AttemptStatus, TaskAttempt
 from db.base import CRUD, Base, any_of, new_id
 from db.dependencies import find_cycle, lock, recount, refuse_cycle, waits_for
-from db.errors import AlreadyExists, CycleDetected, DomainError, Invalid, Path, Rejected
+from db.errors import (
+    AlreadyExists,
+    CycleDetected,
+    Denied,
+    DomainError,
+    Invalid,
+    Path,
+    Rejected,
+)
 from db.projects import Project
 from db.sessions import WriteSession
 from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
@@ -305,8 +314,11 @@ async def _planned(
 async def add_task(session: WriteSession, project_id: UUID, task: PlannedTask) -> UUID:
     """Add one task, which names others by their ids, to a project; return its id.
 
-    Raises NotFound, Denied, Rejected with all errors, and CycleDetected.
+    An agent adds only subtasks of tasks that it is working on. Raises NotFound, Denied, Rejected
+    with all errors, and CycleDetected.
     """
+    if session.viewer.agent_id is not None:
+        await _check_claimed(session, task.parent)
     if task.parent is None and not task.depends_on:
         # It waits for nothing and nothing waits for it, so the project needs no lock.
         values = task.values | {"project_id": project_id}
@@ -343,6 +355,26 @@ async def add_task(session: WriteSession, project_id: UUID, task: PlannedTask) -
             errors.setdefault(error.path, error)
         raise Rejected(list(errors.values())) from None
     return id
+
+
+async def _check_claimed(session: WriteSession, parent: str | None) -> None:
+    """Raise Denied unless an attempt of the agent that asks is running at the task.
+
+    Its project and the task are locked, so that the attempt does not end meanwhile.
+    """
+    if parent is not None:
+        await lock(session, UUID(parent))
+        claimed = (
+            select(Task.id)
+            .join(TaskAttempt, Task.current_attempt_id == TaskAttempt.id)
+            .where(Task.id == UUID(parent), TaskAttempt.status == AttemptStatus.RUNNING)
+            .where(TaskAttempt.agent_id == session.viewer.agent_id)
+            .with_for_update(key_share=True, of=Task)
+        )
+        if await session.scalar(claimed) is not None:
+            return
+    message = "An agent creates only subtasks of tasks that it is working on."
+    raise Denied(message, ("parent_task_id",))
 
 
 def _creator(session: WriteSession) -> dict[str, Any]:

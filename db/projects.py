@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index
+from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
-from db.base import CRUD, ComposedName, Metadata, Version, children, defaulted, to_one
+from db.base import CRUD, ComposedName, Metadata, Version, check, children, defaulted, to_one
 from db.members import MemberRole, ProjectMember
 from db.transitions import Transitions
+from db.usage_totals import cost_of
 
 if TYPE_CHECKING:
     from db.agents import Agent
+    from db.budgets import Budget
     from db.communications import Communication
     from db.conversations import Conversation
     from db.interactions import HumanInteraction
@@ -50,6 +53,26 @@ class Project(CRUD):
 
     __tablename__ = "projects"
     __table_args__ = (
+        check(
+            "max_tasks_per_agent > 0",
+            "max_tasks_per_agent_positive",
+            "An agent may have 1 task in progress or more.",
+            "max_tasks_per_agent",
+        ),
+        check(
+            "max_tasks_in_review > 0",
+            "max_tasks_in_review_positive",
+            "At least 1 task may wait for people.",
+            "max_tasks_in_review",
+        ),
+        check(
+            "jsonb_typeof(max_tasks_by_type) = 'object'"
+            " AND NOT jsonb_path_exists(max_tasks_by_type, '$.* ?"
+            ' (@.type() != "number" || @ < 0 || @ > 1000000000 || @ != @.floor())\')',
+            "max_tasks_by_type_numbers",
+            "The limits by type are an object of whole numbers.",
+            "max_tasks_by_type",
+        ),
         Index(None, "created_at", "id"),
         Index(None, "updated_at", "id"),
         Index(None, "name", "id"),
@@ -64,6 +87,18 @@ class Project(CRUD):
         ProjectStatus.DRAFT, index=True, doc="Its status; `transitionProject` changes it."
     )
     owner_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
+    max_tasks_per_agent: Mapped[int | None] = mapped_column(
+        doc="How many tasks each of its agents may have in progress at most."
+    )
+    max_tasks_in_review: Mapped[int | None] = mapped_column(
+        doc="While so many of its tasks wait for people, no further task is handed out."
+    )
+    max_tasks_by_type: Mapped[Any] = mapped_column(
+        JSONB,
+        default=dict,
+        server_default=text("'{}'::jsonb"),
+        doc='How many tasks of a type may be in progress at most, such as `{"deploy": 1}`.',
+    )
     project_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
 
@@ -84,6 +119,12 @@ class Project(CRUD):
         "project", "The requests and notifications of its agents for people."
     )
     usage_records: Mapped[list[UsageRecord]] = children("project", "The calls of AI models for it.")
+    budgets: Mapped[list[Budget]] = children("project", "Its budgets, those of parts included.")
+
+    @declared_attr
+    def cost(cls) -> Mapped[Decimal]:
+        """What the calls of AI models for it cost."""
+        return cost_of("project_id", cls.id, "What its calls of AI models cost, in US dollars.")
 
     __mapper_args__ = {"version_id_col": version}
 

@@ -24,7 +24,7 @@ WRITTEN = "written"
 READING = "reading"
 """Stands for a part of a statement that is compiled already."""
 
-WRITTEN_BY_TRIGGERS = {"events"}
+WRITTEN_BY_TRIGGERS = {"events", "usage_totals", "budgets", "budget_periods", "budget_alerts"}
 """The tables that triggers write, after the statement that runs them."""
 
 Values = Callable[[Any], Mapping[str, Select[Any]]]
@@ -72,8 +72,10 @@ class Returning:
         A statement reads all tables as they were before it. So the values must not depend on other
         rows of the model, on these columns, or on what triggers write.
         """
-        is_unchanged = self._tables.isdisjoint({model.__table__.name, *WRITTEN_BY_TRIGGERS})
-        return self.model is model and is_unchanged and self._columns.isdisjoint(map(str, changed))
+        if model is not self.model:
+            return False
+        written = {model.__table__.name, *WRITTEN_BY_TRIGGERS}
+        return self._tables.isdisjoint(written) and self._columns.isdisjoint(map(str, changed))
 
     def depends_only_on(self, viewer: Viewer) -> bool:
         """Whether no value depends on anything of a request but its viewer."""

@@ -23,7 +23,9 @@ from sqlalchemy.orm import aliased
 
 from db.agents import Agent
 from db.base import any_of
+from db.budgets import Budget
 from db.conversations import Conversation
+from db.interactions import HumanInteraction
 from db.members import MemberRole, ProjectMember
 from db.parameters import bind
 from db.rights import Right
@@ -97,10 +99,11 @@ def _of_a_project(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]
     return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
+@rule("Budget", shows=["project"])
 @rule("ProjectMember", shows=["project", "user"])
-def _member(member: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+def _of_owners(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     right = Right.OWN if right is Right.EDIT else right
-    return member.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+    return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
 @rule("Tool", "members and agents of its project; everybody, if it has none")
@@ -110,6 +113,7 @@ def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(of_project, tool.project_id.is_(None)) if right is Right.VIEW else of_project
 
 
+@rule("AgentSubscription", "members and agents of its agent's project", shows=["agent"])
 @rule("AgentTool", "members and agents of its agent's project", shows=["agent"])
 def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return edge.agent_id.in_(_ids(Agent, viewer, right))  # type: ignore[no-any-return]
@@ -123,6 +127,16 @@ def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 @rule("TaskDependency", "members and agents of its tasks' project", shows=["dependent"])
 def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return edge.dependent_id.in_(_ids(Task, viewer, right))  # type: ignore[no-any-return]
+
+
+@rule("InteractionAnswer", "whoever sees its interaction", shows=["interaction"])
+def _answer(answer: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return answer.interaction_id.in_(_ids(HumanInteraction, viewer, right))  # type: ignore[no-any-return]
+
+
+@rule("BudgetAlert", "members and agents of its budget's project", shows=["budget"])
+def _alert(alert: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return alert.budget_id.in_(_ids(Budget, viewer, right))  # type: ignore[no-any-return]
 
 
 @rule("Conversation", "members and agents of its project; its user, if it has none")
@@ -171,7 +185,9 @@ def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return or_(own, user.id.in_(shared))
 
 
-@rule("AccessToken", "the user it is for; of an agent, those who edit the agent")
+@rule("AccessToken", "the user or the agent it is for; of an agent, those who edit the agent")
 def _token(token: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    agents = _ids(Agent, viewer, Right.EDIT)
-    return or_(token.user_id == _id(viewer.user_id), token.agent_id.in_(agents))
+    edited = token.agent_id.in_(_ids(Agent, viewer, Right.EDIT))
+    if right is Right.VIEW:
+        edited = or_(edited, token.agent_id == _id(viewer.agent_id))
+    return or_(token.user_id == _id(viewer.user_id), edited)

@@ -27,6 +27,7 @@ from db.errors import (
 )
 from db.events.actors import SET_ACTOR
 from db.idempotency import CONSTRAINT, Key, KeyTaken, Outcome, stored
+from db.idempotency import found as key_found
 from db.returning import Returned, keyed
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -119,17 +120,17 @@ class WriteSession(AsyncSession):
         self,
         statement: Statement,
         *options: Hashable,
-        model: type[Base],
         outcome: Outcome,
+        model: type[Base] | None = None,
         changed: Collection[Any] = (),
         **values: Any,
     ) -> Sequence[Any]:
         """The rows of a statement that is a transaction of its own, unless this one has begun.
 
         It saves the round trips of BEGIN and COMMIT, so it is for a mutation that is one statement.
-        It returns the ids of the rows of `model` that it writes; `changed` are the columns of other
-        models that it sets. No rows mean that nothing was done; the caller then finds out why.
-        `outcome` is stored with the idempotency key, if there is one. Raises KeyTaken.
+        With `model`, it returns the ids of the rows of this model that it writes, and of others it
+        sets only the columns `changed`. No rows mean that nothing was done; the caller then finds
+        out why. `outcome` is stored with the idempotency key, if there is one. Raises KeyTaken.
         """
         if self.has_begun:
             return await self.run(statement, *options, **values)
@@ -182,6 +183,15 @@ class WriteSession(AsyncSession):
             await self.run(stored, **self.key.values(outcome))
         except IntegrityError as error:
             raise KeyTaken from error
+
+    async def drop_key(self) -> None:
+        """Leave the idempotency key to be used later, because there is nothing to do.
+
+        Raises KeyTaken if something was done with it before.
+        """
+        if self.key is not None and await self.run(key_found, **self.key.values({})):
+            raise KeyTaken
+        self.key = None
 
     async def insert(
         self,

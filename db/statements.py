@@ -91,7 +91,8 @@ def viewer_kind(viewer: Viewer) -> tuple[bool, bool, bool]:
 def _viewer(is_administrator: bool, is_user: bool, is_agent: bool) -> Viewer:
     user: Any = Deferred(lambda request: request.viewer.user_id) if is_user else None
     agent: Any = Deferred(lambda request: request.viewer.agent_id) if is_agent else None
-    return Viewer(user, agent, is_administrator)
+    token: Any = Deferred(lambda request: request.viewer.token_id)
+    return Viewer(user, agent, is_administrator, token)
 
 
 def deferred_viewer(viewer: Viewer) -> Viewer:

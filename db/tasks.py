@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, func, text, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ForeignKey,
+    Index,
+    String,
+    case,
+    cast,
+    extract,
+    func,
+    literal,
+    literal_column,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
+from db import leases
 from db.base import (
     CRUD,
     Base,
@@ -20,6 +36,7 @@ from db.base import (
     Priority,
     ShortText,
     Version,
+    any_of,
     check,
     children,
     choice,
@@ -28,10 +45,13 @@ from db.base import (
     to_one,
 )
 from db.errors import Invalid
+from db.transitions import Transitions
+from db.usage_totals import cost_of, tree_cost_of
 
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.attempts import TaskAttempt
+    from db.budgets import Budget
     from db.communications import Communication
     from db.interactions import HumanInteraction
     from db.projects import Project
@@ -60,6 +80,52 @@ class TaskStatus(StrEnum):
     """It cannot be done, because a task it depends on failed, was cancelled or was skipped."""
 
 
+TO_DO = {TaskStatus.PENDING, TaskStatus.ASSIGNED}
+"""The statuses of a task that an agent may claim once it waits for nothing."""
+
+WAITING = TO_DO | {TaskStatus.BLOCKED}
+"""The statuses of a task that has not ended, and that no attempt is running on."""
+
+UNSUCCESSFUL = {TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.SKIPPED}
+"""The final statuses for which a dependency's `on_failure` applies."""
+
+ENDED = UNSUCCESSFUL | {TaskStatus.COMPLETED}
+"""The final statuses; a person can reopen a task that has one of them."""
+
+TASK_TRANSITIONS = Transitions(
+    "task",
+    {
+        # A claim begins an attempt. Where none runs, people may end a task by hand.
+        TaskStatus.PENDING: {
+            TaskStatus.ASSIGNED,
+            TaskStatus.IN_PROGRESS,
+            TaskStatus.BLOCKED,
+            *ENDED,
+        },
+        TaskStatus.ASSIGNED: {
+            TaskStatus.PENDING,
+            TaskStatus.IN_PROGRESS,
+            TaskStatus.BLOCKED,
+            *ENDED,
+        },
+        # The attempt ends: it is to be done again, it is parked, or the task ends.
+        TaskStatus.IN_PROGRESS: {
+            *WAITING,
+            TaskStatus.COMPLETED,
+            TaskStatus.FAILED,
+            TaskStatus.CANCELLED,
+        },
+        TaskStatus.BLOCKED: {*TO_DO, *ENDED},
+        # Reopened, tried again, done by hand after all, or given up.
+        TaskStatus.COMPLETED: TO_DO,
+        TaskStatus.FAILED: {*TO_DO, TaskStatus.COMPLETED, TaskStatus.CANCELLED},
+        TaskStatus.CANCELLED: TO_DO,
+        TaskStatus.SKIPPED: TO_DO,
+    },
+)
+"""The statuses that may follow each status of a task."""
+
+
 class BlockedReason(StrEnum):
     """Why a task is blocked."""
 
@@ -80,6 +146,10 @@ class OnFailure(StrEnum):
     """It keeps waiting."""
     IGNORE = "IGNORE"
     """It proceeds as if the other one were completed."""
+
+
+MOST_RESOURCES = 20
+"""How many resources a task may name."""
 
 
 class Task(CRUD):
@@ -136,12 +206,21 @@ class Task(CRUD):
         Index(None, "project_id", "created_at", "id"),
         Index(None, "project_id", "updated_at", "id"),
         Index(None, "project_id", "priority", "id"),
+        # For orders by when they are due, which show only tasks that are due at some time.
+        Index(None, "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
+        Index(None, "project_id", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
         Index(None, "parent_task_id", "created_at", "id"),
         Index(None, "agent_id", "created_at", "id"),
         Index(None, "created_by_user_id", "created_at", "id"),
         Index(None, "created_by_agent_id", "created_at", "id"),
-        # For assigning tasks to agents: those that are ready, by priority, and those whose lease
-        # has expired.
+        check(
+            f"cardinality(resource_keys) <= {MOST_RESOURCES}"
+            " AND array_position(resource_keys, NULL) IS NULL",
+            "resource_keys_few",
+            f"A task names at most {MOST_RESOURCES} resources.",
+            "resource_keys",
+        ),
+        # The tasks that are ready, by priority.
         Index(
             "ix_tasks_ready",
             "project_id",
@@ -152,10 +231,42 @@ class Task(CRUD):
                 "status IN ('PENDING', 'ASSIGNED') AND unmet_dependency_count = 0"
             ),
         ),
+        # What a claim reads, each in the order in which it is claimed: the tasks of a type, and
+        # those that are assigned to an agent. A claim finds the first one without reading tasks of
+        # other types or agents, or those that are not available yet.
         Index(
-            "ix_tasks_lease_expires_at",
-            "lease_expires_at",
-            postgresql_where=text("lease_expires_at IS NOT NULL"),
+            "ix_tasks_claimable",
+            "project_id",
+            text("coalesce(type, '')"),
+            "priority",
+            "available_at",
+            "id",
+            postgresql_where=text("status = 'PENDING' AND unmet_dependency_count = 0"),
+        ),
+        Index(
+            "ix_tasks_assigned",
+            "agent_id",
+            "priority",
+            "available_at",
+            "id",
+            postgresql_where=text("status = 'ASSIGNED' AND unmet_dependency_count = 0"),
+        ),
+        # The resources in use, and the tasks that wait for people.
+        Index(
+            "ix_tasks_using_resources",
+            "project_id",
+            postgresql_where=text("status = 'IN_PROGRESS' AND resource_keys <> '{}'"),
+        ),
+        Index(
+            "ix_tasks_resource_keys",
+            "resource_keys",
+            postgresql_using="gin",
+            postgresql_where=text("status = 'IN_PROGRESS' AND resource_keys <> '{}'"),
+        ),
+        Index(
+            "ix_tasks_in_review",
+            "project_id",
+            postgresql_where=text("blocked_reason = 'HUMAN_INPUT'"),
         ),
     )
 
@@ -177,7 +288,17 @@ class Task(CRUD):
     blocked_reason: Mapped[BlockedReason | None] = mapped_column(
         choice(BlockedReason), doc="Why it is blocked, while its status is BLOCKED."
     )
-    priority: Mapped[Priority]
+    priority: Mapped[Priority] = mapped_column()
+    acceptance_criteria: Mapped[LongText | None] = mapped_column(
+        doc="What has to be true when it is done."
+    )
+    resource_keys: Mapped[list[str]] = mapped_column(
+        ARRAY(String(255)),
+        default=list,
+        server_default=text("'{}'::varchar[]"),
+        doc="Names of what it needs for itself, such as a branch or a machine. Of the tasks of a"
+        " project that name the same one, only one is in progress at a time.",
+    )
     input: Mapped[Any | None] = mapped_column(
         JSONB(none_as_null=True), doc="The input for the agent."
     )
@@ -201,7 +322,9 @@ class Task(CRUD):
     )
     attempt_count: Mapped[int] = defaulted(0, doc="How many attempts have begun.")
     max_attempts: Mapped[int] = defaulted(
-        3, doc="How many attempts may be made before it is FAILED."
+        3,
+        doc="With how many attempts that failed, or lost their lease, it is FAILED. Attempts that"
+        " were released do not count.",
     )
     retry_backoff_seconds: Mapped[int] = defaulted(
         30, doc="The wait before the second attempt, in seconds; doubled for each further one."
@@ -211,14 +334,27 @@ class Task(CRUD):
         ForeignKey("task_attempts.id", ondelete="SET NULL", use_alter=True),
         unique=True,
     )
-    lease_expires_at: Mapped[datetime | None] = mapped_column(
-        doc="When the agent that works on it loses it, unless it sends a heartbeat before."
+    lease_expires_at: Mapped[datetime | None] = column_property(
+        leases.of_attempt(leases.lease.expires_at, current_attempt_id).scalar_subquery(),
+        deferred=True,
+        doc="When the agent that works on it loses it, unless it sends a heartbeat before.",
     )
     cancel_requested: Mapped[bool] = defaulted(
         False, doc="Whether the agent that works on it has been asked to stop."
     )
     task_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
+    # The order in which tasks are claimed: by priority, then by available_at. As one number, it can
+    # be the position of a cursor.
+    urgency: Mapped[int] = column_property(
+        cast(
+            (5 - priority) * literal_column("1000000000000000000")
+            + extract("epoch", available_at) * literal_column("1000000"),
+            BigInteger,
+        ),
+        deferred=True,
+        doc="The place in the order in which tasks are claimed; the smallest is the first.",
+    )
 
     project: Mapped[Project] = to_one("tasks", "The project it belongs to.")
     parent_task: Mapped[Task | None] = to_one(
@@ -255,6 +391,21 @@ class Task(CRUD):
         "task", "The requests and notifications of agents about it."
     )
     usage_records: Mapped[list[UsageRecord]] = to_many("task", "The calls of AI models for it.")
+    budgets: Mapped[list[Budget]] = children("task", "The budgets of it with its subtasks.")
+
+    @declared_attr
+    def cost(cls) -> Mapped[Decimal]:
+        """What the calls of AI models for it cost."""
+        return cost_of("task_id", cls.id, "What the calls of AI models for it cost, in US dollars.")
+
+    @declared_attr
+    def total_cost(cls) -> Mapped[Decimal]:
+        """What the calls of AI models for it and its subtasks cost."""
+        return tree_cost_of(
+            cls.id,
+            "What the calls of AI models for it and for its subtasks, at any depth, cost, in US"
+            " dollars.",
+        )
 
     __mapper_args__ = {"version_id_col": version}
 
@@ -306,12 +457,24 @@ class TaskDependency(Base):
 
 
 async def unassign(session: AsyncSession, agent: Agent) -> None:
-    """Make the tasks assigned to an agent PENDING, before it is deleted or terminated."""
+    """Take the tasks that no attempt is running on from an agent that is deleted or terminated.
+
+    What was assigned to it is PENDING then.
+    """
     # FOR UPDATE, unlike the lock of `fetch`, also blocks transactions that assign a task to it.
     await session.refresh(agent, with_for_update=True)
     await session.execute(
         update(Task)
-        .where(Task.agent_id == agent.id, Task.status == TaskStatus.ASSIGNED)
-        .values(status=TaskStatus.PENDING, agent_id=None, version=Task.version + 1)
+        .where(
+            Task.agent_id == agent.id,
+            any_of(Task.status, {TaskStatus.ASSIGNED, TaskStatus.BLOCKED}),
+        )
+        .values(
+            status=case(
+                (Task.status == TaskStatus.BLOCKED, Task.status), else_=literal(TaskStatus.PENDING)
+            ),
+            agent_id=None,
+            version=Task.version + 1,
+        )
         .execution_options(synchronize_session=False)
     )

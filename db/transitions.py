@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from db.errors import IllegalTransition
+from db.errors import IllegalTransition, Path
 
 State = TypeVar("State", bound=StrEnum)
 
@@ -22,8 +22,11 @@ class Transitions(Generic[State]):
         """The states that may follow this one, in the order of the enum."""
         return [state for state in type(current) if state in self.table[current]]
 
-    def check(self, current: State, to: State) -> None:
-        """Raise IllegalTransition unless `to` may follow `current`."""
+    def check(self, current: State, to: State, at: Path = ("to",)) -> None:
+        """Raise IllegalTransition unless `to` may follow `current`.
+
+        `at` is the place in the input of what asks for the new state.
+        """
         allowed = self.allowed(current)
         if to not in allowed:
-            raise IllegalTransition(self.noun, current, to, allowed)
+            raise IllegalTransition(self.noun, current, to, allowed, at)

@@ -14,7 +14,9 @@ from sqlalchemy import (
     Executable,
     ForeignKey,
     Index,
+    Integer,
     Numeric,
+    String,
     UniqueConstraint,
     Uuid,
     case,
@@ -22,12 +24,25 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    or_,
     select,
+    text,
+    update,
 )
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from db.ai_models import AIModel
-from db.base import CRUD, ShortText, any_of, check, defaulted, new_id, to_one, with_defaults
+from db.base import (
+    CRUD,
+    ShortText,
+    Timestamp,
+    any_of,
+    check,
+    defaulted,
+    new_id,
+    to_one,
+    with_defaults,
+)
 from db.errors import DomainError, Invalid, Rejected
 from db.projects import Project
 from db.rights import Right
@@ -47,8 +62,25 @@ if TYPE_CHECKING:
 A_MILLIONTH = literal_column("0.000001", Numeric)
 BILLION = 1_000_000_000
 
-PRICED = ("cached_input_tokens", "cost", "input_tokens", "model_id", "output_tokens")
+PRICED = (
+    "cache_creation_tokens",
+    "cached_input_tokens",
+    "cost",
+    "input_tokens",
+    "model_id",
+    "model_name",
+    "output_tokens",
+)
 """The columns that determine the cost of a call."""
+
+PARTS = {
+    "input": ("cached_input_tokens", "cache_creation_tokens"),
+    "output": ("reasoning_tokens",),
+}
+"""The numbers of tokens that are part of others."""
+
+MOST_REPRICED = 1_000
+"""How many records are repriced in one transaction."""
 
 
 class UsageRecord(CRUD):
@@ -58,14 +90,17 @@ class UsageRecord(CRUD):
     __table_args__ = (
         UniqueConstraint("project_id", "request_id"),
         check(
-            "least(input_tokens, cached_input_tokens, output_tokens, reasoning_tokens) >= 0",
+            "least(input_tokens, cached_input_tokens, cache_creation_tokens, output_tokens,"
+            " reasoning_tokens) >= 0",
             "tokens_not_negative",
             "Numbers of tokens are 0 or more.",
         ),
+        # As bigint: the sum of two integers may be too large for one.
         check(
-            "cached_input_tokens <= input_tokens",
+            "cached_input_tokens::bigint + cache_creation_tokens <= input_tokens",
             "cached_tokens_are_input",
-            "Cached input tokens are part of the input tokens, and cannot be more.",
+            "Tokens that are read from a cache or written to one are part of the input tokens, and"
+            " cannot be more.",
             "cached_input_tokens",
         ),
         check(
@@ -80,6 +115,27 @@ class UsageRecord(CRUD):
             "latency_ms_not_negative",
             "A latency is 0 milliseconds or more.",
             "latency_ms",
+        ),
+        check(
+            "trace_id ~ '^[0-9a-f]{32}$'",
+            "trace_id_form",
+            "A trace id has 32 hexadecimal digits in lower case.",
+            "trace_id",
+        ),
+        check(
+            "span_id ~ '^[0-9a-f]{16}$'",
+            "span_id_form",
+            "A span id has 16 hexadecimal digits in lower case.",
+            "span_id",
+        ),
+        Index(None, "trace_id", postgresql_where=text("trace_id IS NOT NULL")),
+        # For pricing them later.
+        Index(
+            "ix_usage_records_unpriced",
+            "project_id",
+            "occurred_at",
+            "id",
+            postgresql_where=text("cost IS NULL OR model_id IS NULL"),
         ),
         Index(None, "occurred_at", "id"),
         *(
@@ -97,7 +153,7 @@ class UsageRecord(CRUD):
         ),
     )
 
-    model_id: Mapped[str] = mapped_column(ForeignKey("ai_models.id", ondelete="RESTRICT"))
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("ai_models.id", ondelete="RESTRICT"))
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
     agent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agents.id", ondelete="SET NULL"))
     task_id: Mapped[UUID | None] = mapped_column(ForeignKey("tasks.id", ondelete="SET NULL"))
@@ -109,27 +165,44 @@ class UsageRecord(CRUD):
     )
     message_id: Mapped[UUID | None] = mapped_column(ForeignKey("messages.id", ondelete="SET NULL"))
     user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id", ondelete="SET NULL"))
-    input_tokens: Mapped[int] = defaulted(0, doc="The input tokens, cached ones included.")
+    model_name: Mapped[ShortText] = mapped_column(
+        doc="The name of the model, as the worker knows it. The model of that name is priced if it"
+        " is registered; if not, `repriceUsage` prices the call later."
+    )
+    input_tokens: Mapped[int] = defaulted(
+        0, doc="The input tokens, those read from a cache or written to one included."
+    )
     cached_input_tokens: Mapped[int] = defaulted(
         0, doc="The input tokens that were read from a cache."
+    )
+    cache_creation_tokens: Mapped[int] = defaulted(
+        0, doc="The input tokens that were written to a cache."
     )
     output_tokens: Mapped[int] = defaulted(0, doc="The output tokens, those of reasoning included.")
     reasoning_tokens: Mapped[int] = defaulted(0, doc="The output tokens that were reasoning.")
     cost: Mapped[Decimal | None] = mapped_column(
         Numeric(18, 9),
         doc="The cost in US dollars; unless supplied, computed from the model's prices at the time."
-        " Null if the model has no prices.",
+        " Null if the model is not registered or has no prices.",
     )
     latency_ms: Mapped[int | None] = mapped_column(doc="How long it took, in milliseconds.")
     success: Mapped[bool] = defaulted(True, doc="Whether the call succeeded.")
     request_id: Mapped[ShortText | None] = mapped_column(
         doc="An id that the client chooses, unique in its project: a repeat is recorded once."
     )
+    trace_id: Mapped[str | None] = mapped_column(
+        String(32), doc="The trace that the call is part of (W3C Trace Context)."
+    )
+    span_id: Mapped[str | None] = mapped_column(
+        String(16), doc="The span of the trace that made the call (W3C Trace Context)."
+    )
     occurred_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), doc="When the call was made."
     )
 
-    model: Mapped[AIModel] = to_one("usage_records", "The AI model that was called.")
+    model: Mapped[AIModel | None] = to_one(
+        "usage_records", "The AI model that was called; null if it is not registered."
+    )
     project: Mapped[Project] = to_one("usage_records", "The project that it was made for.")
     agent: Mapped[Agent | None] = to_one("usage_records", "The agent that made it.")
     task: Mapped[Task | None] = to_one("usage_records", "The task that it was made for.")
@@ -146,19 +219,25 @@ class UsageRecord(CRUD):
 def _cost(model: Any, usage: Any) -> ColumnElement[Decimal]:
     """The cost of a call in US dollars; NULL if a price is missing for tokens that it used.
 
-    `usage` has the tokens of the call. Cached tokens are part of the input, and reasoning tokens
-    part of the output, as providers count them. Without a price for cached tokens, they cost as
-    much as other input tokens.
+    `usage` has the tokens of the call. Tokens that are read from a cache or written to one are part
+    of the input, and reasoning tokens part of the output. Without a price of their own, they cost
+    as much as other input tokens.
     """
-    cached = usage.cached_input_tokens
+    cached, created = usage.cached_input_tokens, usage.cache_creation_tokens
     used = (
-        (usage.input_tokens - cached, model.input_price),
+        (usage.input_tokens - cached - created, model.input_price),
         (cached, func.coalesce(model.cached_input_price, model.input_price)),
+        (created, func.coalesce(model.cache_creation_price, model.input_price)),
         (usage.output_tokens, model.output_price),
     )
     is_priced = func.num_nonnulls(*(price for _, price in used)) > 0
     parts = [case((tokens == 0, 0), else_=tokens * price) for tokens, price in used]
     return case((is_priced, sum(parts[1:], parts[0]) * A_MILLIONTH))
+
+
+def _is_of(model: Any, usage: Any) -> ColumnElement[bool]:
+    """Whether a model is that of a call: the one given, or the one registered by its name."""
+    return model.id == func.coalesce(usage.model_id, usage.model_name)  # type: ignore[no-any-return]
 
 
 @Statement
@@ -180,10 +259,15 @@ def _recorded(
         project = project.with_for_update(read=True)
     above, model = project.cte("above").c, aliased(AIModel)
     calls: dict[str, Any] = {name: new[name] for name in names}
-    calls |= {"project_id": above.id, "cost": func.coalesce(new.cost, _cost(model, new))}
+    calls |= {
+        "project_id": above.id,
+        "model_id": model.id,
+        "model_name": func.coalesce(new.model_name, new.model_id),
+        "cost": func.coalesce(new.cost, _cost(model, new)),
+    }
     rows = (
         select(*calls.values())
-        .join(model, model.id == new.model_id)
+        .select_from(given.outerjoin(model, _is_of(model, new)))
         .where(*rows_refer(UsageRecord, checked, viewer, above.id, given))
     )
     if "request_id" in names:
@@ -202,7 +286,7 @@ def _too_expensive(viewer: Viewer) -> Executable:
     """The numbers of the calls whose cost is too large for its column."""
     new, model = unnested(UsageRecord, PRICED).subquery().c, aliased(AIModel)
     cost = func.round(func.coalesce(new.cost, _cost(model, new)), 9)
-    return select(new[NUMBER]).join(model, model.id == new.model_id).where(cost >= BILLION)
+    return select(new[NUMBER]).join(model, _is_of(model, new)).where(cost >= BILLION)
 
 
 Calls = Mapping[tuple[str | int, ...], Mapping[str, Any]]
@@ -249,7 +333,7 @@ async def _record(
     if not calls:
         return True
     rows = [with_defaults(UsageRecord, call) for call in calls.values()]
-    names = {name for row in rows for name in row} | {"cost"}
+    names = {name for row in rows for name in row} | {"cost", "model_id", "model_name"}
     checked = tuple(sorted(references(UsageRecord).keys() & names))
     columns = tuple(sorted(names))
     values = {**arrays(UsageRecord, columns, rows), "project_id": project_id}
@@ -264,12 +348,13 @@ async def _check(session: WriteSession, project_id: UUID, calls: Calls, new: Cal
     except Rejected as rejected:
         errors += rejected.errors
     errors += await session.taken(UsageRecord, {at: row["id"] for at, row in new.items()})
-    for part, whole in (("cached_input", "input"), ("reasoning", "output")):
+    for at, row in new.items():
         errors += [
-            Invalid(f"These are part of the {whole} tokens, and cannot be more.", (*at, name))
-            for at, row in new.items()
-            for name in (f"{part}_tokens",)
-            if row.get(name, 0) > row.get(f"{whole}_tokens", 0)
+            Invalid(f"These are part of the {whole} tokens, and cannot be more.", (*at, part))
+            for whole, parts in PARTS.items()
+            if sum(row.get(part, 0) for part in parts) > row.get(f"{whole}_tokens", 0)
+            for part in parts
+            if row.get(part, 0)
         ]
     rows = [with_defaults(UsageRecord, row) for row in new.values()]
     paths = list(new)
@@ -278,3 +363,60 @@ async def _check(session: WriteSession, project_id: UUID, calls: Calls, new: Cal
         errors.append(Invalid(message, (*paths[number - 1], "cost")))
     if errors:
         raise Rejected(errors)
+
+
+@Statement
+def _repriced(
+    viewer: Viewer, right: Right, are_all: bool, has_since: bool, has_until: bool, has_name: bool
+) -> Executable:
+    """Set the model and the cost of some calls for which they differ. Returns the ids."""
+    record, model = aliased(UsageRecord), aliased(AIModel)
+    price = func.round(_cost(model, record), 9)
+    cost = func.coalesce(price, record.cost) if are_all else func.coalesce(record.cost, price)
+    found = (
+        select(record.id, model.id.label("model_id"), cost.label("cost"))
+        .join(model, _is_of(model, record))
+        .where(
+            record.project_id == value("project_id", Uuid),
+            or_(record.model_id.is_distinct_from(model.id), record.cost.is_distinct_from(cost)),
+            func.coalesce(cost, 0) < BILLION,
+        )
+        .order_by(record.occurred_at, record.id)
+        .limit(value("most", Integer))
+        .with_for_update(of=record, key_share=True)
+    )
+    if not are_all:
+        found = found.where(or_(record.cost.is_(None), record.model_id.is_(None)))
+    if has_since:
+        found = found.where(record.occurred_at >= value("since", Timestamp))
+    if has_until:
+        found = found.where(record.occurred_at < value("until", Timestamp))
+    if has_name:
+        found = found.where(record.model_name == value("model_name", String))
+    new = found.cte("found").c
+    changed = update(UsageRecord).where(UsageRecord.id == new.id)
+    changed = changed.values(model_id=new.model_id, cost=new.cost, updated_at=func.now())
+    return changed.returning(UsageRecord.id)
+
+
+async def reprice_usage(
+    session: WriteSession,
+    project_id: UUID,
+    *,
+    are_all: bool = False,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    model_name: str | None = None,
+) -> list[UUID]:
+    """Set the model and the cost of calls of a project that lack them; return their ids.
+
+    With `are_all`, also the cost of those that have another one. The oldest MOST_REPRICED are
+    changed: call it again until there are none. Raises NotFound and Denied.
+    """
+    await session.fetch(Project, project_id, at=("project_id",), lock=False)
+    given = since is not None, until is not None, model_name is not None
+    values = {"since": since, "until": until, "model_name": model_name, "most": MOST_REPRICED}
+    rows = await session.run(
+        _repriced, session.right, are_all, *given, project_id=project_id, **values
+    )
+    return [id for (id,) in rows]

@@ -30,6 +30,7 @@ from db.errors import AlreadyExists, DomainError, Invalid, Rejected
 if TYPE_CHECKING:
     from db.agents import Agent
     from db.conversations import Conversation, Message
+    from db.interaction_answers import InteractionAnswer
     from db.interactions import HumanInteraction
     from db.members import ProjectMember
     from db.projects import Project
@@ -103,6 +104,14 @@ class User(CRUD):
         "responded_by",
         "The requests of agents that the user answered.",
         foreign_keys="HumanInteraction.responded_by_id",
+    )
+    asked_interactions: Mapped[list[HumanInteraction]] = to_many(
+        "asked_by_user",
+        "The requests that were made with a token of the user.",
+        foreign_keys="HumanInteraction.asked_by_user_id",
+    )
+    interaction_answers: Mapped[list[InteractionAnswer]] = to_many(
+        "user", "The user's answers to requests."
     )
     usage_records: Mapped[list[UsageRecord]] = to_many(
         "user", "The calls of AI models on the user's behalf."

@@ -44,9 +44,6 @@ from db.scopes import Viewer, scope
 from db.statements import Statement, value
 from db.text import composed, to_json
 
-COMPUTE = "compute"
-"""The `info` of a column whose value is computed when a row is inserted, of the other values."""
-
 NUMBER = "number"
 """The column of `unnested` with the number of the row, from 1."""
 
@@ -146,9 +143,6 @@ def inserted(
     columns: dict[str, Any] = {name: value(name, table.c[name].type) for name in names}
     if local.name != "project_id" and "project_id" in table.c:
         columns["project_id"] = project_id
-    for column in table.columns:
-        if COMPUTE in column.info:
-            columns[column.name] = column.info[COMPUTE](columns)
     rows = select(*columns.values()).where(
         key == value(local.name, local.type),
         scope(above, viewer, right),
@@ -189,18 +183,24 @@ def unnested(model: Any, names: Sequence[str]) -> Select[Any]:
     table = model.__table__
     given = func.unnest(*(value(name, _array(table.c[name].type)) for name in names))
     raw = given.table_valued(*names, with_ordinality=NUMBER).render_derived(name="given")
-    columns = [
-        cast(raw.c[name], JSONB).label(name)
-        if isinstance(table.c[name].type, JSONB)
-        else type_coerce(raw.c[name], table.c[name].type)
-        for name in names
-    ]
+    columns = [_unpacked(raw.c[name], table.c[name].type).label(name) for name in names]
     return select(*columns, raw.c[NUMBER])
+
+
+def _unpacked(raw: Any, kind: TypeEngine[Any]) -> ColumnElement[Any]:
+    """The value of a column from the text or the value that an array of them has."""
+    if isinstance(kind, JSONB):
+        return cast(raw, JSONB)
+    if isinstance(kind, ARRAY):
+        # Arrays of arrays would have to be of the same length.
+        items = func.jsonb_array_elements_text(cast(raw, JSONB)).column_valued("item")
+        return func.array(select(items).scalar_subquery(), type_=kind)
+    return type_coerce(raw, kind)
 
 
 def _array(kind: TypeEngine[Any]) -> ARRAY[Any]:
     # Without the length, to which a cast would cut a text: the column refuses it.
-    is_text = isinstance(kind, String | Composed | JSONB)  # an Enum is a String too
+    is_text = isinstance(kind, String | Composed | JSONB | ARRAY)  # an Enum is a String too
     return ARRAY(Text()) if is_text else ARRAY(kind)
 
 
@@ -214,7 +214,7 @@ def arrays(
         kind, values = table.c[name].type, [row.get(name) for row in rows]
         if isinstance(kind, Composed):
             values = [None if value is None else composed(value) for value in values]
-        elif isinstance(kind, JSONB):
+        elif isinstance(kind, JSONB | ARRAY):
             values = [None if value is None else to_json(value) for value in values]
         found[name] = values
     return found

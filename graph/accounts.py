@@ -1,4 +1,4 @@
-"""Accounts: logins, passwords and access tokens."""
+"""Accounts: logins, passwords and access tokens, and who a token stands for."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ import db
 from db import Right, TokenScope, access, passwords
 from db.errors import Invalid
 from graph.core.context import Context
+from graph.core.entities import describe_enum
+from graph.core.fields import viewers
 from graph.core.inputs import Repeatable, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
-from graph.core.rights import ANYBODY
+from graph.core.rights import ANYBODY, may
 from graph.core.scalars import ID, Line
+from graph.core.viewers import choices, viewer_object, viewer_type
 
 log = logging.getLogger("troupe")
 
@@ -28,6 +31,37 @@ Password = Annotated[
     str, StringConstraints(min_length=passwords.SHORTEST, max_length=passwords.LONGEST)
 ]
 Secret = Annotated[str, "The token. It is returned only once; the server stores only its hash."]
+
+
+describe_enum(Right)
+
+
+def _rights(viewer: db.Viewer) -> list[Right]:
+    return [right for right in Right if may(viewer, right)]
+
+
+@viewer_type
+class Viewer:
+    """Who an access token stands for: a user, or an agent."""
+
+    user = viewers(
+        db.User, lambda viewer: viewer.user_id, "The user; null if it is the token of an agent."
+    )
+    agent = viewers(
+        db.Agent, lambda viewer: viewer.agent_id, "The agent; null if it is the token of a user."
+    )
+    access_token = viewers(
+        db.AccessToken, lambda viewer: viewer.token_id, "The token, with its scopes and its end."
+    )
+    rights: list[Right] = choices(
+        _rights,
+        "The rights that the token allows. On a project, a user has those of their role in it.",
+    )
+
+
+@strawberry.type
+class Query:
+    viewer: Viewer = viewer_object("Who your access token stands for, and what it allows.")
 
 
 @input_of()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated
 
 import strawberry
@@ -11,10 +12,12 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import AgentStatus, Right, tasks
+from db import AgentStatus, Right, readiness, tasks
+from db.claims import IdleReason
 from db.tools import MOST_TOOLS
+from graph.core.computed import computed, computed_type, value
 from graph.core.connections import Connection
-from graph.core.entities import Node, column, entity
+from graph.core.entities import Node, column, describe_enum, entity
 from graph.core.fields import collection, connected, listed, one, related
 from graph.core.filters import (
     BooleanFilter,
@@ -32,6 +35,8 @@ from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, n
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Line, Metadata, Name, Text
+
+describe_enum(IdleReason)
 
 Capacity = Annotated[int, Field(ge=1, le=1000)]
 
@@ -56,6 +61,15 @@ class AgentFilter:
 AgentOrder = ordering(db.Agent, db.Agent.created_at, db.Agent.updated_at, db.Agent.name)
 
 
+@computed_type
+class Idle:
+    """The reason why an agent gets no task."""
+
+    code: IdleReason = value("The reason, for programs.")
+    message: str = value("The reason, in a sentence for people.")
+    until: datetime | None = value("When the first task that is ready becomes available.")
+
+
 @entity(db.Agent, where=AgentFilter, order=AgentOrder)
 class Agent(Node):
     name: str
@@ -67,6 +81,7 @@ class Agent(Node):
     configuration: JSON
     max_concurrent_tasks: int
     last_seen_at: datetime | None
+    cost: Decimal
     metadata: JSON = column(db.Agent.agent_metadata)
     version: int
     created_at: datetime
@@ -82,9 +97,20 @@ class Agent(Node):
     attempts = connected(db.Agent.attempts)
     sent_communications = connected(db.Agent.sent_communications)
     received_communications = connected(db.Agent.received_communications)
+    subscriptions = connected(db.Agent.subscriptions)
     interactions = connected(db.Agent.interactions)
+    asked_interactions = connected(db.Agent.asked_interactions)
     usage_records = connected(db.Agent.usage_records)
+    budgets = connected(db.Agent.budgets)
     history = history(db.Agent)
+    why_idle = computed(
+        Idle,
+        readiness.why_idle,
+        by=db.Agent.id,
+        order=("code",),
+        most=10,
+        description="What keeps it from getting a task of its type now; empty if it could get one.",
+    )
 
 
 @strawberry.type
@@ -171,11 +197,18 @@ class Mutation:
         await agent.delete(session)
         return Deleted(agent.id)
 
-    @mutation(Right.EDIT)
+    @mutation(Right.WORK)
     async def transition_agent(
         self, session: db.WriteSession, input: TransitionAgentInput
     ) -> db.Agent:
-        """Change the status of an agent."""
+        """Change the status of an agent. An agent changes only its own.
+
+        If it is TERMINATED, the tasks that are assigned to it become unassigned. To keep an agent
+        from work whatever it says, set its `isActive` to false.
+        """
+        session.in_own_name(input.id, ("id",))
         agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
+        if input.to is AgentStatus.TERMINATED:
+            await tasks.unassign(session, agent)
         agent.transition(input.to)
         return agent

@@ -65,6 +65,7 @@ class AIModel(Node):
     context_window: int | None
     input_price: Decimal | None
     cached_input_price: Decimal | None
+    cache_creation_price: Decimal | None
     output_price: Decimal | None
     is_local: bool
     status: AIModelStatus
@@ -94,6 +95,7 @@ class CreateAiModelInput(Repeatable):
     context_window: Annotated[int, Field(gt=0)] | None = None
     input_price: Price | None = None
     cached_input_price: Price | None = None
+    cache_creation_price: Price | None = None
     output_price: Price | None = None
     is_local: bool = False
     status: AIModelStatus = AIModelStatus.ACTIVE
@@ -111,6 +113,7 @@ class UpdateAiModelInput(Repeatable):
     context_window: Maybe[Annotated[int, Field(gt=0)] | None] = None
     input_price: Maybe[Price | None] = None
     cached_input_price: Maybe[Price | None] = None
+    cache_creation_price: Maybe[Price | None] = None
     output_price: Maybe[Price | None] = None
     is_local: Maybe[bool] = None
     status: Maybe[AIModelStatus] = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy import URL
 from starlette.applications import Starlette
@@ -22,6 +22,7 @@ from db import Database, migrate
 from db.connections import reason
 from db.embedded import Server
 from db.events.positions import Numbering
+from db.sweeper import Sweeper
 from graph.execution.pipeline import Pipeline
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
@@ -90,8 +91,15 @@ class GraphQLRoute:
         return app(scope, receive, send)
 
 
+Background = Callable[[Database], Coroutine[Any, Any, None]]
+"""What runs beside the application, on its database, until that stops."""
+
+
 def create_app(
-    settings: Settings, database_url: URL | str, server: Server | None = None
+    settings: Settings,
+    database_url: URL | str,
+    server: Server | None = None,
+    background: Iterable[Background] = (),
 ) -> Starlette:
     """The ASGI application over a migrated database. `server` is set if it is embedded."""
     state = AppState()
@@ -107,11 +115,15 @@ def create_app(
         )
         state.tokens = Tokens(state.database)
         state.head = migrate.head()
-        numbering = asyncio.create_task(Numbering(state.database, settings.event_days).run())
+        tasks = [
+            asyncio.create_task(Numbering(state.database, settings.event_days).run()),
+            asyncio.create_task(Sweeper(state.database, settings.lease_sweep_seconds).run()),
+            *(asyncio.create_task(run(state.database)) for run in background),
+        ]
         yield
-        numbering.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await numbering
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await state.database.dispose()
 
     pipeline = Pipeline(schema, Limits(settings))

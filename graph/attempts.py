@@ -1,4 +1,4 @@
-"""Attempts of agents at tasks. The API only reads them."""
+"""Attempts of agents at tasks. Claims begin them, and what agents do with them ends them."""
 
 from __future__ import annotations
 
@@ -46,8 +46,14 @@ class TaskAttempt(Node):
     number: int
     status: AttemptStatus
     heartbeat_at: datetime | None
+    lease_expires_at: datetime | None
+    lease_lost: bool
+    cancel_requested: bool
+    pause_requested: bool
     progress_percent: int | None
     status_message: str | None
+    checkpoint: JSON | None
+    handover: str | None
     result: JSON | None
     error: JSON | None
     started_at: datetime

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import orjson
@@ -48,6 +48,9 @@ from db.settings import SettingsError
 from db.text import require_storable
 from db.users import refuse_taken
 from graph.settings import Mode, Settings, table
+
+if TYPE_CHECKING:
+    from graph.app import Background
 
 # The server and the schema take long to import, so only the commands that need them import them.
 
@@ -259,8 +262,8 @@ def serve() -> None:
 
 @app.command()
 def demo() -> None:
-    """Serve a temporary database with example data; it is deleted when the server stops."""
-    from graph.demo import fill
+    """Serve a temporary database with example data, in which agents work; it is then deleted."""
+    from graph.demo import fill, work
 
     settings = Settings.load()
     if not settings.migrates:
@@ -269,10 +272,14 @@ def demo() -> None:
         # For root, PostgreSQL runs as another user, which must be able to enter the folder.
         Path(folder).chmod(0o711)
         temporary = {"database_url": None, "data_dir": Path(folder) / "data"}
-        _serve(settings.model_copy(update=temporary), fill)
+        _serve(settings.model_copy(update=temporary), fill, [work])
 
 
-def _serve(settings: Settings, fill: Callable[[Database], Awaitable[None]] | None = None) -> None:
+def _serve(
+    settings: Settings,
+    fill: Callable[[Database], Awaitable[None]] | None = None,
+    background: Iterable[Background] = (),
+) -> None:
     from graph.serve import listen, run
 
     async def prepare(url: str) -> tuple[User, str] | None:
@@ -296,7 +303,7 @@ def _serve(settings: Settings, fill: Callable[[Database], Awaitable[None]] | Non
         listen(settings) as listening,
         settings.database(serving=True, on_wait=_print_note) as (url, server),
     ):
-        run(settings, url, listening, server, asyncio.run(prepare(url)))
+        run(settings, url, listening, server, asyncio.run(prepare(url)), background)
 
 
 @app.command()

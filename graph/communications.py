@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
+from typing import Annotated, Any
 
 import strawberry
+from pydantic import Field
+from sqlalchemy import ColumnElement, Uuid
 from strawberry.scalars import JSON
 
 import db
-from db import CommunicationStatus, Right
+from db import CommunicationStatus, Right, Viewer, communications
+from db.errors import Invalid
+from db.parameters import apply, bind
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, one, related
+from graph.core.fields import argument, collection, connected, one, related
 from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
@@ -20,6 +26,7 @@ from graph.core.filters import (
     StringFilter,
     contains,
     filters,
+    keys,
     ordering,
     through,
 )
@@ -35,9 +42,11 @@ class CommunicationFilter:
     type: StringFilter | None
     priority: IntFilter | None
     status: EnumFilter[CommunicationStatus] | None
+    topic: StringFilter | None
     correlation_id: StringFilter | None
     sent_at: DateTimeFilter | None
     delivered_at: DateTimeFilter | None
+    lease_expires_at: DateTimeFilter | None
     acknowledged_at: DateTimeFilter | None
     expires_at: DateTimeFilter | None
     created_at: DateTimeFilter | None
@@ -68,9 +77,11 @@ class Communication(Node):
     content: JSON
     priority: int
     status: CommunicationStatus
+    topic: str | None
     correlation_id: str | None
     sent_at: datetime
     delivered_at: datetime | None
+    lease_expires_at: datetime | None
     acknowledged_at: datetime | None
     expires_at: datetime | None
     metadata: JSON = column(db.Communication.communication_metadata)
@@ -84,27 +95,96 @@ class Communication(Node):
     replies = connected(db.Communication.replies)
 
 
+def _unacknowledged(row: Any, viewer: Viewer, agent_id: Any) -> list[ColumnElement[bool]]:
+    """The conditions that an agent, by default the viewer, has not acknowledged a message."""
+    key = viewer.agent_id if agent_id is None else apply(partial(keys, db.Agent), agent_id)
+    return [row.to_agent_id == bind(key, Uuid), communications.is_unacknowledged(row)]
+
+
 @strawberry.type
 class Query:
     communication: Communication | None = one(db.Communication)
     communications: Connection[Communication] = collection(db.Communication)
+    agent_inbox: Connection[Communication] = collection(
+        db.Communication,
+        arguments=[argument("agent_id", strawberry.ID | None, "The agent; by default, you.")],
+        conditions=_unacknowledged,
+        order="PRIORITY_DESC",
+        description="The messages that an agent has not acknowledged, the most urgent first. It"
+        " only shows them; `receiveCommunications` gives each to one receiver.",
+    )
+
+
+class MessageValues(Repeatable):
+    """The fields that all inputs of messages share."""
+
+    type: Line
+    content: JSON
+    priority: Priority = 3
+    expires_at: datetime | None = None
+    metadata: Metadata | None = None
 
 
 @input_of(db.Communication)
-class SendCommunicationInput(Repeatable):
+class SendCommunicationInput(MessageValues):
     """The message to send to another agent of the same project."""
 
     id: ID[db.Communication] | None = None
     from_agent_id: ID[db.Agent]
     to_agent_id: ID[db.Agent]
-    type: Line
-    content: JSON
-    priority: Priority = 3
     correlation_id: Line | None = None
     reply_to_id: ID[db.Communication] | None = None
     task_id: ID[db.Task] | None = None
-    expires_at: datetime | None = None
-    metadata: Metadata | None = None
+
+
+@input_of(db.Communication)
+class ReplyInput(MessageValues):
+    """The answer to a message."""
+
+    id: ID[db.Communication] | None = None
+    reply_to_id: ID[db.Communication]
+
+
+@input_of(db.Communication)
+class BroadcastInput(MessageValues):
+    """The message to send to all other agents of a project."""
+
+    from_agent_id: ID[db.Agent]
+    correlation_id: Line | None = None
+    task_id: ID[db.Task] | None = None
+
+
+@input_of(db.Communication)
+class PublishInput(BroadcastInput):
+    """The message to publish to a topic."""
+
+    topic: Line
+
+
+@input_of(db.Communication)
+class ReceiveCommunicationsInput(Repeatable):
+    """How many messages to receive, and for how long."""
+
+    agent_id: ID[db.Agent] | None = Field(
+        default=None, description="The agent that receives them; by default, you."
+    )
+    limit: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=10, description="How many to receive at most: 1 to 100."
+    )
+    lease_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        default=communications.LEASE_SECONDS,
+        description="How long you have to acknowledge them, in seconds, before they are given"
+        " again: 1 to 3,600.",
+    )
+
+
+@input_of(db.Communication)
+class AcknowledgeCommunicationsInput(Repeatable):
+    """The messages to acknowledge."""
+
+    ids: Annotated[list[ID[db.Communication]], Field(min_length=1, max_length=100)] = Field(
+        description="The messages, at most 100."
+    )
 
 
 @strawberry.type
@@ -118,3 +198,56 @@ class Mutation:
         return Changed(
             await session.insert(db.Communication, new_values(input), below="from_agent")
         )
+
+    @mutation(Right.WORK)
+    async def reply(self, session: db.WriteSession, input: ReplyInput) -> Changed[db.Communication]:
+        """Answer a message: from the agent that it was sent to, to the one that sent it.
+
+        The answer has the task of the message, and its correlation id or else its id as such.
+        """
+        return Changed(await communications.reply(session, input.reply_to_id, new_values(input)))
+
+    @mutation(Right.WORK)
+    async def broadcast(
+        self, session: db.WriteSession, input: BroadcastInput
+    ) -> list[Changed[db.Communication]]:
+        """Send a message to each other active agent of the sender's project."""
+        return await _broadcast(session, input, None)
+
+    @mutation(Right.WORK)
+    async def publish(
+        self, session: db.WriteSession, input: PublishInput
+    ) -> list[Changed[db.Communication]]:
+        """Send a message to each other active agent of the project that subscribes to a topic."""
+        return await _broadcast(session, input, input.topic)
+
+    @mutation(Right.WORK)
+    async def receive_communications(
+        self, session: db.WriteSession, input: ReceiveCommunicationsInput
+    ) -> list[Changed[db.Communication]]:
+        """Receive the next messages of an agent, the most urgent first. Each has one receiver.
+
+        Acknowledge them before their lease ends; otherwise they are given again.
+        """
+        agent_id = session.in_own_name(input.agent_id)
+        if agent_id is None:
+            raise Invalid("Say for which agent; you are none yourself.", ("agent_id",))
+        ids = await communications.receive(session, agent_id, input.limit, input.lease_seconds)
+        return [Changed(id) for id in ids]
+
+    @mutation(Right.WORK)
+    async def acknowledge_communications(
+        self, session: db.WriteSession, input: AcknowledgeCommunicationsInput
+    ) -> list[Changed[db.Communication]]:
+        """Acknowledge messages that were received, so that they are not given again."""
+        ids = await communications.acknowledge(session, input.ids)
+        return [Changed(id) for id in ids]
+
+
+async def _broadcast(
+    session: db.WriteSession, input: BroadcastInput, topic: str | None
+) -> list[Changed[db.Communication]]:
+    session.in_own_name(input.from_agent_id, ("from_agent_id",))
+    values = new_values(input)
+    ids = await communications.broadcast(session, values.pop("from_agent_id"), values, topic)
+    return [Changed(id) for id in ids]

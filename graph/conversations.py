@@ -14,7 +14,7 @@ from strawberry.scalars import JSON
 
 import db
 from db import ConversationStatus, MessageSender, Right, conversations
-from db.errors import Denied
+from db.errors import Denied, Rejected
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, one_by, related, search
@@ -97,6 +97,7 @@ class MessageFilter:
     timestamp: DateTimeFilter | None
     created_at: DateTimeFilter | None
     conversation_id: IDFilter | None
+    parent_message_id: IDFilter | None
     user_id: IDFilter | None
     agent_id: IDFilter | None
     model_id: IDFilter | None
@@ -123,6 +124,8 @@ class Message(Node):
     user = related(db.Message.user)
     agent = related(db.Message.agent)
     model = related(db.Message.model)
+    parent_message = related(db.Message.parent_message)
+    copies = connected(db.Message.copies)
     usage_records = connected(db.Message.usage_records)
     history = history(db.Message)
 
@@ -226,6 +229,26 @@ class ArchiveConversationInput(Versioned):
     id: ID[db.Conversation]
 
 
+@input_of(db.Conversation)
+class UnarchiveConversationInput(Versioned):
+    """The conversation to reopen."""
+
+    id: ID[db.Conversation]
+
+
+@input_of(db.Conversation)
+class ForkConversationInput(Repeatable):
+    """The message to go on from, in a conversation of its own."""
+
+    id: ID[db.Conversation] | None = Field(
+        default=None, description="The id of the new conversation."
+    )
+    message_id: ID[db.Message] = Field(description="The last message that is copied.")
+    title: Line | None = None
+    conversation_url: Slug | None = None
+    metadata: Metadata | None = None
+
+
 @dataclass
 class Appended:
     """The conversation and its new messages."""
@@ -308,11 +331,39 @@ class Mutation:
     async def archive_conversation(
         self, session: db.WriteSession, input: ArchiveConversationInput
     ) -> db.Conversation:
-        """Archive a conversation. It cannot be changed or reopened afterwards."""
+        """Archive a conversation. It cannot be changed until it is reopened."""
         conversation = await session.fetch(
             db.Conversation, input.id, version=input.expected_version
         )
         return await conversation.update(session, status=ConversationStatus.ARCHIVED)
+
+    @mutation(Right.EDIT)
+    async def unarchive_conversation(
+        self, session: db.WriteSession, input: UnarchiveConversationInput
+    ) -> db.Conversation:
+        """Reopen a conversation that was archived."""
+        conversation = await session.fetch(
+            db.Conversation, input.id, version=input.expected_version
+        )
+        return await conversation.update(session, status=ConversationStatus.ACTIVE)
+
+    @mutation(Right.WORK)
+    async def fork_conversation(
+        self, session: db.WriteSession, input: ForkConversationInput
+    ) -> db.Conversation:
+        """Start a conversation with copies of the messages of another one, up to a message.
+
+        You become its user. `parentMessage` of each copy is the message that it was copied from.
+        """
+        message = await session.fetch(db.Message, input.message_id, at=("message_id",), lock=False)
+        source = await session.fetch(
+            db.Conversation, message.conversation_id, at=("message_id",), lock=False
+        )
+        row = new_values(input)
+        errors = await session.taken(db.Conversation, {(): row.get("id")})
+        if errors:
+            raise Rejected(errors)
+        return await conversations.fork(session, source, message, row)
 
     @mutation(Right.EDIT)
     async def delete_message(

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import strawberry
+from pydantic import Field
 from strawberry.scalars import JSON
 
 import db
-from db import InteractionStatus, InteractionType, NotificationLevel, Right, interactions
+from db import (
+    InteractionStatus,
+    InteractionType,
+    NotificationLevel,
+    OnExpiry,
+    Right,
+    interaction_answers,
+    interactions,
+    requests,
+)
+from db.errors import Invalid
 from graph.core.connections import Connection
+from graph.core.context import Context
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, one, related
+from graph.core.errors import BadInput
+from graph.core.fields import argument, awaited, collection, listed, one, related
 from graph.core.filters import (
+    BooleanFilter,
     DateTimeFilter,
     EnumFilter,
     IDFilter,
@@ -21,6 +35,7 @@ from graph.core.filters import (
     StringFilter,
     contains,
     filters,
+    keys,
     ordering,
     through,
 )
@@ -49,10 +64,15 @@ class HumanInteractionFilter:
     conversation_id: IDFilter | None
     assignee_id: IDFilter | None
     responded_by_id: IDFilter | None
+    asked_by_user_id: IDFilter | None
+    asked_by_agent_id: IDFilter | None
+    blocks_task: BooleanFilter | None
     project = through(db.HumanInteraction.project)
     task = through(db.HumanInteraction.task)
     agent = through(db.HumanInteraction.agent)
     assignee = through(db.HumanInteraction.assignee)
+    asked_by_user = through(db.HumanInteraction.asked_by_user)
+    asked_by_agent = through(db.HumanInteraction.asked_by_agent)
     metadata_contains: JSON | None = contains(db.HumanInteraction.interaction_metadata)
 
 
@@ -72,6 +92,8 @@ class HumanInteraction(Node):
     content_hash: str
     status: InteractionStatus
     priority: int
+    blocks_task: bool
+    on_expiry: OnExpiry
     expires_at: datetime | None
     responded_at: datetime | None
     metadata: JSON = column(db.HumanInteraction.interaction_metadata)
@@ -83,11 +105,16 @@ class HumanInteraction(Node):
     conversation = related(db.HumanInteraction.conversation)
     assignee = related(db.HumanInteraction.assignee)
     responded_by = related(db.HumanInteraction.responded_by)
+    asked_by_user = related(db.HumanInteraction.asked_by_user)
+    asked_by_agent = related(db.HumanInteraction.asked_by_agent)
+    answers = listed(db.HumanInteraction.answers, most=interactions.MOST_APPROVALS)
     history = history(db.HumanInteraction)
 
 
 @entity(db.ApprovalRequest)
 class ApprovalRequest(HumanInteraction):
+    required_approvals: int
+    approval_count: int
     approved: bool | None
     comment: str | None
 
@@ -109,10 +136,50 @@ class Notification(HumanInteraction):
     requires_acknowledgement: bool
 
 
+MOST_SECONDS = 55
+"""How long a service can wait for an answer at once. Many proxies give up after 60 seconds."""
+
+
+async def _until_answered(context: Context, id: str, timeout_seconds: int | None = None) -> None:
+    """Wait until a request is answered, cancelled or expired, at most so many seconds."""
+    seconds = MOST_SECONDS if timeout_seconds is None else timeout_seconds
+    if not 0 <= seconds <= MOST_SECONDS:
+        raise BadInput(f"timeoutSeconds must be between 0 and {MOST_SECONDS}, not {seconds}.")
+    key = keys(db.HumanInteraction, id)
+
+    async def is_pending() -> bool:
+        async with context.read() as session:
+            return await interaction_answers.is_pending(session, context.viewer, key)
+
+    await context.database.answers.wait(key, is_pending, seconds)
+
+
 @strawberry.type
 class Query:
     human_interaction: HumanInteraction | None = one(db.HumanInteraction)
     human_interactions: Connection[HumanInteraction] = collection(db.HumanInteraction)
+    pending_interactions: Connection[HumanInteraction] = collection(
+        db.HumanInteraction,
+        conditions=interaction_answers.waits_for,
+        order="PRIORITY_DESC",
+        description="What waits for your answer in all your projects, the most urgent first:"
+        " requests that are assigned to you or to nobody, and that you neither made nor answered"
+        " yourself. Notifications only if they need to be acknowledged.",
+    )
+    await_interaction: HumanInteraction | None = awaited(
+        db.HumanInteraction,
+        _until_answered,
+        arguments=[
+            argument(
+                "timeout_seconds",
+                int | None,
+                f"How long to wait, in seconds: at most {MOST_SECONDS}, and as long unless said"
+                " otherwise.",
+            )
+        ],
+        description="The interaction with this id, as soon as it is no longer PENDING, or as it is"
+        " when the time is over; at once if you may not see it. The whole operation waits.",
+    )
 
 
 Interaction = TypeVar("Interaction", bound=db.HumanInteraction)
@@ -131,12 +198,23 @@ class InteractionValues(Repeatable):
     conversation_id: ID[db.Conversation] | None = None
     assignee_id: ID[db.User] | None = None
     expires_at: datetime | None = None
+    on_expiry: OnExpiry = OnExpiry.KEEP
     metadata: Metadata | None = None
+    block_task: bool = Field(
+        default=False,
+        description="Whether to block the task until this is answered, cancelled or expired. It"
+        " ends the attempt and its lease. Give attemptId too.",
+    )
+    attempt_id: ID[db.TaskAttempt] | None = Field(
+        default=None, description="Your running attempt at the task, if this is to block it."
+    )
 
 
 @input_of(db.ApprovalRequest)
 class RequestApprovalInput(InteractionValues):
     """The request to approve or reject something."""
+
+    required_approvals: Annotated[int, Field(ge=1, le=interactions.MOST_APPROVALS)] = 1
 
 
 @input_of(db.FeedbackRequest)
@@ -162,7 +240,10 @@ async def _create(
 ) -> Changed[Interaction]:
     row = new_values(input)
     row["agent_id"] = session.in_own_name(input.agent_id)
-    return Changed(await interactions.add(session, model, row))
+    blocking = input.attempt_id if input.block_task else None
+    if input.block_task and blocking is None:
+        raise Invalid("Say which attempt at the task is yours.", ("attempt_id",))
+    return Changed(await requests.add(session, model, row, blocking=blocking))
 
 
 @strawberry.type

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
 
 import strawberry
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from strawberry import Maybe
 from strawberry.scalars import JSON
 
@@ -30,6 +32,18 @@ from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Metadata, Name
 
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+
+def _counts(value: Any) -> Any:
+    for count in value.values():
+        if type(count) is not int or not 0 <= count <= 1_000_000_000:
+            raise ValueError('these must be whole numbers by type, such as {"deploy": 1}')
+    return value
+
+
+ByType = Annotated[Metadata, AfterValidator(_counts)]
+
 
 @filters(db.Project)
 class ProjectFilter:
@@ -51,6 +65,10 @@ class Project(Node):
     name: str
     description: JSON | None
     status: ProjectStatus
+    max_tasks_per_agent: int | None
+    max_tasks_in_review: int | None
+    max_tasks_by_type: JSON
+    cost: Decimal
     metadata: JSON = column(db.Project.project_metadata)
     version: int
     created_at: datetime
@@ -64,6 +82,7 @@ class Project(Node):
     communications = connected(db.Project.communications)
     interactions = connected(db.Project.interactions)
     usage_records = connected(db.Project.usage_records)
+    budgets = connected(db.Project.budgets)
     history = history(db.Project)
 
 
@@ -80,6 +99,9 @@ class CreateProjectInput(Repeatable):
     id: ID[db.Project] | None = None
     name: Name
     description: JSON | None = None
+    max_tasks_per_agent: Count | None = None
+    max_tasks_in_review: Count | None = None
+    max_tasks_by_type: ByType | None = None
     metadata: Metadata | None = None
 
 
@@ -92,6 +114,9 @@ class UpdateProjectInput(Versioned):
     description: Maybe[JSON | None] = None
     metadata: Maybe[Metadata] = None
     owner_id: Maybe[ID[db.User] | None] = None
+    max_tasks_per_agent: Maybe[Count | None] = None
+    max_tasks_in_review: Maybe[Count | None] = None
+    max_tasks_by_type: Maybe[ByType] = None
 
 
 @input_of(db.Project)

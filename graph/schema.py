@@ -17,20 +17,27 @@ from graph.core.user_errors import USER_ERRORS
 
 SLICES = [
     "graph.accounts",
+    "graph.agent_subscriptions",
     "graph.agents",
     "graph.ai_models",
     "graph.attempts",
+    "graph.boards",
+    "graph.budgets",
+    "graph.claims",
     "graph.communications",
     "graph.conversations",
     "graph.core.nodes",
     "graph.events",
+    "graph.interaction_answers",
     "graph.interactions",
     "graph.members",
     "graph.plans",
     "graph.projects",
+    "graph.task_graphs",
     "graph.tasks",
     "graph.tools",
     "graph.usage",
+    "graph.usage_summaries",
     "graph.users",
 ]
 """The modules with a class `Query`, a class `Mutation`, or both, whose fields the schema has."""

@@ -9,6 +9,7 @@ import logging
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -16,7 +17,7 @@ from starlette.applications import Starlette
 
 from db import User
 from db.settings import SettingsError
-from graph.app import create_app
+from graph.app import Background, create_app
 from graph.execution import logs
 from graph.server.protocols import READ_TIMEOUT, HTTPProtocol, WebSocketProtocol
 from graph.settings import Mode, Settings
@@ -122,6 +123,7 @@ class DrainingServer(uvicorn.Server):
         """
         for server in self.servers:
             server.close()
+        self._app.state.database.answers.waiters.close()
         grace = self.config.timeout_graceful_shutdown or 0
         began = time.monotonic()
         ending = asyncio.create_task(self._app.state.sockets.shut_down(grace))
@@ -163,6 +165,7 @@ def run(
     listening: socket.socket,
     server: Server | None,
     development_token: tuple[User, str] | None,
+    background: Iterable[Background] = (),
 ) -> None:
     """Serve until a signal to stop; then running operations have a grace period."""
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
@@ -186,7 +189,7 @@ def run(
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
     allow_many_connections()
-    app = create_app(settings, url, server)
+    app = create_app(settings, url, server, background)
     freeze()
     # A thread that compiles a query delays the other operations by this long.
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -133,8 +133,16 @@ class Settings(DatabaseSettings):
     """Maximum number of operations that run at once in a process."""
     max_running_per_viewer: Limit = 50
     """Maximum number of operations that run at once for one viewer."""
+    max_waiting: Limit = 5_000
+    """Maximum number of operations that wait at once for an answer (`awaitInteraction`) in a
+    process."""
+    max_waiting_per_viewer: Limit = 2_000
+    """Maximum number of operations that wait at once for one viewer."""
     max_seconds: Limit = 20
-    """Maximum duration of an operation, in seconds."""
+    """Maximum duration of an operation, in seconds, without the time that it waits for answers."""
+    lease_sweep_seconds: Annotated[int, _between(1, 3600)] = 5
+    """How often leases, requests and messages that have run out are looked for, in seconds. Until
+    then, the agent that lost its task can still go on."""
     idempotency_hours: Annotated[int, _between(1, 8760)] = 24
     """How long an idempotency key is kept, in hours."""
     max_subscriptions_per_connection: Limit = 50

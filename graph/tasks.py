@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
+from decimal import Decimal
+from functools import partial
 from typing import Annotated, Any
 
 import strawberry
 from pydantic import BaseModel, Field
+from sqlalchemy import ColumnElement, Uuid
 from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import BlockedReason, OnFailure, Right, TaskStatus, dependencies, plans
+from db import BlockedReason, OnFailure, Right, TaskStatus, dependencies, plans, readiness
 from db.errors import DomainError, NotFound, Rejected
+from db.parameters import apply, bind
+from db.readiness import NotReadyReason, WaitReason
+from db.tasks import MOST_RESOURCES
+from graph.core.computed import computed, computed_type, keyed, value
 from graph.core.connections import Connection
-from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, one, related
+from graph.core.entities import Node, column, describe_enum, entity
+from graph.core.fields import argument, collection, connected, one, related
 from graph.core.filters import (
     BooleanFilter,
     DateTimeFilter,
@@ -26,7 +33,9 @@ from graph.core.filters import (
     StringFilter,
     contains,
     filters,
+    keys,
     ordering,
+    sorted_by,
     through,
 )
 from graph.core.history import history
@@ -35,8 +44,12 @@ from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted
 from graph.core.scalars import ID, Line, Metadata, Priority, Text, bare
 
+describe_enum(NotReadyReason)
+describe_enum(WaitReason)
+
 Seconds = Annotated[int, Field(ge=0, le=2_000_000_000)]
 Attempts = Annotated[int, Field(ge=1, le=1000)]
+Resources = Annotated[list[Line], Field(max_length=MOST_RESOURCES)]
 
 
 @filters(db.Task)
@@ -64,7 +77,30 @@ class TaskFilter:
     metadata_contains: JSON | None = contains(db.Task.task_metadata)
 
 
-TaskOrder = ordering(db.Task, db.Task.created_at, db.Task.updated_at, db.Task.priority)
+TaskOrder = ordering(
+    db.Task, db.Task.created_at, db.Task.updated_at, db.Task.priority, db.Task.due_at
+)
+
+
+@computed_type
+class TaskWait:
+    """A task that another one waits for."""
+
+    task = keyed(db.Task, "The task it waits for.")
+    why: WaitReason = value("Why it waits for it.")
+    on_failure: OnFailure | None = value("What happens if the task fails; null for a subtask.")
+    is_met: bool = value("Whether it no longer waits for it.")
+
+
+@computed_type
+class NotReady:
+    """A reason why a task cannot be claimed now."""
+
+    code: NotReadyReason = value("The reason, for programs.")
+    message: str = value("The reason, in a sentence for people.")
+    task = keyed(db.Task, "The task that it waits for, or that uses a resource it names.")
+    until: datetime | None = value("Until when; null if that is not known.")
+    resource: str | None = value("The resource that is in use.")
 
 
 @entity(db.Task, where=TaskFilter, order=TaskOrder)
@@ -75,6 +111,8 @@ class Task(Node):
     status: TaskStatus
     blocked_reason: BlockedReason | None
     priority: int
+    acceptance_criteria: str | None
+    resource_keys: list[str]
     input: JSON | None
     result: JSON | None
     error: JSON | None
@@ -89,6 +127,8 @@ class Task(Node):
     retry_backoff_seconds: int
     lease_expires_at: datetime | None
     cancel_requested: bool
+    cost: Decimal
+    total_cost: Decimal
     metadata: JSON = column(db.Task.task_metadata)
     version: int
     created_at: datetime
@@ -106,7 +146,25 @@ class Task(Node):
     communications = connected(db.Task.communications)
     interactions = connected(db.Task.interactions)
     usage_records = connected(db.Task.usage_records)
+    budgets = connected(db.Task.budgets)
     history = history(db.Task)
+    waits_for = computed(
+        TaskWait,
+        readiness.waits,
+        by=db.Task.id,
+        order=("is_met", "task_id", "why"),
+        most=1000,
+        description="What it waits for, or has waited for: its dependencies, those of the tasks"
+        " above it, and its subtasks. What is not met comes first.",
+    )
+    why_not_ready = computed(
+        NotReady,
+        readiness.why_not_ready,
+        by=db.Task.id,
+        order=("number", "task_id"),
+        most=1000,
+        description="All that keeps it from being claimed now; empty if it can be claimed.",
+    )
 
 
 @filters(db.TaskDependency)
@@ -125,10 +183,34 @@ class TaskDependency:
     dependency = related(db.TaskDependency.dependency)
 
 
+def _could_be_claimed(
+    row: Any, viewer: db.Viewer, project_id: Any, agent_id: Any
+) -> list[ColumnElement[bool]]:
+    project = bind(apply(partial(keys, db.Project), project_id), Uuid)
+    agent = None if agent_id is None else bind(apply(partial(keys, db.Agent), agent_id), Uuid)
+    return [readiness.could_be_claimed(row, viewer, project, agent)]
+
+
 @strawberry.type
 class Query:
     task: Task | None = one(db.Task)
     tasks: Connection[Task] = collection(db.Task)
+    ready_tasks: Connection[Task] = collection(
+        db.Task,
+        arguments=[
+            argument("project_id", strawberry.ID, "The id of the project."),
+            argument(
+                "agent_id",
+                strawberry.ID | None,
+                "The id of an agent of the project; without, the tasks that some agent could take.",
+            ),
+        ],
+        conditions=_could_be_claimed,
+        sorted_by=sorted_by("URGENCY", db.Task.urgency),
+        description="The tasks of a project that could be claimed now, by an agent if you name one:"
+        " the most urgent first, then those that have been available for longest. A claim prefers"
+        " tasks that are assigned to the agent.",
+    )
 
 
 class TaskValues(BaseModel):
@@ -139,6 +221,8 @@ class TaskValues(BaseModel):
     description: Text | None = None
     type: Line | None = None
     priority: Priority = 3
+    acceptance_criteria: Text | None = None
+    resource_keys: Resources = []
     input: JSON | None = None
     available_at: datetime | None = None
     due_at: datetime | None = None
@@ -226,6 +310,8 @@ class UpdateTaskInput(Versioned):
     description: Maybe[Text | None] = None
     type: Maybe[Line | None] = None
     priority: Maybe[Priority] = None
+    acceptance_criteria: Maybe[Text | None] = None
+    resource_keys: Maybe[Resources] = None
     input: Maybe[JSON | None] = None
     available_at: Maybe[datetime] = None
     due_at: Maybe[datetime | None] = None
@@ -279,11 +365,14 @@ async def _locked_tasks(session: db.WriteSession, input: Any) -> tuple[db.Task, 
 
 @strawberry.type
 class Mutation:
-    @mutation(Right.EDIT)
+    @mutation(Right.WORK)
     async def create_task(
         self, session: db.WriteSession, input: CreateTaskInput
     ) -> Changed[db.Task]:
-        """Create a task, with the status ASSIGNED if it has an agent, else PENDING."""
+        """Create a task, with the status ASSIGNED if it has an agent, else PENDING.
+
+        An agent creates only subtasks of tasks that it is working on.
+        """
         planned = plans.PlannedTask(
             new_values(input),
             parent=str(input.parent_task_id) if input.parent_task_id else None,

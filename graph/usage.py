@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 import strawberry
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 import db
-from db import Right, usage
+from db import Right, telemetry, usage
+from db.errors import DomainError, Invalid, Rejected
 from graph.core.connections import Connection
 from graph.core.entities import Node, entity
 from graph.core.fields import collection, one, related
@@ -27,14 +28,30 @@ from graph.core.filters import (
 from graph.core.inputs import Repeatable, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
-from graph.core.scalars import ID, Line, Price
+from graph.core.scalars import ID, Line, Metadata, Price
 
-Count = Annotated[int, Field(ge=0, le=2_000_000_000)]
+Count = Annotated[int, Field(ge=0, le=telemetry.MOST_TOKENS)]
+
+
+def _ids(traceparent: str) -> Any:
+    found = telemetry.trace_and_span(traceparent)
+    if found is None:
+        raise ValueError(
+            "this is no traceparent, such as"
+            " 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        )
+    return found
+
+
+# Its value is the pair of ids.
+Traceparent = Annotated[str, AfterValidator(_ids)]
 
 
 @filters(db.UsageRecord)
 class UsageRecordFilter:
     id: IDFilter | None
+    model_name: StringFilter | None
+    trace_id: StringFilter | None
     input_tokens: IntFilter | None
     output_tokens: IntFilter | None
     latency_ms: IntFilter | None
@@ -61,14 +78,18 @@ UsageRecordOrder = ordering(db.UsageRecord, db.UsageRecord.occurred_at)
 
 @entity(db.UsageRecord, where=UsageRecordFilter, order=UsageRecordOrder)
 class UsageRecord(Node):
+    model_name: str
     input_tokens: int
     cached_input_tokens: int
+    cache_creation_tokens: int
     output_tokens: int
     reasoning_tokens: int
     cost: Decimal | None
     latency_ms: int | None
     success: bool
     request_id: str | None
+    trace_id: str | None
+    span_id: str | None
     occurred_at: datetime
     created_at: datetime
     model = related(db.UsageRecord.model)
@@ -89,17 +110,22 @@ class Query:
 
 @input_of(db.UsageRecord)
 class UsageInput(BaseModel):
-    """A call of an AI model."""
+    """A call of an AI model. It needs `modelId`, `modelName` or an attribute with the name.
+
+    Without a number of tokens, it has 0 of them; it succeeded unless said otherwise.
+    """
 
     id: ID[db.UsageRecord] | None = None
-    model_id: ID[db.AIModel]
-    input_tokens: Count = 0
-    cached_input_tokens: Count = 0
-    output_tokens: Count = 0
-    reasoning_tokens: Count = 0
+    model_id: ID[db.AIModel] | None = None
+    model_name: Line | None = None
+    input_tokens: Count | None = None
+    cached_input_tokens: Count | None = None
+    cache_creation_tokens: Count | None = None
+    output_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
     cost: Price | None = None
     latency_ms: Count | None = None
-    success: bool = True
+    success: bool | None = None
     request_id: Line | None = None
     occurred_at: datetime | None = None
     agent_id: ID[db.Agent] | None = None
@@ -108,6 +134,20 @@ class UsageInput(BaseModel):
     conversation_id: ID[db.Conversation] | None = None
     message_id: ID[db.Message] | None = None
     user_id: ID[db.User] | None = None
+    attributes: Metadata | None = Field(
+        default=None,
+        description="The attributes of the call's span by the semantic conventions of OpenTelemetry"
+        " for generative AI: `gen_ai.request.model`, `gen_ai.usage.input_tokens`,"
+        " `gen_ai.usage.output_tokens`, `gen_ai.usage.cache_read.input_tokens`,"
+        " `gen_ai.usage.cache_creation.input_tokens`, `gen_ai.usage.reasoning.output_tokens`,"
+        " `gen_ai.response.id` (the `requestId`) and `error.type` (no `success`). A field that is"
+        " given too counts instead; other attributes are ignored.",
+    )
+    traceparent: Traceparent | None = Field(
+        default=None,
+        description="The trace and the span of the call, as in the header of W3C Trace Context:"
+        " `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`.",
+    )
 
 
 @input_of(db.UsageRecord)
@@ -120,6 +160,41 @@ class RecordUsageInput(Repeatable):
     )
 
 
+@input_of(db.UsageRecord)
+class RepriceUsageInput(Repeatable):
+    """The calls to price by the present prices of their models."""
+
+    project_id: ID[db.Project]
+    since: datetime | None = Field(
+        default=None, description="Only calls that were made at this time or later."
+    )
+    until: datetime | None = Field(
+        default=None, description="Only calls that were made before this time."
+    )
+    model_name: Line | None = Field(
+        default=None, description="Only calls of the model that was recorded under this name."
+    )
+    reprice_all: bool = Field(
+        default=False,
+        description="Also calls that have a cost, even one that was supplied, if the prices make"
+        " another one.",
+    )
+
+
+def _values(call: UsageInput) -> dict[str, Any]:
+    """The values of a record: those of the fields, and of the attributes where there is no field.
+
+    Raises Invalid.
+    """
+    values = new_values(call)
+    if call.attributes is not None:
+        known = telemetry.usage_values(vars(call)["attributes"], ("attributes",))
+        values = {name: value for name, value in known.items() if name not in values} | values
+    if call.traceparent is not None:
+        values |= dict(zip(("trace_id", "span_id"), call.traceparent, strict=True))
+    return values
+
+
 @strawberry.type
 class Mutation:
     @mutation(Right.WORK)
@@ -127,10 +202,37 @@ class Mutation:
         self, session: db.WriteSession, input: RecordUsageInput
     ) -> list[Changed[db.UsageRecord]]:
         """Record calls of AI models: all or, on an error, none. Repeated calls count once."""
-        calls: dict[tuple[str | int, ...], dict[str, Any]] = {
-            ("records", index): new_values(call) for index, call in enumerate(input.records)
-        }
-        for path, call in calls.items():
-            call["agent_id"] = session.in_own_name(call.get("agent_id"), (*path, "agent_id"))
+        calls: dict[tuple[str | int, ...], dict[str, Any]] = {}
+        errors: list[DomainError] = []
+        for index, call in enumerate(input.records):
+            path = ("records", index)
+            try:
+                values = calls[path] = _values(call)
+            except Invalid as error:
+                errors.append(Invalid(error.message, (*path, *error.path)))
+                continue
+            if not values.keys() & {"model_id", "model_name"}:
+                errors.append(Invalid("Name the model of this call.", (*path, "model_name")))
+            values["agent_id"] = session.in_own_name(values.get("agent_id"), (*path, "agent_id"))
+        if errors:
+            raise Rejected(errors)
         ids = await usage.record_usage(session, input.project_id, calls)
+        return [Changed(id) for id in ids]
+
+    @mutation(Right.EDIT)
+    async def reprice_usage(
+        self, session: db.WriteSession, input: RepriceUsageInput
+    ) -> list[Changed[db.UsageRecord]]:
+        """Set the model and the cost of calls whose model was not registered or had no prices.
+
+        At most 1,000 are changed at once, the oldest first: call it again until there are none.
+        """
+        ids = await usage.reprice_usage(
+            session,
+            input.project_id,
+            are_all=input.reprice_all,
+            since=input.since,
+            until=input.until,
+            model_name=input.model_name,
+        )
         return [Changed(id) for id in ids]

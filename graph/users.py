@@ -77,6 +77,8 @@ class User(Node):
     memberships = connected(db.User.memberships)
     assigned_interactions = connected(db.User.assigned_interactions)
     answered_interactions = connected(db.User.answered_interactions)
+    asked_interactions = connected(db.User.asked_interactions)
+    interaction_answers = connected(db.User.interaction_answers)
     usage_records = connected(db.User.usage_records)
     history = history(db.User)
 

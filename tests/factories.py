@@ -17,12 +17,14 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     Boolean,
+    Column,
     Enum,
     Integer,
     Numeric,
     Text,
     Uuid,
     cast,
+    insert,
     inspect,
     literal,
     select,
@@ -32,7 +34,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import db
-from db import access
+from db import access, leases
 from db.base import Timestamp
 from graph.core.scalars import global_id
 from tests.nouns import said
@@ -134,6 +136,33 @@ async def make_attempt(
     return await db.TaskAttempt.create(session, task_id=task.id, number=number, **values)
 
 
+async def make_lease(session: AsyncSession, attempt: db.TaskAttempt, **values: Any) -> None:
+    """The lease of an attempt, for an hour unless said otherwise."""
+    now = datetime.now(UTC)
+    values = {"expires_at": now + timedelta(hours=1), "heartbeat_at": now} | values
+    keys = {"attempt_id": attempt.id, "task_id": attempt.task_id, "agent_id": attempt.agent_id}
+    await session.execute(insert(leases.table).values(keys | values))
+
+
+async def make_claimed(
+    session: AsyncSession, agent: db.Agent, title: str = "Claimed", **values: Any
+) -> db.TaskAttempt:
+    """An attempt that an agent is making at a task of its own."""
+    task = await db.Task.create(
+        session,
+        project_id=agent.project_id,
+        agent_id=agent.id,
+        title=title,
+        status=db.TaskStatus.IN_PROGRESS,
+        attempt_count=1,
+    )
+    attempt = await make_attempt(session, task, agent_id=agent.id)
+    task.current_attempt_id = attempt.id
+    await session.flush()
+    await make_lease(session, attempt, **values)
+    return attempt
+
+
 async def make_communication(
     session: AsyncSession, sender: db.Agent, receiver: db.Agent, **values: Any
 ) -> db.Communication:
@@ -147,7 +176,8 @@ async def make_usage(
     session: AsyncSession, project: db.Project, model: db.AIModel, **values: Any
 ) -> db.UsageRecord:
     """A call of an AI model."""
-    return await db.UsageRecord.create(session, project_id=project.id, model_id=model.id, **values)
+    values = {"model_id": model.id, "model_name": model.id} | values
+    return await db.UsageRecord.create(session, project_id=project.id, **values)
 
 
 async def make_token(
@@ -329,6 +359,8 @@ async def make_row(
     keys = itertools.count(place)
     for attribute in mapper.column_attrs:
         column: Any = attribute.columns[0]
+        if not isinstance(column, Column):
+            continue  # a column property
         if column.foreign_keys:
             (foreign,) = column.foreign_keys
             there = others.get(foreign.column.table, ())
@@ -403,6 +435,7 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             context_window=place or None,
             input_price=PRICES[place % 5],
             cached_input_price=PRICES[(place + 1) % 5],
+            cache_creation_price=PRICES[(place + 3) % 5],
             output_price=PRICES[(place + 2) % 5],
             is_local=place % 2 == 0,
             status=list(db.AIModelStatus)[place % 4],
@@ -419,6 +452,9 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             description=json(place) if place % 3 else None,
             status=list(db.ProjectStatus)[place % 7],
             owner_id=[owner.id, owner.id, owner.id, stranger.id, None][place % 5],
+            max_tasks_per_agent=place if place % 3 else None,
+            max_tasks_in_review=place + 1 if place % 2 else None,
+            max_tasks_by_type={text(place): place},
             project_metadata=json(place + 1),
             version=place + 1,
             created_at=tied(place),
@@ -476,6 +512,8 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             status=list(db.TaskStatus)[place % 8],
             blocked_reason=db.BlockedReason.MANUAL if place % 8 == 3 else None,
             priority=place % 3 + 1,
+            acceptance_criteria=text(place + 3) if place % 3 else None,
+            resource_keys=[text(each) for each in range(place % 4)],
             input=json(place) if place % 2 else None,
             result=json(place + 1) if place % 3 else None,
             error=json(place + 2) if place % 4 else None,
@@ -485,7 +523,6 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             completed_at=moment(place + 3) if place % 3 else None,
             estimated_seconds=place if place % 2 else None,
             unmet_dependency_count=place % 4,
-            lease_expires_at=moment(place + 4) if place % 5 == 0 else None,
             cancel_requested=place % 4 == 0,
             task_metadata=json(place),
             agent_id=[agents[0].id, agents[6].id, None][place % 5 % 3],
@@ -546,6 +583,10 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
         )
         for place in range(10)
     )
+    await session.flush()
+    first, *rest = await session.scalars(select(db.Message).order_by(db.Message.id))
+    for message in rest[-4:]:
+        message.parent_message_id = first.id
     tools = [
         db.Tool(
             id=db.new_id(),
@@ -587,9 +628,10 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             agent_id=[agents[0].id, agents[6].id, None][place % 3],
             number=place + 1,
             status=list(db.AttemptStatus)[place % 6],
-            heartbeat_at=moment(place) if place % 2 else None,
             progress_percent=place * 14 if place % 3 else None,
             status_message=text(place) if place % 4 else None,
+            checkpoint=json(place + 2) if place % 4 else None,
+            handover=text(place + 1) if place % 3 else None,
             result=json(place) if place % 2 else None,
             error=json(place + 1) if place % 3 else None,
             started_at=tied(place),
@@ -603,6 +645,10 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
     # One that is its own, one of a task that others have, and one that others have of ours.
     for here, there in ((0, 0), (3, 1), (4, 2), (10, 4)):
         tasks[here].current_attempt_id = attempts[there].id
+        if there != 2:
+            await make_lease(
+                session, attempts[there], expires_at=moment(there), heartbeat_at=moment(there + 1)
+            )
     communications: list[db.Communication] = []
     for place in range(10):
         ends = [agents[0], agents[6], agents[1], agents[7]]
@@ -623,6 +669,8 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
                 delivered_at=moment(place) if place % 2 else None,
                 acknowledged_at=moment(place + 1) if place % 3 else None,
                 expires_at=moment(place + 2) if place % 4 else None,
+                topic=text(place) if place % 3 else None,
+                lease_expires_at=moment(place + 3) if place % 5 == 1 else None,
                 communication_metadata=json(place + 2),
                 created_at=moment(place),
                 updated_at=moment(place + 1),
@@ -655,7 +703,10 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
                 conversation_id=[conversations[0].id, None, conversations[7].id][place % 3],
                 title=text(place),
                 content=json(place),
-                content_hash=text(place),
+                asked_by_user_id=[owner.id, None, stranger.id][place % 3],
+                asked_by_agent_id=[None, agents[0].id, agents[6].id][place % 3],
+                blocks_task=place % 2 == 0,
+                on_expiry=list(db.OnExpiry)[place % 3],
                 status=status,
                 priority=place % 3 + 1,
                 assignee_id=[owner.id, stranger.id, more[0].id, None][place % 7 % 4],
@@ -671,7 +722,8 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
     session.add_all(
         db.UsageRecord(
             id=db.new_id(),
-            model_id=models[place % 2].id,
+            model_id=models[place % 2].id if place % 5 else None,
+            model_name=f"{text(place)} {place % 2}" if place % 4 else models[0].id,
             project_id=[mine.id, theirs.id, mine.id, shared.id][place % 4],
             agent_id=[agents[0].id, agents[6].id, None][place % 3],
             task_id=[None, tasks[0].id, tasks[4].id][place % 3],
@@ -681,12 +733,15 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             user_id=[owner.id, stranger.id, more[0].id, None][place // 2 % 4],
             input_tokens=[0, 1, 2, 2_000_000_000][place % 4],
             cached_input_tokens=place % 2,
+            cache_creation_tokens=[0, 0, 1, 5][place % 4],
             output_tokens=[3, 100, 1][place % 3],
             reasoning_tokens=place % 2,
             cost=PRICES[place % 5],
             latency_ms=place if place % 3 else None,
             success=place % 2 == 0,
             request_id=f"{text(place)}{place}" if place % 3 else None,
+            trace_id=f"{place:032x}" if place % 3 else None,
+            span_id=f"{place:016x}" if place % 3 else None,
             occurred_at=tied(place),
             created_at=moment(place),
         )
@@ -707,6 +762,18 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             created_at=tied(place),
         )
     await make_others(session, 8, await rows_by_table(session))
+    scopes: list[dict[str, Any]] = [{"agent_id": agents[0].id}, {"task_id": tasks[0].id}]
+    for place in range(3):
+        limit = {"period": db.BudgetPeriod.DAY, "limit_cost": place + 1, "thresholds": [80]}
+        for scope in scopes:
+            created = {"id": db.new_id(), "created_at": tied(place)}
+            session.add(db.Budget(project_id=mine.id, **created, **scope, **limit))
+    asked = await session.scalars(select(db.HumanInteraction).order_by(db.HumanInteraction.id))
+    for interaction in asked.all()[-3:]:
+        answer = {"user_id": more[-1].id, "outcome": db.AnswerOutcome.ANSWERED}
+        answer |= {"interaction_id": interaction.id, "content_hash": interaction.content_hash}
+        session.add(db.InteractionAnswer(**answer))
+    await session.flush()
     # Behind the back of the ORM, which reads what it writes, and could not read this.
     for column in (
         db.Project.project_metadata,

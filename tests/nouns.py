@@ -39,5 +39,9 @@ def said(name: str) -> dict[Any, Any]:
 def place_of(noun: str) -> int:
     """Where a noun stands: first what has no rows of its own, then what belongs to most."""
     tables = db.Base.metadata.sorted_tables
-    own = (entity.model for entity in entities() if entity.graphql_type.__module__ == noun)
-    return -max((tables.index(model.__table__) for model in own), default=len(tables))
+    own = (
+        entity.model.__table__
+        for entity in entities()
+        if entity.graphql_type.__module__ == noun and entity.model.__table__ in tables
+    )
+    return -max(map(tables.index, own), default=len(tables))

@@ -27,7 +27,8 @@ from graphql import (
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from graph.core.fields import Collection
+from graph.core.declarations import Declared
+from graph.core.fields import Awaited, Collection
 from graph.core.selections import BACKREF, Operation, coerce_variables, find
 from graph.schema import graphql_schema
 
@@ -35,6 +36,9 @@ LONG_NAME = "long_" * 13
 
 Shown = GraphQLObjectType | GraphQLInterfaceType
 """A type of which fields are selected."""
+
+AGES = {"oldestReadySeconds"}
+"""Fields whose values change from one second to the next."""
 
 
 def read_operation(text: str, variables: dict[str, Any] | None = None) -> Operation:
@@ -72,7 +76,9 @@ def lookup_of(type_name: str) -> str:
     (name,) = (
         str(name)
         for name, field in query.fields.items()
-        if "id" in field.args and get_named_type(field.type).name == type_name
+        if "id" in field.args
+        and get_named_type(field.type).name == type_name
+        and not isinstance(field.extensions[BACKREF], Awaited)
     )
     return name
 
@@ -246,9 +252,13 @@ class Writer:
         """A field of a type."""
         leaves, ways = ["__typename"] if depth < 4 else [], []
         for name, of in kind.fields.items():
+            if name in AGES:
+                continue
+            if isinstance(of.extensions.get(BACKREF), Awaited):
+                continue  # it takes its time, and more statements: tests/test_waiters.py
             if is_leaf_type(get_named_type(of.type)):
                 leaves.append(name)
-            elif depth > 0:
+            elif depth > 0 and isinstance(of.extensions.get(BACKREF), Declared):
                 ways.append(name)
         further = bool(ways) and (not leaves or self.draw(st.booleans()))
         chosen: str = self.draw(st.sampled_from(ways if further else leaves))

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Uuid, inspect, select
+from sqlalchemy.orm import undefer
 
 import db
 from db.base import Composed, Timestamp
@@ -56,9 +57,8 @@ class Everything:
         async with database.read() as session:
             for mapper in db.Base.registry.mappers:
                 # An event without a position has no key.
-                found = [
-                    row for row in await session.scalars(select(mapper.class_)) if row is not None
-                ]
+                every = select(mapper.class_).options(undefer("*"))
+                found = [row for row in await session.scalars(every) if row is not None]
                 keys = [mapper.primary_key_from_instance(row) for row in found]
                 rows[mapper.class_] = {
                     key[0] if len(key) == 1 else tuple(key): row

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import db.diagram
-from db import AGENTS, ROLES, MemberRole, Right
+from db import AGENTS, ROLES, MemberRole, Right, TaskStatus, boards
 from db.scopes import visible_to
+from db.tasks import TASK_TRANSITIONS
 from graph import settings
 from graph.core.rights import rights_of
 from graph.schema import schema
@@ -45,11 +46,21 @@ def _sight() -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def _statuses() -> str:
+    """Which status of a task may follow which, as a table of Markdown."""
+    rows: list[tuple[str, ...]] = [("from", "to", "by hand to"), ("---", "---", "---")]
+    for status in TaskStatus:
+        tables = (TASK_TRANSITIONS, boards.BY_HAND)
+        rows.append((status, *(", ".join(table.allowed(status)) for table in tables)))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("README.md", "diagram", _diagram),
     ("docs/configuration.md", "settings", settings.table),
     ("docs/access.md", "rights", _rights),
     ("docs/access.md", "sight", _sight),
+    ("docs/tasks.md", "statuses", _statuses),
     ("docs/decisions.md", "private", private_interfaces.table),
 ]
 

@@ -402,6 +402,18 @@ def invalidate_schema_cache() -> None:
 
 @private(
     "SQLAlchemy",
+    "`Row._mapping`",
+    "_mapping",
+    why="the names of the columns that a statement computes, such as `count`, are methods of a row",
+)
+def row_mapping() -> None:
+    from sqlalchemy import Row
+
+    has(Row, "_mapping")
+
+
+@private(
+    "SQLAlchemy",
     "`visitors.iterate`",
     "sqlalchemy.sql.visitors.iterate",
     why="which tables and columns a payload depends on is read from its expression",

@@ -491,6 +491,12 @@ class Serving(Process):
         return not left and not processes_of(self.data_dir)
 
 
+class Demo(Serving):
+    """A process of `troupe demo`."""
+
+    command = "demo"
+
+
 def code(answer: Any) -> str:
     """The code of the only error in an answer."""
     (error,) = answer["errors"]

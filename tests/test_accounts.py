@@ -28,9 +28,9 @@ ME = "{ me { username } }"
 
 
 def sees_token(everything: Everything, viewer: Someone, token: db.AccessToken) -> bool:
-    """Whether a viewer sees a token: a user's own, and those of the agents that they edit."""
+    """Whether a viewer sees a token: its own, and a user those of the agents that they edit."""
     if isinstance(viewer, db.Agent):
-        return False
+        return token.agent_id == viewer.id
     if token.agent_id is None:
         return token.user_id == viewer.id
     editors = (db.MemberRole.OWNER, db.MemberRole.EDITOR)
@@ -534,3 +534,58 @@ async def test_an_agent_acts_in_its_own_name(world: World) -> None:
     assert asked["approvalRequest"] == {"agent": {"name": "Ada"}}
     assert used["usageRecords"] == [{"agent": {"name": "Ada"}}]
     assert said["messages"] == [{"agent": {"name": "Ada"}}]
+
+
+# Who a token stands for.
+
+VIEWER = (
+    "{ viewer { user { username } agent { name } accessToken { name scopes expiresAt } rights } }"
+)
+ALL = ["VIEW", "WORK", "ANSWER", "EDIT", "OWN", "USE"]
+
+
+async def test_a_token_is_told_who_it_stands_for(
+    world: World, http: httpx.AsyncClient, resolvers: People
+) -> None:
+    issued = await world.owner.change(
+        "createAccessToken { token }",
+        name="worker",
+        agentId=gid(world.ada),
+        scopes=["WORK"],
+        expiresAt="2099-01-01T00:00:00Z",
+    )
+    limited = Client(http, world.database, issued["token"])
+    await limited.ask(ME)  # whose use is noted
+    token: dict[str, Any] = {"name": "test", "scopes": [], "expiresAt": None}
+    cases: list[tuple[Client, Any, Any, dict[str, Any], list[str]]] = [
+        (world.owner, "owner", None, token, ALL),
+        (world.people.admin, "admin", None, token, [*ALL, "ADMINISTER"]),
+        (
+            limited,
+            None,
+            "Ada",
+            {"name": "worker", "scopes": ["WORK"], "expiresAt": "2099-01-01T00:00:00+00:00"},
+            ["VIEW", "WORK"],
+        ),
+    ]
+    for client, username, name, row, rights in cases:
+        answer = await client.ask(VIEWER)
+
+        assert answer.data["viewer"] == {
+            "user": username and {"username": username},
+            "agent": name and {"name": name},
+            "accessToken": row,
+            "rights": rights,
+        }
+        assert len(answer.statements) == 1
+        other = await client.through(resolvers.owner._http).ask(VIEWER)
+        assert other.text == answer.text
+    assert (await world.people.nobody.ask(VIEWER)).code == "UNAUTHENTICATED"
+
+
+async def test_an_agent_sees_its_own_tokens_and_no_others(world: World) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        eve = await factories.make_agent(session, world.project, "Eve")
+        await factories.make_token(session, "token of Eve", eve)
+    answer = await world.agent.ask("{ accessTokens { nodes { agent { name } } } }")
+    assert answer.data == {"accessTokens": {"nodes": [{"agent": {"name": "Ada"}}]}}

@@ -28,7 +28,7 @@ CASES = {
         lambda w: {"projectId": gid(w.project), "name": "New", "type": "TESTER"}, at("projectId")
     ),
     "updateAgent": Case(lambda w: {"id": gid(w.ada), "name": "Newer"}),
-    "transitionAgent": Case(lambda w: {"id": gid(w.ada), "to": "INITIALIZING"}),
+    "transitionAgent": Case(lambda w: {"id": gid(w.ada), "to": "ACTIVE"}),
     "deleteAgent": Case(lambda w: {"id": gid(w.ada)}),
 }
 
@@ -308,14 +308,16 @@ async def test_an_agent_goes_and_what_it_did_stays(world: World) -> None:
     assert {table: len(rows) for table, rows in after.items()} == {
         table: len(rows) - (table in ("agents", "access_tokens")) for table, rows in before.items()
     }
-    # Nobody has it any more; only what waited for this agent waits for another now.
+    # Nobody has it any more; what waited for this agent waits for another now.
     assert await stored(
         world.database,
         "SELECT title, status, version FROM tasks WHERE title = ANY(:all) AND agent_id IS NULL"
         " AND created_by_agent_id IS NULL ORDER BY id",
         all=list(TaskStatus),
     ) == [
-        (status, TaskStatus.PENDING, 2) if status is TaskStatus.ASSIGNED else (status, status, 1)
+        (status, TaskStatus.PENDING, 2)
+        if status is TaskStatus.ASSIGNED
+        else (status, status, 2 if status is TaskStatus.BLOCKED else 1)
         for status in TaskStatus
     ]
     assert await stored(world.database, "SELECT count(*) FROM messages WHERE agent_id IS NULL") == [
@@ -331,3 +333,15 @@ async def test_the_token_of_a_deleted_agent_opens_nothing(world: World) -> None:
 
     assert seen.data == {"projects": {"nodes": [{"name": "Moon base"}]}}
     assert gone.code == "UNAUTHENTICATED"
+
+
+async def test_an_agent_changes_its_own_status_and_no_others(world: World) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        eve = await factories.make_agent(session, world.project, "Eve")
+    for to in ("INITIALIZING", "READY", "ACTIVE"):
+        payload = await world.agent.change(
+            "transitionAgent { agent { status } userErrors { code } }", id=gid(world.ada), to=to
+        )
+        assert payload == {"agent": {"status": to}, "userErrors": []}
+    code = await world.error(world.agent, "transitionAgent", id=gid(eve), to="INITIALIZING")
+    assert code == "FORBIDDEN"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -18,7 +19,8 @@ from sqlalchemy import URL
 from starlette.applications import Starlette
 
 import db
-from benchmarks import bulk, compare, data, hand, keys, plain, report
+from benchmarks import bulk, compare, data, hand, keys, plain, plan, report, summaries, workers
+from benchmarks.__main__ import WORK
 from benchmarks.contenders import COMPILED, CONTENDERS, GENERAL, HAND, PEER, PLAIN, Contender
 from benchmarks.load import NUMBER, Address, BadAnswer, Measured, load, numbered
 from benchmarks.queries import ASKED, READS, WRITES, Query, normal, values
@@ -26,6 +28,7 @@ from graph.settings import Settings
 from tests import conftest
 from tests.pages import filled
 
+PLAN = plan.SMALL_PLAN
 SIZE = data.Size(projects=100, agents=1_000, tasks=3_000, messages=1_000)
 # 10 projects: with two fields each, 10 agents with four, and 20 tasks with three.
 SHAPES = {"point": 3, "mid": 10 * (2 + 5 * 3), "list": 10 * (2 + 10 * 4 + 20 * 3)}
@@ -184,7 +187,8 @@ async def test_others_than_troupe_have_no_triggers_of_its_own(database_url: URL)
         await bulk.copy(connection, usage.copied())
         with pytest.raises(asyncpg.ForeignKeyViolationError):
             await connection.execute(
-                "INSERT INTO usage_records (project_id, model_id) SELECT id, 'no' FROM projects"
+                "INSERT INTO usage_records (project_id, model_id, model_name)"
+                " SELECT id, 'no', 'no' FROM projects"
             )
 
 
@@ -315,5 +319,87 @@ def test_a_claim_is_held_against_what_was_found() -> None:
 
 def test_the_page_has_a_place_for_every_table() -> None:
     text = report.PAGE.read_text(encoding="utf-8")
-    for name in ("circumstances", "claims", "contenders", "writes", "keys", "bulk", "dependence"):
+    tables = ("circumstances", "claims", "contenders", "writes", "keys", "bulk", "dependence")
+    for name in (*tables, *WORK):
         filled(text, name, "")
+
+
+def test_a_promise_that_was_not_measured_keeps_its_row(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    rows = ["| a | at least 1 | 0.90 | nearly |", "| b | at least 2 | 1.00 | **no** |"]
+    page.write_text(f"<!-- claims -->\n\n{rows[0]}\n{rows[1]}\n\n<!-- /claims -->\n", "utf-8")
+    now = "| a | at least 1 | 1.10 | yes |"
+
+    report.write(page, {"claims": f"{now}\n| b | at least 2 | not measured |  |\n"})
+
+    assert f"{now}\n{rows[1]}\n" in page.read_text(encoding="utf-8")
+
+
+async def test_a_plan_is_worked_on_and_restored(database_url: URL, database: db.Database) -> None:
+    await data.load(database_url, SIZE)
+    rows = (
+        "SELECT (to_jsonb(t) - ARRAY['updated_at', 'version'])::text FROM tasks t ORDER BY id",
+        "SELECT attempt_id::text FROM task_leases",
+        "SELECT id::text FROM task_attempts",
+    )
+    number_of = "SELECT count(*) FROM tasks WHERE project_id = $1 AND "
+    async with data.connected(database_url) as connection:
+        await plan.add(connection, PLAN)
+        before = [await connection.fetch(query) for query in rows]
+
+        async def number(condition: str) -> int:
+            return int(await connection.fetchval(number_of + condition, PLAN.project_id))
+
+        blocked = "unmet_dependency_count = 2"
+        assert await number(blocked) == 800
+        assert await number("unmet_dependency_count = 0") == 200
+        agents = [workers.Agent(connection, id) for id in PLAN.agents[:2]]
+        for agent in agents:
+            await agent.complete(await agent.claim())
+        assert await number("status = 'COMPLETED' AND result IS NOT NULL") == 2
+        # The tasks of an urgency are not neighbors, so no two of those met are of one task.
+        assert await number(blocked) == 796
+        async with conftest.serving(database, Settings()) as client:
+
+            async def ask(name: str, **variables: Any) -> Any:
+                body = {"query": workers.document(name), "variables": variables}
+                headers = {"Authorization": f"Bearer {PLAN.token(0)}"}
+                answer = await client.post("/graphql", json=body, headers=headers)
+                (payload,) = answer.json()["data"].values()
+                return payload
+
+            claimed = await ask("claimTask")
+            assert claimed["attempt"]["task"].keys() == {"id", "title", "input"}
+            attempt = claimed["attempt"]["id"]
+            beat = await ask("heartbeat", attempts=[{"attemptId": attempt}])
+            assert [each["leaseLost"] for each in beat["attempts"]] == [False]
+            completed = await ask("completeTask", attempt=attempt)
+            assert completed == {
+                "attempt": {"id": attempt, "status": "SUCCEEDED"},
+                "userErrors": [],
+            }
+            assert len((await ask("claimTasks", limit=50))["attempts"]) == 50
+        await plan.restore(connection, PLAN)
+        assert [await connection.fetch(query) for query in rows] == before
+
+
+async def test_summaries_are_the_same_by_hand(database_url: URL, database: db.Database) -> None:
+    await data.load(database_url, SIZE)
+    async with data.connected(database_url) as connection:
+        await summaries.add_records(connection, 2_000)
+        async with conftest.serving(database, Settings()) as client:
+            for one in summaries.SUMMARIES:
+                document = (ASKED / "usageSummary.graphql").read_text(encoding="utf-8")
+                body = {"query": document, "variables": {"groupBy": one.groups}}
+                answer = await client.post("/graphql", json=body, headers=COMPILED.headers)
+                names = ("inputTokens", "outputTokens", "calls")
+                found = [
+                    tuple(int(row[name]) for name in names)
+                    for row in answer.json()["data"]["usageSummary"]
+                ]
+                by_hand = [
+                    (row[-4], row[-3], row[-1])
+                    for row in await connection.fetch(one.sql, data.MEMBER)
+                ]
+                assert sorted(found) == sorted(by_hand), one.name
+                assert sum(row[-1] for row in found) == 2_000

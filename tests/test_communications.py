@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 import db
+from db import communications
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
 from tests.oracle import by_members
-from tests.world import Case, Fault, World, at, gid, make_world, snapshot, stored
+from tests.world import Case, Fault, World, at, faults, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
 WHOLE = (
@@ -41,12 +44,25 @@ def from_to(sender: db.Agent, receiver: db.Agent, type: str, **values: Any) -> d
     return agents | {"type": type, "content": {"text": type}} | values
 
 
+def to_all(sender: db.Agent, **values: Any) -> dict[str, Any]:
+    """Input that says something in an agent's name to all others."""
+    return {"fromAgentId": gid(sender), "type": "NEWS", "content": {"n": 1}} | values
+
+
 BREAKING = {
     "communications": {"priority_range": ["priority = 0", "priority = 6"]},
 }
 SEEN = {db.Communication: by_members}
 CASES = {
     "sendCommunication": Case(lambda w: from_to(w.ada, w.ada, "REQUEST"), at("fromAgentId")),
+    "reply": Case(
+        lambda w: {"replyToId": gid(w.communication), "type": "ANSWER", "content": {}},
+        at("replyToId"),
+    ),
+    "broadcast": Case(lambda w: to_all(w.ada), at("fromAgentId")),
+    "publish": Case(lambda w: to_all(w.ada, topic="news"), at("fromAgentId")),
+    "receiveCommunications": Case(lambda w: {"agentId": gid(w.ada)}, at("agentId")),
+    "acknowledgeCommunications": Case(lambda w: {"ids": [gid(w.communication)]}, at("ids.0")),
 }
 
 
@@ -284,3 +300,203 @@ async def test_communications_are_hidden_from_other_projects(
         assert hidden.data == empty | {"communication": None, "node": None}
     seen = await world.agent.ask(query, id=id)
     assert seen.data["communication"] == seen.data["node"] == {"id": id}
+
+
+# Receiving.
+
+RECEIVE = f"receiveCommunications {{ communications {{ id type status leaseExpiresAt }} {ERRORS} }}"
+
+
+async def receive(client: Any, **input: Any) -> list[str]:
+    """The types of the messages that are received, in order."""
+    payload = await client.change(RECEIVE, **input)
+    assert payload["userErrors"] == []
+    return [each["type"] for each in payload["communications"]]
+
+
+async def acknowledge(client: Any, *ids: str) -> list[Fault]:
+    """Acknowledge messages, and return what is wrong."""
+    return faults(await client.change(f"acknowledgeCommunications {{ {ERRORS} }}", ids=list(ids)))
+
+
+async def test_messages_are_received_the_most_urgent_first_and_once(
+    world: World, eve: db.Agent
+) -> None:
+    for type, priority in (("a", 3), ("b", 5), ("c", 3), ("d", 1)):
+        await send(world, eve, world.ada, type, priority=priority)
+    await send(world, world.ada, eve, "other")
+    await send(world, eve, world.ada, "old", expiresAt="2020-01-01T00:00:00Z")
+
+    assert await receive(world.agent, limit=3) == ["b", "a", "c"]
+    assert await receive(world.agent) == ["d"]
+    assert await receive(world.agent) == []
+    assert await receive(world.owner, agentId=gid(eve)) == ["other"]
+    query = "SELECT type, status, delivered_at IS NOT NULL FROM communications ORDER BY type"
+    assert await stored(world.database, query) == [
+        ("a", "DELIVERED", True),
+        ("b", "DELIVERED", True),
+        ("c", "DELIVERED", True),
+        ("d", "DELIVERED", True),
+        ("old", "SENT", False),
+        ("other", "DELIVERED", True),
+    ]
+
+
+async def test_receiving_takes_one_statement_and_its_reading(world: World, eve: db.Agent) -> None:
+    for number in range(20):
+        await send(world, eve, world.ada, str(number))
+    for limit, statements in ((1, 2), (10, 2)):
+        answer = await world.agent.ask(
+            "mutation($input: ReceiveCommunicationsInput!) { receiveCommunications(input: $input)"
+            " { communications { type fromAgent { name } } } }",
+            input={"limit": limit},
+        )
+        assert len(answer.data["receiveCommunications"]["communications"]) == limit
+        assert len(answer.statements) == statements
+
+
+async def test_each_message_has_one_receiver(world: World, eve: db.Agent) -> None:
+    for _ in range(50):
+        sent = {await send(world, eve, world.ada, "x") for _ in range(4)}
+
+        payloads = await asyncio.gather(*(world.agent.change(RECEIVE, limit=2) for _ in range(4)))
+
+        got = [each["id"] for payload in payloads for each in payload["communications"]]
+        assert len(got) == len(set(got))
+        # One that another had locked is skipped, and is there for the next.
+        got += [
+            each["id"] for each in (await world.agent.change(RECEIVE, limit=10))["communications"]
+        ]
+        assert sorted(got) == sorted(sent)
+
+
+async def test_what_is_not_acknowledged_is_given_again_after_its_lease(
+    world: World, eve: db.Agent
+) -> None:
+    first, second = [await send(world, eve, world.ada, type) for type in ("first", "second")]
+    assert await receive(world.agent, leaseSeconds=30) == ["first", "second"]
+    assert await acknowledge(world.agent, first) == []
+    assert await receive(world.agent) == []
+
+    async with world.database.write(ADMIN) as session:
+        passed = "UPDATE communications SET lease_expires_at = now() WHERE status = 'DELIVERED'"
+        await session.execute(text(passed))
+
+    assert await receive(world.agent) == ["second"]
+    assert await receive(world.agent) == []
+    assert await acknowledge(world.agent, first, second) == []
+    query = "SELECT status, acknowledged_at IS NOT NULL, lease_expires_at FROM communications"
+    assert await stored(world.database, query) == [("ACKNOWLEDGED", True, None)] * 2
+
+
+async def test_only_what_was_received_is_acknowledged_and_all_or_nothing(
+    world: World, eve: db.Agent
+) -> None:
+    fresh = await send(world, eve, world.ada, "fresh")
+    hers = await send(world, world.ada, eve, "hers")
+    received = await send(world, eve, world.ada, "received", priority=5)
+    assert await receive(world.agent, limit=1) == ["received"]
+    ids = [received, fresh, str(db.new_id())]
+
+    found = await world.refused(world.agent, "acknowledgeCommunications", ids=ids)
+    code = await world.error(world.agent, "acknowledgeCommunications", ids=[hers])
+
+    assert found == [("ILLEGAL_TRANSITION", "ids.1"), ("NOT_FOUND", "ids.2")]
+    assert code == "FORBIDDEN"
+    nobody = await world.refused(world.owner, "receiveCommunications")
+    assert nobody == [("INVALID", "agentId")]
+
+
+async def test_what_nobody_receives_in_time_expires(world: World, eve: db.Agent) -> None:
+    past = "2020-01-01T00:00:00Z"
+    await send(world, eve, world.ada, "late", expiresAt=past)
+    await send(world, eve, world.ada, "in time", expiresAt="2099-01-01T00:00:00Z")
+    held = await send(world, eve, world.ada, "held")
+    assert await receive(world.agent, limit=10) == ["in time", "held"]
+    async with world.database.write(ADMIN) as session:
+        await session.execute(
+            text("UPDATE communications SET expires_at = now() WHERE type = 'held'")
+        )
+
+    assert await communications.expire(world.database) == 1
+    assert await acknowledge(world.agent, held) == []
+    assert await communications.expire(world.database) == 0
+    query = "SELECT type, status FROM communications ORDER BY type"
+    assert await stored(world.database, query) == [
+        ("held", "ACKNOWLEDGED"),
+        ("in time", "DELIVERED"),
+        ("late", "EXPIRED"),
+    ]
+
+
+async def test_the_inbox_shows_what_an_agent_has_not_acknowledged(
+    world: World, eve: db.Agent, resolvers: People
+) -> None:
+    for type, priority in (("low", 1), ("high", 5), ("gone", 5)):
+        await send(world, eve, world.ada, type, priority=priority)
+    await send(world, eve, world.ada, "old", expiresAt="2020-01-01T00:00:00Z")
+    await send(world, world.ada, eve, "hers")
+    await receive(world.agent, limit=1)
+    (gone,) = await stored(world.database, "SELECT id FROM communications WHERE type = 'gone'")
+    await receive(world.agent)
+    await acknowledge(world.agent, str(gone))
+    query = "query($id: ID) { agentInbox(agentId: $id) { totalCount nodes { type } } }"
+
+    for client, id, types in (
+        (world.agent, None, ["high", "low"]),
+        (world.agent, gid(eve), ["hers"]),
+        (world.owner, gid(world.ada), ["high", "low"]),
+        (world.owner, None, []),
+        (world.people.stranger, gid(world.ada), []),
+    ):
+        answer = await client.ask(query, id=id)
+        page = {"totalCount": len(types), "nodes": [{"type": type} for type in types]}
+        assert answer.data == {"agentInbox": page}
+        assert len(answer.statements) == 1
+        assert (await client.through(resolvers.owner._http).ask(query, id=id)).text == answer.text
+
+
+# Answers, and messages to many.
+
+
+async def test_a_reply_goes_back_with_what_it_is_about(world: World, eve: db.Agent) -> None:
+    first = await send(world, eve, world.ada, "QUESTION", taskId=gid(world.free))
+    payload = await world.agent.change(
+        f"reply {WHOLE}", replyToId=first, type="ANSWER", content={"n": 42}
+    )
+
+    shown = payload["communication"]
+    assert payload["userErrors"] == []
+    assert (shown["fromAgent"], shown["toAgent"]) == ({"name": "Ada"}, {"name": "Eve"})
+    assert (shown["task"], shown["replyTo"]) == ({"title": "Free"}, {"type": "QUESTION"})
+    (id,) = await stored(
+        world.database, "SELECT id::text FROM communications WHERE type = 'QUESTION'"
+    )
+    assert shown["correlationId"] == id
+    input = {"replyToId": shown["id"], "type": "X", "content": {}}
+    assert await world.error(world.agent, "reply", **input) == "FORBIDDEN"
+
+
+async def test_a_broadcast_goes_to_each_other_active_agent(world: World, eve: db.Agent) -> None:
+    async with world.database.write(ADMIN) as session:
+        await factories.make_agent(session, world.project, "Off", is_active=False)
+        ended = db.AgentStatus.TERMINATED
+        await factories.make_agent(session, world.project, "Ended", status=ended)
+        await factories.make_agent(session, world.project, "Zoe")
+    await world.owner.change(f"subscribeAgent {{ {ERRORS} }}", agentId=gid(eve), topic="moon")
+
+    shown = f"{{ communications {{ topic toAgent {{ name }} }} {ERRORS} }}"
+    all = await world.agent.change(f"broadcast {shown}", **to_all(world.ada))
+    some = await world.agent.change(f"publish {shown}", **to_all(world.ada, topic="moon"))
+    none = await world.agent.change(f"publish {shown}", **to_all(world.ada, topic="Moon"))
+
+    names = [each["toAgent"]["name"] for each in all["communications"]]
+    assert sorted(names) == ["Eve", "Zoe"]
+    assert some == {
+        "communications": [{"topic": "moon", "toAgent": {"name": "Eve"}}],
+        "userErrors": [],
+    }
+    assert none == {"communications": [], "userErrors": []}
+    assert await world.refused(
+        world.owner, "broadcast", **to_all(world.ada, taskId=gid(world.foreign))
+    ) == at("taskId")

@@ -68,6 +68,7 @@ async def pool(database: db.Database, people: People) -> Pool:
                     encode_cursor(order, row.id, format_moment(value) if is_moment else value)
                     for row in rows[:4]
                     for value in [getattr(row, order.attribute)]
+                    if value is not None
                     for is_moment in [isinstance(value, datetime)]
                 ]
     return pool
@@ -167,7 +168,7 @@ async def test_generated_queries_beside_a_resolver_are_answered_alike(
             assert compiled.text == resolved.text or len(compiled.errors + resolved.errors) > 2
 
 
-@MORE
+@settings(MORE, max_examples=EXAMPLES // 6)
 @given(data=st.data())
 async def test_generated_payloads_show_what_resolvers_show(
     people: People, resolvers: People, pool: Pool, data: st.DataObject
@@ -434,7 +435,10 @@ async def test_what_cannot_be_planned_goes_to_the_resolvers(
 
 
 # What the compiler has no rule for, and why.
-RESOLVED: dict[str, str] = {}
+RESOLVED = {
+    "Query.criticalPath": "it takes an algorithm",
+    "Query.taskGraph": "it takes an algorithm",
+}
 
 
 def test_the_compiler_has_a_rule_for_every_field() -> None:
@@ -452,6 +456,7 @@ def test_the_compiler_has_a_rule_for_every_field() -> None:
             named = get_named_type(field.type)
             if not isinstance(declaration, Declared):
                 unknown.add(f"{kind.name}.{name}")
+                continue  # what is below goes with it
             if isinstance(named, GraphQLInterfaceType):
                 pending += graphql_schema.get_possible_types(named)
             if isinstance(named, GraphQLObjectType):

@@ -116,6 +116,8 @@ async def rows_of(database: db.Database, model: Any) -> list[Any]:
 def in_order(rows: list[Any], order: Order | None, *keys: str) -> list[str]:
     """What tells rows apart, sorted by Python."""
     names = keys if order is None else (order.attribute, *keys)
+    if order is not None:  # a partial order shows only the rows that have a value
+        rows = [row for row in rows if getattr(row, order.attribute) is not None]
     ordered = sorted(
         rows,
         key=lambda row: [getattr(row, name) for name in names],

@@ -16,6 +16,7 @@ from db import constraints
 from db.base import Timestamp
 from db.constraints import rules_of
 from db.errors import AlreadyExists, DomainError, Invalid
+from db.usage_totals import merge_totals
 from tests import factories
 from tests.conftest import People
 from tests.nouns import said
@@ -80,7 +81,23 @@ def test_every_check_is_broken_here() -> None:
     assert checks == {f"ck_{table}_{rule}" for table, rules in BREAKING.items() for rule in rules}
 
 
+async def make_sums(world: WholeWorld) -> None:
+    """Make rows of what is summed of usage, which have no model."""
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        period = {"period": db.BudgetPeriod.DAY, "limit_cost": 1}
+        await db.Budget.create(session, project_id=world.project.id, **period)
+        for user in (world.viewer, world.guest):
+            usage = {"user_id": user.id, "cost": 1}
+            await factories.make_usage(session, world.project, world.model, **usage)
+    connection = await world.database.open()
+    try:
+        await merge_totals(connection)
+    finally:
+        await connection.close()
+
+
 async def test_a_check_refuses_what_breaks_it(world: WholeWorld) -> None:
+    await make_sums(world)
     before = await snapshot(world.database)
     for table, rules in BREAKING.items():
         for rule, assignment in ((name, each) for name in rules for each in rules[name]):
@@ -96,6 +113,7 @@ async def test_a_check_refuses_what_breaks_it(world: WholeWorld) -> None:
 
 
 async def test_what_must_be_unique_is(world: WholeWorld) -> None:
+    await make_sums(world)
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         await factories.make_agent(session, world.project, "Eve")
         other = await factories.make_conversation(session, project_id=world.project.id)
@@ -105,10 +123,21 @@ async def test_what_must_be_unique_is(world: WholeWorld) -> None:
         await factories.make_tool(session, None, "shared")
         await factories.make_tool(session, None, "shared", tool_version="2")
         await factories.make_usage(session, world.project, world.model, request_id="again")
+        for topic in ("news", "weather"):
+            await db.AgentSubscription.create(session, agent_id=world.ada.id, topic=topic)
+        for user in (world.viewer, world.guest):
+            answer = {"outcome": db.AnswerOutcome.APPROVED, "content_hash": "x"}
+            await db.InteractionAnswer.create(
+                session, interaction_id=world.approval.id, user_id=user.id, **answer
+            )
     breaking = {
         "uq_task_attempts_task_id_number": (
             f"UPDATE task_attempts SET number = 1 WHERE id = '{again.id}'",
             "number",
+        ),
+        "uq_task_leases_task_id": (
+            "UPDATE task_leases SET task_id = (SELECT task_id FROM task_leases LIMIT 1)",
+            "task_id",
         ),
         "uq_tasks_current_attempt_id": (
             f"UPDATE tasks SET current_attempt_id = '{again.id}'",

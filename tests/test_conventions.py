@@ -13,7 +13,6 @@ import grimp
 import pytest
 import sqlalchemy
 from sqlalchemy import (
-    ARRAY,
     JSON,
     Boolean,
     DateTime,
@@ -31,6 +30,7 @@ import db
 import graph
 from db import errors, scopes
 from db.base import Timestamp
+from graph.core.computed import Computed
 from graph.core.entities import Column, Entity, Node, entities, lazy
 from graph.core.fields import Connected, EntityField, Listed, Referred, Related
 from graph.core.inputs import MODELS as INPUTS
@@ -81,10 +81,11 @@ def fields_of(entity: Entity) -> list[Any]:
     return list(definition.fields)
 
 
-def indexes(table: Table) -> Iterator[list[str]]:
-    """The columns of every index of a table that holds all its rows."""
+def indexes(table: Table, where: str | None = None) -> Iterator[list[str]]:
+    """The columns of every index of a table that holds all its rows, or those with a condition."""
     for index in table.indexes:
-        if index.dialect_kwargs.get("postgresql_where") is None:
+        condition = index.dialect_kwargs.get("postgresql_where")
+        if condition is None or str(condition) == where:
             yield [
                 p.name if isinstance(p, sqlalchemy.Column) else str(p) for p in index.expressions
             ]
@@ -140,6 +141,8 @@ def test_every_column_has_a_type_of_the_conventions(table: Table) -> None:
 
 def is_of_a_subtype(column: Any) -> bool:
     """Whether only the rows of a subtype have a column, of all that share its table."""
+    if not isinstance(column, sqlalchemy.Column):
+        return False
     return column.table.name not in LOG and not any(
         column in mapper.columns.values()
         for mapper in MODELS
@@ -231,7 +234,7 @@ async def test_an_enum_equals_its_check_in_the_database(database: db.Database) -
 
 async def test_a_list_of_choices_has_its_check_in_the_database(database: db.Database) -> None:
     query = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = :name"
-    lists = [column for column in COLUMNS if isinstance(column.type, ARRAY)]
+    lists = [column for column in COLUMNS if isinstance(getattr(column.type, "item_type", 0), Enum)]
 
     assert "access_tokens.scopes" in map(str, lists)
     for column in lists:
@@ -328,10 +331,14 @@ def test_a_field_can_be_null_where_there_may_be_nothing(entity: Entity) -> None:
         name = schema.config.name_converter.get_graphql_name(field)
         is_certain = graphql.is_non_null_type(shown.fields[name].type)
         if isinstance(field, Column):
-            column = columns[field.key]
+            column = columns.get(field.key)
+            if not isinstance(column, sqlalchemy.Column):
+                continue  # an expression decides itself whether it can be null
             # In the table, the rows of other subtypes have none; the model says what its own have.
             declared = str(entity.model.__annotations__.get(field.key))
-            nullable = "None" in declared if is_of_a_subtype(column) else column.nullable
+            # What is computed can be null, except a condition.
+            can_be = getattr(column, "nullable", not isinstance(column.type, Boolean))
+            nullable = "None" in declared if is_of_a_subtype(column) else can_be
             # An event without a position is seen by nobody.
             nullable = nullable and column.key != "position"
             assert is_certain is not nullable, name
@@ -432,8 +439,10 @@ def test_an_order_is_served_by_an_index(entity: Entity) -> None:
     assert entity.order is not None
     for order in entity.order:
         column = table.columns[order.attribute]  # type: ignore[attr-defined]
-        assert not column.nullable
-        assert _served(table, [column.name, "id"]), order
+        is_partial = order.is_partial  # type: ignore[attr-defined]
+        assert column.nullable == is_partial
+        where = f"{column.name} IS NOT NULL" if is_partial else None
+        assert _served(table, [column.name, "id"], where), order
 
 
 CONNECTIONS = [
@@ -461,11 +470,15 @@ def test_a_connection_is_served_by_an_index(entity: Entity, field: Connected) ->
         if "updated_at" in sorted_by and target.model not in (db.Task, db.Conversation):
             continue
         wanted = [field.keys[1].key, *sorted_by, *(key.key for key in target.keys)]
-        assert _served(target.model.__table__, list(dict.fromkeys(wanted))), order
+        where = f"{order.attribute} IS NOT NULL" if order and order.is_partial else None
+        assert _served(target.model.__table__, list(dict.fromkeys(wanted)), where), order
 
 
-def _served(table: Table, wanted: list[str]) -> bool:
-    """Whether rows come sorted from an index: on the columns, or on some that are unique."""
+def _served(table: Table, wanted: list[str], where: str | None = None) -> bool:
+    """Whether rows come sorted from an index: on the columns, or on some that are unique.
+
+    A partial index serves the rows that meet its condition.
+    """
     unique = [
         [column.name for column in constraint.columns]
         for constraint in table.constraints
@@ -473,7 +486,7 @@ def _served(table: Table, wanted: list[str]) -> bool:
     ]
     return any(
         names[: len(wanted)] == wanted or (names == wanted[:-1] and names in unique)
-        for names in indexes(table)
+        for names in indexes(table, where)
     )
 
 
@@ -516,7 +529,7 @@ def test_every_list_of_objects_has_an_end_that_its_cost_knows() -> None:
             if not is_list or graphql.is_leaf_type(graphql.get_named_type(field.type)):
                 continue
             declared = field.extensions[BACKREF]
-            has_end = isinstance(declared, Listed) or "most" in declared.metadata
+            has_end = isinstance(declared, Listed | Computed) or "most" in declared.metadata
             assert has_end or "ids" in field.args, f"{kind.name}.{name}"
 
 

@@ -59,8 +59,10 @@ CASES = {
         at("conversationId"),
     ),
     "editMessage": Case(lambda w: {"id": gid(w.message), "content": "Hello!"}),
+    "forkConversation": Case(lambda w: {"messageId": gid(w.message)}, at("messageId")),
     "deleteMessage": Case(lambda w: {"id": gid(w.message)}),
     "archiveConversation": Case(lambda w: {"id": gid(w.conversation)}),
+    "unarchiveConversation": Case(lambda w: {"id": gid(w.conversation)}),
     "deleteConversation": Case(lambda w: {"id": gid(w.conversation)}),
 }
 

@@ -63,6 +63,13 @@ BREAKING = {
             "responded_at = now()",
             "status = 'EXPIRED', responded_at = now()",
         ],
+        "required_approvals_range": [
+            f"required_approvals = {number} WHERE type = 'APPROVAL'" for number in (0, 21)
+        ],
+        "approval_count_range": [
+            f"approval_count = {number} WHERE type = 'APPROVAL'" for number in (-1, 2)
+        ],
+        "approvals_only": ["required_approvals = 2 WHERE type = 'FEEDBACK'"],
         "approval_only": ["approved = true", "comment = ''"],
         "feedback_only": ["feedback = 'null'", "rating = 1"],
         "clarification_only": ["answer = ''"],
@@ -357,7 +364,6 @@ async def test_the_interactions_of_many_tasks_cost_as_many_statements_as_those_o
                         task_id=task.id,
                         title=model.__name__,
                         content={},
-                        content_hash="",
                         assignee_id=world.people.users["owner"].id,
                         created_at=START + timedelta(minutes=minute),
                         **own,
@@ -541,7 +547,6 @@ async def insert(world: World, type: str, values: dict[str, str]) -> str | None:
         "type": f"'{type}'",
         "title": "'x'",
         "content": "'{}'",
-        "content_hash": "''",
     } | values
     into = f"human_interactions ({', '.join(row)}) VALUES ({', '.join(row.values())})"
     async with world.database.writer.connect() as connection:

@@ -51,13 +51,18 @@ class Cluster:
         self._stack = stack
         self._started = itertools.count()
 
-    def serve(self) -> Serving:
+    def serve(self, **settings: object) -> Serving:
         """Start another server."""
         folder = self._folder / f"server-{next(self._started)}"
         folder.mkdir()
-        url = self._elsewhere.url()
-        server = Serving(folder, database_url=url, mode="production", **UNLIMITED)
+        settings = {"database_url": self.url, "mode": "production", **UNLIMITED, **settings}
+        server = Serving(folder, **settings)
         return self._stack.enter_context(server).ready()
+
+    @property
+    def url(self) -> str:
+        """The URL of the database, password included."""
+        return self._elsewhere.url()
 
     def sql(self, statement: str) -> str:
         """What PostgreSQL answers to a statement."""

@@ -318,10 +318,20 @@ async def test_the_migrations_make_exactly_what_the_models_say(
         # Which only the migrations make.
         search = importlib.import_module("migrations.versions.0004_search")
         await connection.run_sync(search.functions)
+        answers = importlib.import_module("migrations.versions.0012_answers")
+        await connection.exec_driver_sql(answers.HASH)
         await connection.run_sync(db.Base.metadata.create_all)
         log = importlib.import_module("migrations.versions.0008_events")
-        for function in (log.TRUNCATE, log.NUMBER, log.CREATE_PARTITIONS, log.DROP_EVENTS):
+        claims = importlib.import_module("migrations.versions.0010_claims")
+        of_log = (log.TRUNCATE, log.NUMBER, log.CREATE_PARTITIONS, log.DROP_EVENTS)
+        boards = importlib.import_module("migrations.versions.0011_boards")
+        for statement in (answers.NOTIFY, *answers.TRIGGERS):
+            await connection.exec_driver_sql(statement)
+        for function in (*of_log, *claims.FUNCTIONS, boards.LINEAGE):
             await connection.exec_driver_sql(function)
+        for name in ("0014_usage", "0015_budgets"):
+            for statement in importlib.import_module(f"migrations.versions.{name}").MADE:
+                await connection.exec_driver_sql(statement)
         for table in triggers.logged_tables():
             for statement in triggers.creating(table.name, triggers.body(table)):
                 await connection.execute(text(statement))

@@ -248,7 +248,7 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
 
 def test_the_limits_are_refused_as_the_page_says() -> None:
     rows = re.findall(r"^\| [^|]+ \| `([A-Z_]+)` \| ([\d, ]+) \| (.*) \|$", PAGE, re.MULTILINE)
-    assert len(rows) == 5
+    assert len(rows) == 6
     named = [name for _, _, names in rows for name in re.findall(r"TROUPE_(\w+)", names)]
     named += re.findall(r"TROUPE_(LOGIN_\w+|MAX_S(?:OCKETS|UBSCRIPTIONS)\w*)", PAGE)
     assert {name.lower() for name in named} == {*processes.LIMITS, "max_body_bytes"}

@@ -26,10 +26,20 @@ def sees_project(everything: Everything, viewer: Someone, project: db.Project) -
 
 
 SEEN = {db.Project: sees_project}
+BREAKING = {
+    "projects": {
+        "max_tasks_per_agent_positive": ["max_tasks_per_agent = 0"],
+        "max_tasks_in_review_positive": ["max_tasks_in_review = 0"],
+        "max_tasks_by_type_numbers": [
+            f"max_tasks_by_type = '{value}'"
+            for value in ("[]", "1", '{"a": "1"}', '{"a": -1}', '{"a": 0.5}', '{"a": 1e10}')
+        ],
+    },
+}
 CASES = {
     "createProject": Case(lambda w: {"name": "New"}),
     "updateProject": Case(lambda w: {"id": gid(w.project), "name": "New"}),
-    "transitionProject": Case(lambda w: {"id": gid(w.project), "to": "PLANNING"}),
+    "transitionProject": Case(lambda w: {"id": gid(w.project), "to": "PAUSED"}),
     "deleteProject": Case(lambda w: {"id": gid(w.project)}),
 }
 

@@ -76,14 +76,16 @@ async def complete(world: World, task: db.Task) -> None:
     """Complete a task as a worker's operation would, one by one with all who change its project."""
     async with world.database.write(ADMIN) as session:
         await dependencies.lock(session, task.id)
-        await become(session, task.id, TaskStatus.COMPLETED)
+        row = await session.fetch(db.Task, task.id)
+        await row.update(session, status=TaskStatus.COMPLETED)
+        await dependencies.completed(session, [task.id])
 
 
 @pytest.mark.parametrize("length", [2, 3])
 async def test_of_edges_that_only_together_close_a_circle_one_is_refused(
     world: World, length: int
 ) -> None:
-    for tasks in await make_tasks(world, *"abc"[:length]):
+    for tasks in await make_tasks(world, *"abc"[:length], rounds=50):
         pairs = zip(tasks, [*tasks[1:], tasks[0]], strict=True)
 
         answers = await at_once(world.owner, *(edge(*pair) for pair in pairs))
@@ -160,15 +162,26 @@ async def test_of_two_tasks_that_move_below_each_other_one_stays(world: World) -
 
 
 async def test_an_edge_is_counted_rightly_while_its_dependency_completes(world: World) -> None:
-    async def only_the_row(task: db.Task) -> None:
-        async with world.database.write(ADMIN) as session:
-            await become(session, task.id, TaskStatus.COMPLETED)
+    for a, b in await make_tasks(world, "a", "b", rounds=50):
+        by_hand = ("transitionTask", {"id": gid(b), "to": "COMPLETED"})
 
-    for a, b in await make_tasks(world, "a", "b"):
-        answers, _ = await asyncio.gather(at_once(world.owner, edge(a, b)), only_the_row(b))
+        answers = await at_once(world.owner, edge(a, b), by_hand)
 
-        assert answers == [[]]
+        assert answers == [[], []]
         assert await count(world, a) == 0
+
+
+async def test_an_edge_is_counted_rightly_while_its_dependency_fails(world: World) -> None:
+    for a, b in await make_tasks(world, "a", "b", rounds=50):
+        by_hand = ("transitionTask", {"id": gid(b), "to": "FAILED"})
+
+        answers = await at_once(world.owner, edge(a, b), by_hand)
+
+        assert answers == [[], []]
+        # Whichever was first: what fails after the edge was added skips the other one.
+        assert await count(world, a) == 1
+        query = "SELECT status FROM tasks WHERE id = :id"
+        assert await stored(world.database, query, id=a.id) in (["SKIPPED"], ["PENDING"])
 
 
 async def test_an_edge_waits_for_whoever_is_completing_its_dependency(world: World) -> None:

@@ -369,6 +369,10 @@ async def make_few_events(database: db.Database, people: People) -> None:
     await number_all(database)
 
 
+# What concerns one project or one viewer, which tests of their own read.
+SOME = {"agentInbox", "pendingInteractions", "readyTasks"}
+
+
 @pytest.mark.parametrize("compiler", [True, False])
 async def test_every_field_of_every_type_shows_what_there_is(
     database: db.Database, people: People, resolvers: People, compiler: bool
@@ -383,12 +387,20 @@ async def test_every_field_of_every_type_shows_what_there_is(
     lookups = {"conversationByUrl": 'url: "url-0"'}
 
     for name, field in query.fields.items():
-        if "first" in field.args:
+        if name == "usageSummary":  # a list of rows without ids
+            every = "groupBy: [PROJECT, AGENT, MODEL, TASK, USER, HOUR]"
+            answer = await admin.ask(
+                f"{{ {name}({every}) {whole(get_named_type(field.type), 1)} }}"
+            )
+            shown(answer.data[name], found)
+        elif name in SOME:
+            pass
+        elif "first" in field.args:
             words = '(query: "plain")' if "query" in field.args else ""
             answer = await admin.ask(f"{{ {name}{words} {whole(get_named_type(field.type), 2)} }}")
             shown(answer.data[name], found)
             nodes = answer.data[name]["nodes"]
-            assert len(nodes) == answer.data[name]["totalCount"] > (1 if words else 3)
+            assert len(nodes) == answer.data[name]["totalCount"] > (1 if words else 3), name
             assert [edge["node"] for edge in answer.data[name]["edges"]] == nodes
             found.add(("Query", name))
             if name == "events":
@@ -417,5 +429,6 @@ async def test_every_field_of_every_type_shows_what_there_is(
         if kind.name in {kind for kind, _ in found}
         for name in kind.fields
     } - found
-    assert missing == set()
+    # Only for a task that waits for a time: tests/test_readiness.py has one.
+    assert missing == {("NotReady", "until"), ("Idle", "until")}
     assert {kind for kind, _ in found} > {e.name for e in entities() if not e.is_interface}

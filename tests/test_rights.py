@@ -16,7 +16,18 @@ from tests import factories
 from tests.client import Client
 from tests.conftest import People
 from tests.nouns import said
-from tests.world import FORBIDDEN, Case, Fault, WholeWorld, at, gid, make_whole_world, snapshot
+from tests.world import (
+    FORBIDDEN,
+    HELD,
+    READY,
+    Case,
+    Fault,
+    WholeWorld,
+    at,
+    gid,
+    make_whole_world,
+    snapshot,
+)
 
 MESSAGE = {"sender": "USER", "content": "Hi"}
 SAID = {"type": "REQUEST", "content": {"text": "Hi"}}
@@ -29,6 +40,18 @@ async def world(database: db.Database, http: httpx.AsyncClient, people: People) 
     return await make_whole_world(database, http, people)
 
 
+IN_THE_NAME_OF_ADA = {
+    "broadcast",
+    "claimTask",
+    "claimTasks",
+    "createTask",
+    "publish",
+    "receiveCommunications",
+    "sendCommunication",
+    "subscribeAgent",
+    "transitionAgent",
+    "unsubscribeAgent",
+}
 ELSEWHERE = {"changePassword", "login", "logout", "revokeAccessToken"}
 """What takes more than a right; tests/test_accounts.py."""
 
@@ -48,7 +71,8 @@ def allowed(who: str, mutation: str) -> bool:
     if mutation == "updateUser":  # the input names the owner
         return who == "OWNER"
     if who == "agent":
-        return right in AGENTS
+        # Only below a task that it is working on, which the input does not name.
+        return right in AGENTS and mutation != "createTask"
     if who in ("nobody", "agent of another project") or right is Right.ADMINISTER:
         return False
     return right is Right.USE or (who != "stranger" and right in ROLES[db.MemberRole(who)])
@@ -58,7 +82,7 @@ def refusal(who: str, mutation: str) -> str | list[Fault]:
     """What somebody is told who may not: that they may not, or that there is nothing there."""
     if who == "nobody":
         return "UNAUTHENTICATED"
-    works = RIGHTS[mutation] is Right.WORK and mutation != "sendCommunication"  # in Ada's name
+    works = RIGHTS[mutation] is Right.WORK and mutation not in IN_THE_NAME_OF_ADA
     if who == "stranger" or (who == "agent of another project" and works):
         return CASES[mutation].stranger
     return FORBIDDEN
@@ -315,12 +339,12 @@ async def test_an_agent_reads_its_project_and_nothing_else(world: WholeWorld) ->
 
     assert answer.data == {
         "projects": {"nodes": [{"name": "Moon base"}]},
-        "agents": {"nodes": [{"name": "Ada"}]},
+        "agents": {"nodes": [{"name": "Ada"}, {"name": "Zoe"}]},
         "conversations": {"totalCount": 1},
-        "tasks": {"totalCount": 3},
+        "tasks": {"totalCount": 3 + len(HELD) + len(READY)},
         "users": {"totalCount": 5},
         "me": None,
-        "accessTokens": {"totalCount": 0},
+        "accessTokens": {"totalCount": 1},
     }
 
 

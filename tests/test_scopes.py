@@ -469,12 +469,15 @@ async def test_a_cursor_of_somebody_else_shows_only_ones_own(viewers: dict[str, 
     fields, expected = [], {}
     for field, collection in collections():
         for order in collection.target.order:
-            for row in asking.hidden(collection.model)[:1]:
+            # A partial order has only rows with a value.
+            hidden = [r for r in asking.hidden(collection.model) if getattr(r, order.attribute)]
+            for row in hidden[:1]:
                 attributes = order.attribute, collection.target.key.key
                 place = [getattr(row, name) for name in attributes]
                 rows = {
                     gid(mine): [getattr(mine, name) for name in attributes]
                     for mine in asking.seen(collection.model)
+                    if getattr(mine, order.attribute) is not None
                 }
                 value = format_moment(place[0]) if isinstance(place[0], datetime) else place[0]
                 cursor = encode_cursor(order, row.id, value)

@@ -31,6 +31,10 @@ BREAKING = {
         "max_attempts_positive": ["max_attempts = 0"],
         "retry_backoff_seconds_natural": ["retry_backoff_seconds = -1"],
         "estimated_seconds_natural": ["estimated_seconds = -1"],
+        "resource_keys_few": [
+            "resource_keys = array_fill('x'::text, ARRAY[21])",
+            "resource_keys = ARRAY[NULL]",
+        ],
     },
     "task_dependencies": {"two_tasks": ["dependency_id = dependent_id"]},
 }

@@ -22,10 +22,10 @@ from tests.world import Case, Fault, World, at, gid, make_world, snapshot, store
 ERRORS = "userErrors { code path message }"
 DOCUMENT = "mutation($input: RecordUsageInput!) {{ recordUsage(input: $input) {} }}"
 WHOLE = (
-    "{ usageRecords { id inputTokens cachedInputTokens outputTokens reasoningTokens cost latencyMs"
-    " success requestId occurredAt model { name } project { name } agent { name } task { title }"
-    f" attempt {{ number }} conversation {{ summary }} message {{ content }} user {{ username }} }}"
-    f" {ERRORS} }}"
+    "{ usageRecords { id modelName inputTokens cachedInputTokens cacheCreationTokens outputTokens"
+    " reasoningTokens cost latencyMs success requestId traceId spanId occurredAt model { name }"
+    " project { name } agent { name } task { title } attempt { number } conversation { summary }"
+    f" message {{ content }} user {{ username }} }} {ERRORS} }}"
 )
 ADMIN = db.Viewer(is_administrator=True)
 BREAKING = {
@@ -33,21 +33,34 @@ BREAKING = {
         "tokens_not_negative": [
             "input_tokens = -1, cached_input_tokens = -1",
             "cached_input_tokens = -1",
+            "cache_creation_tokens = -1",
             "output_tokens = -1, reasoning_tokens = -1",
             "reasoning_tokens = -1",
         ],
-        "cached_tokens_are_input": ["cached_input_tokens = input_tokens + 1"],
+        "cached_tokens_are_input": [
+            "cached_input_tokens = input_tokens + 1",
+            "cache_creation_tokens = input_tokens + 1",
+            "input_tokens = 5, cached_input_tokens = 3, cache_creation_tokens = 3",
+            "input_tokens = 1, cached_input_tokens = 2147483647,"
+            " cache_creation_tokens = 2147483647",
+        ],
+        "trace_id_form": ["trace_id = '0'", "trace_id = repeat('A', 32)"],
+        "span_id_form": ["span_id = repeat('0', 15)", "span_id = repeat('g', 16)"],
         "reasoning_tokens_are_output": ["reasoning_tokens = output_tokens + 1"],
         "cost_not_negative": ["cost = -0.000000001"],
         "latency_ms_not_negative": ["latency_ms = -1"],
     },
 }
 SEEN = {db.UsageRecord: by_members}
+VALUES = {
+    db.UsageRecord: lambda place: {"cache_creation_tokens": 0, "trace_id": None, "span_id": None}
+}
 CASES = {
     "recordUsage": Case(
         lambda w: {"projectId": gid(w.project), "records": [{"modelId": "gpt-4o"}]},
         at("projectId"),
     ),
+    "repriceUsage": Case(lambda w: {"projectId": gid(w.project)}, at("projectId")),
 }
 
 
@@ -92,14 +105,17 @@ async def test_a_call_is_recorded_with_what_is_given(world: World) -> None:
             world,
             {
                 "id": str(id),
+                "modelName": "openai/gpt-4o",
                 "inputTokens": 2_000_000_000,
                 "cachedInputTokens": 10,
+                "cacheCreationTokens": 1_999_999_990,
                 "outputTokens": 7,
                 "reasoningTokens": 7,
                 "cost": "0.123456789",
                 "latencyMs": 250,
                 "success": False,
                 "requestId": "r1",
+                "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01",
                 "occurredAt": "2026-01-01T01:00:00+01:00",
                 "agentId": gid(world.ada),
                 "taskId": gid(world.free),
@@ -115,14 +131,18 @@ async def test_a_call_is_recorded_with_what_is_given(world: World) -> None:
         "usageRecords": [
             {
                 "id": global_id("UsageRecord", id),
+                "modelName": "openai/gpt-4o",
                 "inputTokens": 2_000_000_000,
                 "cachedInputTokens": 10,
+                "cacheCreationTokens": 1_999_999_990,
                 "outputTokens": 7,
                 "reasoningTokens": 7,
                 "cost": "0.123456789",
                 "latencyMs": 250,
                 "success": False,
                 "requestId": "r1",
+                "traceId": "ab" * 16,
+                "spanId": "cd" * 8,
                 "occurredAt": "2026-01-01T00:00:00+00:00",
                 "model": {"name": "gpt-4o"},
                 "project": {"name": "Moon base"},
@@ -142,11 +162,12 @@ async def test_a_model_is_enough(world: World, resolvers: People) -> None:
     payload = await world.owner.change(f"recordUsage {WHOLE}", **calls(world, {}))
 
     (record,) = payload["usageRecords"]
-    tokens = ("inputTokens", "cachedInputTokens", "outputTokens", "reasoningTokens")
-    assert [record[name] for name in tokens] == [0] * 4
+    tokens = ("inputTokens", "cachedInputTokens", "cacheCreationTokens", "outputTokens")
+    assert [record[name] for name in (*tokens, "reasoningTokens")] == [0] * 5
     nothing = ("cost", "latencyMs", "requestId", "agent", "task", "attempt", "message", "user")
-    assert [record[name] for name in nothing] == [None] * 8
-    assert (record["success"], record["model"]) == (True, {"name": "gpt-4o"})
+    assert [record[name] for name in (*nothing, "traceId", "spanId")] == [None] * 10
+    assert (record["success"], record["modelName"]) == (True, "gpt-4o")
+    assert record["model"] == {"name": "gpt-4o"}
     query = "{ usageRecords { totalCount nodes { cost occurredAt id model { name } } } }"
     planned, resolved = await world.owner.ask(query), await resolvers.owner.ask(query)
     assert planned.text == resolved.text
@@ -187,6 +208,155 @@ async def test_a_call_costs_what_its_tokens_do(world: World) -> None:
         ((None, None, None), tokens | {"cost": "0.000000001"}, "0.000000001"),
     ):
         assert await cost(world, prices, **used) == expected, (prices, used)
+
+
+async def test_what_is_written_to_a_cache_has_a_price(world: World) -> None:
+    tokens = {"inputTokens": 1000, "cachedInputTokens": 400, "cacheCreationTokens": 500}
+    for price, expected in ((None, "0.001750000"), ("3.125", "0.002312500"), ("0", "0.000750000")):
+        async with world.database.write(ADMIN) as session:
+            model = await session.get_one(db.AIModel, world.model.id)
+            await model.update(session, cache_creation_price=price and Decimal(price))
+        # 100 and 500 at 2, 400 at 1.375 for a million, unless written ones have another price.
+        found = await cost(world, ("2", "1.375", "9"), **tokens)
+        assert found == expected
+
+
+async def test_a_model_need_not_be_registered(world: World) -> None:
+    payload = await world.owner.change(
+        f"recordUsage {WHOLE}",
+        projectId=gid(world.project),
+        records=[
+            {"modelName": "nobody's", "inputTokens": 3},
+            {"modelName": "nobody's", "cost": "2"},
+            {"modelName": "gpt-4o"},
+        ],
+    )
+
+    shown = ("modelName", "model", "cost")
+    assert [tuple(record[name] for name in shown) for record in payload["usageRecords"]] == [
+        ("nobody's", None, None),
+        ("nobody's", None, "2.000000000"),
+        ("gpt-4o", {"name": "gpt-4o"}, None),
+    ]
+    found = await world.refused(
+        world.owner, "recordUsage", projectId=gid(world.project), records=[{}, {"modelName": ""}]
+    )
+    assert found == [("INVALID", "records.1.modelName")]
+    found = await world.refused(
+        world.owner, "recordUsage", projectId=gid(world.project), records=[{"modelName": "a"}, {}]
+    )
+    assert found == [("INVALID", "records.1.modelName")]
+
+
+async def test_attributes_of_a_span_are_understood(world: World) -> None:
+    attributes = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.response.model": "gpt-4o-2024-08-06",
+        "gen_ai.response.id": "chatcmpl-1",
+        "gen_ai.usage.input_tokens": 100,
+        "gen_ai.usage.cache_read.input_tokens": 40,
+        "gen_ai.usage.cache_creation.input_tokens": 20,
+        "gen_ai.usage.output_tokens": 10,
+        "gen_ai.usage.reasoning.output_tokens": 4,
+        "error.type": "timeout",
+    }
+    earlier = {
+        "gen_ai.response.model": "b",
+        "gen_ai.usage.prompt_tokens": 9,
+        "gen_ai.usage.cache_read_input_tokens": 3,
+        "gen_ai.usage.cache_creation_input_tokens": 2,
+        "gen_ai.usage.completion_tokens": 8,
+        "gen_ai.usage.reasoning_tokens": 7,
+        "error.type": None,
+    }
+    payload = await world.owner.change(
+        f"recordUsage {WHOLE}",
+        projectId=gid(world.project),
+        records=[
+            {"attributes": attributes},
+            {"attributes": attributes | {"gen_ai.response.id": "2"}, "outputTokens": 4},
+            {"attributes": earlier},
+            {"attributes": attributes},
+        ],
+    )
+
+    columns = ["modelName", "requestId", "inputTokens", "cachedInputTokens", "cacheCreationTokens"]
+    columns += ["outputTokens", "reasoningTokens", "success"]
+    records = [tuple(each[name] for name in columns) for each in payload["usageRecords"]]
+    assert records == [
+        ("gpt-4o", "chatcmpl-1", 100, 40, 20, 10, 4, False),
+        ("gpt-4o", "2", 100, 40, 20, 4, 4, False),
+        ("b", None, 9, 3, 2, 8, 7, True),
+        records[0],
+    ]
+    assert payload["usageRecords"][0]["model"] == {"name": "gpt-4o"}
+    assert await stored(world.database, "SELECT count(*) FROM usage_records") == [3]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gen_ai.request.model", ""),
+        ("gen_ai.request.model", 7),
+        ("gen_ai.response.id", "x" * 256),
+        ("gen_ai.usage.input_tokens", -1),
+        ("gen_ai.usage.input_tokens", "7"),
+        ("gen_ai.usage.output_tokens", 1.5),
+        ("gen_ai.usage.output_tokens", True),
+        ("gen_ai.usage.output_tokens", 2_000_000_001),
+    ],
+)
+async def test_an_attribute_of_the_wrong_kind_is_refused(
+    world: World, name: str, value: Any
+) -> None:
+    records = [{}, {"attributes": {name: value}}]
+    found = await world.refused(world.owner, "recordUsage", **calls(world, *records))
+
+    payload = await world.owner.change(f"recordUsage {{ {ERRORS} }}", **calls(world, *records))
+    (error,) = payload["userErrors"]
+    assert error["message"].startswith(f"{name} must be a ")
+    assert found == [("INVALID", "records.1.attributes")]
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "is_valid"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", True),
+        (f"00-{TRACE}-{SPAN}-00", True),
+        (f"cc-{TRACE}-{SPAN}-01-what-comes", True),
+        (f"cc-{TRACE}-{SPAN}-01", True),
+        (f"00-{TRACE}-{SPAN}-01-what-comes", False),
+        (f"ff-{TRACE}-{SPAN}-01", False),
+        (f"00-{'0' * 32}-{SPAN}-01", False),
+        (f"00-{TRACE}-{'0' * 16}-01", False),
+        (f"00-{TRACE.upper()}-{SPAN}-01", False),
+        (f"00-{TRACE}-{SPAN}", False),
+        (f" 00-{TRACE}-{SPAN}-01", False),
+        (f"00-{TRACE}-{SPAN}-01\n", False),
+        (f"cc-{TRACE}-{SPAN}-01.", False),
+        ("", False),
+    ],
+)
+async def test_a_traceparent_names_a_trace_and_a_span(
+    world: World, traceparent: str, is_valid: bool
+) -> None:
+    input = calls(world, {"traceparent": traceparent})
+    if not is_valid:
+        found = await world.refused(world.owner, "recordUsage", **input)
+        assert found == [("INVALID", "records.0.traceparent")]
+        return
+    payload = await world.owner.change("recordUsage { usageRecords { traceId spanId } }", **input)
+    assert payload["usageRecords"] == [{"traceId": TRACE, "spanId": SPAN}]
+    answer = await world.owner.ask(
+        "query($where: UsageRecordFilter) { usageRecords(where: $where) { totalCount } }",
+        where={"traceId": {"eq": TRACE}},
+    )
+    assert answer.data["usageRecords"]["totalCount"] == 1
 
 
 async def test_a_cost_beyond_all_money_is_refused_at_its_place(world: World) -> None:
@@ -326,13 +496,23 @@ async def test_parts_are_no_more_than_the_whole(world: World) -> None:
         {"cachedInputTokens": 1},
         {"inputTokens": 5, "cachedInputTokens": 5, "outputTokens": 5, "reasoningTokens": 5},
         {"inputTokens": 5, "cachedInputTokens": 6, "outputTokens": 5, "reasoningTokens": 6},
+        {"inputTokens": 5, "cachedInputTokens": 3, "cacheCreationTokens": 3},
+        {"inputTokens": 2_000_000_000, "cacheCreationTokens": 2_000_000_000},
+        {"inputTokens": 5, "cacheCreationTokens": 6},
     )
     found = await world.refused(world.owner, "recordUsage", **input)
     payload = await world.owner.change(f"recordUsage {{ {ERRORS} }}", **input)
 
     assert sorted(found) == [
         ("INVALID", f"records.{place}")
-        for place in ("0.cachedInputTokens", "2.cachedInputTokens", "2.reasoningTokens")
+        for place in (
+            "0.cachedInputTokens",
+            "2.cachedInputTokens",
+            "2.reasoningTokens",
+            "3.cacheCreationTokens",
+            "3.cachedInputTokens",
+            "5.cacheCreationTokens",
+        )
     ]
     assert {error["message"] for error in payload["userErrors"]} == {
         "These are part of the input tokens, and cannot be more.",
@@ -471,7 +651,10 @@ async def test_a_model_that_was_used_stays(world: World) -> None:
     async with world.database.write(ADMIN) as session:
         await session.merge(
             db.UsageRecord(
-                model_id=world.model.id, project_id=world.project.id, occurred_at=minutes(0)
+                model_id=world.model.id,
+                model_name=world.model.id,
+                project_id=world.project.id,
+                occurred_at=minutes(0),
             )
         )
     before = await snapshot(world.database)

@@ -296,7 +296,7 @@ async def test_an_agent_is_no_user_but_sees_its_project_and_the_members(
     assert answer.data == {
         "me": None,
         "users": {"totalCount": 1},
-        "accessTokens": {"totalCount": 0},
+        "accessTokens": {"totalCount": 1},
         "projects": {"nodes": [{"name": "Project 0", "owner": {"username": "owner"}}]},
     }
 

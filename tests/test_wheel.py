@@ -120,14 +120,8 @@ def test_it_serves_and_migrates(installed: Path, tmp_path: Path) -> None:
         assert server.is_clean()
 
 
-class Demo(Serving):
-    """A process of `troupe demo`."""
-
-    command = "demo"
-
-
 def test_it_serves_the_demo(installed: Path) -> None:
-    with processes.place() as folder, Demo(folder, installed=installed).ready() as demo:
+    with processes.place() as folder, processes.Demo(folder, installed=installed).ready() as demo:
         query = '{ projects(where: {name: {startsWith: "Imported"}}) { totalCount } }'
         assert demo.ask(query) == {"data": {"projects": {"totalCount": 3}}}
         assert demo.stop().clean

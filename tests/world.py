@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 import db
@@ -17,6 +17,8 @@ from tests.client import Client
 from tests.conftest import People
 from tests.factories import gid as gid
 
+READY = ("to be claimed", "to be claimed among others")
+HELD = ("heartbeat", "completeTask", "failTask", "releaseTask", "extendLease")
 AGENT_TOKEN = "troupe_token_of_an_agent"
 FORBIDDEN = "FORBIDDEN"
 """The code by which those are turned away who may not."""
@@ -27,7 +29,7 @@ Fault = tuple[str, str]
 
 async def snapshot(database: db.Database) -> dict[str, list[str]]:
     """Every row of every table, as text, except the event log."""
-    tables = [table.name for table in logged_tables()]
+    tables = [table.name for table in logged_tables()] + ["task_leases"]
     each = (f"SELECT '{name}', row_to_json(r)::text FROM \"{name}\" r" for name in tables)
     async with database.read() as session:
         found = await session.execute(text(f"{' UNION ALL '.join(each)} ORDER BY 1, 2"))
@@ -113,8 +115,12 @@ class WholeWorld(World):
     tool: db.Tool
     """A tool that Ada has."""
     attempt: db.TaskAttempt
+    held: dict[str, db.TaskAttempt]
+    """An attempt that Ada is making, for each mutation that ends it or keeps it."""
     communication: db.Communication
     approval: db.ApprovalRequest
+    requests: dict[str, Any]
+    """A pending interaction of each other kind, and one of Ada's that may be withdrawn."""
     others: dict[type, list[Any]]
     """A row in the owner's project, and one in the stranger's, of each model not named here."""
     foreign_rows: dict[str, Any]
@@ -150,9 +156,11 @@ async def make_whole_world(
             await factories.make_member(session, world["project"], user, role)
             await factories.make_token(session, f"token of {name}", user)
             joined[role] = user
+        zoe = await factories.make_agent(session, world["project"], "Zoe")
+        session.add(db.AgentSubscription(agent_id=zoe.id, topic="news"))
         guest = await db.User.create(session, username="guest", email="guest@localhost")
         await factories.make_member(session, world["project"], guest, db.MemberRole.VIEWER)
-        tool, attempt, communication, approval, _ = await make_more(
+        tool, attempt, communication, approval, requests, _ = await make_more(
             session,
             world["project"],
             world["ada"],
@@ -161,6 +169,13 @@ async def make_whole_world(
             world["message"],
             world["model"],
         )
+        project = await session.get_one(db.Project, world["project"].id)
+        project.status = db.ProjectStatus.IN_PROGRESS
+        ada = await session.get_one(db.Agent, world["ada"].id)
+        ada.status, ada.max_concurrent_tasks = db.AgentStatus.READY, 100
+        for title in READY:
+            await factories.make_task(session, project, title, priority=5)
+        held = {name: await factories.make_claimed(session, world["ada"], name) for name in HELD}
         elsewhere, bob, foreign = world["elsewhere"], world["bob"], world["foreign"]
         talk = await factories.make_conversation(session, project_id=elsewhere.id)
         (said,) = await factories.make_messages(session, talk, ["Secret"])
@@ -186,8 +201,10 @@ async def make_whole_world(
         guest=guest,
         tool=tool,
         attempt=attempt,
+        held=held,
         communication=communication,
         approval=approval,
+        requests=requests,
         others=others,
         foreign_rows={
             "toolId": outside[0],
@@ -250,20 +267,34 @@ async def make_more(
     conversation: db.Conversation,
     message: db.Message,
     model: db.AIModel,
-) -> tuple[db.Tool, db.TaskAttempt, db.Communication, db.ApprovalRequest, db.UsageRecord]:
+) -> tuple[
+    db.Tool,
+    db.TaskAttempt,
+    db.Communication,
+    db.ApprovalRequest,
+    dict[str, Any],
+    db.UsageRecord,
+]:
     """What else there is in a project: something of each noun that concerns its agent and task."""
     tool = await factories.make_tool(session, project)
     session.add(db.AgentTool(agent_id=agent.id, tool_id=tool.id))
     attempt = await factories.make_attempt(session, task, agent_id=agent.id)
+    counted = update(db.Task).where(db.Task.id == task.id).values(attempt_count=1)
+    await session.execute(counted, execution_options={"synchronize_session": False})
     about = {"task_id": task.id}
     communication = await factories.make_communication(session, agent, agent, **about)
     about |= {"agent_id": agent.id, "conversation_id": conversation.id}
     asked = {"project_id": project.id, "title": "May I?", "content": {"what": "dig"}}
     approval = await db.ApprovalRequest.create(session, **asked, **about)
-    for other in (db.FeedbackRequest, db.ClarificationRequest):
-        await other.create(session, **asked)
     level = {"level": db.NotificationLevel.INFO, "requires_acknowledgement": False}
-    await db.Notification.create(session, **asked, **level)
+    requests = {
+        "feedback": await db.FeedbackRequest.create(session, **asked),
+        "clarification": await db.ClarificationRequest.create(session, **asked),
+        "notification": await db.Notification.create(session, **asked, **level),
+        "withdrawn": await db.ApprovalRequest.create(session, **asked, agent_id=agent.id),
+    }
     about |= {"attempt_id": attempt.id, "message_id": message.id}
-    usage = await factories.make_usage(session, project, model, request_id="call", **about)
-    return tool, attempt, communication, approval, usage
+    usage = await factories.make_usage(
+        session, project, model, request_id="call", model_id=None, **about
+    )
+    return tool, attempt, communication, approval, requests, usage

@@ -310,9 +310,11 @@ def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> J
         rows = select().select_from(each).join(row, true())
         rows = rows.where(scope(row, builder.viewer)).order_by(each.c.number)
         return builder.array(entity.sql(builder, selected, row), rows)
-    row = aliased(entity.model)
+    # By an alias of the base, because SQLAlchemy would restrict that of a subtype by IN, whose text
+    # depends on its values.
+    row = aliased(entity.mapper.base_mapper.class_)
     first = bind(apply(itemgetter(0), KEYS), key.type)
-    json = entity.sql(builder, selected, row)
+    json = entity.sql(builder, selected, getattr(row, entity.name) if entity.is_subtype else row)
     return builder.one(json, builder.rows(row, getattr(row, key.key) == first))
 
 

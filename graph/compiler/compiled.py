@@ -20,7 +20,7 @@ from graph.core.declarations import StatementBuilder
 from graph.core.inputs import built
 from graph.core.json_text import Json, Uncompilable, encoded
 from graph.core.mutations import DeclaredMutation
-from graph.core.payloads import Outcome, keys_of, value_of
+from graph.core.payloads import Outcome, json_value, keys_of, value_of
 from graph.core.response_budget import EncodedJSON
 from graph.limits.cost import items_of
 
@@ -206,9 +206,9 @@ class CompiledParts:
             if outcome is None:
                 payload[name] = []
                 continue
-            value = value_of(call.mutation.outcomes, outcome, result)
-            if outcome.is_read:
-                keys = keys_of(outcome, value)
+            value = value_of(outcome, result)
+            keys = keys_of(outcome, value) if outcome.is_read else []
+            if keys or outcome.kind == "many":
                 rows = None if returned is None else returned.values(name, keys)
                 if not rows:
                     text = await self._read((call.key, name), keys)
@@ -218,7 +218,7 @@ class CompiledParts:
                     raise Unread
                 value = orjson.Fragment(text)
                 size += len(text)
-            payload[name] = value
+            payload[name] = json_value(value)
         return payload, size
 
     async def _read(self, place: Place, keys: Sequence[Any]) -> bytes | None:

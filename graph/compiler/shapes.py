@@ -26,7 +26,7 @@ from graphql.execution.values import VariableValues
 
 from db import Viewer
 from db.parameters import Deferred
-from graph.core.filters import Order
+from graph.core.arguments import Option
 from graph.core.json_text import Uncompilable
 from graph.core.selections import Operation, input_values
 
@@ -127,10 +127,10 @@ def shape_size(shape: Shape) -> int:
 
 
 def _matters(kind: GraphQLInputType) -> bool:
-    """Whether values of a type change the statement: those of Boolean and of orders."""
+    """Whether values of a type change the statement: those of Boolean, orders and other options."""
     if isinstance(kind, GraphQLScalarType):
         return kind.name == "Boolean"
-    return issubclass(getattr(kind, "wrapped_cls", object), Order)
+    return issubclass(getattr(kind, "wrapped_cls", object), Option)
 
 
 def _shape(kind: Any, value: Any) -> Hashable:

@@ -7,6 +7,7 @@ share a statement, and each run binds its own values.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from enum import Enum
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -14,7 +15,11 @@ from strawberry import UNSET
 from strawberry.types import get_object_definition
 
 from db.parameters import Deferred, apply
-from graph.core.filters import Order
+
+
+class Option(Enum):
+    """The base of enums whose members, as arguments of a field, change its SQL."""
+
 
 # Stands for any value.
 ANY = object()
@@ -42,7 +47,7 @@ def deferred_arguments(shapes: Shapes, arguments: Deferred) -> dict[str, Any]:
 
 
 def _shape(value: Any) -> Hashable:
-    if value is None or value is UNSET or isinstance(value, bool | Order):
+    if value is None or value is UNSET or isinstance(value, bool | Option):
         return value
     if isinstance(value, list) and all(map(get_object_definition, value)):
         return tuple(map(_shape, value))

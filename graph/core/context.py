@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from copy import copy
 from functools import cached_property
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import strawberry
 
-from db import ReadSession
+from db import ReadSession, Viewer
 from graph.core.access import Access, EnforcedDeadline
 from graph.core.loaders import Loaders
 from graph.core.response_budget import ResponseBudget
@@ -37,6 +37,8 @@ class Context(Access):
     """The compiled statements for parts of the operation."""
     budget: ResponseBudget | None = None
     """The limits of the response that resolvers build."""
+    authenticate: Callable[[], Awaitable[Viewer]]
+    """Looks up the viewer of the token again. Raises Unauthenticated."""
     refusal: Exception | None = None
     """Why the token of the request is not valid."""
     client: Hashable = None

@@ -11,7 +11,7 @@ from typing import Any
 import strawberry
 from graphql import GraphQLObjectType
 from sqlalchemy import ColumnElement, Select, func, inspect, select
-from sqlalchemy.orm import joinedload, load_only, selectinload
+from sqlalchemy.orm import joinedload, load_only, selectinload, with_polymorphic
 from strawberry.types.field import StrawberryField
 
 from db import Viewer, scope
@@ -195,6 +195,10 @@ class Loads:
             if depth >= MAX_JOINS and not is_always_visible(relation):
                 continue
             target = relation.property.mapper.class_
+            if relation.property.mapper.polymorphic_on is not None:
+                # The columns of subtypes are options of an alias that has them.
+                target = with_polymorphic(target, "*", aliased=True)
+                relation = relation.of_type(target)
             visible = relation.and_(scope(target, viewer))
             load = (
                 selectinload(visible, chunksize=CHUNK)

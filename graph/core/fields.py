@@ -5,11 +5,12 @@ Each class has the arguments of its fields, their loading and their SQL.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, ParamSpec
 
 import strawberry
+from graphql import GraphQLSchema
 from sqlalchemy import ColumnElement, Select, Text, func, literal_column, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from strawberry.annotation import StrawberryAnnotation
@@ -36,7 +37,7 @@ from graph.core.filters import condition, keys
 from graph.core.json_text import Json
 from graph.core.loaders import PageShape, PageSource
 from graph.core.page_sql import PageSQL
-from graph.core.selections import Selected
+from graph.core.selections import BACKREF, Selected
 
 
 def argument(
@@ -238,12 +239,17 @@ class Paged(EntityField):
         arguments: Sequence[StrawberryArgument] = (),
         conditions: Conditions | None = None,
         order: str | None = None,
+        sorted_by: Any = None,
         **options: Any,
     ) -> None:
-        """The source is a model, or a relation to it."""
+        """The source is a model, or a relation to it.
+
+        `order` is the name of the default order, `sorted_by` an order of its own, the only one.
+        """
         super().__init__(source, arguments=arguments, **options)
         self.conditions = conditions
         self.order = order
+        self.sorted_by = sorted_by
 
     def default_arguments(self) -> list[StrawberryArgument]:
         target: Any = self.target
@@ -255,7 +261,7 @@ class Paged(EntityField):
             argument("before", str | None, "Only what comes before this cursor."),
             argument("where", target.where | None, "Only those that meet these conditions."),
         ]
-        if target.order is not None:
+        if target.order is not None and self.sorted_by is None:
             default = target.order[self.order] if self.order else next(iter(target.order))
             arguments.append(argument("order_by", target.order | None, "In which order.", default))
         return arguments
@@ -285,7 +291,8 @@ class Paged(EntityField):
 
     def window(self, arguments: Mapping[str, Any]) -> Window:
         """The page of the rows that is read. Raises BadInput."""
-        return window(self.target, **arguments)
+        own = {} if self.sorted_by is None else {"order_by": self.sorted_by}
+        return window(self.target, **arguments, **own)
 
     def members(
         self, arguments: Mapping[str, Any], viewer: Viewer, row: Any
@@ -294,6 +301,9 @@ class Paged(EntityField):
         met = [scope(row, viewer)]
         if arguments.get("where") is not None:
             met.append(condition(arguments["where"], row, viewer))
+        order = arguments.get("order_by")
+        if order is not None and order.is_partial:
+            met.append(getattr(row, order.attribute).is_not(None))
         if self.conditions is not None:
             names = [own.python_name for own in self.own_arguments]
             own = {name: arguments.get(name) for name in names}
@@ -394,6 +404,35 @@ class Lookup(EntityField):
         return builder.one(self.target.sql(builder, selected, target), rows)
 
 
+class Awaited(Lookup):
+    """One object by its id, which is read when something has happened.
+
+    The operation waits for that before it runs, without a connection to the database, and without
+    being counted as running.
+    """
+
+    def __init__(self, model: type, wait: Callable[..., Awaitable[None]], **options: Any) -> None:
+        """`wait` takes the context and the arguments by name."""
+
+        def key(_: Viewer, id: Any, **__: Any) -> Any:
+            return apply(partial(keys, model), id)
+
+        super().__init__(model, key, **options)
+        self._wait = wait
+
+    async def wait(self, context: Context, selected: Selected) -> None:
+        """Wait until it can be read. Raises BadInput."""
+        await self._wait(context, **context.operation.converted(selected))
+
+
+def awaited_fields(schema: GraphQLSchema) -> frozenset[str]:
+    """The names of the root fields for which an operation waits."""
+    fields = {} if schema.query_type is None else schema.query_type.fields
+    return frozenset(
+        name for name, field in fields.items() if isinstance(field.extensions.get(BACKREF), Awaited)
+    )
+
+
 Options = ParamSpec("Options")
 
 
@@ -418,15 +457,21 @@ def collection(
     arguments: Sequence[StrawberryArgument] = (),
     conditions: Conditions | None = None,
     order: str | None = None,
+    sorted_by: Any = None,
     description: str | None = None,
 ) -> Any:
     """All objects of an entity that the viewer may see, as a connection with this default order.
 
-    It may have arguments of its own, and conditions that are made of them.
+    It may have arguments of its own, and conditions that are made of them. `sorted_by` is an order
+    that clients cannot choose.
     """
-    description = description or f"All {model.__name__} objects that you may see."
     return Collection(
-        model, arguments=arguments, conditions=conditions, order=order, description=description
+        model,
+        arguments=arguments,
+        conditions=conditions,
+        order=order,
+        sorted_by=sorted_by,
+        description=description or f"All {model.__name__} objects that you may see.",
     )
 
 
@@ -480,6 +525,18 @@ def one_by(attribute: Any, name: str, description: str) -> Any:
         arguments=[argument(name, str, str(attribute.property.doc))],
         description=description,
     )
+
+
+def awaited(
+    model: type,
+    wait: Callable[..., Awaitable[None]],
+    *,
+    arguments: Sequence[StrawberryArgument],
+    description: str,
+) -> Any:
+    """One object of an entity by its id, when `wait` has returned."""
+    own = argument("id", strawberry.ID, f"The id of the {model.__name__}.")
+    return Awaited(model, wait, arguments=[own, *arguments], description=description)
 
 
 def viewers(model: type, key: Callable[[Viewer], Any], description: str) -> Any:

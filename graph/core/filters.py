@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from enum import Enum
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -40,6 +39,7 @@ from strawberry.utils.str_converters import to_camel_case
 from db import Base, Viewer, scope
 from db.base import any_of, uppercase
 from db.parameters import apply, bind
+from graph.core.arguments import Option
 from graph.core.entities import clean, doc_of, lazy
 from graph.core.errors import BadInput
 from graph.core.scalars import key_text, key_uuid, parse_key
@@ -375,8 +375,11 @@ def _is_relation(field: GraphQLInputField) -> bool:
     return attribute is not None and isinstance(attribute.property, RelationshipProperty)
 
 
-class Order(Enum):
-    """The base of the orders: each member is a NOT NULL column and a direction."""
+class Order(Option):
+    """The base of the orders: each member is a column and a direction.
+
+    A column that is not NOT NULL makes the order partial: it shows only rows that have a value.
+    """
 
     @property
     def attribute(self) -> str:
@@ -386,21 +389,37 @@ class Order(Enum):
     @property
     def descending(self) -> bool:
         """Whether it is descending; the key has the same direction."""
-        return str(self.value).endswith(" desc")
+        return "desc" in str(self.value).split()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it shows only rows that have a value in the column."""
+        return str(self.value).endswith(" partial")
+
+
+def sorted_by(name: str, attribute: QueryableAttribute[Any]) -> Order:
+    """The order of one field, by a column that is NOT NULL, ascending. Clients cannot choose it."""
+    functional: Any = Order
+    order: Order = functional(name, {name: f"{attribute.key} asc"})[name]
+    return order
 
 
 def ordering(model: type, *attributes: QueryableAttribute[Any]) -> Any:
     """The order of an entity: by any of these columns, in either direction.
 
-    The first column is the default. Each column is NOT NULL and has an index that ends in the key.
-    So each page costs the same: the row comparison finds the cursor in the index.
+    The first column is the default, and NOT NULL. Each column has an index that ends in the key.
+    So each page costs the same: the row comparison finds the cursor in the index. By a column that
+    can be NULL, only rows that have a value are shown, and its index may leave out the others.
     """
     members = {}
     for attribute in attributes:
         for suffix, words in (("asc", "ascending"), ("desc", "descending")):
             member = f"{attribute.key}_{suffix}".upper()
-            doc = f"{clean(doc_of(attribute) or '').rstrip('.')}, {words}."
-            members[member] = strawberry.enum_value(f"{attribute.key} {suffix}", description=doc)
+            doc = f"{clean(doc_of(attribute) or '').rstrip('.')}, {words}"
+            value = f"{attribute.key} {suffix}"
+            if attribute.property.columns[0].nullable:
+                doc, value = f"{doc}; only those that have one", f"{value} partial"
+            members[member] = strawberry.enum_value(value, description=f"{doc}.")
     functional: Any = Order  # Enum's functional API, which type checkers read only as literals
     enum: Any = functional(f"{model.__name__}Order", members)
     return strawberry.enum(enum, description=f"What {model.__name__} objects can be sorted by.")

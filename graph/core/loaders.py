@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import ARRAY, ColumnElement, Select, and_, func, null, select, true
@@ -53,6 +54,26 @@ class PageShape(NamedTuple):
     arguments: Shapes
     column: Any = None
     """The column that refers to the parent; None for a connection at the root."""
+
+
+class ComputedField(Protocol):
+    """A field with objects that a statement computes for a key. Its arguments may be deferred."""
+
+    @property
+    def by(self) -> Any:
+        """The attribute that has the key."""
+
+    def found(
+        self, viewer: Viewer, key: Any, arguments: Mapping[str, Any]
+    ) -> tuple[Any, list[ColumnElement[Any]]]:
+        """The objects for a key as a lateral subquery, and what they are sorted by."""
+
+
+class ComputedShape(NamedTuple):
+    """What determines the statement of a computed field."""
+
+    field: ComputedField
+    arguments: Shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +193,18 @@ def _counts(viewer: Viewer, shape: PageShape) -> Select[Any]:
     return counted.add_columns(column).where(any_of(column, KEYS)).group_by(column)
 
 
+@Statement
+def _computed(viewer: Viewer, shape: ComputedShape) -> Select[Any]:
+    """The computed objects for each of the keys."""
+    field = shape.field
+    arguments = deferred_arguments(shape.arguments, ARGUMENTS)
+    each = func.unnest(bind(KEYS, ARRAY(field.by.type)))
+    parents = select(each.label("key")).subquery("parents")
+    found, order = field.found(viewer, parents.c.key, arguments)
+    rows = select(parents.c.key, *found.c).select_from(parents.join(found, true()))
+    return rows.order_by(*order)
+
+
 class Loaders:
     """The DataLoaders of one operation."""
 
@@ -252,11 +285,12 @@ class Loaders:
         columns = getattr(getattr(key, "property", None), "order_by", None) or ()
         order = tuple(column.key for column in columns)
         rows: dict[Any, list[Any]] = {value: [] for value in values}
-        for (row,) in await self._read(_rows, attribute, order, spec.frozen(), keys=values):
+        for (row,) in await self.read(_rows, attribute, order, spec.frozen(), keys=values):
             rows[getattr(row, attribute.key)].append(row)
         return rows
 
-    async def _read(self, statement: Statement, *options: Hashable, **values: Any) -> Sequence[Any]:
+    async def read(self, statement: Statement, *options: Hashable, **values: Any) -> Sequence[Any]:
+        """The rows of a statement, which is run at once."""
         viewer = self.access.viewer
         built = statement.built(viewer, *options)
         async with self.access.read() as session:
@@ -283,7 +317,7 @@ class Loaders:
         spec.columns |= {column.key for column in window.columns(window.entity.model)}
         options, arguments = (source.shape, spec.frozen()), source.arguments
         pages: dict[Any, list[Any]] = {}
-        for row, value in await self._read(_pages, *options, keys=values, arguments=arguments):
+        for row, value in await self.read(_pages, *options, keys=values, arguments=arguments):
             pages.setdefault(value, []).append(row)
         return pages
 
@@ -292,11 +326,27 @@ class Loaders:
 
         async def fetch(values: list[Any]) -> list[int]:
             arguments = source.arguments
-            found = await self._read(_counts, source.shape, keys=values, arguments=arguments)
+            found = await self.read(_counts, source.shape, keys=values, arguments=arguments)
             counts = {value: count for count, value in found}
             return [counts.get(value, 0) for value in values]
 
         return self._load(("count", source.key), value, fetch)
+
+    def computed(
+        self, shape: ComputedShape, arguments: Mapping[str, Any], key: Any, *, is_list: bool
+    ) -> Awaitable[Any]:
+        """What a statement computes for a key: a list of objects, or one object or None."""
+
+        async def fetch(keys: list[Any]) -> list[Any]:
+            found: dict[Any, list[Any]] = {key: [] for key in keys}
+            for row in await self.read(_computed, shape, keys=keys, arguments=arguments):
+                # Names such as `count` are methods of the row.
+                found[row[0]].append(SimpleNamespace(**row._mapping))
+            if is_list:
+                return [found[key] for key in keys]
+            return [next(iter(found[key]), None) for key in keys]
+
+        return self._load(("computed", shape, repr(arguments)), key, fetch)
 
     def by_key(self, model: type, key: Any, children: Iterable[Selected]) -> Awaitable[Any]:
         """The row with this primary key, read for a field that has its own resolver."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
-from types import SimpleNamespace
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from datetime import datetime
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import strawberry
 from strawberry.utils.str_converters import to_camel_case
@@ -15,7 +16,7 @@ from db.base import snake_case
 from graph.core.context import Info
 from graph.core.entities import entity_of, lazy
 from graph.core.response_budget import EncodedJSON
-from graph.core.scalars import global_id
+from graph.core.scalars import format_moment, global_id
 from graph.core.user_errors import UserError
 
 Model = TypeVar("Model")
@@ -44,12 +45,16 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """A field of a payload: one row of a model or many, the id of a deleted one, or a text."""
+    """A field of a payload: one row of a model or many, the id of a deleted one, or a value."""
 
     name: str
     model: Any
     kind: str
     doc: str | None = None
+    type: Any = None
+    """The type of a value."""
+    is_part: bool = False
+    """Whether the mutation returns a dataclass, of which this is a field."""
 
     @property
     def is_read(self) -> bool:
@@ -61,29 +66,32 @@ class Outcome:
         """The type of the field in the schema."""
         if self.kind == "deleted":
             return strawberry.ID | None
-        if self.kind == "text":
-            return str | None
+        if self.kind == "value":
+            return self.type | None
         target = lazy(self.model)
         return list[target] if self.kind == "many" else target | None  # type: ignore[valid-type]
 
 
 def outcomes_of(annotation: Any, name: str | None = None) -> list[Outcome]:
     """The fields of a payload, from the return annotation of its mutation."""
-    origin = get_origin(annotation)
+    origin, is_part = get_origin(annotation), name is not None
     if origin is Annotated:
-        _, doc = get_args(annotation)
+        kind, doc = get_args(annotation)
         assert name is not None
-        return [Outcome(name, None, "text", doc)]
+        return [Outcome(name, None, "value", doc, kind, is_part=True)]
+    if origin in (Union, UnionType):  # nothing may be done, without an error
+        (annotation,) = (each for each in get_args(annotation) if each is not NoneType)
+        return outcomes_of(annotation, name)
     if origin is Deleted:
-        return [Outcome(name or "deleted_id", _model_of(annotation), "deleted")]
+        return [Outcome(name or "deleted_id", _model_of(annotation), "deleted", is_part=is_part)]
     if origin is list:
         model = _model_of(*get_args(annotation))
-        return [Outcome(name or model.__tablename__, model, "many")]
+        return [Outcome(name or model.__tablename__, model, "many", is_part=is_part)]
     if origin is None and is_dataclass(annotation):
         hints = get_type_hints(annotation, include_extras=True)
         return [outcome for field in hints for outcome in outcomes_of(hints[field], field)]
     model = _model_of(annotation)
-    return [Outcome(name or snake_case(model.__name__), model, "one")]
+    return [Outcome(name or snake_case(model.__name__), model, "one", is_part=is_part)]
 
 
 def _model_of(annotation: Any) -> Any:
@@ -110,16 +118,21 @@ def payload_type(mutation: str, outcomes: Sequence[Outcome]) -> Any:
     return strawberry.type(cls, description=f"What `{mutation}` answers.")
 
 
-def value_of(outcomes: Sequence[Outcome], outcome: Outcome, result: Any) -> Any:
+def value_of(outcome: Outcome, result: Any) -> Any:
     """The value of one outcome in the result of a mutation; the global id of a deleted row."""
-    value = getattr(result, outcome.name) if len(outcomes) > 1 else result
+    value = getattr(result, outcome.name) if outcome.is_part else result
     return global_id(outcome.model.__name__, value.key) if outcome.kind == "deleted" else value
+
+
+def json_value(value: Any) -> Any:
+    """A value of a payload as JSON has it."""
+    return format_moment(value) if isinstance(value, datetime) else value
 
 
 def keys_of(outcome: Outcome, value: Any) -> list[Any]:
     """The keys of the rows that were changed."""
     key = entity_of(outcome.model).key.key
-    rows = value if outcome.kind == "many" else [value]
+    rows = value if outcome.kind == "many" else [value] if value is not None else []
     return [row.key if isinstance(row, Changed | Deleted) else getattr(row, key) for row in rows]
 
 
@@ -127,27 +140,36 @@ def outcome_of(outcomes: Sequence[Outcome], result: Any) -> dict[str, list[Any]]
     """The keys of what a mutation has changed, by the name of their table."""
     keys: dict[str, list[Any]] = {}
     for outcome in outcomes:
-        value = getattr(result, outcome.name) if len(outcomes) > 1 else result
+        if outcome.kind == "value":
+            continue
+        value = getattr(result, outcome.name) if outcome.is_part else result
         keys[outcome.model.__tablename__] = keys_of(outcome, value)
     return keys
 
 
 def result_of(outcomes: Sequence[Outcome], keys: Mapping[str, Sequence[Any]]) -> Any:
-    """The result of a mutation that has changed the rows with these keys, given as texts."""
+    """The result of a mutation that has changed the rows with these keys, given as texts.
+
+    Values are not stored: those of secrets must not be, others say why nothing was done.
+    """
     values: dict[str, Any] = {}
     for outcome in outcomes:
+        if outcome.kind == "value":
+            values[outcome.name] = None
+            continue
         kind: Any = Deleted if outcome.kind == "deleted" else Changed
         of_type = entity_of(outcome.model).key.type.python_type
         changed = [kind(of_type(key)) for key in keys[outcome.model.__tablename__]]
-        values[outcome.name] = changed if outcome.kind == "many" else changed[0]
-    return SimpleNamespace(**values) if len(outcomes) > 1 else next(iter(values.values()))
+        first = next(iter(changed), None)
+        values[outcome.name] = changed if outcome.kind == "many" else first
+    return SimpleNamespace(**values) if outcomes[0].is_part else next(iter(values.values()))
 
 
 async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> dict[str, Any]:
     """The values of a payload. Selected rows are read again by their keys."""
     fields: dict[str, Any] = {}
     for outcome in outcomes:
-        value = value_of(outcomes, outcome, result)
+        value = value_of(outcome, result)
         if outcome.is_read:
             value = await _rows(info, outcome, keys_of(outcome, value))
             if outcome.kind == "one" and isinstance(value, list):

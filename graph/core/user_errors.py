@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -111,6 +113,40 @@ class CycleDetected(UserError):
     )
 
 
+async def _attempt(root: ErrorValue, info: Info) -> Any:
+    return await _load(info, db.TaskAttempt, root.attempt_id)
+
+
+@error_type(errors.LeaseLost)
+class LeaseLost(UserError):
+    attempt: Node | None = strawberry.field(
+        resolver=_attempt,
+        graphql_type=lazy(db.TaskAttempt) | None,
+        description="The attempt as it ended, and so its task.",
+    )
+
+
+async def _budget(root: ErrorValue, info: Info) -> Any:
+    return await _load(info, db.Budget, root.budget_id)
+
+
+@error_type(errors.BudgetExceeded)
+class BudgetExceeded(UserError):
+    budget: Node | None = strawberry.field(
+        resolver=_budget,
+        graphql_type=lazy(db.Budget) | None,
+        description="The budget; null if you may not see it.",
+    )
+    limit: Decimal = strawberry.field(
+        description="Its limit, in US dollars or in tokens, as the next two."
+    )
+    spent: Decimal = strawberry.field(description="What is spent of it in this period.")
+    reserved: Decimal = strawberry.field(description="What running attempts have reserved of it.")
+    period_ends_at: datetime | None = strawberry.field(
+        description="When the next period begins; null if there is none."
+    )
+
+
 USER_ERRORS: list[type] = [
     InvalidInput,
     NotFound,
@@ -118,4 +154,6 @@ USER_ERRORS: list[type] = [
     Conflict,
     IllegalTransition,
     CycleDetected,
+    LeaseLost,
+    BudgetExceeded,
 ]

@@ -27,6 +27,7 @@ from graphql import (
     map_source_to_response_event,
 )
 from graphql.execution.values import VariableValues
+from graphql.pyutils import gather_with_cancel
 from strawberry.execution import optimized_is_awaitable
 from strawberry.utils.await_maybe import await_maybe
 
@@ -36,6 +37,7 @@ from graph.compiler.shapes import Request
 from graph.core.access import Deadline, EnforcedDeadline
 from graph.core.context import Context
 from graph.core.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
+from graph.core.fields import Awaited, awaited_fields
 from graph.core.filters import conditions_of
 from graph.core.invalid_values import check_arguments, is_storable
 from graph.core.loaders import Loaders
@@ -83,6 +85,7 @@ class Pipeline:
         self.limits = limits
         self.documents = document_cache()
         self._open_mutations = open_mutations(schema)
+        self._awaited = awaited_fields(self.schema)
         most = limits.settings.max_answer_bytes
         self.compiler = Compiler(most) if limits.settings.compiler else None
 
@@ -98,6 +101,8 @@ class Pipeline:
         except Exception as error:
             refusal = error
         context = Context(tokens.database, viewer)
+        if token is not None:
+            context.authenticate = partial(tokens.viewer, token)
         context.refusal, context.deadline, context.address = refusal, deadline, address
         client = context.client = client_of(viewer, address)
         context.connections = limits.connections[client]
@@ -123,6 +128,10 @@ class Pipeline:
         """The response to a query or a mutation."""
         try:
             await self._prepare(run)
+            if not self._awaited.isdisjoint(run.document.size.root_names):
+                await self._wait(run)
+                async with self.limits.events:
+                    return _responded(run, await self._execute(run))
             running, client = self.limits.running, run.context.client
             running.begin(client)
             try:
@@ -367,6 +376,31 @@ class Pipeline:
             or not is_storable(compiled.values_below(values))
         ):
             check_arguments(run.operation)
+
+    # Wait
+
+    async def _wait(self, run: Run) -> None:
+        """Wait for what the root fields of an operation wait for, all at once.
+
+        The viewer is looked up again, because the token may have been revoked meanwhile, and the
+        time of the operation begins anew.
+        """
+        waiting, context = self.limits.waiting, run.context
+        context.operation = run.operation
+        waiting.begin(context.client)
+        try:
+            await gather_with_cancel(
+                *(
+                    root.declaration.wait(context, root)
+                    for root in run.operation.roots
+                    if isinstance(root.declaration, Awaited) and root.has_valid_arguments
+                )
+            )
+        finally:
+            waiting.end(context.client)
+        context.deadline = Deadline(self.limits.settings.max_seconds)
+        with context.in_time():
+            context.become(await context.authenticate())
 
     # Execute
 

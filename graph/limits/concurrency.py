@@ -11,11 +11,13 @@ MOST_CLIENTS = 10_000
 
 
 class RunningOperations:
-    """The number of running operations, in the process and for each client."""
+    """The number of running operations, or of waiting ones, in the process and for each client."""
 
-    def __init__(self, most: int, most_per_client: int) -> None:
+    def __init__(self, most: int, most_per_client: int, state: str = "running") -> None:
+        """`state` is part of the names of the settings with these limits."""
         self.most = most
         self.most_per_client = most_per_client
+        self._state = state
         self._total = 0
         self._by_client: dict[Hashable, int] = {}
 
@@ -23,9 +25,11 @@ class RunningOperations:
         """Count an operation of a client. Raises Overloaded if too many are running."""
         running = self._by_client.get(client, 0)
         if running >= self.most_per_client:
-            raise _too_many(running, "of yours", "max_running_per_viewer", self.most_per_client)
+            setting = f"max_{self._state}_per_viewer"
+            raise self._too_many(running, "of yours", setting, self.most_per_client)
         if self._total >= self.most:
-            raise _too_many(self._total, "of everybody", "max_running", self.most)
+            setting = f"max_{self._state}"
+            raise self._too_many(self._total, "of everybody", setting, self.most)
         self._by_client[client] = running + 1
         self._total += 1
 
@@ -36,14 +40,13 @@ class RunningOperations:
         if not self._by_client[client]:
             del self._by_client[client]
 
-
-def _too_many(running: int, whose: str, setting: str, most: int) -> Overloaded:
-    return Overloaded(
-        f"{running} operations {whose} are running, and {most} may at once"
-        f" (TROUPE_{setting.upper()}). Try again in a moment.",
-        limit=setting,
-        allowed=most,
-    )
+    def _too_many(self, found: int, whose: str, setting: str, most: int) -> Overloaded:
+        return Overloaded(
+            f"{found} operations {whose} are {self._state}, and {most} may at once"
+            f" (TROUPE_{setting.upper()}). Try again in a moment.",
+            limit=setting,
+            allowed=most,
+        )
 
 
 class ClientSemaphores(dict[Hashable, asyncio.Semaphore]):

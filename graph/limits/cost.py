@@ -96,14 +96,20 @@ class _Costs:
         return self.most(selected) * self._row(selected)
 
     def most(self, selected: Selected) -> int:
-        """The maximum number of objects of a field, except those of a page or a payload."""
+        """The maximum number of objects of a field, except those of a page or a payload.
+
+        A field whose `most` is a function reads as many rows as that makes of its arguments, even
+        if it is no list.
+        """
+        declaration = selected.declaration
+        most: Any = declaration.metadata.get("most", 1) if declaration else 1
+        if callable(most):
+            return max(1, int(most(selected.arguments)))
         if not _is_list(selected):
             return 1
-        declaration = selected.declaration
         if isinstance(declaration, Declared):
             return declaration.max_rows(selected)
-        most: int = declaration.metadata.get("most", 1) if declaration else 1
-        return most
+        return int(most)
 
     def _row(self, selected: Selected) -> int:
         """The cost of a row with its selection; of an interface, of the most expensive type."""

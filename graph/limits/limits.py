@@ -32,10 +32,14 @@ class Limits:
             settings.login_failures_per_account, settings.login_failures_per_address
         )
         self.running = RunningOperations(settings.max_running, settings.max_running_per_viewer)
+        self.waiting = RunningOperations(
+            settings.max_waiting, settings.max_waiting_per_viewer, "waiting"
+        )
         self.connections = ClientSemaphores(CONNECTIONS)
         # Long computations of one client, such as validation in a thread, run one after another.
         self.long_work = ClientSemaphores(1)
-        # Events wait for each other instead of being refused: clients do not choose their times.
+        # Events, and operations that have waited for something, wait for each other instead of
+        # being refused: clients do not choose their times.
         self.events = asyncio.Semaphore(settings.max_running)
 
     def settings_for(self, context: Context) -> Settings:

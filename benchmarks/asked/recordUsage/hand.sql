@@ -7,10 +7,11 @@ WHERE p.id = :project
   )
 FOR NO KEY UPDATE;
 
-INSERT INTO usage_records (id, project_id, model_id, input_tokens, output_tokens, cost)
+INSERT INTO usage_records (id, project_id, model_id, model_name, input_tokens, output_tokens, cost)
 SELECT
   :new,
   :project,
+  id,
   id,
   :input::integer,
   :output::integer,

@@ -1,0 +1,34 @@
+"""Claims: agents take tasks, keep them by heartbeats, and end their attempts.
+
+An attempt holds its task as long as it has a lease, and the attempt's id proves that. Whatever ends
+an attempt deletes the lease in the same transaction, and finds nothing if it is gone: so a worker
+that has lost its task changes nothing.
+
+Transactions lock in this order, so that there are no deadlocks: the project (only where its graph
+or its limits are concerned), the agent, hard budgets, tasks, attempts, leases.
+"""
+
+from db.claims.claiming import MOST_CLAIMED, MOST_TYPES, Claimed, claim
+from db.claims.conditions import Idle, IdleReason
+from db.claims.endings import EXPIRED, LOST, complete, expire, fail, park, release, wake
+from db.claims.heartbeats import Heartbeat, extend, heartbeat
+
+__all__ = [
+    "EXPIRED",
+    "LOST",
+    "MOST_CLAIMED",
+    "MOST_TYPES",
+    "Claimed",
+    "Heartbeat",
+    "Idle",
+    "IdleReason",
+    "claim",
+    "complete",
+    "expire",
+    "extend",
+    "fail",
+    "heartbeat",
+    "park",
+    "release",
+    "wake",
+]

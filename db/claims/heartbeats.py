@@ -1,0 +1,167 @@
+"""Heartbeats: agents keep their tasks, and report how they go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Uuid,
+    func,
+    literal_column,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.orm import aliased
+
+from db import leases
+from db.attempts import AttemptStatus, TaskAttempt
+from db.errors import Denied, DomainError, LeaseLost, NotFound, Path, Rejected
+from db.leases import lease
+from db.parameters import bind
+from db.rights import Right
+from db.scopes import Viewer, scope
+from db.sessions import WriteSession
+from db.statements import Statement
+from db.tasks import Task
+from db.writes import NUMBER, arrays, set_actor, unnested
+
+
+def is_own(viewer: Viewer, attempt: Any = TaskAttempt) -> ColumnElement[bool]:
+    """Whether an attempt is the viewer's, if that is an agent: people act for agents."""
+    if viewer.agent_id is None:
+        return true()
+    return attempt.agent_id == bind(viewer.agent_id, Uuid)  # type: ignore[no-any-return]
+
+
+async def own_attempt(
+    session: WriteSession, attempt_id: UUID, path: Path = ("attempt_id",)
+) -> TaskAttempt:
+    """An attempt that the viewer may work on. Raises NotFound and Denied."""
+    attempt = await session.fetch(TaskAttempt, attempt_id, at=path, lock=False)
+    if session.viewer.agent_id not in (None, attempt.agent_id):
+        raise Denied("This is the attempt of another agent.", path)
+    return attempt
+
+
+class Heartbeat(NamedTuple):
+    """What an agent reports of an attempt; None leaves what it reported before."""
+
+    attempt_id: UUID
+    progress_percent: int | None = None
+    status_message: str | None = None
+    checkpoint: Any = None
+
+
+REPORTED = ("checkpoint", "id", "progress_percent", "status_message")
+
+
+@Statement
+def _renewed(viewer: Viewer, right: Right, has_reports: bool) -> Executable:
+    """Prolong the leases of attempts. Returns the attempts of the viewer, with those that are lost.
+
+    Attempts are only written if there is something to report of them.
+    """
+    given = unnested(TaskAttempt, REPORTED if has_reports else ("id",)).cte("given")
+    row = aliased(TaskAttempt)
+    # OFFSET 0: each is looked up by its key, in the order in which it is given.
+    found = select(row).where(row.id == given.c.id).offset(literal_column("0"))
+    attempt = aliased(TaskAttempt, found.lateral("found"))
+    known = (
+        select(attempt.id, given.c[NUMBER])
+        .select_from(given.join(attempt, true()))
+        .where(is_own(viewer, attempt), scope(attempt, viewer, right))
+        .cte("known")
+    )
+    renewing = known
+    if has_reports:
+        report = {name: given.c[name] for name in REPORTED if name != "id"}
+        reported = (
+            update(TaskAttempt)
+            .where(
+                TaskAttempt.id == known.c.id,
+                given.c.id == known.c.id,
+                TaskAttempt.status == AttemptStatus.RUNNING,
+                func.num_nonnulls(*report.values()) > 0,
+            )
+            .values(
+                {
+                    name: func.coalesce(new, getattr(TaskAttempt, name))
+                    for name, new in report.items()
+                }
+            )
+            .returning(TaskAttempt.id)
+            .cte("reported")
+        )
+        # Attempts are locked before leases, as everywhere.
+        joined = known.outerjoin(reported, reported.c.id == known.c.id)
+        renewing = select(known.c.id).select_from(joined).cte("renewing")
+    renewed = (
+        update(leases.table)
+        .where(lease.attempt_id == renewing.c.id)
+        .values(
+            expires_at=func.greatest(lease.expires_at, leases.until()),
+            heartbeat_at=func.statement_timestamp(),
+        )
+        .returning(lease.attempt_id)
+        .cte("renewed")
+    )
+    is_held = renewed.c.attempt_id.is_not(None).label("is_held")
+    return (
+        select(known.c.id, is_held, set_actor())
+        .select_from(known.outerjoin(renewed, renewed.c.attempt_id == known.c.id))
+        .order_by(known.c[NUMBER])
+    )
+
+
+async def heartbeat(
+    session: WriteSession, beats: Sequence[Heartbeat], seconds: int = leases.DEFAULT_SECONDS
+) -> list[UUID]:
+    """Prolong the leases of attempts, note what is reported of them, and return their ids.
+
+    Attempts that the viewer may not work on are left out. Raises Rejected if there are no others.
+    """
+    has_reports = any(beat[1:] != (None,) * 3 for beat in beats)
+    rows = [
+        dict(zip(("id", "progress_percent", "status_message", "checkpoint"), beat, strict=True))
+        for beat in sorted(beats, key=lambda beat: beat.attempt_id)
+    ]
+    ids = [beat.attempt_id for beat in beats]
+    found = await session.alone(
+        _renewed,
+        session.right,
+        has_reports,
+        model=None,
+        outcome={"task_attempts": ids},
+        lease_seconds=leases.duration(seconds),
+        **arrays(TaskAttempt, REPORTED if has_reports else ("id",), rows),
+    )
+    if not found:
+        errors: list[DomainError] = []
+        for place, id in enumerate(ids):
+            try:
+                await own_attempt(session, id, ("attempts", place, "attempt_id"))
+            except NotFound as error:
+                errors.append(error)
+        raise Rejected(errors)
+    known = {id for id, *_ in found}
+    return [id for id in ids if id in known]
+
+
+async def extend(session: WriteSession, attempt_id: UUID, seconds: int) -> None:
+    """Let the lease of an attempt last so long from now. Raises NotFound, Denied and LeaseLost."""
+    found = await session.run(
+        _renewed,
+        session.right,
+        False,
+        lease_seconds=leases.duration(seconds),
+        **arrays(TaskAttempt, ("id",), [{"id": attempt_id}]),
+    )
+    if not found or not found[0].is_held:
+        attempt = await own_attempt(session, attempt_id)
+        task = await session.get_one(Task, attempt.task_id)
+        raise LeaseLost(attempt_id, attempt.status, task.status)

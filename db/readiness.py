@@ -1,0 +1,442 @@
+"""What tasks wait for, and how a project stands.
+
+These functions make statements for one row, whose columns are the fields of what they compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    Text,
+    Uuid,
+    and_,
+    case,
+    cast,
+    column,
+    exists,
+    extract,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+    type_coerce,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import JSONB, array
+from sqlalchemy.orm import aliased, join
+
+from db import budgets
+from db.agents import Agent
+from db.base import Timestamp, any_of, choice
+from db.budgets import Budget
+from db.claims.conditions import (
+    ANY_TYPE,
+    ASSIGNED,
+    IdleReason,
+    capacity,
+    constant,
+    hands_out,
+    has_free_resources,
+    has_room_for,
+    idle_reason,
+    is_available,
+    is_ready,
+    is_working,
+    kind,
+    left_by_type,
+    left_of_type,
+    running,
+    takes_more_reviews,
+)
+from db.dependencies import holds_parent, is_met
+from db.projects import Project
+from db.rights import Right
+from db.scopes import Viewer, scope
+from db.tasks import (
+    ENDED,
+    TO_DO,
+    UNSUCCESSFUL,
+    BlockedReason,
+    OnFailure,
+    Task,
+    TaskDependency,
+    TaskStatus,
+)
+
+
+class WaitReason(StrEnum):
+    """Why a task waits for another one."""
+
+    DEPENDENCY = "DEPENDENCY"
+    """It depends on it."""
+    INHERITED = "INHERITED"
+    """Its parent, or a task above that, depends on it."""
+    SUBTASK = "SUBTASK"
+    """It is its subtask."""
+
+
+class NotReadyReason(StrEnum):
+    """Why a task cannot be claimed now."""
+
+    ENDED = "ENDED"
+    """It has ended."""
+    IN_PROGRESS = "IN_PROGRESS"
+    """An agent is working on it."""
+    APPROVAL = "APPROVAL"
+    """It waits for a person's answer."""
+    HELD = "HELD"
+    """A person holds it."""
+    EXTERNAL = "EXTERNAL"
+    """It waits for something outside of Troupe."""
+    DEPENDENCY = "DEPENDENCY"
+    """It waits for another task."""
+    BACKOFF = "BACKOFF"
+    """It is not available yet, such as after a failed attempt."""
+    PROJECT_NOT_IN_PROGRESS = "PROJECT_NOT_IN_PROGRESS"
+    """Its project is paused, or not in progress for another reason."""
+    PROJECT_LIMIT = "PROJECT_LIMIT"
+    """A limit of the project: of tasks of its type, or of tasks in review."""
+    WRONG_TYPE = "WRONG_TYPE"
+    """No agent that is READY or ACTIVE takes tasks of its type."""
+    AGENT_NOT_ACTIVE = "AGENT_NOT_ACTIVE"
+    """The agent that it is assigned to is neither READY nor ACTIVE, or its `isActive` is false."""
+    AGENT_AT_CAPACITY = "AGENT_AT_CAPACITY"
+    """Each agent that could take it has as many tasks in progress as it may."""
+    BUDGET = "BUDGET"
+    """A hard budget that concerns it has no room for another attempt."""
+    RESOURCE_RESERVED = "RESOURCE_RESERVED"
+    """It names a resource that a task in progress uses."""
+
+
+def _constant(member: StrEnum) -> Any:
+    return literal_column(f"'{member.value}'", choice(type(member)))
+
+
+def _correlated(statement: Select[Any], key: Any) -> Select[Any]:
+    """The statement, whose condition refers to a key of a row outside of it."""
+    table = getattr(getattr(key, "expression", key), "table", None)
+    return statement if table is None else statement.correlate(table)
+
+
+def waits(viewer: Viewer, task_id: Any) -> Select[Any]:
+    """What a task waits for, or has waited for: dependencies, those of its ancestors, subtasks."""
+    above = func.task_lineage(task_id).table_valued(column("id", Uuid)).render_derived(name="above")
+    dependency, subtask, edge = aliased(Task), aliased(Task), aliased(TaskDependency)
+    own = edge.dependent_id == task_id
+    dependencies = (
+        select(
+            dependency.id.label("task_id"),
+            case(
+                (own, _constant(WaitReason.DEPENDENCY)), else_=_constant(WaitReason.INHERITED)
+            ).label("why"),
+            edge.on_failure.label("on_failure"),
+            is_met(dependency, edge).label("is_met"),
+        )
+        .select_from(above)
+        .join(edge, edge.dependent_id == above.c.id)
+        .join(dependency, dependency.id == edge.dependency_id)
+        .where(scope(dependency, viewer))
+    )
+    subtasks = select(
+        subtask.id,
+        _constant(WaitReason.SUBTASK),
+        type_coerce(null(), choice(OnFailure)),
+        ~holds_parent(subtask),
+    ).where(subtask.parent_task_id == task_id, scope(subtask, viewer))
+    both = (_correlated(each, task_id) for each in (dependencies, subtasks))
+    found = union_all(*both).subquery("awaited")
+    return select(*found.c)
+
+
+NO_LIMITS = literal_column("'{}'", JSONB)
+
+NO_KEY, NO_TIME, NO_TEXT = cast(null(), Uuid), cast(null(), Timestamp), cast(null(), Text)
+
+
+def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
+    """All that keeps a task from being claimed now; nothing if it can be claimed."""
+    task, project, other = aliased(Task), aliased(Project), aliased(Task)
+    budget = aliased(Budget)
+    branches: list[Select[Any]] = []
+
+    def because(
+        reason: NotReadyReason,
+        message: Any,
+        *met: Any,
+        beside: Any = None,
+        about: Any = NO_KEY,
+        until: Any = NO_TIME,
+        resource: Any = NO_TEXT,
+    ) -> None:
+        columns = {"task_id": about, "until": until, "resource": resource}
+        source = join(task, project, project.id == task.project_id)
+        statement = (
+            select(
+                literal_column(str(len(branches)), Integer).label("number"),
+                _constant(reason).label("code"),
+                message.label("message"),
+                *(each.label(name) for name, each in columns.items()),
+            )
+            .select_from(source if beside is None else source.join(beside, true()))
+            .where(task.id == task_id, scope(task, viewer), *met)
+        )
+        branches.append(_correlated(statement, task_id))
+
+    is_to_do = any_of(task.status, TO_DO)
+    is_open = ~any_of(task.status, ENDED)
+    status, reason = type_coerce(task.status, Text), NotReadyReason
+    because(reason.ENDED, _text("It has ended: it is ") + status + _text("."), ~is_open)
+    is_running = task.status == TaskStatus.IN_PROGRESS
+    because(reason.IN_PROGRESS, _text("An agent is working on it."), is_running)
+    for code, blocked, message in (
+        (reason.APPROVAL, BlockedReason.HUMAN_INPUT, "It waits for a person to answer."),
+        (reason.HELD, BlockedReason.MANUAL, "A person holds it. `transitionTask` releases it."),
+        (reason.EXTERNAL, BlockedReason.EXTERNAL, "It waits for something outside of Troupe."),
+    ):
+        because(code, _text(message), task.blocked_reason == blocked)
+    wait = waits(viewer, task_id).subquery("waits")
+    because(
+        reason.DEPENDENCY,
+        _text("It waits for a task that is ")
+        + type_coerce(other.status, Text)
+        + case(
+            (
+                any_of(other.status, UNSUCCESSFUL),
+                _text(": retry that task, complete it by hand, or remove the dependency."),
+            ),
+            else_=_text("."),
+        ),
+        is_open,
+        ~wait.c.is_met,
+        other.id == wait.c.task_id,
+        beside=join(wait, other, other.id == wait.c.task_id),
+        about=other.id,
+    )
+    because(
+        reason.BACKOFF,
+        _text("It is not available yet."),
+        is_to_do,
+        ~is_available(task),
+        until=task.available_at,
+    )
+    because(
+        reason.PROJECT_NOT_IN_PROGRESS,
+        _text("Its project is ") + type_coerce(project.status, Text) + _text("."),
+        is_open,
+        ~hands_out(project),
+    )
+    because(
+        reason.PROJECT_LIMIT,
+        _text("As many tasks of its project wait for people as may."),
+        is_to_do,
+        ~takes_more_reviews(project),
+    )
+    left = left_of_type(left_by_type(project.id, project.max_tasks_by_type != NO_LIMITS), task.type)
+    because(
+        reason.PROJECT_LIMIT,
+        _text("As many tasks of its type are in progress as may."),
+        is_to_do,
+        left <= 0,
+    )
+
+    def fitting(*conditions: Callable[[Any], Any]) -> Any:
+        agent = aliased(Agent)
+        fits = or_(
+            and_(task.status == TaskStatus.ASSIGNED, agent.id == task.agent_id),
+            and_(
+                task.status == TaskStatus.PENDING,
+                or_(kind(task) == ANY_TYPE, kind(task) == agent.type),
+            ),
+        )
+        met = (condition(agent) for condition in conditions)
+        found = select(agent.id).where(agent.project_id == task.project_id, fits, *met)
+        return exists(found.correlate(task, project, budget))
+
+    def has_room(agent: Any) -> Any:
+        return running(agent.id) < capacity(agent, project)
+
+    is_pending = task.status == TaskStatus.PENDING
+    because(
+        reason.WRONG_TYPE,
+        _text("No agent of its project that is READY or ACTIVE takes tasks of its type."),
+        is_pending,
+        ~fitting(is_working),
+    )
+    because(
+        reason.AGENT_NOT_ACTIVE,
+        _text("The agent that it is assigned to is neither READY nor ACTIVE."),
+        task.status == TaskStatus.ASSIGNED,
+        ~fitting(is_working),
+    )
+    because(
+        reason.AGENT_AT_CAPACITY,
+        _text("Each agent that could take it has as many tasks in progress as it may."),
+        fitting(is_working),
+        ~fitting(is_working, has_room),
+    )
+
+    def may_spend(agent: Any) -> Any:
+        return budgets.has_room(agent.project_id, agent)
+
+    because(
+        reason.BUDGET,
+        budgets.in_words(budget),
+        is_to_do,
+        scope(budget, viewer),
+        budget.project_id == task.project_id,
+        budgets.is_full(budget),
+        case(
+            # A budget of an agent or a model matters if no agent could take the task without it.
+            (
+                or_(budget.agent_id.is_not(None), budget.model_name.is_not(None)),
+                and_(
+                    fitting(is_working, has_room, lambda agent: budgets.is_for(budget, agent)),
+                    ~fitting(is_working, has_room, may_spend),
+                ),
+            ),
+            else_=or_(budget.task_id.is_(None), func.is_in_task_tree(task.id, budget.task_id)),
+        ),
+        beside=budget,
+        until=budget.period_ends_at,
+    )
+    name = func.unnest(task.resource_keys).table_valued("name", name="names")
+    shared = select(func.min(name.c.name)).where(name.c.name == func.any(other.resource_keys))
+    because(
+        reason.RESOURCE_RESERVED,
+        _text("It names a resource that a task in progress uses."),
+        is_to_do,
+        other.project_id == task.project_id,
+        other.status == constant(TaskStatus.IN_PROGRESS),
+        other.resource_keys != literal_column("'{}'"),  # as the index has it
+        other.resource_keys.op("&&", is_comparison=True)(task.resource_keys),
+        beside=other,
+        about=other.id,
+        resource=shared.correlate(task, other).scalar_subquery(),
+    )
+    found = union_all(*branches).subquery("reasons")
+    return select(*found.c)
+
+
+def _text(text: str) -> Any:
+    return literal_column(f"'{text}'", Text)
+
+
+def could_be_claimed(
+    task: Any, viewer: Viewer, project_id: Any, agent_id: Any = None
+) -> ColumnElement[bool]:
+    """Whether a task of a project could be claimed now, by an agent if one is given.
+
+    What concerns the agent and the project is found once, and not for each task.
+    """
+    agent, project = aliased(Agent), aliased(Project)
+    able = select(project.id).where(
+        project.id == project_id,
+        scope(project, viewer),
+        hands_out(project),
+        takes_more_reviews(project),
+        budgets.has_room(project.id),
+    )
+    assigned = is_ready(task, ASSIGNED)
+    fits = is_ready(task)
+    if agent_id is not None:
+        able = able.join(agent, agent.project_id == project.id).where(
+            agent.id == agent_id,
+            is_working(agent),
+            running(agent.id) < capacity(agent, project),
+            budgets.has_room(project.id, agent),
+        )
+        own_type = able.with_only_columns(agent.type).scalar_subquery()
+        assigned = and_(assigned, task.agent_id == agent_id)
+        fits = and_(fits, or_(kind(task) == ANY_TYPE, kind(task) == own_type))
+    limits = able.with_only_columns(
+        left_by_type(project.id, project.max_tasks_by_type != NO_LIMITS)
+    )
+    return and_(
+        exists(able),
+        task.project_id == project_id,
+        or_(fits, assigned),
+        is_available(task),
+        has_free_resources(task),
+        has_room_for(limits.scalar_subquery(), task.type),
+        budgets.is_outside(task.id, budgets.full_tasks(project_id).scalar_subquery()),
+    )
+
+
+IDLE = {
+    IdleReason.AGENT_NOT_ACTIVE: "It is neither READY nor ACTIVE, or its isActive is false.",
+    IdleReason.PROJECT_NOT_IN_PROGRESS: "Its project is not IN_PROGRESS.",
+    IdleReason.AGENT_AT_CAPACITY: "It has as many tasks in progress as it may.",
+    IdleReason.PROJECT_LIMIT: "A limit of its project keeps it from getting another task.",
+    IdleReason.BUDGET: "A hard budget has no room for the tasks that are ready.",
+    IdleReason.RESOURCE_RESERVED: "The tasks that are ready need resources that are in use.",
+    IdleReason.BACKOFF: "The tasks that are ready are not available yet.",
+    IdleReason.WRONG_TYPE: "The tasks that are ready are of other types, or assigned to others.",
+    IdleReason.NOTHING_READY: "No task is ready: all wait, are in progress, or have ended.",
+}
+
+
+def why_idle(viewer: Viewer, agent_id: Any) -> Select[Any]:
+    """Why an agent gets no task of its type; nothing if it could get one."""
+    reason = idle_reason(viewer, Right.VIEW, agent_id, array([ANY_TYPE, Agent.type]))
+    found = _correlated(reason, agent_id).subquery("idle")
+    code = found.c.reason
+    is_later = code == _constant(IdleReason.BACKOFF)
+    exceeded = _correlated(budgets.exceeded(agent_id), agent_id).subquery("exceeded")
+    budget = select(exceeded.c.words).scalar_subquery()
+    messages = (
+        (
+            code == _constant(each),
+            func.coalesce(budget, text) if each is IdleReason.BUDGET else text,
+        )
+        for each, text in ((each, _text(text)) for each, text in IDLE.items())
+    )
+    return select(
+        type_coerce(code, choice(IdleReason)).label("code"),
+        case(*messages).label("message"),
+        case((is_later, type_coerce(found.c.available_at, Timestamp))).label("until"),
+    ).where(code.is_not(None))
+
+
+def stats(viewer: Viewer, project_id: Any) -> Select[Any]:
+    """The numbers of a project's tasks. It reads each of them once."""
+    now = func.statement_timestamp()
+    is_free = and_(any_of(Task.status, TO_DO), Task.unmet_dependency_count == 0)
+    is_ready = and_(is_free, Task.available_at <= now)
+    is_done = Task.status == TaskStatus.COMPLETED
+
+    def number(*met: Any) -> Any:
+        return func.count().filter(and_(true(), *met))
+
+    def done_in(period: str) -> Any:
+        since = now - literal_column(f"interval '1 {period}'")
+        return number(is_done, Task.completed_at >= since)
+
+    age = extract("epoch", now - func.min(Task.available_at).filter(is_ready))
+    columns = {
+        **{status.lower(): number(Task.status == status) for status in TaskStatus},
+        "total": func.count(),
+        "waiting": number(any_of(Task.status, TO_DO), Task.unmet_dependency_count > 0),
+        "ready": number(is_ready),
+        "blocked_on_people": number(Task.blocked_reason == BlockedReason.HUMAN_INPUT),
+        **{f"completed_last_{period}": done_in(period) for period in ("hour", "day", "week")},
+        "oldest_ready_seconds": cast(func.floor(age), Integer),
+    }
+    project = aliased(Project)
+    counted = select(*(each.label(name) for name, each in columns.items())).where(
+        Task.project_id == project.id
+    )
+    found = counted.correlate(project).lateral("counted")
+    return (
+        select(*found.c)
+        .select_from(project)
+        .join(found, true())
+        .where(project.id == project_id, scope(project, viewer))
+    )

@@ -1,0 +1,65 @@
+"""The sweeper: what has run out ends: leases of attempts, requests to people, and messages.
+
+It looks at their times alone, by the database's clock, and never at whether a worker seems alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from db import claims, communications, interaction_answers
+from db.connections import reason
+from db.rights import Right
+from db.scopes import Viewer
+
+if TYPE_CHECKING:
+    from db.engine import Database
+
+log = logging.getLogger("troupe")
+
+# Whoever may change everything, and is nobody: the events have no actor.
+NOBODY = Viewer(is_administrator=True)
+
+
+async def sweep(database: Database) -> int:
+    """End the attempts whose leases have run out, and return how many.
+
+    Any number of processes may do this at once. Each attempt is a transaction of its own, and one
+    that fails does not stop the others.
+    """
+    async with database.read() as session:
+        expired = (await session.scalars(claims.EXPIRED)).all()
+    count = 0
+    for attempt_id in expired:
+        try:
+            async with database.write(NOBODY, Right.WORK) as writing:
+                count += await claims.expire(writing, attempt_id)
+        except Exception as error:
+            log.warning("the lease of attempt %s does not end: %s", attempt_id, reason(error))
+    return count
+
+
+class Sweeper:
+    """The background task that sweeps, in every process."""
+
+    def __init__(self, database: Database, seconds: float) -> None:
+        """It sweeps every so many seconds."""
+        self._database = database
+        self._seconds = seconds
+        self._failing: set[object] = set()
+
+    async def run(self) -> None:
+        """Sweep until the task is cancelled."""
+        while True:
+            await asyncio.sleep(self._seconds)
+            for end in (sweep, interaction_answers.expire, communications.expire):
+                try:
+                    await end(self._database)
+                    self._failing.discard(end)
+                except Exception as error:
+                    # Logged once, until it works again.
+                    if end not in self._failing:
+                        log.warning("what has run out stays for now: %s", reason(error))
+                    self._failing.add(end)

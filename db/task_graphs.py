@@ -1,0 +1,242 @@
+"""The graph of a project's tasks: its levels, and its critical path.
+
+Each task counts twice in the graph of waiting. Its gate opens when its dependencies are done, and
+when the gate of its parent opens. The task itself is done after its gate has opened and its
+subtasks are done. So what a parent waits for holds its subtasks too, and both passes over the graph
+are linear in tasks and edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Executable, Integer, Uuid, case, cast, extract, func, select
+from sqlalchemy.orm import aliased
+
+from db.base import any_of
+from db.dependencies import find_cycle
+from db.errors import CycleDetected
+from db.parameters import request_of_statements
+from db.projects import Project
+from db.scopes import Viewer, scope
+from db.sessions import ReadSession
+from db.statements import Statement, Values, value
+from db.tasks import OnFailure, Task, TaskDependency, TaskStatus
+
+NEVER_DONE = (TaskStatus.CANCELLED, TaskStatus.SKIPPED)
+
+
+class TimeTaken(StrEnum):
+    """By which time of each task a critical path is computed."""
+
+    ESTIMATED = "ESTIMATED"
+    """Its estimate; 0 without one, and if it was cancelled or skipped."""
+    ACTUAL = "ACTUAL"
+    """The time from its start to its completion; 0 if it is not completed."""
+
+
+class TooLarge(Exception):
+    """A graph has more tasks and dependencies than asked for."""
+
+
+@dataclass(frozen=True)
+class GraphTask:
+    """A task of a graph."""
+
+    id: UUID
+    parent_id: UUID | None
+    estimated: int
+    actual: int
+
+
+@dataclass(frozen=True)
+class GraphEdge:
+    """A dependency of a graph."""
+
+    dependent_id: UUID
+    dependency_id: UUID
+    on_failure: OnFailure
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """When a task can begin and end at the earliest, in seconds from the start of the project."""
+
+    task_id: UUID
+    earliest_start: int
+    earliest_finish: int
+    slack: int
+    """For how long it can be delayed without delaying the end of the project, in seconds."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The critical path of a graph, and the times of all its tasks."""
+
+    total: int
+    path: list[Scheduled]
+    tasks: list[Scheduled]
+
+
+Vertex = tuple[UUID, bool]
+"""A task, and whether it is its gate."""
+
+
+class TaskGraph:
+    """The tasks of a project and their dependencies, sorted by what waits for what."""
+
+    def __init__(self, tasks: Sequence[GraphTask], edges: Sequence[GraphEdge]) -> None:
+        """Raises CycleDetected, which only rows that were written by hand can cause."""
+        self.tasks = tasks
+        self.edges = edges
+        self._before: dict[Vertex, list[Vertex]] = {}
+        known = {task.id for task in tasks}
+        for task in tasks:
+            self._before[task.id, True] = []
+            self._before[task.id, False] = [(task.id, True)]
+        for task in tasks:
+            if task.parent_id in known:
+                self._before[task.id, True].append((task.parent_id, True))
+                self._before[task.parent_id, False].append((task.id, False))
+        for edge in edges:
+            if edge.dependent_id in known and edge.dependency_id in known:
+                self._before[edge.dependent_id, True].append((edge.dependency_id, False))
+        self._after: dict[Vertex, list[Vertex]] = {vertex: [] for vertex in self._before}
+        for vertex, before in self._before.items():
+            for each in before:
+                self._after[each].append(vertex)
+        self._order = self._sorted()
+
+    def _sorted(self) -> list[Vertex]:
+        """All vertices, each after those before it."""
+        left = {vertex: len(before) for vertex, before in self._before.items()}
+        order = [vertex for vertex, number in left.items() if not number]
+        for vertex in order:  # it grows meanwhile
+            for after in self._after[vertex]:
+                left[after] -= 1
+                if not left[after]:
+                    order.append(after)
+        if len(order) < len(left):
+            parents = {task.id: task.parent_id for task in self.tasks}
+            dependencies: dict[UUID, list[UUID]] = {}
+            for edge in self.edges:
+                dependencies.setdefault(edge.dependent_id, []).append(edge.dependency_id)
+            raise CycleDetected(find_cycle(parents, dependencies) or [])
+        return order
+
+    def levels(self) -> dict[UUID, int]:
+        """The length of the longest chain of tasks that each task waits for."""
+        finish = self._forward({task.id: 1 for task in self.tasks})
+        return {task.id: finish[task.id, False] - 1 for task in self.tasks}
+
+    def schedule(self, by: TimeTaken) -> Schedule:
+        """The critical path by these times (critical path method, Kelley and Walker 1959)."""
+        is_estimated = by is TimeTaken.ESTIMATED
+        seconds = {task.id: task.estimated if is_estimated else task.actual for task in self.tasks}
+        finish = self._forward(seconds)
+        total = max(finish.values(), default=0)
+        # The latest finish of each vertex, at which the project still ends in time.
+        latest: dict[Vertex, int] = {}
+        for vertex in reversed(self._order):
+            starts = [latest[after] - _lasts(after, seconds) for after in self._after[vertex]]
+            latest[vertex] = min(starts, default=total)
+        tasks = {}
+        for task in self.tasks:
+            vertex, lasts = (task.id, False), seconds[task.id]
+            end = finish[vertex]
+            tasks[task.id] = Scheduled(task.id, end - lasts, end, latest[vertex] - end)
+        path = self._path(finish, seconds)
+        return Schedule(total, [tasks[id] for id in path], list(tasks.values()))
+
+    def _forward(self, seconds: Mapping[UUID, int]) -> dict[Vertex, int]:
+        """The earliest finish of each vertex."""
+        finish: dict[Vertex, int] = {}
+        for vertex in self._order:
+            start = max((finish[before] for before in self._before[vertex]), default=0)
+            finish[vertex] = start + _lasts(vertex, seconds)
+        return finish
+
+    def _path(self, finish: Mapping[Vertex, int], seconds: Mapping[UUID, int]) -> list[UUID]:
+        """The tasks of a critical path, in their order; of several, that of the smallest ids."""
+        at = _last(((task.id, False) for task in self.tasks), finish)
+        path: list[UUID] = []
+        while at is not None:
+            if not at[1]:
+                path.append(at[0])
+            at = _last(self._before[at], finish)
+        return path[::-1]
+
+
+def _lasts(vertex: Vertex, seconds: Mapping[UUID, int]) -> int:
+    return 0 if vertex[1] else seconds[vertex[0]]
+
+
+def _last(vertices: Iterable[Vertex], finish: Mapping[Vertex, int]) -> Vertex | None:
+    """The vertex that finishes last; of several, a task rather than a gate, the smallest id."""
+    return min(vertices, key=lambda each: (-finish[each], each[1], each[0]), default=None)
+
+
+async def read(
+    session: ReadSession, viewer: Viewer, project_id: UUID, most: int
+) -> tuple[list[GraphTask], list[GraphEdge]] | None:
+    """The tasks and the dependencies of a project that the viewer may see, or None.
+
+    Raises TooLarge if these are more than `most`.
+    """
+
+    async def rows(statement: Statement, limit: int) -> Sequence[Any]:
+        values = {"project_id": project_id, "limit": limit + 1}
+        with request_of_statements(Values(viewer, values)):
+            found = (await session.execute(statement.built(viewer))).all()
+        if len(found) > limit:
+            raise TooLarge
+        return found
+
+    if not await rows(_project, 1):
+        return None
+    tasks = [GraphTask(*row) for row in await rows(_tasks, most)]
+    edges = [GraphEdge(*row) for row in await rows(_edges, most - len(tasks))]
+    return tasks, edges
+
+
+@Statement
+def _project(viewer: Viewer) -> Executable:
+    return select(Project.id).where(Project.id == value("project_id", Uuid), scope(Project, viewer))
+
+
+@Statement
+def _tasks(viewer: Viewer) -> Executable:
+    """The tasks of a project, with their times in seconds."""
+    taken = func.greatest(extract("epoch", Task.completed_at - Task.started_at), 0)
+    estimated = case((any_of(Task.status, NEVER_DONE), 0), else_=Task.estimated_seconds)
+    actual = case((Task.status == TaskStatus.COMPLETED, cast(func.floor(taken), BigInteger)))
+    return (
+        select(
+            Task.id,
+            Task.parent_task_id,
+            func.coalesce(estimated, 0),
+            func.coalesce(actual, 0),
+        )
+        .where(Task.project_id == value("project_id", Uuid), scope(Task, viewer))
+        .order_by(Task.id)
+        .limit(value("limit", Integer))
+    )
+
+
+@Statement
+def _edges(viewer: Viewer) -> Executable:
+    """The dependencies between the tasks of a project."""
+    dependent, dependency = aliased(Task), aliased(Task)
+    own = value("project_id", Uuid)
+    return (
+        select(TaskDependency.dependent_id, TaskDependency.dependency_id, TaskDependency.on_failure)
+        .join(dependent, dependent.id == TaskDependency.dependent_id)
+        .join(dependency, dependency.id == TaskDependency.dependency_id)
+        .where(dependent.project_id == own, dependency.project_id == own, scope(dependent, viewer))
+        .order_by(TaskDependency.dependent_id, TaskDependency.dependency_id)
+        .limit(value("limit", Integer))
+    )

@@ -1,0 +1,120 @@
+"""A worker: it claims tasks, works on them and asks people, and can be killed at any time."""
+# It needs gql[httpx], and in TOKEN the token of an agent that is READY.
+
+import asyncio
+import os
+import uuid
+from functools import partial
+from typing import Any
+
+from gql import Client, GraphQLRequest
+from gql.client import AsyncClientSession
+from gql.transport.exceptions import TransportError
+from gql.transport.httpx import HTTPXAsyncTransport
+
+URL = os.environ.get("GRAPHQL_URL", "http://127.0.0.1:8000/graphql")
+LEASE = int(os.environ.get("LEASE_SECONDS", "60"))
+CLAIMED = """attempt { id task { id title input project { id }
+  attempts(last: 5) { nodes { checkpoint } }
+  approvals: interactions(last: 1, where: {status: {in: [APPROVED, REJECTED]}}) {
+    nodes { ... on ApprovalRequest { approved comment } } } } }"""
+SIGNALS = "attempts { leaseLost cancelRequested pauseRequested }"
+
+
+class Refused(Exception):
+    """The server did not do it, or wants the work to stop."""
+
+
+class ApprovalNeeded(Exception):
+    """The work cannot go on until a person has approved something."""
+
+
+async def send(session: AsyncClientSession, name: str, shown: str = "", /, **input: Any) -> Any:
+    """Send a mutation until it is answered."""
+    document = f"""mutation($input: {name[0].upper()}{name[1:]}Input!) {{
+      {name}(input: $input) {{ {shown} userErrors {{ message }} }} }}"""
+    request = GraphQLRequest(document, variable_values={"input": input})
+    for seconds in (1, 2, 4, 8, 16, 32, None):
+        try:
+            payload = (await session.execute(request))[name]
+            break
+        except TransportError:
+            if seconds is None:
+                raise
+            await asyncio.sleep(seconds)
+    if payload["userErrors"]:
+        raise Refused(payload["userErrors"][0]["message"])
+    return payload
+
+
+class Attempt:
+    """An attempt at a task, with what earlier attempts and people have left for it."""
+
+    def __init__(self, session: AsyncClientSession, id: str, task: Any) -> None:
+        self.session, self.id, self.task = session, id, task
+        self.end = partial(send, session, attemptId=id)
+        checkpoints = [each["checkpoint"] for each in task["attempts"]["nodes"]]
+        self.checkpoint = next(filter(None, reversed(checkpoints)), {"done": 0})
+        self.approval = next(iter(task["approvals"]["nodes"]), None)
+
+    async def beat(self) -> None:
+        """Keep the task, and store how far the work is."""
+        beat = {"attemptId": self.id, "checkpoint": self.checkpoint}
+        told = await send(self.session, "heartbeat", SIGNALS, attempts=[beat], leaseSeconds=LEASE)
+        if not told["attempts"] or any(told["attempts"][0].values()):
+            raise Refused
+
+    async def run(self) -> None:
+        """Work on the task, and end the attempt as the work ends."""
+        working = asyncio.create_task(work(self))
+        try:
+            while not working.done():
+                await asyncio.wait([working], timeout=LEASE / 3)
+                await self.beat()
+            await self.end("completeTask", result=await working)
+        except ApprovalNeeded as needed:  # parks the task; this worker is free for others
+            about = {"projectId": self.task["project"]["id"], "taskId": self.task["id"]}
+            asked = {"title": str(needed), "content": self.checkpoint, "blockTask": True}
+            await self.end("requestApproval", **about, **asked, idempotencyKey=str(uuid.uuid4()))
+        except (Refused, asyncio.CancelledError):
+            await self.end("releaseTask", checkpoint=self.checkpoint)
+            raise
+        except Exception as error:
+            retryable = not isinstance(error, PermissionError)
+            await self.end("failTask", error=repr(error), retryable=retryable)
+        finally:
+            working.cancel()
+
+
+async def work(attempt: Attempt) -> Any:
+    """Put your own work here. This sample does steps, and asks a person before the last one."""
+    input = attempt.task["input"]
+    for step in range(attempt.checkpoint["done"] + 1, input["steps"] + 1):
+        if step == input["steps"] and "question" in input:
+            if attempt.approval is None:
+                raise ApprovalNeeded(input["question"])
+            if not attempt.approval["approved"]:
+                raise PermissionError(attempt.approval["comment"])
+        await asyncio.sleep(input["secondsPerStep"])
+        attempt.checkpoint = {"done": step}
+        await attempt.beat()
+        print(f"{attempt.task['title']}: step {step} of {input['steps']}", flush=True)
+    return attempt.checkpoint
+
+
+async def main() -> None:
+    """Claim tasks and work on them, one after another."""
+    headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+    async with Client(transport=HTTPXAsyncTransport(URL, headers=headers)) as session:
+        while True:
+            claim = {"leaseSeconds": LEASE, "idempotencyKey": str(uuid.uuid4())}
+            try:
+                found = (await send(session, "claimTask", CLAIMED, **claim))["attempt"]
+                await (Attempt(session, **found).run() if found else asyncio.sleep(1))
+            except Refused as refusal:
+                print(refusal, flush=True)
+                await asyncio.sleep(1)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

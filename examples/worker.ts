@@ -1,0 +1,120 @@
+/** A worker: it claims tasks, works on them and asks people, and can be killed at any time. */
+// It needs @urql/core, and in TOKEN the token of an agent that is READY.
+
+import { Client, fetchExchange } from "@urql/core";
+
+declare const process: { env: Record<string, string> };
+const { GRAPHQL_URL: url = "http://127.0.0.1:8000/graphql", TOKEN } = process.env;
+const LEASE = Number(process.env.LEASE_SECONDS ?? "60");
+const CLAIMED = `attempt { id task { id title input project { id }
+  attempts(last: 5) { nodes { checkpoint } }
+  approvals: interactions(last: 1, where: {status: {in: [APPROVED, REJECTED]}}) {
+    nodes { ... on ApprovalRequest { approved comment } } } } }`;
+const SIGNALS = "attempts { leaseLost cancelRequested pauseRequested }";
+
+type Checkpoint = { done: number };
+type Task = {
+  id: string;
+  title: string;
+  input: { steps: number; secondsPerStep: number; question?: string };
+  project: { id: string };
+  attempts: { nodes: { checkpoint: Checkpoint | null }[] };
+  approvals: { nodes: { approved: boolean; comment: string | null }[] };
+};
+
+/** The server did not do it, or wants the work to stop. */
+class Refused extends Error {}
+/** The work cannot go on until a person has approved something. */
+class ApprovalNeeded extends Error {}
+/** A person has rejected it. */
+class Rejected extends Error {}
+
+const client = new Client({
+  url,
+  exchanges: [fetchExchange],
+  fetchOptions: { headers: { Authorization: `Bearer ${TOKEN}` } },
+});
+const sleep = (seconds: number) => new Promise((wake) => setTimeout(wake, 1000 * seconds));
+
+/** Send a mutation until it is answered. */
+async function send(name: string, input: object, shown = ""): Promise<any> {
+  const kind = `${name[0]!.toUpperCase()}${name.slice(1)}Input!`;
+  const document = `mutation($input: ${kind}) {
+    ${name}(input: $input) { ${shown} userErrors { message } } }`;
+  for (let seconds = 1; ; seconds *= 2) {
+    const { data, error } = await client.mutation(document, { input });
+    if (data?.[name]) {
+      if (data[name].userErrors.length) throw new Refused(data[name].userErrors[0].message);
+      return data[name];
+    }
+    if (seconds > 32) throw error;
+    await sleep(seconds);
+  }
+}
+
+/** Work on a task, and end the attempt as the work ends. */
+async function run({ id: attemptId, task }: { id: string; task: Task }) {
+  const stop = new AbortController();
+  const left = task.attempts.nodes.findLast((earlier) => earlier.checkpoint);
+  let checkpoint = left?.checkpoint ?? { done: 0 };
+  /** Keep the task, and store how far the work is. */
+  const beat = async (reached = checkpoint) => {
+    checkpoint = reached;
+    const beats = { attempts: [{ attemptId, checkpoint }], leaseSeconds: LEASE };
+    const told = await send("heartbeat", beats, SIGNALS);
+    if (Object.values(told.attempts[0] ?? { gone: true }).includes(true)) throw new Refused("Stop");
+  };
+  const timer = setInterval(() => beat().catch((error) => stop.abort(error)), (1000 * LEASE) / 3);
+  try {
+    const result = await work(task, checkpoint, beat, stop.signal);
+    await send("completeTask", { attemptId, result });
+  } catch (error) {
+    if (error instanceof ApprovalNeeded) {
+      // Parks the task; this worker is free for others.
+      const about = { attemptId, taskId: task.id, projectId: task.project.id, blockTask: true };
+      const asked = { title: error.message, content: checkpoint };
+      const idempotencyKey = crypto.randomUUID();
+      await send("requestApproval", { ...about, ...asked, idempotencyKey });
+    } else if (error instanceof Refused) {
+      await send("releaseTask", { attemptId, checkpoint });
+    } else {
+      const retryable = !(error instanceof Rejected);
+      await send("failTask", { attemptId, error: String(error), retryable });
+    }
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/** Put your own work here. This sample does steps, and asks a person before the last one. */
+async function work(
+  { title, input, approvals }: Task,
+  checkpoint: Checkpoint,
+  save: (checkpoint: Checkpoint) => Promise<void>,
+  signal: AbortSignal,
+): Promise<unknown> {
+  const [approval] = approvals.nodes;
+  for (let done = checkpoint.done + 1; done <= input.steps; done++) {
+    if (done === input.steps && input.question) {
+      if (!approval) throw new ApprovalNeeded(input.question);
+      if (!approval.approved) throw new Rejected(approval.comment ?? "");
+    }
+    await sleep(input.secondsPerStep);
+    signal.throwIfAborted();
+    await save({ done });
+    console.log(`${title}: step ${done} of ${input.steps}`);
+  }
+  return { done: input.steps };
+}
+
+while (true) {
+  try {
+    const claim = { leaseSeconds: LEASE, idempotencyKey: crypto.randomUUID() };
+    const { attempt } = await send("claimTask", claim, CLAIMED);
+    await (attempt ? run(attempt) : sleep(1));
+  } catch (refusal) {
+    if (!(refusal instanceof Refused)) throw refusal;
+    console.log(refusal.message);
+    await sleep(1);
+  }
+}

@@ -1,0 +1,188 @@
+"""Objects that a statement computes for a row, such as what a task waits for.
+
+A function makes the statement, which both the compiler and the resolvers run: the columns of its
+result are the fields of the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import strawberry
+from sqlalchemy import ColumnElement, Integer, Select, literal_column, select
+from sqlalchemy.orm import aliased
+from strawberry.types.arguments import StrawberryArgument
+
+from db import Viewer
+from db.parameters import apply, bind
+from graph.core.arguments import shapes_of
+from graph.core.context import Context
+from graph.core.declarations import Declared, StatementBuilder
+from graph.core.entities import clean, lazy
+from graph.core.errors import BadInput
+from graph.core.fields import EntityField, argument
+from graph.core.json_text import Json, scalar
+from graph.core.loaders import ComputedShape
+from graph.core.selections import Selected
+
+Type = TypeVar("Type", bound=type)
+
+Compute = Callable[..., Select[Any]]
+"""Makes a statement from the viewer, the key of a row, and the arguments by name.
+
+Key and arguments may be columns or parameters. The columns of the result have the names of the
+fields; it is sorted by the columns that the field names.
+"""
+
+
+class Value(Declared):
+    """A column of the statement."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description)
+
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        return scalar(row.c[self.python_name], is_nullable=True)
+
+
+class Keyed(EntityField):
+    """An object of an entity, whose key is a column of the statement; null if there is none."""
+
+    def __init__(self, model: type, description: str) -> None:
+        super().__init__(model, description=description)
+
+    @property
+    def annotation(self) -> Any:
+        return lazy(self.model) | None
+
+    @property
+    def key_name(self) -> str:
+        """The name of the column with the key."""
+        return f"{self.python_name}_id"
+
+    def loader_key(self, selected: Selected) -> Any:
+        return self
+
+    def load(self, context: Context, selected: Selected, source: Any) -> Any:
+        key = getattr(source, self.key_name)
+        return None if key is None else context.loaders.row(self.target.key, key, self)
+
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        target: Any = aliased(self.model)
+        rows = builder.rows(target, getattr(target, self.target.key.key) == row.c[self.key_name])
+        return builder.one(self.target.sql(builder, selected, target), rows.correlate(row))
+
+
+def value(description: str) -> Any:
+    """A field of a computed object that is a column of the statement."""
+    return Value(description)
+
+
+def keyed(model: type, description: str) -> Any:
+    """A field of a computed object: the object whose key is in the column `<name of field>_id`."""
+    return Keyed(model, description)
+
+
+def computed_type(cls: Type) -> Type:
+    """Declare the type of computed objects; its docstring is the description."""
+    for name, field in vars(cls).items():
+        if isinstance(field, Keyed):
+            cls.__annotations__[name] = field.annotation
+    return strawberry.type(cls, description=clean(cls.__doc__ or ""))
+
+
+class Computed(EntityField):
+    """The objects that a statement computes for a row of the entity, or for a key at the root."""
+
+    def __init__(
+        self,
+        kind: type,
+        compute: Compute,
+        *,
+        by: Any,
+        order: Sequence[str] = (),
+        most: int | None = None,
+        key: Callable[..., Any] | None = None,
+        arguments: Sequence[StrawberryArgument] = (),
+        **options: Any,
+    ) -> None:
+        """`by` is the attribute with the key. At the root, `key` makes it from the arguments.
+
+        A list has `most` objects at most, and an argument `first`; without, it is one object.
+        """
+        if most is not None:
+            text = f"How many, at most {most}; {_default(most)} unless said otherwise."
+            arguments = [*arguments, argument("first", int | None, text)]
+        super().__init__(None, arguments=arguments, **options)
+        self.kind, self.compute, self.by = kind, compute, by
+        self.order, self.most, self.key = order, most, key
+
+    @property
+    def annotation(self) -> Any:
+        return self.kind | None if self.most is None else list[self.kind]  # type: ignore[name-defined]
+
+    def register(self, selected: Selected, look_ahead: Any) -> None:
+        """It loads no entity itself."""
+
+    def max_rows(self, selected: Selected) -> int:
+        if self.most is None:
+            return 1
+        first = selected.arguments.get("first")
+        return _default(self.most) if first is None else min(max(first, 0), self.most)
+
+    def found(
+        self, viewer: Viewer, key: Any, arguments: Mapping[str, Any]
+    ) -> tuple[Any, list[ColumnElement[Any]]]:
+        """The objects for a key as a lateral subquery, and the columns that they are sorted by."""
+        own = {name: each for name, each in arguments.items() if name != "first"}
+        if self.key is not None:
+            own = {}
+        statement = self.compute(viewer, key, **own)
+        if self.most is not None:
+            first = apply(self._limit, arguments.get("first"))
+            columns = [statement.selected_columns[name] for name in self.order]
+            statement = statement.order_by(*columns).limit(bind(first, Integer))
+        found = statement.lateral("found")
+        return found, [found.c[name] for name in self.order]
+
+    def _limit(self, first: int | None) -> int:
+        assert self.most is not None
+        if first is None:
+            return _default(self.most)
+        if not 0 <= first <= self.most:
+            raise BadInput(f"first must be between 0 and {self.most}, not {first}.")
+        return first
+
+    def load(self, context: Context, selected: Selected, source: Any) -> Any:
+        arguments = context.operation.converted(selected)
+        key = getattr(source, self.by.key) if self.key is None else self.key(**arguments)
+        shape = ComputedShape(self, shapes_of(arguments))
+        return context.loaders.computed(shape, arguments, key, is_list=self.most is not None)
+
+    def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
+        arguments = builder.operation.converted(selected)
+        if self.key is None:
+            key = getattr(row, self.by.key)
+        else:
+            key = bind(self.key(**arguments), self.by.type)
+        found, order = self.found(builder.viewer, key, arguments)
+        if self.most is not None:
+            builder.sizes.append(apply(self._limit, arguments.get("first")))
+        rows: Any = select().select_from(found)
+        if row is not None:
+            rows = rows.correlate(row)
+        (children,) = selected.children.values()
+        json = builder.object(children, found)
+        if self.most is None:
+            return builder.one(json, rows.limit(literal_column("1")))
+        return builder.array(json, rows.order_by(*order))
+
+
+def _default(most: int) -> int:
+    return min(most, 50)
+
+
+def computed(kind: type, compute: Compute, **options: Any) -> Any:
+    """A field with the objects that a statement computes for each row, or for a key at the root."""
+    return Computed(kind, compute, **options)

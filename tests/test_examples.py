@@ -1,0 +1,281 @@
+"""The example workers and the example orchestrator, against a server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import processes
+from tests.patience import PATIENCE, until
+from tests.processes import CODE, Serving
+
+EXAMPLES = CODE / "examples"
+CLIENTS = CODE / "tests" / "clients"
+LEASE_SECONDS = 2
+
+TROUBLE = """mutation($project: ID!) {
+  createTask(input: {projectId: $project, title: "Trouble", priority: 5, maxAttempts: 1}) {
+    userErrors { message }
+  }
+}"""
+CANCEL = "mutation($id: ID!) { cancelTask(input: {id: $id}) { userErrors { message } } }"
+TASKS = """{ tasks(orderBy: CREATED_AT_ASC) { nodes {
+  id title status attempts { nodes { id status checkpoint error agent { name } } }
+} } }"""
+PENDING = """{ pendingInteractions { nodes {
+  id title contentHash askedByAgent { name } ... on ApprovalRequest { task { title status } }
+} } }"""
+RESPOND = """mutation($input: RespondToApprovalInput!) {
+  respondToApproval(input: $input) { userErrors { message } }
+}"""
+
+
+class Program(subprocess.Popen[bytes]):
+    """An example that runs, with the lines that it has printed."""
+
+    def __init__(self, server: Serving, token: str, folder: Path, *words: str | Path) -> None:
+        self._log = folder / f"log-{len(list(folder.glob('log-*')))}"
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONUTF8": "1",
+            "GRAPHQL_URL": f"{server.url}/graphql",
+            "TOKEN": token,
+            "LEASE_SECONDS": str(LEASE_SECONDS),
+            "SECONDS_PER_STEP": "0.3",
+        }
+        with self._log.open("wb") as log:
+            super().__init__(words, env=environment, stdout=log, stderr=log)
+
+    def __exit__(self, *_: Any) -> None:
+        self.kill()
+        self.wait()
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has printed."""
+        return self._log.read_text(encoding="utf-8").splitlines()
+
+    def printed(self, pattern: str) -> list[str]:
+        """The parts of its lines that match a pattern, once there is one."""
+        return until(
+            lambda: [found[1] for each in self.lines if (found := re.match(pattern, each))]
+        )
+
+
+class Stage:
+    """A server with a plan of the orchestrator's, and the workers of its agents."""
+
+    def __init__(self, server: Serving, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.server, self._folder, self._stack = server, folder, stack
+        program = EXAMPLES / "orchestrator.py"
+        self.orchestrator = self._run(server.token, sys.executable, program)
+        self.tokens = until(self._tokens)
+
+    def _tokens(self) -> dict[str, str]:
+        found = (re.match(r"(.*): TOKEN=(\S+)$", each) for each in self.orchestrator.lines)
+        tokens = {match[1]: match[2] for match in found if match}
+        assert self.orchestrator.poll() is None, self.orchestrator.lines
+        return tokens if len(tokens) == 2 else {}
+
+    def _run(self, token: str, *words: str | Path) -> Program:
+        return self._stack.enter_context(Program(self.server, token, self._folder, *words))
+
+    def python(self, agent: str) -> Program:
+        """A worker in Python."""
+        return self._run(self.tokens[agent], sys.executable, EXAMPLES / "worker.py")
+
+    def typescript(self, agent: str) -> Program:
+        """A worker in TypeScript."""
+        return self._run(self.tokens[agent], "node", CLIENTS / "examples" / "built" / "worker.js")
+
+    def tasks(self) -> dict[str, Any]:
+        """The tasks by their titles."""
+        nodes = self.server.ask(TASKS)["data"]["tasks"]["nodes"]
+        return {task["title"]: task for task in nodes}
+
+    def question(self) -> Any:
+        """What waits for a person, once something does."""
+        (asked,) = until(lambda: self.server.ask(PENDING)["data"]["pendingInteractions"]["nodes"])
+        return asked
+
+    def respond(self, asked: Any, approved: bool) -> None:
+        """Answer it."""
+        answer = {"id": asked["id"], "contentHash": asked["contentHash"], "approved": approved}
+        payload = self.server.ask(RESPOND, input=answer | {"comment": "By the book."})
+        assert payload == {"data": {"respondToApproval": {"userErrors": []}}}
+
+    def end(self) -> int:
+        """Wait for the end of the orchestrator, and return its status."""
+        return self.orchestrator.wait(PATIENCE)
+
+
+@pytest.fixture
+def stage(made: tuple[Path, str], tmp_path: Path) -> Iterator[Stage]:
+    """A plan whose workers are not started yet."""
+    with processes.place() as folder, contextlib.ExitStack() as stack:
+        data_dir = processes.copied(made[0], folder / "data")
+        server = stack.enter_context(Serving(folder, data_dir=data_dir, lease_sweep_seconds=1))
+        yield Stage(server.ready(), tmp_path, stack)
+
+
+@pytest.fixture(scope="module")
+def compiled() -> None:
+    """The worker in TypeScript, compiled."""
+    if not (CLIENTS / "node_modules" / ".installed").exists():
+        missing = "The JavaScript clients are not installed: `make test` does that where npm is."
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    command = ["node_modules/.bin/tsc", "--project", "examples"]
+    done = subprocess.run(command, cwd=CLIENTS, capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("killed", ["python", "typescript"])
+def test_a_plan_is_worked_off_though_a_worker_is_killed(
+    compiled: None, stage: Stage, killed: str
+) -> None:
+    first: Callable[[str], Program] = getattr(stage, killed)
+    second = stage.typescript if killed == "python" else stage.python
+    victim = first("Builder 1")
+    victim.printed(r"Choose a site: (step 2) of 4")
+    victim.kill()
+    victim.wait()
+    done_before = [line for line in victim.lines if line.startswith("Choose")]
+
+    other = second("Builder 2")
+    other.printed(r"Build a road: (step 4) of 4")
+    other.printed(r"Choose a site: (step 4) of 4")
+    again = first("Builder 1")
+    asked = stage.question()
+
+    assert (asked["title"], asked["task"]) == (
+        "May we blast the rock?",
+        {"title": "Build a dome", "status": "BLOCKED"},
+    )
+    until(lambda: stage.tasks()["Lay the cables"]["status"] == "COMPLETED")
+    stage.respond(asked, approved=True)
+    assert stage.end() == 0, stage.orchestrator.lines
+
+    tasks = stage.tasks()
+    assert {task["status"] for task in tasks.values()} == {"COMPLETED"}
+    site = tasks["Choose a site"]["attempts"]["nodes"]
+    assert [(each["status"], each["agent"]["name"]) for each in site] == [
+        ("LEASE_LOST", "Builder 1"),
+        ("SUCCEEDED", "Builder 2"),
+    ]
+    reached = site[0]["checkpoint"]["done"]
+    steps = [line for line in other.lines if line.startswith("Choose")]
+    assert steps == [f"Choose a site: step {step} of 4" for step in range(reached + 1, 5)]
+    assert reached >= len(done_before) >= 2
+    dome = tasks["Build a dome"]["attempts"]["nodes"]
+    # The answer goes to the agent that asked.
+    assert {each["agent"]["name"] for each in dome} == {asked["askedByAgent"]["name"]}
+    assert [each["checkpoint"] for each in dome] == [{"done": 2}, {"done": 3}]
+    assert dome[1]["status"] == "SUCCEEDED"
+    assert stage.orchestrator.lines[-5:] == [
+        "Choose a site: COMPLETED, attempts: 2",
+        "Build a road: COMPLETED, attempts: 1",
+        "Build a dome: COMPLETED, attempts: 2",
+        "Lay the cables: COMPLETED, attempts: 1",
+        "Open the base: COMPLETED, attempts: 1",
+    ]
+    assert again.poll() is None
+    assert other.poll() is None
+
+
+@pytest.mark.parametrize("language", ["python", "typescript"])
+def test_what_fails_and_what_is_rejected_ends_the_plan_too(
+    compiled: None, stage: Stage, language: str
+) -> None:
+    projects = stage.server.ask("{ projects { nodes { id } } }")["data"]["projects"]["nodes"]
+    # The worker needs an input, and this task has none.
+    created = stage.server.ask(TROUBLE, project=projects[0]["id"])
+    assert created == {"data": {"createTask": {"userErrors": []}}}
+    worker: Callable[[str], Program] = getattr(stage, language)
+    worker("Builder 1")
+    stage.respond(stage.question(), approved=False)
+
+    assert stage.end() == 1
+
+    tasks = stage.tasks()
+    assert {title: task["status"] for title, task in tasks.items()} == {
+        "Trouble": "FAILED",
+        "Choose a site": "COMPLETED",
+        "Build a road": "COMPLETED",
+        "Build a dome": "FAILED",
+        "Lay the cables": "COMPLETED",
+        "Open the base": "SKIPPED",
+    }
+    assert "TypeError" in tasks["Trouble"]["attempts"]["nodes"][0]["error"]
+    # It has attempts left, but what a person has rejected is not tried again.
+    parked, rejected = tasks["Build a dome"]["attempts"]["nodes"]
+    assert (parked["error"], rejected["status"]) == (None, "FAILED")
+    assert "By the book." in rejected["error"]
+
+
+def test_a_worker_that_is_interrupted_gives_its_task_back(stage: Stage) -> None:
+    worker = stage.python("Builder 1")
+    worker.printed(r"Choose a site: (step 1) of 4")
+
+    worker.send_signal(signal.SIGINT)
+
+    worker.wait(PATIENCE)
+    site = stage.tasks()["Choose a site"]
+    assert site["status"] == "PENDING"
+    (attempt,) = site["attempts"]["nodes"]
+    assert attempt["status"] == "RELEASED"
+    assert attempt["checkpoint"]["done"] >= 1
+
+
+@pytest.mark.parametrize("language", ["python", "typescript"])
+def test_a_worker_stops_a_task_that_is_cancelled(
+    compiled: None, stage: Stage, language: str
+) -> None:
+    start: Callable[[str], Program] = getattr(stage, language)
+    worker = start("Builder 1")
+    worker.printed(r"Choose a site: (step 1) of 4")
+
+    answer = stage.server.ask(CANCEL, id=stage.tasks()["Choose a site"]["id"])
+
+    assert answer == {"data": {"cancelTask": {"userErrors": []}}}
+    until(lambda: stage.tasks()["Choose a site"]["status"] == "CANCELLED")
+    worker.printed(r"Build a road: (step 1) of 4")
+    (attempt,) = stage.tasks()["Choose a site"]["attempts"]["nodes"]
+    assert attempt["status"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("language", ["python", "typescript"])
+def test_a_worker_that_lost_its_lease_leaves_the_task_alone(
+    compiled: None, stage: Stage, language: str
+) -> None:
+    start: Callable[[str], Program] = getattr(stage, language)
+    worker = start("Builder 1")
+    worker.printed(r"Choose a site: (step 1) of 4")
+    worker.send_signal(signal.SIGSTOP)
+    other = start("Builder 2")
+    other.printed(r"Choose a site: (step 4) of 4")
+
+    worker.send_signal(signal.SIGCONT)
+
+    worker.printed(r"(This attempt is LEASE_LOST)")
+    assert worker.poll() is None
+    attempts = stage.tasks()["Choose a site"]["attempts"]["nodes"]
+    assert [(each["status"], each["agent"]["name"]) for each in attempts] == [
+        ("LEASE_LOST", "Builder 1"),
+        ("SUCCEEDED", "Builder 2"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["worker.py", "worker.ts"])
+def test_a_worker_is_short(name: str) -> None:
+    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 120

@@ -1,0 +1,347 @@
+"""What tasks wait for, why they are not ready, which are, and why agents are idle."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+import db
+from db import OnFailure
+from tests import factories
+from tests.conftest import People
+from tests.world import World, gid, make_world
+
+ADMIN = db.Viewer(is_administrator=True)
+WAITS = """query($id: ID!, $first: Int) { task(id: $id) {
+  waitsFor(first: $first) { why onFailure isMet task { title } }
+} }"""
+WHY = """query($id: ID!) { task(id: $id) {
+  whyNotReady { code message until resource task { title } }
+} }"""
+READY = """query($project: ID!, $agent: ID, $first: Int, $after: String) {
+  readyTasks(projectId: $project, agentId: $agent, first: $first, after: $after) {
+    totalCount nodes { title } pageInfo { endCursor hasNextPage }
+  }
+}"""
+IDLE = "query($id: ID!) { agent(id: $id) { whyIdle { code message until } } }"
+
+
+@pytest.fixture
+async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
+    return await make_world(database, http, people)
+
+
+async def both(world: World, resolvers: People, query: str, **variables: Any) -> Any:
+    """What the owner is answered, which has to be the same both ways, by one statement."""
+    compiled = await world.owner.ask(query, **variables)
+    resolved = await resolvers.owner.ask(query, **variables)
+    assert compiled.text == resolved.text
+    assert len(compiled.statements) == 1
+    return compiled.data
+
+
+async def do(world: World, *statements: str, **values: Any) -> None:
+    """Change rows past the rules."""
+    async with world.database.write(ADMIN) as session:
+        for statement in statements:
+            await session.execute(text(statement), values)
+
+
+async def work(world: World) -> None:
+    """Let the project hand out its tasks, and the agent take them."""
+    await do(
+        world,
+        "UPDATE projects SET status = 'IN_PROGRESS'",
+        "UPDATE agents SET status = 'ACTIVE'",
+    )
+
+
+async def test_what_a_task_waits_for(world: World, resolvers: People) -> None:
+    async with world.database.write(ADMIN) as session:
+        first = await factories.make_task(session, world.project, "First")
+        failed = await factories.make_task(
+            session, world.project, "Failed", status=db.TaskStatus.FAILED
+        )
+        done = await factories.make_task(
+            session, world.project, "Done", status=db.TaskStatus.COMPLETED
+        )
+        below = await factories.make_task(
+            session, world.project, "Below", parent_task_id=world.subtask.id
+        )
+        for dependent, dependency, kind in (
+            (world.parent, first, OnFailure.HOLD),
+            (world.subtask, failed, OnFailure.IGNORE),
+            (below, done, OnFailure.SKIP),
+            (below, failed, OnFailure.SKIP),
+        ):
+            await factories.make_dependency(session, dependent, dependency, on_failure=kind)
+
+    def found(data: Any) -> list[tuple[Any, ...]]:
+        return [
+            (wait["task"]["title"], wait["why"], wait["onFailure"], wait["isMet"])
+            for wait in data["task"]["waitsFor"]
+        ]
+
+    assert found(await both(world, resolvers, WAITS, id=gid(below))) == [
+        ("Free", "INHERITED", "SKIP", False),
+        ("First", "INHERITED", "HOLD", False),
+        ("Failed", "DEPENDENCY", "SKIP", False),
+        ("Failed", "INHERITED", "IGNORE", True),
+        ("Done", "DEPENDENCY", "SKIP", True),
+    ]
+    assert found(await both(world, resolvers, WAITS, id=gid(world.parent))) == [
+        ("Subtask", "SUBTASK", None, False),
+        ("First", "DEPENDENCY", "HOLD", False),
+    ]
+    assert found(await both(world, resolvers, WAITS, id=gid(world.subtask), first=1)) == [
+        ("Free", "DEPENDENCY", "SKIP", False)
+    ]
+    refused = await world.owner.ask(WAITS, id=gid(below), first=1001)
+    assert refused.code == "BAD_USER_INPUT"
+
+
+async def test_what_many_tasks_wait_for_is_one_statement(world: World, resolvers: People) -> None:
+    query = "{ tasks { nodes { title waitsFor { task { title } } whyNotReady { code } } } }"
+    data = await both(world, resolvers, query)
+    waits = {
+        task["title"]: [each["task"]["title"] for each in task["waitsFor"]]
+        for task in data["tasks"]["nodes"]
+    }
+    assert waits == {"Parent": ["Subtask"], "Free": [], "Subtask": ["Free"]}
+    resolved = await resolvers.owner.ask(query)
+    assert len(resolved.statements) == 4  # tasks, waits, the tasks of these, reasons
+
+
+async def why(world: World, resolvers: People, task: db.Task) -> list[Any]:
+    """The reasons that a task is not ready, without their messages and without nulls."""
+    data = await both(world, resolvers, WHY, id=gid(task))
+    reasons = []
+    for reason in data["task"]["whyNotReady"]:
+        assert reason["message"].endswith(".")
+        about = reason["task"] and reason["task"]["title"]
+        more = [each for each in (about, reason["until"], reason["resource"]) if each is not None]
+        reasons.append((reason["code"], *more) if more else reason["code"])
+    return reasons
+
+
+async def test_why_a_task_is_not_ready(world: World, resolvers: People) -> None:
+    free = world.free
+    assert await why(world, resolvers, free) == ["PROJECT_NOT_IN_PROGRESS", "WRONG_TYPE"]
+    await do(world, "UPDATE projects SET status = 'IN_PROGRESS'")
+    await do(world, "UPDATE tasks SET type = 'DEVELOPER' WHERE id = :id", id=free.id)
+    assert await why(world, resolvers, free) == ["WRONG_TYPE"]
+    await work(world)
+    assert await why(world, resolvers, free) == []
+    assert await why(world, resolvers, world.subtask) == [("DEPENDENCY", "Free")]
+    await do(world, "UPDATE tasks SET status = 'FAILED' WHERE id = :id", id=free.id)
+    assert await why(world, resolvers, free) == ["ENDED"]
+    assert await why(world, resolvers, world.parent) == [("DEPENDENCY", "Subtask")]
+    back = "UPDATE tasks SET status = 'PENDING', blocked_reason = NULL WHERE id = :id"
+    for reason, code in (("HUMAN_INPUT", "APPROVAL"), ("MANUAL", "HELD"), ("EXTERNAL",) * 2):
+        blocked = "UPDATE tasks SET status = 'BLOCKED', blocked_reason = :why WHERE id = :id"
+        await do(world, blocked, id=free.id, why=reason)
+        assert await why(world, resolvers, free) == [code]
+    await do(world, back, id=free.id)
+    later = "UPDATE tasks SET available_at = '2999-01-01T00:00Z' WHERE id = :id"
+    await do(world, later, id=free.id)
+    assert await why(world, resolvers, free) == [("BACKOFF", "2999-01-01T00:00:00+00:00")]
+    await do(world, "UPDATE tasks SET available_at = now() WHERE id = :id", id=free.id)
+    await do(world, "UPDATE projects SET status = 'PAUSED'")
+    assert await why(world, resolvers, free) == ["PROJECT_NOT_IN_PROGRESS"]
+
+
+async def test_why_a_task_is_not_ready_though_nothing_is_wrong_with_it(
+    world: World, resolvers: People
+) -> None:
+    await work(world)
+    free = world.free
+    async with world.database.write(ADMIN) as session:
+        attempt = await factories.make_claimed(session, world.ada, "Busy")
+        busy = await session.get_one(db.Task, attempt.task_id)
+        busy.resource_keys = ["disk", "gpu"]
+    assert await why(world, resolvers, busy) == ["IN_PROGRESS"]
+    assert await why(world, resolvers, free) == ["AGENT_AT_CAPACITY"]
+    assert "AGENT_AT_CAPACITY" in str(await both(world, resolvers, IDLE, id=gid(world.ada)))
+    await do(world, "UPDATE agents SET max_concurrent_tasks = 2")
+    assert await why(world, resolvers, free) == []
+    await do(world, "UPDATE tasks SET resource_keys = '{gpu,net}' WHERE id = :id", id=free.id)
+    assert await why(world, resolvers, free) == [("RESOURCE_RESERVED", "Busy", "gpu")]
+    assert "RESOURCE_RESERVED" in str(await both(world, resolvers, IDLE, id=gid(world.ada)))
+    await do(world, "UPDATE tasks SET resource_keys = '{}' WHERE id = :id", id=free.id)
+    assigned = "UPDATE tasks SET status = 'ASSIGNED', agent_id = :agent WHERE id = :id"
+    await do(world, assigned, id=free.id, agent=world.ada.id)
+    await do(world, "UPDATE agents SET status = 'PAUSED'")
+    assert await why(world, resolvers, free) == ["AGENT_NOT_ACTIVE"]
+    assert "AGENT_NOT_ACTIVE" in str(await both(world, resolvers, IDLE, id=gid(world.ada)))
+
+
+async def test_why_an_agent_is_idle(world: World, resolvers: People) -> None:
+    await work(world)
+    ada = gid(world.ada)
+    assert await both(world, resolvers, IDLE, id=ada) == {"agent": {"whyIdle": []}}
+    await do(world, "UPDATE tasks SET type = 'RESEARCHER'")
+    (reason,) = (await both(world, resolvers, IDLE, id=ada))["agent"]["whyIdle"]
+    assert reason["code"] == "WRONG_TYPE"
+    await do(world, "UPDATE tasks SET type = NULL, available_at = '2999-01-01T00:00Z'")
+    (reason,) = (await both(world, resolvers, IDLE, id=ada))["agent"]["whyIdle"]
+    assert (reason["code"], reason["until"]) == ("BACKOFF", "2999-01-01T00:00:00+00:00")
+
+
+async def full(world: World, **values: Any) -> None:
+    """A hard budget that has no room for an attempt, instead of others."""
+    await do(world, "DELETE FROM budgets")
+    new = {"limit_cost": Decimal("1.5"), "claim_reserve": Decimal(2)} | values
+    async with world.database.write(ADMIN) as session:
+        period = db.BudgetPeriod.EVER
+        await db.Budget.create(session, **{"project_id": world.project.id, "period": period} | new)
+
+
+async def test_a_budget_without_room_is_why(world: World, resolvers: People) -> None:
+    await work(world)
+    async with world.database.write(ADMIN) as session:
+        task = await factories.make_task(session, world.project, "Part")
+        task.parent_task_id = world.parent.id
+    free, part, ada = world.free, task, world.ada
+    asked = {"project": gid(world.project)}
+
+    async def found() -> tuple[Any, ...]:
+        """Whether budgets hold up two tasks and an agent, and what is ready."""
+        reasons = [await why(world, resolvers, each) for each in (free, part)]
+        (idle,) = (await both(world, resolvers, IDLE, id=gid(ada)))["agent"]["whyIdle"] or [None]
+        ready = []
+        for more in ({}, {"agent": gid(ada)}):
+            page = (await both(world, resolvers, READY, **asked, **more))["readyTasks"]
+            ready.append({node["title"] for node in page["nodes"]})
+        return *reasons, idle and idle["code"], *ready
+
+    all, none, held = {"Free", "Part"}, set[str](), ["BUDGET"]
+    assert await found() == ([], [], None, all, all)
+    await full(world)
+    assert await found() == (held, held, "BUDGET", none, none)
+    await full(world, is_hard=False)
+    assert await found() == ([], [], None, all, all)
+    await full(world, task_id=world.parent.id)
+    assert await found() == ([], held, None, {"Free"}, {"Free"})
+    await do(world, "UPDATE tasks SET type = 'WRITER' WHERE id = :id", id=free.id)
+    assert await found() == (["WRONG_TYPE"], held, "BUDGET", {"Free"}, none)
+    await do(world, "UPDATE tasks SET type = NULL WHERE id = :id", id=free.id)
+    await full(world, agent_id=ada.id)
+    assert await found() == (held, held, "BUDGET", all, none)
+    await full(world, model_name="another")
+    assert await found() == ([], [], None, all, all)
+    await full(world, model_name=world.model.id)
+    assert await found() == (held, held, "BUDGET", all, none)
+    # Another agent could take them.
+    async with world.database.write(ADMIN) as session:
+        status = db.AgentStatus.READY
+        await factories.make_agent(session, world.project, "Eve", status=status)
+    assert await found() == ([], [], "BUDGET", all, none)
+
+
+async def test_a_budget_is_named_in_words(world: World, resolvers: People) -> None:
+    await work(world)
+    for values, start in (
+        ({}, "The budget of the project has no room: of 1.5 US dollars, 0"),
+        (
+            {"agent_id": world.ada.id, "period": db.BudgetPeriod.DAY},
+            "The daily budget of the agent Ada has no room: of 1.5 US dollars, 0",
+        ),
+        (
+            {"task_id": world.free.id, "period": db.BudgetPeriod.HOUR},
+            "The hourly budget of the task Free has no room: of 1.5 US dollars, 0",
+        ),
+        (
+            {
+                "model_name": world.model.id,
+                "period": db.BudgetPeriod.MONTH,
+                "limit_cost": None,
+                "limit_tokens": 10,
+                "claim_reserve": 10.5,
+            },
+            "The monthly budget of the model gpt-4o has no room: of 10 tokens, 0",
+        ),
+    ):
+        await full(world, **values)
+        words = f"{start} is spent and 0 reserved."
+        task = (await both(world, resolvers, WHY, id=gid(world.free)))["task"]
+        (reason,) = task["whyNotReady"]
+        assert (reason["code"], reason["message"]) == ("BUDGET", words)
+        (end,) = (await both(world, resolvers, "{ budgets { nodes { periodEndsAt } } }"))[
+            "budgets"
+        ]["nodes"]
+        assert reason["until"] == end["periodEndsAt"]
+        agent = (await both(world, resolvers, IDLE, id=gid(world.ada)))["agent"]
+        assert agent["whyIdle"] == [{"code": "BUDGET", "message": words, "until": None}]
+
+
+async def test_ready_tasks_are_those_that_an_agent_could_claim_the_most_urgent_first(
+    world: World, resolvers: People
+) -> None:
+    await work(world)
+    async with world.database.write(ADMIN) as session:
+        other = await factories.make_agent(session, world.project, "Other", type="RESEARCHER")
+        tasks: dict[str, dict[str, Any]] = {
+            "urgent": {"priority": 5, "available_at": factories.minutes(2)},
+            "first": {"priority": 5, "available_at": factories.minutes(1)},
+            "mine": {"type": "DEVELOPER", "priority": 1},
+            "research": {"type": "RESEARCHER"},
+            "later": {"available_at": factories.minutes(60 * 24 * 365 * 100)},
+            "done": {"status": db.TaskStatus.COMPLETED},
+            "assigned": {"status": db.TaskStatus.ASSIGNED, "agent_id": world.ada.id},
+            "to another": {"status": db.TaskStatus.ASSIGNED, "agent_id": other.id},
+        }
+        for title, values in tasks.items():
+            await factories.make_task(session, world.project, title, **values)
+    asked = {"project": gid(world.project), "agent": gid(world.ada)}
+
+    page = (await both(world, resolvers, READY, **asked))["readyTasks"]
+    assert [node["title"] for node in page["nodes"]] == [
+        "first",
+        "urgent",
+        "Free",
+        "assigned",
+        "mine",
+    ]
+    assert page["totalCount"] == 5
+    found, after = [], None
+    for _ in range(3):
+        page = (await both(world, resolvers, READY, **asked, first=2, after=after))["readyTasks"]
+        found += [node["title"] for node in page["nodes"]]
+        after = page["pageInfo"]["endCursor"]
+    assert found == ["first", "urgent", "Free", "assigned", "mine"]
+
+    of_all = (await both(world, resolvers, READY, project=asked["project"]))["readyTasks"]
+    assert {node["title"] for node in of_all["nodes"]} == {*found, "research", "to another"}
+    await do(world, "UPDATE agents SET is_active = false")
+    assert (await both(world, resolvers, READY, **asked))["readyTasks"]["totalCount"] == 0
+    await do(world, "UPDATE projects SET status = 'PAUSED'")
+    of_all = (await both(world, resolvers, READY, project=asked["project"]))["readyTasks"]
+    assert of_all["totalCount"] == 0
+    theirs = {"project": gid(world.elsewhere), "agent": gid(world.bob)}
+    assert (await both(world, resolvers, READY, **theirs))["readyTasks"]["totalCount"] == 0
+
+
+async def test_tasks_are_sorted_by_when_they_are_due(world: World, resolvers: People) -> None:
+    query = """query($order: TaskOrder!, $first: Int, $after: String) {
+      tasks(orderBy: $order, first: $first, after: $after) {
+        totalCount nodes { title } pageInfo { endCursor hasNextPage }
+      }
+    }"""
+    await do(world, "UPDATE tasks SET due_at = '2030-01-02T00:00Z' WHERE title = 'Free'")
+    await do(world, "UPDATE tasks SET due_at = '2030-01-01T00:00Z' WHERE title = 'Parent'")
+    for order, titles in (
+        ("DUE_AT_ASC", ["Parent", "Free"]),
+        ("DUE_AT_DESC", ["Free", "Parent"]),
+    ):
+        found, after = [], None
+        for _ in range(2):
+            page = (await both(world, resolvers, query, order=order, first=1, after=after))["tasks"]
+            assert page["totalCount"] == 2
+            found += [node["title"] for node in page["nodes"]]
+            after = page["pageInfo"]["endCursor"]
+        assert found == titles
+        assert not page["pageInfo"]["hasNextPage"]
