@@ -62,7 +62,7 @@ from db.base import (
 from db.errors import BudgetExceeded, Invalid
 from db.scopes import Viewer
 from db.statements import Statement, value
-from db.tasks import Task, TaskStatus
+from db.tasks import TO_DO, Task
 
 if TYPE_CHECKING:
     from db.projects import Project
@@ -390,7 +390,7 @@ def exceeded(agent_id: Any) -> Select[Any]:
     agent, task = aliased(Agent), aliased(Task)
     waiting = select(task.id).where(
         task.project_id == Budget.project_id,
-        any_of(task.status, [TaskStatus.PENDING, TaskStatus.ASSIGNED]),
+        any_of(task.status, TO_DO),
         task.unmet_dependency_count == 0,
         func.is_in_task_tree(task.id, Budget.task_id),
     )

@@ -30,7 +30,7 @@ from sqlalchemy import (
     type_coerce,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import JSONB, array
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import aliased, join
 
 from db import budgets
@@ -53,6 +53,7 @@ from db.claims.conditions import (
     kind,
     left_by_type,
     left_of_type,
+    limits_types,
     running,
     takes_more_reviews,
 )
@@ -156,8 +157,6 @@ def waits(viewer: Viewer, task_id: Any) -> Select[Any]:
     return select(*found.c)
 
 
-NO_LIMITS = literal_column("'{}'", JSONB)
-
 NO_KEY, NO_TIME, NO_TEXT = cast(null(), Uuid), cast(null(), Timestamp), cast(null(), Text)
 
 
@@ -239,7 +238,7 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
         is_to_do,
         ~takes_more_reviews(project),
     )
-    left = left_of_type(left_by_type(project.id, project.max_tasks_by_type != NO_LIMITS), task.type)
+    left = left_of_type(left_by_type(project.id, limits_types(project)), task.type)
     because(
         reason.PROJECT_LIMIT,
         _text("As many tasks of its type are in progress as may."),
@@ -356,9 +355,7 @@ def could_be_claimed(
         own_type = able.with_only_columns(agent.type).scalar_subquery()
         assigned = and_(assigned, task.agent_id == agent_id)
         fits = and_(fits, or_(kind(task) == ANY_TYPE, kind(task) == own_type))
-    limits = able.with_only_columns(
-        left_by_type(project.id, project.max_tasks_by_type != NO_LIMITS)
-    )
+    limits = able.with_only_columns(left_by_type(project.id, limits_types(project)))
     return and_(
         exists(able),
         task.project_id == project_id,
@@ -388,7 +385,6 @@ def why_idle(viewer: Viewer, agent_id: Any) -> Select[Any]:
     reason = idle_reason(viewer, Right.VIEW, agent_id, array([ANY_TYPE, Agent.type]))
     found = _correlated(reason, agent_id).subquery("idle")
     code = found.c.reason
-    is_later = code == _constant(IdleReason.BACKOFF)
     exceeded = _correlated(budgets.exceeded(agent_id), agent_id).subquery("exceeded")
     budget = select(exceeded.c.words).scalar_subquery()
     messages = (
@@ -401,7 +397,7 @@ def why_idle(viewer: Viewer, agent_id: Any) -> Select[Any]:
     return select(
         type_coerce(code, choice(IdleReason)).label("code"),
         case(*messages).label("message"),
-        case((is_later, type_coerce(found.c.available_at, Timestamp))).label("until"),
+        type_coerce(found.c.available_at, Timestamp).label("until"),
     ).where(code.is_not(None))
 
 

@@ -17,7 +17,7 @@ from graph.execution.documents import document_cache, parse_document
 from graph.serve import freeze
 from tests.conftest import WITHOUT_LIMITS, People
 
-LONGEST = 0.2
+LONGEST = 0.05
 # What a collection visits in so long on a slow machine; a fast one visits three times as many.
 MOST_OBJECTS = 50_000
 
@@ -75,16 +75,20 @@ async def test_no_collection_takes_long_whatever_documents_are_sent(
             lives.append((await http.get("/livez")).status_code)
             await asyncio.sleep(0.05)
 
-    with pauses() as found:
-        looking = asyncio.create_task(look())
-        try:
-            for number in range(2500):
-                answer = await people.owner.send({"query": document(number)})
-                assert b'"errors"' not in answer.content, answer.text
-        finally:
-            looking.cancel()
-        gc.collect()
-        assert len(gc.get_objects()) < MOST_OBJECTS
+    # What else runs on the machine can only make a pause longer, so the shortest of three counts.
+    for turn in range(3):
+        with pauses() as found:
+            looking = asyncio.create_task(look())
+            try:
+                for number in range(2500 * turn, 2500 * (turn + 1)):
+                    answer = await people.owner.send({"query": document(number)})
+                    assert b'"errors"' not in answer.content, answer.text
+            finally:
+                looking.cancel()
+            gc.collect()
+            assert len(gc.get_objects()) < MOST_OBJECTS
+        if max(found) < LONGEST:
+            break
     assert max(found) < LONGEST
     assert set(lives) == {200}
 

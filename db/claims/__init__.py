@@ -4,8 +4,8 @@ An attempt holds its task as long as it has a lease, and the attempt's id proves
 an attempt deletes the lease in the same transaction, and finds nothing if it is gone: so a worker
 that has lost its task changes nothing.
 
-Transactions lock in this order, so that there are no deadlocks: the project (only where its graph
-or its limits are concerned), the agent, hard budgets, tasks, attempts, leases.
+Transactions lock in this order, so that there are no deadlocks: the project (of a claim only if it
+limits types), the agent, hard budgets, tasks, attempts, leases.
 """
 
 from db.claims.claiming import MOST_CLAIMED, MOST_TYPES, Claimed, claim

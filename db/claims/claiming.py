@@ -24,7 +24,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
 from db import budgets, leases
@@ -72,13 +71,12 @@ def _claimed(viewer: Viewer, right: Right, named_types: int) -> Executable:
     ids = value("attempt_ids", ARRAY(Uuid))
     agent_id = value("agent_id", Uuid)
     mine = and_(Agent.id == agent_id, scope(Agent, viewer, right))
-    no_limits = literal_column("'{}'", JSONB)
 
     # Only where types have limits, claims of different agents have to wait for each other.
     limited = (
         select(Project.id)
         .join(Agent, Agent.project_id == Project.id)
-        .where(mine, Project.max_tasks_by_type != no_limits)
+        .where(mine, conditions.limits_types(Project))
         .with_for_update(key_share=True, of=Project)
         .cte("limited")
     )

@@ -172,6 +172,11 @@ def left_of_type(left: Any, type: Any) -> ColumnElement[int]:
     return cast(left.op("->>")(type), Integer)
 
 
+def limits_types(project: Any) -> ColumnElement[bool]:
+    """Whether a project limits how many tasks of a type may be in progress."""
+    return project.max_tasks_by_type != literal_column("'{}'", JSONB)  # type: ignore[no-any-return]
+
+
 def left_by_type(project_id: Any, has_limits: Any) -> ColumnElement[Any]:
     """How many more tasks of each type may be in progress; NULL without limits."""
     return case((has_limits, func.left_by_type(project_id, type_=JSONB)))
@@ -309,6 +314,4 @@ async def idle(session: WriteSession, agent_id: UUID, types: Sequence[str] | Non
     (found,) = rows
     if found.reason is None:
         return None
-    reason = IdleReason(found.reason)
-    is_later = reason is IdleReason.BACKOFF
-    return Idle(reason, _words(found, kinds), found.available_at if is_later else None)
+    return Idle(IdleReason(found.reason), _words(found, kinds), found.available_at)

@@ -198,14 +198,21 @@ async def _end(
 
     Raises NotFound, Denied, and LeaseLost if it has ended in another way.
     """
-    rows = await session.run(_ended, session.right, how, attempt_id=attempt_id, **values)
-    if not rows:
+    task_id = await _run(session, how, attempt_id, **values)
+    if task_id is None:
         await _check(session, how, attempt_id, path, values)
-        return None
-    ((task_id, status),) = rows
-    if status in UNSUCCESSFUL:
-        await ended_unsuccessfully(session, [task_id])
-    return task_id  # type: ignore[no-any-return]
+    return task_id
+
+
+async def _run(session: WriteSession, how: Ending, attempt_id: UUID, **values: Any) -> UUID | None:
+    """End an attempt that runs, with all that follows for other tasks; return its task, or None."""
+    for task_id, status in await session.run(
+        _ended, session.right, how, attempt_id=attempt_id, **values
+    ):
+        if status in UNSUCCESSFUL:
+            await ended_unsuccessfully(session, [task_id])
+        return task_id  # type: ignore[no-any-return]
+    return None
 
 
 async def _check(
@@ -308,12 +315,7 @@ def _woken(viewer: Viewer) -> Executable:
 
 async def expire(session: WriteSession, attempt_id: UUID) -> bool:
     """End an attempt whose lease has run out. Returns False if that is not so any more."""
-    values = {"attempt_id": attempt_id}
-    rows = await session.run(_ended, session.right, Ending.EXPIRE, **values)
-    for task_id, status in rows:
-        if status in UNSUCCESSFUL:
-            await ended_unsuccessfully(session, [task_id])
-    return bool(rows)
+    return await _run(session, Ending.EXPIRE, attempt_id) is not None
 
 
 EXPIRED = select(lease.attempt_id).where(lease.expires_at <= func.statement_timestamp())

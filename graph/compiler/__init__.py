@@ -268,9 +268,10 @@ def _returning(
     `read` are the fields of the payload that show rows, by their response names, with the model.
     None if they show several models, or nothing that such a statement knows.
     """
-    if len({model for model, _ in read.values()}) != 1:
+    models = {model for model, _ in read.values()}
+    if len(models) != 1:
         return None
-    model = next(model for model, _ in read.values())
+    (model,) = models
     entity = entity_of(model)
     if entity.is_interface or entity.is_subtype or entity.key.key != "id":
         return None
@@ -283,12 +284,16 @@ def _returning(
             found[name] = builder.rows(row).with_only_columns(json)
         return found
 
-    def is_returnable(name: str) -> bool:
-        returning = Returning(model, partial(values, [name]))
-        return returning.fits(model) and returning.depends_only_on(viewer)
+    def returning(names: Iterable[str]) -> Returning | None:
+        found = Returning(model, partial(values, names))
+        return found if found.fits(model) and found.depends_only_on(viewer) else None
 
-    names = [name for name in read if is_returnable(name)]
-    return Returning(model, partial(values, names)) if names else None
+    # Mostly all or none of the fields can be returned.
+    whole = returning(list(read))
+    if whole is not None or len(read) == 1:
+        return whole
+    names = [name for name in read if returning([name]) is not None]
+    return returning(names) if names else None
 
 
 def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> Json:
