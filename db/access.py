@@ -7,13 +7,15 @@ import secrets
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    Executable,
     String,
-    bindparam,
+    Uuid,
     delete,
     exists,
     func,
@@ -23,16 +25,19 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.agents import Agent, AgentStatus
-from db.base import any_of
+from db.connections import DRIVER_ERRORS
 from db.errors import Denied, Invalid
 from db.rights import Right
 from db.scopes import Viewer
 from db.sessions import ReadSession, WriteSession
+from db.statements import Statement, value
 from db.users import AccessToken, TokenScope, User, UserRole
+
+if TYPE_CHECKING:
+    from db.engine import Database
 
 ADMINISTRATOR = "admin"
 DEVELOPMENT = "development"
@@ -157,68 +162,72 @@ async def _revoke(session: AsyncSession, *which: ColumnElement[bool]) -> None:
     )
 
 
-async def _note_use(session: ReadSession, token_ids: Collection[UUID]) -> None:
+@Statement
+def _bearers(viewer: Viewer) -> Executable:
+    """The tokens with these hashes that are neither expired nor revoked, and whose they are."""
+    minute_ago = func.now() - timedelta(minutes=1)
+    hashes = value("hashes", ARRAY(String))
+    return (
+        select(
+            AccessToken.id.label("token_id"),
+            AccessToken.token_hash,
+            AccessToken.agent_id,
+            AccessToken.scopes,
+            func.coalesce(AccessToken.last_used_at < minute_ago, true()).label("is_stale"),
+            User.id,
+            User.role,
+            User.is_active,
+            Agent.status,
+        )
+        .join_from(AccessToken, User, AccessToken.user_id == User.id, isouter=True)
+        .join(Agent, AccessToken.agent_id == Agent.id, isouter=True)
+        .where(
+            AccessToken.token_hash == func.any(hashes),
+            AccessToken.revoked_at.is_(None),
+            or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > func.now()),
+        )
+    )
+
+
+@Statement
+def _used(viewer: Viewer) -> Executable:
     """Set the time of the last use of tokens, to the minute."""
     # Rows that another transaction has locked are skipped, so that no request waits.
-    free = select(AccessToken.id).where(any_of(AccessToken.id, token_ids))
+    ids = value("token_ids", ARRAY(Uuid))
+    free = select(AccessToken.id).where(AccessToken.id == func.any(ids))
     free = free.with_for_update(skip_locked=True)
     used = update(AccessToken).where(AccessToken.id.in_(free))
-    await session.execute(
-        used.values(last_used_at=func.now(), updated_at=AccessToken.updated_at),
-        execution_options={"synchronize_session": False},
-    )
+    return used.values(last_used_at=func.now(), updated_at=AccessToken.updated_at)
 
 
-# Built once: every process looks up every token that it is sent twice a second.
-_bearers = (
-    select(
-        AccessToken.id.label("token_id"),
-        AccessToken.token_hash,
-        AccessToken.agent_id,
-        AccessToken.scopes,
-        func.coalesce(AccessToken.last_used_at < func.now() - timedelta(minutes=1), true()).label(
-            "is_stale"
-        ),
-        User.id,
-        User.role,
-        User.is_active,
-        Agent.status,
-    )
-    .join_from(AccessToken, User, AccessToken.user_id == User.id, isouter=True)
-    .join(Agent, AccessToken.agent_id == Agent.id, isouter=True)
-    .where(
-        AccessToken.token_hash == func.any(bindparam("hashes", type_=ARRAY(String))),
-        AccessToken.revoked_at.is_(None),
-        or_(AccessToken.expires_at.is_(None), AccessToken.expires_at > func.now()),
-    )
-)
-
-
-async def bearers(session: ReadSession, hashes: Collection[str]) -> dict[str, Viewer]:
+async def bearers(database: Database, hashes: Collection[str]) -> dict[str, Viewer]:
     """The viewers of tokens, by the hashes of the tokens.
 
     A token that is unknown, expired or revoked has none, nor has one of an inactive user or a
     terminated agent.
     """
-    found = await session.execute(_bearers, {"hashes": list(hashes)})
     viewers, stale = {}, []
-    for row in found:
-        if not row.is_active if row.agent_id is None else row.status is AgentStatus.TERMINATED:
+    for row in await database.rows(_bearers, hashes=list(hashes)):
+        if row["agent_id"] is None:
+            is_open = row["is_active"]
+        else:
+            is_open = row["status"] != AgentStatus.TERMINATED
+        if not is_open:
             continue
-        scopes = frozenset(row.scopes)
-        viewers[row.token_hash] = Viewer(
-            row.id,
-            row.agent_id,
-            row.role is UserRole.ADMIN and (not scopes or TokenScope.ADMINISTER in scopes),
-            row.token_id,
+        scopes = frozenset(row["scopes"])
+        viewers[row["token_hash"]] = Viewer(
+            row["id"],
+            row["agent_id"],
+            row["role"] == UserRole.ADMIN and (not scopes or TokenScope.ADMINISTER in scopes),
+            row["token_id"],
             scopes,
         )
-        if row.is_stale:
-            stale.append(row.token_id)
+        if row["is_stale"]:
+            stale.append(row["token_id"])
     if stale:
         # A request is accepted even if the database takes no writes.
-        with suppress(DBAPIError):
-            await _note_use(session, stale)
+        with suppress(*DRIVER_ERRORS):
+            await database.rows(_used, token_ids=stale)
     return viewers
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ from db.result_limits import RESULT_BYTES, ResultLimit
 from db.rights import Right
 from db.scopes import Viewer
 from db.sessions import ConnectionReplaced, ReadSession, Transaction, WriteSession, commit
-from db.statements import Compiled, Values
+from db.statements import Compiled, Statement, Values
 from db.text import StoredJSON, parse_json, to_json
 from db.waiters import Answers
 
@@ -274,9 +274,8 @@ class Database:
         Raises OutcomeUnknown if the connection is lost during the commit, and ConnectionReplaced if
         nothing was done because the connection had to be replaced.
         """
-        session = self._writing()
+        session = self._writing(info={"actor": actor_of(viewer)})
         session.viewer, session.right, session.run_alone = viewer, right, self._run_alone
-        session.info["actor"] = actor_of(viewer)
         try:
             yield session
             if session.has_begun:
@@ -320,15 +319,12 @@ class Database:
 
         Raises KeyReused if it was used with another input.
         """
-        statement, values = found.compiled(Viewer()), Values(Viewer(), key.values({}))
-        async with self.reader.connect() as connection:
-            arguments = tuple(statement.arguments(values))
-            row = (await connection.exec_driver_sql(statement.sql, arguments)).one_or_none()
+        row = next(iter(await self.rows(found, **key.values({}))), None)
         if row is None:
             return None
-        if row.request_hash != key.request_hash:
+        if row["request_hash"] != key.request_hash:
             raise KeyReused
-        outcome: Outcome = parse_json(row.outcome.text)
+        outcome: Outcome = parse_json(row["outcome"])
         return outcome
 
     async def delete_if_expired(self, key: Key) -> None:
@@ -353,18 +349,22 @@ class Database:
         the same plan for all values. Raises ResultTooLarge.
         """
         pool = self._by_key if by_key else self._prepared
-        began = time.perf_counter()
         try:
-            try:
-                value: bytes = await pool.value(statement, arguments)
-            except OutdatedSchemaCacheError:
-                # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
-                value = await pool.value(statement, arguments)
+            value: bytes = await _read(pool.value, statement, arguments)
         except asyncpg.PostgresError as error:
             self._result_limit.check(error)
             raise
-        statistics.add(statement, 1, began)
         return value
+
+    async def rows(self, statement: Statement, **values: Any) -> Sequence[Any]:
+        """The rows of a statement of no viewer, as the driver returns them.
+
+        It finds rows by their keys, and is a transaction of its own.
+        """
+        found = statement.compiled(Viewer())
+        arguments = found.arguments(Values(Viewer(), values))
+        rows: Sequence[Any] = await _read(self._by_key.rows, found.sql, arguments)
+        return rows
 
     async def dispose(self) -> None:
         """Close all connections."""
@@ -373,3 +373,17 @@ class Database:
         await self._by_key.close()
         await self.reader.dispose()
         await self.writer.dispose()
+
+
+async def _read(
+    run: Callable[[str, Sequence[Any]], Awaitable[Any]], statement: str, arguments: Sequence[Any]
+) -> Any:
+    """The result of a statement, which is counted and may be repeated."""
+    began = time.perf_counter()
+    try:
+        result = await run(statement, arguments)
+    except OutdatedSchemaCacheError:
+        # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
+        result = await run(statement, arguments)
+    statistics.add(statement, len(result) if isinstance(result, list) else 1, began)
+    return result

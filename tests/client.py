@@ -57,6 +57,7 @@ def _noting(method: Any) -> Any:
 
 # Once, and not for each block: blocks that overlap would end in another order than they began, and
 # leave each other's functions in place.
+PreparedPool.rows = _noting(PreparedPool.rows)  # type: ignore[method-assign]
 PreparedPool.value = _noting(PreparedPool.value)  # type: ignore[method-assign]
 PreparedPool.write = _noting(PreparedPool.write)  # type: ignore[method-assign]
 

@@ -69,8 +69,7 @@ class Tokens:
         """Look up tokens by their hashes with one statement; the viewers of the valid ones."""
         # The time before the statement: a token may be revoked while its result is on the way.
         now = time.monotonic()
-        async with self.database.read() as session:
-            found = await access.bearers(session, hashes)
+        found = await access.bearers(self.database, hashes)
         for hashed in hashes:
             self._cache.pop(hashed, None)
         self._cache.update((hashed, (now, viewer)) for hashed, viewer in found.items())
