@@ -1,15 +1,17 @@
-"""The sweeper: what has run out ends: leases of attempts, requests to people, and messages.
+"""The sweeper: what has run out ends, and sums of usage are merged.
 
-It looks at their times alone, by the database's clock, and never at whether a worker seems alive.
+Leases of attempts, requests to people, and messages run out. It looks at their times alone, by the
+database's clock, and never at whether a worker seems alive.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from db import claims, communications, interaction_answers
+from db import claims, communications, interaction_answers, usage_totals
 from db.connections import reason
 from db.rights import Right
 from db.scopes import Viewer
@@ -41,6 +43,23 @@ async def sweep(database: Database) -> int:
     return count
 
 
+async def merge(database: Database) -> None:
+    """Merge sums of usage, so many in each transaction."""
+    merged = usage_totals.MERGED
+    while merged == usage_totals.MERGED:
+        async with database.write(NOBODY) as session:
+            merged = await usage_totals.merge_totals(session)
+
+
+WORK: dict[Callable[[Database], Awaitable[object]], str] = {
+    sweep: "leases of attempts do not end",
+    interaction_answers.expire: "requests to people do not expire",
+    communications.expire: "messages do not expire",
+    merge: "sums of usage are not merged",
+}
+"""What is done each time, and what the log says if it fails."""
+
+
 class Sweeper:
     """The background task that sweeps, in every process."""
 
@@ -54,12 +73,12 @@ class Sweeper:
         """Sweep until the task is cancelled."""
         while True:
             await asyncio.sleep(self._seconds)
-            for end in (sweep, interaction_answers.expire, communications.expire):
+            for work, failure in WORK.items():
                 try:
-                    await end(self._database)
-                    self._failing.discard(end)
+                    await work(self._database)
+                    self._failing.discard(work)
                 except Exception as error:
                     # Logged once, until it works again.
-                    if end not in self._failing:
-                        log.warning("what has run out stays for now: %s", reason(error))
-                    self._failing.add(end)
+                    if work not in self._failing:
+                        log.warning("%s for now: %s", failure, reason(error))
+                    self._failing.add(work)

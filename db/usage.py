@@ -22,13 +22,13 @@ from sqlalchemy import (
     case,
     exists,
     func,
-    insert,
     literal_column,
     or_,
     select,
     text,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from db.ai_models import AIModel
@@ -48,7 +48,16 @@ from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
-from db.writes import NUMBER, arrays, references, rows_refer, set_actor, unnested
+from db.writes import (
+    NUMBER,
+    arrays,
+    given_rows,
+    given_values,
+    references,
+    rows_refer,
+    set_actor,
+    unnested,
+)
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -242,21 +251,24 @@ def _is_of(model: Any, usage: Any) -> ColumnElement[bool]:
 
 @Statement
 def _recorded(
-    viewer: Viewer, right: Right, names: tuple[str, ...], checked: tuple[str, ...]
+    viewer: Viewer,
+    right: Right,
+    names: tuple[str, ...],
+    checked: tuple[str, ...],
+    is_one: bool,
+    leaves_repeated: bool,
 ) -> Executable:
-    """Record calls with these columns, if none was recorded before.
+    """Record calls with these columns, and return their ids.
 
-    The viewer needs the right on the project, and has to see what the `checked` columns refer to.
-    Returns the ids, or nothing.
+    Records nothing if one was recorded before; with `leaves_repeated`, records the others. Nothing
+    either unless the viewer has the right on the project, and sees what the `checked` columns refer
+    to. Of two transactions that record the same call, the second waits for the first.
     """
-    given = unnested(UsageRecord, names).cte("given")
+    given = given_rows(UsageRecord, names, is_one).cte("given")
     new, each = given.c, given.alias().c
     project = select(Project.id).where(
         Project.id == value("project_id", Uuid), scope(Project, viewer, right)
     )
-    if "request_id" in names:
-        # Waits for who records the same calls under the lock of `record_usage`, and the reverse.
-        project = project.with_for_update(read=True)
     above, model = project.cte("above").c, aliased(AIModel)
     calls: dict[str, Any] = {name: new[name] for name in names}
     calls |= {
@@ -271,13 +283,17 @@ def _recorded(
         .where(*rows_refer(UsageRecord, checked, viewer, above.id, given))
     )
     if "request_id" in names:
-        repeated = select(1).where(
-            UsageRecord.project_id == value("project_id", Uuid),
-            UsageRecord.request_id == each.request_id,
-        )
         # In the same order everywhere: transactions that record the same calls do not deadlock.
-        rows = rows.where(~exists(repeated)).order_by(new.request_id)
+        rows = rows.order_by(new.request_id)
+        if not leaves_repeated:
+            repeated = select(1).where(
+                UsageRecord.project_id == value("project_id", Uuid),
+                UsageRecord.request_id == each.request_id,
+            )
+            rows = rows.where(~exists(repeated))
     added = insert(UsageRecord).from_select(list(calls), rows, include_defaults=False)
+    if leaves_repeated:
+        added = added.on_conflict_do_nothing(index_elements=["project_id", "request_id"])
     return added.returning(UsageRecord.id, set_actor())
 
 
@@ -302,25 +318,38 @@ async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) ->
     new = {at: {"id": new_id(), **call} for at, call in calls.items()}
     ids = [row["id"] for row in new.values()]
     alone = partial(session.alone, model=UsageRecord, outcome={"usage_records": ids})
-    if await _record(session, alone, project_id, new):
+    if len(await _record(session, alone, project_id, new)) == len(new):
         return ids
-    # Nothing was recorded. The lock keeps other transactions from recording the same calls.
-    await session.fetch(Project, project_id, at=("project_id",))
-    named = {row["request_id"] for row in new.values() if row.get("request_id") is not None}
-    repeated = select(UsageRecord.request_id, UsageRecord.id).where(
-        UsageRecord.project_id == project_id, any_of(UsageRecord.request_id, named)
+    # Nothing was recorded: calls are repeated, or something is wrong.
+    await session.fetch(Project, project_id, at=("project_id",), lock=False)
+    first = await _ids_by_request(session, project_id, new)
+    for row in new.values():
+        if row.get("request_id") is not None:
+            first.setdefault(row["request_id"], row["id"])
+
+    def id_of(row: Mapping[str, Any]) -> UUID:
+        id: UUID = first.get(row.get("request_id"), row["id"])
+        return id
+
+    left = {at: row for at, row in new.items() if id_of(row) == row["id"]}
+    await _check(session, project_id, calls, left)
+    recorded = await _record(session, session.run, project_id, left, leaves_repeated=True)
+    if len(recorded) < len(left):
+        # Other transactions have recorded some of them meanwhile.
+        first |= await _ids_by_request(session, project_id, left)
+        done = {id for id, *_ in recorded}
+        if any(id_of(row) == row["id"] not in done for row in left.values()):
+            raise Invalid("What these calls refer to was changed meanwhile. Send them again.")
+    return [id_of(row) for row in new.values()]
+
+
+async def _ids_by_request(session: WriteSession, project_id: UUID, calls: Calls) -> dict[Any, UUID]:
+    """The ids of the records of a project that have request ids of these calls."""
+    asked = {row["request_id"] for row in calls.values() if row.get("request_id") is not None}
+    found = select(UsageRecord.request_id, UsageRecord.id).where(
+        UsageRecord.project_id == project_id, any_of(UsageRecord.request_id, asked)
     )
-    known: dict[str | None, UUID] = dict(iter(await session.execute(repeated)))
-    ids = []
-    for at, row in list(new.items()):
-        id = row["id"] if row.get("request_id") is None else None
-        ids.append(id or known.setdefault(row["request_id"], row["id"]))
-        if ids[-1] != row["id"]:
-            del new[at]
-    await _check(session, project_id, calls, new)
-    if not await _record(session, session.run, project_id, new):
-        raise Invalid("What these calls refer to was changed meanwhile. Send them again.")
-    return ids
+    return dict(iter(await session.execute(found)))
 
 
 async def _record(
@@ -328,16 +357,19 @@ async def _record(
     run: Callable[..., Awaitable[Sequence[Any]]],
     project_id: UUID,
     calls: Calls,
-) -> bool:
-    """Record calls. Returns whether all were recorded; otherwise none was."""
+    *,
+    leaves_repeated: bool = False,
+) -> Sequence[Any]:
+    """Record calls, and return what was recorded."""
     if not calls:
-        return True
+        return []
     rows = [with_defaults(UsageRecord, call) for call in calls.values()]
     names = {name for row in rows for name in row} | {"cost", "model_id", "model_name"}
     checked = tuple(sorted(references(UsageRecord).keys() & names))
     columns = tuple(sorted(names))
-    values = {**arrays(UsageRecord, columns, rows), "project_id": project_id}
-    return bool(await run(_recorded, session.right, columns, checked, **values))
+    options = columns, checked, len(rows) == 1, leaves_repeated
+    values = {**given_values(UsageRecord, columns, rows), "project_id": project_id}
+    return await run(_recorded, session.right, *options, **values)
 
 
 async def _check(session: WriteSession, project_id: UUID, calls: Calls, new: Calls) -> None:

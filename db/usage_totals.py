@@ -1,6 +1,6 @@
 """Sums of usage by hour and by project, agent, model, task and user.
 
-A trigger of `usage_records` (`migrations/versions/0014_usage.py`) adds the difference that each
+A trigger of `usage_records` (`migrations/versions/0016_writes.py`) adds the difference that each
 statement makes as new rows, in the same transaction: nothing that writes records can go around it,
 and writers do not wait for each other, as they would for one row with the sum of an hour. So a sum
 is that of several rows. `merge_totals` makes one of them in the background.
@@ -9,7 +9,7 @@ is that of several rows. `merge_totals` makes one of them in the background.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
@@ -30,6 +30,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import MappedSQLExpression, column_property
 
 from db.base import UNLOGGED, Base, Timestamp, check
+
+if TYPE_CHECKING:
+    from db.sessions import ReadSession
 
 MERGED = 10_000
 """How many rows are merged in one transaction."""
@@ -62,6 +65,8 @@ MONEY = Numeric(30, 9)
 usage_totals = Table(
     "usage_totals",
     Base.metadata,
+    # The key begins with it, so that new rows are found by an index that every row needs.
+    Column("is_merged", Boolean, primary_key=True, server_default=text("false")),
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("hour", Timestamp, nullable=False),
     *(
@@ -70,9 +75,8 @@ usage_totals = Table(
     ),
     *(Column(name, BigInteger, nullable=False) for name in COUNTS),
     Column("cost", MONEY, nullable=False),
-    Column("is_merged", Boolean, nullable=False, server_default=text("false")),
     check("isfinite(hour)", "hour_finite", "A time is finite.", "hour"),
-    # Merged rows are unique; the others are found by their ids.
+    # Merged rows are unique.
     Index(
         "uq_usage_totals_merged",
         "project_id",
@@ -85,7 +89,6 @@ usage_totals = Table(
         postgresql_nulls_not_distinct=True,
         postgresql_where=text("is_merged"),
     ),
-    Index("ix_usage_totals_new", "id", postgresql_where=text("NOT is_merged")),
     Index(None, "project_id", "hour"),
     Index(None, "agent_id", postgresql_where=text("agent_id IS NOT NULL")),
     Index(None, "task_id", postgresql_where=text("task_id IS NOT NULL")),
@@ -93,13 +96,14 @@ usage_totals = Table(
 )
 
 
-async def merge_totals(connection: Any) -> int:
+async def merge_totals(session: ReadSession) -> int:
     """Merge new rows into those with the sums; return how many were merged, at most MERGED.
 
-    It waits for a process that does the same. Sums of calls that were all deleted are deleted.
+    It does nothing while another process does the same. Sums of calls that were all deleted are
+    deleted.
     """
-    count: int = await connection.fetchval("SELECT merge_usage_totals($1)", MERGED)
-    return count
+    merged: int = await session.scalar(select(func.merge_usage_totals(MERGED)))
+    return merged
 
 
 def cost_of(column: str, key: Any, doc: str) -> MappedSQLExpression[Decimal]:

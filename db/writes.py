@@ -15,6 +15,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     FromClause,
+    Integer,
     Select,
     String,
     Text,
@@ -218,6 +219,23 @@ def arrays(
             values = [None if value is None else to_json(value) for value in values]
         found[name] = values
     return found
+
+
+def given_rows(model: Any, names: Sequence[str], is_one: bool) -> Select[Any]:
+    """The same as `unnested`, or one row from the value of each column: arrays take longer."""
+    if not is_one:
+        return unnested(model, names)
+    columns = [value(name, model.__table__.c[name].type).label(name) for name in names]
+    return select(*columns, literal_column("1", Integer).label(NUMBER))
+
+
+def given_values(
+    model: Any, names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The values for `given_rows`: of one row, or the arrays of several."""
+    if len(rows) != 1:
+        return arrays(model, names, rows)
+    return {name: rows[0].get(name) for name in names}
 
 
 @Statement

@@ -89,11 +89,8 @@ async def make_sums(world: WholeWorld) -> None:
         for user in (world.viewer, world.guest):
             usage = {"user_id": user.id, "cost": 1}
             await factories.make_usage(session, world.project, world.model, **usage)
-    connection = await world.database.open()
-    try:
-        await merge_totals(connection)
-    finally:
-        await connection.close()
+        await session.flush()
+        assert await merge_totals(session) == 2
 
 
 async def test_a_check_refuses_what_breaks_it(world: WholeWorld) -> None:

@@ -420,7 +420,6 @@ async def test_the_functions_of_the_database_are_those_of_the_models(
         assert body.split() == triggers.body(table).split(), f"{table.name}: draft a migration"
     assert found.keys() == {
         "log_truncate",
-        "count_budgets",
         "count_usage",
         "notify_interaction_ended",
         "open_budgets",

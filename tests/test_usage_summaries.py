@@ -13,7 +13,7 @@ import pytest
 
 import db
 from db import usage
-from db.events.positions import Numbering
+from db.sweeper import Sweeper
 from db.usage_totals import COUNTS, merge_totals
 from tests import factories
 from tests.conftest import People
@@ -55,11 +55,8 @@ async def world(database: db.Database, http: httpx.AsyncClient, people: People) 
 
 async def merge(database: db.Database) -> int:
     """Merge the totals, as a server does in the background."""
-    connection = await database.open()
-    try:
-        return await merge_totals(connection)
-    finally:
-        await connection.close()
+    async with database.write(ADMIN) as session:
+        return await merge_totals(session)
 
 
 async def record(world: World, *records: dict[str, Any]) -> None:
@@ -430,14 +427,14 @@ async def test_merging_takes_so_many_at_once(world: World, monkeypatch: pytest.M
 
 async def test_a_server_merges_in_the_background(world: World) -> None:
     await some_calls(world)
-    numbering = asyncio.create_task(Numbering(world.database, 30).run())
+    sweeping = asyncio.create_task(Sweeper(world.database, 0.01).run())
     try:
         async with asyncio.timeout(20):
             new = "SELECT 1 FROM usage_totals WHERE NOT is_merged LIMIT 1"
             while await stored(world.database, new):  # noqa: ASYNC110 - another process merges
                 await asyncio.sleep(0.05)
     finally:
-        numbering.cancel()
+        sweeping.cancel()
     assert await stored(world.database, DIFFERENCES) == []
 
 

@@ -16,7 +16,6 @@ from asyncpg import LockNotAvailableError, PostgresError
 
 from db.connections import reason
 from db.events import partitions
-from db.usage_totals import MERGED, merge_totals
 
 if TYPE_CHECKING:
     from db.engine import Database
@@ -47,9 +46,6 @@ SILENT_SECONDS = 60
 # How often partitions are made and dropped and idempotency keys deleted, in seconds; and how soon
 # again if a table was in use.
 MAINTENANCE_SECONDS, MAINTENANCE_RETRY_SECONDS = 3600.0, 60.0
-
-# How often sums of usage are merged, in seconds.
-MERGE_SECONDS = 5.0
 
 # How soon again if there are more expired idempotency keys than are deleted at once.
 MORE_KEYS_SECONDS = 1.0
@@ -141,16 +137,12 @@ class Numbering:
                 await connection.close(timeout=RETRY_SECONDS)
 
     async def _number(self, connection: Any) -> None:
-        maintenance = merging = 0.0
-        wait = SHORTEST_WAIT
+        maintenance, wait = 0.0, SHORTEST_WAIT
         self._newest, self._above, self._mark = 0, 0, (0, 0)
         while True:
             began = time.monotonic()
             if began >= maintenance:
                 maintenance = began + await self._maintain(connection)
-                began = time.monotonic()
-            if began >= merging:
-                merging = began + await self._merge(connection)
                 began = time.monotonic()
             self._database.committed.clear()
             count = await self._batch(connection)
@@ -184,14 +176,6 @@ class Numbering:
                 self._mark = (self._newest, batch.transaction)
         self._newest = max(self._newest, batch.newest)
         return batch.numbered
-
-    async def _merge(self, connection: Any) -> float:
-        """Merge sums of usage, and return the seconds until the next time."""
-        try:
-            return 0 if await merge_totals(connection) == MERGED else MERGE_SECONDS
-        except PostgresError as error:  # positions are given all the same
-            log.warning("sums of usage are not merged: %s", reason(error))
-        return MAINTENANCE_RETRY_SECONDS
 
     async def _maintain(self, connection: Any) -> float:
         """Make and drop partitions, delete old keys, and return the seconds until the next time."""

@@ -235,7 +235,23 @@ def _updated(table: Table, columns: list[Column[Any]]) -> str:
     insert = _insert(table, action, values, "coalesce(n.{0}, o.{0})".format, rows)
     # Compares bytes, which is faster than a comparison of each column by its type.
     changed = f"record_image_ne(\n      ROW({before}),\n      ROW({after})\n    )"
-    return f"{insert}\n    WHERE {changed}"
+    logging = f"{insert}\n    WHERE {changed};"
+    if not _has_other_columns(table):
+        return logging
+    # Most updates change only columns that are not logged. Finding out takes less time than a
+    # statement that inserts nothing.
+    return f"""
+    IF EXISTS (SELECT FROM {rows}
+    WHERE {changed}) THEN{logging}
+    END IF;"""
+
+
+def _has_other_columns(table: Table) -> bool:
+    """Whether a table has columns that are not logged, besides derived ones."""
+    return any(
+        not (is_logged(column) or column.name in DERIVED or column.computed is not None)
+        for column in table.columns
+    )
 
 
 def _adopted(table: Table) -> str:
@@ -257,7 +273,7 @@ def body(table: Table) -> str:
     return f"""
 BEGIN
   IF TG_OP = 'INSERT' THEN{_created(table, columns)};
-  ELSIF TG_OP = 'UPDATE' THEN{_updated(table, columns)};
+  ELSIF TG_OP = 'UPDATE' THEN{_updated(table, columns)}
   ELSE{_deleted(table, columns)};{_adopted(table)}
   END IF;
   RETURN NULL;
