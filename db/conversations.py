@@ -51,7 +51,15 @@ from db.errors import Invalid, Rejected
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
-from db.writes import NUMBER, arrays, insert_many, references, rows_refer, set_actor, unnested
+from db.writes import (
+    NUMBER,
+    given_rows,
+    given_values,
+    insert_many,
+    references,
+    rows_refer,
+    set_actor,
+)
 
 if TYPE_CHECKING:
     from db.agents import Agent
@@ -221,7 +229,7 @@ _CHANGED = ("last_sequence", "last_message_at", "summary", "updated_at")
 
 @Statement
 def _appended(
-    viewer: Viewer, right: Right, names: tuple[str, ...], checked: tuple[str, ...]
+    viewer: Viewer, right: Right, names: tuple[str, ...], checked: tuple[str, ...], is_one: bool
 ) -> Executable:
     """Add messages with these columns at the end of a conversation that is not archived.
 
@@ -229,7 +237,7 @@ def _appended(
     the ids of the messages, or nothing. The update locks the row first, and reads it anew if
     another transaction has changed it: no two messages get the same sequence.
     """
-    given, count = unnested(Message, names).cte("given"), value("count", Integer)
+    given, count = given_rows(Message, names, is_one).cte("given"), value("count", Integer)
     new = given.c
     timestamp: Any = func.now()
     latest: Any = timestamp
@@ -290,10 +298,11 @@ async def append(
         session.right,
         columns,
         checked,
+        len(new) == 1,
         model=Message,
         outcome={"conversations": [conversation_id], "messages": [row["id"] for row in new]},
         changed=[Conversation.__table__.c[name] for name in _CHANGED],
-        **arrays(Message, columns, new),
+        **given_values(Message, columns, new),
         conversation_id=conversation_id,
         count=len(new),
         summary=summarize(new[0]["content"]),

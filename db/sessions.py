@@ -91,7 +91,8 @@ def _name_actor(session: Session, transaction: object, connection: Connection) -
 class WriteSession(AsyncSession):
     """A transaction of a viewer, who changes only rows on which they have the right.
 
-    It begins with its first statement, except those of `alone`.
+    It begins with its first statement, except those of `alone`. The session of SQLAlchemy is made
+    when it is used: a mutation that is one statement needs none.
     """
 
     viewer: Viewer
@@ -106,10 +107,25 @@ class WriteSession(AsyncSession):
     time_limit: TimeLimit | None = None
     """Cancels the transaction when its time is over."""
 
+    def __init__(self, **options: Any) -> None:
+        """`options` are those of AsyncSession."""
+        self._options = options
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute that AsyncSession sets when it is made."""
+        if self._is_made:
+            raise AttributeError(name)
+        super().__init__(**self._options)
+        return getattr(self, name)
+
+    @property
+    def _is_made(self) -> bool:
+        return "sync_session" in vars(self)
+
     @property
     def has_begun(self) -> bool:
         """Whether anything was done in this transaction."""
-        return self.in_transaction() or bool(self.new)
+        return self._is_made and (self.in_transaction() or bool(self.new))
 
     def end_time_limit(self) -> None:
         """Let the rest of the transaction take any time."""

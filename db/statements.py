@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Executable
+from sqlalchemy import ARRAY, BindParameter, Executable
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.types import TypeEngine
 
@@ -77,9 +77,16 @@ def compiled(statement: Executable) -> Compiled:
     parameters = []
     for name in text.positiontup or ():
         bound = text.binds[name]
-        kind = bound.type.dialect_impl(_dialect)
-        parameters.append((bound.callable or bound.value, kind.bind_processor(_dialect)))
+        parameters.append((bound.callable or bound.value, _processor(bound.type)))
     return Compiled(text.string, tuple(parameters))
+
+
+def _processor(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
+    """What the driver gets in place of a value of a type; None if it gets the value itself."""
+    found: TypeEngine[Any] = kind.dialect_impl(_dialect)
+    if isinstance(found, ARRAY) and _processor(found.item_type) is None:
+        return None  # SQLAlchemy would copy the list
+    return found.bind_processor(_dialect)
 
 
 def viewer_kind(viewer: Viewer) -> tuple[bool, bool, bool]:

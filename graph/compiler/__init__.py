@@ -48,6 +48,7 @@ from graph.compiler.shapes import (
     KEYS,
     Shape,
     deferred_variables,
+    filling,
     shape_of,
     shape_size,
     variables_below,
@@ -254,7 +255,7 @@ def _calls(
             if outcome is not None and outcome.is_read:
                 read[field.key] = outcome.model, field
         kind = root.definition.args["input"].type
-        input = root.arguments["input"]
+        input = filling(root.arguments["input"])
         returning = _returning(operation, viewer, max_bytes, read)
         calls.append(Call(root.key, mutation, kind, input, outcomes, returning))
     return calls

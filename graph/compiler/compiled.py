@@ -14,7 +14,7 @@ from sqlalchemy import select
 from db.parameters import Deferred
 from db.returning import Returned, Returning
 from db.statements import Compiled, DependsOnValues, compiled, viewer_kind
-from graph.compiler.shapes import Request, filled
+from graph.compiler.shapes import Fill, Request
 from graph.core.context import Context
 from graph.core.declarations import StatementBuilder
 from graph.core.inputs import built
@@ -69,8 +69,8 @@ class Call:
     mutation: DeclaredMutation
     kind: Any
     """The type of its input in the schema."""
-    input: Any
-    """The coerced value of its input, with deferred values in it."""
+    input: Fill
+    """Makes the coerced value of its input."""
     outcomes: Mapping[str, Outcome | None]
     """The selected outcomes by response name; None is the list of user errors."""
     returning: Returning | None
@@ -125,7 +125,7 @@ class CompiledOperation:
     def sizes(self, request: Request) -> tuple[int, ...]:
         """What of a request its cost depends on. Raises GraphQLError or ValueError."""
         sizes = [size.resolve(request) for each in self.statements.values() for size in each.sizes]
-        items = [items_of(call.kind, filled(call.input, request)) for call in self.calls]
+        items = [items_of(call.kind, call.input(request)) for call in self.calls]
         return (*sizes, *items)
 
     def remember(self, sizes: tuple[int, ...], cost: int) -> None:
@@ -171,7 +171,7 @@ class CompiledParts:
         data: dict[str, Any] = {}
         size = 0
         for call in self.operation.calls:
-            value = filled(call.input, Request(self.variables, self.context.viewer))
+            value = call.input(Request(self.variables, self.context.viewer))
             input = built(call.mutation.input, value)
             if input is None:
                 return None  # its resolver reports what is not valid

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -74,19 +75,45 @@ def shape_of(variables: VariableValues, names: Collection[str] | None) -> Shape:
     )
 
 
-def filled(value: Any, request: Request) -> Any:
-    """A value with the deferred values in it resolved."""
+Fill = Callable[[Request], Any]
+"""Makes a value for a request."""
+
+
+def filling(value: Any) -> Fill:
+    """Makes a value from one with deferred values in it, which are resolved.
+
+    Parts without deferred values are the same for all requests, and must not be changed.
+    """
+    return _filling(value) or (lambda request: value)
+
+
+def _filling(value: Any) -> Fill | None:
+    """The same; None if there are no deferred values in it."""
     if isinstance(value, Deferred):
-        return value.resolve(request)
+        return value.resolve
     if isinstance(value, dict):
-        return {key: filled(item, request) for key, item in value.items()}
+        parts = {key: fill for key, item in value.items() if (fill := _filling(item)) is not None}
+        return partial(_fill_object, value, parts) if parts else None
     if isinstance(value, list):
-        items: list[Any] = []
-        for item in value:
-            is_many = isinstance(item, Deferred) and item.many
-            items += filled(item, request) if is_many else [filled(item, request)]
-        return items
-    return value
+        items = [(item, _filling(item)) for item in value]
+        return partial(_fill_list, items) if any(fill for _, fill in items) else None
+    return None
+
+
+def _fill_object(value: dict[str, Any], parts: dict[str, Fill], request: Request) -> dict[str, Any]:
+    return value | {key: fill(request) for key, fill in parts.items()}
+
+
+def _fill_list(items: list[tuple[Any, Fill | None]], request: Request) -> list[Any]:
+    found: list[Any] = []
+    for item, fill in items:
+        if fill is None:
+            found.append(item)
+        elif isinstance(item, Deferred) and item.many:
+            found += fill(request)
+        else:
+            found.append(fill(request))
+    return found
 
 
 def variables_below(operation: Operation) -> frozenset[str]:
