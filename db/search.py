@@ -27,14 +27,18 @@ MOST_PARTS = 20
 """The largest number of parts that an excerpt is split into."""
 
 
-def words(query: Any) -> ColumnElement[Any]:
-    """The words of a query. As a subquery, so that they are split once, and not for each row."""
-    return select(func.search_query(bind(query, Text))).scalar_subquery()
+def matches(vector: Any, query: Any) -> ColumnElement[bool]:
+    """The condition that a row, given by its search vector, has the words of a query.
 
-
-def matches(vector: Any, wanted: Any) -> ColumnElement[bool]:
-    """The condition that a row, given by its search vector, has the words of a query."""
+    PostgreSQL calls the function when it plans: how frequent the words are determines the plan.
+    """
+    wanted = func.search_query(bind(query, Text))
     return vector.op("@@", is_comparison=True)(wanted)  # type: ignore[no-any-return]
+
+
+def words(query: Any) -> ColumnElement[Any]:
+    """The words of a query, for `rank`: as a subquery, which runs once, and not for each row."""
+    return select(func.search_query(bind(query, Text))).scalar_subquery()
 
 
 def rank(vector: Any, wanted: Any) -> ColumnElement[int]:

@@ -222,8 +222,8 @@ async def test_the_last_checkpoint_of_a_task_is_for_the_next_attempt(
             row = await session.get_one(db.Task, id)
             row.status, row.blocked_reason = db.TaskStatus.IN_PROGRESS, None
             row.agent_id, row.attempt_count = world.ada.id, row.attempt_count + 1
-            values = {"agent_id": world.ada.id, "number": row.attempt_count}
-            new = await factories.make_attempt(session, row, **values)
+            ada, number = world.ada.id, row.attempt_count
+            new = await factories.make_attempt(session, row, number, agent_id=ada)
             row.current_attempt_id = new.id
             await session.flush()
             await factories.make_lease(session, new)

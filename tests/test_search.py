@@ -139,6 +139,19 @@ async def test_the_index_serves_a_search(world: World) -> None:
             assert any("Bitmap Index Scan on ix_messages_search" in line for line in plan), plan
 
 
+async def test_each_search_is_planned_by_its_own_words(world: World) -> None:
+    """A plan that is kept for any words would be bad for most, and split the words for each row."""
+    select = "SELECT id FROM messages WHERE search @@ search_query($1) ORDER BY timestamp LIMIT 9"
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        await session.execute(text(f"PREPARE found (text) AS {select}"))
+        for _ in range(10):
+            await session.execute(text("EXECUTE found ('moon')"))
+        plans = (
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = 'found'"
+        )
+        assert (await session.execute(text(plans))).one() == (0, 10)
+
+
 RANKED = """query($q: String!, $first: Int, $after: String, $last: Int, $before: String) {
   searchMessages(query: $q, first: $first, after: $after, last: $last, before: $before) {
     totalCount

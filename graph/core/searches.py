@@ -51,7 +51,7 @@ class Search(Collection):
         return self.own_orders
 
     def _has_words(self, row: Any, viewer: Viewer, query: Any) -> list[ColumnElement[bool]]:
-        return [matches(getattr(row, self.vector.key), words(checked_query(query)))]
+        return [matches(getattr(row, self.vector.key), checked_query(query))]
 
     def window(self, arguments: Mapping[str, Any]) -> Window:
         wanted = words(checked_query(arguments["query"]))

@@ -32,8 +32,89 @@ OTHERS = (
 )
 
 
+# The words of the query without those that are excluded. A character of a script without spaces is
+# marked alone, or with its neighbour if the query has both.
+HIGHLIGHTS = rf"""
+CREATE FUNCTION highlights(content text, query text)
+RETURNS TABLE (number integer, text text, is_match boolean)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT AS $$
+DECLARE
+  excerpt text := left(content, {LOOKED_THROUGH});
+  words text[];
+  beginnings text[];
+  wanted tsquery;
+  start integer;
+BEGIN
+  SELECT array_agg(lexeme[1]), array_agg(lexeme[1]) FILTER (WHERE lexeme[2] IS NOT NULL),
+    string_agg('''' || lexeme[1] || '''' || coalesce(lexeme[2], ''), '|')::tsquery
+  INTO words, beginnings, wanted
+  FROM regexp_matches(querytree(search_query(query)), '''([^'']+)''(:\*)?', 'g') lexeme;
+  SELECT place INTO start
+  FROM generate_series(1, length(excerpt), {STEP}) place
+  WHERE search_vector(substr(excerpt, place, {PIECE})) @@ wanted LIMIT 1;
+  start := coalesce(start, 1);
+  excerpt := substr(content, start, {SHOWN});
+  IF length(content) >= start + {SHOWN} THEN
+    excerpt := regexp_replace(excerpt, '\s+\S{{0,40}}$', '') || '…';
+  END IF;
+  IF start > 1 THEN
+    excerpt := '…' || regexp_replace(excerpt, '^\S{{0,40}}\s+', '');
+  END IF;
+  RETURN QUERY
+  WITH token AS (
+    SELECT place, matched[1] AS token, matched[1] ~ '^[{search.UNPARTED}]' AS is_unspaced
+    FROM regexp_matches(
+      normalize(excerpt, NFC),
+      '[{search.UNPARTED}]|(?:[{search.HIDDEN}]|[^{OTHERS}{search.UNPARTED}])+|.', 'g'
+    ) WITH ORDINALITY AS found (matched, place)
+  ), pair AS (
+    SELECT *, CASE WHEN is_unspaced AND lead(is_unspaced) OVER following
+      THEN folded(normalize(token.token || lead(token.token) OVER following, NFKC))
+        = ANY (words)
+      END AS is_first
+    FROM token WINDOW following AS (ORDER BY place)
+  ), marked AS (
+    SELECT place, token, coalesce(
+      CASE
+        WHEN is_unspaced THEN is_first OR lag(is_first) OVER (ORDER BY place)
+          OR folded(normalize(token, NFKC)) = ANY (beginnings)
+        WHEN token ~ '^[0-9A-Za-z]+$' THEN lower(token) = ANY (words)
+        WHEN token ~ '^[^{OTHERS}]' OR length(token) > 1
+        THEN tsvector_to_array(search_vector(token)) && words
+      END, false
+    ) AS is_marked
+    FROM pair
+  ), run AS (
+    SELECT *, place - row_number() OVER (PARTITION BY is_marked ORDER BY place) AS run
+    FROM marked
+  ), part AS (
+    SELECT row_number() OVER (ORDER BY min(place))::integer AS part,
+      string_agg(token, '' ORDER BY place) AS part_text, is_marked
+    FROM run GROUP BY is_marked, run
+  )
+  SELECT least(part, {PARTS}), string_agg(part_text, '' ORDER BY part), bool_and(is_marked)
+  FROM part GROUP BY 1 ORDER BY 1;
+END
+$$
+"""  # noqa: S608
+
+# PostgreSQL can only estimate how many messages a search finds if it plans it by its words, and a
+# plan for any words would split them again for each message. It keeps no such plan if the function
+# costs much.
+MADE = (
+    "ALTER FUNCTION search_query(text) RENAME TO parsed_query",
+    """
+CREATE FUNCTION search_query(value text) RETURNS tsquery
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE COST 1000000 SET search_path FROM CURRENT
+AS $$ BEGIN RETURN parsed_query(value); END $$
+""",
+    HIGHLIGHTS,
+)
+
+
 def upgrade() -> None:
-    _make_highlights()
+    for statement in MADE:
+        op.get_bind().exec_driver_sql(statement)
     op.drop_column("agents", "last_seen_at")
     op.execute("""CREATE OR REPLACE FUNCTION log_agents() RETURNS trigger LANGUAGE plpgsql
     SET search_path FROM CURRENT SET timezone = 'UTC' SET enable_seqscan = off
@@ -148,78 +229,10 @@ def upgrade() -> None:
     $$""")
 
 
-def _make_highlights() -> None:
-    # The words of the query without those that are excluded. A character of a script without
-    # spaces is marked alone, or with its neighbour if the query has both.
-    op.get_bind().exec_driver_sql(
-        rf"""
-        CREATE FUNCTION highlights(content text, query text)
-        RETURNS TABLE (number integer, text text, is_match boolean)
-        LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT AS $$
-        DECLARE
-          excerpt text := left(content, {LOOKED_THROUGH});
-          words text[];
-          beginnings text[];
-          wanted tsquery;
-          start integer;
-        BEGIN
-          SELECT array_agg(lexeme[1]), array_agg(lexeme[1]) FILTER (WHERE lexeme[2] IS NOT NULL),
-            string_agg('''' || lexeme[1] || '''' || coalesce(lexeme[2], ''), '|')::tsquery
-          INTO words, beginnings, wanted
-          FROM regexp_matches(querytree(search_query(query)), '''([^'']+)''(:\*)?', 'g') lexeme;
-          SELECT place INTO start
-          FROM generate_series(1, length(excerpt), {STEP}) place
-          WHERE search_vector(substr(excerpt, place, {PIECE})) @@ wanted LIMIT 1;
-          start := coalesce(start, 1);
-          excerpt := substr(content, start, {SHOWN});
-          IF length(content) >= start + {SHOWN} THEN
-            excerpt := regexp_replace(excerpt, '\s+\S{{0,40}}$', '') || '…';
-          END IF;
-          IF start > 1 THEN
-            excerpt := '…' || regexp_replace(excerpt, '^\S{{0,40}}\s+', '');
-          END IF;
-          RETURN QUERY
-          WITH token AS (
-            SELECT place, matched[1] AS token, matched[1] ~ '^[{search.UNPARTED}]' AS is_unspaced
-            FROM regexp_matches(
-              normalize(excerpt, NFC),
-              '[{search.UNPARTED}]|(?:[{search.HIDDEN}]|[^{OTHERS}{search.UNPARTED}])+|.', 'g'
-            ) WITH ORDINALITY AS found (matched, place)
-          ), pair AS (
-            SELECT *, CASE WHEN is_unspaced AND lead(is_unspaced) OVER following
-              THEN folded(normalize(token.token || lead(token.token) OVER following, NFKC))
-                = ANY (words)
-              END AS is_first
-            FROM token WINDOW following AS (ORDER BY place)
-          ), marked AS (
-            SELECT place, token, coalesce(
-              CASE
-                WHEN is_unspaced THEN is_first OR lag(is_first) OVER (ORDER BY place)
-                  OR folded(normalize(token, NFKC)) = ANY (beginnings)
-                WHEN token ~ '^[0-9A-Za-z]+$' THEN lower(token) = ANY (words)
-                WHEN token ~ '^[^{OTHERS}]' OR length(token) > 1
-                THEN tsvector_to_array(search_vector(token)) && words
-              END, false
-            ) AS is_marked
-            FROM pair
-          ), run AS (
-            SELECT *, place - row_number() OVER (PARTITION BY is_marked ORDER BY place) AS run
-            FROM marked
-          ), part AS (
-            SELECT row_number() OVER (ORDER BY min(place))::integer AS part,
-              string_agg(token, '' ORDER BY place) AS part_text, is_marked
-            FROM run GROUP BY is_marked, run
-          )
-          SELECT least(part, {PARTS}), string_agg(part_text, '' ORDER BY part), bool_and(is_marked)
-          FROM part GROUP BY 1 ORDER BY 1;
-        END
-        $$
-        """  # noqa: S608
-    )
-
-
 def downgrade() -> None:
     op.execute("DROP FUNCTION highlights(text, text)")
+    op.execute("DROP FUNCTION search_query(text)")
+    op.execute("ALTER FUNCTION parsed_query(text) RENAME TO search_query")
     op.execute("""CREATE OR REPLACE FUNCTION log_agents() RETURNS trigger LANGUAGE plpgsql
     SET search_path FROM CURRENT SET timezone = 'UTC' SET enable_seqscan = off
     AS $$
@@ -344,4 +357,7 @@ def downgrade() -> None:
         sa.Column(
             "last_seen_at", postgresql.TIMESTAMP(timezone=True), autoincrement=False, nullable=True
         ),
+    )
+    op.create_check_constraint(
+        op.f("ck_agents_last_seen_at_finite"), "agents", "isfinite(last_seen_at)"
     )
