@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -106,7 +105,6 @@ class Agent(CRUD):
     max_concurrent_tasks: Mapped[int] = defaulted(
         1, doc="How many tasks it may have in progress at once."
     )
-    last_seen_at: Mapped[datetime | None] = mapped_column(doc="When it was last seen.")
     agent_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
 
@@ -163,7 +161,7 @@ class Agent(CRUD):
     transitions = Transitions(
         "agent",
         {
-            AgentStatus.CREATED: {AgentStatus.INITIALIZING} | END,
+            AgentStatus.CREATED: {AgentStatus.INITIALIZING, AgentStatus.READY} | END,
             AgentStatus.INITIALIZING: {AgentStatus.READY} | END,
             AgentStatus.READY: {AgentStatus.ACTIVE} | END,
             AgentStatus.ACTIVE: {AgentStatus.PAUSED} | END,

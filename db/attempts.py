@@ -8,18 +8,29 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, exists, func, select
+from sqlalchemy import (
+    ColumnElement,
+    ForeignKey,
+    Index,
+    UniqueConstraint,
+    exists,
+    func,
+    inspect,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
 from db import leases
+from db.agents import Agent
 from db.base import CRUD, LongText, check, defaulted, to_many, to_one
 from db.leases import lease
 from db.projects import Project, ProjectStatus
 from db.tasks import Task
+from db.users import AccessToken
 
 if TYPE_CHECKING:
-    from db.agents import Agent
     from db.usage import UsageRecord
 
 
@@ -139,3 +150,40 @@ class TaskAttempt(CRUD):
     usage_records: Mapped[list[UsageRecord]] = to_many(
         "attempt", "The calls of AI models that it made."
     )
+
+
+_attempt, _token = TaskAttempt.__table__.alias(), AccessToken.__table__.alias()
+_checkpoint = (
+    select(_attempt.c.checkpoint)
+    .where(_attempt.c.task_id == Task.id, _attempt.c.checkpoint.is_not(None))
+    .order_by(_attempt.c.number.desc())
+    .limit(literal_column("1"))
+)
+_signs = (
+    select(func.max(_token.c.last_used_at)).where(_token.c.agent_id == Agent.id),
+    select(func.max(_attempt.c.started_at)).where(_attempt.c.agent_id == Agent.id),
+    select(func.max(lease.heartbeat_at)).where(lease.agent_id == Agent.id),
+)
+inspect(Task).add_property(
+    "checkpoint",
+    column_property(
+        _checkpoint.correlate_except(_attempt).scalar_subquery(),
+        deferred=True,
+        doc="The last checkpoint that an attempt has left: where the next one goes on.",
+    ),
+)
+# Read from what is written anyway: an agent shows itself too often to write it down each time.
+inspect(Agent).add_property(
+    "last_seen_at",
+    column_property(
+        func.greatest(
+            *(
+                sign.correlate_except(_token, _attempt, leases.table).scalar_subquery()
+                for sign in _signs
+            )
+        ),
+        deferred=True,
+        doc="When it last used a token of its own, to the minute, or began an attempt, or sent a"
+        " heartbeat for an attempt that runs.",
+    ),
+)

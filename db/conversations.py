@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, aliased, mapped_column
+from sqlalchemy.orm import Mapped, aliased, mapped_column, query_expression
 
 from db.base import (
     CRUD,
@@ -200,6 +200,8 @@ class Message(CRUD):
         deferred=True,
         doc="The words for the full-text search.",
     )
+    # Not stored: the statement of a search gives it a value.
+    rank: Mapped[int | None] = query_expression()
 
     conversation: Mapped[Conversation] = to_one("messages", "The conversation it belongs to.")
     user: Mapped[User | None] = to_one("messages", "The user who wrote it.")

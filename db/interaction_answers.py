@@ -7,6 +7,7 @@ task locks the two in this order, and of two answers about one task, the second 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -150,15 +151,18 @@ def waits_for(row: Any, viewer: Viewer) -> list[ColumnElement[bool]]:
     """The conditions that a request, given as the model or an alias, waits for a viewer's answer.
 
     Those that are assigned to others do not, even if the viewer may answer them, nor do
-    notifications that need no acknowledgement.
+    notifications that need no acknowledgement. Administrators may answer in all projects, but only
+    those of which they are a member, or in which something is assigned to them, are theirs.
     """
     user_id = bind(viewer.user_id, Uuid)
+    is_own = row.assignee_id == user_id
+    is_of_member = scope(row, replace(viewer, is_administrator=False), Right.ANSWER)
     # A column of a subtype, which neither the model nor an alias of it has as an attribute.
     is_needed = inspect(row).selectable.c.requires_acknowledgement
     return [
         is_open(row),
         scope(row, viewer, Right.ANSWER),
-        or_(row.assignee_id.is_(None), row.assignee_id == user_id),
+        or_(is_own, and_(row.assignee_id.is_(None), is_of_member)),
         row.asked_by_user_id.is_distinct_from(user_id),
         ~has_answered(row, viewer),
         or_(row.type != InteractionType.NOTIFICATION, is_needed),

@@ -58,6 +58,7 @@ from db.claims.conditions import (
     takes_more_reviews,
 )
 from db.dependencies import holds_parent, is_met
+from db.interactions import HumanInteraction, InteractionStatus
 from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -157,13 +158,15 @@ def waits(viewer: Viewer, task_id: Any) -> Select[Any]:
     return select(*found.c)
 
 
+PENDING = constant(InteractionStatus.PENDING)
+
 NO_KEY, NO_TIME, NO_TEXT = cast(null(), Uuid), cast(null(), Timestamp), cast(null(), Text)
 
 
 def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
     """All that keeps a task from being claimed now; nothing if it can be claimed."""
     task, project, other = aliased(Task), aliased(Project), aliased(Task)
-    budget = aliased(Budget)
+    budget, request = aliased(Budget), aliased(HumanInteraction)
     branches: list[Select[Any]] = []
 
     def because(
@@ -174,8 +177,14 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
         about: Any = NO_KEY,
         until: Any = NO_TIME,
         resource: Any = NO_TEXT,
+        interaction: Any = NO_KEY,
     ) -> None:
-        columns = {"task_id": about, "until": until, "resource": resource}
+        columns = {
+            "task_id": about,
+            "until": until,
+            "resource": resource,
+            "interaction_id": interaction,
+        }
         source = join(task, project, project.id == task.project_id)
         statement = (
             select(
@@ -195,8 +204,28 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
     because(reason.ENDED, _text("It has ended: it is ") + status + _text("."), ~is_open)
     is_running = task.status == TaskStatus.IN_PROGRESS
     because(reason.IN_PROGRESS, _text("An agent is working on it."), is_running)
+    asked = and_(request.task_id == task.id, request.blocks_task, request.status == PENDING)
+    is_asked = exists(select(request.id).where(asked, scope(request, viewer)).correlate(task))
+    waits_for_people = task.blocked_reason == BlockedReason.HUMAN_INPUT
+    because(
+        reason.APPROVAL,
+        _text("It waits for a person to answer."),
+        waits_for_people,
+        asked,
+        scope(request, viewer),
+        beside=request,
+        until=request.expires_at,
+        interaction=request.id,
+    )
+    because(
+        reason.APPROVAL,
+        _text(
+            "It waits for a person, but no request is open any more. `transitionTask` releases it."
+        ),
+        waits_for_people,
+        ~is_asked,
+    )
     for code, blocked, message in (
-        (reason.APPROVAL, BlockedReason.HUMAN_INPUT, "It waits for a person to answer."),
         (reason.HELD, BlockedReason.MANUAL, "A person holds it. `transitionTask` releases it."),
         (reason.EXTERNAL, BlockedReason.EXTERNAL, "It waits for something outside of Troupe."),
     ):

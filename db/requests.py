@@ -25,20 +25,37 @@ async def add(
     model: type[HumanInteraction],
     values: Mapping[str, Any],
     *,
-    blocking: UUID | None = None,
+    attempt_id: UUID | None = None,
+    blocks_task: bool = False,
+    checkpoint: Any = None,
 ) -> UUID:
-    """Add an interaction to the project that the values name; return its id.
+    """Add an interaction, and return its id.
 
-    With the id of an attempt as `blocking`, its lease ends and its task is blocked in the same
-    transaction. Raises NotFound, Denied, Invalid, LeaseLost, and Rejected with all errors.
+    It is about the task of an attempt, if one is given, or about what the values name. If it blocks
+    the task, the attempt ends with this checkpoint, and so does its lease, in the same transaction.
+    Raises NotFound, Denied, Invalid, LeaseLost, and Rejected with all errors.
     """
-    if blocking is not None:
-        if values.get("requires_acknowledgement") is False:
-            raise Invalid(
-                "Nobody has to acknowledge this, so the task would stay blocked.",
-                ("requires_acknowledgement",),
-            )
-        values = {**values, "task_id": await _block(session, blocking, values.get("task_id"))}
+    if blocks_task and values.get("requires_acknowledgement") is False:
+        raise Invalid(
+            "Nobody has to acknowledge this, so the task would stay blocked.",
+            ("requires_acknowledgement",),
+        )
+    if not blocks_task and checkpoint is not None:
+        raise Invalid(
+            "This does not end the attempt. Send the checkpoint with a heartbeat.", ("checkpoint",)
+        )
+    task = None
+    if attempt_id is not None:
+        if blocks_task:
+            task_id = await _block(session, attempt_id, checkpoint)
+        else:
+            task_id = (await claims.own_attempt(session, attempt_id)).task_id
+        task = await session.get_one(Task, task_id, populate_existing=True)
+        values = _about(task, values)
+    elif blocks_task:
+        raise Invalid("Say which attempt at the task is yours.", ("attempt_id",))
+    elif values.get("project_id") is None:
+        raise Invalid("Name the project, or your attempt at a task of it.", ("project_id",))
     if values.get("assignee_id") is not None:
         await session.check_new(model, values)
         await _refuse_outsider(session, values["project_id"], values["assignee_id"])
@@ -51,18 +68,26 @@ async def add(
         "type": inspect(model).polymorphic_identity,
         "asked_by_user_id": session.viewer.user_id,
         "asked_by_agent_id": session.viewer.agent_id,
-        "blocks_task": blocking is not None,
+        "blocks_task": blocks_task,
     }
     id = await session.insert(model, values, known=known)
-    if blocking is not None:
-        task = await session.get_one(Task, values["task_id"], populate_existing=True)
-        if task.status is not TaskStatus.BLOCKED:  # its cancellation was requested before
-            await dependencies.withdraw_requests(session, [task.id])
+    if blocks_task and task is not None and task.status is not TaskStatus.BLOCKED:
+        # Its cancellation was requested before.
+        await dependencies.withdraw_requests(session, [task.id])
     return id
 
 
-async def _block(session: WriteSession, attempt_id: UUID, named: UUID | None) -> UUID:
-    """Block the task of a running attempt, and return it.
+def _about(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with the task of the attempt and its project. Raises Invalid for others."""
+    if values.get("task_id") not in (None, task.id):
+        raise Invalid("This attempt is at another task.", ("task_id",))
+    if values.get("project_id") not in (None, task.project_id):
+        raise Invalid("This attempt is at a task of another project.", ("project_id",))
+    return {**values, "task_id": task.id, "project_id": task.project_id}
+
+
+async def _block(session: WriteSession, attempt_id: UUID, checkpoint: Any) -> UUID:
+    """Block the task of a running attempt, which ends with this checkpoint; return the task.
 
     If an earlier request of the same attempt blocks it, so does this one.
     """
@@ -82,14 +107,16 @@ async def _block(session: WriteSession, attempt_id: UUID, named: UUID | None) ->
     # In the order of all that ends an attempt: the project is locked before the task.
     await dependencies.lock(session, attempt_id, TaskAttempt)
     task_id: UUID | None = await session.scalar(blocked)
-    if task_id is None:
-        task_id = await claims.park(session, attempt_id)
+    if task_id is not None:
+        if checkpoint is not None:
+            attempt = await session.get_one(TaskAttempt, attempt_id)
+            await attempt.update(session, checkpoint=checkpoint)
+        return task_id
+    task_id = await claims.park(session, attempt_id, checkpoint=checkpoint)
     if task_id is None:  # the agent has given the task back before
         attempt = await session.get_one(TaskAttempt, attempt_id)
         task = await session.get_one(Task, attempt.task_id)
         raise LeaseLost(attempt_id, attempt.status, task.status)
-    if named not in (None, task_id):
-        raise Invalid("This attempt is at another task.", ("task_id",))
     return task_id
 
 

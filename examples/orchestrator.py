@@ -88,8 +88,7 @@ def plan(troupe: Troupe) -> str:
     agents = [{"name": name, "type": "BUILDER"} for name in AGENTS]
     made = troupe.change(PLAN, name="Moon base", tasks=tasks, agents=agents)
     for agent in made["agents"]:
-        for status in ("INITIALIZING", "READY"):
-            troupe.change(MOVE_AGENT, id=agent["id"], to=status)
+        troupe.change(MOVE_AGENT, id=agent["id"], to="READY")
         work = {"agentId": agent["id"], "name": "worker", "scopes": ["WORK"]}
         print(f"{agent['name']}: TOKEN={troupe.change(TOKEN, **work)['token']}", flush=True)
     project = str(made["project"]["id"])

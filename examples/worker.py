@@ -14,8 +14,7 @@ from gql.transport.httpx import HTTPXAsyncTransport
 
 URL = os.environ.get("GRAPHQL_URL", "http://127.0.0.1:8000/graphql")
 LEASE = int(os.environ.get("LEASE_SECONDS", "60"))
-CLAIMED = """attempt { id task { id title input project { id }
-  attempts(last: 5) { nodes { checkpoint } }
+CLAIMED = """attempt { id task { title input checkpoint
   approvals: interactions(last: 1, where: {status: {in: [APPROVED, REJECTED]}}) {
     nodes { ... on ApprovalRequest { approved comment } } } } }"""
 SIGNALS = "attempts { leaseLost cancelRequested pauseRequested }"
@@ -53,8 +52,7 @@ class Attempt:
     def __init__(self, session: AsyncClientSession, id: str, task: Any) -> None:
         self.session, self.id, self.task = session, id, task
         self.end = partial(send, session, attemptId=id)
-        checkpoints = [each["checkpoint"] for each in task["attempts"]["nodes"]]
-        self.checkpoint = next(filter(None, reversed(checkpoints)), {"done": 0})
+        self.checkpoint = task["checkpoint"] or {"done": 0}
         self.approval = next(iter(task["approvals"]["nodes"]), None)
 
     async def beat(self) -> None:
@@ -73,15 +71,16 @@ class Attempt:
                 await self.beat()
             await self.end("completeTask", result=await working)
         except ApprovalNeeded as needed:  # parks the task; this worker is free for others
-            about = {"projectId": self.task["project"]["id"], "taskId": self.task["id"]}
             asked = {"title": str(needed), "content": self.checkpoint, "blockTask": True}
-            await self.end("requestApproval", **about, **asked, idempotencyKey=str(uuid.uuid4()))
+            asked |= {"checkpoint": self.checkpoint, "idempotencyKey": str(uuid.uuid4())}
+            await self.end("requestApproval", **asked)
         except (Refused, asyncio.CancelledError):
             await self.end("releaseTask", checkpoint=self.checkpoint)
             raise
         except Exception as error:
             retryable = not isinstance(error, PermissionError)
-            await self.end("failTask", error=repr(error), retryable=retryable)
+            ended = {"retryable": retryable, "checkpoint": self.checkpoint}
+            await self.end("failTask", error=repr(error), **ended)
         finally:
             working.cancel()
 

@@ -6,19 +6,16 @@ import { Client, fetchExchange } from "@urql/core";
 declare const process: { env: Record<string, string> };
 const { GRAPHQL_URL: url = "http://127.0.0.1:8000/graphql", TOKEN } = process.env;
 const LEASE = Number(process.env.LEASE_SECONDS ?? "60");
-const CLAIMED = `attempt { id task { id title input project { id }
-  attempts(last: 5) { nodes { checkpoint } }
+const CLAIMED = `attempt { id task { title input checkpoint
   approvals: interactions(last: 1, where: {status: {in: [APPROVED, REJECTED]}}) {
     nodes { ... on ApprovalRequest { approved comment } } } } }`;
 const SIGNALS = "attempts { leaseLost cancelRequested pauseRequested }";
 
 type Checkpoint = { done: number };
 type Task = {
-  id: string;
   title: string;
   input: { steps: number; secondsPerStep: number; question?: string };
-  project: { id: string };
-  attempts: { nodes: { checkpoint: Checkpoint | null }[] };
+  checkpoint: Checkpoint | null;
   approvals: { nodes: { approved: boolean; comment: string | null }[] };
 };
 
@@ -55,8 +52,7 @@ async function send(name: string, input: object, shown = ""): Promise<any> {
 /** Work on a task, and end the attempt as the work ends. */
 async function run({ id: attemptId, task }: { id: string; task: Task }) {
   const stop = new AbortController();
-  const left = task.attempts.nodes.findLast((earlier) => earlier.checkpoint);
-  let checkpoint = left?.checkpoint ?? { done: 0 };
+  let checkpoint = task.checkpoint ?? { done: 0 };
   /** Keep the task, and store how far the work is. */
   const beat = async (reached = checkpoint) => {
     checkpoint = reached;
@@ -71,15 +67,14 @@ async function run({ id: attemptId, task }: { id: string; task: Task }) {
   } catch (error) {
     if (error instanceof ApprovalNeeded) {
       // Parks the task; this worker is free for others.
-      const about = { attemptId, taskId: task.id, projectId: task.project.id, blockTask: true };
-      const asked = { title: error.message, content: checkpoint };
+      const asked = { title: error.message, content: checkpoint, blockTask: true };
       const idempotencyKey = crypto.randomUUID();
-      await send("requestApproval", { ...about, ...asked, idempotencyKey });
+      await send("requestApproval", { attemptId, checkpoint, ...asked, idempotencyKey });
     } else if (error instanceof Refused) {
       await send("releaseTask", { attemptId, checkpoint });
     } else {
       const retryable = !(error instanceof Rejected);
-      await send("failTask", { attemptId, error: String(error), retryable });
+      await send("failTask", { attemptId, checkpoint, error: String(error), retryable });
     }
   } finally {
     clearInterval(timer);

@@ -136,6 +136,7 @@ class FailTaskInput(Repeatable):
         default=True,
         description="Whether another attempt may succeed. If not, the task is FAILED.",
     )
+    checkpoint: JSON | None = None
 
 
 @input_of(db.TaskAttempt)
@@ -228,7 +229,13 @@ class Mutation:
         further attempt. It is FAILED if it is not retryable or has no attempts left, and CANCELLED
         if that was requested.
         """
-        await claims.fail(session, input.attempt_id, input.error, retryable=input.retryable)
+        await claims.fail(
+            session,
+            input.attempt_id,
+            input.error,
+            retryable=input.retryable,
+            checkpoint=input.checkpoint,
+        )
         return ChangedAttempt(_changed(input.attempt_id))
 
     @mutation(Right.WORK)

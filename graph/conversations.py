@@ -15,9 +15,11 @@ from strawberry.scalars import JSON
 import db
 from db import ConversationStatus, MessageSender, Right, conversations
 from db.errors import Denied, Rejected
+from db.search import MOST_PARTS, highlights
+from graph.core.computed import computed, computed_type, value
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
-from graph.core.fields import collection, connected, one, one_by, related, search
+from graph.core.fields import argument, collection, connected, one, one_by, related
 from graph.core.filters import (
     DateTimeFilter,
     EnumFilter,
@@ -27,6 +29,7 @@ from graph.core.filters import (
     contains,
     filters,
     ordering,
+    search_ordering,
     through,
 )
 from graph.core.history import history
@@ -34,6 +37,7 @@ from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, n
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted
 from graph.core.scalars import ID, Line, Metadata, Text, matching
+from graph.core.searches import WORDS, checked_query, search
 
 Slug = Annotated[
     str,
@@ -108,6 +112,15 @@ class MessageFilter:
 
 
 MessageOrder = ordering(db.Message, db.Message.sequence, db.Message.timestamp)
+MessageSearchOrder = search_ordering("MessageSearchOrder", MessageOrder)
+
+
+@computed_type
+class HighlightPart:
+    """A part of an excerpt of a text."""
+
+    text: str = value("The text, which may contain HTML.")
+    is_match: bool = value("Whether this is one of the words of the query.")
 
 
 @entity(db.Message, where=MessageFilter, order=MessageOrder)
@@ -128,6 +141,17 @@ class Message(Node):
     copies = connected(db.Message.copies)
     usage_records = connected(db.Message.usage_records)
     history = history(db.Message)
+    highlights = computed(
+        HighlightPart,
+        lambda viewer, id, query: highlights(viewer, id, checked_query(query)),
+        by=db.Message.id,
+        order=("number",),
+        most=MOST_PARTS,
+        arguments=[argument("query", str, WORDS)],
+        description="An excerpt of its content, from its first 20,000 characters, with the words of"
+        " a query, such as that of `searchMessages`: in parts, which are words of the query or the"
+        " text between. An ellipsis (…) stands for text that is left out.",
+    )
 
 
 @strawberry.type
@@ -143,8 +167,9 @@ class Query:
     messages: Connection[Message] = collection(db.Message)
     search_messages: Connection[Message] = search(
         db.Message.search,
-        "TIMESTAMP_DESC",
-        'The messages with all these words, in any order. Supports `or`, `-word` and "a phrase".',
+        MessageSearchOrder,
+        "The messages with all these words, in any order; the best matches first, and of equal ones"
+        ' the newest. Supports `or`, `-word` and "a phrase".',
     )
 
 

@@ -20,7 +20,6 @@ from db import (
     interactions,
     requests,
 )
-from db.errors import Invalid
 from graph.core.connections import Connection
 from graph.core.context import Context
 from graph.core.entities import Node, column, entity
@@ -189,11 +188,16 @@ class InteractionValues(Repeatable):
     """The fields that all inputs of interactions share."""
 
     id: ID[db.HumanInteraction] | None = None
-    project_id: ID[db.Project]
+    project_id: ID[db.Project] | None = Field(
+        default=None, description="The id of the project. The attempt says it, if you give one."
+    )
     title: Line
     content: JSON
     priority: Priority = 3
-    task_id: ID[db.Task] | None = None
+    task_id: ID[db.Task] | None = Field(
+        default=None,
+        description="The id of the task that it is about. The attempt says it, if you give one.",
+    )
     agent_id: ID[db.Agent] | None = None
     conversation_id: ID[db.Conversation] | None = None
     assignee_id: ID[db.User] | None = None
@@ -206,7 +210,13 @@ class InteractionValues(Repeatable):
         " ends the attempt and its lease. Give attemptId too.",
     )
     attempt_id: ID[db.TaskAttempt] | None = Field(
-        default=None, description="Your running attempt at the task, if this is to block it."
+        default=None,
+        description="Your attempt at the task that this is about. To block the task, it must be"
+        " running.",
+    )
+    checkpoint: JSON | None = Field(
+        default=None,
+        description="If this blocks the task: what the next attempt needs to go on from here.",
     )
 
 
@@ -240,10 +250,15 @@ async def _create(
 ) -> Changed[Interaction]:
     row = new_values(input)
     row["agent_id"] = session.in_own_name(input.agent_id)
-    blocking = input.attempt_id if input.block_task else None
-    if input.block_task and blocking is None:
-        raise Invalid("Say which attempt at the task is yours.", ("attempt_id",))
-    return Changed(await requests.add(session, model, row, blocking=blocking))
+    id = await requests.add(
+        session,
+        model,
+        row,
+        attempt_id=input.attempt_id,
+        blocks_task=input.block_task,
+        checkpoint=input.checkpoint,
+    )
+    return Changed(id)
 
 
 @strawberry.type

@@ -101,6 +101,7 @@ class NotReady:
     task = keyed(db.Task, "The task that it waits for, or that uses a resource it names.")
     until: datetime | None = value("Until when; null if that is not known.")
     resource: str | None = value("The resource that is in use.")
+    interaction = keyed(db.HumanInteraction, "The request that people have to answer.")
 
 
 @entity(db.Task, where=TaskFilter, order=TaskOrder)
@@ -116,6 +117,7 @@ class Task(Node):
     input: JSON | None
     result: JSON | None
     error: JSON | None
+    checkpoint: JSON | None
     available_at: datetime
     due_at: datetime | None
     started_at: datetime | None
@@ -161,7 +163,7 @@ class Task(Node):
         NotReady,
         readiness.why_not_ready,
         by=db.Task.id,
-        order=("number", "task_id"),
+        order=("number", "task_id", "interaction_id"),
         most=1000,
         description="All that keeps it from being claimed now; empty if it can be claimed.",
     )

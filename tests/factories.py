@@ -493,7 +493,6 @@ async def make_world(session: AsyncSession, users: dict[str, db.User]) -> None:
             model_id=models[place % 2].id if place != 1 else None,
             prompt_template=text(place + 2),
             configuration=json(place),
-            last_seen_at=moment(place) if place % 2 else None,
             agent_metadata=json(place + 2),
             created_at=tied(place),
             updated_at=tied(place + 1),

@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 import db
 from db import AgentStatus, TaskStatus
@@ -31,6 +32,9 @@ CASES = {
     "transitionAgent": Case(lambda w: {"id": gid(w.ada), "to": "ACTIVE"}),
     "deleteAgent": Case(lambda w: {"id": gid(w.ada)}),
 }
+
+
+ADMIN = db.Viewer(is_administrator=True)
 
 
 @pytest.fixture
@@ -222,7 +226,7 @@ async def test_what_is_no_value_of_the_type_is_refused(world: World) -> None:
 
 # Written down a second time, by hand: a test that read the code's own table would find it right.
 MOVES = {
-    "CREATED": ["INITIALIZING", "ERROR", "TERMINATED"],
+    "CREATED": ["INITIALIZING", "READY", "ERROR", "TERMINATED"],
     "INITIALIZING": ["READY", "ERROR", "TERMINATED"],
     "READY": ["ACTIVE", "ERROR", "TERMINATED"],
     "ACTIVE": ["PAUSED", "ERROR", "TERMINATED"],
@@ -333,6 +337,41 @@ async def test_the_token_of_a_deleted_agent_opens_nothing(world: World) -> None:
 
     assert seen.data == {"projects": {"nodes": [{"name": "Moon base"}]}}
     assert gone.code == "UNAUTHENTICATED"
+
+
+async def test_when_an_agent_was_last_seen(world: World, resolvers: People) -> None:
+    query = """query($id: ID!, $at: DateTime) {
+      agent(id: $id) { lastSeenAt }
+      agents(where: {lastSeenAt: {gte: $at}}) { nodes { name } }
+    }"""
+
+    async def seen() -> str | None:
+        variables = {"id": gid(world.ada), "at": "2020-01-01T00:00:00Z"}
+        answer = await world.owner.ask(query, **variables)
+        assert answer.text == (await resolvers.owner.ask(query, **variables)).text
+        at: str | None = answer.data["agent"]["lastSeenAt"]
+        names = [node["name"] for node in answer.data["agents"]["nodes"]]
+        assert names == ([] if at is None else ["Ada"])
+        return at and at.removesuffix("-01-01T00:00:00+00:00")
+
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("UPDATE access_tokens SET last_used_at = NULL"))
+    assert await seen() is None
+    async with world.database.write(ADMIN) as session:
+        await factories.make_claimed(session, world.ada)
+        await session.execute(text("UPDATE task_leases SET heartbeat_at = '2000-01-01T00:00Z'"))
+    for year, change in (
+        ("2021", "task_attempts SET started_at"),
+        ("2022", "task_leases SET heartbeat_at"),
+        ("2023", "access_tokens SET last_used_at"),
+    ):
+        async with world.database.write(ADMIN) as session:
+            own = {"id": world.ada.id}
+            changed = f"UPDATE {change} = '{year}-01-01T00:00Z' WHERE agent_id = :id"
+            await session.execute(text(changed), own)
+        assert await seen() == year
+    await world.agent.ask("{ viewer { rights } }")
+    assert (await seen() or "") > "2023"
 
 
 async def test_an_agent_changes_its_own_status_and_no_others(world: World) -> None:

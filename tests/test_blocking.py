@@ -160,6 +160,99 @@ async def test_a_refused_request_blocks_nothing(world: World) -> None:
     assert await snapshot(world.database) == before
 
 
+@pytest.mark.parametrize("mutation", KINDS)
+async def test_an_attempt_says_what_a_request_is_about(world: World, mutation: str) -> None:
+    query = "SELECT project_id, task_id, agent_id FROM human_interactions WHERE title = :title"
+    for title, more in (("blocks", {"blockTask": True, "checkpoint": {"n": 1}}), ("asks", {})):
+        attempt = await claimed(world)
+        input = {"attemptId": gid(attempt), "title": title, "content": {}, **more}
+        if mutation == "notify":
+            input["requiresAcknowledgement"] = True
+
+        payload = await world.agent.change(f"{mutation} {{ userErrors {{ code path }} }}", **input)
+
+        assert payload == {"userErrors": []}
+        expected = (world.project.id, attempt.task_id, world.ada.id)
+        assert await stored(world.database, query, title=title) == [expected]
+        assert (await task(world, attempt))[0] == ("BLOCKED" if more else "IN_PROGRESS")
+
+
+async def test_a_request_agrees_with_its_attempt(world: World) -> None:
+    attempt = await claimed(world)
+    async with world.database.write(ADMIN) as session:
+        eve = await factories.make_agent(session, world.project, "Eve")
+        hers = await factories.make_claimed(session, eve)
+        theirs = await factories.make_claimed(session, world.bob)
+    common = {"title": "x", "content": {}}
+    mine = {"attemptId": gid(attempt), "blockTask": True}
+    for input, expected in (
+        ({}, [("INVALID", "projectId")]),
+        ({"attemptId": gid(theirs)}, [("NOT_FOUND", "attemptId")]),
+        (mine | {"taskId": gid(world.free)}, [("INVALID", "taskId")]),
+        ({"attemptId": gid(attempt), "taskId": gid(world.free)}, [("INVALID", "taskId")]),
+        (mine | {"projectId": gid(world.elsewhere)}, [("INVALID", "projectId")]),
+        ({"attemptId": gid(attempt), "checkpoint": {"n": 1}}, [("INVALID", "checkpoint")]),
+        ({"projectId": gid(world.project), "checkpoint": 1}, [("INVALID", "checkpoint")]),
+    ):
+        found = await world.refused(world.agent, "requestApproval", **common, **input)
+        assert found == expected, input
+    code = await world.error(world.agent, "requestApproval", **common, attemptId=gid(hers))
+    assert code == "FORBIDDEN"
+
+
+async def test_the_last_checkpoint_of_a_task_is_for_the_next_attempt(
+    world: World, resolvers: People
+) -> None:
+    attempt = await claimed(world)
+    id = attempt.task_id
+    query = "query($id: ID!) { task(id: $id) { checkpoint attempts { nodes { checkpoint } } } }"
+
+    async def left(*expected: Any) -> None:
+        """See that the attempts have left these checkpoints, of which the last counts."""
+        compiled = await world.owner.ask(query, id=str(id))
+        resolved = await resolvers.owner.ask(query, id=str(id))
+        assert (compiled.text, len(compiled.statements)) == (resolved.text, 1)
+        last = next((each for each in reversed(expected) if each is not None), None)
+        attempts = [{"checkpoint": each} for each in expected]
+        assert compiled.data["task"] == {"checkpoint": last, "attempts": {"nodes": attempts}}
+
+    async def begin() -> db.TaskAttempt:
+        """The next attempt at the task."""
+        async with world.database.write(ADMIN) as session:
+            row = await session.get_one(db.Task, id)
+            row.status, row.blocked_reason = db.TaskStatus.IN_PROGRESS, None
+            row.agent_id, row.attempt_count = world.ada.id, row.attempt_count + 1
+            ada, number = world.ada.id, row.attempt_count
+            new = await factories.make_attempt(session, row, number, agent_id=ada)
+            row.current_attempt_id = new.id
+            await session.flush()
+            await factories.make_lease(session, new)
+            return new
+
+    await left(None)
+    await park(world, attempt, checkpoint={"n": 1})
+    await left({"n": 1})
+    await park(world, attempt)  # another request, which has nothing to add
+    await left({"n": 1})
+    await park(world, attempt, "requestFeedback", checkpoint=[2])
+    await left([2])
+    attempt = await begin()
+    await left([2], None)
+    payload = await world.agent.change(
+        "failTask { attempt { checkpoint task { checkpoint } } userErrors { code } }",
+        attemptId=gid(attempt),
+        error="no",
+        checkpoint=False,
+    )
+    expected = {"checkpoint": False, "task": {"checkpoint": False}}
+    assert payload == {"attempt": expected, "userErrors": []}
+    attempt = await begin()
+    beat = {"attemptId": gid(attempt), "checkpoint": "3"}
+    await world.agent.change("heartbeat { userErrors { code } }", attempts=[beat])
+    await world.agent.change("failTask { userErrors { code } }", attemptId=gid(attempt), error="no")
+    await left([2], False, "3")
+
+
 @pytest.mark.parametrize(
     ("on_expiry", "expected"),
     [

@@ -23,10 +23,11 @@ from db.result_limits import RESULT_BYTES
 from graph import compiler
 from graph.compiler import compiled
 from graph.compiler.compiled import CompiledStatement
+from graph.conversations import MessageSearchOrder
 from graph.core.connections import encode_cursor
 from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import entities
-from graph.core.filters import Order, conditions_of
+from graph.core.filters import RANK, Order, conditions_of
 from graph.core.scalars import format_moment
 from graph.core.selections import BACKREF
 from graph.schema import graphql_schema
@@ -71,6 +72,12 @@ async def pool(database: db.Database, people: People) -> Pool:
                     if value is not None
                     for is_moment in [isinstance(value, datetime)]
                 ]
+    for order in MessageSearchOrder:
+        pool.cursors[f"MessageSearchOrder.{order.name}"] = (
+            [encode_cursor(order, id, rank) for id in pool.bare()[:2] for rank in (0, 90909, -1)]
+            if order.attribute == RANK
+            else pool.cursors[f"MessageOrder.{order.name}"]
+        )
     return pool
 
 
@@ -268,6 +275,11 @@ QUERIES = {
         priority ...Kind } } } } } }
     fragment Kind on HumanInteraction { type metadata ... on Notification { project { name } } }
     """,
+    "highlights": """query($q: String = "plain or quoted") {
+        searchMessages(query: $q, first: 2) {
+          nodes { highlights(query: $q) { text isMatch } some: highlights(query: "x", first: 1) {
+          isMatch } } edges { cursor node { highlights(query: $q) { text } } }
+        } messages { nodes { highlights(query: "the") { __typename text } } } }""",
     "words": """{ searchMessages(query: "plain or quoted -null", first: 2) { totalCount nodes {
         content timestamp conversation { title } usageRecords { nodes { cost model { name } } }
     } pageInfo { hasNextPage endCursor } } none: searchMessages(query: "") { totalCount } }""",

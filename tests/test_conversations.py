@@ -643,7 +643,7 @@ async def test_nothing_is_added_while_a_conversation_is_archived(world: World) -
 # Messages are found by their words.
 
 SEARCH = (
-    "query($q: String!, $where: MessageFilter, $by: MessageOrder = TIMESTAMP_DESC) {"
+    "query($q: String!, $where: MessageFilter, $by: MessageSearchOrder = TIMESTAMP_DESC) {"
     " searchMessages(query: $q, where: $where, orderBy: $by) { totalCount nodes { content } } }"
 )
 

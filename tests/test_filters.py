@@ -287,7 +287,7 @@ async def test_an_order_that_is_null_is_the_default(database: db.Database, viewe
             await factories.make_task(session, project, title, created_at=minutes(place))
         talk = await factories.make_conversation(session, project_id=project.id)
         await factories.make_messages(session, talk, ["word 1", "word 2", "word 3"])
-    query = """query($task: TaskOrder, $message: MessageOrder = null, $id: ID!) {
+    query = """query($task: TaskOrder, $message: MessageSearchOrder = null, $id: ID!) {
       variable: tasks(orderBy: $task) { nodes { title } edges { cursor } }
       literal: tasks(orderBy: null) { nodes { title } edges { cursor } }
       without: tasks { nodes { title } edges { cursor } }

@@ -581,3 +581,33 @@ async def test_the_inbox_has_what_waits_for_a_person(
         " { nodes { title } } }"
     )
     assert answer.data == {"pendingInteractions": {"nodes": [{"title": "owner's"}]}}
+
+
+async def test_the_inbox_of_an_administrator_has_what_is_theirs(
+    world: World, resolvers: People
+) -> None:
+    admin = world.people.users["admin"]
+    asked = await ask(world, title="to anybody")
+    theirs = await ask(world, title="to them")
+    assigned = "UPDATE human_interactions SET assignee_id = :to WHERE content_hash = :hash"
+    await execute(world, assigned, to=admin.id, hash=theirs["contentHash"])
+
+    async def inbox() -> list[str]:
+        query = "{ pendingInteractions { totalCount nodes { title } } }"
+        answer = await world.people.admin.ask(query)
+        assert answer.text == (await resolvers.admin.ask(query)).text
+        page = answer.data["pendingInteractions"]
+        assert page["totalCount"] == len(page["nodes"])
+        return sorted(node["title"] for node in page["nodes"])
+
+    assert await inbox() == ["to them"]
+    async with world.database.write(ADMIN) as session:
+        await factories.make_member(session, world.project, admin, db.MemberRole.VIEWER)
+    assert await inbox() == ["to them"]
+    of_theirs = "WHERE user_id = :id"
+    promoted = f"UPDATE project_members SET role = 'APPROVER' {of_theirs}"
+    await execute(world, promoted, id=admin.id)
+    assert await inbox() == ["to anybody", "to them"]
+    await execute(world, f"DELETE FROM project_members {of_theirs}", id=admin.id)
+    assert await inbox() == ["to them"]
+    assert await respond(world.people.admin, asked) == []  # they may answer it all the same

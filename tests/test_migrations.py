@@ -329,7 +329,7 @@ async def test_the_migrations_make_exactly_what_the_models_say(
             await connection.exec_driver_sql(statement)
         for function in (*of_log, *claims.FUNCTIONS, boards.LINEAGE):
             await connection.exec_driver_sql(function)
-        for name in ("0014_usage", "0015_budgets", "0016_writes"):
+        for name in ("0014_usage", "0015_budgets", "0016_writes", "0018_highlights"):
             for statement in importlib.import_module(f"migrations.versions.{name}").MADE:
                 await connection.exec_driver_sql(statement)
         for table in triggers.logged_tables():

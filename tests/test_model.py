@@ -570,7 +570,7 @@ class Machine(RuleBasedStateMachine):
         model = db.ApprovalRequest if required else db.FeedbackRequest
         viewer = db.Viewer(agent_id=self.agents[agent])
         self.do(
-            lambda session: requests.add(session, model, values, blocking=id),
+            lambda session: requests.add(session, model, values, attempt_id=id, blocks_task=True),
             Right.WORK,
             viewer,
         )

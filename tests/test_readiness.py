@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -27,6 +28,8 @@ READY = """query($project: ID!, $agent: ID, $first: Int, $after: String) {
     totalCount nodes { title } pageInfo { endCursor hasNextPage }
   }
 }"""
+LATER = datetime(2999, 1, 1, tzinfo=UTC)
+EXPIRED = db.InteractionStatus.EXPIRED
 IDLE = "query($id: ID!) { agent(id: $id) { whyIdle { code message until } } }"
 
 
@@ -152,6 +155,40 @@ async def test_why_a_task_is_not_ready(world: World, resolvers: People) -> None:
     await do(world, "UPDATE tasks SET available_at = now() WHERE id = :id", id=free.id)
     await do(world, "UPDATE projects SET status = 'PAUSED'")
     assert await why(world, resolvers, free) == ["PROJECT_NOT_IN_PROGRESS"]
+
+
+async def test_the_requests_that_a_task_waits_for_are_named(
+    world: World, resolvers: People
+) -> None:
+    blocked = "UPDATE tasks SET status = 'BLOCKED', blocked_reason = 'HUMAN_INPUT' WHERE id = :id"
+    await do(world, blocked, id=world.free.id)
+    query = """query($id: ID!) { task(id: $id) { whyNotReady {
+      code message until interaction { title ... on ApprovalRequest { requiredApprovals } }
+    } } }"""
+
+    async def reasons() -> Any:
+        data = await both(world, resolvers, query, id=gid(world.free))
+        found = [each for each in data["task"]["whyNotReady"] if each["code"] == "APPROVAL"]
+        return [(each["message"], each["until"], each["interaction"]) for each in found]
+
+    asked = "It waits for a person to answer."
+    over = "It waits for a person, but no request is open any more. `transitionTask` releases it."
+    assert await reasons() == [(over, None, None)]
+    async with world.database.write(ADMIN) as session:
+        for title, model, values in (
+            ("Fly?", db.ApprovalRequest, {"blocks_task": True}),
+            ("Where?", db.ClarificationRequest, {"blocks_task": True, "expires_at": LATER}),
+            ("Beside", db.FeedbackRequest, {}),
+            ("Over", db.FeedbackRequest, {"blocks_task": True, "status": EXPIRED}),
+        ):
+            about = {"project_id": world.project.id, "task_id": world.free.id}
+            await model.create(session, title=title, content={}, **about, **values)
+    assert await reasons() == [
+        (asked, None, {"title": "Fly?", "requiredApprovals": 1}),
+        (asked, "2999-01-01T00:00:00+00:00", {"title": "Where?"}),
+    ]
+    await do(world, "UPDATE human_interactions SET status = 'EXPIRED'")
+    assert await reasons() == [(over, None, None)]
 
 
 async def test_why_a_task_is_not_ready_though_nothing_is_wrong_with_it(

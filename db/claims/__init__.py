@@ -11,7 +11,7 @@ limits types), the agent, hard budgets, tasks, attempts, leases.
 from db.claims.claiming import MOST_CLAIMED, MOST_TYPES, Claimed, claim
 from db.claims.conditions import Idle, IdleReason
 from db.claims.endings import EXPIRED, LOST, complete, expire, fail, park, release, wake
-from db.claims.heartbeats import Heartbeat, extend, heartbeat
+from db.claims.heartbeats import Heartbeat, extend, heartbeat, own_attempt
 
 __all__ = [
     "EXPIRED",
@@ -28,6 +28,7 @@ __all__ = [
     "extend",
     "fail",
     "heartbeat",
+    "own_attempt",
     "park",
     "release",
     "wake",

@@ -67,6 +67,9 @@ OF_ATTEMPT = {
 }
 """The status of an attempt that ends so, unless its task is to be cancelled."""
 
+WITH_CHECKPOINT = Ending.FAIL, Ending.RELEASE, Ending.PARK
+"""The ways to end an attempt so that another one goes on from its checkpoint."""
+
 USED_UP = constant(AttemptStatus.FAILED), constant(AttemptStatus.LEASE_LOST)
 """The statuses of the attempts that count towards `max_attempts`."""
 
@@ -165,10 +168,12 @@ def _ended(viewer: Viewer, right: Right, how: Ending) -> Executable:
             lost = literal(LOST, RESULT)
             of_task["error"] = case((new.status == FAILED, lost), else_=Task.error)
         case Ending.RELEASE:
-            checkpoint = func.coalesce(value("checkpoint", RESULT), TaskAttempt.checkpoint)
-            of_attempt |= {"handover": value("handover", Text), "checkpoint": checkpoint}
+            of_attempt["handover"] = value("handover", Text)
         case Ending.PARK:
             of_task["blocked_reason"] = case((new.status != CANCELLED, value("reason", String)))
+    if how in WITH_CHECKPOINT:
+        checkpoint = func.coalesce(value("checkpoint", RESULT), TaskAttempt.checkpoint)
+        of_attempt["checkpoint"] = checkpoint
     ended = update(TaskAttempt).where(TaskAttempt.id == new.attempt_id).values(of_attempt)
     freed = delete(leases.table).where(lease.attempt_id == new.attempt_id)
     changed = update(Task).where(Task.id == new.task_id).values(of_task)
@@ -251,14 +256,20 @@ _CHANGED = (*Task.__table__.c, *lease)
 
 
 async def fail(
-    session: WriteSession, attempt_id: UUID, error: Any, *, retryable: bool = True
+    session: WriteSession,
+    attempt_id: UUID,
+    error: Any,
+    *,
+    retryable: bool = True,
+    checkpoint: Any = None,
 ) -> None:
     """End an attempt that has failed. Raises NotFound, Denied and LeaseLost.
 
     The task is tried again after a while, or is FAILED if it is not retryable, or if its attempts
     are used up.
     """
-    await _end(session, Ending.FAIL, attempt_id, error=error, retryable=retryable)
+    values = {"error": error, "retryable": retryable, "checkpoint": checkpoint}
+    await _end(session, Ending.FAIL, attempt_id, **values)
 
 
 async def release(
@@ -276,12 +287,15 @@ async def park(
     attempt_id: UUID,
     reason: BlockedReason = BlockedReason.HUMAN_INPUT,
     path: Path = ("attempt_id",),
+    *,
+    checkpoint: Any = None,
 ) -> UUID | None:
     """End an attempt because its task waits for a person; `wake` gives it back to the same agent.
 
     Returns the task. It does not count as failed. Raises NotFound, Denied and LeaseLost.
     """
-    return await _end(session, Ending.PARK, attempt_id, path, reason=reason)
+    values = {"reason": reason, "checkpoint": checkpoint}
+    return await _end(session, Ending.PARK, attempt_id, path, **values)
 
 
 async def wake(session: WriteSession, task_id: UUID) -> bool:

@@ -20,6 +20,7 @@ from uuid import UUID
 import strawberry
 from graphql import GraphQLError
 from sqlalchemy import BigInteger, ColumnElement, Integer, Select, tuple_
+from sqlalchemy.orm import with_expression
 
 from db.base import Timestamp
 from db.parameters import apply, bind, resolve_once
@@ -27,7 +28,7 @@ from db.text import require_storable
 from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import Entity
 from graph.core.errors import BadInput
-from graph.core.filters import Order
+from graph.core.filters import RANK, Order
 from graph.core.json_text import Json
 from graph.core.scalars import BARE_UUID, format_moment, parse_moment
 from graph.core.selections import Selected
@@ -53,6 +54,8 @@ class Window:
     backward: bool
     after: tuple[Any, ...] | None
     before: tuple[Any, ...] | None
+    rank: Callable[[Any], ColumnElement[int]] | None = None
+    """Makes the value of the order RANK, from the model or an alias."""
 
     @property
     def is_descending(self) -> bool:
@@ -61,7 +64,21 @@ class Window:
 
     def columns(self, row: Any) -> list[Any]:
         """The columns of a model or an alias that it is sorted by, with the key last."""
-        return [getattr(row, name) for name in _sorted(self.entity, self.order)]
+        return [self._column(row, name) for name in self.names]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the attributes that it is sorted by, with the key last."""
+        return _sorted(self.entity, self.order)
+
+    def _column(self, row: Any, name: str) -> Any:
+        return self.rank(row) if self.rank is not None and name == RANK else getattr(row, name)
+
+    def loads(self, row: Any) -> list[Any]:
+        """The loader options that give the rows of a statement their rank, for their cursors."""
+        if self.rank is None or RANK not in self.names:
+            return []
+        return [with_expression(getattr(row, RANK), self.rank(row))]
 
     def bounds(self, row: Any) -> list[ColumnElement[bool]]:
         """The conditions that a row is between the cursors."""
@@ -87,15 +104,13 @@ class Window:
 
     def cursor(self, row: Any) -> str:
         """The cursor that points at a row."""
-        values = (
-            format_moment(value) if isinstance(value, datetime) else value
-            for value in self.position(row)
-        )
-        return encode_cursor(self.order, *values)
+        values = (getattr(row, name) for name in _position_names(self.entity, self.order))
+        texts = (format_moment(each) if isinstance(each, datetime) else each for each in values)
+        return encode_cursor(self.order, *texts)
 
     def position(self, row: Any) -> list[Any]:
-        """The values of the cursor of a row, or the columns of an alias that have them."""
-        return [getattr(row, name) for name in _position_names(self.entity, self.order)]
+        """The columns of the model or an alias that have the values of a row's cursor."""
+        return [self._column(row, name) for name in _position_names(self.entity, self.order)]
 
 
 def name_of(order: Order | None) -> str:
@@ -152,7 +167,8 @@ def _decode_cursor(
 def _parsers(entity: Entity, order: Order | None) -> list[Parser]:
     """The parsers of the values of a cursor. They raise ValueError or GraphQLError."""
     names = _position_names(entity, order)
-    return [_parser(getattr(entity.model, name).type) for name in names]
+    types = (Integer() if name == RANK else getattr(entity.model, name).type for name in names)
+    return [_parser(kind) for kind in types]
 
 
 def _parser(kind: Any) -> Parser:

@@ -6,12 +6,13 @@ Each class has the arguments of its fields, their loading and their SQL.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from functools import cached_property, partial
 from typing import Any, ParamSpec
 
 import strawberry
 from graphql import GraphQLSchema
-from sqlalchemy import ColumnElement, Select, Text, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, literal_column, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 from strawberry.annotation import StrawberryAnnotation
 from strawberry.types.arguments import StrawberryArgument
@@ -32,7 +33,6 @@ from graph.core.connections import (
 from graph.core.context import Context
 from graph.core.declarations import Declared, LoadSpec, LookAhead, StatementBuilder
 from graph.core.entities import Entity, entity_of, lazy
-from graph.core.errors import BadInput
 from graph.core.filters import condition, keys
 from graph.core.json_text import Json
 from graph.core.loaders import PageShape, PageSource
@@ -261,10 +261,16 @@ class Paged(EntityField):
             argument("before", str | None, "Only what comes before this cursor."),
             argument("where", target.where | None, "Only those that meet these conditions."),
         ]
-        if target.order is not None and self.sorted_by is None:
-            default = target.order[self.order] if self.order else next(iter(target.order))
-            arguments.append(argument("order_by", target.order | None, "In which order.", default))
+        orders: Any = self.orders
+        if orders is not None and self.sorted_by is None:
+            default = orders[self.order] if self.order else next(iter(orders))
+            arguments.append(argument("order_by", orders | None, "In which order.", default))
         return arguments
+
+    @property
+    def orders(self) -> type[Enum] | None:
+        """The orders that a client can choose from; None if it is sorted by the key alone."""
+        return self.target.order
 
     def loader_key(self, selected: Selected) -> Any:
         return self, repr(selected.arguments)
@@ -473,36 +479,6 @@ def collection(
         sorted_by=sorted_by,
         description=description or f"All {model.__name__} objects that you may see.",
     )
-
-
-# PostgreSQL fails on queries with too many words.
-MAX_QUERY_LENGTH = 1000
-
-
-def search(attribute: Any, order: str, description: str) -> Any:
-    """A full-text search for objects of an entity, as a connection with this default order.
-
-    The attribute is a column of the type `tsvector`.
-    """
-    words = f"The words to look for, in at most {MAX_QUERY_LENGTH:,} characters."
-
-    def has_words(row: Any, viewer: Viewer, query: Any) -> list[ColumnElement[bool]]:
-        wanted = func.search_query(bind(apply(_checked_query, query), Text))
-        return [getattr(row, attribute.key).op("@@", is_comparison=True)(wanted)]
-
-    return collection(
-        attribute.class_,
-        arguments=[argument("query", str, words)],
-        conditions=has_words,
-        order=order,
-        description=description,
-    )
-
-
-def _checked_query(query: str) -> str:
-    if len(query) > MAX_QUERY_LENGTH:
-        raise BadInput(f"A query is of at most {MAX_QUERY_LENGTH:,} characters.")
-    return query
 
 
 def one(model: type) -> Any:

@@ -397,6 +397,22 @@ class Order(Option):
         return str(self.value).endswith(" partial")
 
 
+RANK = "rank"
+"""The attribute of a row of a search that says how well it matches."""
+
+
+def search_ordering(name: str, order: Any) -> Any:
+    """The order of a search: by how well a row matches, which is the default, or by an order."""
+    best = "How well they match, the best first."
+    members = {"RANK": strawberry.enum_value(f"{RANK} desc", description=best)}
+    for value in order.__strawberry_definition__.values:
+        described = strawberry.enum_value(value.value, description=value.description)
+        members[value.name] = described
+    functional: Any = Order
+    enum: Any = functional(name, members)
+    return strawberry.enum(enum, description="What the objects of a search can be sorted by.")
+
+
 def sorted_by(name: str, attribute: QueryableAttribute[Any]) -> Order:
     """The order of one field, by a column that is NOT NULL, ascending. Clients cannot choose it."""
     functional: Any = Order

@@ -28,6 +28,7 @@ from graph.core.arguments import Shapes, deferred_arguments
 from graph.core.connections import Page, Window
 from graph.core.declarations import Loads, LookAhead
 from graph.core.entities import Entity, entity_of
+from graph.core.filters import RANK
 from graph.core.selections import Operation, Selected
 
 
@@ -177,7 +178,7 @@ def _pages(viewer: Viewer, shape: PageShape, loads: Loads) -> Select[Any]:
             .join(model, and_(*(key == found.c[key.key] for key in keys)))
             .order_by(*window.ordering(model))
         )
-    return statement.options(*loads.options(model, viewer))
+    return statement.options(*loads.options(model, viewer), *window.loads(model))
 
 
 @Statement
@@ -312,9 +313,8 @@ class Loaders:
         return self._load(("page", source.key), value, fetch)
 
     async def _pages(self, source: PageSource, values: list[Any]) -> dict[Any, list[Any]]:
-        window = source.window
         spec = self.look_ahead.of(source.key)
-        spec.columns |= {column.key for column in window.columns(window.entity.model)}
+        spec.columns |= {*source.window.names} - {RANK}
         options, arguments = (source.shape, spec.frozen()), source.arguments
         pages: dict[Any, list[Any]] = {}
         for row, value in await self.read(_pages, *options, keys=values, arguments=arguments):
