@@ -32,6 +32,7 @@ async def add(
     With the id of an attempt as `blocking`, its lease ends and its task is blocked in the same
     transaction. Raises NotFound, Denied, Invalid, LeaseLost, and Rejected with all errors.
     """
+    values = {**values, "agent_id": session.in_own_name(values.get("agent_id"))}
     if blocking is not None:
         if values.get("requires_acknowledgement") is False:
             raise Invalid(

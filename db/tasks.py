@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
 from db import leases
+from db.agents import Agent, AgentStatus
 from db.base import (
     CRUD,
     Base,
@@ -49,12 +50,12 @@ from db.transitions import Transitions
 from db.usage_totals import cost_of, tree_cost_of
 
 if TYPE_CHECKING:
-    from db.agents import Agent
     from db.attempts import TaskAttempt
     from db.budgets import Budget
     from db.communications import Communication
     from db.interactions import HumanInteraction
     from db.projects import Project
+    from db.sessions import WriteSession
     from db.usage import UsageRecord
     from db.users import User
 
@@ -454,6 +455,21 @@ class TaskDependency(Base):
     dependency: Mapped[Task] = to_one(
         "dependents", "The task it waits for.", foreign_keys=[dependency_id]
     )
+
+
+async def transition_agent(
+    session: WriteSession, id: UUID, to: AgentStatus, *, version: int | None = None
+) -> Agent:
+    """Change the status of an agent. What is assigned to one that is TERMINATED is PENDING then.
+
+    An agent changes only its own. Raises NotFound, Denied, Conflict and IllegalTransition.
+    """
+    session.in_own_name(id, ("id",))
+    agent = await session.fetch(Agent, id, version=version)
+    if to is AgentStatus.TERMINATED:
+        await unassign(session, agent)
+    agent.transition(to)
+    return agent
 
 
 async def unassign(session: AsyncSession, agent: Agent) -> None:

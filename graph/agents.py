@@ -206,9 +206,6 @@ class Mutation:
         If it is TERMINATED, the tasks that are assigned to it become unassigned. To keep an agent
         from work whatever it says, set its `isActive` to false.
         """
-        session.in_own_name(input.id, ("id",))
-        agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-        if input.to is AgentStatus.TERMINATED:
-            await tasks.unassign(session, agent)
-        agent.transition(input.to)
-        return agent
+        return await tasks.transition_agent(
+            session, input.id, input.to, version=input.expected_version
+        )

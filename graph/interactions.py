@@ -239,7 +239,6 @@ async def _create(
     session: db.WriteSession, model: type[Interaction], input: InteractionValues
 ) -> Changed[Interaction]:
     row = new_values(input)
-    row["agent_id"] = session.in_own_name(input.agent_id)
     blocking = input.attempt_id if input.block_task else None
     if input.block_task and blocking is None:
         raise Invalid("Say which attempt at the task is yours.", ("attempt_id",))

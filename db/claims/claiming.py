@@ -254,7 +254,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int) -> Executable:
 
 async def claim(
     session: WriteSession,
-    agent_id: UUID,
+    agent_id: UUID | None,
     *,
     types: Sequence[str] | None = None,
     limit: int = 1,
@@ -263,9 +263,11 @@ async def claim(
     """Begin attempts of an agent at the most urgent tasks that are ready, at most `limit`.
 
     First come the tasks that are assigned to the agent, of any type; then those without a type and
-    those of its own type, or of the given `types` instead. Raises NotFound and Denied, and
-    BudgetExceeded if a hard budget is all that keeps it from a task.
+    those of its own type, or of the given `types` instead. The agent is the viewer, unless a person
+    names one. Raises NotFound, Denied and Invalid, and BudgetExceeded if a hard budget is all that
+    keeps it from a task.
     """
+    agent_id = session.acting_agent(agent_id)
     ids = [new_id() for _ in range(limit)]
     kinds = list(dict.fromkeys(types or ()))
     values: dict[str, Any] = {
