@@ -15,11 +15,8 @@ from sqlalchemy import (
     Index,
     String,
     case,
-    cast,
-    extract,
     func,
     literal,
-    literal_column,
     text,
     update,
 )
@@ -221,12 +218,11 @@ class Task(CRUD):
             f"A task names at most {MOST_RESOURCES} resources.",
             "resource_keys",
         ),
-        # The tasks that are ready, by priority.
+        # The tasks that are ready, in the order in which they are claimed.
         Index(
             "ix_tasks_ready",
             "project_id",
-            text("priority DESC"),
-            "available_at",
+            text("task_urgency(priority, available_at)"),
             "id",
             postgresql_where=text(
                 "status IN ('PENDING', 'ASSIGNED') AND unmet_dependency_count = 0"
@@ -345,16 +341,12 @@ class Task(CRUD):
     )
     task_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
-    # The order in which tasks are claimed: by priority, then by available_at. As one number, it can
-    # be the position of a cursor.
+    # One number, so that it can be the position of a cursor. The migration 0019 makes the function.
     urgency: Mapped[int] = column_property(
-        cast(
-            (5 - priority) * literal_column("1000000000000000000")
-            + extract("epoch", available_at) * literal_column("1000000"),
-            BigInteger,
-        ),
+        func.task_urgency(priority, available_at, type_=BigInteger),
         deferred=True,
-        doc="The place in the order in which tasks are claimed; the smallest is the first.",
+        doc="The place in the order in which tasks are claimed, by priority and then by"
+        " available_at; the smallest is the first.",
     )
 
     project: Mapped[Project] = to_one("tasks", "The project it belongs to.")

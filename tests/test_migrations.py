@@ -338,6 +338,8 @@ async def test_the_migrations_make_exactly_what_the_models_say(
         await connection.run_sync(search.functions)
         answers = importlib.import_module("migrations.versions.0012_answers")
         await connection.exec_driver_sql(answers.HASH)
+        ready = importlib.import_module("migrations.versions.0019_ready_tasks")
+        await connection.exec_driver_sql(ready.URGENCY)
         await connection.run_sync(db.Base.metadata.create_all)
         log = importlib.import_module("migrations.versions.0008_events")
         claims = importlib.import_module("migrations.versions.0010_claims")
