@@ -38,6 +38,7 @@ async def subscribe(session: WriteSession, agent_id: UUID, topic: str) -> AgentS
 
     A second subscription to the same topic changes nothing. Raises NotFound and Denied.
     """
+    session.in_own_name(agent_id)
     agent = await session.fetch(Agent, agent_id, at=("agent_id",))
     same = (AgentSubscription.agent_id == agent.id, AgentSubscription.topic == topic)
     found: AgentSubscription | None = await session.scalar(select(AgentSubscription).where(*same))
@@ -49,6 +50,7 @@ async def unsubscribe(session: WriteSession, agent_id: UUID, topic: str) -> UUID
 
     Raises NotFound, Denied, and Invalid if there is none.
     """
+    session.in_own_name(agent_id)
     agent = await session.fetch(Agent, agent_id, at=("agent_id",))
     same = (AgentSubscription.agent_id == agent.id, AgentSubscription.topic == topic)
     ended = delete(AgentSubscription).where(*same).returning(AgentSubscription.id)

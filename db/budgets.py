@@ -331,7 +331,7 @@ def has_room(project_id: Any, agent: Any = None) -> ColumnElement[bool]:
     found = select(budget.id).where(
         budget.project_id == project_id, is_for(budget, agent), is_full(budget)
     )
-    return ~exists(found)
+    return ~exists(found.correlate_except(budget))
 
 
 def full_tasks(project_id: Any) -> Select[Any]:

@@ -210,11 +210,12 @@ def _received(viewer: Viewer) -> Executable:
         .order_by(row.priority.desc(), row.sent_at, row.id)
         .limit(value("limit", Integer))
         .with_for_update(key_share=True, skip_locked=True)
+        .cte("wanted")
     )
     seconds = value("seconds", Integer)
     given = (
         update(row)
-        .where(row.id.in_(wanted.scalar_subquery()))
+        .where(row.id == wanted.c.id)
         .values(
             status=CommunicationStatus.DELIVERED,
             delivered_at=func.coalesce(row.delivered_at, func.now()),
@@ -228,12 +229,15 @@ def _received(viewer: Viewer) -> Executable:
     return found.order_by(given.priority.desc(), given.sent_at, given.id)
 
 
-async def receive(session: WriteSession, agent_id: UUID, limit: int, seconds: int) -> list[UUID]:
+async def receive(
+    session: WriteSession, agent_id: UUID | None, limit: int, seconds: int
+) -> list[UUID]:
     """Give an agent its next messages, each to one receiver; return their ids.
 
-    The receiver has to acknowledge them within so many seconds, or they are given again. Raises
-    NotFound and Denied.
+    The receiver has to acknowledge them within so many seconds, or they are given again. The agent
+    is the viewer, unless a person names one. Raises NotFound, Denied and Invalid.
     """
+    agent_id = session.acting_agent(agent_id)
     values: dict[str, Any] = {"agent_id": agent_id, "limit": limit, "seconds": seconds}
     # Which messages these are is not known before, so a key takes a transaction.
     if session.key is None:
@@ -309,6 +313,15 @@ async def _check_acknowledged(
         raise Rejected(errors)
 
 
+async def send(session: WriteSession, values: Mapping[str, Any]) -> UUID:
+    """Send a message from an agent to another one of its project; return its id.
+
+    Raises NotFound, Denied, and Rejected with all errors.
+    """
+    session.in_own_name(values["from_agent_id"], ("from_agent_id",))
+    return await session.insert(Communication, values, below="from_agent")
+
+
 async def reply(session: WriteSession, id: UUID, values: Mapping[str, Any]) -> UUID:
     """Answer a message in the name of the agent that it was sent to; return the id of the answer.
 
@@ -335,6 +348,7 @@ async def broadcast(
     With a topic, only to those that subscribe to it. Raises NotFound, Denied, Invalid, and Rejected
     with all errors.
     """
+    session.in_own_name(from_agent_id, ("from_agent_id",))
     sender = await session.fetch(Agent, from_agent_id, at=("from_agent_id",), lock=False)
     await session.refer(Communication, values, project_id=sender.project_id)
     receivers = select(Agent.id).where(
@@ -358,20 +372,27 @@ async def broadcast(
 
 
 MOST_EXPIRED = 500
-"""The largest number of messages that are expired at once."""
+"""The largest number of messages that one statement expires."""
 
 
 @Statement
 def _expired(viewer: Viewer) -> Executable:
-    """Expire messages that nobody has a lease on. Several processes may do this at once."""
+    """Expire messages that nobody has a lease on. Several processes may do this at once.
+
+    A CTE, unlike a subquery with a limit, is certain to be run only once.
+    """
     row: Any = Communication
     due = select(row.id).where(row.status.in_(_OPEN), row.expires_at <= func.now(), _is_free(row))
-    due = due.limit(MOST_EXPIRED).with_for_update(key_share=True, skip_locked=True)
-    changed = update(row).where(row.id.in_(due))
+    free = due.limit(MOST_EXPIRED).with_for_update(key_share=True, skip_locked=True).cte("free")
+    changed = update(row).where(row.id == free.c.id)
     return changed.values(status=CommunicationStatus.EXPIRED).returning(row.id)
 
 
 async def expire(database: Database) -> int:
-    """Expire messages that were not received in time, at most so many; return how many."""
-    async with database.write(Viewer(is_administrator=True)) as session:
-        return len(await session.run(_expired))
+    """Expire messages that were not received in time, batch by batch; return how many."""
+    count, found = 0, MOST_EXPIRED
+    while found == MOST_EXPIRED:
+        async with database.write(Viewer(is_administrator=True)) as session:
+            found = len(await session.run(_expired))
+        count += found
+    return count

@@ -47,7 +47,8 @@ from db.base import (
     to_one,
     with_defaults,
 )
-from db.errors import Invalid, Rejected
+from db.errors import Denied, Invalid, Rejected
+from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from db.agents import Agent
     from db.ai_models import AIModel
     from db.interactions import HumanInteraction
-    from db.projects import Project
     from db.sessions import WriteSession
     from db.usage import UsageRecord
     from db.users import User
@@ -273,6 +273,26 @@ def _appended(
     rows = select(*messages.values())
     inserted = insert(Message).from_select(list(messages), rows, include_defaults=False)
     return inserted.returning(Message.id, set_actor())
+
+
+async def start(
+    session: WriteSession, values: Mapping[str, Any], message: Mapping[str, Any] | None = None
+) -> Conversation:
+    """Start a conversation, with its first message if there is one.
+
+    Raises NotFound, Denied, Invalid, and Rejected with all errors.
+    """
+    project_id = values.get("project_id")
+    if project_id is not None:
+        await session.fetch(Project, project_id, at=("project_id",), lock=False)
+    elif session.viewer.user_id is None:
+        raise Denied("An agent can start conversations only in its project; give projectId.")
+    row = {**values, "agent_id": session.in_own_name(values.get("agent_id"))}
+    await session.refer(Conversation, row, project_id=project_id)
+    conversation = await Conversation.create(session, user_id=session.viewer.user_id, **row)
+    if message is not None:
+        await append(session, conversation.id, {("message",): message})
+    return conversation
 
 
 async def append(

@@ -139,6 +139,6 @@ def delete_expired(viewer: Viewer) -> Executable:
         .where(kept.expires_at <= func.now())
         .limit(literal_column(str(MOST_DELETED)))
     )
-    locked = old.with_for_update(skip_locked=True).subquery()
+    locked = old.with_for_update(skip_locked=True).cte("locked")
     gone = delete(table).where(kept.actor == locked.c.actor, kept.key == locked.c.key)
     return gone.returning(kept.key)

@@ -7,6 +7,7 @@ task locks the two in this order, and of two answers about one task, the second 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -30,6 +31,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.orm import Mapped, aliased, mapped_column
@@ -366,34 +368,52 @@ def _has_expired(row: Any) -> ColumnElement[bool]:
 
 @Statement
 def _expired(viewer: Viewer) -> Executable:
-    """Expire requests that block no task. Several processes may do this at once."""
+    """Expire requests that block no task. Several processes may do this at once.
+
+    A CTE, unlike a subquery with a limit, is certain to be run only once.
+    """
     row: Any = HumanInteraction
     due = select(row.id).where(_has_expired(row), ~row.blocks_task).limit(MOST_EXPIRED)
-    due = due.with_for_update(key_share=True, skip_locked=True)
-    changed = update(row).where(row.id.in_(due))
+    free = due.with_for_update(key_share=True, skip_locked=True).cte("free")
+    changed = update(row).where(row.id == free.c.id)
     return changed.values(status=InteractionStatus.EXPIRED).returning(row.id)
 
 
 async def expire(database: Database) -> int:
-    """Expire the requests whose time is over, at most so many; return how many.
+    """Expire the requests whose time is over, batch by batch; return how many.
 
     `on_expiry` of each says what becomes of the task that it blocks. Any number of processes may do
-    this at once.
+    this at once. A request that blocks a task is a transaction of its own, and one that fails does
+    not stop the others.
     """
     viewer = Viewer(is_administrator=True)
-    async with database.write(viewer) as session:
-        count = len(await session.run(_expired))
-    row = HumanInteraction
-    blocking = select(row.id, row.task_id, row.on_expiry).where(_has_expired(row), row.blocks_task)
-    async with database.read() as reading:
-        due = (await reading.execute(blocking.limit(MOST_EXPIRED))).all()
-    for id, task_id, on_expiry in due:
-        try:
-            async with database.write(viewer) as session:
-                count += await _expire(session, id, task_id, on_expiry)
-        except Exception as error:
-            log.warning("the request %s does not expire: %s", id, reason(error))
+    count, found = 0, MOST_EXPIRED
+    while found == MOST_EXPIRED:
+        async with database.write(viewer) as session:
+            found = len(await session.run(_expired))
+        count += found
+    after: tuple[Any, ...] | None = None
+    while due := await _due(database, after):
+        for id, task_id, on_expiry, _ in due:
+            try:
+                async with database.write(viewer) as session:
+                    count += await _expire(session, id, task_id, on_expiry)
+            except Exception as error:
+                log.warning("the request %s does not expire: %s", id, reason(error))
+        after = due[-1].expires_at, due[-1].id
     return count
+
+
+async def _due(database: Database, after: tuple[Any, ...] | None) -> Sequence[Any]:
+    """The next requests that block a task and whose time is over, in the order of their times."""
+    row = HumanInteraction
+    order = row.expires_at, row.id
+    due = select(row.id, row.task_id, row.on_expiry, row.expires_at)
+    due = due.where(_has_expired(row), row.blocks_task).order_by(*order).limit(MOST_EXPIRED)
+    if after is not None:
+        due = due.where(tuple_(*order) > tuple_(*after))
+    async with database.read() as session:
+        return (await session.execute(due)).all()
 
 
 async def _expire(

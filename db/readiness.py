@@ -37,25 +37,26 @@ from db import budgets
 from db.agents import Agent
 from db.base import Timestamp, any_of, choice
 from db.budgets import Budget
+from db.claims import idle
 from db.claims.conditions import (
     ANY_TYPE,
     ASSIGNED,
-    IdleReason,
+    PENDING,
+    ZERO,
     capacity,
     constant,
     hands_out,
-    has_free_resources,
     has_room_for,
-    idle_reason,
     is_available,
-    is_ready,
     is_working,
     kind,
     left_by_type,
     left_of_type,
     limits_types,
+    resources_in_use,
     running,
     takes_more_reviews,
+    uses_none_of,
 )
 from db.dependencies import holds_parent, is_met
 from db.interactions import HumanInteraction, InteractionStatus
@@ -158,7 +159,7 @@ def waits(viewer: Viewer, task_id: Any) -> Select[Any]:
     return select(*found.c)
 
 
-PENDING = constant(InteractionStatus.PENDING)
+UNANSWERED = constant(InteractionStatus.PENDING)
 
 NO_KEY, NO_TIME, NO_TEXT = cast(null(), Uuid), cast(null(), Timestamp), cast(null(), Text)
 
@@ -204,7 +205,7 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
     because(reason.ENDED, _text("It has ended: it is ") + status + _text("."), ~is_open)
     is_running = task.status == TaskStatus.IN_PROGRESS
     because(reason.IN_PROGRESS, _text("An agent is working on it."), is_running)
-    asked = and_(request.task_id == task.id, request.blocks_task, request.status == PENDING)
+    asked = and_(request.task_id == task.id, request.blocks_task, request.status == UNANSWERED)
     is_asked = exists(select(request.id).where(asked, scope(request, viewer)).correlate(task))
     waits_for_people = task.blocked_reason == BlockedReason.HUMAN_INPUT
     because(
@@ -362,7 +363,9 @@ def could_be_claimed(
 ) -> ColumnElement[bool]:
     """Whether a task of a project could be claimed now, by an agent if one is given.
 
-    What concerns the agent and the project is found once, and not for each task.
+    What concerns the agent and the project is found once, and not for each task. PostgreSQL reads
+    a page in the order of `Task.urgency`, from the index: CASE keeps it from reading the tasks of
+    a type and those of an agent from other indexes, and sorting them.
     """
     agent, project = aliased(Agent), aliased(Project)
     able = select(project.id).where(
@@ -372,8 +375,7 @@ def could_be_claimed(
         takes_more_reviews(project),
         budgets.has_room(project.id),
     )
-    assigned = is_ready(task, ASSIGNED)
-    fits = is_ready(task)
+    fits: ColumnElement[bool] = true()
     if agent_id is not None:
         able = able.join(agent, agent.project_id == project.id).where(
             agent.id == agent_id,
@@ -382,52 +384,30 @@ def could_be_claimed(
             budgets.has_room(project.id, agent),
         )
         own_type = able.with_only_columns(agent.type).scalar_subquery()
-        assigned = and_(assigned, task.agent_id == agent_id)
-        fits = and_(fits, or_(kind(task) == ANY_TYPE, kind(task) == own_type))
+        is_own = task.agent_id == agent_id
+        fits = case(
+            (task.status == ASSIGNED, is_own),
+            else_=or_(kind(task) == ANY_TYPE, kind(task) == own_type),
+        )
     limits = able.with_only_columns(left_by_type(project.id, limits_types(project)))
     return and_(
         exists(able),
         task.project_id == project_id,
-        or_(fits, assigned),
+        task.status.in_([PENDING, ASSIGNED]),
+        task.unmet_dependency_count == ZERO,
+        fits,
         is_available(task),
-        has_free_resources(task),
+        uses_none_of(task, resources_in_use(project_id)),
         has_room_for(limits.scalar_subquery(), task.type),
         budgets.is_outside(task.id, budgets.full_tasks(project_id).scalar_subquery()),
     )
 
 
-IDLE = {
-    IdleReason.AGENT_NOT_ACTIVE: "It is neither READY nor ACTIVE, or its isActive is false.",
-    IdleReason.PROJECT_NOT_IN_PROGRESS: "Its project is not IN_PROGRESS.",
-    IdleReason.AGENT_AT_CAPACITY: "It has as many tasks in progress as it may.",
-    IdleReason.PROJECT_LIMIT: "A limit of its project keeps it from getting another task.",
-    IdleReason.BUDGET: "A hard budget has no room for the tasks that are ready.",
-    IdleReason.RESOURCE_RESERVED: "The tasks that are ready need resources that are in use.",
-    IdleReason.BACKOFF: "The tasks that are ready are not available yet.",
-    IdleReason.WRONG_TYPE: "The tasks that are ready are of other types, or assigned to others.",
-    IdleReason.NOTHING_READY: "No task is ready: all wait, are in progress, or have ended.",
-}
-
-
 def why_idle(viewer: Viewer, agent_id: Any) -> Select[Any]:
     """Why an agent gets no task of its type; nothing if it could get one."""
-    reason = idle_reason(viewer, Right.VIEW, agent_id, array([ANY_TYPE, Agent.type]))
-    found = _correlated(reason, agent_id).subquery("idle")
-    code = found.c.reason
-    exceeded = _correlated(budgets.exceeded(agent_id), agent_id).subquery("exceeded")
-    budget = select(exceeded.c.words).scalar_subquery()
-    messages = (
-        (
-            code == _constant(each),
-            func.coalesce(budget, text) if each is IdleReason.BUDGET else text,
-        )
-        for each, text in ((each, _text(text)) for each, text in IDLE.items())
-    )
-    return select(
-        type_coerce(code, choice(IdleReason)).label("code"),
-        case(*messages).label("message"),
-        type_coerce(found.c.available_at, Timestamp).label("until"),
-    ).where(code.is_not(None))
+    reason = idle.why_idle(viewer, Right.VIEW, agent_id, array([ANY_TYPE, Agent.type]))
+    found = _correlated(reason, agent_id).subquery("idle").c
+    return select(found.code, found.message, found.available_at.label("until"))
 
 
 def stats(viewer: Viewer, project_id: Any) -> Select[Any]:

@@ -35,6 +35,7 @@ async def add(
     the task, the attempt ends with this checkpoint, and so does its lease, in the same transaction.
     Raises NotFound, Denied, Invalid, LeaseLost, and Rejected with all errors.
     """
+    values = {**values, "agent_id": session.in_own_name(values.get("agent_id"))}
     if blocks_task and values.get("requires_acknowledgement") is False:
         raise Invalid(
             "Nobody has to acknowledge this, so the task would stay blocked.",

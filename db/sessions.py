@@ -325,6 +325,13 @@ class WriteSession(AsyncSession):
             return agent_id or own
         raise Denied("An agent acts only in its own name.", at)
 
+    def acting_agent(self, agent_id: UUID | None, at: Path = ("agent_id",)) -> UUID:
+        """The same where there has to be an agent. Raises Invalid if none is named."""
+        found = self.in_own_name(agent_id, at)
+        if found is None:
+            raise Invalid("Name the agent: you are none yourself.", at)
+        return found
+
     async def refer(
         self,
         model: type[Base],

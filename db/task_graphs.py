@@ -14,10 +14,23 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Executable, Integer, Uuid, case, cast, extract, func, select
+from sqlalchemy import (
+    BigInteger,
+    Executable,
+    Integer,
+    Uuid,
+    case,
+    cast,
+    extract,
+    func,
+    literal_column,
+    null,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import aliased
 
-from db.base import any_of
+from db.base import any_of, choice
 from db.dependencies import find_cycle
 from db.errors import CycleDetected
 from db.parameters import request_of_statements
@@ -187,56 +200,59 @@ async def read(
 
     Raises TooLarge if these are more than `most`.
     """
-
-    async def rows(statement: Statement, limit: int) -> Sequence[Any]:
-        values = {"project_id": project_id, "limit": limit + 1}
-        with request_of_statements(Values(viewer, values)):
-            found = (await session.execute(statement.built(viewer))).all()
-        if len(found) > limit:
-            raise TooLarge
-        return found
-
-    if not await rows(_project, 1):
+    values = {"project_id": project_id, "limit": most + 1}
+    with request_of_statements(Values(viewer, values)):
+        rows = (await session.execute(_graph.built(viewer))).all()
+    if not rows:
         return None
-    tasks = [GraphTask(*row) for row in await rows(_tasks, most)]
-    edges = [GraphEdge(*row) for row in await rows(_edges, most - len(tasks))]
+    (_, *found) = rows
+    if len(found) > most:
+        raise TooLarge
+    tasks = [GraphTask(*row[1:5]) for row in found if row[0] == TASK]
+    edges = [GraphEdge(row[1], row[2], row[5]) for row in found if row[0] == EDGE]
     return tasks, edges
 
 
-@Statement
-def _project(viewer: Viewer) -> Executable:
-    return select(Project.id).where(Project.id == value("project_id", Uuid), scope(Project, viewer))
+PROJECT, TASK, EDGE = range(3)
 
 
 @Statement
-def _tasks(viewer: Viewer) -> Executable:
-    """The tasks of a project, with their times in seconds."""
+def _graph(viewer: Viewer) -> Executable:
+    """A project, its tasks with their times in seconds, and their dependencies, in this order.
+
+    It is one statement, so that the dependencies are those of the tasks.
+    """
+    project_id, limit = value("project_id", Uuid), value("limit", Integer)
+    no_id, no_time, nothing = cast(null(), Uuid), cast(null(), BigInteger), cast(null(), ON_FAILURE)
+    project = select(_kind(PROJECT), Project.id, no_id, no_time, no_time, nothing)
+    project = project.where(Project.id == project_id, scope(Project, viewer))
+
     taken = func.greatest(extract("epoch", Task.completed_at - Task.started_at), 0)
     estimated = case((any_of(Task.status, NEVER_DONE), 0), else_=Task.estimated_seconds)
     actual = case((Task.status == TaskStatus.COMPLETED, cast(func.floor(taken), BigInteger)))
-    return (
-        select(
-            Task.id,
-            Task.parent_task_id,
-            func.coalesce(estimated, 0),
-            func.coalesce(actual, 0),
-        )
-        .where(Task.project_id == value("project_id", Uuid), scope(Task, viewer))
-        .order_by(Task.id)
-        .limit(value("limit", Integer))
-    )
+    times = (cast(func.coalesce(each, 0), BigInteger) for each in (estimated, actual))
+    tasks = select(_kind(TASK), Task.id, Task.parent_task_id, *times, nothing)
+    tasks = tasks.where(Task.project_id == project_id, scope(Task, viewer))
 
-
-@Statement
-def _edges(viewer: Viewer) -> Executable:
-    """The dependencies between the tasks of a project."""
     dependent, dependency = aliased(Task), aliased(Task)
-    own = value("project_id", Uuid)
-    return (
-        select(TaskDependency.dependent_id, TaskDependency.dependency_id, TaskDependency.on_failure)
-        .join(dependent, dependent.id == TaskDependency.dependent_id)
-        .join(dependency, dependency.id == TaskDependency.dependency_id)
-        .where(dependent.project_id == own, dependency.project_id == own, scope(dependent, viewer))
-        .order_by(TaskDependency.dependent_id, TaskDependency.dependency_id)
-        .limit(value("limit", Integer))
+    ids = TaskDependency.dependent_id, TaskDependency.dependency_id
+    edges = (
+        select(_kind(EDGE), *ids, no_time, no_time, TaskDependency.on_failure)
+        .join(dependent, dependent.id == ids[0])
+        .join(dependency, dependency.id == ids[1])
+        .where(
+            dependent.project_id == project_id,
+            dependency.project_id == project_id,
+            scope(dependent, viewer),
+        )
     )
+    # More than may be are not sorted.
+    limited = (each.limit(limit) for each in (tasks, edges))
+    return union_all(project, *limited).order_by(literal_column("1, 2, 3"))
+
+
+ON_FAILURE = choice(OnFailure)
+
+
+def _kind(kind: int) -> Any:
+    return literal_column(str(kind), Integer)

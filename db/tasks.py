@@ -15,11 +15,8 @@ from sqlalchemy import (
     Index,
     String,
     case,
-    cast,
-    extract,
     func,
     literal,
-    literal_column,
     text,
     update,
 )
@@ -28,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
 from db import leases
+from db.agents import Agent, AgentStatus
 from db.base import (
     CRUD,
     Base,
@@ -49,12 +47,12 @@ from db.transitions import Transitions
 from db.usage_totals import cost_of, tree_cost_of
 
 if TYPE_CHECKING:
-    from db.agents import Agent
     from db.attempts import TaskAttempt
     from db.budgets import Budget
     from db.communications import Communication
     from db.interactions import HumanInteraction
     from db.projects import Project
+    from db.sessions import WriteSession
     from db.usage import UsageRecord
     from db.users import User
 
@@ -220,12 +218,11 @@ class Task(CRUD):
             f"A task names at most {MOST_RESOURCES} resources.",
             "resource_keys",
         ),
-        # The tasks that are ready, by priority.
+        # The tasks that are ready, in the order in which they are claimed.
         Index(
             "ix_tasks_ready",
             "project_id",
-            text("priority DESC"),
-            "available_at",
+            text("task_urgency(priority, available_at)"),
             "id",
             postgresql_where=text(
                 "status IN ('PENDING', 'ASSIGNED') AND unmet_dependency_count = 0"
@@ -344,16 +341,12 @@ class Task(CRUD):
     )
     task_metadata: Mapped[Metadata]
     version: Mapped[Version] = mapped_column()
-    # The order in which tasks are claimed: by priority, then by available_at. As one number, it can
-    # be the position of a cursor.
+    # One number, so that it can be the position of a cursor. The migration 0019 makes the function.
     urgency: Mapped[int] = column_property(
-        cast(
-            (5 - priority) * literal_column("1000000000000000000")
-            + extract("epoch", available_at) * literal_column("1000000"),
-            BigInteger,
-        ),
+        func.task_urgency(priority, available_at, type_=BigInteger),
         deferred=True,
-        doc="The place in the order in which tasks are claimed; the smallest is the first.",
+        doc="The place in the order in which tasks are claimed, by priority and then by"
+        " available_at; the smallest is the first.",
     )
 
     project: Mapped[Project] = to_one("tasks", "The project it belongs to.")
@@ -454,6 +447,21 @@ class TaskDependency(Base):
     dependency: Mapped[Task] = to_one(
         "dependents", "The task it waits for.", foreign_keys=[dependency_id]
     )
+
+
+async def transition_agent(
+    session: WriteSession, id: UUID, to: AgentStatus, *, version: int | None = None
+) -> Agent:
+    """Change the status of an agent. What is assigned to one that is TERMINATED is PENDING then.
+
+    An agent changes only its own. Raises NotFound, Denied, Conflict and IllegalTransition.
+    """
+    session.in_own_name(id, ("id",))
+    agent = await session.fetch(Agent, id, version=version)
+    if to is AgentStatus.TERMINATED:
+        await unassign(session, agent)
+    agent.transition(to)
+    return agent
 
 
 async def unassign(session: AsyncSession, agent: Agent) -> None:

@@ -315,7 +315,10 @@ async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) ->
     A call with a request id that was recorded before, in this input or earlier, is not recorded
     again, and its id is that of the first. Raises NotFound, Denied, and Rejected with all errors.
     """
-    new = {at: {"id": new_id(), **call} for at, call in calls.items()}
+    new = {}
+    for at, call in calls.items():
+        agent_id = session.in_own_name(call.get("agent_id"), (*at, "agent_id"))
+        new[at] = {"id": new_id(), **call, "agent_id": agent_id}
     ids = [row["id"] for row in new.values()]
     alone = partial(session.alone, model=UsageRecord, outcome={"usage_records": ids})
     if len(await _record(session, alone, project_id, new)) == len(new):

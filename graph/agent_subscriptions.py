@@ -74,7 +74,6 @@ class Mutation:
         self, session: db.WriteSession, input: SubscribeAgentInput
     ) -> db.AgentSubscription:
         """Let an agent receive what is published to a topic of its project, from now on."""
-        session.in_own_name(input.agent_id)
         return await agent_subscriptions.subscribe(session, input.agent_id, input.topic)
 
     @mutation(Right.WORK)
@@ -82,5 +81,4 @@ class Mutation:
         self, session: db.WriteSession, input: UnsubscribeAgentInput
     ) -> Deleted[db.AgentSubscription]:
         """End the subscription of an agent to a topic. What it was sent already stays."""
-        session.in_own_name(input.agent_id)
         return Deleted(await agent_subscriptions.unsubscribe(session, input.agent_id, input.topic))

@@ -13,7 +13,7 @@ from strawberry.scalars import JSON
 
 import db
 from db import AgentStatus, Right, readiness, tasks
-from db.claims import IdleReason
+from db.claims import IdleReason, idle
 from db.tools import MOST_TOOLS
 from graph.core.computed import computed, computed_type, value
 from graph.core.connections import Connection
@@ -109,7 +109,8 @@ class Agent(Node):
         by=db.Agent.id,
         order=("code",),
         most=10,
-        description="What keeps it from getting a task of its type now; empty if it could get one.",
+        description="What keeps it from getting a task of its type now; empty if it could get one."
+        f" If more than {idle.MOST_READ:,} such tasks are available, so many of them decide.",
     )
 
 
@@ -206,9 +207,6 @@ class Mutation:
         If it is TERMINATED, the tasks that are assigned to it become unassigned. To keep an agent
         from work whatever it says, set its `isActive` to false.
         """
-        session.in_own_name(input.id, ("id",))
-        agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-        if input.to is AgentStatus.TERMINATED:
-            await tasks.unassign(session, agent)
-        agent.transition(input.to)
-        return agent
+        return await tasks.transition_agent(
+            session, input.id, input.to, version=input.expected_version
+        )

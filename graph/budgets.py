@@ -210,7 +210,7 @@ class Mutation:
         )
         given = {"limit_cost": input.limit_cost, "limit_tokens": input.limit_tokens}
         values = {
-            "agent_id": session.in_own_name(input.agent_id),
+            "agent_id": input.agent_id,
             "expires_at": input.expires_at,
             "reason": input.reason,
         }

@@ -14,7 +14,6 @@ from strawberry.scalars import JSON
 import db
 from db import Right, claims, leases
 from db.claims import IdleReason
-from db.errors import Invalid
 from graph.core.entities import describe_enum
 from graph.core.inputs import Repeatable, input_of
 from graph.core.mutations import mutation
@@ -160,11 +159,8 @@ class ExtendLeaseInput(Repeatable):
 
 
 async def _claim(session: db.WriteSession, input: ClaimTaskInput, limit: int) -> claims.Claimed:
-    agent_id = session.in_own_name(input.agent_id)
-    if agent_id is None:
-        raise Invalid("Name the agent that takes the task.", ("agent_id",))
     return await claims.claim(
-        session, agent_id, types=input.types, limit=limit, seconds=input.lease_seconds
+        session, input.agent_id, types=input.types, limit=limit, seconds=input.lease_seconds
     )
 
 

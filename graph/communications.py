@@ -13,7 +13,6 @@ from strawberry.scalars import JSON
 
 import db
 from db import CommunicationStatus, Right, Viewer, communications
-from db.errors import Invalid
 from db.parameters import apply, bind
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
@@ -194,10 +193,7 @@ class Mutation:
         self, session: db.WriteSession, input: SendCommunicationInput
     ) -> Changed[db.Communication]:
         """Send a message from an agent to another agent of its project."""
-        session.in_own_name(input.from_agent_id, ("from_agent_id",))
-        return Changed(
-            await session.insert(db.Communication, new_values(input), below="from_agent")
-        )
+        return Changed(await communications.send(session, new_values(input)))
 
     @mutation(Right.WORK)
     async def reply(self, session: db.WriteSession, input: ReplyInput) -> Changed[db.Communication]:
@@ -229,10 +225,9 @@ class Mutation:
 
         Acknowledge them before their lease ends; otherwise they are given again.
         """
-        agent_id = session.in_own_name(input.agent_id)
-        if agent_id is None:
-            raise Invalid("Say for which agent; you are none yourself.", ("agent_id",))
-        ids = await communications.receive(session, agent_id, input.limit, input.lease_seconds)
+        ids = await communications.receive(
+            session, input.agent_id, input.limit, input.lease_seconds
+        )
         return [Changed(id) for id in ids]
 
     @mutation(Right.WORK)
@@ -247,7 +242,6 @@ class Mutation:
 async def _broadcast(
     session: db.WriteSession, input: BroadcastInput, topic: str | None
 ) -> list[Changed[db.Communication]]:
-    session.in_own_name(input.from_agent_id, ("from_agent_id",))
     values = new_values(input)
     ids = await communications.broadcast(session, values.pop("from_agent_id"), values, topic)
     return [Changed(id) for id in ids]

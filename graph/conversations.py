@@ -14,7 +14,7 @@ from strawberry.scalars import JSON
 
 import db
 from db import ConversationStatus, MessageSender, Right, conversations
-from db.errors import Denied, Rejected
+from db.errors import Rejected
 from db.search import MOST_PARTS, highlights
 from graph.core.computed import computed, computed_type, value
 from graph.core.connections import Connection
@@ -296,18 +296,8 @@ class Mutation:
         self, session: db.WriteSession, input: StartConversationInput
     ) -> db.Conversation:
         """Start a conversation, optionally with its first message."""
-        row = new_values(input)
-        if input.project_id is not None:
-            await session.fetch(db.Project, input.project_id, at=("project_id",), lock=False)
-        elif session.viewer.user_id is None:
-            raise Denied("An agent can start conversations only in its project; give projectId.")
-        row["agent_id"] = session.in_own_name(input.agent_id)
-        await session.refer(db.Conversation, row, project_id=input.project_id)
-        conversation = await db.Conversation.create(session, user_id=session.viewer.user_id, **row)
-        if input.message is not None:
-            message = {("message",): new_values(input.message)}
-            await conversations.append(session, conversation.id, message)
-        return conversation
+        message = None if input.message is None else new_values(input.message)
+        return await conversations.start(session, new_values(input), message)
 
     @mutation(Right.EDIT)
     async def update_conversation(

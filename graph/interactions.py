@@ -249,7 +249,6 @@ async def _create(
     session: db.WriteSession, model: type[Interaction], input: InteractionValues
 ) -> Changed[Interaction]:
     row = new_values(input)
-    row["agent_id"] = session.in_own_name(input.agent_id)
     id = await requests.add(
         session,
         model,

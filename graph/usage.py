@@ -213,7 +213,6 @@ class Mutation:
                 continue
             if not values.keys() & {"model_id", "model_name"}:
                 errors.append(Invalid("Name the model of this call.", (*path, "model_name")))
-            values["agent_id"] = session.in_own_name(values.get("agent_id"), (*path, "agent_id"))
         if errors:
             raise Rejected(errors)
         ids = await usage.record_usage(session, input.project_id, calls)

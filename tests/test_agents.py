@@ -1,5 +1,7 @@
 """Agents: made for a project, changed, moved through their life, and deleted."""
 
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -7,7 +9,19 @@ import pytest
 from sqlalchemy import text
 
 import db
-from db import AgentStatus, TaskStatus
+from db import (
+    AgentStatus,
+    Right,
+    TaskStatus,
+    agent_subscriptions,
+    claims,
+    communications,
+    conversations,
+    requests,
+    tasks,
+    usage,
+)
+from db.errors import Denied
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
@@ -384,3 +398,59 @@ async def test_an_agent_changes_its_own_status_and_no_others(world: World) -> No
         assert payload == {"agent": {"status": to}, "userErrors": []}
     code = await world.error(world.agent, "transitionAgent", id=gid(eve), to="INITIALIZING")
     assert code == "FORBIDDEN"
+
+
+Act = Callable[[db.WriteSession, World, db.Agent], Awaitable[Any]]
+SAID: dict[str, Any] = {"type": "NEWS", "content": {}}
+ACTS: dict[str, Act] = {
+    "claims": lambda session, _, eve: claims.claim(session, eve.id),
+    "sends": lambda session, world, eve: communications.send(
+        session, SAID | {"from_agent_id": eve.id, "to_agent_id": world.ada.id}
+    ),
+    "broadcasts": lambda session, _, eve: communications.broadcast(session, eve.id, SAID),
+    "receives": lambda session, _, eve: communications.receive(session, eve.id, 1, 60),
+    "subscribes": lambda session, _, eve: agent_subscriptions.subscribe(session, eve.id, "a"),
+    "unsubscribes": lambda session, _, eve: agent_subscriptions.unsubscribe(
+        session, eve.id, "news"
+    ),
+    "records usage": lambda session, world, eve: usage.record_usage(
+        session, world.project.id, {(0,): {"model_name": "x", "agent_id": eve.id}}
+    ),
+    "asks people": lambda session, world, eve: requests.add(
+        session,
+        db.FeedbackRequest,
+        {"project_id": world.project.id, "title": "x", "content": {}, "agent_id": eve.id},
+    ),
+    "starts a conversation": lambda session, world, eve: conversations.start(
+        session, {"project_id": world.project.id, "agent_id": eve.id}
+    ),
+    "writes a message": lambda session, world, eve: conversations.append(
+        session,
+        world.conversation.id,
+        {(0,): {"sender": db.MessageSender.ASSISTANT, "content": "x", "agent_id": eve.id}},
+    ),
+    "changes its status": lambda session, _, eve: tasks.transition_agent(
+        session, eve.id, AgentStatus.INITIALIZING
+    ),
+}
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+async def test_an_agent_acts_only_in_its_own_name(world: World, act: Act) -> None:
+    """Whoever calls the rules, and not only through GraphQL."""
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        eve = await factories.make_agent(session, world.project, "Eve", status=AgentStatus.CREATED)
+        session.add(db.AgentSubscription(agent_id=eve.id, topic="news"))
+        await factories.make_communication(session, world.ada, eve)
+    before = await snapshot(world.database)
+
+    with pytest.raises(Denied, match="own name"):
+        async with world.database.write(db.Viewer(agent_id=world.ada.id), Right.WORK) as session:
+            await act(session, world, eve)
+
+    assert await snapshot(world.database) == before
+
+
+def test_the_rule_of_own_names_is_no_business_of_slices() -> None:
+    for path in Path("graph").rglob("*.py"):
+        assert "in_own_name" not in path.read_text(), path

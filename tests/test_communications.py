@@ -66,6 +66,12 @@ CASES = {
 }
 
 
+async def execute(world: World, statement: str) -> None:
+    """Change rows by SQL."""
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text(statement))
+
+
 async def send(world: World, *said: Any, **values: Any) -> str:
     """Send a communication and return its id."""
     payload = await world.owner.change(
@@ -413,10 +419,7 @@ async def test_what_nobody_receives_in_time_expires(world: World, eve: db.Agent)
     await send(world, eve, world.ada, "in time", expiresAt="2099-01-01T00:00:00Z")
     held = await send(world, eve, world.ada, "held")
     assert await receive(world.agent, limit=10) == ["in time", "held"]
-    async with world.database.write(ADMIN) as session:
-        await session.execute(
-            text("UPDATE communications SET expires_at = now() WHERE type = 'held'")
-        )
+    await execute(world, "UPDATE communications SET expires_at = now() WHERE type = 'held'")
 
     assert await communications.expire(world.database) == 1
     assert await acknowledge(world.agent, held) == []
@@ -427,6 +430,35 @@ async def test_what_nobody_receives_in_time_expires(world: World, eve: db.Agent)
         ("in time", "DELIVERED"),
         ("late", "EXPIRED"),
     ]
+
+
+async def test_all_that_has_expired_is_so_after_one_sweep(world: World, eve: db.Agent) -> None:
+    await execute(
+        world,
+        "INSERT INTO communications (project_id, from_agent_id, to_agent_id, type, content,"
+        f" expires_at) SELECT '{world.project.id}', '{eve.id}', '{world.ada.id}', 'x', '{{}}',"
+        " now() FROM generate_series(1, 1001)",
+    )
+
+    assert await communications.expire(world.database) == 1001
+    query = "SELECT DISTINCT status FROM communications"
+    assert await stored(world.database, query) == ["EXPIRED"]
+
+
+async def test_no_more_is_received_than_was_asked_for(world: World, eve: db.Agent) -> None:
+    """Also if PostgreSQL takes the table for a small one, and would look it up again and again."""
+    await send(world, eve, world.ada, "first")
+    connection = await world.database.open()
+    try:
+        await connection.execute("VACUUM ANALYZE communications")
+    finally:
+        await connection.close()
+    for number in range(20):
+        await send(world, eve, world.ada, str(number))
+
+    assert await receive(world.agent, limit=3) == ["first", "0", "1"]
+    query = "SELECT count(*) FROM communications WHERE status = 'DELIVERED'"
+    assert await stored(world.database, query) == [3]
 
 
 async def test_the_inbox_shows_what_an_agent_has_not_acknowledged(

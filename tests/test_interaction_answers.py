@@ -465,6 +465,44 @@ async def test_after_its_time_a_request_is_not_answered_even_before_it_is_swept(
     assert await answers(world) == []
 
 
+async def test_all_that_has_expired_is_so_after_one_sweep(world: World) -> None:
+    await execute(
+        world,
+        "INSERT INTO human_interactions (project_id, type, title, content, expires_at)"
+        f" SELECT '{world.project.id}', 'APPROVAL', 'x', '{{}}', now()"
+        " FROM generate_series(1, 1001)",
+    )
+
+    assert await interaction_answers.expire(world.database) == 1001
+    assert await stored(world.database, "SELECT DISTINCT status FROM human_interactions") == [
+        "EXPIRED"
+    ]
+
+
+async def test_requests_that_cannot_expire_are_in_nobodys_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interaction_answers, "MOST_EXPIRED", 2)
+    await execute(
+        world,
+        "INSERT INTO human_interactions (project_id, task_id, type, title, content, blocks_task,"
+        f" expires_at) SELECT '{world.project.id}', '{world.free.id}', 'APPROVAL', n::text, '{{}}',"
+        " true, now() - n * interval '1 s' FROM generate_series(1, 7) n",
+    )
+    broken = await stored(world.database, "SELECT id FROM human_interactions WHERE title >= '5'")
+    expire = interaction_answers._expire
+
+    async def fail(session: db.WriteSession, id: Any, *more: Any) -> int:
+        assert id not in broken, "it fails"
+        return await expire(session, id, *more)
+
+    monkeypatch.setattr(interaction_answers, "_expire", fail)
+
+    assert await interaction_answers.expire(world.database) == 4
+    query = "SELECT title FROM human_interactions WHERE status = 'PENDING' ORDER BY title"
+    assert await stored(world.database, query) == ["5", "6", "7"]
+
+
 async def test_a_request_expires_or_is_answered_never_both(
     world: World, approvers: list[Client]
 ) -> None:

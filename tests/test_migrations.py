@@ -119,6 +119,24 @@ async def test_each_migration_goes_down_and_up_with_rows_in_every_table(
     assert {table: rows for table, rows in (await snapshot(database)).items() if rows} == {}
 
 
+async def test_leases_are_kept_there_and_back(
+    database: db.Database, database_url: URL, http: httpx.AsyncClient, people: People
+) -> None:
+    await make_whole_world(database, http, people)
+    query = "SELECT attempt_id, task_id, agent_id, expires_at, heartbeat_at FROM task_leases"
+    before = sorted(await stored(database, query))
+    assert len(before) > 3
+    await database.dispose()
+
+    await migrate.downgrade(database_url, "0009")
+    old = "SELECT id, heartbeat_at FROM task_attempts WHERE heartbeat_at IS NOT NULL"
+    assert sorted(await stored(database, old)) == [(row[0], row[4]) for row in before]
+    await database.dispose()
+    await migrate.upgrade(database_url)
+
+    assert sorted(await stored(database, query)) == before
+
+
 async def test_whoever_owned_a_project_becomes_a_member_of_it(
     database: db.Database, database_url: URL, http: httpx.AsyncClient, people: People
 ) -> None:
@@ -320,6 +338,8 @@ async def test_the_migrations_make_exactly_what_the_models_say(
         await connection.run_sync(search.functions)
         answers = importlib.import_module("migrations.versions.0012_answers")
         await connection.exec_driver_sql(answers.HASH)
+        ready = importlib.import_module("migrations.versions.0019_ready_tasks")
+        await connection.exec_driver_sql(ready.URGENCY)
         await connection.run_sync(db.Base.metadata.create_all)
         log = importlib.import_module("migrations.versions.0008_events")
         claims = importlib.import_module("migrations.versions.0010_claims")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import ARRAY, String, Uuid, text
 
 import db
-from db import OnFailure
+from db import OnFailure, Right
+from db.claims import idle
+from db.statements import Values, compiled, value
 from tests import factories
 from tests.conftest import People
 from tests.world import World, gid, make_world
@@ -360,6 +364,179 @@ async def test_ready_tasks_are_those_that_an_agent_could_claim_the_most_urgent_f
     assert of_all["totalCount"] == 0
     theirs = {"project": gid(world.elsewhere), "agent": gid(world.bob)}
     assert (await both(world, resolvers, READY, **theirs))["readyTasks"]["totalCount"] == 0
+
+
+async def make_many(world: World, number: int, **columns: str) -> None:
+    """Tasks that are ready, with these columns as SQL, of which n is the number of each."""
+    values = {"title": "'x'", "available_at": "now() - n * interval '1 s'"} | columns
+    await do(
+        world,
+        f"INSERT INTO tasks (project_id, {', '.join(values)}) SELECT '{world.project.id}',"
+        f" {', '.join(values.values())} FROM generate_series(1, {number}) n",
+        "ANALYZE tasks",
+    )
+
+
+async def test_a_page_of_ready_tasks_is_read_from_an_index(world: World, resolvers: People) -> None:
+    await work(world)
+    types = "CASE WHEN n % 2 = 0 THEN 'DEVELOPER' END"
+    await make_many(world, 5_000, priority="1 + n % 5", type=types)
+    asked = {"project": gid(world.project), "first": 50}
+    query = READY.replace("totalCount", "")
+    first = await world.owner.ask(query, **asked)
+    after = first.data["readyTasks"]["pageInfo"]["endCursor"]
+    connection = await world.database.open()
+    try:
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        for client in (world.owner, resolvers.owner):
+            for agent in (None, gid(world.ada)):
+                more = {"agent": agent, "after": after}
+                (read,) = (await client.ask(query, **asked, **more)).statements
+                nothing = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", read))))
+                await connection.execute(f"PREPARE page AS {read}")
+                rows = await connection.fetch(f"EXPLAIN EXECUTE page({nothing})")
+                await connection.execute("DEALLOCATE page")
+                plan = "\n".join(row[0] for row in rows)
+                assert "Index Scan using ix_tasks_ready" in plan
+                assert "Sort Key" not in plan
+    finally:
+        await connection.close()
+
+
+async def test_the_order_of_ready_tasks_is_that_of_claims(world: World) -> None:
+    await work(world)
+    times = "timestamptz '2026-01-01T00:00:00Z' + n % 7 * interval '1 us'"
+    await make_many(world, 50, priority="1 + n % 5", available_at=times, title="n::text")
+    await do(world, "UPDATE agents SET max_concurrent_tasks = 100")
+    answer = await world.owner.ask(READY, project=gid(world.project), agent=gid(world.ada))
+    payload = await world.agent.change("claimTasks { attempts { task { title } } }", limit=50)
+
+    ready = [node["title"] for node in answer.data["readyTasks"]["nodes"]]
+    assert len(ready) == 50
+    assert [each["task"]["title"] for each in payload["attempts"]] == ready
+
+
+async def test_a_claim_and_the_agent_name_the_same_reason(world: World, resolvers: People) -> None:
+    ada = gid(world.ada)
+
+    async def reason(code: str, message: str) -> None:
+        claimed = await world.agent.change("claimTask { reason message availableAt }")
+        (shown,) = (await both(world, resolvers, IDLE, id=ada))["agent"]["whyIdle"]
+        assert shown["code"] == code
+        assert shown["message"] == message
+        assert claimed == {"reason": code, "message": message, "availableAt": shown["until"]}
+
+    await reason(
+        "AGENT_NOT_ACTIVE",
+        "This agent is CREATED. Agents get tasks while they are READY or ACTIVE; transitionAgent"
+        " changes the status.",
+    )
+    await do(world, "UPDATE agents SET status = 'READY', is_active = false")
+    await reason("AGENT_NOT_ACTIVE", "This agent is not active: set isActive to let it work.")
+    await do(world, "UPDATE agents SET is_active = true")
+    await reason(
+        "PROJECT_NOT_IN_PROGRESS",
+        "The project is DRAFT. Tasks are handed out IN_PROGRESS only.",
+    )
+    await do(world, "UPDATE projects SET status = 'IN_PROGRESS'")
+    await do(world, "UPDATE tasks SET type = 'WRITER' WHERE title = 'Free'")
+    await reason(
+        "WRONG_TYPE",
+        "Tasks are ready, but none is of the type 'DEVELOPER', or without a type.",
+    )
+    await do(
+        world,
+        "UPDATE tasks SET type = NULL, available_at = '2999-01-01T00:00Z' WHERE title = 'Free'",
+    )
+    await reason("BACKOFF", "The tasks that are ready are not available yet.")
+    await do(world, "UPDATE tasks SET available_at = now(), resource_keys = '{gpu}'")
+    async with world.database.write(ADMIN) as session:
+        eve = await factories.make_agent(session, world.project, "Eve")
+        attempt = await factories.make_claimed(session, eve, "Busy")
+        (await session.get_one(db.Task, attempt.task_id)).resource_keys = ["gpu"]
+    await reason(
+        "RESOURCE_RESERVED", "The tasks that are ready need resources that tasks in progress use."
+    )
+    await do(world, "UPDATE tasks SET resource_keys = '{}', type = 'DEVELOPER'")
+    await do(world, """UPDATE projects SET max_tasks_by_type = '{"DEVELOPER": 1}'""")
+    await reason(
+        "PROJECT_LIMIT", "As many tasks of these types are in progress as the project allows."
+    )
+    await do(world, "UPDATE projects SET max_tasks_by_type = '{}', max_tasks_in_review = 1")
+    waits = "UPDATE tasks SET status = 'BLOCKED', blocked_reason = 'HUMAN_INPUT' WHERE id = :id"
+    await do(world, waits, id=world.parent.id)
+    await reason(
+        "PROJECT_LIMIT", "As many tasks of the project wait for people as may (maxTasksInReview)."
+    )
+    await do(world, "UPDATE projects SET max_tasks_in_review = NULL")
+    await do(world, "UPDATE tasks SET status = 'COMPLETED' WHERE title = 'Free'")
+    await reason("NOTHING_READY", "No task is ready: all wait, are in progress, or have ended.")
+    async with world.database.write(ADMIN) as session:
+        await factories.make_claimed(session, world.ada, "Hers")
+    await reason(
+        "AGENT_AT_CAPACITY", "This agent works on as many tasks as it may at once: 1 of 1."
+    )
+    await do(world, "UPDATE projects SET max_tasks_per_agent = 1")
+    await do(world, "UPDATE agents SET max_concurrent_tasks = 2")
+    await reason("PROJECT_LIMIT", "This agent works on as many tasks as its project allows: 1.")
+
+
+async def test_a_claim_of_no_types_is_one_of_the_type_of_the_agent(world: World) -> None:
+    await work(world)
+    await do(world, "UPDATE tasks SET type = 'WRITER'")
+    claimed = await world.agent.change("claimTask { reason message }", types=[])
+    assert claimed == await world.agent.change("claimTask { reason message }")
+    assert "'DEVELOPER'" in claimed["message"]
+
+
+async def test_the_reason_that_keeps_an_agent_from_many_tasks_is_found_in_few_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle, "MOST_READ", 10)
+    monkeypatch.setattr(idle, "MOST_COMPARED", 5)
+    types = value("types", ARRAY(String))
+    statement = compiled(idle.why_idle(ADMIN, Right.WORK, value("agent_id", Uuid), types))
+    arguments = statement.arguments(
+        Values(ADMIN, {"agent_id": world.ada.id, "types": ["", "DEVELOPER"]})
+    )
+    await work(world)
+    parent = f"'{world.parent.id}'::uuid"
+    await make_many(world, 200, resource_keys="'{gpu}'", parent_task_id=parent)
+    reserved = "UPDATE tasks SET status = 'IN_PROGRESS', resource_keys = '{gpu}' WHERE id = :id"
+    await do(world, reserved, id=world.free.id)
+    connection = await world.database.open()
+
+    async def reads_few(code: str) -> bool:
+        """Whether no part of the plan reads many tasks to find the reason."""
+        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.sql}"
+        plan = json.loads(await connection.fetchval(explain, *arguments))[0]["Plan"]
+        (found,) = await connection.fetch(statement.sql, *arguments)
+        assert found["code"] == code
+        rows: list[int] = [
+            (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            for node in nodes(plan)
+            if node.get("Relation Name") == "tasks"
+        ]
+        return 0 < max(rows, default=0) < 20
+
+    try:
+        assert await reads_few("RESOURCE_RESERVED")
+        await do(world, "UPDATE tasks SET resource_keys = '{}'")
+        await do(world, """UPDATE projects SET max_tasks_by_type = '{"DEVELOPER": 0}'""")
+        await do(world, "UPDATE tasks SET type = 'DEVELOPER'")
+        assert await reads_few("PROJECT_LIMIT")
+        await do(world, "UPDATE projects SET max_tasks_by_type = '{}'")
+        await full(world, task_id=world.parent.id)
+        assert await reads_few("BUDGET")
+        await do(world, "UPDATE tasks SET available_at = '2999-01-01T00:00Z'")
+        assert await reads_few("BACKOFF")
+    finally:
+        await connection.close()
+
+
+def nodes(plan: Any) -> list[Any]:
+    """The nodes of a plan."""
+    return [plan, *(found for below in plan.get("Plans", ()) for found in nodes(below))]
 
 
 async def test_tasks_are_sorted_by_when_they_are_due(world: World, resolvers: People) -> None:

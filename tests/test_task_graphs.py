@@ -58,8 +58,8 @@ async def test_a_graph_has_levels(world: World) -> None:
             }
         ],
     }
-    # The project, its tasks, its edges; and once all tasks that are shown.
-    assert len(answer.statements) == 6
+    # The graph, in one snapshot; and the tasks that are shown, of each list.
+    assert len(answer.statements) == 4
 
 
 async def test_a_graph_is_limited_and_paid_for(world: World, limited: People) -> None:

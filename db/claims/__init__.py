@@ -9,9 +9,9 @@ limits types), the agent, hard budgets, tasks, attempts, leases.
 """
 
 from db.claims.claiming import MOST_CLAIMED, MOST_TYPES, Claimed, claim
-from db.claims.conditions import Idle, IdleReason
 from db.claims.endings import EXPIRED, LOST, complete, expire, fail, park, release, wake
 from db.claims.heartbeats import Heartbeat, extend, heartbeat, own_attempt
+from db.claims.idle import Idle, IdleReason
 
 __all__ = [
     "EXPIRED",

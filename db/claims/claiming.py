@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    ColumnElement,
     Executable,
     String,
     Uuid,
@@ -31,7 +30,8 @@ from db.agents import Agent
 from db.attempts import TaskAttempt
 from db.base import new_id
 from db.claims import conditions
-from db.claims.conditions import ANY_TYPE, ASSIGNED, Idle, IdleReason
+from db.claims.conditions import ANY_TYPE, ASSIGNED, PRIORITIES
+from db.claims.idle import Idle, IdleReason, idle
 from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -48,9 +48,6 @@ MOST_TYPES = 20
 
 MOST_LOCKED = 10_000
 """How many of the most urgent tasks other claims may hold at the same moment."""
-
-PRIORITIES: tuple[ColumnElement[int], ...] = tuple(map(literal_column, ("5", "1", "-1")))
-"""From the most urgent to the least."""
 
 
 class Claimed(NamedTuple):
@@ -254,7 +251,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int) -> Executable:
 
 async def claim(
     session: WriteSession,
-    agent_id: UUID,
+    agent_id: UUID | None,
     *,
     types: Sequence[str] | None = None,
     limit: int = 1,
@@ -263,9 +260,11 @@ async def claim(
     """Begin attempts of an agent at the most urgent tasks that are ready, at most `limit`.
 
     First come the tasks that are assigned to the agent, of any type; then those without a type and
-    those of its own type, or of the given `types` instead. Raises NotFound and Denied, and
-    BudgetExceeded if a hard budget is all that keeps it from a task.
+    those of its own type, or of the given `types` instead. The agent is the viewer, unless a person
+    names one. Raises NotFound, Denied and Invalid, and BudgetExceeded if a hard budget is all that
+    keeps it from a task.
     """
+    agent_id = session.acting_agent(agent_id)
     ids = [new_id() for _ in range(limit)]
     kinds = list(dict.fromkeys(types or ()))
     values: dict[str, Any] = {
@@ -278,16 +277,16 @@ async def claim(
     rows = await session.alone(_claimed, *options, outcome={"task_attempts": ids}, **values)
     if rows:
         return Claimed([row[0] for row in rows])
-    idle = await conditions.idle(session, agent_id, types)
-    if idle is None:
+    why = await idle(session, agent_id, types)
+    if why is None:
         # What was ready was being claimed by others, or has become ready since.
         rows = await session.run(_claimed, *options, **values)
-        idle = None if rows else Idle(IdleReason.NOTHING_READY, BUSY)
+        why = None if rows else Idle(IdleReason.NOTHING_READY, BUSY)
     if not rows:
         await session.drop_key()
-        if idle is not None and idle.reason is IdleReason.BUDGET:
+        if why is not None and why.reason is IdleReason.BUDGET:
             await budgets.refuse_exceeded(session, agent_id)
-    return Claimed([row[0] for row in rows], idle)
+    return Claimed([row[0] for row in rows], why)
 
 
 BUSY = "The tasks that are ready are being claimed by others at this moment. Try again."

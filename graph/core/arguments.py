@@ -49,13 +49,17 @@ def deferred_arguments(shapes: Shapes, arguments: Deferred) -> dict[str, Any]:
 def _shape(value: Any) -> Hashable:
     if value is None or value is UNSET or isinstance(value, bool | Option):
         return value
-    if isinstance(value, list) and all(map(get_object_definition, value)):
+    if isinstance(value, list) and all(map(_has_shape, value)):
         return tuple(map(_shape, value))
     definition = get_object_definition(value)
     if definition is None:
         return ANY
     names = [field.python_name for field in definition.fields]
     return Input(type(value), tuple((name, _shape(getattr(value, name))) for name in names))
+
+
+def _has_shape(item: Any) -> bool:
+    return isinstance(item, Option) or get_object_definition(item) is not None
 
 
 def _deferred(shape: Hashable, value: Deferred) -> Any:

@@ -29,7 +29,7 @@ from graph.core.selections import Selected
 Type = TypeVar("Type", bound=type)
 
 Compute = Callable[..., Select[Any]]
-"""Makes a statement from the viewer, the key of a row, and the arguments by name.
+"""Makes a statement from the viewer, the key of a row if there is one, and the arguments by name.
 
 Key and arguments may be columns or parameters. The columns of the result have the names of the
 fields; it is sorted by the columns that the field names.
@@ -93,30 +93,33 @@ def computed_type(cls: Type) -> Type:
 
 
 class Computed(EntityField):
-    """The objects that a statement computes for a row of the entity, or for a key at the root."""
+    """The objects that a statement computes for a row of the entity, or at the root."""
 
     def __init__(
         self,
         kind: type,
         compute: Compute,
         *,
-        by: Any,
+        by: Any = None,
         order: Sequence[str] = (),
         most: int | None = None,
+        default_size: int = 50,
         key: Callable[..., Any] | None = None,
         arguments: Sequence[StrawberryArgument] = (),
         **options: Any,
     ) -> None:
         """`by` is the attribute with the key. At the root, `key` makes it from the arguments.
 
-        A list has `most` objects at most, and an argument `first`; without, it is one object.
+        Without `by`, there is no key. A list has `most` objects at most, `default_size` unless the
+        argument `first` says otherwise; without `most`, it is one object.
         """
         if most is not None:
-            text = f"How many, at most {most}; {_default(most)} unless said otherwise."
+            default_size = min(default_size, most)
+            text = f"How many, at most {most:,}; {default_size} unless said otherwise."
             arguments = [*arguments, argument("first", int | None, text)]
         super().__init__(None, arguments=arguments, **options)
         self.kind, self.compute, self.by = kind, compute, by
-        self.order, self.most, self.key = order, most, key
+        self.order, self.most, self.default_size, self.key = order, most, default_size, key
 
     @property
     def annotation(self) -> Any:
@@ -129,16 +132,15 @@ class Computed(EntityField):
         if self.most is None:
             return 1
         first = selected.arguments.get("first")
-        return _default(self.most) if first is None else min(max(first, 0), self.most)
+        return self.default_size if first is None else min(max(first, 0), self.most)
 
     def found(
         self, viewer: Viewer, key: Any, arguments: Mapping[str, Any]
     ) -> tuple[Any, list[ColumnElement[Any]]]:
         """The objects for a key as a lateral subquery, and the columns that they are sorted by."""
+        keys = () if self.by is None else (key,)
         own = {name: each for name, each in arguments.items() if name != "first"}
-        if self.key is not None:
-            own = {}
-        statement = self.compute(viewer, key, **own)
+        statement = self.compute(viewer, *keys, **(own if self.key is None else {}))
         if self.most is not None:
             first = apply(self._limit, arguments.get("first"))
             columns = [statement.selected_columns[name] for name in self.order]
@@ -149,23 +151,28 @@ class Computed(EntityField):
     def _limit(self, first: int | None) -> int:
         assert self.most is not None
         if first is None:
-            return _default(self.most)
+            return self.default_size
         if not 0 <= first <= self.most:
-            raise BadInput(f"first must be between 0 and {self.most}, not {first}.")
+            raise BadInput(f"first must be between 0 and {self.most:,}, not {first}.")
         return first
 
     def load(self, context: Context, selected: Selected, source: Any) -> Any:
         arguments = context.operation.converted(selected)
-        key = getattr(source, self.by.key) if self.key is None else self.key(**arguments)
+        key = None
+        if self.key is not None:
+            key = self.key(**arguments)
+        elif self.by is not None:
+            key = getattr(source, self.by.key)
         shape = ComputedShape(self, shapes_of(arguments))
         return context.loaders.computed(shape, arguments, key, is_list=self.most is not None)
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         arguments = builder.operation.converted(selected)
-        if self.key is None:
-            key = getattr(row, self.by.key)
-        else:
+        key = None
+        if self.key is not None:
             key = bind(self.key(**arguments), self.by.type)
+        elif self.by is not None:
+            key = getattr(row, self.by.key)
         found, order = self.found(builder.viewer, key, arguments)
         if self.most is not None:
             builder.sizes.append(apply(self._limit, arguments.get("first")))
@@ -179,10 +186,6 @@ class Computed(EntityField):
         return builder.array(json, rows.order_by(*order))
 
 
-def _default(most: int) -> int:
-    return min(most, 50)
-
-
 def computed(kind: type, compute: Compute, **options: Any) -> Any:
-    """A field with the objects that a statement computes for each row, or for a key at the root."""
+    """A field with the objects that a statement computes for each row, or at the root."""
     return Computed(kind, compute, **options)

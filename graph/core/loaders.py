@@ -62,7 +62,7 @@ class ComputedField(Protocol):
 
     @property
     def by(self) -> Any:
-        """The attribute that has the key."""
+        """The attribute that has the key; None if there is no key."""
 
     def found(
         self, viewer: Viewer, key: Any, arguments: Mapping[str, Any]
@@ -199,6 +199,9 @@ def _computed(viewer: Viewer, shape: ComputedShape) -> Select[Any]:
     """The computed objects for each of the keys."""
     field = shape.field
     arguments = deferred_arguments(shape.arguments, ARGUMENTS)
+    if field.by is None:
+        found, order = field.found(viewer, None, arguments)
+        return select(null(), *found.c).order_by(*order)
     each = func.unnest(bind(KEYS, ARRAY(field.by.type)))
     parents = select(each.label("key")).subquery("parents")
     found, order = field.found(viewer, parents.c.key, arguments)

@@ -1256,6 +1256,11 @@ def downgrade() -> None:
     )
     op.drop_column("task_attempts", "handover")
     op.drop_column("task_attempts", "checkpoint")
+    # Of attempts that have ended, the time is gone with the column that `upgrade` drops.
+    op.execute(
+        "UPDATE task_attempts a SET heartbeat_at = l.heartbeat_at"
+        " FROM task_leases l WHERE l.attempt_id = a.id"
+    )
     op.drop_column("projects", "max_tasks_by_type")
     op.drop_column("projects", "max_tasks_in_review")
     op.drop_column("projects", "max_tasks_per_agent")
