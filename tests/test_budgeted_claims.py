@@ -369,6 +369,33 @@ async def test_a_project_without_budgets_does_not_pay_for_them(world: World) -> 
     assert await locks() == {"AccessShareLock", "RowShareLock"}
 
 
+@pytest.mark.parametrize("tasks", [1, 40])
+async def test_a_claim_adds_up_what_is_reserved_once_for_each_budget(
+    world: World, tasks: int
+) -> None:
+    await budget(world, limitCost="100", claimReserve="1")
+    await budget(world, limitTokens=100, claimReserve="1", agentId=gid(world.ada))
+    await make_tasks(world, *({} for _ in range(tasks)))
+    calls = "SELECT pg_stat_get_xact_function_calls('budget_reserved(uuid)'::regprocedure)"
+    async with world.database.write(ADMIN, Right.WORK) as session:
+        await session.execute(text("SET LOCAL track_functions = 'all'"))
+        assert len((await claims.claim(session, world.ada.id, limit=tasks)).attempts) == tasks
+        assert await session.scalar(text(calls)) == 2
+
+
+async def test_two_claims_of_one_transaction_stop_at_a_budget(world: World) -> None:
+    id = await budget(world, limitCost="5", claimReserve="1")
+    await make_tasks(world, *({} for _ in range(9)))
+    async with world.database.write(ADMIN, Right.WORK) as session:
+        await session.execute(text("SELECT 1"))
+        found = [
+            len((await claims.claim(session, world.ada.id, limit=limit)).attempts)
+            for limit in (2, 2, 4)
+        ]
+    assert found == [2, 2, 1]
+    assert await reserved(world, id) == "5.000000000"
+
+
 @pytest.mark.parametrize("scope", ["project", "task"])
 async def test_a_claim_does_not_go_through_all_that_a_full_budget_keeps(
     world: World, scope: str

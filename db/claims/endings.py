@@ -203,20 +203,23 @@ async def _end_alone(session: WriteSession, how: Ending, attempt_id: UUID, **val
 
 
 _task = Task.__table__.c
-_CHANGED = (
-    *lease,
-    _task.agent_id,
-    _task.available_at,
-    _task.blocked_reason,
-    _task.cancel_requested,
-    _task.completed_at,
-    _task.current_attempt_id,
-    _task.error,
-    _task.result,
-    _task.status,
-    _task.unmet_dependency_count,
-    _task.updated_at,
-    _task.version,
+_CHANGED = frozenset(
+    str(each)
+    for each in (
+        *lease,
+        _task.agent_id,
+        _task.available_at,
+        _task.blocked_reason,
+        _task.cancel_requested,
+        _task.completed_at,
+        _task.current_attempt_id,
+        _task.error,
+        _task.result,
+        _task.status,
+        _task.unmet_dependency_count,
+        _task.updated_at,
+        _task.version,
+    )
 )
 """The columns that ending an attempt may change besides its own."""
 

@@ -42,11 +42,7 @@ BEGIN
   DELETE FROM budget_reservations r USING ended e
   WHERE r.budget_id = e.budget_id AND r.task_id = e.task_id;
   RETURN (
-    SELECT jsonb_build_object(
-      'left', min(room) FILTER (WHERE task_id IS NULL),
-      'rooms', coalesce(jsonb_object_agg(id, room + reserved), '{}')
-    )
-    FROM (
+    WITH concerned AS MATERIALIZED (
       SELECT b.id, b.task_id, budget_room(b.id) AS room, (
         SELECT count(*) FROM budget_reservations r
         WHERE r.budget_id = b.id AND r.transaction = claim
@@ -55,7 +51,12 @@ BEGIN
       WHERE a.id = agent AND b.is_hard
         AND (b.agent_id IS NULL OR b.agent_id = agent)
         AND (b.model_name IS NULL OR b.model_name = a.model_id)
-    ) concerned
+    )
+    SELECT jsonb_build_object(
+      'left', min(room) FILTER (WHERE task_id IS NULL),
+      'rooms', coalesce(jsonb_object_agg(id, room + reserved), '{}')
+    )
+    FROM concerned
   );
 END
 $$
@@ -92,10 +93,15 @@ END
 $$
 """
 
+# Without OFFSET, PostgreSQL would add up what is reserved for each mention of the rest.
+REST = "(SELECT most - budget_spent(b.id) - budget_reserved(b.id)"
+ROOM = budgets.ROOM.replace("CREATE", "CREATE OR REPLACE").replace(REST, f"{REST} OFFSET 0")
+
 # What is made besides tables, and what is not made any more.
 MADE = (
     "DROP FUNCTION reserve_budgets(uuid, uuid)",
     "DROP FUNCTION budget_claims_left(uuid)",
+    ROOM,
     LOCK,
     RESERVE,
 )
@@ -143,5 +149,6 @@ def downgrade() -> None:
     op.drop_index(INDEX, table_name="budget_reservations")
     op.execute("DROP FUNCTION reserve_budgets(uuid, jsonb)")
     op.execute("DROP FUNCTION lock_budgets(uuid)")
-    for function in (budgets.CLAIMS_LEFT, budgets.RESERVE):
+    former = budgets.ROOM.replace("CREATE", "CREATE OR REPLACE")
+    for function in (former, budgets.CLAIMS_LEFT, budgets.RESERVE):
         op.get_bind().exec_driver_sql(function)
