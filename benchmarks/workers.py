@@ -181,6 +181,7 @@ class Agent:
             claiming._claimed,
             Right.WORK,
             0,
+            True,
             attempt_ids=[new_id()],
             agent_id=self._viewer.agent_id,
             lease_seconds=leases.duration(leases.DEFAULT_SECONDS),
@@ -193,7 +194,7 @@ class Agent:
     async def complete(self, attempt_id: UUID) -> None:
         """Complete the task of an attempt. Raises BadAnswer."""
         rows = await self._run(
-            endings._ended, Right.WORK, Ending.COMPLETE, attempt_id=attempt_id, result=RESULT
+            endings._ended, Right.WORK, Ending.COMPLETE, True, attempt_id=attempt_id, result=RESULT
         )
         if not rows:
             raise BadAnswer("a task was not completed")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ColumnElement,
     ForeignKey,
     Index,
+    Select,
     UniqueConstraint,
     exists,
     func,
@@ -54,15 +54,12 @@ class AttemptStatus(StrEnum):
 _TASK, _PROJECT = Task.__table__.alias(), Project.__table__.alias()
 
 
-def _while_it_runs(attempt_id: Any, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether an attempt holds its task, and the task and its project meet a condition."""
-    found = (
-        select(lease.attempt_id)
-        .join(_TASK, _TASK.c.id == lease.task_id)
-        .join(_PROJECT, _PROJECT.c.id == _TASK.c.project_id)
-        .where(lease.attempt_id == attempt_id, condition)
+def _held(attempt_id: Any) -> Select[Any]:
+    """Selects the task of an attempt, while the attempt holds it."""
+    found = select(lease.attempt_id).join(_TASK, _TASK.c.id == lease.task_id)
+    return found.where(lease.attempt_id == attempt_id).correlate_except(
+        leases.table, _TASK, _PROJECT
     )
-    return exists(found.correlate_except(leases.table, _TASK, _PROJECT))
 
 
 def _derived(expression: Callable[[Any], Any]) -> Any:
@@ -131,12 +128,13 @@ class TaskAttempt(CRUD):
     @_derived
     def cancel_requested(id: Any) -> Any:
         """Whether the agent is asked to stop, because the task is to be cancelled."""
-        return _while_it_runs(id, _TASK.c.cancel_requested)
+        return exists(_held(id).where(_TASK.c.cancel_requested))
 
     @_derived
     def pause_requested(id: Any) -> Any:
         """Whether the agent is asked to pause, because the project is not IN_PROGRESS."""
-        return _while_it_runs(id, _PROJECT.c.status != ProjectStatus.IN_PROGRESS)
+        held = _held(id).join(_PROJECT, _PROJECT.c.id == _TASK.c.project_id)
+        return exists(held.where(_PROJECT.c.status != ProjectStatus.IN_PROGRESS))
 
     task: Mapped[Task] = to_one(
         "attempts", "The task that it is an attempt at.", foreign_keys=[task_id]

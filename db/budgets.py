@@ -1,9 +1,9 @@
 """Budgets: how much may be spent for a project, an agent, a task with its subtasks, or a model.
 
 A trigger of `usage_totals` counts what is spent, in the transaction of the usage records. The
-function `reserve_budgets` counts what is reserved, in that of the claim. Both are in
-`migrations/versions/0015_budgets.py`. Usage is always recorded: the money is spent. A hard budget
-without room refuses the next claim.
+functions `lock_budgets` and `reserve_budgets` count what is reserved, in that of the claim. They
+are in `0015_budgets.py` and `0017_leases.py` of `migrations/versions/`. Usage is always recorded:
+the money is spent. A hard budget without room refuses the next claim.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, aliased, column_property, declared_attr, mapped_column
 
 from db.agents import Agent
@@ -107,6 +108,7 @@ reservations = Table(
     Column("amount", AMOUNT, nullable=False),
     Column("transaction", BigInteger, nullable=False),
     Index(None, "task_id"),
+    Index(None, "budget_id", "transaction"),
     info=UNLOGGED,
 )
 """What attempts have reserved. A reservation holds as long as its task is being worked on."""
@@ -282,29 +284,35 @@ def check_unit(budget: Budget, values: Mapping[str, Any]) -> None:
             raise Invalid("A budget keeps the unit of its limit.", (name,))
 
 
-def has_hard(project_id: Any) -> ColumnElement[bool]:
-    """Whether a project has a hard budget."""
-    budget = aliased(Budget)
-    return exists(select(budget.id).where(budget.project_id == project_id, budget.is_hard))
+def locked(agent: Any) -> ColumnElement[Any]:
+    """The hard budgets that concern an agent, and how many tasks it may claim; NULL without any.
 
-
-def reserves(task: Any, agent_id: Any) -> ColumnElement[bool]:
-    """Whether each hard budget that concerns a task has room for an attempt, which is reserved.
-
-    For the statement of a claim, of tasks that it has locked. Other claims wait for the budgets
-    until the transaction ends. A reservation holds as long as the task has a current attempt; of a
-    task that is not claimed after all, it ends with the transaction.
+    For the statement of a claim. Other claims wait for the budgets of the project until the
+    transaction ends. What is reserved is added up once, here.
     """
-    return or_(~has_hard(task.project_id), func.reserve_budgets(task.id, agent_id))
+    budget = aliased(Budget)
+    has_hard = exists(
+        select(budget.id).where(budget.project_id == agent.project_id, budget.is_hard)
+    )
+    return case((has_hard, func.lock_budgets(agent.id, type_=JSONB)))
 
 
-def claims_left(agent: Any) -> ColumnElement[int]:
+def claims_left(locked: Any) -> ColumnElement[int]:
     """How many more tasks an agent may claim by the hard budgets that are not of a task.
 
-    NULL is no limit. Other claims wait for the budgets of the project until the transaction ends.
+    `locked` is what the function of this name gives. NULL is no limit.
     """
-    left = func.budget_claims_left(agent.id, type_=Integer)
-    return case((has_hard(agent.project_id), left))
+    return cast(locked.op("->>")(literal_column("'left'")), Integer)
+
+
+def reserves(task: Any, locked: Any) -> ColumnElement[bool]:
+    """Whether each hard budget that concerns a task has room for an attempt, which is reserved.
+
+    For the statement of a claim, of tasks that it has locked. A reservation holds as long as the
+    task has a current attempt; of a task that is not claimed after all, it ends with the
+    transaction.
+    """
+    return or_(locked.is_(None), func.reserve_budgets(task.id, locked))
 
 
 def is_full(budget: Any) -> ColumnElement[bool]:

@@ -72,7 +72,7 @@ async def reserved(world: World, id: str) -> str:
 
 async def explained(world: World, number: int = 1) -> Any:
     """The plan of a claim of Ada's, which is executed."""
-    statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0)
+    statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0, number == 1)
     values: dict[str, Any] = {
         "attempt_ids": [db.new_id() for _ in range(number)],
         "agent_id": world.ada.id,
@@ -84,7 +84,7 @@ async def explained(world: World, number: int = 1) -> Any:
             await connection.execute(f"SET {name} = {setting}")
         await connection.execute("ANALYZE tasks, budgets")
         # A connection compiles the functions at their first call.
-        await connection.fetchval("SELECT budget_claims_left($1)", world.ada.id)
+        await connection.fetchval("SELECT lock_budgets($1)", world.ada.id)
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.sql}"
         found = await connection.fetchval(explain, *statement.arguments(Values(ADMIN, values)))
     finally:
@@ -361,12 +361,39 @@ async def test_a_project_without_budgets_does_not_pay_for_them(world: World) -> 
     assert plan["Actual Rows"] == 5
     read = [node for node in nodes(plan) if node.get("Relation Name") == "budgets"]
     assert read
-    # It looks once for each task that it takes whether there are any, and a few times besides.
-    assert sum(node["Actual Loops"] for node in read) < 5 + 5
+    # It looks a few times whether there are any, however many tasks it takes.
+    assert sum(node["Actual Loops"] for node in read) < 5
     assert sum(map(blocks, read)) < 20
     assert await count(world, "budget_reservations") == 0
     await budget(world, limitCost="100")
     assert await locks() == {"AccessShareLock", "RowShareLock"}
+
+
+@pytest.mark.parametrize("tasks", [1, 40])
+async def test_a_claim_adds_up_what_is_reserved_once_for_each_budget(
+    world: World, tasks: int
+) -> None:
+    await budget(world, limitCost="100", claimReserve="1")
+    await budget(world, limitTokens=100, claimReserve="1", agentId=gid(world.ada))
+    await make_tasks(world, *({} for _ in range(tasks)))
+    calls = "SELECT pg_stat_get_xact_function_calls('budget_reserved(uuid)'::regprocedure)"
+    async with world.database.write(ADMIN, Right.WORK) as session:
+        await session.execute(text("SET LOCAL track_functions = 'all'"))
+        assert len((await claims.claim(session, world.ada.id, limit=tasks)).attempts) == tasks
+        assert await session.scalar(text(calls)) == 2
+
+
+async def test_two_claims_of_one_transaction_stop_at_a_budget(world: World) -> None:
+    id = await budget(world, limitCost="5", claimReserve="1")
+    await make_tasks(world, *({} for _ in range(9)))
+    async with world.database.write(ADMIN, Right.WORK) as session:
+        await session.execute(text("SELECT 1"))
+        found = [
+            len((await claims.claim(session, world.ada.id, limit=limit)).attempts)
+            for limit in (2, 2, 4)
+        ]
+    assert found == [2, 2, 1]
+    assert await reserved(world, id) == "5.000000000"
 
 
 @pytest.mark.parametrize("scope", ["project", "task"])

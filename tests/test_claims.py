@@ -15,7 +15,7 @@ from sqlalchemy import text, update
 
 import db
 from db import AgentStatus, ProjectStatus, Right, TaskStatus, claims, sweeper
-from db.claims import IdleReason, claiming
+from db.claims import IdleReason, claiming, endings
 from db.engine import BY_KEY
 from db.errors import LeaseLost
 from db.statements import Values
@@ -23,7 +23,7 @@ from tests import factories
 from tests.client import Client
 from tests.conftest import People
 from tests.test_races import waiting
-from tests.world import Case, WholeWorld, World, at, gid, make_world, stored
+from tests.world import Case, WholeWorld, World, at, faults, gid, make_world, stored
 
 ADMIN = db.Viewer(is_administrator=True)
 ROUNDS = 50
@@ -891,6 +891,154 @@ async def test_ending_an_attempt_again_in_the_same_way_is_no_error(world: World)
     }
 
 
+SHOWN = f"{{ attempt {{ status error handover task {{ title }} }} {ERRORS} }}"
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "status"),
+    [
+        ("completeTask", {"result": 1}, "SUCCEEDED"),
+        ("failTask", {"error": "No."}, "FAILED"),
+        ("releaseTask", {"handover": "Half."}, "RELEASED"),
+    ],
+)
+async def test_an_attempt_ends_by_one_statement(
+    world: World, name: str, more: dict[str, Any], status: str
+) -> None:
+    (attempt,) = (await claim(world)).attempts
+    kind = f"{name[0].upper()}{name[1:]}Input!"
+    query = f"mutation($input: {kind}) {{ {name}(input: $input) {SHOWN} }}"
+
+    answer = await world.agent.ask(query, input={"attemptId": str(attempt), **more})
+
+    assert len(answer.statements) == 1
+    found = {"status": status, "error": more.get("error"), "handover": more.get("handover")}
+    expected = {"attempt": found | {"task": {"title": "Free"}}, "userErrors": []}
+    assert answer.data[name] == expected
+    assert await count(world, "task_leases") == 0
+    (event, *_) = await stored(
+        world.database,
+        "SELECT actor_id, after->>'status' FROM events"
+        " WHERE entity_id = :id AND action = 'UPDATED'",
+        id=str(attempt),
+    )
+    assert event == (world.ada.id, status)
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.parametrize("is_cancelled", [False, True])
+@pytest.mark.parametrize("way", ["complete", "fail", "release", "lose"])
+async def test_ending_an_attempt_changes_no_other_columns_than_it_says(
+    world: World, way: str, is_cancelled: bool, is_last: bool
+) -> None:
+    (attempt,) = (await claim(world)).attempts
+    await change(world, world.free, cancel_requested=is_cancelled)
+    if is_last:
+        await change(world, world.free, max_attempts=1)
+
+    async def rows() -> dict[tuple[str, UUID, str], str]:
+        query = (
+            "SELECT t.id, key, value FROM tasks t, jsonb_each_text(to_jsonb(t))"
+            " WHERE t.project_id = :id"
+        )
+        found = await stored(world.database, query, id=world.project.id)
+        return {(f"tasks.{name}", id, name): value for id, name, value in found}
+
+    before = await rows()
+    match way:
+        case "complete":
+            await end(world, claims.complete, attempt, 1)
+        case "fail":
+            await end(world, claims.fail, attempt, "no")
+        case "release":
+            await end(world, claims.release, attempt, None)
+        case "lose":
+            await run_out(world)
+            assert await sweeper.sweep(world.database) == 1
+
+    after = await rows()
+    changed = {key[0] for key in before if before[key] != after[key]}
+    assert "tasks.status" in changed
+    assert changed <= endings._CHANGED
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "other"),
+    [
+        ("failTask", {"error": "No."}, {"error": "Never."}),
+        ("releaseTask", {"handover": "Half."}, {"handover": "All."}),
+    ],
+)
+async def test_what_ended_as_cancelled_can_be_ended_again_in_the_same_way(
+    world: World, name: str, given: dict[str, Any], other: dict[str, Any]
+) -> None:
+    (attempt,) = (await claim(world)).attempts
+    await change(world, world.free, cancel_requested=True)
+
+    first, again, wrong = [
+        await world.agent.change(f"{name} {SHOWN}", attemptId=str(attempt), **each)
+        for each in (given, given, other)
+    ]
+
+    assert first["attempt"]["status"] == "CANCELLED"
+    assert again == first
+    assert faults(wrong) == [("LEASE_LOST", "attemptId")]
+    payload = await world.agent.change(f"completeTask {SHOWN}", attemptId=str(attempt))
+    assert faults(payload) == [("LEASE_LOST", "attemptId")]
+
+
+async def test_what_was_parked_is_not_released_again(world: World) -> None:
+    attempts = []
+    for number in range(2):
+        (attempt,) = (await claim(world)).attempts
+        attempts.append(attempt)
+        await world.agent.change(
+            "requestApproval { userErrors { code } }",
+            projectId=gid(world.project),
+            title="May I?",
+            content={},
+            blockTask=True,
+            attemptId=str(attempt),
+        )
+        parked = await world.agent.change(f"releaseTask {SHOWN}", attemptId=str(attempt))
+        assert faults(parked) == [("LEASE_LOST", "attemptId")]
+        assert "The task is BLOCKED." in parked["userErrors"][0]["message"]
+        async with world.database.write(ADMIN) as session:
+            assert await claims.wake(session, world.free.id)
+        woken = await world.agent.change(f"releaseTask {SHOWN}", attemptId=str(attempt))
+        assert faults(woken) == [("LEASE_LOST", "attemptId")], number
+    (attempt,) = (await claim(world)).attempts
+    for _ in range(2):
+        released = await world.agent.change(f"releaseTask {SHOWN}", attemptId=str(attempt))
+        assert faults(released) == []
+    parked = await world.agent.change(f"releaseTask {SHOWN}", attemptId=str(attempts[0]))
+    assert faults(parked) == [("LEASE_LOST", "attemptId")]
+
+
+async def test_a_heartbeat_sent_again_gives_only_own_attempts(world: World) -> None:
+    (eve,) = await make_agents(world, 1)
+    await make_tasks(world, {})
+    (own,) = (await claim(world)).attempts
+    (other,) = (await claim(world, eve)).attempts
+    beats = [{"attemptId": str(id), "progressPercent": 40} for id in (other, own)]
+
+    first, again = [
+        await world.agent.change(
+            "heartbeat { attempts { progressPercent } userErrors { code } }",
+            attempts=beats,
+            idempotencyKey="k",
+        )
+        for _ in range(2)
+    ]
+
+    assert [each["progressPercent"] for each in first["attempts"]] == [40]
+    assert again == first
+    names = "SELECT jsonb_array_elements_text(outcome->'task_attempts') FROM idempotency_keys"
+    assert await stored(world.database, names) == [str(own)]
+    columns = "a.progress_percent"
+    assert [await task_of(world, id, columns) for id in (own, other)] == [40, None]
+
+
 # The sweeper
 
 
@@ -990,7 +1138,7 @@ async def test_a_claim_reads_only_what_it_takes(world: World) -> None:
                 )
             )
     await make_tasks(world, {"title": "found"})
-    statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0)
+    statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0, True)
     values: dict[str, Any] = {
         "attempt_ids": [db.new_id()],
         "agent_id": world.ada.id,

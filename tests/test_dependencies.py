@@ -452,7 +452,6 @@ async def test_only_what_a_task_is_connected_with_is_read(database: db.Database)
             for statement_of, *options in (
                 (dependencies._counted, False),
                 (dependencies._counted, True),
-                (dependencies._counted_down,),
                 (dependencies._skipped,),
                 (dependencies._reachable,),
                 (boards._skipped_after,),
@@ -468,6 +467,43 @@ async def test_only_what_a_task_is_connected_with_is_read(database: db.Database)
                 reads_all = statement_of in (dependencies._skipped, boards._skipped_after)
                 scan = "Seq Scan on tasks" if reads_all else "Seq Scan"
                 assert not [line for line in lines if scan in line], "\n".join(lines)
+
+
+async def test_counting_down_reads_only_what_waits(database: db.Database) -> None:
+    """A function does it, so its plans are those that PostgreSQL logs while it runs."""
+    async with database.write(ADMIN) as session:
+        await factories.make_project(session, None)
+        connection = await session.connection()
+        for statement in MANY_TASKS:
+            await connection.exec_driver_sql(statement)
+    found = dependencies._counted_down.compiled(ADMIN)
+    connection = await database.open()
+    try:
+        logged: list[str] = []
+        connection.add_log_listener(lambda _, message: logged.append(str(message)))
+        await connection.execute("LOAD 'auto_explain'")
+        for name, value in EXPLAINING.items():
+            await connection.execute(f"SET {name} = {value}")
+        for many in (1, 100):
+            tasks = [UUID(f"{number:032}") for number in range(400, 400 + many)]
+            logged.clear()
+            arguments = found.arguments(Values(ADMIN, {"tasks": tasks}))
+            await connection.execute(found.sql, *arguments)
+            (plan,) = [each for each in logged if "UPDATE tasks" in each]
+            assert "Scan using ix_tasks_parent_task_id" in plan
+            assert "Scan using ix_task_dependencies_dependency_id" in plan
+            assert "Seq Scan" not in plan, plan
+    finally:
+        await connection.close()
+
+
+EXPLAINING = {
+    "auto_explain.log_min_duration": "0",
+    "auto_explain.log_nested_statements": "on",
+    "auto_explain.log_level": "notice",
+    "client_min_messages": "notice",
+}
+"""Makes PostgreSQL send the plan of each statement, also of those in functions."""
 
 
 async def test_what_became_of_a_task_decides_whether_it_is_waited_for(

@@ -23,12 +23,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import db
-from db import connections, migrate
+from db import connections, migrate, sweeper
 from db.events import triggers
 from tests import factories
 from tests.conftest import People, _on_server
 from tests.processes import CODE
-from tests.world import make_whole_world, snapshot, stored
+from tests.world import make_whole_world, make_world, snapshot, stored
 
 # Everything that a schema consists of, in words that do not depend on how it came about.
 CATALOGUE = {
@@ -157,6 +157,44 @@ async def test_whoever_owned_a_project_becomes_a_member_of_it(
     assert answer.data["projects"]["nodes"] == [
         {"name": "Moon base", "members": {"nodes": [{"role": "OWNER"}]}}
     ]
+
+
+async def test_tasks_in_progress_without_a_lease_are_given_back(
+    database: db.Database, database_url: URL, http: httpx.AsyncClient, people: People
+) -> None:
+    world = await make_world(database, http, people)
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        for title, values in (
+            ("alone", {}),
+            ("cancelled", {"cancel_requested": True}),
+            ("ended", {"attempt_count": 1}),
+            ("used up", {"attempt_count": 1, "max_attempts": 1}),
+        ):
+            task = await factories.make_task(
+                session, world.project, title, status=db.TaskStatus.IN_PROGRESS, **values
+            )
+            for number in range(1, task.attempt_count + 1):
+                await factories.make_attempt(session, task, number)
+    await database.dispose()
+    await migrate.downgrade(database_url, "0016")
+    await migrate.upgrade(database_url)
+    assert await sweeper.sweep(database) == 4
+    assert await sweeper.sweep(database) == 0
+
+    found = await stored(
+        database,
+        "SELECT t.title, t.status, t.attempt_count, count(a.id) FROM tasks t"
+        " JOIN task_attempts a ON a.task_id = t.id AND a.status <> 'RUNNING'"
+        " WHERE t.current_attempt_id IS NULL GROUP BY t.id ORDER BY 1",
+    )
+    assert found == [
+        ("alone", "PENDING", 1, 1),
+        ("cancelled", "CANCELLED", 1, 1),
+        ("ended", "PENDING", 2, 2),
+        ("used up", "FAILED", 2, 2),
+    ]
+    running = "SELECT count(*) FROM task_attempts WHERE status = 'RUNNING' OR ended_at IS NULL"
+    assert await stored(database, running) == [0]
 
 
 @pytest.mark.parametrize(
@@ -349,7 +387,7 @@ async def test_the_migrations_make_exactly_what_the_models_say(
             await connection.exec_driver_sql(statement)
         for function in (*of_log, *claims.FUNCTIONS, boards.LINEAGE):
             await connection.exec_driver_sql(function)
-        for name in ("0014_usage", "0015_budgets", "0016_writes", "0018_highlights"):
+        for name in ("0014_usage", "0015_budgets", "0016_writes", "0017_leases", "0018_highlights"):
             for statement in importlib.import_module(f"migrations.versions.{name}").MADE:
                 await connection.exec_driver_sql(statement)
         for table in triggers.logged_tables():

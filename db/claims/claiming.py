@@ -8,7 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
+    ColumnElement,
     Executable,
+    Select,
     String,
     Uuid,
     and_,
@@ -58,8 +61,10 @@ class Claimed(NamedTuple):
 
 
 @Statement
-def _claimed(viewer: Viewer, right: Right, named_types: int) -> Executable:
+def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Executable:
     """Begin attempts of an agent at the most urgent tasks, and return their ids in that order.
+
+    With `is_one`, it is one attempt at most.
 
     It is one statement, whose snapshot is older than the locks that it waits for. What must be
     known as it is under the lock is counted by functions of the database, which see what was
@@ -97,18 +102,22 @@ def _claimed(viewer: Viewer, right: Right, named_types: int) -> Executable:
         .with_for_update(key_share=True, of=Agent)
         .cte("agent")
     )
+    # By itself, so that it is evaluated once.
+    paid = select(budgets.locked(agent.c).label("budgets")).select_from(agent).cte("paid")
     count = conditions.running(agent.c.id)
-    paid = budgets.claims_left(agent.c)
-    free = func.least(func.cardinality(ids), agent.c.capacity - count, paid)
-    room = select(
+    left = budgets.claims_left(paid.c.budgets)
+    free = func.least(func.cardinality(ids), agent.c.capacity - count, left)
+    about = select(
         agent.c.id,
         agent.c.project_id,
         agent.c.type,
+        paid.c.budgets,
         func.greatest(free, 0).label("number"),
         conditions.left_by_type(agent.c.project_id, agent.c.has_limits).label("left"),
         conditions.resources_in_use(agent.c.project_id).label("in_use"),
         budgets.full_tasks(agent.c.project_id).scalar_subquery().label("full_tasks"),
-    ).cte("room")
+    )
+    room = about.select_from(agent.join(paid, true())).cte("room")
 
     # Candidates, which are found one by one as they are taken, by the indexes of their own.
     level = func.generate_series(*PRIORITIES).table_valued("priority")
@@ -179,43 +188,14 @@ def _claimed(viewer: Viewer, right: Right, named_types: int) -> Executable:
         .select_from(candidate.join(locked, true()))
         .where(
             conditions.reserves_resources(locked.c),
-            budgets.reserves(locked.c, agent_id),
+            budgets.reserves(locked.c, select(room.c.budgets).scalar_subquery()),
         )
         .limit(select(room.c.number).scalar_subquery())
         .cte("chosen")
     )
-    first = (
-        chosen.c.is_own.desc(),
-        chosen.c.priority.desc(),
-        chosen.c.available_at,
-        chosen.c.id,
-    )
-    placed = select(
-        chosen,
-        func.row_number().over(order_by=first).label("place"),
-        func.row_number().over(partition_by=chosen.c.type, order_by=first).label("of_type"),
-    ).cte("placed")
-    before = placed.alias("before")
-    shares = exists(
-        select(1).where(
-            before.c.place < placed.c.place,
-            before.c.resource_keys.op("&&", is_comparison=True)(placed.c.resource_keys),
-        )
-    )
-    left = conditions.left_of_type(room.c.left, placed.c.type)
-    kept = (
-        select(placed.c.id, func.row_number().over(order_by=placed.c.place).label("number"))
-        .select_from(placed.join(room, true()))
-        .where(~shares, or_(left.is_(None), placed.c.of_type <= left))
-        .cte("kept_tasks")
-    )
-    given = func.unnest(ids).table_valued(column("id", Uuid), with_ordinality="number")
-    given = given.render_derived(name="given")
-    taken = (
-        select(kept.c.id, kept.c.number, given.c.id.label("attempt_id"))
-        .join(given, given.c.number == kept.c.number)
-        .cte("taken")
-    )
+    id = select(func.unnest(ids)).scalar_subquery()
+    one = select(chosen.c.id, id.label("attempt_id"), literal_column("1").label("number"))
+    taken = (one if is_one else _placed(chosen, room, ids)).cte("taken")
 
     now = func.statement_timestamp()
     started = (
@@ -249,6 +229,43 @@ def _claimed(viewer: Viewer, right: Right, named_types: int) -> Executable:
     )
 
 
+def _placed(chosen: CTE, room: CTE, ids: ColumnElement[Any]) -> Select[Any]:
+    """The chosen tasks in their order, with an attempt for each, without those that exclude others.
+
+    Of tasks that share a resource, the first is taken; of a type, as many as its limit leaves.
+    """
+    first = (
+        chosen.c.is_own.desc(),
+        chosen.c.priority.desc(),
+        chosen.c.available_at,
+        chosen.c.id,
+    )
+    placed = select(
+        chosen,
+        func.row_number().over(order_by=first).label("place"),
+        func.row_number().over(partition_by=chosen.c.type, order_by=first).label("of_type"),
+    ).cte("placed")
+    before = placed.alias("before")
+    shares = exists(
+        select(1).where(
+            before.c.place < placed.c.place,
+            before.c.resource_keys.op("&&", is_comparison=True)(placed.c.resource_keys),
+        )
+    )
+    left = conditions.left_of_type(room.c.left, placed.c.type)
+    kept = (
+        select(placed.c.id, func.row_number().over(order_by=placed.c.place).label("number"))
+        .select_from(placed.join(room, true()))
+        .where(~shares, or_(left.is_(None), placed.c.of_type <= left))
+        .cte("kept_tasks")
+    )
+    given = func.unnest(ids).table_valued(column("id", Uuid), with_ordinality="number")
+    given = given.render_derived(name="given")
+    return select(kept.c.id, given.c.id.label("attempt_id"), kept.c.number).join(
+        given, given.c.number == kept.c.number
+    )
+
+
 async def claim(
     session: WriteSession,
     agent_id: UUID | None,
@@ -273,7 +290,7 @@ async def claim(
         "lease_seconds": leases.duration(seconds),
     }
     values |= {f"type_{number}": type for number, type in enumerate(kinds)}
-    options = session.right, len(kinds)
+    options = session.right, len(kinds), limit == 1
     rows = await session.alone(_claimed, *options, outcome={"task_attempts": ids}, **values)
     if rows:
         return Claimed([row[0] for row in rows])

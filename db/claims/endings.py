@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -17,7 +16,7 @@ from sqlalchemy import (
     Uuid,
     case,
     delete,
-    false,
+    exists,
     func,
     literal,
     literal_column,
@@ -37,6 +36,7 @@ from db.claims.conditions import ASSIGNED, PENDING, constant
 from db.claims.heartbeats import is_own, own_attempt
 from db.dependencies import count_down, ended_unsuccessfully
 from db.errors import LeaseLost, Path
+from db.interactions import HumanInteraction
 from db.leases import lease
 from db.projects import Project
 from db.rights import Right
@@ -87,42 +87,36 @@ LOST = {"code": "LEASE_LOST", "message": "The agent sent no heartbeat in time."}
 
 
 @Statement
-def _ended(viewer: Viewer, right: Right, how: Ending) -> Executable:
+def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executable:
     """End an attempt that runs. Returns its task, and the status of the task, or nothing.
 
-    To complete it, which is what happens most, is a transaction of its own: it counts down what
-    waited for the task, and returns the attempt.
+    With `is_alone`, it is a transaction of its own, and returns the attempt: it completes the task
+    and counts down what waited for it, or lets the task be done again. It does nothing if the task
+    would end in another way, because more statements follow then.
 
     An agent ends its own attempts only. A task that is to be cancelled is so now, unless it is
     completed.
     """
-    attempt_id, now = value("attempt_id", Uuid), func.statement_timestamp()
-    above = (
-        select(Project.id)
-        .join(Task, Task.project_id == Project.id)
-        .join(TaskAttempt, TaskAttempt.task_id == Task.id)
-        .where(TaskAttempt.id == attempt_id, is_own(viewer), scope(Task, viewer, right))
-        .with_for_update(key_share=True, of=Project)
-        .cte("project")
-    )
-    task = (
-        select(Task.id, Task.cancel_requested, Task.max_attempts)
-        .join(TaskAttempt, TaskAttempt.task_id == Task.id)
-        .where(TaskAttempt.id == attempt_id, Task.project_id.in_(select(above.c.id)))
-        .with_for_update(key_share=True, of=Task)
-        .cte("task")
-    )
-    attempt = (
-        select(TaskAttempt.id, task.c.cancel_requested, task.c.max_attempts)
-        .join(task, task.c.id == TaskAttempt.task_id)
-        .where(TaskAttempt.id == attempt_id, TaskAttempt.status == AttemptStatus.RUNNING)
-        .with_for_update(key_share=True, of=TaskAttempt)
-        .cte("attempt")
+    now, is_complete = func.statement_timestamp(), how is Ending.COMPLETE
+    # Whoever ends a task locks its project. The rows are locked in the order of this list.
+    rows = [Task, TaskAttempt] if is_alone and not is_complete else [Project, Task, TaskAttempt]
+    locked = (
+        select(TaskAttempt.id, Task.cancel_requested, Task.max_attempts)
+        .join(Task, Task.id == TaskAttempt.task_id)
+        .join(Project, Project.id == Task.project_id)
+        .where(
+            TaskAttempt.id == value("attempt_id", Uuid),
+            TaskAttempt.status == AttemptStatus.RUNNING,
+            is_own(viewer),
+            scope(Task, viewer, right),
+        )
+        .with_for_update(key_share=True, of=rows)
+        .cte("locked")
     )
     is_over = lease.expires_at <= now if how is Ending.EXPIRE else true()
     held = (
-        select(lease.attempt_id, lease.task_id, attempt.c.cancel_requested, attempt.c.max_attempts)
-        .join(attempt, attempt.c.id == lease.attempt_id)
+        select(lease.attempt_id, lease.task_id, locked.c.cancel_requested, locked.c.max_attempts)
+        .join(locked, locked.c.id == lease.attempt_id)
         .where(is_over)
         # A lease that is locked is prolonged at this moment.
         .with_for_update(of=leases.table, skip_locked=how is Ending.EXPIRE)
@@ -130,7 +124,8 @@ def _ended(viewer: Viewer, right: Right, how: Ending) -> Executable:
     )
     used = select(func.count() + 1).select_from(TaskAttempt)
     used = used.where(TaskAttempt.task_id == held.c.task_id, TaskAttempt.status.in_(USED_UP))
-    used_up = used.correlate(held).scalar_subquery() >= held.c.max_attempts
+    number = used.correlate(held).scalar_subquery()
+    used_up = number >= held.c.max_attempts
     to: Any = {
         Ending.COMPLETE: constant(TaskStatus.COMPLETED),
         Ending.FAIL: case((or_(used_up, ~value("retryable", Boolean)), FAILED), else_=PENDING),
@@ -138,17 +133,18 @@ def _ended(viewer: Viewer, right: Right, how: Ending) -> Executable:
         Ending.RELEASE: PENDING,
         Ending.PARK: constant(TaskStatus.BLOCKED),
     }[how]
-    is_cancelled = false() if how is Ending.COMPLETE else held.c.cancel_requested
-    ending = select(
-        held.c.attempt_id,
-        held.c.task_id,
-        case((is_cancelled, CANCELLED), else_=to).label("status"),
-        case((is_cancelled, CANCELLED), else_=constant(OF_ATTEMPT[how])).label("of_attempt"),
-        used.correlate(held).scalar_subquery().label("used"),
-    ).cte("ending")
+    of_attempt_to = constant(OF_ATTEMPT[how])
+    if not is_complete:
+        to = case((held.c.cancel_requested, CANCELLED), else_=to)
+        of_attempt_to = case((held.c.cancel_requested, CANCELLED), else_=of_attempt_to)
+    columns = [held.c.attempt_id, held.c.task_id, to.label("status"), of_attempt_to.label("so")]
+    if how is Ending.FAIL:
+        columns.append(number.label("used"))
+    ending = select(*columns).cte("ending")
     new = ending.c
+    concerns = [new.status == PENDING] if is_alone and not is_complete else []
 
-    of_attempt: dict[str, Any] = {"status": new.of_attempt, "ended_at": now}
+    of_attempt: dict[str, Any] = {"status": new.so, "ended_at": now}
     of_task: dict[str, Any] = {
         "status": new.status,
         "current_attempt_id": None,
@@ -174,14 +170,17 @@ def _ended(viewer: Viewer, right: Right, how: Ending) -> Executable:
     if how in WITH_CHECKPOINT:
         checkpoint = func.coalesce(value("checkpoint", RESULT), TaskAttempt.checkpoint)
         of_attempt["checkpoint"] = checkpoint
-    ended = update(TaskAttempt).where(TaskAttempt.id == new.attempt_id).values(of_attempt)
-    freed = delete(leases.table).where(lease.attempt_id == new.attempt_id)
-    changed = update(Task).where(Task.id == new.task_id).values(of_task)
-    if how is Ending.COMPLETE:
-        # In RETURNING, because it is done once for each row that is written.
-        counted = changed.returning(set_actor(), count_down(array([Task.id]))).cte("counted")
-        return ended.returning(TaskAttempt.id).add_cte(counted, freed.cte("freed"))
-    return changed.returning(Task.id, Task.status).add_cte(ended.cte("ended"), freed.cte("freed"))
+    ended = update(TaskAttempt).where(TaskAttempt.id == new.attempt_id, *concerns)
+    freed = delete(leases.table).where(lease.attempt_id == new.attempt_id, *concerns)
+    changed = update(Task).where(Task.id == new.task_id, *concerns).values(of_task)
+    ended = ended.values(of_attempt)
+    if not is_alone:
+        changed = changed.returning(Task.id, Task.status)
+        return changed.add_cte(ended.cte("ended"), freed.cte("freed"))
+    # In RETURNING, because it is done once for each row that is written.
+    follows = [set_actor(), count_down(array([Task.id]))] if is_complete else [set_actor()]
+    done = changed.returning(*follows).cte("changed")
+    return ended.returning(TaskAttempt.id).add_cte(done, freed.cte("freed"))
 
 
 def _backoff(used: Any) -> ColumnElement[Any]:
@@ -192,28 +191,48 @@ def _backoff(used: Any) -> ColumnElement[Any]:
     return seconds * literal_column("interval '1 second'", Interval)
 
 
-async def _end(
-    session: WriteSession,
-    how: Ending,
-    attempt_id: UUID,
-    path: Path = ("attempt_id",),
-    **values: Any,
-) -> UUID | None:
-    """End an attempt, and return its task. Returns None if it had ended in this way before.
+async def _end_alone(session: WriteSession, how: Ending, attempt_id: UUID, **values: Any) -> bool:
+    """End an attempt in one transaction, and return whether that is done."""
+    rows = await session.alone(
+        _ended,
+        session.right,
+        how,
+        True,
+        model=TaskAttempt,
+        outcome={"task_attempts": [attempt_id]},
+        changed=_CHANGED,
+        attempt_id=attempt_id,
+        **values,
+    )
+    return bool(rows)
 
-    Raises NotFound, Denied, and LeaseLost if it has ended in another way.
-    """
-    task_id = await _run(session, how, attempt_id, **values)
-    if task_id is None:
-        await _check(session, how, attempt_id, path, values)
-    return task_id
+
+_task = Task.__table__.c
+_CHANGED = frozenset(
+    str(each)
+    for each in (
+        *lease,
+        _task.agent_id,
+        _task.available_at,
+        _task.blocked_reason,
+        _task.cancel_requested,
+        _task.completed_at,
+        _task.current_attempt_id,
+        _task.error,
+        _task.result,
+        _task.status,
+        _task.unmet_dependency_count,
+        _task.updated_at,
+        _task.version,
+    )
+)
+"""The columns that ending an attempt may change besides its own."""
 
 
-async def _run(session: WriteSession, how: Ending, attempt_id: UUID, **values: Any) -> UUID | None:
+async def _end(session: WriteSession, how: Ending, attempt_id: UUID, **values: Any) -> UUID | None:
     """End an attempt that runs, with all that follows for other tasks; return its task, or None."""
-    for task_id, status in await session.run(
-        _ended, session.right, how, attempt_id=attempt_id, **values
-    ):
+    rows = await session.run(_ended, session.right, how, False, attempt_id=attempt_id, **values)
+    for task_id, status in rows:
         if status in UNSUCCESSFUL:
             await ended_unsuccessfully(session, [task_id])
         return task_id  # type: ignore[no-any-return]
@@ -221,38 +240,45 @@ async def _run(session: WriteSession, how: Ending, attempt_id: UUID, **values: A
 
 
 async def _check(
-    session: WriteSession, how: Ending, attempt_id: UUID, path: Path, values: Mapping[str, Any]
+    session: WriteSession,
+    how: Ending,
+    attempt_id: UUID,
+    path: Path = ("attempt_id",),
+    **values: Any,
 ) -> None:
-    """Raise why an attempt cannot be ended, unless it has ended in just this way already."""
+    """Raise why an attempt cannot be ended, unless it has ended in just this way already.
+
+    Raises NotFound, Denied and LeaseLost.
+    """
     attempt = await own_attempt(session, attempt_id, path)
-    same = [
+    ends = {OF_ATTEMPT[how]}
+    if how is not Ending.COMPLETE:  # its cancellation was requested before
+        ends.add(AttemptStatus.CANCELLED)
+    is_same = attempt.status in ends and all(
         canonical_json(getattr(attempt, name)) == canonical_json(values[name])
         for name in ("result", "error", "handover")
         if name in values
-    ]
-    if attempt.status is not OF_ATTEMPT[how] or not all(same):
+    )
+    if is_same and how is Ending.RELEASE:
+        is_same = not await session.scalar(select(_was_parked(attempt)))
+    if not is_same:
         task = await session.get_one(Task, attempt.task_id)
         raise LeaseLost(attempt_id, attempt.status, task.status, path)
 
 
+def _was_parked(attempt: TaskAttempt) -> ColumnElement[bool]:
+    """Whether an attempt has ended because of a request to people, and not by itself."""
+    return exists().where(
+        HumanInteraction.task_id == attempt.task_id,
+        HumanInteraction.blocks_task,
+        HumanInteraction.created_at.between(attempt.started_at, attempt.ended_at),
+    )
+
+
 async def complete(session: WriteSession, attempt_id: UUID, result: Any) -> None:
     """Complete the task of an attempt. Raises NotFound, Denied and LeaseLost."""
-    values = {"attempt_id": attempt_id, "result": result}
-    rows = await session.alone(
-        _ended,
-        session.right,
-        Ending.COMPLETE,
-        model=TaskAttempt,
-        outcome={"task_attempts": [attempt_id]},
-        changed=_CHANGED,
-        **values,
-    )
-    if not rows:
-        await _check(session, Ending.COMPLETE, attempt_id, ("attempt_id",), values)
-
-
-_CHANGED = (*Task.__table__.c, *lease)
-"""The columns that completing an attempt may change besides its own."""
+    if not await _end_alone(session, Ending.COMPLETE, attempt_id, result=result):
+        await _check(session, Ending.COMPLETE, attempt_id, result=result)
 
 
 async def fail(
@@ -269,7 +295,10 @@ async def fail(
     are used up.
     """
     values = {"error": error, "retryable": retryable, "checkpoint": checkpoint}
-    await _end(session, Ending.FAIL, attempt_id, **values)
+    if retryable and await _end_alone(session, Ending.FAIL, attempt_id, **values):
+        return
+    if await _end(session, Ending.FAIL, attempt_id, **values) is None:
+        await _check(session, Ending.FAIL, attempt_id, **values)
 
 
 async def release(
@@ -279,7 +308,11 @@ async def release(
 
     Raises NotFound, Denied and LeaseLost.
     """
-    await _end(session, Ending.RELEASE, attempt_id, handover=handover, checkpoint=checkpoint)
+    values = {"handover": handover, "checkpoint": checkpoint}
+    if await _end_alone(session, Ending.RELEASE, attempt_id, **values):
+        return
+    if await _end(session, Ending.RELEASE, attempt_id, **values) is None:
+        await _check(session, Ending.RELEASE, attempt_id, **values)
 
 
 async def park(
@@ -295,7 +328,10 @@ async def park(
     Returns the task. It does not count as failed. Raises NotFound, Denied and LeaseLost.
     """
     values = {"reason": reason, "checkpoint": checkpoint}
-    return await _end(session, Ending.PARK, attempt_id, path, **values)
+    task_id = await _end(session, Ending.PARK, attempt_id, **values)
+    if task_id is None:
+        await _check(session, Ending.PARK, attempt_id, path)
+    return task_id
 
 
 async def wake(session: WriteSession, task_id: UUID) -> bool:
@@ -329,7 +365,9 @@ def _woken(viewer: Viewer) -> Executable:
 
 async def expire(session: WriteSession, attempt_id: UUID) -> bool:
     """End an attempt whose lease has run out. Returns False if that is not so any more."""
-    return await _run(session, Ending.EXPIRE, attempt_id) is not None
+    if await _end_alone(session, Ending.EXPIRE, attempt_id):
+        return True
+    return await _end(session, Ending.EXPIRE, attempt_id) is not None
 
 
 EXPIRED = select(lease.attempt_id).where(lease.expires_at <= func.statement_timestamp())

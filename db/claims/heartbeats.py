@@ -131,15 +131,13 @@ async def heartbeat(
         for beat in sorted(beats, key=lambda beat: beat.attempt_id)
     ]
     ids = [beat.attempt_id for beat in beats]
-    found = await session.alone(
-        _renewed,
-        session.right,
-        has_reports,
-        model=None,
-        outcome={"task_attempts": ids},
-        lease_seconds=leases.duration(seconds),
-        **arrays(TaskAttempt, REPORTED if has_reports else ("id",), rows),
-    )
+    values: dict[str, Any] = arrays(TaskAttempt, REPORTED if has_reports else ("id",), rows)
+    values["lease_seconds"] = leases.duration(seconds)
+    options = session.right, has_reports
+    if session.key is None:
+        found = await session.alone(_renewed, *options, outcome={}, **values)
+    else:  # its outcome are only those attempts that are found
+        found = await session.run(_renewed, *options, **values)
     if not found:
         errors: list[DomainError] = []
         for place, id in enumerate(ids):
