@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from db.connections import (
 from db.embedded import Outage, Server
 from db.errors import KeyReused
 from db.events.actors import actor_of
+from db.events.follower import Follower
 from db.idempotency import MOST_DELETED, Key, Outcome, delete_expired, delete_key_if_expired, found
 from db.prepared import PreparedPool
 from db.result_limits import RESULT_BYTES, ResultLimit
@@ -160,6 +161,8 @@ class Database:
         self._open = partial(self._connect, {}, **connecting, **driver)
         self.committed = asyncio.Event()
         """Set by each commit of this process."""
+        self.follower = Follower(self.open)
+        """Reads the event log for who follows it in this process."""
         self.answers = Answers(self.open)
         """Waits for the answers of people."""
         self._reading = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
@@ -354,20 +357,37 @@ class Database:
         """
         pool = self._by_key if by_key else self._prepared
         began = time.perf_counter()
-        try:
-            try:
-                value: bytes = await pool.value(statement, arguments)
-            except OutdatedSchemaCacheError:
-                # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
-                value = await pool.value(statement, arguments)
-        except asyncpg.PostgresError as error:
-            self._result_limit.check(error)
-            raise
+        value: bytes = await self._repeated(pool.value, statement, arguments)
         statistics.add(statement, 1, began)
         return value
 
+    async def rows(
+        self, statement: str, arguments: Sequence[Any], *, by_key: bool = False
+    ) -> Sequence[Any]:
+        """The rows that a statement returns, with the driver's values. As `json` otherwise."""
+        pool = self._by_key if by_key else self._prepared
+        began = time.perf_counter()
+        rows: Sequence[Any] = await self._repeated(pool.rows, statement, arguments)
+        statistics.add(statement, len(rows), began)
+        return rows
+
+    async def _repeated(
+        self, run: Callable[..., Awaitable[Any]], statement: str, arguments: Sequence[Any]
+    ) -> Any:
+        """Run a statement that reads, and once more if it was outdated. Raises ResultTooLarge."""
+        try:
+            try:
+                return await run(statement, arguments)
+            except OutdatedSchemaCacheError:
+                # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
+                return await run(statement, arguments)
+        except asyncpg.PostgresError as error:
+            self._result_limit.check(error)
+            raise
+
     async def dispose(self) -> None:
         """Close all connections."""
+        await self.follower.close()
         await self.answers.close()
         await self._prepared.close()
         await self._by_key.close()

@@ -152,15 +152,18 @@ def waits_for(row: Any, viewer: Viewer) -> list[ColumnElement[bool]]:
     Those that are assigned to others do not, even if the viewer may answer them, nor do
     notifications that need no acknowledgement.
     """
+    return [is_open(row), *is_for(row, viewer), ~has_answered(row, viewer)]
+
+
+def is_for(row: Any, viewer: Viewer) -> list[ColumnElement[bool]]:
+    """The conditions that a viewer is among those whom a request is for, open or not."""
     user_id = bind(viewer.user_id, Uuid)
     # A column of a subtype, which neither the model nor an alias of it has as an attribute.
     is_needed = inspect(row).selectable.c.requires_acknowledgement
     return [
-        is_open(row),
         scope(row, viewer, Right.ANSWER),
         or_(row.assignee_id.is_(None), row.assignee_id == user_id),
         row.asked_by_user_id.is_distinct_from(user_id),
-        ~has_answered(row, viewer),
         or_(row.type != InteractionType.NOTIFICATION, is_needed),
     ]
 

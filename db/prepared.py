@@ -59,6 +59,10 @@ class PreparedPool:
         """
         return self._run("fetchval", statement, arguments)
 
+    def rows(self, statement: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Sequence[Any]]:
+        """The rows that a statement returns. Raises what `value` raises."""
+        return self._run("fetch", statement, arguments)
+
     def write(
         self, statement: str, arguments: Sequence[Any], seconds: float
     ) -> Coroutine[Any, Any, Sequence[Any]]:

@@ -539,9 +539,9 @@ async def test_an_error_of_the_statement_is_worded_and_betrays_nothing(
 ) -> None:
     def broken(builder: StatementBuilder, _: object) -> CompiledStatement:
         secret = literal_column("'secret'::integer::text", Text)
-        return compiled.compile_statement(builder, (secret,))
+        return compiled.compile_json(builder, (secret,))
 
-    monkeypatch.setattr("graph.compiler.compile_statement", broken)
+    monkeypatch.setattr("graph.compiler.compile_json", broken)
 
     answer = await people.owner.ask("{ me { id } }")
 
