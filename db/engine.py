@@ -28,6 +28,7 @@ from db.connections import (
 from db.embedded import Outage, Server
 from db.errors import KeyReused
 from db.events.actors import actor_of
+from db.events.follower import Follower
 from db.idempotency import MOST_DELETED, Key, Outcome, delete_expired, delete_key_if_expired, found
 from db.prepared import PreparedPool
 from db.result_limits import RESULT_BYTES, ResultLimit
@@ -160,7 +161,9 @@ class Database:
         self._open = partial(self._connect, {}, **connecting, **driver)
         self.committed = asyncio.Event()
         """Set by each commit of this process."""
-        self.answers = Answers(self.open)
+        self.follower = Follower(self.open)
+        """Reads the event log for who follows it in this process."""
+        self.answers = Answers(self.follower, self.fetch)
         """Waits for the answers of people."""
         self._reading = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._writing = async_sessionmaker(
@@ -349,12 +352,24 @@ class Database:
         the same plan for all values. Raises ResultTooLarge.
         """
         pool = self._by_key if by_key else self._prepared
+        value: bytes = await self._limited(_read(pool.value, statement, arguments))
+        return value
+
+    async def fetch(
+        self, statement: str, arguments: Sequence[Any], *, by_key: bool = False
+    ) -> Sequence[Any]:
+        """The rows that a statement returns, as the driver returns them. As `json` otherwise."""
+        pool = self._by_key if by_key else self._prepared
+        rows: Sequence[Any] = await self._limited(_read(pool.rows, statement, arguments))
+        return rows
+
+    async def _limited(self, reading: Awaitable[Any]) -> Any:
+        """What is read. Raises ResultTooLarge."""
         try:
-            value: bytes = await _read(pool.value, statement, arguments)
+            return await reading
         except asyncpg.PostgresError as error:
             self._result_limit.check(error)
             raise
-        return value
 
     async def rows(self, statement: Statement, **values: Any) -> Sequence[Any]:
         """The rows of a statement of no viewer, as the driver returns them.
@@ -368,7 +383,8 @@ class Database:
 
     async def dispose(self) -> None:
         """Close all connections."""
-        await self.answers.close()
+        await self.follower.close()
+        self.answers.waiters.close()
         await self._prepared.close()
         await self._by_key.close()
         await self.reader.dispose()

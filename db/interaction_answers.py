@@ -156,17 +156,20 @@ def waits_for(row: Any, viewer: Viewer) -> list[ColumnElement[bool]]:
     notifications that need no acknowledgement. Administrators may answer in all projects, but only
     those of which they are a member, or in which something is assigned to them, are theirs.
     """
+    return [is_open(row), *is_for(row, viewer), ~has_answered(row, viewer)]
+
+
+def is_for(row: Any, viewer: Viewer) -> list[ColumnElement[bool]]:
+    """The conditions that a viewer is among those whom a request is for, open or not."""
     user_id = bind(viewer.user_id, Uuid)
     is_own = row.assignee_id == user_id
     is_of_member = scope(row, replace(viewer, is_administrator=False), Right.ANSWER)
     # A column of a subtype, which neither the model nor an alias of it has as an attribute.
     is_needed = inspect(row).selectable.c.requires_acknowledgement
     return [
-        is_open(row),
         scope(row, viewer, Right.ANSWER),
         or_(is_own, and_(row.assignee_id.is_(None), is_of_member)),
         row.asked_by_user_id.is_distinct_from(user_id),
-        ~has_answered(row, viewer),
         or_(row.type != InteractionType.NOTIFICATION, is_needed),
     ]
 

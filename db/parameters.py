@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam
+from sqlalchemy import BindParameter, ColumnElement, bindparam
 from sqlalchemy.types import TypeEngine
 
 _request: ContextVar[Any] = ContextVar("request")
@@ -94,8 +94,13 @@ class DeferredParameter(BindParameter[Any]):
         return copied
 
 
-def bind(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
-    """A value as a bind parameter of this type; the text of a statement never holds a value."""
+def bind(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> ColumnElement[Any]:
+    """A value as a bind parameter of this type; the text of a statement never holds a value.
+
+    A column stays as it is: the statement finds the value in its own rows.
+    """
+    if isinstance(value, ColumnElement):
+        return value
     if isinstance(value, Deferred):
         return DeferredParameter(None, type_=kind, unique=True, callable_=value)
     return bindparam(None, value, kind, unique=True)

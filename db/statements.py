@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
-from sqlalchemy import ARRAY, BindParameter, Executable
+from sqlalchemy import ARRAY, ColumnElement, Executable
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.types import TypeEngine
 
@@ -46,7 +46,7 @@ def deferred(name: str) -> Deferred:
     return Deferred(lambda request: request.values[name])
 
 
-def value(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> BindParameter[Any]:
+def value(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> ColumnElement[Any]:
     """A parameter of a statement that gets the value of this name."""
     return bind(deferred(name), kind)
 

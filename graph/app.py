@@ -24,6 +24,7 @@ from db.embedded import Server
 from db.events.positions import Numbering
 from db.sweeper import Sweeper
 from graph.execution.pipeline import Pipeline
+from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
 from graph.schema import schema
@@ -127,7 +128,8 @@ def create_app(
         await state.database.dispose()
 
     pipeline = Pipeline(schema, Limits(settings))
-    state.sockets = sockets = Sockets(pipeline, state)
+    subscriptions = Subscriptions(pipeline)
+    state.sockets = sockets = Sockets(pipeline, subscriptions, state)
     api = Endpoint(pipeline)
     page = pages.Page() if settings.shows_page else None
     layers = [Middleware(ResponseMiddleware)]

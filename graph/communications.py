@@ -13,6 +13,7 @@ from strawberry.scalars import JSON
 
 import db
 from db import CommunicationStatus, Right, Viewer, communications
+from db.events.topics import Topic
 from db.parameters import apply, bind
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
@@ -33,6 +34,7 @@ from graph.core.inputs import Repeatable, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Metadata, Priority
+from graph.core.updates import Update, at_start, changed, followed, update_type
 
 
 @filters(db.Communication)
@@ -111,6 +113,35 @@ class Query:
         order="PRIORITY_DESC",
         description="The messages that an agent has not acknowledged, the most urgent first. It"
         " only shows them; `receiveCommunications` gives each to one receiver.",
+    )
+
+
+@update_type
+class AgentInboxUpdate(Update):
+    """A change of a message to an agent."""
+
+    communication = changed(db.Communication, "The message as it is now.")
+    communications = at_start(
+        db.Communication,
+        db.Communication.to_agent_id,
+        conditions=lambda row, viewer: [communications.is_unacknowledged(row)],
+        order="PRIORITY_DESC",
+        description="The messages that the agent has not acknowledged; none in a message with an"
+        " event.",
+    )
+
+
+@strawberry.type
+class Subscription:
+    agent_inbox: AgentInboxUpdate = followed(
+        AgentInboxUpdate,
+        lambda id: [Topic("Communication", parent_id=id)],
+        model=db.Communication,
+        subject=db.Agent,
+        argument_name="agent_id",
+        otherwise="; by default, you",
+        default_key=lambda viewer: viewer.agent_id,
+        description="The messages to an agent, as `agentInbox`, and each change of one.",
     )
 
 

@@ -13,8 +13,9 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import ConversationStatus, MessageSender, Right, conversations
+from db import ConversationStatus, EventAction, MessageSender, Right, conversations
 from db.errors import Rejected
+from db.events.topics import Topic
 from db.search import MOST_PARTS, highlights
 from graph.core.computed import computed, computed_type, value
 from graph.core.connections import Connection
@@ -38,6 +39,7 @@ from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted
 from graph.core.scalars import ID, Line, Metadata, Text, matching
 from graph.core.searches import WORDS, checked_query, search
+from graph.core.updates import Update, at_start, changed, followed, update_type
 
 Slug = Annotated[
     str,
@@ -170,6 +172,31 @@ class Query:
         MessageSearchOrder,
         "The messages with all these words, in any order; the best matches first, and of equal ones"
         ' the newest. Supports `or`, `-word` and "a phrase".',
+    )
+
+
+@update_type
+class MessageUpdate(Update):
+    """A message that was added to a conversation."""
+
+    message = changed(db.Message, "The message.")
+    messages = at_start(
+        db.Message,
+        db.Message.conversation_id,
+        description="The messages of the conversation; none in a message with an event.",
+    )
+
+
+@strawberry.type
+class Subscription:
+    message_added: MessageUpdate = followed(
+        MessageUpdate,
+        lambda id: [Topic("Message", parent_id=id)],
+        model=db.Message,
+        subject=db.Conversation,
+        argument_name="conversation_id",
+        actions=[EventAction.CREATED],
+        description="The messages of a conversation, and each that is added.",
     )
 
 

@@ -9,6 +9,7 @@ from strawberry.scalars import JSON
 
 import db
 from db import ActorType, EventAction
+from db.events.topics import Topic
 from db.events.triggers import logged_tables
 from graph.core.connections import Connection
 from graph.core.entities import entity, key
@@ -22,6 +23,7 @@ from graph.core.filters import (
     reference,
 )
 from graph.core.scalars import BigInt
+from graph.core.updates import Update, followed, update_type
 
 
 @filters(db.Event)
@@ -70,4 +72,22 @@ class Query:
         db.Event,
         description="The changes of objects, the oldest first. `after` the cursor of the last one"
         " that you have, you get those that you miss, each once.",
+    )
+
+
+@update_type
+class EventUpdate(Update):
+    """An event; the first message has only the cursor."""
+
+
+@strawberry.type
+class Subscription:
+    events: EventUpdate = followed(
+        EventUpdate,
+        lambda id: [Topic(project_id=id)],
+        subject=db.Project,
+        argument_name="project_id",
+        otherwise="; by default, all that you may see",
+        is_filtered=True,
+        description="The changes of objects that you may see, of a project if you name one.",
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import strawberry
 from pydantic import Field
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.orm import aliased
 from strawberry.scalars import JSON
 
 import db
@@ -20,6 +22,7 @@ from db import (
     interactions,
     requests,
 )
+from db.events.topics import Topic
 from graph.core.connections import Connection
 from graph.core.context import Context
 from graph.core.entities import Node, column, entity
@@ -43,6 +46,7 @@ from graph.core.inputs import Repeatable, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Metadata, Priority
+from graph.core.updates import Update, at_start, changed, followed, update_type
 
 
 @filters(db.HumanInteraction)
@@ -178,6 +182,58 @@ class Query:
         ],
         description="The interaction with this id, as soon as it is no longer PENDING, or as it is"
         " when the time is over; at once if you may not see it. The whole operation waits.",
+    )
+
+
+@update_type
+class InteractionUpdate(Update):
+    """A change of an interaction, or an answer to it."""
+
+    interaction = changed(db.HumanInteraction, "The interaction as it is now.")
+
+
+@update_type
+class InboxUpdate(Update):
+    """A change of an interaction that you may answer."""
+
+    interaction = changed(
+        db.HumanInteraction, "The interaction as it is now; it may no longer wait for you."
+    )
+    interactions = at_start(
+        db.HumanInteraction,
+        conditions=interaction_answers.waits_for,
+        order="PRIORITY_DESC",
+        description="What waits for your answer; none in a message with an event.",
+    )
+
+
+def _may_answer(event: Any, row: Any, viewer: db.Viewer) -> list[ColumnElement[bool]]:
+    asked = aliased(db.HumanInteraction)
+    found = select(asked.id).where(
+        asked.id == row.c.object_id, *interaction_answers.is_for(asked, viewer)
+    )
+    return [exists(found.correlate(row))]
+
+
+@strawberry.type
+class Subscription:
+    interaction_updated: InteractionUpdate = followed(
+        InteractionUpdate,
+        lambda id: [
+            Topic("HumanInteraction", str(id)),
+            Topic("InteractionAnswer", parent_id=id),
+        ],
+        model=db.HumanInteraction,
+        subject=db.HumanInteraction,
+        description="An interaction, and each change of it and answer to it.",
+    )
+    inbox: InboxUpdate = followed(
+        InboxUpdate,
+        lambda _: [Topic("HumanInteraction"), Topic("InteractionAnswer")],
+        model=db.HumanInteraction,
+        conditions=_may_answer,
+        description="What waits for your answer in all your projects, as `pendingInteractions`, and"
+        " each change of it.",
     )
 
 

@@ -13,6 +13,7 @@ from strawberry.scalars import JSON
 
 import db
 from db import ProjectStatus, Right
+from db.events.topics import Topic
 from graph.core.connections import Connection
 from graph.core.entities import Node, column, entity
 from graph.core.fields import collection, connected, one, related
@@ -31,6 +32,7 @@ from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, n
 from graph.core.mutations import mutation
 from graph.core.payloads import Deleted
 from graph.core.scalars import ID, Metadata, Name
+from graph.core.updates import Update, changed, followed, update_type
 
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
@@ -90,6 +92,24 @@ class Project(Node):
 class Query:
     project: Project | None = one(db.Project)
     projects: Connection[Project] = collection(db.Project)
+
+
+@update_type
+class ProjectUpdate(Update):
+    """A change of anything in a project."""
+
+    project = changed(db.Project, "The project as it is now; none if it was deleted.")
+
+
+@strawberry.type
+class Subscription:
+    project: ProjectUpdate = followed(
+        ProjectUpdate,
+        lambda id: [Topic(project_id=id)],
+        model=db.Project,
+        subject=db.Project,
+        description="A project, and each change of anything in it.",
+    )
 
 
 @input_of(db.Project)

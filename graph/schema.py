@@ -40,7 +40,7 @@ SLICES = [
     "graph.usage_summaries",
     "graph.users",
 ]
-"""The modules with a class `Query`, a class `Mutation`, or both, whose fields the schema has."""
+"""The modules with a class `Query`, `Mutation` or `Subscription`, whose fields the schema has."""
 
 
 def _merged(name: str, description: str) -> type:
@@ -56,11 +56,17 @@ Mutation = _merged(
     "Mutations. Each takes an `input`, runs in one transaction, and returns the changed objects and"
     " `userErrors`. If there are `userErrors`, nothing was changed.",
 )
+Subscription = _merged(
+    "Subscription",
+    "Subscriptions. The first message has the state, and each later one an event. Send the `cursor`"
+    " of the last one as `after` to go on after it.",
+)
 
 
 schema = Schema(
     query=Query,
     mutation=Mutation,
+    subscription=Subscription,
     types=[*USER_ERRORS, *(entity.graphql_type for entity in entities() if entity.is_subtype)],
     config=StrawberryConfig(scalar_map=scalars),
 )

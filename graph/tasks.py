@@ -10,13 +10,16 @@ from typing import Annotated, Any
 
 import strawberry
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Uuid
+from sqlalchemy import ColumnElement, Uuid, exists, func, literal_column, or_, select
+from sqlalchemy.orm import aliased
 from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
 from db import BlockedReason, OnFailure, Right, TaskStatus, dependencies, plans, readiness
+from db.claims import conditions
 from db.errors import DomainError, NotFound, Rejected
+from db.events.topics import Topic
 from db.parameters import apply, bind
 from db.readiness import NotReadyReason, WaitReason
 from db.tasks import MOST_RESOURCES
@@ -43,6 +46,7 @@ from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, n
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted
 from graph.core.scalars import ID, Line, Metadata, Priority, Text, bare
+from graph.core.updates import Update, at_start, changed, followed, update_type
 
 describe_enum(NotReadyReason)
 describe_enum(WaitReason)
@@ -212,6 +216,62 @@ class Query:
         description="The tasks of a project that could be claimed now, by an agent if you name one:"
         " the most urgent first, then those that have been available for longest. A claim prefers"
         " tasks that are assigned to the agent.",
+    )
+
+
+@update_type
+class TaskUpdate(Update):
+    """A change of a task, or of an attempt at it."""
+
+    task = changed(db.Task, "The task as it is now; none if it was deleted.")
+
+
+@update_type
+class ReadyTaskUpdate(Update):
+    """A task that became ready."""
+
+    task = changed(db.Task, "The task as it is now.")
+    tasks = at_start(
+        db.Task,
+        db.Task.project_id,
+        conditions=lambda row, viewer: [_is_ready(row)],
+        order="PRIORITY_DESC",
+        description="The tasks that are ready; none in a message with an event.",
+    )
+
+
+def _is_ready(task: Any) -> ColumnElement[bool]:
+    return or_(conditions.is_ready(task), conditions.is_ready(task, conditions.ASSIGNED))
+
+
+# The columns that decide whether a task is ready.
+READINESS: Any = literal_column("'{status,unmet_dependency_count,agent_id}'::text[]")
+
+
+def _became_ready(event: Any, row: Any, viewer: db.Viewer) -> list[ColumnElement[bool]]:
+    task = aliased(db.Task)
+    is_ready = select(task.id).where(task.id == row.c.object_id, _is_ready(task))
+    return [func.jsonb_exists_any(event.after, READINESS), exists(is_ready.correlate(row))]
+
+
+@strawberry.type
+class Subscription:
+    task_updated: TaskUpdate = followed(
+        TaskUpdate,
+        lambda id: [Topic("Task", str(id)), Topic("TaskAttempt", parent_id=id)],
+        model=db.Task,
+        subject=db.Task,
+        description="A task, and each change of it and of its attempts.",
+    )
+    task_ready: ReadyTaskUpdate = followed(
+        ReadyTaskUpdate,
+        lambda id: [Topic("Task", project_id=id)],
+        model=db.Task,
+        subject=db.Project,
+        argument_name="project_id",
+        conditions=_became_ready,
+        description="The tasks of a project that are ready, and each that becomes ready: it waits"
+        " for no other task. Whether an agent may claim it also depends on limits and times.",
     )
 
 

@@ -18,6 +18,7 @@ from websockets.typing import Origin, Subprotocol
 
 import db
 from graph.execution.pipeline import Pipeline
+from graph.execution.subscriptions import Subscriptions
 from graph.limits.limits import Limits
 from graph.serve import DrainingServer
 from graph.server.sockets import PROTOCOL, Sockets
@@ -124,7 +125,7 @@ async def listening(
     if schema is not None:
         pipeline = Pipeline(schema, Limits(settings.model_copy(update={"compiler": False})))
         state: Any = app.state
-        state.sockets = Sockets(pipeline, state)
+        state.sockets = Sockets(pipeline, Subscriptions(pipeline), state)
         app.router.routes.insert(0, WebSocketRoute("/graphql", state.sockets))
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

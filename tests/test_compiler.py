@@ -551,9 +551,9 @@ async def test_an_error_of_the_statement_is_worded_and_betrays_nothing(
 ) -> None:
     def broken(builder: StatementBuilder, _: object) -> CompiledStatement:
         secret = literal_column("'secret'::integer::text", Text)
-        return compiled.compile_statement(builder, (secret,))
+        return compiled.compile_json(builder, (secret,))
 
-    monkeypatch.setattr("graph.compiler.compile_statement", broken)
+    monkeypatch.setattr("graph.compiler.compile_json", broken)
 
     answer = await people.owner.ask("{ me { id } }")
 
@@ -655,10 +655,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def noted(builder: StatementBuilder, json: Any) -> Any:
         found.append(json)
-        return compile_statement(builder, json)
+        return compile_json(builder, json)
 
-    compile_statement = compiled.compile_statement
-    monkeypatch.setattr(compiler, "compile_statement", noted)
+    compile_json = compiled.compile_json
+    monkeypatch.setattr(compiler, "compile_json", noted)
     return found
 
 

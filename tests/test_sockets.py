@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import db
 from db import access
 from graph.execution.pipeline import Pipeline
+from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
 from graph.schema import schema
@@ -120,8 +121,8 @@ async def test_what_is_refused_is_refused_alone(
         assert await talk.ask("subscription { nothing }") == {
             "errors": [
                 {
-                    "message": "The subscription operation is not supported by the schema.",
-                    "locations": [{"line": 1, "column": 1}],
+                    "message": "Cannot query field 'nothing' on type 'Subscription'.",
+                    "locations": [{"line": 1, "column": 16}],
                     "extensions": {"code": "BAD_REQUEST"},
                 }
             ]
@@ -236,7 +237,8 @@ ORIGINS: list[tuple[tuple[str, ...], str | None, str, bool]] = [
 def test_a_page_is_of_this_server_or_of_an_allowed_site() -> None:
     for allowed, origin, host, expected in ORIGINS:
         settings = Settings(allowed_origins=allowed)
-        sockets = Sockets(Pipeline(schema, Limits(settings)), AppState())
+        pipeline = Pipeline(schema, Limits(settings))
+        sockets = Sockets(pipeline, Subscriptions(pipeline), AppState())
         assert sockets.is_allowed(origin, host) is expected, (allowed, origin, host)
 
 
@@ -453,7 +455,7 @@ async def test_a_socket_is_closed_within_a_second_of_its_tokens_end(
 async def test_the_tokens_of_all_sockets_are_looked_up_at_once_and_only_while_there_are_any(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sockets.TOKEN_INTERVAL", 0.05)
+    monkeypatch.setattr("graph.execution.tokens.CHECK_SECONDS", 0.05)
     looked_up: list[int] = []
     look_up = Tokens.look_up
 
@@ -485,7 +487,7 @@ async def test_the_tokens_of_all_sockets_are_looked_up_at_once_and_only_while_th
 async def test_a_database_that_is_away_closes_nobody(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sockets.TOKEN_INTERVAL", 0.02)
+    monkeypatch.setattr("graph.execution.tokens.CHECK_SECONDS", 0.02)
 
     async def away(*_: object) -> None:
         raise ConnectionRefusedError

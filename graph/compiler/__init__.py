@@ -2,8 +2,9 @@
 
 A query becomes one statement. If a part of it cannot be compiled, each of the other root fields
 becomes a statement. In a mutation, each field of a payload that returns rows becomes one, which
-reads them by key. Resolvers execute the rest, and all that ends in an error. A statement is
-compiled once for all requests that differ only in values:
+reads them by key. A subscription becomes one that reads its messages for many viewers. Resolvers
+execute the rest, and all that ends in an error. A statement is compiled once for all requests that
+differ only in values:
 
 - `shapes` determines what of a request changes its statements;
 - each field has its own SQL;
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -41,7 +42,7 @@ from graph.compiler.compiled import (
     CompiledOperation,
     CompiledStatement,
     Place,
-    compile_statement,
+    compile_json,
 )
 from graph.compiler.shapes import (
     GIVEN,
@@ -53,6 +54,7 @@ from graph.compiler.shapes import (
     shape_size,
     variables_below,
 )
+from graph.compiler.updates import compile_messages
 from graph.core.cache import TRACKED, Cache
 from graph.core.declarations import StatementBuilder
 from graph.core.entities import Entity, entities, entity_of
@@ -184,10 +186,13 @@ class Compiler:
         names: Collection[str] | None,
     ) -> CompiledOperation:
         statements: dict[Place, CompiledStatement] = {}
+        if operation.node.operation is OperationType.SUBSCRIPTION:
+            with suppress(Uncompilable, GraphQLError, RecursionError):
+                statements[()] = compile_messages(operation, viewer, self._max_bytes)
         for place, json in _places(operation):
             builder = StatementBuilder(operation, deferred_viewer(viewer), self._max_bytes)
             try:
-                statements[place] = compile_statement(builder, json(builder))
+                statements[place] = compile_json(builder, json(builder))
             except (Uncompilable, GraphQLError, RecursionError):
                 continue
             if not place:
@@ -223,6 +228,7 @@ def _places(operation: Operation) -> Iterator[tuple[Place, Callable[[StatementBu
         for root in operation.roots:
             if not root.name.startswith("__"):
                 yield (root.key,), partial(StatementBuilder.field, selected=root, row=None)
+    if operation.node.operation is not OperationType.MUTATION:
         return
     by_name = {entity.name: entity for entity in entities()}
     for root in operation.roots:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 from graphql import ExecutionResult, GraphQLError
-from sqlalchemy import select
+from sqlalchemy import Select, select
 
 from db.parameters import Deferred
 from db.returning import Returned, Returning
@@ -253,10 +253,15 @@ def _raise(error: Exception) -> Any:
     raise error
 
 
-def compile_statement(builder: StatementBuilder, json: Json) -> CompiledStatement:
+def compile_json(builder: StatementBuilder, json: Json) -> CompiledStatement:
     """The statement for a JSON value, as PostgreSQL gets it. Raises Uncompilable."""
+    return compile_statement(builder, select(encoded(json, builder.max_bytes)))
+
+
+def compile_statement(builder: StatementBuilder, statement: Select[Any]) -> CompiledStatement:
+    """A statement with values that a builder made, as PostgreSQL gets it. Raises Uncompilable."""
     try:
-        found = compiled(select(encoded(json, builder.max_bytes)))
+        found = compiled(statement)
     except DependsOnValues as error:
         raise Uncompilable(str(error)) from None
     sizes, positions = _deferred(builder.sizes), _deferred(builder.positions)

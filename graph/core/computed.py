@@ -84,12 +84,17 @@ def keyed(model: type, description: str) -> Any:
     return Keyed(model, description)
 
 
+def annotated(cls: Type) -> Type:
+    """Annotate the fields of a class that return entities."""
+    for name, field in list(vars(cls).items()):
+        if isinstance(field, EntityField):
+            cls.__annotations__[name] = field.annotation
+    return cls
+
+
 def computed_type(cls: Type) -> Type:
     """Declare the type of computed objects; its docstring is the description."""
-    for name, field in vars(cls).items():
-        if isinstance(field, Keyed):
-            cls.__annotations__[name] = field.annotation
-    return strawberry.type(cls, description=clean(cls.__doc__ or ""))
+    return strawberry.type(annotated(cls), description=clean(cls.__doc__ or ""))
 
 
 class Computed(EntityField):

@@ -8,12 +8,13 @@ refusal costs little: the rate, the size of the document, access, and then the v
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 import strawberry
 from graphql import (
     ExecutionResult,
@@ -21,19 +22,20 @@ from graphql import (
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
-    create_source_event_stream,
     execute_root_selection_set,
-    execute_subscription_event,
-    map_source_to_response_event,
 )
 from graphql.execution.values import VariableValues
 from graphql.pyutils import gather_with_cancel
+from sqlalchemy import select
 from strawberry.execution import optimized_is_awaitable
 from strawberry.utils.await_maybe import await_maybe
 
+from db.parameters import request_of_statements
+from db.text import decimal_json
 from graph.compiler import Compiler
-from graph.compiler.compiled import CompiledOperation, CompiledParts
+from graph.compiler.compiled import CompiledOperation, CompiledParts, CompiledStatement
 from graph.compiler.shapes import Request
+from graph.compiler.updates import MessagesRequest
 from graph.core.access import Deadline, EnforcedDeadline
 from graph.core.context import Context
 from graph.core.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
@@ -45,6 +47,7 @@ from graph.core.response_budget import ResponseBudget
 from graph.core.rights import open_mutations
 from graph.core.selections import InvalidOperation, coerce_variables, find, head_of
 from graph.core.threads import in_thread
+from graph.core.updates import Message, messages_table
 from graph.execution.documents import (
     Document,
     PersistedQueryNotFound,
@@ -75,6 +78,16 @@ FREE_CHARACTERS = 500
 
 # The codes of errors after which a query returns no partial data.
 CODES_WITHOUT_DATA = {"OVERLOADED", "UNAVAILABLE", "TIMEOUT", "LIMIT_EXCEEDED"}
+
+
+class Read(NamedTuple):
+    """A message of a subscription, as a viewer gets it."""
+
+    viewer: int
+    """The index of the run of its viewer."""
+    message: Message
+    body: bytes
+    """The response, as JSON."""
 
 
 class Pipeline:
@@ -127,7 +140,7 @@ class Pipeline:
     async def answer(self, run: Run) -> Response:
         """The response to a query or a mutation."""
         try:
-            await self._prepare(run)
+            await self.prepare(run)
             if not self._awaited.isdisjoint(run.document.size.root_names):
                 await self._wait(run)
                 async with self.limits.events:
@@ -139,54 +152,75 @@ class Pipeline:
             finally:
                 running.end(client)
         except Exception as error:
-            return _refused(run, error)
+            return self.refused(run, error)
         return _responded(run, result)
 
-    async def stream(
-        self, run: Run, tokens: Tokens, token: str | None
-    ) -> AsyncGenerator[Response, None]:
-        """The responses of a subscription, one for each event; a refusal is the last one.
+    async def messages(self, runs: Sequence[Run], messages: Sequence[Message]) -> list[Read]:
+        """The messages of a subscription for the viewers of some of its runs.
 
-        Before an event is executed, the token is looked up and the cost of the operation is
-        charged. Raises Unauthenticated if the token is no longer valid.
+        A viewer gets those that they may see. The viewers are of one kind.
         """
-        try:
-            await self._prepare(run)
-            results = await self._subscribe(run, tokens, token)
-        except Exception as error:
-            yield _refused(run, error)
-            return
-        try:
-            async with aclosing(results):
-                async for result in results:
-                    yield _responded(run, result)
-        except Unauthenticated:
-            raise
-        except Exception as error:
-            yield _refused(run, error)
+        run = runs[0]
+        compiled = run.compiled = run.compiled or await self._compile(run)
+        statement = None if compiled is None else compiled.statements.get(())
+        viewers = [each.context.viewer for each in runs]
+        request = MessagesRequest(run.variables.coerced, viewers[0], (), viewers, messages)
+        if statement is not None:
+            with suppress(GraphQLError, ValueError):  # the resolvers report invalid arguments
+                arguments = statement.arguments(request)
+                return await self._read(run, statement, arguments, messages)
+        return [
+            Read(number, message, body)
+            for number, each in enumerate(runs)
+            async for message, body in self._resolve(each, messages)
+        ]
 
-    async def _subscribe(
-        self, run: Run, tokens: Tokens, token: str | None
-    ) -> AsyncGenerator[ExecutionResult, None]:
+    async def _read(
+        self,
+        run: Run,
+        statement: CompiledStatement,
+        arguments: Sequence[Any],
+        messages: Sequence[Message],
+    ) -> list[Read]:
+        by_key = not statement.sizes
+        rows = await run.context.database.fetch(statement.sql, arguments, by_key=by_key)
+        return [
+            Read(viewer - 1, messages[number - 1], b'{"data":%b}' % data)
+            for viewer, number, data in rows
+        ]
+
+    async def _resolve(
+        self, run: Run, messages: Sequence[Message]
+    ) -> AsyncIterator[tuple[Message, bytes]]:
+        """The messages that the viewer of a run may see, by the resolvers."""
         context = run.context
-        context.operation = run.operation
-        context.loaders = Loaders(context, run.operation)
-        executor = self._executor(run)
-        events: Any = await await_maybe(create_source_event_stream(executor))
-        if isinstance(events, ExecutionResult):
-            raise InvalidOperation(events.errors or ())
+        (root,) = run.operation.roots
+        followed: Any = root.declaration
+        arguments = run.operation.converted(root) if root.has_valid_arguments else {}
+        table = messages_table()
+        visible = followed.visible(table, context.viewer, arguments)
+        request = MessagesRequest({}, context.viewer, messages=messages)
+        async with context.database.read() as session:
+            with request_of_statements(request):
+                found = await session.scalars(select(table.c.number).where(visible))
+                seen = set(found)
+        for number, message in enumerate(messages, 1):
+            if number in seen:
+                event = context.for_event()
+                self._set_up(event)
+                executor = self._executor(run, event, message)
+                try:
+                    result = await await_maybe(execute_root_selection_set(executor))
+                finally:
+                    event.loaders.cancel()
+                response = _responded(run, result)
+                yield message, orjson.dumps(response.body, default=decimal_json)
 
-        async def execute_event(executor: Any) -> ExecutionResult:
-            async with self.limits.events:
-                if token is not None:
-                    context.become(await tokens.viewer(token))
-                self.limits.rates.charge(context.client, run.cost)
-                executor.context_value = context.for_event()
-                self._set_up(executor.context_value)
-                result: ExecutionResult = await await_maybe(execute_subscription_event(executor))
-                return result
-
-        return map_source_to_response_event(executor, events, execute_event)
+    def refused(self, run: Run, error: Exception) -> Response:
+        """The response to an operation that is refused."""
+        several = error.errors if isinstance(error, InvalidOperation) else ()
+        errors = [reported(each) for each in several or (error,)]
+        return Response(ExecutionResult(None, errors, run.extensions))
 
     # Find the document, and check access
 
@@ -245,7 +279,7 @@ class Pipeline:
 
     # Validate, coerce, compute and charge the cost
 
-    async def _prepare(self, run: Run) -> None:
+    async def prepare(self, run: Run) -> None:
         """Take all steps before the operation reads or changes anything."""
         if run.error is not None:
             try:
@@ -420,7 +454,7 @@ class Pipeline:
             context.operation = run.operation
             self._set_up(context)
             try:
-                result = await await_maybe(execute_root_selection_set(self._executor(run)))
+                result = await await_maybe(execute_root_selection_set(self._executor(run, context)))
             finally:
                 context.loaders.cancel()
         return result
@@ -447,12 +481,13 @@ class Pipeline:
         run.compile_seconds += perf_counter() - began
         return compiled
 
-    def _executor(self, run: Run) -> Any:
-        """The executor of graphql-core for the operation."""
+    def _executor(self, run: Run, context: Context, root: Any = None) -> Any:
+        """The executor of graphql-core for the operation, with the value of its root."""
         executor = Executor.build(
             self.schema,
             run.tree,
-            context_value=run.context,
+            root_value=root,
+            context_value=context,
             raw_variable_values=run.request.variables,
             operation_name=run.request.operation_name,
             is_awaitable=optimized_is_awaitable,  # type: ignore[arg-type]
@@ -486,10 +521,3 @@ def _responded(run: Run, result: ExecutionResult) -> Response:
                 break
     result.extensions = run.extensions
     return Response(result)
-
-
-def _refused(run: Run, error: Exception) -> Response:
-    """The response to an operation that is refused."""
-    several = error.errors if isinstance(error, InvalidOperation) else ()
-    errors = [reported(each) for each in several or (error,)]
-    return Response(ExecutionResult(None, errors, run.extensions))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from db import Database, Viewer, access
@@ -16,6 +18,10 @@ from graph.core.errors import Unauthenticated
 CACHE_SECONDS = 0.5
 
 MOST_TOKENS = 10_000
+
+# The interval at which the tokens of all open connections are looked up, in seconds. A connection
+# must be closed within one second after its token is revoked.
+CHECK_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -35,6 +41,8 @@ class Tokens:
         self.cache_seconds = cache_seconds
         self._cache: OrderedDict[str, tuple[float, Viewer]] = OrderedDict()
         self._lookups: dict[str, _Lookup] = {}
+        self._watched: dict[object, tuple[str, Callable[[Viewer | None], None]]] = {}
+        self._checking: asyncio.Task[None] | None = None
 
     def cached(self, token: str) -> Viewer | None:
         """The viewer of a token, if it is in the cache."""
@@ -76,6 +84,42 @@ class Tokens:
         while len(self._cache) > MOST_TOKENS:
             self._cache.popitem(last=False)
         return found
+
+    @contextmanager
+    def watched(self, token: str | None, become: Callable[[Viewer | None], None]) -> Iterator[None]:
+        """Look a token up at intervals in the block, and pass its viewer, or None if it is invalid.
+
+        All tokens are looked up by one statement.
+        """
+        if token is None:
+            yield
+            return
+        key = object()
+        self._watched[key] = access.hash_token(token), become
+        if self._checking is None:
+            # In an empty context, because the task outlives this request.
+            self._checking = asyncio.create_task(self._check(), context=contextvars.Context())
+        try:
+            yield
+        finally:
+            del self._watched[key]
+
+    async def check(self) -> None:
+        """Look up all tokens that are watched."""
+        watched = list(self._watched.values())
+        viewers = await self.look_up({hashed for hashed, _ in watched})
+        for hashed, become in watched:
+            become(viewers.get(hashed))
+
+    async def _check(self) -> None:
+        try:
+            while self._watched:
+                await asyncio.sleep(CHECK_SECONDS)
+                # If the lookup fails, each operation and message looks its token up again.
+                with suppress(Exception):
+                    await self.check()
+        finally:
+            self._checking = None
 
 
 def bearer_token(authorization: str | None) -> str | None:

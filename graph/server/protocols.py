@@ -54,6 +54,10 @@ INVALID_TARGET = "The target of a request is a path, or a URL with `http` or `ht
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 
+# Where the application finds a WebSocketProtocol in the `extensions` of its scope.
+FRAMES = "troupe.frames"
+
+
 class InvalidHead(ValueError):
     """A head that the parser accepts, and that the RFCs forbid."""
 
@@ -357,6 +361,33 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
+    async def run_asgi(self) -> None:
+        """Run the application, which finds the connection in the scope."""
+        extensions: dict[Any, Any] = self.scope["extensions"]
+        extensions[FRAMES] = self
+        await super().run_asgi()
+
+    def write_text(self, text: bytes) -> None:
+        """Send a text message at once, even if the client does not read.
+
+        `send` waits for the client, and copies the message several times.
+        """
+        if not (self.close_sent or self.transport.is_closing()):
+            self.transport.write(_text_head(len(text)) + text)
+
+    def close_now(self, code: int, reason: str) -> None:
+        """Close the connection, without waiting for what the client has not read.
+
+        TCP_USER_TIMEOUT ends it if the client never reads.
+        """
+        if not (self.close_sent or self.transport.is_closing()):
+            self.conn.send_close(code, reason)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": code})
+            self.writable.set()
+            self.transport.close()
+
     async def send(self, message: Any) -> None:
         """Send a message."""
         await super().send(message)
@@ -388,3 +419,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Close the connection, without waiting for the client to read what is left."""
         super().keepalive_timeout()
         self.transport.abort()
+
+
+def _text_head(length: int) -> bytes:
+    """The head of a whole, unmasked text message of this many bytes (RFC 6455, 5.2)."""
+    if length < 126:
+        return bytes((0x81, length))
+    if length < 2**16:
+        return b"\x81\x7e" + length.to_bytes(2)
+    return b"\x81\x7f" + length.to_bytes(8)

@@ -6,9 +6,8 @@ https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Hashable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,6 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from db import Viewer
-from db.access import hash_token
 from db.text import decimal_json
 from graph.core.context import Context
 from graph.core.errors import AGAIN, LimitExceeded, RequestError, Unauthenticated
@@ -29,10 +27,13 @@ from graph.execution.masking import masked, reported
 from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest, Run
+from graph.execution.subscriptions import SlowClient, Subscriptions
 from graph.execution.tokens import bearer_token
 from graph.limits.limits import network
 from graph.server.disconnects import Disconnect, shutdown_error
+from graph.server.protocols import FRAMES
 from graph.server.requests import HTTPError, check_storable, parse_object, parse_request
+from graph.server.sinks import Frames, FrameSink, QueueSink
 from graph.server.state import AppState
 
 PROTOCOL = "graphql-transport-ws"
@@ -44,12 +45,12 @@ LONGEST_ID = 128
 # The maximum length of the reason in a close frame, in bytes.
 LONGEST_REASON = 123
 
-# The interval at which the tokens of all open sockets are looked up, in seconds. A socket must be
-# closed within one second after its token is revoked.
-TOKEN_INTERVAL = 0.5
-
 # The timeout of sending close frames at shutdown, in seconds.
 CLOSE_TIMEOUT = 1
+
+# The errors of a subscription before its first message after which a client tries again.
+RETRIED = {"OVERLOADED", "UNAVAILABLE"}
+SLOW = "You read too slowly. Connect again, with the cursor of your last message."
 
 # What sending raises when the connection is closed, which receiving reports too.
 CLOSED = (WebSocketDisconnect, RuntimeError)
@@ -72,13 +73,13 @@ class CloseSocket(Exception):
 class Sockets:
     """The ASGI application of `/graphql` over WebSocket, with the open sockets of the process."""
 
-    def __init__(self, pipeline: Pipeline, state: AppState) -> None:
+    def __init__(self, pipeline: Pipeline, subscriptions: Subscriptions, state: AppState) -> None:
         self.pipeline = pipeline
+        self.subscriptions = subscriptions
         self.settings = pipeline.limits.settings
         self.state = state
         self.is_shutting_down = False
         self._open: set[Socket] = set()
-        self._token_checks: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -95,10 +96,6 @@ class Sockets:
             await websocket.send_denial_response(response)
             return
         self._open.add(socket)
-        if self._token_checks is None:
-            # In an empty context, because the task outlives this request.
-            empty = contextvars.Context()
-            self._token_checks = asyncio.create_task(self._check_tokens(), context=empty)
         try:
             await socket.serve()
         finally:
@@ -140,28 +137,6 @@ class Sockets:
             sentence = f"{most} WebSockets of yours are open (TROUPE_MAX_SOCKETS_PER_VIEWER)."
             raise CloseSocket(TRY_AGAIN_LATER, sentence)
 
-    async def _check_tokens(self) -> None:
-        try:
-            while self._open:
-                await asyncio.sleep(TOKEN_INTERVAL)
-                # If the lookup fails, each operation and event looks its token up again.
-                with suppress(Exception):
-                    await self._look_up_tokens()
-        finally:
-            self._token_checks = None
-
-    async def _look_up_tokens(self) -> None:
-        """Look up all tokens by one statement, and close the sockets whose tokens are not valid."""
-        hashes = {socket: hash_token(socket.token) for socket in self._open if socket.token}
-        if not hashes:
-            return
-        viewers = await self.state.tokens.look_up(set(hashes.values()))
-        for socket, hashed in hashes.items():
-            if hashed in viewers:
-                socket.become(viewers[hashed])
-            else:
-                socket.start_closing(_invalid_token())
-
     async def shut_down(self, seconds: float) -> None:
         """Refuse new operations, and close every socket once its operations have ended.
 
@@ -192,11 +167,15 @@ class SocketOperation:
     disconnect: Disconnect
     is_cancelled: bool = False
     is_subscription: bool = False
+    sink: FrameSink | QueueSink | None = None
+    """What its messages are sent over, if it is a subscription."""
     task: asyncio.Task[None] = field(init=False)
 
     def cancel(self) -> None:
         """Send no more messages of it, and cancel it unless it is a mutation."""
         self.is_cancelled = True
+        if self.sink is not None:
+            self.sink.close()
         self.disconnect.client_disconnected()
 
 
@@ -213,6 +192,8 @@ class Socket:
         self.network = network(self._address)
         self._sockets = sockets
         self._websocket = websocket
+        self._frames: Frames | None = websocket.scope.get("extensions", {}).get(FRAMES)
+        self._watching = ExitStack()
         self._sending = asyncio.Lock()
         self._by_id: dict[str, SocketOperation] = {}
         self._count = 0
@@ -234,16 +215,23 @@ class Socket:
         except Exception as error:
             await self._close(CloseSocket(1011, masked(error).message))
         finally:
+            self._watching.close()
             for operation in self.operations:
                 operation.cancel()
             if self.operations:  # mutations
                 await asyncio.wait([operation.task for operation in self.operations])
 
-    def become(self, viewer: Viewer) -> None:
-        """Set the viewer of its subscriptions, after the token was looked up again."""
-        for operation in self.operations:
-            if operation.is_subscription and operation.disconnect.run is not None:
-                operation.disconnect.run.context.become(viewer)
+    def _check_viewer(self, viewer: Viewer | None) -> None:
+        """Close it if its token is no longer valid."""
+        if viewer is None:
+            self.start_closing(_invalid_token())
+
+    def _close_now(self, closing: CloseSocket) -> None:
+        """Close it, even if the client does not read."""
+        if self._frames is None:
+            self.start_closing(closing)
+        else:
+            self._frames.close_now(closing.code, closing.reason)
 
     def start_closing(self, closing: CloseSocket) -> asyncio.Task[None]:
         """Close it in a task."""
@@ -323,6 +311,8 @@ class Socket:
             raise _invalid_token()
         self._sockets.check_client(context.client)
         self.client = context.client
+        tokens = self._sockets.state.tokens
+        self._watching.enter_context(tokens.watched(self.token, self._check_viewer))
         await self._send({"type": "connection_ack"})
 
     async def _context(self) -> Context:
@@ -366,6 +356,10 @@ class Socket:
                     pass
                 except Unauthenticated:  # the token of a subscription is no longer valid
                     self.start_closing(_invalid_token())
+                except SlowClient:
+                    self._close_now(CloseSocket(TRY_AGAIN_LATER, SLOW))
+                except CloseSocket as closing:
+                    self.start_closing(closing)
                 except Exception as error:
                     await self._end(operation, entry, Response.refusal(reported(error)))
         finally:
@@ -385,18 +379,27 @@ class Socket:
                 await self._end(operation, entry, await pipeline.answer(run))
 
     async def _stream(self, operation: SocketOperation, run: Run, entry: LogEntry) -> None:
-        """Send a response for each event."""
+        """Send the messages of a subscription until it ends."""
         entry.status = 200  # also if the client ends it
-        stream = self._sockets.pipeline.stream(run, self._sockets.state.tokens, self.token)
-        async with aclosing(stream) as responses:
-            async for response in responses:
-                if response.is_refused:
-                    await self._end(operation, entry, response)
-                    return
-                entry.codes = response.codes
-                await self._send(_next(operation, response), operation)
-        self._release_id(operation)
-        await self._send({"id": operation.id, "type": "complete"}, operation)
+        sink = operation.sink = self._sink(operation)
+        try:
+            sockets, tokens = self._sockets, self._sockets.state.tokens
+            response = await sockets.subscriptions.serve(run, sink, self.token, tokens)
+        finally:
+            sink.close()
+        if RETRIED.intersection(response.codes):
+            raise CloseSocket(TRY_AGAIN_LATER, response.errors[0].message)
+        await self._end(operation, entry, response)
+
+    def _sink(self, operation: SocketOperation) -> FrameSink | QueueSink:
+        before, after = b'{"id":%b,"type":"next","payload":' % orjson.dumps(operation.id), b"}"
+        if self._frames is not None:
+            return FrameSink(self._frames, before, after)
+
+        async def send(body: bytes) -> None:
+            await self._send_text((before + body + after).decode(), operation)
+
+        return QueueSink(send)
 
     async def _end(self, operation: SocketOperation, entry: LogEntry, response: Response) -> None:
         """Send the only or the last response."""
@@ -420,7 +423,9 @@ class Socket:
         self, message: dict[str, Any], operation: SocketOperation | None = None
     ) -> None:
         # The JSON of PostgreSQL is a fragment of the message.
-        text = orjson.dumps(message, default=decimal_json).decode()
+        await self._send_text(orjson.dumps(message, default=decimal_json).decode(), operation)
+
+    async def _send_text(self, text: str, operation: SocketOperation | None = None) -> None:
         # One message at a time, so that messages for a slow client do not fill the memory.
         async with self._sending:
             if not (operation and operation.is_cancelled):

@@ -1,0 +1,193 @@
+"""Following the event log: each process reads it once, by position, for all who listen in it.
+
+The process that numbers events notifies after each batch. A notification only wakes the follower,
+which reads what comes after its place: so nothing is missed if notifications are lost, and nothing
+is read twice. It also reads at intervals, which shows whether its connection still works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any, Protocol
+
+from db.connections import reason
+from db.events.topics import Change, Place, Topic, any_topic, changes_sql
+
+log = logging.getLogger("troupe")
+
+CHANNEL = "events"
+"""The channel on which a process that has numbered events notifies of the last position."""
+
+# The largest number of events that are read at once.
+PAGE = 1_000
+
+# How often the log is read without a notification, in seconds; how long PostgreSQL may take for it;
+# how soon a lost connection is opened again; and how long it is kept when nobody listens any more.
+POLL_SECONDS, TIMEOUT, RETRY_SECONDS, IDLE_SECONDS = 0.4, 0.5, 0.2, 60.0
+
+MOMENT = "(extract(epoch FROM created_at) * 1000000)::bigint"
+
+LAST = f"""
+    SELECT p.last_position, coalesce(
+      (SELECT {MOMENT} FROM events WHERE position = p.last_position), 0)
+    FROM event_positions p
+"""
+
+# The last position, the moment of the event at a position, and the first position.
+BOUNDS = f"""
+    SELECT (SELECT last_position FROM event_positions),
+      (SELECT {MOMENT} FROM events WHERE position = $1),
+      (SELECT position FROM events WHERE position IS NOT NULL ORDER BY position LIMIT 1)
+"""
+
+
+class Listener(Protocol):
+    """Who gets the changes of a process."""
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether anything waits for changes; else the log need not be read."""
+
+    async def receive(self, changes: Sequence[Change]) -> None:
+        """Get changes in the order of their positions."""
+
+    def reset(self) -> None:
+        """Some changes are lost, because the log no longer continues where it was read."""
+
+
+class Follower:
+    """Reads the event log for the listeners of a process, while there are any."""
+
+    place: Place | None = None
+    """Everything up to here was read; None while it is not known."""
+
+    def __init__(self, open: Callable[[], Awaitable[Any]]) -> None:
+        """`open` opens a connection of its own."""
+        self._open = open
+        self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._known = asyncio.Event()
+        self.listeners: list[Listener] = []
+
+    async def started(self) -> Place:
+        """The place up to which the log was read. It is read from there on."""
+        if self._task is None or self._task.done():
+            self.place = None
+            self._known.clear()
+            self._task = asyncio.create_task(self._run())
+        while self.place is None:
+            await self._known.wait()
+        return self.place
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        has_failed = False
+        while True:
+            try:
+                async with self._connected() as connection:
+                    await self._begin(connection)
+                    has_failed = False
+                    await self._follow(connection)
+                    return
+            except Exception as error:
+                # Logged once, until it works again.
+                if not has_failed:
+                    log.warning("changes are not noticed at once: %s", reason(error))
+                has_failed = True
+            await asyncio.sleep(RETRY_SECONDS)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
+        connection = await self._open()
+        try:
+            await connection.add_listener(CHANNEL, lambda *_: self._woken.set())
+            connection.add_termination_listener(lambda _: self._woken.set())
+            yield connection
+        finally:
+            connection.terminate()
+
+    async def _begin(self, connection: Any) -> None:
+        """Begin at the end of the log, or go on where it was read."""
+
+        async def fetch(statement: str, arguments: Sequence[Any]) -> Any:
+            return await connection.fetch(statement, *arguments, timeout=TIMEOUT)
+
+        if self.place is not None and await continues(fetch, self.place):
+            return
+        last = Place(*await connection.fetchrow(LAST, timeout=TIMEOUT))
+        if self.place is None:
+            self.place = last
+            self._known.set()
+        else:
+            self._reset(last)
+
+    async def _follow(self, connection: Any) -> None:
+        """Read until the connection is lost, or until nobody has listened for some time."""
+        listened = time.monotonic()
+        while time.monotonic() < listened + IDLE_SECONDS:
+            self._woken.clear()
+            if await self._read(connection) == PAGE:
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._woken.wait()
+            if any(listener.is_listening for listener in self.listeners):
+                listened = time.monotonic()
+
+    async def _read(self, connection: Any) -> int:
+        """Read the next page, hand it on, and return the number of changes."""
+        assert self.place is not None
+        rows = await connection.fetch(self._next, self.place.position, PAGE, timeout=TIMEOUT)
+        if not rows:
+            return 0
+        changes = [Change(*row) for row in rows]
+        if changes[0].position != self.place.position + 1:  # positions have no gaps
+            self._reset(Place(changes[0].position - 1))
+        # Before they are handed on: whoever registers meanwhile reads them from the log.
+        self.place = changes[-1].place
+        for listener in self.listeners:
+            await listener.receive(changes)
+        return len(changes)
+
+    @cached_property
+    def _next(self) -> str:
+        return changes_sql("true")
+
+    def _reset(self, place: Place) -> None:
+        log.warning("the event log does not continue after position %s", self.place)
+        self.place = place
+        for listener in self.listeners:
+            listener.reset()
+
+
+Fetch = Callable[[str, Sequence[Any]], Awaitable[Any]]
+"""Runs a statement with the values of its parameters, and returns its rows."""
+
+
+async def continues(fetch: Fetch, place: Place) -> bool:
+    """Whether the log has this place, and everything after it."""
+    ((last, moment, first),) = await fetch(BOUNDS, [place.position])
+    if place.position > last or (place.moment and moment not in (None, place.moment)):
+        return False
+    return place.position == last if first is None else bool(first <= place.position + 1)
+
+
+async def changes_after(
+    fetch: Fetch, topics: Sequence[Topic], after: int, until: int, most: int = PAGE
+) -> list[Change]:
+    """The next changes of some topics after a position, up to another, at most so many."""
+    condition, values = any_topic(topics, 4)
+    statement = changes_sql(f"e.position <= $3 AND ({condition})")
+    return [Change(*row) for row in await fetch(statement, [after, most, until, *values])]

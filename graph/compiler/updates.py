@@ -1,0 +1,66 @@
+"""The statement of a subscription: its messages for many viewers of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ARRAY, Uuid, column, func, literal_column, select, true
+
+from db import Viewer
+from db.parameters import Deferred, bind
+from graph.compiler.compiled import CompiledStatement, compile_statement
+from graph.compiler.shapes import Request
+from graph.core.declarations import StatementBuilder
+from graph.core.json_text import Uncompilable, encoded
+from graph.core.selections import Operation
+from graph.core.updates import Followed, Message, messages_table
+
+
+@dataclass(slots=True)
+class MessagesRequest(Request):
+    """What the deferred values of the statement of a subscription are resolved from."""
+
+    viewers: Sequence[Viewer] = ()
+    messages: Sequence[Message] = ()
+
+
+# Subqueries at any depth find the ids of the viewer in the outermost rows, without naming a table.
+USER, AGENT = (literal_column(f"viewers.{name}", Uuid) for name in ("user_id", "agent_id"))
+
+
+def compile_messages(operation: Operation, viewer: Viewer, max_bytes: int) -> CompiledStatement:
+    """The statement, whose rows have the numbers of viewer and message, and the message as JSON.
+
+    Raises Uncompilable.
+    """
+    user: Any = None if viewer.user_id is None else USER
+    agent: Any = None if viewer.agent_id is None else AGENT
+    each = Viewer(user, agent, viewer.is_administrator)
+    builder = StatementBuilder(operation, each, max_bytes)
+    messages = messages_table()
+    (root,) = operation.roots
+    followed = root.declaration
+    if not isinstance(followed, Followed):
+        raise Uncompilable(root.name)
+    seen = followed.visible(messages, builder.viewer, operation.converted(root))
+    json = encoded(builder.object(operation.roots, messages), max_bytes)
+    viewers = _viewers()
+    statement = (
+        select(viewers.c.number, messages.c.number, json)
+        .select_from(viewers.join(messages, true()))
+        .where(seen)
+        .order_by(messages.c.number, viewers.c.number)
+    )
+    return compile_statement(builder, statement)
+
+
+def _viewers() -> Any:
+    ids = [
+        bind(Deferred(lambda request: [each.user_id for each in request.viewers]), ARRAY(Uuid)),
+        bind(Deferred(lambda request: [each.agent_id for each in request.viewers]), ARRAY(Uuid)),
+    ]
+    columns = [column("user_id", Uuid), column("agent_id", Uuid)]
+    unnested = func.unnest(*ids)
+    return unnested.table_valued(*columns, with_ordinality="number").render_derived(name="viewers")
