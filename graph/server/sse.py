@@ -199,6 +199,7 @@ class EventStream:
         self._ended = asyncio.Event()
         self._writable = asyncio.Event()
         self._has_started = False
+        self._deadline: asyncio.TimerHandle | None = None
         self._sending = asyncio.Lock()
         self._watching = ExitStack()
 
@@ -219,6 +220,7 @@ class EventStream:
         self._send = exchange.send
         self._abort = exchange.scope.get("extensions", {}).get(ABORT)
         self._writable.set()
+        self._set_deadline(None)
         try:
             with suppress(HTTPError), Disconnect(self._streams.state, exchange.receive):
                 while not self.is_ended:
@@ -247,25 +249,38 @@ class EventStream:
             self._has_started = True
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
-    def watch(self) -> None:
-        """End it when its access token is no longer valid."""
+    def reserve(self) -> str:
+        """Wait until a request opens it, while its access token is valid; return its own token."""
+        self.stream_token = secrets.token_urlsafe(32)
+        self._set_deadline(OPEN_TIMEOUT)
 
         def check(viewer: Viewer | None) -> None:
             if viewer is None:
                 self.end()
 
         self._watching.enter_context(self._streams.state.tokens.watched(self.token, check))
+        return self.stream_token
 
     def end(self) -> None:
         """End it, even if the client does not read."""
         if not self.is_ended:
             self._ended.set()
             self._writable.set()
-            asyncio.get_running_loop().call_later(END_TIMEOUT, self._abort_unless_closed)
+            self._set_deadline(END_TIMEOUT)
 
-    def _abort_unless_closed(self) -> None:
-        if self in self._streams.open:
+    def _set_deadline(self, seconds: float | None) -> None:
+        """Set how long it may take to open the stream, or to end it."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        if self.is_open:
             self.abort()
+        else:
+            self._streams.drop(self)
 
     def abort(self) -> None:
         """Close the connection at once, with what the client has not read."""
@@ -276,6 +291,7 @@ class EventStream:
     async def close(self) -> None:
         """Cancel its operations, and wait for mutations, which are not cancelled."""
         self.end()
+        self._set_deadline(None)
         self._watching.close()
         for operation in self.operations:
             operation.cancel()
@@ -514,18 +530,14 @@ class EventStreams:
         if context.is_anonymous:
             raise Unauthenticated
         stream = self._add(context.client, exchange.token)
-        stream.stream_token = secrets.token_urlsafe(32)
-        self._reserved[stream.stream_token] = stream
-        stream.watch()
-        asyncio.get_running_loop().call_later(OPEN_TIMEOUT, self._expire, stream)
+        self._reserved[stream.reserve()] = stream
         await exchange.answer(201, stream.stream_token)
 
-    def _expire(self, stream: EventStream) -> None:
-        """Drop a stream that nobody has opened."""
-        if stream in self.open and not stream.is_open:
-            closing = asyncio.create_task(stream.close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+    def drop(self, stream: EventStream) -> None:
+        """Close a stream that nobody has opened."""
+        closing = asyncio.create_task(stream.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _open(self, exchange: Exchange) -> None:
         """Open a stream that is reserved."""
