@@ -643,10 +643,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def noted(builder: StatementBuilder, json: Any) -> Any:
         found.append(json)
-        return compile_statement(builder, json)
+        return compile_json(builder, json)
 
-    compile_statement = compiled.compile_statement
-    monkeypatch.setattr(compiler, "compile_statement", noted)
+    compile_json = compiled.compile_json
+    monkeypatch.setattr(compiler, "compile_json", noted)
     return found
 
 

@@ -153,7 +153,7 @@ async def test_no_plan_is_made_of_what_costs_too_much(
     database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[object] = []
-    monkeypatch.setattr(compiler, "compile_statement", made.append)
+    monkeypatch.setattr(compiler, "compile_json", made.append)
     query = "{ projects(first: 100) { nodes { tasks(first: 100) { nodes { id } } } } }"
 
     async with serving(database, Settings(max_cost=100)) as http:

@@ -527,7 +527,7 @@ PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "graph.execution.pipeline.cost_of": (TASKS, {}),
     "graph.execution.pipeline.conditions_of": (TASKS, {}),
     "graph.limits.concurrency.RunningOperations.begin": (TASKS, {}),
-    "graph.compiler.compile_statement": (TASKS, {}),
+    "graph.compiler.compile_json": (TASKS, {}),
     "graph.core.filters.Order.attribute": (TASKS, {}),
     "graph.core.connections.Window.cut": (TASKS, {}),
     "graph.core.selections.get_variable_values": (CREATE, INPUT),

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL, text
 
 import db
-from graph.compiler.compiled import compile_statement
+from graph.compiler.compiled import compile_json
 from graph.core.errors import Overloaded, RateLimited
 from graph.limits import rates as rate
 from graph.limits.concurrency import RunningOperations
@@ -184,9 +184,9 @@ async def test_who_has_nothing_left_has_no_statement_made(
 
     def noted(*given: Any) -> Any:
         made.append(given)
-        return compile_statement(*given)
+        return compile_json(*given)
 
-    monkeypatch.setattr("graph.compiler.compile_statement", noted)
+    monkeypatch.setattr("graph.compiler.compile_json", noted)
     async with serving(database, Settings(max_cost=3, rate_burst=3, rate_per_second=1)) as http:
         owner = people.owner.through(http)
         wheres: list[Any] = [{"not": {"title": {"isNull": there}}} for there in (True, False)]

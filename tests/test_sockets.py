@@ -121,8 +121,8 @@ async def test_what_is_refused_is_refused_alone(
         assert await talk.ask("subscription { nothing }") == {
             "errors": [
                 {
-                    "message": "The subscription operation is not supported by the schema.",
-                    "locations": [{"line": 1, "column": 1}],
+                    "message": "Cannot query field 'nothing' on type 'Subscription'.",
+                    "locations": [{"line": 1, "column": 16}],
                     "extensions": {"code": "BAD_REQUEST"},
                 }
             ]

@@ -162,6 +162,11 @@ class Update:
     )
     event = EventField(Event, "The event; none in a message with the state.")
 
+    @classmethod
+    def is_type_of(cls, value: object, _: object) -> bool:
+        """Whether the resolvers read the fields of an object."""
+        return isinstance(value, Message)
+
 
 update_type = computed_type
 """Declare the type of messages, derived from `Update`; its docstring is the description."""

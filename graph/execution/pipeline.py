@@ -33,7 +33,7 @@ from strawberry.utils.await_maybe import await_maybe
 from db.parameters import request_of_statements
 from db.text import decimal_json
 from graph.compiler import Compiler
-from graph.compiler.compiled import CompiledOperation, CompiledParts
+from graph.compiler.compiled import CompiledOperation, CompiledParts, CompiledStatement
 from graph.compiler.shapes import Request
 from graph.compiler.updates import MessagesRequest
 from graph.core.access import Deadline, EnforcedDeadline
@@ -163,18 +163,27 @@ class Pipeline:
         run = runs[0]
         compiled = run.compiled = run.compiled or await self._compile(run)
         statement = None if compiled is None else compiled.statements.get(())
-        if statement is None:
-            return [
-                Read(number, message, body)
-                for number, each in enumerate(runs)
-                async for message, body in self._resolve(each, messages)
-            ]
         viewers = [each.context.viewer for each in runs]
-        request = MessagesRequest(
-            run.variables.coerced, viewers[0], viewers=viewers, messages=messages
-        )
-        arguments = statement.arguments(request)
-        rows = await run.context.database.rows(statement.sql, arguments, by_key=not statement.sizes)
+        request = MessagesRequest(run.variables.coerced, viewers[0], (), viewers, messages)
+        if statement is not None:
+            with suppress(GraphQLError, ValueError):  # the resolvers report invalid arguments
+                arguments = statement.arguments(request)
+                return await self._read(run, statement, arguments, messages)
+        return [
+            Read(number, message, body)
+            for number, each in enumerate(runs)
+            async for message, body in self._resolve(each, messages)
+        ]
+
+    async def _read(
+        self,
+        run: Run,
+        statement: CompiledStatement,
+        arguments: Sequence[Any],
+        messages: Sequence[Message],
+    ) -> list[Read]:
+        by_key = not statement.sizes
+        rows = await run.context.database.rows(statement.sql, arguments, by_key=by_key)
         return [
             Read(viewer - 1, messages[number - 1], b'{"data":%b}' % data)
             for viewer, number, data in rows

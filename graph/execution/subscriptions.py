@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Protocol
 
@@ -201,37 +201,40 @@ class Shared:
             self._sending = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
+        members: list[Subscription] = []
         try:
-            while self._changes and self.members:
-                await self._send_batch()
+            while self._changes and (members := [*self._live()]):
+                await self._send_batch(members)
+        except Exception as error:
+            for member in members:
+                member.interrupt(error)
         finally:
             self._changes.clear()
             self._sending = None
 
-    async def _send_batch(self) -> None:
-        members = {viewer: list(found) for viewer, found in self.members.items()}
-        count = min(len(self._changes), max(1, BATCH // len(members)))
+    def _live(self) -> Iterator[Subscription]:
+        return (each for found in self.members.values() for each in found if each.is_live)
+
+    async def _send_batch(self, members: Sequence[Subscription]) -> None:
+        by_viewer: defaultdict[Viewer, list[Subscription]] = defaultdict(list)
+        for member in members:
+            by_viewer[member.viewer].append(member)
+        shares = list(by_viewer.values())
+        count = min(len(self._changes), max(1, BATCH // len(shares)))
         changes = [self._changes.popleft() for _ in range(count)]
-        everybody = [member for found in members.values() for member in found]
-        runs = [found[0].run for found in members.values()]
-        try:
-            read = await self._subscriptions.read(runs, _messages(self, changes))
-        except Exception as error:
-            for member in everybody:
-                member.interrupt(error)
-            return
-        viewers, rates = list(members), self._subscriptions.limits.rates
+        runs = [share[0].run for share in shares]
+        read = await self._subscriptions.read(runs, _messages(self, changes))
+        rates = self._subscriptions.limits.rates
         for number, message, body in read:
             client, cost = runs[number].context.client, runs[number].cost
-            found = members[viewers[number]]
             if rates.wait(client, cost):
-                for member in found:
+                for member in shares[number]:
                     member.interrupt(Interruption.BEHIND)
                 continue
             rates.take(client, cost)
-            for member in found:
+            for member in shares[number]:
                 member.deliver(message, body)
-        for member in everybody:
+        for member in members:
             member.advance(changes[-1].place)
 
 

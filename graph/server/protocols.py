@@ -369,11 +369,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
-    def handle_connect(self, event: Any) -> None:
-        """Start the application, which finds the connection in the scope."""
-        super().handle_connect(event)
+    async def run_asgi(self) -> None:
+        """Run the application, which finds the connection in the scope."""
         extensions: dict[Any, Any] = self.scope["extensions"]
         extensions[FRAMES] = self
+        await super().run_asgi()
 
     def write_text(self, text: bytes) -> None:
         """Send a text message at once, even if the client does not read.
