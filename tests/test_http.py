@@ -368,10 +368,10 @@ async def test_a_request_that_is_not_executed_has_no_data(people: People, kind: 
     assert plain.json() == modern.json()
 
 
-async def test_a_subscription_has_no_single_answer(http: httpx.AsyncClient, people: People) -> None:
-    response = await people.owner.post({"query": "subscription { inbox { cursor } }"})
+async def test_a_subscription_has_no_single_answer(people: People) -> None:
+    answer = await people.owner.ask("subscription { inbox { cursor } }")
 
-    (error,) = response.json()["errors"]
+    (error,) = answer.errors
     assert error["message"] == (
         "Send a subscription over a WebSocket, or with `Accept: text/event-stream` for an event"
         " stream."

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import func, update
 
 import db
-from db.events.positions import Numbering
 from graph.settings import Settings
 from tests.conftest import People
 from tests.event_streams import Asking, Event
+from tests.following import numbering
 from tests.patience import becomes
 from tests.sockets import Listening, listening
 from tests.test_logs import Lines, lines
@@ -41,12 +41,8 @@ async def world(database: db.Database, http: httpx.AsyncClient, people: People) 
 @asynccontextmanager
 async def numbered(database: db.Database, **settings: Any) -> AsyncIterator[Listening]:
     """A server with these settings, whose events get positions."""
-    numbering = asyncio.create_task(Numbering(database, 90).run())
-    try:
-        async with listening(database, Settings(**settings)) as server:
-            yield server
-    finally:
-        numbering.cancel()
+    async with numbering(database), listening(database, Settings(**settings)) as server:
+        yield server
 
 
 @pytest.fixture
@@ -624,9 +620,11 @@ async def test_a_client_that_does_not_read_is_ended_and_goes_on_later(
 async def test_a_server_that_stops_ends_its_streams_so_that_clients_connect_again(
     database: db.Database, people: People, world: World
 ) -> None:
-    numbering = asyncio.create_task(Numbering(database, 90).run())
     variables = {"id": str(world.free.id)}
-    async with Asking.of("http://127.0.0.1", people.owner.token) as owner:
+    async with (
+        numbering(database),
+        Asking.of("http://127.0.0.1", people.owner.token) as owner,
+    ):
         async with listening(database) as server:
             owner.http.base_url = httpx.URL(url(server))
             stream = await owner.reserve()
@@ -644,7 +642,6 @@ async def test_a_server_that_stops_ends_its_streams_so_that_clients_connect_agai
         async with listening(database) as server:
             owner.http.base_url = httpx.URL(url(server))
             assert await titles(owner, world, 1, last=first.id) == ["Meanwhile"]
-    numbering.cancel()
 
 
 async def test_while_a_server_stops_no_stream_begins(live: Listening, owner: Asking) -> None:
