@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +286,7 @@ def test_a_worker_that_lost_its_lease_leaves_the_task_alone(
 def test_followers_get_each_event_once_through_restarts_of_the_server(
     compiled: None, tmp_path: Path
 ) -> None:
-    programs = {
+    programs: dict[str, list[str | Path]] = {
         "python": [sys.executable, EXAMPLES / "follower.py"],
         "typescript": ["node", CLIENTS / "examples" / "built" / "follower.js"],
     }
@@ -302,7 +303,7 @@ def test_followers_get_each_event_once_through_restarts_of_the_server(
             for number in range(4):
                 create(server, project, f"At first {number}")
             for follower in followers.values():
-                until(lambda follower=follower: len(follower.printed(r"(\d+): CREATED Task")) == 4)
+                until(partial(has_seen, follower, 4))
             assert server.stop().clean
         with serving() as server:
             server.ready()
@@ -319,6 +320,11 @@ def test_followers_get_each_event_once_through_restarts_of_the_server(
                 assert follower.printed(r"(\d+): CREATED Task") == expected, name
                 assert "Each of 12 events came once, in order." in follower.lines
             assert server.stop().clean
+
+
+def has_seen(follower: Program, count: int) -> bool:
+    """Whether a follower has printed so many events."""
+    return len(follower.printed(r"(\d+): CREATED Task")) == count
 
 
 @pytest.mark.parametrize(
