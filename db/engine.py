@@ -163,7 +163,7 @@ class Database:
         """Set by each commit of this process."""
         self.follower = Follower(self.open)
         """Reads the event log for who follows it in this process."""
-        self.answers = Answers(self.open)
+        self.answers = Answers(self.follower, self.rows)
         """Waits for the answers of people."""
         self._reading = async_sessionmaker(self.reader, expire_on_commit=False, autoflush=False)
         self._writing = async_sessionmaker(
@@ -388,7 +388,7 @@ class Database:
     async def dispose(self) -> None:
         """Close all connections."""
         await self.follower.close()
-        await self.answers.close()
+        self.answers.waiters.close()
         await self._prepared.close()
         await self._by_key.close()
         await self.reader.dispose()

@@ -1,31 +1,18 @@
-"""Waiting until people have answered, without a connection to the database for each who waits.
-
-A trigger notifies of each request that is no longer pending. One connection of a process listens
-for all who wait in it. It also asks at intervals, which finds what was answered while there was no
-connection, and whether there still is one.
-"""
+"""Waiting until people have answered, without a connection to the database for each who waits."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from db.connections import reason
+from db.events.follower import Fetch, Follower
+from db.events.topics import Change
 
-log = logging.getLogger("troupe")
-
-CHANNEL = "interactions"
-"""The channel on which the trigger notifies of the ids of requests that are no longer pending."""
-
-# How often the requests that somebody waits for are read, in seconds, and how long this may take;
-# how soon a lost connection is opened again; and how long it is kept when nobody waits any more.
-POLL_SECONDS, TIMEOUT, RETRY_SECONDS, IDLE_SECONDS = 1.0, 2.0, 0.5, 60.0
-
+# Which of some requests are no longer pending.
 ENDED = """
     SELECT asked.id FROM unnest($1::uuid[]) AS asked (id)
     LEFT JOIN human_interactions i ON i.id = asked.id
@@ -69,18 +56,22 @@ class Waiters:
     def close(self) -> None:
         """Wake all, and let nobody wait from now on."""
         self._closed = True
+        self.wake_all()
+
+    def wake_all(self) -> None:
+        """Wake all who wait."""
         for key in self._waiting:
             self.wake(key)
 
 
 class Answers:
-    """Waits for answers of people, and listens for them while anybody waits."""
+    """Waits for answers of people, which the event log shows."""
 
-    def __init__(self, open: Callable[[], Awaitable[Any]]) -> None:
-        """`open` opens a connection of its own."""
-        self._open = open
-        self._listening: asyncio.Task[None] | None = None
+    def __init__(self, follower: Follower, fetch: Fetch) -> None:
+        """`fetch` runs a statement."""
+        self._follower, self._fetch = follower, fetch
         self.waiters = Waiters()
+        follower.listeners.append(self)
 
     async def wait(
         self, id: UUID, is_pending: Callable[[], Awaitable[bool]], seconds: float
@@ -89,58 +80,29 @@ class Answers:
 
         Whether it is pending at all is read after the registration, so that no answer is missed.
         """
+        end = asyncio.get_running_loop().time() + seconds
         with self.waiters.registered(id) as woken:
-            if self._listening is None or self._listening.done():
-                self._listening = asyncio.create_task(self._listen())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(end):
+                    await self._follower.started()
             if await is_pending():
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
+                    async with asyncio.timeout_at(end):
                         await woken
 
-    async def close(self) -> None:
-        """Wake all who wait, and close the connection."""
-        self.waiters.close()
-        if self._listening is not None:
-            self._listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._listening
+    @property
+    def is_listening(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self.waiters.keys)
 
-    async def _listen(self) -> None:
-        """Wake those whose requests are no longer pending, until nobody waits for some time."""
-        has_failed = False
-        while True:
-            try:
-                async with self._connected() as connection:
-                    has_failed = False
-                    if await self._follow(connection):
-                        return
-            except Exception as error:
-                # Logged once, until it works again.
-                if not has_failed:
-                    log.warning("answers are not noticed at once: %s", reason(error))
-                has_failed = True
-            await asyncio.sleep(RETRY_SECONDS)
+    async def receive(self, changes: Sequence[Change]) -> None:
+        """Wake those whose requests are no longer pending."""
+        changed = {c.entity_id for c in changes if c.entity_type == "HumanInteraction"}
+        keys: list[Any] = [key for key in self.waiters.keys if str(key) in changed]
+        if keys:
+            for row in await self._fetch(ENDED, [keys]):
+                self.waiters.wake(row["id"])
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Any]:
-        connection = await self._open()
-        try:
-            await connection.add_listener(CHANNEL, self._notified)
-            yield connection
-        finally:
-            connection.terminate()
-
-    def _notified(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
-        self.waiters.wake(UUID(payload))
-
-    async def _follow(self, connection: Any) -> bool:
-        """Poll until the connection is lost; True if nobody has waited for some time."""
-        idle = 0.0
-        while idle < IDLE_SECONDS:
-            keys = self.waiters.keys
-            idle = 0.0 if keys else idle + POLL_SECONDS
-            if keys:
-                for row in await connection.fetch(ENDED, keys, timeout=TIMEOUT):
-                    self.waiters.wake(row["id"])
-            await asyncio.sleep(POLL_SECONDS)
-        return True
+    def reset(self) -> None:
+        """Wake all, because nobody knows what they missed."""
+        self.waiters.wake_all()

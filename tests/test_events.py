@@ -422,7 +422,6 @@ async def test_the_functions_of_the_database_are_those_of_the_models(
         "log_truncate",
         "count_budgets",
         "count_usage",
-        "notify_interaction_ended",
         "open_budgets",
         "raise_budget",
     }

@@ -737,3 +737,19 @@ async def test_following_takes_no_place_of_those_who_ask(world: World, people: P
         for number in range(10):
             await Following(talk, EVENTS, f"{number}").begin()
         assert (await talk.ask("{ me { username } }", id="q"))["data"]
+
+
+async def test_a_cursor_that_is_also_an_argument_of_a_field_divides_those_who_share(
+    world: World, live: Listening
+) -> None:
+    query = (
+        "subscription($id: ID!, $after: String) { taskUpdated(id: $id, after: $after)"
+        " { event { entityType } task { history(after: $after) { nodes { position } } } } }"
+    )
+    page = await world.owner.ask("{ events(first: 3) { edges { cursor } nodes { position } } }")
+    cursors = [edge["cursor"] for edge in page.data["events"]["edges"]]
+    async with live.talk(world.people.owner.token) as talk:
+        for name, cursor in enumerate(cursors[:2]):
+            variables = {"id": str(world.free.id), "after": cursor}
+            await Following(talk, query, str(name), **variables).subscribe()
+        await becomes(lambda: len(live.sockets.subscriptions._shared) == 2)

@@ -13,10 +13,13 @@ import pytest
 from sqlalchemy import URL, text
 
 import db
-from db import interaction_answers, waiters
+from db import interaction_answers
+from db.events import follower
+from db.events.follower import Follower
 from db.waiters import Answers, Waiters
 from graph.settings import Settings
 from tests.conftest import WITHOUT_LIMITS, People, serving
+from tests.following import numbering
 from tests.patience import becomes
 from tests.test_interaction_answers import ROUNDS, ask, execute, respond
 from tests.world import World, make_world, stored
@@ -34,8 +37,12 @@ APPROVED = {
 
 
 @pytest.fixture
-async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
-    return await make_world(database, http, people)
+async def world(
+    database: db.Database, http: httpx.AsyncClient, people: People
+) -> AsyncIterator[World]:
+    """The world, and the numbering of its events."""
+    async with numbering(database):
+        yield await make_world(database, http, people)
 
 
 @pytest.fixture
@@ -84,7 +91,7 @@ async def test_who_waits_is_woken_by_the_answer(world: World, other: db.Database
             database = other if asked is client else world.database
             task = asyncio.create_task(asked.ask(AWAIT, id=request["id"], seconds=20))
             await waiting(database)
-            await becomes(lambda: database.answers._listening is not None)  # noqa: B023
+            await becomes(lambda: database.follower.place is not None)  # noqa: B023
 
             began = time.monotonic()
             assert await respond(world.owner, request) == []
@@ -196,8 +203,8 @@ async def test_a_thousand_wait_without_a_connection_and_are_woken_within_a_secon
         began = time.process_time()
         answers = await asyncio.gather(*tasks)
 
-    # Those of the pools, and the one that listens.
-    assert before <= 2 * 10 + 2 * 10 + 1
+    # Those of the pools, the one that listens, and the one that numbers.
+    assert before <= 2 * 10 + 2 * 10 + 2
     # By the processor, since the machine may be busy: 0.5 s, with the clients.
     assert time.process_time() - began < 1
     assert {answer.status_code for answer in answers} == {200}
@@ -246,7 +253,7 @@ async def test_an_answer_is_noticed_though_the_connection_that_listens_is_lost(
     listening = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        " AND (query LIKE 'LISTEN%' OR query LIKE '%AS asked (id)%')"
+        " AND (query LIKE 'LISTEN%' OR query LIKE '%e.entity_type%')"
         " AND query NOT LIKE '%pg_terminate_backend%'"
     )
 
@@ -265,7 +272,7 @@ async def test_an_answer_is_noticed_though_the_connection_that_listens_is_lost(
 async def test_without_notifications_an_answer_is_found_by_asking(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiters, "CHANNEL", "nothing")
+    monkeypatch.setattr(follower, "CHANNEL", "nothing")
     request = await ask(world)
     task = asyncio.create_task(wait(world, request))
     await waiting(world.database)
@@ -302,8 +309,8 @@ async def test_nobody_is_forgotten_and_nothing_is_left_behind() -> None:
 async def test_the_connection_is_closed_when_nobody_waits(
     database: db.Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiters, "IDLE_SECONDS", 0.2)
-    monkeypatch.setattr(waiters, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(follower, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.1)
     opened = []
 
     async def open() -> Any:
@@ -314,8 +321,9 @@ async def test_the_connection_is_closed_when_nobody_waits(
     async def is_pending() -> bool:
         return True
 
-    answers = Answers(open)
-    await answers.wait(db.new_id(), is_pending, 0.3)
-    await becomes(lambda: answers._listening is not None and answers._listening.done())
-    assert [connection.is_closed() for connection in opened] == [True]
-    await answers.close()
+    reader = Follower(open)
+    answers = Answers(reader, database.rows)
+    for _ in range(2):  # it is opened again
+        await answers.wait(db.new_id(), is_pending, 0.5)
+        await becomes(lambda: reader._task is not None and reader._task.done())
+    assert [connection.is_closed() for connection in opened] == [True, True]

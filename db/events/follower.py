@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -134,18 +135,16 @@ class Follower:
 
     async def _follow(self, connection: Any) -> None:
         """Read until the connection is lost, or until nobody has listened for some time."""
-        idle = 0.0
-        while idle < IDLE_SECONDS:
+        listened = time.monotonic()
+        while time.monotonic() < listened + IDLE_SECONDS:
             self._woken.clear()
-            found = await self._read(connection)
-            is_idle = not any(listener.is_listening for listener in self.listeners)
-            if found == PAGE:
+            if await self._read(connection) == PAGE:
                 continue
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._woken.wait()
-            except TimeoutError:
-                idle = idle + POLL_SECONDS if is_idle else 0.0
+            if any(listener.is_listening for listener in self.listeners):
+                listened = time.monotonic()
 
     async def _read(self, connection: Any) -> int:
         """Read the next page, hand it on, and return the number of changes."""

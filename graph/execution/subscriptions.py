@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Collection, Hashable, Iterator, Sequence
-from enum import Enum, auto
 from typing import Protocol
 
 from graphql import VariableNode
@@ -20,6 +19,7 @@ from db import Viewer
 from db.events.follower import PAGE, Follower, changes_after, continues
 from db.events.topics import Change, Place, Topic
 from db.statements import viewer_kind
+from graph.compiler.shapes import variables_below
 from graph.core.errors import BadRequest, Overloaded, Unauthenticated, Unavailable
 from graph.core.updates import Followed, Message, decode_place, encode_place
 from graph.execution.masking import database_error
@@ -59,21 +59,12 @@ class Sink(Protocol):
         """Send a response, given as JSON, after which a client goes on at this place."""
 
 
-class Interruption(Enum):
-    """Why a subscription is no longer live."""
-
-    BEHIND = auto()
-    """Its client does not read, or has used up its rate."""
-    RESET = auto()
-    """The log does not continue where it was read."""
-
-
 class Subscription:
     """A subscription of one client."""
 
     is_known = False
     """Whether its place is known to be in the log."""
-    _interrupted: asyncio.Future[Interruption | Exception] | None = None
+    _interrupted: asyncio.Future[Exception | None] | None = None
 
     def __init__(self, run: Run, sink: Sink, last: str | None = None) -> None:
         """It begins after the later one of its `after` and `last`, a cursor of the transport.
@@ -119,12 +110,15 @@ class Subscription:
 
     def _cursors(self) -> list[str]:
         """The names of the variables that are its cursor, which its messages do not depend on."""
-        return [
-            argument.value.name.value
-            for node in self.run.operation.node.selection_set.selections
+        operation = self.run.operation
+        arguments = [
+            argument
+            for node in operation.node.selection_set.selections
             for argument in getattr(node, "arguments", None) or ()
             if argument.name.value == "after" and isinstance(argument.value, VariableNode)
         ]
+        names = {argument.value.name.value for argument in arguments}
+        return [*names - variables_below(operation)]
 
     @property
     def is_live(self) -> bool:
@@ -132,18 +126,15 @@ class Subscription:
         return self._interrupted is not None and not self._interrupted.done()
 
     async def until_interrupted(self) -> None:
-        """Be live until something interrupts it. Raises the error, if that is one."""
+        """Be live until something interrupts it. Raises the error, if that does."""
         self._interrupted = asyncio.get_running_loop().create_future()
-        why = await self._interrupted
-        if isinstance(why, Exception):
-            raise why
-        if why is Interruption.RESET:
-            self.is_known = False
+        if (error := await self._interrupted) is not None:
+            raise error
 
-    def interrupt(self, why: Interruption | Exception) -> None:
-        """Have it be no longer live."""
+    def interrupt(self, error: Exception | None = None) -> None:
+        """Have it be no longer live: it is behind, or ends with an error."""
         if self._interrupted is not None and not self._interrupted.done():
-            self._interrupted.set_result(why)
+            self._interrupted.set_result(error)
 
     def become(self, viewer: Viewer | None) -> None:
         """Set its viewer, after the token was looked up again; None if it is no longer valid."""
@@ -153,7 +144,7 @@ class Subscription:
         elif viewer != context.viewer:
             if viewer_kind(viewer) != viewer_kind(context.viewer):
                 self.run.compiled = None
-                self.interrupt(Interruption.BEHIND)  # it shares the messages of others then
+                self.interrupt()  # it shares the messages of others then
             context.become(viewer)
 
     def deliver(self, message: Message, body: bytes) -> None:
@@ -164,7 +155,7 @@ class Subscription:
                 self.sink.write(body, message.place)
                 self.place = message.place
             else:
-                self.interrupt(Interruption.BEHIND)
+                self.interrupt()
 
     def advance(self, place: Place) -> None:
         """It has everything up to this place, if it is live."""
@@ -229,7 +220,7 @@ class Shared:
             client, cost = runs[number].context.client, runs[number].cost
             if rates.wait(client, cost):
                 for member in shares[number]:
-                    member.interrupt(Interruption.BEHIND)
+                    member.interrupt()
                 continue
             rates.take(client, cost)
             for member in shares[number]:
@@ -280,7 +271,8 @@ class Subscriptions:
     def reset(self) -> None:
         """Have all check whether the log still has their places."""
         for subscription in self._open:
-            subscription.interrupt(Interruption.RESET)
+            subscription.is_known = False
+            subscription.interrupt()
 
     def _of(self, topic: Topic) -> Collection[Shared]:
         return self._by_topic.get(topic, ())
@@ -330,7 +322,8 @@ class Subscriptions:
             while not _has_all(subscription, follower):
                 await self._catch_up(subscription, follower)
             # Nothing is awaited between that comparison and this, so that no change is missed.
-            await self._live(subscription)
+            if subscription.is_known:
+                await self._live(subscription)
         except Exception as error:
             if not isinstance(database_error(error) or error, Unavailable | Overloaded):
                 raise

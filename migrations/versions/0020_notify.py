@@ -1,4 +1,7 @@
-"""Numbering events notifies those who follow the event log of the last position."""
+"""Numbering events notifies those who follow the event log of the last position.
+
+Who waits for an answer follows the log too, and needs no notification of its own.
+"""
 
 from alembic import op
 
@@ -43,10 +46,33 @@ BEGIN
 $$
 """
 
+ENDED = """
+CREATE FUNCTION notify_interaction_ended() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_notify('interactions', OLD.id::text);
+  RETURN NULL;
+END
+$$
+"""
+TRIGGERS = (
+    """
+    CREATE TRIGGER notify_ended AFTER UPDATE OF status ON human_interactions
+    FOR EACH ROW WHEN (OLD.status = 'PENDING' AND NEW.status <> 'PENDING')
+    EXECUTE FUNCTION notify_interaction_ended()
+    """,
+    """
+    CREATE TRIGGER notify_deleted AFTER DELETE ON human_interactions
+    FOR EACH ROW WHEN (OLD.status = 'PENDING')
+    EXECUTE FUNCTION notify_interaction_ended()
+    """,
+)
+
 
 def upgrade() -> None:
     op.execute(NUMBER.format(notify="  PERFORM pg_notify('events', reached::text);\n"))
+    op.execute("DROP FUNCTION notify_interaction_ended() CASCADE")
 
 
 def downgrade() -> None:
-    op.execute(NUMBER.format(notify=""))
+    for statement in (ENDED, *TRIGGERS, NUMBER.format(notify="")):
+        op.execute(statement)

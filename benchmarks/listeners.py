@@ -1,0 +1,301 @@
+"""WebSockets that follow one task: latency, processor time and memory; and what writers lose."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import resource
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from statistics import median, quantiles
+from typing import Any
+
+from sqlalchemy import URL
+
+from benchmarks.compare import Pace
+from benchmarks.contenders import COMPILED, PEER, Contender, Missing, Running, running
+from benchmarks.data import TASK, TOKEN, connected, row_id
+from benchmarks.processes import memory, processor
+from benchmarks.progress import say
+
+LISTENERS = 1_000
+IDLE = 10_000
+"""How many sockets are open while nothing happens."""
+PER_SECOND = 50
+"""How often the task changes."""
+# A task of a project that the viewer is a member of.
+FOLLOWED = row_id(TASK, 10)
+
+# The title is the time of the change, in microseconds, so that a listener knows how old it is.
+CHANGE = """
+    UPDATE tasks SET title = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text
+    WHERE id = $1
+"""
+
+# As users of PostGraphile write it: a notification for the channel of each task.
+NOTIFY = """
+    CREATE FUNCTION notify_task() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      PERFORM pg_notify('task:' || NEW.id, json_build_object('id', NEW.id)::text);
+      RETURN NULL;
+    END $$;
+    CREATE TRIGGER notify AFTER UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION notify_task();
+"""
+
+IDS = {True: "ID", False: "UUID"}
+QUERY = "subscription($id: %s!) { taskUpdated(id: $id) { task { id title status priority type } } }"
+TITLE = re.compile(rb'"title":"(\d{16})"')
+
+LIMITS = {
+    f"TROUPE_MAX_{name}": "100000"
+    for name in ("SOCKETS", "SOCKETS_PER_VIEWER", "RUNNING", "RUNNING_PER_VIEWER")
+}
+TROUPE = replace(COMPILED, settings=COMPILED.settings | LIMITS)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the listeners of a server got in the measured time."""
+
+    latencies: list[float]
+    """The times from a change to its receipt, in seconds."""
+    processor: float
+    """The server's processor time, in seconds for each message."""
+    database: float
+    """PostgreSQL's processor time, in seconds for each message."""
+    memory: float
+    """The server's memory, in bytes for each socket."""
+
+    @property
+    def p50(self) -> float:
+        """The median latency, in seconds."""
+        return median(self.latencies)
+
+    @property
+    def p99(self) -> float:
+        """The latency that one in a hundred messages exceeds, in seconds."""
+        return quantiles(self.latencies, n=100)[-1]
+
+
+@dataclass(frozen=True)
+class Listened:
+    """All that was measured."""
+
+    heard: dict[str, Heard]
+    """What listeners got, by contender."""
+    writers: float
+    """The writers' throughput with listeners, of that without."""
+    idle_memory: float
+    """The server's memory for each idle socket, in bytes."""
+    idle_processor: float
+    """The server's processor time in a second with idle sockets, without that without any."""
+
+
+class Listener(asyncio.Protocol):
+    """A client of graphql-transport-ws, just enough of it to listen at little cost."""
+
+    def __init__(self, sends: list[bytes], heard: list[float] | None, has_state: bool) -> None:
+        """It sends these messages, and adds the ages of what it hears.
+
+        With `has_state`, the server answers to a subscription at once.
+        """
+        self._sends, self._heard, self._has_state = sends, heard, has_state
+        self.count = 0
+        self.is_open = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: Any) -> None:
+        """Ask for the upgrade, and send everything at once."""
+        self._transport = transport
+        key = b64encode(os.urandom(16))
+        transport.write(
+            b"GET /graphql HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+            + key
+            + b"\r\nSec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Send what comes next, or note how old the titles are."""
+        if b"101 Switching" in data:
+            self._transport.write(_masked(self._sends[0]))
+        if b"connection_ack" in data:
+            for text in self._sends[1:]:
+                self._transport.write(_masked(text))
+            if not (self._has_state or self.is_open.done()):
+                self.is_open.set_result(None)
+        if data[0] == 0x89:  # a ping
+            self._transport.write(b"\x8a\x80\0\0\0\0")
+        now = time.time()
+        for title in TITLE.findall(data):
+            self.count += 1
+            if self._heard is not None:
+                self._heard.append(now - int(title) / 1e6)
+        if b'"next"' in data and not self.is_open.done():
+            self.is_open.set_result(None)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._transport.close()
+
+
+def _masked(text: bytes) -> bytes:
+    """A text message of a client, with a mask of zeros."""
+    length = len(text)
+    head = bytes((0x81, 0x80 | length)) if length < 126 else b"\x81\xfe" + length.to_bytes(2)
+    return head + bytes(4) + text
+
+
+def _messages(contender: Contender) -> list[bytes]:
+    token = {"Authorization": f"Bearer {TOKEN}"} if contender.knows_who_asks else {}
+    query = {"query": QUERY % IDS[contender.is_troupe], "variables": {"id": str(FOLLOWED)}}
+    subscribe = {"id": "1", "type": "subscribe", "payload": query}
+    return [
+        json.dumps(message).encode()
+        for message in ({"type": "connection_init", "payload": token}, subscribe)
+    ]
+
+
+@asynccontextmanager
+async def listening(
+    server: Running, sends: list[bytes], number: int, heard: list[float] | None = None
+) -> AsyncIterator[list[Listener]]:
+    """So many listeners, all of which have subscribed, if they send that."""
+    loop, found = asyncio.get_running_loop(), list[Listener]()
+    has_state = server.contender.is_troupe and len(sends) > 1
+    try:
+        for _ in range(number):
+            _, listener = await loop.create_connection(
+                lambda: Listener(sends, heard, has_state), "127.0.0.1", server.port
+            )
+            found.append(listener)
+            if len(found) % 100 == 0:  # as fast as the server accepts them
+                await asyncio.wait_for(listener.is_open, 60)
+        await asyncio.wait_for(asyncio.gather(*(one.is_open for one in found)), 60)
+        if not has_state:
+            await asyncio.sleep(2)
+        yield found
+    finally:
+        for listener in found:
+            listener.close()
+
+
+async def listeners(urls: dict[str, URL], pace: Pace, postmaster: int) -> Listened:
+    """Measure Troupe, and the peer where it is installed, with the databases of each."""
+    heard = {}
+    with _many_files():
+        for contender in (TROUPE, PEER):
+            if contender.name in urls:
+                with _missing_is_left_out(contender):
+                    url = urls[contender.name]
+                    heard[contender.name] = await _heard(contender, url, pace, postmaster)
+        ours = urls[TROUPE.name]
+        writers = await _writers(ours, pace)
+        idle = await _idle(ours, pace)
+    return Listened(heard, writers, *idle)
+
+
+@contextmanager
+def _missing_is_left_out(contender: Contender) -> Iterator[None]:
+    try:
+        yield
+    except Missing as missing:
+        say(f"{contender.name} is left out: {missing}")
+
+
+@contextmanager
+def _many_files() -> Iterator[None]:
+    """Let this process, and those it starts, open as many sockets as are measured."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[1], 3 * IDLE), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def _heard(contender: Contender, url: URL, pace: Pace, postmaster: int) -> Heard:
+    latencies: list[float] = []
+    async with AsyncExitStack() as stack:
+        writer = await stack.enter_async_context(connected(url))
+        if not contender.is_troupe:
+            await writer.execute(NOTIFY)
+        server = stack.enter_context(running(contender, url))
+        sends = _messages(contender)
+        async with listening(server, sends, 10):
+            await _change(writer, 1)  # what is loaded and planned at the first use
+        empty = memory(server.pid)
+        found = await stack.enter_async_context(listening(server, sends, LISTENERS, latencies))
+        taken = (memory(server.pid) - empty) / LISTENERS
+        await _change(writer, 2)
+        latencies.clear()
+        before = processor(server.pid), processor(postmaster)
+        counts = sum(one.count for one in found)
+        await _change(writer, pace.rounds * pace.seconds)
+        await asyncio.sleep(1)
+        count = sum(one.count for one in found) - counts
+        took = processor(server.pid) - before[0], processor(postmaster) - before[1]
+    say(f"{contender.name}: {count} messages to {LISTENERS} listeners")
+    return Heard(latencies, took[0] / count, took[1] / count, taken)
+
+
+async def _change(writer: Any, seconds: float) -> None:
+    """Change the task at its pace."""
+    began = time.perf_counter()
+    for number in range(int(seconds * PER_SECOND)):
+        await asyncio.sleep(max(0, began + number / PER_SECOND - time.perf_counter()))
+        await writer.execute(CHANGE, FOLLOWED)
+
+
+async def _writers(url: URL, pace: Pace) -> float:
+    """The throughput of four writers of other tasks with listeners, of that without."""
+    ratios = []
+    with running(TROUPE, url) as server:
+        sends = _messages(TROUPE)
+        for number in range(max(3, pace.rounds // 3)):
+            alone = await _written(url, pace.seconds)
+            async with listening(server, sends, LISTENERS):
+                ratios.append(await _written(url, pace.seconds) / alone)
+            say(f"round {number + 1} of writers beside {LISTENERS} listeners")
+    return median(ratios)
+
+
+async def _written(url: URL, seconds: float) -> float:
+    """How many changes writers made in so many seconds."""
+
+    async def write(number: int) -> int:
+        count, end = 0, time.perf_counter() + seconds
+        async with connected(url) as connection:
+            while time.perf_counter() < end:
+                await connection.execute(CHANGE, row_id(TASK, 100 + number))
+                count += 1
+        return count
+
+    return sum(await asyncio.gather(*map(write, range(4))))
+
+
+async def _idle(url: URL, pace: Pace) -> tuple[float, float]:
+    """The memory of each idle socket, and the processor time in a second of all of them."""
+    with running(TROUPE, url) as server:
+        sends = _messages(TROUPE)
+        async with listening(server, sends, 10):
+            pass
+        await asyncio.sleep(1)
+        empty, seconds = memory(server.pid), max(5.0, pace.seconds)
+        alone = await _used(server, seconds)
+        async with listening(server, sends[:1], IDLE):
+            await asyncio.sleep(2)
+            taken = (memory(server.pid) - empty) / IDLE
+            used = await _used(server, seconds)
+    say(f"{IDLE} idle sockets: {taken / 1024:.1f} KB each")
+    return taken, max(0.0, used - alone)
+
+
+async def _used(server: Running, seconds: float) -> float:
+    before = processor(server.pid)
+    await asyncio.sleep(seconds)
+    return (processor(server.pid) - before) / seconds
