@@ -32,10 +32,21 @@ from graph.server import pages
 from graph.server.endpoint import Endpoint
 from graph.server.middleware import ResponseMiddleware
 from graph.server.sockets import Sockets
+from graph.server.sse import EventStreams
 from graph.server.state import AppState
 from graph.settings import Settings
 
 log = logging.getLogger("troupe")
+
+# The headers that pages of other sites may send (CORS).
+ALLOWED_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Last-Event-ID",
+    "X-GraphQL-Event-Stream-Token",
+    "X-Request-Id",
+    "X-Troupe-Explain",
+)
 
 # The timeout of the database in the readiness probe, in seconds.
 PROBE_SECONDS = 5
@@ -130,7 +141,8 @@ def create_app(
     pipeline = Pipeline(schema, Limits(settings))
     subscriptions = Subscriptions(pipeline)
     state.sockets = sockets = Sockets(pipeline, subscriptions, state)
-    api = Endpoint(pipeline)
+    state.streams = streams = EventStreams(pipeline, subscriptions, state)
+    api = Endpoint(pipeline, streams)
     page = pages.Page() if settings.shows_page else None
     layers = [Middleware(ResponseMiddleware)]
     if settings.allowed_origins:
@@ -138,8 +150,8 @@ def create_app(
             Middleware(
                 CORSMiddleware,
                 allow_origins=settings.allowed_origins,
-                allow_methods=("GET", "POST"),
-                allow_headers=("Authorization", "Content-Type", "X-Request-Id", "X-Troupe-Explain"),
+                allow_methods=("DELETE", "GET", "POST", "PUT"),
+                allow_headers=ALLOWED_HEADERS,
                 expose_headers=("Retry-After", "Server-Timing", "X-Request-Id"),
                 max_age=7200,  # the maximum in browsers
             )

@@ -118,15 +118,17 @@ class DrainingServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop, after running operations have ended or the grace period has passed.
 
-        uvicorn closes WebSockets before it waits for requests, so operations on WebSockets are
-        ended first, and the rest of the grace period is for requests.
+        uvicorn closes WebSockets before it waits for requests, and event streams end only if they
+        are told to. So operations on both are ended first, and the rest of the grace period is for
+        other requests.
         """
         for server in self.servers:
             server.close()
         self._app.state.database.answers.waiters.close()
         grace = self.config.timeout_graceful_shutdown or 0
         began = time.monotonic()
-        ending = asyncio.create_task(self._app.state.sockets.shut_down(grace))
+        state = self._app.state
+        ending = asyncio.gather(state.sockets.shut_down(grace), state.streams.shut_down(grace))
         while not ending.done() and not self.force_exit:
             await asyncio.wait([ending], timeout=0.1)
         spent = int(time.monotonic() - began)

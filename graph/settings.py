@@ -146,12 +146,18 @@ class Settings(DatabaseSettings):
     idempotency_hours: Annotated[int, _between(1, 8760)] = 24
     """How long an idempotency key is kept, in hours."""
     max_subscriptions_per_connection: Limit = 50
-    """Maximum number of operations that are open at once on one WebSocket."""
+    """Maximum number of operations that are open at once on one WebSocket, or on one event stream
+    that was reserved."""
     max_sockets: Limit = 1_000
     """Maximum number of WebSockets that are open at once in a process."""
     max_sockets_per_viewer: Limit = 100
     """Maximum number of WebSockets that are open at once for one viewer; without a token, and
     before it is sent, for one address."""
+    max_event_streams: Limit = 1_000
+    """Maximum number of event streams (SSE) that are open or reserved at once in a process."""
+    max_event_streams_per_viewer: Limit = 100
+    """Maximum number of event streams (SSE) that are open or reserved at once for one viewer;
+    without a token, for one address."""
 
     @property
     def migrates(self) -> bool:

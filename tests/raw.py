@@ -86,7 +86,7 @@ REQUESTS: dict[str, tuple[bytes, list[int]]] = {
     "HTTP/2 offered": (whole(POST + HTTP2), ANSWERED),
     "an offer on GET": (GET + HTTP2 + b"\r\n", ANSWERED),
     "an offer on HEAD": (GET.replace(b"GET", b"HEAD") + HTTP2 + b"\r\n", ANSWERED),
-    "an offer with another method": (whole(b"PUT" + (POST + HTTP2)[4:], INNER), [405, 200]),
+    "an offer with another method": (whole(b"PUT" + (POST + HTTP2)[4:], INNER), [401, 200]),
     "an offer in HTTP/1.0": (whole(POST.replace(b"1.1", b"1.0") + HTTP2), [200]),
     "an offer in a trailer": (chunks(POST, BODY, trailers=HTTP2), ANSWERED),
     "a handshake with a body": (whole(HANDSHAKE, INNER), REFUSED),

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gql import Client, gql
+from gql import Client, GraphQLRequest, gql
 from gql.client import AsyncClientSession
 from gql.dsl import DSLInlineFragment, DSLMutation, DSLQuery, DSLSchema, dsl_gql
-from gql.transport.exceptions import TransportQueryError
+from gql.transport.exceptions import TransportConnectionFailed, TransportQueryError
 from gql.transport.httpx import HTTPXAsyncTransport
+from gql.transport.websockets import WebsocketsTransport
 
 from tests import processes
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.processes import CODE, Serving
 
 CLIENTS = CODE / "tests" / "clients"
@@ -69,18 +72,21 @@ class Node:
         }
 
     @contextlib.contextmanager
-    def running(self, script: str) -> Iterator[subprocess.Popen[str]]:
+    def running(self, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
         """A script that the test talks with while it runs."""
         with subprocess.Popen(
-            ["node", script],
+            ["node", *words],
             cwd=CLIENTS,
-            env=self._environment,
+            env=self._environment | environment,
             stdout=subprocess.PIPE,
             encoding="utf-8",
         ) as process:
+            late = threading.Timer(3 * PATIENCE, process.kill)
+            late.start()
             try:
                 yield process
             finally:
+                late.cancel()
                 process.kill()
 
     def run(self, *words: str | Path, **environment: str) -> str:
@@ -117,9 +123,10 @@ def node(installed: None, server: Serving, project: str) -> Node:
     return Node(server, project)
 
 
-def test_relay(node: Node, tmp_path: Path) -> None:
-    config = tmp_path / "relay.config.json"
-    artifacts = tmp_path / "artifacts"
+def relay_artifacts(node: Node, folder: Path) -> dict[str, str]:
+    """What Relay's compiler makes of the operations, as a variable of the environment."""
+    config = folder / "relay.config.json"
+    artifacts = folder / "artifacts"
     artifacts.mkdir()
     settings = {
         "src": str(CLIENTS / "relay"),
@@ -133,8 +140,11 @@ def test_relay(node: Node, tmp_path: Path) -> None:
     config.write_text(json.dumps(settings), encoding="utf-8")
     compiler = "node_modules/.bin/relay-compiler"
     node.run(compiler, "--noWatchman", "--output", "quiet-with-errors", config)
+    return {"RELAY_ARTIFACTS": str(artifacts)}
 
-    found = node.report("relay/tasks.js", RELAY_ARTIFACTS=str(artifacts))
+
+def test_relay(node: Node, tmp_path: Path) -> None:
+    found = node.report("relay/tasks.js", **relay_artifacts(node, tmp_path))
 
     assert found == {
         "first": {"name": "Moon base", "titles": TITLES[:3], "more": True},
@@ -208,22 +218,28 @@ def test_every_audit_of_graphql_over_http_passes(node: Node) -> None:
     assert node.report("audits.js") == {"count": 61, "found": []}
 
 
-def test_graphql_ws_through_a_restart_of_the_server(installed: None) -> None:
+@contextlib.contextmanager
+def restartable() -> Iterator[tuple[Callable[[], Serving], str]]:
+    """A function that makes servers at one address over one database, and a token."""
     with socket.socket() as free, processes.place() as folder:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", 0))
         port, data_dir = free.getsockname()[1], folder / "data"
         token = processes.prepare(data_dir)
-        with Serving(folder, data_dir=data_dir, port=port) as first:
-            node = Node(first.ready(), planned(first), token)
-            with node.running("graphql-ws.js") as script:
-                assert script.stdout is not None
-                assert script.stdout.readline() == "asked\n"
-                assert first.stop().clean
-                with Serving(folder, data_dir=data_dir, port=port) as second:
-                    second.ready()
-                    found = json.loads(script.communicate(timeout=PATIENCE)[0])
-                    assert second.stop().clean
+        yield lambda: Serving(folder, data_dir=data_dir, port=port), token
+
+
+def test_graphql_ws_through_a_restart_of_the_server(installed: None) -> None:
+    with restartable() as (serving, token), serving() as first:
+        node = Node(first.ready(), planned(first), token)
+        with node.running("graphql-ws.js") as script:
+            assert script.stdout is not None
+            assert script.stdout.readline() == "asked\n"
+            assert first.stop().clean
+            with serving() as second:
+                second.ready()
+                found = json.loads(script.communicate(timeout=PATIENCE)[0])
+                assert second.stop().clean
 
     assert found == {
         "titles": TITLES[-2:],
@@ -241,6 +257,135 @@ def test_graphql_ws_through_a_restart_of_the_server(installed: None) -> None:
 
 
 OVER = "Forbidden: the access token is unknown, has expired or was revoked."
+
+
+def test_subscriptions_of_gql_in_python() -> None:
+    with restartable() as (serving, token):
+        with serving() as server:
+            project = planned(server.ready())
+            following = Following(project, token)
+            before = positions(server, project, 2 + len(TITLES))
+
+            def restart() -> bool:
+                if len(following.found) == 1:
+                    create(server, project, "Before the restart")
+                else:
+                    assert server.stop().clean
+                return True
+
+            with pytest.raises(TransportConnectionFailed):
+                asyncio.run(following.follow(server, restart))
+        with serving() as server:
+            server.ready()
+            create(server, project, "After the restart")
+            expected = ["state", *positions(server, project, len(before) + 2)[len(before) :]]
+            asyncio.run(following.follow(server, lambda: False))
+            assert server.stop().clean
+    assert following.found == expected
+
+
+class Following:
+    """The events of a project, as somebody follows them with gql."""
+
+    def __init__(self, project: str, token: str) -> None:
+        self.found: list[str] = []
+        self._variables = {"project": project, "after": None}
+        self._init = {"Authorization": f"Bearer {token}"}
+
+    async def follow(self, server: Serving, goes_on: Callable[[], bool]) -> None:
+        """Go on after the last message, until a function returns False after one."""
+        transport = WebsocketsTransport(
+            f"{server.url.replace('http', 'ws')}/graphql",
+            init_payload=self._init,
+            subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
+            connect_args={"proxy": None},
+        )
+        request = GraphQLRequest(FOLLOW, variable_values=self._variables)
+        async with Client(transport=transport) as session:
+            async for message in session.subscribe(request):
+                event = message["events"]["event"]
+                self.found.append(event["position"] if event else "state")
+                self._variables["after"] = message["events"]["cursor"]
+                if not await asyncio.to_thread(goes_on):
+                    break
+
+
+def create(server: Serving, project: str, title: str) -> None:
+    """Create a task."""
+    server.ask(CREATE, project=project, title=title)
+
+
+FOLLOW = """subscription($project: ID!, $after: String) {
+  events(projectId: $project, after: $after) { cursor event { position } }
+}"""
+SUBSCRIBERS = {
+    "graphql-ws": ["subscriptions/graphql-ws.js"],
+    "graphql-sse": ["subscriptions/graphql-sse.js"],
+    "graphql-sse with a single connection": ["subscriptions/graphql-sse.js", "single"],
+    "Apollo Client": ["subscriptions/apollo.js"],
+    "urql": ["subscriptions/urql.js"],
+    "urql over event streams": ["subscriptions/urql.js", "sse"],
+    "Relay": ["relay/follow.js"],
+}
+CREATE = """mutation($project: ID!, $title: String!) {
+  createTask(input: {projectId: $project, title: $title}) { userErrors { message } }
+}"""
+POSITIONS = """query($project: ID!) {
+  events(where: {projectId: {eq: $project}}, last: 100) { nodes { position } }
+}"""
+
+
+def test_subscriptions_through_a_restart_of_the_server(installed: None, tmp_path: Path) -> None:
+    with restartable() as (serving, token), contextlib.ExitStack() as stack:
+        with serving() as server:
+            project = planned(server.ready())
+            before = positions(server, project, 2 + len(TITLES))
+            node = Node(server, project, token)
+            artifacts = relay_artifacts(node, tmp_path)
+            running = {
+                name: stack.enter_context(node.running(*words, **artifacts))
+                for name, words in SUBSCRIBERS.items()
+            }
+            first = {name: heard(script, 1) for name, script in running.items()}
+            create(server, project, "Before the restart")
+            for name, script in running.items():
+                first[name] += heard(script, 1)
+            assert server.stop().clean
+        with serving() as server:
+            # Whether a client is back already makes no difference.
+            server.ready()
+            for number in range(3):
+                create(server, project, f"After the restart {number}")
+            expected = ["state", *positions(server, project, len(before) + 4)[len(before) :]]
+            found = {name: first[name] + heard(script, 3) for name, script in running.items()}
+            for script in running.values():
+                script.kill()
+            more = {name: heard_after(script) for name, script in running.items()}
+            assert server.stop().clean
+    assert found == dict.fromkeys(SUBSCRIBERS, expected)
+    assert not any(more.values()), more
+
+
+def positions(server: Serving, project: str, count: int) -> list[str]:
+    """The positions of a project's events, once there are so many."""
+
+    def found() -> list[str]:
+        nodes = server.ask(POSITIONS, project=project)["data"]["events"]["nodes"]
+        return [node["position"] for node in nodes] if len(nodes) == count else []
+
+    return until(found)
+
+
+def heard(script: subprocess.Popen[str], count: int) -> list[Any]:
+    """The next lines of a script, each of which is JSON."""
+    assert script.stdout is not None
+    return [json.loads(script.stdout.readline()) for _ in range(count)]
+
+
+def heard_after(script: subprocess.Popen[str]) -> list[Any]:
+    """What else a script has printed that has ended."""
+    assert script.stdout is not None
+    return [json.loads(line) for line in script.stdout]
 
 
 async def test_gql_in_python(server: Serving, project: str) -> None:

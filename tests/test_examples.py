@@ -1,4 +1,4 @@
-"""The example workers and the example orchestrator, against a server."""
+"""The examples against a server: workers, an orchestrator, and followers of the event log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from tests import processes
 from tests.patience import PATIENCE, until
 from tests.processes import CODE, Serving
+from tests.test_clients import TITLES, create, planned, positions, restartable
 
 EXAMPLES = CODE / "examples"
 CLIENTS = CODE / "tests" / "clients"
@@ -42,7 +44,9 @@ RESPOND = """mutation($input: RespondToApprovalInput!) {
 class Program(subprocess.Popen[bytes]):
     """An example that runs, with the lines that it has printed."""
 
-    def __init__(self, server: Serving, token: str, folder: Path, *words: str | Path) -> None:
+    def __init__(
+        self, server: Serving, token: str, folder: Path, *words: str | Path, **more: str
+    ) -> None:
         self._log = folder / f"log-{len(list(folder.glob('log-*')))}"
         environment = {
             "PATH": os.environ["PATH"],
@@ -51,6 +55,9 @@ class Program(subprocess.Popen[bytes]):
             "TOKEN": token,
             "LEASE_SECONDS": str(LEASE_SECONDS),
             "SECONDS_PER_STEP": "0.3",
+            # Node.js 20 has a WebSocket only if it is told to.
+            "NODE_OPTIONS": "--experimental-websocket",
+            **more,
         }
         with self._log.open("wb") as log:
             super().__init__(words, env=environment, stdout=log, stderr=log)
@@ -129,7 +136,7 @@ def stage(made: tuple[Path, str], tmp_path: Path) -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def compiled() -> None:
-    """The worker in TypeScript, compiled."""
+    """The examples in TypeScript, compiled."""
     if not (CLIENTS / "node_modules" / ".installed").exists():
         missing = "The JavaScript clients are not installed: `make test` does that where npm is."
         if os.environ.get("CI"):
@@ -276,6 +283,53 @@ def test_a_worker_that_lost_its_lease_leaves_the_task_alone(
     ]
 
 
-@pytest.mark.parametrize("name", ["worker.py", "worker.ts"])
-def test_a_worker_is_short(name: str) -> None:
-    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 120
+def test_followers_get_each_event_once_through_restarts_of_the_server(
+    compiled: None, tmp_path: Path
+) -> None:
+    programs: dict[str, list[str | Path]] = {
+        "python": [sys.executable, EXAMPLES / "follower.py"],
+        "typescript": ["node", CLIENTS / "examples" / "built" / "follower.js"],
+    }
+    with restartable() as (serving, token), contextlib.ExitStack() as stack:
+        with serving() as server:
+            project = planned(server.ready())
+            more = {"PROJECT": project, "COUNT": "12"}
+            followers = {
+                name: stack.enter_context(Program(server, token, tmp_path, *words, **more))
+                for name, words in programs.items()
+            }
+            for follower in followers.values():
+                follower.printed("(Following)")
+            for number in range(4):
+                create(server, project, f"At first {number}")
+            for follower in followers.values():
+                until(partial(has_seen, follower, 4))
+            assert server.stop().clean
+        with serving() as server:
+            server.ready()
+            for number in range(4):
+                create(server, project, f"After it was stopped {number}")
+            server.kill()
+        with serving() as server:
+            server.ready()
+            for number in range(4):
+                create(server, project, f"After it was killed {number}")
+            expected = positions(server, project, 2 + len(TITLES) + 12)[-12:]
+            for name, follower in followers.items():
+                assert follower.wait(PATIENCE) == 0, follower.lines
+                assert follower.printed(r"(\d+): CREATED Task") == expected, name
+                assert "Each of 12 events came once, in order." in follower.lines
+            assert server.stop().clean
+
+
+def has_seen(follower: Program, count: int) -> bool:
+    """Whether a follower has printed so many events."""
+    return len(follower.printed(r"(\d+): CREATED Task")) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("worker.py", 120), ("worker.ts", 120), ("follower.py", 85), ("follower.ts", 85)],
+)
+def test_an_example_is_short(name: str, most: int) -> None:
+    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= most

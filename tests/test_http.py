@@ -368,11 +368,14 @@ async def test_a_request_that_is_not_executed_has_no_data(people: People, kind: 
     assert plain.json() == modern.json()
 
 
-async def test_a_subscription_is_told_that_there_are_none(http: httpx.AsyncClient) -> None:
-    response = await post(http, {"query": "subscription { __typename }"})
+async def test_a_subscription_has_no_single_answer(people: People) -> None:
+    answer = await people.owner.ask("subscription { inbox { cursor } }")
 
-    (error,) = response.json()["errors"]
-    assert error["message"] == "There are no subscriptions; send a query or a mutation."
+    (error,) = answer.errors
+    assert error["message"] == (
+        "Send a subscription over a WebSocket, or with `Accept: text/event-stream` for an event"
+        " stream."
+    )
 
 
 async def test_several_operations_are_told_apart_by_name(http: httpx.AsyncClient) -> None:
@@ -486,12 +489,12 @@ async def test_nothing_is_changed_by_get(
     }
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"])
+@pytest.mark.parametrize("method", ["PATCH", "OPTIONS", "QUERY"])
 async def test_other_methods_are_not_for_us(http: httpx.AsyncClient, method: str) -> None:
     response = await http.request(method, "/graphql", json=TYPENAME)
 
     assert (response.status_code, code(response)) == (405, "METHOD_NOT_ALLOWED")
-    assert response.headers["allow"] == "GET, HEAD, POST"
+    assert response.headers["allow"] == "DELETE, GET, HEAD, POST, PUT"
 
 
 # Other sites
@@ -543,7 +546,7 @@ async def test_the_sites_that_are_named_get_answers_and_others_none(
         assert "Origin" in response.headers["vary"]
         assert "access-control-allow-credentials" not in response.headers
         assert response.headers["x-request-id"]
-    assert preflight.headers["access-control-allow-methods"] == "GET, POST"
+    assert preflight.headers["access-control-allow-methods"] == "DELETE, GET, POST, PUT"
     assert "Authorization" in preflight.headers["access-control-allow-headers"]
     assert "X-Request-Id" in sent.headers["access-control-expose-headers"]
     for response in others:

@@ -27,6 +27,7 @@ from db.embedded import binaries
 from graph.execution.responses import STATUSES
 from graph.server.requests import HTTPError
 from tests import processes, raw
+from tests.event_streams import Asking, Event, Events
 from tests.patience import PATIENCE, until
 from tests.processes import CODE, Elsewhere, Ended, Serving, code, troupe, troupe_here
 
@@ -473,11 +474,11 @@ def said(http: httpx.Client, **headers: str) -> str:
 
 
 @contextlib.contextmanager
-def behind(place: Place, proxy: Proxy) -> Iterator[int]:
+def behind(place: Place, proxy: Proxy, **settings: Any) -> Iterator[int]:
     """The port of a proxy in front of a server that refuses nobody for asking often."""
     port = free_port()
     with (
-        place.serving(rate_per_second=10**6, rate_burst=10**6) as server,
+        place.serving(rate_per_second=10**6, rate_burst=10**6, **settings) as server,
         processes.place() as folder,
         proxy(place, folder, port, server.url.removeprefix("http://")),
     ):
@@ -584,6 +585,38 @@ async def test_the_proxy_of_the_page_passes_a_websocket_on(place: Place, proxy: 
     assert b"\r\nupgrade: websocket\r\n" in head
     assert b"\r\nconnection: upgrade\r\n" in head
     assert b"\r\nsec-websocket-protocol: graphql-transport-ws\r\n" in head
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+async def test_behind_the_proxy_events_arrive_at_once(place: Place, proxy: Proxy) -> None:
+    follow = "subscription { events { event { action entityType } } }"
+    changed = {"event": {"action": "CREATED", "entityType": "Project"}}
+
+    async def created(ann: Asking, events: Events) -> Any:
+        created, _ = await ann.ask(CREATE, variables={"name": "While somebody looks"})
+        assert created.data["data"]["createProject"]["userErrors"] == []
+        return (await events.next() or nothing).data
+
+    nothing = Event("nothing")
+    with contextlib.ExitStack() as stack:
+        server = behind(place, proxy, max_event_streams_per_viewer=4)
+        port = await asyncio.to_thread(stack.enter_context, server)
+        for _ in range(4):  # the server learns of each client that has left
+            async with Asking.of(f"https://localhost:{port}", place.token, verify=False) as ann:
+                async with ann.stream(follow) as events:
+                    first = (await events.next() or nothing).data
+                    assert first == {"data": {"events": {"event": None}}}
+                    assert await created(ann, events) == {"data": {"events": changed}}
+                    headers = events.response.headers
+                    assert headers["content-type"] == "text/event-stream; charset=utf-8"
+                    assert "content-encoding" not in headers
+                stream = await ann.reserve()
+                assert (await ann.send(stream, "1", follow)).status_code == 202
+                async with ann.stream(params={"token": stream}) as events:
+                    assert (await events.next() or nothing).data["id"] == "1"
+                    payload = {"data": {"events": changed}}
+                    assert await created(ann, events) == {"id": "1", "payload": payload}
+        await asyncio.to_thread(stack.close)
 
 
 def test_only_a_trusted_proxy_says_for_whom_it_asks(place: Place) -> None:

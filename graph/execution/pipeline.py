@@ -280,7 +280,9 @@ class Pipeline:
     # Validate, coerce, compute and charge the cost
 
     async def prepare(self, run: Run) -> None:
-        """Take all steps before the operation reads or changes anything."""
+        """Take all steps before the operation reads or changes anything, once."""
+        if run.is_prepared:
+            return
         if run.error is not None:
             try:
                 raise run.error
@@ -303,6 +305,7 @@ class Pipeline:
         run.compile_seconds = perf_counter() - began
         self._charge(run)
         self._check_values(run)
+        run.is_prepared = True
 
     async def _validate(self, run: Run) -> None:
         began = perf_counter()

@@ -37,6 +37,8 @@ class Run:
     """The operation without its fields, once the document is valid."""
     compiled: CompiledOperation | None = None
     """The compiled operation, once it is known."""
+    is_prepared = False
+    """Whether the steps before the execution are done."""
     is_compiled = False
     """Whether one compiled statement has answered the operation."""
     cost = 0

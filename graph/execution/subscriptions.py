@@ -55,8 +55,8 @@ class Sink(Protocol):
     async def ready(self) -> None:
         """Wait until the client has read. Raises an exception if it does not."""
 
-    def write(self, body: bytes) -> None:
-        """Send a response, given as JSON."""
+    def write(self, body: bytes, place: Place) -> None:
+        """Send a response, given as JSON, after which a client goes on at this place."""
 
 
 class Subscription:
@@ -66,8 +66,11 @@ class Subscription:
     """Whether its place is known to be in the log."""
     _interrupted: asyncio.Future[Exception | None] | None = None
 
-    def __init__(self, run: Run, sink: Sink) -> None:
-        """Raises BadInput for an invalid id or cursor."""
+    def __init__(self, run: Run, sink: Sink, last: str | None = None) -> None:
+        """It begins after the later one of its `after` and `last`, a cursor of the transport.
+
+        Raises BadInput for an invalid id or cursor.
+        """
         self.run = run
         self.sink = sink
         operation, context = run.operation, run.context
@@ -80,8 +83,8 @@ class Subscription:
         arguments = operation.converted(root) if root.has_valid_arguments else {}
         self.subject = self.followed.subject_of(context.viewer, arguments)
         self.topics = self.followed.follow(self.subject)
-        after = arguments.get("after")
-        self.place: Place | None = None if after is None else decode_place(after)
+        cursors = [cursor for cursor in (arguments.get("after"), last) if cursor is not None]
+        self.place: Place | None = max(map(decode_place, cursors), default=None)
         """Everything up to here was sent, the state included; None before the state."""
 
     @property
@@ -149,7 +152,7 @@ class Subscription:
         assert self.place is not None
         if self.is_live and message.place.position > self.place.position:
             if self.sink.is_ready:
-                self.sink.write(body)
+                self.sink.write(body, message.place)
                 self.place = message.place
             else:
                 self.interrupt()
@@ -284,14 +287,18 @@ class Subscriptions:
 
     # What a connection calls
 
-    async def serve(self, run: Run, sink: Sink, token: str | None, tokens: Tokens) -> Response:
+    async def serve(
+        self, run: Run, sink: Sink, token: str | None, tokens: Tokens, last: str | None = None
+    ) -> Response:
         """Send the messages of a subscription until it ends; the response is the error.
+
+        `last` is the cursor of the last message that the client has, if the transport says so.
 
         Raises Unauthenticated if the token is no longer valid, and SlowClient.
         """
         try:
             await self.pipeline.prepare(run)
-            subscription = Subscription(run, sink)
+            subscription = Subscription(run, sink, last)
         except Exception as error:
             return self.pipeline.refused(run, error)
         self._tokens = tokens
@@ -366,7 +373,7 @@ class Subscriptions:
             await asyncio.sleep(rates.wait(client, cost))
             rates.take(client, cost)
             await sink.ready()
-            sink.write(body)
+            sink.write(body, message.place)
             subscription.place = message.place
 
     async def _live(self, subscription: Subscription) -> None:

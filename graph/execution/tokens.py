@@ -19,6 +19,8 @@ CACHE_SECONDS = 0.5
 
 MOST_TOKENS = 10_000
 
+INVALID = "This access token is unknown, has expired or was revoked."
+
 # The interval at which the tokens of all open connections are looked up, in seconds. A connection
 # must be closed within one second after its token is revoked.
 CHECK_SECONDS = 0.5
@@ -53,7 +55,7 @@ class Tokens:
         """The viewer of a token. Raises Unauthenticated if the token is not valid."""
         viewer = self.cached(token) or await self._share_lookup(access.hash_token(token))
         if viewer is None:
-            raise Unauthenticated("This access token is unknown, has expired or was revoked.")
+            raise Unauthenticated(INVALID)
         return viewer
 
     async def _share_lookup(self, hashed: str) -> Viewer | None:

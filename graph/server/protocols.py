@@ -56,6 +56,8 @@ BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 # Where the application finds a WebSocketProtocol in the `extensions` of its scope.
 FRAMES = "troupe.frames"
+# Where it finds a function that closes an HTTP connection whose client does not read.
+ABORT = "troupe.abort"
 
 
 class InvalidHead(ValueError):
@@ -132,6 +134,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if self._active_cycle is not None:
             self._active_cycle.disconnected = True
             self._active_cycle.message_event.set()
+            self._active_cycle.scope["extensions"].clear()  # else it would form a reference cycle
         self._stop_timer()
 
     def data_received(self, data: bytes) -> None:
@@ -207,9 +210,14 @@ class HTTPProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         # A copy, to which the trailers of a chunked body are not added.
         self.scope["headers"] = self.headers.copy()
+        extensions: dict[Any, Any] = {ABORT: self._abort}
+        self.scope["extensions"] = extensions
         self._head_bytes = 0
         self._is_between_requests = False
         self._stop_timer()  # mostly the body is here too
+
+    def _abort(self) -> None:
+        self.transport.abort()
 
     def _check_head(self) -> None:
         """Check that proxies read the head in the same way. Raises InvalidHead."""

@@ -9,6 +9,7 @@ from json import JSONDecodeError
 from typing import Any
 from urllib.parse import parse_qsl
 
+from graphql import OperationType
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
@@ -18,7 +19,8 @@ from graph.execution.run import GraphQLRequest
 
 JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"
-METHODS = b"GET, HEAD, POST"
+EVENT_STREAM = "text/event-stream"
+METHODS = b"DELETE, GET, HEAD, POST, PUT"
 
 # The length of an `Accept` header that is parsed and cached.
 LONGEST_ACCEPT = 500
@@ -37,9 +39,11 @@ class HTTPError(RequestError):
     CODES = {
         400: "BAD_REQUEST",
         403: "FORBIDDEN",
+        404: "NOT_FOUND",
         405: "METHOD_NOT_ALLOWED",
         406: "NOT_ACCEPTABLE",
         408: "TIMEOUT",
+        409: "CONFLICT",
         413: "TOO_LARGE",
         414: "TOO_LARGE",
         415: "UNSUPPORTED_MEDIA_TYPE",
@@ -87,7 +91,18 @@ async def read_request(
         case "GET" | "HEAD":
             return parse_request(_parameters(scope["query_string"], limit))
         case _:
-            raise HTTPError("Use POST or GET.", 405, headers=[(b"allow", METHODS)])
+            raise wrong_method()
+
+
+def wrong_method() -> HTTPError:
+    """The error of a request with a method that `/graphql` does not have."""
+    return HTTPError("Use POST or GET.", 405, headers=[(b"allow", METHODS)])
+
+
+def check_kind(kind: OperationType | None, method: str) -> None:
+    """Refuse a mutation by GET: browsers send one for any link or image of another site."""
+    if kind is OperationType.MUTATION and method != "POST":
+        raise HTTPError("Send a mutation by POST.", 405, headers=[(b"allow", b"POST")])
 
 
 def parse_request(fields: dict[str, Any]) -> GraphQLRequest:
@@ -212,16 +227,37 @@ def negotiate(accept: bytes | None) -> str:
 
 @lru_cache(maxsize=200)
 def _negotiated(accept: bytes) -> str | None:
-    weights: dict[str, float] = {}
-    for part in accept.decode("latin-1").lower().split(","):
-        kind, *parameters = (word.strip() for word in part.split(";"))
-        weights[kind] = next((_weight(word[2:]) for word in parameters if word[:2] == "q="), 1.0)
+    weights = _weights(accept)
     anything = weights.get("application/*", weights.get("*/*", 0.0))
     plain, newer = weights.get(JSON, anything), weights.get(GRAPHQL_RESPONSE, anything)
     # `*/*` gets plain JSON, which older clients expect. With equal weights, the newer type is sent.
     if newer > plain or (newer == plain > 0 and GRAPHQL_RESPONSE in weights):
         return GRAPHQL_RESPONSE
     return JSON if plain > 0 else None
+
+
+def prefers_event_stream(accept: bytes | None) -> bool:
+    """Whether an `Accept` header names event streams first.
+
+    Some clients name them after JSON for every operation, and cannot read them for all.
+    """
+    return accept is not None and _prefers_event_stream(accept[:LONGEST_ACCEPT])
+
+
+@lru_cache(maxsize=200)
+def _prefers_event_stream(accept: bytes) -> bool:
+    weights = _weights(accept)
+    preferred = max(weights, key=weights.__getitem__)  # the first one of those with equal weights
+    return preferred == EVENT_STREAM and weights[preferred] > 0
+
+
+def _weights(accept: bytes) -> dict[str, float]:
+    """The media types of an `Accept` header, in order, with their weights."""
+    weights: dict[str, float] = {}
+    for part in accept.decode("latin-1").lower().split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        weights[kind] = next((_weight(word[2:]) for word in parameters if word[:2] == "q="), 1.0)
+    return weights
 
 
 def _weight(number: str) -> float:

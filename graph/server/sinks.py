@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from db.events.topics import Place
 from graph.execution.subscriptions import SlowClient
 
 # How long a client may not read, in seconds, before its connection is closed.
@@ -46,7 +47,7 @@ class FrameSink:
         """Wait until the client has read. Raises SlowClient."""
         await _wait(self._frames.writable)
 
-    def write(self, body: bytes) -> None:
+    def write(self, body: bytes, place: Place) -> None:
         """Send a response, given as JSON."""
         if not self._is_closed:
             self._frames.write_text(b"".join((self._before, body, self._after)))
@@ -59,10 +60,10 @@ class FrameSink:
 class QueueSink:
     """Messages that wait in a queue until the client has read those before."""
 
-    def __init__(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+    def __init__(self, send: Callable[[bytes, Place], Awaitable[None]]) -> None:
         """`send` sends a message, and returns when the client has read enough for another one."""
         self._send = send
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[bytes, Place]] = deque()
         self._waiting = 0
         self._sending: asyncio.Task[None] | None = None
         self._has_room = asyncio.Event()
@@ -77,9 +78,9 @@ class QueueSink:
         """Wait until the client has read. Raises SlowClient."""
         await _wait(self._has_room)
 
-    def write(self, body: bytes) -> None:
+    def write(self, body: bytes, place: Place) -> None:
         """Send a response, given as JSON, after those before it."""
-        self._queue.append(body)
+        self._queue.append((body, place))
         self._waiting += len(body)
         if self._waiting > MOST_WAITING:
             self._has_room.clear()
@@ -95,8 +96,8 @@ class QueueSink:
     async def _send_all(self) -> None:
         try:
             while self._queue:
-                body = self._queue.popleft()
-                await self._send(body)
+                body, place = self._queue.popleft()
+                await self._send(body, place)
                 self._waiting -= len(body)
                 if self._waiting <= MOST_WAITING:
                     self._has_room.set()

@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from db import Viewer
+from db.events.topics import Place
 from db.text import decimal_json
 from graph.core.context import Context
 from graph.core.errors import AGAIN, LimitExceeded, RequestError, Unauthenticated
@@ -396,7 +397,7 @@ class Socket:
         if self._frames is not None:
             return FrameSink(self._frames, before, after)
 
-        async def send(body: bytes) -> None:
+        async def send(body: bytes, place: Place) -> None:
             await self._send_text((before + body + after).decode(), operation)
 
         return QueueSink(send)

@@ -22,5 +22,8 @@ class AppState:
     sockets: Any
     """The open WebSockets (`graph.server.sockets.Sockets`)."""
 
+    streams: Any
+    """The open event streams (`graph.server.sse.EventStreams`)."""
+
     def __init__(self) -> None:
         self.timer = SharedTimer()
