@@ -107,7 +107,8 @@ waiting = _statement(
 
 def _collected(condition: str, **kinds: Kind) -> Statement:
     # An owner of a project sees all of its events (`_event` in db/rules.py), and only owners have
-    # webhooks, so no further rule is needed here.
+    # webhooks, so no further rule is needed here. Deliveries are listed in the order of their
+    # creation, which is to be that of the events.
     return _statement(
         f"""
         WITH queue AS MATERIALIZED (
@@ -127,13 +128,13 @@ def _collected(condition: str, **kinds: Kind) -> Statement:
           ) e
         ), made AS (
           INSERT INTO webhook_deliveries
-            (webhook_id, position, entity_type, entity_id, action, occurred_at)
-          SELECT p.webhook_id, p.position, p.entity_type, p.entity_id, p.action, p.created_at
+            (webhook_id, position, entity_type, entity_id, action, occurred_at, created_at)
+          SELECT p.webhook_id, p.position, p.entity_type, p.entity_id, p.action, p.created_at,
+            now() + (p.position - q.position) * interval '1 microsecond'
           FROM page p JOIN queue q ON q.webhook_id = p.webhook_id
           WHERE (q.entity_types = '{{}}' OR p.entity_type = ANY (q.entity_types))
             AND (q.actions = '{{}}' OR p.action = ANY (q.actions))
             AND (q.actor_types = '{{}}' OR p.actor_type = ANY (q.actor_types))
-          ORDER BY p.position
         )
         UPDATE webhook_queues q SET position = reached.position
         FROM (

@@ -42,6 +42,7 @@ class Receiver:
     port: int = 0
     received: list[Received] = field(default_factory=list)
     connections: int = 0
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     answer: Callable[[Received], bytes | None] = lambda _: response(200)
     """The response to a request; None for none at all."""
 
@@ -53,15 +54,19 @@ class Receiver:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a connection."""
         self.connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 line, *rest = head.strip().split("\r\n")
-                headers = dict(each.lower().split(": ", 1) for each in rest)
-                original = dict(each.split(": ", 1) for each in rest)
-                found = {name.lower(): value for name, value in original.items()}
+                headers = {}
+                for each in rest:
+                    name, _, value = each.partition(": ")
+                    headers[name.lower()] = value
                 body = await reader.readexactly(int(headers["content-length"]))
-                request = Received(line, found, body)
+                request = Received(line, headers, body)
                 self.received.append(request)
                 answer = self.answer(request)
                 if answer is None:
@@ -72,6 +77,7 @@ class Receiver:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self.tasks.discard(task)
             writer.close()
 
 
@@ -92,3 +98,6 @@ async def receiving(host: str = "127.0.0.1") -> AsyncIterator[Receiver]:
         yield receiver
     finally:
         server.close()
+        for task in list(receiver.tasks):
+            task.cancel()
+        await asyncio.gather(*receiver.tasks, return_exceptions=True)

@@ -34,8 +34,8 @@ class Delivery(NamedTuple):
 
     @property
     def message_id(self) -> str:
-        """What identifies the message: it is the same whenever it is sent again."""
-        return f"msg_{self.id.hex}"
+        """The id of the delivery in the API: it is the same whenever it is sent again."""
+        return global_id("WebhookDelivery", self.id)
 
 
 def content(delivery: Delivery) -> bytes:
