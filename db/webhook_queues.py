@@ -128,9 +128,10 @@ def _collected(condition: str, **kinds: Kind) -> Statement:
           ) e
         ), made AS (
           INSERT INTO webhook_deliveries
-            (webhook_id, position, entity_type, entity_id, action, occurred_at, created_at)
+            (webhook_id, position, entity_type, entity_id, action, occurred_at, created_at,
+              next_attempt_at)
           SELECT p.webhook_id, p.position, p.entity_type, p.entity_id, p.action, p.created_at,
-            now() + (p.position - q.position) * interval '1 microsecond'
+            now() + (p.position - q.position) * interval '1 microsecond', now()
           FROM page p JOIN queue q ON q.webhook_id = p.webhook_id
           WHERE (q.entity_types = '{{}}' OR p.entity_type = ANY (q.entity_types))
             AND (q.actions = '{{}}' OR p.action = ANY (q.actions))

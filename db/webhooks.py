@@ -212,7 +212,7 @@ class WebhookDelivery(CRUD):
     )
     attempts: Mapped[Any] = mapped_column(JSONB, default=list, server_default=text("'[]'::jsonb"))
     next_attempt_at: Mapped[datetime | None] = mapped_column(
-        server_default=func.now(), doc="When it is sent next; null if it is not pending."
+        doc="When it is sent next; null if it is not pending."
     )
 
     webhook: Mapped[Webhook] = to_one("deliveries", "The webhook.")
@@ -339,7 +339,11 @@ async def send_test(session: AsyncSession, webhook: Webhook) -> WebhookDelivery:
     """Add a delivery of a test message. Raises Invalid if the webhook is not active."""
     _refuse_inactive(webhook)
     return await WebhookDelivery.create(
-        session, webhook_id=webhook.id, entity_type=Webhook.__name__, entity_id=str(webhook.id)
+        session,
+        webhook_id=webhook.id,
+        entity_type=Webhook.__name__,
+        entity_id=str(webhook.id),
+        next_attempt_at=func.now(),
     )
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated
 
 import strawberry
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints
 from strawberry import Maybe
 
 import db
@@ -39,11 +39,7 @@ Url = Annotated[str, StringConstraints(max_length=webhooks.LONGEST_URL)]
 Types = Annotated[list[Line], Field(max_length=100)]
 Actions = Annotated[list[EventAction], Field(max_length=10)]
 Actors = Annotated[list[ActorType], Field(max_length=10)]
-Secret = Annotated[
-    str,
-    "The secret that messages are signed with. It is returned only once; null if the webhook was"
-    " created before with the same idempotency key.",
-]
+Secret = Annotated[str, "The secret that messages are signed with. It is returned only once."]
 
 
 @filters(db.Webhook)
@@ -147,7 +143,7 @@ class Query:
 
 
 @input_of(db.Webhook)
-class CreateWebhookInput(Repeatable):
+class CreateWebhookInput(BaseModel):
     """The webhook to create. It is sent what happens from then on."""
 
     id: ID[db.Webhook] | None = None
@@ -181,7 +177,7 @@ class DeleteWebhookInput(Versioned):
 
 
 @input_of(db.Webhook)
-class RotateWebhookSecretInput(Versioned):
+class RotateWebhookSecretInput(BaseModel):
     """The webhook that gets a new secret."""
 
     id: ID[db.Webhook]
@@ -254,7 +250,7 @@ class Mutation:
         self, session: db.WriteSession, input: RotateWebhookSecretInput
     ) -> Keyed:
         """Give a webhook a new secret. For a day, messages are signed with the old one as well."""
-        webhook = await session.fetch(db.Webhook, input.id, version=input.expected_version)
+        webhook = await session.fetch(db.Webhook, input.id)
         return Keyed(Changed(webhook.id), await webhooks.rotate(session, webhook))
 
     @mutation(Right.OWN)

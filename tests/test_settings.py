@@ -86,6 +86,8 @@ def test_by_default_a_server_is_for_development_on_loopback() -> None:
         "max_subscriptions_per_connection": 50,
         "max_sockets": 1_000,
         "max_sockets_per_viewer": 100,
+        "webhook_http": None,
+        "webhook_private_networks": (),
     }
 
 

@@ -169,12 +169,7 @@ def upgrade() -> None:
             server_default=sa.text("'[]'::jsonb"),
             nullable=False,
         ),
-        sa.Column(
-            "next_attempt_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("now()"),
-            nullable=True,
-        ),
+        sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "(status = 'PENDING') = (next_attempt_at IS NOT NULL)",
             name=op.f("ck_webhook_deliveries_pending"),
