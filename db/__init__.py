@@ -33,3 +33,4 @@ from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
 from db.tools import AgentTool, Tool, ToolSource, ToolStatus
 from db.usage import UsageRecord
 from db.users import AccessToken, TokenScope, User, UserRole
+from db.webhooks import DeliveryStatus, Webhook, WebhookDelivery, WebhookEnd

@@ -169,7 +169,8 @@ def choices(enum: type[StrEnum]) -> ARRAY[Any]:
 def all_of(column: str, enum: type[StrEnum]) -> CheckConstraint:
     """The CHECK that every item of a list is a member of an enum."""
     members = ", ".join(f"'{member.value}'" for member in enum)
-    words = f"Each of the {column} is one of {', '.join(member.value for member in enum)}."
+    listed = ", ".join(member.value for member in enum)
+    words = f"Each of the {column.replace('_', ' ')} is one of {listed}."
     return check(f"{column} <@ ARRAY[{members}]::varchar[]", column, words, column)
 
 

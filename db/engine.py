@@ -317,6 +317,10 @@ class Database:
         self.committed.set()
         return rows
 
+    async def run(self, statement: Statement, **values: Any) -> Sequence[Any]:
+        """The rows of a statement that is a transaction of its own, of nobody."""
+        return await self._run_alone(statement.compiled(Viewer()), Values(Viewer(), values))
+
     async def outcome(self, key: Key) -> Outcome | None:
         """What was done with an idempotency key; None if nothing was, or if it has expired.
 
@@ -332,14 +336,12 @@ class Database:
 
     async def delete_if_expired(self, key: Key) -> None:
         """Delete an idempotency key that has expired, so that it can be used again."""
-        statement = delete_key_if_expired.compiled(Viewer())
-        await self._run_alone(statement, Values(Viewer(), key.values({})))
+        await self.run(delete_key_if_expired, **key.values({}))
 
     async def delete_expired_keys(self) -> bool:
         """Delete idempotency keys that have expired. Returns False if there are more of them."""
-        statement, values = delete_expired.compiled(Viewer()), Values(Viewer(), {})
         for _ in range(MOST_DELETIONS):
-            if len(await self._run_alone(statement, values)) < MOST_DELETED:
+            if len(await self.run(delete_expired)) < MOST_DELETED:
                 return True
         return False
 

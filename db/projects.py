@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from db.tools import Tool
     from db.usage import UsageRecord
     from db.users import User
+    from db.webhooks import Webhook
 
 
 class ProjectStatus(StrEnum):
@@ -120,6 +121,9 @@ class Project(CRUD):
     )
     usage_records: Mapped[list[UsageRecord]] = children("project", "The calls of AI models for it.")
     budgets: Mapped[list[Budget]] = children("project", "Its budgets, those of parts included.")
+    webhooks: Mapped[list[Webhook]] = children(
+        "project", "The addresses that are sent its events. Only its owners see them."
+    )
 
     @declared_attr
     def cost(cls) -> Mapped[Decimal]:

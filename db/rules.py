@@ -31,6 +31,7 @@ from db.parameters import bind
 from db.rights import Right
 from db.scopes import Viewer, rule, scope
 from db.tasks import Task
+from db.webhooks import Webhook
 
 ROLES = {
     MemberRole.OWNER: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT, Right.OWN},
@@ -106,6 +107,16 @@ def _of_owners(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
 
 
+@rule("Webhook", "owners of its project", shows=["project"])
+def _of_owners_only(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return row.project_id.in_(_projects(viewer, Right.OWN))  # type: ignore[no-any-return]
+
+
+@rule("WebhookDelivery", "owners of its webhook's project", shows=["webhook"])
+def _delivery(delivery: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    return delivery.webhook_id.in_(_ids(Webhook, viewer, right))  # type: ignore[no-any-return]
+
+
 @rule("Tool", "members and agents of its project; everybody, if it has none")
 def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     of_project = _has_right_on(tool.project_id, viewer, right)
@@ -154,7 +165,8 @@ def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 
 @rule(
     "Event",
-    "members and agents of its project, for tokens those who edit it; without a project, its user",
+    "members and agents of its project, for tokens those who edit it, for webhooks its owners;"
+    " without a project, its user",
     exists=lambda event: event.position.is_not(None),
 )
 def _event(event: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
@@ -162,9 +174,11 @@ def _event(event: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
         return false()
     seen = _has_right_on(event.project_id, viewer, right)
     edited = _has_right_on(event.project_id, viewer, Right.EDIT)
+    owned = _has_right_on(event.project_id, viewer, Right.OWN)
     is_token = event.entity_type == bind("AccessToken", String)
+    is_webhook = event.entity_type == bind("Webhook", String)
     return or_(
-        and_(seen, or_(not_(is_token), edited)),
+        and_(seen, or_(not_(is_token), edited), or_(not_(is_webhook), owned)),
         and_(event.project_id.is_(None), event.owner_id == _id(viewer.user_id)),
     )
 

@@ -23,6 +23,8 @@ from db.connections import reason
 from db.embedded import Server
 from db.events.positions import Numbering
 from db.sweeper import Sweeper
+from graph.delivery.sender import Sender
+from graph.delivery.worker import Worker
 from graph.execution.pipeline import Pipeline
 from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import Tokens
@@ -127,9 +129,11 @@ def create_app(
         )
         state.tokens = Tokens(state.database)
         state.head = migrate.head()
+        sender = Sender(settings.webhook_private_networks, allows_http=settings.allows_http)
         tasks = [
             asyncio.create_task(Numbering(state.database, settings.event_days).run()),
             asyncio.create_task(Sweeper(state.database, settings.lease_sweep_seconds).run()),
+            asyncio.create_task(Worker(state.database, sender).run()),
             *(asyncio.create_task(run(state.database)) for run in background),
         ]
         yield

@@ -10,7 +10,7 @@ from strawberry.scalars import JSON
 import db
 from db import ActorType, EventAction
 from db.events.topics import Topic
-from db.events.triggers import logged_tables
+from db.events.triggers import object_types
 from graph.core.connections import Connection
 from graph.core.entities import entity, key
 from graph.core.fields import collection, referred
@@ -37,24 +37,13 @@ class EventFilter:
     created_at: DateTimeFilter | None
 
 
-def _objects() -> dict[str, str]:
-    """For each association, the type of the object that the first part of its key names."""
-    names = logged_tables()
-    found = {}
-    for table, name in names.items():
-        first = next(iter(table.primary_key))
-        for foreign in first.foreign_keys:
-            found[name] = names[foreign.column.table]
-    return found
-
-
 @entity(db.Event, where=EventFilter)
 class Event:
     position: BigInt
     created_at: datetime
     action: EventAction
     entity_type: str
-    entity_id = key(db.Event.entity_id, db.Event.entity_type, _objects())
+    entity_id = key(db.Event.entity_id, db.Event.entity_type, object_types())
     project_id = key(db.Event.project_id, "Project")
     project = referred(db.Event.project_id, db.Project)
     actor_type: ActorType | None

@@ -85,6 +85,7 @@ class Project(Node):
     interactions = connected(db.Project.interactions)
     usage_records = connected(db.Project.usage_records)
     budgets = connected(db.Project.budgets)
+    webhooks = connected(db.Project.webhooks)
     history = history(db.Project)
 
 

@@ -39,6 +39,7 @@ SLICES = [
     "graph.usage",
     "graph.usage_summaries",
     "graph.users",
+    "graph.webhooks",
 ]
 """The modules with a class `Query`, `Mutation` or `Subscription`, whose fields the schema has."""
 

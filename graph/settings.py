@@ -145,6 +145,12 @@ class Settings(DatabaseSettings):
     then, the agent that lost its task can still go on."""
     idempotency_hours: Annotated[int, _between(1, 8760)] = 24
     """How long an idempotency key is kept, in hours."""
+    webhook_http: bool | None = None
+    """Whether the addresses of webhooks may begin with `http://`, so that others can read what is
+    sent. Unset: in development only."""
+    webhook_private_networks: CommaSeparated = ()
+    """The private addresses that webhooks may lead to: addresses, or networks such as
+    `10.1.0.0/16`, separated by commas. Unset: none, only public addresses."""
     max_subscriptions_per_connection: Limit = 50
     """Maximum number of operations that are open at once on one WebSocket, or on one event stream
     that was reserved."""
@@ -164,18 +170,21 @@ class Settings(DatabaseSettings):
         """Whether the database is migrated when the server starts."""
         return self.mode is not Mode.PRODUCTION
 
+    @field_validator("trusted_proxies", "webhook_private_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            for network in value:
+                ip_network(network)
+        except ValueError:
+            raise ValueError("write addresses or networks, such as 10.0.0.5,10.1.0.0/16") from None
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for proxy in value:
-            try:
-                network = ip_network(proxy)
-            except ValueError:
-                raise ValueError(
-                    "write addresses or networks, such as 10.0.0.5,10.1.0.0/16"
-                ) from None
-            if network.prefixlen == 0:
-                raise ValueError("it would trust every client; write the addresses of the proxies")
+        if any(ip_network(proxy).prefixlen == 0 for proxy in value):
+            raise ValueError("it would trust every client; write the addresses of the proxies")
         return value
 
     @field_validator("allowed_origins")
@@ -222,6 +231,11 @@ class Settings(DatabaseSettings):
     def shows_page(self) -> bool:
         """Whether browsers get the GraphiQL page."""
         return self.mode is Mode.DEVELOPMENT if self.graphiql is None else self.graphiql
+
+    @property
+    def allows_http(self) -> bool:
+        """Whether the addresses of webhooks may begin with `http://`."""
+        return self.mode is Mode.DEVELOPMENT if self.webhook_http is None else self.webhook_http
 
     def shows_schema(self, *, anonymous: bool) -> bool:
         """Whether a viewer, or with `anonymous` a client without a token, may use introspection."""

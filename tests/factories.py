@@ -180,6 +180,12 @@ async def make_usage(
     return await db.UsageRecord.create(session, project_id=project.id, **values)
 
 
+async def make_webhook(session: AsyncSession, project: db.Project, **values: Any) -> db.Webhook:
+    """A webhook of a project, without a queue: nothing is sent to it."""
+    values = {"url": "https://example.org/", "secret": "whsec_c2VjcmV0"} | values
+    return await db.Webhook.create(session, project_id=project.id, **values)
+
+
 async def make_token(
     session: AsyncSession, token: str, bearer: db.User | db.Agent, **values: Any
 ) -> db.AccessToken:

@@ -12,7 +12,7 @@ from sqlalchemy import CheckConstraint, Enum, Index, UniqueConstraint, text
 from sqlalchemy.exc import IntegrityError
 
 import db
-from db import constraints
+from db import constraints, webhook_queues
 from db.base import Timestamp
 from db.constraints import rules_of
 from db.errors import AlreadyExists, DomainError, Invalid
@@ -34,6 +34,7 @@ BREAKING: dict[str, dict[str, list[str]]] = {
 ALSO_BROKEN = {
     *("blocked_reason", "task_status"),
     *("interaction_type", "interaction_status", "notification_level"),
+    *("webhook_end", "delivery_status"),
 }
 # Those that follow from the types of columns.
 for table in TABLES:
@@ -81,20 +82,22 @@ def test_every_check_is_broken_here() -> None:
     assert checks == {f"ck_{table}_{rule}" for table, rules in BREAKING.items() for rule in rules}
 
 
-async def make_sums(world: WholeWorld) -> None:
-    """Make rows of what is summed of usage, which have no model."""
+async def make_rest(world: WholeWorld) -> None:
+    """Make rows of what has no model: what is summed of usage, and the queues of webhooks."""
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         period = {"period": db.BudgetPeriod.DAY, "limit_cost": 1}
         await db.Budget.create(session, project_id=world.project.id, **period)
         for user in (world.viewer, world.guest):
             usage = {"user_id": user.id, "cost": 1}
             await factories.make_usage(session, world.project, world.model, **usage)
+        webhook = await factories.make_webhook(session, world.project)
+        await session.run(webhook_queues.begun, webhook=webhook.id)
         await session.flush()
         assert await merge_totals(session) == 2
 
 
 async def test_a_check_refuses_what_breaks_it(world: WholeWorld) -> None:
-    await make_sums(world)
+    await make_rest(world)
     before = await snapshot(world.database)
     for table, rules in BREAKING.items():
         for rule, assignment in ((name, each) for name in rules for each in rules[name]):
@@ -110,7 +113,7 @@ async def test_a_check_refuses_what_breaks_it(world: WholeWorld) -> None:
 
 
 async def test_what_must_be_unique_is(world: WholeWorld) -> None:
-    await make_sums(world)
+    await make_rest(world)
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         await factories.make_agent(session, world.project, "Eve")
         other = await factories.make_conversation(session, project_id=world.project.id)

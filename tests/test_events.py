@@ -43,10 +43,13 @@ def sees_event(everything: Everything, viewer: Someone, event: db.Event) -> bool
     """Whether a viewer sees an event: in its project, or else if it is about what is theirs."""
     if event.project_id is None:
         return isinstance(viewer, db.User) and event.owner_id == viewer.id
-    if event.entity_type != "AccessToken":
+    roles = {
+        "AccessToken": (db.MemberRole.OWNER, db.MemberRole.EDITOR),
+        "Webhook": (db.MemberRole.OWNER,),
+    }.get(event.entity_type)
+    if roles is None:
         return everything.is_member(viewer, event.project_id)
-    editors = (db.MemberRole.OWNER, db.MemberRole.EDITOR)
-    return isinstance(viewer, db.User) and everything.is_member(viewer, event.project_id, *editors)
+    return isinstance(viewer, db.User) and everything.is_member(viewer, event.project_id, *roles)
 
 
 SEEN = {db.Event: sees_event}
@@ -305,6 +308,7 @@ async def whole_project(database: db.Database) -> db.Project:
         answer = {"outcome": db.AnswerOutcome.APPROVED, "content_hash": "x", "user_id": kim.id}
         await db.InteractionAnswer.create(session, interaction_id=approval.id, **answer)
         await db.AgentSubscription.create(session, agent_id=ada.id, topic="news")
+        await factories.make_webhook(session, project)
     return project
 
 

@@ -22,7 +22,10 @@ TASK = "createTask { task { id title version } userErrors { code path } }"
 CONFLICT = [{"code": "CONFLICT", "path": ["idempotencyKey"]}]
 
 # Their results are secrets, which are stored as hashes, or what they do can be repeated.
-WITHOUT_KEY = {"changePassword", "createAccessToken", "login", "logout", "setPassword"}
+WITHOUT_KEY = {
+    *("changePassword", "createAccessToken", "login", "logout", "setPassword"),
+    *("createWebhook", "rotateWebhookSecret"),
+}
 
 ROUNDS = 20
 

@@ -52,6 +52,14 @@ IN_THE_NAME_OF_ADA = {
     "transitionAgent",
     "unsubscribeAgent",
 }
+OF_WEBHOOKS = {
+    "updateWebhook",
+    "deleteWebhook",
+    "rotateWebhookSecret",
+    "sendTestWebhook",
+    "replayWebhookDelivery",
+}
+"""What is done to a webhook or a delivery, which only owners see: for others there is none."""
 ELSEWHERE = {"changePassword", "login", "logout", "revokeAccessToken"}
 """What takes more than a right; tests/test_accounts.py."""
 
@@ -83,6 +91,8 @@ def refusal(who: str, mutation: str) -> str | list[Fault]:
     if who == "nobody":
         return "UNAUTHENTICATED"
     works = RIGHTS[mutation] is Right.WORK and mutation not in IN_THE_NAME_OF_ADA
+    if who in list(db.MemberRole) and mutation in OF_WEBHOOKS:
+        return CASES[mutation].stranger
     if who == "stranger" or (who == "agent of another project" and works):
         return CASES[mutation].stranger
     return FORBIDDEN

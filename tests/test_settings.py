@@ -88,6 +88,8 @@ def test_by_default_a_server_is_for_development_on_loopback() -> None:
         "max_sockets_per_viewer": 100,
         "max_event_streams": 1_000,
         "max_event_streams_per_viewer": 100,
+        "webhook_http": None,
+        "webhook_private_networks": (),
     }
 
 

@@ -29,7 +29,8 @@ Fault = tuple[str, str]
 
 async def snapshot(database: db.Database) -> dict[str, list[str]]:
     """Every row of every table, as text, except the event log."""
-    tables = [table.name for table in logged_tables()] + ["task_leases"]
+    tables = [table.name for table in logged_tables()]
+    tables += ["task_leases", "webhook_deliveries"]
     each = (f"SELECT '{name}', row_to_json(r)::text FROM \"{name}\" r" for name in tables)
     async with database.read() as session:
         found = await session.execute(text(f"{' UNION ALL '.join(each)} ORDER BY 1, 2"))

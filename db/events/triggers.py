@@ -48,6 +48,17 @@ def logged_tables() -> dict[Table, str]:
     }
 
 
+def object_types() -> dict[str, str]:
+    """For each association, the type of the object that the first part of its key names."""
+    names = logged_tables()
+    found = {}
+    for table, name in names.items():
+        first = next(iter(table.primary_key))
+        for foreign in first.foreign_keys:
+            found[name] = names[foreign.column.table]
+    return found
+
+
 def is_logged(column: Column[Any]) -> bool:
     """Whether the values of a column are part of the event log."""
     is_secret = SECRET.search(column.name) is not None

@@ -45,6 +45,8 @@ class Context(Access):
     """The client whose rate limit is charged."""
     address: str | None = None
     """The IP address of the client."""
+    allows_http: bool = False
+    """Whether the addresses of webhooks may begin with http://."""
     guess: Callable[[Hashable], Callable[[], None]]
     """Counts an attempt to log in to an account; call the result if it succeeds."""
 

@@ -119,6 +119,7 @@ class Pipeline:
         context.refusal, context.deadline, context.address = refusal, deadline, address
         client = context.client = client_of(viewer, address)
         context.connections = limits.connections[client]
+        context.allows_http = limits.settings.allows_http
         context.guess = lambda account: limits.password_attempts.count(account, network(address))
         return context
 

@@ -1,0 +1,92 @@
+"""Connections to addresses that others have chosen: only to public ones, unless a setting says so.
+
+A name is resolved here, and the connection is opened to an address that was checked. So it does not
+matter what the name resolves to a moment later (DNS rebinding), or how an address is written. The
+names of the Host header and of the certificate stay those of the URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+
+import httpcore
+
+Address = IPv4Address | IPv6Address
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""The addresses of a host name."""
+
+# IPv6 addresses of IPv4 hosts: the last 32 bits are the address.
+NAT64 = IPv6Network("64:ff9b::/96")
+
+
+class Unreachable(Exception):
+    """There is no address to connect to; the message says why, without naming any."""
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a host name, by the system's resolver. Raises Unreachable."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise Unreachable("The host name cannot be resolved.") from None
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def embedded(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, or else the address itself."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (teredo[1] if teredo else address)
+
+
+def is_public(address: Address) -> bool:
+    """Whether anybody can have a host with this address."""
+    address = embedded(address)
+    return address.is_global and not (address.is_multicast or address.is_reserved)
+
+
+class PublicNetwork(httpcore.AsyncNetworkBackend):
+    """Opens connections to public addresses, and to those of some networks."""
+
+    def __init__(self, networks: Iterable[str] = (), resolve: Resolve = resolve) -> None:
+        self._networks: list[IPv4Network | IPv6Network] = [ip_network(each) for each in networks]
+        self._resolve = resolve
+        self._backend = httpcore.AnyIOBackend()
+
+    def allows(self, address: Address) -> bool:
+        """Whether connections to this address may be opened."""
+        real = embedded(address)
+        return is_public(address) or any(real in network for network in self._networks)
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - as its base declares it
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Connect to the first allowed address of a host that accepts it. Raises Unreachable."""
+        found = await self._resolve(host, port)
+        allowed = [each for each in found if self.allows(ip_address(each))]
+        if not allowed:
+            raise Unreachable("The address leads to a network that webhooks may not reach.")
+        share = None if timeout is None else timeout / len(allowed)
+        options = (port, share, local_address, socket_options)
+        for address in allowed[:-1]:
+            with contextlib.suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._backend.connect_tcp(address, *options)
+        return await self._backend.connect_tcp(allowed[-1], *options)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, between the attempts of the client to connect."""
+        await asyncio.sleep(seconds)
