@@ -10,11 +10,12 @@ import uvloop
 from benchmarks import report
 from benchmarks.bulk import BULKS, bulk
 from benchmarks.compare import Pace, compare
-from benchmarks.contenders import COMPILED, CONTENDERS
+from benchmarks.contenders import COMPILED, CONTENDERS, PEER
 from benchmarks.data import LARGE, SMALL, connected
 from benchmarks.graphs import graphs
 from benchmarks.keys import keys
 from benchmarks.leases import heartbeats
+from benchmarks.listeners import listeners
 from benchmarks.place import Place, place
 from benchmarks.progress import say
 from benchmarks.queries import READS, WRITES
@@ -30,8 +31,8 @@ QUICK = Pace(rounds=5, seconds=1, warm_up=0.2)
 # How long a transaction is open while tasks are claimed, in seconds.
 HELD, HELD_QUICK = 60, 20
 
-WORK = ("workers", "waiting", "heartbeats", "usage")
-"""What is measured of the work of agents."""
+WORK = ("workers", "waiting", "heartbeats", "usage", "listeners")
+"""What is measured of the work of agents, and of those who watch it."""
 
 
 async def run(options: argparse.Namespace, here: Place) -> None:
@@ -74,7 +75,7 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         scaled = await scaling(small, large, half)
         scaled.took |= (await graphs(small, half)).took
         parts["dependence"] = report.dependence(scaled)
-    worked = waited = beats = summed = None
+    worked = waited = beats = summed = listened = None
     if "workers" in options.work:
         ours = await here.copy("small", "workers", has_triggers=True)
         worked = await workers(ours, await here.empty("jobs"), pace, here.postmaster)
@@ -92,8 +93,15 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         ours = await here.copy("small", "usage", has_triggers=True)
         summed = await summaries(ours, pace)
         parts["usage"] = report.usage(summed)
+    if "listeners" in options.work:
+        urls = {
+            one.name: await here.copy("small", f"listeners_{one.name}", has_triggers=one.is_troupe)
+            for one in (COMPILED, PEER)
+        }
+        listened = await listeners(urls, pace, here.postmaster)
+        parts["listeners"] = report.listeners(listened)
     parts["claims"] = report.claims(
-        read, written, keyed, copied, scaled, worked, waited, beats, summed
+        read, written, keyed, copied, scaled, worked, waited, beats, summed, listened
     )
     for part in parts.values():
         say(f"\n{part}")

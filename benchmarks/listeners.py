@@ -63,7 +63,10 @@ class Heard:
     """What the listeners of a server got in the measured time."""
 
     latencies: list[float]
-    """The times from a change to its receipt, in seconds."""
+    """The times from a change to its receipt, in seconds.
+
+    If a listener did not get it by the end of the measurement, it is the time until then.
+    """
     processor: float
     """The server's processor time, in seconds for each message."""
     database: float
@@ -235,20 +238,28 @@ async def _heard(contender: Contender, url: URL, pace: Pace, postmaster: int) ->
         latencies.clear()
         before = processor(server.pid), processor(postmaster)
         counts = sum(one.count for one in found)
-        await _change(writer, pace.rounds * pace.seconds)
+        made = await _change(writer, pace.rounds * pace.seconds)
         await asyncio.sleep(1)
+        end = time.time()
         count = sum(one.count for one in found) - counts
         took = processor(server.pid) - before[0], processor(postmaster) - before[1]
+    # Listeners get changes in order: those that they lack are the last ones.
+    missing = max(0, len(made) * LISTENERS - count)
+    each, rest = divmod(missing, LISTENERS)
+    for place, moment in enumerate(reversed(made)):
+        latencies += [end - moment] * (LISTENERS if place < each else rest if place == each else 0)
     say(f"{contender.name}: {count} messages to {LISTENERS} listeners")
     return Heard(latencies, took[0] / count, took[1] / count, taken)
 
 
-async def _change(writer: Any, seconds: float) -> None:
-    """Change the task at its pace."""
-    began = time.perf_counter()
+async def _change(writer: Any, seconds: float) -> list[float]:
+    """Change the task at its pace, and return when it was changed, in seconds since 1970."""
+    began, made = time.perf_counter(), []
     for number in range(int(seconds * PER_SECOND)):
         await asyncio.sleep(max(0, began + number / PER_SECOND - time.perf_counter()))
+        made.append(time.time())
         await writer.execute(CHANGE, FOLLOWED)
+    return made
 
 
 async def _writers(url: URL, pace: Pace) -> float:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,10 +15,19 @@ from pathlib import Path
 
 from benchmarks.bulk import BULKS, Bulk
 from benchmarks.compare import Pace, Result
-from benchmarks.contenders import POSTGRAPHILE, Missing, node, node_version
+from benchmarks.contenders import (
+    COMPILED,
+    CONTENDERS,
+    PEER,
+    POSTGRAPHILE,
+    Missing,
+    node,
+    node_version,
+)
 from benchmarks.graphs import ADDED, GRAPH_EDGES, GRAPH_TASKS, in_graph, without_graph
 from benchmarks.keys import with_key
 from benchmarks.leases import EVERY, LEASES, Share
+from benchmarks.listeners import IDLE, LISTENERS, Heard, Listened
 from benchmarks.plan import LARGE_PLAN, SMALL_PLAN, WORKERS
 from benchmarks.queries import WRITES, Query
 from benchmarks.scaling import ROWS, Scaling
@@ -74,6 +83,7 @@ def claims(
     waited: Scaling | None,
     beats: Share | None,
     summed: Scaling | None,
+    listened: Listened | None,
 ) -> str:
     """The table of all promises with the measured values."""
 
@@ -90,6 +100,11 @@ def claims(
 
     def tasks(name: str, base: str) -> float | None:
         return None if worked is None else worked.ratio(name, base)
+
+    def heard(value: Callable[[Heard], float]) -> float | None:
+        if listened is None or PEER.name not in listened.heard:
+            return None
+        return value(listened.heard[COMPILED.name]) / value(listened.heard[PEER.name])
 
     # PostGraphile answers *point* a third faster after a warm-up, in which V8 compiles it.
     asked = (("point", 1.1), ("mid", 1.5), ("list", 2.7))
@@ -197,6 +212,29 @@ def claims(
                 at_most=True,
             )
             for query in ADDED
+        ),
+        Claim(
+            f"a change to {LISTENERS:,} WebSockets: processor time of a message, of PostGraphile's",
+            0.1,
+            heard(lambda one: one.processor),
+            at_most=True,
+        ),
+        Claim(
+            f"a change to {LISTENERS:,} WebSockets: time of 99 % of messages, of PostGraphile's",
+            1,
+            heard(lambda one: one.p99),
+            at_most=True,
+        ),
+        Claim(
+            f"writes beside {LISTENERS:,} WebSockets that follow: their rate, of that without",
+            0.9,
+            None if listened is None else listened.writers,
+        ),
+        Claim(
+            f"{IDLE:,} idle WebSockets: processor time, as a share of one core",
+            0.02,
+            None if listened is None else listened.idle_processor,
+            at_most=True,
         ),
         Claim(
             f"{WORKERS} workers claim and complete: tasks/s, of those by the same SQL",
@@ -396,6 +434,24 @@ def heartbeats(beats: Share) -> str:
     """The table of the processor time of heartbeats."""
     rows = [("server", f"{beats.server:.3f}"), ("PostgreSQL", f"{beats.database:.3f}")]
     return table((f"heartbeats of {LEASES:,} leases", "share of one core"), rows)
+
+
+def listeners(listened: Listened) -> str:
+    """The table of messages of subscriptions."""
+    rows = [
+        (
+            CONTENDERS[name].title,
+            _ms(one.p50),
+            _ms(one.p99),
+            f"{one.processor * 1e3:.4f}",
+            f"{one.database * 1e3:.4f}",
+            f"{one.memory / 1024:.0f}",
+        )
+        for name, one in listened.heard.items()
+    ]
+    head = ("", "p50, ms", "p99, ms", "server, ms", "SQL, ms", "memory of a socket, kB")
+    idle = f"{IDLE:,} idle WebSockets take {listened.idle_memory / 1024:.0f} kB each."
+    return f"{table(head, rows)}\n{idle}\n"
 
 
 def usage(summed: Scaling) -> str:
