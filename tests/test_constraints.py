@@ -90,7 +90,7 @@ async def make_sums(world: WholeWorld) -> None:
             usage = {"user_id": user.id, "cost": 1}
             await factories.make_usage(session, world.project, world.model, **usage)
         await session.flush()
-        assert await merge_totals(session) == 2
+        await merge_totals(session)
 
 
 async def test_a_check_refuses_what_breaks_it(world: WholeWorld) -> None:
