@@ -173,8 +173,8 @@ async def test_who_finds_no_connection_to_be_known_by_is_told_so(
 ) -> None:
     monkeypatch.setattr(engine, "POOL_TIMEOUT", 0.2)
     small = db.Database(database_url, pool_size=1)
-    async with serving(small, Settings()) as http, small.read() as session:
-        await session.execute(text("SELECT 1"))
+    async with serving(small, Settings()) as http:
+        await small._by_key._wait_until_free()  # nobody gives the connection back
 
         answer = await people.owner.through(http).ask(query)
 
