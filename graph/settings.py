@@ -141,8 +141,8 @@ class Settings(DatabaseSettings):
     max_seconds: Limit = 20
     """Maximum duration of an operation, in seconds, without the time that it waits for answers."""
     lease_sweep_seconds: Annotated[int, _between(1, 3600)] = 5
-    """How often leases, requests and messages that have run out are looked for, in seconds. Until
-    then, the agent that lost its task can still go on."""
+    """How often leases, requests and messages that have run out are looked for, and sums of usage
+    are merged, in seconds. Until then, the agent that lost its task can still go on."""
     idempotency_hours: Annotated[int, _between(1, 8760)] = 24
     """How long an idempotency key is kept, in hours."""
     webhook_http: bool | None = None

@@ -19,6 +19,7 @@ from graph.core.scalars import key_text
 from tests import factories
 from tests.conftest import People
 from tests.oracle import by_members, seen_with
+from tests.patience import becomes
 from tests.world import Case, World, at, gid, make_world, stored
 
 ADMIN = db.Viewer(is_administrator=True)
@@ -267,6 +268,36 @@ async def test_a_budget_that_is_made_while_usage_is_recorded_misses_nothing(worl
         id, *_ = await asyncio.gather(made, *(record(world, call) for _ in range(12)))
 
         assert (await show(world, str(id)))["spent"] == "12.000000000"
+
+
+WAITING = (
+    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database ="
+    " (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_budget_and_usage_that_are_not_committed_wait_for_each_other(
+    world: World, count: int
+) -> None:
+    call = {"cost": "1"}
+    async with world.database.write(ADMIN) as session:
+        calls = [{"model_name": "a", "cost": 1, "project_id": world.project.id}] * count
+        session.add_all(db.UsageRecord(**each) for each in calls)
+        await session.flush()
+        making = asyncio.create_task(budget(world, limitCost="8"))
+        await becomes(lambda: stored(world.database, WAITING))
+    first = await making
+    assert (await show(world, first))["spent"] == f"{count}.000000000"
+
+    async with world.database.write(ADMIN) as session:
+        values = {"project_id": world.project.id, "period": db.BudgetPeriod.EVER, "limit_cost": 8}
+        second = await db.Budget.create(session, **values)
+        recording = asyncio.create_task(record(world, *[call] * count))
+        await becomes(lambda: stored(world.database, WAITING))
+    await recording
+    for id in (first, gid(second)):
+        assert (await show(world, id))["spent"] == f"{2 * count}.000000000"
 
 
 async def test_money_stays_spent_when_what_it_was_spent_for_is_gone(world: World) -> None:

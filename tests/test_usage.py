@@ -11,12 +11,14 @@ import httpx
 import pytest
 
 import db
+from db import usage
 from db.engine import BY_KEY
 from graph.core.scalars import global_id
 from tests import factories
 from tests.conftest import People
 from tests.factories import minutes
 from tests.oracle import by_members
+from tests.patience import PATIENCE
 from tests.world import Case, Fault, World, at, gid, make_world, snapshot, stored
 
 ERRORS = "userErrors { code path message }"
@@ -385,6 +387,9 @@ async def test_what_a_call_cost_stays_when_prices_change(world: World) -> None:
 # A repeat counts once.
 
 
+RECORDED = {"requestId": "a"}
+
+
 async def test_a_request_that_is_repeated_counts_once(world: World) -> None:
     record = "recordUsage { usageRecords { id inputTokens requestId } userErrors { code } }"
     once = {"requestId": "a", "inputTokens": 1}
@@ -430,6 +435,51 @@ async def test_a_request_that_is_repeated_at_once_counts_once(world: World) -> N
         assert ids[0] == ids[1][::-1] == ids[2]
         assert all(payload["userErrors"] == [] for payload in payloads)
     assert await stored(world.database, "SELECT count(*) FROM usage_records") == [20]
+
+
+async def test_what_others_record_meanwhile_is_not_recorded_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at what was recorded, and the insert of what is left."""
+    await world.owner.change("recordUsage { userErrors { code } }", **calls(world, RECORDED))
+    check = usage._check
+
+    async def late(*arguments: Any) -> None:
+        await check(*arguments)
+        async with world.database.write(ADMIN) as session:
+            values = {"request_id": "b", "occurred_at": minutes(0)}
+            await factories.make_usage(session, world.project, world.model, **values)
+
+    monkeypatch.setattr(usage, "_check", late)
+    payload = await world.owner.change(
+        "recordUsage { usageRecords { id requestId occurredAt } userErrors { code } }",
+        **calls(world, RECORDED, {"requestId": "b"}, {"requestId": "c"}, {"requestId": "b"}),
+    )
+
+    shown = payload["usageRecords"]
+    assert payload["userErrors"] == []
+    assert [one["requestId"] for one in shown] == ["a", "b", "c", "b"]
+    assert shown[1] == shown[3]
+    assert shown[1]["occurredAt"].startswith(minutes(0).isoformat()[:16])
+    query = "SELECT request_id FROM usage_records ORDER BY request_id"
+    assert await stored(world.database, query) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("records", [[{"requestId": "b"}], [{"requestId": "a"}, {}]])
+async def test_who_records_does_not_wait_for_who_changes_the_project(
+    world: World, records: list[dict[str, Any]]
+) -> None:
+    await world.owner.change("recordUsage { userErrors { code } }", **calls(world, RECORDED))
+    async with world.database.write(ADMIN) as session:
+        await db.Project.get(session, world.project.id, for_update=True)
+        async with asyncio.timeout(PATIENCE):
+            payload = await world.owner.change(
+                "recordUsage { usageRecords { requestId } userErrors { code } }",
+                **calls(world, *records),
+            )
+
+    shown = [one.get("requestId") for one in records]
+    assert [one["requestId"] for one in payload["usageRecords"]] == shown
 
 
 async def test_a_thousand_calls_are_one_insert(world: World) -> None:

@@ -425,6 +425,14 @@ async def test_merging_takes_so_many_at_once(world: World, monkeypatch: pytest.M
     assert await stored(world.database, "SELECT calls FROM usage_totals") == [4]
 
 
+async def test_who_merges_does_not_wait_for_another(world: World) -> None:
+    await some_calls(world)
+    async with world.database.write(ADMIN) as session:
+        assert await merge_totals(session) == 4
+        assert await merge(world.database) == 0
+    assert await stored(world.database, DIFFERENCES) == []
+
+
 async def test_a_server_merges_in_the_background(world: World) -> None:
     await some_calls(world)
     sweeping = asyncio.create_task(Sweeper(world.database, 0.01).run())
