@@ -235,6 +235,8 @@ HIGHLIGHTS = """query($id: ID!, $q: String!) {
         ("<b>moon</b> & <i>sun</i>", "moon b", "<[b]>[moon]</[b]> & <i>sun</i>"),
         ("moon sun moon", '"moon sun"', "[moon] [sun] [moon]"),
         ("moon sun", "sun -moon", "moon [sun]"),
+        ("moon sun", "sun or -moon", "moon [sun]"),
+        ("moon sun", '-"sun stars" moon', "[moon] sun"),
         ("moon sun", "-stars", "moon sun"),
         ("moon sun", "!?", "moon sun"),
         ("moon\n\n  sun\t", "sun", "moon\n\n  [sun]\t"),

@@ -48,7 +48,10 @@ BEGIN
   SELECT array_agg(lexeme[1]), array_agg(lexeme[1]) FILTER (WHERE lexeme[2] IS NOT NULL),
     string_agg('''' || lexeme[1] || '''' || coalesce(lexeme[2], ''), '|')::tsquery
   INTO words, beginnings, wanted
-  FROM regexp_matches(querytree(search_query(query)), '''([^'']+)''(:\*)?', 'g') lexeme;
+  FROM regexp_matches(
+    regexp_replace(search_query(query)::text, '!(''[^'']+''|\( [^)]* \))', '', 'g'),
+    '''([^'']+)''(:\*)?', 'g'
+  ) lexeme;
   SELECT place INTO start
   FROM generate_series(1, length(excerpt), {STEP}) place
   WHERE search_vector(substr(excerpt, place, {PIECE})) @@ wanted LIMIT 1;
