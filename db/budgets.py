@@ -2,8 +2,9 @@
 
 A trigger of `usage_totals` counts what is spent, in the transaction of the usage records. The
 function `reserve_budgets` counts what is reserved, in that of the claim. Both are in
-`migrations/versions/0015_budgets.py`. Usage is always recorded: the money is spent. A hard budget
-without room refuses the next claim.
+`migrations/versions/0015_budgets.py`. The first makes alerts, as does a trigger of budgets whose
+limit or thresholds change. Usage is always recorded: the money is spent. A hard budget without room
+refuses the next claim.
 """
 
 from __future__ import annotations
