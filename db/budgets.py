@@ -2,8 +2,9 @@
 
 A trigger of `usage_totals` counts what is spent, in the transaction of the usage records. The
 functions `lock_budgets` and `reserve_budgets` count what is reserved, in that of the claim. They
-are in `0015_budgets.py` and `0017_leases.py` of `migrations/versions/`. Usage is always recorded:
-the money is spent. A hard budget without room refuses the next claim.
+are in `0015_budgets.py` and `0017_leases.py` of `migrations/versions/`. The trigger makes alerts,
+as does one of budgets whose limit or thresholds change. Usage is always recorded: the money is
+spent. A hard budget without room refuses the next claim.
 """
 
 from __future__ import annotations

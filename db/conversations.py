@@ -418,13 +418,20 @@ def _copied(viewer: Viewer) -> Executable:
     return insert(Message).from_select(list(columns), rows, include_defaults=False)
 
 
-async def fork(
-    session: WriteSession, source: Conversation, message: Message, values: Mapping[str, Any]
-) -> Conversation:
+async def fork(session: WriteSession, message_id: UUID, values: Mapping[str, Any]) -> Conversation:
     """Start a conversation with copies of the messages of another one, up to a message.
 
-    The copies have the same positions, and name the messages as their parents.
+    The copies have the same positions, and name the messages as their parents. Raises NotFound,
+    Denied and Rejected.
     """
+    at = ("message_id",)
+    message = await session.fetch(Message, message_id, at=at, lock=False)
+    # The lock keeps the messages from being deleted. One that was so before is not found again.
+    source = await session.fetch(Conversation, message.conversation_id, at=at)
+    await session.fetch(Message, message_id, at=at, lock=False)
+    errors = await session.taken(Conversation, {(): values.get("id")})
+    if errors:
+        raise Rejected(errors)
     before = (Message.conversation_id == source.id, Message.sequence <= message.sequence)
     found = select(Message.id, Message.timestamp).where(*before).order_by(Message.sequence)
     copied = (await session.execute(found)).all()

@@ -320,10 +320,9 @@ async def _refusal(
         may_answer(HumanInteraction, viewer),
         may_approve(HumanInteraction, viewer),
         has_answered(HumanInteraction, viewer),
-        is_open(HumanInteraction),
     )
     found = await session.execute(select(*facts).where(HumanInteraction.id == id))
-    is_allowed, is_other, is_repeated, is_still_open = found.one()
+    is_allowed, is_other, is_repeated = found.one()
     if row.type is not kind:
         return Invalid(f"This is a {row.type}, not a {kind}.", ("id",))
     if not is_other:
@@ -331,9 +330,7 @@ async def _refusal(
     if not is_allowed:
         assigned = "This is assigned to another user: only they or an owner can answer it."
         return Denied(assigned, ("id",))
-    status = row.status
-    if status is InteractionStatus.PENDING and not is_still_open:
-        status = InteractionStatus.EXPIRED
+    status = await _status_now(session, row)
     try:
         HumanInteraction.transitions.check(status, InteractionStatus(outcome.value), ("id",))
     except IllegalTransition as error:
@@ -345,6 +342,15 @@ async def _refusal(
     return Invalid("This was changed meanwhile. Send it again.", ("id",))
 
 
+async def _status_now(session: WriteSession, row: HumanInteraction) -> InteractionStatus:
+    """The status of a request: EXPIRED once its time is over, also before it is swept."""
+    if row.status is InteractionStatus.PENDING and row.expires_at is not None:
+        still = select(is_open(HumanInteraction)).where(HumanInteraction.id == row.id)
+        if not await session.scalar(still):
+            return InteractionStatus.EXPIRED
+    return row.status
+
+
 async def cancel(session: WriteSession, id: UUID) -> UUID:
     """Withdraw a request, and give the task that it blocked back to its agent; return its id.
 
@@ -354,7 +360,8 @@ async def cancel(session: WriteSession, id: UUID) -> UUID:
     row = await session.fetch(HumanInteraction, id)
     if session.viewer.agent_id not in (None, row.asked_by_agent_id or row.agent_id):
         raise Denied("An agent cancels only its own requests.", ("id",))
-    HumanInteraction.transitions.check(row.status, InteractionStatus.CANCELLED, ("id",))
+    status = await _status_now(session, row)
+    HumanInteraction.transitions.check(status, InteractionStatus.CANCELLED, ("id",))
     await row.update(session, status=InteractionStatus.CANCELLED)
     await _wake(session, task_id)
     return id

@@ -14,7 +14,6 @@ from strawberry.scalars import JSON
 
 import db
 from db import ConversationStatus, EventAction, MessageSender, Right, conversations
-from db.errors import Rejected
 from db.events.topics import Topic
 from db.search import MOST_PARTS, highlights
 from graph.core.computed import computed, computed_type, value
@@ -397,15 +396,7 @@ class Mutation:
 
         You become its user. `parentMessage` of each copy is the message that it was copied from.
         """
-        message = await session.fetch(db.Message, input.message_id, at=("message_id",), lock=False)
-        source = await session.fetch(
-            db.Conversation, message.conversation_id, at=("message_id",), lock=False
-        )
-        row = new_values(input)
-        errors = await session.taken(db.Conversation, {(): row.get("id")})
-        if errors:
-            raise Rejected(errors)
-        return await conversations.fork(session, source, message, row)
+        return await conversations.fork(session, input.message_id, new_values(input))
 
     @mutation(Right.EDIT)
     async def delete_message(

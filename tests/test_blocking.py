@@ -312,6 +312,107 @@ async def test_a_task_is_given_back_by_an_answer_or_its_expiry_never_lost(
         )
 
 
+@pytest.mark.parametrize(("on_expiry", "ended"), [("RELEASE", "ASSIGNED"), ("FAIL", "FAILED")])
+async def test_of_two_requests_one_is_answered_while_the_other_expires(
+    world: World, approvers: list[Client], on_expiry: str, ended: str
+) -> None:
+    for _ in range(ROUNDS):
+        attempt = await claimed(world)
+        answered = await park(world, attempt)
+        expiring = await park(world, attempt, onExpiry=on_expiry, expiresAt="2020-01-01T00:00:00Z")
+
+        found, *counts = await asyncio.gather(
+            respond(approvers[0], answered),
+            interaction_answers.expire(world.database),
+            interaction_answers.expire(world.database),
+        )
+
+        assert sum(counts) == 1
+        assert await status(world, expiring) == "EXPIRED"
+        assert (await task(world, attempt))[:2] == (ended, None)
+        # A task that has failed asks nobody any more.
+        given = await status(world, answered)
+        assert (found, given) in (
+            ([], "APPROVED"),
+            ([("ILLEGAL_TRANSITION", "id")], "CANCELLED"),
+        )
+        assert on_expiry == "FAIL" or given == "APPROVED"
+
+
+async def test_approvals_and_a_rejection_at_once_give_one_outcome_and_one_wake(
+    world: World, approvers: list[Client]
+) -> None:
+    outcomes = set()
+    for number in range(ROUNDS):
+        attempt = await claimed(world)
+        request = await park(world, attempt, requiredApprovals=2)
+        opinions = [True, True, True]
+        opinions[number % 3] = False
+
+        found = await asyncio.gather(
+            *(
+                respond(approver, request, approved)
+                for approver, approved in zip(approvers, opinions, strict=False)
+            )
+        )
+
+        approved = sum(
+            not errors for errors, opinion in zip(found, opinions, strict=True) if opinion
+        )
+        is_rejected = found[number % 3] == []
+        final = await status(world, request)
+        outcomes.add(final)
+        assert final == ("REJECTED" if is_rejected else "APPROVED")
+        assert is_rejected or approved == 2
+        assert all(each in ([], [("ILLEGAL_TRANSITION", "id")]) for each in found)
+        query = (
+            "SELECT approval_count, approved, (SELECT count(*) FROM interaction_answers WHERE"
+            " interaction_id = i.id) FROM human_interactions i ORDER BY created_at DESC LIMIT 1"
+        )
+        assert await stored(world.database, query) == [
+            (approved, not is_rejected, approved + is_rejected)
+        ]
+        query = "SELECT status, version, agent_id FROM tasks WHERE id = :id"
+        assert await stored(world.database, query, id=attempt.task_id) == [
+            ("ASSIGNED", 4, world.ada.id)  # created, claimed, parked, and given back once
+        ]
+    assert outcomes == {"APPROVED", "REJECTED"}
+
+
+async def test_the_expiry_of_a_request_for_a_deleted_task_fails_nothing(world: World) -> None:
+    attempt = await claimed(world)
+    request = await park(world, attempt, onExpiry="FAIL", expiresAt="2020-01-01T00:00:00Z")
+    task_id = global_id("Task", attempt.task_id)
+    deleted, expired = await asyncio.gather(
+        world.owner.change("deleteTask { userErrors { code } }", id=task_id),
+        interaction_answers.expire(world.database),
+    )
+
+    assert deleted == {"userErrors": []}
+    assert expired + await interaction_answers.expire(world.database) == 1
+    assert await status(world, request) == "EXPIRED"
+
+
+async def test_a_parked_task_that_was_skipped_is_to_be_done_again_when_it_is_reopened(
+    world: World, approvers: list[Client]
+) -> None:
+    attempt = await claimed(world)
+    request = await park(world, attempt)
+    async with world.database.write(ADMIN) as session:
+        first = await factories.make_task(session, world.project, "first")
+        parked = await session.get_one(db.Task, attempt.task_id)
+        await factories.make_dependency(session, parked, first)
+        await db.dependencies.recount(session, [parked.id])
+    for to, expected in (("FAILED", "SKIPPED"), ("PENDING", "ASSIGNED")):
+        await world.owner.change("transitionTask { userErrors { code } }", id=gid(first), to=to)
+        assert (await task(world, attempt))[:3] == (expected, None, world.ada.id)
+
+    assert await status(world, request) == "CANCELLED"
+    assert await respond(approvers[0], request) == [("ILLEGAL_TRANSITION", "id")]
+    query = "SELECT unmet_dependency_count FROM tasks WHERE id = :id"
+    assert await stored(world.database, query, id=attempt.task_id) == [1]
+
+
 async def test_a_parked_task_is_not_handed_out_when_its_lease_would_have_ended(
     world: World,
 ) -> None:

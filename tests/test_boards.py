@@ -400,6 +400,114 @@ async def test_of_moves_at_once_one_is_done_and_all_is_counted(world: World) -> 
         assert (third, count) == (("PENDING", 0) if first == "COMPLETED" else ("SKIPPED", 1))
 
 
+async def miscounted(world: World) -> list[Any]:
+    """The tasks that wait for another number of tasks than they say, counted one by one."""
+    return await stored(
+        world.database,
+        """
+        SELECT t.title, t.unmet_dependency_count, n.number FROM tasks t, LATERAL (
+          WITH RECURSIVE above AS (
+            SELECT t.id UNION
+            SELECT p.parent_task_id FROM above JOIN tasks p ON p.id = above.id
+            WHERE p.parent_task_id IS NOT NULL
+          ), awaited AS (
+            SELECT d.id FROM above JOIN task_dependencies e ON e.dependent_id = above.id
+            JOIN tasks d ON d.id = e.dependency_id
+            WHERE d.status <> 'COMPLETED' AND NOT (
+              e.on_failure = 'IGNORE' AND d.status IN ('FAILED', 'CANCELLED', 'SKIPPED')
+            )
+            UNION SELECT s.id FROM tasks s WHERE s.parent_task_id = t.id
+              AND s.status NOT IN ('COMPLETED', 'CANCELLED', 'SKIPPED')
+          )
+          SELECT count(*) AS number FROM awaited
+        ) n WHERE n.number <> t.unmet_dependency_count
+        """,
+    )
+
+
+async def test_a_task_is_cancelled_while_its_agent_completes_it(world: World) -> None:
+    endings = set()
+    for _ in range(50):
+        async with world.database.write(ADMIN) as session:
+            attempt = await factories.make_claimed(session, world.ada)
+            done = await session.get_one(db.Task, attempt.task_id)
+        (after,) = await make_tasks(world, "after")
+        await connect(world, (after, done, "SKIP"))
+
+        cancelled, completed = await asyncio.gather(
+            world.owner.change("cancelTask { userErrors { code } }", id=gid(done)),
+            world.agent.change("completeTask { userErrors { code } }", attemptId=gid(attempt)),
+        )
+
+        assert completed == {"userErrors": []}
+        endings.add(str(cancelled["userErrors"]))
+        assert cancelled["userErrors"] in ([], [{"code": "ILLEGAL_TRANSITION"}])
+        assert await state(world, done, after) == [("COMPLETED", 0), ("PENDING", 0)]
+        query = "SELECT cancel_requested FROM tasks WHERE id = :id"
+        assert await stored(world.database, query, id=done.id) == [False]
+    assert await miscounted(world) == []
+
+
+async def test_a_plan_is_moved_about_while_it_is_worked_off(world: World) -> None:
+    """Tasks get other parents and dependencies, fail, and are deleted, at the same time."""
+    for number in range(50):
+        left, right = await make_tasks(world, "left", "right")
+        (moved,) = await make_tasks(world, "moved", parent_task_id=left.id)
+        first, last = await make_tasks(world, "first", "last")
+        await connect(world, (left, first, "SKIP"), (last, moved, "HOLD"), (right, moved, "IGNORE"))
+        change = world.owner.change
+        errors = "{ userErrors { code } }"
+        edge = {"dependentId": gid(last), "dependencyId": gid(first)}
+        end = ("COMPLETED", "FAILED", "CANCELLED")[number % 3]
+
+        payloads = await asyncio.gather(
+            change(f"updateTask {errors}", id=gid(moved), parentTaskId=gid(last)),
+            change(f"updateTask {errors}", id=gid(moved), parentTaskId=gid(right)),
+            change(f"addTaskDependency {errors}", **edge, onFailure="HOLD"),
+            move(world, first, end),
+            change(f"deleteTask {errors}", id=gid(left)),
+            move(world, moved, "COMPLETED"),
+        )
+
+        codes = [each["code"] for payload in payloads for each in payload["userErrors"]]
+        assert set(codes) <= {"CYCLE_DETECTED", "NOT_FOUND", "ILLEGAL_TRANSITION"}
+        assert await miscounted(world) == []
+
+
+async def test_what_is_skipped_and_reopened_again_and_again_is_counted(world: World) -> None:
+    """A parent, whose subtasks depend on each other, fails and is retried with all that follows."""
+    root, parent, after = await make_tasks(world, "root", "parent", "after")
+    one, two = await make_tasks(world, "one", "two", parent_task_id=parent.id)
+    await connect(
+        world,
+        (parent, root, "SKIP"),
+        (two, one, "SKIP"),
+        (after, parent, "SKIP"),
+        (after, one, "SKIP"),
+    )
+    tasks = (root, parent, one, two, after)
+    skipped = [("FAILED", 0), ("SKIPPED", 1), ("SKIPPED", 1), ("SKIPPED", 2), ("SKIPPED", 2)]
+    before = await state(world, *tasks)
+    for _ in range(2):
+        await move(world, root, "FAILED")
+        assert await state(world, *tasks) == skipped
+        await world.owner.change("retryTask { userErrors { code } }", id=gid(root))
+        assert await state(world, *tasks) == before
+    await move(world, one, "FAILED")
+    assert (await state(world, two, after))[0][0] == "SKIPPED"
+    assert (await state(world, two, after))[1][0] == "SKIPPED"
+    await move(world, one, "COMPLETED")
+    found = await state(world, *tasks)
+    assert [status for status, _ in found] == [
+        "PENDING",
+        "PENDING",
+        "COMPLETED",
+        "PENDING",
+        "PENDING",
+    ]
+    assert await miscounted(world) == []
+
+
 STATS = """query($id: ID!) { projectStats(projectId: $id) {
   total pending assigned inProgress blocked completed failed cancelled skipped waiting ready
   blockedOnPeople completedLastHour completedLastDay completedLastWeek oldestReadySeconds

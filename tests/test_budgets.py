@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select, text
 
 import db
-from db import budgets
+from db import Right, budgets, usage
 from db.errors import BudgetExceeded
 from graph.core.scalars import key_text
 from tests import factories
@@ -248,6 +248,57 @@ async def test_each_threshold_makes_one_alert(world: World) -> None:
     assert await stored(world.database, query) == [3]
 
 
+async def test_a_threshold_that_a_new_limit_has_reached_makes_an_alert(world: World) -> None:
+    """Of a hard budget, no usage would follow that makes it later."""
+    id = await budget(world, limitCost="100", thresholds=[50, 90])
+    await record(world, {"cost": "30"})
+    assert (await show(world, id))["alerts"]["nodes"] == []
+    change = "updateBudget { userErrors { code } }"
+    await world.owner.change(change, id=id, limitCost="40")
+    half = {"threshold": 50, "spent": "30.000000000"}
+    assert (await show(world, id))["alerts"]["nodes"] == [half]
+    await world.owner.change(change, id=id, thresholds=[50, 70, 90])
+    both = [half, {"threshold": 70, "spent": "30.000000000"}]
+    assert (await show(world, id))["alerts"]["nodes"] == both
+    for values in ({"limitCost": "200"}, {"limitCost": "40"}, {"claimReserve": "1"}):
+        await world.owner.change(change, id=id, **values)
+    await record(world, {"cost": "0.1"})
+    assert (await show(world, id))["alerts"]["nodes"] == both
+
+
+async def test_a_limit_that_is_lowered_while_usage_is_recorded_makes_an_alert(
+    world: World,
+) -> None:
+    id = await budget(world, limitCost="100", thresholds=[100])
+    call = {"model_name": "gpt-4o", "cost": Decimal(30)}
+    async with world.database.write(ADMIN, Right.WORK) as session:
+        await session.execute(text("SELECT 1"))  # it begins a transaction
+        await usage.record_usage(session, world.project.id, {(0,): call})
+        change = "updateBudget { userErrors { code } }"
+        lowered = asyncio.create_task(world.owner.change(change, id=id, limitCost="20"))
+        done, _ = await asyncio.wait([lowered], timeout=0.5)
+        assert not done
+    assert await lowered == {"userErrors": []}
+
+    shown = await show(world, id)
+    assert shown["alerts"]["nodes"] == [{"threshold": 100, "spent": "30.000000000"}]
+
+
+async def test_usage_that_is_priced_later_counts_and_alerts(world: World) -> None:
+    id = await budget(world, limitCost="2", thresholds=[80, 100])
+    ada = await budget(world, limitCost="10", agentId=gid(world.ada), thresholds=[5])
+    await record(world, {"modelName": "new", "inputTokens": 1_000_000, "agentId": gid(world.ada)})
+    assert (await show(world, id))["spent"] == "0.000000000"
+    async with world.database.write(ADMIN) as session:
+        await factories.make_model(session, "new", input_price=Decimal(2))
+    await world.owner.change("repriceUsage { userErrors { code } }", projectId=gid(world.project))
+
+    shown, own = await show(world, id), await show(world, ada)
+    assert (shown["spent"], shown["percentUsed"], own["percentUsed"]) == ("2.000000000", 100, 20)
+    assert {each["threshold"] for each in shown["alerts"]["nodes"]} == {80, 100}
+    assert [each["threshold"] for each in own["alerts"]["nodes"]] == [5]
+
+
 async def test_writers_at_once_make_one_alert_and_lose_nothing(world: World) -> None:
     for number in range(10):
         id = await budget(world, limitCost="8", thresholds=[25, 50, 100], modelName=str(number))
@@ -479,6 +530,75 @@ async def test_an_increase_never_lowers_what_an_owner_has_raised_meanwhile(world
         await session.execute(text(answer), {"id": key})
 
     assert (await show(world, id))["limitCost"] == "500.000000000"
+
+
+async def test_only_another_person_raises_a_budget_and_only_by_a_whole_approval(
+    world: World,
+) -> None:
+    id = await budget(world, limitCost="10")
+    respond = "respondToApproval { userErrors { code } }"
+
+    async def request(client: Any, limit: str) -> dict[str, Any]:
+        payload = await client.change(
+            "requestBudgetIncrease { approvalRequest { id contentHash } userErrors { code } }",
+            budgetId=id,
+            limitCost=limit,
+        )
+        asked: dict[str, Any] = payload["approvalRequest"]
+        return asked
+
+    own = await request(world.owner, "20")
+    hers, more = [await request(world.agent, limit) for limit in ("30", "40")]
+    assert await world.error(world.owner, "respondToApproval", **own, approved=True) == "FORBIDDEN"
+    assert await world.error(world.agent, "respondToApproval", **hers, approved=True) == "FORBIDDEN"
+    await world.owner.change(respond, **hers, approved=False)
+    assert (await show(world, id))["limitCost"] == "10.000000000"
+    late = await world.refused(world.owner, "respondToApproval", **hers, approved=True)
+    assert late == [("ILLEGAL_TRANSITION", "id")]
+    both = await asyncio.gather(
+        world.owner.change(respond, **more, approved=True),
+        world.people.admin.change(respond, **own, approved=True),
+    )
+    assert list(both) == [{"userErrors": []}] * 2
+    # Approved in any order, the higher one holds.
+    assert (await show(world, id))["limitCost"] == "40.000000000"
+
+
+async def test_numbers_at_the_ends_of_their_columns_are_refused_or_counted(world: World) -> None:
+    for name, value in (
+        ("limitCost", "1000000000"),
+        ("limitCost", "0.0000000001"),
+        ("limitTokens", "9223372036854775808"),
+        ("limitTokens", "0"),
+        ("claimReserve", "1e30"),
+    ):
+        new: dict[str, Any] = {"projectId": gid(world.project), "period": "DAY"}
+        new |= {"limitCost": "1"} if name == "claimReserve" else {}
+        found = await world.people.owner.ask(
+            "mutation($input: CreateBudgetInput!) { createBudget(input: $input)"
+            " { budget { id } userErrors { code path } } }",
+            input=new | {name: value},
+        )
+        refused = found.body.get("errors") or found.data["createBudget"]["userErrors"]
+        assert "INTERNAL" not in str(refused), name
+        assert refused, (name, value)
+    most = await budget(world, limitTokens="9223372036854775807", thresholds=[1, 1000])
+    least = await budget(world, limitCost="0.000000001", thresholds=[1, 1000])
+    for _ in range(3):
+        await record(world, {"cost": "999999999", "inputTokens": 2_000_000_000})
+    assert (await show(world, most))["percentUsed"] == 0
+    shown = await show(world, least)
+    assert (shown["spent"], shown["percentUsed"]) == ("2999999997.000000000", 2_000_000_000)
+    assert {each["threshold"] for each in shown["alerts"]["nodes"]} == {1, 1000}
+    for id, limit in ((most, {"limitTokens": str(2**63)}), (least, {"limitCost": "1e12"})):
+        answer = await world.agent.ask(
+            "mutation($input: RequestBudgetIncreaseInput!) {"
+            " requestBudgetIncrease(input: $input) { userErrors { code path } } }",
+            input={"budgetId": id} | limit,
+        )
+        refused = answer.body.get("errors") or answer.data["requestBudgetIncrease"]["userErrors"]
+        assert refused
+        assert "INTERNAL" not in str(refused)
 
 
 async def test_a_request_for_another_limit_names_a_higher_one(world: World) -> None:

@@ -561,6 +561,15 @@ async def test_a_request_is_withdrawn_once_by_who_may(
     assert await answers(world) == []
 
 
+async def test_what_is_over_is_not_withdrawn_any_more(world: World) -> None:
+    """What becomes of the task is decided by the end of its time, and not by who is faster."""
+    request = await ask(world, expiresAt="2020-01-01T00:00:00Z", onExpiry="FAIL")
+
+    assert await world.refused(world.agent, "cancelInteraction", id=request["id"]) == LATE
+    assert await interaction_answers.expire(world.database) == 1
+    assert await status(world, request) == "EXPIRED"
+
+
 async def test_what_a_deleted_user_answered_stays(world: World, approvers: list[Client]) -> None:
     request = await ask(world, requiredApprovals=2)
     assert await respond(approvers[0], request) == []

@@ -376,7 +376,7 @@ async def test_the_migrations_make_exactly_what_the_models_say(
         await connection.run_sync(search.functions)
         answers = importlib.import_module("migrations.versions.0012_answers")
         await connection.exec_driver_sql(answers.HASH)
-        ready = importlib.import_module("migrations.versions.0019_ready_tasks")
+        ready = importlib.import_module("migrations.versions.0019_ready_tasks_and_alerts")
         await connection.exec_driver_sql(ready.URGENCY)
         await connection.run_sync(db.Base.metadata.create_all)
         log = importlib.import_module("migrations.versions.0008_events")
@@ -390,6 +390,8 @@ async def test_the_migrations_make_exactly_what_the_models_say(
         for name in ("0014_usage", "0015_budgets", "0016_writes", "0017_leases", "0018_highlights"):
             for statement in importlib.import_module(f"migrations.versions.{name}").MADE:
                 await connection.exec_driver_sql(statement)
+        for statement in ready.ALERTS:
+            await connection.exec_driver_sql(statement)
         for table in triggers.logged_tables():
             for statement in triggers.creating(table.name, triggers.body(table)):
                 await connection.execute(text(statement))
