@@ -10,7 +10,7 @@ from uuid import UUID
 
 import httpx
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import ColumnElement, select, text
 
 import db
 from db import Right, budgets, usage
@@ -99,11 +99,17 @@ async def show(world: World, id: str) -> dict[str, Any]:
     return dict(answer.data["budget"])
 
 
+def reserves(agent: db.Agent) -> ColumnElement[bool]:
+    """Whether the budgets have room for a task, as in the statement of a claim."""
+    locked = select(budgets.locked(db.Agent)).where(db.Agent.id == agent.id).scalar_subquery()
+    return budgets.reserves(db.Task, locked)
+
+
 async def claim(world: World, task: db.Task, agent: db.Agent) -> UUID | None:
     """Claim a task as far as budgets are concerned; returns the attempt."""
     async with world.database.write(ADMIN) as session:
         row = await session.get_one(db.Task, task.id, with_for_update={"key_share": True})
-        admitted = select(budgets.reserves(db.Task, agent.id)).where(db.Task.id == task.id)
+        admitted = select(reserves(agent)).where(db.Task.id == task.id)
         if not await session.scalar(admitted):
             return None
         number = row.attempt_count + 1
@@ -470,9 +476,7 @@ async def test_tasks_that_one_statement_claims_share_what_is_left(world: World) 
     await budget(world, limitCost="3", claimReserve="1")
     await tasks(world, 5)
     async with world.database.write(ADMIN) as session:
-        admitted = select(db.Task.id).where(
-            db.Task.title.in_(list("01234")), budgets.reserves(db.Task, world.ada.id)
-        )
+        admitted = select(db.Task.id).where(db.Task.title.in_(list("01234")), reserves(world.ada))
         assert len((await session.scalars(admitted)).all()) == 3
     # Nothing was claimed after all.
     assert await stored(world.database, "SELECT budget_reserved(id) FROM budgets") == [0]

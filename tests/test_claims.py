@@ -677,6 +677,43 @@ async def test_a_heartbeat_waits_for_the_attempt_without_its_lease(world: World)
     assert await beating == [attempt]
 
 
+@pytest.mark.parametrize("way", [claims.complete, claims.fail, claims.release])
+async def test_an_end_sees_what_was_changed_while_it_waited(world: World, way: Any) -> None:
+    """It waits for the project, the task and the attempt, each of which was changed meanwhile."""
+    (attempt,) = (await claim(world)).attempts
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("UPDATE projects SET name = 'changed'"))
+        await session.execute(text("UPDATE tasks SET cancel_requested = true WHERE title = 'Free'"))
+        await session.execute(text("UPDATE task_attempts SET progress_percent = 7"))
+        ending = asyncio.create_task(end(world, way, attempt, "It waited."))
+        await waiting(world)
+    await ending
+
+    done = way is claims.complete
+    expected = ("COMPLETED", "SUCCEEDED") if done else ("CANCELLED", "CANCELLED")
+    found = await task_of(world, attempt, "t.status, a.status, a.progress_percent")
+    assert found == (*expected, 7)
+    (subtask,) = await stored(world.database, "SELECT status FROM tasks WHERE title = 'Subtask'")
+    assert subtask == ("PENDING" if done else "SKIPPED")
+
+
+@pytest.mark.parametrize("way", [claims.complete, claims.fail, claims.release])
+async def test_an_end_finds_nothing_if_the_lease_has_ended_while_it_waited(
+    world: World, way: Any
+) -> None:
+    (attempt,) = (await claim(world)).attempts
+    await run_out(world)
+    async with world.database.write(ADMIN, Right.WORK) as session:
+        await session.execute(text("SELECT 1"))
+        assert await claims.expire(session, attempt)
+        ending = asyncio.create_task(outcome(end(world, way, attempt, "It waited.")))
+        await waiting(world)
+
+    assert await ending == "lost"
+    columns = "t.status, a.status, t.result, t.error, a.handover"
+    assert await task_of(world, attempt, columns) == ("PENDING", "LEASE_LOST", None, None, None)
+
+
 # Heartbeats
 
 
