@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from graph.core.declarations import Declared
-from graph.core.fields import Awaited, Collection
+from graph.core.fields import Awaited, Collection, Paged
 from graph.core.selections import BACKREF, Operation, coerce_variables, find
 from graph.schema import graphql_schema
 
@@ -104,15 +104,20 @@ class Pool:
     ids: dict[str, list[str]]
     """The ids of each type, in their two forms."""
     cursors: dict[str, list[str]]
-    """Cursors of each order, by the name of its type and its own."""
+    """Cursors of each order, by the name of its type and its own.
+
+    Without an order, by the name of the entity: then the key is the order.
+    """
     texts: list[str]
     moments: list[str]
     numbers: list[int] = field(default_factory=lambda: [1, 2, 3, 5, 0, 100])
     wrong: dict[str, Any] = field(default_factory=dict)
     """By the names of types, what is drawn at times though it is refused."""
 
-    def __repr__(self) -> str:
-        return "<Pool>"
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # What Hypothesis reports of a failure. It warns of a long text, and the error that this
+        # is here would be reported instead of the failure.
+        printer.text("<Pool>")
 
     def bare(self) -> list[str]:
         """The ids of all types, in the form that is accepted for each."""
@@ -152,6 +157,13 @@ class Pool:
         if kind_name in self.wrong and draw(st.integers(0, 60)) == 60:
             return self.wrong[kind_name]
         return draw(st.sampled_from(choices.get(kind_name, self.texts)))
+
+
+def _order(field: GraphQLField) -> str:
+    """The order of a connection, if clients cannot choose it."""
+    declaration = field.extensions[BACKREF]
+    own = declaration.sorted_by if isinstance(declaration, Paged) else None
+    return "" if own is None else str(own)
 
 
 def literal(value: Any, kind: Any) -> str:
@@ -296,7 +308,7 @@ class Writer:
         """Some of a field's arguments, the required ones in any case."""
         written = []
         forward = self.draw(st.integers(0, 2)) < 2
-        order = ""
+        order = _order(field)
         # The order comes before the cursors, which go with it.
         for name, argument in sorted(field.args.items(), reverse=True):
             required = is_non_null_type(argument.type) and argument.default is None
@@ -325,7 +337,6 @@ class Writer:
             ids = st.sampled_from(self.pool.ids.get(get_named_type(field.type).name, every))
             return self.draw(st.lists(ids, max_size=4) if name == "ids" else ids)
         if name in ("after", "before"):
-            # Without orders to choose from, the key is the order.
             order = order or get_named_type(field.type).name.removesuffix("Connection")
             return self.draw(st.sampled_from(self.pool.cursors[order]))
         return self.pool.value(self.draw, argument.type, name)
