@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
+import asyncpg
 import httpx
 import hypothesis
 import pytest
-from sqlalchemy import URL, make_url, pool, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import URL, make_url
 from starlette.applications import Starlette
 
 import db
@@ -40,11 +41,17 @@ WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(processes.LIMITS, 99
 
 async def _on_server(server: URL, *statements: str) -> None:
     """Run statements that cannot be part of a transaction."""
-    engine = create_async_engine(server, poolclass=pool.NullPool, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
+    url = server.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(url)
+    try:
         for statement in statements:
-            await connection.execute(text(statement))
-    await engine.dispose()
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+# The migrations do not change while tests run, and reading them takes as long as many tests do.
+_head = cache(migrate.head)
 
 
 @contextmanager
@@ -141,7 +148,7 @@ def application(database: db.Database, settings: Settings) -> Starlette:
     # Each request looks its token up, as if it came after a while: what is revoked is so at once,
     # and every request has the same number of statements.
     app.state.tokens = Tokens(database, cache_seconds=0)
-    app.state.head = migrate.head()
+    app.state.head = _head()
     return app
 
 

@@ -148,12 +148,14 @@ def test_names_files_and_output_are_utf8_whatever_the_locale(folder: Path, data_
         SELECT projects.name, agents.name, messages.content FROM messages
         CROSS JOIN projects CROSS JOIN agents
     """
-    found = run("psql", "-Atc", query).printed
-    assert found == "Gespräche 談話|Zoë|“Grüße”, … 你好\n"
     assert run("settings").printed == settings.table()
-    assert run("users", "create", "ann", "--email", "ann@x", "--name", "Änn").status == 0
-    refused = run("import", "chats", folder / "Ü.json").refusal
-    assert refused == f"There is no file {folder / 'Ü.json'}."
+    # The first command has started the database; the others need not start it again.
+    with embedded.running(data_dir, serving=True):
+        found = run("psql", "-Atc", query).printed
+        assert found == "Gespräche 談話|Zoë|“Grüße”, … 你好\n"
+        assert run("users", "create", "ann", "--email", "ann@x", "--name", "Änn").status == 0
+        refused = run("import", "chats", folder / "Ü.json").refusal
+        assert refused == f"There is no file {folder / 'Ü.json'}."
 
 
 def test_a_folder_may_have_a_name_that_is_no_text(data_dir: Path, folder: Path) -> None:

@@ -59,7 +59,9 @@ def write(tmp_path: Path) -> Write:
 def empty_url(server: URL, template: str) -> Iterator[URL]:
     """A database at head for all tests that must not change anything in it."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    asyncio.run(_on_server(server, f"CREATE DATABASE {name} TEMPLATE {template}"))
+    asyncio.run(
+        _on_server(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    )
     yield server.set(database=name)
     asyncio.run(_on_server(server, f"DROP DATABASE {name} WITH (FORCE)"))
 
