@@ -387,7 +387,7 @@ async def test_a_stream_belongs_to_the_access_token_that_reserved_it(
 async def test_a_stream_that_nobody_opens_is_dropped(
     live: Listening, owner: Asking, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sse.OPEN_TIMEOUT", 0.3)
+    monkeypatch.setattr("graph.server.sse.OPEN_TIMEOUT", 2)
     stream = await owner.reserve()
     assert (await owner.send(stream, "1", TASK, {"id": str(world.free.id)})).status_code == 202
     variables = {"id": str(world.free.id), "title": "Renamed"}
