@@ -42,6 +42,26 @@ RENAME = """mutation {
   updateTask(input: {id: "%s", title: "%s"}) { userErrors { message } }
 }"""
 WATCH = """subscription Watch { taskUpdated(id: "%s") { cursor task { title } } }"""
+# The EventSource of browsers sends no headers.
+FOLLOW = """async ([token, query]) => {
+  const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+  const stream = await (await fetch("/graphql", { method: "PUT", headers })).text();
+  window.source = new EventSource(`/graphql?token=${stream}`);
+  const found = [];
+  let wake = () => {};
+  source.addEventListener("next", ({ data, lastEventId }) => {
+    found.push({ ...JSON.parse(data), last: lastEventId });
+    wake();
+  });
+  window.next = async () => {
+    while (!found.length) await new Promise((resolve) => (wake = resolve));
+    return found.shift();
+  };
+  const body = JSON.stringify({ query, extensions: { operationId: "1" } });
+  headers["X-GraphQL-Event-Stream-Token"] = stream;
+  await fetch("/graphql", { method: "POST", headers, body });
+  return await next();
+}"""
 NAMED = """mutation($name: String!) {
   createProject(input: {name: $name}) { project { name } }
 }"""
@@ -236,6 +256,20 @@ async def test_a_subscription_shows_each_message(served: Serving, browser: Brows
             await expect(answer(page)).to_contain_text(title)
         async with socket.expect_event("close"):
             await click(page, "Stop")
+
+
+async def test_an_event_source_reads_a_stream(served: Serving, browser: Browser) -> None:
+    task = served.ask(PLAN)["data"]["createProjectPlan"]["project"]["tasks"]["nodes"][0]["id"]
+    async with opened(browser, f"{served.url}/graphql#token={served.token}") as page:
+        first = await page.evaluate(FOLLOW, [served.token, WATCH % task])
+        assert first["id"] == "1"
+        message = first["payload"]["data"]["taskUpdated"]
+        assert message == {"cursor": first["last"], "task": {"title": "Choose a site"}}
+        await asyncio.to_thread(served.ask, RENAME % (task, "Choose a crater"))
+        second = await page.evaluate("() => next()")
+        assert second["payload"]["data"]["taskUpdated"]["task"] == {"title": "Choose a crater"}
+        assert second["last"] != first["last"]
+        await page.evaluate("() => source.close()")
 
 
 # The plain page

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,8 +76,14 @@ class Node:
     @contextlib.contextmanager
     def running(self, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
         """A script that the test talks with while it runs."""
+        with self.started("node", *words, **environment) as process:
+            yield process
+
+    @contextlib.contextmanager
+    def started(self, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+        """A program that the test talks with while it runs."""
         with subprocess.Popen(
-            ["node", *words],
+            words,
             cwd=CLIENTS,
             env=self._environment | environment,
             stdout=subprocess.PIPE,
@@ -364,6 +372,49 @@ def test_subscriptions_through_a_restart_of_the_server(installed: None, tmp_path
             assert server.stop().clean
     assert found == dict.fromkeys(SUBSCRIBERS, expected)
     assert not any(more.values()), more
+
+
+PAGE = (CODE / "docs" / "subscriptions.md").read_text(encoding="utf-8")
+BLOCKS: list[tuple[str, str]] = re.findall(
+    r"^```(js|python|sh)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
+)
+CREATED, _, UPDATED = re.findall(r"^```graphql\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_clients_of_the_page(installed: None) -> None:
+    with restartable() as (serving, token), serving() as server:
+        assert "errors" not in server.ready().ask(CREATED)
+        environment = {"TOKEN": token, "NODE_OPTIONS": "--experimental-websocket"}
+        node = Node(server, "", token)
+        address = server.url.removeprefix("http://")
+        with contextlib.ExitStack() as stack:
+            running = {}
+            for language, block in BLOCKS:
+                text = block.replace("127.0.0.1:8000", address).replace("troupe_…", token)
+                command = {
+                    "js": ["node", "--input-type=module", "--eval", text],
+                    "python": [sys.executable, "-c", text],
+                    "sh": ["sh", "-c", f"exec {text.strip()}"],
+                }[language]
+                running[block] = stack.enter_context(node.started(*command, **environment))
+            titles = {"Choose a site", "Choose a crater"}
+            for block, program in running.items():
+                assert found_in(program, titles) == "Choose a site", block
+            assert "errors" not in server.ask(UPDATED)
+            for block, program in running.items():
+                assert found_in(program, titles) == "Choose a crater", block
+        assert server.stop().clean
+    assert [language for language, _ in BLOCKS] == ["js", "js", "python", "sh"]
+
+
+def found_in(program: subprocess.Popen[str], texts: set[str]) -> str:
+    """The first of these texts that a program prints next."""
+    assert program.stdout is not None
+    for line in program.stdout:
+        for text in texts:
+            if text in line:
+                return text
+    raise AssertionError("it has ended")
 
 
 def positions(server: Serving, project: str, count: int) -> list[str]:

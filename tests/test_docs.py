@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from graph.core.user_errors import USER_ERRORS
 from graph.server.requests import HTTPError
 from graph.settings import Settings, table
 from tests.conftest import People
+from tests.event_streams import Asking, Events
 from tests.pages import filled, renewed
 from tests.processes import place, prepare, stored, troupe, troupe_here
+from tests.sockets import listening
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,6 +42,13 @@ class Example:
     query: str
     variables: dict[str, Any] = field(default_factory=dict)
     answer: str | None = None
+    messages: list[str] = field(default_factory=list)
+    """What the page's last subscription sends after the answer."""
+
+    @property
+    def is_subscription(self) -> bool:
+        """Whether it is a subscription, whose answer is its first message."""
+        return self.query.startswith("subscription")
 
 
 def examples(page: str) -> list[Example]:
@@ -53,6 +63,8 @@ def examples(page: str) -> list[Example]:
             found.append(Example(body["query"], body["variables"]))
         elif language == "json" and found and found[-1].answer is None:
             found[-1].answer = text
+        elif language == "json" and any(each.is_subscription for each in found):
+            found[-1].messages.append(text)
     return found
 
 
@@ -62,12 +74,34 @@ async def test_every_example_answers_what_the_page_says(
 ) -> None:
     # One after the other on one database, as somebody does who reads on.
     known: dict[str, str] = {}
-    for example in examples(TEXTS[name]):
-        assert example.answer is not None, example.query
-        await number_all(database)  # as the server does
-        answer = await limited.admin.ask(_with(known, example.query), **example.variables)
-        _learn(known, json.loads(example.answer), answer.body)
-        assert answer.body == json.loads(_with(known, example.answer)), example.query
+
+    def compare(expected: str, found: Any) -> None:
+        _learn(known, json.loads(expected), found)
+        assert found == json.loads(_with(known, expected))
+
+    async with listening(database) as server, AsyncExitStack() as stack:
+        url = f"http://127.0.0.1:{server.port}"
+        client = await stack.enter_async_context(Asking.of(url, limited.admin.token))
+        for example in examples(TEXTS[name]):
+            assert example.answer is not None, example.query
+            await number_all(database)  # as the server does
+            query = _with(known, example.query)
+            if example.is_subscription:
+                stream = await stack.enter_async_context(client.stream(query))
+                compare(example.answer, await data_of(stream))
+            else:
+                answer = await limited.admin.ask(query, **example.variables)
+                compare(example.answer, answer.body)
+            await number_all(database)
+            for message in example.messages:
+                compare(message, await data_of(stream))
+
+
+async def data_of(stream: Events) -> Any:
+    """The data of the next event."""
+    event = await stream.next()
+    assert event is not None
+    return event.data
 
 
 def _with(known: dict[str, str], text: str) -> str:

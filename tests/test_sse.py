@@ -32,6 +32,10 @@ RENAME = """mutation($id: ID!, $title: String!) {
   updateTask(input: {id: $id, title: $title}) { userErrors { message } }
 }"""
 
+DESCRIBE = """mutation($id: ID!, $text: String!) {
+  updateTask(input: {id: $id, description: $text}) { userErrors { message } }
+}"""
+
 
 @pytest.fixture
 async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
@@ -383,7 +387,7 @@ async def test_a_stream_belongs_to_the_access_token_that_reserved_it(
 async def test_a_stream_that_nobody_opens_is_dropped(
     live: Listening, owner: Asking, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sse.OPEN_TIMEOUT", 0.3)
+    monkeypatch.setattr("graph.server.sse.OPEN_TIMEOUT", 2)
     stream = await owner.reserve()
     assert (await owner.send(stream, "1", TASK, {"id": str(world.free.id)})).status_code == 202
     variables = {"id": str(world.free.id), "title": "Renamed"}
@@ -541,19 +545,24 @@ async def test_a_client_that_leaves_leaves_nothing_behind(
     assert after == before
 
 
+def raw(world: World, query: str, **variables: Any) -> bytes:
+    """A request for the stream of an operation, as bytes."""
+    request = httpx.Request("POST", "http://x", json={"query": query, "variables": variables})
+    head = (
+        "POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {world.owner.token}\r\nAccept: text/event-stream\r\n"
+        f"Content-Length: {len(request.content)}\r\n\r\n"
+    )
+    return head.encode() + request.content
+
+
 async def test_a_mutation_ends_whole_although_its_client_has_left(
     live: Listening, database: db.Database, world: World, lines: Lines
 ) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", live.port)
     variables = {"id": str(world.free.id), "title": "Without me"}
-    body = httpx.Request("POST", "http://x", json={"query": RENAME, "variables": variables}).content
-    head = (
-        "POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {world.owner.token}\r\nAccept: text/event-stream\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
     async with locked(database.url, "tasks"):
-        writer.write(head.encode() + body)
+        writer.write(raw(world, RENAME, **variables))
         await waiting(database, 1)
         writer.transport.abort()
         await asyncio.sleep(0.3)
@@ -571,19 +580,8 @@ async def test_a_client_that_does_not_read_is_ended_and_goes_on_later(
     long = """subscription($id: ID!) {
       taskUpdated(id: $id) { cursor event { position } task { title description } }
     }"""
-    body = httpx.Request(
-        "POST", "http://x", json={"query": long, "variables": {"id": str(world.free.id)}}
-    ).content
-    describe = """mutation($id: ID!, $text: String!) {
-      updateTask(input: {id: $id, description: $text}) { userErrors { message } }
-    }"""
     reader, writer = await asyncio.open_connection("127.0.0.1", live.port, limit=2**12)
-    head = (
-        "POST /graphql HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer {world.owner.token}\r\nAccept: text/event-stream\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    writer.write(head.encode() + body)
+    writer.write(raw(world, long, id=str(world.free.id)))
     await reader.readuntil(b"event: next\n")
     line = await reader.readline()
     assert line.startswith(b"id: ")
@@ -594,9 +592,8 @@ async def test_a_client_that_does_not_read_is_ended_and_goes_on_later(
         await other.next()
         count = 0
         while len(streams) == 2 and count < 300:
-            answer = await world.owner.ask(
-                describe, id=str(world.free.id), text=str(count) * 90_000
-            )
+            text = str(count % 10) * 90_000
+            answer = await world.owner.ask(DESCRIBE, id=str(world.free.id), text=text)
             assert answer.data == {"updateTask": {"userErrors": []}}
             count += 1
         # It slows nobody.
@@ -615,6 +612,33 @@ async def test_a_client_that_does_not_read_is_ended_and_goes_on_later(
             assert event is not None
             positions.append(int(event.data["data"]["taskUpdated"]["event"]["position"]))
     assert positions == sorted(set(positions))
+
+
+async def test_who_reads_a_long_result_slowly_gets_all_of_it(
+    live: Listening, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.server.sse.END_TIMEOUT", 0.1)
+    id = str(world.free.id)
+    await world.owner.ask(DESCRIBE, id=id, text="x" * 90_000)
+    aliases = " ".join(f"a{number}: description" for number in range(90))
+    query = f"query($id: ID!) {{ task(id: $id) {{ {aliases} }} }}"
+    reader, writer = await asyncio.open_connection("127.0.0.1", live.port, limit=2**12)
+    writer.write(raw(world, query, id=id))
+    await reader.readuntil(b"event: next\n")
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await asyncio.sleep(1)
+    writer.transport.resume_reading()  # type: ignore[attr-defined]
+    received = 0
+    end = b""
+    while not end.endswith(b"0\r\n\r\n"):
+        data = await reader.read(2**16)
+        assert data
+        received += len(data)
+        end = (end + data)[-100:]
+    assert received > 90 * 90_000
+    assert b"event: complete\ndata:\n\n" in end
+    writer.close()
+    await becomes(lambda: len(live.app.state.streams) == 0)
 
 
 async def test_a_server_that_stops_ends_its_streams_so_that_clients_connect_again(

@@ -123,12 +123,13 @@ class Exchange:
 
     async def answer(self, status: int, text: str = "") -> None:
         """Send a response with a text."""
+        body = text.encode()
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(text)),
+            (b"content-length", b"%d" % len(body)),
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": text.encode()})
+        await self.send({"type": "http.response.body", "body": body})
 
 
 @dataclass(eq=False)
@@ -220,7 +221,8 @@ class EventStream:
         self._send = exchange.send
         self._abort = exchange.scope.get("extensions", {}).get(ABORT)
         self._writable.set()
-        self._set_deadline(None)
+        if not self.is_ended:
+            self._set_deadline(None)
         try:
             with suppress(HTTPError), Disconnect(self._streams.state, exchange.receive):
                 while not self.is_ended:
@@ -261,12 +263,12 @@ class EventStream:
         self._watching.enter_context(self._streams.state.tokens.watched(self.token, check))
         return self.stream_token
 
-    def end(self) -> None:
-        """End it, even if the client does not read."""
+    def end(self, seconds: float | None = END_TIMEOUT) -> None:
+        """End it; the connection is closed if the client does not read the rest in this time."""
         if not self.is_ended:
             self._ended.set()
             self._writable.set()
-            self._set_deadline(END_TIMEOUT)
+            self._set_deadline(seconds)
 
     def _set_deadline(self, seconds: float | None) -> None:
         """Set how long it may take to open the stream, or to end it."""
@@ -361,7 +363,8 @@ class EventStream:
             self._release_id(operation)
             operation.accept()
             if operation.id is None:
-                self.end()
+                # The result of a query may be long, and its client slow.
+                self.end(END_TIMEOUT if operation.is_subscription else None)
 
     async def _respond(self, operation: StreamOperation, entry: LogEntry) -> None:
         pipeline, context = self._streams.pipeline, operation.context
