@@ -625,7 +625,7 @@ async def test_what_was_claimed_by_a_process_that_ended_is_sent_by_another(
     ((webhook_id, delivery),) = await stored(
         database, "SELECT webhook_id, id FROM webhook_deliveries"
     )
-    recorded = {"status": "FAILED", "delay": None, "attempt": {}, "succeeded": False}
+    recorded: dict[str, Any] = {"status": "FAILED", "delay": None, "attempt": {}, "succeeded": False}
     ids = {"webhook": webhook_id, "lease": lease, "delivery": delivery}
     assert await database.run(webhook_queues.recorded, **recorded, **ids, seconds=60) == []
     ((status, failing),) = await stored(
@@ -686,9 +686,9 @@ async def test_processes_at_once_send_each_event_once(
     by_webhook: dict[str, list[int]] = {}
     query = "SELECT id::text, webhook_id::text FROM webhook_deliveries"
     owners = dict(await stored(world.database, query))
-    for each in receiver.received:
-        of = owners[key_text(each.id)]
-        by_webhook.setdefault(of, []).append(int(each.data["position"]))
+    for request in receiver.received:
+        of = owners[key_text(request.id)]
+        by_webhook.setdefault(of, []).append(int(request.data["position"]))
     assert set(by_webhook) == {key_text(id) for id in ids}
     for positions in by_webhook.values():
         assert len(positions) == 160
