@@ -169,6 +169,10 @@ async def test_secrets_and_derived_columns_are_not_logged(database: db.Database)
         "conversations.last_sequence",
         "messages.search",
         "users.password_hash",
+        "webhooks.failing_since",
+        "webhooks.old_secret",
+        "webhooks.old_secret_until",
+        "webhooks.secret",
     }
     async with database.write(ADMINISTRATOR) as session:
         user = await db.User.create(

@@ -6,9 +6,11 @@ import asyncio
 import base64
 import json
 import logging
+import signal
 import time
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -31,7 +33,8 @@ from tests.client import counted
 from tests.conftest import WITHOUT_LIMITS, People, serving
 from tests.oracle import Everything, Someone, seen_with
 from tests.patience import becomes
-from tests.receivers import Receiver, receiving, response
+from tests.processes import Serving
+from tests.receivers import Received, Receiver, receiving, response
 from tests.world import (
     Case,
     World,
@@ -625,7 +628,12 @@ async def test_what_was_claimed_by_a_process_that_ended_is_sent_by_another(
     ((webhook_id, delivery),) = await stored(
         database, "SELECT webhook_id, id FROM webhook_deliveries"
     )
-    recorded = {"status": "FAILED", "delay": None, "attempt": {}, "succeeded": False}
+    recorded: dict[str, Any] = {
+        "status": "FAILED",
+        "delay": None,
+        "attempt": {},
+        "succeeded": False,
+    }
     ids = {"webhook": webhook_id, "lease": lease, "delivery": delivery}
     assert await database.run(webhook_queues.recorded, **recorded, **ids, seconds=60) == []
     ((status, failing),) = await stored(
@@ -686,32 +694,86 @@ async def test_processes_at_once_send_each_event_once(
     by_webhook: dict[str, list[int]] = {}
     query = "SELECT id::text, webhook_id::text FROM webhook_deliveries"
     owners = dict(await stored(world.database, query))
-    for each in receiver.received:
-        of = owners[key_text(each.id)]
-        by_webhook.setdefault(of, []).append(int(each.data["position"]))
+    for request in receiver.received:
+        of = owners[key_text(request.id)]
+        by_webhook.setdefault(of, []).append(int(request.data["position"]))
     assert set(by_webhook) == {key_text(id) for id in ids}
     for positions in by_webhook.values():
         assert len(positions) == 160
         assert positions == sorted(positions)
 
 
-async def test_what_happens_is_sent_at_once(world: World, receiver: Receiver) -> None:
+CREATE_TASK = """mutation($project: ID!) {
+  createTask(input: {projectId: $project, title: "New"}) { userErrors { message } }
+}"""
+
+
+async def test_a_server_that_is_killed_loses_nothing(
+    world: World, receiver: Receiver, database_url: URL, tmp_path: Path
+) -> None:
+    ids = [(await webhook(world, receiver.url))[0] for _ in range(4)]
+    url = database_url.render_as_string(hide_password=False)
+    settings = {"database_url": url, "webhook_private_networks": "127.0.0.0/8"}
+    variables = {"project": gid(world.project)}
+    count = 60
+
+    async def write(server: Serving) -> None:
+        for _ in range(count // 2):
+            await asyncio.to_thread(server.ask, CREATE_TASK, world.owner.token, **variables)
+
+    def slow(request: Received) -> bytes:
+        time.sleep(0.005)
+        return response(200)
+
+    receiver.answer = slow
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    with Serving(folders[0], **settings) as first, Serving(folders[1], **settings) as second:
+        for server in (first, second):
+            await asyncio.to_thread(server.ready)
+        await asyncio.gather(write(first), write(second))
+        await becomes(lambda: len(receiver.received) > count)
+        first.send(signal.SIGKILL)
+        # The other one is done with all that the first had no lease for.
+        before = -1
+        while before != len(receiver.received):
+            before = len(receiver.received)
+            await asyncio.sleep(1)
+        # The leases that are left run out.
+        await stored(
+            world.database,
+            "UPDATE webhook_queues SET lease_expires_at = now() WHERE lease_id IS NOT NULL"
+            " RETURNING 1",
+        )
+        await becomes(lambda: len({each.id for each in receiver.received}) == count * len(ids))
+        await asyncio.sleep(1)
+
+    # At most one of each webhook was under way.
+    assert count * len(ids) <= len(receiver.received) <= (count + 1) * len(ids)
+    states = await stored(
+        world.database, "SELECT status, count(*) FROM webhook_deliveries GROUP BY status"
+    )
+    assert states == [("SUCCEEDED", count * len(ids))]
+
+
+async def test_what_happens_is_sent_at_once(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The follower wakes the worker; nobody waits for the next look."""
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 600.0)
     await webhook(world, receiver.url)
     sent = Worker(world.database, Sender(LOOPBACK, allows_http=True))
     tasks = [asyncio.create_task(each.run()) for each in (sent, Numbering(world.database, 90))]
     await becomes(lambda: sent.is_listening and world.database.follower.place)
-    began = time.monotonic()
-    looked = sent._look_at
     await task(world)
     await becomes(lambda: receiver.received)
     await becomes(lambda: not sent._turns)
-    took = time.monotonic() - began
     for each in tasks:
         each.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
-    assert took < worker.LOOK_SECONDS or sent._look_at != looked
+    assert len(receiver.received) == 1
 
 
 async def test_without_webhooks_nobody_follows_the_log(world: World, sending: Worker) -> None:
