@@ -1,4 +1,4 @@
-"""Webhooks, their queues, and what they are sent. Deliveries have no triggers: no event is about one."""
+"""Webhooks, their queues, and what they are sent. No event is about a delivery."""
 
 import sqlalchemy as sa
 from alembic import op
