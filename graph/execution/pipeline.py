@@ -45,6 +45,7 @@ from graph.core.response_budget import ResponseBudget
 from graph.core.rights import open_mutations
 from graph.core.selections import InvalidOperation, coerce_variables, find, head_of
 from graph.core.threads import in_thread
+from graph.core.timers import SharedTimer
 from graph.execution.documents import (
     Document,
     PersistedQueryNotFound,
@@ -83,6 +84,7 @@ class Pipeline:
     def __init__(self, schema: strawberry.Schema, limits: Limits) -> None:
         self.schema: GraphQLSchema = schema._schema
         self.limits = limits
+        self.timer = SharedTimer()
         self.documents = document_cache()
         self._open_mutations = open_mutations(schema)
         self._awaited = awaited_fields(self.schema)
@@ -93,7 +95,7 @@ class Pipeline:
         """The context of an operation: the viewer, the deadline, and the access to the database."""
         limits, viewer = self.limits, None
         refusal: Exception | None = None
-        deadline = Deadline(limits.settings.max_seconds)
+        deadline = self._deadline()
         try:
             if token is not None and (viewer := tokens.cached(token)) is None:
                 with EnforcedDeadline(deadline):
@@ -108,6 +110,10 @@ class Pipeline:
         context.connections = limits.connections[client]
         context.guess = lambda account: limits.password_attempts.count(account, network(address))
         return context
+
+    def _deadline(self) -> Deadline:
+        """The deadline of an operation that begins now."""
+        return Deadline(self.limits.settings.max_seconds, self.timer)
 
     def begin(self, request: GraphQLRequest, context: Context) -> Run:
         """Find the document and the kind of an operation, and check access.
@@ -398,7 +404,7 @@ class Pipeline:
             )
         finally:
             waiting.end(context.client)
-        context.deadline = Deadline(self.limits.settings.max_seconds)
+        context.deadline = self._deadline()
         with context.in_time():
             context.become(await context.authenticate())
 
@@ -427,10 +433,9 @@ class Pipeline:
 
     def _set_up(self, context: Context) -> None:
         """Set what the resolvers of an operation, or of an event, read with."""
-        settings = self.limits.settings
-        context.deadline = context.deadline or Deadline(settings.max_seconds)
+        context.deadline = context.deadline or self._deadline()
         context.loaders = Loaders(context, context.operation)
-        context.budget = ResponseBudget(context.deadline, settings.max_answer_bytes)
+        context.budget = ResponseBudget(context.deadline, self.limits.settings.max_answer_bytes)
 
     async def _compile(self, run: Run) -> CompiledOperation | None:
         """The compiled operation; None if no part of it can be compiled."""

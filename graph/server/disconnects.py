@@ -50,8 +50,6 @@ class Disconnect:
         if self._happened:
             raise ClientDisconnect
         self._task = asyncio.current_task()
-        if self._receive is not None:
-            self._state.timer.add(self)
         return self
 
     def on_slow(self) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from db import Database
 from graph.execution.tokens import Tokens
-from graph.server.timers import SharedTimer
 
 
 class AppState:
@@ -21,6 +20,3 @@ class AppState:
 
     sockets: Any
     """The open WebSockets (`graph.server.sockets.Sockets`)."""
-
-    def __init__(self) -> None:
-        self.timer = SharedTimer()
