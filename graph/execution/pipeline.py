@@ -8,8 +8,8 @@ refusal costs little: the rate, the size of the document, access, and then the v
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -188,8 +188,10 @@ class Pipeline:
                     context.become(await tokens.viewer(token))
                 self.limits.rates.charge(context.client, run.cost)
                 executor.context_value = context.for_event()
-                self._set_up(executor.context_value)
-                result: ExecutionResult = await await_maybe(execute_subscription_event(executor))
+                with self._resolving(executor.context_value):
+                    result: ExecutionResult = await await_maybe(
+                        execute_subscription_event(executor)
+                    )
                 return result
 
         return map_source_to_response_event(executor, events, execute_event)
@@ -424,18 +426,24 @@ class Pipeline:
                 context.compiled = parts
         if result is None:
             context.operation = run.operation
-            self._set_up(context)
-            try:
+            with self._resolving(context):
                 result = await await_maybe(execute_root_selection_set(self._executor(run)))
-            finally:
-                context.loaders.cancel()
         return result
 
-    def _set_up(self, context: Context) -> None:
-        """Set what the resolvers of an operation, or of an event, read with."""
+    @contextmanager
+    def _resolving(self, context: Context) -> Iterator[None]:
+        """Give resolvers what they read with; at the end, free all that they have read.
+
+        The context, the loaders and the executor of graphql-core refer to each other, so otherwise
+        the rows would stay in memory until the garbage collector finds them, which takes long.
+        """
         context.deadline = context.deadline or self._deadline()
         context.loaders = Loaders(context, context.operation)
         context.budget = ResponseBudget(context.deadline, self.limits.settings.max_answer_bytes)
+        try:
+            yield
+        finally:
+            context.loaders.clear()
 
     async def _compile(self, run: Run) -> CompiledOperation | None:
         """The compiled operation; None if no part of it can be compiled."""
