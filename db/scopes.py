@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, false, inspect, true
 
 from db.rights import Right
+
+
+class ViewerKind(NamedTuple):
+    """What the text of a statement depends on: not who the viewer is."""
+
+    is_administrator: bool
+    is_user: bool
+    is_agent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +38,15 @@ class Viewer:
     """The scopes of the token; an empty set is no limit."""
     name: str | None = field(init=False, compare=False)
     """The name in logs and counters; None for an anonymous viewer."""
+    kind: ViewerKind = field(init=False, compare=False, repr=False)
+    """Viewers share a statement if it is equal."""
 
     def __post_init__(self) -> None:
         name = None if self.user_id is None else f"user:{self.user_id}"
         name = name if self.agent_id is None else f"agent:{self.agent_id}"
+        is_user, is_agent = self.user_id is not None, self.agent_id is not None
         object.__setattr__(self, "name", name)
+        object.__setattr__(self, "kind", ViewerKind(self.is_administrator, is_user, is_agent))
 
 
 Rule = Callable[[Any, Viewer, Right], ColumnElement[bool]]

@@ -89,11 +89,6 @@ def _processor(kind: TypeEngine[Any]) -> Callable[[Any], Any] | None:
     return found.bind_processor(_dialect)
 
 
-def viewer_kind(viewer: Viewer) -> tuple[bool, bool, bool]:
-    """The kind of a viewer: viewers share a statement if it is equal."""
-    return viewer.is_administrator, viewer.user_id is not None, viewer.agent_id is not None
-
-
 @cache
 def _viewer(is_administrator: bool, is_user: bool, is_agent: bool) -> Viewer:
     user: Any = Deferred(lambda request: request.viewer.user_id) if is_user else None
@@ -104,7 +99,7 @@ def _viewer(is_administrator: bool, is_user: bool, is_agent: bool) -> Viewer:
 
 def deferred_viewer(viewer: Viewer) -> Viewer:
     """A viewer of the same kind with deferred ids."""
-    return _viewer(*viewer_kind(viewer))
+    return _viewer(*viewer.kind)
 
 
 Extend = Callable[[Any], Compiled]

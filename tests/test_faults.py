@@ -25,6 +25,7 @@ import db
 from db import sessions
 from graph import cli
 from graph.core.access import Deadline, DeadlineExceeded, EnforcedDeadline
+from graph.core.timers import SharedTimer
 from graph.settings import Settings
 from tests import factories, processes
 from tests.client import Answer
@@ -395,7 +396,7 @@ async def test_who_waits_for_a_connection_waits_no_longer_than_they_may(
         await prepared._wait_until_free()
 
     async with asyncio.timeout(PATIENCE):  # nobody gives one back
-        with pytest.raises(DeadlineExceeded), EnforcedDeadline(Deadline(1)):
+        with pytest.raises(DeadlineExceeded), EnforcedDeadline(Deadline(1, SharedTimer())):
             await prepared.value("SELECT '1'::json", [])
 
     prepared._free.release()

@@ -6,15 +6,22 @@ import asyncio
 import gc
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
+from graphql import print_ast
+from starlette.types import Message
 
+import db
 from graph.core.cache import TRACKED
 from graph.execution.documents import document_cache, parse_document
 from graph.serve import freeze
+from graph.server.disconnects import Disconnect
+from graph.server.state import AppState
+from tests import factories
 from tests.conftest import WITHOUT_LIMITS, People
 
 LONGEST = 0.05
@@ -121,3 +128,57 @@ def test_documents_are_kept_up_to_so_many_bytes_and_objects(
         finally:
             tracemalloc.stop()
         assert 2 <= len(store) < 80
+
+
+async def test_what_resolvers_have_read_is_freed_when_they_have_answered(
+    database: db.Database, people: People, resolvers: People
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_plan(session, people.users["owner"], projects=2)
+    gc.collect()
+    gc.disable()
+    try:
+        before = rows()
+        answer = await resolvers.owner.ask(
+            "{ projects { nodes { name agents { nodes { name } } } } }"
+        )
+        assert len(answer.data["projects"]["nodes"]) == 2
+        assert rows() == before
+    finally:
+        gc.enable()
+
+
+def rows() -> int:
+    """The number of rows in memory."""
+    return sum(isinstance(each, db.Base) for each in gc.get_objects())
+
+
+async def test_what_watches_a_slow_request_is_freed_with_it() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    gc.collect()
+    gc.disable()
+    try:
+        watched = Disconnect(AppState(), receive)
+        with watched:
+            watched.on_slow()
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        freed = weakref.ref(watched)
+        del watched
+        assert freed() is None
+    finally:
+        gc.enable()
+
+
+def test_a_tree_is_shared_while_it_is_used_and_not_kept() -> None:
+    kept = parse_document("{ me { id } }", WITHOUT_LIMITS).pickled()
+
+    tree = kept.node
+    assert kept.node is tree
+    freed = weakref.ref(tree)
+    del tree
+    assert freed() is None
+    assert print_ast(kept.node) == "{\n  me {\n    id\n  }\n}"

@@ -8,11 +8,15 @@ import weakref
 import pytest
 
 from graph.core.access import Deadline, DeadlineExceeded, EnforcedDeadline
-from graph.server.timers import SharedTimer
+from graph.core.timers import SharedTimer
+
+
+def enforced(seconds: int) -> EnforcedDeadline:
+    return EnforcedDeadline(Deadline(seconds, SharedTimer()))
 
 
 async def wait(seconds: int) -> None:
-    with EnforcedDeadline(Deadline(seconds)):
+    with enforced(seconds):
         await asyncio.sleep(60)
 
 
@@ -36,7 +40,7 @@ async def test_a_time_that_is_over_at_once_is_over_soon() -> None:
 
 async def test_a_fault_stays_what_it_is() -> None:
     async def ask() -> None:
-        with EnforcedDeadline(Deadline(1)):
+        with enforced(1):
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
@@ -44,7 +48,7 @@ async def test_a_fault_stays_what_it_is() -> None:
 
     with pytest.raises(LookupError):
         await ask()
-    with pytest.raises(TimeoutError), EnforcedDeadline(Deadline(60)):
+    with pytest.raises(TimeoutError), enforced(60):
         raise TimeoutError
 
 
@@ -60,7 +64,7 @@ async def test_who_is_cancelled_by_both_is_cancelled() -> None:
     async def ask() -> None:
         task = asyncio.current_task()
         assert task is not None
-        with EnforcedDeadline(Deadline(1)):
+        with enforced(1):
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
@@ -69,6 +73,34 @@ async def test_who_is_cancelled_by_both_is_cancelled() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await asyncio.create_task(ask())
+
+
+async def test_what_is_paused_takes_any_time_until_it_is_resumed() -> None:
+    with enforced(1) as limit:
+        await asyncio.sleep(0.2)  # it has a timer of its own
+        limit.pause()
+        await asyncio.sleep(1.2)
+        with pytest.raises(DeadlineExceeded):
+            limit.resume()
+
+    async def resume() -> None:
+        with enforced(1) as limit:
+            limit.pause()
+            limit.resume()
+            await asyncio.sleep(60)
+
+    with pytest.raises(DeadlineExceeded):
+        await resume()
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+
+
+async def test_what_has_ended_is_not_cancelled_later() -> None:
+    limit = enforced(1)
+    with limit:
+        await asyncio.sleep(0)
+    await asyncio.sleep(1.2)
 
 
 class Noting:

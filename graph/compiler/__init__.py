@@ -36,7 +36,7 @@ from sqlalchemy.orm import aliased
 from db import Viewer, scope
 from db.parameters import apply, bind
 from db.returning import Returning
-from db.statements import deferred_viewer, viewer_kind
+from db.statements import deferred_viewer
 from graph.compiler.compiled import (
     Call,
     CompiledOperation,
@@ -161,7 +161,7 @@ class Compiler:
         """The key in the cache: requests with the same key share the statements."""
         name = _name(hash, node)
         names = self._names.get(name) if node.operation is OperationType.MUTATION else None
-        return name, shape_of(variables, names), viewer_kind(viewer)
+        return name, shape_of(variables, names), viewer.kind
 
     async def _compile_and_cache(
         self,
@@ -199,7 +199,7 @@ class Compiler:
                 break  # this statement answers the whole query
         calls = _calls(operation, statements, deferred_viewer(viewer), self._max_bytes)
         return CompiledOperation(
-            statements, calls, viewer_kind(viewer), self._max_bytes, conditions, parts, names
+            statements, calls, viewer.kind, self._max_bytes, conditions, parts, names
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,7 +13,8 @@ from sqlalchemy import Select, select
 
 from db.parameters import Deferred
 from db.returning import Returned, Returning
-from db.statements import Compiled, DependsOnValues, compiled, viewer_kind
+from db.scopes import ViewerKind
+from db.statements import Compiled, DependsOnValues, compiled
 from graph.compiler.shapes import Fill, Request
 from graph.core.context import Context
 from graph.core.declarations import StatementBuilder
@@ -88,7 +89,7 @@ class CompiledOperation:
     statements: Mapping[Place, CompiledStatement]
     calls: Sequence[Call] = ()
     """The root fields of a mutation, if none of them needs a resolver."""
-    viewer: Hashable = None
+    viewer: ViewerKind | None = None
     """The kind of viewer for which it was compiled."""
     max_bytes: int = 0
     """The maximum number of bytes of its response."""
@@ -135,7 +136,7 @@ class CompiledOperation:
         self.costs[sizes] = cost
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class CompiledParts:
     """The compiled statements of an operation, with the values of one run."""
 
@@ -223,7 +224,7 @@ class CompiledParts:
 
     async def _read(self, place: Place, keys: Sequence[Any]) -> bytes | None:
         statement = self.operation.statements.get(place)
-        is_other = viewer_kind(self.context.viewer) != self.operation.viewer  # after a login
+        is_other = self.context.viewer.kind != self.operation.viewer  # after a login
         if statement is None or is_other:
             return None
         try:

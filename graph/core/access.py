@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
 from db.idempotency import Key, Outcome
+from graph.core.timers import SharedTimer
 
 Result = TypeVar("Result")
 
@@ -46,14 +47,15 @@ def refuse_while_holding() -> None:
 class Deadline:
     """The time at which an operation is stopped."""
 
-    def __init__(self, seconds: int) -> None:
+    def __init__(self, seconds: int, timer: SharedTimer) -> None:
         """A deadline in this number of seconds."""
         self.seconds = seconds
-        self._moment = time.monotonic() + seconds
+        self.timer = timer
+        self.moment = time.monotonic() + seconds
 
     def left(self) -> float:
         """The seconds that are left. Raises DeadlineExceeded if there are none."""
-        left = self._moment - time.monotonic()
+        left = self.moment - time.monotonic()
         if left <= 0:
             raise self.over()
         return left
@@ -69,13 +71,17 @@ class Deadline:
 class EnforcedDeadline:
     """Cancels the block, and a statement that it awaits, when the time of a deadline is over.
 
-    It does what `asyncio.timeout` does, which takes three times as long to begin and end.
+    It does what `asyncio.timeout` does, which takes three times as long to begin and end. Only a
+    slow block gets a timer of its own, so one that began just before the deadline ends a little
+    after it.
     """
 
+    _timer: asyncio.TimerHandle | None = None
+    _is_over = False
+
     def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
         self.left = deadline.left
-        self._over = deadline.over
-        self._is_over = False
 
     def __enter__(self) -> Self:
         task = asyncio.current_task()
@@ -84,25 +90,36 @@ class EnforcedDeadline:
         self.resume()
         return self
 
-    def pause(self) -> None:
-        """Let the block take any time, until `resume`."""
-        self._timer.cancel()
-
     def resume(self) -> None:
         """Cancel the block when the time is over. Raises DeadlineExceeded if it is over now."""
-        self._timer = asyncio.get_running_loop().call_later(self.left(), self._cancel)
+        self.left()
+        self._is_limited = True
+        self._deadline.timer.add(self)
+
+    def on_slow(self) -> None:
+        """Start a timer, unless there is one or the block may take any time."""
+        if self._is_limited and self._timer is None:
+            left = self._deadline.moment - time.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(max(0, left), self._cancel)
+
+    def pause(self) -> None:
+        """Let the block take any time, until `resume`."""
+        self._is_limited = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _cancel(self) -> None:
         self._is_over = True
         self._task.cancel()
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        self._timer.cancel()
+        self.pause()
         if not self._is_over:
             return
         # If others have cancelled the task too, it stays cancelled.
         if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise self._over() from None
+            raise self._deadline.over() from None
 
 
 class Access:

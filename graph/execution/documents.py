@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from graphql import (
     DocumentNode,
@@ -63,6 +64,10 @@ TOO_MANY_COMPARISONS = (
 _PARSING_ABORTED = re.compile(r"more than \d+ (tokens|comments)\. Parsing aborted\.$")
 
 
+# The unpickled trees that operations use now, by the hashes of their documents.
+_trees: WeakValueDictionary[str, DocumentNode] = WeakValueDictionary()
+
+
 @dataclass(frozen=True, eq=False)
 class Document:
     """A document with its properties."""
@@ -85,9 +90,13 @@ class Document:
 
     @property
     def node(self) -> DocumentNode:
-        """The parsed document; a document from the cache is unpickled at each call."""
-        tree = self.tree
-        return pickle.loads(tree) if isinstance(tree, bytes) else tree
+        """The parsed document. That of a document from the cache is unpickled when it is needed."""
+        if not isinstance(self.tree, bytes):
+            return self.tree
+        tree = _trees.get(self.hash)
+        if tree is None:
+            tree = _trees[self.hash] = pickle.loads(self.tree)
+        return tree
 
     def kind_of(self, name: str | None) -> OperationType:
         """The kind of the operation that is executed for this name. Raises BadRequest."""

@@ -8,8 +8,8 @@ refusal costs little: the rate, the size of the document, access, and then the v
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -47,6 +47,7 @@ from graph.core.response_budget import ResponseBudget
 from graph.core.rights import open_mutations
 from graph.core.selections import InvalidOperation, coerce_variables, find, head_of
 from graph.core.threads import in_thread
+from graph.core.timers import SharedTimer
 from graph.core.updates import Message, messages_table
 from graph.execution.documents import (
     Document,
@@ -96,6 +97,7 @@ class Pipeline:
     def __init__(self, schema: strawberry.Schema, limits: Limits) -> None:
         self.schema: GraphQLSchema = schema._schema
         self.limits = limits
+        self.timer = SharedTimer()
         self.documents = document_cache()
         self._open_mutations = open_mutations(schema)
         self._awaited = awaited_fields(self.schema)
@@ -106,7 +108,7 @@ class Pipeline:
         """The context of an operation: the viewer, the deadline, and the access to the database."""
         limits, viewer = self.limits, None
         refusal: Exception | None = None
-        deadline = Deadline(limits.settings.max_seconds)
+        deadline = self._deadline()
         try:
             if token is not None and (viewer := tokens.cached(token)) is None:
                 with EnforcedDeadline(deadline):
@@ -122,6 +124,10 @@ class Pipeline:
         context.allows_http = limits.settings.allows_http
         context.guess = lambda account: limits.password_attempts.count(account, network(address))
         return context
+
+    def _deadline(self) -> Deadline:
+        """The deadline of an operation that begins now."""
+        return Deadline(self.limits.settings.max_seconds, self.timer)
 
     def begin(self, request: GraphQLRequest, context: Context) -> Run:
         """Find the document and the kind of an operation, and check access.
@@ -208,12 +214,9 @@ class Pipeline:
         for number, message in enumerate(messages, 1):
             if number in seen:
                 event = context.for_event()
-                self._set_up(event)
-                executor = self._executor(run, event, message)
-                try:
+                with self._resolving(event):
+                    executor = self._executor(run, event, message)
                     result = await await_maybe(execute_root_selection_set(executor))
-                finally:
-                    event.loaders.cancel()
                 response = _responded(run, result)
                 yield message, orjson.dumps(response.body, default=decimal_json)
 
@@ -436,7 +439,7 @@ class Pipeline:
             )
         finally:
             waiting.end(context.client)
-        context.deadline = Deadline(self.limits.settings.max_seconds)
+        context.deadline = self._deadline()
         with context.in_time():
             context.become(await context.authenticate())
 
@@ -456,19 +459,24 @@ class Pipeline:
                 context.compiled = parts
         if result is None:
             context.operation = run.operation
-            self._set_up(context)
-            try:
+            with self._resolving(context):
                 result = await await_maybe(execute_root_selection_set(self._executor(run, context)))
-            finally:
-                context.loaders.cancel()
         return result
 
-    def _set_up(self, context: Context) -> None:
-        """Set what the resolvers of an operation, or of an event, read with."""
-        settings = self.limits.settings
-        context.deadline = context.deadline or Deadline(settings.max_seconds)
+    @contextmanager
+    def _resolving(self, context: Context) -> Iterator[None]:
+        """Give resolvers what they read with; at the end, free all that they have read.
+
+        The context, the loaders and the executor of graphql-core refer to each other, so otherwise
+        the rows would stay in memory until the garbage collector finds them, which takes long.
+        """
+        context.deadline = context.deadline or self._deadline()
         context.loaders = Loaders(context, context.operation)
-        context.budget = ResponseBudget(context.deadline, settings.max_answer_bytes)
+        context.budget = ResponseBudget(context.deadline, self.limits.settings.max_answer_bytes)
+        try:
+            yield
+        finally:
+            context.loaders.clear()
 
     async def _compile(self, run: Run) -> CompiledOperation | None:
         """The compiled operation; None if no part of it can be compiled."""

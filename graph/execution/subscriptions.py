@@ -18,7 +18,6 @@ from graphql import VariableNode
 from db import Viewer
 from db.events.follower import PAGE, Follower, changes_after, continues
 from db.events.topics import Change, Place, Topic
-from db.statements import viewer_kind
 from graph.compiler.shapes import variables_below
 from graph.core.errors import BadRequest, Overloaded, Unauthenticated, Unavailable
 from graph.core.updates import Followed, Message, decode_place, encode_place
@@ -105,7 +104,7 @@ class Subscription:
             request.operation_name,
             repr(values),
             self.subject,
-            viewer_kind(context.viewer),
+            context.viewer.kind,
         )
 
     def _cursors(self) -> list[str]:
@@ -142,7 +141,7 @@ class Subscription:
         if viewer is None:
             self.interrupt(Unauthenticated())
         elif viewer != context.viewer:
-            if viewer_kind(viewer) != viewer_kind(context.viewer):
+            if viewer.kind != context.viewer.kind:
                 self.run.compiled = None
                 self.interrupt()  # it shares the messages of others then
             context.become(viewer)

@@ -50,8 +50,6 @@ class Disconnect:
         if self._happened:
             raise ClientDisconnect
         self._task = asyncio.current_task()
-        if self._receive is not None:
-            self._state.timer.add(self)
         return self
 
     def on_slow(self) -> None:
@@ -74,8 +72,9 @@ class Disconnect:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         task, self._task = self._task, None
-        if self._watcher is not None:
-            self._watcher.cancel()
+        watcher, self._watcher = self._watcher, None  # it refers to this object
+        if watcher is not None:
+            watcher.cancel()
         if not isinstance(error, asyncio.CancelledError):
             return
         assert task is not None

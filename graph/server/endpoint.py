@@ -6,8 +6,6 @@ of `graphql-http`.
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from graphql import OperationType
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -51,8 +49,11 @@ class Endpoint:
         if self.streams.are_requested(scope["method"], headers):
             await self.streams(scope, headers, receive, send)
             return
-        with LogEntry("http") as entry, suppress(ClientDisconnect):
-            response = await self._respond(scope, headers, receive, entry)
+        with LogEntry("http") as entry:
+            try:
+                response = await self._respond(scope, headers, receive, entry)
+            except ClientDisconnect:
+                return
             entry.status, entry.codes = response.status, response.codes
             response.headers.append((b"server-timing", entry.timing()))
             await response(send)
@@ -67,6 +68,7 @@ class Endpoint:
             limit = pipeline.limits.settings.max_body_bytes
             request = entry.request = await read_request(scope, headers, receive, limit)
             with Disconnect(state, receive) as disconnect:
+                pipeline.timer.add(disconnect)
                 token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
                 context = await pipeline.context(state.tokens, token, client[0] if client else None)
                 explains = headers.get(b"x-troupe-explain") == b"1" and self._may_explain(context)

@@ -6,7 +6,6 @@ from typing import Any
 
 from db import Database
 from graph.execution.tokens import Tokens
-from graph.server.timers import SharedTimer
 
 
 class AppState:
@@ -24,6 +23,3 @@ class AppState:
 
     streams: Any
     """The open event streams (`graph.server.sse.EventStreams`)."""
-
-    def __init__(self) -> None:
-        self.timer = SharedTimer()
