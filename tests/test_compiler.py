@@ -27,7 +27,7 @@ from graph.conversations import MessageSearchOrder
 from graph.core.connections import encode_cursor
 from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import entities
-from graph.core.filters import RANK, Order, conditions_of
+from graph.core.filters import RANK, Order, conditions_of, sorted_by
 from graph.core.scalars import format_moment
 from graph.core.selections import BACKREF
 from graph.schema import graphql_schema
@@ -72,6 +72,11 @@ async def pool(database: db.Database, people: People) -> Pool:
                     if value is not None
                     for is_moment in [isinstance(value, datetime)]
                 ]
+    # An order of one field alone, and those of a search.
+    urgency = sorted_by("URGENCY", db.Task.urgency)
+    pool.cursors["Task"] = [
+        encode_cursor(urgency, id, 10**18 * place) for id in pool.bare()[:2] for place in (1, 2, 3)
+    ]
     for order in MessageSearchOrder:
         pool.cursors[f"MessageSearchOrder.{order.name}"] = (
             [encode_cursor(order, id, rank) for id in pool.bare()[:2] for rank in (0, 90909, -1)]
