@@ -28,7 +28,10 @@ ROOT = Path(__file__).parent.parent
 ALSO_TESTED = {
     "db/access.py": "accounts members rights",
     "db/base.py": "conventions sessions users",
+    "db/claims/idle.py": "claims readiness",
+    "db/conversations.py": "forks",
     "db/dependencies.py": "plans races tasks",
+    "db/interaction_answers.py": "blocking",
     "db/members.py": "accounts projects rights",
     "db/rules.py": "scopes rights viewers",
     "db/scopes.py": "rights viewers",
