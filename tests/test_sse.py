@@ -387,7 +387,7 @@ async def test_a_stream_belongs_to_the_access_token_that_reserved_it(
 async def test_a_stream_that_nobody_opens_is_dropped(
     live: Listening, owner: Asking, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sse.OPEN_TIMEOUT", 2)
+    monkeypatch.setattr("graph.server.event_streams.OPEN_TIMEOUT", 2)
     stream = await owner.reserve()
     assert (await owner.send(stream, "1", TASK, {"id": str(world.free.id)})).status_code == 202
     variables = {"id": str(world.free.id), "title": "Renamed"}
@@ -499,7 +499,7 @@ async def test_an_idle_stream_is_kept_alive(
     owner: Asking, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The limits of time of a request do not end it.
-    monkeypatch.setattr("graph.server.sse.KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr("graph.server.event_streams.KEEP_ALIVE_SECONDS", 0.1)
     for name in ("HEAD_TIMEOUT", "BODY_TIMEOUT"):
         monkeypatch.setattr(f"graph.server.protocols.{name}", 0.2)
     async with owner.stream(TASK, variables={"id": str(world.free.id)}) as events:
@@ -617,7 +617,7 @@ async def test_a_client_that_does_not_read_is_ended_and_goes_on_later(
 async def test_who_reads_a_long_result_slowly_gets_all_of_it(
     live: Listening, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graph.server.sse.END_TIMEOUT", 0.1)
+    monkeypatch.setattr("graph.server.event_streams.END_TIMEOUT", 0.1)
     id = str(world.free.id)
     await world.owner.ask(DESCRIBE, id=id, text="x" * 90_000)
     aliases = " ".join(f"a{number}: description" for number in range(90))
