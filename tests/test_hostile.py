@@ -536,7 +536,7 @@ PLACES: dict[str, tuple[str, dict[str, Any]]] = {
     "graph.core.invalid_values.require_storable": (CREATE, INPUT),
     "graph.core.scalars.parse_key": (UPDATE, {"i": {"id": "x"}}),
     "graph.core.mutations.may": (CREATE, INPUT),
-    "graph.server.endpoint.orjson": (TASKS, {}),
+    "graph.server.responses.orjson": (TASKS, {}),
     "db.projects.Project.create": (CREATE, INPUT),
 }
 
