@@ -93,7 +93,7 @@ begun = _statement(
 waiting = _statement(
     """
     SELECT w.project_id,
-      extract(epoch FROM greatest(d.due, q.lease_expires_at) - now())::integer
+      extract(epoch FROM greatest(d.due, q.lease_expires_at) - now())::float8
     FROM webhook_queues q JOIN webhooks w ON w.id = q.webhook_id
     CROSS JOIN LATERAL (
       SELECT min(next_attempt_at) AS due FROM webhook_deliveries

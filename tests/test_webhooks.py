@@ -6,7 +6,10 @@ import asyncio
 import base64
 import json
 import logging
+import shutil
 import signal
+import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
@@ -665,6 +668,28 @@ async def test_what_was_sent_but_not_recorded_is_sent_again_with_the_same_id(
     assert (delivery["status"], delivery["attemptCount"]) == ("SUCCEEDED", 1)
 
 
+async def test_a_worker_that_stops_gives_its_leases_back(
+    world: World, receiver: Receiver, sending: Worker
+) -> None:
+    receiver.answer = lambda _: None
+    id, _ = await webhook(world, receiver.url)
+    await task(world)
+    await number_all(world.database)
+    running = asyncio.create_task(sending.run())
+    await becomes(lambda: receiver.received)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert await stored(world.database, "SELECT lease_id FROM webhook_queues") == [None]
+    receiver.answer = lambda _: response(200)
+    await later(world.database, worker.REST_SECONDS + 1)
+    await settle(sending)
+
+    first, second = receiver.received
+    assert first.id == second.id
+    (delivery,) = await deliveries(world, id)
+    assert (delivery["status"], delivery["attemptCount"]) == ("SUCCEEDED", 1)
+
+
 async def test_processes_at_once_send_each_event_once(
     world: World, receiver: Receiver, database_url: URL
 ) -> None:
@@ -782,7 +807,7 @@ async def test_without_webhooks_nobody_follows_the_log(world: World, sending: Wo
 
     assert world.database.follower.place is None
     assert sending.is_listening is False
-    assert len(statements) == 4
+    assert len(statements) == 2
 
 
 PRIVATE = [
@@ -911,6 +936,37 @@ async def test_the_name_of_the_certificate_is_that_of_the_url() -> None:
     assert attempt.error is not None
     # The extension with the name of the server, in the first message of TLS.
     assert b"hooks.example" in await hello
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+async def test_a_certificate_that_nobody_trusts_is_refused(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    name = "hooks.example"
+    options = ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-nodes"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    await asyncio.to_thread(
+        subprocess.run,
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", *options, *files],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return ["127.0.0.1"]
+
+    async with receiving(tls=context) as receiver:
+        client = Sender(LOOPBACK, allows_http=False, resolve=resolve)
+        attempt = await client.post(f"https://{name}:{receiver.port}/", {}, b"{}")
+        # The same, if it is trusted.
+        client._pool._ssl_context.load_verify_locations(certificate)  # type: ignore[union-attr]
+        trusted = await client.post(f"https://{name}:{receiver.port}/", {}, b"{}")
+        await client.close()
+
+    assert "CERTIFICATE_VERIFY_FAILED" in (attempt.error or "")
+    assert (trusted.status, trusted.error) == (200, None)
+    assert len(receiver.received) == 1
 
 
 async def test_a_redirect_is_not_followed(

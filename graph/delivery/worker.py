@@ -121,8 +121,9 @@ class Worker:
         await self._delete_old()
         wait = await self._look()
         self._look_at = time.monotonic() + wait
-        await self._collect()
-        await self._claim()
+        if self.is_listening:
+            await self._collect()
+            await self._claim()
 
     async def _look(self) -> float:
         """Find the active webhooks, follow the log for them, and say when to look again."""
