@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import delete, func, update
 
 import db
 from graph.settings import Settings
+from tests import factories
 from tests.conftest import People
 from tests.event_streams import Asking, Event
 from tests.following import numbering
@@ -497,6 +498,39 @@ async def test_a_stream_ends_within_a_second_of_its_tokens_end(
     assert "was revoked" in last.data["errors"][0]["message"]
     assert complete == Event("complete")
     assert (await owner.send(reserved, "1", "{ __typename }")).status_code == 404
+
+
+async def test_who_is_no_longer_a_member_gets_nothing_more(
+    live: Listening, database: db.Database, people: People, world: World
+) -> None:
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        stranger = people.users["stranger"]
+        member = await factories.make_member(session, world.project, stranger)
+    follow = "subscription { events { event { entityType action } } }"
+    async with (
+        Asking.of(url(live), people.stranger.token) as asking,
+        asking.stream(follow) as events,
+    ):
+        await events.next()
+        await rename(world, "Seen")
+        seen = await events.next()
+        assert seen is not None
+        remove = delete(db.ProjectMember).where(db.ProjectMember.user_id == member.user_id)
+        async with database.write(db.Viewer(is_administrator=True)) as session:
+            await session.execute(remove)
+        await rename(world, "Hidden")
+        # What is of another project comes next.
+        created = await people.stranger.ask(
+            'mutation { createProject(input: {name: "Own"}) { userErrors { message } } }'
+        )
+        assert created.data == {"createProject": {"userErrors": []}}
+        own = await events.next()
+        assert own is not None
+        changes = [each.data["data"]["events"]["event"] for each in (seen, own)]
+        assert changes == [
+            {"entityType": "Task", "action": "UPDATED"},
+            {"entityType": "Project", "action": "CREATED"},
+        ]
 
 
 async def test_an_idle_stream_is_kept_alive(

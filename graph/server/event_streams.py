@@ -166,7 +166,6 @@ class EventStream:
             self.end()
             async with self._sending:
                 await self._send_body(b"", more=False)
-            self._abort = None  # the next request of the connection is not its own
         finally:
             await self.close()
 

@@ -256,6 +256,8 @@ class EventStreams:
 
     def _add(self, client: Hashable, token: str | None) -> EventStream:
         """A new stream, unless there are too many. Raises HTTPError."""
+        if self.is_shutting_down:
+            raise shutdown_error()
         most, most_per_client = (
             self.settings.max_event_streams,
             self.settings.max_event_streams_per_viewer,
