@@ -7,7 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 import strawberry
 from pydantic import Field
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement, Uuid, cast, exists, or_, select
+from sqlalchemy import Text as TextType
 from sqlalchemy.orm import aliased
 from strawberry.scalars import JSON
 
@@ -23,6 +24,7 @@ from db import (
     requests,
 )
 from db.events.topics import Topic
+from db.parameters import bind
 from graph.core.connections import Connection
 from graph.core.context import Context
 from graph.core.entities import Node, column, entity
@@ -207,12 +209,15 @@ class InboxUpdate(Update):
     )
 
 
-def _may_answer(event: Any, row: Any, viewer: db.Viewer) -> list[ColumnElement[bool]]:
+def _is_for(event: Any, row: Any, viewer: db.Viewer) -> list[ColumnElement[bool]]:
+    """Whether a request was or is for a viewer, so that they learn that it no longer is."""
     asked = aliased(db.HumanInteraction)
     found = select(asked.id).where(
         asked.id == row.c.object_id, *interaction_answers.is_for(asked, viewer)
     )
-    return [exists(found.correlate(row))]
+    was_theirs = event.before["assignee_id"].astext == cast(bind(viewer.user_id, Uuid), TextType)
+    is_gone = event.action == bind(db.EventAction.DELETED, db.Event.action.type)
+    return [or_(is_gone, was_theirs, exists(found.correlate(row)))]
 
 
 @strawberry.type
@@ -231,7 +236,7 @@ class Subscription:
         InboxUpdate,
         lambda _: [Topic("HumanInteraction"), Topic("InteractionAnswer")],
         model=db.HumanInteraction,
-        conditions=_may_answer,
+        conditions=_is_for,
         description="What waits for your answer in all your projects, as `pendingInteractions`, and"
         " each change of it.",
     )

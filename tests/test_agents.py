@@ -453,4 +453,4 @@ async def test_an_agent_acts_only_in_its_own_name(world: World, act: Act) -> Non
 
 def test_the_rule_of_own_names_is_no_business_of_slices() -> None:
     for path in Path("graph").rglob("*.py"):
-        assert "in_own_name" not in path.read_text(), path
+        assert "in_own_name" not in path.read_text(encoding="utf-8"), path

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property
 from typing import Any, Protocol
 
 from db.connections import reason
-from db.events.topics import Change, Place, Topic, any_topic, changes_sql
+from db.events.topics import Change, Place, Topic, all_changes, changes_of_topics
 
 log = logging.getLogger("troupe")
 
@@ -26,6 +26,9 @@ CHANNEL = "events"
 
 # The largest number of events that are read at once.
 PAGE = 1_000
+
+# How many positions are searched at once for the changes of topics.
+WINDOW = 100_000
 
 # How often the log is read without a notification, in seconds; how long PostgreSQL may take for it;
 # how soon a lost connection is opened again; and how long it is kept when nobody listens any more.
@@ -58,7 +61,7 @@ class Listener(Protocol):
         """Get changes in the order of their positions."""
 
     def reset(self) -> None:
-        """Some changes are lost, because the log no longer continues where it was read."""
+        """Changes are missing: `receive` failed, or the log does not continue where it was read."""
 
 
 class Follower:
@@ -73,6 +76,8 @@ class Follower:
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._known = asyncio.Event()
+        # Smaller after PostgreSQL took too long for a page.
+        self._most = PAGE
         self.listeners: list[Listener] = []
 
     async def started(self) -> Place:
@@ -80,7 +85,8 @@ class Follower:
         if self._task is None or self._task.done():
             self.place = None
             self._known.clear()
-            self._task = asyncio.create_task(self._run())
+            # In an empty context, because the task outlives what calls this.
+            self._task = asyncio.create_task(self._run(), context=contextvars.Context())
         while self.place is None:
             await self._known.wait()
         return self.place
@@ -102,6 +108,8 @@ class Follower:
                     await self._follow(connection)
                     return
             except Exception as error:
+                if isinstance(error, TimeoutError):
+                    self._most = max(1, self._most // 4)
                 # Logged once, until it works again.
                 if not has_failed:
                     log.warning("changes are not noticed at once: %s", reason(error))
@@ -112,7 +120,8 @@ class Follower:
     async def _connected(self) -> AsyncIterator[Any]:
         connection = await self._open()
         try:
-            await connection.add_listener(CHANNEL, lambda *_: self._woken.set())
+            async with asyncio.timeout(TIMEOUT):
+                await connection.add_listener(CHANNEL, lambda *_: self._woken.set())
             connection.add_termination_listener(lambda _: self._woken.set())
             yield connection
         finally:
@@ -138,32 +147,33 @@ class Follower:
         listened = time.monotonic()
         while time.monotonic() < listened + IDLE_SECONDS:
             self._woken.clear()
-            if await self._read(connection) == PAGE:
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._woken.wait()
+            if not await self._read(connection):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._woken.wait()
             if any(listener.is_listening for listener in self.listeners):
                 listened = time.monotonic()
 
-    async def _read(self, connection: Any) -> int:
-        """Read the next page, hand it on, and return the number of changes."""
+    async def _read(self, connection: Any) -> bool:
+        """Read the next page, and hand it on; whether there may be more."""
         assert self.place is not None
-        rows = await connection.fetch(self._next, self.place.position, PAGE, timeout=TIMEOUT)
+        most = self._most
+        rows = await connection.fetch(all_changes(), self.place.position, most, timeout=TIMEOUT)
         if not rows:
-            return 0
+            return False
         changes = [Change(*row) for row in rows]
         if changes[0].position != self.place.position + 1:  # positions have no gaps
             self._reset(Place(changes[0].position - 1))
         # Before they are handed on: whoever registers meanwhile reads them from the log.
         self.place = changes[-1].place
         for listener in self.listeners:
-            await listener.receive(changes)
-        return len(changes)
-
-    @cached_property
-    def _next(self) -> str:
-        return changes_sql("true")
+            try:
+                await listener.receive(changes)
+            except Exception as error:
+                log.warning("changes are read again by those who follow: %s", reason(error))
+                listener.reset()
+        self._most = min(PAGE, 2 * most)
+        return len(changes) == most
 
     def _reset(self, place: Place) -> None:
         log.warning("the event log does not continue after position %s", self.place)
@@ -185,9 +195,14 @@ async def continues(fetch: Fetch, place: Place) -> bool:
 
 
 async def changes_after(
-    fetch: Fetch, topics: Sequence[Topic], after: int, until: int, most: int = PAGE
-) -> list[Change]:
-    """The next changes of some topics after a position, up to another, at most so many."""
-    condition, values = any_topic(topics, 4)
-    statement = changes_sql(f"e.position <= $3 AND ({condition})")
-    return [Change(*row) for row in await fetch(statement, [after, most, until, *values])]
+    fetch: Fetch, topics: Sequence[Topic], after: int, until: int
+) -> tuple[list[Change], int]:
+    """The next changes of some topics after a position, at most a page; and up to where they are.
+
+    At most WINDOW positions are searched at once, because there may be no change for long.
+    """
+    until = min(until, after + WINDOW)
+    statement = changes_of_topics(tuple(topic.shape for topic in topics))
+    values = [value for topic in topics for value in topic if value is not None]
+    changes = [Change(*row) for row in await fetch(statement, [after, PAGE, until, *values])]
+    return changes, until

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
 from uuid import UUID
 
 from db.base import Base
@@ -67,50 +68,74 @@ class Topic(NamedTuple):
     parent_id: UUID | None = None
     project_id: UUID | None = None
 
-    def condition(self, number: int) -> tuple[str, list[Any]]:
-        """The condition on an event in SQL, and the values of its parameters from this number."""
-        met, values = ["true"], list[Any]()
-        for name, value in self._asdict().items():
-            if value is None:
-                continue
-            parameter = f"${number + len(values)}"
-            values.append(value)
-            if name == "parent_id":
-                table, column = _parent(self.entity_type)
-                parts = f"SELECT id::text FROM {table} WHERE {column} = {parameter}"
-                met.append(f"e.entity_id IN ({parts})")
-            else:
-                met.append(f"e.{name} = {parameter}")
-        return " AND ".join(met), values
+    @property
+    def shape(self) -> Shape:
+        """What its statement depends on: what it is of, and for parts their type."""
+        names = tuple(name for name, value in self._asdict().items() if value is not None)
+        return names, None if self.parent_id is None else self.entity_type
 
 
-def _parent(name: str | None) -> tuple[str, str]:
-    """The table of a model, and its column in PARENTS."""
-    assert name is not None
+Shape = tuple[tuple[str, ...], str | None]
+
+COLUMNS = """
+    e.position, (extract(epoch FROM e.created_at) * 1000000)::bigint AS moment, e.project_id,
+    e.entity_type, e.entity_id, e.action
+"""
+
+# Of a row that is gone, the event has the key of its parent.
+PARENT = """
+    WHEN '{name}' THEN coalesce(
+      (SELECT p.{column} FROM {table} p WHERE p.id = e.entity_id::uuid),
+      (SELECT (coalesce(o.after, o.before) ->> '{column}')::uuid FROM events o
+        WHERE o.position = e.position))
+"""
+
+PARTS = "e.entity_id = ANY(ARRAY(SELECT p.id::text FROM {table} p WHERE p.{column} = ${number}))"
+
+
+def _table(name: str) -> str:
+    """The table of a model."""
     tables = {mapper.class_.__name__: mapper.local_table for mapper in Base.registry.mappers}
-    return str(tables[name]), PARENTS[name]
+    return str(tables[name])
 
 
-def changes_sql(condition: str) -> str:
-    """The changes with a condition after the position `$1`, at most `$2`, as a statement."""
-    parents = " ".join(
-        f"WHEN '{name}' THEN (SELECT p.{column} FROM {table} p WHERE p.id = e.entity_id::uuid)"
-        for name in PARENTS
-        for table, column in [_parent(name)]
+def _changes(events: str) -> str:
+    """The changes of events, a subquery with COLUMNS, in the order of their positions."""
+    parents = "".join(
+        PARENT.format(name=name, table=_table(name), column=column)
+        for name, column in PARENTS.items()
     )
     return f"""
-        SELECT e.position, (extract(epoch FROM e.created_at) * 1000000)::bigint, e.project_id,
-          e.entity_type, e.entity_id, e.action, CASE e.entity_type {parents} END
-        FROM events e
-        WHERE e.position > $1 AND ({condition}) ORDER BY e.position LIMIT $2
+        SELECT e.*, CASE e.entity_type {parents} END
+        FROM ({events}) e ORDER BY e.position LIMIT $2
     """
 
 
-def any_topic(topics: Sequence[Topic], number: int) -> tuple[str, list[Any]]:
-    """The condition that an event belongs to a topic, and its values from this parameter on."""
-    conditions, values = [], list[Any]()
-    for topic in topics:
-        condition, own = topic.condition(number + len(values))
-        conditions.append(f"({condition})")
-        values += own
-    return " OR ".join(conditions), values
+@cache
+def all_changes() -> str:
+    """The changes after the position `$1`, at most `$2`, as a statement."""
+    return _changes(
+        f"SELECT {COLUMNS} FROM events e WHERE e.position > $1 ORDER BY e.position LIMIT $2"
+    )
+
+
+@cache
+def changes_of_topics(shapes: tuple[Shape, ...]) -> str:
+    """The changes of topics after the position `$1`, at most `$2`, up to the position `$3`.
+
+    The following parameters are the values of the topics. There is a subquery for each topic, so
+    that an index finds its events.
+    """
+    number, branches = 4, []
+    for names, parts in shapes:
+        met = ["e.position > $1", "e.position <= $3"]
+        for name in names:
+            if name == "parent_id" and parts is not None:
+                table, column = _table(parts), PARENTS[parts]
+                met.append(PARTS.format(table=table, column=column, number=number))
+            else:
+                met.append(f"e.{name} = ${number}")
+            number += 1
+        where = " AND ".join(met)
+        branches.append(f"(SELECT {COLUMNS} FROM events e WHERE {where} ORDER BY 1 LIMIT $2)")
+    return _changes(" UNION ".join(branches))

@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 from strawberry.types.arguments import StrawberryArgument
+from strawberry.utils.str_converters import to_camel_case
 
 from db import Event, EventAction, Viewer, scope
 from db.events.topics import Change, Place, Topic
@@ -242,7 +243,7 @@ class Followed(EntityField):
         subject: type | None = None,
         argument_name: str = "id",
         otherwise: str = "",
-        default_key: Callable[[Viewer], UUID | None] = lambda _: None,
+        default_key: Callable[[Viewer], UUID | None] | None = None,
         actions: Collection[EventAction] = tuple(EventAction),
         conditions: Also | None = None,
         is_filtered: bool = False,
@@ -251,7 +252,7 @@ class Followed(EntityField):
         """Messages are of this kind, and have objects of `model`.
 
         `subject` is the model of the object that is followed, whose id is an argument. If that may
-        be missing, `otherwise` says what it is then, and `default_key` has the key. An event about
+        be missing, `otherwise` says what it is then, and `default_key` may have the key. An event about
         an object of another model than `model` counts for the subject, or for the object that it
         is part of. With `is_filtered`, there is an argument with conditions on the events.
         """
@@ -288,8 +289,19 @@ class Followed(EntityField):
             return None
         id = arguments.get(self.argument_name)
         if id is None:
-            return self.default_key(viewer)
+            return self._default(viewer)
         key: UUID = keys(self.subject, id)
+        return key
+
+    def _default(self, viewer: Viewer) -> UUID | None:
+        if self.default_key is None:
+            return None
+        key = self.default_key(viewer)
+        if key is None:
+            assert self.subject is not None
+            raise BadInput(
+                f"{to_camel_case(self.argument_name)}: name the {self.subject.__name__}."
+            )
         return key
 
     def state(self, place: Place, subject: UUID | None, after: str | None) -> Message:

@@ -30,6 +30,7 @@ from sqlalchemy import select
 from strawberry.execution import optimized_is_awaitable
 from strawberry.utils.await_maybe import await_maybe
 
+from db import Viewer
 from db.parameters import request_of_statements
 from db.text import decimal_json
 from graph.compiler import Compiler
@@ -38,7 +39,15 @@ from graph.compiler.shapes import Request
 from graph.compiler.updates import MessagesRequest
 from graph.core.access import Deadline, EnforcedDeadline
 from graph.core.context import Context
-from graph.core.errors import BadInput, BadRequest, Forbidden, LimitExceeded, Unauthenticated
+from graph.core.errors import (
+    BadInput,
+    BadRequest,
+    Forbidden,
+    LimitExceeded,
+    Overloaded,
+    Unauthenticated,
+    Unavailable,
+)
 from graph.core.fields import Awaited, awaited_fields
 from graph.core.filters import conditions_of
 from graph.core.invalid_values import check_arguments, is_storable
@@ -59,7 +68,7 @@ from graph.execution.documents import (
     validated,
 )
 from graph.execution.executor import Executor
-from graph.execution.masking import reported
+from graph.execution.masking import database_error, reported
 from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest, Run
 from graph.execution.tokens import Tokens
@@ -81,11 +90,21 @@ FREE_CHARACTERS = 500
 CODES_WITHOUT_DATA = {"OVERLOADED", "UNAVAILABLE", "TIMEOUT", "LIMIT_EXCEEDED"}
 
 
+class Reader(NamedTuple):
+    """Who messages of a subscription are read for."""
+
+    run: Run
+    viewer: Viewer
+    """The viewer, with the rights that they have now."""
+    compiled: CompiledOperation | None
+    """The compiled operation for viewers of this kind."""
+
+
 class Read(NamedTuple):
     """A message of a subscription, as a viewer gets it."""
 
     viewer: int
-    """The index of the run of its viewer."""
+    """The index of its reader."""
     message: Message
     body: bytes
     """The response, as JSON."""
@@ -162,15 +181,15 @@ class Pipeline:
             return self.refused(run, error)
         return _responded(run, result)
 
-    async def messages(self, runs: Sequence[Run], messages: Sequence[Message]) -> list[Read]:
-        """The messages of a subscription for the viewers of some of its runs.
+    async def compile(self, run: Run) -> None:
+        """Have the operation of a run be compiled, if it can be."""
+        run.compiled = run.compiled or await self._compile(run)
 
-        A viewer gets those that they may see. The viewers are of one kind.
-        """
-        run = runs[0]
-        compiled = run.compiled = run.compiled or await self._compile(run)
+    async def messages(self, readers: Sequence[Reader], messages: Sequence[Message]) -> list[Read]:
+        """The messages of a subscription for viewers of one kind, each if they may see it."""
+        run, _, compiled = readers[0]
         statement = None if compiled is None else compiled.statements.get(())
-        viewers = [each.context.viewer for each in runs]
+        viewers = [reader.viewer for reader in readers]
         request = MessagesRequest(run.variables.coerced, viewers[0], (), viewers, messages)
         if statement is not None:
             with suppress(GraphQLError, ValueError):  # the resolvers report invalid arguments
@@ -178,8 +197,8 @@ class Pipeline:
                 return await self._read(run, statement, arguments, messages)
         return [
             Read(number, message, body)
-            for number, each in enumerate(runs)
-            async for message, body in self._resolve(each, messages)
+            for number, reader in enumerate(readers)
+            async for message, body in self._resolve(reader, messages)
         ]
 
     async def _read(
@@ -197,16 +216,18 @@ class Pipeline:
         ]
 
     async def _resolve(
-        self, run: Run, messages: Sequence[Message]
+        self, reader: Reader, messages: Sequence[Message]
     ) -> AsyncIterator[tuple[Message, bytes]]:
-        """The messages that the viewer of a run may see, by the resolvers."""
-        context = run.context
+        """The messages that a viewer may see, by the resolvers."""
+        run, viewer = reader.run, reader.viewer
+        context = run.context.for_event()
+        context.become(viewer)
         (root,) = run.operation.roots
         followed: Any = root.declaration
         arguments = run.operation.converted(root) if root.has_valid_arguments else {}
         table = messages_table()
-        visible = followed.visible(table, context.viewer, arguments)
-        request = MessagesRequest({}, context.viewer, messages=messages)
+        visible = followed.visible(table, viewer, arguments)
+        request = MessagesRequest({}, viewer, messages=messages)
         async with context.database.read() as session:
             with request_of_statements(request):
                 found = await session.scalars(select(table.c.number).where(visible))
@@ -217,6 +238,7 @@ class Pipeline:
                 with self._resolving(event):
                     executor = self._executor(run, event, message)
                     result = await await_maybe(execute_root_selection_set(executor))
+                _raise_if_it_passes(result)
                 response = _responded(run, result)
                 yield message, orjson.dumps(response.body, default=decimal_json)
 
@@ -510,6 +532,15 @@ class Pipeline:
 
 
 # Report
+
+
+def _raise_if_it_passes(result: ExecutionResult) -> None:
+    """Raise an error of a message after which it should be read again."""
+    for error in result.errors or ():
+        original = error.original_error
+        if isinstance(database_error(original) or original, Unavailable | Overloaded):
+            assert original is not None
+            raise original
 
 
 def _responded(run: Run, result: ExecutionResult) -> Response:

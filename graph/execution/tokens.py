@@ -25,6 +25,9 @@ INVALID = "This access token is unknown, has expired or was revoked."
 # must be closed within one second after its token is revoked.
 CHECK_SECONDS = 0.5
 
+# How long this may take, in seconds.
+CHECK_TIMEOUT = 5
+
 
 @dataclass(slots=True)
 class _Lookup:
@@ -45,6 +48,8 @@ class Tokens:
         self._lookups: dict[str, _Lookup] = {}
         self._watched: dict[object, tuple[str, Callable[[Viewer | None], None]]] = {}
         self._checking: asyncio.Task[None] | None = None
+        self.checked = 0.0
+        """When all tokens that are watched were last looked up."""
 
     def cached(self, token: str) -> Viewer | None:
         """The viewer of a token, if it is in the cache."""
@@ -97,6 +102,8 @@ class Tokens:
             yield
             return
         key = object()
+        if not self._watched:
+            self.checked = time.monotonic()
         self._watched[key] = access.hash_token(token), become
         if self._checking is None:
             # In an empty context, because the task outlives this request.
@@ -108,8 +115,9 @@ class Tokens:
 
     async def check(self) -> None:
         """Look up all tokens that are watched."""
-        watched = list(self._watched.values())
+        watched, now = list(self._watched.values()), time.monotonic()
         viewers = await self.look_up({hashed for hashed, _ in watched})
+        self.checked = max(self.checked, now)
         for hashed, become in watched:
             become(viewers.get(hashed))
 
@@ -117,9 +125,11 @@ class Tokens:
         try:
             while self._watched:
                 await asyncio.sleep(CHECK_SECONDS)
-                # If the lookup fails, each operation and message looks its token up again.
+                # If the lookup fails, each operation looks its token up again, and no messages are
+                # shared.
                 with suppress(Exception):
-                    await self.check()
+                    async with asyncio.timeout(CHECK_TIMEOUT):
+                        await self.check()
         finally:
             self._checking = None
 

@@ -24,7 +24,8 @@ from graph.execution.logs import LogEntry
 from graph.execution.masking import reported
 from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest, Run
-from graph.execution.subscriptions import SlowClient, Subscriptions
+from graph.execution.subscription import SlowClient
+from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import INVALID
 from graph.server.disconnects import Disconnect
 from graph.server.protocols import ABORT

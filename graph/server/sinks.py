@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from db.events.topics import Place
-from graph.execution.subscriptions import SlowClient
+from graph.execution.subscription import SlowClient
 
 # How long a client may not read, in seconds, before its connection is closed.
 SLOW_SECONDS = 10

@@ -28,7 +28,8 @@ from graph.execution.masking import masked, reported
 from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest, Run
-from graph.execution.subscriptions import SlowClient, Subscriptions
+from graph.execution.subscription import SlowClient
+from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import bearer_token
 from graph.limits.limits import network
 from graph.server.disconnects import Disconnect, shutdown_error
