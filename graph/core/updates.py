@@ -252,9 +252,9 @@ class Followed(EntityField):
         """Messages are of this kind, and have objects of `model`.
 
         `subject` is the model of the object that is followed, whose id is an argument. If that may
-        be missing, `otherwise` says what it is then, and `default_key` may have the key. An event about
-        an object of another model than `model` counts for the subject, or for the object that it
-        is part of. With `is_filtered`, there is an argument with conditions on the events.
+        be missing, `otherwise` says what it is then, and `default_key` may have the key. An event
+        about an object of another model than `model` counts for the subject, or for the object that
+        it is part of. With `is_filtered`, there is an argument with conditions on the events.
         """
         super().__init__(model, description=description)
         self.kind, self.follow, self.subject = kind, follow, subject

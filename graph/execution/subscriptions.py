@@ -16,8 +16,7 @@ from collections.abc import Collection, Hashable, Sequence
 
 from db.events.follower import PAGE, Follower, changes_after, continues
 from db.events.topics import Change, Place, Topic
-from graph.core.access import Deadline
-from graph.core.errors import Overloaded, Unauthenticated, Unavailable
+from graph.core.errors import Overloaded, TooSlow, Unauthenticated, Unavailable
 from graph.core.updates import Message, encode_place
 from graph.execution.masking import database_error
 from graph.execution.pipeline import Pipeline, Read, Reader
@@ -215,7 +214,8 @@ class Subscriptions:
                 read = await self._read([reader], messages)
         except TimeoutError:
             if len(messages) == 1:
-                raise Deadline(self.limits.settings.max_seconds).over() from None
+                seconds = self.limits.settings.max_seconds
+                raise TooSlow(f"A message took longer than {seconds} s. Select less.") from None
             subscription.most_messages = max(1, len(messages) // 2)
             return False
         for _, message, body in read:
