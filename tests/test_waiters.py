@@ -185,9 +185,16 @@ async def test_a_token_that_is_revoked_meanwhile_reads_nothing(world: World) -> 
 
 
 async def test_a_thousand_wait_without_a_connection_and_are_woken_within_a_second(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = await ask(world)
+    is_pending, found_pending = interaction_answers.is_pending, []
+
+    async def counted(*arguments: Any) -> bool:
+        found_pending.append(await is_pending(*arguments))
+        return found_pending[-1]
+
+    monkeypatch.setattr(interaction_answers, "is_pending", counted)
     connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     # With the limits that a server has: a thousand are more than may run.
     async with serving(world.database, Settings()) as client:
@@ -195,6 +202,7 @@ async def test_a_thousand_wait_without_a_connection_and_are_woken_within_a_secon
         body = {"query": AWAIT, "variables": {"id": request["id"], "seconds": 55}}
         tasks = [asyncio.create_task(agent.send(body)) for _ in range(1000)]
         await waiting(world.database, 1000)
+        await becomes(lambda: len(found_pending) == 1000)
         (before,) = await stored(world.database, connections)
         owner = world.owner.through(client)
         assert (await owner.ask("{ me { username } }")).data == {"me": {"username": "owner"}}
