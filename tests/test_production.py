@@ -251,7 +251,7 @@ def test_the_limits_are_refused_as_the_page_says() -> None:
     rows = re.findall(r"^\| [^|]+ \| `([A-Z_]+)` \| ([\d, ]+) \| (.*) \|$", PAGE, re.MULTILINE)
     assert len(rows) == 6
     named = [name for _, _, names in rows for name in re.findall(r"TROUPE_(\w+)", names)]
-    named += re.findall(r"TROUPE_(LOGIN_\w+|MAX_S(?:OCKETS|UBSCRIPTIONS)\w*)", PAGE)
+    named += re.findall(r"TROUPE_(LOGIN_\w+|MAX_(?:SOCKETS|EVENT_STREAMS|SUBSCRIPTIONS)\w*)", PAGE)
     assert {name.lower() for name in named} == {*processes.LIMITS, "max_body_bytes"}
     for code_of, statuses, _ in rows:
         sizes = {status for status, name in HTTPError.CODES.items() if name == code_of}
