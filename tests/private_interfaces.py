@@ -497,14 +497,18 @@ def http_protocol() -> None:
     "WebSocketsSansIOProtocol.pause_writing",
     "WebSocketsSansIOProtocol.receive",
     "WebSocketsSansIOProtocol.resume_writing",
+    "WebSocketsSansIOProtocol.run_asgi",
     "WebSocketsSansIOProtocol.send",
-    why="a client that does not read is not listened to, and one that answers no ping is cut off",
+    why="a client that does not read is not listened to, and one that answers no ping is cut off;"
+    " messages of subscriptions are written at once",
 )
 def websocket_protocol() -> None:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
     names = ("handshake_initiated", "handshake_complete", "conn", "read_paused", "writable")
     has(WebSocketsSansIOProtocol, *names, "transport", "keepalive_timeout", "pause_writing")
+    has(WebSocketsSansIOProtocol, "scope", "queue", "close_sent")
+    takes(WebSocketsSansIOProtocol.run_asgi)
     takes(WebSocketsSansIOProtocol.send, "message")
     takes(WebSocketsSansIOProtocol.receive)
 

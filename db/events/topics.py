@@ -71,9 +71,12 @@ class Topic(NamedTuple):
     @property
     def shape(self) -> Shape:
         """What its statement depends on: what it is of, and for parts their type."""
-        names = tuple(name for name, value in self._asdict().items() if value is not None)
+        names = tuple(name for name, value in zip(NAMES, self, strict=True) if value is not None)
         return names, None if self.parent_id is None else self.entity_type
 
+
+NAMES = ("entity_type", "entity_id", "parent_id", "project_id")
+"""What a topic may be of."""
 
 Shape = tuple[tuple[str, ...], str | None]
 
