@@ -753,3 +753,83 @@ async def test_a_cursor_that_is_also_an_argument_of_a_field_divides_those_who_sh
             variables = {"id": str(world.free.id), "after": cursor}
             await Following(talk, query, str(name), **variables).subscribe()
         await becomes(lambda: len(live.sockets.subscriptions._shared) == 2)
+
+
+async def test_a_user_names_the_agent_whose_inbox_they_follow(
+    world: World, live: Listening
+) -> None:
+    async with live.talk(world.people.admin.token) as talk:
+        answer = await talk.ask("subscription { agentInbox { communication { type } } }")
+        assert answer["errors"][0]["extensions"] == {"code": "BAD_USER_INPUT"}
+        assert answer["errors"][0]["message"] == "agentId: name the Agent."
+
+
+async def test_who_is_no_longer_asked_learns_of_it(world: World, live: Listening) -> None:
+    query = "subscription { inbox { event { action entityId } interaction { id } } }"
+    owner = world.people.users["owner"].id
+    request = await ask(world, assigneeId=str(owner))
+    async with live.talk(world.people.owner.token) as talk:
+        following = Following(talk, query)
+        await following.begin()
+        await execute(
+            world,
+            "UPDATE human_interactions SET assignee_id = :id",
+            id=world.people.users["admin"].id,
+        )
+        assert (await following.next())["interaction"] == {"id": request["id"]}
+        await execute(world, "UPDATE human_interactions SET title = 'No business of theirs'")
+        await execute(world, "DELETE FROM human_interactions")
+        message = await following.next()
+        assert (message["event"]["action"], message["interaction"]) == ("DELETED", None)
+
+
+async def test_a_statement_has_the_rights_that_it_was_made_with(
+    world: World, live: Listening
+) -> None:
+    owner = world.people.users["owner"].id
+    subscriptions = live.sockets.subscriptions
+    async with (
+        live.talk(world.people.owner.token) as one,
+        live.talk(world.people.stranger.token) as two,
+    ):
+        mine = Following(one, TASK, id=str(world.free.id))
+        theirs = Following(two, TASK, id=str(world.free.id))
+        await mine.begin()
+        assert (await theirs.begin())["task"] is None
+        await becomes(lambda: [len(s.members) for s in subscriptions._shared.values()] == [2])
+        async with subscriptions._live_slots, subscriptions._live_slots:
+            await rename(world, "Secret")
+            await becomes(lambda: any(s._sending for s in subscriptions._shared.values()))
+            await execute(world, "UPDATE users SET role = 'ADMIN' WHERE id = :id", id=owner)
+            await becomes(lambda: [len(s.members) for s in subscriptions._shared.values()] != [2])
+        assert (await mine.next())["task"] == {"title": "Secret"}
+        await asyncio.sleep(0.3)
+        assert await two.is_alive()  # nothing was sent before
+
+
+async def test_a_statement_that_fails_loses_nothing_for_who_joined_meanwhile(
+    world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscriptions = live.sockets.subscriptions
+    fetch, fails = world.database.fetch, [True]
+
+    async def broken(statement: str, arguments: Any, **options: Any) -> Any:
+        if fails[0] and "AS viewers" in statement:
+            await asyncio.sleep(0.5)
+            raise ConnectionRefusedError
+        return await fetch(statement, arguments, **options)
+
+    async with live.talk(world.people.owner.token) as one, live.talk(world.agent.token) as two:
+        first, second = (Following(each, TASK, id=str(world.free.id)) for each in (one, two))
+        await first.begin()
+        await second.begin()
+        await becomes(lambda: len(subscriptions._shared) == 2)
+        monkeypatch.setattr(world.database, "fetch", broken)
+        for title in ("One", "Two", "Three"):
+            await rename(world, title)
+            await asyncio.sleep(0.2)
+        fails[0] = False
+        for following in (first, second):
+            assert [(await following.next())["event"]["action"] for _ in range(3)] == [
+                "UPDATED"
+            ] * 3
