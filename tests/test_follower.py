@@ -102,12 +102,8 @@ async def test_changes_of_topics_come_by_position_each_once(database: db.Databas
     last, _ = await last_place(database)
     async with database.read() as session:
         ids = (await session.scalars(text("SELECT id::text FROM users ORDER BY id"))).all()
-    topics = [
-        Topic("User"),
-        Topic("User", entity_id=ids[0]),
-        Topic(),
-        Topic("Message", parent_id=db.new_id()),
-    ]
+    nothing = Topic("Message", parent_id=db.new_id())
+    topics = [Topic("User"), Topic("User", entity_id=ids[0]), Topic(), nothing]
     changes, reached = await changes_after(database.fetch, topics, 0, last)
     assert [change.position for change in changes] == list(range(1, last + 1))
     assert reached == last
