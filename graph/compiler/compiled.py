@@ -14,7 +14,7 @@ from sqlalchemy import Select, select
 from db.parameters import Deferred
 from db.returning import Returned, Returning
 from db.statements import Compiled, DependsOnValues, compiled, viewer_kind
-from graph.compiler.shapes import Fill, Request
+from graph.compiler.variables import Fill, Request
 from graph.core.context import Context
 from graph.core.declarations import StatementBuilder
 from graph.core.inputs import built

@@ -19,7 +19,7 @@ from db import Viewer
 from db.events.follower import PAGE, Follower, changes_after, continues
 from db.events.topics import Change, Place, Topic
 from db.statements import viewer_kind
-from graph.compiler.shapes import variables_below
+from graph.compiler.variables import variables_below
 from graph.core.errors import BadRequest, Overloaded, Unauthenticated, Unavailable
 from graph.core.updates import Followed, Message, decode_place, encode_place
 from graph.execution.masking import database_error
