@@ -24,7 +24,7 @@ from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
 from db import leases
 from db.agents import Agent
-from db.base import CRUD, LongText, check, defaulted, to_many, to_one
+from db.base import CRUD, LongText, Timestamp, check, defaulted, to_many, to_one
 from db.leases import lease
 from db.projects import Project, ProjectStatus
 from db.tasks import Task
@@ -178,7 +178,8 @@ inspect(Agent).add_property(
             *(
                 sign.correlate_except(_token, _attempt, leases.table).scalar_subquery()
                 for sign in _signs
-            )
+            ),
+            type_=Timestamp(),
         ),
         deferred=True,
         doc="When it last used a token of its own, to the minute, or began an attempt, or sent a"

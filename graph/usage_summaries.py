@@ -14,12 +14,12 @@ import db
 from db import Viewer
 from db.parameters import apply
 from db.usage_summaries import summary
-from graph.core.arguments import Option
 from graph.core.computed import computed, computed_type, keyed, value
 from graph.core.entities import describe_enum
 from graph.core.fields import argument
 from graph.core.filters import keys
 from graph.core.scalars import BigInt
+from graph.core.shapes import Option
 
 
 class UsageGroup(Option):

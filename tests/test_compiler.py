@@ -169,7 +169,7 @@ def is_for_resolvers(query: str, variables: dict[str, Any]) -> bool:
         return True
     try:
         builder = StatementBuilder(operation, db.Viewer(is_administrator=True), RESULT_BYTES)
-        builder.object(operation.roots, None)
+        builder.object([root for root in operation.roots if not root.name.startswith("__")], None)
     except (GraphQLError, ValueError):
         return True  # an argument is wrong, where the resolvers never come to it
     return False

@@ -6,7 +6,7 @@ reads them by key. A subscription becomes one that reads its messages for many v
 execute the rest, and all that ends in an error. A statement is compiled once for all requests that
 differ only in values:
 
-- `shapes` determines what of a request changes its statements;
+- the shape of its variables determines what of a request changes its statements;
 - each field has its own SQL;
 - `compiled` has the statement for PostgreSQL, and binds the values of each request.
 """
@@ -44,17 +44,14 @@ from graph.compiler.compiled import (
     Place,
     compile_json,
 )
-from graph.compiler.shapes import (
-    GIVEN,
+from graph.compiler.updates import compile_messages
+from graph.compiler.variables import (
     KEYS,
-    Shape,
     deferred_variables,
     filling,
-    shape_of,
-    shape_size,
     variables_below,
+    variables_shape,
 )
-from graph.compiler.updates import compile_messages
 from graph.core.cache import TRACKED, Cache
 from graph.core.declarations import StatementBuilder
 from graph.core.entities import Entity, entities, entity_of
@@ -62,6 +59,7 @@ from graph.core.filters import conditions_of
 from graph.core.json_text import Json, Uncompilable, encoded
 from graph.core.payloads import Outcome
 from graph.core.selections import InvalidOperation, Operation, Selected
+from graph.core.shapes import Shape, shape_size
 from graph.core.threads import in_thread
 
 # Larger operations are not compiled: building and compiling them takes too long.
@@ -142,7 +140,7 @@ class Compiler:
                 return None
             compiling = self._compiling.get(key)
             if compiling is None:
-                deferred = _deferred(operation, {name for name, part in shape if part is not GIVEN})
+                deferred = _deferred(operation, shape)
                 if deferred is None:
                     self._compiled.put(key, CompiledOperation({}, parts=parts))
                     return None
@@ -161,7 +159,7 @@ class Compiler:
         """The key in the cache: requests with the same key share the statements."""
         name = _name(hash, node)
         names = self._names.get(name) if node.operation is OperationType.MUTATION else None
-        return name, shape_of(variables, names), viewer.kind
+        return name, variables_shape(variables, names), viewer.kind
 
     async def _compile_and_cache(
         self,
@@ -203,13 +201,13 @@ class Compiler:
         )
 
 
-def _deferred(operation: Operation, names: Collection[str]) -> tuple[Operation, int, int] | None:
+def _deferred(operation: Operation, shape: Shape) -> tuple[Operation, int, int] | None:
     """The operation with deferred values, and its numbers of fields and conditions.
 
     None if it should not be compiled.
     """
     try:
-        operation = operation.with_variables(deferred_variables(operation.variables, names))
+        operation = operation.with_variables(deferred_variables(shape))
     except (Uncompilable, InvalidOperation, GraphQLError, RecursionError):
         return None
     if all(root.name.startswith("__") for root in operation.roots):

@@ -15,7 +15,7 @@ from db.parameters import Deferred
 from db.returning import Returned, Returning
 from db.scopes import ViewerKind
 from db.statements import Compiled, DependsOnValues, compiled
-from graph.compiler.shapes import Fill, Request
+from graph.compiler.variables import Fill, Request
 from graph.core.context import Context
 from graph.core.declarations import StatementBuilder
 from graph.core.inputs import built

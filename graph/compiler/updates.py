@@ -11,7 +11,7 @@ from sqlalchemy import ARRAY, Uuid, column, func, literal_column, select, true
 from db import Viewer
 from db.parameters import Deferred, bind
 from graph.compiler.compiled import CompiledStatement, compile_statement
-from graph.compiler.shapes import Request
+from graph.compiler.variables import Request
 from graph.core.declarations import StatementBuilder
 from graph.core.json_text import Uncompilable, encoded
 from graph.core.selections import Operation

@@ -16,7 +16,6 @@ from strawberry.types.arguments import StrawberryArgument
 
 from db import Viewer
 from db.parameters import apply, bind
-from graph.core.arguments import shapes_of
 from graph.core.context import Context
 from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import clean, lazy
@@ -168,8 +167,9 @@ class Computed(EntityField):
             key = self.key(**arguments)
         elif self.by is not None:
             key = getattr(source, self.by.key)
-        shape = ComputedShape(self, shapes_of(arguments))
-        return context.loaders.computed(shape, arguments, key, is_list=self.most is not None)
+        shape = ComputedShape(self, context.operation.shape(selected))
+        is_list = self.most is not None
+        return context.loaders.computed(shape, selected.arguments, key, is_list=is_list)
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
         arguments = builder.operation.converted(selected)

@@ -21,7 +21,6 @@ from strawberry.utils.str_converters import to_camel_case
 from db import Viewer, scope
 from db.parameters import apply, bind
 from db.scopes import is_always_visible
-from graph.core.arguments import shapes_of
 from graph.core.connections import (
     DEFAULT_PAGE_SIZE,
     MAX_PAGE_SIZE,
@@ -324,11 +323,11 @@ class Paged(EntityField):
         With a column, the page has only rows with this value in it.
         """
         if selected.page_source is None:  # the same for all parents
-            arguments = context.operation.converted(selected)
+            operation = context.operation
             selected.page_source = PageSource(
-                PageShape(self, shapes_of(arguments), column),
-                arguments,
-                self.window(arguments),
+                PageShape(self, operation.shape(selected), column),
+                selected.arguments,
+                self.window(operation.converted(selected)),
                 self.loader_key(selected),
                 self.reads_rows(selected),
             )

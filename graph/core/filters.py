@@ -39,11 +39,11 @@ from strawberry.utils.str_converters import to_camel_case
 from db import Base, Viewer, scope
 from db.base import any_of, uppercase
 from db.parameters import apply, bind
-from graph.core.arguments import Option
 from graph.core.entities import clean, doc_of, lazy
 from graph.core.errors import BadInput
 from graph.core.scalars import key_text, key_uuid, parse_key
 from graph.core.selections import BACKREF, Operation, Selected, fold, input_values
+from graph.core.shapes import Option
 
 # Conditions are built and compiled by recursion.
 MAX_DEPTH = 20

@@ -24,12 +24,11 @@ from db.base import any_of
 from db.parameters import bind, request_of_statements
 from db.statements import Statement, Values, deferred
 from graph.core.access import Access, refuse_while_holding
-from graph.core.arguments import Shapes, deferred_arguments
 from graph.core.connections import Page, Window
 from graph.core.declarations import Loads, LookAhead
 from graph.core.entities import Entity, entity_of
 from graph.core.filters import RANK
-from graph.core.selections import Operation, Selected
+from graph.core.selections import ArgumentsShape, Operation, Selected
 
 
 class PagedField(Protocol):
@@ -52,7 +51,7 @@ class PageShape(NamedTuple):
     """What determines the statements of a connection, besides what is selected of its rows."""
 
     field: PagedField
-    arguments: Shapes
+    arguments: ArgumentsShape
     column: Any = None
     """The column that refers to the parent; None for a connection at the root."""
 
@@ -74,7 +73,7 @@ class ComputedShape(NamedTuple):
     """What determines the statement of a computed field."""
 
     field: ComputedField
-    arguments: Shapes
+    arguments: ArgumentsShape
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +82,7 @@ class PageSource:
 
     shape: PageShape
     arguments: Mapping[str, Any]
+    """The coerced arguments."""
     window: Window
     key: Hashable
     """Connections with the same key share a loader."""
@@ -157,7 +157,7 @@ def _rows(viewer: Viewer, attribute: Any, order: Sequence[str], loads: Loads) ->
 def _pages(viewer: Viewer, shape: PageShape, loads: Loads) -> Select[Any]:
     """The rows of a page, and the key of their parent; a page for each of the keys."""
     field, column = shape.field, shape.column
-    arguments = deferred_arguments(shape.arguments, ARGUMENTS)
+    arguments = shape.arguments.deferred(ARGUMENTS.resolve)
     model, window = field.target.model, field.window(arguments)
     if column is None:
         page = select(model, null()).where(*field.members(arguments, viewer, model))
@@ -184,7 +184,7 @@ def _pages(viewer: Viewer, shape: PageShape, loads: Loads) -> Select[Any]:
 @Statement
 def _counts(viewer: Viewer, shape: PageShape) -> Select[Any]:
     """How many rows there are on all pages, and the key of their parent, for each of the keys."""
-    arguments = deferred_arguments(shape.arguments, ARGUMENTS)
+    arguments = shape.arguments.deferred(ARGUMENTS.resolve)
     row = shape.field.target.model
     counted = select(func.count()).select_from(row)
     counted = counted.where(*shape.field.members(arguments, viewer, row))
@@ -198,7 +198,7 @@ def _counts(viewer: Viewer, shape: PageShape) -> Select[Any]:
 def _computed(viewer: Viewer, shape: ComputedShape) -> Select[Any]:
     """The computed objects for each of the keys."""
     field = shape.field
-    arguments = deferred_arguments(shape.arguments, ARGUMENTS)
+    arguments = shape.arguments.deferred(ARGUMENTS.resolve)
     if field.by is None:
         found, order = field.found(viewer, None, arguments)
         return select(null(), *found.c).order_by(*order)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from graphql import (
     DocumentNode,
@@ -49,6 +49,7 @@ from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
 from graph.core.errors import BadRequest
+from graph.core.shapes import Shape, deferred_values, shapes_of
 
 # The maximum that graphql-core's executor reports.
 MAX_ERRORS = 50
@@ -205,15 +206,42 @@ class Operation:
     def converted(self, selected: Selected) -> dict[str, Any]:
         """The arguments of a field as its resolver gets them."""
         if selected.converted is None:
-            converter = self.schema.extensions[BACKREF].schema_converter
             assert selected.declaration is not None
-            selected.converted = convert_arguments(
-                selected.arguments,
-                selected.declaration.arguments,
-                scalar_registry=converter.scalar_registry,
-                config=converter.config,
-            )
+            selected.converted = _converted(self.schema, selected.declaration, selected.arguments)
         return selected.converted
+
+    def shape(self, selected: Selected) -> ArgumentsShape:
+        """The shape of the arguments of a field."""
+        assert selected.declaration is not None
+        values = shapes_of(selected.definition.args, selected.arguments)
+        return ArgumentsShape(self.schema, selected.declaration, values)
+
+
+class ArgumentsShape(NamedTuple):
+    """The shape of the arguments of a field, which determines the statement of its resolver."""
+
+    schema: GraphQLSchema
+    declaration: StrawberryField
+    values: Shape
+
+    def deferred(self, read: Callable[[Any], Any]) -> dict[str, Any]:
+        """The deferred arguments as the resolver gets them.
+
+        A function reads the coerced arguments from a request.
+        """
+        return _converted(self.schema, self.declaration, deferred_values(self.values, read))
+
+
+def _converted(
+    schema: GraphQLSchema, declaration: StrawberryField, arguments: dict[str, Any]
+) -> dict[str, Any]:
+    converter = schema.extensions[BACKREF].schema_converter
+    return convert_arguments(
+        arguments,
+        declaration.arguments,
+        scalar_registry=converter.scalar_registry,
+        config=converter.config,
+    )
 
 
 def fold(

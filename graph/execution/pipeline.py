@@ -35,8 +35,8 @@ from db.parameters import request_of_statements
 from db.text import decimal_json
 from graph.compiler import Compiler
 from graph.compiler.compiled import CompiledOperation, CompiledParts, CompiledStatement
-from graph.compiler.shapes import Request
 from graph.compiler.updates import MessagesRequest
+from graph.compiler.variables import Request
 from graph.core.access import Deadline, EnforcedDeadline
 from graph.core.context import Context
 from graph.core.errors import (

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from db import Viewer
 from db.events.topics import Change, Place
-from graph.compiler.shapes import variables_below
+from graph.compiler.variables import variables_below
 from graph.core.errors import BadRequest, Unauthenticated
 from graph.core.updates import Followed, Message, decode_place
 from graph.execution.run import Run

@@ -1,41 +1,21 @@
-"""The shape of the variables of a request, which determines its statement, and deferred values.
-
-The operators of a filter are part of the shape, but not their operands. Requests of the same shape
-share a statement, and each binds its own values.
-"""
+"""The variables of a request: their shape, which determines its statement, and deferred values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from graphql import (
-    FieldNode,
-    FragmentSpreadNode,
-    GraphQLInputObjectType,
-    GraphQLInputType,
-    GraphQLList,
-    GraphQLScalarType,
-    Node,
-    VariableNode,
-    get_nullable_type,
-)
+from graphql import FieldNode, FragmentSpreadNode, Node, VariableNode
 from graphql.execution.values import VariableValues
 
 from db import Viewer
 from db.parameters import Deferred
-from graph.core.arguments import Option
 from graph.core.json_text import Uncompilable
-from graph.core.selections import Operation, input_values
-
-# Stands for any value.
-ANY = "any"
-
-# Stands for a variable of which only matters that it is given.
-GIVEN = "given"
+from graph.core.selections import Operation
+from graph.core.shapes import ANY, Shape, deferred_values, shape_of
 
 
 @dataclass(slots=True)
@@ -54,24 +34,22 @@ KEYS = Deferred(lambda request: request.keys)
 """The keys of a request, as a deferred value."""
 
 
-Shape = tuple[tuple[str, Hashable], ...]
-"""The names of variables, each with the shape of its value."""
-
-
-def shape_of(variables: VariableValues, names: Collection[str] | None) -> Shape:
+def variables_shape(variables: VariableValues, names: Collection[str] | None) -> Shape:
     """The shape of variables: requests for an operation share its statements if it is equal.
 
-    With names, it counts of the other variables only whether they are given.
+    With names, the values of other variables do not change it.
     """
     sources = variables.sources
     return tuple(
-        (
-            name,
-            _shape(sources[name].signature.type, value)
-            if names is None or name in names
-            else GIVEN,
-        )
-        for name, value in variables.coerced.items()
+        [
+            (
+                name,
+                shape_of(sources[name].signature.type, value)
+                if names is None or name in names
+                else ANY,
+            )
+            for name, value in variables.coerced.items()
+        ]
     )
 
 
@@ -142,48 +120,6 @@ def variables_below(operation: Operation) -> frozenset[str]:
     return frozenset(found)
 
 
-def shape_size(shape: Shape) -> int:
-    """The number of parts of a shape."""
-    found, pending = 0, list[Hashable]([shape])
-    while pending:
-        part = pending.pop()
-        if isinstance(part, tuple):
-            found += len(part)
-            pending += part
-    return found
-
-
-def _matters(kind: GraphQLInputType) -> bool:
-    """Whether values of a type change the statement: those of Boolean, orders and other options."""
-    if isinstance(kind, GraphQLScalarType):
-        return kind.name == "Boolean"
-    return issubclass(getattr(kind, "wrapped_cls", object), Option)
-
-
-def _shape(kind: Any, value: Any) -> Hashable:
-    kind = get_nullable_type(kind)
-    if value is None:
-        return None
-    if isinstance(kind, GraphQLInputObjectType):
-        return tuple(
-            [
-                (name, _shape(field.type, item))
-                for name, field, item in input_values(kind.fields, value)
-            ]
-        )
-    if isinstance(kind, GraphQLList):
-        if _is_any(kind):
-            return ANY
-        return tuple(_shape(kind.of_type, item) for item in value)
-    return value if _matters(kind) else ANY
-
-
-def _is_any(kind: GraphQLList[Any]) -> bool:
-    """Whether neither the number nor the values of the items change the statement."""
-    item = get_nullable_type(kind.of_type)
-    return not isinstance(item, GraphQLInputObjectType | GraphQLList) and not _matters(item)
-
-
 class _NoSources(dict[str, Any]):
     """The sources of variables, which graphql-core reads for a variable in a JSON literal.
 
@@ -197,39 +133,6 @@ class _NoSources(dict[str, Any]):
         raise Uncompilable(f"${name} inside a literal")
 
 
-def deferred_variables(variables: VariableValues, names: Collection[str]) -> VariableValues:
-    """Variables of the same shape with deferred values.
-
-    The shape has variables of these names. All others are deferred as a whole.
-    """
-    deferred: dict[str, Any] = {}
-    for name, value in variables.coerced.items():
-        read = _item(attrgetter("variables"), name)
-        if name in names:
-            deferred[name] = _deferred(variables.sources[name].signature.type, value, read)
-        else:
-            deferred[name] = Deferred(read)
-    return VariableValues(_NoSources(), deferred)
-
-
-def _item(read: Callable[[Any], Any], key: str | int) -> Callable[[Any], Any]:
-    return lambda request: read(request)[key]
-
-
-def _deferred(kind: Any, value: Any, read: Callable[[Any], Any]) -> Any:
-    kind = get_nullable_type(kind)
-    if value is None:
-        return None
-    if isinstance(kind, GraphQLInputObjectType):
-        return {
-            key: _deferred(field.type, value[key], _item(read, key))
-            for name, field in kind.fields.items()
-            if (key := field.out_name or name) in value
-        }
-    if isinstance(kind, GraphQLList):
-        if _is_any(kind):
-            return [Deferred(read, many=True)]
-        return [
-            _deferred(kind.of_type, item, _item(read, place)) for place, item in enumerate(value)
-        ]
-    return value if _matters(kind) else Deferred(read)
+def deferred_variables(shape: Shape) -> VariableValues:
+    """Variables of a shape with deferred values."""
+    return VariableValues(_NoSources(), deferred_values(shape, attrgetter("variables")))
