@@ -112,7 +112,8 @@ def _collected(condition: str, **kinds: Kind) -> Statement:
     return _statement(
         f"""
         WITH queue AS MATERIALIZED (
-          SELECT q.webhook_id, q.position, w.project_id, w.entity_types, w.actions, w.actor_types
+          SELECT q.webhook_id, q.position, w.project_id, w.entity_types, w.entity_ids, w.actions,
+            w.actor_types, w.actor_ids
           FROM webhook_queues q JOIN webhooks w ON w.id = q.webhook_id
           WHERE w.is_active AND {condition} AND EXISTS (
             SELECT FROM events e WHERE e.project_id = w.project_id AND e.position > q.position
@@ -121,7 +122,7 @@ def _collected(condition: str, **kinds: Kind) -> Statement:
         ), page AS MATERIALIZED (
           SELECT q.webhook_id, e.*
           FROM queue q CROSS JOIN LATERAL (
-            SELECT position, entity_type, entity_id, action, actor_type, created_at
+            SELECT position, entity_type, entity_id, action, actor_type, actor_id, created_at
             FROM events e
             WHERE e.project_id = q.project_id AND e.position > q.position
             ORDER BY e.position LIMIT {PAGE}
@@ -134,8 +135,10 @@ def _collected(condition: str, **kinds: Kind) -> Statement:
             now() + (p.position - q.position) * interval '1 microsecond', now()
           FROM page p JOIN queue q ON q.webhook_id = p.webhook_id
           WHERE (q.entity_types = '{{}}' OR p.entity_type = ANY (q.entity_types))
+            AND (q.entity_ids = '{{}}' OR p.entity_id = ANY (q.entity_ids))
             AND (q.actions = '{{}}' OR p.action = ANY (q.actions))
             AND (q.actor_types = '{{}}' OR p.actor_type = ANY (q.actor_types))
+            AND (q.actor_ids = '{{}}' OR p.actor_id::text = ANY (q.actor_ids))
         )
         UPDATE webhook_queues q SET position = reached.position
         FROM (
@@ -198,32 +201,35 @@ due = _statement(
     JOIN webhook_queues q ON q.webhook_id = d.webhook_id
     WHERE d.webhook_id = :webhook AND d.next_attempt_at <= now() AND q.lease_id = :lease
       AND w.is_active
-    ORDER BY d.position LIMIT 20
+    ORDER BY d.position NULLS FIRST LIMIT 20
     """,
     webhook=Uuid,
     lease=Uuid,
 )
-"""The next deliveries of a queue in the order of their events, for who has its lease."""
+"""The next deliveries of a queue, for who has its lease: test messages, then events in order."""
 
 recorded = _statement(
     f"""
     WITH held AS (
-      UPDATE webhook_queues SET lease_expires_at = now() + make_interval(secs => :seconds)
-      WHERE webhook_id = :webhook AND lease_id = :lease
-      RETURNING webhook_id
+      UPDATE webhook_queues q SET lease_expires_at = now() + make_interval(secs => :seconds)
+      FROM webhooks w
+      WHERE q.webhook_id = :webhook AND q.lease_id = :lease AND w.id = q.webhook_id
+      RETURNING q.webhook_id, :status = 'FAILED' AND w.url <> :url AS has_moved
     ), done AS (
       UPDATE webhook_deliveries SET
-        status = :status,
+        status = CASE WHEN has_moved THEN 'PENDING' ELSE :status END,
         attempt_count = attempt_count + 1,
-        next_attempt_at = now() + make_interval(secs => :delay),
+        next_attempt_at = now() + make_interval(secs => CASE WHEN has_moved THEN 0 ELSE :delay END),
         attempts = CASE
           WHEN jsonb_array_length(attempts) < {MOST_ATTEMPTS} THEN attempts ELSE attempts - 0
         END || :attempt,
         updated_at = now()
-      WHERE id = :delivery AND next_attempt_at IS NOT NULL AND EXISTS (SELECT FROM held)
+      FROM held
+      WHERE id = :delivery AND next_attempt_at IS NOT NULL
     ), noted AS (
       UPDATE webhooks SET failing_since = CASE WHEN NOT :succeeded THEN now() END
-      WHERE id = :webhook AND (failing_since IS NULL) <> :succeeded AND EXISTS (SELECT FROM held)
+      WHERE id = :webhook AND url = :url AND (failing_since IS NULL) <> :succeeded
+        AND EXISTS (SELECT FROM held)
     )
     SELECT w.is_active, w.version,
       coalesce(w.failing_since <= now() - interval '{FAILING_HOURS} hours', false)
@@ -232,13 +238,17 @@ recorded = _statement(
     webhook=Uuid,
     lease=Uuid,
     delivery=Uuid,
+    url=String,
     seconds=Integer,
     status=String,
     delay=Float,
     attempt=JSONB,
     succeeded=Boolean,
 )
-"""Records an attempt, and extends the lease.
+"""Records an attempt to post a delivery to an address, and extends the lease.
+
+If the webhook has another address by now, the attempt neither is the last one nor says anything
+about the webhook.
 
 Returns whether the webhook is active, its version, and whether it had failed for so long that it is
 to be switched off; nothing if another process has the lease, or if the webhook was deleted.

@@ -120,6 +120,12 @@ class Webhook(CRUD):
         server_default=text("'{}'::text[]"),
         doc="The types of objects whose events it gets, such as `Task`; empty for all types.",
     )
+    entity_ids: Mapped[list[str]] = mapped_column(
+        ARRAY(Text),
+        default=list,
+        server_default=text("'{}'::text[]"),
+        doc="The ids of the objects whose events it gets, returned as bare UUIDs; empty for all.",
+    )
     actions: Mapped[list[EventAction]] = mapped_column(
         choices(EventAction),
         default=list,
@@ -132,6 +138,13 @@ class Webhook(CRUD):
         server_default=text("'{}'::character varying[]"),
         doc="Whose events it gets: of users, of agents; empty for all, those of the server itself"
         " included.",
+    )
+    actor_ids: Mapped[list[str]] = mapped_column(
+        ARRAY(Text),
+        default=list,
+        server_default=text("'{}'::text[]"),
+        doc="The ids of the users and agents whose events it gets, returned as bare UUIDs; empty"
+        " for all.",
     )
     is_active: Mapped[bool] = defaulted(
         True, doc="Whether it is sent events. What happens while it is not is never sent."
@@ -181,7 +194,7 @@ class WebhookDelivery(CRUD):
         Index(
             "ix_webhook_deliveries_pending",
             "webhook_id",
-            "position",
+            text("position NULLS FIRST"),  # test messages
             postgresql_where=text("next_attempt_at IS NOT NULL"),
         ),
         Index(
@@ -303,7 +316,10 @@ async def create(session: WriteSession, values: Mapping[str, Any]) -> tuple[UUID
 
 
 async def change(session: WriteSession, webhook: Webhook, values: Mapping[str, Any]) -> None:
-    """Change a webhook. One that becomes active is sent what happens from then on."""
+    """Change a webhook. One that becomes active is sent what happens from then on.
+
+    What is pending is sent to a new address, which has not failed so far.
+    """
     is_active = values.get("is_active", webhook.is_active)
     if is_active is not webhook.is_active:
         # Also of one that was not active: a process may have made them at the same time.
@@ -311,6 +327,8 @@ async def change(session: WriteSession, webhook: Webhook, values: Mapping[str, A
     if is_active and not webhook.is_active:
         await session.run(webhook_queues.begun, webhook=webhook.id)
         values = {**values, "end_reason": None, "failing_since": None}
+    if values.get("url", webhook.url) != webhook.url:
+        values = {**values, "failing_since": None}
     await webhook.update(session, **values)
 
 
@@ -361,16 +379,19 @@ def _refuse_inactive(webhook: Webhook) -> None:
         raise Invalid("The webhook is not active. Activate it by updateWebhook first.")
 
 
-WORDS = {
+END_REASONS = {
     WebhookEnd.GONE: "Its address answered 410 Gone: it wants no more events.",
     WebhookEnd.FAILING: "Every attempt to send it an event has failed for a day.",
 }
 
 
-async def switch_off(session: WriteSession, webhook_id: UUID, reason: WebhookEnd) -> None:
-    """Switch a webhook off, unless it is not active any more, and tell the project's owners."""
+async def switch_off(session: WriteSession, webhook_id: UUID, url: str, reason: WebhookEnd) -> None:
+    """Switch a webhook off, because of this address, and tell the project's owners.
+
+    One that has another address by now, or is not active any more, stays as it is.
+    """
     webhook = await session.get(Webhook, webhook_id, with_for_update={"key_share": True})
-    if webhook is None or not webhook.is_active:
+    if webhook is None or not webhook.is_active or webhook.url != url:
         return
     await change(session, webhook, {"is_active": False, "end_reason": reason})
     # Without the address, which may contain a secret: all members see a notification.
@@ -381,8 +402,8 @@ async def switch_off(session: WriteSession, webhook_id: UUID, reason: WebhookEnd
         "content": {
             "webhookId": str(webhook.id),
             "reason": reason.value,
-            "text": f"The webhook{about} was switched off. {WORDS[reason]} updateWebhook activates"
-            " it again. What happened meanwhile is not sent: read `events` after the last"
+            "text": f"The webhook{about} was switched off. {END_REASONS[reason]} updateWebhook"
+            " activates it again. What happened meanwhile is not sent: read `events` after the last"
             " position that you have.",
         },
         "level": NotificationLevel.ERROR,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated
 
 import strawberry
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from strawberry import Maybe
 
 import db
@@ -33,10 +33,12 @@ from graph.core.history import history
 from graph.core.inputs import Repeatable, Versioned, changed_values, input_of, new_values
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed, Deleted
-from graph.core.scalars import ID, BigInt, Line
+from graph.core.scalars import ID, BigInt, Line, key_uuid
 
 Url = Annotated[str, StringConstraints(max_length=webhooks.LONGEST_URL)]
+Key = Annotated[strawberry.ID, AfterValidator(lambda value: str(key_uuid(value)))]
 Types = Annotated[list[Line], Field(max_length=100)]
+Keys = Annotated[list[Key], Field(max_length=100)]
 Actions = Annotated[list[EventAction], Field(max_length=10)]
 Actors = Annotated[list[ActorType], Field(max_length=10)]
 Secret = Annotated[str, "The secret that messages are signed with. It is returned only once."]
@@ -63,8 +65,10 @@ class Webhook(Node):
     url: str
     description: str | None
     entity_types: list[str]
+    entity_ids: list[strawberry.ID]
     actions: list[EventAction]
     actor_types: list[ActorType]
+    actor_ids: list[strawberry.ID]
     is_active: bool
     end_reason: WebhookEnd | None
     failing_since: datetime | None
@@ -151,8 +155,10 @@ class CreateWebhookInput(BaseModel):
     url: Url
     description: Line | None = None
     entity_types: Types | None = None
+    entity_ids: Keys | None = None
     actions: Actions | None = None
     actor_types: Actors | None = None
+    actor_ids: Keys | None = None
     is_active: bool = True
 
 
@@ -164,8 +170,10 @@ class UpdateWebhookInput(Versioned):
     url: Maybe[Url] = None
     description: Maybe[Line | None] = None
     entity_types: Maybe[Types] = None
+    entity_ids: Maybe[Keys] = None
     actions: Maybe[Actions] = None
     actor_types: Maybe[Actors] = None
+    actor_ids: Maybe[Keys] = None
     is_active: Maybe[bool] = None
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import logging
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -28,7 +32,7 @@ from db.webhooks import url_problem
 from db.writes import insert_many
 from graph.core.scalars import format_moment, key_text
 from graph.delivery import sender, worker
-from graph.delivery.addresses import PublicNetwork
+from graph.delivery.addresses import MOST_LOOKUPS, PublicNetwork, Resolver
 from graph.delivery.sender import Sender
 from graph.delivery.worker import DELAYS, JITTER, Worker
 from tests import factories
@@ -67,8 +71,10 @@ def a_webhook(place: int) -> dict[str, Any]:
         "is_active": is_active,
         "end_reason": None if is_active else list(db.WebhookEnd)[place // 2 % 2],
         "entity_types": ["Task", "Agent"][: place % 3],
+        "entity_ids": [str(db.new_id()), str(db.new_id())][: place % 3],
         "actions": list(db.EventAction)[: place % 4],
         "actor_types": list(db.ActorType)[: place % 3],
+        "actor_ids": [str(db.new_id()), str(db.new_id())][: place % 3],
     }
 
 
@@ -270,6 +276,39 @@ async def test_only_what_the_webhook_asks_for_is_sent(
     ]
 
 
+async def test_only_what_is_about_these_objects_and_by_these_actors_is_sent(
+    world: World, receiver: Receiver, sending: Worker, resolvers: People
+) -> None:
+    """By global ids and bare ones; both are returned as bare ones."""
+    owner = world.people.users["owner"]
+    made, other = await task(world), await task(world)
+    id, _ = await webhook(
+        world, receiver.url, entityIds=[made, str(world.ada.id).upper()], actorIds=[gid(owner)]
+    )
+    change = "updateTask { userErrors { message } }"
+    for each in (made, other):
+        await world.owner.change(change, id=each, title="Changed")
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:  # by nobody
+        await (await session.get_one(db.Task, UUID(key_text(made)))).update(session, title="New")
+    await settle(sending)
+
+    assert [each.data["entityId"] for each in receiver.received] == [made]
+    query = "query($id: ID!) { webhook(id: $id) { entityIds actorIds } }"
+    shown = await world.owner.ask(query, id=id)
+    entity_ids = [key_text(made), str(world.ada.id)]
+    assert shown.data["webhook"] == {"entityIds": entity_ids, "actorIds": [str(owner.id)]}
+    assert (await resolvers.owner.ask(query, id=id)).text == shown.text
+    # Those of others.
+    update = "updateWebhook { userErrors { message } }"
+    await world.owner.change(update, id=id, entityIds=[], actorIds=[gid(world.ada)])
+    await world.owner.change(change, id=other, title="Again")
+    await settle(sending)
+    assert len(receiver.received) == 1
+    wrong = {"id": id, "entityIds": [made, "Task"], "actorIds": ["Ada"]}
+    refused = await world.refused(world.owner, "updateWebhook", **wrong)
+    assert refused == [("INVALID", "entityIds.1"), ("INVALID", "actorIds.0")]
+
+
 async def test_all_that_owners_see_is_sent_and_nothing_about_deliveries(
     world: World, receiver: Receiver, sending: Worker
 ) -> None:
@@ -310,6 +349,50 @@ async def test_events_are_sent_in_the_order_of_their_positions(
     assert sent == list(range(sent[0], sent[0] + 120))
     # Connections are kept open.
     assert receiver.connections == 1
+
+
+async def test_a_slow_receiver_does_not_keep_others_waiting(
+    world: World, receiver: Receiver, sending: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A turn ends after some time, and then it is the turn of those who wait."""
+    monkeypatch.setattr(worker, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(worker, "TURN_SECONDS", 0.2)
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 600.0)
+    order = []
+
+    def slow(_: Received) -> bytes:
+        time.sleep(0.2)
+        order.append("slow")
+        return response(200)
+
+    def fast(_: Received) -> bytes:
+        order.append("fast")
+        return response(200)
+
+    receiver.answer = slow
+    async with receiving() as other:
+        other.answer = fast
+        await webhook(world, receiver.url)
+        await webhook(world, other.url)
+        async with world.database.write(db.Viewer(is_administrator=True)) as session:
+            for number in range(9):
+                await factories.make_task(session, world.project, str(number))
+        # The slow one is first.
+        await stored(
+            world.database,
+            "UPDATE webhook_queues SET lease_expires_at = now() WHERE webhook_id <>"
+            " (SELECT id FROM webhooks WHERE url = :url) RETURNING 1",
+            url=receiver.url,
+        )
+        await number_all(world.database)
+        running = asyncio.create_task(sending.run())
+        await becomes(lambda: len(order) == 18)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    turns = order[: 18 - order[::-1].index("fast")]
+    assert turns[:2] == ["slow", "fast"]
+    assert ("slow", "slow") not in itertools.pairwise(turns)
 
 
 async def test_more_events_than_are_read_at_once_are_sent(
@@ -484,6 +567,70 @@ async def test_an_address_that_is_gone_is_sent_nothing_more(
     assert json.loads(log[-1][1]) == {"is_active": False, "end_reason": "GONE"}
 
 
+UPDATE = "updateWebhook { webhook { isActive failingSince version } userErrors { code } }"
+
+
+@pytest.mark.parametrize("status", [410, 500])
+async def test_an_attempt_at_an_old_address_says_nothing_about_a_new_one(
+    world: World,
+    receiver: Receiver,
+    sending: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+) -> None:
+    """The address is changed while the last attempt at the old one is under way."""
+    receiver.answer = lambda _: response(status)
+    async with receiving() as target:
+        id, _ = await webhook(world, receiver.url)
+        if status == 500:  # it has failed for a day
+            monkeypatch.setattr(worker, "DELAYS", (5,))
+            await task(world)
+            await settle(sending)
+            await later(world.database, DAY + 10)
+        else:
+            await task(world)
+        attempt = sending._attempt
+
+        async def moved(delivery: Any) -> Any:
+            made = await attempt(delivery)
+            await world.owner.change(UPDATE, id=id, url=target.url)
+            return made
+
+        with monkeypatch.context() as patched:
+            patched.setattr(sending, "_attempt", moved)
+            await settle(sending)
+        found = await show(world, id)
+        assert (found["isActive"], found["endReason"], found["failingSince"]) == (True, None, None)
+        (delivery,) = found["deliveries"]["nodes"]
+        assert delivery["status"] == "PENDING"
+        assert delivery["attempts"][-1]["responseStatus"] == status
+        assert await stored(world.database, NOTIFIED) == []
+        await later(world.database, worker.REST_SECONDS + 1)
+        await settle(sending)
+
+        assert len(target.received) == 1
+        assert [each["status"] for each in await deliveries(world, id)] == ["SUCCEEDED"]
+
+
+async def test_a_new_address_has_not_failed(
+    world: World, receiver: Receiver, sending: Worker
+) -> None:
+    receiver.answer = lambda _: response(500)
+    id, _ = await webhook(world, receiver.url)
+    await task(world)
+    await settle(sending)
+    payload = await world.owner.change(UPDATE, id=id, url=receiver.url)
+    assert payload["webhook"]["failingSince"] is not None
+    payload = await world.owner.change(UPDATE, id=id, url=f"{receiver.url}&new")
+    assert payload["webhook"]["failingSince"] is None
+    await later(world.database, DAY + 10)
+    await settle(sending)
+
+    found = await show(world, id)
+    assert found["isActive"] is True
+    assert found["failingSince"] is not None
+
+
 async def test_a_webhook_that_is_switched_on_begins_at_that_moment(
     world: World, receiver: Receiver, sending: Worker
 ) -> None:
@@ -566,6 +713,24 @@ async def test_a_test_message_is_sent(world: World, receiver: Receiver, sending:
     assert faults(await world.owner.change(send, id=id)) == [("INVALID", "")]
 
 
+async def test_a_test_message_does_not_wait_for_others(
+    world: World, receiver: Receiver, sending: Worker
+) -> None:
+    id, _ = await webhook(world, receiver.url)
+    for _ in range(3):
+        await task(world)
+    await number_all(world.database)
+    await sending._collect()
+    await world.owner.change("sendTestWebhook { userErrors { code } }", id=id)
+    await settle(sending)
+
+    assert [each.data["entityType"] for each in receiver.received] == ["Webhook"] + ["Task"] * 3
+    # The index has this order, so that nothing is sorted.
+    definition = "SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_webhook_deliveries_pending'"
+    (index,) = await stored(world.database, definition)
+    assert '(webhook_id, "position" NULLS FIRST)' in index
+
+
 async def test_two_secrets_are_valid_for_a_day_after_a_rotation(
     world: World, receiver: Receiver, sending: Worker
 ) -> None:
@@ -635,6 +800,7 @@ async def test_what_was_claimed_by_a_process_that_ended_is_sent_by_another(
         "status": "FAILED",
         "delay": None,
         "attempt": {},
+        "url": receiver.url,
         "succeeded": False,
     }
     ids = {"webhook": webhook_id, "lease": lease, "delivery": delivery}
@@ -821,6 +987,11 @@ PRIVATE = [
     "169.254.169.254",
     "224.0.0.1",
     "255.255.255.255",
+    "192.0.0.9",
+    "192.0.0.192",
+    "168.63.129.16",
+    "::ffff:168.63.129.16",
+    "2002:a83f:8110::",
     "::",
     "::1",
     "::ffff:127.0.0.1",
@@ -829,6 +1000,8 @@ PRIVATE = [
     "fe80::1",
     "fe80::1%1",
     "fc00::1",
+    "fec0::1",
+    "feff::1",
     "fd00:ec2::254",
     "ff02::1",
     "64:ff9b::127.0.0.1",
@@ -837,7 +1010,14 @@ PRIVATE = [
     "2002:7f00:1::",
     "2001:0:4136:e378:8000:63bf:80ff:fffe",
 ]
-PUBLIC = ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
+PUBLIC = [
+    "8.8.8.8",
+    "192.0.1.1",
+    "168.63.129.17",
+    "2606:4700:4700::1111",
+    "::ffff:8.8.8.8",
+    "64:ff9b::8.8.8.8",
+]
 
 
 def test_only_public_addresses_are_allowed() -> None:
@@ -856,7 +1036,7 @@ def test_a_setting_allows_networks() -> None:
     assert [each for each in refused if network.allows(ip_address(each))] == []
 
 
-REFUSED = "The address leads to a network that webhooks may not reach."
+REFUSED = "The host name leads to no address that webhooks may reach."
 
 
 SPELLINGS = (
@@ -882,8 +1062,8 @@ async def test_a_private_address_is_refused_however_it_is_written(
 async def test_a_name_that_leads_to_a_private_address_is_refused(
     receiver: Receiver, address: str
 ) -> None:
-    async def resolve(host: str, port: int) -> list[str]:
-        assert (host, port) == ("hooks.example", receiver.port)
+    async def resolve(host: str) -> list[str]:
+        assert host == "hooks.example"
         return [address]
 
     client = Sender(allows_http=True, resolve=resolve)
@@ -897,7 +1077,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused(
 async def test_the_address_that_was_checked_is_connected_to(receiver: Receiver) -> None:
     asked = []
 
-    async def resolve(host: str, port: int) -> list[str]:
+    async def resolve(host: str) -> list[str]:
         asked.append(host)
         # Another one each time; and one that is not allowed, which is left out.
         return ["10.9.9.9", f"127.0.0.{len(asked)}"] if len(asked) == 1 else ["10.9.9.9"]
@@ -915,6 +1095,42 @@ async def test_the_address_that_was_checked_is_connected_to(receiver: Receiver) 
     assert attempt.error == REFUSED
 
 
+async def test_lookups_of_names_use_threads_of_their_own_one_for_each_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+    answer = threading.Event()
+
+    def getaddrinfo(host: str, *_: Any, **options: Any) -> Any:
+        asked.append(host)
+        answer.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))] * 2
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    resolver = Resolver()
+    try:
+        # Who gives up leaves the lookup to the next one.
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await resolver("0.example")
+        assert asked == ["0.example"]
+        names = [f"{number}.example" for number in range(MOST_LOOKUPS * 2)]
+        lookups = [asyncio.ensure_future(resolver(name)) for name in names]
+        await becomes(lambda: len(asked) == MOST_LOOKUPS)
+        # The threads that others use are free.
+        async with asyncio.timeout(5):
+            await asyncio.to_thread(int)
+        assert len(asked) == MOST_LOOKUPS
+    finally:
+        answer.set()
+    assert await asyncio.gather(*lookups) == [["127.0.0.1"]] * len(names)
+    assert sorted(asked) == sorted(names)
+    # What is known is asked again.
+    assert await resolver("0.example") == ["127.0.0.1"]
+    assert asked.count("0.example") == 2
+
+
 async def test_the_name_of_the_certificate_is_that_of_the_url() -> None:
     hello = asyncio.get_running_loop().create_future()
 
@@ -922,7 +1138,7 @@ async def test_the_name_of_the_certificate_is_that_of_the_url() -> None:
         hello.set_result(await reader.read(4000))
         writer.close()
 
-    async def resolve(host: str, port: int) -> list[str]:
+    async def resolve(host: str) -> list[str]:
         return ["127.0.0.1"]
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -953,7 +1169,7 @@ async def test_a_certificate_that_nobody_trusts_is_refused(tmp_path: Path) -> No
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
 
-    async def resolve(host: str, port: int) -> list[str]:
+    async def resolve(host: str) -> list[str]:
         return ["127.0.0.1"]
 
     async with receiving(tls=context) as receiver:
@@ -1061,7 +1277,8 @@ async def test_what_is_no_response_is_a_failure(
     assert attempt.status is None
     assert (attempt.error or "").startswith(said)
     assert (closed.error or "").startswith("No connection could be opened")
-    assert unknown.error == "The host name cannot be resolved."
+    # As of a name that leads to a private address.
+    assert unknown.error == REFUSED
 
 
 WRONG_URLS = {

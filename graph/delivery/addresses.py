@@ -11,30 +11,60 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 import httpcore
 
 Address = IPv4Address | IPv6Address
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""The addresses of a host name."""
+Resolve = Callable[[str], Awaitable[Sequence[str]]]
+"""The addresses of a host name; none if it cannot be resolved."""
 
 # IPv6 addresses of IPv4 hosts: the last 32 bits are the address.
 NAT64 = IPv6Network("64:ff9b::/96")
+
+# What Python takes for public.
+NOT_PUBLIC = (
+    IPv4Network("192.0.0.0/24"),  # of protocols between a host and its network
+    IPv4Network("168.63.129.16/32"),  # the host of a virtual machine in Azure
+    IPv6Network("fec0::/10"),  # private, by an older standard (site-local)
+)
+
+MOST_LOOKUPS = 32
+"""The largest number of host names that a process resolves at once."""
 
 
 class Unreachable(Exception):
     """There is no address to connect to; the message says why, without naming any."""
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host name, by the system's resolver. Raises Unreachable."""
-    loop = asyncio.get_running_loop()
+class Resolver:
+    """Resolves host names by the system's resolver, in threads of its own.
+
+    A lookup goes on when nobody waits for it any more, and nothing can end it. So it may not use
+    the threads that others need, and there is one at a time for each name.
+    """
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(MOST_LOOKUPS, "names")
+        self._lookups: dict[str, asyncio.Future[list[str]]] = {}
+
+    async def __call__(self, host: str) -> Sequence[str]:
+        """The addresses of a host name; none if it cannot be resolved."""
+        lookup = self._lookups.get(host)
+        if lookup is None:
+            loop = asyncio.get_running_loop()
+            lookup = self._lookups[host] = loop.run_in_executor(self._threads, _look_up, host)
+            lookup.add_done_callback(lambda _: self._lookups.pop(host))
+        return await asyncio.shield(lookup)
+
+
+def _look_up(host: str) -> list[str]:
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise Unreachable("The host name cannot be resolved.") from None
+        return []
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
@@ -51,15 +81,16 @@ def embedded(address: Address) -> Address:
 def is_public(address: Address) -> bool:
     """Whether anybody can have a host with this address."""
     address = embedded(address)
-    return address.is_global and not (address.is_multicast or address.is_reserved)
+    is_other = address.is_multicast or address.is_reserved
+    return address.is_global and not (is_other or any(address in each for each in NOT_PUBLIC))
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):
     """Opens connections to public addresses, and to those of some networks."""
 
-    def __init__(self, networks: Iterable[str] = (), resolve: Resolve = resolve) -> None:
+    def __init__(self, networks: Iterable[str] = (), resolve: Resolve | None = None) -> None:
         self._networks: list[IPv4Network | IPv6Network] = [ip_network(each) for each in networks]
-        self._resolve = resolve
+        self._resolve = resolve or Resolver()
         self._backend = httpcore.AnyIOBackend()
 
     def allows(self, address: Address) -> bool:
@@ -76,10 +107,11 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         socket_options: Any = None,
     ) -> httpcore.AsyncNetworkStream:
         """Connect to the first allowed address of a host that accepts it. Raises Unreachable."""
-        found = await self._resolve(host, port)
+        found = await self._resolve(host)
         allowed = [each for each in found if self.allows(ip_address(each))]
         if not allowed:
-            raise Unreachable("The address leads to a network that webhooks may not reach.")
+            # The same for a name that does not exist, so that nobody learns which private ones do.
+            raise Unreachable("The host name leads to no address that webhooks may reach.")
         share = None if timeout is None else timeout / len(allowed)
         options = (port, share, local_address, socket_options)
         for address in allowed[:-1]:

@@ -17,7 +17,7 @@ import httpcore
 
 from db.webhook_queues import MOST_CHARACTERS
 from db.webhooks import url_problem
-from graph.delivery.addresses import PublicNetwork, Resolve, Unreachable, resolve
+from graph.delivery.addresses import PublicNetwork, Resolve, Unreachable
 
 # How long an attempt may take, in seconds, from resolving the name to the end of the response.
 SECONDS = 10
@@ -60,7 +60,7 @@ class Sender:
     """An HTTP client, which keeps connections open. It follows no redirects."""
 
     def __init__(
-        self, networks: Iterable[str] = (), *, allows_http: bool, resolve: Resolve = resolve
+        self, networks: Iterable[str] = (), *, allows_http: bool, resolve: Resolve | None = None
     ) -> None:
         """It connects to public addresses, and to those of these networks."""
         self._network = PublicNetwork(networks, resolve)
@@ -95,7 +95,7 @@ class Sender:
                 await self._post(attempt, url, headers, content)
         except Exception as error:
             if attempt.status is None:  # what comes after it does not matter
-                attempt.error = _words(error)
+                attempt.error = _sentence(error)
         attempt.milliseconds = round((time.monotonic() - began) * 1000)
         return attempt
 
@@ -136,8 +136,8 @@ def _readable(text: bytes) -> str:
     return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in letters)
 
 
-def _words(error: Exception) -> str:
-    """Why there was no response, as a sentence."""
+def _sentence(error: Exception) -> str:
+    """Why there was no response."""
     if isinstance(error, Unreachable):
         return str(error)
     if isinstance(error, TimeoutError | httpcore.TimeoutException):

@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -48,8 +49,9 @@ REST_SECONDS = 5
 # How long a lease is valid without an attempt, in seconds: longer than any attempt takes.
 LEASE_SECONDS = 60
 
-# How many webhooks a process serves at once, and how many deliveries it sends in one turn.
-MOST_AT_ONCE, MOST_IN_A_TURN = 20, 100
+# How many webhooks a process serves at once, how many deliveries it sends in one turn, and how long
+# it begins further ones, in seconds: slow receivers would keep others waiting.
+MOST_AT_ONCE, MOST_IN_A_TURN, TURN_SECONDS = 20, 100, 10.0
 
 # How often old deliveries are deleted, in seconds.
 DELETE_SECONDS = float(HOUR)
@@ -70,6 +72,8 @@ class Worker:
         # What to look at next: projects with new events, and webhooks with more to send.
         self._changed: set[UUID | None] = set()
         self._unfinished: set[UUID] = set()
+        # Whether others wait until a turn has ended.
+        self._is_full = False
         self._look_at = self._delete_at = 0.0
 
     async def receive(self, changes: Sequence[Change]) -> None:
@@ -115,7 +119,8 @@ class Worker:
         if time.monotonic() < self._look_at:
             changed, self._changed = self._changed, set()
             unfinished, self._unfinished = self._unfinished, set()
-            await self._claim(unfinished | await self._collect(changed))
+            found = unfinished | await self._collect(changed)
+            await self._claim(None if self._is_full else found)
             return
         self._changed, self._unfinished = set(), set()
         await self._delete_old()
@@ -167,14 +172,19 @@ class Worker:
             rows = await self._database.run(
                 webhook_queues.claimed_of, webhooks=list(of), most=most, seconds=LEASE_SECONDS
             )
-            if len(rows) == most:  # the end of a turn wakes this process
-                self._unfinished |= of - {webhook_id for webhook_id, _ in rows}
         else:
             return
+        self._is_full = len(rows) == most
         for webhook_id, lease_id in rows:
             turn = asyncio.create_task(self._serve(webhook_id, lease_id))
             self._turns.add(turn)
-            turn.add_done_callback(self._turns.discard)
+            turn.add_done_callback(partial(self._end, webhook_id))
+
+    def _end(self, webhook_id: UUID, turn: asyncio.Task[None]) -> None:
+        """End a turn, and look for what was added meanwhile, or left for the next turn."""
+        self._turns.discard(turn)
+        self._unfinished.add(webhook_id)
+        self._woken.set()
 
     async def _serve(self, webhook_id: UUID, lease_id: UUID) -> None:
         """Send the deliveries of a webhook that are due, one after the other, and end the lease."""
@@ -189,13 +199,10 @@ class Worker:
                 await self._database.run(
                     webhook_queues.released, webhook=webhook_id, lease=lease_id, seconds=rest
                 )
-            # Something may have been added at the end, or left for the next turn.
-            self._unfinished.add(webhook_id)
-            self._woken.set()
 
     async def _send_due(self, webhook_id: UUID, lease_id: UUID) -> bool:
         """Send what is due, at most for one turn. Returns whether all attempts have succeeded."""
-        sent = 0
+        sent, until = 0, time.monotonic() + TURN_SECONDS
         while sent < MOST_IN_A_TURN:
             rows = await self._database.run(webhook_queues.due, webhook=webhook_id, lease=lease_id)
             if not rows:
@@ -207,6 +214,8 @@ class Worker:
                 sent += 1
                 if not attempt.has_succeeded:
                     return False
+                if time.monotonic() >= until:
+                    return True
                 if version != delivery.version:  # it may have another address now
                     break
         return True
@@ -236,6 +245,7 @@ class Worker:
             webhook=webhook_id,
             lease=lease_id,
             delivery=delivery.id,
+            url=delivery.url,
             seconds=LEASE_SECONDS,
             status=status.value,
             delay=delay,
@@ -251,7 +261,7 @@ class Worker:
             if end is None:
                 return version if is_active else None
             async with self._database.write(NOBODY, Right.OWN) as session:
-                await webhooks.switch_off(session, webhook_id, end)
+                await webhooks.switch_off(session, webhook_id, delivery.url, end)
         return None
 
     async def _delete_old(self) -> None:

@@ -36,6 +36,12 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.Column(
+            "entity_ids",
+            sa.ARRAY(sa.Text()),
+            server_default=sa.text("'{}'::text[]"),
+            nullable=False,
+        ),
+        sa.Column(
             "actions",
             sa.ARRAY(
                 sa.Enum(
@@ -54,6 +60,12 @@ def upgrade() -> None:
             "actor_types",
             sa.ARRAY(sa.Enum("USER", "AGENT", name="actor_type", native_enum=False, length=100)),
             server_default=sa.text("'{}'::character varying[]"),
+            nullable=False,
+        ),
+        sa.Column(
+            "actor_ids",
+            sa.ARRAY(sa.Text()),
+            server_default=sa.text("'{}'::text[]"),
             nullable=False,
         ),
         sa.Column("is_active", sa.Boolean(), server_default=sa.text("true"), nullable=False),
@@ -217,7 +229,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_webhook_deliveries_pending",
         "webhook_deliveries",
-        ["webhook_id", "position"],
+        ["webhook_id", sa.literal_column("position NULLS FIRST")],
         unique=False,
         postgresql_where=sa.text("next_attempt_at IS NOT NULL"),
     )
@@ -269,11 +281,19 @@ def upgrade() -> None:
             NULL THEN 'end_reason' END
           ]
         FROM (
-          SELECT id, created_at, project_id, url, description, entity_types, actions,
-                 actor_types, is_active, end_reason
+          SELECT id, created_at, project_id, url, description, entity_types, entity_ids,
+                 actions, actor_types, actor_ids, is_active, end_reason
           FROM new_rows
         ) n;
       ELSIF TG_OP = 'UPDATE' THEN
+        IF EXISTS (SELECT FROM old_rows o
+        FULL JOIN new_rows n ON n.id = o.id
+        WHERE record_image_ne(
+          ROW(o.id, o.created_at, o.project_id, o.url, o.description, o.entity_types, o.entity_ids,
+          o.actions, o.actor_types, o.actor_ids, o.is_active, o.end_reason),
+          ROW(n.id, n.created_at, n.project_id, n.url, n.description, n.entity_types, n.entity_ids,
+          n.actions, n.actor_types, n.actor_ids, n.is_active, n.end_reason)
+        )) THEN
         INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
         SELECT
           coalesce(n.project_id, o.project_id),
@@ -293,12 +313,15 @@ def upgrade() -> None:
             o.description IS DISTINCT FROM n.description THEN ',"description":' ||
             coalesce(to_json(o.description)::text, 'null') END, CASE WHEN o.entity_types IS
             DISTINCT FROM n.entity_types THEN ',"entity_types":' ||
-            to_json(o.entity_types)::text END, CASE WHEN o.actions IS DISTINCT FROM n.actions
-            THEN ',"actions":' || to_json(o.actions)::text END, CASE WHEN o.actor_types IS
-            DISTINCT FROM n.actor_types THEN ',"actor_types":' || to_json(o.actor_types)::text
-            END, CASE WHEN o.is_active IS DISTINCT FROM n.is_active THEN ',"is_active":' ||
-            o.is_active::text END, CASE WHEN o.end_reason IS DISTINCT FROM n.end_reason THEN
-            ',"end_reason":' || coalesce('"' || o.end_reason || '"', 'null') END
+            to_json(o.entity_types)::text END, CASE WHEN o.entity_ids IS DISTINCT FROM
+            n.entity_ids THEN ',"entity_ids":' || to_json(o.entity_ids)::text END, CASE WHEN
+            o.actions IS DISTINCT FROM n.actions THEN ',"actions":' || to_json(o.actions)::text
+            END, CASE WHEN o.actor_types IS DISTINCT FROM n.actor_types THEN ',"actor_types":'
+            || to_json(o.actor_types)::text END, CASE WHEN o.actor_ids IS DISTINCT FROM
+            n.actor_ids THEN ',"actor_ids":' || to_json(o.actor_ids)::text END, CASE WHEN
+            o.is_active IS DISTINCT FROM n.is_active THEN ',"is_active":' || o.is_active::text
+            END, CASE WHEN o.end_reason IS DISTINCT FROM n.end_reason THEN ',"end_reason":' ||
+            coalesce('"' || o.end_reason || '"', 'null') END
           ), 2) || '}')::jsonb END,
           CASE WHEN n.id IS NOT NULL THEN ('{' || substr(concat(
             CASE WHEN o.id IS DISTINCT FROM n.id THEN ',"id":' || '"' || n.id || '"' END, CASE
@@ -309,21 +332,25 @@ def upgrade() -> None:
             o.description IS DISTINCT FROM n.description THEN ',"description":' ||
             coalesce(to_json(n.description)::text, 'null') END, CASE WHEN o.entity_types IS
             DISTINCT FROM n.entity_types THEN ',"entity_types":' ||
-            to_json(n.entity_types)::text END, CASE WHEN o.actions IS DISTINCT FROM n.actions
-            THEN ',"actions":' || to_json(n.actions)::text END, CASE WHEN o.actor_types IS
-            DISTINCT FROM n.actor_types THEN ',"actor_types":' || to_json(n.actor_types)::text
-            END, CASE WHEN o.is_active IS DISTINCT FROM n.is_active THEN ',"is_active":' ||
-            n.is_active::text END, CASE WHEN o.end_reason IS DISTINCT FROM n.end_reason THEN
-            ',"end_reason":' || coalesce('"' || n.end_reason || '"', 'null') END
+            to_json(n.entity_types)::text END, CASE WHEN o.entity_ids IS DISTINCT FROM
+            n.entity_ids THEN ',"entity_ids":' || to_json(n.entity_ids)::text END, CASE WHEN
+            o.actions IS DISTINCT FROM n.actions THEN ',"actions":' || to_json(n.actions)::text
+            END, CASE WHEN o.actor_types IS DISTINCT FROM n.actor_types THEN ',"actor_types":'
+            || to_json(n.actor_types)::text END, CASE WHEN o.actor_ids IS DISTINCT FROM
+            n.actor_ids THEN ',"actor_ids":' || to_json(n.actor_ids)::text END, CASE WHEN
+            o.is_active IS DISTINCT FROM n.is_active THEN ',"is_active":' || n.is_active::text
+            END, CASE WHEN o.end_reason IS DISTINCT FROM n.end_reason THEN ',"end_reason":' ||
+            coalesce('"' || n.end_reason || '"', 'null') END
           ), 2) || '}')::jsonb END
         FROM old_rows o
         FULL JOIN new_rows n ON n.id = o.id
         WHERE record_image_ne(
-          ROW(o.id, o.created_at, o.project_id, o.url, o.description, o.entity_types, o.actions,
-          o.actor_types, o.is_active, o.end_reason),
-          ROW(n.id, n.created_at, n.project_id, n.url, n.description, n.entity_types, n.actions,
-          n.actor_types, n.is_active, n.end_reason)
+          ROW(o.id, o.created_at, o.project_id, o.url, o.description, o.entity_types, o.entity_ids,
+          o.actions, o.actor_types, o.actor_ids, o.is_active, o.end_reason),
+          ROW(n.id, n.created_at, n.project_id, n.url, n.description, n.entity_types, n.entity_ids,
+          n.actions, n.actor_types, n.actor_ids, n.is_active, n.end_reason)
         );
+        END IF;
       ELSE
         INSERT INTO events (project_id, owner_id, entity_type, entity_id, action, before, after)
         SELECT
@@ -338,8 +365,8 @@ def upgrade() -> None:
           ],
           NULL
         FROM (
-          SELECT id, created_at, project_id, url, description, entity_types, actions,
-                 actor_types, is_active, end_reason
+          SELECT id, created_at, project_id, url, description, entity_types, entity_ids,
+                 actions, actor_types, actor_ids, is_active, end_reason
           FROM old_rows
         ) o;
       END IF;
