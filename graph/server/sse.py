@@ -84,8 +84,7 @@ class Exchange:
 
     def parameter(self, name: str) -> str | None:
         """The value of a parameter in the URL."""
-        found = parse_qs(self.scope["query_string"].decode("latin-1")).get(name)
-        return found[0] if found else None
+        return _parameter(self.scope, name)
 
     async def answer(self, status: int, text: str = "") -> None:
         """Send a response with a text."""
@@ -115,11 +114,13 @@ class EventStreams:
     def __len__(self) -> int:
         return len(self.open)
 
-    def are_requested(self, method: str, headers: Headers) -> bool:
-        """Whether a request is for them, because its client asks for event streams first."""
+    def are_requested(self, scope: Scope, headers: Headers) -> bool:
+        """Whether a request names a stream, or its client asks for event streams first."""
+        method = scope["method"]
         return (
             method in ("PUT", "DELETE")
             or STREAM_TOKEN in headers
+            or _parameter(scope, "token") is not None
             or (method != "HEAD" and prefers_event_stream(headers.get(b"accept")))
         )
 
@@ -285,6 +286,13 @@ class EventStreams:
         tasks = [asyncio.create_task(stream.shut_down(seconds)) for stream in self.open]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds + END_TIMEOUT)
+
+
+def _parameter(scope: Scope, name: str) -> str | None:
+    """The value of a parameter in the URL."""
+    query: bytes = scope["query_string"]
+    found = parse_qs(query.decode("latin-1")).get(name) if query else None
+    return found[0] if found else None
 
 
 def _full(sentence: str) -> HTTPError:
