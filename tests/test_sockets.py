@@ -700,7 +700,9 @@ async def test_a_viewer_opens_only_so_many_sockets(database: db.Database, people
             async with server.talk(people.stranger.token):
                 pass
         async with server.talk(people.owner.token), server.talk():
-            pass
+            assert len(server.sockets._by_client) == 2
+        await becomes(lambda: not len(server.sockets))
+        assert server.sockets._by_client == {}
 
 
 async def test_an_address_has_only_so_many_sockets_that_say_nothing(

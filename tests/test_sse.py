@@ -457,7 +457,9 @@ async def test_there_are_only_so_many_streams(
                 refused = await admin.http.put("/graphql", headers=admin.headers)
                 assert refused.status_code == 503
                 assert "(TROUPE_MAX_EVENT_STREAMS)" in refused.text
-        await becomes(lambda: len(server.app.state.streams) == 1)
+        streams = server.app.state.streams
+        await becomes(lambda: len(streams) == 1)
+        assert [*streams._by_client.values()] == [1]
         assert await first_title(owner, world) == world.free.title
 
 

@@ -158,7 +158,8 @@ class EventStream:
         if not self.is_ended:
             self._set_deadline(None)
         try:
-            with suppress(HTTPError), Disconnect(self._state, receive):
+            with suppress(HTTPError), Disconnect(self._state, receive) as disconnect:
+                disconnect.on_slow()  # as it is by nature
                 while not self.is_ended:
                     await self.write(COMMENT)
                     with suppress(TimeoutError):

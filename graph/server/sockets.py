@@ -31,6 +31,7 @@ from graph.execution.run import GraphQLRequest, Run
 from graph.execution.subscription import SlowClient
 from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import bearer_token
+from graph.limits.concurrency import ClientCounts
 from graph.limits.limits import network
 from graph.server.disconnects import Disconnect, shutdown_error
 from graph.server.protocols import FRAMES
@@ -82,6 +83,8 @@ class Sockets:
         self.state = state
         self.is_shutting_down = False
         self._open: set[Socket] = set()
+        self._by_client = ClientCounts()
+        """Those of each client, and of each network that have not said whose they are."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -98,10 +101,12 @@ class Sockets:
             await websocket.send_denial_response(response)
             return
         self._open.add(socket)
+        self._by_client.add(socket.counts_for)
         try:
             await socket.serve()
         finally:
             self._open.discard(socket)
+            self._by_client.remove(socket.counts_for)
 
     def _check_handshake(self, websocket: WebSocket, socket: Socket) -> None:
         headers = websocket.headers
@@ -115,9 +120,7 @@ class Sockets:
         if len(self) >= most:
             raise _full(f"{len(self)} WebSockets are open, and {most} may be (TROUPE_MAX_SOCKETS).")
         # Without this limit, sockets that never send `connection_init` could take all places.
-        anonymous = sum(
-            other.client is None and other.network == socket.network for other in self._open
-        )
+        anonymous = self._by_client[socket.counts_for]
         if anonymous >= most_per_client:
             raise _full(
                 f"{anonymous} WebSockets of your address have not said yet whose they are, and"
@@ -132,12 +135,15 @@ class Sockets:
         scheme, _, place = origin.partition("://")
         return bool(place) and host.lower() in (place, f"{place}:{PORTS.get(scheme)}")
 
-    def check_client(self, client: Hashable) -> None:
-        """Raise CloseSocket if the client has too many open sockets."""
+    def set_client(self, socket: Socket, client: Hashable) -> None:
+        """Count a socket for its client. Raises CloseSocket if they have too many open ones."""
         most = self.settings.max_sockets_per_viewer
-        if sum(socket.client == client for socket in self._open) >= most:
+        if self._by_client[client] >= most:
             sentence = f"{most} WebSockets of yours are open (TROUPE_MAX_SOCKETS_PER_VIEWER)."
             raise CloseSocket(TRY_AGAIN_LATER, sentence)
+        self._by_client.remove(socket.counts_for)
+        socket.client = client
+        self._by_client.add(socket.counts_for)
 
     async def shut_down(self, seconds: float) -> None:
         """Refuse new operations, and close every socket once its operations have ended.
@@ -191,7 +197,6 @@ class Socket:
         self.token = bearer_token(websocket.headers.get("authorization"))
         self.operations: set[SocketOperation] = set()
         self._address = websocket.client.host if websocket.client else None
-        self.network = network(self._address)
         self._sockets = sockets
         self._websocket = websocket
         self._frames: Frames | None = websocket.scope.get("extensions", {}).get(FRAMES)
@@ -201,6 +206,11 @@ class Socket:
         self._count = 0
         self._closing: asyncio.Task[None] | None = None
         self._init_deadline = asyncio.get_running_loop().time() + INIT_TIMEOUT
+
+    @property
+    def counts_for(self) -> Hashable:
+        """The client that the socket counts for: a network, until it says whose it is."""
+        return self.client or ("unknown", network(self._address))
 
     async def serve(self) -> None:
         """Accept the socket, and handle its messages in order until it is closed."""
@@ -311,8 +321,7 @@ class Socket:
         context = await self._context()
         if isinstance(context.refusal, Unauthenticated):
             raise _invalid_token()
-        self._sockets.check_client(context.client)
-        self.client = context.client
+        self._sockets.set_client(self, context.client)
         tokens = self._sockets.state.tokens
         self._watching.enter_context(tokens.watched(self.token, self._check_viewer))
         await self._send({"type": "connection_ack"})
