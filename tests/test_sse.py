@@ -19,7 +19,7 @@ from tests.conftest import People
 from tests.event_streams import Asking, Event
 from tests.following import numbering
 from tests.patience import becomes
-from tests.sockets import Listening, listening
+from tests.sockets import Listening, handshake, listening, received, small_connection, text_frame
 from tests.test_logs import Lines, lines
 from tests.test_sessions import locked, waiting
 from tests.world import World, make_world
@@ -676,6 +676,39 @@ async def test_a_client_that_does_not_read_is_ended_and_goes_on_later(
     assert found == list(range(found[0], found[0] + count))
 
 
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+async def test_who_reads_long_messages_slowly_gets_all_of_them(
+    live: Listening, world: World, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    """A client is slow if it reads nothing, not if it has not read everything."""
+    monkeypatch.setattr("graph.server.sinks.SLOW_SECONDS", 0.4)
+    id = str(world.free.id)
+    await world.owner.ask(DESCRIBE, id=id, text="x" * 90_000)
+    aliases = " ".join(f"a{number}: description" for number in range(40))
+    query = f"subscription($id: ID!) {{ taskUpdated(id: $id) {{ task {{ {aliases} }} }} }}"
+    loop = asyncio.get_running_loop()
+    async with small_connection(live.port) as connection:
+        if transport == "sse":
+            begins = b"event: next\n"
+            await loop.sock_sendall(connection, raw(world, query, id=id))
+        else:
+            begins = b'"type":"next"'
+            await loop.sock_sendall(connection, handshake())
+            await received(connection, b"\r\n\r\n", 1)
+            token = {"Authorization": f"Bearer {world.owner.token}"}
+            await loop.sock_sendall(connection, text_frame(type="connection_init", payload=token))
+            await received(connection, b"connection_ack", 1)
+            payload = {"query": query, "variables": {"id": id}}
+            frame = text_frame(type="subscribe", id="1", payload=payload)
+            await loop.sock_sendall(connection, frame)
+        await received(connection, begins, 1)
+        for name in ("Second", "Third", "Fourth"):
+            await rename(world, name)
+        began = loop.time()
+        await received(connection, begins, 3, pause=0.01)
+        assert loop.time() - began > 0.8
+
+
 async def test_who_reads_a_long_result_slowly_gets_all_of_it(
     live: Listening, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -729,6 +762,30 @@ async def test_a_server_that_stops_ends_its_streams_so_that_clients_connect_agai
         async with listening(database) as server:
             owner.http.base_url = httpx.URL(url(server))
             assert await first_title(owner, world, last=first.id) == "Meanwhile"
+
+
+async def test_a_subscription_that_begins_delays_no_shutdown(
+    live: Listening, owner: Asking, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = asyncio.Event()
+
+    async def slow(*_: Any) -> None:
+        begins.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("graph.execution.pipeline.Pipeline.prepare", slow)
+
+    async def ask() -> tuple[int, list[Event]]:
+        async with owner.stream(TASK, variables={"id": str(world.free.id)}) as events:
+            return events.response.status_code, await events.rest()
+
+    asking = asyncio.create_task(ask())
+    await begins.wait()
+    async with asyncio.timeout(5):
+        await live.app.state.streams.shut_down(60)
+        # Not complete, so its client connects again.
+        assert await asking == (200, [])
+    await becomes(lambda: len(live.app.state.streams) == 0)
 
 
 async def test_while_a_server_stops_no_stream_begins(live: Listening, owner: Asking) -> None:

@@ -6,13 +6,13 @@ https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Hashable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from graphql import OperationType
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -51,8 +51,10 @@ LONGEST_REASON = 123
 # The timeout of sending close frames at shutdown, in seconds.
 CLOSE_TIMEOUT = 1
 
-# The errors of a subscription before its first message after which a client tries again.
+# The errors for which a subscription that cannot begin is tried again, and the limits of the random
+# pause before that, in seconds.
 RETRIED = {"OVERLOADED", "UNAVAILABLE"}
+RETRY_SECONDS = (0.5, 2)
 SLOW = "You read too slowly. Connect again, with the cursor of your last message."
 
 # What sending raises when the connection is closed, which receiving reports too.
@@ -210,7 +212,7 @@ class Socket:
     @property
     def counts_for(self) -> Hashable:
         """The client that the socket counts for: a network, until it says whose it is."""
-        return self.client or ("unknown", network(self._address))
+        return ("unknown", network(self._address)) if self.client is None else self.client
 
     async def serve(self) -> None:
         """Accept the socket, and handle its messages in order until it is closed."""
@@ -379,28 +381,36 @@ class Socket:
             request_id.reset(previous)
 
     async def _respond(self, operation: SocketOperation, entry: LogEntry) -> None:
-        pipeline = self._sockets.pipeline
-        with operation.disconnect as disconnect:
-            context = await self._context()
-            run = disconnect.run = entry.run = pipeline.begin(operation.request, context)
-            if run.kind is OperationType.SUBSCRIPTION:
-                operation.is_subscription = True
-                await self._stream(operation, run, entry)
-            else:
-                await self._end(operation, entry, await pipeline.answer(run))
+        with operation.disconnect:
+            response = await self._answer(operation, entry)
+            while operation.is_subscription and RETRIED.intersection(response.codes):
+                if self.operations == {operation}:
+                    raise CloseSocket(TRY_AGAIN_LATER, response.errors[0].message)
+                # Closing the socket would end other operations.
+                await asyncio.sleep(random.uniform(*RETRY_SECONDS))
+                response = await self._answer(operation, entry)
+            await self._end(operation, entry, response)
 
-    async def _stream(self, operation: SocketOperation, run: Run, entry: LogEntry) -> None:
-        """Send the messages of a subscription until it ends."""
+    async def _answer(self, operation: SocketOperation, entry: LogEntry) -> Response:
+        """The response to an operation; of a subscription, the one after its messages."""
+        pipeline, context = self._sockets.pipeline, await self._context()
+        run = operation.disconnect.run = entry.run = pipeline.begin(operation.request, context)
+        operation.is_subscription = run.is_subscription
+        if not operation.is_subscription:
+            return await pipeline.answer(run)
+        if self._sockets.is_shutting_down:  # the client subscribes again when the socket is closed
+            raise ClientDisconnect
+        return await self._stream(operation, run, entry)
+
+    async def _stream(self, operation: SocketOperation, run: Run, entry: LogEntry) -> Response:
+        """Send the messages of a subscription until it ends; the response is the error."""
         entry.status = 200  # also if the client ends it
         sink = operation.sink = self._sink(operation)
         try:
             sockets, tokens = self._sockets, self._sockets.state.tokens
-            response = await sockets.subscriptions.serve(run, sink, self.token, tokens)
+            return await sockets.subscriptions.serve(run, sink, self.token, tokens)
         finally:
             sink.close()
-        if RETRIED.intersection(response.codes):
-            raise CloseSocket(TRY_AGAIN_LATER, response.errors[0].message)
-        await self._end(operation, entry, response)
 
     def _sink(self, operation: SocketOperation) -> FrameSink | QueueSink:
         before, after = b'{"id":%b,"type":"next","payload":' % orjson.dumps(operation.id), b"}"
@@ -410,7 +420,7 @@ class Socket:
         async def send(body: bytes, place: Place) -> None:
             await self._send_text((before + body + after).decode(), operation)
 
-        return QueueSink(send)
+        return QueueSink(send, lambda: 0)  # the server of this application does not say
 
     async def _end(self, operation: SocketOperation, entry: LogEntry, response: Response) -> None:
         """Send the only or the last response."""
