@@ -115,6 +115,48 @@ class Talk:
         return bool(await self.heard() == {"type": "pong"})
 
 
+def handshake(method: str = "GET", **headers: str) -> bytes:
+    """A handshake as it is sent, with these headers."""
+    given = {
+        "Host": "a",
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Protocol": "graphql-transport-ws",
+    } | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{method} /graphql HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def text_frame(**message: Any) -> bytes:
+    """A message as a frame of a client, with a mask of zeros."""
+    text = json.dumps(message).encode()
+    return b"\x81\xfe" + len(text).to_bytes(2) + bytes(4) + text
+
+
+@asynccontextmanager
+async def small_connection(port: int) -> AsyncIterator[socket.socket]:
+    """A connection to a server, for which the kernel of the client stores few bytes."""
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
+        connection.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+        yield connection
+
+
+async def received(connection: socket.socket, text: bytes, count: int, pause: float = 0) -> None:
+    """Read until a text has been received so many times, with a pause after each read."""
+    loop, end = asyncio.get_running_loop(), b""
+    while count > 0:
+        data = await loop.sock_recv(connection, 2**16)
+        assert data, f"closed, and {count} are missing"
+        found = end + data
+        count -= found.count(text)
+        end = found.rpartition(text)[2][-len(text) + 1 :]
+        await asyncio.sleep(pause)
+
+
 @asynccontextmanager
 async def listening(
     database: db.Database, settings: Settings | None = None, schema: Schema | None = None

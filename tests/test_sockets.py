@@ -9,7 +9,8 @@ import logging
 import re
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ from graph.server.state import AppState
 from graph.settings import Settings
 from tests import factories, processes
 from tests.conftest import People
+from tests.following import numbering
 from tests.patience import becomes, until
 from tests.processes import Serving
-from tests.sockets import Listening, Talk, listening, opened
+from tests.sockets import Listening, Talk, handshake, listening, opened
 from tests.test_disconnects import none_waits
 from tests.test_logs import Lines, lines
 from tests.test_sessions import locked, waiting
@@ -287,20 +289,6 @@ async def test_the_protocol_is_chosen_among_others_and_nothing_is_compressed(
         assert connection.protocol.extensions == []
         assert connection.response is not None
         assert connection.response.headers["x-request-id"] == "mine"
-
-
-def handshake(method: str = "GET", **headers: str) -> bytes:
-    """A handshake as it is sent, with these headers."""
-    given = {
-        "Host": "a",
-        "Upgrade": "websocket",
-        "Connection": "Upgrade",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-        "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Protocol": "graphql-transport-ws",
-    } | {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = [f"{method} /graphql HTTP/1.1", *(f"{name}: {value}" for name, value in given.items())]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 async def test_a_handshake_that_cannot_be_read_is_answered_or_ends(
@@ -700,7 +688,9 @@ async def test_a_viewer_opens_only_so_many_sockets(database: db.Database, people
             async with server.talk(people.stranger.token):
                 pass
         async with server.talk(people.owner.token), server.talk():
-            pass
+            assert len(server.sockets._by_client) == 2
+        await becomes(lambda: not len(server.sockets))
+        assert server.sockets._by_client == {}
 
 
 async def test_an_address_has_only_so_many_sockets_that_say_nothing(
@@ -822,6 +812,67 @@ async def test_a_mutation_ends_whole_although_nobody_waits_for_it(
         answer = await people.owner.ask(NAMES)
     assert answer.data == {"projects": {"nodes": [{"name": "First"}, {"name": "Second"}]}}
     assert lines.objects[0]["kind"] == "mutation"
+
+
+# What cannot begin now
+
+EVENTS = "subscription { events { cursor gap { after } } }"
+
+
+@contextmanager
+def no_tokens(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Let no token be looked up in the block; the list grows with each attempt."""
+    attempts: list[int] = []
+
+    async def away(*_: object) -> None:
+        attempts.append(len(attempts))
+        raise ConnectionRefusedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graph.execution.tokens.Tokens.cached", lambda *_: None)
+        patch.setattr("graph.execution.tokens.Tokens.look_up", away)
+        yield attempts
+
+
+async def test_a_subscription_that_cannot_begin_closes_its_socket_if_it_is_alone(
+    served_here: Listening, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served_here.talk(people.owner.token) as talk:
+        with no_tokens(monkeypatch):
+            await talk.subscribe(EVENTS)
+            reason = "The database cannot be reached. Try again in a moment."
+            assert await talk.closed() == (1013, reason)
+
+
+async def test_a_subscription_that_cannot_begin_waits_beside_other_operations(
+    database: db.Database, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graph.server.sockets.RETRY_SECONDS", (0.05, 0.1))
+    async with (
+        numbering(database),
+        listening(database) as server,
+        server.talk(people.owner.token) as talk,
+    ):
+        async with locked(database.url, "projects"):
+            await talk.subscribe(CREATE, id="mutation")
+            await waiting(database, 1)
+            with no_tokens(monkeypatch) as attempts:
+                await talk.subscribe(EVENTS, id="begins")
+                await talk.subscribe(EVENTS, id="is completed")
+                await becomes(lambda: len(attempts) > 5)
+                await talk.send("complete", id="is completed")
+                assert await talk.is_alive()
+                # A query is not tried again.
+                refused = await talk.ask("{ me { username } }", id="query")
+                assert refused["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
+        found: dict[tuple[str, str], Any] = {}
+        expected = {("mutation", "next"), ("mutation", "complete"), ("begins", "next")}
+        while found.keys() < expected:
+            heard = await talk.heard()
+            found[heard["id"], heard["type"]] = heard.get("payload")
+        assert found.keys() == expected
+        assert found["mutation", "next"]["data"]["b"] == {"project": {"name": "Second"}}
+        assert found["begins", "next"]["data"]["events"]["cursor"]
 
 
 # Who does not read
@@ -969,6 +1020,31 @@ async def test_a_server_that_is_stopped_lets_what_is_under_way_end() -> None:
                 ended = await asyncio.to_thread(server.ended)
             assert ended.clean
             deaf.transport.abort()
+
+
+async def test_a_subscription_that_begins_delays_no_shutdown(
+    served_here: Listening, people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks_up, goes_on, context = asyncio.Event(), asyncio.Event(), Pipeline.context
+
+    async def slow(*arguments: Any) -> Any:
+        looks_up.set()
+        await goes_on.wait()
+        return await context(*arguments)
+
+    async with served_here.talk(people.owner.token) as talk:
+        monkeypatch.setattr(Pipeline, "context", slow)
+        await talk.subscribe(EVENTS)
+        await looks_up.wait()
+        async with asyncio.timeout(5):
+            stopping = asyncio.create_task(served_here.sockets.shut_down(60))
+            await asyncio.sleep(0.1)
+            goes_on.set()
+            await stopping
+        # Without an error, after which clients would not subscribe again.
+        with pytest.raises(ConnectionClosed):
+            await talk.heard()
+        assert talk.connection.close_code == 1012
 
 
 async def test_what_cannot_end_in_the_grace_period_is_told_so_and_changes_nothing() -> None:

@@ -19,7 +19,7 @@ from tests.conftest import People
 from tests.event_streams import Asking, Event
 from tests.following import numbering
 from tests.patience import becomes
-from tests.sockets import Listening, listening
+from tests.sockets import Listening, handshake, listening, received, small_connection, text_frame
 from tests.test_logs import Lines, lines
 from tests.test_sessions import locked, waiting
 from tests.world import World, make_world
@@ -335,6 +335,32 @@ async def test_results_of_several_operations_share_a_stream(
     assert (await owner.send(stream, "me", "{ __typename }")).status_code == 404
 
 
+async def test_the_token_of_a_stream_can_be_in_the_url(owner: Asking) -> None:
+    """Whatever the client accepts, and for each method."""
+    stream = await owner.reserve()
+    url = {"params": {"token": stream}, "headers": owner.headers}
+    async with owner.stream(params={"token": stream}) as events:
+        for number, accept in enumerate(("*/*", "application/json", "text/html, */*")):
+            url["headers"] = owner.headers | {"accept": accept}
+            body = {"query": "{ me { username } }", "extensions": {"operationId": f"{number}"}}
+            accepted = await owner.http.post("/graphql", json=body, **url)
+            assert (accepted.status_code, accepted.content) == (202, b"")
+            result = {"id": f"{number}", "payload": {"data": {"me": {"username": "owner"}}}}
+            assert await events.next() == Event("next", result)
+            assert await events.next() == Event("complete", {"id": f"{number}"})
+        query = {"query": "{ __typename }", "extensions": '{"operationId": "get"}'}
+        accepted = await owner.http.get(
+            "/graphql", params=query | {"token": stream}, headers=owner.headers
+        )
+        assert accepted.status_code == 202
+        result = {"id": "get", "payload": {"data": {"__typename": "Query"}}}
+        assert await events.next() == Event("next", result)
+    unknown = await owner.http.post(
+        "/graphql", params={"token": "unknown"}, json={"query": "{ a }"}
+    )
+    assert unknown.status_code == 404
+
+
 async def test_an_operation_of_a_stream_is_refused_over_http(owner: Asking) -> None:
     stream = await owner.reserve()
     async with owner.stream(params={"token": stream}) as events:
@@ -431,7 +457,9 @@ async def test_there_are_only_so_many_streams(
                 refused = await admin.http.put("/graphql", headers=admin.headers)
                 assert refused.status_code == 503
                 assert "(TROUPE_MAX_EVENT_STREAMS)" in refused.text
-        await becomes(lambda: len(server.app.state.streams) == 1)
+        streams = server.app.state.streams
+        await becomes(lambda: len(streams) == 1)
+        assert [*streams._by_client.values()] == [1]
         assert await first_title(owner, world) == world.free.title
 
 
@@ -648,6 +676,39 @@ async def test_a_client_that_does_not_read_is_ended_and_goes_on_later(
     assert found == list(range(found[0], found[0] + count))
 
 
+@pytest.mark.parametrize("transport", ["sse", "websocket"])
+async def test_who_reads_long_messages_slowly_gets_all_of_them(
+    live: Listening, world: World, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    """A client is slow if it reads nothing, not if it has not read everything."""
+    monkeypatch.setattr("graph.server.sinks.SLOW_SECONDS", 0.4)
+    id = str(world.free.id)
+    await world.owner.ask(DESCRIBE, id=id, text="x" * 90_000)
+    aliases = " ".join(f"a{number}: description" for number in range(40))
+    query = f"subscription($id: ID!) {{ taskUpdated(id: $id) {{ task {{ {aliases} }} }} }}"
+    loop = asyncio.get_running_loop()
+    async with small_connection(live.port) as connection:
+        if transport == "sse":
+            begins = b"event: next\n"
+            await loop.sock_sendall(connection, raw(world, query, id=id))
+        else:
+            begins = b'"type":"next"'
+            await loop.sock_sendall(connection, handshake())
+            await received(connection, b"\r\n\r\n", 1)
+            token = {"Authorization": f"Bearer {world.owner.token}"}
+            await loop.sock_sendall(connection, text_frame(type="connection_init", payload=token))
+            await received(connection, b"connection_ack", 1)
+            payload = {"query": query, "variables": {"id": id}}
+            frame = text_frame(type="subscribe", id="1", payload=payload)
+            await loop.sock_sendall(connection, frame)
+        await received(connection, begins, 1)
+        for name in ("Second", "Third", "Fourth"):
+            await rename(world, name)
+        began = loop.time()
+        await received(connection, begins, 3, pause=0.01)
+        assert loop.time() - began > 0.8
+
+
 async def test_who_reads_a_long_result_slowly_gets_all_of_it(
     live: Listening, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -701,6 +762,30 @@ async def test_a_server_that_stops_ends_its_streams_so_that_clients_connect_agai
         async with listening(database) as server:
             owner.http.base_url = httpx.URL(url(server))
             assert await first_title(owner, world, last=first.id) == "Meanwhile"
+
+
+async def test_a_subscription_that_begins_delays_no_shutdown(
+    live: Listening, owner: Asking, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begins = asyncio.Event()
+
+    async def slow(*_: Any) -> None:
+        begins.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("graph.execution.pipeline.Pipeline.prepare", slow)
+
+    async def ask() -> tuple[int, list[Event]]:
+        async with owner.stream(TASK, variables={"id": str(world.free.id)}) as events:
+            return events.response.status_code, await events.rest()
+
+    asking = asyncio.create_task(ask())
+    await begins.wait()
+    async with asyncio.timeout(5):
+        await live.app.state.streams.shut_down(60)
+        # Not complete, so its client connects again.
+        assert await asking == (200, [])
+    await becomes(lambda: len(live.app.state.streams) == 0)
 
 
 async def test_while_a_server_stops_no_stream_begins(live: Listening, owner: Asking) -> None:

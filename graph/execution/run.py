@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from graphql.execution.values import VariableValues
 
 from graph.compiler.compiled import CompiledOperation
 from graph.core.context import Context
+from graph.core.errors import BadRequest
 from graph.core.selections import Operation, find
 from graph.execution.documents import Document
 
@@ -61,6 +63,15 @@ class Run:
     def is_mutation(self) -> bool:
         """Whether it is a mutation of a valid document, which may have changed something."""
         return self.node is not None and self.kind is OperationType.MUTATION
+
+    @property
+    def is_subscription(self) -> bool:
+        """Whether it is a subscription, even one that is refused, if its document is known."""
+        document: Document | None = getattr(self, "document", None)
+        if document is not None:
+            with suppress(BadRequest):
+                return document.kind_of(self.request.operation_name) is OperationType.SUBSCRIPTION
+        return False
 
     @cached_property
     def tree(self) -> DocumentNode:

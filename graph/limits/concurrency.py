@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Hashable
 
 from graph.core.errors import Overloaded
 
 MOST_CLIENTS = 10_000
+
+
+class ClientCounts(Counter[Hashable]):
+    """How many of something each client has. Those who have none take no memory."""
+
+    def add(self, client: Hashable) -> None:
+        """Count one more of a client."""
+        self[client] += 1
+
+    def remove(self, client: Hashable) -> None:
+        """Count one less of a client."""
+        self[client] -= 1
+        if not self[client]:
+            del self[client]
 
 
 class RunningOperations:
@@ -19,26 +34,24 @@ class RunningOperations:
         self.most_per_client = most_per_client
         self._state = state
         self._total = 0
-        self._by_client: dict[Hashable, int] = {}
+        self._by_client = ClientCounts()
 
     def begin(self, client: Hashable) -> None:
         """Count an operation of a client. Raises Overloaded if too many are running."""
-        running = self._by_client.get(client, 0)
+        running = self._by_client[client]
         if running >= self.most_per_client:
             setting = f"max_{self._state}_per_viewer"
             raise self._too_many(running, "of yours", setting, self.most_per_client)
         if self._total >= self.most:
             setting = f"max_{self._state}"
             raise self._too_many(self._total, "of everybody", setting, self.most)
-        self._by_client[client] = running + 1
+        self._by_client.add(client)
         self._total += 1
 
     def end(self, client: Hashable) -> None:
         """Stop counting an operation of a client."""
         self._total -= 1
-        self._by_client[client] -= 1
-        if not self._by_client[client]:
-            del self._by_client[client]
+        self._by_client.remove(client)
 
     def _too_many(self, found: int, whose: str, setting: str, most: int) -> Overloaded:
         return Overloaded(

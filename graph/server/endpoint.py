@@ -46,7 +46,7 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and log it."""
         headers = headers_of(scope)
-        if self.streams.are_requested(scope["method"], headers):
+        if self.streams.are_requested(scope, headers):
             await self.streams(scope, headers, receive, send)
             return
         with LogEntry("http") as entry:

@@ -28,7 +28,7 @@ from graph.execution.subscription import SlowClient
 from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import INVALID
 from graph.server.disconnects import Disconnect
-from graph.server.protocols import ABORT
+from graph.server.protocols import CONNECTION
 from graph.server.requests import EVENT_STREAM, JSON, HTTPError, check_kind
 from graph.server.responses import HTTPResponse
 from graph.server.sinks import QueueSink
@@ -130,7 +130,7 @@ class EventStream:
         self._closing: asyncio.Task[None] | None = None
         self._by_id: dict[str | None, StreamOperation] = {}
         self._send: Send | None = None
-        self._abort: Any = None
+        self._connection: Any = None
         self._ended = asyncio.Event()
         self._writable = asyncio.Event()
         self._has_started = False
@@ -153,12 +153,13 @@ class EventStream:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until the client disconnects or the stream ends."""
         self._send = send
-        self._abort = scope.get("extensions", {}).get(ABORT)
+        self._connection = scope.get("extensions", {}).get(CONNECTION)
         self._writable.set()
         if not self.is_ended:
             self._set_deadline(None)
         try:
-            with suppress(HTTPError), Disconnect(self._state, receive):
+            with suppress(HTTPError), Disconnect(self._state, receive) as disconnect:
+                disconnect.on_slow()  # as it is by nature
                 while not self.is_ended:
                     await self.write(COMMENT)
                     with suppress(TimeoutError):
@@ -220,8 +221,12 @@ class EventStream:
     def abort(self) -> None:
         """Close the connection at once, with what the client has not read."""
         self.end()
-        if self._abort is not None:
-            self._abort()
+        if self._connection is not None:
+            self._connection.abort()
+
+    def unsent(self) -> int:
+        """How many bytes the client has not received."""
+        return 0 if self._connection is None else int(self._connection.unsent)
 
     async def close(self) -> None:
         """Cancel its operations, and wait for mutations, which are not cancelled."""
@@ -304,12 +309,14 @@ class EventStream:
         with operation.disconnect as disconnect:
             run = disconnect.run = entry.run = pipeline.begin(operation.request, context)
             check_kind(run.kind, operation.method)
+            # At once, because a shutdown does not wait for subscriptions.
+            operation.is_subscription = run.kind is OperationType.SUBSCRIPTION
             try:
                 await pipeline.prepare(run)
             except Exception as error:
                 await self._finish(operation, entry, pipeline.refused(run, error))
                 return
-            if run.kind is OperationType.SUBSCRIPTION:
+            if operation.is_subscription:
                 operation.accept()
                 await self._stream(operation, run, entry)
                 return
@@ -319,13 +326,12 @@ class EventStream:
 
     async def _stream(self, operation: StreamOperation, run: Run, entry: LogEntry) -> None:
         """Send the messages of a subscription until it ends."""
-        operation.is_subscription = True
         entry.status = 200  # also if the client ends it
 
         async def send(body: bytes, place: Place) -> None:
             await self.write(operation.next(body, place))
 
-        sink = operation.sink = QueueSink(send)
+        sink = operation.sink = QueueSink(send, self.unsent)
         serve, tokens = self._subscriptions.serve, self._state.tokens
         try:
             response = await serve(run, sink, operation.token, tokens, operation.last_id)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
+from contextlib import suppress
 from typing import Any
 
 import httptools
@@ -23,6 +25,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from graph.server.middleware import HEADERS
 from graph.server.requests import HTTPError
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 # The maximum number of bytes that are neither part of a body nor of a complete head: incomplete
 # heads, and the extensions and trailers of a chunked body. A single read may exceed it.
@@ -56,8 +62,8 @@ BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
 # Where the application finds a WebSocketProtocol in the `extensions` of its scope.
 FRAMES = "troupe.frames"
-# Where it finds a function that closes an HTTP connection whose client does not read.
-ABORT = "troupe.abort"
+# Where it finds the HTTPProtocol of a request.
+CONNECTION = "troupe.connection"
 
 
 class InvalidHead(ValueError):
@@ -210,13 +216,19 @@ class HTTPProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         # A copy, to which the trailers of a chunked body are not added.
         self.scope["headers"] = self.headers.copy()
-        extensions: dict[Any, Any] = {ABORT: self._abort}
+        extensions: dict[Any, Any] = {CONNECTION: self}
         self.scope["extensions"] = extensions
         self._head_bytes = 0
         self._is_between_requests = False
         self._stop_timer()  # mostly the body is here too
 
-    def _abort(self) -> None:
+    @property
+    def unsent(self) -> int:
+        """How many bytes the client has not received."""
+        return _unsent(self.transport)
+
+    def abort(self) -> None:
+        """Close the connection of a client that does not read."""
         self.transport.abort()
 
     def _check_head(self) -> None:
@@ -356,6 +368,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     # The data received before the response to the handshake.
     _early_data = b""
+    # The bytes that the client had not received when it was last checked whether it answers a ping.
+    _unsent = 0
 
     def data_received(self, data: bytes) -> None:
         """Parse the data, after the response to the handshake."""
@@ -374,6 +388,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         extensions: dict[Any, Any] = self.scope["extensions"]
         extensions[FRAMES] = self
         await super().run_asgi()
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes the client has not received."""
+        return _unsent(self.transport)
 
     def write_text(self, text: bytes) -> None:
         """Send a text message at once, even if the client does not read.
@@ -423,10 +442,33 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         await self.writable.wait()
         return await super().receive()
 
+    def send_keepalive_ping(self) -> None:
+        """Send a ping, which the client receives after everything before it."""
+        super().send_keepalive_ping()
+        self._unsent = self.unsent
+
     def keepalive_timeout(self) -> None:
-        """Close the connection, without waiting for the client to read what is left."""
+        """Close the connection, without waiting for the client to read what is left.
+
+        A client that is still reading what was sent before the ping has more time.
+        """
+        before, self._unsent = self._unsent, self.unsent
+        if self._unsent < before and self.ping_timeout is not None:
+            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
+            return
         super().keepalive_timeout()
         self.transport.abort()
+
+
+def _unsent(transport: Any) -> int:
+    """How many bytes the client has not received: of the buffer, and of the kernel's (Linux)."""
+    size: int = transport.get_write_buffer_size()
+    if sys.platform == "linux":
+        with suppress(OSError, ValueError):  # it is closed
+            descriptor = transport.get_extra_info("socket").fileno()
+            queued = fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4))
+            size += int.from_bytes(queued, sys.byteorder)
+    return size
 
 
 def _text_head(length: int) -> bytes:

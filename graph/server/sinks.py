@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 from db.events.topics import Place
 from graph.execution.subscription import SlowClient
 
-# How long a client may not read, in seconds, before its connection is closed.
+# How long a client may not read, in seconds, before its connection is closed, and how often it is
+# checked in this time whether it does.
 SLOW_SECONDS = 10
+CHECKS = 10
 
 # How many bytes may wait for a client that does not read.
 MOST_WAITING = 2**16
@@ -21,7 +24,11 @@ class Frames(Protocol):
     """A WebSocket whose messages are written at once, without waiting for the client."""
 
     writable: asyncio.Event
-    """Set while the client reads."""
+    """Set while the client reads as fast as it gets messages."""
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes the client has not received."""
 
     def write_text(self, text: bytes) -> None:
         """Send a message."""
@@ -45,7 +52,7 @@ class FrameSink:
 
     async def ready(self) -> None:
         """Wait until the client has read. Raises SlowClient."""
-        await _wait(self._frames.writable)
+        await _wait(self._frames.writable, lambda: self._frames.unsent)
 
     def write(self, body: bytes, place: Place) -> None:
         """Send a response, given as JSON."""
@@ -60,9 +67,14 @@ class FrameSink:
 class QueueSink:
     """Messages that wait in a queue until the client has read those before."""
 
-    def __init__(self, send: Callable[[bytes, Place], Awaitable[None]]) -> None:
-        """`send` sends a message, and returns when the client has read enough for another one."""
-        self._send = send
+    def __init__(
+        self, send: Callable[[bytes, Place], Awaitable[None]], unsent: Callable[[], int]
+    ) -> None:
+        """`send` sends a message, and returns when the client has read enough for another one.
+
+        `unsent` is the number of bytes of its connection that the client has not received.
+        """
+        self._send, self._unsent = send, unsent
         self._queue: deque[tuple[bytes, Place]] = deque()
         self._waiting = 0
         self._sending: asyncio.Task[None] | None = None
@@ -76,7 +88,7 @@ class QueueSink:
 
     async def ready(self) -> None:
         """Wait until the client has read. Raises SlowClient."""
-        await _wait(self._has_room)
+        await _wait(self._has_room, self._unsent)
 
     def write(self, body: bytes, place: Place) -> None:
         """Send a response, given as JSON, after those before it."""
@@ -105,11 +117,14 @@ class QueueSink:
             self._sending = None
 
 
-async def _wait(ready: asyncio.Event) -> None:
-    if ready.is_set():
-        return
-    try:
-        async with asyncio.timeout(SLOW_SECONDS):
-            await ready.wait()
-    except TimeoutError:
-        raise SlowClient from None
+async def _wait(ready: asyncio.Event, unsent: Callable[[], int]) -> None:
+    """Wait as long as the client reads anything, which takes long for a long message."""
+    left, checks = unsent(), 0
+    while not ready.is_set():
+        if checks == CHECKS:
+            raise SlowClient
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SLOW_SECONDS / CHECKS):
+                await ready.wait()
+        before, left = left, unsent()
+        checks = 0 if left < before else checks + 1

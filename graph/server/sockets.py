@@ -6,13 +6,13 @@ https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Hashable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from graphql import OperationType
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
@@ -31,6 +31,7 @@ from graph.execution.run import GraphQLRequest, Run
 from graph.execution.subscription import SlowClient
 from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import bearer_token
+from graph.limits.concurrency import ClientCounts
 from graph.limits.limits import network
 from graph.server.disconnects import Disconnect, shutdown_error
 from graph.server.protocols import FRAMES
@@ -50,8 +51,10 @@ LONGEST_REASON = 123
 # The timeout of sending close frames at shutdown, in seconds.
 CLOSE_TIMEOUT = 1
 
-# The errors of a subscription before its first message after which a client tries again.
+# The errors for which a subscription that cannot begin is tried again, and the limits of the random
+# pause before that, in seconds.
 RETRIED = {"OVERLOADED", "UNAVAILABLE"}
+RETRY_SECONDS = (0.5, 2)
 SLOW = "You read too slowly. Connect again, with the cursor of your last message."
 
 # What sending raises when the connection is closed, which receiving reports too.
@@ -82,6 +85,8 @@ class Sockets:
         self.state = state
         self.is_shutting_down = False
         self._open: set[Socket] = set()
+        self._by_client = ClientCounts()
+        """Those of each client, and of each network that have not said whose they are."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -98,10 +103,12 @@ class Sockets:
             await websocket.send_denial_response(response)
             return
         self._open.add(socket)
+        self._by_client.add(socket.counts_for)
         try:
             await socket.serve()
         finally:
             self._open.discard(socket)
+            self._by_client.remove(socket.counts_for)
 
     def _check_handshake(self, websocket: WebSocket, socket: Socket) -> None:
         headers = websocket.headers
@@ -115,9 +122,7 @@ class Sockets:
         if len(self) >= most:
             raise _full(f"{len(self)} WebSockets are open, and {most} may be (TROUPE_MAX_SOCKETS).")
         # Without this limit, sockets that never send `connection_init` could take all places.
-        anonymous = sum(
-            other.client is None and other.network == socket.network for other in self._open
-        )
+        anonymous = self._by_client[socket.counts_for]
         if anonymous >= most_per_client:
             raise _full(
                 f"{anonymous} WebSockets of your address have not said yet whose they are, and"
@@ -132,12 +137,15 @@ class Sockets:
         scheme, _, place = origin.partition("://")
         return bool(place) and host.lower() in (place, f"{place}:{PORTS.get(scheme)}")
 
-    def check_client(self, client: Hashable) -> None:
-        """Raise CloseSocket if the client has too many open sockets."""
+    def set_client(self, socket: Socket, client: Hashable) -> None:
+        """Count a socket for its client. Raises CloseSocket if they have too many open ones."""
         most = self.settings.max_sockets_per_viewer
-        if sum(socket.client == client for socket in self._open) >= most:
+        if self._by_client[client] >= most:
             sentence = f"{most} WebSockets of yours are open (TROUPE_MAX_SOCKETS_PER_VIEWER)."
             raise CloseSocket(TRY_AGAIN_LATER, sentence)
+        self._by_client.remove(socket.counts_for)
+        socket.client = client
+        self._by_client.add(socket.counts_for)
 
     async def shut_down(self, seconds: float) -> None:
         """Refuse new operations, and close every socket once its operations have ended.
@@ -191,7 +199,6 @@ class Socket:
         self.token = bearer_token(websocket.headers.get("authorization"))
         self.operations: set[SocketOperation] = set()
         self._address = websocket.client.host if websocket.client else None
-        self.network = network(self._address)
         self._sockets = sockets
         self._websocket = websocket
         self._frames: Frames | None = websocket.scope.get("extensions", {}).get(FRAMES)
@@ -201,6 +208,11 @@ class Socket:
         self._count = 0
         self._closing: asyncio.Task[None] | None = None
         self._init_deadline = asyncio.get_running_loop().time() + INIT_TIMEOUT
+
+    @property
+    def counts_for(self) -> Hashable:
+        """The client that the socket counts for: a network, until it says whose it is."""
+        return ("unknown", network(self._address)) if self.client is None else self.client
 
     async def serve(self) -> None:
         """Accept the socket, and handle its messages in order until it is closed."""
@@ -311,8 +323,7 @@ class Socket:
         context = await self._context()
         if isinstance(context.refusal, Unauthenticated):
             raise _invalid_token()
-        self._sockets.check_client(context.client)
-        self.client = context.client
+        self._sockets.set_client(self, context.client)
         tokens = self._sockets.state.tokens
         self._watching.enter_context(tokens.watched(self.token, self._check_viewer))
         await self._send({"type": "connection_ack"})
@@ -370,28 +381,36 @@ class Socket:
             request_id.reset(previous)
 
     async def _respond(self, operation: SocketOperation, entry: LogEntry) -> None:
-        pipeline = self._sockets.pipeline
-        with operation.disconnect as disconnect:
-            context = await self._context()
-            run = disconnect.run = entry.run = pipeline.begin(operation.request, context)
-            if run.kind is OperationType.SUBSCRIPTION:
-                operation.is_subscription = True
-                await self._stream(operation, run, entry)
-            else:
-                await self._end(operation, entry, await pipeline.answer(run))
+        with operation.disconnect:
+            response = await self._answer(operation, entry)
+            while operation.is_subscription and RETRIED.intersection(response.codes):
+                if self.operations == {operation}:
+                    raise CloseSocket(TRY_AGAIN_LATER, response.errors[0].message)
+                # Closing the socket would end other operations.
+                await asyncio.sleep(random.uniform(*RETRY_SECONDS))
+                response = await self._answer(operation, entry)
+            await self._end(operation, entry, response)
 
-    async def _stream(self, operation: SocketOperation, run: Run, entry: LogEntry) -> None:
-        """Send the messages of a subscription until it ends."""
+    async def _answer(self, operation: SocketOperation, entry: LogEntry) -> Response:
+        """The response to an operation; of a subscription, the one after its messages."""
+        pipeline, context = self._sockets.pipeline, await self._context()
+        run = operation.disconnect.run = entry.run = pipeline.begin(operation.request, context)
+        operation.is_subscription = run.is_subscription
+        if not operation.is_subscription:
+            return await pipeline.answer(run)
+        if self._sockets.is_shutting_down:  # the client subscribes again when the socket is closed
+            raise ClientDisconnect
+        return await self._stream(operation, run, entry)
+
+    async def _stream(self, operation: SocketOperation, run: Run, entry: LogEntry) -> Response:
+        """Send the messages of a subscription until it ends; the response is the error."""
         entry.status = 200  # also if the client ends it
         sink = operation.sink = self._sink(operation)
         try:
             sockets, tokens = self._sockets, self._sockets.state.tokens
-            response = await sockets.subscriptions.serve(run, sink, self.token, tokens)
+            return await sockets.subscriptions.serve(run, sink, self.token, tokens)
         finally:
             sink.close()
-        if RETRIED.intersection(response.codes):
-            raise CloseSocket(TRY_AGAIN_LATER, response.errors[0].message)
-        await self._end(operation, entry, response)
 
     def _sink(self, operation: SocketOperation) -> FrameSink | QueueSink:
         before, after = b'{"id":%b,"type":"next","payload":' % orjson.dumps(operation.id), b"}"
@@ -401,7 +420,7 @@ class Socket:
         async def send(body: bytes, place: Place) -> None:
             await self._send_text((before + body + after).decode(), operation)
 
-        return QueueSink(send)
+        return QueueSink(send, lambda: 0)  # the server of this application does not say
 
     async def _end(self, operation: SocketOperation, entry: LogEntry, response: Response) -> None:
         """Send the only or the last response."""

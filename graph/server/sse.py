@@ -25,6 +25,7 @@ from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest
 from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import bearer_token
+from graph.limits.concurrency import ClientCounts
 from graph.limits.cost import COST_OF_REQUEST
 from graph.server.disconnects import Disconnect, shutdown_error
 from graph.server.event_streams import END_TIMEOUT, EventStream, StreamOperation
@@ -84,8 +85,7 @@ class Exchange:
 
     def parameter(self, name: str) -> str | None:
         """The value of a parameter in the URL."""
-        found = parse_qs(self.scope["query_string"].decode("latin-1")).get(name)
-        return found[0] if found else None
+        return _parameter(self.scope, name)
 
     async def answer(self, status: int, text: str = "") -> None:
         """Send a response with a text."""
@@ -109,17 +109,20 @@ class EventStreams:
         self.is_shutting_down = False
         self.open: set[EventStream] = set()
         """The streams that are open or reserved."""
+        self._by_client = ClientCounts()
         self._reserved: dict[str, EventStream] = {}
         """Those of single connections, by their tokens."""
 
     def __len__(self) -> int:
         return len(self.open)
 
-    def are_requested(self, method: str, headers: Headers) -> bool:
-        """Whether a request is for them, because its client asks for event streams first."""
+    def are_requested(self, scope: Scope, headers: Headers) -> bool:
+        """Whether a request names a stream, or its client asks for event streams first."""
+        method = scope["method"]
         return (
             method in ("PUT", "DELETE")
             or STREAM_TOKEN in headers
+            or _parameter(scope, "token") is not None
             or (method != "HEAD" and prefers_event_stream(headers.get(b"accept")))
         )
 
@@ -170,13 +173,15 @@ class EventStreams:
     async def _serve_one(self, exchange: Exchange) -> HTTPResponse | None:
         """Answer an operation with a stream of its own."""
         request = await self._read(exchange)
-        with Disconnect(self.state, exchange.receive):
+        with Disconnect(self.state, exchange.receive) as disconnect:
+            self.pipeline.timer.add(disconnect)
             context = await self._context(exchange)
         stream = self._add(context.client, exchange.token)
         operation = self._operation(exchange, None, request, context)
         stream.start(operation)
         try:
-            with Disconnect(self.state, exchange.receive):
+            with Disconnect(self.state, exchange.receive) as disconnect:
+                self.pipeline.timer.add(disconnect)
                 response = await operation.accepted
         except BaseException:
             await stream.close()
@@ -264,15 +269,18 @@ class EventStreams:
         )
         if len(self) >= most:
             raise _full(f"{most} event streams are open (TROUPE_MAX_EVENT_STREAMS).")
-        if sum(stream.client == client for stream in self.open) >= most_per_client:
+        if self._by_client[client] >= most_per_client:
             setting = "TROUPE_MAX_EVENT_STREAMS_PER_VIEWER"
             raise _full(f"{most_per_client} event streams of yours are open ({setting}).")
         stream = EventStream(self.subscriptions, self.state, client, token, self._discard)
         self.open.add(stream)
+        self._by_client.add(client)
         return stream
 
     def _discard(self, stream: EventStream) -> None:
-        self.open.discard(stream)
+        if stream in self.open:
+            self.open.remove(stream)
+            self._by_client.remove(stream.client)
         self._reserved.pop(stream.stream_token, None)
 
     async def shut_down(self, seconds: float) -> None:
@@ -285,6 +293,13 @@ class EventStreams:
         tasks = [asyncio.create_task(stream.shut_down(seconds)) for stream in self.open]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds + END_TIMEOUT)
+
+
+def _parameter(scope: Scope, name: str) -> str | None:
+    """The value of a parameter in the URL."""
+    query: bytes = scope["query_string"]
+    found = parse_qs(query.decode("latin-1")).get(name) if query else None
+    return found[0] if found else None
 
 
 def _full(sentence: str) -> HTTPError:
