@@ -1,4 +1,4 @@
-"""WebSockets that follow one task: latency, processor time and memory; and what writers lose."""
+"""WebSockets that follow tasks: latency, processor time and memory; and what writers lose."""
 
 from __future__ import annotations
 
@@ -9,27 +9,35 @@ import re
 import resource
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from statistics import median, quantiles
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import URL
 
 from benchmarks.compare import Pace
 from benchmarks.contenders import COMPILED, PEER, Contender, Missing, Running, running
-from benchmarks.data import TASK, TOKEN, connected, row_id
+from benchmarks.data import PROJECT, TASK, USER, connected, row_id
 from benchmarks.processes import memory, processor
 from benchmarks.progress import say
+from db import access
 
 LISTENERS = 1_000
 IDLE = 10_000
 """How many sockets are open while nothing happens."""
 PER_SECOND = 50
 """How often the task changes."""
-# A task of a project that the viewer is a member of.
-FOLLOWED = row_id(TASK, 10)
+# The tasks that are followed, and their projects. With one follower, it is the first.
+NUMBERS = (10, 20, 30, 40)
+FOLLOWED = [row_id(TASK, number) for number in NUMBERS]
+# Those who follow them: members of these projects, so that messages are read for ten viewers.
+TOKENS = {row_id(USER, number): f"troupe_of-listener-{number}" for number in range(3, 13)}
 
 # The title is the time of the change, in microseconds, so that a listener knows how old it is.
 CHANGE = """
@@ -49,6 +57,8 @@ NOTIFY = """
 
 IDS = {True: "ID", False: "UUID"}
 QUERY = "subscription($id: %s!) { taskUpdated(id: $id) { task { id title status priority type } } }"
+# The first bytes of frames.
+TEXT, PING, PONG = 0x81, 0x89, 0x8A
 TITLE = re.compile(rb'"title":"(\d{16})"')
 
 LIMITS = {
@@ -93,6 +103,8 @@ class Listened:
     """What listeners got, by contender."""
     writers: float
     """The writers' throughput with listeners, of that without."""
+    other_process: float
+    """The median time until listeners at two processes have a change, in seconds."""
     idle_memory: float
     """The server's memory for each idle socket, in bytes."""
     idle_processor: float
@@ -108,6 +120,8 @@ class Listener(asyncio.Protocol):
         With `has_state`, the server answers to a subscription at once.
         """
         self._sends, self._heard, self._has_state = sends, heard, has_state
+        self._received = bytearray()
+        self._is_upgraded = False
         self.count = 0
         self.is_open = asyncio.get_running_loop().create_future()
 
@@ -123,57 +137,111 @@ class Listener(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """Send what comes next, or note how old the titles are."""
-        if b"101 Switching" in data:
+        """Take the frames that are complete."""
+        self._received += data
+        if not self._is_upgraded:
+            _, blank, rest = self._received.partition(b"\r\n\r\n")
+            if not blank:
+                return
+            self._received, self._is_upgraded = rest, True
             self._transport.write(_masked(self._sends[0]))
-        if b"connection_ack" in data:
+        now = time.time()
+        while (frame := _frame(self._received)) is not None:
+            first, start, end = frame
+            self._take(first, bytes(self._received[start:end]), now)
+            del self._received[:end]
+
+    def _take(self, first: int, payload: bytes, now: float) -> None:
+        """Send what comes next, or note how old a title is."""
+        if first == PING:
+            self._transport.write(_masked(payload, PONG))
+        elif b"connection_ack" in payload:
             for text in self._sends[1:]:
                 self._transport.write(_masked(text))
-            if not (self._has_state or self.is_open.done()):
+            if not self._has_state:
                 self.is_open.set_result(None)
-        if data[0] == 0x89:  # a ping
-            self._transport.write(b"\x8a\x80\0\0\0\0")
-        now = time.time()
-        for title in TITLE.findall(data):
-            self.count += 1
-            if self._heard is not None:
-                self._heard.append(now - int(title) / 1e6)
-        if b'"next"' in data and not self.is_open.done():
-            self.is_open.set_result(None)
+        elif b'"next"' in payload:
+            if not self.is_open.done():
+                self.is_open.set_result(None)
+            if (title := TITLE.search(payload)) is not None:
+                self.count += 1
+                if self._heard is not None:
+                    self._heard.append(now - int(title[1]) / 1e6)
 
     def close(self) -> None:
         """Close the connection."""
         self._transport.close()
 
 
-def _masked(text: bytes) -> bytes:
-    """A text message of a client, with a mask of zeros."""
-    length = len(text)
-    head = bytes((0x81, 0x80 | length)) if length < 126 else b"\x81\xfe" + length.to_bytes(2)
-    return head + bytes(4) + text
+def _frame(data: bytearray) -> tuple[int, int, int] | None:
+    """The first byte of a server's frame, and where its payload starts and ends, if complete."""
+    if len(data) < 2:
+        return None
+    extra = {126: 2, 127: 8}.get(data[1], 0)
+    start = 2 + extra
+    if len(data) < start:
+        return None
+    end = start + (int.from_bytes(data[2:start]) if extra else data[1])
+    return (data[0], start, end) if len(data) >= end else None
 
 
-def _messages(contender: Contender) -> list[bytes]:
-    token = {"Authorization": f"Bearer {TOKEN}"} if contender.knows_who_asks else {}
-    query = {"query": QUERY % IDS[contender.is_troupe], "variables": {"id": str(FOLLOWED)}}
-    subscribe = {"id": "1", "type": "subscribe", "payload": query}
-    return [
-        json.dumps(message).encode()
-        for message in ({"type": "connection_init", "payload": token}, subscribe)
-    ]
+def _masked(payload: bytes, first: int = TEXT) -> bytes:
+    """A frame of a client, with a mask of zeros."""
+    length = len(payload)
+    size = bytes((0x80 | length,)) if length < 126 else b"\xfe" + length.to_bytes(2)
+    return bytes((first,)) + size + bytes(4) + payload
+
+
+def _messages(contender: Contender, tasks: Sequence[UUID]) -> list[list[bytes]]:
+    """What each listener sends, in turn: one for each viewer and task."""
+    found = []
+    for token in TOKENS.values():
+        for task in tasks:
+            payload = {"Authorization": f"Bearer {token}"} if contender.knows_who_asks else {}
+            query = {"query": QUERY % IDS[contender.is_troupe], "variables": {"id": str(task)}}
+            messages = (
+                {"type": "connection_init", "payload": payload},
+                {"id": "1", "type": "subscribe", "payload": query},
+            )
+            found.append([json.dumps(message).encode() for message in messages])
+    return found
+
+
+async def _add_viewers(url: URL) -> None:
+    """Let those who have TOKENS see the tasks."""
+    async with connected(url) as connection:
+        for user, token in TOKENS.items():
+            await connection.execute(
+                "INSERT INTO access_tokens (name, prefix, token_hash, user_id)"
+                " VALUES ('benchmark', left($1, 12), $2, $3)",
+                token,
+                access.hash_token(token),
+                user,
+            )
+            for number in NUMBERS:
+                await connection.execute(
+                    "INSERT INTO project_members (project_id, user_id, role)"
+                    " VALUES ($1, $2, 'VIEWER') ON CONFLICT DO NOTHING",
+                    row_id(PROJECT, number),
+                    user,
+                )
 
 
 @asynccontextmanager
 async def listening(
-    server: Running, sends: list[bytes], number: int, heard: list[float] | None = None
+    server: Running, sends: list[list[bytes]], number: int, heard: list[float] | None = None
 ) -> AsyncIterator[list[Listener]]:
-    """So many listeners, all of which have subscribed, if they send that."""
+    """So many listeners, all of which have subscribed, if they send that.
+
+    Each of `sends` is what one of them sends, in turn.
+    """
     loop, found = asyncio.get_running_loop(), list[Listener]()
-    has_state = server.contender.is_troupe and len(sends) > 1
+    has_state = server.contender.is_troupe and len(sends[0]) > 1
     try:
-        for _ in range(number):
+        for place in range(number):
+            own = sends[place % len(sends)]
             _, listener = await loop.create_connection(
-                lambda: Listener(sends, heard, has_state), "127.0.0.1", server.port
+                partial(Listener, own, heard, has_state), "127.0.0.1", server.port
             )
             found.append(listener)
             if len(found) % 100 == 0:  # as fast as the server accepts them
@@ -190,6 +258,8 @@ async def listening(
 async def listeners(urls: dict[str, URL], pace: Pace, postmaster: int) -> Listened:
     """Measure Troupe, and the peer where it is installed, with the databases of each."""
     heard = {}
+    for url in urls.values():
+        await _add_viewers(url)
     with _many_files():
         for contender in (TROUPE, PEER):
             if contender.name in urls:
@@ -198,8 +268,9 @@ async def listeners(urls: dict[str, URL], pace: Pace, postmaster: int) -> Listen
                     heard[contender.name] = await _heard(contender, url, pace, postmaster)
         ours = urls[TROUPE.name]
         writers = await _writers(ours, pace)
+        other = await _other_process(ours, pace)
         idle = await _idle(ours, pace)
-    return Listened(heard, writers, *idle)
+    return Listened(heard, writers, other, *idle)
 
 
 @contextmanager
@@ -228,7 +299,7 @@ async def _heard(contender: Contender, url: URL, pace: Pace, postmaster: int) ->
         if not contender.is_troupe:
             await writer.execute(NOTIFY)
         server = stack.enter_context(running(contender, url))
-        sends = _messages(contender)
+        sends = _messages(contender, FOLLOWED[:1])
         async with listening(server, sends, 10):
             await _change(writer, 1)  # what is loaded and planned at the first use
         empty = memory(server.pid)
@@ -258,47 +329,76 @@ async def _change(writer: Any, seconds: float) -> list[float]:
     for number in range(int(seconds * PER_SECOND)):
         await asyncio.sleep(max(0, began + number / PER_SECOND - time.perf_counter()))
         made.append(time.time())
-        await writer.execute(CHANGE, FOLLOWED)
+        await writer.execute(CHANGE, FOLLOWED[0])
     return made
 
 
 async def _writers(url: URL, pace: Pace) -> float:
-    """The throughput of four writers of other tasks with listeners, of that without."""
+    """The throughput of writers of the tasks, with listeners to each of them, of that without."""
     ratios = []
     with running(TROUPE, url) as server:
-        sends = _messages(TROUPE)
+        sends = _messages(TROUPE, FOLLOWED)
         for number in range(max(3, pace.rounds // 3)):
-            alone = await _written(url, pace.seconds)
-            async with listening(server, sends, LISTENERS):
-                ratios.append(await _written(url, pace.seconds) / alone)
-            say(f"round {number + 1} of writers beside {LISTENERS} listeners")
+            alone = await _written_elsewhere(url, pace.seconds)
+            async with listening(server, sends, LISTENERS) as found:
+                ratios.append(await _written_elsewhere(url, pace.seconds) / alone)
+                count = sum(one.count for one in found)
+            say(f"round {number + 1} of writers: {count} messages to {LISTENERS} listeners")
     return median(ratios)
 
 
-async def _written(url: URL, seconds: float) -> float:
+async def _written_elsewhere(url: URL, seconds: float) -> int:
+    """How many changes writers made in a process of their own, which does not listen."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        write = partial(_write, url.render_as_string(hide_password=False), seconds)
+        return await asyncio.get_running_loop().run_in_executor(pool, write)
+
+
+def _write(url: str, seconds: float) -> int:
+    return asyncio.run(_written(url, seconds))
+
+
+async def _written(url: str, seconds: float) -> int:
     """How many changes writers made in so many seconds."""
 
-    async def write(number: int) -> int:
+    async def write(task: UUID) -> int:
         count, end = 0, time.perf_counter() + seconds
         async with connected(url) as connection:
             while time.perf_counter() < end:
-                await connection.execute(CHANGE, row_id(TASK, 100 + number))
+                await connection.execute(CHANGE, task)
                 count += 1
         return count
 
-    return sum(await asyncio.gather(*map(write, range(4))))
+    return sum(await asyncio.gather(*map(write, FOLLOWED)))
+
+
+async def _other_process(url: URL, pace: Pace) -> float:
+    """The median latency of listeners at two processes, of which one numbers the events."""
+    heard: list[float] = []
+    async with AsyncExitStack() as stack:
+        writer = await stack.enter_async_context(connected(url))
+        for _ in range(2):
+            server = stack.enter_context(running(TROUPE, url))
+            sends = _messages(TROUPE, FOLLOWED[:1])
+            await stack.enter_async_context(listening(server, sends, 10, heard))
+        await _change(writer, 1)
+        heard.clear()
+        await _change(writer, pace.seconds)
+        await asyncio.sleep(1)
+    say(f"two processes: {len(heard)} messages to 20 listeners")
+    return median(heard)
 
 
 async def _idle(url: URL, pace: Pace) -> tuple[float, float]:
     """The memory of each idle socket, and the processor time in a second of all of them."""
     with running(TROUPE, url) as server:
-        sends = _messages(TROUPE)
+        sends = _messages(TROUPE, FOLLOWED[:1])
         async with listening(server, sends, 10):
             pass
         await asyncio.sleep(1)
         empty, seconds = memory(server.pid), max(5.0, pace.seconds)
         alone = await _used(server, seconds)
-        async with listening(server, sends[:1], IDLE):
+        async with listening(server, [own[:1] for own in sends], IDLE):
             await asyncio.sleep(2)
             taken = (memory(server.pid) - empty) / IDLE
             used = await _used(server, seconds)

@@ -451,7 +451,8 @@ def listeners(listened: Listened) -> str:
     ]
     head = ("", "p50, ms", "p99, ms", "server, ms", "SQL, ms", "memory of a socket, kB")
     idle = f"{IDLE:,} idle WebSockets take {listened.idle_memory / 1024:.0f} kB each."
-    return f"{table(head, rows)}\n{idle}\n"
+    two = f"At two processes, the p50 is {_ms(listened.other_process)} ms."
+    return f"{table(head, rows)}\n{two} {idle}\n"
 
 
 def usage(summed: Scaling) -> str:

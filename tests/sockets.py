@@ -132,7 +132,7 @@ def handshake(method: str = "GET", **headers: str) -> bytes:
 def text_frame(**message: Any) -> bytes:
     """A message as a frame of a client, with a mask of zeros."""
     text = json.dumps(message).encode()
-    return b"\x81\xfe" + len(text).to_bytes(2) + bytes(4) + text
+    return b"\x81\xff" + len(text).to_bytes(8) + bytes(4) + text
 
 
 @asynccontextmanager

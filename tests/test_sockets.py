@@ -33,7 +33,16 @@ from tests.conftest import People
 from tests.following import numbering
 from tests.patience import becomes, until
 from tests.processes import Serving
-from tests.sockets import Listening, Talk, handshake, listening, opened
+from tests.sockets import (
+    Listening,
+    Talk,
+    handshake,
+    listening,
+    opened,
+    received,
+    small_connection,
+    text_frame,
+)
 from tests.test_disconnects import none_waits
 from tests.test_logs import Lines, lines
 from tests.test_sessions import locked, waiting
@@ -930,6 +939,24 @@ async def test_who_answers_no_ping_is_hung_up_on_whatever_is_left_to_be_read(
             await becomes(
                 lambda: not (len(server.sockets) or server.server.server_state.connections)
             )
+
+
+async def test_who_is_still_reading_has_time_to_answer_a_ping(
+    database: db.Database, people: People
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with listening(database) as server:
+        server.server.config.ws_ping_interval = 0.1
+        server.server.config.ws_ping_timeout = 0.3
+        async with small_connection(server.port) as connection:
+            await loop.sock_sendall(connection, handshake())
+            await received(connection, b"\r\n\r\n", 1)
+            frame = text_frame(type="ping", payload={"x": "x" * 900_000})
+            sending = asyncio.create_task(loop.sock_sendall(connection, 8 * frame))
+            began = loop.time()
+            await received(connection, b'"pong"', 8, pause=0.01)
+            assert loop.time() - began > 0.6
+            await sending
 
 
 # The log

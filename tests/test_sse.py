@@ -338,22 +338,21 @@ async def test_results_of_several_operations_share_a_stream(
 async def test_the_token_of_a_stream_can_be_in_the_url(owner: Asking) -> None:
     """Whatever the client accepts, and for each method."""
     stream = await owner.reserve()
-    url = {"params": {"token": stream}, "headers": owner.headers}
-    async with owner.stream(params={"token": stream}) as events:
+    params = {"token": stream}
+    me, typename = {"me": {"username": "owner"}}, {"__typename": "Query"}
+    async with owner.stream(params=params) as events:
         for number, accept in enumerate(("*/*", "application/json", "text/html, */*")):
-            url["headers"] = owner.headers | {"accept": accept}
             body = {"query": "{ me { username } }", "extensions": {"operationId": f"{number}"}}
-            accepted = await owner.http.post("/graphql", json=body, **url)
+            headers = owner.headers | {"accept": accept}
+            accepted = await owner.http.post("/graphql", json=body, params=params, headers=headers)
             assert (accepted.status_code, accepted.content) == (202, b"")
-            result = {"id": f"{number}", "payload": {"data": {"me": {"username": "owner"}}}}
+            result = {"id": f"{number}", "payload": {"data": me}}
             assert await events.next() == Event("next", result)
             assert await events.next() == Event("complete", {"id": f"{number}"})
-        query = {"query": "{ __typename }", "extensions": '{"operationId": "get"}'}
-        accepted = await owner.http.get(
-            "/graphql", params=query | {"token": stream}, headers=owner.headers
-        )
+        query = params | {"query": "{ __typename }", "extensions": '{"operationId": "get"}'}
+        accepted = await owner.http.get("/graphql", params=query, headers=owner.headers)
         assert accepted.status_code == 202
-        result = {"id": "get", "payload": {"data": {"__typename": "Query"}}}
+        result = {"id": "get", "payload": {"data": typename}}
         assert await events.next() == Event("next", result)
     unknown = await owner.http.post(
         "/graphql", params={"token": "unknown"}, json={"query": "{ a }"}

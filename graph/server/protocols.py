@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -39,6 +40,8 @@ HEAD_TIMEOUT = 10
 BODY_TIMEOUT = 30
 # The timeout of a client that does not read its response, in seconds (TCP_USER_TIMEOUT).
 READ_TIMEOUT = 30
+# How often it is checked, in the time that a client has for it, whether it reads anything.
+CHECKS = 10
 # The time for which the body of a refused request is still read and discarded, in seconds.
 CLOSE_DELAY = 5
 
@@ -368,8 +371,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     # The data received before the response to the handshake.
     _early_data = b""
-    # The bytes that the client had not received when it was last checked whether it answers a ping.
-    _unsent = 0
 
     def data_received(self, data: bytes) -> None:
         """Parse the data, after the response to the handshake."""
@@ -445,19 +446,39 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def send_keepalive_ping(self) -> None:
         """Send a ping, which the client receives after everything before it."""
         super().send_keepalive_ping()
-        self._unsent = self.unsent
+        if self.pong_timer is not None:
+            self.pong_timer.cancel()
+            self._wait_for_pong(Progress(lambda: self.unsent))
+
+    def _wait_for_pong(self, progress: Progress) -> None:
+        def check() -> None:
+            if progress.has_stopped():
+                self.keepalive_timeout()
+            else:
+                self._wait_for_pong(progress)
+
+        self.pong_timer = self.loop.call_later((self.ping_timeout or 0) / CHECKS, check)
 
     def keepalive_timeout(self) -> None:
-        """Close the connection, without waiting for the client to read what is left.
-
-        A client that is still reading what was sent before the ping has more time.
-        """
-        before, self._unsent = self._unsent, self.unsent
-        if self._unsent < before and self.ping_timeout is not None:
-            self.pong_timer = self.loop.call_later(self.ping_timeout, self.keepalive_timeout)
-            return
+        """Close the connection, without waiting for the client to read what is left."""
         super().keepalive_timeout()
         self.transport.abort()
+
+
+class Progress:
+    """Whether a client reads what is sent to it. It stopped if CHECKS checks have found nothing."""
+
+    def __init__(self, unsent: Callable[[], int]) -> None:
+        """`unsent` is the number of bytes that the client has not received."""
+        self._unsent = unsent
+        self._left = unsent()
+        self._checks = 0
+
+    def has_stopped(self) -> bool:
+        """Check it once more."""
+        before, self._left = self._left, self._unsent()
+        self._checks = 0 if self._left < before else self._checks + 1
+        return self._checks >= CHECKS
 
 
 def _unsent(transport: Any) -> int:

@@ -10,11 +10,10 @@ from typing import Protocol
 
 from db.events.topics import Place
 from graph.execution.subscription import SlowClient
+from graph.server.protocols import CHECKS, Progress
 
-# How long a client may not read, in seconds, before its connection is closed, and how often it is
-# checked in this time whether it does.
+# How long a client may not read, in seconds, before its connection is closed.
 SLOW_SECONDS = 10
-CHECKS = 10
 
 # How many bytes may wait for a client that does not read.
 MOST_WAITING = 2**16
@@ -119,12 +118,10 @@ class QueueSink:
 
 async def _wait(ready: asyncio.Event, unsent: Callable[[], int]) -> None:
     """Wait as long as the client reads anything, which takes long for a long message."""
-    left, checks = unsent(), 0
+    progress = Progress(unsent)
     while not ready.is_set():
-        if checks == CHECKS:
-            raise SlowClient
         with suppress(TimeoutError):
             async with asyncio.timeout(SLOW_SECONDS / CHECKS):
                 await ready.wait()
-        before, left = left, unsent()
-        checks = 0 if left < before else checks + 1
+        if not ready.is_set() and progress.has_stopped():
+            raise SlowClient
