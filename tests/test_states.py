@@ -241,6 +241,7 @@ async def test_while_a_database_only_reads_it_is_not_connected_to_all_the_time(
     await only_read(database_url)
     for _ in range(2):  # the second uses what has replaced the connections of the first
         await people.owner.ask(MAKE, name="No")
+        await readiness(http)
     processes_of = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
     before = await execute(database, processes_of)
 

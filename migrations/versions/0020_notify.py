@@ -38,12 +38,15 @@ BEGIN
     RETURNING e.id, e.position
   )
   SELECT count(*), max(id), max(position) INTO numbered, newest, reached FROM changed;
-  IF reached IS NULL THEN
-    RETURN;
-  END IF;
-  UPDATE event_positions SET last_position = reached;
+  UPDATE event_positions SET last_position = reached WHERE reached IS NOT NULL;
 {notify}END
 $$
+"""
+
+NOTIFY = """\
+  IF reached IS NOT NULL THEN
+    PERFORM pg_notify('events', reached::text);
+  END IF;
 """
 
 ENDED = """
@@ -69,7 +72,7 @@ TRIGGERS = (
 
 
 def upgrade() -> None:
-    op.execute(NUMBER.format(notify="  PERFORM pg_notify('events', reached::text);\n"))
+    op.execute(NUMBER.format(notify=NOTIFY))
     op.execute("DROP FUNCTION notify_interaction_ended() CASCADE")
 
 
