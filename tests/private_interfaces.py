@@ -497,7 +497,9 @@ def http_protocol() -> None:
     "WebSocketsSansIOProtocol.pause_writing",
     "WebSocketsSansIOProtocol.receive",
     "WebSocketsSansIOProtocol.resume_writing",
+    "WebSocketsSansIOProtocol.run_asgi",
     "WebSocketsSansIOProtocol.send",
+    "WebSocketsSansIOProtocol.send_keepalive_ping",
     why="a client that does not read is not listened to, and one that answers no ping is cut off",
 )
 def websocket_protocol() -> None:
@@ -505,6 +507,7 @@ def websocket_protocol() -> None:
 
     names = ("handshake_initiated", "handshake_complete", "conn", "read_paused", "writable")
     has(WebSocketsSansIOProtocol, *names, "transport", "keepalive_timeout", "pause_writing")
+    has(WebSocketsSansIOProtocol, "pong_timer", "ping_timeout", "send_keepalive_ping", "run_asgi")
     takes(WebSocketsSansIOProtocol.send, "message")
     takes(WebSocketsSansIOProtocol.receive)
 
