@@ -499,6 +499,7 @@ def http_protocol() -> None:
     "WebSocketsSansIOProtocol.resume_writing",
     "WebSocketsSansIOProtocol.run_asgi",
     "WebSocketsSansIOProtocol.send",
+    "WebSocketsSansIOProtocol.send_keepalive_ping",
     why="a client that does not read is not listened to, and one that answers no ping is cut off;"
     " messages of subscriptions are written at once",
 )
@@ -507,8 +508,9 @@ def websocket_protocol() -> None:
 
     names = ("handshake_initiated", "handshake_complete", "conn", "read_paused", "writable")
     has(WebSocketsSansIOProtocol, *names, "transport", "keepalive_timeout", "pause_writing")
-    has(WebSocketsSansIOProtocol, "scope", "queue", "close_sent")
+    has(WebSocketsSansIOProtocol, "scope", "queue", "close_sent", "pong_timer", "ping_timeout")
     takes(WebSocketsSansIOProtocol.run_asgi)
+    takes(WebSocketsSansIOProtocol.send_keepalive_ping)
     takes(WebSocketsSansIOProtocol.send, "message")
     takes(WebSocketsSansIOProtocol.receive)
 
