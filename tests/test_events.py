@@ -427,6 +427,7 @@ async def test_the_functions_of_the_database_are_those_of_the_models(
         body = found.pop(f"log_{table.name}")
         assert body.split() == triggers.body(table).split(), f"{table.name}: draft a migration"
     assert found.keys() == {
+        "alert_budget",
         "log_truncate",
         "count_usage",
         "open_budgets",

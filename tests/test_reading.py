@@ -7,7 +7,14 @@ from statistics import median
 from typing import Any
 
 import pytest
-from graphql import GraphQLInterfaceType, GraphQLObjectType, get_named_type, is_leaf_type
+from graphql import (
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    get_named_type,
+    is_leaf_type,
+    is_required_argument,
+)
 from sqlalchemy import URL, delete, select, text, update
 
 import db
@@ -266,7 +273,8 @@ async def test_postgresql_itself_counts_as_many_statements(
     async def committed() -> int:
         """The transactions so far; each read is one, as reads are part of no other."""
         for value in ("pg_stat_force_next_flush()::text", "(SELECT count(*) FROM pg_database)"):
-            await single.json(f"SELECT to_json({value})", [])
+            for by_key in (False, True):
+                await single.json(f"SELECT to_json({value})", [], by_key=by_key)
         async with single.read() as session:
             await session.execute(text("SELECT pg_stat_force_next_flush()"))
             await session.execute(text("SELECT 1"))
@@ -332,7 +340,7 @@ def whole(kind: object, depth: int) -> str:
     # Only nodes count: a connection or a dependency is on the way to them.
     below = depth - 1 if kind.interfaces else depth
     fields = [
-        f"{name} {whole(get_named_type(field.type), below)}"
+        f"{name}{required(field)} {whole(get_named_type(field.type), below)}"
         for name, field in kind.fields.items()
         if below > 0 or is_leaf_type(get_named_type(field.type))
     ]
@@ -342,6 +350,13 @@ def whole(kind: object, depth: int) -> str:
             own = " ".join(name for name in of.fields if name not in kind.fields)
             fields.append(f"... on {of.name} {{ {own} }}")
     return f"{{ __typename {' '.join(fields)} }}"
+
+
+def required(field: GraphQLField) -> str:
+    """The arguments of a field that are required: words that are found."""
+    names = [name for name, argument in field.args.items() if is_required_argument(argument)]
+    assert names in ([], ["query"]), names
+    return '(query: "plain")' if names else ""
 
 
 def shown(value: Any, found: set[tuple[str, str]]) -> None:
@@ -429,6 +444,6 @@ async def test_every_field_of_every_type_shows_what_there_is(
         if kind.name in {kind for kind, _ in found}
         for name in kind.fields
     } - found
-    # Only for a task that waits for a time: tests/test_readiness.py has one.
-    assert missing == {("NotReady", "until"), ("Idle", "until")}
+    # Only for tasks that wait for a time or for a person: tests/test_readiness.py has them.
+    assert missing == {("NotReady", "until"), ("NotReady", "interaction"), ("Idle", "until")}
     assert {kind for kind, _ in found} > {e.name for e in entities() if not e.is_interface}

@@ -643,6 +643,7 @@ async def test_who_does_not_read_is_closed_and_goes_on_without_a_gap(
         server.talk(people.owner.token) as other,
         server.connect(max_queue=1) as connection,
     ):
+        await becomes(lambda: numbered(world))
         talk = await Talk(connection).begin(people.owner.token)
         slow, quick = Following(talk, query), Following(other, EVENTS)
         last = await slow.begin()
