@@ -13,7 +13,6 @@ from gql.transport.exceptions import TransportError
 from gql.transport.httpx import HTTPXAsyncTransport
 
 URL = os.environ.get("GRAPHQL_URL", "http://127.0.0.1:8000/graphql")
-TOKEN = os.environ["TOKEN"]
 LEASE = int(os.environ.get("LEASE_SECONDS", "60"))
 CLAIMED = """attempt { id task { title input checkpoint
   approvals: interactions(last: 1, where: {status: {in: [APPROVED, REJECTED]}}) {
@@ -104,8 +103,8 @@ async def work(attempt: Attempt) -> Any:
 
 async def main() -> None:
     """Claim tasks and work on them, one after another."""
-    transport = HTTPXAsyncTransport(URL, headers={"Authorization": f"Bearer {TOKEN}"})
-    async with Client(transport=transport, execute_timeout=None) as session:  # it swallows Ctrl-C
+    headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}
+    async with Client(transport=HTTPXAsyncTransport(URL, headers=headers)) as session:
         while True:
             claim = {"leaseSeconds": LEASE, "idempotencyKey": str(uuid.uuid4())}
             try:

@@ -70,6 +70,13 @@ async def last_place(database: db.Database) -> tuple[int, int]:
     return found[0], found[1]
 
 
+async def all_numbered(database: db.Database) -> bool:
+    """Whether each event has a position."""
+    async with database.read() as session:
+        left = await session.scalar(text("SELECT count(*) FROM events WHERE position IS NULL"))
+    return bool(left == 0)
+
+
 @asynccontextmanager
 async def numbering(database: db.Database) -> AsyncIterator[asyncio.Task[None]]:
     """Number events in the block."""

@@ -17,7 +17,7 @@ from graph.settings import Settings
 from tests import factories
 from tests.conftest import People
 from tests.event_streams import Asking, Event
-from tests.following import numbering
+from tests.following import all_numbered, numbering
 from tests.patience import becomes
 from tests.sockets import Listening, handshake, listening, received, small_connection, text_frame
 from tests.test_logs import Lines, lines
@@ -533,6 +533,7 @@ async def test_who_is_no_longer_a_member_gets_nothing_more(
     async with database.write(db.Viewer(is_administrator=True)) as session:
         stranger = people.users["stranger"]
         member = await factories.make_member(session, world.project, stranger)
+    await becomes(lambda: all_numbered(database))
     follow = "subscription { events { event { entityType action } } }"
     async with (
         Asking.of(url(live), people.stranger.token) as asking,

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
 from websockets.exceptions import ConnectionClosed
 
 import db
@@ -17,7 +16,15 @@ from graph.settings import Settings
 from tests import factories
 from tests.conftest import WITHOUT_LIMITS, People
 from tests.factories import gid
-from tests.following import EVENTS, Following, cursor_at, last_place, numbering, value_of
+from tests.following import (
+    EVENTS,
+    Following,
+    all_numbered,
+    cursor_at,
+    last_place,
+    numbering,
+    value_of,
+)
 from tests.patience import becomes
 from tests.sockets import Listening, Talk, listening
 from tests.test_interaction_answers import ask, execute, respond
@@ -78,9 +85,7 @@ async def test_a_task_its_state_and_its_changes(world: World, live: Listening) -
 
 async def numbered(world: World) -> bool:
     """Whether all events have a position."""
-    async with world.database.read() as session:
-        left = await session.scalar(text("SELECT count(*) FROM events WHERE position IS NULL"))
-    return bool(left == 0)
+    return await all_numbered(world.database)
 
 
 async def test_a_project_and_everything_in_it(world: World, live: Listening) -> None:
