@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from db import Viewer
 from db.events.topics import Change
@@ -25,6 +25,9 @@ MOST_WAITING = 10_000
 
 ReadMessages = Callable[[Sequence[Reader], Sequence[Message]], Awaitable[list[Read]]]
 """Reads messages for viewers, each if they may see it."""
+
+Share = tuple[Viewer, list[Subscription]]
+"""A viewer, with the subscriptions that share their messages."""
 
 
 def batch_size(cost: int) -> int:
@@ -67,13 +70,14 @@ class Shared:
     def interrupt(self) -> None:
         """Have each go on by itself."""
         self._changes.clear()
-        for member in [*self._live()]:
-            member.interrupt()
+        for _, members in self._live():
+            for member in members:
+                member.interrupt()
 
     async def _send(self) -> None:
         try:
-            while self._changes and (members := [*self._live()]):
-                await self._send_batch(members)
+            while self._changes and (shares := self._live()):
+                await self._send_batch(shares)
         except Exception:
             # Each reads by itself then, so that an error meets only those whom it concerns.
             self.interrupt()
@@ -81,25 +85,25 @@ class Shared:
             self._changes.clear()
             self._sending = None
 
-    def _live(self) -> Iterator[Subscription]:
-        return (each for found in self.members.values() for each in found if each.is_live)
+    def _live(self) -> list[Share]:
+        return [
+            (viewer, live)
+            for viewer, members in self.members.items()
+            if (live := [member for member in members if member.is_live])
+        ]
 
-    async def _send_batch(self, members: Sequence[Subscription]) -> None:
-        by_viewer: defaultdict[Viewer, list[Subscription]] = defaultdict(list)
-        for member in members:
-            by_viewer[member.viewer].append(member)
-        shares, size = [*by_viewer.items()], batch_size(self._first.run.cost)
+    async def _send_batch(self, shares: Sequence[Share]) -> None:
+        size = batch_size(self._first.run.cost)
         count = min(len(self._changes), BATCH, max(1, size // len(shares)))
         changes = [self._changes.popleft() for _ in range(count)]
         messages = self._first.messages(changes)
         for start in range(0, len(shares), size):
             await self._send_to(shares[start : start + size], messages)
-        for member in members:
-            member.advance(changes[-1].place)
+        for _, members in shares:
+            for member in members:
+                member.advance(changes[-1].place)
 
-    async def _send_to(
-        self, shares: Sequence[tuple[Viewer, list[Subscription]]], messages: Sequence[Message]
-    ) -> None:
+    async def _send_to(self, shares: Sequence[Share], messages: Sequence[Message]) -> None:
         readers = [Reader(found[0].run, viewer, self._compiled) for viewer, found in shares]
         for number, message, body in await self._read(readers, messages):
             run, (_, members) = readers[number].run, shares[number]

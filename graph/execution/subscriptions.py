@@ -27,7 +27,7 @@ from graph.execution.subscription import Sink, SlowClient, Subscription
 from graph.execution.tokens import Tokens
 
 # How many statements run at once for those who are live, and for those who are behind, so that
-# neither wait for the others, and requests have connections too.
+# neither waits for the other, and requests have connections too.
 STATEMENTS_AT_ONCE = 2
 
 # How soon a subscription goes on after an error that passes, in seconds: between one and two times.
@@ -173,9 +173,9 @@ class Subscriptions:
             after = encode_place(place)
         # All changes up to `here` are part of the state, which is read later.
         message = subscription.followed.state(here, subscription.subject, after)
-        await self._send(subscription, [message])
-        subscription.place = here
-        subscription.is_place_checked = resets == self._resets
+        if await self._send(subscription, [message]):
+            subscription.place = here
+            subscription.is_place_checked = resets == self._resets
 
     async def _catch_up(self, subscription: Subscription, follower: Follower) -> None:
         """Send the next changes from the log."""
@@ -212,10 +212,9 @@ class Subscriptions:
         try:
             async with self._behind_slots:
                 read = await self._read([reader], messages)
-        except TimeoutError:
+        except TooSlow:
             if len(messages) == 1:
-                seconds = self.limits.settings.max_seconds
-                raise TooSlow(f"A message took longer than {seconds} s. Select less.") from None
+                raise
             subscription.most_messages = max(1, len(messages) // 2)
             return False
         for _, message, body in read:
@@ -226,8 +225,14 @@ class Subscriptions:
         return True
 
     async def _read(self, readers: Sequence[Reader], messages: Sequence[Message]) -> list[Read]:
-        async with asyncio.timeout(self.limits.settings.max_seconds):
-            return await self.pipeline.messages(readers, messages)
+        seconds = self.limits.settings.max_seconds
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await self.pipeline.messages(readers, messages)
+        except TimeoutError:
+            if not limit.expired():  # a connection to the database could not be opened in time
+                raise
+            raise TooSlow(f"A message took longer than {seconds} s. Select less.") from None
 
     # While it is live
 
