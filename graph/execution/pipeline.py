@@ -169,7 +169,7 @@ class Pipeline:
             await self.prepare(run)
             if not self._awaited.isdisjoint(run.document.size.root_names):
                 await self._wait(run)
-                async with self.limits.events:
+                async with self.limits.after_waiting:
                     return _responded(run, await self._execute(run))
             running, client = self.limits.running, run.context.client
             running.begin(client)

@@ -38,9 +38,9 @@ class Limits:
         self.connections = ClientSemaphores(CONNECTIONS)
         # Long computations of one client, such as validation in a thread, run one after another.
         self.long_work = ClientSemaphores(1)
-        # Events, and operations that have waited for something, wait for each other instead of
-        # being refused: clients do not choose their times.
-        self.events = asyncio.Semaphore(settings.max_running)
+        # Operations that have waited for something wait for each other instead of being refused:
+        # clients do not choose when it happens.
+        self.after_waiting = asyncio.Semaphore(settings.max_running)
 
     def settings_for(self, context: Context) -> Settings:
         """The limits of documents: lower without a token."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, Self
 
 from starlette.requests import ClientDisconnect
@@ -12,6 +13,9 @@ from graph.core.errors import AGAIN, Outcome, Unavailable
 from graph.execution.run import Run
 from graph.server.requests import HTTPError
 from graph.server.state import AppState
+
+# How long operations that are cancelled at shutdown may take to end, in seconds.
+CANCELLED_WITHIN = 1
 
 
 def shutdown_error(run: Run | None = None) -> HTTPError:
@@ -25,6 +29,18 @@ def shutdown_error(run: Run | None = None) -> HTTPError:
         503,
         outcome=Outcome.UNKNOWN,
     )
+
+
+async def finish(tasks: Iterable[asyncio.Task[None]], seconds: float) -> None:
+    """Wait for tasks when the server shuts down, and cancel those that take longer than this."""
+    running = list(tasks)
+    if not running:
+        return
+    _, late = await asyncio.wait(running, timeout=seconds)
+    for task in late:
+        task.cancel()
+    if late:
+        await asyncio.wait(late, timeout=CANCELLED_WITHIN)
 
 
 class Disconnect:

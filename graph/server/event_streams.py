@@ -27,7 +27,7 @@ from graph.execution.run import GraphQLRequest, Run
 from graph.execution.subscription import SlowClient
 from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import INVALID
-from graph.server.disconnects import Disconnect
+from graph.server.disconnects import Disconnect, finish
 from graph.server.protocols import CONNECTION
 from graph.server.requests import EVENT_STREAM, JSON, HTTPError, check_kind
 from graph.server.responses import HTTPResponse
@@ -241,13 +241,7 @@ class EventStream:
 
     async def shut_down(self, seconds: float) -> None:
         """End it after its queries and mutations, but without waiting for subscriptions."""
-        tasks = [each.task for each in self.operations if not each.is_subscription]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=END_TIMEOUT)
+        await finish((each.task for each in self.operations if not each.is_subscription), seconds)
         self.end()
 
     # Its operations

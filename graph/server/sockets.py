@@ -33,7 +33,7 @@ from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import bearer_token
 from graph.limits.concurrency import ClientCounts
 from graph.limits.limits import network
-from graph.server.disconnects import Disconnect, shutdown_error
+from graph.server.disconnects import Disconnect, finish, shutdown_error
 from graph.server.protocols import FRAMES
 from graph.server.requests import HTTPError, check_storable, parse_object, parse_request
 from graph.server.sinks import Frames, FrameSink, QueueSink
@@ -255,13 +255,7 @@ class Socket:
 
     async def shut_down(self, seconds: float) -> None:
         """Close it after its queries and mutations, but without waiting for subscriptions."""
-        tasks = [each.task for each in self.operations if not each.is_subscription]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=seconds)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=CLOSE_TIMEOUT)
+        await finish((each.task for each in self.operations if not each.is_subscription), seconds)
         closing = self.start_closing(CloseSocket(SERVICE_RESTART, "Service Restart"))
         await asyncio.wait([closing], timeout=CLOSE_TIMEOUT)
 
