@@ -33,9 +33,14 @@ IDLE = 10_000
 """How many sockets are open while nothing happens."""
 PER_SECOND = 50
 """How often the task changes."""
-# The tasks that are followed, and their projects. With one follower, it is the first.
 NUMBERS = (10, 20, 30, 40)
-FOLLOWED = [row_id(TASK, number) for number in NUMBERS]
+"""The projects whose tasks are followed."""
+FOLLOWED = row_id(TASK, NUMBERS[0])
+"""The task that all listeners follow."""
+CROWDED = [[row_id(TASK, number)] for number in NUMBERS]
+"""One task for each writer, so that a quarter of the listeners follows it."""
+SPREAD = [[row_id(TASK, number + row * 1_000) for row in range(50)] for number in NUMBERS]
+"""All tasks of these projects: each is followed by five listeners."""
 # Those who follow them: members of these projects, so that messages are read for ten viewers.
 TOKENS = {row_id(USER, number): f"troupe_of-listener-{number}" for number in range(3, 13)}
 
@@ -101,8 +106,10 @@ class Listened:
 
     heard: dict[str, Heard]
     """What listeners got, by contender."""
-    writers: float
-    """The writers' throughput with listeners, of that without."""
+    spread: float
+    """The writers' throughput with listeners to SPREAD tasks, of that without."""
+    crowded: float
+    """The writers' throughput with listeners to CROWDED tasks, of that without."""
     other_process: float
     """The median time until listeners at two processes have a change, in seconds."""
     idle_memory: float
@@ -267,10 +274,11 @@ async def listeners(urls: dict[str, URL], pace: Pace, postmaster: int) -> Listen
                     url = urls[contender.name]
                     heard[contender.name] = await _heard(contender, url, pace, postmaster)
         ours = urls[TROUPE.name]
-        writers = await _writers(ours, pace)
+        spread = await _writers(ours, SPREAD, pace)
+        crowded = await _writers(ours, CROWDED, pace)
         other = await _other_process(ours, pace)
         idle = await _idle(ours, pace)
-    return Listened(heard, writers, other, *idle)
+    return Listened(heard, spread, crowded, other, *idle)
 
 
 @contextmanager
@@ -299,7 +307,7 @@ async def _heard(contender: Contender, url: URL, pace: Pace, postmaster: int) ->
         if not contender.is_troupe:
             await writer.execute(NOTIFY)
         server = stack.enter_context(running(contender, url))
-        sends = _messages(contender, FOLLOWED[:1])
+        sends = _messages(contender, [FOLLOWED])
         async with listening(server, sends, 10):
             await _change(writer, 1)  # what is loaded and planned at the first use
         empty = memory(server.pid)
@@ -329,47 +337,51 @@ async def _change(writer: Any, seconds: float) -> list[float]:
     for number in range(int(seconds * PER_SECOND)):
         await asyncio.sleep(max(0, began + number / PER_SECOND - time.perf_counter()))
         made.append(time.time())
-        await writer.execute(CHANGE, FOLLOWED[0])
+        await writer.execute(CHANGE, FOLLOWED)
     return made
 
 
-async def _writers(url: URL, pace: Pace) -> float:
-    """The throughput of writers of the tasks, with listeners to each of them, of that without."""
+async def _writers(url: URL, tasks: list[list[UUID]], pace: Pace) -> float:
+    """The throughput of writers of the tasks, with listeners to each of them, of that without.
+
+    There is a writer for each list of tasks, and it changes them in turn.
+    """
     ratios = []
     with running(TROUPE, url) as server:
-        sends = _messages(TROUPE, FOLLOWED)
+        sends = _messages(TROUPE, [task for own in tasks for task in own])
         for number in range(max(3, pace.rounds // 3)):
-            alone = await _written_elsewhere(url, pace.seconds)
+            alone = await _written_elsewhere(url, tasks, pace.seconds)
             async with listening(server, sends, LISTENERS) as found:
-                ratios.append(await _written_elsewhere(url, pace.seconds) / alone)
+                written = await _written_elsewhere(url, tasks, pace.seconds)
+                ratios.append(written / alone)
                 count = sum(one.count for one in found)
             say(f"round {number + 1} of writers: {count} messages to {LISTENERS} listeners")
     return median(ratios)
 
 
-async def _written_elsewhere(url: URL, seconds: float) -> int:
+async def _written_elsewhere(url: URL, tasks: list[list[UUID]], seconds: float) -> int:
     """How many changes writers made in a process of their own, which does not listen."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        write = partial(_write, url.render_as_string(hide_password=False), seconds)
+        write = partial(_write, url.render_as_string(hide_password=False), tasks, seconds)
         return await asyncio.get_running_loop().run_in_executor(pool, write)
 
 
-def _write(url: str, seconds: float) -> int:
-    return asyncio.run(_written(url, seconds))
+def _write(url: str, tasks: list[list[UUID]], seconds: float) -> int:
+    return asyncio.run(_written(url, tasks, seconds))
 
 
-async def _written(url: str, seconds: float) -> int:
+async def _written(url: str, tasks: list[list[UUID]], seconds: float) -> int:
     """How many changes writers made in so many seconds."""
 
-    async def write(task: UUID) -> int:
+    async def write(own: list[UUID]) -> int:
         count, end = 0, time.perf_counter() + seconds
         async with connected(url) as connection:
             while time.perf_counter() < end:
-                await connection.execute(CHANGE, task)
+                await connection.execute(CHANGE, own[count % len(own)])
                 count += 1
         return count
 
-    return sum(await asyncio.gather(*map(write, FOLLOWED)))
+    return sum(await asyncio.gather(*map(write, tasks)))
 
 
 async def _other_process(url: URL, pace: Pace) -> float:
@@ -379,7 +391,7 @@ async def _other_process(url: URL, pace: Pace) -> float:
         writer = await stack.enter_async_context(connected(url))
         for _ in range(2):
             server = stack.enter_context(running(TROUPE, url))
-            sends = _messages(TROUPE, FOLLOWED[:1])
+            sends = _messages(TROUPE, [FOLLOWED])
             await stack.enter_async_context(listening(server, sends, 10, heard))
         await _change(writer, 1)
         heard.clear()
@@ -392,7 +404,7 @@ async def _other_process(url: URL, pace: Pace) -> float:
 async def _idle(url: URL, pace: Pace) -> tuple[float, float]:
     """The memory of each idle socket, and the processor time in a second of all of them."""
     with running(TROUPE, url) as server:
-        sends = _messages(TROUPE, FOLLOWED[:1])
+        sends = _messages(TROUPE, [FOLLOWED])
         async with listening(server, sends, 10):
             pass
         await asyncio.sleep(1)

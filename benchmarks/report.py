@@ -228,7 +228,7 @@ def claims(
         Claim(
             f"writes beside {LISTENERS:,} WebSockets that follow: their rate, of that without",
             0.9,
-            None if listened is None else listened.writers,
+            None if listened is None else listened.spread,
         ),
         Claim(
             f"{IDLE:,} idle WebSockets: processor time, as a share of one core",
@@ -452,7 +452,11 @@ def listeners(listened: Listened) -> str:
     head = ("", "p50, ms", "p99, ms", "server, ms", "SQL, ms", "memory of a socket, kB")
     idle = f"{IDLE:,} idle WebSockets take {listened.idle_memory / 1024:.0f} kB each."
     two = f"At two processes, the p50 is {_ms(listened.other_process)} ms."
-    return f"{table(head, rows)}\n{two} {idle}\n"
+    crowded = (
+        f"Four writers at full speed, each of whose changes goes to {LISTENERS // 4} listeners,"
+        f" keep {listened.crowded:.2f} of their throughput without listeners."
+    )
+    return f"{table(head, rows)}\n{two} {idle} {crowded}\n"
 
 
 def usage(summed: Scaling) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -34,6 +35,10 @@ from tests.client import Client
 hypothesis.settings.register_profile("here", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+# Programs that a shell starts in the background ignore it, and so do the programs that tests start
+# and interrupt, unless it is set here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(processes.LIMITS, 999_999_999))

@@ -397,8 +397,7 @@ def _run(
     for number, path in enumerate(files, start=1):
         with path.open("w", encoding="utf-8") as file:
             os.dup2(file.fileno(), number)
-    # Whoever runs the tests in the background, or under nohup, has them ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whoever runs the tests under nohup has it ignored.
     signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
     sys.argv = ["troupe", *words]
     cli.main()
