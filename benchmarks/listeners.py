@@ -41,6 +41,8 @@ CROWDED = [[row_id(TASK, number)] for number in NUMBERS]
 """One task for each writer, so that a quarter of the listeners follows it."""
 SPREAD = [[row_id(TASK, number + row * 1_000) for row in range(50)] for number in NUMBERS]
 """All tasks of these projects: each is followed by five listeners."""
+OTHERS = [[row_id(TASK, 1 + number + row * 1_000) for row in range(50)] for number in NUMBERS]
+"""Tasks that nobody follows."""
 # Those who follow them: members of these projects, so that messages are read for ten viewers.
 TOKENS = {row_id(USER, number): f"troupe_of-listener-{number}" for number in range(3, 13)}
 
@@ -106,10 +108,8 @@ class Listened:
 
     heard: dict[str, Heard]
     """What listeners got, by contender."""
-    spread: float
-    """The writers' throughput with listeners to SPREAD tasks, of that without."""
-    crowded: float
-    """The writers' throughput with listeners to CROWDED tasks, of that without."""
+    writers: dict[int, float]
+    """The writers' throughput beside LISTENERS, of that without, by how many follow a change."""
     other_process: float
     """The median time until listeners at two processes have a change, in seconds."""
     idle_memory: float
@@ -274,11 +274,14 @@ async def listeners(urls: dict[str, URL], pace: Pace, postmaster: int) -> Listen
                     url = urls[contender.name]
                     heard[contender.name] = await _heard(contender, url, pace, postmaster)
         ours = urls[TROUPE.name]
-        spread = await _writers(ours, SPREAD, pace)
-        crowded = await _writers(ours, CROWDED, pace)
+        writers = {
+            0: await _writers(ours, OTHERS, SPREAD, pace),
+            5: await _writers(ours, SPREAD, SPREAD, pace),
+            LISTENERS // 4: await _writers(ours, CROWDED, CROWDED, pace),
+        }
         other = await _other_process(ours, pace)
         idle = await _idle(ours, pace)
-    return Listened(heard, spread, crowded, other, *idle)
+    return Listened(heard, writers, other, *idle)
 
 
 @contextmanager
@@ -341,14 +344,16 @@ async def _change(writer: Any, seconds: float) -> list[float]:
     return made
 
 
-async def _writers(url: URL, tasks: list[list[UUID]], pace: Pace) -> float:
-    """The throughput of writers of the tasks, with listeners to each of them, of that without.
+async def _writers(
+    url: URL, tasks: list[list[UUID]], followed: list[list[UUID]], pace: Pace
+) -> float:
+    """The throughput of writers of tasks, with listeners to those followed, of that without.
 
     There is a writer for each list of tasks, and it changes them in turn.
     """
     ratios = []
     with running(TROUPE, url) as server:
-        sends = _messages(TROUPE, [task for own in tasks for task in own])
+        sends = _messages(TROUPE, [task for own in followed for task in own])
         for number in range(max(3, pace.rounds // 3)):
             alone = await _written_elsewhere(url, tasks, pace.seconds)
             async with listening(server, sends, LISTENERS) as found:

@@ -226,9 +226,10 @@ def claims(
             at_most=True,
         ),
         Claim(
-            f"writes beside {LISTENERS:,} WebSockets that follow: their rate, of that without",
+            f"writes beside {LISTENERS:,} WebSockets that follow other tasks: their rate, of that"
+            " without",
             0.9,
-            None if listened is None else listened.spread,
+            None if listened is None else listened.writers[0],
         ),
         Claim(
             f"{IDLE:,} idle WebSockets: processor time, as a share of one core",
@@ -452,11 +453,12 @@ def listeners(listened: Listened) -> str:
     head = ("", "p50, ms", "p99, ms", "server, ms", "SQL, ms", "memory of a socket, kB")
     idle = f"{IDLE:,} idle WebSockets take {listened.idle_memory / 1024:.0f} kB each."
     two = f"At two processes, the p50 is {_ms(listened.other_process)} ms."
-    crowded = (
-        f"Four writers at full speed, each of whose changes goes to {LISTENERS // 4} listeners,"
-        f" keep {listened.crowded:.2f} of their throughput without listeners."
+    kept = ", ".join(
+        f"{rate:.2f} if {number} WebSockets follow each"
+        for number, rate in listened.writers.items()
     )
-    return f"{table(head, rows)}\n{two} {idle} {crowded}\n"
+    writers = f"Writers of tasks keep of their rate without WebSockets: {kept}."
+    return f"{table(head, rows)}\n{two} {idle} {writers}\n"
 
 
 def usage(summed: Scaling) -> str:
