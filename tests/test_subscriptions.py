@@ -12,6 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import db
+from graph.server.sinks import FrameSink
 from graph.settings import Settings
 from tests import factories
 from tests.conftest import WITHOUT_LIMITS, People
@@ -839,3 +840,77 @@ async def test_a_statement_that_fails_loses_nothing_for_who_joined_meanwhile(
             assert [(await following.next())["event"]["action"] for _ in range(3)] == [
                 "UPDATED"
             ] * 3
+
+
+async def test_the_state_is_sent_although_its_client_was_slow_when_it_was_read(
+    world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [False]
+    monkeypatch.setattr(FrameSink, "is_ready", property(lambda _: not answers or answers.pop()))
+    async with live.talk(world.people.owner.token) as talk:
+        first = await Following(talk, TASK, id=str(world.free.id)).begin()
+    assert (answers, first["event"], first["task"]) == ([], None, {"title": world.free.title})
+
+
+async def test_a_connection_that_cannot_be_opened_in_time_is_waited_for(
+    world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch, errors = world.database.fetch, [TimeoutError(), TimeoutError()]
+
+    async def slow(statement: str, *values: Any, **options: Any) -> Any:
+        if "AS viewers" in statement and errors:
+            raise errors.pop()
+        return await fetch(statement, *values, **options)
+
+    async with live.talk(world.people.owner.token) as talk:
+        following = Following(talk, TASK, id=str(world.free.id))
+        await following.begin()
+        await becomes(lambda: live.sockets.subscriptions._shared)
+        monkeypatch.setattr(world.database, "fetch", slow)
+        await rename(world, "Late")
+        assert (await following.next())["task"] == {"title": "Late"}
+    assert errors == []
+
+
+@pytest.mark.parametrize("first", ["live", "behind"])
+async def test_messages_that_are_too_long_for_one_statement_are_read_by_several(
+    world: World, people: People, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message has 30 kB, and a statement may read 100 kB."""
+    settings = WITHOUT_LIMITS.model_copy(update={"max_answer_bytes": 100_000})
+    query = TASK.replace("title", "description")
+    title = "UPDATE tasks SET title = :title WHERE id = :id"
+    async with numbering(world.database), listening(world.database, settings) as server:
+        text = "x" * 30_000
+        await execute(
+            world,
+            "UPDATE tasks SET description = :text WHERE id = :id",
+            text=text,
+            id=world.free.id,
+        )
+        await becomes(lambda: numbered(world))
+        async with server.talk(people.owner.token) as one, server.talk(people.admin.token) as two:
+            both = [Following(talk, query, id=str(world.free.id)) for talk in (one, two)]
+            begun = [await following.begin() for following in both]
+            if first == "behind":
+                await one.send("complete", id="1")
+                await two.send("complete", id="1")
+            else:
+                await becomes(lambda: len(server.sockets.subscriptions._shared) == 2)
+            for number in range(10):
+                await execute(world, title, title=f"{number}", id=world.free.id)
+            await becomes(lambda: numbered(world))
+            if first == "behind":
+                both = [
+                    Following(talk, query, "2", id=str(world.free.id), after=state["cursor"])
+                    for talk, state in zip((one, two), begun, strict=True)
+                ]
+                found = [[await following.begin()] for following in both]
+            else:
+                found = [[], []]
+            for following, got in zip(both, found, strict=True):
+                while len(got) < 10:
+                    got.append(await following.next())
+                assert {message["task"]["description"] for message in got} == {text}
+                cursors = [message["cursor"] for message in got]
+                assert len(set(cursors)) == 10

@@ -10,6 +10,7 @@ from sqlalchemy import ARRAY, Uuid, column, func, literal_column, select, true
 
 from db import Viewer
 from db.parameters import Deferred, bind
+from db.result_limits import within
 from graph.compiler.compiled import CompiledStatement, compile_statement
 from graph.compiler.variables import Request
 from graph.core.declarations import StatementBuilder
@@ -33,7 +34,7 @@ USER, AGENT = (literal_column(f"viewers.{name}", Uuid) for name in ("user_id", "
 def compile_messages(operation: Operation, viewer: Viewer, max_bytes: int) -> CompiledStatement:
     """The statement, whose rows have the numbers of viewer and message, and the message as JSON.
 
-    Raises Uncompilable.
+    It fails if all of them together have more bytes than the limit. Raises Uncompilable.
     """
     user: Any = None if viewer.user_id is None else USER
     agent: Any = None if viewer.agent_id is None else AGENT
@@ -47,11 +48,21 @@ def compile_messages(operation: Operation, viewer: Viewer, max_bytes: int) -> Co
     seen = followed.visible(messages, builder.viewer, operation.converted(root))
     json = encoded(builder.object(operation.roots, messages), max_bytes)
     viewers = _viewers()
-    statement = (
-        select(viewers.c.number, messages.c.number, json)
+    found = (
+        select(
+            viewers.c.number.label("viewer"), messages.c.number.label("message"), json.label("json")
+        )
         .select_from(viewers.join(messages, true()))
         .where(seen)
-        .order_by(messages.c.number, viewers.c.number)
+        .offset(literal_column("0"))  # so that PostgreSQL makes each JSON once
+        .subquery("found")
+    )
+    size = func.sum(func.octet_length(found.c.json)).over(rows=(None, 0))
+    summed = select(*found.c, size.label("size")).subquery("summed")
+    statement = (
+        select(summed.c.viewer, summed.c.message, summed.c.json)
+        .where(within(summed.c.size, max_bytes))
+        .order_by(summed.c.message, summed.c.viewer)
     )
     return compile_statement(builder, statement)
 

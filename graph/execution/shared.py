@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from db import Viewer
 from db.events.topics import Change
+from db.result_limits import ResultTooLarge
 from graph.core.updates import Message
 from graph.execution.pipeline import Read, Reader
 from graph.execution.subscription import Subscription
@@ -33,6 +34,18 @@ Share = tuple[Viewer, list[Subscription]]
 def batch_size(cost: int) -> int:
     """How many messages of an operation of this cost one statement reads, for all viewers."""
     return max(1, MOST_ROWS // max(1, cost))
+
+
+def _halves(
+    shares: Sequence[Share], messages: Sequence[Message]
+) -> Iterator[tuple[Sequence[Share], Sequence[Message]]]:
+    """Half as many messages for each statement, in their order."""
+    if len(messages) > 1:
+        middle = len(messages) // 2
+        yield from ((shares, messages[:middle]), (shares, messages[middle:]))
+    else:
+        middle = len(shares) // 2
+        yield from ((shares[:middle], messages), (shares[middle:], messages))
 
 
 class Shared:
@@ -105,7 +118,15 @@ class Shared:
 
     async def _send_to(self, shares: Sequence[Share], messages: Sequence[Message]) -> None:
         readers = [Reader(found[0].run, viewer, self._compiled) for viewer, found in shares]
-        for number, message, body in await self._read(readers, messages):
+        try:
+            read = await self._read(readers, messages)
+        except ResultTooLarge:
+            if len(shares) == len(messages) == 1:
+                raise
+            for part, some in _halves(shares, messages):
+                await self._send_to(part, some)
+            return
+        for number, message, body in read:
             run, (_, members) = readers[number].run, shares[number]
             if self._rates.wait(run.context.client, run.cost):
                 for member in members:

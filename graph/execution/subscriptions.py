@@ -16,6 +16,7 @@ from collections.abc import Collection, Hashable, Sequence
 
 from db.events.follower import PAGE, Follower, changes_after, continues
 from db.events.topics import Change, Place, Topic
+from db.result_limits import ResultTooLarge
 from graph.core.errors import Overloaded, TooSlow, Unauthenticated, Unavailable
 from graph.core.updates import Message, encode_place
 from graph.execution.masking import database_error
@@ -212,7 +213,7 @@ class Subscriptions:
         try:
             async with self._behind_slots:
                 read = await self._read([reader], messages)
-        except TooSlow:
+        except (TooSlow, ResultTooLarge):
             if len(messages) == 1:
                 raise
             subscription.most_messages = max(1, len(messages) // 2)
