@@ -12,6 +12,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import db
+from db.events.follower import changes_after
+from db.events.topics import Topic
 from graph.server.sinks import FrameSink
 from graph.settings import Settings
 from tests import factories
@@ -274,6 +276,20 @@ async def test_the_cursor_of_a_page_of_events_goes_on_after_it(
         while len(found) < len(rest.data["events"]["nodes"]):
             found.append((await following.next())["event"]["position"])
     assert found == [node["position"] for node in rest.data["events"]["nodes"]]
+
+
+async def test_the_deletion_of_a_part_is_found_after_a_cursor(
+    world: World, live: Listening
+) -> None:
+    message, other = str(world.message.id), Topic("Message", parent_id=db.new_id())
+    await execute(world, "DELETE FROM messages WHERE id = :id", id=message)
+    await becomes(lambda: numbered(world))
+    last, _ = await last_place(world.database)
+    topics = [Topic("Message", parent_id=world.conversation.id)]
+    changes, _ = await changes_after(world.database.fetch, topics, 0, last)
+    found = [(change.action, change.parent_id) for change in changes if change.entity_id == message]
+    assert found == [("DELETED", world.conversation.id)]
+    assert await changes_after(world.database.fetch, [other], 0, last) == ([], last)
 
 
 @pytest.mark.parametrize(

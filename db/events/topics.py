@@ -95,6 +95,9 @@ PARENT = """
 
 PARTS = "e.entity_id = ANY(ARRAY(SELECT p.id::text FROM {table} p WHERE p.{column} = ${number}))"
 
+# Parts that are gone: their rows cannot be looked up.
+DELETED_PARTS = "e.action = 'DELETED' AND e.before ->> '{column}' = (${number}::uuid)::text"
+
 
 def _table(name: str) -> str:
     """The table of a model."""
@@ -126,19 +129,22 @@ def all_changes() -> str:
 def changes_of_topics(shapes: tuple[Shape, ...]) -> str:
     """The changes of topics after the position `$1`, at most `$2`, up to the position `$3`.
 
-    The following parameters are the values of the topics. There is a subquery for each topic, so
-    that an index finds its events.
+    The following parameters are the values of the topics. There is a subquery for each topic, and
+    for deleted parts, so that an index finds their events.
     """
     number, branches = 4, []
     for names, parts in shapes:
-        met = ["e.position > $1", "e.position <= $3"]
+        met, of_parts = ["e.position > $1", "e.position <= $3"], [""]
         for name in names:
             if name == "parent_id" and parts is not None:
-                table, column = _table(parts), PARENTS[parts]
-                met.append(PARTS.format(table=table, column=column, number=number))
+                at = {"table": _table(parts), "column": PARENTS[parts], "number": number}
+                of_parts = [f" AND {each.format(**at)}" for each in (PARTS, DELETED_PARTS)]
             else:
                 met.append(f"e.{name} = ${number}")
             number += 1
         where = " AND ".join(met)
-        branches.append(f"(SELECT {COLUMNS} FROM events e WHERE {where} ORDER BY 1 LIMIT $2)")
+        branches += [
+            f"(SELECT {COLUMNS} FROM events e WHERE {where}{own} ORDER BY 1 LIMIT $2)"
+            for own in of_parts
+        ]
     return _changes(" UNION ".join(branches))
