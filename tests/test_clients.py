@@ -227,14 +227,14 @@ def test_every_audit_of_graphql_over_http_passes(node: Node) -> None:
 
 
 @contextlib.contextmanager
-def restartable() -> Iterator[tuple[Callable[[], Serving], str]]:
+def restartable(**options: Any) -> Iterator[tuple[Callable[[], Serving], str]]:
     """A function that makes servers at one address over one database, and a token."""
     with socket.socket() as free, processes.place() as folder:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", 0))
         port, data_dir = free.getsockname()[1], folder / "data"
         token = processes.prepare(data_dir)
-        yield lambda: Serving(folder, data_dir=data_dir, port=port), token
+        yield lambda: Serving(folder, data_dir=data_dir, port=port, **options), token
 
 
 def test_graphql_ws_through_a_restart_of_the_server(installed: None) -> None:

@@ -1,4 +1,4 @@
-"""The examples against a server: workers, an orchestrator, and followers of the event log."""
+"""The examples against a server: workers, an orchestrator, followers, a receiver of webhooks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests import processes
@@ -39,6 +41,16 @@ PENDING = """{ pendingInteractions { nodes {
 RESPOND = """mutation($input: RespondToApprovalInput!) {
   respondToApproval(input: $input) { userErrors { message } }
 }"""
+
+WEBHOOK = """mutation($project: ID!, $url: String!) {
+  createWebhook(input: {projectId: $project, url: $url, entityTypes: ["Task"]}) {
+    webhook { id } secret
+  }
+}"""
+DELIVERED = """query($id: ID!) { webhook(id: $id) {
+  deliveries(where: {status: {eq: SUCCEEDED}}) { nodes { id attempts { startedAt } } }
+} }"""
+REPLAY = "mutation($id: ID!) { replayWebhookDelivery(input: {id: $id}) { userErrors { message } } }"
 
 
 class Program(subprocess.Popen[bytes]):
@@ -325,6 +337,36 @@ def test_followers_get_each_event_once_through_restarts_of_the_server(
 def has_seen(follower: Program, count: int) -> bool:
     """Whether a follower has printed so many events."""
     return len(follower.printed(r"(\d+): CREATED Task")) == count
+
+
+def test_a_receiver_handles_each_message_of_a_webhook_once(tmp_path: Path) -> None:
+    with restartable(webhook_private_networks="127.0.0.0/8") as (serving, _), serving() as server:
+        project = planned(server.ready())
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        url = f"http://127.0.0.1:{port}/"
+        made = server.ask(WEBHOOK, project=project, url=url)["data"]["createWebhook"]
+        words = sys.executable, EXAMPLES / "webhook_receiver.py"
+        more = {"SECRET": made["secret"], "PORT": port}
+        with Program(server, "", tmp_path, *words, **more) as receiver:
+            receiver.printed("(listening)")
+            create(server, project, "Lay the cables")
+            receiver.printed("(task.created) ")
+            (delivery,) = until(partial(delivered, server, made["webhook"]["id"]))
+
+            server.ask(REPLAY, id=delivery["id"])
+
+            until(lambda: delivered(server, made["webhook"]["id"]) not in ([], [delivery]))
+            assert len(receiver.printed("(task.created) ")) == 1
+            forged = {"webhook-id": "x", "webhook-timestamp": "1", "webhook-signature": "v1,eA=="}
+            assert httpx.post(url, content="{}", headers=forged).status_code == 401
+            assert httpx.post(url, content="{}").status_code == 401
+            assert len(receiver.printed("(task.created) ")) == 1
+
+
+def delivered(server: Serving, webhook: str) -> Any:
+    """What was sent to a webhook."""
+    return server.ask(DELIVERED, id=webhook)["data"]["webhook"]["deliveries"]["nodes"]
 
 
 @pytest.mark.parametrize(
