@@ -26,7 +26,7 @@ class Following:
 
     def __init__(self, talk: Talk, query: str, name: str = "1", **variables: Any) -> None:
         self.talk, self.name = talk, name
-        self._request = {"query": query, "variables": variables}
+        self.request = {"query": query, "variables": variables}
 
     async def begin(self) -> Any:
         """Subscribe, and return the first message."""
@@ -35,7 +35,7 @@ class Following:
 
     async def subscribe(self) -> Self:
         """Subscribe."""
-        await self.talk.send("subscribe", id=self.name, payload=self._request)
+        await self.talk.send("subscribe", id=self.name, payload=self.request)
         return self
 
     async def next(self) -> Any:

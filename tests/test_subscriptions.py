@@ -547,7 +547,9 @@ async def test_both_ways_to_read_give_the_same_messages(world: World, people: Pe
         await becomes(lambda: numbered(world))
         for number, (query, variables) in enumerate(queries):
             for talk in (one, two):
-                await Following(talk, query, f"{number}", **variables).subscribe()
+                following = Following(talk, query, f"{number}", **variables)
+                following.request["extensions"] = {"cost": True}
+                await following.subscribe()
             assert await one.connection.recv() == await two.connection.recv(), query
         await rename(world, "New")
         await ask(world)

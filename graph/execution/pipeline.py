@@ -240,6 +240,7 @@ class Pipeline:
                     result = await await_maybe(execute_root_selection_set(executor))
                 _raise_if_it_passes(result)
                 response = _responded(run, result)
+                response.body.pop("extensions", None)  # what was left when it began
                 yield message, orjson.dumps(response.body, default=decimal_json)
 
     def refused(self, run: Run, error: Exception) -> Response:
