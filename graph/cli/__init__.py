@@ -1,24 +1,33 @@
-"""The command `troupe`. Each command works whether or not a server is running."""
+"""The command `troupe`. Each command works whether or not a server is running.
+
+Each noun has a module, which imports the database, the schema and the server only when a command of
+it runs: they take long to import, and the help needs none of them.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib import metadata
 
 import typer
-from sqlalchemy.exc import DataError, DBAPIError
 
-import db.migrate
-from db.connections import is_disk_full, reason
-from db.embedded import EmbeddedError
-from db.errors import DomainError, Rejected
-from db.imports import NotImportable
-from db.settings import SettingsError
-from graph.cli import events, imports, programs, schema, serving, tokens, users
-from graph.cli.errors import CommandError
-
-# The server and the schema take long to import, so only the commands that need them import them.
+from graph.cli import (
+    events,
+    imports,
+    inbox,
+    programs,
+    projects,
+    schema,
+    serving,
+    settings,
+    tasks,
+    tokens,
+    usage,
+    users,
+)
+from graph.cli.errors import error_message
 
 app = typer.Typer(
     help="A GraphQL server over PostgreSQL, for the shared data of a team of AI agents.",
@@ -27,25 +36,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (serving, schema, programs):
+for commands in (serving, schema, settings, programs, inbox, usage):
     app.add_typer(commands.app)
 for name, commands in (
     ("import", imports),
     ("users", users),
     ("tokens", tokens),
+    ("projects", projects),
+    ("tasks", tasks),
     ("events", events),
 ):
     app.add_typer(commands.app, name=name)
-
-EXPECTED_ERRORS = (
-    CommandError,
-    DomainError,
-    EmbeddedError,
-    NotImportable,
-    db.migrate.NotMigratable,
-    db.OutcomeUnknown,
-    SettingsError,
-)
 
 
 def main() -> None:
@@ -54,6 +55,8 @@ def main() -> None:
         # Arguments, files and output are UTF-8 in every locale. Python can enable its UTF-8 mode
         # only when it starts.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    # Loading the code makes many objects, of which few are freed: collections only take time.
+    gc.set_threshold(100_000)
     try:
         app()
     except KeyboardInterrupt:
@@ -63,27 +66,6 @@ def main() -> None:
             raise
         print(f"troupe: {error_message(error)}", file=sys.stderr)
         sys.exit(1)
-
-
-def error_message(error: Exception) -> str:
-    """The message for an error: sentences for the user, without a traceback."""
-    if isinstance(error, Rejected):
-        return " ".join(each.message for each in error.errors)
-    if isinstance(error, EXPECTED_ERRORS):
-        return str(error).rstrip(".") + "."
-    if is_disk_full(error):
-        return "The disk of the database is full; nothing was stored. Free some space and retry."
-    if isinstance(error, DataError):
-        return "The database rejected a value: it is too long or has the wrong type."
-    if isinstance(error, DBAPIError | OSError):
-        return (
-            f"The database cannot be used ({reason(error)})."
-            " Check TROUPE_DATABASE_URL and that the server is running."
-        )
-    return (
-        f"Unexpected error: {type(error).__name__}: {error}. Please report it with the traceback,"
-        " which `python -X dev -m graph …` prints."
-    )
 
 
 def _version(is_wanted: bool) -> None:
@@ -99,3 +81,4 @@ def troupe(
     ),
 ) -> None:
     """The options of `troupe` itself."""
+    settings.report_mistyped()

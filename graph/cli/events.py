@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-import orjson
 import typer
 
-from db import Database
-from db.events import Event, partitions
-from db.events.positions import Numbering, number_all
-from db.events.reading import events_after, last_position
-from graph.cli.database import ADMINISTRATOR, with_database
-from graph.cli.lookups import find_project_id
-from graph.settings import Settings
+from graph.cli.database import with_database
+
+if TYPE_CHECKING:
+    from db import Database
+    from db.events import Event
 
 app = typer.Typer(no_args_is_help=True, help="Follow the event log, or drop old events.")
 
@@ -31,10 +29,19 @@ def tail_events(
     ),
 ) -> None:
     """Print events as they happen, in the order of their positions, until Ctrl-C."""
+    from db import Project
+    from db.events.positions import Numbering
+    from db.events.reading import events_after, last_position
+    from graph.api import API
+    from graph.cli.lookups import find_project, viewer_of
+    from graph.core.scalars import parse_key
+    from graph.settings import Settings
 
     async def work(database: Database) -> None:
-        async with database.write(ADMINISTRATOR) as session:
-            project_id = None if project is None else await find_project_id(session, project)
+        project_id = None
+        if project is not None:
+            api = API(database, await viewer_of(database))
+            project_id = parse_key(Project, await find_project(api, project))
         async with database.read() as session:
             position = await last_position(session) if after is None else after
         # If no server runs, this process gives the positions.
@@ -60,6 +67,10 @@ TAIL_SECONDS = 0.25
 
 
 def _event_as_json(event: Event) -> str:
+    import orjson
+
+    from db.events import Event
+
     columns = (column.key for column in Event.__table__.columns)
     values = {name: getattr(event, name) for name in columns if name not in ("id", "owner_id")}
     values |= {side: values[side] and values[side].fragment for side in ("before", "after")}
@@ -67,6 +78,8 @@ def _event_as_json(event: Event) -> str:
 
 
 def _event_as_text(event: Event) -> str:
+    import orjson
+
     actor = "-" if event.actor_type is None else f"{event.actor_type.lower()}:{event.actor_id}"
     sides = (side for side in (event.before, event.after) if side is not None)
     columns = {column for side in sides for column in orjson.loads(side.text)}
@@ -82,6 +95,9 @@ def prune_events(
     ),
 ) -> None:
     """Drop old events, by weeks. A server does so by itself every hour."""
+    from db.events import partitions
+    from db.events.positions import number_all
+    from graph.settings import Settings
 
     async def work(database: Database) -> str:
         await number_all(database)

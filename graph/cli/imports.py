@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from db import Database
-from db.imports import Report, import_chats, import_plan
-from graph.cli.database import ADMINISTRATOR, with_database
-from graph.cli.lookups import find_user
+from graph.cli.database import with_database
+
+if TYPE_CHECKING:
+    from db import Database
+    from db.imports import Report
 
 app = typer.Typer(no_args_is_help=True, help="Import files of other programs.")
 
@@ -28,6 +30,8 @@ def import_taskmaster(
     owner: str = OWNER,
 ) -> None:
     """Import a plan in Task Master's tasks.json format: each tag becomes a project."""
+    from db.imports import import_plan
+
     _import(import_plan, file, owner, project=project)
 
 
@@ -44,19 +48,26 @@ def import_chat_file(
     owner: str = OWNER,
 ) -> None:
     """Import chats in OpenAI's message format, as JSON or JSONL, or results of tau-bench."""
+    from db.imports import import_chats
+
     _import(import_chats, file, owner, project=project, agent=agent, model=model)
 
 
 def _import(
     importer: Callable[..., Awaitable[Report]], file: Path, owner: str, **options: str | None
 ) -> None:
+    from db import User
+    from graph.api import API
+    from graph.cli.lookups import find_user, viewer_of
+    from graph.core.scalars import parse_key
+
     async def work(database: Database) -> Report:
-        async with database.write(ADMINISTRATOR) as session:
-            owner_id = (await find_user(session, owner)).id
+        api = API(database, await viewer_of(database))
+        owner_id = parse_key(User, (await find_user(api, owner))["id"])
         with _progress(file) as progress:
             return await importer(database, file, owner=owner_id, progress=progress, **options)
 
-    for line in with_database(work).lines():
+    for line in with_database(work, creates=True).lines():
         print(line)
 
 

@@ -8,22 +8,22 @@ import subprocess
 import sys
 
 import typer
-from sqlalchemy import make_url
 
-from graph.cli.database import print_note
+from graph.cli.database import running_database
 from graph.cli.errors import CommandError
-from graph.settings import Settings
 
 app = typer.Typer()
 
 
 def run_program(context: typer.Context) -> None:
     """Run the program of PostgreSQL that has the command's name, and exit with its status."""
+    from sqlalchemy import make_url
+
     name, arguments = context.command.name or "", context.args
     if name == "pg_restore":
         # Without --dbname, it would print the backup. PGDATABASE names the database.
         arguments = ["--dbname=", *arguments]
-    with Settings.load().database(on_wait=print_note) as (database_url, server):
+    with running_database(creates=name == "pg_restore") as (_, _, database_url, server):
         url = make_url(database_url)
         program = name if server is None else str(server.bin_dir / name)
         parts = {key: url.query.get(key) for key in ("host", "port", "sslmode")}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
-import db.diagram
-from db import Database
 from graph.cli.database import with_database
-from graph.settings import table
+
+if TYPE_CHECKING:
+    from db import Database
 
 app = typer.Typer()
 
@@ -21,7 +22,9 @@ def migrate() -> None:
     async def revision(database: Database) -> str | None:
         return (await database.readiness())[0]
 
-    print(f"The database is at the migration {with_database(revision, upgrade=True)}.")
+    print(
+        f"The database is at the migration {with_database(revision, upgrade=True, creates=True)}."
+    )
 
 
 @app.command()
@@ -32,13 +35,9 @@ def schema() -> None:
     sys.stdout.write(printed())
 
 
-@app.command()
-def settings() -> None:
-    """Print all settings with their defaults and meanings."""
-    sys.stdout.write(table())
-
-
-@app.command()
-def diagram() -> None:
+@app.command("diagram")
+def print_diagram() -> None:
     """Print the entities and their relationships as a Mermaid diagram."""
-    sys.stdout.write(db.diagram.diagram())
+    from db import diagram
+
+    sys.stdout.write(diagram.diagram())
