@@ -223,7 +223,7 @@ class Ended:
         return self.out
 
 
-def environment(state: Path | str = "/dev/null/none", **settings: object) -> dict[str, str]:
+def environment(state: object = "/dev/null/none", **settings: object) -> dict[str, str]:
     """This process's environment with these settings of troupe's, and no others.
 
     `state` is the folder in which servers say where they run. Without a folder for the data (""),

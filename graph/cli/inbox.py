@@ -80,7 +80,9 @@ def _asker(request: Any) -> str | None:
 
 @app.command()
 def approve(
-    request: str = typer.Argument(help="The id of the request, as `troupe inbox` shows it."),
+    request: str = typer.Argument(
+        metavar="ID", help="The id of the request, as `troupe inbox` shows it."
+    ),
     reject: bool = typer.Option(False, "--reject", help="Reject it."),
     comment: str | None = typer.Option(None, help="A comment, which the agent gets."),
     yes: bool = typer.Option(False, "--yes", help="Do not ask for confirmation."),
@@ -98,7 +100,7 @@ def approve(
         if asked is None:
             raise CommandError(f"There is no request {request!r}")
         if asked["type"] != "APPROVAL":
-            raise CommandError(f"This asks for no approval: it is a {asked['type']}")
+            raise CommandError(f"This request is no APPROVAL, but a {asked['type']}")
         print(_text(asked), file=sys.stderr)
         if not yes:
             typer.confirm("Reject it?" if reject else "Approve it?", abort=True, err=True)

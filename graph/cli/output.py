@@ -12,6 +12,8 @@ from typing import Any
 GAP = "  "
 NARROWEST = 8
 """Columns of a table are not made narrower than this to fit the terminal."""
+WHOLE = ("ID", "TOKEN")
+"""The columns that are never cut."""
 
 
 def print_note(message: str) -> None:
@@ -29,14 +31,16 @@ def print_table(
 ) -> None:
     """Print rows below the names of the columns, with those of `numbers` to the right.
 
-    In a terminal, the widest columns are cut so that a row fits on a line.
+    In a terminal, the widest columns are cut so that a row fits on a line, except ids, which are
+    arguments of other commands.
     """
     from rich.cells import cell_len
 
     lines = [[*columns], *([printable(value) for value in row] for row in rows)]
     widths = [max(cell_len(line[place]) for line in lines) for place in range(len(columns))]
     if sys.stdout.isatty():
-        _narrow(widths, shutil.get_terminal_size().columns)
+        cut = [place for place, name in enumerate(columns) if name not in WHOLE]
+        _narrow(widths, cut, shutil.get_terminal_size().columns)
     for line in lines:
         cells = (
             _cell(text, width, to_right=name in numbers)
@@ -45,9 +49,12 @@ def print_table(
         print(GAP.join(cells).rstrip())
 
 
-def _narrow(widths: list[int], room: int) -> None:
-    while sum(widths) + len(GAP) * (len(widths) - 1) > room and max(widths) > NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+def _narrow(widths: list[int], cut: Sequence[int], room: int) -> None:
+    while sum(widths) + len(GAP) * (len(widths) - 1) > room:
+        widest = max(cut, key=widths.__getitem__)
+        if widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
 
 
 def _cell(text: str, width: int, *, to_right: bool) -> str:

@@ -144,7 +144,7 @@ def claim_task(
 
 @app.command("show")
 def show_task(
-    task: str = typer.Argument(help="The id of the task."),
+    task: str = typer.Argument(metavar="ID", help="The id of the task."),
     user: OnBehalfOf = None,
     as_json: AsJSON = False,
 ) -> None:

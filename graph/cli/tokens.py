@@ -134,7 +134,8 @@ def _row(token: Any, show_all: bool) -> list[object]:
 @app.command("revoke")
 def revoke_token(
     token: str = typer.Argument(
-        help="The token: its id, or its first characters as `troupe tokens list` shows them."
+        metavar="TOKEN",
+        help="The token: its id, or its first characters as `troupe tokens list` shows them.",
     ),
 ) -> None:
     """Revoke an access token. Within a second, no server accepts it any more."""
