@@ -31,6 +31,7 @@ from db.embedded import binaries
 from graph import cli
 from graph.core.scalars import global_id
 from graph.schema import printed
+from graph.settings import Settings, mistyped
 from tests import factories, processes
 from tests.patience import until
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here
@@ -343,7 +344,91 @@ def test_the_diagram_is_printed_without_a_database() -> None:
     assert troupe_here("diagram").printed == diagram()
 
 
+# Settings
+
+
+def test_settings_say_where_they_come_from() -> None:
+    url = "postgresql://ann:s3cret@db.example/troupe"
+    given = {"port": 8080, "trusted_proxies": "10.0.0.5,10.0.0.6", "database_url": url}
+    header, *rows = troupe_here("settings", **given).printed.splitlines()
+    assert header.split() == ["SETTING", "VALUE", "FROM"]
+    found = {row.split()[0]: row.split()[1:] for row in rows}
+    assert list(found) == [f"TROUPE_{name.upper()}" for name in Settings.model_fields]
+    assert found["TROUPE_PORT"] == ["8080", "environment"]
+    assert found["TROUPE_HOST"] == ["127.0.0.1", "default"]
+    assert found["TROUPE_COMPILER"] == ["true", "default"]
+    assert found["TROUPE_GRAPHIQL"] == ["unset", "default"]
+    assert found["TROUPE_TRUSTED_PROXIES"] == ["10.0.0.5,10.0.0.6", "environment"]
+    assert found["TROUPE_DATABASE_URL"] == [
+        "postgresql://ann:***@db.example/troupe",
+        "environment",
+    ]
+    shown = troupe_here("settings", "--json", **given).printed
+    assert "s3cret" not in shown
+    (port,) = (each for each in json.loads(shown) if each["name"] == "TROUPE_PORT")
+    assert port == {
+        "name": "TROUPE_PORT",
+        "value": 8080,
+        "source": "environment",
+        "default": 8000,
+        "meaning": "The port to listen on; 0 means any free port.",
+    }
+
+
+def test_a_setting_is_shown_with_its_meaning() -> None:
+    assert troupe_here("settings", "max-depth", "TROUPE_PORT", port=8080).printed == (
+        "TROUPE_MAX_DEPTH=20 (default)\n  Maximum depth of nested fields.\n"
+        "TROUPE_PORT=8080 (environment)\n  The port to listen on; 0 means any free port.\n"
+    )
+    said = "TROUPE_PORTT is not a setting; `troupe settings` prints them all."
+    assert troupe_here("settings", "portt").refusal == said
+
+
+MISTYPED = "TROUPE_MAX_DEPHT is not a setting; did you mean TROUPE_MAX_DEPTH?\n"
+
+
+@pytest.mark.parametrize("command", [("settings",), ("diagram",), ("users", "list"), ("serve",)])
+def test_a_mistyped_setting_is_named_by_every_command(command: tuple[str, ...]) -> None:
+    done = troupe_here(*command, max_depht=3)
+    assert done.err.startswith(f"troupe: {MISTYPED}")
+    said = troupe_here(*command, max_depht=3, prot=1, mode="production")
+    assert (said.status, said.out) == (1, "")
+    assert said.err == (
+        f"troupe: {MISTYPED}TROUPE_PROT is not a setting; did you mean TROUPE_PORT?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PORTT", "PORT"),
+        ("HOSTS", "HOST"),
+        ("DB_URL", "DATABASE_URL"),
+        ("DATADIR", "DATA_DIR"),
+        ("MAX_DEPT", "MAX_DEPTH"),
+        ("INTROSPECT", "INTROSPECTION"),
+        ("ALLOW_ORIGINS", "ALLOWED_ORIGINS"),
+        # Those of the workers in the examples, and of Kubernetes for a service.
+        *(("TOKEN", None), ("URL", None), ("PROJECT", None)),
+        *(("SERVICE_HOST", None), ("SERVICE_PORT", None), ("SERVICE_PORT_HTTP", None)),
+        *(("PORT_8000_TCP", None), ("PORT_8000_TCP_PROTO", None), ("PORT_8000_TCP_ADDR", None)),
+    ],
+)
+def test_what_resembles_a_setting_is_named(name: str, meant: str | None) -> None:
+    says = [f"TROUPE_{name} is not a setting; did you mean TROUPE_{meant}?"]
+    assert mistyped([f"TROUPE_{name}", "TROUPE_PORT", "troupe_host", "PORTT"]) == (
+        [] if meant is None else says
+    )
+
+
 # Help
+
+
+def test_help_loads_neither_the_database_nor_the_schema() -> None:
+    heavy = ("db", "sqlalchemy", "strawberry", "graphql", "pydantic", "rich", "asyncpg")
+    code = f"import sys, graph.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:

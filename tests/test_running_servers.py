@@ -66,13 +66,17 @@ def run(state: Path, *arguments: str, **settings: Any) -> Ended:
     return troupe_here(*arguments, state=state, **{"data_dir": "", **settings})
 
 
-def server(database: str, pid: int = 7, **values: Any) -> RunningServer:
+def server(database: str, pid: int = 7, folder: str = "/") -> RunningServer:
     """A server that other commands find as long as this process has it registered."""
-    place = {"data_dir": None, "database_url": database}
-    if not database.startswith("postgres"):
-        place = {"data_dir": database, "database_url": None}
-    values = {"command": "serve", "address": f"http://127.0.0.1:{pid}", "folder": "/", **values}
-    return RunningServer(pid=pid, **values, **place)
+    is_url = database.startswith("postgres")
+    return RunningServer(
+        pid,
+        "serve",
+        f"http://127.0.0.1:{pid}",
+        folder,
+        data_dir=None if is_url else database,
+        database_url=database if is_url else None,
+    )
 
 
 @pytest.mark.parametrize("command", READING, ids=" ".join)

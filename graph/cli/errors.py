@@ -43,4 +43,5 @@ def error_message(error: Exception) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    return str(error).rstrip(".") + "."
+    text = str(error).rstrip(".")
+    return text if text.endswith("?") else f"{text}."
