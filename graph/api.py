@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
@@ -9,12 +10,18 @@ from typing import Any, Self
 import orjson
 
 from db import Database, Viewer
+from db.text import decimal_json
 from graph.core.context import Context
 from graph.execution.pipeline import Pipeline
 from graph.execution.run import GraphQLRequest
 from graph.limits.limits import Limits
 from graph.schema import schema
 from graph.settings import Settings
+
+
+def _exact_integer(text: str) -> int | orjson.Fragment:
+    """An integer, as text if orjson would not write all its digits."""
+    return int(text) if len(text) < 19 else orjson.Fragment(text)
 
 
 class Refused(Exception):
@@ -45,7 +52,9 @@ class API:
         request = GraphQLRequest(document, operation, variables, None)
         context = Context(self._database, self._viewer)
         response = await self._pipeline.answer(self._pipeline.begin(request, context))
-        data = orjson.loads(orjson.dumps(response.body.get("data")))
+        text = orjson.dumps(response.body.get("data"), default=decimal_json)
+        # JSON values keep their numbers as they are stored, with all digits.
+        data = json.loads(text, parse_float=orjson.Fragment, parse_int=_exact_integer)
         return data or {}, [dict(error.formatted) for error in response.errors]
 
     async def read(self, document: str, /, **variables: Any) -> dict[str, Any]:

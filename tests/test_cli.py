@@ -349,7 +349,11 @@ def test_the_diagram_is_printed_without_a_database() -> None:
 
 def test_settings_say_where_they_come_from() -> None:
     url = "postgresql://ann:s3cret@db.example/troupe"
-    given = {"port": 8080, "trusted_proxies": "10.0.0.5,10.0.0.6", "database_url": url}
+    given: dict[str, Any] = {
+        "port": 8080,
+        "trusted_proxies": "10.0.0.5,10.0.0.6",
+        "database_url": url,
+    }
     header, *rows = troupe_here("settings", **given).printed.splitlines()
     assert header.split() == ["SETTING", "VALUE", "FROM"]
     found = {row.split()[0]: row.split()[1:] for row in rows}

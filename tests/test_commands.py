@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -262,7 +263,12 @@ async def test_a_task_is_shown(commands: Commands) -> None:
 
 async def asked(commands: Commands, **values: Any) -> str:
     """The id of an approval that Scout asks for."""
-    values = {"title": "Order?", "content": {"price": "28.70", "to": "\x1b[31m"}} | values
+    content = {
+        "price": Decimal("28.70"),
+        "to": "\x1b[31m\u202e",
+        "number": Decimal("12345678901234567890.123"),
+    }
+    values = {"title": "Order?", "content": content} | values
     payload = await commands.api(agent_id=SCOUT).change(
         "requestApproval", "approvalRequest { id }", projectId=STATION, **values
     )
@@ -302,8 +308,9 @@ async def test_what_is_approved_is_shown_first(commands: Commands) -> None:
         "Hash:      <hash>\n"
         "Content:\n"
         "  {\n"
-        '    "to": "\\u001b[31m",\n'
-        '    "price": "28.70"\n'
+        '    "to": "\\u001b[31m\\u202e",\n'
+        '    "price": 28.70,\n'
+        '    "number": 12345678901234567890.123\n'
         "  }\n"
     )
     second = await commands.run("approve", id, "--yes", "--user", "reviewer", "--json")

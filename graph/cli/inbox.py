@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,11 @@ from graph.cli.lists import AsJSON, First, OnBehalfOf, nodes
 from graph.cli.output import (
     bare_id,
     details_text,
+    escaped,
+    json_text,
     moment,
     print_json,
     print_table,
-    printable,
 )
 
 if TYPE_CHECKING:
@@ -118,9 +118,8 @@ def approve(
 
 
 def _text(request: Any) -> str:
-    content = json.dumps(request["content"], ensure_ascii=False, indent=2)
-    # Every line of the content is shown as it is, without characters that control a terminal.
-    shown = "\n".join(f"  {printable(line)}" for line in content.splitlines())
+    lines = json_text(request["content"]).split("\n")
+    shown = "\n".join(f"  {escaped(line)}" for line in lines)
     details = details_text(
         [
             ("Request", bare_id(request["id"])),

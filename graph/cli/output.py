@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,14 @@ def print_note(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    print(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """A value as indented JSON."""
+    import orjson
+
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
 
 
 def print_table(
@@ -91,6 +97,11 @@ def printable(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "".join(each if each.isprintable() else " " for each in str(value))
+
+
+def escaped(text: str) -> str:
+    """A line of JSON in which all characters that could control a terminal are escaped."""
+    return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 
 def moment(value: str | None) -> str | None:

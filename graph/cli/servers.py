@@ -71,15 +71,17 @@ def registered(server: RunningServer) -> Iterator[None]:
     try:
         folder = registry()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / f"{server.pid}.json"
-        lock = FileLock(path)
+        new, path = folder / f"{server.pid}.new", folder / f"{server.pid}.json"
+        lock = FileLock(new)
     except (OSError, RuntimeError):
         # There is no home folder, or nothing can be written there: commands then need a setting.
         yield
         return
     try:
+        # Found only when it is locked and complete.
         lock.try_exclusive()
         lock.write(json.dumps(asdict(server)))
+        new.rename(path)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -102,7 +104,7 @@ def running_servers() -> list[RunningServer]:
                 if lock.try_exclusive():
                     path.unlink(missing_ok=True)
                     continue
-                with suppress(TypeError, ValueError):  # caught while it is being written
+                with suppress(TypeError, ValueError):  # of another version
                     found.append(RunningServer(**json.loads(lock.read())))
             finally:
                 lock.close()
