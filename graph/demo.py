@@ -8,16 +8,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from db import Database, Viewer, access
 from db.imports import import_chats, import_plan
-from graph.core.context import Context
-from graph.execution.pipeline import Pipeline
-from graph.execution.run import GraphQLRequest
-from graph.limits.limits import Limits
-from graph.schema import schema
-from graph.settings import Settings
+from graph.api import API, Refused
 
 log = logging.getLogger("troupe")
 
@@ -42,10 +35,6 @@ CLAIMED = """attempt {
 SIGNALS = "attempts { leaseLost cancelRequested pauseRequested }"
 
 
-class Refused(Exception):
-    """The API did not do what a worker asked for."""
-
-
 async def fill(database: Database) -> None:
     """Add the example data to a new database. Raises RuntimeError if some is rejected."""
     async with database.write(Viewer(is_administrator=True)) as session:
@@ -59,7 +48,8 @@ async def fill(database: Database) -> None:
         "Questions": Viewer(agent_id=AGENTS[0]),
     }
     for operation, viewer in asked_by.items():
-        payloads, errors = await API(database, viewer).ask(document, operation)
+        payloads, refused = await API(database, viewer).ask(document, operation)
+        errors = [error["message"] for error in refused]
         errors += [
             f"{name}: {error['message']} ({'.'.join(error['path'])})"
             for name, payload in payloads.items()
@@ -73,35 +63,6 @@ async def work(database: Database, step_seconds: float = STEP_SECONDS) -> None:
     """Let each agent of the demo work, until it is cancelled."""
     workers = [Worker(API(database, Viewer(agent_id=id)), step_seconds) for id in AGENTS]
     await asyncio.gather(*(worker.run() for worker in workers))
-
-
-class API:
-    """The API within this process, for one viewer."""
-
-    def __init__(self, database: Database, viewer: Viewer) -> None:
-        self._pipeline = Pipeline(schema, Limits(Settings()))
-        self._database, self._viewer = database, viewer
-
-    async def ask(
-        self, document: str, operation: str | None = None, /, **variables: Any
-    ) -> tuple[dict[str, Any], list[str]]:
-        """The data that an operation answers, and its errors."""
-        request = GraphQLRequest(document, operation, variables, None)
-        context = Context(self._database, self._viewer)
-        response = await self._pipeline.answer(self._pipeline.begin(request, context))
-        data = orjson.loads(orjson.dumps(response.body.get("data")))
-        return data or {}, [str(error) for error in response.errors]
-
-    async def change(self, name: str, shown: str = "", /, **input: Any) -> Any:
-        """The payload of a mutation. Raises Refused if it has an error."""
-        kind = f"{name[0].upper()}{name[1:]}Input!"
-        selection = f"{{ {shown} userErrors {{ message }} }}"
-        document = f"mutation($input: {kind}) {{ {name}(input: $input) {selection} }}"
-        data, errors = await self.ask(document, input=input)
-        payload = data.get(name) or {}
-        if errors or payload["userErrors"]:
-            raise Refused(errors or payload["userErrors"])
-        return payload
 
 
 class Worker:

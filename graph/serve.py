@@ -9,8 +9,8 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -66,6 +66,12 @@ def listen(settings: Settings) -> socket.socket:
             f" set TROUPE_PORT to another port, such as {another}."
         ) from None
     return listening
+
+
+def base_url(address: Sequence[Any]) -> str:
+    """The URL of a server that listens on this address of a socket: host and port."""
+    host, port = address[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
@@ -173,8 +179,7 @@ def run(
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
     logs.operations.disabled = not settings.log_operations
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
-    host, port = listening.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address = base_url(listening.getsockname())
     lines = [f"Troupe serves {address}/graphql, and health checks at {address}/livez and /readyz."]
     if server is not None:
         lines.append(f"The embedded database is in {server.data_dir}.")

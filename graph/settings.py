@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 from ipaddress import IPv4Network, ip_address, ip_network
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
+from sqlalchemy import make_url
 
 from db.result_limits import RESULT_BYTES
 from db.settings import PREFIX, DatabaseSettings
@@ -243,6 +246,48 @@ class Settings(DatabaseSettings):
             Audience.EVERYBODY if self.mode is Mode.DEVELOPMENT else Audience.VIEWERS
         )
         return audience is Audience.EVERYBODY or (audience is Audience.VIEWERS and not anonymous)
+
+
+CLIENT_VARIABLES = {"TROUPE_URL", "TROUPE_TOKEN", "TROUPE_PROJECT"}
+"""Variables of the examples' workers, which are clients; a server does not read them."""
+
+
+def mistyped(environment: Iterable[str]) -> list[str]:
+    """A message for each name of a variable that resembles a setting's, but is none's.
+
+    Others are not reported: Kubernetes, for example, sets `TROUPE_SERVICE_HOST` for a service.
+    """
+    names = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    messages = []
+    for variable in sorted(environment):
+        name = variable.upper()
+        if not name.startswith(PREFIX) or name in names or name in CLIENT_VARIABLES:
+            continue
+        similar = difflib.get_close_matches(
+            name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in names], 1
+        )
+        if similar:
+            messages.append(f"{variable} is not a setting; did you mean {PREFIX}{similar[0]}?")
+    return messages
+
+
+def present(settings: Settings) -> list[dict[str, Any]]:
+    """All settings as JSON: name, value, source, default and meaning, without passwords."""
+    values, defaults = (
+        each.model_dump(mode="json") for each in (settings, Settings.model_construct())
+    )
+    if settings.database_url is not None:
+        values["database_url"] = make_url(settings.database_url).render_as_string()
+    return [
+        {
+            "name": f"{PREFIX}{name.upper()}",
+            "value": values[name],
+            "source": "environment" if name in settings.model_fields_set else "default",
+            "default": defaults[name],
+            "meaning": (field.description or "").replace("\n", " "),
+        }
+        for name, field in Settings.model_fields.items()
+    ]
 
 
 def table() -> str:

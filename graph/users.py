@@ -87,6 +87,7 @@ class User(Node):
 class AccessTokenFilter:
     id: IDFilter | None
     name: StringFilter | None
+    prefix: StringFilter | None
     user_id: IDFilter | None
     agent_id: IDFilter | None
     created_at: DateTimeFilter | None

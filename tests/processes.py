@@ -223,13 +223,21 @@ class Ended:
         return self.out
 
 
-def environment(**settings: object) -> dict[str, str]:
-    """This process's environment with these settings of troupe's, and no others."""
+def environment(state: object = "/dev/null/none", **settings: object) -> dict[str, str]:
+    """This process's environment with these settings of troupe's, and no others.
+
+    `state` is the folder in which servers say where they run. Without a folder for the data (""),
+    a command uses the database of a server that runs.
+    """
     settings = {name: value for name, value in settings.items() if value is not None}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TROUPE_")}
     given = {f"TROUPE_{name.upper()}": str(value) for name, value in settings.items()}
     # Nothing may touch the database of whoever runs the tests, by neglect.
-    return {**kept, "TROUPE_DATA_DIR": "/dev/null/none", "TROUPE_PORT": "0", **given}
+    fixed = {"TROUPE_DATA_DIR": "/dev/null/none", "TROUPE_PORT": "0", "XDG_STATE_HOME": str(state)}
+    found = {**kept, **fixed, **given}
+    if not found["TROUPE_DATA_DIR"]:
+        del found["TROUPE_DATA_DIR"]
+    return found
 
 
 def troupe(*arguments: str | Path, **options: Any) -> Ended:

@@ -28,9 +28,10 @@ import db
 from db import embedded, migrate
 from db.diagram import diagram
 from db.embedded import binaries
-from graph import cli, settings
+from graph import cli
 from graph.core.scalars import global_id
 from graph.schema import printed
+from graph.settings import Settings, mistyped
 from tests import factories, processes
 from tests.patience import until
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here
@@ -148,7 +149,9 @@ def test_names_files_and_output_are_utf8_whatever_the_locale(folder: Path, data_
         SELECT projects.name, agents.name, messages.content FROM messages
         CROSS JOIN projects CROSS JOIN agents
     """
-    assert run("settings").printed == settings.table()
+    assert run("settings", "port").printed == (
+        "TROUPE_PORT=0 (environment)\n  The port to listen on; 0 means any free port.\n"
+    )
     # The first command has started the database; the others need not start it again.
     with embedded.running(data_dir, serving=True):
         found = run("psql", "-Atc", query).printed
@@ -226,11 +229,14 @@ async def test_an_ambiguous_name_of_an_agent_is_refused(
             await factories.make_agent(session, project, "Ada")
     before = await snapshot(database)
     for agent, home, says in (
-        ("Ada", "Twin", "There are 2 agents 'Ada' in projects 'Twin'; use the agent's id."),
-        ("Eve", "Twin", "There is no agent 'Eve' in the project 'Twin'."),
+        ("Ada", "Twin", "There are 2 projects 'Twin'; use the id."),
+        ("Eve", project.id, f"There is no agent 'Eve' in the project '{project.id}'."),
+        ("Ada", None, "There are 2 agents 'Ada'; add --project, or use the id."),
+        ("Eve", None, "There is no agent 'Eve'."),
         ("Ada", "None", "There is no project 'None'."),
     ):
-        command = ("tokens", "create", "worker", "--agent", agent, "--project", home)
+        place = () if home is None else ("--project", str(home))
+        command = ("tokens", "create", "worker", "--agent", agent, *place)
         done = await asyncio.to_thread(troupe_here, *command, database_url=url)
         assert done.refusal == says
     assert await snapshot(database) == before
@@ -334,12 +340,99 @@ def test_the_schema_is_printed_without_a_database() -> None:
     assert done.printed == (CODE / "schema.graphql").read_text(encoding="utf-8")
 
 
-def test_settings_and_diagram_are_printed_without_a_database() -> None:
-    assert troupe_here("settings").printed == settings.table()
+def test_the_diagram_is_printed_without_a_database() -> None:
     assert troupe_here("diagram").printed == diagram()
 
 
+# Settings
+
+
+def test_settings_say_where_they_come_from() -> None:
+    url = "postgresql://ann:s3cret@db.example/troupe"
+    given: dict[str, Any] = {
+        "port": 8080,
+        "trusted_proxies": "10.0.0.5,10.0.0.6",
+        "database_url": url,
+    }
+    header, *rows = troupe_here("settings", **given).printed.splitlines()
+    assert header.split() == ["SETTING", "VALUE", "FROM"]
+    found = {row.split()[0]: row.split()[1:] for row in rows}
+    assert list(found) == [f"TROUPE_{name.upper()}" for name in Settings.model_fields]
+    assert found["TROUPE_PORT"] == ["8080", "environment"]
+    assert found["TROUPE_HOST"] == ["127.0.0.1", "default"]
+    assert found["TROUPE_COMPILER"] == ["true", "default"]
+    assert found["TROUPE_GRAPHIQL"] == ["unset", "default"]
+    assert found["TROUPE_TRUSTED_PROXIES"] == ["10.0.0.5,10.0.0.6", "environment"]
+    assert found["TROUPE_DATABASE_URL"] == [
+        "postgresql://ann:***@db.example/troupe",
+        "environment",
+    ]
+    shown = troupe_here("settings", "--json", **given).printed
+    assert "s3cret" not in shown
+    (port,) = (each for each in json.loads(shown) if each["name"] == "TROUPE_PORT")
+    assert port == {
+        "name": "TROUPE_PORT",
+        "value": 8080,
+        "source": "environment",
+        "default": 8000,
+        "meaning": "The port to listen on; 0 means any free port.",
+    }
+
+
+def test_a_setting_is_shown_with_its_meaning() -> None:
+    assert troupe_here("settings", "max-depth", "TROUPE_PORT", port=8080).printed == (
+        "TROUPE_MAX_DEPTH=20 (default)\n  Maximum depth of nested fields.\n"
+        "TROUPE_PORT=8080 (environment)\n  The port to listen on; 0 means any free port.\n"
+    )
+    said = "TROUPE_PORTT is not a setting; `troupe settings` prints them all."
+    assert troupe_here("settings", "portt").refusal == said
+
+
+MISTYPED = "TROUPE_MAX_DEPHT is not a setting; did you mean TROUPE_MAX_DEPTH?\n"
+
+
+@pytest.mark.parametrize("command", [("settings",), ("diagram",), ("users", "list"), ("serve",)])
+def test_a_mistyped_setting_is_named_by_every_command(command: tuple[str, ...]) -> None:
+    done = troupe_here(*command, max_depht=3)
+    assert done.err.startswith(f"troupe: {MISTYPED}")
+    said = troupe_here(*command, max_depht=3, prot=1, mode="production")
+    assert (said.status, said.out) == (1, "")
+    assert said.err == (
+        f"troupe: {MISTYPED}TROUPE_PROT is not a setting; did you mean TROUPE_PORT?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PORTT", "PORT"),
+        ("HOSTS", "HOST"),
+        ("DB_URL", "DATABASE_URL"),
+        ("DATADIR", "DATA_DIR"),
+        ("MAX_DEPT", "MAX_DEPTH"),
+        ("INTROSPECT", "INTROSPECTION"),
+        ("ALLOW_ORIGINS", "ALLOWED_ORIGINS"),
+        # Those of the workers in the examples, and of Kubernetes for a service.
+        *(("TOKEN", None), ("URL", None), ("PROJECT", None)),
+        *(("SERVICE_HOST", None), ("SERVICE_PORT", None), ("SERVICE_PORT_HTTP", None)),
+        *(("PORT_8000_TCP", None), ("PORT_8000_TCP_PROTO", None), ("PORT_8000_TCP_ADDR", None)),
+    ],
+)
+def test_what_resembles_a_setting_is_named(name: str, meant: str | None) -> None:
+    says = [f"TROUPE_{name} is not a setting; did you mean TROUPE_{meant}?"]
+    assert mistyped([f"TROUPE_{name}", "TROUPE_PORT", "troupe_host", "PORTT"]) == (
+        [] if meant is None else says
+    )
+
+
 # Help
+
+
+def test_help_loads_neither_the_database_nor_the_schema() -> None:
+    heavy = ("db", "sqlalchemy", "strawberry", "graphql", "pydantic", "rich", "asyncpg")
+    code = f"import sys, graph.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -358,21 +451,31 @@ def test_these_are_the_commands() -> None:
     assert {
         " ".join(path) for path, command in EVERY.items() if not hasattr(command, "commands")
     } == {
+        "approve",
         "demo",
         "diagram",
         "events prune",
         "events tail",
         "import chats",
         "import taskmaster",
+        "inbox",
         "migrate",
         "pg_dump",
         "pg_restore",
+        "projects list",
         "psql",
         "schema",
         "serve",
         "settings",
+        "tasks claim",
+        "tasks ready",
+        "tasks show",
         "tokens create",
+        "tokens list",
+        "tokens revoke",
+        "usage",
         "users create",
+        "users list",
         "users password",
     }
 
@@ -421,7 +524,7 @@ def test_a_shell_completes_what_is_typed(folder: Path) -> None:
     (installed,) = (folder / ".bash_completions").iterdir()
     assert installed.read_text(encoding="utf-8") == shown.rstrip("\n")
     press_tab = "COMP_WORDS=({}) COMP_CWORD={}; _troupe_completion troupe; echo ${{COMPREPLY[@]}}"
-    for words, completed in (("troupe use", "users"), ("troupe users ", "create password")):
+    for words, completed in (("troupe use", "users"), ("troupe users ", "list create password")):
         tab = press_tab.format(words, words.count(" "))
         assert in_bash(f"source ~/.bashrc; {tab}") == f"{completed}\n"
 
@@ -496,13 +599,10 @@ NOBODY = "There is no user 'nobody'; `troupe users create` creates one."
         (("tokens", "create", "laptop", "--user", "nobody"), NOBODY),
         (("tokens", "create", "laptop", "--user", "no\0body"), NUL),
         (("tokens", "create", "laptop", "--agent", "no\0body"), NUL),
-        (
-            ("tokens", "create", "laptop", "--agent", "Ada"),
-            "'Ada' is not the id of an agent; to use its name, add --project.",
-        ),
+        (("tokens", "create", "laptop", "--agent", "Ada"), "There is no agent 'Ada'."),
         (
             ("tokens", "create", "laptop", "--agent", "00000000-0000-7000-8000-000000000000"),
-            "There is no Agent with the id 00000000-0000-7000-8000-000000000000.",
+            "There is no agent '00000000-0000-7000-8000-000000000000'.",
         ),
         (("tokens", "create", "", "--user", "admin"), "this must not be empty"),
         (

@@ -14,6 +14,7 @@ import pytest
 import db
 from db import access
 from graph import demo
+from graph.api import API
 from tests import processes
 from tests.patience import becomes, until
 from tests.processes import Demo
@@ -94,7 +95,7 @@ async def test_example_data_that_does_not_fit_is_an_error(database: db.Database)
 class Watcher:
     """The person who watches the demo."""
 
-    def __init__(self, api: demo.API) -> None:
+    def __init__(self, api: API) -> None:
         self.api = api
 
     async def ask(self, query: str, **variables: str) -> Any:
@@ -160,7 +161,7 @@ async def working(database: db.Database) -> AsyncIterator[Watcher]:
     assert admin is not None
     workers = asyncio.create_task(demo.work(database, 0.01))
     try:
-        yield Watcher(demo.API(database, db.Viewer(admin.id, is_administrator=True)))
+        yield Watcher(API(database, db.Viewer(admin.id, is_administrator=True)))
     finally:
         workers.cancel()
         with suppress(asyncio.CancelledError):

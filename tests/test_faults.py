@@ -23,7 +23,7 @@ from sqlalchemy import URL, text
 
 import db
 from db import sessions
-from graph import cli
+from graph.cli.errors import error_message
 from graph.core.access import Deadline, DeadlineExceeded, EnforcedDeadline
 from graph.core.timers import SharedTimer
 from graph.settings import Settings
@@ -358,14 +358,14 @@ async def test_a_command_says_so_too(
         async with database.write(db.Viewer(is_administrator=True)) as session:
             await factories.make_project(session, None)
 
-    assert cli.error_message(unknown.value) == UNKNOWN
+    assert error_message(unknown.value) == UNKNOWN
 
 
 # Connections
 
 
 def test_a_database_that_does_not_answer_has_a_reason() -> None:
-    sentence = cli.error_message(TimeoutError())  # as the driver raises it, without a word
+    sentence = error_message(TimeoutError())  # as the driver raises it, without a word
 
     assert sentence == (
         "The database cannot be used (it does not answer)."

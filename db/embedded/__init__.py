@@ -23,7 +23,7 @@ if sys.platform != "win32":  # which lacks these file locks, accounts and socket
     from db.embedded.ownership import Ownership
     from db.embedded.supervisor import Supervisor
 
-__all__ = ["EmbeddedError", "Outage", "Server", "default_data_dir", "running"]
+__all__ = ["EmbeddedError", "Outage", "Server", "default_data_dir", "has_database", "running"]
 
 logger = logging.getLogger("troupe.postgres")
 
@@ -74,6 +74,14 @@ def default_data_dir() -> Path:
         raise EmbeddedError(
             "There is no home folder to keep the database in; set TROUPE_DATA_DIR"
         ) from error
+
+
+def has_database(data_dir: Path | None = None) -> bool:
+    """Whether a data folder, by default the default one, has a database."""
+    if sys.platform == "win32":
+        return False
+    folder = f"postgres-{binaries.installed().major}"
+    return os.path.isdir((data_dir or default_data_dir()).expanduser().resolve() / folder)
 
 
 @contextmanager

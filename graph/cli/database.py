@@ -1,0 +1,113 @@
+"""The database that a command works on, and the API over it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from graph.cli.errors import CommandError
+from graph.cli.output import print_note
+
+if TYPE_CHECKING:
+    from db import Database
+    from db.embedded import Server
+    from graph.api import API
+    from graph.settings import Settings
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def running_database(
+    *, creates: bool = False
+) -> Iterator[tuple[Settings, bool, str, Server | None]]:
+    """The database of the settings, or of the server that runs.
+
+    Gives the settings, whether another process serves it, its URL, and the server if it is
+    embedded. Unless the command `creates` a database, there has to be one.
+    """
+    from db import embedded
+    from graph.cli.servers import with_database_of_running
+    from graph.settings import Settings
+
+    settings, is_found = with_database_of_running(Settings.load())
+    if not (creates or settings.database_url or embedded.has_database(settings.data_dir)):
+        folder = settings.data_dir or embedded.default_data_dir()
+        raise CommandError(
+            f"There is no database in {folder} yet; `troupe serve` creates one, or set"
+            " TROUPE_DATABASE_URL or TROUPE_DATA_DIR to use another"
+        )
+    with settings.database(on_wait=print_note) as (url, server):
+        yield settings, is_found, url, server
+
+
+@asynccontextmanager
+async def prepared(url: str, *, upgrade: bool) -> AsyncIterator[Database]:
+    """The database at the migration of this version, with its first administrator.
+
+    In production, only `troupe migrate` upgrades it, so that it can be backed up first.
+    """
+    from db import Database, Viewer, access, migrate
+
+    await migrate.refuse_unsuitable(url)
+    if upgrade:
+        await migrate.upgrade(url)
+    else:
+        await migrate.refuse_unless_at_head(url)
+    database = Database(url)
+    try:
+        async with database.write(Viewer(is_administrator=True)) as session:
+            await access.administrator(session)
+        yield database
+    finally:
+        await database.dispose()
+
+
+def with_database(
+    work: Callable[[Database], Awaitable[Result]],
+    *,
+    upgrade: bool | None = None,
+    creates: bool = False,
+) -> Result:
+    """Run `work` on the database.
+
+    One that a running server was found to use is not upgraded below it, except by `upgrade`.
+    """
+    with running_database(creates=creates) as (settings, is_found, url, _):
+        upgrades = upgrade or (settings.migrates and not is_found)
+
+        async def run() -> Result:
+            async with prepared(url, upgrade=upgrades) as database:
+                return await work(database)
+
+        return asyncio.run(run())
+
+
+def with_api(
+    work: Callable[[API], Awaitable[Result]],
+    *,
+    user: str | None = None,
+    agent: str | None = None,
+    project: str | None = None,
+    creates: bool = False,
+) -> Result:
+    """Run `work` with the API for a user or an agent, by default the first administrator.
+
+    Raises CommandError with what the API refused.
+    """
+
+    async def run(database: Database) -> Result:
+        from graph.api import API, Refused
+        from graph.cli.lookups import refusal, viewer_of
+
+        try:
+            api = API(database, await viewer_of(database))
+            if user is not None or agent is not None:
+                api = api.of(await viewer_of(database, api, user, agent, project))
+            return await work(api)
+        except Refused as error:
+            raise CommandError(refusal(error)) from None
+
+    return with_database(run, creates=creates)

@@ -1,0 +1,144 @@
+"""The servers that run on this machine, so that a command uses the database of one of them.
+
+`troupe serve` and `troupe demo` each write a file that says which database they use, and hold a
+lock on it as long as they run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graph.cli.errors import CommandError
+from graph.cli.output import print_note
+
+if TYPE_CHECKING:
+    from graph.settings import Settings
+
+if sys.platform != "win32":
+    from db.embedded.locks import FileLock
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that runs, and its database."""
+
+    pid: int
+    command: str
+    """`serve` or `demo`."""
+    address: str
+    """Where it serves HTTP."""
+    folder: str
+    """The folder that it was started in."""
+    data_dir: str | None
+    """The folder of its embedded database."""
+    database_url: str | None
+    """The URL of its database if it is not embedded, without its password."""
+
+    @property
+    def setting(self) -> str:
+        """The setting with which a command uses its database."""
+        if self.data_dir is not None:
+            return f"TROUPE_DATA_DIR={self.data_dir}"
+        return f"TROUPE_DATABASE_URL={self.database_url}"
+
+    @property
+    def description(self) -> str:
+        """Which server it is, in words."""
+        return f"`troupe {self.command}`, process {self.pid}, {self.address}"
+
+
+def registry() -> Path:
+    """The folder of the files, which is the same for all sessions of an account."""
+    base = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if not base.is_absolute():  # the specification says to ignore other values
+        base = Path.home() / ".local" / "state"
+    return base / "troupe" / "servers"
+
+
+@contextmanager
+def registered(server: RunningServer) -> Iterator[None]:
+    """Let commands find this process's server inside the block."""
+    if sys.platform == "win32":
+        yield
+        return
+    try:
+        folder = registry()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new, path = folder / f"{server.pid}.new", folder / f"{server.pid}.json"
+        lock = FileLock(new)
+    except (OSError, RuntimeError):
+        # There is no home folder, or nothing can be written there: commands then need a setting.
+        yield
+        return
+    try:
+        # Found only when it is locked and complete.
+        lock.try_exclusive()
+        lock.write(json.dumps(asdict(server)))
+        new.rename(path)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.close()
+
+
+def running_servers() -> list[RunningServer]:
+    """The servers of this account that run now. Files of servers that were killed are removed."""
+    if sys.platform == "win32":
+        return []
+    found = []
+    try:
+        paths = sorted(registry().glob("*.json"))
+    except RuntimeError:  # there is no home folder
+        return []
+    for path in paths:
+        with suppress(OSError):  # it stopped meanwhile
+            lock = FileLock(path)
+            try:
+                if lock.try_exclusive():
+                    path.unlink(missing_ok=True)
+                    continue
+                with suppress(TypeError, ValueError):  # of another version
+                    found.append(RunningServer(**json.loads(lock.read())))
+            finally:
+                lock.close()
+    return found
+
+
+def with_database_of_running(settings: Settings) -> tuple[Settings, bool]:
+    """The settings with the database of the server that runs, and whether it is one's.
+
+    Settings that name a database stay as they are. Of several servers, that which was started in
+    this folder is meant. Raises CommandError if it is not clear which one.
+    """
+    if settings.database_url is not None or settings.data_dir is not None:
+        return settings, False
+    servers = running_servers()
+    databases = {server.setting: server for server in servers}
+    if len(databases) > 1:
+        here = os.getcwd()
+        local = {setting: one for setting, one in databases.items() if one.folder == here}
+        databases = local if len(local) == 1 else databases
+    if not databases:
+        return settings, False
+    if len(databases) > 1:
+        choices = [f"  {setting}  ({one.description})" for setting, one in databases.items()]
+        raise CommandError(
+            "\n".join(["Several servers run; set one of these to use its database:", *choices])
+        )
+    (server,) = databases.values()
+    if "***" in server.setting:
+        raise CommandError(
+            f"The server that runs ({server.description}) uses {server.database_url}; set"
+            " TROUPE_DATABASE_URL, with the password, to use that database"
+        )
+    print_note(f"Using the database of {server.description}")
+    data_dir = None if server.data_dir is None else Path(server.data_dir)
+    chosen = {"data_dir": data_dir, "database_url": server.database_url}
+    return settings.model_copy(update=chosen), True

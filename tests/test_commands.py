@@ -1,0 +1,473 @@
+"""The commands for people, over the example data: exactly what they print, and what they refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+import db
+from db import access
+from graph import demo
+from graph.api import API
+from graph.cli import output, tokens, usage
+from graph.usage_summaries import UsageGroup
+from tests.processes import Ended, troupe_here
+from tests.world import snapshot
+
+STATION = "01940000-0000-7000-8000-000000000010"
+SCOUT, BUILDER, CHECKER = demo.AGENTS
+HISTORY = "01940000-0000-7000-8000-000000000030"
+NOBODY = "There is no user 'nobody'; `troupe users create` creates one."
+
+
+class Commands:
+    """The commands on the database of a test."""
+
+    def __init__(self, database: db.Database, url: str) -> None:
+        self.database, self._url = database, url
+
+    async def run(self, *arguments: str) -> Ended:
+        """Run a command to its end."""
+        return await asyncio.to_thread(troupe_here, *arguments, database_url=self._url)
+
+    async def rows(self, *arguments: str) -> list[list[str]]:
+        """The cells of a printed table, the names of its columns first."""
+        lines = (await self.run(*arguments)).printed.splitlines()
+        return [re.split(r" {2,}", line.strip()) for line in lines]
+
+    async def json(self, *arguments: str) -> Any:
+        """The value that a command prints with --json."""
+        return json.loads((await self.run(*arguments, "--json")).printed)
+
+    async def refused(self, *arguments: str) -> str:
+        """The sentence with which a command refuses; then nothing has changed."""
+        before = await snapshot(self.database)
+        said = (await self.run(*arguments)).refusal
+        assert await snapshot(self.database) == before
+        return said
+
+    def api(self, **viewer: Any) -> API:
+        """The API for a viewer."""
+        return API(self.database, db.Viewer(**viewer))
+
+
+@pytest.fixture
+async def commands(database: db.Database, database_url: URL) -> Commands:
+    """The commands on a database with the example data."""
+    await demo.fill(database)
+    url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return Commands(database, url)
+
+
+def shape(value: Any) -> Any:
+    """The names in a JSON value, without its values."""
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    if isinstance(value, dict):
+        return {name: shape(each) for name, each in value.items()}
+    return ...
+
+
+NAMED = {"id": ..., "name": ...}
+
+
+async def test_users_are_listed(commands: Commands) -> None:
+    assert (await commands.run("users", "list")).printed == (
+        "USERNAME  NAME          EMAIL               ROLE   ACTIVE\n"
+        "admin     -             admin@localhost     ADMIN  yes\n"
+        "observer  The observer  observer@localhost  USER   yes\n"
+        "reviewer  The reviewer  reviewer@localhost  USER   yes\n"
+    )
+    assert [each["username"] for each in await commands.json("users", "list")] == [
+        "admin",
+        "observer",
+        "reviewer",
+    ]
+    (found,) = shape(await commands.json("users", "list"))
+    assert list(found) == [
+        *("id", "username", "displayName", "email", "role", "isActive", "createdAt")
+    ]
+    first = await commands.run("users", "list", "--first", "2")
+    assert first.out.splitlines()[-1].startswith("observer ")
+    assert first.err == "troupe: There are more; --first 4 shows more.\n"
+
+
+async def test_projects_are_listed_as_a_user_sees_them(commands: Commands) -> None:
+    header, *rows = await commands.rows("projects", "list")
+    assert header == ["ID", "NAME", "STATUS", "AGENTS", "TASKS", "COST"]
+    station = [STATION, "School weather station", "IN_PROGRESS", "3", "15", "1.2810"]
+    assert [row[1:] for row in rows[:-1]] == [
+        ["Imported plan/master", "IN_PROGRESS", "0", "14", "0.0000"],
+        ["Imported plan/housing", "IN_PROGRESS", "0", "5", "0.0000"],
+        ["Imported chats", "DRAFT", "1", "0", "0.0000"],
+    ]
+    assert rows[-1] == station
+    assert await commands.rows("projects", "list", "--user", "Observer") == [header, station]
+
+    (found,) = await commands.json("projects", "list", "--user", "observer")
+    assert found["name"] == "School weather station"
+    assert shape(found) == {
+        **dict.fromkeys(("id", "name", "status", "cost", "createdAt"), ...),
+        "owner": {"id": ..., "username": ...},
+        "agents": {"totalCount": ...},
+        "tasks": {"totalCount": ...},
+    }
+    assert await commands.refused("projects", "list", "--user", "nobody") == NOBODY
+
+
+async def test_who_is_not_active_can_ask_nothing(commands: Commands) -> None:
+    admin = commands.api(is_administrator=True)
+    (observer,) = (
+        user
+        for user in (await admin.read("{ users { nodes { id username } } }"))["users"]["nodes"]
+        if user["username"] == "observer"
+    )
+    await admin.of(await _administrator(commands)).change(
+        "updateUser", id=observer["id"], isActive=False
+    )
+    said = await commands.refused("projects", "list", "--user", "observer")
+    assert said == "The user 'observer' is not active."
+
+
+async def _administrator(commands: Commands) -> db.Viewer:
+    async with commands.database.write(db.Viewer(is_administrator=True)) as session:
+        admin = await access.administrator(session)
+    assert admin is not None
+    return db.Viewer(admin.id, is_administrator=True)
+
+
+async def test_ready_tasks_are_listed_for_a_project_or_an_agent(commands: Commands) -> None:
+    header, *rows = await commands.rows("tasks", "ready", "--agent", "Scout")
+    assert header == ["ID", "PRIORITY", "TYPE", "AGENT", "TITLE"]
+    assert [row[1:] for row in rows] == [
+        ["5", "RESEARCHER", "-", "Choose the sensors"],
+        ["4", "RESEARCHER", "-", "Find the weather of the last ten years"],
+        ["2", "RESEARCHER", "-", "Compare housings"],
+    ]
+    assert rows[1][0] == HISTORY
+    for project in (STATION, "School weather station"):
+        found = await commands.json("tasks", "ready", "--project", project)
+        assert len(found) == 7
+        assert shape(found[0]) == {
+            **dict.fromkeys(("id", "title", "type", "status", "priority"), ...),
+            **dict.fromkeys(("availableAt", "dueAt", "agent"), ...),
+        }
+    # The observer sees one project; several need a name.
+    assert len(await commands.json("tasks", "ready", "--user", "observer")) == 7
+    several = "3 projects are IN_PROGRESS; name one with --project."
+    assert await commands.refused("tasks", "ready") == several
+    none = await commands.refused("tasks", "ready", "--project", "None")
+    assert none == "There is no project 'None'."
+
+
+async def test_a_task_is_claimed_once_for_an_agent(commands: Commands) -> None:
+    details = (await commands.run("tasks", "claim", "--agent", "Scout")).printed
+    id = "[0-9a-f-]{36}"
+    assert re.fullmatch(
+        rf"Attempt:     {id}\n"
+        r"Number:      1\n"
+        r"Agent:       Scout\n"
+        r"Lease until: \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ\n"
+        rf"Task:        {id}  Choose the sensors\n"
+        r"Project:     School weather station\n",
+        details,
+    )
+    full = "This agent works on as many tasks as it may at once: 1 of 1."
+    assert (await commands.run("tasks", "claim", "--agent", "Scout")).printed == f"{full}\n"
+    assert await commands.json("tasks", "claim", "--agent", str(SCOUT)) == {
+        "reason": "AGENT_AT_CAPACITY",
+        "message": full,
+        "availableAt": None,
+        "attempt": None,
+    }
+    claim = ("tasks", "claim", "--agent", "Builder", "--project", STATION)
+    claimed = await commands.json(*claim, "--type", "DEVELOPER", "--lease", "900")
+    assert shape(claimed["attempt"]) == {
+        **dict.fromkeys(("id", "number", "leaseExpiresAt"), ...),
+        "agent": NAMED,
+        "task": {**dict.fromkeys(("id", "title", "type", "priority"), ...), "project": NAMED},
+    }
+    assert claimed["attempt"]["task"]["title"] == "Read the sensors every minute"
+    (attempt,) = (
+        await commands.api(is_administrator=True).read(
+            "query($id: ID!) { node(id: $id) { ... on TaskAttempt { status agent { name } } } }",
+            id=claimed["attempt"]["id"],
+        )
+    ).values()
+    assert attempt == {"status": "RUNNING", "agent": {"name": "Builder"}}
+
+    for options, says in {
+        ("Ghost",): "There is no agent 'Ghost'.",
+        ("Scout", "--project", "None"): "There is no project 'None'.",
+        ("Checker", "--lease", "99999999"): (
+            "The lease seconds cannot be used: this must be 86,400 or less."
+        ),
+    }.items():
+        assert await commands.refused("tasks", "claim", "--agent", *options) == says
+
+
+async def test_a_terminated_agent_claims_nothing(commands: Commands) -> None:
+    api = commands.api(is_administrator=True).of(await _administrator(commands))
+    await api.change("transitionAgent", id=str(SCOUT), to="TERMINATED")
+    said = await commands.refused("tasks", "claim", "--agent", "Scout")
+    assert said == "The agent 'Scout' is terminated."
+
+
+async def test_a_task_is_shown(commands: Commands) -> None:
+    shown = (await commands.run("tasks", "show", HISTORY)).printed
+    assert shown == (
+        f"Task:        {HISTORY}\n"
+        "Title:       Find the weather of the last ten years\n"
+        "Project:     School weather station\n"
+        "Status:      PENDING\n"
+        "Type:        RESEARCHER\n"
+        "Priority:    4\n"
+        "Description: For the city of the school; it must be free to show.\n"
+        "Attempts:    0 of 3\n"
+        "Cost:        0.0000\n"
+    )
+    scout = commands.api(agent_id=SCOUT)
+    attempt = (await scout.change("claimTask", "attempt { id task { id } }"))["attempt"]
+    report = {"attemptId": attempt["id"], "progressPercent": 40, "statusMessage": "Two\nleft\x1b["}
+    await scout.change("heartbeat", attempts=[report])
+    shown = (await commands.run("tasks", "show", attempt["task"]["id"])).printed
+    assert "\nStatus:      IN_PROGRESS\nNot ready:   " in shown
+    assert re.search(
+        r"^Last: +1\. RUNNING, by Scout, since \S+ \S+Z, 40 %, Two left \[$",
+        shown,
+        re.MULTILINE,
+    )
+    found = await commands.json("tasks", "show", attempt["task"]["id"])
+    assert shape(found)["attempts"] == {
+        "nodes": [
+            {
+                **dict.fromkeys(("id", "number", "status", "progressPercent"), ...),
+                **dict.fromkeys(("statusMessage", "startedAt", "endedAt"), ...),
+                "agent": NAMED,
+            }
+        ]
+    }
+    assert {"title", "whyNotReady", "dependencies", "result", "error", "cost"} <= found.keys()
+
+    other = HISTORY.replace("30", "31")
+    assert await commands.refused("tasks", "show", other) == f"There is no task '{other}'."
+    said = "'nonsense' is no id of a Task: use its `id` or a bare UUID."
+    assert await commands.refused("tasks", "show", "nonsense") == said
+
+
+async def asked(commands: Commands, **values: Any) -> str:
+    """The id of an approval that Scout asks for."""
+    content = {
+        "price": Decimal("28.70"),
+        "to": "\x1b[31m\u202e",
+        "number": Decimal("12345678901234567890.123"),
+    }
+    values = {"title": "Order?", "content": content} | values
+    payload = await commands.api(agent_id=SCOUT).change(
+        "requestApproval", "approvalRequest { id }", projectId=STATION, **values
+    )
+    return str(payload["approvalRequest"]["id"])
+
+
+async def test_the_inbox_shows_what_waits_for_a_user(commands: Commands) -> None:
+    await asked(commands, priority=5)
+    header, first, *rest = await commands.rows("inbox", "--user", "reviewer")
+    assert header == ["ID", "TYPE", "PRIORITY", "PROJECT", "FROM", "EXPIRES", "TITLE"]
+    station = "School weather station"
+    assert first[1:] == ["APPROVAL", "5", station, "agent Scout", "-", "Order?"]
+    assert [row[1] for row in rest] == ["NOTIFICATION", "FEEDBACK", "CLARIFICATION"]
+    found = await commands.json("inbox")
+    assert [each["type"] for each in found] == [first[1], *(row[1] for row in rest)]
+    assert shape(found[0]) == {
+        **dict.fromkeys(("id", "type", "title", "status", "priority"), ...),
+        **dict.fromkeys(("contentHash", "createdAt", "expiresAt", "blocksTask"), ...),
+        **dict.fromkeys(("task", "askedByUser", "assignee"), ...),
+        "project": NAMED,
+        "askedByAgent": NAMED,
+    }
+
+
+async def test_what_is_approved_is_shown_first(commands: Commands) -> None:
+    request = await asked(commands, requiredApprovals=2)
+    first = await commands.run("approve", request, "--yes", "--comment", "Fine.")
+    assert (first.status, first.out) == (0, "Approved; it has 1 of 2 approvals.\n")
+    id = output.bare_id(request)
+    assert re.sub("[0-9a-f]{64}", "<hash>", first.err) == (
+        f"Request:   {id}\n"
+        "Title:     Order?\n"
+        "Status:    PENDING\n"
+        "From:      agent Scout\n"
+        "Project:   School weather station\n"
+        "Approvals: 0 of 2\n"
+        "Hash:      <hash>\n"
+        "Content:\n"
+        "  {\n"
+        '    "to": "\\u001b[31m\\u202e",\n'
+        '    "price": 28.70,\n'
+        '    "number": 12345678901234567890.123\n'
+        "  }\n"
+    )
+    second = await commands.run("approve", id, "--yes", "--user", "reviewer", "--json")
+    assert second.status == 0
+    answered = json.loads(second.out)
+    assert list(answered) == [
+        *("id", "title", "status", "approved", "comment"),
+        *("requiredApprovals", "approvalCount", "contentHash"),
+    ]
+    assert (answered["status"], answered["approved"]) == ("APPROVED", True)
+
+    rejected = await commands.run(
+        "approve", await asked(commands), "--yes", "--reject", "--comment", "Too much."
+    )
+    assert (rejected.status, rejected.out) == (0, "Rejected.\n")
+
+
+async def test_what_may_not_be_approved_is_not(commands: Commands) -> None:
+    request = await asked(commands)
+    before = await snapshot(commands.database)
+    for user, says in {
+        "observer": (
+            "troupe: You may see this HumanInteraction, but lack the right to do this to it."
+        ),
+        "nobody": f"troupe: {NOBODY}",
+    }.items():
+        done = await commands.run("approve", request, "--yes", "--user", user)
+        assert (done.status, done.out) == (1, "")
+        assert done.err.splitlines()[-1] == says
+    done = await commands.run("approve", request)
+    assert (done.status, done.out) == (2, "")
+    assert "'--yes': it is needed if no one can confirm" in done.err
+    assert await snapshot(commands.database) == before
+    for row in (await commands.rows("inbox"))[1:]:
+        if row[1] != "APPROVAL":
+            said = await commands.refused("approve", row[0], "--yes")
+            assert said == f"This request is no APPROVAL, but a {row[1]}."
+    assert await commands.refused("approve", HISTORY, "--yes") == (
+        f"There is no request '{HISTORY}'."
+    )
+
+    assert (await commands.run("approve", request, "--yes")).out == "Approved.\n"
+    again = await commands.run("approve", request, "--yes")
+    assert again.status == 1
+    assert "APPROVED" in again.err.splitlines()[-1]
+
+
+USAGE = ["CALLS", "FAILURES", "INPUT", "CACHED", "OUTPUT", "COST"]
+
+
+async def test_usage_is_summed(commands: Commands) -> None:
+    whole = ["7", "1", "484100", "1200", "7825", "1.2810"]
+    assert await commands.rows("usage") == [["PROJECT", *USAGE], ["School weather station", *whole]]
+    scout = ["6", "0", "483300", "1200", "7425", "1.2810"]
+    checker = ["1", "1", "800", "0", "400", "0.0000"]
+    for group, names in {"agent": ("Scout", "Checker"), "model": ("large", "small")}.items():
+        header, *rows = await commands.rows("usage", "--by", group, "--project", STATION)
+        assert header == [group.upper(), *USAGE]
+        assert [row[0].removeprefix("example-") for row in rows] == list(names)
+        assert [row[1:] for row in rows] == [scout, checker]
+    header, *rows = await commands.rows("usage", "--by", "day", "--by", "agent", "--days", "2")
+    assert header == ["DAY", "AGENT", *USAGE]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", rows[0][0])
+    header, *rows = await commands.rows("usage", "--by", "hour", "--by", "day")
+    assert header == ["HOUR", *USAGE]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:00Z", rows[0][0])
+    for group in ("task", "user"):
+        assert await commands.rows("usage", "--by", group) == [
+            [group.upper(), *USAGE],
+            ["-", *whole],
+        ]
+    assert shape(await commands.json("usage", "--by", "agent")) == [
+        {
+            "agent": NAMED,
+            **dict.fromkeys(("calls", "failures", "inputTokens", "cachedInputTokens"), ...),
+            **dict.fromkeys(("cacheCreationTokens", "outputTokens", "reasoningTokens"), ...),
+            **dict.fromkeys(("cost", "unpricedCalls"), ...),
+        }
+    ]
+
+
+async def test_tokens_are_listed_without_secrets_and_revoked(commands: Commands) -> None:
+    work = ("tokens", "create", "worker", "--agent", "Scout", "--scope", "work")
+    made = await commands.json(*work)
+    assert list(made) == ["id", "name", "prefix", "scopes", "expiresAt", "token"]
+    own = (await commands.run("tokens", "create", "laptop", "--user", "admin", "--days", "2")).out
+    token, prefix = own.strip(), own[:12]
+    header, *rows = await commands.rows("tokens", "list")
+    assert header == ["TOKEN", "NAME", "OF", "SCOPES", "LAST USED", "EXPIRES"]
+    assert rows[0][:-1] == [f"{prefix}…", "laptop", "user admin", "all", "-"]
+    assert rows[1] == [f"{made['prefix']}…", "worker", "agent Scout", "work", "-", "-"]
+    (found,) = await commands.json("tokens", "list", "--agent", "Scout")
+    assert shape(found) == {
+        **dict.fromkeys(("id", "name", "prefix", "createdAt", "expiresAt"), ...),
+        **dict.fromkeys(("revokedAt", "lastUsedAt", "user"), ...),
+        "scopes": [...],
+        "agent": {**NAMED, "project": NAMED},
+    }
+    printed = (await commands.run("tokens", "list", "--all", "--json")).printed
+    assert token not in printed
+    assert made["token"] not in printed
+
+    # By its first characters, by the whole token, by its id.
+    assert (await commands.run("tokens", "revoke", f"{made['prefix']}…")).printed == (
+        f"Revoked the token {made['prefix']}… (worker).\n"
+    )
+    assert (await commands.run("tokens", "revoke", token)).printed == (
+        f"Revoked the token {prefix}… (laptop).\n"
+    )
+    hashed = access.hash_token(token)
+    assert await access.bearers(commands.database, [hashed]) == {}
+    assert await commands.rows("tokens", "list") == [header]
+    assert [row[0] for row in await commands.rows("tokens", "list", "--all")] == [
+        "TOKEN",
+        f"{prefix}…",
+        f"{made['prefix']}…",
+    ]
+    assert await commands.refused("tokens", "revoke", token) == (
+        f"There is no token {prefix}…; `troupe tokens list --json` has their ids."
+    )
+    assert (await commands.run("tokens", "revoke", made["id"])).status == 0
+    assert await commands.refused("tokens", "list", "--user", "nobody") == NOBODY
+
+
+def test_the_choices_are_those_of_the_api() -> None:
+    assert [each.name for each in tokens.Scope] == [each.name for each in db.TokenScope]
+    assert [each.name for each in usage.Group] == [each.name for each in UsageGroup]
+
+
+# Tables
+
+
+def test_a_table_fits_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = [
+        ["0123456789", "ein langer Titel über mehr", 12],
+        ["9876543210", "漢字漢字漢字漢字漢字", 3],
+    ]
+    columns = ("ID", "TITLE", "NUMBER")
+
+    def lines() -> list[str]:
+        output.print_table(columns, rows, numbers=("NUMBER",))
+        return capsys.readouterr().out.splitlines()
+
+    assert lines()[1] == "0123456789  ein langer Titel über mehr      12"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert lines() == [
+        "ID          TITLE                 NUMBER",
+        "0123456789  ein langer Titel üb…      12",
+        "9876543210  漢字漢字漢字漢字漢字       3",
+    ]
+    monkeypatch.setenv("COLUMNS", "10")  # narrower than it can be
+    assert lines()[1] == "0123456789  ein lan…      12"
+
+
+def test_text_cannot_control_the_terminal() -> None:
+    assert output.printable("a\x1b[31m\nb\u202ec") == "a [31m b c"
+    assert [output.printable(each) for each in (None, True, False, 3)] == ["-", "yes", "no", "3"]

@@ -1,0 +1,220 @@
+"""Which database a command uses: that of a running server, and never quietly a new one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import URL
+
+from db import embedded, migrate
+from graph.cli.servers import RunningServer, registered, registry, running_servers
+from tests import processes
+from tests.processes import Demo, Ended, Serving, troupe_here
+
+READING = [
+    ("users", "list"),
+    ("users", "password", "admin"),
+    ("projects", "list"),
+    ("tasks", "ready"),
+    ("tasks", "claim", "--agent", "Ada"),
+    ("tasks", "show", "01940000-0000-7000-8000-000000000030"),
+    ("inbox",),
+    ("approve", "01940000-0000-7000-8000-000000000030", "--yes"),
+    ("usage",),
+    ("tokens", "list"),
+    ("tokens", "create", "laptop", "--user", "admin"),
+    ("tokens", "revoke", "troupe_abcde"),
+    ("events", "tail"),
+    ("events", "prune"),
+    ("psql", "-c", "SELECT 1"),
+    ("pg_dump",),
+]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of the test's own."""
+    with processes.place() as folder:
+        yield folder
+
+
+@pytest.fixture
+def default_dir(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default folder of the embedded database, which is not there."""
+    monkeypatch.setattr(embedded, "default_data_dir", lambda: folder / "default")
+    return folder / "default"
+
+
+@pytest.fixture
+def state(folder: Path, default_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the servers of the test say where they run."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    return folder / "state"
+
+
+def run(state: Path, *arguments: str, **settings: Any) -> Ended:
+    """Run a command that has to find its database."""
+    return troupe_here(*arguments, state=state, **{"data_dir": "", **settings})
+
+
+def server(database: str, pid: int = 7, folder: str = "/") -> RunningServer:
+    """A server that other commands find as long as this process has it registered."""
+    is_url = database.startswith("postgres")
+    return RunningServer(
+        pid,
+        "serve",
+        f"http://127.0.0.1:{pid}",
+        folder,
+        data_dir=None if is_url else database,
+        database_url=database if is_url else None,
+    )
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_a_command_that_reads_makes_no_database(
+    command: tuple[str, ...],
+    state: Path,
+    default_dir: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("a long password\n" * 2))
+    advice = (
+        "`troupe serve` creates one, or set TROUPE_DATABASE_URL or TROUPE_DATA_DIR to use another."
+    )
+    said = run(state, *command).refusal
+    assert said == f"There is no database in {default_dir} yet; {advice}"
+    said = run(state, *command, data_dir=folder / "typo").refusal
+    assert said == f"There is no database in {folder / 'typo'} yet; {advice}"
+    assert not default_dir.exists()
+    assert not (folder / "typo").exists()
+
+
+def test_beside_the_demo_its_database_is_used(folder: Path, state: Path, default_dir: Path) -> None:
+    with Demo(folder, state=state) as demo:
+        demo.ready()
+        (found,) = running_servers()
+        assert found.pid == demo.pid
+        assert (found.command, found.address, found.folder) == ("demo", demo.url, os.getcwd())
+        (file,) = registry().iterdir()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+        note = f"troupe: Using the database of `troupe demo`, process {demo.pid}, {demo.url}\n"
+        shown = run(state, "projects", "list")
+        assert (shown.status, shown.err) == (0, note)
+        assert "School weather station" in shown.out
+        token = run(state, "tokens", "create", "laptop", "--user", "admin")
+        assert demo.ask("{ me { username } }", token.out.strip()) == {
+            "data": {"me": {"username": "admin"}}
+        }
+        created = run(state, "users", "create", "ann", "--email", "ann@x")
+        assert (created.status, created.err) == (0, note)
+        assert not default_dir.exists()
+        assert demo.stop().status == 0
+    assert list(registry().iterdir()) == []
+    assert run(state, "projects", "list").refusal.startswith("There is no database in ")
+
+
+def test_a_server_that_was_killed_is_not_found(
+    folder: Path, state: Path, made: tuple[Path, str]
+) -> None:
+    data_dir = processes.copied(made[0], folder / "data")
+    with Serving(folder, state=state, data_dir=data_dir) as serving:
+        serving.ready()
+        shown = run(state, "users", "list")
+        assert shown.err == (
+            f"troupe: Using the database of `troupe serve`, process {serving.pid}, {serving.url}\n"
+        )
+        # What a command is told stays what it uses.
+        assert run(state, "users", "list", data_dir=data_dir).clean
+        serving.send(signal.SIGKILL)
+        serving.ended()
+    assert len(list(registry().iterdir())) == 1
+    assert run(state, "users", "list").refusal.startswith("There is no database in ")
+    assert list(registry().iterdir()) == []
+
+
+def test_of_several_servers_that_of_this_folder_is_used(state: Path, database_url: URL) -> None:
+    url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
+    others = [server("/srv/one", 1), server("/srv/two", 2)]
+    here = server(url, 3, folder=os.getcwd())
+    with ExitStack() as stack:
+        for each in (*others, here):
+            stack.enter_context(registered(each))
+        shown = run(state, "users", "list")
+        note = "troupe: Using the database of `troupe serve`, process 3, http://127.0.0.1:3\n"
+        assert (shown.status, shown.err) == (0, note)
+        # Two servers of one database are no reason to ask.
+        stack.enter_context(registered(server(url, 4, folder=os.getcwd())))
+        assert run(state, "users", "list").status == 0
+
+        stack.enter_context(registered(server("/srv/three", 5, folder=os.getcwd())))
+        said = run(state, "users", "list")
+        assert (said.status, said.out) == (1, "")
+        assert said.err == (
+            "troupe: Several servers run; set one of these to use its database:\n"
+            "  TROUPE_DATA_DIR=/srv/one  (`troupe serve`, process 1, http://127.0.0.1:1)\n"
+            "  TROUPE_DATA_DIR=/srv/two  (`troupe serve`, process 2, http://127.0.0.1:2)\n"
+            f"  TROUPE_DATABASE_URL={url}  (`troupe serve`, process 4, http://127.0.0.1:4)\n"
+            "  TROUPE_DATA_DIR=/srv/three  (`troupe serve`, process 5, http://127.0.0.1:5).\n"
+        )
+        assert run(state, "users", "list", database_url=url).clean
+
+
+def test_a_password_is_not_kept(state: Path) -> None:
+    with registered(server("postgresql://ann:***@db.example/troupe")):
+        assert run(state, "users", "list").refusal == (
+            "The server that runs (`troupe serve`, process 7, http://127.0.0.1:7) uses"
+            " postgresql://ann:***@db.example/troupe; set TROUPE_DATABASE_URL, with the password,"
+            " to use that database."
+        )
+
+
+def test_a_server_of_a_database_of_ones_own_writes_no_password(
+    folder: Path, state: Path, database_url: URL
+) -> None:
+    url = database_url.set(drivername="postgresql", password="s3cret")
+    with Serving(
+        folder, state=state, database_url=url.render_as_string(hide_password=False)
+    ) as serving:
+        serving.ready()
+        (file,) = registry().iterdir()
+        text = file.read_text(encoding="utf-8")
+        assert "s3cret" not in text
+        assert ":***@" in text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}'])
+def test_a_file_that_cannot_be_read_is_left_out(state: Path, text: str) -> None:
+    with registered(server("/srv/one")):
+        (file,) = registry().iterdir()
+        file.write_text(text, encoding="utf-8")
+        assert running_servers() == []
+
+
+def test_a_server_runs_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null/none")
+    with registered(server("/srv/one")):
+        assert running_servers() == []
+
+
+def test_the_newer_code_of_a_command_does_not_migrate_the_database_of_a_server(
+    state: Path, database_url: URL
+) -> None:
+    asyncio.run(migrate.downgrade(database_url, "-1"))
+    url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with registered(server(url)):
+        said = run(state, "users", "list")
+        assert said.status == 1
+        assert "back it up, then run `troupe migrate`." in said.err
+        assert run(state, "migrate").status == 0
+        assert run(state, "users", "list").status == 0
