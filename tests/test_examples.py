@@ -23,6 +23,10 @@ from tests.test_clients import TITLES, create, planned, positions, restartable
 EXAMPLES = CODE / "examples"
 CLIENTS = CODE / "tests" / "clients"
 LEASE_SECONDS = 2
+SMALL: dict[str, list[str | Path]] = {
+    "python": [sys.executable, EXAMPLES / "small_worker.py"],
+    "typescript": ["node", CLIENTS / "examples" / "built" / "small_worker.js"],
+}
 
 TROUBLE = """mutation($project: ID!) {
   createTask(input: {projectId: $project, title: "Trouble", priority: 5, maxAttempts: 1}) {
@@ -31,7 +35,7 @@ TROUBLE = """mutation($project: ID!) {
 }"""
 CANCEL = "mutation($id: ID!) { cancelTask(input: {id: $id}) { userErrors { message } } }"
 TASKS = """{ tasks(orderBy: CREATED_AT_ASC) { nodes {
-  id title status attempts { nodes { id status checkpoint error agent { name } } }
+  id title status attempts { nodes { id status checkpoint result error agent { name } } }
 } } }"""
 PENDING = """{ pendingInteractions { nodes {
   id title contentHash askedByAgent { name } ... on ApprovalRequest { task { title status } }
@@ -103,6 +107,11 @@ class Stage:
     def typescript(self, agent: str) -> Program:
         """A worker in TypeScript."""
         return self._run(self.tokens[agent], "node", CLIENTS / "examples" / "built" / "worker.js")
+
+    def small(self, language: str, agent: str) -> Program:
+        """A small worker in one of the languages."""
+        words = SMALL[language]
+        return self._run(self.tokens[agent], *words)
 
     def tasks(self) -> dict[str, Any]:
         """The tasks by their titles."""
@@ -230,6 +239,30 @@ def test_what_fails_and_what_is_rejected_ends_the_plan_too(
     assert "By the book." in rejected["error"]
 
 
+@pytest.mark.parametrize("language", SMALL)
+def test_a_small_worker_does_all_that_it_gets(compiled: None, stage: Stage, language: str) -> None:
+    worker = stage.small(language, "Builder 1")
+
+    assert stage.end() == 0, worker.lines
+
+    tasks = stage.tasks()
+    assert {task["status"] for task in tasks.values()} == {"COMPLETED"}
+    for title, task in tasks.items():
+        (attempt,) = task["attempts"]["nodes"]
+        assert (attempt["status"], attempt["result"]) == ("SUCCEEDED", {"title": title})
+    worker.printed(r"(No task is ready)")
+    assert worker.poll() is None
+
+
+@pytest.mark.parametrize("language", SMALL)
+def test_a_small_worker_says_why_it_cannot_work(
+    compiled: None, stage: Stage, language: str, tmp_path: Path
+) -> None:
+    with Program(stage.server, "troupe_wrong", tmp_path, *SMALL[language]) as worker:
+        assert worker.wait(PATIENCE) == 1
+        assert "token" in "".join(worker.lines)
+
+
 def test_a_worker_that_is_interrupted_gives_its_task_back(stage: Stage) -> None:
     worker = stage.python("Builder 1")
     worker.printed(r"Choose a site: (step 1) of 4")
@@ -329,7 +362,14 @@ def has_seen(follower: Program, count: int) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("worker.py", 120), ("worker.ts", 120), ("follower.py", 85), ("follower.ts", 85)],
+    [
+        ("worker.py", 120),
+        ("worker.ts", 120),
+        ("small_worker.py", 35),
+        ("small_worker.ts", 35),
+        ("follower.py", 85),
+        ("follower.ts", 85),
+    ],
 )
 def test_an_example_is_short(name: str, most: int) -> None:
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= most
