@@ -64,11 +64,17 @@ def _statuses() -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def _source(language: str, path: str) -> Callable[[], str]:
+    """What shows an example, which tests run."""
+    return lambda: f"```{language}\n{(ROOT / path).read_text(encoding='utf-8')}```\n"
+
+
 ATTEMPT, REQUEST = db.TaskAttempt.transitions, db.HumanInteraction.transitions
 
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/models.md", "entities", _entities),
     ("docs/models.md", "tool", _states(db.Tool.transitions)),
+    ("docs/clients.md", "codegen", _source("js", "examples/codegen.mjs")),
     ("docs/configuration.md", "settings", settings.table),
     ("docs/access.md", "rights", _rights),
     ("docs/access.md", "sight", _sight),

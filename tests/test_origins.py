@@ -12,6 +12,7 @@ import db
 from graph.server.origins import MOST_LOGGED, Origins
 from graph.settings import Mode, Settings
 from tests.conftest import serving
+from tests.processes import CODE
 from tests.sockets import Talk, listening
 
 FRONTEND = "http://localhost:5173"
@@ -140,6 +141,7 @@ async def test_the_log_says_once_for_each_origin_what_production_needs(
         " set TROUPE_ALLOWED_ORIGINS to the origin of your frontend"
         for origin in (FRONTEND, "http://127.0.0.1:3000")
     ]
+    assert caplog.messages[0] in (CODE / "docs" / "clients.md").read_text(encoding="utf-8")
 
 
 def test_the_log_does_not_grow_with_the_origins_that_a_program_makes_up(
