@@ -72,6 +72,8 @@ def _source(language: str, path: str) -> Callable[[], str]:
 ATTEMPT, REQUEST = db.TaskAttempt.transitions, db.HumanInteraction.transitions
 
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
+    ("README.md", "small_worker.py", _source("python", "examples/small_worker.py")),
+    ("README.md", "small_worker.ts", _source("ts", "examples/small_worker.ts")),
     ("docs/models.md", "entities", _entities),
     ("docs/models.md", "tool", _states(db.Tool.transitions)),
     ("docs/clients.md", "codegen", _source("js", "examples/codegen.mjs")),

@@ -161,7 +161,7 @@ def test_every_command_prints_what_the_page_says(
 
 
 def test_the_pages_with_examples_are_found() -> None:
-    assert len(examples(TEXTS["README.md"])) == 2
+    assert len(examples(TEXTS["README.md"])) == 1
     assert len(examples(TEXTS["api.md"])) > 10
     assert len(commands(TEXTS["importing.md"])) == 5
 

@@ -255,6 +255,26 @@ def test_a_small_worker_does_all_that_it_gets(compiled: None, stage: Stage, lang
 
 
 @pytest.mark.parametrize("language", SMALL)
+def test_the_readme_is_right_about_its_worker(
+    compiled: None, made: tuple[Path, str], tmp_path: Path, language: str
+) -> None:
+    page = (CODE / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (mutation,) = (text for kind, text in blocks if kind == "graphql")
+    (printed,) = (text for kind, text in blocks if not kind and "No task is ready" in text)
+    with processes.place() as folder:
+        data_dir = processes.copied(made[0], folder / "data")
+        with Serving(folder, data_dir=data_dir) as server:
+            token = server.ready().ask(mutation)["data"]["createAccessToken"]["token"]
+            with Program(server, token, tmp_path, *SMALL[language]) as worker:
+                worker.printed("(No task is ready)")
+                tasks = server.ask(TASKS)["data"]["tasks"]["nodes"]
+                assert [task["status"] for task in tasks] == ["COMPLETED", "COMPLETED"]
+                if language == "python":
+                    assert worker.lines == printed.splitlines()
+
+
+@pytest.mark.parametrize("language", SMALL)
 def test_a_small_worker_says_why_it_cannot_work(
     compiled: None, stage: Stage, language: str, tmp_path: Path
 ) -> None:
