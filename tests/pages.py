@@ -65,8 +65,13 @@ def _statuses() -> str:
 
 
 def _source(language: str, path: str) -> Callable[[], str]:
-    """What shows an example, which tests run."""
-    return lambda: f"```{language}\n{(ROOT / path).read_text(encoding='utf-8')}```\n"
+    """What shows an example, which tests run, without its heading."""
+
+    def shown() -> str:
+        _, _, text = (ROOT / path).read_text(encoding="utf-8").partition("\n\n")
+        return f"```{language}\n{text}```\n"
+
+    return shown
 
 
 ATTEMPT, REQUEST = db.TaskAttempt.transitions, db.HumanInteraction.transitions
