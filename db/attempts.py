@@ -28,6 +28,7 @@ from db.base import CRUD, LongText, Timestamp, check, defaulted, to_many, to_one
 from db.leases import lease
 from db.projects import Project, ProjectStatus
 from db.tasks import Task
+from db.transitions import Transitions
 from db.users import AccessToken
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ class TaskAttempt(CRUD):
     usage_records: Mapped[list[UsageRecord]] = to_many(
         "attempt", "The calls of AI models that it made."
     )
+
+    transitions = Transitions.once("attempt", AttemptStatus.RUNNING)
 
 
 _attempt, _token = TaskAttempt.__table__.alias(), AccessToken.__table__.alias()

@@ -1,13 +1,18 @@
-"""An entity-relationship diagram of the models, in Mermaid's notation."""
+"""Diagrams of the models and of the state machines, in Mermaid's notation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import product
 
 from sqlalchemy import Column, ForeignKeyConstraint, Index, Table, UniqueConstraint
 
 from db.base import Base, snake_case
 from db.constraints import rules_of
+from db.transitions import State, Transitions
+
+# Where a state machine begins and ends.
+OUTSIDE = "[*]"
 
 
 def diagram() -> str:
@@ -58,3 +63,42 @@ def _unique(table: Table) -> list[set[Column[object]]]:
 
 def _name(foreign: ForeignKeyConstraint) -> str:
     return foreign.column_keys[-1].removesuffix("_id")
+
+
+def states(transitions: Transitions[State], **groups: Collection[State]) -> str:
+    """The states, with an arrow for each transition.
+
+    A group is drawn as a frame around its states. Arrows that all its states have alike are drawn
+    once, from or to the frame.
+    """
+    kind = type(next(iter(transitions.table)))
+    frames = {name: [str(state) for state in kind if state in groups[name]] for name in groups}
+    arrows = list(_arrows(transitions, kind))
+    between = []
+    places = frames | {place: [place] for place in (OUTSIDE, *map(str, kind))}
+    for source, target in product(places, repeat=2):
+        alike = list(product(places[source], places[target]))
+        is_of_frame = source != target and not frames.keys().isdisjoint({source, target})
+        if is_of_frame and all(arrow in arrows for arrow in alike):
+            arrows = [arrow for arrow in arrows if arrow not in alike]
+            between.append((source, target))
+    lines = ["stateDiagram-v2"]
+    for name, inside in frames.items():
+        within = [arrow for arrow in arrows if set(arrow) <= set(inside)]
+        arrows = [arrow for arrow in arrows if arrow not in within]
+        lines.append(f'    state "{name.replace("_", " ")}" as {name} {{')
+        lines += [f"        {state}" for state in inside]
+        lines += [f"        {source} --> {target}" for source, target in within]
+        lines.append("    }")
+    lines += [f"    {source} --> {target}" for source, target in (*arrows, *between)]
+    return "\n".join(lines) + "\n"
+
+
+def _arrows(transitions: Transitions[State], kind: type[State]) -> Iterable[tuple[str, str]]:
+    """The transitions, with those into the first state and out of the final ones."""
+    yield OUTSIDE, next(iter(kind))
+    for state in kind:
+        allowed = transitions.allowed(state)
+        yield from ((state, after) for after in allowed)
+        if not allowed:
+            yield state, OUTSIDE

@@ -264,17 +264,7 @@ class HumanInteraction(CRUD):
 
     __mapper_args__ = {"polymorphic_on": type, "with_polymorphic": "*"}
 
-    transitions = Transitions(
-        "request",
-        {
-            InteractionStatus.PENDING: set(InteractionStatus) - {InteractionStatus.PENDING},
-            **{
-                status: set()
-                for status in InteractionStatus
-                if status is not InteractionStatus.PENDING
-            },
-        },
-    )
+    transitions = Transitions.once("request", InteractionStatus.PENDING)
 
 
 class ApprovalRequest(HumanInteraction):

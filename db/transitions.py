@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from db.errors import IllegalTransition, Path
 
@@ -17,6 +17,17 @@ class Transitions(Generic[State]):
     def __init__(self, noun: str, table: Mapping[State, frozenset[State] | set[State]]) -> None:
         self.noun = noun
         self.table = table
+
+    @classmethod
+    def once(cls, noun: str, first: State) -> Self:
+        """The first state can become each of the others, which are final."""
+        others = set(type(first)) - {first}
+        return cls(noun, {state: others if state is first else set() for state in type(first)})
+
+    @property
+    def final(self) -> set[State]:
+        """The states that no other follows."""
+        return {state for state, following in self.table.items() if not following}
 
     def allowed(self, current: State) -> list[State]:
         """The states that may follow this one, in the order of the enum."""

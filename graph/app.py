@@ -11,7 +11,6 @@ from typing import Any
 from sqlalchemy import URL
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -33,22 +32,13 @@ from graph.schema import schema
 from graph.server import pages
 from graph.server.endpoint import Endpoint
 from graph.server.middleware import ResponseMiddleware
+from graph.server.origins import CORS, Origins
 from graph.server.sockets import Sockets
 from graph.server.sse import EventStreams
 from graph.server.state import AppState
 from graph.settings import Settings
 
 log = logging.getLogger("troupe")
-
-# The headers that pages of other sites may send (CORS).
-ALLOWED_HEADERS = (
-    "Authorization",
-    "Content-Type",
-    "Last-Event-ID",
-    "X-GraphQL-Event-Stream-Token",
-    "X-Request-Id",
-    "X-Troupe-Explain",
-)
 
 # The timeout of the database in the readiness probe, in seconds.
 PROBE_SECONDS = 5
@@ -144,22 +134,14 @@ def create_app(
 
     pipeline = Pipeline(schema, Limits(settings))
     subscriptions = Subscriptions(pipeline)
+    state.origins = origins = Origins(settings)
     state.sockets = sockets = Sockets(pipeline, subscriptions, state)
     state.streams = streams = EventStreams(pipeline, subscriptions, state)
     api = Endpoint(pipeline, streams)
     page = pages.Page() if settings.shows_page else None
     layers = [Middleware(ResponseMiddleware)]
-    if settings.allowed_origins:
-        layers.append(
-            Middleware(
-                CORSMiddleware,
-                allow_origins=settings.allowed_origins,
-                allow_methods=("DELETE", "GET", "POST", "PUT"),
-                allow_headers=ALLOWED_HEADERS,
-                expose_headers=("Retry-After", "Server-Timing", "X-Request-Id"),
-                max_age=7200,  # the maximum in browsers
-            )
-        )
+    if origins:
+        layers.append(Middleware(CORS, origins=origins))
     layers.append(Middleware(GraphQLRoute, api=api, page=page))
     app = Starlette(
         routes=[

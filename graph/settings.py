@@ -76,7 +76,8 @@ class Settings(DatabaseSettings):
     """Whether browsers get the GraphiQL page. Unset: in development only."""
     allowed_origins: CommaSeparated = ()
     """The origins whose pages may use the API (CORS), separated by commas, such as
-    `https://app.example.org`, or `*` for all. Unset: only this server's own page."""
+    `https://app.example.org`, or `*` for all. Unset: only this server's own page, and in
+    development all origins on loopback, such as `http://localhost:5173`."""
     trusted_proxies: CommaSeparated = ("127.0.0.1", "::1")
     """The proxies whose `X-Forwarded-For` is trusted: addresses, or networks such as
     `10.1.0.0/16`, separated by commas. Empty: none."""

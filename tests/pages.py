@@ -6,13 +6,17 @@ In a page it stands between `<!-- name -->` and `<!-- /name -->`, and nobody edi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
-import db.diagram
-from db import AGENTS, ROLES, MemberRole, Right, TaskStatus, boards
+import db
+from db import AGENTS, ROLES, AgentStatus, MemberRole, Right, TaskStatus, boards
+from db.agents import END
+from db.diagram import diagram, states
 from db.scopes import visible_to
-from db.tasks import TASK_TRANSITIONS
+from db.tasks import ENDED, TASK_TRANSITIONS, TO_DO
+from db.transitions import Transitions
 from graph import settings
 from graph.core.rights import rights_of
 from graph.schema import schema
@@ -21,8 +25,13 @@ from tests import private_interfaces
 ROOT = Path(__file__).parents[1]
 
 
-def _diagram() -> str:
-    return f"```mermaid\n{db.diagram.diagram()}```\n"
+def _entities() -> str:
+    return f"```mermaid\n{diagram()}```\n"
+
+
+def _states(transitions: Transitions[Any], **groups: Collection[Any]) -> Callable[[], str]:
+    """What prints the picture of a state machine, with groups of states in frames."""
+    return lambda: f"```mermaid\n{states(transitions, **groups)}```\n"
 
 
 def _rights() -> str:
@@ -55,12 +64,34 @@ def _statuses() -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def _source(language: str, path: str) -> Callable[[], str]:
+    """What shows an example, which tests run, without its heading."""
+
+    def shown() -> str:
+        _, _, text = (ROOT / path).read_text(encoding="utf-8").partition("\n\n")
+        return f"```{language}\n{text}```\n"
+
+    return shown
+
+
+ATTEMPT, REQUEST = db.TaskAttempt.transitions, db.HumanInteraction.transitions
+
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
-    ("README.md", "diagram", _diagram),
+    ("README.md", "small_worker.py", _source("python", "examples/small_worker.py")),
+    ("README.md", "small_worker.ts", _source("ts", "examples/small_worker.ts")),
+    ("docs/models.md", "entities", _entities),
+    ("docs/models.md", "tool", _states(db.Tool.transitions)),
+    ("docs/clients.md", "codegen", _source("js", "examples/codegen.mjs")),
     ("docs/configuration.md", "settings", settings.table),
     ("docs/access.md", "rights", _rights),
     ("docs/access.md", "sight", _sight),
+    ("docs/tasks.md", "task", _states(TASK_TRANSITIONS, to_do=TO_DO, ended=ENDED)),
     ("docs/tasks.md", "statuses", _statuses),
+    ("docs/work.md", "project", _states(db.Project.transitions)),
+    ("docs/work.md", "agent", _states(db.Agent.transitions, alive=set(AgentStatus) - END)),
+    ("docs/work.md", "attempt", _states(ATTEMPT, ended=ATTEMPT.final)),
+    ("docs/people.md", "request", _states(REQUEST, ended=REQUEST.final)),
+    ("docs/people.md", "communication", _states(db.Communication.transitions)),
     ("docs/decisions.md", "private", private_interfaces.table),
 ]
 

@@ -553,6 +553,19 @@ def middleware_stack() -> None:
 
 
 @private(
+    "starlette",
+    "`CORSMiddleware.is_allowed_origin`",
+    "CORSMiddleware.is_allowed_origin",
+    why="the origins that are allowed are decided in one place, for WebSockets as well, which also"
+    " writes the log",
+)
+def allowed_origin() -> None:
+    from starlette.middleware.cors import CORSMiddleware
+
+    takes(CORSMiddleware.is_allowed_origin, "origin")
+
+
+@private(
     "alembic",
     "`MigrateOperation.reverse` and `.to_diff_tuple`",
     "MigrateOperation.reverse",

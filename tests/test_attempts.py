@@ -10,6 +10,7 @@ import pytest
 
 import db
 from db import AttemptStatus
+from db.claims.endings import OF_ATTEMPT
 from tests import factories
 from tests.conftest import People
 from tests.factories import minutes
@@ -260,3 +261,10 @@ async def test_an_attempt_goes_with_its_task_and_outlives_its_agent(world: World
     assert await stored(world.database, query) == [world.parent.id]
     after = await snapshot(world.database)
     assert len(before["tasks"]) == len(after["tasks"]) + 1
+
+
+def test_an_attempt_ends_once_in_any_of_its_ways() -> None:
+    ends = {*OF_ATTEMPT.values(), AttemptStatus.CANCELLED}
+
+    table = db.TaskAttempt.transitions.table
+    assert table == {AttemptStatus.RUNNING: ends, **{end: set() for end in ends}}

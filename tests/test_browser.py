@@ -28,10 +28,12 @@ from db import access
 from graph.app import create_app
 from graph.serve import listen
 from graph.server import pages
-from graph.settings import Settings
+from graph.settings import Mode, Settings
 from tests import processes
+from tests.conftest import People
 from tests.patience import PATIENCE
 from tests.processes import Serving
+from tests.sockets import listening
 
 PLAN = """mutation {
   createProjectPlan(input: {name: "Moon base", tasks: [{title: "Choose a site"}]}) {
@@ -295,3 +297,51 @@ async def test_the_plain_page_runs_operations(
         await page.get_by_label("Access token").fill("troupe_unknown")
         await click(page, "Run")
         await expect(output).to_contain_text("UNAUTHENTICATED")
+
+
+# Pages of another origin
+
+ASK_ELSEWHERE = """async ([url, token]) => {
+  const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+  const body = JSON.stringify({ query: "{ me { username } }" });
+  const asked = await fetch(url, { method: "POST", headers, body })
+    .then((response) => response.json(), (error) => error.message);
+  const socket = new WebSocket(url.replace("http", "ws"), "graphql-transport-ws");
+  const connected = await new Promise((resolve) => {
+    socket.onopen = () => resolve(true);
+    socket.onerror = () => resolve(false);
+  });
+  socket.close();
+  return { asked, connected };
+}"""
+
+
+@asynccontextmanager
+async def frontend() -> AsyncIterator[str]:
+    """A server of an empty page, as a frontend has one while it is written."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n"
+        writer.write(head + b"Connection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_a_page_on_another_port_uses_the_api_in_development(
+    browser: Browser, database: db.Database, people: People, mode: Mode
+) -> None:
+    async with listening(database, Settings(mode=mode)) as server, frontend() as link:
+        page = await browser.new_page()
+        await page.goto(link)
+        url = f"http://127.0.0.1:{server.port}/graphql"
+        found = await page.evaluate(ASK_ELSEWHERE, [url, people.owner.token])
+
+    if mode is Mode.DEVELOPMENT:
+        assert found == {"asked": {"data": {"me": {"username": "owner"}}}, "connected": True}
+    else:
+        assert found == {"asked": "Failed to fetch", "connected": False}

@@ -182,6 +182,7 @@ def test_graphql_codegen_and_typescript(node: Node) -> None:
             "agent": None,
         },
         "faults": ["NOT_FOUND"],
+        "limits": ["9007199254740991", "0.250000000", "9007199254740993", "1000.000000000"],
     }
 
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from sqlalchemy import URL
 
 import db
 from db import embedded, migrate
-from db.diagram import diagram
+from db.diagram import diagram, states
 from db.events.positions import number_all
+from db.transitions import Transitions
 from graph.core.errors import RequestError
 from graph.core.user_errors import USER_ERRORS
 from graph.server.requests import HTTPError
@@ -159,7 +161,7 @@ def test_every_command_prints_what_the_page_says(
 
 
 def test_the_pages_with_examples_are_found() -> None:
-    assert len(examples(TEXTS["README.md"])) == 2
+    assert len(examples(TEXTS["README.md"])) == 1
     assert len(examples(TEXTS["api.md"])) > 10
     assert len(commands(TEXTS["importing.md"])) == 5
 
@@ -229,6 +231,73 @@ def test_the_picture_shows_every_entity_and_every_foreign_key() -> None:
     assert '    Agent |o..o{ Task : "created by agent"\n' in drawn
     assert "        uuid dependent_id PK, FK\n" in drawn
     assert "        str username UK\n" in drawn
+
+
+class Lamp(StrEnum):
+    """The states of a lamp."""
+
+    OFF = "OFF"
+    ON = "ON"
+    DIM = "DIM"
+    BROKEN = "BROKEN"
+
+
+LAMP = Transitions(
+    "lamp",
+    {
+        Lamp.OFF: {Lamp.ON, Lamp.DIM},
+        Lamp.ON: {Lamp.OFF, Lamp.DIM, Lamp.BROKEN},
+        Lamp.DIM: {Lamp.OFF, Lamp.BROKEN},
+        Lamp.BROKEN: set(),
+    },
+)
+
+
+def test_a_state_machine_has_an_arrow_for_each_transition() -> None:
+    assert (
+        states(LAMP)
+        == """\
+stateDiagram-v2
+    [*] --> OFF
+    OFF --> ON
+    OFF --> DIM
+    ON --> OFF
+    ON --> DIM
+    ON --> BROKEN
+    DIM --> OFF
+    DIM --> BROKEN
+    BROKEN --> [*]
+"""
+    )
+
+
+def test_arrows_that_all_states_of_a_group_have_are_drawn_once() -> None:
+    assert (
+        states(LAMP, gives_light={Lamp.DIM, Lamp.ON})
+        == """\
+stateDiagram-v2
+    state "gives light" as gives_light {
+        ON
+        DIM
+        ON --> DIM
+    }
+    [*] --> OFF
+    BROKEN --> [*]
+    gives_light --> OFF
+    gives_light --> BROKEN
+    OFF --> gives_light
+"""
+    )
+    # From BROKEN, nothing leads to OFF: so no arrow does from the group.
+    assert "    ON --> OFF\n" in states(LAMP, any={Lamp.ON, Lamp.DIM, Lamp.BROKEN})
+
+
+def test_every_state_machine_is_shown() -> None:
+    shown = "".join(TEXTS.values())
+    machines = {mapper.class_ for mapper in db.Base.registry.mappers}
+    for name in {kind.transitions.noun for kind in machines if hasattr(kind, "transitions")}:
+        assert f"<!-- {name} -->\n\n```mermaid\nstateDiagram-v2\n" in shown, name
+    assert "<!-- task -->\n\n```mermaid\nstateDiagram-v2\n" in shown
 
 
 def test_what_is_printed_goes_between_its_marks() -> None:

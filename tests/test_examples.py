@@ -25,6 +25,10 @@ from tests.test_clients import TITLES, create, planned, positions, restartable
 EXAMPLES = CODE / "examples"
 CLIENTS = CODE / "tests" / "clients"
 LEASE_SECONDS = 2
+SMALL: dict[str, list[str | Path]] = {
+    "python": [sys.executable, EXAMPLES / "small_worker.py"],
+    "typescript": ["node", CLIENTS / "examples" / "built" / "small_worker.js"],
+}
 
 TROUBLE = """mutation($project: ID!) {
   createTask(input: {projectId: $project, title: "Trouble", priority: 5, maxAttempts: 1}) {
@@ -33,7 +37,7 @@ TROUBLE = """mutation($project: ID!) {
 }"""
 CANCEL = "mutation($id: ID!) { cancelTask(input: {id: $id}) { userErrors { message } } }"
 TASKS = """{ tasks(orderBy: CREATED_AT_ASC) { nodes {
-  id title status attempts { nodes { id status checkpoint error agent { name } } }
+  id title status attempts { nodes { id status checkpoint result error agent { name } } }
 } } }"""
 PENDING = """{ pendingInteractions { nodes {
   id title contentHash askedByAgent { name } ... on ApprovalRequest { task { title status } }
@@ -115,6 +119,11 @@ class Stage:
     def typescript(self, agent: str) -> Program:
         """A worker in TypeScript."""
         return self._run(self.tokens[agent], "node", CLIENTS / "examples" / "built" / "worker.js")
+
+    def small(self, language: str, agent: str) -> Program:
+        """A small worker in one of the languages."""
+        words = SMALL[language]
+        return self._run(self.tokens[agent], *words)
 
     def tasks(self) -> dict[str, Any]:
         """The tasks by their titles."""
@@ -240,6 +249,50 @@ def test_what_fails_and_what_is_rejected_ends_the_plan_too(
     parked, rejected = tasks["Build a dome"]["attempts"]["nodes"]
     assert (parked["error"], rejected["status"]) == (None, "FAILED")
     assert "By the book." in rejected["error"]
+
+
+@pytest.mark.parametrize("language", SMALL)
+def test_a_small_worker_does_all_that_it_gets(compiled: None, stage: Stage, language: str) -> None:
+    worker = stage.small(language, "Builder 1")
+
+    assert stage.end() == 0, worker.lines
+
+    tasks = stage.tasks()
+    assert {task["status"] for task in tasks.values()} == {"COMPLETED"}
+    for title, task in tasks.items():
+        (attempt,) = task["attempts"]["nodes"]
+        assert (attempt["status"], attempt["result"]) == ("SUCCEEDED", {"title": title})
+    worker.printed(r"(No task is ready)")
+    assert worker.poll() is None
+
+
+@pytest.mark.parametrize("language", SMALL)
+def test_the_readme_is_right_about_its_worker(
+    compiled: None, made: tuple[Path, str], tmp_path: Path, language: str
+) -> None:
+    page = (CODE / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (mutation,) = (text for kind, text in blocks if kind == "graphql")
+    (printed,) = (text for kind, text in blocks if not kind and "No task is ready" in text)
+    with processes.place() as folder:
+        data_dir = processes.copied(made[0], folder / "data")
+        with Serving(folder, data_dir=data_dir) as server:
+            token = server.ready().ask(mutation)["data"]["createAccessToken"]["token"]
+            with Program(server, token, tmp_path, *SMALL[language]) as worker:
+                worker.printed("(No task is ready)")
+                tasks = server.ask(TASKS)["data"]["tasks"]["nodes"]
+                assert [task["status"] for task in tasks] == ["COMPLETED", "COMPLETED"]
+                if language == "python":
+                    assert worker.lines == printed.splitlines()
+
+
+@pytest.mark.parametrize("language", SMALL)
+def test_a_small_worker_says_why_it_cannot_work(
+    compiled: None, stage: Stage, language: str, tmp_path: Path
+) -> None:
+    with Program(stage.server, "troupe_wrong", tmp_path, *SMALL[language]) as worker:
+        assert worker.wait(PATIENCE) == 1
+        assert "token" in "".join(worker.lines)
 
 
 def test_a_worker_that_is_interrupted_gives_its_task_back(stage: Stage) -> None:
@@ -371,7 +424,14 @@ def delivered(server: Serving, webhook: str) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("worker.py", 120), ("worker.ts", 120), ("follower.py", 85), ("follower.ts", 85)],
+    [
+        ("worker.py", 120),
+        ("worker.ts", 120),
+        ("small_worker.py", 35),
+        ("small_worker.ts", 35),
+        ("follower.py", 85),
+        ("follower.ts", 85),
+    ],
 )
 def test_an_example_is_short(name: str, most: int) -> None:
     assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= most

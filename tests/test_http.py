@@ -314,7 +314,7 @@ async def test_the_answer_has_the_form_that_is_wanted(
 
     response = await post(http, TYPENAME, **({} if accept is None else {"accept": accept}))
 
-    assert response.headers["vary"] == "Accept"
+    assert response.headers["vary"] == "Accept, Origin"
     if kind is None:
         assert (response.status_code, code(response)) == (406, "NOT_ACCEPTABLE")
         assert response.headers["content-type"] == "application/json; charset=utf-8"
@@ -518,9 +518,10 @@ PREFLIGHT = {
 }
 
 
-async def test_without_the_setting_no_other_site_gets_an_answer(http: httpx.AsyncClient) -> None:
-    preflight = await http.options("/graphql", headers=PREFLIGHT)
-    sent = await post(http, TYPENAME, origin=PREFLIGHT["origin"])
+async def test_without_the_setting_no_other_site_gets_an_answer(database: db.Database) -> None:
+    async with serving(database, Settings(mode=Mode.PRODUCTION)) as http:
+        preflight = await http.options("/graphql", headers=PREFLIGHT)
+        sent = await post(http, TYPENAME, origin=PREFLIGHT["origin"])
 
     assert preflight.status_code == 405
     for response in (preflight, sent):

@@ -57,7 +57,7 @@ async def test_a_browser_is_given_the_page(http: httpx.AsyncClient) -> None:
     assert response.text == "<!doctype html>the full page"
     assert response.headers["content-type"] == "text/html; charset=utf-8"
     assert response.headers["cache-control"] == "no-cache"
-    assert response.headers["vary"] == "Accept"
+    assert response.headers["vary"] == "Accept, Origin"
     assert is_strict(response)
     again = {**BROWSER, "if-none-match": response.headers["etag"]}
     assert (await http.get("/graphql", headers=again)).status_code == 304

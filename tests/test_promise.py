@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import tomllib
+from datetime import date
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
-from tests.promise import announced, broken, is_named, main
+from tests.promise import ROOT, announced, broken, is_named, main
 
 OLD = """
 directive @note(text: String) repeatable on FIELD | QUERY
@@ -84,6 +88,26 @@ def test_what_is_announced_stands_above_the_last_release() -> None:
 """
     assert announced(changelog, "v0.1.0").split() == ["-", "Task.new", "-", "Task.newer"]
     assert announced(changelog, "0.2.0").split() == ["-", "Task.new"]
+
+
+def test_the_changelog_has_the_version_and_the_names_that_go_with_it() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert titles[0] == "Unreleased"
+    releases = [
+        re.fullmatch(r"(\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)", title) for title in titles[1:]
+    ]
+    versions = [(Version(found[1]), date.fromisoformat(found[2])) for found in releases if found]
+    assert len(versions) == len(titles) - 1
+    assert versions == sorted(versions, reverse=True)
+
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
+    assert str(versions[0][0]) == version
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        named = re.findall(r"troupe[-:](\d+\.\d+\.\d+)", page.read_text(encoding="utf-8"))
+        assert set(named) <= {version}, page
 
 
 @pytest.fixture

@@ -21,12 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 import db
 from db import access
 from graph.execution.pipeline import Pipeline
-from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import Tokens
-from graph.limits.limits import Limits
-from graph.schema import schema
-from graph.server.sockets import Sockets
-from graph.server.state import AppState
 from graph.settings import Settings
 from tests import factories, processes
 from tests.conftest import People
@@ -218,39 +213,6 @@ async def test_the_documentation_shows_what_is_said(database: db.Database, peopl
 
 
 APP = ("https://app.example.org",)
-ORIGINS: list[tuple[tuple[str, ...], str | None, str, bool]] = [
-    ((), None, "127.0.0.1:8000", True),
-    ((), "http://127.0.0.1:8000", "127.0.0.1:8000", True),
-    ((), "https://127.0.0.1:8000", "127.0.0.1:8000", True),
-    ((), "http://127.0.0.1", "127.0.0.1:8000", False),
-    ((), "http://127.0.0.1:8001", "127.0.0.1:8000", False),
-    ((), "http://example.org", "127.0.0.1:8000", False),
-    ((), "http://127.0.0.1:8000.example.org", "127.0.0.1:8000", False),
-    ((), "null", "127.0.0.1:8000", False),
-    ((), "null", "", False),
-    ((), "", "", False),
-    # A port that goes without saying need not be said.
-    ((), "https://api.example.org", "api.example.org", True),
-    ((), "https://api.example.org", "API.example.org:443", True),
-    ((), "https://api.example.org", "api.example.org:80", False),
-    ((), "http://[::1]:8000", "[::1]:8000", True),
-    (APP, APP[0], "api.example.org", True),
-    (APP, None, "api.example.org", True),
-    (APP, "https://api.example.org", "api.example.org", True),
-    (APP, "https://app.example.org:8443", "api.example.org", False),
-    (APP, "http://app.example.org", "api.example.org", False),
-    (APP, "https://example.org", "api.example.org", False),
-    (("*",), "http://example.org", "api.example.org", True),
-    (("*",), "null", "api.example.org", True),
-]
-
-
-def test_a_page_is_of_this_server_or_of_an_allowed_site() -> None:
-    for allowed, origin, host, expected in ORIGINS:
-        settings = Settings(allowed_origins=allowed)
-        pipeline = Pipeline(schema, Limits(settings))
-        sockets = Sockets(pipeline, Subscriptions(pipeline), AppState())
-        assert sockets.is_allowed(origin, host) is expected, (allowed, origin, host)
 
 
 async def test_a_page_of_another_site_is_refused_at_the_handshake(database: db.Database) -> None:

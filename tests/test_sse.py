@@ -126,7 +126,7 @@ async def test_a_subscription_is_a_stream_of_events(owner: Asking, world: World)
         assert headers["content-type"] == "text/event-stream; charset=utf-8"
         assert headers["cache-control"] == "no-store, no-transform"
         assert headers["x-accel-buffering"] == "no"
-        assert headers["vary"] == "Accept"
+        assert headers["vary"] == "Accept, Origin"
         assert "content-encoding" not in headers
         assert headers["x-request-id"]
 

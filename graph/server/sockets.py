@@ -40,7 +40,6 @@ from graph.server.sinks import Frames, FrameSink, QueueSink
 from graph.server.state import AppState
 
 PROTOCOL = "graphql-transport-ws"
-PORTS = {"http": 80, "https": 443}
 
 # The timeout of `connection_init`, in seconds.
 INIT_TIMEOUT = 5
@@ -112,7 +111,8 @@ class Sockets:
 
     def _check_handshake(self, websocket: WebSocket, socket: Socket) -> None:
         headers = websocket.headers
-        if not self.is_allowed(headers.get("origin"), headers.get("host", "")):
+        origin, host = headers.get("origin"), headers.get("host", "")
+        if not self.state.origins.allows_handshake(origin, host):
             raise HTTPError("Pages of this origin may not connect (TROUPE_ALLOWED_ORIGINS).", 403)
         if PROTOCOL not in websocket.scope["subprotocols"]:
             raise HTTPError(f"Ask for the subprotocol {PROTOCOL} (Sec-WebSocket-Protocol).")
@@ -128,14 +128,6 @@ class Sockets:
                 f"{anonymous} WebSockets of your address have not said yet whose they are, and"
                 f" {most_per_client} may at once (TROUPE_MAX_SOCKETS_PER_VIEWER)."
             )
-
-    def is_allowed(self, origin: str | None, host: str) -> bool:
-        """Whether the client is a program, or a page of this server or of an allowed origin."""
-        allowed_origins = self.settings.allowed_origins
-        if origin is None or "*" in allowed_origins or origin in allowed_origins:
-            return True
-        scheme, _, place = origin.partition("://")
-        return bool(place) and host.lower() in (place, f"{place}:{PORTS.get(scheme)}")
 
     def set_client(self, socket: Socket, client: Hashable) -> None:
         """Count a socket for its client. Raises CloseSocket if they have too many open ones."""

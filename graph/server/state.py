@@ -6,6 +6,7 @@ from typing import Any
 
 from db import Database
 from graph.execution.tokens import Tokens
+from graph.server.origins import Origins
 
 
 class AppState:
@@ -17,6 +18,8 @@ class AppState:
     """The migration of this version."""
     draining = False
     """Whether the process is shutting down."""
+
+    origins: Origins
 
     sockets: Any
     """The open WebSockets (`graph.server.sockets.Sockets`)."""

@@ -2,10 +2,12 @@
 
 import {
   CreateDocument,
+  LimitDocument,
   TasksDocument,
   type CreateTaskInput,
   type RowFragment,
   type TaskStatus,
+  type TasksQuery,
   type TypedDocumentString,
 } from "./generated/graphql.js";
 
@@ -57,14 +59,32 @@ const faults = wrong.createTask?.userErrors.map((fault) =>
   fault.__typename === "NotFound" ? fault.code : fault.path.join("."),
 );
 
-console.log(JSON.stringify({ titles, total, count, created: created?.task, faults }));
+// Numbers and texts may be sent; what comes back is a text, with every digit.
+const most = 2 ** 53 - 1;
+const limits: string[] = [];
+for (const [limitTokens, claimReserve] of [
+  [most, 0.25],
+  ["9007199254740993", "1E+3"],
+] as const) {
+  const budget = { projectId: project, period: "EVER", limitTokens, claimReserve } as const;
+  const limit = (await execute(LimitDocument, { input: budget })).createBudget?.budget;
+  limits.push(limit?.limitTokens ?? "none", limit?.claimReserve ?? "none");
+}
+
+console.log(JSON.stringify({ titles, total, count, created: created?.task, faults, limits }));
 
 /** What the schema does not allow. The compiler complains if it would let one of these pass. */
-export function impossible(row: RowFragment): void {
+export function impossible(row: RowFragment, data: TasksQuery): void {
   // @ts-expect-error: there is no such order.
   void execute(TasksDocument, { project, order: "TITLE_ASC" });
   // @ts-expect-error: a task needs a title.
   void execute(CreateDocument, { input: { projectId: project } });
   // @ts-expect-error: a task need not be assigned to anybody.
   row.agent.name;
+  // @ts-expect-error: a DateTime is a text.
+  row.dueAt?.getTime();
+  // @ts-expect-error: no number has the digits of a cost.
+  data.project!.cost.toFixed(2);
+  // @ts-expect-error: JSON can be anything.
+  data.project!.metadata.name;
 }
