@@ -10,6 +10,7 @@ import logging
 from importlib import metadata
 from typing import Any
 
+from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
@@ -31,6 +32,9 @@ from graph.mcp.schemas import description
 # The SDK logs each request at the level INFO; the log has them already.
 logging.getLogger("mcp").setLevel(logging.WARNING)
 
+# The tools are the same for everybody, until the server is updated.
+LIST_HINT = CacheHint(ttl_ms=300_000, scope="public")
+
 INSTRUCTIONS = (
     "Troupe hands out the tasks of a project to agents. Claim a task, work on it, call heartbeat"
     " while you do, and end it with complete, fail or release. Stop if a heartbeat says leaseLost,"
@@ -50,6 +54,7 @@ class ToolServer:
             title="Troupe",
             version=metadata.version("troupe"),
             instructions=INSTRUCTIONS,
+            cache_hints={"tools/list": LIST_HINT, "server/discover": LIST_HINT},
             on_list_tools=self.list_tools,
             on_call_tool=self.call_tool,
         )
