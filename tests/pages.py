@@ -15,6 +15,8 @@ from db.scopes import visible_to
 from db.tasks import TASK_TRANSITIONS
 from graph import settings
 from graph.core.rights import rights_of
+from graph.mcp.schemas import input_schema
+from graph.mcp.tools import TOOLS
 from graph.schema import schema
 from tests import private_interfaces
 
@@ -55,12 +57,26 @@ def _statuses() -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def _tools() -> str:
+    """The tools of the Model Context Protocol, as a table of Markdown."""
+    rows: list[tuple[str, ...]] = [("tool", "when", "arguments"), ("---", "---", "---")]
+    for tool in TOOLS:
+        arguments = input_schema(schema._schema, tool)
+        names = [
+            f"**`{name}`**" if name in arguments["required"] else f"`{name}`"
+            for name in arguments["properties"]
+        ]
+        rows.append((f"`{tool.name}`", tool.when, ", ".join(names)))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("README.md", "diagram", _diagram),
     ("docs/configuration.md", "settings", settings.table),
     ("docs/access.md", "rights", _rights),
     ("docs/access.md", "sight", _sight),
     ("docs/tasks.md", "statuses", _statuses),
+    ("docs/mcp.md", "tools", _tools),
     ("docs/decisions.md", "private", private_interfaces.table),
 ]
 

@@ -47,9 +47,12 @@ class MCPEndpoint:
         """Answer a request, and log it."""
         with LogEntry("mcp") as entry:
             message: dict[str, Any] = {}
+            is_begun = False
 
             async def sent(part: Message) -> None:
+                nonlocal is_begun
                 if part["type"] == "http.response.start":
+                    is_begun = True
                     entry.status = part["status"]
                     part["headers"] = [*part["headers"], (b"server-timing", entry.timing())]
                 await send(part)
@@ -59,6 +62,8 @@ class MCPEndpoint:
             except ClientDisconnect:
                 return
             except Exception as error:
+                if is_begun:
+                    raise
                 await _refuse(error, message.get("id"), entry, sent)
 
     async def _respond(
