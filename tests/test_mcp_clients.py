@@ -17,6 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult, Request, RequestParams, Result
 from pydantic import Field
 
+from graph.mcp.server import INSTRUCTIONS
 from tests import processes
 from tests.patience import until
 from tests.processes import Serving
@@ -137,6 +138,7 @@ async def answer_when_asked(server: Serving, id: str, waiting: Waiting) -> None:
 async def test_the_python_sdk_works_on_a_task(server: Serving, token: str, mode: str) -> None:
     async with connected(server, token, mode=mode) as client:
         assert (client.protocol_version == VERSION) is (mode != "legacy")
+        assert client.instructions == (None if mode == VERSION else INSTRUCTIONS)
         assert [tool.name for tool in (await client.list_tools()).tools] == NAMES
         # It checks results by their schemas.
         claimed = await client.call_tool("claim", {"leaseSeconds": 60})

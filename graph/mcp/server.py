@@ -10,6 +10,7 @@ import logging
 from importlib import metadata
 from typing import Any
 
+import uvicorn
 from mcp.server.caching import CacheHint
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -22,12 +23,18 @@ from mcp_types import (
     ToolAnnotations,
 )
 from mcp_types import Tool as ListedTool
+from sse_starlette.sse import AppStatus
 
 from graph.execution.pipeline import Pipeline
 from graph.mcp import tasks
 from graph.mcp.calls import CallableTool, callable_tools
 from graph.mcp.results import Context, caller_of, outcome_of, result_of
 from graph.mcp.schemas import description
+
+# This package, which the SDK imports, replaces the method of all servers for its event streams, which
+# are not used here.
+if AppStatus.original_handler is not None:
+    uvicorn.Server.handle_exit = AppStatus.original_handler  # type: ignore[method-assign]
 
 # The SDK logs each request at the level INFO; the log has them already.
 logging.getLogger("mcp").setLevel(logging.WARNING)
