@@ -648,6 +648,9 @@ async def test_pages_of_other_sites_are_refused(ada: Agent, database: db.Databas
         for origin, status in (("https://app.example", 200), ("https://evil.example", 403)):
             response = await agent.raw(body, **headers, origin=origin)
             assert response.status_code == status, origin
+        asked = {"access-control-request-method": "POST", "origin": "https://app.example"}
+        asked["access-control-request-headers"] = "authorization, mcp-method, mcp-protocol-version"
+        assert (await agent.http.options("/mcp", headers=asked)).status_code == 200
 
 
 async def test_the_rate_is_that_of_operations(world: World) -> None:

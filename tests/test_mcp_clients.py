@@ -60,6 +60,11 @@ def server() -> Iterator[Serving]:
 @pytest.fixture(scope="module")
 def token(server: Serving) -> str:
     """The token of an agent whose project has ten tasks."""
+    return prepared(server)
+
+
+def prepared(server: Serving) -> str:
+    """The token of a new agent whose project has ten tasks."""
     project, agent = (f"0193a000-0000-7000-8000-00000000000{number}" for number in (1, 2))
     tasks = [{"title": "Dig"}] * 10
     answer = server.ask(PREPARE, project=project, agent=agent, tasks=tasks)
@@ -218,3 +223,26 @@ async def test_a_wait_ends_when_its_client_leaves(
         await asyncio.to_thread(until, lambda: server.out.count("status=499") > before)
         line = next(line for line in server.out.splitlines() if "status=499" in line)
         assert "operation=wait_for_answer" in line
+
+
+@pytest.mark.parametrize("version", [VERSION, "2025-11-25"])
+async def test_a_wait_ends_when_the_server_stops(version: str) -> None:
+    with (
+        processes.place() as folder,
+        Serving(folder, data_dir=folder / "data", grace_seconds=1) as server,
+    ):
+        server.ready()
+        agent_token = prepared(server)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+            agent = Agent(http, agent_token)
+            kind = {"kind": "CLARIFICATION", "title": version, "content": 1}
+            id = (await agent.use("ask_person", **kind))["interaction"]["id"]
+            message = agent.message("tools/call", name="wait_for_answer", arguments={"id": id})
+            headers = agent.headers(message) | {"mcp-protocol-version": version}
+            waiting = asyncio.create_task(agent.raw(orjson.dumps(message), **headers))
+            await asyncio.sleep(1)
+            assert not waiting.done()
+            assert (await asyncio.to_thread(server.stop)).clean
+            response = await waiting
+            found = response.json()["result"]
+            assert found["structuredContent"]["status"] == "PENDING"

@@ -31,7 +31,7 @@ from graph.mcp.calls import CallableTool, callable_tools
 from graph.mcp.results import Context, caller_of, outcome_of, result_of
 from graph.mcp.schemas import description
 
-# This package, which the SDK imports, replaces the method of all servers for its event streams, which
+# This package, which the SDK imports, replaces the method of all servers, for event streams that
 # are not used here.
 if AppStatus.original_handler is not None:
     uvicorn.Server.handle_exit = AppStatus.original_handler  # type: ignore[method-assign]
