@@ -28,6 +28,7 @@ from graph.execution.pipeline import Pipeline
 from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
+from graph.mcp.endpoint import MCPEndpoint
 from graph.schema import schema
 from graph.server import pages
 from graph.server.endpoint import Endpoint
@@ -147,6 +148,7 @@ def create_app(
         routes=[
             *(pages.routes() if page else []),
             WebSocketRoute("/graphql", sockets),
+            Route("/mcp", MCPEndpoint(pipeline)),
             Route("/livez", livez),
             Route("/readyz", readyz),
         ],

@@ -19,6 +19,8 @@ from db.tasks import ENDED, TASK_TRANSITIONS, TO_DO
 from db.transitions import Transitions
 from graph import settings
 from graph.core.rights import rights_of
+from graph.mcp.schemas import input_schema
+from graph.mcp.tools import TOOLS
 from graph.schema import schema
 from tests import private_interfaces
 
@@ -76,6 +78,19 @@ def _source(language: str, path: str) -> Callable[[], str]:
 
 ATTEMPT, REQUEST = db.TaskAttempt.transitions, db.HumanInteraction.transitions
 
+def _tools() -> str:
+    """The tools of the Model Context Protocol, as a table of Markdown."""
+    rows: list[tuple[str, ...]] = [("tool", "when", "arguments"), ("---", "---", "---")]
+    for tool in TOOLS:
+        arguments = input_schema(schema._schema, tool)
+        names = [
+            f"**`{name}`**" if name in arguments["required"] else f"`{name}`"
+            for name in arguments["properties"]
+        ]
+        rows.append((f"`{tool.name}`", tool.when, ", ".join(names)))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("README.md", "small_worker.py", _source("python", "examples/small_worker.py")),
     ("README.md", "small_worker.ts", _source("ts", "examples/small_worker.ts")),
@@ -92,6 +107,7 @@ PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/work.md", "attempt", _states(ATTEMPT, ended=ATTEMPT.final)),
     ("docs/people.md", "request", _states(REQUEST, ended=REQUEST.final)),
     ("docs/people.md", "communication", _states(db.Communication.transitions)),
+    ("docs/mcp.md", "tools", _tools),
     ("docs/decisions.md", "private", private_interfaces.table),
 ]
 

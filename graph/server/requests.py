@@ -83,10 +83,7 @@ async def read_request(
     """Read a request over HTTP. Raises HTTPError or ClientDisconnect."""
     match scope["method"]:
         case "POST":
-            _expect_json(headers.get(b"content-type", b""))
-            if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-                raise HTTPError("Send the body as it is, without `Content-Encoding`.", 415)
-            body = await _body(headers, receive, limit)
+            body = await read_json(headers, receive, limit)
             return parse_request(parse_object("The body", body))
         case "GET" | "HEAD":
             return parse_request(_parameters(scope["query_string"], limit))
@@ -123,6 +120,14 @@ def parse_request(fields: dict[str, Any]) -> GraphQLRequest:
 
 
 # POST
+
+
+async def read_json(headers: Headers, receive: Receive, limit: int) -> bytes:
+    """The body of a POST with JSON. Raises HTTPError or ClientDisconnect."""
+    _expect_json(headers.get(b"content-type", b""))
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise HTTPError("Send the body as it is, without `Content-Encoding`.", 415)
+    return await _body(headers, receive, limit)
 
 
 def _expect_json(content_type: bytes) -> None:

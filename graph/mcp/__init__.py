@@ -1,0 +1,1 @@
+"""The Model Context Protocol at `/mcp`: tools for agents, each an operation of the schema."""

@@ -1,0 +1,202 @@
+"""Calls of tools: the arguments become variables, and the response becomes a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import orjson
+from graphql import GraphQLSchema, NonNullTypeNode, OperationDefinitionNode
+
+from db.text import decimal_json, parse_json
+from graph.core.context import Context
+from graph.core.errors import Unauthenticated
+from graph.execution.logs import LogEntry
+from graph.execution.pipeline import Pipeline
+from graph.execution.run import GraphQLRequest
+from graph.execution.tokens import Tokens
+from graph.limits.cost import COST_OF_REQUEST
+from graph.mcp.schemas import USER_ERRORS, Schema, input_schema, is_merged, output_schema, pruned
+from graph.mcp.tools import AGENT, KIND, PROJECT, TOOLS, Tool
+from graph.server.disconnects import Disconnect
+
+OWN_PROJECT = """query own_project($id: ID!) {
+  agent(id: $id) { project { id } }
+}"""
+PROJECTS = """query projects {
+  projects(first: 20, where: {status: {eq: IN_PROGRESS}}) { nodes { id name } }
+}"""
+# The key of the caller in the scope of a request (ASGI).
+SCOPE_KEY = "troupe.mcp"
+
+NOT_FOUND = "There is none with this id, or you may not see it."
+
+
+class Caller:
+    """Who has sent a request, and what runs for it: operations, as on `/graphql`."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        tokens: Tokens,
+        token: str | None,
+        address: str | None,
+        arguments: dict[str, Any],
+        entry: LogEntry,
+        disconnect: Disconnect,
+    ) -> None:
+        self.pipeline = pipeline
+        self.arguments = arguments
+        """The arguments of the tool, with all digits of numbers."""
+        self.entry = entry
+        self._tokens = tokens
+        self._token = token
+        self._address = address
+        self._disconnect = disconnect
+        self._context: Context | None = None
+        """The context of the next operation, if there is one already."""
+        self.agent_id: str | None = None
+        """The agent whose token it is."""
+
+    async def authenticate(self, *, charges: bool) -> None:
+        """Identify the viewer. `charges` is for requests without an operation.
+
+        Raises Unauthenticated, RateLimited, and errors of the lookup.
+        """
+        context = self._context = await self._new_context()
+        is_refused = context.refusal is not None or context.is_anonymous
+        if charges or is_refused:
+            self.pipeline.limits.rates.charge(context.client, COST_OF_REQUEST)
+        if is_refused:
+            raise context.refusal or Unauthenticated()
+        agent_id = context.viewer.agent_id
+        self.agent_id = None if agent_id is None else str(agent_id)
+
+    async def _new_context(self) -> Context:
+        return await self.pipeline.context(self._tokens, self._token, self._address)
+
+    async def run(self, text: str, name: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """The response to an operation."""
+        context, self._context = self._context or await self._new_context(), None
+        request = self.entry.request = GraphQLRequest(text, name, variables, None)
+        run = self._disconnect.run = self.entry.run = self.pipeline.begin(request, context)
+        response = await self.pipeline.answer(run)
+        self.entry.codes = response.codes
+        body: dict[str, Any] = parse_json(orjson.dumps(response.body, default=decimal_json))
+        return body
+
+
+class Outcome(NamedTuple):
+    """What a tool has done."""
+
+    data: dict[str, Any] | None
+    """The result in the form of its schema; None if there is none."""
+    problems: list[str]
+    """What went wrong, in sentences."""
+
+
+class CallableTool:
+    """A tool with its schemas."""
+
+    def __init__(self, schema: GraphQLSchema, tool: Tool) -> None:
+        self.tool = tool
+        self._schema = schema
+
+    @cached_property
+    def input_schema(self) -> Schema:
+        """The schema of its arguments."""
+        return input_schema(self._schema, self.tool)
+
+    @cached_property
+    def output_schema(self) -> Schema:
+        """The schema of its result."""
+        return output_schema(self._schema, self.tool)
+
+    async def call(self, caller: Caller, arguments: Mapping[str, Any]) -> Outcome:
+        """Execute the operation for these arguments. One that is null counts as omitted."""
+        variables = {name: value for name, value in arguments.items() if value is not None}
+        try:
+            name = self.tool.operation_for(variables)
+            variables.pop(KIND, None)
+            operation = self.tool.operations[name]
+            await self._add_own(caller, operation, variables)
+        except ValueError as error:
+            return Outcome(None, [str(error)])
+        body = await caller.run(self.tool.document, name, variables)
+        return self._outcome(operation, body)
+
+    async def _add_own(
+        self, caller: Caller, operation: OperationDefinitionNode, variables: dict[str, Any]
+    ) -> None:
+        """Add the arguments that are omitted for the agent itself and its project."""
+        for definition in operation.variable_definitions or ():
+            name = definition.variable.name.value
+            own = self.tool.own.get(name)
+            if own is None or name in variables:
+                continue
+            value = caller.agent_id
+            if own == PROJECT and value is not None:
+                value = await _own_project(caller, value)
+            if value is not None:
+                variables[name] = value
+            elif isinstance(definition.type, NonNullTypeNode):
+                raise ValueError(await _advice(caller, name, own))
+
+    def _outcome(self, operation: OperationDefinitionNode, body: dict[str, Any]) -> Outcome:
+        problems = [_worded(error) for error in body.get("errors", ())]
+        data = body.get("data") or {}
+        roots = [each for each in data.values() if each is not None]
+        if is_merged(operation):
+            data = {}
+            for payload in roots:
+                errors = payload.get(USER_ERRORS) or ()
+                problems += [_worded(error) for error in errors]
+                data |= {} if errors else payload
+        if not roots:
+            return Outcome(None, problems or [NOT_FOUND])
+        found = pruned(self.output_schema, data)
+        return Outcome(found if found or not problems else None, problems)
+
+
+async def _own_project(caller: Caller, agent_id: str) -> str | None:
+    """The project of the agent whose token it is."""
+    body = await caller.run(OWN_PROJECT, "own_project", {"id": agent_id})
+    agent = (body.get("data") or {}).get("agent")
+    return agent and str(agent["project"]["id"])
+
+
+async def _advice(caller: Caller, name: str, own: str) -> str:
+    """What to do without an argument that only an agent may omit."""
+    if own == AGENT:
+        return f"Give {name}: the token is not that of an agent."
+    body = await caller.run(PROJECTS, "projects", {})
+    nodes = ((body.get("data") or {}).get("projects") or {}).get("nodes", [])
+    found = "; ".join(f"{node['name']} ({node['id']})" for node in nodes)
+    return (
+        f"Give {name}: the token is not that of an agent. Projects in progress: {found or 'none'}."
+    )
+
+
+def _worded(error: Mapping[str, Any]) -> str:
+    """An error as a sentence with its place and its code, for a model and for programs."""
+    extensions = error.get("extensions") or error
+    path = ".".join(map(str, error.get("path") or ())) if "code" in error else ""
+    return f"{path}: {error['message']} [{extensions['code']}]".removeprefix(": ")
+
+
+def callable_tools(schema: GraphQLSchema) -> dict[str, CallableTool]:
+    """All tools, by name."""
+    return {tool.name: CallableTool(schema, tool) for tool in TOOLS}
+
+
+def plain(value: Any) -> Any:
+    """JSON with numbers of Python's own types: of many digits, only those that a float has."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return value

@@ -1,0 +1,719 @@
+"""The Model Context Protocol: what agents do by its tools, and who is turned away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from sqlalchemy import update
+
+import db
+from db import AgentStatus, ProjectStatus, TokenScope
+from graph.execution.logs import operations
+from graph.mcp.tools import TOOLS
+from graph.settings import Settings
+from tests import factories
+from tests.client import counted
+from tests.conftest import People, serving
+from tests.processes import CODE
+from tests.world import AGENT_TOKEN, World, gid, make_world, snapshot, stored
+
+VERSION = "2026-07-28"
+TASKS = "io.modelcontextprotocol/tasks"
+META = "io.modelcontextprotocol/"
+MEDIA = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+ADMIN = db.Viewer(is_administrator=True)
+NAMES = [
+    "find_ready_work",
+    "claim",
+    "heartbeat",
+    "ask_person",
+    "wait_for_answer",
+    "complete",
+    "fail",
+    "release",
+    "send",
+    "receive",
+    "record_usage",
+    "search",
+]
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Sends requests of the protocol as whoever a token names."""
+
+    http: httpx.AsyncClient
+    token: str | None = AGENT_TOKEN
+    extensions: tuple[str, ...] = ()
+
+    def message(self, method: str, **params: Any) -> dict[str, Any]:
+        """A request of the stateless version."""
+        meta = {
+            f"{META}protocolVersion": VERSION,
+            f"{META}clientCapabilities": {"extensions": {key: {} for key in self.extensions}},
+        }
+        return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
+
+    def headers(self, message: dict[str, Any]) -> dict[str, str]:
+        """The headers that belong to a request."""
+        params = message["params"]
+        named = {"mcp-name": params["name"]} if "name" in params else {}
+        named |= {"mcp-name": params["taskId"]} if "taskId" in params else {}
+        token = {"authorization": f"Bearer {self.token}"} if self.token else {}
+        version = {"mcp-protocol-version": VERSION, "mcp-method": message["method"]}
+        return MEDIA | version | named | token
+
+    async def post(self, method: str, **params: Any) -> httpx.Response:
+        """The response over HTTP."""
+        message = self.message(method, **params)
+        return await self.raw(orjson.dumps(message), **self.headers(message))
+
+    async def raw(self, body: bytes, **headers: str) -> httpx.Response:
+        """The response to a body."""
+        return await self.http.post("/mcp", content=body, headers=headers)
+
+    async def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        """The result of a request."""
+        response = await self.post(method, **params)
+        assert response.status_code == 200, response.text
+        result: dict[str, Any] = response.json()["result"]
+        return result
+
+    async def error(self, method: str, **params: Any) -> tuple[int, int, str]:
+        """The status, the code and the message of the error of a request."""
+        response = await self.post(method, **params)
+        error = response.json()["error"]
+        return response.status_code, error["code"], error["message"]
+
+    async def call(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """The result of a call of a tool."""
+        return await self.ask("tools/call", name=name, arguments=arguments)
+
+    async def use(self, name: str, **arguments: Any) -> Any:
+        """What a tool finds or does; it is in the form of its schema, and as text the same."""
+        result = await self.call(name, **arguments)
+        assert not result["isError"], result
+        (content,) = result["content"]
+        assert json.loads(content["text"]) == result["structuredContent"]
+        listed = (await self.ask("tools/list"))["tools"]
+        (schema,) = (each["outputSchema"] for each in listed if each["name"] == name)
+        Draft202012Validator(schema).validate(result["structuredContent"])
+        return result["structuredContent"]
+
+    async def refused(self, name: str, **arguments: Any) -> str:
+        """Why a tool has not done it."""
+        result = await self.call(name, **arguments)
+        assert result["isError"], result
+        assert "structuredContent" not in result
+        (content,) = result["content"]
+        return str(content["text"])
+
+
+@pytest.fixture
+async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
+    """The project is in progress, and Ada, a DEVELOPER, is ready. One task is free."""
+    world = await make_world(database, http, people)
+    await change(world, world.project, status=ProjectStatus.IN_PROGRESS)
+    await change(world, world.ada, status=AgentStatus.READY)
+    return world
+
+
+async def change(world: World, row: Any, **values: Any) -> None:
+    """Set values of a row, past the rules."""
+    async with world.database.write(ADMIN) as session:
+        await session.execute(update(type(row)).where(type(row).id == row.id).values(**values))
+
+
+@pytest.fixture
+def ada(world: World, http: httpx.AsyncClient) -> Agent:
+    """Ada."""
+    return Agent(http)
+
+
+@pytest.fixture
+def owner(world: World, http: httpx.AsyncClient) -> Agent:
+    """The owner of the project, who is no agent."""
+    return Agent(http, world.owner.token)
+
+
+@pytest.fixture
+def stranger(world: World, http: httpx.AsyncClient) -> Agent:
+    """A user who sees nothing of the project."""
+    return Agent(http, world.people.stranger.token)
+
+
+async def with_settings(database: db.Database, **values: Any) -> AsyncIterator[Agent]:
+    """Ada, at a server with other settings."""
+    async with serving(database, Settings().model_copy(update=values)) as http:
+        yield Agent(http)
+
+
+# What there is
+
+
+async def test_there_are_twelve_tools_made_of_the_schema(ada: Agent) -> None:
+    tools = (await ada.ask("tools/list"))["tools"]
+    assert [tool["name"] for tool in tools] == NAMES == [tool.name for tool in TOOLS]
+    for tool in tools:
+        Draft202012Validator.check_schema(tool["inputSchema"])
+        Draft202012Validator.check_schema(tool["outputSchema"])
+        assert tool["outputSchema"]["type"] == tool["inputSchema"]["type"] == "object"
+        assert tool["inputSchema"]["additionalProperties"] is False
+        assert tool["annotations"]["destructiveHint"] is False
+        # Some clients take no longer descriptions.
+        assert len(tool["description"]) < 1024
+    by_name = {tool["name"]: tool for tool in tools}
+    heartbeat = by_name["heartbeat"]["inputSchema"]
+    assert heartbeat["required"] == ["attemptId"]
+    assert heartbeat["properties"]["progressPercent"] == {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 100,
+        "description": "The progress in percent, from 0 to 100.",
+    }
+    assert "at any time" not in by_name["claim"]["description"]
+    assert by_name["claim"]["description"].endswith(
+        "Take the most urgent task that is ready, and begin an attempt at it.\n\nIf there is none,"
+        " `reason` says why, and there is no error."
+    )
+    assert by_name["ask_person"]["inputSchema"]["required"] == ["kind", "title", "content"]
+    assert by_name["receive"]["inputSchema"]["required"] == []
+    assert by_name["find_ready_work"]["annotations"]["readOnlyHint"] is True
+    assert by_name["claim"]["annotations"]["readOnlyHint"] is False
+
+
+async def test_the_server_says_what_it_is(ada: Agent) -> None:
+    found = await ada.ask("server/discover")
+    assert found["supportedVersions"] == [VERSION]
+    assert found["capabilities"] == {"tools": {"listChanged": False}, "extensions": {TASKS: {}}}
+    assert "Claim a task" in found["instructions"]
+
+
+def test_the_sdk_is_not_imported_before_the_first_request() -> None:
+    code = "import graph.app, sys; print([n for n in sys.modules if n.split('.')[0] == 'mcp'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CODE, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+# Work
+
+
+async def test_an_agent_with_nothing_but_the_address_works_on_a_task(
+    world: World, ada: Agent
+) -> None:
+    await change(world, world.free, input={"depth": 2}, acceptance_criteria="It is deep.")
+    found = await ada.use("find_ready_work")
+    assert found == {
+        "nodes": [{"id": gid(world.free), "title": "Free", "priority": 3}],
+        "pageInfo": {"hasNextPage": False, "endCursor": found["pageInfo"]["endCursor"]},
+    }
+    claimed = (await ada.use("claim", leaseSeconds=100))["attempt"]
+    lease = datetime.fromisoformat(claimed["leaseExpiresAt"]) - datetime.now(UTC)
+    assert 60 < lease.total_seconds() <= 100
+    assert claimed["task"] == {
+        "id": gid(world.free),
+        "title": "Free",
+        "priority": 3,
+        "input": {"depth": 2},
+        "acceptanceCriteria": "It is deep.",
+        "resourceKeys": [],
+        "maxAttempts": 3,
+        "project": {"id": gid(world.project), "name": "Moon base"},
+        "attempts": [{"number": 1, "status": "RUNNING"}],
+        "interactions": [],
+    }
+    (beat,) = (
+        await ada.use(
+            "heartbeat",
+            attemptId=claimed["id"],
+            progressPercent=50,
+            statusMessage="Half",
+            checkpoint={"dug": 1},
+        )
+    )["attempts"]
+    assert beat["status"] == "RUNNING"
+    assert (beat["leaseLost"], beat["cancelRequested"], beat["pauseRequested"]) == (False,) * 3
+    row = "SELECT progress_percent, status_message, checkpoint::text FROM task_attempts"
+    assert await stored(world.database, row) == [(50, "Half", '{"dug": 1}')]
+    ended = await ada.use("complete", attemptId=claimed["id"], result={"depth": 2})
+    assert ended["attempt"]["status"] == "SUCCEEDED"
+    assert ended["attempt"]["task"]["status"] == "COMPLETED"
+    # Its dependent is ready now.
+    assert (await ada.use("claim"))["attempt"]["task"]["title"] == "Subtask"
+
+
+async def test_no_task_is_a_reason_and_no_error(world: World, ada: Agent) -> None:
+    await change(world, world.project, status=ProjectStatus.PAUSED)
+    found = await ada.use("claim")
+    assert found.keys() == {"reason", "message"}
+    assert found["reason"] == "PROJECT_NOT_IN_PROGRESS"
+
+
+async def test_a_handover_and_a_failure_reach_the_next_attempt(world: World, ada: Agent) -> None:
+    first = (await ada.use("claim"))["attempt"]
+    released = await ada.use(
+        "release", attemptId=first["id"], handover="Dig on.", checkpoint={"dug": 1}
+    )
+    assert released["attempt"]["status"] == "RELEASED"
+    second = (await ada.use("claim"))["attempt"]
+    assert second["task"]["checkpoint"] == {"dug": 1}
+    assert second["task"]["attempts"] == [
+        {"number": 1, "status": "RELEASED", "handover": "Dig on."},
+        {"number": 2, "status": "RUNNING"},
+    ]
+    failed = await ada.use("fail", attemptId=second["id"], error="Rock.", retryable=False)
+    assert failed["attempt"]["task"]["status"] == "FAILED"
+    assert await stored(
+        world.database, "SELECT error::text FROM task_attempts WHERE number = 2"
+    ) == ['"Rock."']
+
+
+async def test_a_call_costs_as_many_statements_as_the_operation(world: World, ada: Agent) -> None:
+    (claim,) = (tool for tool in TOOLS if tool.name == "claim")
+    await ada.call("claim")  # which compiles it
+    with counted(world.database) as statements:
+        await ada.call("claim")
+    answer = await world.agent.ask(claim.document)
+    assert answer.data["claimTask"]["reason"] == "AGENT_AT_CAPACITY"
+    assert statements[1:] == answer.statements  # the first is the look-up of the token
+
+
+async def test_a_repeated_claim_is_the_first_one(world: World, ada: Agent) -> None:
+    first = await ada.use("claim", idempotencyKey="one")
+    assert await ada.use("claim", idempotencyKey="one") == first
+    before = await snapshot(world.database)
+    conflict = await ada.refused("claim", idempotencyKey="one", leaseSeconds=7)
+    assert conflict.endswith("[CONFLICT]")
+    assert await snapshot(world.database) == before
+
+
+async def test_claims_at_once_get_different_tasks(world: World, ada: Agent) -> None:
+    await change(world, world.ada, max_concurrent_tasks=5)
+    async with world.database.write(ADMIN) as session:
+        for number in range(10):
+            await factories.make_task(session, world.project, f"Task {number}", priority=4)
+    found = await asyncio.gather(*(ada.use("claim") for _ in range(10)))
+    titles = [each["attempt"]["task"]["title"] for each in found if "attempt" in each]
+    assert len(titles) == len(set(titles)) == 5
+    assert {each["reason"] for each in found if "attempt" not in each} == {"AGENT_AT_CAPACITY"}
+
+
+async def test_numbers_keep_all_digits(world: World, ada: Agent) -> None:
+    attempt = (await ada.use("claim"))["attempt"]["id"]
+    exact = b'{"price":1.10,"atoms":123456789012345678901234567890}'
+    message = ada.message("tools/call", name="heartbeat", arguments={"attemptId": attempt})
+    body = orjson.dumps(message).replace(b'"arguments":{', b'"arguments":{"checkpoint":%b,' % exact)
+    response = await ada.raw(body, **ada.headers(message))
+    assert response.status_code == 200
+    await ada.use("release", attemptId=attempt)
+    result = await ada.call("claim")
+    text = result["content"][0]["text"]
+    assert '"price":1.10' in text
+    assert '"atoms":123456789012345678901234567890' in text
+    checkpoint = result["structuredContent"]["attempt"]["task"]["checkpoint"]
+    assert checkpoint == {"price": 1.1, "atoms": 123456789012345678901234567890}
+
+
+# People
+
+
+ANSWERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "APPROVAL": (
+        "respondToApproval",
+        {"approved": False, "comment": "No."},
+        {
+            "status": "REJECTED",
+            "approved": False,
+            "comment": "No.",
+            "approvalCount": 0,
+            "requiredApprovals": 2,
+        },
+    ),
+    "CLARIFICATION": (
+        "answerClarification",
+        {"answer": "There."},
+        {"status": "ANSWERED", "answer": "There."},
+    ),
+    "FEEDBACK": (
+        "submitFeedback",
+        {"feedback": {"good": None}, "rating": 4},
+        {"status": "ANSWERED", "feedback": {"good": None}, "rating": 4},
+    ),
+}
+
+
+async def ask_person(ada: Agent, kind: str = "CLARIFICATION", **more: Any) -> str:
+    """The id of a question that Ada has asked."""
+    more |= {"requiredApprovals": 2} if kind == "APPROVAL" else {}
+    asked = await ada.use("ask_person", kind=kind, title="Where?", content={"what": 1}, **more)
+    assert asked["interaction"]["status"] == "PENDING"
+    return str(asked["interaction"]["id"])
+
+
+async def answer(world: World, id: str, kind: str = "CLARIFICATION") -> None:
+    """Answer as the owner."""
+    asked = await world.owner.ask(f'{{ humanInteraction(id: "{id}") {{ contentHash }} }}')
+    hashed = asked.data["humanInteraction"]["contentHash"]
+    name, values, _ = ANSWERS[kind]
+    shown = f"{name} {{ userErrors {{ message }} }}"
+    payload = await world.owner.change(shown, id=id, contentHash=hashed, **values)
+    assert payload == {"userErrors": []}
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_an_agent_waits_for_the_answer_of_a_person(
+    world: World, ada: Agent, kind: str
+) -> None:
+    id = await ask_person(ada, kind)
+    first = await ada.use("wait_for_answer", id=id, timeoutSeconds=0)
+    assert first["status"] == "PENDING"
+    waiting = asyncio.create_task(ada.use("wait_for_answer", id=id))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    await answer(world, id, kind)
+    found = await waiting
+    times = {name: found[name] for name in ("createdAt", "updatedAt")}
+    assert found == {"id": id, "type": kind, "title": "Where?"} | times | ANSWERS[kind][2]
+
+
+async def test_a_question_can_block_the_task(world: World, ada: Agent) -> None:
+    attempt = (await ada.use("claim"))["attempt"]["id"]
+    id = await ask_person(ada, attemptId=attempt, blockTask=True, checkpoint={"dug": 1})
+    found = "SELECT status, blocked_reason FROM tasks WHERE title = 'Free'"
+    assert await stored(world.database, found) == [("BLOCKED", "HUMAN_INPUT")]
+    await answer(world, id)
+    task = (await ada.use("claim"))["attempt"]["task"]
+    assert task["checkpoint"] == {"dug": 1}
+    assert task["interactions"] == [
+        {"id": id, "title": "Where?", "status": "ANSWERED", "answer": "There."}
+    ]
+
+
+async def test_waiting_can_be_a_task_of_the_protocol(world: World, ada: Agent) -> None:
+    client = replace(ada, extensions=(TASKS,))
+    id = await ask_person(ada)
+    begun = await client.call("wait_for_answer", id=id)
+    task = {
+        "taskId": id,
+        "status": "working",
+        "statusMessage": "Where?: PENDING",
+        "createdAt": begun["createdAt"],
+        "lastUpdatedAt": begun["lastUpdatedAt"],
+        "ttlMs": None,
+        "pollIntervalMs": 2000,
+    }
+    del begun["_meta"]
+    assert begun == {"resultType": "task"} | task
+    for method in ("tasks/update", "tasks/cancel"):
+        done = await client.ask(method, taskId=id, inputResponses={})
+        assert done.keys() == {"resultType", "_meta"}
+    working = await client.ask("tasks/get", taskId=id)
+    del working["_meta"]
+    assert working == {"resultType": "complete"} | task
+    await answer(world, id)
+    found = await client.ask("tasks/get", taskId=id)
+    assert found["status"] == "completed"
+    assert found["result"]["structuredContent"]["answer"] == "There."
+    assert found["result"]["isError"] is False
+    # What is answered needs no task.
+    assert (await client.use("wait_for_answer", id=id))["answer"] == "There."
+
+
+async def test_a_task_ends_with_its_request(world: World, ada: Agent) -> None:
+    client = replace(ada, extensions=(TASKS,))
+    id = await ask_person(ada, expiresAt="2999-01-01T00:00:00Z")
+    task = await client.call("wait_for_answer", id=id)
+    assert task["ttlMs"] > 9e11
+    shown = "cancelInteraction { userErrors { message } }"
+    assert await world.agent.change(shown, id=id) == {"userErrors": []}
+    assert (await client.ask("tasks/get", taskId=id))["status"] == "cancelled"
+
+
+async def test_tasks_are_for_those_who_may_see_them_and_know_them(
+    world: World, ada: Agent, stranger: Agent
+) -> None:
+    id = await ask_person(ada)
+    for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+        status, code, _ = await ada.error(method, taskId=id)
+        assert (status, code) == (400, -32021), method
+        other = replace(stranger, extensions=(TASKS,))
+        assert (await other.error(method, taskId=id))[:2] == (400, -32602), method
+        client = replace(ada, extensions=(TASKS,))
+        assert (await client.error(method, taskId=gid(world.free)))[:2] == (400, -32602), method
+        assert (await client.error(method, taskId="x"))[:2] == (400, -32602), method
+        message = client.message(method, taskId=id)
+        headers = client.headers(message) | {"mcp-name": "another"}
+        response = await client.raw(orjson.dumps(message), **headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, -32020), method
+
+
+# Messages, usage, search
+
+
+async def test_agents_send_each_other_messages(world: World, ada: Agent) -> None:
+    async with world.database.write(ADMIN) as session:
+        zoe = await factories.make_agent(session, world.project, "Zoe", status=AgentStatus.READY)
+        await factories.make_token(session, "troupe_token_of_zoe_an_agent", zoe)
+    other = replace(ada, token="troupe_token_of_zoe_an_agent")
+    (found,) = (await ada.use("search", query="zoe"))["agents"]
+    assert (found["name"], found["id"]) == ("Zoe", gid(zoe))
+    sent = await ada.use("send", toAgentId=gid(zoe), type="REQUEST", content={"dig": True})
+    assert sent["communication"]["status"] == "SENT"
+    (received,) = (await other.use("receive"))["communications"]
+    assert received["content"] == {"dig": True}
+    assert received["fromAgent"] == {"id": gid(world.ada), "name": "Ada"}
+    assert received["id"] == sent["communication"]["id"]
+    found = await other.use("receive", acknowledgeIds=[received["id"]])
+    assert found == {"communications": []}
+    assert await stored(world.database, "SELECT status FROM communications") == ["ACKNOWLEDGED"]
+    # What is received is shown even if something else is wrong.
+    await ada.use("send", toAgentId=gid(zoe), type="REQUEST", content=2)
+    result = await other.call("receive", acknowledgeIds=[gid(world.free)])
+    assert result["isError"] is True
+    wrong, shown = (content["text"] for content in result["content"])
+    assert wrong.startswith("ids.0: ")
+    assert json.loads(shown)["communications"][0]["content"] == 2
+
+
+async def test_usage_is_recorded_once(world: World, ada: Agent) -> None:
+    for _ in range(2):
+        found = await ada.use(
+            "record_usage", modelName="gpt-x", inputTokens=3, cost="0.10", requestId="r"
+        )
+        assert found["usageRecords"][0]["cost"] == "0.100000000"
+    rows = "SELECT model_name, input_tokens, agent_id FROM usage_records"
+    assert await stored(world.database, rows) == [("gpt-x", 3, world.ada.id)]
+
+
+async def test_search_finds_only_what_may_be_seen(ada: Agent, stranger: Agent) -> None:
+    found = await ada.use("search", query="hello")
+    (message,) = found.pop("messages")
+    assert [part["text"] for part in message["highlights"]] == ["Hello"]
+    assert found == {"projects": [], "agents": [], "tasks": []}
+    (task,) = (await ada.use("search", query="FREE"))["tasks"]
+    assert task["title"] == "Free"
+    assert not any((await stranger.use("search", query="Free")).values())
+    everything = await ada.use("search", query="")
+    assert [each["name"] for each in everything["agents"]] == ["Ada"]
+    assert len(everything["tasks"]) == 3
+
+
+# Refused
+
+
+async def test_a_refusal_says_what_to_do(world: World, ada: Agent, owner: Agent) -> None:
+    before = await snapshot(world.database)
+    cases: list[tuple[Agent, str, dict[str, Any], str]] = [
+        (ada, "heartbeat", {"attemptId": "x"}, "attempts.0.attemptId: "),
+        (ada, "heartbeat", {}, "Variable '$attemptId' has invalid value"),
+        (ada, "claim", {"lease": 3}, "claim has no argument lease. It has: agentId, "),
+        (ada, "claim", {"leaseSeconds": "long"}, "Variable '$leaseSeconds' has invalid value"),
+        (ada, "claim", {"leaseSeconds": 0}, "leaseSeconds: "),
+        (ada, "complete", {"attemptId": gid(world.free)}, "attemptId: "),
+        (ada, "wait_for_answer", {"id": gid(world.free)}, f"{gid(world.free)} is the id of a Task"),
+        (ada, "wait_for_answer", {"id": gid(world.free), "timeoutSeconds": 56}, "timeoutSeconds"),
+        (ada, "ask_person", {"title": "a", "content": 1}, "kind must be one of: APPROVAL, "),
+        (ada, "ask_person", {"kind": "NO", "title": "a", "content": 1}, "kind must be one of"),
+        (
+            ada,
+            "ask_person",
+            {"kind": "FEEDBACK", "title": "a", "content": 1, "requiredApprovals": 1},
+            "Not all of these arguments are for FEEDBACK",
+        ),
+        (ada, "claim", {"types": ["\0"]}, "types.0: "),
+        (owner, "find_ready_work", {}, f"Give projectId: {OWNED} Moon base ({gid(world.project)})"),
+        (owner, "send", {"toAgentId": "x", "type": "a", "content": 1}, "Give fromAgentId: "),
+        (owner, "claim", {}, "agentId: "),
+    ]
+    for agent, name, arguments, words in cases:
+        assert (await agent.refused(name, **arguments)).startswith(words), name
+    assert await snapshot(world.database) == before
+
+
+OWNED = "the token is not that of an agent. Projects in progress:"
+
+
+async def test_what_is_null_is_omitted(ada: Agent) -> None:
+    found = await ada.use("claim", leaseSeconds=None, types=None, idempotencyKey=None)
+    assert found["attempt"]["task"]["title"] == "Free"
+
+
+async def test_a_person_names_the_project_and_the_agent(world: World, owner: Agent) -> None:
+    found = await owner.use("find_ready_work", projectId=gid(world.project))
+    assert [each["title"] for each in found["nodes"]] == ["Free"]
+    claimed = await owner.use("claim", agentId=gid(world.ada))
+    assert claimed["attempt"]["task"]["title"] == "Free"
+
+
+async def test_malformed_requests_are_errors_of_the_protocol(ada: Agent) -> None:
+    assert await ada.error("tools/call", name="dig", arguments={}) == (
+        400,
+        -32602,
+        "Unknown tool: dig",
+    )
+    assert (await ada.error("resources/list"))[:2] == (404, -32601)
+    assert (await ada.error("tools/call", name="claim", arguments=[]))[:2] == (400, -32602)
+    message = ada.message("tools/call", name="claim", arguments={})
+    headers = ada.headers(message)
+    cases: list[tuple[bytes, dict[str, str], int, int]] = [
+        (b"{", {}, 400, -32600),
+        (b"[]", {}, 400, -32600),
+        (b'"\xff"', {}, 400, -32600),
+        (b"null", {}, 400, -32600),
+        (b"[" * 100_000, {}, 413, -32600),
+        (b"{}", {}, 400, -32600),
+        (orjson.dumps(message), {"mcp-name": "complete"}, 400, -32020),
+        (orjson.dumps(message), {"mcp-method": "tools/list"}, 400, -32020),
+        (orjson.dumps(message), {"mcp-protocol-version": "2099-01-01"}, 400, -32020),
+        (orjson.dumps(message), {"content-type": "text/plain"}, 415, -32600),
+        (orjson.dumps(message), {"content-encoding": "gzip"}, 415, -32600),
+        (orjson.dumps(message | {"x": [0] * 20_001}), {}, 413, -32600),
+        (orjson.dumps(message | {"x": "x" * 2**20}), {}, 413, -32600),
+    ]
+    for body, more, status, code in cases:
+        response = await ada.raw(body, **headers | more)
+        found = response.status_code, response.json()["error"]["code"]
+        assert found == (status, code), (body[:40], more, response.text)
+    for method in ("GET", "DELETE", "PUT"):
+        response = await ada.http.request(method, "/mcp", headers=headers)
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    response = await ada.raw(b'{"jsonrpc":"2.0","method":"notifications/x"}', **headers)
+    assert (response.status_code, response.content) == (202, b"")
+
+
+async def test_without_a_valid_token_nothing_is_answered(world: World, ada: Agent) -> None:
+    before = await snapshot(world.database)
+    for token in (None, "troupe_unknown_unknown_unknown"):
+        for method in ("server/discover", "tools/list", "tools/call", "initialize"):
+            response = await replace(ada, token=token).post(method, name="claim")
+            assert response.status_code == 401
+            assert response.headers["www-authenticate"] == "Bearer"
+            assert response.json()["error"]["data"]["code"] == "UNAUTHENTICATED"
+    assert await snapshot(world.database) == before
+
+
+async def test_a_revoked_token_is_refused(world: World, ada: Agent) -> None:
+    await ada.use("find_ready_work")
+    async with world.database.write(ADMIN) as session:
+        await session.execute(
+            update(db.AccessToken)
+            .where(db.AccessToken.name == AGENT_TOKEN)
+            .values(revoked_at=datetime.now(UTC))
+        )
+    assert (await ada.post("tools/call", name="claim", arguments={})).status_code == 401
+
+
+async def test_a_token_may_be_for_reading_only(world: World, ada: Agent) -> None:
+    async with world.database.write(ADMIN) as session:
+        await factories.make_token(
+            session, "troupe_token_for_reading_only", world.ada, scopes=[TokenScope.READ]
+        )
+    reader = replace(ada, token="troupe_token_for_reading_only")
+    before = await snapshot(world.database)
+    assert (await reader.use("find_ready_work"))["nodes"]
+    assert await reader.refused("claim") == "You may not use claimTask. [FORBIDDEN]"
+    assert await snapshot(world.database) == before
+
+
+async def test_what_others_have_is_not_found(world: World, ada: Agent, stranger: Agent) -> None:
+    id = await ask_person(ada)
+    before = await snapshot(world.database)
+    assert "NOT_FOUND" in await stranger.refused("claim", agentId=gid(world.ada))
+    found = await stranger.use("find_ready_work", projectId=gid(world.project))
+    assert found["nodes"] == []
+    assert (await stranger.refused("wait_for_answer", id=id)).startswith("There is none with")
+    assert await snapshot(world.database) == before
+
+
+async def test_pages_of_other_sites_are_refused(ada: Agent, database: db.Database) -> None:
+    message = ada.message("tools/list")
+    body, headers = orjson.dumps(message), ada.headers(message)
+    allowed = {"http://localhost:6274": 200, "http://127.0.0.1:1": 200, "http://[::1]:1": 200}
+    refused = ("https://evil.example", "http://test", "null", "http://localhost.evil.example")
+    for origin, status in (allowed | dict.fromkeys(refused, 403)).items():
+        assert (await ada.raw(body, **headers, origin=origin)).status_code == status, origin
+    async for agent in with_settings(database, allowed_origins=("https://app.example",)):
+        for origin, status in (("https://app.example", 200), ("https://evil.example", 403)):
+            response = await agent.raw(body, **headers, origin=origin)
+            assert response.status_code == status, origin
+        asked = {"access-control-request-method": "POST", "origin": "https://app.example"}
+        asked["access-control-request-headers"] = "authorization, mcp-method, mcp-protocol-version"
+        assert (await agent.http.options("/mcp", headers=asked)).status_code == 200
+
+
+async def test_the_rate_is_that_of_operations(world: World) -> None:
+    few = {"rate_burst": 300, "rate_per_second": 1, "max_cost": 100}
+    async for agent in with_settings(world.database, **few):
+        # A document that is new is charged for its validation.
+        assert "RATE_LIMITED" not in await agent.refused("complete", attemptId=gid(world.free))
+        refused = await agent.refused("complete", attemptId=gid(world.free))
+        assert refused.endswith("[RATE_LIMITED]")
+        response = await agent.post("tools/list")
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) > 0
+        assert response.json()["error"]["data"]["code"] == "RATE_LIMITED"
+
+
+async def test_answers_have_a_maximum_size(world: World, ada: Agent) -> None:
+    await change(world, world.free, description="x" * 200_000)
+    async for agent in with_settings(world.database, max_answer_bytes=100_000):
+        assert "TROUPE_MAX_ANSWER_BYTES" in await agent.refused("find_ready_work")
+
+
+async def test_each_call_is_logged_without_secrets(
+    world: World, ada: Agent, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "propagate", True)
+    with caplog.at_level(logging.INFO, logger=operations.name):
+        await ada.call("claim", idempotencyKey="secret")
+        await ada.call("search", query="secret", x=1)
+        await replace(ada, token=None).post("tools/list")
+    lines = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
+    assert [(line["transport"], line["operation"], line["status"]) for line in lines] == [
+        ("mcp", "claim", 200),
+        ("mcp", None, 200),
+        ("mcp", None, 401),
+    ]
+    assert lines[0]["viewer"] == f"agent:{world.ada.id}"
+    assert lines[0]["kind"] == "mutation"
+    assert lines[2]["codes"] == ["UNAUTHENTICATED"]
+    assert "secret" not in str(lines)
+
+
+# Earlier versions
+
+
+async def old(agent: Agent, method: str, version: str | None, **params: Any) -> httpx.Response:
+    """The response to a request of a version with a handshake."""
+    headers = MEDIA | {"authorization": f"Bearer {agent.token}"}
+    headers |= {"mcp-protocol-version": version} if version else {}
+    message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    return await agent.raw(orjson.dumps(message), **headers)
+
+
+@pytest.mark.parametrize("version", ["2025-03-26", "2025-06-18", "2025-11-25"])
+async def test_clients_of_earlier_versions_are_served(ada: Agent, version: str) -> None:
+    info = {"name": "old", "version": "1"}
+    hello = {"protocolVersion": version, "capabilities": {}, "clientInfo": info}
+    begun = (await old(ada, "initialize", None, **hello)).json()["result"]
+    assert begun["protocolVersion"] == version
+    assert begun["serverInfo"]["name"] == "troupe"
+    listed = (await old(ada, "tools/list", version)).json()["result"]["tools"]
+    assert [tool["name"] for tool in listed] == NAMES
+    called = await old(ada, "tools/call", version, name="claim", arguments={})
+    result = called.json()["result"]
+    assert json.loads(result["content"][0]["text"])["attempt"]["task"]["title"] == "Free"
+    task = await old(ada, "tasks/get", version, taskId="x")
+    assert "error" in task.json()
