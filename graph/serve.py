@@ -9,7 +9,8 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -17,6 +18,7 @@ from starlette.applications import Starlette
 
 from db import User
 from db.settings import SettingsError
+from graph import tracing
 from graph.app import Background, create_app
 from graph.execution import logs
 from graph.server.protocols import READ_TIMEOUT, HTTPProtocol, WebSocketProtocol
@@ -40,13 +42,22 @@ SWITCH_SECONDS = 0.001
 
 def listen(settings: Settings) -> socket.socket:
     """Open the socket of the server. This is done first, because the port may be in use."""
+    return _listen(settings.host, settings.port, "")
+
+
+def listen_for_metrics(settings: Settings) -> socket.socket | None:
+    """Open the socket of the metrics, if they have a port of their own."""
+    port = settings.metrics_port
+    return None if port is None else _listen(settings.metrics_host, port, "METRICS_")
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    """Open a socket. `setting` is part of the names of the settings with its address."""
     try:
-        found = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror:
         raise SettingsError(
-            f"TROUPE_HOST={settings.host} is not an address of this machine; write 127.0.0.1."
+            f"TROUPE_{setting}HOST={host} is not an address of this machine; write 127.0.0.1."
         ) from None
     family, kind, protocol, _, address = found[0]
     listening = socket.socket(family, kind, protocol)
@@ -60,10 +71,10 @@ def listen(settings: Settings) -> socket.socket:
         listening.listen()
     except OSError as error:
         listening.close()
-        another = settings.port + 1 if 1024 <= settings.port < 65535 else 8000
+        another = port + 1 if 1024 <= port < 65535 else 8000
         raise SettingsError(
-            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror});"
-            f" set TROUPE_PORT to another port, such as {another}."
+            f"Cannot listen on {host}:{port} ({error.strerror});"
+            f" set TROUPE_{setting}PORT to another port, such as {another}."
         ) from None
     return listening
 
@@ -73,10 +84,37 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     return "asyncio.exceptions.CancelledError" not in logging.Formatter().format(record)
 
 
+class MetricsServer(uvicorn.Server):
+    """The server of the metrics, which another server starts and stops."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=HTTPProtocol,
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                log_level=logging.WARNING,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The other server gets the signals."""
+        yield
+
+
 class DrainingServer(uvicorn.Server):
     """A server that keeps accepting requests for a while after the signal to stop."""
 
-    def __init__(self, app: Starlette, settings: Settings) -> None:
+    def __init__(
+        self, app: Starlette, settings: Settings, metrics: socket.socket | None = None
+    ) -> None:
+        """`metrics` is the socket of the metrics, if they have a port of their own."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -99,6 +137,8 @@ class DrainingServer(uvicorn.Server):
         self._app = app
         self._drain = settings.drain_seconds
         self._signals = 0
+        self._metrics_socket = metrics
+        self._metrics: tuple[MetricsServer, asyncio.Task[None]] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Count the signals to stop."""
@@ -107,7 +147,11 @@ class DrainingServer(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Serve until a signal to stop, and then until the time for draining has passed."""
+        if self._metrics_socket is not None:
+            server = MetricsServer(self._app.state.metrics.app())
+            self._metrics = server, asyncio.create_task(server.serve([self._metrics_socket]))
         await super().main_loop()
+        logs.server.info("stopping", extra={"fields": {"draining": self._drain}})
         self._app.state.draining = True
         signals = self._signals
         for _ in range(10 * self._drain):
@@ -133,6 +177,10 @@ class DrainingServer(uvicorn.Server):
             await asyncio.wait([ending], timeout=0.1)
         spent = int(time.monotonic() - began)
         self.config.timeout_graceful_shutdown = max(0, grace - spent)
+        if self._metrics is not None:
+            metrics, serving = self._metrics
+            metrics.should_exit = True
+            await serving
         await super().shutdown(sockets)
 
 
@@ -173,8 +221,7 @@ def run(
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
     logs.operations.disabled = not settings.log_operations
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
-    host, port = listening.getsockname()[:2]
-    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    address = _address(listening)
     lines = [f"Troupe serves {address}/graphql, and health checks at {address}/livez and /readyz."]
     if server is not None:
         lines.append(f"The embedded database is in {server.data_dir}.")
@@ -188,11 +235,28 @@ def run(
             if settings.shows_page:
                 lines.append("A page to try the API, with this token:")
                 lines.append(f"  {address}/graphql#token={token}")
+    metrics = listen_for_metrics(settings)
+    if metrics is not None:
+        lines.insert(1, f"Metrics for Prometheus are at {_address(metrics)}/metrics.")
     lines.append("Ctrl-C stops it.")
-    print("\n".join(lines), flush=True)
+    tracing.start()
+    if settings.mode is Mode.DEVELOPMENT:
+        print("\n".join(lines), flush=True)
+    else:
+        logs.server.info(" ".join(lines), extra={"fields": {"version": version("troupe")}})
     allow_many_connections()
     app = create_app(settings, url, server, background)
     freeze()
     # A thread that compiles a query delays the other operations by this long.
     sys.setswitchinterval(SWITCH_SECONDS)
-    DrainingServer(app, settings).run(sockets=[listening])
+    try:
+        DrainingServer(app, settings, metrics).run(sockets=[listening])
+    finally:
+        tracing.stop()
+        logs.server.info("stopped")
+
+
+def _address(listening: socket.socket) -> str:
+    """The URL of a socket, without a path."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

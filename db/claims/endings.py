@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, array
 
-from db import leases
+from db import leases, telemetry
 from db.agents import Agent, AgentStatus
 from db.attempts import AttemptStatus, TaskAttempt
 from db.claims import conditions
@@ -204,6 +204,8 @@ async def _end_alone(session: WriteSession, how: Ending, attempt_id: UUID, **val
         attempt_id=attempt_id,
         **values,
     )
+    if rows:
+        telemetry.note_end(attempt_id)
     return bool(rows)
 
 
@@ -233,6 +235,7 @@ async def _end(session: WriteSession, how: Ending, attempt_id: UUID, **values: A
     """End an attempt that runs, with all that follows for other tasks; return its task, or None."""
     rows = await session.run(_ended, session.right, how, False, attempt_id=attempt_id, **values)
     for task_id, status in rows:
+        telemetry.note_end(attempt_id)
         if status in UNSUCCESSFUL:
             await ended_unsuccessfully(session, [task_id])
         return task_id  # type: ignore[no-any-return]
