@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -81,6 +82,10 @@ NO_WRITES = "they take no writes"
 
 # More data than fits into work_mem, so that PostgreSQL has to write a file. It needs no privilege.
 LARGE = ("SET LOCAL work_mem = '64kB'", "SELECT count(*) FROM generate_series(1, 100000)")
+
+
+# The loggers of SQLAlchemy's own pools have this level.
+logging.getLogger(f"{__name__}.CountingPool").setLevel(logging.WARNING)
 
 
 class CountingPool(AsyncAdaptedQueuePool):

@@ -220,6 +220,8 @@ def run(
     """Serve until a signal to stop; then running operations have a grace period."""
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
     logs.operations.disabled = not settings.log_operations
+    # In development, what is printed says the same to people.
+    logs.server.disabled = settings.mode is Mode.DEVELOPMENT
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     address = _address(listening)
     lines = [f"Troupe serves {address}/graphql, and health checks at {address}/livez and /readyz."]
