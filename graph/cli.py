@@ -307,6 +307,16 @@ def _serve(
 
 
 @app.command()
+def doctor(
+    as_json: bool = typer.Option(False, "--json", help="Print the findings as JSON."),
+) -> None:
+    """Check the settings, the versions and the database, and say what to do; 1 if a check fails."""
+    from graph import doctor
+
+    raise typer.Exit(doctor.run(as_json=as_json))
+
+
+@app.command()
 def migrate() -> None:
     """Apply all migrations to the database."""
 
