@@ -55,7 +55,7 @@ traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """The `traceparent` of the current operation; None if this process sends no traces."""
 
 ended_attempts: list[UUID] | None = None
-"""The attempts that have ended, or whose transaction may still fail; None if nobody traces them."""
+"""The attempts that have ended; None if nobody traces them."""
 
 MOST_ENDED = 10_000
 """How many of them are kept at most."""

@@ -15,6 +15,7 @@ from db.scopes import visible_to
 from db.tasks import TASK_TRANSITIONS
 from graph import settings
 from graph.core.rights import rights_of
+from graph.metrics import exposition
 from graph.schema import schema
 from tests import private_interfaces
 
@@ -58,6 +59,7 @@ def _statuses() -> str:
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("README.md", "diagram", _diagram),
     ("docs/configuration.md", "settings", settings.table),
+    ("docs/observability.md", "metrics", exposition.table),
     ("docs/access.md", "rights", _rights),
     ("docs/access.md", "sight", _sight),
     ("docs/tasks.md", "statuses", _statuses),

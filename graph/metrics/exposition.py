@@ -171,7 +171,7 @@ class Exposition:
         registry.register(_Collector(self._values(database, state, usage)))
         try:
             encode, content_type = choose_encoder(accept)
-        except ValueError:  # a version that is no number
+        except (TypeError, ValueError):  # a version that is no number
             encode, content_type = choose_encoder("")
         # In a thread, because there may be thousands of values.
         return content_type, await in_thread(partial(encode, registry))
