@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from db import Database, migrate
-from db.connections import reason
+from db.connections import DRIVER_ERRORS, reason
 from db.embedded import EmbeddedError, Server, default_data_dir
 from db.settings import PREFIX, SettingsError
 from graph import tracing
@@ -66,10 +66,12 @@ CONNECTIONS = """
 REFUSED = """
     SELECT c.relname FROM pg_class c
     WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
-      AND c.relname <> 'alembic_version'
       AND NOT (
-        has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
-        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
+        has_table_privilege(c.oid, 'SELECT') AND (
+          c.relname = 'alembic_version'
+          OR has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE')
+          AND has_table_privilege(c.oid, 'DELETE')
+        )
       )
     ORDER BY c.relname
 """
@@ -352,17 +354,21 @@ async def examine_database(
             yield _failed("database", message, advice)
             return
         try:
-            for checks in (
-                check_server(connection),
-                check_migrations(connection, settings),
-                check_rights(connection),
-                check_clock(connection),
-                check_collation(connection),
-                check_connections(connection, database),
-                check_listening(database),
+            for name, findings in (
+                ("database", check_server(connection)),
+                ("migrations", check_migrations(connection, settings)),
+                ("rights", check_rights(connection)),
+                ("clock", check_clock(connection)),
+                ("collation", check_collation(connection)),
+                ("connections", check_connections(connection, database)),
+                ("notifications", check_listening(database)),
             ):
-                async for finding in checks:
-                    yield finding
+                try:
+                    async for finding in findings:
+                        yield finding
+                except DRIVER_ERRORS as error:
+                    advice = "Mend what the other findings say, and run it again."
+                    yield _failed(name, f"It cannot be checked: {reason(error)}.", advice)
             size = await connection.fetchval("SELECT pg_database_size(current_database())")
         finally:
             await connection.close()
