@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
+from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,7 +101,7 @@ def test_traces_that_cannot_be_sent_are_named(monkeypatch: pytest.MonkeyPatch) -
 
 def test_packages_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["orjson>=99", "pydantic>=2,<3", "nothing>=1", 'mypy>=99; extra == "dev"']
-    monkeypatch.setattr(doctor.metadata, "requires", lambda _: wanted)
+    monkeypatch.setattr(metadata, "requires", lambda _: wanted)
     (found,) = doctor.check_versions()
     assert found.status is Status.FAILED
     for part in ("orjson 3", "(needed: >=99)", "nothing none (needed: >=1)"):
@@ -195,9 +197,9 @@ async def test_a_collation_of_another_version_is_found(database_url: URL) -> Non
 async def test_a_clock_that_is_wrong_is_found(
     database_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = doctor.time.time
+    now = time.time
     for seconds, status in ((5.0, Status.WARNING), (-60.0, Status.FAILED)):
-        monkeypatch.setattr(doctor.time, "time", lambda seconds=seconds: now() + seconds)
+        monkeypatch.setattr(time, "time", lambda seconds=seconds: now() + seconds)
         assert (await findings(database_url))["clock"].status is status
 
 

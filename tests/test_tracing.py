@@ -226,8 +226,8 @@ async def test_an_attempt_has_a_span_from_its_claim_to_its_end(
     assert known["troupe.agent.id"] == str(agent.id)
     assert known["troupe.attempt.number"] == 1
     assert known.get("error.type") == (None if way == "complete" else status)
-    async with database.read() as session:
-        ended_at = await session.scalar(
+    async with database.read() as reading:
+        ended_at = await reading.scalar(
             db.TaskAttempt.__table__.select().with_only_columns(db.TaskAttempt.ended_at)
         )
     assert ended_at is not None

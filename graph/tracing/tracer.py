@@ -1,14 +1,14 @@
-"""Spans, made when they have ended, and sent in batches by a thread of OpenTelemetry's SDK.
+"""Spans, made and sent in batches by a thread of OpenTelemetry's SDK.
 
-The SDK's own spans take several times as long to make, because they may be changed by anybody until
-they end. The sampler, the resource, the batches and the exporter are those of the SDK, which the
-standard variables configure.
+An operation only notes what it has done. The SDK's own spans would take several times as long, in
+the operation. The sampler, the resource, the batches and the exporter are those of the SDK, which
+the standard variables configure.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -18,7 +18,7 @@ from uuid import UUID
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
@@ -35,7 +35,6 @@ from db.telemetry import span_id_of, trace_and_span
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.sdk.trace.export import SpanExporter
 
     from db.statistics import Call
 
@@ -74,6 +73,23 @@ class Trace:
         return self.began + round((counter - self.counter) * A_SECOND)
 
 
+@dataclass(slots=True)
+class EndedOperation:
+    """An operation that has ended, of which spans are to be made."""
+
+    trace: Trace
+    name: str
+    attributes: dict[str, Any]
+    calls: Sequence[Call]
+    ended: int
+    error: str | None
+
+    @property
+    def context(self) -> SpanContext:
+        """The context of its span."""
+        return self.trace.context
+
+
 class Tracer:
     """Makes spans, and has them sent."""
 
@@ -89,7 +105,7 @@ class Tracer:
         # Only for what the standard variables say of samplers and ids.
         provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
         self._sampler, self._ids = provider.sampler, provider.id_generator
-        self._processor = BatchSpanProcessor(exporter or OTLPSpanExporter())
+        self._processor = BatchSpanProcessor(SpanMaker(self, exporter or OTLPSpanExporter()))
 
     def shutdown(self) -> None:
         """Send the last spans."""
@@ -114,31 +130,40 @@ class Tracer:
         trace: Trace,
         name: str,
         attributes: dict[str, Any],
-        calls: Iterable[Call],
+        calls: Sequence[Call],
         error: str | None = None,
     ) -> None:
-        """End the span of an operation, and add those of its statements.
+        """End the span of an operation. Its statements get spans too.
 
         `error` is the code of its first error.
         """
-        if not trace.is_sampled:
-            return
-        for call in calls:
-            self._add_call(trace, call)
-        end = trace.moment(time.perf_counter())
+        if trace.is_sampled:
+            ended = trace.moment(time.perf_counter())
+            operation = EndedOperation(trace, name, attributes, calls, ended, error)
+            # It asks only for the context.
+            self._processor.on_end(operation)  # type: ignore[arg-type]
+
+    def spans_of(self, operation: EndedOperation) -> Iterator[ReadableSpan]:
+        """The spans of an operation: those of its statements, and its own."""
+        trace, attributes, error = operation.trace, operation.attributes, operation.error
+        for call in operation.calls:
+            yield self._span_of_call(trace, call)
         if error is not None:
-            attributes["error.type"] = error
-        self._add(
-            name, trace.context, trace.parent, SpanKind.SERVER, attributes, trace.began, end, error
+            attributes = attributes | {"error.type": error}
+        times = trace.began, operation.ended
+        kind = SpanKind.SERVER
+        yield self._span(
+            operation.name, trace.context, trace.parent, kind, attributes, *times, error
         )
 
-    def _add_call(self, trace: Trace, call: Call) -> None:
+    def _span_of_call(self, trace: Trace, call: Call) -> ReadableSpan:
         context = trace.context
         own = SpanContext(context.trace_id, self._ids.generate_span_id(), False, SAMPLED)
         words = call.statement[:LONGEST_STATEMENT]
+        name = words.split(None, 1)[0].upper()
         attributes: dict[str, Any] = {
             "db.system.name": "postgresql",
-            "db.operation.name": _first_word(words),
+            "db.operation.name": name,
             # All values are parameters, so the text has none.
             "db.query.text": words,
             "db.response.returned_rows": call.rows,
@@ -148,9 +173,8 @@ class Tracer:
             if call.sqlstate:
                 attributes["db.response.status_code"] = call.sqlstate
         began = trace.moment(call.began)
-        end = began + round(call.seconds * A_SECOND)
-        name = attributes["db.operation.name"]
-        self._add(name, own, context, SpanKind.CLIENT, attributes, began, end, call.sqlstate)
+        times = began, began + round(call.seconds * A_SECOND)
+        return self._span(name, own, context, SpanKind.CLIENT, attributes, *times, call.sqlstate)
 
     def attempt(
         self,
@@ -171,9 +195,10 @@ class Tracer:
         context = SpanContext(parent.trace_id, int(span_id_of(id), 16), False, SAMPLED)
         times = (_nanoseconds(began), _nanoseconds(ended))
         known = dict(attributes) | ({} if error is None else {"error.type": error})
-        self._add("attempt", context, parent, SpanKind.INTERNAL, known, *times, error)
+        span = self._span("attempt", context, parent, SpanKind.INTERNAL, known, *times, error)
+        self._processor.on_end(span)
 
-    def _add(
+    def _span(
         self,
         name: str,
         context: SpanContext,
@@ -183,8 +208,8 @@ class Tracer:
         began: int,
         ended: int,
         error: str | None,
-    ) -> None:
-        span = ReadableSpan(
+    ) -> ReadableSpan:
+        return ReadableSpan(
             name,
             context,
             parent,
@@ -196,7 +221,33 @@ class Tracer:
             end_time=ended,
             instrumentation_scope=self._scope,
         )
-        self._processor.on_end(span)
+
+
+class SpanMaker(SpanExporter):
+    """An exporter that makes the spans of operations first, in its thread."""
+
+    def __init__(self, tracer: Tracer, exporter: SpanExporter) -> None:
+        """`exporter` sends the spans."""
+        self._tracer = tracer
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan | EndedOperation]) -> SpanExportResult:
+        """Send the spans of these operations, and spans that are made already."""
+        made: list[ReadableSpan] = []
+        for each in spans:
+            if isinstance(each, EndedOperation):
+                made += self._tracer.spans_of(each)
+            else:
+                made.append(each)
+        return self._exporter.export(made)
+
+    def shutdown(self) -> None:
+        """Send nothing more."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what is there."""
+        return self._exporter.force_flush(timeout_millis)
 
 
 def _remote(traceparent: str) -> SpanContext | None:
@@ -207,11 +258,6 @@ def _remote(traceparent: str) -> SpanContext | None:
     sampled = int(traceparent.split("-")[3], 16) & TraceFlags.SAMPLED
     flags = SAMPLED if sampled else NOT_SAMPLED
     return SpanContext(int(found[0], 16), int(found[1], 16), True, flags)
-
-
-def _first_word(statement: str) -> str:
-    words = statement.split(None, 1)
-    return words[0].upper() if words else "SQL"
 
 
 def _nanoseconds(moment: datetime) -> int:
