@@ -90,6 +90,18 @@ class EndedOperation:
         return self.trace.context
 
 
+class HashedResource(Resource):
+    """A resource that computes its hash once. The encoder needs it for each span."""
+
+    def __init__(self, resource: Resource) -> None:
+        """It has the attributes of another one."""
+        super().__init__(dict(resource.attributes), resource.schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 class Tracer:
     """Makes spans, and has them sent."""
 
@@ -100,7 +112,7 @@ class Tracer:
         if not name or name.startswith("unknown_service"):
             resource = resource.merge(Resource({SERVICE_NAME: "troupe"}))
         version = metadata.version("troupe")
-        self._resource = resource.merge(Resource({SERVICE_VERSION: version}))
+        self._resource = HashedResource(resource.merge(Resource({SERVICE_VERSION: version})))
         self._scope = InstrumentationScope("troupe", version)
         # Only for what the standard variables say of samplers and ids.
         provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
