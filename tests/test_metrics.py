@@ -101,7 +101,7 @@ async def test_operations_are_counted_by_kind_name_and_outcome(
     assert added("operation_duration_seconds_bucket", **named, le="+Inf") == 3
     assert added("operation_duration_seconds_sum", **named) > 0
     # What is not valid has no name.
-    assert added("operations_total", kind="unknown", name="", outcome="BAD_USER_INPUT") == 1
+    assert added("operations_total", kind="unknown", name="", outcome="BAD_REQUEST") == 1
     assert added("operations_total", kind="query", name="", outcome="ok") == 1
     assert added("operations_total", kind="query", name=OTHER, outcome="ok") == 1
     # Of each token its row, and of each operation its answer; what failed has none.
