@@ -12,7 +12,9 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Select,
+    String,
     UniqueConstraint,
+    cast,
     exists,
     func,
     inspect,
@@ -24,7 +26,7 @@ from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
 from db import leases
 from db.agents import Agent
-from db.base import CRUD, LongText, Timestamp, check, defaulted, to_many, to_one
+from db.base import CRUD, UNLOGGED, LongText, Timestamp, check, defaulted, to_many, to_one
 from db.leases import lease
 from db.projects import Project, ProjectStatus
 from db.tasks import Task
@@ -110,6 +112,11 @@ class TaskAttempt(CRUD):
     error: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), doc="Why it failed.")
     started_at: Mapped[datetime] = mapped_column(server_default=func.now(), doc="When it began.")
     ended_at: Mapped[datetime | None] = mapped_column(doc="When it ended.")
+    claim_traceparent: Mapped[str | None] = mapped_column(
+        String(55),
+        doc="The `traceparent` (W3C Trace Context) of the operation that has claimed the task.",
+        info=UNLOGGED,
+    )
 
     @_derived
     def heartbeat_at(id: Any) -> Any:
@@ -136,6 +143,19 @@ class TaskAttempt(CRUD):
         """Whether the agent is asked to pause, because the project is not IN_PROGRESS."""
         held = _held(id).join(_PROJECT, _PROJECT.c.id == _TASK.c.project_id)
         return exists(held.where(_PROJECT.c.status != ProjectStatus.IN_PROGRESS))
+
+    @declared_attr
+    def traceparent(cls: Any) -> Any:
+        claim, key = cls.claim_traceparent, func.replace(cast(cls.id, String), "-", "")
+        # As in `telemetry.span_id_of`.
+        span = func.right(key, literal_column("16"), type_=String)
+        before = func.left(claim, literal_column("36"), type_=String)
+        return column_property(
+            before + span + func.right(claim, literal_column("3"), type_=String),
+            deferred=True,
+            doc="The `traceparent` (W3C Trace Context) that the agent goes on with: its spans are"
+            " below that of the attempt. Null if the server sends no traces.",
+        )
 
     task: Mapped[Task] = to_one(
         "attempts", "The task that it is an attempt at.", foreign_keys=[task_id]

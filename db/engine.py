@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 from asyncpg import OutdatedSchemaCacheError
-from sqlalchemy import URL, Executable, event, text
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Executable, PoolProxiedConnection, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
@@ -83,6 +84,35 @@ NO_WRITES = "they take no writes"
 LARGE = ("SET LOCAL work_mem = '64kB'", "SELECT count(*) FROM generate_series(1, 100000)")
 
 
+# The loggers of SQLAlchemy's own pools have this level.
+logging.getLogger(f"{__name__}.CountingPool").setLevel(logging.WARNING)
+
+
+class CountingPool(AsyncAdaptedQueuePool):
+    """A pool of SQLAlchemy that counts who waits for a connection."""
+
+    waiting = 0
+
+    def connect(self) -> PoolProxiedConnection:
+        """A connection, once there is one."""
+        self.waiting += 1
+        try:
+            return super().connect()
+        finally:
+            self.waiting -= 1
+
+
+class PoolUse(NamedTuple):
+    """The connections of a pool."""
+
+    size: int
+    """How many there may be."""
+    in_use: int
+    """How many are used."""
+    waiting: int
+    """How many statements wait for one."""
+
+
 class Database:
     """The connections of a process: `read()` for short reads, `write()` for a transaction."""
 
@@ -118,6 +148,7 @@ class Database:
                 "prepared_statement_cache_size": PREPARED,
             },
             "json_serializer": to_json,
+            "poolclass": CountingPool,
             "pool_size": pool_size,
             "max_overflow": 0,
             "pool_timeout": POOL_TIMEOUT,
@@ -139,7 +170,7 @@ class Database:
             **options,
         )
         for engine in (self.reader.sync_engine, self.writer.sync_engine):
-            statistics.collect(engine)
+            statistics.observe(engine)
             event.listen(engine, "connect", self._on_connect)
             event.listen(engine, "checkout", self._on_checkout)
             event.listen(engine, "handle_error", self._on_error)
@@ -249,6 +280,18 @@ class Database:
         """A connection of the driver, which belongs to no pool. The caller closes it."""
         return await self._open(**options)
 
+    def pools(self) -> dict[str, PoolUse]:
+        """The use of each pool at this moment."""
+        uses = {
+            name: PoolUse(pool.size, pool.in_use, pool.waiting)
+            for name, pool in (("compiled", self._prepared), ("by_key", self._by_key))
+        }
+        for name, engine in (("resolvers", self.reader), ("transactions", self.writer)):
+            pool = engine.pool
+            assert isinstance(pool, CountingPool)
+            uses[name] = PoolUse(pool.size(), pool.checkedout(), pool.waiting)
+        return uses
+
     @property
     def outage(self) -> Outage | None:
         """Why the database is down or takes no writes, if this process knows."""
@@ -306,6 +349,7 @@ class Database:
             seconds = self._statement_seconds if seconds is None else seconds
             rows = await self._by_key.write(statement.sql, arguments, seconds)
         except Exception as error:
+            statistics.add_failure(statement.sql, began, error)
             if is_disk_full(error):
                 self._is_full = True
             if is_read_only(error) and self._generations.replace(
@@ -399,9 +443,13 @@ async def _read(
     """The result of a statement, which is counted and may be repeated."""
     began = time.perf_counter()
     try:
-        result = await run(statement, arguments)
-    except OutdatedSchemaCacheError:
-        # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
-        result = await run(statement, arguments)
+        try:
+            result = await run(statement, arguments)
+        except OutdatedSchemaCacheError:
+            # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
+            result = await run(statement, arguments)
+    except Exception as error:
+        statistics.add_failure(statement, began, error)
+        raise
     statistics.add(statement, len(result) if isinstance(result, list) else 1, began)
     return result

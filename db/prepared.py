@@ -35,6 +35,10 @@ class PreparedPool:
     ) -> None:
         """A caller waits for a free connection for `wait` seconds; `connect` opens a new one."""
         self.size = size
+        self.in_use = 0
+        """How many connections are used, or being opened or closed."""
+        self.waiting = 0
+        """How many callers wait for a free connection."""
         self._free = asyncio.Semaphore(size)
         self._wait = wait
         # PostgreSQL keeps some 40 bytes for each character of a prepared statement: at most 32 MB
@@ -78,6 +82,7 @@ class PreparedPool:
         self, method: str, statement: str, arguments: Sequence[Any], seconds: float | None = None
     ) -> Any:
         await (self._wait_until_free() if self._free.locked() else self._free.acquire())
+        self.in_use += 1
         connection, generation = self._open()
         timer = longest = None
         try:
@@ -122,12 +127,19 @@ class PreparedPool:
                 await connection.close(timeout=CANCELLED_WITHIN)
 
     async def _wait_until_free(self) -> None:
+        self.waiting += 1
         try:
             # Not wait_for: before Python 3.12 it can swallow the cancellation of its caller.
             async with asyncio.timeout(self._wait):
                 await self._free.acquire()
         except TimeoutError:
             raise PoolTimeout(f"no connection became free within {self._wait} s") from None
+        finally:
+            self.waiting -= 1
+
+    def _set_free(self) -> None:
+        self.in_use -= 1
+        self._free.release()
 
     def _open(self) -> tuple[Any, int]:
         """An open connection that nobody uses, or None; and the generation that it is of."""
@@ -146,7 +158,7 @@ class PreparedPool:
         is_cancelled = bool(self._cancelled) and connection.get_server_pid() in self._cancelled
         if generation == self._generations.current and not is_cancelled:
             self._idle.append((connection, generation))
-            self._free.release()
+            self._set_free()
         else:
             self._close(connection)
 
@@ -155,9 +167,9 @@ class PreparedPool:
         if connection is not None and self._cancelled:
             self._cancelled.discard(connection.get_server_pid())
         if connection is None:
-            self._free.release()
+            self._set_free()
         else:
-            self._close_later(connection).add_done_callback(lambda _: self._free.release())
+            self._close_later(connection).add_done_callback(lambda _: self._set_free())
 
     def _close_later(self, connection: Any) -> asyncio.Task[None]:
         return self._in_background(_close(connection))

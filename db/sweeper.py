@@ -15,6 +15,7 @@ from db import claims, communications, interaction_answers, usage_totals
 from db.connections import reason
 from db.rights import Right
 from db.scopes import Viewer
+from db.statistics import totals
 
 if TYPE_CHECKING:
     from db.engine import Database
@@ -37,9 +38,12 @@ async def sweep(database: Database) -> int:
     for attempt_id in expired:
         try:
             async with database.write(NOBODY, Right.WORK) as writing:
-                count += await claims.expire(writing, attempt_id)
+                is_lost = await claims.expire(writing, attempt_id)
         except Exception as error:
             log.warning("the lease of attempt %s does not end: %s", attempt_id, reason(error))
+        else:
+            count += is_lost
+    totals.leases_lost += count
     return count
 
 

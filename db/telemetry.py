@@ -1,5 +1,8 @@
 """Names of OpenTelemetry: the attributes of a span of a GenAI call, and `traceparent`.
 
+The traces of Troupe itself are made in `graph/tracing/`. Here is what rules of the domain say for
+them: which operation has claimed an attempt, and which attempts have ended.
+
 The attributes are those of the semantic conventions for generative AI. Instrumentations still write
 some of them under earlier names, which are understood too.
 """
@@ -8,7 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
+from uuid import UUID
 
 from db.errors import Invalid, Path
 
@@ -45,6 +50,26 @@ TRACEPARENT = re.compile(
     r"-(?P<span>(?!0{16})[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-.*)?",
     re.ASCII,
 )
+
+traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""The `traceparent` of the current operation; None if this process sends no traces."""
+
+ended_attempts: list[UUID] | None = None
+"""The attempts that have ended; None if nobody traces them."""
+
+MOST_ENDED = 10_000
+"""How many of them are kept at most."""
+
+
+def note_end(attempt_id: UUID) -> None:
+    """Note that an attempt ends, if somebody traces it."""
+    if ended_attempts is not None and len(ended_attempts) < MOST_ENDED:
+        ended_attempts.append(attempt_id)
+
+
+def span_id_of(attempt_id: UUID) -> str:
+    """The id of the span of an attempt: the last half of its own id, which is random."""
+    return attempt_id.hex[16:]
 
 
 def usage_values(attributes: Mapping[str, Any], at: Path = ()) -> dict[str, Any]:

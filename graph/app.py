@@ -29,15 +29,18 @@ from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
 from graph.mcp.endpoint import MCPEndpoint
+from graph.metrics.exposition import Exposition, Sources
 from graph.schema import schema
 from graph.server import pages
 from graph.server.endpoint import Endpoint
+from graph.server.metrics import PATH, Metrics
 from graph.server.middleware import ResponseMiddleware
 from graph.server.origins import CORS, Origins
 from graph.server.sockets import Sockets
 from graph.server.sse import EventStreams
 from graph.server.state import AppState
 from graph.settings import Settings
+from graph.tracing.attempts import trace_attempts
 
 log = logging.getLogger("troupe")
 
@@ -125,6 +128,7 @@ def create_app(
             asyncio.create_task(Numbering(state.database, settings.event_days).run()),
             asyncio.create_task(Sweeper(state.database, settings.lease_sweep_seconds).run()),
             asyncio.create_task(Worker(state.database, sender).run()),
+            asyncio.create_task(trace_attempts(state.database)),
             *(asyncio.create_task(run(state.database)) for run in background),
         ]
         yield
@@ -140,6 +144,15 @@ def create_app(
     state.streams = streams = EventStreams(pipeline, subscriptions, state)
     api = Endpoint(pipeline, streams)
     page = pages.Page() if settings.shows_page else None
+    sources = Sources(
+        pipeline.limits.running,
+        pipeline.limits.waiting,
+        pipeline.caches(),
+        sockets,
+        streams,
+        subscriptions,
+    )
+    state.metrics = metrics = Metrics(Exposition(sources), state)
     layers = [Middleware(ResponseMiddleware)]
     if origins:
         layers.append(Middleware(CORS, origins=origins))
@@ -151,6 +164,7 @@ def create_app(
             Route("/mcp", MCPEndpoint(pipeline)),
             Route("/livez", livez),
             Route("/readyz", readyz),
+            *([Route(PATH, metrics.respond_to_administrator)] if settings.shows_metrics else []),
         ],
         middleware=layers,
         lifespan=lifespan,

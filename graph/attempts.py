@@ -58,6 +58,7 @@ class TaskAttempt(Node):
     error: JSON | None
     started_at: datetime
     ended_at: datetime | None
+    traceparent: str | None
     task = related(db.TaskAttempt.task)
     current_task = related(db.TaskAttempt.current_task)
     agent = related(db.TaskAttempt.agent)

@@ -9,7 +9,8 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -17,6 +18,7 @@ from starlette.applications import Starlette
 
 from db import User
 from db.settings import SettingsError
+from graph import tracing
 from graph.app import Background, create_app
 from graph.execution import logs
 from graph.server.protocols import READ_TIMEOUT, HTTPProtocol, WebSocketProtocol
@@ -40,13 +42,22 @@ SWITCH_SECONDS = 0.001
 
 def listen(settings: Settings) -> socket.socket:
     """Open the socket of the server. This is done first, because the port may be in use."""
+    return _listen(settings.host, settings.port, "")
+
+
+def listen_for_metrics(settings: Settings) -> socket.socket | None:
+    """Open the socket of the metrics, if they have a port of their own."""
+    port = settings.metrics_port
+    return None if port is None else _listen(settings.metrics_host, port, "METRICS_")
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    """Open a socket. `setting` is part of the names of the settings with its address."""
     try:
-        found = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror:
         raise SettingsError(
-            f"TROUPE_HOST={settings.host} is not an address of this machine; write 127.0.0.1."
+            f"TROUPE_{setting}HOST={host} is not an address of this machine; write 127.0.0.1."
         ) from None
     family, kind, protocol, _, address = found[0]
     listening = socket.socket(family, kind, protocol)
@@ -60,10 +71,10 @@ def listen(settings: Settings) -> socket.socket:
         listening.listen()
     except OSError as error:
         listening.close()
-        another = settings.port + 1 if 1024 <= settings.port < 65535 else 8000
+        another = port + 1 if 1024 <= port < 65535 else 8000
         raise SettingsError(
-            f"Cannot listen on {settings.host}:{settings.port} ({error.strerror});"
-            f" set TROUPE_PORT to another port, such as {another}."
+            f"Cannot listen on {host}:{port} ({error.strerror});"
+            f" set TROUPE_{setting}PORT to another port, such as {another}."
         ) from None
     return listening
 
@@ -79,10 +90,37 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
     return "asyncio.exceptions.CancelledError" not in logging.Formatter().format(record)
 
 
+class MetricsServer(uvicorn.Server):
+    """The server of the metrics, which another server starts and stops."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=HTTPProtocol,
+                lifespan="off",
+                ws="none",
+                log_config=None,
+                log_level=logging.WARNING,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The other server gets the signals."""
+        yield
+
+
 class DrainingServer(uvicorn.Server):
     """A server that keeps accepting requests for a while after the signal to stop."""
 
-    def __init__(self, app: Starlette, settings: Settings) -> None:
+    def __init__(
+        self, app: Starlette, settings: Settings, metrics: socket.socket | None = None
+    ) -> None:
+        """`metrics` is the socket of the metrics, if they have a port of their own."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -105,6 +143,8 @@ class DrainingServer(uvicorn.Server):
         self._app = app
         self._drain = settings.drain_seconds
         self._signals = 0
+        self._metrics_socket = metrics
+        self._metrics: tuple[MetricsServer, asyncio.Task[None]] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Count the signals to stop."""
@@ -113,7 +153,11 @@ class DrainingServer(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Serve until a signal to stop, and then until the time for draining has passed."""
+        if self._metrics_socket is not None:
+            server = MetricsServer(self._app.state.metrics.app())
+            self._metrics = server, asyncio.create_task(server.serve([self._metrics_socket]))
         await super().main_loop()
+        logs.server.info("stopping", extra={"fields": {"draining": self._drain}})
         self._app.state.draining = True
         signals = self._signals
         for _ in range(10 * self._drain):
@@ -139,6 +183,10 @@ class DrainingServer(uvicorn.Server):
             await asyncio.wait([ending], timeout=0.1)
         spent = int(time.monotonic() - began)
         self.config.timeout_graceful_shutdown = max(0, grace - spent)
+        if self._metrics is not None:
+            metrics, serving = self._metrics
+            metrics.should_exit = True
+            await serving
         await super().shutdown(sockets)
 
 
@@ -178,6 +226,8 @@ def run(
     """Serve until a signal to stop; then running operations have a grace period."""
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
     logs.operations.disabled = not settings.log_operations
+    # In development, what is printed says the same to people.
+    logs.server.disabled = settings.mode is Mode.DEVELOPMENT
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     address = base_url(listening.getsockname())
     lines = [f"Troupe serves {address}/graphql, and health checks at {address}/livez and /readyz."]
@@ -193,11 +243,22 @@ def run(
             if settings.shows_page:
                 lines.append("A page to try the API, with this token:")
                 lines.append(f"  {address}/graphql#token={token}")
+    metrics = listen_for_metrics(settings)
+    if metrics is not None:
+        lines.insert(1, f"Metrics for Prometheus are at {base_url(metrics.getsockname())}/metrics.")
     lines.append("Ctrl-C stops it.")
-    print("\n".join(lines), flush=True)
+    tracing.start()
+    if settings.mode is Mode.DEVELOPMENT:
+        print("\n".join(lines), flush=True)
+    else:
+        logs.server.info(" ".join(lines), extra={"fields": {"version": version("troupe")}})
     allow_many_connections()
     app = create_app(settings, url, server, background)
     freeze()
     # A thread that compiles a query delays the other operations by this long.
     sys.setswitchinterval(SWITCH_SECONDS)
-    DrainingServer(app, settings).run(sockets=[listening])
+    try:
+        DrainingServer(app, settings, metrics).run(sockets=[listening])
+    finally:
+        tracing.stop()
+        logs.server.info("stopped")

@@ -70,6 +70,14 @@ class Settings(DatabaseSettings):
     """The address to listen on; `0.0.0.0` means all."""
     port: Annotated[int, _between(0, 65535)] = 8000
     """The port to listen on; 0 means any free port."""
+    metrics_port: Annotated[int, _between(0, 65535)] | None = None
+    """The port of the metrics for Prometheus, at `/metrics`, which needs no token; 0 means any free
+    port. Unset: none."""
+    metrics_host: str = "127.0.0.1"
+    """The address to listen on with the metrics; `0.0.0.0` means all."""
+    metrics_for_administrators: bool | None = None
+    """Whether `/metrics` is also on the port of the API, for the tokens of administrators. Unset:
+    in development only."""
     compiler: bool = True
     """Whether to compile each query into one SQL statement where possible."""
     graphiql: bool | None = None
@@ -235,6 +243,12 @@ class Settings(DatabaseSettings):
     def shows_page(self) -> bool:
         """Whether browsers get the GraphiQL page."""
         return self.mode is Mode.DEVELOPMENT if self.graphiql is None else self.graphiql
+
+    @property
+    def shows_metrics(self) -> bool:
+        """Whether administrators get metrics on the port of the API."""
+        shows = self.metrics_for_administrators
+        return self.mode is Mode.DEVELOPMENT if shows is None else shows
 
     @property
     def allows_http(self) -> bool:

@@ -21,6 +21,7 @@ from graph import settings
 from graph.core.rights import rights_of
 from graph.mcp.schemas import input_schema
 from graph.mcp.tools import TOOLS
+from graph.metrics import exposition
 from graph.schema import schema
 from tests import private_interfaces
 
@@ -78,6 +79,7 @@ def _source(language: str, path: str) -> Callable[[], str]:
 
 ATTEMPT, REQUEST = db.TaskAttempt.transitions, db.HumanInteraction.transitions
 
+
 def _tools() -> str:
     """The tools of the Model Context Protocol, as a table of Markdown."""
     rows: list[tuple[str, ...]] = [("tool", "when", "arguments"), ("---", "---", "---")]
@@ -98,6 +100,7 @@ PRINTED: list[tuple[str, str, Callable[[], str]]] = [
     ("docs/models.md", "tool", _states(db.Tool.transitions)),
     ("docs/clients.md", "codegen", _source("js", "examples/codegen.mjs")),
     ("docs/configuration.md", "settings", settings.table),
+    ("docs/observability.md", "metrics", exposition.table),
     ("docs/access.md", "rights", _rights),
     ("docs/access.md", "sight", _sight),
     ("docs/tasks.md", "task", _states(TASK_TRANSITIONS, to_do=TO_DO, ended=ENDED)),

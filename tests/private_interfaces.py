@@ -444,6 +444,18 @@ def bind_parameter() -> None:
     takes(BindParameter._with_value, "value")
 
 
+@private(
+    "SQLAlchemy",
+    "`Pool.connect`",
+    "Pool.connect",
+    why="a pool counts who waits for a connection; it is called for each of them",
+)
+def pool_connect() -> None:
+    from sqlalchemy import AsyncAdaptedQueuePool
+
+    takes(AsyncAdaptedQueuePool.connect)
+
+
 # uvicorn and starlette
 
 
@@ -517,11 +529,13 @@ def websocket_protocol() -> None:
 
 @private(
     "uvicorn",
-    "`Server.main_loop`, `.shutdown` and `.handle_exit`",
+    "`Server.main_loop`, `.shutdown`, `.handle_exit` and `.capture_signals`",
     "Server.main_loop",
     "Server.shutdown",
     "Server.handle_exit",
-    why="a server drains before it stops, and its sockets finish before they are closed",
+    "Server.capture_signals",
+    why="a server drains before it stops, and its sockets finish before they are closed; it gets"
+    " the signals for that of the metrics too",
 )
 def server() -> None:
     import uvicorn
@@ -529,6 +543,7 @@ def server() -> None:
     takes(uvicorn.Server.main_loop)
     takes(uvicorn.Server.shutdown, "sockets")
     takes(uvicorn.Server.handle_exit, "sig", "frame")
+    takes(uvicorn.Server.capture_signals)
     has(uvicorn.Server, "force_exit", "config")
     has(uvicorn.Config(app=""), "timeout_graceful_shutdown")
 

@@ -439,7 +439,7 @@ class Serving(Process):
 
         def is_ready() -> bool:
             assert self.is_running, self.err
-            return "Ctrl-C stops it.\n" in self.out
+            return "Ctrl-C stops it." in self.out
 
         until(is_ready)
         assert self.get("/readyz").status_code == 200

@@ -216,9 +216,12 @@ def test_the_lines_of_production_are_json_and_hold_no_secret() -> None:
             assert server.stop().clean
             out = server.out
 
-    *_, banner = (line for line in out.splitlines() if not line.startswith("{"))
-    assert banner == "Ctrl-C stops it."
-    written = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    started, *all_written, stopping, stopped = map(json.loads, out.splitlines())
+    assert {line["logger"] for line in (started, stopping, stopped)} == {"troupe.server"}
+    assert started["message"].startswith("Troupe serves http://127.0.0.1:")
+    assert (stopping["message"], stopped["message"]) == ("stopping", "stopped")
+    written = [line for line in all_written if line["message"] == "operation"]
+    assert written == all_written
     assert [line["operation"] for line in written] == ["Me", None, None, None]
     assert [line["status"] for line in written] == [200] * 4
     assert written[0]["viewer"].startswith("user:")

@@ -50,6 +50,9 @@ def test_by_default_a_server_is_for_development_on_loopback() -> None:
         "port": 8000,
         "event_days": 90,
         "database_url": None,
+        "metrics_port": None,
+        "metrics_host": "127.0.0.1",
+        "metrics_for_administrators": None,
         "compiler": True,
         "graphiql": None,
         "allowed_origins": (),
@@ -104,6 +107,9 @@ def test_by_default_a_server_is_for_development_on_loopback() -> None:
         ("HOST", "localhost", "localhost"),
         ("PORT", "0", 0),
         ("PORT", "65535", 65535),
+        ("METRICS_PORT", "0", 0),
+        ("METRICS_PORT", "9400", 9400),
+        ("METRICS_FOR_ADMINISTRATORS", "true", True),
         ("DATABASE_URL", "postgresql://u:p@h:5433/d", "postgresql://u:p@h:5433/d"),
         ("DATABASE_URL", "postgres://u:p@h/d", "postgres://u:p@h/d"),
         (
@@ -159,6 +165,8 @@ def test_browsers_get_the_page_by_default_in_development_only(mode: Mode) -> Non
     assert Settings(mode=mode).shows_page is (mode is Mode.DEVELOPMENT)
     for graphiql in (True, False):
         assert Settings(mode=mode, graphiql=graphiql).shows_page is graphiql
+        shown = Settings(mode=mode, metrics_for_administrators=graphiql)
+        assert shown.shows_metrics is graphiql
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from db import budgets, leases
+from db import budgets, leases, telemetry
 from db.agents import Agent
 from db.attempts import TaskAttempt
 from db.base import new_id
@@ -197,7 +197,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
     one = select(chosen.c.id, id.label("attempt_id"), literal_column("1").label("number"))
     taken = (one if is_one else _placed(chosen, room, ids)).cte("taken")
 
-    now = func.statement_timestamp()
+    now, trace = func.statement_timestamp(), value("traceparent", String)
     started = (
         update(Task)
         .where(Task.id == taken.c.id)
@@ -214,8 +214,8 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
     )
     new = started.c
     attempts = insert(TaskAttempt).from_select(
-        ["id", "task_id", "agent_id", "number", "started_at"],
-        select(new.attempt_id, new.id, agent_id, new.attempt_count, now),
+        ["id", "task_id", "agent_id", "number", "started_at", "claim_traceparent"],
+        select(new.attempt_id, new.id, agent_id, new.attempt_count, now, trace),
         include_defaults=False,
     )
     held = insert(leases.table).from_select(
@@ -288,6 +288,7 @@ async def claim(
         "attempt_ids": ids,
         "agent_id": agent_id,
         "lease_seconds": leases.duration(seconds),
+        "traceparent": telemetry.traceparent.get(),
     }
     values |= {f"type_{number}": type for number, type in enumerate(kinds)}
     options = session.right, len(kinds), limit == 1

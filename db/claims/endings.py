@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Uuid,
     case,
     delete,
+    event,
     exists,
     func,
     literal,
@@ -28,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, array
 
-from db import leases
+from db import leases, telemetry
 from db.agents import Agent, AgentStatus
 from db.attempts import AttemptStatus, TaskAttempt
 from db.claims import conditions
@@ -204,7 +206,20 @@ async def _end_alone(session: WriteSession, how: Ending, attempt_id: UUID, **val
         attempt_id=attempt_id,
         **values,
     )
+    if rows:
+        _note_end(session, attempt_id)
     return bool(rows)
+
+
+def _note_end(session: WriteSession, attempt_id: UUID) -> None:
+    """Note for the traces that an attempt has ended, once that is committed."""
+    if telemetry.ended_attempts is None:
+        return
+    if session.has_begun:
+        note = partial(telemetry.note_end, attempt_id)
+        event.listen(session.sync_session, "after_commit", lambda _: note(), once=True)
+    else:
+        telemetry.note_end(attempt_id)
 
 
 _task = Task.__table__.c
@@ -233,6 +248,7 @@ async def _end(session: WriteSession, how: Ending, attempt_id: UUID, **values: A
     """End an attempt that runs, with all that follows for other tasks; return its task, or None."""
     rows = await session.run(_ended, session.right, how, False, attempt_id=attempt_id, **values)
     for task_id, status in rows:
+        _note_end(session, attempt_id)
         if status in UNSUCCESSFUL:
             await ended_unsuccessfully(session, [task_id])
         return task_id  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from importlib import metadata
 import typer
 
 from graph.cli import (
+    doctor,
     events,
     imports,
     inbox,
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (serving, schema, settings, programs, inbox, usage):
+for commands in (serving, schema, settings, doctor, programs, inbox, usage):
     app.add_typer(commands.app)
 for name, commands in (
     ("import", imports),

@@ -93,9 +93,7 @@ class Compiler:
     def __init__(self, max_answer_bytes: int) -> None:
         self._max_bytes = max_answer_bytes
         self._compiling: dict[Hashable, asyncio.Task[CompiledOperation]] = {}
-        self._compiled: Cache[Hashable, CompiledOperation] = Cache(
-            MAX_OPERATIONS, MAX_BYTES, _bytes
-        )
+        self.cache: Cache[Hashable, CompiledOperation] = Cache(MAX_OPERATIONS, MAX_BYTES, _bytes)
         self._names: Cache[Hashable, frozenset[str]] = Cache(
             MAX_OPERATIONS, MAX_BYTES, lambda names: TRACKED + sum(map(len, names))
         )
@@ -108,7 +106,7 @@ class Compiler:
 
         `hash` is the hash of its document.
         """
-        compiled = self._compiled.get(self._key(hash, node, variables, viewer))
+        compiled = self.cache.get(self._key(hash, node, variables, viewer))
         return compiled if compiled is not None and compiled.is_useful else None
 
     async def compile(
@@ -132,7 +130,7 @@ class Compiler:
                 names = variables_below(operation)
                 self._names.put(name, names)
         key = self._key(hash, node, operation.variables, viewer)
-        compiled = self._compiled.get(key)
+        compiled = self.cache.find(key)  # `known` has counted it
         if compiled is None:
             _, shape, _ = key
             parts = shape_size(shape)
@@ -142,7 +140,7 @@ class Compiler:
             if compiling is None:
                 deferred = _deferred(operation, shape)
                 if deferred is None:
-                    self._compiled.put(key, CompiledOperation({}, parts=parts))
+                    self.cache.put(key, CompiledOperation({}, parts=parts))
                     return None
                 operation, fields, conditions = deferred
                 charge(COST_OF_PART * (fields + conditions))
@@ -170,7 +168,7 @@ class Compiler:
         try:
             async with turn:
                 compiled = await in_thread(work)
-            self._compiled.put(key, compiled)
+            self.cache.put(key, compiled)
             return compiled
         finally:
             del self._compiling[key]

@@ -26,12 +26,23 @@ class Cache(Generic[Key, Value]):
     def __init__(self, max_entries: int, max_size: int, size: Callable[[Value], int]) -> None:
         self._probation = _Segment[Key, Value](max_entries // 2, max_size // 2, size)
         self._protected = _Segment[Key, Value](max_entries // 2, max_size // 2, size)
+        self.hits = 0
+        self.misses = 0
 
     def __len__(self) -> int:
         return len(self._probation.values) + len(self._protected.values)
 
     def get(self, key: Key) -> Value | None:
-        """The value of a key; None if there is no entry."""
+        """The value of a key; None if there is no entry. It is counted whether there was one."""
+        value = self.find(key)
+        if value is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return value
+
+    def find(self, key: Key) -> Value | None:
+        """The same, without counting."""
         value = self._protected.values.get(key)
         if value is not None:
             self._protected.values.move_to_end(key)

@@ -20,6 +20,7 @@ from db import webhook_queues, webhooks
 from db.connections import reason
 from db.events.topics import Change
 from db.rights import Right
+from db.statistics import totals
 from db.sweeper import NOBODY
 from db.webhook_queues import MOST_DELETED
 from db.webhooks import DeliveryStatus, WebhookEnd
@@ -224,7 +225,9 @@ class Worker:
         """Send a delivery."""
         message = content(delivery)
         signed = headers(delivery, int(time.time()), message)
-        return await self._sender.post(delivery.url, signed, message)
+        attempt = await self._sender.post(delivery.url, signed, message)
+        totals.deliveries["succeeded" if attempt.has_succeeded else "failed"] += 1
+        return attempt
 
     async def _record(
         self, webhook_id: UUID, lease_id: UUID, delivery: Delivery, attempt: Attempt

@@ -1,6 +1,8 @@
 """The log: lines of JSON in production, readable lines in development, and no secrets in either.
 
-Operations go to the standard output, other records to the standard error.
+Operations, requests that are refused, and the start and the stop of the server go to the standard
+output, other records to the standard error. What is logged of an operation is counted for the
+metrics, and traced, here as well.
 """
 
 from __future__ import annotations
@@ -9,22 +11,34 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Sequence
 from contextvars import ContextVar, Token
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import orjson
 
-from db import statistics
+from db import statistics, telemetry
 from db.statistics import Statistics
+from graph import tracing
 from graph.execution.documents import hash_of
 from graph.execution.run import GraphQLRequest, Run
+from graph.metrics.operations import operations as counted
+
+if TYPE_CHECKING:
+    from graph.tracing.tracer import Trace
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the current request, which every line about it contains."""
 
 # One record for each operation.
 operations = logging.getLogger("troupe.operations")
+
+OPERATION = "GraphQL Operation"
+"""The name of the span of an operation whose kind is not known."""
+
+# The start and the stop of the server.
+server = logging.getLogger("troupe.server")
 
 CLIENT_DISCONNECTED = 499  # only in the log, as in nginx
 
@@ -83,37 +97,86 @@ def configure(*, readable: bool) -> None:
     for handler in (errors, output):
         handler.setFormatter(formatter)
     logging.basicConfig(level=logging.INFO, handlers=[errors], force=True)
-    operations.handlers = [output]
-    operations.propagate = False
+    for logger in (operations, server):
+        logger.handlers = [output]
+        logger.propagate = False
+    # What Python warns of is a record like all others.
+    logging.captureWarnings(capture=True)
+
+
+def log_refusal(
+    transport: str, status: int, codes: Sequence[str], limits: Sequence[str] = ()
+) -> None:
+    """Log and count a request that is refused before there is an operation."""
+    counted.refuse(transport, codes[0], limits)
+    if operations.isEnabledFor(logging.INFO):
+        fields = {"transport": transport, "status": status, "codes": list(codes)}
+        operations.info("refused", extra={"fields": fields})
+
+
+class Answer(Protocol):
+    """What an operation was answered with."""
+
+    @property
+    def status(self) -> int:
+        """The status."""
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes of the errors."""
+
+    @property
+    def limits(self) -> list[str]:
+        """The settings of the limits that have refused it."""
 
 
 class LogEntry:
     """The line of the log about one operation, without its text and its variables.
 
-    It counts the work of the database inside the block, and is written at the end of the block.
+    It counts the work of the database inside the block. At the end of the block it is written, and
+    the operation is counted and traced.
     """
 
     request: GraphQLRequest | None = None
     run: Run | None = None
+    _trace: Trace | None = None
+    _tracing: Token[str | None] | None = None
+    _first_explained = 0
 
-    def __init__(self, transport: str) -> None:
+    def __init__(self, transport: str, traceparent: str | None = None) -> None:
+        """`traceparent` is the header of this name, if the client has sent one."""
         self.transport = transport
         self.status = CLIENT_DISCONNECTED
         self.codes: list[str] = []
+        self.limits: list[str] = []
         self.database = Statistics()
         self._started = time.perf_counter()
+        if tracing.active is not None:
+            self._trace = tracing.active.begin(traceparent)
 
     def __enter__(self) -> Self:
         self._counting: Token[Statistics | None] = statistics.current.set(self.database)
+        trace = self._trace
+        if trace is not None:
+            self._tracing = telemetry.traceparent.set(trace.traceparent)
+            if trace.is_sampled:
+                self.database.calls = []
         return self
 
     def __exit__(self, *_: object) -> None:
         statistics.current.reset(self._counting)
+        if self._tracing is not None:
+            telemetry.traceparent.reset(self._tracing)
         self._write()
 
+    def answer(self, answer: Answer) -> None:
+        """Say what the operation was answered with."""
+        self.status, self.codes, self.limits = answer.status, answer.codes, answer.limits
+
     def explain(self) -> None:
-        """Record the statements, for a response that explains them."""
-        self.database.texts = []
+        """Record the statements from now on, for a response that explains them."""
+        calls = self.database.calls = self.database.calls or []
+        self._first_explained = len(calls)
 
     def explanation(self) -> dict[str, Any]:
         """How the operation was read. The statements contain no values."""
@@ -123,7 +186,11 @@ class LogEntry:
             "operation": node.operation.value if node else None,
             "compiled": run is not None and run.is_compiled,
             "cost": run.cost if run else None,
-            "statements": self.database.texts or [],
+            "statements": [
+                call.statement
+                for call in (self.database.calls or ())[self._first_explained :]
+                if call.sqlstate is None
+            ],
         }
 
     def timing(self) -> bytes:
@@ -145,19 +212,37 @@ class LogEntry:
         return named if isinstance(named, str) and HASH.fullmatch(named) else None
 
     def _write(self) -> None:
-        if not operations.isEnabledFor(logging.INFO):
-            return
         run = self.run
         node = run and run.node
+        kind = node.operation.value if node else None
+        name = node.name.value if node and node.name else None
+        seconds = time.perf_counter() - self._started
+        code = self.codes[0] if self.codes else None
+        if self.status == CLIENT_DISCONNECTED:
+            code = "CLIENT_DISCONNECTED"
+        is_known = run is not None and node is not None and not run.context.is_anonymous
+        counted.add(
+            kind or "unknown", name or "", code or "ok", seconds, self.limits, is_known=is_known
+        )
+        if self._trace is not None and tracing.active is not None:
+            attributes = {"troupe.transport": self.transport}
+            if kind is not None:
+                attributes["graphql.operation.type"] = kind
+            if name is not None:
+                attributes["graphql.operation.name"] = name
+            calls = self.database.calls or ()
+            tracing.active.end(self._trace, kind or OPERATION, attributes, calls, code)
+        if not operations.isEnabledFor(logging.INFO):
+            return
         fields = {
             "transport": self.transport,
-            "kind": node.operation.value if node else None,
-            "operation": node.name.value if node and node.name else None,
+            "kind": kind,
+            "operation": name,
             "hash": self._hash(),
             "viewer": run and run.context.viewer.name,
             "status": self.status,
             "codes": self.codes,
-            "milliseconds": round((time.perf_counter() - self._started) * 1000, 1),
+            "milliseconds": round(seconds * 1000, 1),
             "statements": self.database.statements,
             "rows": self.database.rows,
         }

@@ -38,6 +38,7 @@ from graph.compiler.compiled import CompiledOperation, CompiledParts, CompiledSt
 from graph.compiler.updates import MessagesRequest
 from graph.compiler.variables import Request
 from graph.core.access import Deadline, EnforcedDeadline
+from graph.core.cache import Cache
 from graph.core.context import Context
 from graph.core.errors import (
     BadInput,
@@ -122,6 +123,13 @@ class Pipeline:
         self._awaited = awaited_fields(self.schema)
         most = limits.settings.max_answer_bytes
         self.compiler = Compiler(most) if limits.settings.compiler else None
+
+    def caches(self) -> dict[str, Cache[Any, Any]]:
+        """The caches of the process, by their names in the metrics."""
+        caches: dict[str, Cache[Any, Any]] = {"documents": self.documents}
+        if self.compiler is not None:
+            caches["statements"] = self.compiler.cache
+        return caches
 
     async def context(self, tokens: Tokens, token: str | None, address: str | None) -> Context:
         """The context of an operation: the viewer, the deadline, and the access to the database."""

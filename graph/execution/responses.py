@@ -28,6 +28,8 @@ class Response:
     def __init__(self, result: ExecutionResult) -> None:
         self.errors = result.errors or []
         self.codes: list[str] = [(error.extensions or {}).get("code", "") for error in self.errors]
+        found = [(error.extensions or {}).get("limit") for error in self.errors]
+        self.limits: list[str] = [limit for limit in found if limit is not None]
         # An error without a path is an error of the whole request, which has no data.
         self.is_refused = result.data is None and all(error.path is None for error in self.errors)
         self.body: dict[str, Any] = {}

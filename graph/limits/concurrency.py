@@ -36,6 +36,9 @@ class RunningOperations:
         self._total = 0
         self._by_client = ClientCounts()
 
+    def __len__(self) -> int:
+        return self._total
+
     def begin(self, client: Hashable) -> None:
         """Count an operation of a client. Raises Overloaded if too many are running."""
         running = self._by_client[client]

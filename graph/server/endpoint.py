@@ -25,6 +25,7 @@ from graph.server.requests import (
     headers_of,
     negotiate,
     read_request,
+    traceparent,
 )
 from graph.server.responses import HTTPResponse
 from graph.server.sse import EventStreams
@@ -49,12 +50,12 @@ class Endpoint:
         if self.streams.are_requested(scope, headers):
             await self.streams(scope, headers, receive, send)
             return
-        with LogEntry("http") as entry:
+        with LogEntry("http", traceparent(headers)) as entry:
             try:
                 response = await self._respond(scope, headers, receive, entry)
             except ClientDisconnect:
                 return
-            entry.status, entry.codes = response.status, response.codes
+            entry.answer(response)
             response.headers.append((b"server-timing", entry.timing()))
             await response(send)
 

@@ -67,6 +67,7 @@ class StreamOperation:
     method: str
     token: str | None
     last_id: str | None
+    traceparent: str | None
     disconnect: Disconnect
     is_cancelled: bool = False
     is_subscription: bool = False
@@ -274,7 +275,7 @@ class EventStream:
     async def _run(self, operation: StreamOperation) -> None:
         """Send the results of an operation, and log it."""
         try:
-            with LogEntry("sse") as entry:
+            with LogEntry("sse", operation.traceparent) as entry:
                 entry.request = operation.request
                 try:
                     await self._respond(operation, entry)
@@ -286,8 +287,9 @@ class EventStream:
                     refusal = Response.refusal(Unauthenticated(INVALID))
                     await self._finish(operation, entry, refusal)
                 except HTTPError as error:
-                    entry.status, entry.codes = error.status, [error.code]
-                    operation.accept(HTTPResponse.refusal(error))
+                    refused = HTTPResponse.refusal(error)
+                    entry.answer(refused)
+                    operation.accept(refused)
                 except Exception as error:
                     await self._finish(operation, entry, Response.refusal(reported(error)))
         finally:
@@ -332,7 +334,7 @@ class EventStream:
         finally:
             sink.close()
         if _is_retried(response):
-            entry.status, entry.codes = response.status, response.codes
+            entry.answer(response)
             self.end()  # the client connects again, because the operation is not complete
         else:
             await self._finish(operation, entry, response)
@@ -341,7 +343,7 @@ class EventStream:
         self, operation: StreamOperation, entry: LogEntry, response: Response
     ) -> None:
         """Send the only or the last response, as an event if the protocol does not forbid it."""
-        entry.status, entry.codes = response.status, response.codes
+        entry.answer(response)
         self._release_id(operation)
         if _is_retried(response) or (response.is_refused and operation.id is not None):
             operation.accept(HTTPResponse(response, JSON, response.status))

@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from graph.execution.logs import log_refusal
 from graph.server.middleware import HEADERS
 from graph.server.requests import HTTPError
 
@@ -331,6 +332,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._stop_timer()
         if self.transport.is_closing():
             return
+        log_refusal("http", status, [HTTPError.CODES[status]])
         if self._can_respond:
             body = orjson.dumps({"errors": [HTTPError(message, status).formatted]})
             head = [

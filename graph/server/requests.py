@@ -30,6 +30,9 @@ LONGEST_ACCEPT = 500
 MOST_VALUES = 20_000
 JSON_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
+BODY_LIMIT = "max_body_bytes"
+"""The setting of the limit of a request's size."""
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -75,6 +78,12 @@ def headers_of(scope: Scope) -> Headers:
         for name, value in scope["headers"]:
             headers[name] = b"%s, %s" % (headers[name], value) if name in headers else value
     return headers
+
+
+def traceparent(headers: Headers) -> str | None:
+    """The place in a trace that a client names (W3C Trace Context)."""
+    value = headers.get(b"traceparent")
+    return None if value is None else value.decode("latin-1")
 
 
 async def read_request(
@@ -159,7 +168,9 @@ async def _body(headers: Headers, receive: Receive, limit: int) -> bytes:
 
 
 def _too_large(limit: int) -> HTTPError:
-    return HTTPError(f"The body has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 413)
+    return HTTPError(
+        f"The body has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 413, limit=BODY_LIMIT
+    )
 
 
 # GET
@@ -167,7 +178,9 @@ def _too_large(limit: int) -> HTTPError:
 
 def _parameters(query_string: bytes, limit: int) -> dict[str, Any]:
     if len(query_string) > limit:
-        raise HTTPError(f"The URL has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 414)
+        raise HTTPError(
+            f"The URL has more than {limit} bytes (TROUPE_MAX_BODY_BYTES).", 414, limit=BODY_LIMIT
+        )
     try:
         text = query_string.decode("ascii")
         fields: dict[str, Any] = dict(parse_qsl(text, keep_blank_values=True, errors="strict"))

@@ -18,7 +18,7 @@ class HTTPResponse:
     """A response over HTTP."""
 
     def __init__(self, response: Response, media: str, status: int | None = None) -> None:
-        self.codes = response.codes
+        self.codes, self.limits = response.codes, response.limits
         # With plain JSON, another status than 200 would look like an error of a proxy.
         self.status = status or (200 if media == JSON else response.status)
         # No spaces, as in the JSON of PostgreSQL, which is a fragment of the body.

@@ -23,7 +23,7 @@ from db.events.topics import Place
 from db.text import decimal_json
 from graph.core.context import Context
 from graph.core.errors import AGAIN, LimitExceeded, RequestError, Unauthenticated
-from graph.execution.logs import LogEntry, request_id
+from graph.execution.logs import LogEntry, log_refusal, request_id
 from graph.execution.masking import masked, reported
 from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response
@@ -63,14 +63,28 @@ CLOSED = (WebSocketDisconnect, RuntimeError)
 SERVICE_RESTART, TRY_AGAIN_LATER = 1012, 1013
 BAD_REQUEST, UNAUTHORIZED, FORBIDDEN = 4400, 4401, 4403
 INIT_TIMED_OUT, ID_IN_USE, TOO_MANY_INITS = 4408, 4409, 4429
+INTERNAL_ERROR = 1011
+# Their names in the log.
+CODES = {
+    INTERNAL_ERROR: "FAULT",
+    TRY_AGAIN_LATER: "OVERLOADED",
+    BAD_REQUEST: "BAD_REQUEST",
+    UNAUTHORIZED: "UNAUTHENTICATED",
+    FORBIDDEN: "UNAUTHENTICATED",
+    INIT_TIMED_OUT: "TIMEOUT",
+    ID_IN_USE: "CONFLICT",
+    TOO_MANY_INITS: "BAD_REQUEST",
+}
 
 
 class CloseSocket(Exception):
     """The socket is to be closed with this code and reason."""
 
-    def __init__(self, code: int, reason: str) -> None:
+    def __init__(self, code: int, reason: str, limit: str | None = None) -> None:
+        """`limit` is the setting of the limit that is the reason."""
         super().__init__(reason)
         self.code = code
+        self.limits = [] if limit is None else [limit]
         self.reason = reason.encode()[:LONGEST_REASON].decode(errors="ignore")
 
 
@@ -97,7 +111,9 @@ class Sockets:
         try:
             self._check_handshake(websocket, socket)
         except HTTPError as error:
-            response = JSONResponse(Response.refusal(error).body, error.status)
+            refusal = Response.refusal(error)
+            log_refusal("websocket", error.status, refusal.codes, refusal.limits)
+            response = JSONResponse(refusal.body, error.status)
             response.raw_headers += error.headers
             await websocket.send_denial_response(response)
             return
@@ -120,13 +136,17 @@ class Sockets:
             raise shutdown_error()
         most, most_per_client = self.settings.max_sockets, self.settings.max_sockets_per_viewer
         if len(self) >= most:
-            raise _full(f"{len(self)} WebSockets are open, and {most} may be (TROUPE_MAX_SOCKETS).")
+            raise _full(
+                f"{len(self)} WebSockets are open, and {most} may be (TROUPE_MAX_SOCKETS).",
+                "max_sockets",
+            )
         # Without this limit, sockets that never send `connection_init` could take all places.
         anonymous = self._by_client[socket.counts_for]
         if anonymous >= most_per_client:
             raise _full(
                 f"{anonymous} WebSockets of your address have not said yet whose they are, and"
-                f" {most_per_client} may at once (TROUPE_MAX_SOCKETS_PER_VIEWER)."
+                f" {most_per_client} may at once (TROUPE_MAX_SOCKETS_PER_VIEWER).",
+                "max_sockets_per_viewer",
             )
 
     def set_client(self, socket: Socket, client: Hashable) -> None:
@@ -134,7 +154,7 @@ class Sockets:
         most = self.settings.max_sockets_per_viewer
         if self._by_client[client] >= most:
             sentence = f"{most} WebSockets of yours are open (TROUPE_MAX_SOCKETS_PER_VIEWER)."
-            raise CloseSocket(TRY_AGAIN_LATER, sentence)
+            raise CloseSocket(TRY_AGAIN_LATER, sentence, "max_sockets_per_viewer")
         self._by_client.remove(socket.counts_for)
         socket.client = client
         self._by_client.add(socket.counts_for)
@@ -150,8 +170,8 @@ class Sockets:
             await asyncio.wait(tasks, timeout=seconds + CLOSE_TIMEOUT)
 
 
-def _full(sentence: str) -> HTTPError:
-    return HTTPError(f"{sentence}{AGAIN}", 503, headers=[(b"retry-after", b"1")])
+def _full(sentence: str, limit: str) -> HTTPError:
+    return HTTPError(f"{sentence}{AGAIN}", 503, headers=[(b"retry-after", b"1")], limit=limit)
 
 
 def _invalid_token() -> CloseSocket:
@@ -219,7 +239,7 @@ class Socket:
         except HTTPError as error:  # of a malformed message
             await self._close(CloseSocket(BAD_REQUEST, error.message))
         except Exception as error:
-            await self._close(CloseSocket(1011, masked(error).message))
+            await self._close(CloseSocket(INTERNAL_ERROR, masked(error).message))
         finally:
             self._watching.close()
             for operation in self.operations:
@@ -252,6 +272,8 @@ class Socket:
         await asyncio.wait([closing], timeout=CLOSE_TIMEOUT)
 
     async def _close(self, closing: CloseSocket) -> None:
+        if closing.code != SERVICE_RESTART:
+            log_refusal("websocket", closing.code, [CODES[closing.code]], closing.limits)
         for operation in self.operations:
             operation.cancel()
         async with self._sending:
@@ -410,7 +432,7 @@ class Socket:
 
     async def _end(self, operation: SocketOperation, entry: LogEntry, response: Response) -> None:
         """Send the only or the last response."""
-        entry.status, entry.codes = response.status, response.codes
+        entry.answer(response)
         self._release_id(operation)
         if response.is_refused:
             error = {"id": operation.id, "type": "error", "payload": response.body["errors"]}

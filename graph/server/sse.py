@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from graph.core.context import Context
 from graph.core.errors import AGAIN, Unauthenticated, Unavailable
+from graph.execution.logs import log_refusal
 from graph.execution.masking import reported
 from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response
@@ -35,6 +36,7 @@ from graph.server.requests import (
     HTTPError,
     prefers_event_stream,
     read_request,
+    traceparent,
     wrong_method,
 )
 from graph.server.responses import HTTPResponse
@@ -135,9 +137,11 @@ class EventStreams:
             return
         except HTTPError as error:
             response = HTTPResponse.refusal(error)
+            log_refusal("sse", response.status, response.codes, response.limits)
         except Exception as error:
             refusal = Response.refusal(reported(error))
             response = HTTPResponse(refusal, JSON, refusal.status)
+            log_refusal("sse", response.status, response.codes, response.limits)
         if response is not None:
             await response(send)
 
@@ -256,6 +260,7 @@ class EventStreams:
             exchange.method,
             exchange.token,
             exchange.last_id,
+            traceparent(exchange.headers),
             Disconnect(self.state),
         )
 
@@ -268,10 +273,12 @@ class EventStreams:
             self.settings.max_event_streams_per_viewer,
         )
         if len(self) >= most:
-            raise _full(f"{most} event streams are open (TROUPE_MAX_EVENT_STREAMS).")
+            sentence = f"{most} event streams are open (TROUPE_MAX_EVENT_STREAMS)."
+            raise _full(sentence, "max_event_streams")
         if self._by_client[client] >= most_per_client:
-            setting = "TROUPE_MAX_EVENT_STREAMS_PER_VIEWER"
-            raise _full(f"{most_per_client} event streams of yours are open ({setting}).")
+            setting = "max_event_streams_per_viewer"
+            sentence = f"{most_per_client} event streams of yours are open"
+            raise _full(f"{sentence} (TROUPE_{setting.upper()}).", setting)
         stream = EventStream(self.subscriptions, self.state, client, token, self._discard)
         self.open.add(stream)
         self._by_client.add(client)
@@ -302,5 +309,6 @@ def _parameter(scope: Scope, name: str) -> str | None:
     return found[0] if found else None
 
 
-def _full(sentence: str) -> HTTPError:
-    return HTTPError(f"{sentence}{AGAIN}", 503, retry_after=Unavailable.retry_after)
+def _full(sentence: str, limit: str) -> HTTPError:
+    again = Unavailable.retry_after
+    return HTTPError(f"{sentence}{AGAIN}", 503, retry_after=again, limit=limit)

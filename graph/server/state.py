@@ -24,5 +24,8 @@ class AppState:
     sockets: Any
     """The open WebSockets (`graph.server.sockets.Sockets`)."""
 
+    metrics: Any
+    """The metrics (`graph.server.metrics.Metrics`)."""
+
     streams: Any
     """The open event streams (`graph.server.sse.EventStreams`)."""

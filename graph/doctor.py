@@ -1,0 +1,432 @@
+"""`troupe doctor`: checks what a server needs, and says what to do about what it finds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from db import Database, migrate
+from db.connections import DRIVER_ERRORS, reason
+from db.embedded import EmbeddedError, Server, default_data_dir
+from db.settings import PREFIX, SettingsError
+from graph import tracing
+from graph.settings import Settings
+
+# How far the clock of the database may be off, in seconds.
+CLOCK_WARNING, CLOCK_FAILURE = 1.0, 30.0
+
+# How much of the disk should be free, in bytes.
+SPACE_WARNING, SPACE_FAILURE = 2 * 2**30, 2**28
+
+# How long a notification may take, in seconds.
+NOTIFY_SECONDS = 5.0
+
+# The connections of a process besides its pools: those that number events, follow them, and cancel.
+OTHER_CONNECTIONS = 4
+
+# The variables that are no setting of a server: pytest's are those of the tests of Troupe itself.
+OTHER_VARIABLES = {"TEST_SERVER", "TEST_PROCESSES", "EXAMPLES"}
+
+ENCODING = """
+    SELECT pg_encoding_to_char(encoding), datcollversion,
+      pg_database_collation_actual_version(oid), quote_ident(datname)
+    FROM pg_database WHERE datname = current_database()
+"""
+
+COLLATIONS = """
+    SELECT oid::regcollation::text FROM pg_collation
+    WHERE collversion IS NOT NULL AND collnamespace <> 'pg_catalog'::regnamespace
+      AND collversion <> pg_collation_actual_version(oid)
+"""
+
+CONNECTIONS = """
+    SELECT current_setting('max_connections')::int
+      - current_setting('superuser_reserved_connections')::int
+      - coalesce(current_setting('reserved_connections', true)::int, 0),
+      (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user),
+      (SELECT datconnlimit FROM pg_database WHERE datname = current_database()),
+      (SELECT count(*) FROM pg_stat_activity
+        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())
+"""
+
+# The tables that the role of the server may not read or write.
+REFUSED = """
+    SELECT c.relname FROM pg_class c
+    WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+      AND NOT (
+        has_table_privilege(c.oid, 'SELECT') AND (
+          c.relname = 'alembic_version'
+          OR has_table_privilege(c.oid, 'INSERT') AND has_table_privilege(c.oid, 'UPDATE')
+          AND has_table_privilege(c.oid, 'DELETE')
+        )
+      )
+    ORDER BY c.relname
+"""
+
+
+class Status(StrEnum):
+    """The result of a check."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """A server runs, and something should be done."""
+    FAILED = "failed"
+    """A server does not run, or loses something."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has found."""
+
+    check: str
+    status: Status
+    message: str
+    advice: str = ""
+    """What to do, unless it is ok."""
+
+
+def _ok(check: str, message: str) -> Finding:
+    return Finding(check, Status.OK, message)
+
+
+def _warning(check: str, message: str, advice: str) -> Finding:
+    return Finding(check, Status.WARNING, message, advice)
+
+
+def _failed(check: str, message: str, advice: str) -> Finding:
+    return Finding(check, Status.FAILED, message, advice)
+
+
+# This machine
+
+
+def check_versions() -> Iterator[Finding]:
+    """The versions of Python and of the packages."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    wrong = []
+    for text in metadata.requires("troupe") or ():
+        wanted = re.match(r"([\w.-]+)(?:\[[^]]*\])?([^;]*)(;?)", text)
+        if wanted is None or wanted[3]:  # for an extra, or another system
+            continue
+        try:
+            found = metadata.version(wanted[1])
+        except metadata.PackageNotFoundError:
+            found = "none"
+        if found == "none" or not _fits(found, wanted[2]):
+            wrong.append(f"{wanted[1]} {found} (needed: {wanted[2].strip()})")
+    if wrong:
+        advice = "Install the versions of requirements.txt."
+        yield _failed("versions", f"Packages do not fit: {', '.join(wrong)}.", advice)
+    else:
+        version = metadata.version("troupe")
+        yield _ok("versions", f"Troupe {version}, Python {python}; all packages fit.")
+
+
+def _fits(version: str, specifier: str) -> bool:
+    """Whether a version is within bounds such as `>=1.2,<2`."""
+    for sign, bound in re.findall(r"(>=|<|==)\s*([\w.]+)", specifier):
+        found, given = _numbers(version), _numbers(bound)
+        if (sign == ">=" and found < given) or (sign == "<" and found >= given):
+            return False
+        if sign == "==" and found != given:
+            return False
+    return True
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
+def check_settings() -> Iterator[Finding]:
+    """The variables of the environment, once they are known to be valid."""
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    known |= {f"{PREFIX}{name}" for name in OTHER_VARIABLES}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        names = ", ".join(unknown)
+        advice = "Look for a typing error: `troupe settings` prints all settings."
+        yield _warning("settings", f"These variables are no settings: {names}.", advice)
+        return
+    try:
+        traced = tracing.is_wanted()
+    except SettingsError as error:
+        yield _failed("settings", str(error), "Correct the variable.")
+        return
+    yield _ok("settings", f"All are valid. Traces are {'' if traced else 'not '}sent.")
+
+
+def check_space(server: Server | None, size: int) -> Iterator[Finding]:
+    """The free space of the disk of the database, if it is on this machine."""
+    if server is None:
+        text = f"The database has {_size(size)}; the disk of its server cannot be seen from here."
+        yield _ok("space", text)
+        return
+    free = shutil.disk_usage(server.data_dir).free
+    message = f"{_size(free)} are free in {server.data_dir}; the database has {_size(size)}."
+    advice = "Free some space: PostgreSQL stops if it cannot write."
+    if free < SPACE_FAILURE:
+        yield _failed("space", message, advice)
+    elif free < SPACE_WARNING:
+        yield _warning("space", message, advice)
+    else:
+        yield _ok("space", message)
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"
+
+
+# The database
+
+
+async def check_server(connection: Any) -> AsyncIterator[Finding]:
+    """The version of PostgreSQL, and whether it takes writes."""
+    version = await connection.fetchval("SHOW server_version")
+    text = f"PostgreSQL {version.split()[0]}"
+    if connection.get_server_version().major < migrate.OLDEST_SERVER:
+        advice = f"Use PostgreSQL {migrate.OLDEST_SERVER} or later."
+        yield _failed("database", f"It is {text}.", advice)
+    elif await connection.fetchval("SHOW transaction_read_only") == "on":
+        advice = "Name the primary in TROUPE_DATABASE_URL, or end its read-only mode."
+        yield _failed("database", f"{text} takes no writes.", advice)
+    else:
+        yield _ok("database", f"{text} takes writes.")
+
+
+async def check_migrations(connection: Any, settings: Settings) -> AsyncIterator[Finding]:
+    """Whether the database is at the migration of this version."""
+    found, head = await _revision(connection), migrate.head()
+    if found == head:
+        yield _ok("migrations", f"The database is at the migration {head}.")
+        return
+    message = f"The database is at the migration {found or 'none'}, and this version needs {head}."
+    if settings.migrates:
+        yield _warning("migrations", message, "`troupe serve` applies the migrations.")
+    else:
+        yield _failed("migrations", message, "Back it up, then run `troupe migrate`.")
+
+
+async def _revision(connection: Any) -> str | None:
+    if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+        return None
+    revision: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+    return revision
+
+
+async def check_rights(connection: Any) -> AsyncIterator[Finding]:
+    """Whether the role may read and write all tables."""
+    refused = [row[0] for row in await connection.fetch(REFUSED)]
+    user = await connection.fetchval("SELECT quote_ident(current_user)")
+    if refused:
+        names = ", ".join(refused[:5]) + (" …" if len(refused) > 5 else "")
+        advice = (
+            "As the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN"
+            f" SCHEMA public TO {user}."
+        )
+        yield _failed("rights", f"{user} may not read and write {names}.", advice)
+    else:
+        yield _ok("rights", f"{user} may read and write all tables.")
+
+
+async def check_clock(connection: Any) -> AsyncIterator[Finding]:
+    """How far the clocks of this machine and of the database differ."""
+    differences = []
+    for _ in range(3):
+        before = time.time()
+        found = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+        differences.append(found - (before + time.time()) / 2)
+    seconds = min(differences, key=abs)
+    message = f"The clock of the database differs by {seconds:+.3f} s from that of this machine."
+    advice = "Synchronize both clocks by NTP: leases and tokens end by the database's."
+    if abs(seconds) > CLOCK_FAILURE:
+        yield _failed("clock", message, advice)
+    elif abs(seconds) > CLOCK_WARNING:
+        yield _warning("clock", message, advice)
+    else:
+        yield _ok("clock", message)
+
+
+async def check_collation(connection: Any) -> AsyncIterator[Finding]:
+    """The encoding, and whether the collations are of the version that indexes were made with."""
+    encoding, made, actual, name = await connection.fetchrow(ENCODING)
+    if encoding != "UTF8":
+        advice = "Make a database with ENCODING 'UTF8' TEMPLATE template0, and restore a backup."
+        yield _failed("collation", f"The encoding is {encoding}.", advice)
+        return
+    statements = []
+    if made != actual:
+        statements.append(f"ALTER DATABASE {name} REFRESH COLLATION VERSION")
+    for (collation,) in await connection.fetch(COLLATIONS):
+        statements.append(f"ALTER COLLATION {collation} REFRESH VERSION")
+    if statements:
+        advice = f"In a maintenance window: REINDEX DATABASE {name}; {'; '.join(statements)}."
+        message = (
+            "The operating system sorts text in another way than when indexes were made, so that"
+            " they may miss rows."
+        )
+        yield _failed("collation", message, advice)
+    else:
+        yield _ok("collation", "The encoding is UTF8, and the collations are as indexes need them.")
+
+
+async def check_listening(database: Database) -> AsyncIterator[Finding]:
+    """Whether a notification arrives, by which events are followed."""
+    channel = f"doctor_{secrets.token_hex(8)}"
+    arrived = asyncio.Event()
+    listening = await database.open()
+    began = time.monotonic()
+    try:
+        await listening.add_listener(channel, lambda *_: arrived.set())
+        sending = await database.open()
+        try:
+            await sending.execute(f"NOTIFY {channel}")
+        finally:
+            await sending.close()
+        async with asyncio.timeout(NOTIFY_SECONDS):
+            await arrived.wait()
+    except TimeoutError:
+        advice = (
+            "A pooler between them does not pass notifications on: use its session mode, or name"
+            " PostgreSQL itself in TROUPE_DATABASE_URL."
+        )
+        yield _failed("notifications", "A notification did not arrive.", advice)
+    else:
+        took = 1000 * (time.monotonic() - began)
+        yield _ok("notifications", f"A notification arrived after {took:.0f} ms.")
+    finally:
+        listening.terminate()
+
+
+async def check_connections(connection: Any, database: Database) -> AsyncIterator[Finding]:
+    """Whether the server allows as many connections as a process may open."""
+    needed = sum(use.size for use in database.pools().values()) + OTHER_CONNECTIONS
+    of_server, of_role, of_database, used = await connection.fetchrow(CONNECTIONS)
+    allowed = min(each for each in (of_server, of_role, of_database) if each >= 0)
+    message = (
+        f"A process may open {needed} connections; the server allows {allowed}, and {used} are"
+        " open now."
+    )
+    if allowed < needed:
+        advice = (
+            f"Set max_connections (ALTER SYSTEM) and the limits of the role and of the database to"
+            f" {needed} or more for each process of Troupe."
+        )
+        yield _failed("connections", message, advice)
+    elif allowed - used < needed:
+        advice = f"Raise max_connections to {used + needed} or more before you start another one."
+        yield _warning("connections", message, advice)
+    else:
+        yield _ok("connections", message)
+
+
+# All of them
+
+
+async def examine_database(
+    url: str, server: Server | None, settings: Settings
+) -> AsyncIterator[Finding]:
+    """All findings about a database."""
+    database = Database(url)
+    try:
+        try:
+            connection = await database.open()
+        except Exception as error:
+            advice = "Check TROUPE_DATABASE_URL, and that the server is running."
+            where = migrate.shown(url)
+            message = f"PostgreSQL cannot be reached at {where} ({reason(error)})."
+            yield _failed("database", message, advice)
+            return
+        try:
+            for name, findings in (
+                ("database", check_server(connection)),
+                ("migrations", check_migrations(connection, settings)),
+                ("rights", check_rights(connection)),
+                ("clock", check_clock(connection)),
+                ("collation", check_collation(connection)),
+                ("connections", check_connections(connection, database)),
+                ("notifications", check_listening(database)),
+            ):
+                try:
+                    async for finding in findings:
+                        yield finding
+                except DRIVER_ERRORS as error:
+                    advice = "Mend what the other findings say, and run it again."
+                    yield _failed(name, f"It cannot be checked: {reason(error)}.", advice)
+            size = await connection.fetchval("SELECT pg_database_size(current_database())")
+        finally:
+            await connection.close()
+        for finding in check_space(server, size):
+            yield finding
+    finally:
+        await database.dispose()
+
+
+def examine() -> Iterator[Finding]:
+    """All findings."""
+    yield from check_versions()
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        for line in str(error).splitlines():
+            yield _failed("settings", line, "`troupe settings` prints all settings.")
+        return
+    yield from check_settings()
+    if settings.database_url is None and not _has_cluster(settings.data_dir):
+        message = "There is no database yet."
+        yield _warning("database", message, "`troupe serve` makes it, if no server is to be used.")
+        return
+
+    async def all_of(url: str, server: Server | None) -> list[Finding]:
+        return [finding async for finding in examine_database(url, server, settings)]
+
+    try:
+        with settings.database(on_wait=lambda _: None) as (url, server):
+            yield from asyncio.run(all_of(url, server))
+    except EmbeddedError as error:
+        advice = "See postgres.log in the folder of the data."
+        yield _failed("database", str(error), advice)
+
+
+def _has_cluster(data_dir: Path | None) -> bool:
+    """Whether there is an embedded database, which would be made otherwise."""
+    if sys.platform == "win32":
+        return True  # there is none, which is reported when it is used
+    from db.embedded import binaries  # noqa: PLC0415
+
+    try:
+        folder = data_dir or default_data_dir()
+        return (folder / f"postgres-{binaries.installed().major}").exists()
+    except EmbeddedError:
+        return True  # which is reported when it is used
+
+
+def run(*, as_json: bool) -> int:
+    """Print all findings, and return the exit status: 1 if a check has failed."""
+    findings = list(examine())
+    has_failed = any(finding.status is Status.FAILED for finding in findings)
+    if as_json:
+        report = {"ok": not has_failed, "checks": [asdict(finding) for finding in findings]}
+        sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        for finding in findings:
+            sys.stdout.write(f"{finding.status.upper():8} {finding.check}: {finding.message}\n")
+            if finding.advice:
+                sys.stdout.write(f"{'':9}{finding.advice}\n")
+    return int(has_failed)

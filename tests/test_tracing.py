@@ -1,0 +1,369 @@
+"""Traces: which spans there are, how they hang together, and that nobody pays if they are off."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+from uuid import UUID
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+import db
+from db import AgentStatus, ProjectStatus, leases, sweeper, telemetry
+from db.settings import SettingsError
+from graph import tracing
+from graph.core.scalars import parse_key
+from graph.tracing import attempts
+from graph.tracing.tracer import LONGEST_STATEMENT, Tracer
+from tests import factories, processes
+from tests.conftest import People
+from tests.patience import becomes, until
+from tests.processes import Serving
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SAMPLED, NOT_SAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
+
+
+class Spans(InMemorySpanExporter):
+    """Keeps the spans that are sent."""
+
+    def __init__(self, tracer_of: list[Tracer]) -> None:
+        super().__init__()
+        self._tracer_of = tracer_of
+
+    def all(self) -> list[ReadableSpan]:
+        """The spans until now, in the order in which they ended."""
+        (tracer,) = self._tracer_of
+        tracer._processor.force_flush()
+        return list(self.get_finished_spans())
+
+
+@pytest.fixture
+def spans() -> Iterator[Spans]:
+    """What is sent in the test, in which traces are on."""
+    tracers: list[Tracer] = []
+    exporter = Spans(tracers)
+    tracing.active = tracer = Tracer(exporter)
+    tracers.append(tracer)
+    yield exporter
+    tracing.active = None
+    tracer.shutdown()
+
+
+def ids(span: ReadableSpan) -> tuple[str, str, str | None]:
+    """The ids of the trace, of the span and of its parent."""
+    context, parent = span.context, span.parent
+    assert context is not None
+    above = None if parent is None else f"{parent.span_id:016x}"
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}", above
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+async def test_an_operation_has_a_span_and_so_have_its_statements(
+    database: db.Database, people: People, spans: Spans
+) -> None:
+    async with database.write(db.Viewer()) as session:
+        await factories.make_plan(session, people.users["owner"], projects=3)
+    query = 'query Found { projects(where: {name: {eq: "My secret"}}) { nodes { name } } }'
+
+    response = await people.owner.send({"query": query}, traceparent=SAMPLED)
+
+    assert response.json() == {"data": {"projects": {"nodes": []}}}
+    token, read, operation = spans.all()
+    trace, own, parent = ids(operation)
+    assert (trace, parent) == (TRACE, SPAN)
+    assert (operation.name, operation.kind) == ("query", SpanKind.SERVER)
+    assert attributes(operation) == {
+        "graphql.operation.name": "Found",
+        "graphql.operation.type": "query",
+        "troupe.transport": "http",
+    }
+    for statement in (token, read):
+        assert ids(statement)[::2] == (TRACE, own)
+        assert statement.kind is SpanKind.CLIENT
+        known = attributes(statement)
+        assert known["db.system.name"] == "postgresql"
+        assert known["db.query.text"].split()[0] == known["db.operation.name"] == statement.name
+        assert known["db.response.returned_rows"] == 1
+        assert "My secret" not in known["db.query.text"]
+        assert len(known["db.query.text"]) <= LONGEST_STATEMENT
+        assert operation.start_time is not None
+        assert statement.start_time is not None
+        assert statement.end_time is not None
+        assert operation.end_time is not None
+        assert operation.start_time <= statement.start_time <= statement.end_time
+        assert statement.end_time <= operation.end_time
+    assert (token.end_time or 0) <= (read.start_time or 0)
+    assert len({ids(span)[1] for span in (token, read, operation)}) == 3
+    assert operation.resource.attributes["service.name"] == "troupe"
+
+
+async def test_without_a_traceparent_or_with_a_wrong_one_a_trace_begins(
+    people: People, spans: Spans
+) -> None:
+    for header in ({}, {"traceparent": "00-x-y-01"}, {"traceparent": f"ff-{TRACE}-{SPAN}-01"}):
+        await people.owner.send({"query": "{ me { id } }"}, **header)
+    operations = [span for span in spans.all() if span.kind is SpanKind.SERVER]
+    traces = {ids(span)[0] for span in operations}
+    assert len(traces) == 3
+    assert TRACE not in traces
+    assert [ids(span)[2] for span in operations] == [None] * 3
+
+
+async def test_what_is_refused_and_a_statement_that_fails_have_errors(
+    database: db.Database, people: People, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await people.owner.send({"query": "{"})
+    (operation,) = (span for span in spans.all() if span.kind is SpanKind.SERVER)
+    assert operation.name == "GraphQL Operation"
+    assert operation.status.status_code is StatusCode.ERROR
+    assert attributes(operation)["error.type"] == "BAD_REQUEST"
+
+    spans.clear()
+    json = database.json
+
+    async def failing(statement: str, *_: Any, **__: Any) -> bytes:
+        return await json("SELECT 'x'::int", [])
+
+    monkeypatch.setattr(database, "json", failing)
+    await people.owner.send({"query": "{ me { id } }"})
+    *_, failed, operation = spans.all()
+    assert failed.status.status_code is StatusCode.ERROR
+    assert attributes(failed)["error.type"] == "22P02"
+    assert attributes(failed)["db.response.status_code"] == "22P02"
+    assert attributes(operation)["error.type"] == "FAULT"
+
+
+async def test_what_is_not_sampled_is_not_sent(people: People, spans: Spans) -> None:
+    await people.owner.send({"query": "{ me { id } }"}, traceparent=NOT_SAMPLED)
+    assert spans.all() == []
+
+
+@pytest.fixture
+async def agent(database: db.Database, people: People) -> db.Agent:
+    """An agent that is ready, in a project with tasks."""
+    async with database.write(db.Viewer()) as session:
+        owner, status = people.users["owner"], ProjectStatus.IN_PROGRESS
+        project = await factories.make_project(session, owner, status=status)
+        for title in ("First", "Second"):
+            await factories.make_task(session, project, title)
+        return await factories.make_agent(
+            session, project, status=AgentStatus.READY, max_concurrent_tasks=9
+        )
+
+
+CLAIM = """mutation($agent: ID!) { claimTask(input: {agentId: $agent}) {
+  attempt { id traceparent task { id } } reason
+} }"""
+
+
+async def claimed(people: People, agent: db.Agent, traceparent: str | None = None) -> Any:
+    """The attempt of a claim that is sent with this header."""
+    body = {"query": CLAIM, "variables": {"agent": str(agent.id)}}
+    headers = {} if traceparent is None else {"traceparent": traceparent}
+    response = await people.owner.send(body, **headers)
+    return response.json()["data"]["claimTask"]["attempt"]
+
+
+@pytest.mark.parametrize("way", ["complete", "fail", "expire"])
+async def test_an_attempt_has_a_span_from_its_claim_to_its_end(
+    database: db.Database,
+    people: People,
+    agent: db.Agent,
+    spans: Spans,
+    way: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempts, "PAUSE_SECONDS", 0.01)
+    tracing_attempts = asyncio.create_task(attempts.trace_attempts(database))
+    await asyncio.sleep(0)
+    attempt = await claimed(people, agent, SAMPLED)
+    id = UUID(str(parse_key(db.TaskAttempt, attempt["id"])))
+    claim = next(span for span in spans.all() if span.kind is SpanKind.SERVER)
+    assert attempt["traceparent"] == f"00-{TRACE}-{telemetry.span_id_of(id)}-01"
+    spans.clear()
+
+    if way == "complete":
+        await people.owner.change("completeTask { attempt { id } }", attemptId=attempt["id"])
+        # Once, though it is sent again.
+        await people.owner.change("completeTask { attempt { id } }", attemptId=attempt["id"])
+    elif way == "fail":
+        await people.owner.change(
+            "failTask { attempt { id } }", attemptId=attempt["id"], error="No", retryable=False
+        )
+    else:
+        async with database.write(db.Viewer(is_administrator=True)) as session:
+            await session.execute(
+                leases.table.update().values(expires_at=datetime.now(UTC) - timedelta(hours=1))
+            )
+        assert await sweeper.sweep(database) == 1
+
+    def found() -> list[ReadableSpan]:
+        return [span for span in spans.all() if span.name == "attempt"]
+
+    await becomes(lambda: bool(found()))
+    await asyncio.sleep(0.1)
+    (span,) = found()
+    assert ids(span) == (TRACE, telemetry.span_id_of(id), ids(claim)[1])
+    status = {"complete": "SUCCEEDED", "fail": "FAILED", "expire": "LEASE_LOST"}[way]
+    known = attributes(span)
+    assert known["troupe.attempt.id"] == str(id)
+    assert known["troupe.attempt.status"] == status
+    assert known["troupe.agent.id"] == str(agent.id)
+    assert known["troupe.attempt.number"] == 1
+    assert known.get("error.type") == (None if way == "complete" else status)
+    async with database.read() as reading:
+        ended_at = await reading.scalar(
+            db.TaskAttempt.__table__.select().with_only_columns(db.TaskAttempt.ended_at)
+        )
+    assert ended_at is not None
+    assert abs((span.end_time or 0) / 1e9 - ended_at.timestamp()) < 0.001
+    tracing_attempts.cancel()
+    await asyncio.gather(tracing_attempts, return_exceptions=True)
+    assert telemetry.ended_attempts is None
+
+
+async def test_an_attempt_that_is_not_sampled_says_so_to_its_worker(
+    database: db.Database, people: People, agent: db.Agent, spans: Spans
+) -> None:
+    attempt = await claimed(people, agent, NOT_SAMPLED)
+    id = UUID(str(parse_key(db.TaskAttempt, attempt["id"])))
+    assert attempt["traceparent"] == f"00-{TRACE}-{telemetry.span_id_of(id)}-00"
+    # The same by the resolvers, and as long as it exists.
+    query = "query($id: ID!) { taskAttempt(id: $id) { traceparent } }"
+    answer = await people.owner.ask(query, id=attempt["id"])
+    assert answer.data["taskAttempt"]["traceparent"] == attempt["traceparent"]
+    assert spans.all()
+    assert TRACE not in {ids(span)[0] for span in spans.all()}
+
+
+async def test_without_traces_attempts_have_none(people: People, agent: db.Agent) -> None:
+    assert tracing.active is None
+    assert (await claimed(people, agent, SAMPLED))["traceparent"] is None
+
+
+def test_nothing_of_opentelemetry_is_imported_without_its_variables() -> None:
+    code = (
+        "import sys, graph.app, graph.serve; graph.serve.tracing.start();"
+        "print([name for name in sys.modules if name.startswith(('opentelemetry', 'prometheus'))])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert found.stdout == b"[]\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER=zipkin cannot be used"),
+        (
+            {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL=grpc cannot be used",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_refused(
+    variables: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=sentence):
+        tracing.start()
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "graph.tracing.tracer", None)
+    with pytest.raises(SettingsError, match=r"install `troupe\[otel\]`"):
+        tracing.start()
+
+
+@pytest.mark.parametrize(
+    ("variables", "wanted"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a"}, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://a"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a", "OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_the_standard_variables_decide(
+    variables: dict[str, str], wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert tracing.is_wanted() is wanted
+
+
+@contextmanager
+def collecting() -> Iterator[tuple[str, list[Any]]]:
+    """A collector: its address, and the resources with their spans that it got."""
+    got: list[Any] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            assert (self.path, self.headers["content-type"]) == (
+                "/v1/traces",
+                "application/x-protobuf",
+            )
+            got.extend(ExportTraceServiceRequest.FromString(body).resource_spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Collector)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", got
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_server_sends_them_to_a_collector_by_otlp(monkeypatch: pytest.MonkeyPatch) -> None:
+    with processes.place() as folder, collecting() as (url, got):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        with Serving(folder, data_dir=folder / "data") as server:
+            server.ready()
+            headers = {"authorization": f"Bearer {server.token}", "traceparent": SAMPLED}
+            server.ask_with(headers, "query Traced { me { id } }")
+            assert server.stop().clean  # the last spans are sent before
+        until(lambda: bool(got))
+    (resource,) = got
+    values = {each.key: each.value.string_value for each in resource.resource.attributes}
+    assert values["service.name"] == "troupe"
+    assert values["deployment.environment.name"] == "test"
+    found = [span for scope in resource.scope_spans for span in scope.spans]
+    operation = next(span for span in found if span.name == "query")
+    assert (operation.trace_id.hex(), operation.parent_span_id.hex()) == (TRACE, SPAN)
+    below = [span for span in found if span.parent_span_id == operation.span_id]
+    assert len(below) == len(found) - 1 >= 1
+
+
+def test_a_collector_that_is_gone_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
+        server.ready()
+        assert server.ask("{ me { username } }") == {"data": {"me": {"username": "admin"}}}
+        assert server.stop().status == 0
