@@ -19,6 +19,7 @@ from db import User
 from db.settings import SettingsError
 from graph.app import Background, create_app
 from graph.execution import logs
+from graph.server import pages
 from graph.server.protocols import READ_TIMEOUT, HTTPProtocol, WebSocketProtocol
 from graph.settings import Mode, Settings
 
@@ -186,8 +187,9 @@ def run(
             lines.append(f"An access token for the user {user.username}, valid for 12 hours:")
             lines.append(f"  {token}")
             if settings.shows_page:
-                lines.append("A page to try the API, with this token:")
-                lines.append(f"  {address}/graphql#token={token}")
+                page = ("The console", "/") if pages.has_console() else ("A page", "/graphql")
+                lines.append(f"{page[0]}, with this token:")
+                lines.append(f"  {address}{page[1]}#token={token}")
     lines.append("Ctrl-C stops it.")
     print("\n".join(lines), flush=True)
     allow_many_connections()

@@ -1,0 +1,6 @@
+import { Frame } from "../components/frame";
+
+/** To be written. */
+export function Inbox() {
+  return <Frame title="Inbox">{null}</Frame>;
+}
