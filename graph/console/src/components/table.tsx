@@ -1,14 +1,19 @@
 import type { ComponentChildren } from "preact";
 
-/** A table that scrolls sideways by itself where it is too wide. The rows are its children. */
+/** A table; the rows are its children. Where it is too wide, it scrolls sideways by itself.
+ *
+ * On narrow screens, each row of a table that `stacks` is a block of lines; `data-head` of a cell
+ * names it there.
+ */
 export function Table(props: {
   caption: string;
   /** The heads of the columns; one that begins with `#` is of numbers, aligned to the right. */
   heads: string[];
+  stacks?: boolean;
   children: ComponentChildren;
 }) {
   return (
-    <div class="table" role="region" aria-label={props.caption} tabIndex={0}>
+    <div class={props.stacks ? "table stacks" : "table"} role="region" aria-label={props.caption} tabIndex={0}>
       <table>
         <caption class="unseen">{props.caption}</caption>
         <thead>

@@ -34,6 +34,7 @@ export function Projects(props: { query: URLSearchParams }) {
             <>
               <Table
                 caption="Projects"
+                stacks
                 heads={["Project", "State", "Done", "#Cost", "Waits for people", "Stuck", "Changed"]}
               >
                 {nodes.map((project) => (
@@ -81,8 +82,8 @@ function Row({ project }: { project: ProjectRowFragment }) {
           </span>
         )}
       </td>
-      <td class="number">{formatCost(project.cost)}</td>
-      <td>
+      <td class="number" data-head="Cost">{formatCost(project.cost)}</td>
+      <td data-head="Waits for people">
         {project.asked.nodes.map(({ id, title }) => (
           <Link key={id} class="line" to="/inbox" query={{ of: id }}>
             <Shape look={lookOf("BLOCKED", "HUMAN_INPUT")} /> {title}
@@ -90,10 +91,10 @@ function Row({ project }: { project: ProjectRowFragment }) {
         ))}
         <More shown={project.asked.nodes.length} of={project.asked.totalCount} />
       </td>
-      <td>
+      <td data-head="Stuck">
         <Stuck project={project} />
       </td>
-      <td>
+      <td data-head="Changed">
         <Time at={project.updatedAt} />
       </td>
     </tr>
