@@ -6,6 +6,7 @@ import { createClient as createSocket } from "graphql-ws";
 
 import { send } from "../../plain/assets/token.js";
 import { embedded, possibleTypes } from "./generated/schema";
+import { markNumbers } from "./exact";
 import { signOut } from "./session";
 import { Store } from "./store";
 
@@ -33,7 +34,10 @@ export function createClient(token: string): { client: Client; close: () => void
   });
   const client = new Client({
     url: "/graphql",
-    fetch: send,
+    fetch: async (url, init) => {
+      const response = await send(url, init);
+      return new Response(markNumbers(await response.text()), response);
+    },
     preferGetMethod: false,
     exchanges: [
       mapExchange({ onError: (error) => void (isUnauthenticated(error) && signOut(EXPIRED)) }),

@@ -6,6 +6,7 @@ import { connection } from "../client";
 import { InboxChangesDocument, LogoutDocument, ShellDocument } from "../generated/operations";
 import { useLiveQuery } from "../live";
 import { Link, usePlace } from "../router";
+import { nameOf } from "./person";
 import { signOut } from "../session";
 import { useStore } from "../store";
 import { theme, toggleTheme } from "../theme";
@@ -54,7 +55,7 @@ export function Shell(props: { navigation: Entry[]; children: ComponentChildren 
             ))}
           </nav>
           <footer>
-            {data && <p class="who">{who(data.viewer)}</p>}
+            {data && <p class="who">{data.viewer.user ? nameOf(data.viewer.user) : data.viewer.agent?.name}</p>}
             <ThemeButton />
             {/* GraphiQL reads the token of this tab, so that it is not in the link. */}
             <a href="/graphql">GraphiQL</a>
@@ -67,13 +68,6 @@ export function Shell(props: { navigation: Entry[]; children: ComponentChildren 
       </main>
     </div>
   );
-}
-
-function who(viewer: {
-  user?: { username: string; displayName?: string | null } | null;
-  agent?: { name: string } | null;
-}): string {
-  return viewer.user?.displayName || viewer.user?.username || viewer.agent?.name || "";
 }
 
 // The fragment is that of the page, so the link cannot change it.

@@ -1,7 +1,7 @@
-import type { AgentStatus, AttemptStatus, InteractionStatus, ProjectStatus, TaskStatus } from "../generated/schema";
+import type { AgentStatus, AnswerOutcome, AttemptStatus, InteractionStatus, ProjectStatus, TaskStatus } from "../generated/schema";
 
 /** Every state that is shown; the same word means the same everywhere. */
-export type Status = TaskStatus | ProjectStatus | AgentStatus | AttemptStatus | InteractionStatus;
+export type Status = TaskStatus | ProjectStatus | AgentStatus | AttemptStatus | InteractionStatus | AnswerOutcome;
 
 /** What a state means for who supervises; style.css has a colour for each. */
 export type Tone = "quiet" | "waiting" | "active" | "good" | "bad" | "held";
