@@ -71,7 +71,10 @@ export function useLiveQuery<Data, Variables extends AnyVariables, Change, Chang
   } as Parameters<typeof useQuery<Data, Variables>>[0]);
   const read = useCallback(() => execute({ requestPolicy: "network-only" }), [execute]);
   latest.current = read;
-  return { ...result, read };
+  // Another page of the same list replaces this one when it is there.
+  const last = useRef<Data | undefined>(undefined);
+  last.current = result.data ?? last.current;
+  return { ...result, data: last.current, read };
 }
 
 /** A function that runs at most once in each interval, the last call never left out. */

@@ -52,5 +52,6 @@ export function Shortcuts(props: { keys: Shortcut[] }) {
 function isTaken(target: HTMLElement, key: string): boolean {
   if (document.querySelector("dialog[open]")) return true;
   if (target.closest("input, select, textarea")) return true;
-  return key === "Enter" && target.closest("a, button, summary") !== null;
+  // Enter on a link that leads to what is shown already is free.
+  return key === "Enter" && target.closest("a:not([aria-current]), button, summary") !== null;
 }

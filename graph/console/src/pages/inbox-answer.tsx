@@ -1,4 +1,4 @@
-import type { Ref, TargetedSubmitEvent } from "preact";
+import type { ComponentChildren, Ref, TargetedKeyboardEvent, TargetedSubmitEvent } from "preact";
 import { useImperativeHandle, useRef } from "preact/hooks";
 
 import { useAction } from "../action";
@@ -84,7 +84,7 @@ function TextForm(props: {
   isRunning: boolean;
   answering: Ref<Answering>;
   onSend: (form: FormData) => void;
-  children?: preact.ComponentChildren;
+  children?: ComponentChildren;
 }) {
   const field = useRef<HTMLTextAreaElement>(null);
   useImperativeHandle(props.answering, () => ({
@@ -94,19 +94,18 @@ function TextForm(props: {
     event.preventDefault();
     props.onSend(new FormData(event.currentTarget));
   }
+  function press(event: TargetedKeyboardEvent<HTMLFormElement>) {
+    if (event.key === "Escape") field.current?.blur();
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.currentTarget.requestSubmit();
+  }
   return (
-    <form class="answer" onSubmit={submit}>
+    <form class="answer" onSubmit={submit} onKeyDown={press}>
       <label>
         {props.label}
         <textarea
           ref={field}
           name="text"
           required
-          onKeyDown={(event) => {
-            if (event.key === "Escape") event.currentTarget.blur();
-            if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
-            event.currentTarget.form?.requestSubmit();
-          }}
         />
       </label>
       {props.children}

@@ -1,4 +1,5 @@
 import type { Ref } from "preact";
+import { useState } from "preact/hooks";
 
 import { Content, Json } from "../components/json";
 import { nameOf } from "../components/person";
@@ -21,6 +22,7 @@ export function Request(props: {
 }) {
   const { request } = props;
   const outcome = props.ending ?? request;
+  const [isRefused, setRefused] = useState(false);
   const asker = request.askedByAgent ?? request.agent;
   const approvals = request.answers.filter(({ outcome }) => outcome === "APPROVED").length;
   return (
@@ -86,11 +88,15 @@ export function Request(props: {
           request={request}
           answering={props.answering}
           onAnswered={props.onAnswered}
-          onRefused={props.onRefused}
+          onRefused={() => {
+            setRefused(true);
+            props.onRefused();
+          }}
         />
       ) : (
         <p class="ended" role="status">
-          <StatusBadge status={outcome.status} /> This request {ENDINGS[outcome.status]}
+          <StatusBadge status={outcome.status} />{" "}
+          {isRefused && "Your answer came too late. "}This request {ENDINGS[outcome.status]}
           {outcome.respondedBy && ` by ${nameOf(outcome.respondedBy)}`}{" "}
           {outcome.respondedAt && <Time at={outcome.respondedAt} />}.
         </p>

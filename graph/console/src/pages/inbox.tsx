@@ -25,7 +25,7 @@ const SIZE = 20;
 export function Inbox(props: { query: URLSearchParams }) {
   const { query } = props;
   // A link may lead to a request that is not on the first page, or is not in the inbox any more.
-  const [named] = useState(query.get("of"));
+  const [named, setNamed] = useState(query.get("of"));
   const [endings, setEndings] = useState<Record<string, OutcomeFragment>>({});
   const inbox = useLiveQuery({
     query: InboxDocument,
@@ -40,7 +40,18 @@ export function Inbox(props: { query: URLSearchParams }) {
   const end = (outcome: OutcomeFragment) => setEndings((known) => ({ ...known, [outcome.id]: outcome }));
   return (
     <Loaded of={inbox}>
-      {(data) => <Requests data={data} query={query} endings={endings} onEnd={end} read={inbox.read} />}
+      {(data) => (
+        <Requests
+          data={data}
+          query={query}
+          endings={endings}
+          onEnd={end}
+          read={(id) => {
+            setNamed(id);
+            inbox.read();
+          }}
+        />
+      )}
     </Loaded>
   );
 }
@@ -50,7 +61,8 @@ function Requests(props: {
   query: URLSearchParams;
   endings: Record<string, OutcomeFragment>;
   onEnd: (outcome: OutcomeFragment) => void;
-  read: () => void;
+  /** Reads the list again, and a request even if it is no longer in it. */
+  read: (id: string) => void;
 }) {
   const { data, query, endings } = props;
   const { nodes, pageInfo, totalCount } = data.pendingInteractions;
@@ -89,7 +101,7 @@ function Requests(props: {
       select(next.id);
       list.current?.querySelector<HTMLElement>(`[data-id="${CSS.escape(next.id)}"] a`)?.focus();
     }
-    props.read();
+    props.read(outcome.id);
   }
 
   const isOpen = request && request.status === "PENDING" && !endings[request.id];
@@ -135,7 +147,7 @@ function Requests(props: {
               ending={endings[request.id]}
               answering={answering}
               onAnswered={answered}
-              onRefused={props.read}
+              onRefused={() => props.read(request.id)}
             />
           )}
         </div>
