@@ -65,9 +65,11 @@ function Requests(props: {
   read: (id: string) => void;
 }) {
   const { data, query, endings } = props;
-  const { nodes, pageInfo, totalCount } = data.pendingInteractions;
+  const { pageInfo, totalCount } = data.pendingInteractions;
+  // What has ended leaves the list at once, before that is read again.
+  const nodes = data.pendingInteractions.nodes.filter(({ id }) => !(id in endings));
   const of = query.get("of");
-  const known = [...nodes, data.named].find((request) => request?.id === of);
+  const known = [...data.pendingInteractions.nodes, data.named].find((request) => request?.id === of);
   // Who reads a request must not suddenly have another in front of them: it stays until they move on.
   const last = useRef<RequestFragment | null>(null);
   const request = known ?? (last.current?.id === of ? last.current : null);
@@ -76,31 +78,32 @@ function Requests(props: {
   const [said, say] = useState("");
   const list = useRef<HTMLUListElement>(null);
 
-  const linkTo = (id: string) => ({ ...Object.fromEntries(query), of: id });
-  const select = (id: string) => navigate(href("/inbox", {}, linkTo(id)), { replace: true });
+  const linkTo = (id: string | null) => ({ ...Object.fromEntries(query), of: id });
+  const select = (id: string | null) => navigate(href("/inbox", {}, linkTo(id)), { replace: true });
   const first = nodes[0]?.id;
   useEffect(() => {
     if (!request && first) select(first);
   }, [request, first]);
+
+  /** Selects a request and its line of the list, where the keyboard then is. */
+  function show(id: string | undefined) {
+    select(id ?? null);
+    if (id) list.current?.querySelector<HTMLElement>(`[data-id="${CSS.escape(id)}"] a`)?.focus();
+  }
 
   function move(step: number) {
     const at = nodes.findIndex(({ id }) => id === of);
     const next = nodes[Math.min(Math.max(at + step, 0), nodes.length - 1)];
     if (!next) return;
     say("");
-    select(next.id);
-    list.current?.querySelector<HTMLElement>(`[data-id="${CSS.escape(next.id)}"] a`)?.focus();
+    show(next.id);
   }
 
   function answered(outcome: OutcomeFragment, sentence: string) {
     props.onEnd(outcome);
     say(sentence);
     const at = nodes.findIndex(({ id }) => id === outcome.id);
-    const next = nodes[at + 1] ?? nodes[at - 1];
-    if (next) {
-      select(next.id);
-      list.current?.querySelector<HTMLElement>(`[data-id="${CSS.escape(next.id)}"] a`)?.focus();
-    }
+    show((nodes[at + 1] ?? nodes[at - 1])?.id);
     props.read(outcome.id);
   }
 
