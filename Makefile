@@ -12,7 +12,7 @@ CLIENTS := tests/clients/node_modules/.installed
 PEER := benchmarks/postgraphile/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test alike fuzz mutants bench check format schema docs migration wheel requirements clean
+.PHONY: help serve demo test alike fuzz mutants bench check format schema docs pictures migration wheel requirements clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -58,6 +58,9 @@ migration: .venv/installed-dev ## Draft the migration that the models need: make
 
 docs: .venv/installed-dev ## Update the parts of the documentation that are printed from code
 	@$(BIN)/python -m tests.pages
+
+pictures: .venv/installed-dev $(BUILT_PAGES) ## Take the pictures of the console in docs/pictures/ (needs Chromium)
+	@$(BIN)/python -m tests.pictures
 
 wheel: .venv/installed $(BUILT_PAGES) ## Build the wheel into dist/, including the pages
 	@rm -rf build  # of an earlier wheel; files deleted since then would be in this wheel too

@@ -33,6 +33,13 @@ def chromium() -> str:
 
 @pytest.fixture
 async def browser(chromium: str) -> AsyncIterator[Browser]:
+    """A browser of the test's own."""
+    async with launched(chromium) as browser:
+        yield browser
+
+
+@asynccontextmanager
+async def launched(chromium: str) -> AsyncIterator[Browser]:
     """Headless Chromium, which finds no address but this machine's."""
     arguments = [
         "--no-sandbox",  # as root it refuses to run with one

@@ -55,6 +55,7 @@ NAMED = """mutation($name: String!) {
   createProject(input: {name: $name}) { project { name } }
 }"""
 
+
 @pytest.fixture(scope="module")
 def served(chromium: str) -> Iterator[Serving]:
     """A server of GraphiQL, with a project in it."""

@@ -5,7 +5,6 @@ import { Progress, formatCost } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
 import { Shape, StatusBadge, lookOf } from "../components/status";
 import { Table } from "../components/table";
-import { Time } from "../components/time";
 import { AllChangesDocument, type ProjectRowFragment, ProjectsDocument } from "../generated/operations";
 import { useLiveQuery } from "../live";
 import { Link } from "../router";
@@ -35,7 +34,7 @@ export function Projects(props: { query: URLSearchParams }) {
               <Table
                 caption="Projects"
                 stacks
-                heads={["Project", "State", "Done", "#Cost", "Waits for people", "Stuck", "Changed"]}
+                heads={["Project", "State", "Done", "#Cost", "Waits for people", "Stuck"]}
               >
                 {nodes.map((project) => (
                   <Row key={project.id} project={project} />
@@ -93,9 +92,6 @@ function Row({ project }: { project: ProjectRowFragment }) {
       </td>
       <td data-head="Stuck">
         <Stuck project={project} />
-      </td>
-      <td data-head="Changed">
-        <Time at={project.updatedAt} />
       </td>
     </tr>
   );
