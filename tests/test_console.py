@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.async_api import Browser, Page, Request, expect
+from playwright.async_api import Browser, Page, Request, WebSocketRoute, expect
 from sqlalchemy import select, text
 
 import db
@@ -26,6 +27,9 @@ PAGES = {
     "/nowhere": "Not found",
 }
 
+PAUSE = f"""mutation {{
+  transitionProject(input: {{id: "{PROJECT}", to: PAUSED}}) {{ userErrors {{ message }} }}
+}}"""
 ORDER = {
     "projectId": PROJECT,
     "title": "May we order the sensors?",
@@ -103,12 +107,43 @@ async def test_the_projects_are_read_once_and_again_when_they_change(
         )
         assert page.url == f"{console.url}/#/"
         assert sorted(sent.names) == ["Projects", "Shell"]
-        transition = f"""mutation {{
-          transitionProject(input: {{id: "{PROJECT}", to: PAUSED}}) {{ userErrors {{ message }} }}
-        }}"""
-        await console.api.ask(transition)
+        await console.api.ask(PAUSE)
         await expect(row).to_contain_text("Paused")
         assert sorted(sent.names) == ["Projects", "Projects", "Shell"]
+
+
+async def test_a_page_goes_on_after_its_last_message_when_it_is_connected_again(
+    console: Console, browser: Browser
+) -> None:
+    sockets: list[tuple[WebSocketRoute, list[dict[str, Any]]]] = []
+
+    def relay(socket: WebSocketRoute) -> None:
+        server, subscriptions = socket.connect_to_server(), list[dict[str, Any]]()
+
+        def note(message: str | bytes) -> None:
+            sent = json.loads(message)
+            if sent["type"] == "subscribe":
+                subscriptions.append(sent["payload"]["variables"])
+            server.send(message)
+
+        socket.on_message(note)
+        sockets.append((socket, subscriptions))
+
+    async def intercept(page: Page) -> None:
+        await page.route_web_socket(re.compile("/graphql$"), relay)
+
+    async with console.opened(browser, before=intercept) as page:
+        row = page.get_by_role("row", name="School weather station")
+        await expect(row).to_contain_text("In progress")
+        ((socket, first),) = sockets
+        assert ["after" in variables for variables in first] == [False, False]
+        await socket.close(code=1012)
+        await expect(page.get_by_text("Reconnecting …")).to_be_visible()
+        await console.api.ask(PAUSE)
+        await expect(row).to_contain_text("Paused")
+        await expect(page.get_by_text("Reconnecting …")).to_have_count(0)
+        ((_, second),) = sockets[1:]
+        assert [bool(variables["after"]) for variables in second] == [True, True]
 
 
 async def test_without_projects_the_first_step_is_named(
@@ -278,25 +313,34 @@ async def test_the_keyboard_alone_answers_requests(console: Console, browser: Br
         ]
 
 
-async def test_what_is_approved_is_shown_digit_by_digit(console: Console, browser: Browser) -> None:
+async def test_what_is_approved_is_shown_as_it_is_and_a_change_of_it_too(
+    console: Console, browser: Browser
+) -> None:
     content = {"amount": 1, "to": "troupe\u202egro.elpmaxe", "note": "\ue0001"}
     request = await asked(console.database, content=content)
-    # Python would round the number as well.
-    async with console.database.write(db.Viewer(is_administrator=True)) as session:
-        amount = text(
-            "UPDATE human_interactions SET content = jsonb_set(content, '{amount}',"
-            " '12345678901234567.10') WHERE title = 'May we order the sensors?'"
-        )
-        await session.execute(amount)
     async with console.opened(browser, "/inbox") as page:
         shown = page.get_by_role("article")
-        await expect(shown).to_contain_text("12345678901234567.10")
         await expect(shown).to_contain_text("troupe\\u{202e}gro.elpmaxe")
         await shown.get_by_text("Exactly what an answer is about").click()
-        exact = shown.locator("pre")
-        await expect(exact).to_contain_text('"amount": 12345678901234567.10')
-        await expect(exact).to_contain_text('"note": "\\u{e000}1"')
+        await expect(shown).to_contain_text(request["contentHash"])
+        await expect(shown.locator("pre")).to_contain_text('"note": "\\u{e000}1"')
+        comment = shown.get_by_label("Comment")
+        await comment.fill("One is fine")
+
+        # A number that neither JavaScript nor Python keeps.
+        amount = f"""UPDATE human_interactions
+            SET content = jsonb_set(content, '{{amount}}', '12345678901234567.10')
+            WHERE content_hash = '{request["contentHash"]}'"""
+        async with console.database.write(db.Viewer(is_administrator=True)) as session:
+            await session.execute(text(amount))
+        await expect(shown).to_contain_text("12345678901234567.10")
+        await expect(comment).to_have_value("")
+        await shown.get_by_text("Exactly what an answer is about").click()
+        await expect(shown.locator("pre")).to_contain_text('"amount": 12345678901234567.10')
         await expect(shown).not_to_contain_text(request["contentHash"])
+        await page.get_by_role("button", name="Approve").click()
+        await expect(page.get_by_role("status").first).to_contain_text("was approved")
+        assert await status_of(console, request) == ("APPROVED", None)
 
 
 async def test_a_request_that_another_answers_stays_and_says_so(
