@@ -10,6 +10,16 @@ COPY graph/plain/ ../plain/
 COPY graph/graphiql/ ./
 RUN npm run build
 
+# The build of the console, whose operations are typed by the schema.
+FROM node:22-slim AS console
+WORKDIR /app/graph/console
+COPY graph/console/package.json graph/console/package-lock.json graph/console/.npmrc ./
+RUN npm ci
+COPY schema.graphql ../../
+COPY graph/plain/ ../plain/
+COPY graph/console/ ./
+RUN npm run build
+
 # The version of Python with which the tests run.
 FROM python:3.11-slim AS base
 WORKDIR /app
@@ -26,6 +36,7 @@ COPY graph/ graph/
 COPY migrations/ migrations/
 RUN .venv/bin/pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --no-build-isolation --editable .
 COPY --from=graphiql /app/graph/graphiql/dist graph/graphiql/dist
+COPY --from=console /app/graph/console/dist graph/console/dist
 RUN .venv/bin/python -m compileall -q db graph migrations
 
 FROM base

@@ -3,27 +3,27 @@
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 BIN := .venv/bin
-# GraphiQL is built if npm is available; otherwise a plain page is served.
-PAGE := graph/graphiql
-PAGE_SOURCES := $(wildcard $(addprefix $(PAGE)/,*.js *.json *.html .npmrc src/* examples/*)) graph/plain/assets/token.js
+# The console and GraphiQL are built if npm is available; otherwise a plain page is served.
+PAGES := graph/console graph/graphiql
+sources = $(wildcard $(addprefix $(1)/,*.js *.json *.html .npmrc src/*.* src/components/* src/pages/* examples/*)) graph/plain/assets/token.js
 NPM := $(shell command -v npm 2>/dev/null)
-BUILT_PAGE := $(if $(NPM),$(PAGE)/dist/index.html)
+BUILT_PAGES := $(if $(NPM),$(PAGES:=/dist/index.html))
 CLIENTS := tests/clients/node_modules/.installed
 PEER := benchmarks/postgraphile/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test alike fuzz mutants bench check format schema docs migration wheel requirements clean
+.PHONY: help serve demo test alike fuzz mutants bench check format schema docs pictures migration wheel requirements clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-serve: .venv/installed $(BUILT_PAGE) ## Serve on http://127.0.0.1:8000/graphql, database included
+serve: .venv/installed $(BUILT_PAGES) ## Serve on http://127.0.0.1:8000/graphql, database included
 	@exec $(BIN)/troupe serve
 
-demo: .venv/installed $(BUILT_PAGE) ## Serve a temporary database with example data
+demo: .venv/installed $(BUILT_PAGES) ## Serve a temporary database with example data
 	@exec $(BIN)/troupe demo
 
-test: .venv/installed-dev $(BUILT_PAGE) $(if $(NPM),$(CLIENTS)) ## Run all tests
+test: .venv/installed-dev $(BUILT_PAGES) $(if $(NPM),$(CLIENTS)) ## Run all tests
 	@PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} --dist worksteal -q
 
 alike: .venv/installed-dev ## Compare the answers of compiler and resolvers for 5,000 queries: make alike QUERIES=5000
@@ -38,12 +38,12 @@ mutants: .venv/installed-dev ## Change single lines and print the changes that n
 bench: .venv/installed-dev $(if $(NPM),$(PEER)) ## Compare the speed with other servers, into docs/performance.md: make bench QUICK=1
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick,--page docs/performance.md)
 
-check: .venv/installed-dev $(BUILT_PAGE) ## Check style, types, imports, generated files and breaking changes of the schema
+check: .venv/installed-dev $(BUILT_PAGES) ## Check style, types, imports, generated files and breaking changes of the schema
 	@$(BIN)/ruff format --check --quiet . || { echo "Run \`make format\`."; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(if $(BUILT_PAGE),cd $(PAGE) && npm run --silent check)
+	@$(if $(NPM),$(foreach page,$(PAGES),(cd $(page) && npm run --silent check) &&) true)
 	@$(BIN)/python -m tests.drift
 	@$(BIN)/python -m tests.promise
 
@@ -59,7 +59,10 @@ migration: .venv/installed-dev ## Draft the migration that the models need: make
 docs: .venv/installed-dev ## Update the parts of the documentation that are printed from code
 	@$(BIN)/python -m tests.pages
 
-wheel: .venv/installed $(BUILT_PAGE) ## Build the wheel into dist/, including the page
+pictures: .venv/installed-dev $(BUILT_PAGES) ## Take the pictures of the console in docs/pictures/ (needs Chromium)
+	@$(BIN)/python -m tests.pictures
+
+wheel: .venv/installed $(BUILT_PAGES) ## Build the wheel into dist/, including the pages
 	@rm -rf build  # of an earlier wheel; files deleted since then would be in this wheel too
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
@@ -73,7 +76,7 @@ requirements: ## Update the pinned dependencies (needs uv)
 clean: ## Remove everything that was installed, built and cached here
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info build dist
 	rm -rf tests/clients/node_modules tests/clients/codegen/generated tests/clients/examples/built benchmarks/postgraphile/node_modules
-	rm -rf $(PAGE)/node_modules $(PAGE)/dist
+	rm -rf $(PAGES:=/node_modules) $(PAGES:=/dist) graph/console/src/generated
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "Troupe needs Python 3.11 or later; install it, or name it: make PYTHON=/path/to/python3"; exit 1; }
@@ -101,8 +104,10 @@ $(PEER): benchmarks/postgraphile/package-lock.json benchmarks/postgraphile/packa
 	@cd benchmarks/postgraphile && npm ci --silent && touch node_modules/.installed \
 		|| echo "It could not be installed, and is left out (\`cd benchmarks/postgraphile && npm ci\` says why)."
 
-$(PAGE)/dist/index.html: $(PAGE_SOURCES)
-	@echo "Building GraphiQL (the first time takes a minute) …"
-	@rm -rf $(PAGE)/dist
-	@cd $(PAGE) && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --loglevel=error >/dev/null; } \
-		&& npm run --silent build || echo "npm could not build GraphiQL; a plain page is served instead."
+graph/console/dist/index.html: $(call sources,graph/console) schema.graphql
+graph/graphiql/dist/index.html: $(call sources,graph/graphiql)
+$(PAGES:=/dist/index.html):
+	@echo "Building $(@:/dist/index.html=) (the first time takes a minute) …"
+	@rm -rf $(@D)
+	@cd $(@:/dist/index.html=) && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --loglevel=error >/dev/null; } \
+		&& npm run --silent build || echo "npm could not build it; the server does without."

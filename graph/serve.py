@@ -21,6 +21,7 @@ from db.settings import SettingsError
 from graph import tracing
 from graph.app import Background, create_app
 from graph.execution import logs
+from graph.server import pages
 from graph.server.protocols import READ_TIMEOUT, HTTPProtocol, WebSocketProtocol
 from graph.settings import Mode, Settings
 
@@ -241,8 +242,9 @@ def run(
             lines.append(f"An access token for the user {user.username}, valid for 12 hours:")
             lines.append(f"  {token}")
             if settings.shows_page:
-                lines.append("A page to try the API, with this token:")
-                lines.append(f"  {address}/graphql#token={token}")
+                page = ("The console", "/") if pages.has_console() else ("A page", "/graphql")
+                lines.append(f"{page[0]}, with this token:")
+                lines.append(f"  {address}{page[1]}#token={token}")
     metrics = listen_for_metrics(settings)
     if metrics is not None:
         lines.insert(1, f"Metrics for Prometheus are at {base_url(metrics.getsockname())}/metrics.")

@@ -81,7 +81,7 @@ class Settings(DatabaseSettings):
     compiler: bool = True
     """Whether to compile each query into one SQL statement where possible."""
     graphiql: bool | None = None
-    """Whether browsers get the GraphiQL page. Unset: in development only."""
+    """Whether browsers get the console and GraphiQL. Unset: in development only."""
     allowed_origins: CommaSeparated = ()
     """The origins whose pages may use the API (CORS), separated by commas, such as
     `https://app.example.org`, or `*` for all. Unset: only this server's own page, and in
@@ -241,7 +241,7 @@ class Settings(DatabaseSettings):
 
     @property
     def shows_page(self) -> bool:
-        """Whether browsers get the GraphiQL page."""
+        """Whether browsers get the console and GraphiQL."""
         return self.mode is Mode.DEVELOPMENT if self.graphiql is None else self.graphiql
 
     @property

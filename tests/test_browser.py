@@ -1,27 +1,16 @@
-"""The pages in a real browser, in which every other address is blocked."""
+"""GraphiQL and the plain page in a real browser."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import uvicorn
-from playwright.async_api import (
-    Browser,
-    ConsoleMessage,
-    Locator,
-    Page,
-    Route,
-    async_playwright,
-    expect,
-)
+from playwright.async_api import Browser, Locator, Page, expect
 
 import db
 from db import access
@@ -29,9 +18,9 @@ from graph.app import create_app
 from graph.serve import listen
 from graph.server import pages
 from graph.settings import Mode, Settings
-from tests import processes
+from tests import browsers, processes
+from tests.browsers import missing, opened
 from tests.conftest import People
-from tests.patience import PATIENCE
 from tests.processes import Serving
 from tests.sockets import listening
 
@@ -64,29 +53,14 @@ FOLLOW = """async ([token, query]) => {
   await fetch("/graphql", { method: "POST", headers, body });
   return await next();
 }"""
+browser, chromium = browsers.browser, browsers.chromium
 NAMED = """mutation($name: String!) {
   createProject(input: {name: $name}) { project { name } }
 }"""
 
-expect.set_options(timeout=1000 * PATIENCE)
-
-
-def missing(sentence: str) -> NoReturn:
-    """Leave a test out, except where a run decides whether a change may land."""
-    if os.environ.get("CI"):
-        pytest.fail(sentence)
-    pytest.skip(sentence)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def chromium() -> str:
-    """Where Chromium is."""
-    found = shutil.which("chromium")
-    return found or missing("Install Chromium (Debian and Ubuntu: apt-get install chromium).")
-
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Serving]:
+def served(chromium: str) -> Iterator[Serving]:
     """A server of GraphiQL, with a project in it."""
     if not (pages.BUILT / "index.html").exists():
         missing("Build GraphiQL (install Node.js 20 or later with npm, then `make test`).")
@@ -107,56 +81,6 @@ async def plain(database: db.Database, monkeypatch: pytest.MonkeyPatch) -> Async
     yield "http://{}:{}".format(*listening.getsockname())
     server.should_exit = True
     await serving
-
-
-@pytest.fixture
-async def browser(chromium: str) -> AsyncIterator[Browser]:
-    """Headless Chromium, which finds no address but this machine's."""
-    arguments = [
-        "--no-sandbox",  # as root it refuses to run with one
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    ]
-    async with (
-        async_playwright() as playwright,
-        await playwright.chromium.launch(executable_path=chromium, args=arguments) as browser,
-    ):
-        yield browser
-
-
-@asynccontextmanager
-async def opened(browser: Browser, link: str) -> AsyncIterator[Page]:
-    """A page that asks nobody but its own server, and has nothing else to complain about."""
-    origin = re.sub(r"^(http://[^/]+/).*", r"\1", link)
-    elsewhere: list[str] = []
-    complaints: list[str] = []
-
-    async def only_own(route: Route) -> None:
-        if route.request.url.startswith(origin):
-            await route.continue_()
-        else:
-            elsewhere.append(route.request.url)
-            await route.abort()
-
-    def hear(message: ConsoleMessage) -> None:
-        # Chromium itself remarks on an answer of 401, which is what a wrong token is answered.
-        refusal = "the server responded with a status of 401" in message.text
-        if message.type in ("error", "warning") and not refusal:
-            complaints.append(message.text)
-
-    async with await browser.new_context(viewport={"width": 1440, "height": 900}) as context:
-        context.set_default_timeout(1000 * PATIENCE)
-        await context.route(re.compile(r"^(?!data:|blob:)"), only_own)
-        others = re.compile(f"^(?!{re.escape(origin.replace('http', 'ws'))})")
-        await context.route_web_socket(others, lambda socket: elsewhere.append(socket.url))
-        page = await context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", hear)
-        await page.goto(link)
-        yield page
-    assert elsewhere == []
-    assert complaints == []
 
 
 # GraphiQL

@@ -16,7 +16,7 @@ from tests.conftest import People, serving
 from tests.drift import ROOT
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
-SOURCE = pages.HERE / "graphiql"
+SOURCE, CONSOLE = pages.HERE / "graphiql", pages.HERE / "console"
 EXAMPLES = sorted((SOURCE / "examples").glob("*.graphql"))
 
 
@@ -28,12 +28,24 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "assets" / "page-4FOM.js").write_text("'the full script'", encoding="utf-8")
     (tmp_path / "secret").write_text("secret", encoding="utf-8")
     monkeypatch.setattr(pages, "BUILT", tmp_path)
+    monkeypatch.setattr(pages, "CONSOLE", tmp_path / "none")
+
+
+@pytest.fixture
+def console(built: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A console as the build leaves it, beside the page."""
+    folder = tmp_path / "console"
+    (folder / "assets").mkdir(parents=True)
+    (folder / "index.html").write_text("<!doctype html>the console", encoding="utf-8")
+    (folder / "assets" / "console-4FOM.js").write_text("'its script'", encoding="utf-8")
+    monkeypatch.setattr(pages, "CONSOLE", folder)
 
 
 @pytest.fixture
 def unbuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No page was built."""
     monkeypatch.setattr(pages, "BUILT", tmp_path)
+    monkeypatch.setattr(pages, "CONSOLE", tmp_path)
 
 
 full, plain = pytest.mark.usefixtures("built"), pytest.mark.usefixtures("unbuilt")
@@ -93,7 +105,7 @@ async def test_without_a_build_a_plain_page_says_how_to_get_the_full_one(
         assert is_strict(response_of_file)
 
 
-@pytest.mark.parametrize("folder", [pages.PLAIN, SOURCE])
+@pytest.mark.parametrize("folder", [pages.PLAIN, SOURCE, CONSOLE])
 def test_no_page_has_anything_inline(folder: Path) -> None:
     html = (folder / "index.html").read_text(encoding="utf-8")
     assert "<style" not in html
@@ -129,8 +141,29 @@ async def test_files_are_only_read(http: httpx.AsyncClient) -> None:
     assert (await http.post("/graphiql/page-4FOM.js")).status_code == 405
 
 
+@pytest.mark.usefixtures("console")
+async def test_the_console_is_at_the_root_with_a_policy_of_its_own(
+    http: httpx.AsyncClient,
+) -> None:
+    for path, text, cache in [
+        ("/", "<!doctype html>the console", "no-cache"),
+        ("/console/console-4FOM.js", "'its script'", "public, max-age=31536000, immutable"),
+    ]:
+        response = await http.get(path, headers=BROWSER)
+        assert (response.status_code, response.text) == (200, text)
+        assert response.headers["cache-control"] == cache
+        assert is_strict(response)
+        policy = response.headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert "data:" not in policy
+        assert "require-trusted-types-for 'script'" in policy
+    assert (await http.get("/graphql", headers=BROWSER)).text == "<!doctype html>the full page"
+    for path in ("/console/", "/console/index.html", "/console/%2e%2e/index.html", "/inbox"):
+        assert (await http.get(path, headers=BROWSER)).status_code == 404
+
+
 @full
-async def test_the_root_leads_to_the_page(http: httpx.AsyncClient) -> None:
+async def test_without_a_console_the_root_leads_to_the_page(http: httpx.AsyncClient) -> None:
     response = await http.get("/", headers=BROWSER)
     assert response.status_code == 307
     assert response.headers["location"] == "/graphql"

@@ -1,4 +1,4 @@
-"""The pages for browsers: GraphiQL if it is built, else a plain page."""
+"""The pages for browsers: the console, and GraphiQL; without their builds, a plain page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 HERE = Path(__file__).parents[1]
-BUILT, PLAIN = HERE / "graphiql" / "dist", HERE / "plain"
+BUILT, PLAIN, CONSOLE = HERE / "graphiql" / "dist", HERE / "plain", HERE / "console" / "dist"
 
 # The pages load only from this server, and no site may frame them. The editor of GraphiQL sets
 # inline styles, and its style sheet contains its images and fonts.
@@ -21,15 +21,25 @@ POLICY = (
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
+# The console does without all of that, and never turns text into HTML or code.
+CONSOLE_POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+    " require-trusted-types-for 'script'; trusted-types 'none'"
+)
+
+# Built files have the hash of their contents in their names, so that they never change.
+FOREVER = "public, max-age=31536000, immutable"
+
 
 class Files(StaticFiles):
     """The files of a folder, with a strict content security policy."""
 
-    def __init__(self, folder: Path, cache: str) -> None:
+    def __init__(self, folder: Path, cache: str, policy: str = POLICY) -> None:
         super().__init__(directory=folder)
         self.headers = {
             "Cache-Control": cache,
-            "Content-Security-Policy": POLICY,
+            "Content-Security-Policy": policy,
             "Cross-Origin-Opener-Policy": "same-origin",
         }
 
@@ -62,14 +72,28 @@ class Page(Files):
 
 
 def routes() -> list[BaseRoute]:
-    """The routes for the files of the page at `/graphql`."""
-    # Built files have the hash of their contents in their names, so that they never change.
-    cache = "public, max-age=31536000, immutable" if _folder() == BUILT else "no-cache"
-    return [
-        Route("/", RedirectResponse("/graphql")),
-        Mount("/graphiql", Files(_folder() / "assets", cache)),
-    ]
+    """The routes for the console at `/`, and for the files of the page at `/graphql`."""
+    cache = FOREVER if _folder() == BUILT else "no-cache"
+    graphiql = Mount("/graphiql", Files(_folder() / "assets", cache))
+    if not has_console():
+        return [Route("/", RedirectResponse("/graphql")), graphiql]
+    console = Files(CONSOLE, "no-cache", CONSOLE_POLICY)
+
+    async def page(request: Request) -> Response:
+        return await console.get_response("index.html", request.scope)
+
+    assets = Files(CONSOLE / "assets", FOREVER, CONSOLE_POLICY)
+    return [Route("/", page), Mount("/console", assets), graphiql]
+
+
+def has_console() -> bool:
+    """Whether the console is built."""
+    return _is_built(CONSOLE)
 
 
 def _folder() -> Path:
-    return BUILT if (BUILT / "index.html").is_file() else PLAIN
+    return BUILT if _is_built(BUILT) else PLAIN
+
+
+def _is_built(folder: Path) -> bool:
+    return (folder / "index.html").is_file()

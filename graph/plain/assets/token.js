@@ -1,20 +1,23 @@
-// The access token of a page. It comes from the URL's fragment, which browsers do not send to the
+// The access token of the pages. It comes from the URL's fragment, which browsers do not send to the
 // server, and is stored until the tab is closed.
 
 const KEY = "troupe:token";
 
-const fromURL = new URLSearchParams(location.hash.slice(1)).get("token");
+const inURL = () => new URLSearchParams(location.hash.slice(1)).get("token");
+const fromURL = inURL();
 if (fromURL) {
   storeToken(fromURL);
   // The token must not stay in the address bar, the history or a bookmark.
   history.replaceState(null, "", location.pathname + location.search);
 }
 // A link with another token only changes the fragment if the page is already open.
-addEventListener("hashchange", () => location.reload());
+addEventListener("hashchange", () => {
+  if (inURL()) location.reload();
+});
 
 /** The stored token, or null. */
 export function token() {
-  return sessionStorage.getItem(KEY);
+  return sessionStorage.getItem(KEY) || null;
 }
 
 /**

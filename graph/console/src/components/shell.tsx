@@ -1,0 +1,110 @@
+import type { ComponentChildren } from "preact";
+import { useEffect, useState } from "preact/hooks";
+
+import { useAction } from "../action";
+import { connection } from "../client";
+import { InboxChangesDocument, LogoutDocument, ShellDocument } from "../generated/operations";
+import { useLiveQuery } from "../live";
+import { Link, usePlace } from "../router";
+import { nameOf } from "./person";
+import { signOut } from "../session";
+import { useStore } from "../store";
+import { theme, toggleTheme } from "../theme";
+
+type Entry = { path: string; title: string; pages?: string[] };
+
+/** What is around each page: navigation, who is signed in, and whether the page is live. */
+export function Shell(props: { navigation: Entry[]; children: ComponentChildren }) {
+  const { path } = usePlace();
+  const [isOpen, setOpen] = useState(false);
+  useEffect(() => setOpen(false), [path]);
+  const { data } = useLiveQuery({
+    query: ShellDocument,
+    variables: {},
+    changes: InboxChangesDocument,
+    changesOf: {},
+  });
+  const waiting = data?.pendingInteractions.totalCount ?? 0;
+  const isAt = ({ path: of, pages = [] }: Entry) =>
+    [of, ...pages].some((start) => path === start || (start !== "/" && path.startsWith(`${start}/`)));
+  return (
+    <div class="shell">
+      <a class="skip" href="#main" onClick={skip}>
+        Skip to the page
+      </a>
+      <div class={isOpen ? "side open" : "side"}>
+        <div class="brand">
+          <Link to="/">Troupe</Link>
+          <Connection />
+          <button class="menu" aria-expanded={isOpen} aria-controls="menu" onClick={() => setOpen(!isOpen)}>
+            Menu{waiting > 0 && <span class="count">{waiting}</span>}
+          </button>
+        </div>
+        <div class="sections" id="menu">
+          <nav aria-label="Pages">
+            {props.navigation.map((entry) => (
+              <Link key={entry.path} to={entry.path} isCurrent={isAt(entry)}>
+                {entry.title}
+                {entry.path === "/inbox" && waiting > 0 && (
+                  <span class="count">
+                    {waiting}
+                    <span class="unseen"> waiting</span>
+                  </span>
+                )}
+              </Link>
+            ))}
+          </nav>
+          <footer>
+            {data && <p class="who">{data.viewer.user ? nameOf(data.viewer.user) : data.viewer.agent?.name}</p>}
+            <ThemeButton />
+            {/* GraphiQL reads the token of this tab, so that it is not in the link. */}
+            <a href="/graphql">GraphiQL</a>
+            <SignOut />
+          </footer>
+        </div>
+      </div>
+      <main id="main" tabIndex={-1}>
+        {props.children}
+      </main>
+    </div>
+  );
+}
+
+// The fragment is that of the page, so the link cannot change it.
+function skip(event: MouseEvent) {
+  event.preventDefault();
+  document.getElementById("main")?.focus();
+}
+
+function Connection() {
+  const state = useStore(connection);
+  if (state !== "lost") return null;
+  return (
+    <span class="lost" role="status">
+      Reconnecting …
+    </span>
+  );
+}
+
+function ThemeButton() {
+  const other = useStore(theme) === "dark" ? "Light" : "Dark";
+  return (
+    <button class="plain" onClick={toggleTheme}>
+      {other} colours
+    </button>
+  );
+}
+
+function SignOut() {
+  const { run, isRunning } = useAction(LogoutDocument);
+  async function end() {
+    // Only tokens from `login` can be ended; this tab forgets any.
+    await run({ input: {} });
+    signOut();
+  }
+  return (
+    <button class="plain" onClick={end} disabled={isRunning}>
+      Sign out
+    </button>
+  );
+}

@@ -1,0 +1,65 @@
+import type { TargetedSubmitEvent } from "preact";
+import { useEffect, useState } from "preact/hooks";
+
+import { useAction } from "../action";
+import { UserErrors } from "../components/failure";
+import { LoginDocument } from "../generated/operations";
+import { signIn } from "../session";
+
+/** The form to sign in, by username and password or by an access token. */
+export function Login(props: { notice?: string | undefined }) {
+  const [byToken, setByToken] = useState(false);
+  const { run, isRunning, errors } = useAction(LoginDocument);
+  useEffect(() => {
+    document.title = "Sign in · Troupe";
+  }, []);
+
+  async function submit(event: TargetedSubmitEvent<HTMLFormElement>) {
+    event.preventDefault();
+    const form = new FormData(event.currentTarget);
+    const field = (name: string) => String(form.get(name) ?? "");
+    if (byToken) return signIn(field("token"));
+    const input = { username: field("username"), password: field("password") };
+    const payload = await run({ input });
+    if (payload?.token) signIn(payload.token);
+  }
+
+  return (
+    <main class="login">
+      <form onSubmit={submit} class="panel">
+        <h1>Troupe</h1>
+        {props.notice && <p role="status">{props.notice}</p>}
+        <UserErrors errors={errors} />
+        {byToken ? (
+          <label key="token">
+            Access token
+            <input name="token" type="password" autoComplete="off" placeholder="troupe_…" required autoFocus />
+          </label>
+        ) : (
+          <>
+            <label>
+              Username
+              <input name="username" autoComplete="username" required autoFocus />
+            </label>
+            <label>
+              Password
+              <input name="password" type="password" autoComplete="current-password" required />
+            </label>
+          </>
+        )}
+        <button class="primary" disabled={isRunning}>
+          Sign in
+        </button>
+        <button type="button" class="plain" onClick={() => setByToken(!byToken)}>
+          {byToken ? "Use a username and password" : "Use an access token"}
+        </button>
+        {byToken && (
+          <p class="hint">
+            In development, the server prints a link with one when it starts; <code>troupe tokens create</code>{" "}
+            makes more.
+          </p>
+        )}
+      </form>
+    </main>
+  );
+}

@@ -1,0 +1,129 @@
+import { Empty } from "../components/empty";
+import { Frame } from "../components/frame";
+import { Loaded } from "../components/loaded";
+import { Progress, formatCost } from "../components/numbers";
+import { Pager, pageOf } from "../components/pager";
+import { Shape, StatusBadge, lookOf } from "../components/status";
+import { Table } from "../components/table";
+import { AllChangesDocument, type ProjectRowFragment, ProjectsDocument } from "../generated/operations";
+import { useLiveQuery } from "../live";
+import { Link } from "../router";
+
+const SIZE = 20;
+
+/** What changes a row of the list: not each heartbeat, nor messages. */
+const CHANGES = ["Project", "Task", "HumanInteraction", "UsageRecord", "Budget"];
+
+/** All projects: how far each is, what it cost, who waits for people, and what is stuck. */
+export function Projects(props: { query: URLSearchParams }) {
+  const projects = useLiveQuery({
+    query: ProjectsDocument,
+    variables: pageOf(props.query, SIZE),
+    changes: AllChangesDocument,
+    changesOf: { where: { entityType: { in: CHANGES } } },
+    interval: 2_000,
+  });
+  return (
+    <Frame title="Projects">
+      <Loaded of={projects}>
+        {({ projects: { nodes, pageInfo } }) =>
+          nodes.length === 0 ? (
+            <FirstStep />
+          ) : (
+            <>
+              <Table
+                caption="Projects"
+                stacks
+                heads={["Project", "State", "Done", "#Cost", "Waits for people", "Stuck"]}
+              >
+                {nodes.map((project) => (
+                  <Row key={project.id} project={project} />
+                ))}
+              </Table>
+              <Pager pageInfo={pageInfo} label="Pages of projects" />
+            </>
+          )
+        }
+      </Loaded>
+    </Frame>
+  );
+}
+
+function FirstStep() {
+  return (
+    <Empty title="There is no project yet">
+      <p>
+        Workers and orchestrators make them with <code>createProjectPlan</code>, the tasks included. Try it
+        in <a href="/graphql">GraphiQL</a>: its tab MakePlan is an example. <code>make demo</code> serves a
+        database with agents at work.
+      </p>
+    </Empty>
+  );
+}
+
+function Row({ project }: { project: ProjectRowFragment }) {
+  const counted = project.all.totalCount - project.ended.totalCount;
+  return (
+    <tr>
+      <th scope="row">
+        <Link to="/projects/:id" params={{ id: project.id }}>
+          {project.name}
+        </Link>
+      </th>
+      <td>
+        <StatusBadge status={project.status} />
+      </td>
+      <td>
+        <Progress value={project.completed.totalCount} of={counted} label={`Done of ${project.name}`} />
+        {project.working.totalCount > 0 && (
+          <span class="note">
+            <Shape look={lookOf("IN_PROGRESS")} /> {project.working.totalCount} running
+          </span>
+        )}
+      </td>
+      <td class="number" data-head="Cost">{formatCost(project.cost)}</td>
+      <td data-head="Waits for people">
+        {project.asked.nodes.map(({ id, title }) => (
+          <Link key={id} class="line" to="/inbox" query={{ of: id }}>
+            <Shape look={lookOf("BLOCKED", "HUMAN_INPUT")} /> {title}
+          </Link>
+        ))}
+        <More shown={project.asked.nodes.length} of={project.asked.totalCount} />
+      </td>
+      <td data-head="Stuck">
+        <Stuck project={project} />
+      </td>
+    </tr>
+  );
+}
+
+function Stuck({ project }: { project: ProjectRowFragment }) {
+  const spent = project.budgets.nodes.filter(({ percentUsed, isHard }) => isHard && percentUsed >= 100);
+  const tasks = [
+    ...project.failed.nodes.map((task) => ({ ...task, look: lookOf("FAILED"), why: "failed" })),
+    ...project.held.nodes.map((task) => ({
+      ...task,
+      look: lookOf("BLOCKED"),
+      why: task.blockedReason === "MANUAL" ? "held" : "blocked from outside",
+    })),
+  ];
+  return (
+    <>
+      {spent.length > 0 && (
+        <Link class="line" to="/usage" query={{ project: project.id }}>
+          <Shape look={lookOf("ERROR")} /> A budget is used up
+        </Link>
+      )}
+      {tasks.map(({ id, title, look, why }) => (
+        <Link key={id} class="line" to="/tasks/:id" params={{ id }}>
+          <Shape look={look} /> {title}: {why}
+        </Link>
+      ))}
+      <More shown={tasks.length} of={project.failed.totalCount + project.held.totalCount} />
+    </>
+  );
+}
+
+function More(props: { shown: number; of: number }) {
+  return props.of > props.shown ? <span class="note">and {props.of - props.shown} more</span> : null;
+}

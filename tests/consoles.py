@@ -1,0 +1,101 @@
+"""The console over the data of the demo, for the tests of its pages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from playwright.async_api import Browser, Page
+
+import db
+from db import access
+from graph import demo
+from graph.app import create_app
+from graph.serve import listen
+from graph.server import pages
+from graph.settings import Settings
+from tests.browsers import missing, opened
+from tests.client import Client
+
+AXE = pages.HERE / "console" / "node_modules" / "axe-core" / "axe.min.js"
+
+NARROW = {"width": 390, "height": 844}
+WIDE = {"width": 1280, "height": 800}
+LOOKS = [
+    pytest.param({"viewport": size, "color_scheme": scheme}, id=f"{scheme} {size['width']}")
+    for size in (WIDE, NARROW)
+    for scheme in ("light", "dark")
+]
+"""How a page is looked at: options of a browser's context."""
+
+# What axe says of the page, as one line for each element that has a serious fault.
+FAULTS = """async () => {
+  const { violations } = await axe.run(document);
+  return violations
+    .filter(({ impact }) => impact === "serious" || impact === "critical")
+    .flatMap(({ id, nodes }) => nodes.map(({ target }) => `${id}: ${target.join(" ")}`));
+}"""
+FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+
+
+@dataclass(frozen=True)
+class Console:
+    """A server of the console, and its administrator."""
+
+    url: str
+    api: Client
+    database: db.Database
+
+    @asynccontextmanager
+    async def opened(
+        self, browser: Browser, path: str = "/", **options: Any
+    ) -> AsyncIterator[Page]:
+        """A page of the console, for its administrator."""
+        async with opened(browser, f"{self.url}/#token={self.api.token}", **options) as page:
+            await go(page, path)
+            yield page
+
+
+@pytest.fixture
+async def console(database: db.Database, admin: db.User) -> AsyncIterator[Console]:
+    """The console over the example data of `troupe demo`, in which no agent works."""
+    await demo.fill(database)
+    async with serving(database, admin) as console:
+        yield console
+
+
+@asynccontextmanager
+async def serving(database: db.Database, admin: db.User) -> AsyncIterator[Console]:
+    """A server of the console, on a port of its own."""
+    if not pages.has_console():
+        missing("Build the console (install Node.js 20 or later with npm, then `make test`).")
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        _, token = await access.issue_token(session, admin, "test")
+    server = uvicorn.Server(uvicorn.Config(create_app(Settings(), database.url), log_config=None))
+    listening = listen(Settings(port=0))
+    running = asyncio.create_task(server.serve([listening]))
+    url = "http://{}:{}".format(*listening.getsockname())
+    try:
+        async with httpx.AsyncClient(base_url=url) as http:
+            yield Console(url, Client(http, database, token), database)
+    finally:
+        server.should_exit = True
+        await running
+
+
+async def go(page: Page, path: str) -> None:
+    """Go to another page of the console, as a link does."""
+    await page.evaluate("path => { location.hash = path; }", path)
+
+
+async def faults(page: Page) -> list[str]:
+    """What axe finds serious or critical, and whether the page is wider than the screen."""
+    await page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = await page.evaluate(FAULTS)
+    return [*found, *([] if await page.evaluate(FITS) else ["the page scrolls sideways"])]

@@ -1,0 +1,400 @@
+"""The console in a real browser, over the data of the demo: what all pages share, and the inbox."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.async_api import Browser, Page, Request, WebSocketRoute, expect
+from sqlalchemy import select, text
+
+import db
+from graph import demo
+from graph.api import API
+from tests import browsers, consoles
+from tests.consoles import LOOKS, Console, faults, go
+
+browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
+
+PROJECT = "01940000-0000-7000-8000-000000000010"
+TASK = "01940000-0000-7000-8000-000000000030"
+SCOUT = demo.AGENTS[0]
+PAGES = {
+    "/": "Projects",
+    "/inbox": "Inbox (3)",
+    "/nowhere": "Not found",
+}
+
+PAUSE = f"""mutation {{
+  transitionProject(input: {{id: "{PROJECT}", to: PAUSED}}) {{ userErrors {{ message }} }}
+}}"""
+ORDER = {
+    "projectId": PROJECT,
+    "title": "May we order the sensors?",
+    "content": {"wind": "11.90", "rain": "9.50"},
+    "priority": 5,
+}
+
+
+async def asked(database: db.Database, **different: Any) -> dict[str, str]:
+    """What Scout asks: the id and the hash of an approval."""
+    scout = API(database, db.Viewer(agent_id=SCOUT))
+    shown = "approvalRequest { id contentHash }"
+    payload = await scout.change("requestApproval", shown, **{**ORDER, **different})
+    return dict(payload["approvalRequest"])
+
+
+async def answered(database: db.Database, request: dict[str, str], *, approved: bool) -> None:
+    """Have the reviewer of the demo answer an approval."""
+    async with database.read() as session:
+        reviewer = await session.scalar(select(db.User.id).where(db.User.username == "reviewer"))
+    api = API(database, db.Viewer(reviewer))
+    await api.change("respondToApproval", **request, approved=approved)
+
+
+async def status_of(console: Console, request: dict[str, str]) -> tuple[str, str | None]:
+    """What became of an approval, and the comment."""
+    query = """query($id: ID!) {
+      humanInteraction(id: $id) { status ... on ApprovalRequest { comment } }
+    }"""
+    found = (await console.api.ask(query, id=request["id"])).data["humanInteraction"]
+    return found["status"], found["comment"]
+
+
+class Sent:
+    """The names of the operations that a page sends by POST."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def follow(self, page: Page) -> None:
+        """Follow a page."""
+        page.on("request", self._note)
+
+    def _note(self, request: Request) -> None:
+        if request.method == "POST":
+            self.names.append(str((request.post_data_json or {})["operationName"]))
+
+
+# All pages
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_each_page_opens_and_is_accessible(
+    console: Console, browser: Browser, look: dict[str, Any]
+) -> None:
+    async with console.opened(browser, **look) as page:
+        for path, title in PAGES.items():
+            await go(page, path)
+            await expect(page.get_by_role("heading", level=1)).to_have_text(title)
+            await expect(page.get_by_text("Loading …")).to_have_count(0)
+            assert {path: await faults(page)} == {path: []}
+            assert await page.title() == f"{title} · Troupe"
+
+
+async def test_the_projects_are_read_once_and_again_when_they_change(
+    console: Console, browser: Browser
+) -> None:
+    sent = Sent()
+    async with console.opened(browser, before=sent.follow) as page:
+        row = page.get_by_role("row", name="School weather station")
+        await expect(row).to_contain_text("In progress")
+        await expect(row).to_contain_text("0/15")
+        await expect(row).to_contain_text(
+            "Is this the weather station that you had in mind?and 1 more"
+        )
+        assert page.url == f"{console.url}/#/"
+        assert sorted(sent.names) == ["Projects", "Shell"]
+        await console.api.ask(PAUSE)
+        await expect(row).to_contain_text("Paused")
+        assert sorted(sent.names) == ["Projects", "Projects", "Shell"]
+
+
+async def test_a_page_goes_on_after_its_last_message_when_it_is_connected_again(
+    console: Console, browser: Browser
+) -> None:
+    sockets: list[tuple[WebSocketRoute, list[dict[str, Any]]]] = []
+
+    def relay(socket: WebSocketRoute) -> None:
+        server, subscriptions = socket.connect_to_server(), list[dict[str, Any]]()
+
+        def note(message: str | bytes) -> None:
+            sent = json.loads(message)
+            if sent["type"] == "subscribe":
+                subscriptions.append(sent["payload"]["variables"])
+            server.send(message)
+
+        socket.on_message(note)
+        sockets.append((socket, subscriptions))
+
+    async def intercept(page: Page) -> None:
+        await page.route_web_socket(re.compile("/graphql$"), relay)
+
+    async with console.opened(browser, before=intercept) as page:
+        row = page.get_by_role("row", name="School weather station")
+        await expect(row).to_contain_text("In progress")
+        ((socket, first),) = sockets
+        assert ["after" in variables for variables in first] == [False, False]
+        await socket.close(code=1012)
+        await expect(page.get_by_text("Reconnecting …")).to_be_visible()
+        await console.api.ask(PAUSE)
+        await expect(row).to_contain_text("Paused")
+        await expect(page.get_by_text("Reconnecting …")).to_have_count(0)
+        ((_, second),) = sockets[1:]
+        assert [bool(variables["after"]) for variables in second] == [True, True]
+
+
+async def test_without_projects_the_first_step_is_named(
+    database: db.Database, admin: db.User, browser: Browser
+) -> None:
+    async with consoles.serving(database, admin) as console, console.opened(browser) as page:
+        await expect(page.get_by_text("There is no project yet")).to_be_visible()
+        await expect(page.get_by_text("createProjectPlan")).to_be_visible()
+        assert await faults(page) == []
+        await go(page, "/inbox")
+        await expect(page.get_by_text("Nothing waits for you")).to_be_visible()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox")
+        assert await faults(page) == []
+
+
+async def test_colours_are_those_of_the_system_until_others_are_chosen(
+    console: Console, browser: Browser
+) -> None:
+    async with console.opened(browser, color_scheme="dark") as page:
+        ground = "getComputedStyle(document.body).backgroundColor"
+        assert await page.evaluate(ground) == "rgb(15, 18, 22)"
+        await page.get_by_role("button", name="Light colours").click()
+        assert await page.evaluate(ground) == "rgb(246, 247, 249)"
+        await page.reload()
+        assert await page.evaluate(ground) == "rgb(246, 247, 249)"
+        await page.get_by_role("button", name="Dark colours").click()
+        assert await page.evaluate("localStorage.length") == 0
+
+
+# Sign in
+
+
+async def test_one_signs_in_with_a_password_and_out(console: Console, browser: Browser) -> None:
+    password = "correct horse battery staple"
+    reviewer = await console.api.ask(
+        '{ users(where: {username: {eq: "reviewer"}}) { nodes { id } } }'
+    )
+    set_password = """mutation($user: ID!, $password: String!) {
+      setPassword(input: {userId: $user, newPassword: $password}) { userErrors { message } }
+    }"""
+    user = reviewer.data["users"]["nodes"][0]["id"]
+    await console.api.ask(set_password, user=user, password=password)
+    async with browsers.opened(browser, f"{console.url}/#/inbox") as page:
+        await expect(page.get_by_label("Username")).to_be_focused()
+        assert await faults(page) == []
+        await page.keyboard.type("reviewer")
+        await page.get_by_label("Password").fill("wrong horse battery")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("alert")).to_have_text(re.compile("password"))
+        await page.get_by_label("Password").fill(password)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox (3)")
+        await expect(page.get_by_text("The reviewer")).to_be_visible()
+        # It does not stay on the disk, but another tab has it too.
+        stored = await page.evaluate("sessionStorage.getItem('troupe:token')")
+        assert stored not in await page.evaluate("JSON.stringify(localStorage)")
+        other = await page.context.new_page()
+        await other.goto(f"{console.url}/#/inbox")
+        await expect(other.get_by_role("heading", level=1)).to_have_text("Inbox (3)")
+
+        await page.get_by_role("button", name="Sign out").click()
+        for each in (page, other):
+            await expect(each.get_by_label("Username")).to_be_visible()
+            assert await each.evaluate("sessionStorage.getItem('troupe:token')") == ""
+    tokens = await console.api.ask("{ accessTokens { nodes { name revokedAt } } }")
+    assert [each["revokedAt"] is None for each in tokens.data["accessTokens"]["nodes"]] == [
+        True,
+        False,
+    ]
+
+
+async def test_one_signs_in_with_a_token_that_graphiql_then_has(
+    console: Console, browser: Browser
+) -> None:
+    assert console.api.token is not None
+    async with browsers.opened(browser, console.url) as page:
+        await page.get_by_role("button", name="Use an access token").click()
+        await page.get_by_label("Access token").fill("troupe_unknown")
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_text("Your session has ended")).to_be_visible()
+        await page.get_by_role("button", name="Use an access token").click()
+        await page.get_by_label("Access token").fill(console.api.token)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Projects")
+        link = page.get_by_role("link", name="GraphiQL")
+        assert await link.get_attribute("href") == "/graphql"
+        await page.goto(f"{console.url}/graphql")
+        assert await page.evaluate("sessionStorage.getItem('troupe:token')") == console.api.token
+
+
+async def test_a_token_that_is_revoked_ends_the_session(console: Console, browser: Browser) -> None:
+    async with console.opened(browser) as page:
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Projects")
+        token = await console.api.ask("{ viewer { accessToken { id } } }")
+        revoke = (
+            "mutation($id: ID!) { revokeAccessToken(input: {id: $id}) { userErrors { message } } }"
+        )
+        await console.api.ask(revoke, id=token.data["viewer"]["accessToken"]["id"])
+        await expect(page.get_by_text("Your session has ended. Sign in again.")).to_be_visible()
+
+
+# The inbox
+
+
+async def test_the_keyboard_alone_answers_requests(console: Console, browser: Browser) -> None:
+    first, second = [await asked(console.database, title=f"Order {n}?") for n in (1, 2)]
+    async with console.opened(browser) as page:
+        press = page.keyboard.press
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Projects")
+        await press("Tab")
+        await press("Tab")
+        while await page.evaluate("document.activeElement.textContent") != "Inbox5 waiting":
+            await press("Tab")
+        await press("Enter")
+        request = page.get_by_role("article")
+        await expect(request).to_have_accessible_name("Order 2?")
+        await press("?")
+        await expect(page.get_by_role("dialog")).to_contain_text("Next request")
+        await press("j")  # not behind the dialog
+        assert await faults(page) == []
+        await press("Escape")
+        await expect(page.get_by_role("dialog")).to_have_count(0)
+        await press("j")
+        await expect(request).to_have_accessible_name("Order 1?")
+        await press("k")
+        await expect(request).to_have_accessible_name("Order 2?")
+
+        await press("a")
+        await expect(page.get_by_role("button", name="Approve")).to_be_focused()
+        assert await status_of(console, second) == ("PENDING", None)
+        await press("Enter")
+        await expect(page.get_by_role("status").first).to_have_text("“Order 2?” was approved.")
+        assert await status_of(console, second) == ("APPROVED", None)
+        await expect(request).to_have_accessible_name("Order 1?")
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox (4)")
+
+        await press("r")
+        await press("Shift+Tab")
+        await press("Shift+Tab")
+        await page.keyboard.type("ajk?")  # in a field these are letters
+        await press("r")
+        await page.get_by_label("Comment").press("Tab")
+        await press("Tab")
+        await press("Enter")
+        await expect(page.get_by_role("status").first).to_have_text("“Order 1?” was rejected.")
+        assert await status_of(console, first) == ("REJECTED", "ajk?r")
+
+        for title, keys in {
+            "The free plan": ["a", "Enter"],
+            "Is this the weather station": ["a", *"Yes", "Tab", "Space", "Control+Enter"],
+            "Which city": ["Enter", *"Bern", "Control+Enter"],
+        }.items():
+            await expect(request).to_have_accessible_name(re.compile(title))
+            for key in keys:
+                await press(key)
+        await expect(page.get_by_text("Nothing waits for you")).to_be_visible()
+        query = """{ humanInteractions(where: {type: {not: APPROVAL}}) { nodes {
+          status
+          ... on FeedbackRequest { feedback rating }
+          ... on ClarificationRequest { answer }
+        } } }"""
+        found = (await console.api.ask(query)).data["humanInteractions"]["nodes"]
+        assert found == [
+            {"status": "ANSWERED", "answer": "Bern"},
+            {"status": "ANSWERED", "feedback": {"text": "Yes"}, "rating": 1},
+            {"status": "ACKNOWLEDGED"},
+        ]
+
+
+async def test_what_is_approved_is_shown_as_it_is_and_a_change_of_it_too(
+    console: Console, browser: Browser
+) -> None:
+    content = {"amount": 1, "to": "troupe\u202egro.elpmaxe", "note": "\ue0001"}
+    request = await asked(console.database, content=content)
+    async with console.opened(browser, "/inbox") as page:
+        shown = page.get_by_role("article")
+        await expect(shown).to_contain_text("troupe\\u{202e}gro.elpmaxe")
+        await shown.get_by_text("Exactly what an answer is about").click()
+        await expect(shown).to_contain_text(request["contentHash"])
+        await expect(shown.locator("pre")).to_contain_text('"note": "\\u{e000}1"')
+        comment = shown.get_by_label("Comment")
+        await comment.fill("One is fine")
+
+        # A number that neither JavaScript nor Python keeps.
+        amount = f"""UPDATE human_interactions
+            SET content = jsonb_set(content, '{{amount}}', '12345678901234567.10')
+            WHERE content_hash = '{request["contentHash"]}'"""
+        async with console.database.write(db.Viewer(is_administrator=True)) as session:
+            await session.execute(text(amount))
+        await expect(shown).to_contain_text("12345678901234567.10")
+        await expect(comment).to_have_value("")
+        await shown.get_by_text("Exactly what an answer is about").click()
+        await expect(shown.locator("pre")).to_contain_text('"amount": 12345678901234567.10')
+        await expect(shown).not_to_contain_text(request["contentHash"])
+        await page.get_by_role("button", name="Approve").click()
+        await expect(page.get_by_role("status").first).to_contain_text("was approved")
+        assert await status_of(console, request) == ("APPROVED", None)
+
+
+async def test_a_request_that_another_answers_stays_and_says_so(
+    console: Console, browser: Browser
+) -> None:
+    request = await asked(console.database)
+    async with console.opened(browser, "/inbox") as page:
+        shown = page.get_by_role("article")
+        await expect(shown).to_have_accessible_name("May we order the sensors?")
+        await shown.get_by_label("Comment").fill("Only the")
+        await answered(console.database, request, approved=False)
+        await expect(shown).to_contain_text("This request was rejected by The reviewer")
+        await expect(shown).to_have_accessible_name("May we order the sensors?")
+        await expect(shown.get_by_role("button")).to_have_count(0)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox (3)")
+        await expect(page.get_by_role("navigation", name="Pages")).to_contain_text("3 waiting")
+        another = await asked(console.database, title="And a battery?")
+        await expect(page.get_by_role("list", name="Requests")).to_contain_text("And a battery?")
+        await expect(shown).to_have_accessible_name("May we order the sensors?")
+        await page.keyboard.press("Escape")
+        await page.get_by_text("And a battery?").click()
+        await expect(shown).to_have_accessible_name("And a battery?")
+        await page.get_by_role("button", name="Approve").click()
+        await expect(page.get_by_role("status").first).to_contain_text("was approved")
+        assert await status_of(console, another) == ("APPROVED", None)
+
+
+async def test_an_answer_that_comes_too_late_says_what_happened(
+    console: Console, browser: Browser
+) -> None:
+    request = await asked(console.database)
+
+    async def disconnect(page: Page) -> None:
+        # Without subscriptions the page learns of it only from the refusal.
+        await page.route_web_socket(re.compile(""), lambda _: None)
+
+    async with console.opened(browser, "/inbox", before=disconnect) as page:
+        shown = page.get_by_role("article")
+        await expect(shown).to_have_accessible_name("May we order the sensors?")
+        await answered(console.database, request, approved=False)
+        await page.get_by_role("button", name="Approve").click()
+        late = "Your answer came too late. This request was rejected by The reviewer"
+        await expect(shown).to_contain_text(late)
+        assert await status_of(console, request) == ("REJECTED", None)
+
+
+async def test_a_link_leads_to_a_request_that_is_not_in_the_inbox(
+    console: Console, browser: Browser
+) -> None:
+    request = await asked(console.database)
+    await answered(console.database, request, approved=True)
+    async with console.opened(browser, f"/inbox?of={quote(request['id'])}") as page:
+        shown = page.get_by_role("article")
+        await expect(shown).to_contain_text("This request was approved by The reviewer")
+        await page.keyboard.press("j")
+        await expect(shown).to_have_accessible_name(re.compile("The free plan"))
