@@ -83,12 +83,7 @@ function Row({ project }: { project: ProjectRowFragment }) {
       </td>
       <td class="number" data-head="Cost">{formatCost(project.cost)}</td>
       <td data-head="Waits for people">
-        {project.asked.nodes.map(({ id, title }) => (
-          <Link key={id} class="line" to="/inbox" query={{ of: id }}>
-            <Shape look={lookOf("BLOCKED", "HUMAN_INPUT")} /> {title}
-          </Link>
-        ))}
-        <More shown={project.asked.nodes.length} of={project.asked.totalCount} />
+        <Asked project={project} />
       </td>
       <td data-head="Stuck">
         <Stuck project={project} />
@@ -97,7 +92,22 @@ function Row({ project }: { project: ProjectRowFragment }) {
   );
 }
 
-function Stuck({ project }: { project: ProjectRowFragment }) {
+/** The requests to people that a project waits for. */
+export function Asked({ project }: { project: ProjectRowFragment }) {
+  return (
+    <>
+      {project.asked.nodes.map(({ id, title }) => (
+        <Link key={id} class="line" to="/inbox" query={{ of: id }}>
+          <Shape look={lookOf("BLOCKED", "HUMAN_INPUT")} /> {title}
+        </Link>
+      ))}
+      <More shown={project.asked.nodes.length} of={project.asked.totalCount} />
+    </>
+  );
+}
+
+/** What of a project does not go on without somebody, and why. */
+export function Stuck({ project }: { project: ProjectRowFragment }) {
   const spent = project.budgets.nodes.filter(({ percentUsed, isHard }) => isHard && percentUsed >= 100);
   const tasks = [
     ...project.failed.nodes.map((task) => ({ ...task, look: lookOf("FAILED"), why: "failed" })),

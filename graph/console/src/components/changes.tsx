@@ -1,0 +1,34 @@
+import { exactText } from "../exact";
+import type { EventAction } from "../generated/schema";
+import { inWords } from "./status";
+
+/** Columns that change with others, and tell nothing by themselves. */
+const SILENT = new Set(["version", "updated_at", "created_at", "id", "project_id"]);
+
+/** What an event changed, in words: `Status: pending → in progress`. */
+export function Changes(props: { event: { action: EventAction; before?: unknown; after?: unknown } }) {
+  const { action, before, after } = props.event;
+  if (action === "CREATED") return <p>Created</p>;
+  if (action === "DELETED") return <p>Deleted</p>;
+  const old = (before ?? {}) as Record<string, unknown>;
+  const changed = Object.entries((after ?? {}) as Record<string, unknown>).filter(([name]) => !SILENT.has(name));
+  if (changed.length === 0) return <p>Changed</p>;
+  return (
+    <ul class="changes">
+      {changed.map(([name, value]) => (
+        <li key={name}>
+          {inWords(name)}: <del>{short(old[name])}</del> → <ins>{short(value)}</ins>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+const MOST = 80;
+
+function short(value: unknown): string {
+  if (value == null) return "none";
+  if (typeof value === "string" && /^[A-Z]+(_[A-Z]+)*$/.test(value)) return inWords(value).toLowerCase();
+  const text = typeof value === "string" ? value : exactText(value).replace(/\s+/g, " ");
+  return text.length > MOST ? `${text.slice(0, MOST)} …` : text;
+}
