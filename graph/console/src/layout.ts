@@ -289,19 +289,20 @@ function place(
   view: View,
   rests: ReadonlyMap<number, Box>,
 ): Column[] {
-  const rows = Math.max(0, ...order.map((column) => Math.min(column.length, MOST_ROWS)));
+  const across = order.map(({ length }) => Math.ceil(length / MOST_ROWS));
+  const down = order.map(({ length }, index) => Math.ceil(length / (across[index] ?? 1)));
+  const rows = Math.max(0, ...down);
   let x = MARGIN;
   return order.map((column, index) => {
     const level = levels[index] ?? 0;
-    const across = Math.ceil(column.length / MOST_ROWS);
-    const down = Math.ceil(column.length / across);
-    const top = TOP + ((rows - down) * (HEIGHT + GAP_Y)) / 2;
+    const [rowsHere, columnsHere] = [down[index] ?? 1, across[index] ?? 1];
+    const top = TOP + ((rows - rowsHere) * (HEIGHT + GAP_Y)) / 2;
     column.forEach((box, at) => {
       box.column = index;
-      box.x = x + Math.floor(at / down) * (WIDTH + GAP_Y);
-      box.y = top + (at % down) * (HEIGHT + GAP_Y);
+      box.x = x + Math.floor(at / rowsHere) * (WIDTH + GAP_Y);
+      box.y = top + (at % rowsHere) * (HEIGHT + GAP_Y);
     });
-    const width = across * (WIDTH + GAP_Y) - GAP_Y;
+    const width = columnsHere * (WIDTH + GAP_Y) - GAP_Y;
     const rest = rests.get(level)?.hidden.length ?? 0;
     const result = { level, x, width, count: column.length - (rest ? 1 : 0) + rest, rest };
     x += width + GAP_X;

@@ -2,7 +2,7 @@ import type { BoardFragment, BoardTaskFragment, BoardTasksFragment } from "../ge
 import { Link, usePlace } from "../router";
 import { Empty } from "./empty";
 import { formatCount } from "./numbers";
-import { Shape, StatusBadge, lookOf } from "./status";
+import { Shape, lookOf, stateInWords } from "./status";
 import { Time } from "./time";
 
 /** How many tasks of a column are shown: first, and each time more are asked for. */
@@ -53,6 +53,9 @@ export function Board(props: { board: BoardFragment; size: number }) {
   );
 }
 
+/** The states of tasks in columns of several states. */
+const UNLIKE = ["BLOCKED", "CANCELLED", "SKIPPED"];
+
 function Card({ task }: { task: BoardTaskFragment }) {
   const attempt = task.status === "IN_PROGRESS" ? task.currentAttempt : null;
   const look = lookOf(task.status, task.blockedReason);
@@ -62,8 +65,7 @@ function Card({ task }: { task: BoardTaskFragment }) {
         <Shape look={look} /> <span>{task.title}</span>
       </Link>
       <p class="note">
-        {task.status === "BLOCKED" && <StatusBadge status={task.status} blockedReason={task.blockedReason} />}
-        {task.status === "CANCELLED" || task.status === "SKIPPED" ? <StatusBadge status={task.status} /> : null}
+        {UNLIKE.includes(task.status) && <span>{stateInWords(task.status, task.blockedReason)}</span>}
         {task.unmetDependencyCount > 0 && task.status !== "BLOCKED" && (
           <span>
             for {formatCount(task.unmetDependencyCount)} {task.unmetDependencyCount === 1 ? "task" : "tasks"}

@@ -18,7 +18,7 @@ import { Empty } from "./empty";
 import { Failure } from "./failure";
 import { Loading } from "./loaded";
 import { formatCount } from "./numbers";
-import { Shape, inWords, lookOf } from "./status";
+import { Shape, lookOf, stateInWords } from "./status";
 
 /** From so many tasks on, subtasks are shown only where one asks for them. */
 const MANY = 60;
@@ -142,7 +142,7 @@ function Drawn(props: {
     event.preventDefault();
   }
 
-  const scale = { width: layout.width * zoom, height: layout.height * zoom };
+  const scale = sized({ width: layout.width * zoom, height: layout.height * zoom });
   const isFar = zoom < READABLE;
   return (
     <section class="graph" aria-label="Graph of the tasks">
@@ -191,7 +191,7 @@ function Drawn(props: {
         onPointerDown={(event) => drag(event, frame.current)}
       >
         <div class="sizer" style={scale}>
-          <div class="scaled" style={{ width: layout.width, height: layout.height, transform: `scale(${zoom})` }}>
+          <div class="scaled" style={{ ...sized(layout), transform: `scale(${zoom})` }}>
             <Lines layout={layout} around={around} />
             {layout.columns.map((column) => (
               <Head key={`level-${column.level}`} column={column} onToggle={() => toggleLevel(column.level)} />
@@ -292,7 +292,7 @@ function Lines(props: { layout: Layout; around: ReadonlySet<string> | null }) {
 function Head(props: { column: Column; onToggle: () => void }) {
   const { column } = props;
   const name = `Level ${formatCount(column.level + 1)}`;
-  const place = { left: column.x, width: column.width };
+  const place = { left: `${column.x}px`, width: `${column.width}px` };
   const count = <span class="note">{formatCount(column.count)}</span>;
   if (!column.isOpen && column.rest === 0) {
     return (
@@ -321,7 +321,7 @@ function Drawing(props: {
   onFold: () => void;
 }) {
   const { box } = props;
-  const place = { left: box.x, top: box.y, width: box.width, height: box.height };
+  const place = { left: `${box.x}px`, top: `${box.y}px`, ...sized(box) };
   const common = { "data-key": box.key, tabIndex: props.isCurrent ? 0 : -1 };
   if (!box.task) {
     return (
@@ -332,7 +332,7 @@ function Drawing(props: {
     );
   }
   const look = lookOf(box.task.status, box.task.blockedReason);
-  const words = stateInWords(box.task);
+  const words = describe(box.task);
   return (
     <div class={`box tone-${look.tone} ${props.state}`} style={place}>
       <a {...common} href={href("/tasks/:id", { id: box.task.id })} title={`${box.task.title}: ${words}`} draggable={false}>
@@ -341,14 +341,10 @@ function Drawing(props: {
         <span class="state">{words}</span>
       </a>
       {box.isParent && (
-        <button
-          class="fold"
-          tabIndex={-1}
-          aria-expanded={!props.isFolded}
-          aria-label={`Subtasks of ${box.task.title}`}
-          onClick={props.onFold}
-        >
-          {props.isFolded ? `${formatCount(done(box.hidden))}/${formatCount(box.hidden.length)} ▸` : "▾"}
+        <button class="fold" tabIndex={-1} aria-expanded={!props.isFolded} onClick={props.onFold}>
+          {props.isFolded && `${formatCount(done(box.hidden))}/${formatCount(box.hidden.length)} `}
+          <span class="unseen">subtasks of {box.task.title}</span>
+          <span aria-hidden="true">{props.isFolded ? "▸" : "▾"}</span>
         </button>
       )}
     </div>
@@ -385,7 +381,7 @@ function Legend(props: { tasks: readonly GraphTask[] }) {
 function states(tasks: readonly GraphTask[]) {
   const found = new Map<string, { words: string; look: ReturnType<typeof lookOf>; count: number }>();
   for (const task of tasks) {
-    const words = stateInWords(task);
+    const words = describe(task);
     const known = found.get(words) ?? { words, look: lookOf(task.status, task.blockedReason), count: 0 };
     known.count += 1;
     found.set(words, known);
@@ -393,11 +389,9 @@ function states(tasks: readonly GraphTask[]) {
   return [...found.values()].sort((a, b) => b.count - a.count);
 }
 
-function stateInWords({ status, blockedReason, unmet }: GraphTask): string {
-  if (blockedReason === "HUMAN_INPUT") return "Waits for a person";
-  if (blockedReason === "MANUAL") return "Held";
+function describe({ status, blockedReason, unmet }: GraphTask): string {
   if (status === "PENDING" || status === "ASSIGNED") return unmet > 0 ? "Waits for tasks" : "Ready";
-  return inWords(status);
+  return stateInWords(status, blockedReason);
 }
 
 function done(tasks: readonly GraphTask[]): number {
@@ -414,10 +408,14 @@ function contains(box: Box, search: string): boolean {
 }
 
 function duration(seconds: number): string {
-  const [days, hours, minutes] = [seconds / 86_400, seconds / 3_600, seconds / 60].map(Math.floor) as [number, number, number];
-  if (days > 0) return `${formatCount(days)} d ${hours % 24} h`;
-  if (hours > 0) return `${hours} h ${minutes % 60} min`;
-  return minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
+  const parts: [number, string][] = [
+    [Math.floor(seconds / 86_400), "d"],
+    [Math.floor(seconds / 3_600) % 24, "h"],
+    [Math.floor(seconds / 60) % 60, "min"],
+    [seconds % 60, "s"],
+  ];
+  const shown = parts.filter(([value]) => value > 0).slice(0, 2);
+  return shown.map(([value, unit]) => `${formatCount(value)} ${unit}`).join(" ");
 }
 
 function flipped<Value>(set: ReadonlySet<Value>, value: Value): Set<Value> {
@@ -430,6 +428,10 @@ function inverted<Value>(set: ReadonlySet<Value>, values: Iterable<Value>): Read
   let next = set;
   for (const value of values) next = flipped(next, value);
   return next;
+}
+
+function sized({ width, height }: { width: number; height: number }) {
+  return { width: `${width}px`, height: `${height}px` };
 }
 
 function keyAt(target: EventTarget | null): string | null {

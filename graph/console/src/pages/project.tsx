@@ -54,7 +54,7 @@ export function Project(props: Props) {
       above={<Link to="/">Projects</Link>}
       actions={
         <>
-          {project && <Transition project={project} />}
+          {project && result.data?.viewer.rights.includes("EDIT") && <Transition project={project} />}
           <nav class="tabs" aria-label="Views of the tasks">
             <Link to="/projects/:id" params={{ id }} isCurrent={!isBoard}>
               Graph

@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
 
-import { Changes } from "../components/changes";
+import { Changes, bareId } from "../components/changes";
 import { Frame } from "../components/frame";
 import { Content, Json } from "../components/json";
 import { Loaded } from "../components/loaded";
@@ -18,21 +18,17 @@ import {
   type TaskQuery,
 } from "../generated/operations";
 import { useLiveQuery } from "../live";
-import { Link, usePlace } from "../router";
+import { Link } from "../router";
 import { Missing } from "./missing";
-
-/** How many of its last changes a task shows: first, and if more are asked for. */
-const EVENTS = 10;
-const MOST_EVENTS = 100;
 
 type Found = NonNullable<TaskQuery["task"]>;
 
 /** A task: what is to be done, why it is not done yet, who tried, and what was said about it. */
-export function Task(props: { params: Record<string, string>; query: URLSearchParams }) {
+export function Task(props: { params: Record<string, string> }) {
   const id = props.params.id ?? "";
   const result = useLiveQuery({
     query: TaskDocument,
-    variables: { id, events: props.query.get("history") ? MOST_EVENTS : EVENTS },
+    variables: { id },
     changes: TaskChangesDocument,
     changesOf: { id },
   });
@@ -233,7 +229,8 @@ function Messages({ task }: { task: Found }) {
 
 function History({ task }: { task: Found }) {
   const { nodes, totalCount } = task.history;
-  const { path } = usePlace();
+  const agents = [task.agent, ...task.attempts.nodes.map(({ agent }) => agent)];
+  const names = new Map(agents.flatMap((agent) => (agent ? [[bareId(agent.id), agent.name]] : [])));
   return (
     <Part title="History" count={totalCount}>
       <ol class="history">
@@ -244,18 +241,15 @@ function History({ task }: { task: Found }) {
               {" · "}
               {event.user ? nameOf(event.user) : (event.agent?.name ?? "the server")}
             </span>
-            <Changes event={event} />
+            <Changes event={event} names={names} />
           </li>
         ))}
       </ol>
-      {totalCount > nodes.length &&
-        (nodes.length < MOST_EVENTS ? (
-          <Link to={path} query={{ history: "all" }}>
-            Show older changes
-          </Link>
-        ) : (
-          <p class="note">The last {nodes.length} are shown.</p>
-        ))}
+      {totalCount > nodes.length && (
+        <Link to="/events" query={{ object: task.id }}>
+          All changes
+        </Link>
+      )}
     </Part>
   );
 }
