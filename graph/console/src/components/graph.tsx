@@ -18,6 +18,7 @@ import { Empty } from "./empty";
 import { Failure } from "./failure";
 import { Loading } from "./loaded";
 import { formatCount } from "./numbers";
+import { Shortcuts } from "./shortcuts";
 import { Shape, lookOf, stateInWords } from "./status";
 
 /** From so many tasks on, subtasks are shown only where one asks for them. */
@@ -58,6 +59,7 @@ function Drawn(props: {
 }) {
   const { graph, search } = props;
   const frame = useRef<HTMLDivElement>(null);
+  const searched = useRef<HTMLInputElement>(null);
   // The parents whose subtasks are not as they are at first, and the levels that are open.
   const [toggled, setToggled] = useState<ReadonlySet<string>>(new Set());
   const [open, setOpen] = useState<ReadonlySet<number>>(new Set());
@@ -131,10 +133,7 @@ function Drawn(props: {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const target = event.target as HTMLElement;
     const key = target.dataset.key;
-    if (event.key === "+" || event.key === "=") changeZoom(1);
-    else if (event.key === "-") changeZoom(-1);
-    else if (event.key === "0") fit();
-    else if (key && ARROWS[event.key]) {
+    if (key && ARROWS[event.key]) {
       const next = neighbour(layout, key, ARROWS[event.key] as Direction);
       if (next) show(next.key, { focus: true });
     } else if (key && event.key === " " && allParents.has(key)) toggleParent(key);
@@ -148,6 +147,7 @@ function Drawn(props: {
     <section class="graph" aria-label="Graph of the tasks">
       <div class="toolbar">
         <Search
+          input={searched}
           value={search}
           matches={matches.length}
           at={matches.findIndex(({ id }) => id === found)}
@@ -168,6 +168,17 @@ function Drawn(props: {
             {collapsed.size > 0 ? "Show all subtasks" : "Fold all subtasks"}
           </button>
         )}
+        <Shortcuts
+          keys={[
+            { key: "/", does: "Search tasks; Enter goes to the next one", run: () => searched.current?.focus() },
+            { key: "+", does: "Larger", run: () => changeZoom(1) },
+            { key: "-", does: "Smaller", run: () => changeZoom(-1) },
+            { key: "0", does: "Fit all tasks", run: fit },
+            { key: "← → ↑ ↓", does: "Go from task to task", run: () => {} },
+            { key: "Space", does: "Show or fold the subtasks of a task", run: () => {} },
+            { key: "Enter", does: "Open a task", run: () => {} },
+          ]}
+        />
         <p class="note">
           {formatCount(graph.tasks.length)} tasks.
           {graph.path.length > 0 && (
@@ -183,7 +194,7 @@ function Drawn(props: {
         ref={frame}
         class={`canvas${isFar ? " far" : ""}${active ? " tracing" : ""}${search ? " searching" : ""}`}
         role="group"
-        aria-label="Tasks by level. Arrow keys go from task to task, Space shows and folds subtasks, plus and minus zoom, 0 fits all."
+        aria-label="Tasks by level; arrow keys go from task to task"
         onKeyDown={press}
         onFocusIn={(event) => setFocused((event.target as HTMLElement).dataset.key ?? focused)}
         onPointerOver={(event) => setHovered(keyAt(event.target))}
@@ -225,6 +236,7 @@ function Drawn(props: {
 }
 
 function Search(props: {
+  input: { current: HTMLInputElement | null };
   value: string;
   matches: number;
   at: number;
@@ -249,6 +261,7 @@ function Search(props: {
       }}
     >
       <input
+        ref={props.input}
         type="search"
         aria-label="Search tasks by title"
         placeholder="Search tasks"
