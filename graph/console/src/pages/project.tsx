@@ -89,7 +89,6 @@ export function Project(props: Props) {
 
 function Head({ project }: { project: ProjectHeadFragment }) {
   const counted = project.all.totalCount - project.ended.totalCount;
-  const isStuck = project.failed.totalCount + project.held.totalCount > 0;
   return (
     <dl class="facts panel">
       <div>
@@ -108,7 +107,8 @@ function Head({ project }: { project: ProjectHeadFragment }) {
         <dt>Now</dt>
         <dd>
           <span class="line">
-            <Shape look={lookOf("IN_PROGRESS")} /> {formatCount(project.working.totalCount)} in progress
+            {project.working.totalCount > 0 && <Shape look={lookOf("IN_PROGRESS")} />}
+            {formatCount(project.working.totalCount)} in progress
           </span>
           <span class="note">
             {formatCount(project.ready.totalCount)} ready, {formatCount(project.waiting.totalCount)} wait for tasks
@@ -128,8 +128,7 @@ function Head({ project }: { project: ProjectHeadFragment }) {
       <div>
         <dt>Stuck</dt>
         <dd>
-          <Stuck project={project} />
-          {!isStuck && <span class="note">No task</span>}
+          <Stuck project={project} nothing={<span class="note">Nothing</span>} />
         </dd>
       </div>
     </dl>

@@ -1,3 +1,5 @@
+import type { ComponentChildren } from "preact";
+
 import { Empty } from "../components/empty";
 import { Frame } from "../components/frame";
 import { Loaded } from "../components/loaded";
@@ -107,7 +109,7 @@ export function Asked({ project }: { project: ProjectRowFragment }) {
 }
 
 /** What of a project does not go on without somebody, and why. */
-export function Stuck({ project }: { project: ProjectRowFragment }) {
+export function Stuck({ project, nothing }: { project: ProjectRowFragment; nothing?: ComponentChildren }) {
   const spent = project.budgets.nodes.filter(({ percentUsed, isHard }) => isHard && percentUsed >= 100);
   const tasks = [
     ...project.failed.nodes.map((task) => ({ ...task, look: lookOf("FAILED"), why: "failed" })),
@@ -117,6 +119,7 @@ export function Stuck({ project }: { project: ProjectRowFragment }) {
       why: task.blockedReason === "MANUAL" ? "held" : "blocked from outside",
     })),
   ];
+  if (spent.length + tasks.length === 0) return <>{nothing}</>;
   return (
     <>
       {spent.length > 0 && (
