@@ -14,7 +14,7 @@
 //   a link leads there again.
 // - Each page is a `<Frame title=…>`, around `<Loaded of=…>`. Other parts are in components/: states
 //   are `<StatusBadge>` (colour and shape), moments `<Time>`, lists without entries `<Empty>`.
-// - Styles are in style.css alone, over its custom properties; no page sets colours of its own. The
+// - Styles are in style.css and what it imports, over its custom properties; no page sets colours of its own. The
 //   content security policy forbids inline styles in HTML and inline scripts.
 // - Everything works by keyboard, at a width of 390 pixels, in dark and in light.
 

@@ -52,15 +52,20 @@ export function useLiveQuery<Data, Variables extends AnyVariables, Change, Chang
     interval?: number;
     /** Whether a message is about what is shown; all are by default. */
     concerns?: (change: Change) => boolean;
+    /** Is called with each message that tells of a change, whether it concerns the query or not. */
+    onChange?: (change: Change) => void;
   },
 ) {
-  const { query, variables, changes, changesOf, interval = 1_000, concerns } = args;
+  const { query, variables, changes, changesOf, interval = 1_000, concerns, onChange } = args;
   const isFollowing = useRef(false);
   const latest = useRef<() => void>(() => {});
   const refresh = useThrottled(() => latest.current(), interval);
   const follows = useSubscription(changes, changesOf, (change) => {
     // The first message tells the state, which the query reads after it.
-    if (isFollowing.current && (concerns?.(change) ?? true)) refresh();
+    if (isFollowing.current) {
+      onChange?.(change);
+      if (concerns?.(change) ?? true) refresh();
+    }
     isFollowing.current = true;
   });
   const [result, execute] = useQuery<Data, Variables>({

@@ -68,6 +68,13 @@ export function inWords(value: string): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
+const REASONS: Record<string, string> = { HUMAN_INPUT: "Waits for a person", EXTERNAL: "Blocked", MANUAL: "Held" };
+
+/** A state in words; of a task that is blocked, why. */
+export function stateInWords(status: Status, blockedReason?: string | null): string {
+  return (blockedReason && REASONS[blockedReason]) || inWords(status);
+}
+
 /** The shape of a state in its colour, without a word. */
 export function Shape(props: { look: Look }) {
   return (
@@ -80,11 +87,10 @@ export function Shape(props: { look: Look }) {
 /** A state by colour, shape and word. */
 export function StatusBadge(props: { status: Status; blockedReason?: string | null | undefined }) {
   const look = lookOf(props.status, props.blockedReason);
-  const reason = { HUMAN_INPUT: "Waits for a person", EXTERNAL: "Blocked", MANUAL: "Held" };
   return (
     <span class={`badge tone-${look.tone}`}>
       <Shape look={look} />
-      {reason[props.blockedReason as keyof typeof reason] ?? inWords(props.status)}
+      {stateInWords(props.status, props.blockedReason)}
     </span>
   );
 }

@@ -1,6 +1,156 @@
-import { Frame } from "../components/frame";
+import { useCallback, useRef } from "preact/hooks";
 
-/** To be written. */
-export function Project(_props: { params: Record<string, string> }) {
-  return <Frame title="Project">{null}</Frame>;
+import { useAction } from "../action";
+import { Board, boardSize } from "../components/board";
+import { UserErrors } from "../components/failure";
+import { Frame } from "../components/frame";
+import { ProjectGraph } from "../components/graph";
+import { Loaded } from "../components/loaded";
+import { Progress, formatCost, formatCount } from "../components/numbers";
+import { Shape, StatusBadge, lookOf } from "../components/status";
+import {
+  ProjectChangesDocument,
+  ProjectDocument,
+  type ProjectHeadFragment,
+  TransitionProjectDocument,
+} from "../generated/operations";
+import { useLiveQuery } from "../live";
+import { Link } from "../router";
+import type { Change } from "../task-graph";
+import { Missing } from "./missing";
+import { Asked, Stuck } from "./projects";
+
+/** What changes the head or the board. */
+const CHANGES = ["Project", "Task", "TaskAttempt", "TaskDependency", "HumanInteraction", "UsageRecord", "Budget"];
+
+type Props = { params: Record<string, string>; query: URLSearchParams };
+
+/** A project: how it stands, and its tasks as a graph or as a board. */
+export function Project(props: Props) {
+  const isBoard = props.query.get("view") === "board";
+  const id = props.params.id ?? "";
+  const listeners = useRef(new Set<(change: Change) => void>()).current;
+  const subscribe = useCallback(
+    (listener: (change: Change) => void) => {
+      listeners.add(listener);
+      return () => void listeners.delete(listener);
+    },
+    [listeners],
+  );
+  const result = useLiveQuery({
+    query: ProjectDocument,
+    variables: { id, isBoard, first: boardSize(props.query) },
+    changes: ProjectChangesDocument,
+    changesOf: { id },
+    interval: 2_000,
+    concerns: ({ project: { event } }) => !event || CHANGES.includes(event.entityType),
+    onChange: ({ project }) => listeners.forEach((listener) => listener(project)),
+  });
+  if (result.data && !result.data.project) return <Missing what="project" />;
+  const project = result.data?.project;
+  return (
+    <Frame
+      title={project?.name ?? "Project"}
+      above={<Link to="/">Projects</Link>}
+      actions={
+        <>
+          {project && result.data?.viewer.rights.includes("EDIT") && <Transition project={project} />}
+          <nav class="tabs" aria-label="Views of the tasks">
+            <Link to="/projects/:id" params={{ id }} isCurrent={!isBoard}>
+              Graph
+            </Link>
+            <Link to="/projects/:id" params={{ id }} query={{ view: "board" }} isCurrent={isBoard}>
+              Board
+            </Link>
+          </nav>
+        </>
+      }
+    >
+      <Loaded of={result}>
+        {({ project }) =>
+          project && (
+            <>
+              <Head project={project} />
+              {isBoard ? (
+                "readyTasks" in project && <Board board={project as never} size={boardSize(props.query)} />
+              ) : (
+                <ProjectGraph
+                  source={{ projectId: id, count: project.all.totalCount, subscribe }}
+                  search={props.query.get("search") ?? ""}
+                />
+              )}
+            </>
+          )
+        }
+      </Loaded>
+    </Frame>
+  );
+}
+
+function Head({ project }: { project: ProjectHeadFragment }) {
+  const counted = project.all.totalCount - project.ended.totalCount;
+  return (
+    <dl class="facts panel">
+      <div>
+        <dt>State</dt>
+        <dd>
+          <StatusBadge status={project.status} />
+        </dd>
+      </div>
+      <div>
+        <dt>Done</dt>
+        <dd>
+          <Progress value={project.completed.totalCount} of={counted} label="Done" />
+        </dd>
+      </div>
+      <div>
+        <dt>Now</dt>
+        <dd>
+          <span class="line">
+            {project.working.totalCount > 0 && <Shape look={lookOf("IN_PROGRESS")} />}
+            {formatCount(project.working.totalCount)} in progress
+          </span>
+          <span class="note">
+            {formatCount(project.ready.totalCount)} ready, {formatCount(project.waiting.totalCount)} wait for tasks
+          </span>
+        </dd>
+      </div>
+      <div>
+        <dt>Cost</dt>
+        <dd>
+          {formatCost(project.cost)} <Link to="/usage" query={{ project: project.id }}>Usage</Link>
+        </dd>
+      </div>
+      <div>
+        <dt>Waits for people</dt>
+        <dd>{project.asked.totalCount > 0 ? <Asked project={project} /> : <span class="note">Nothing</span>}</dd>
+      </div>
+      <div>
+        <dt>Stuck</dt>
+        <dd>
+          <Stuck project={project} nothing={<span class="note">Nothing</span>} />
+        </dd>
+      </div>
+    </dl>
+  );
+}
+
+/** Pauses a project that is in progress, starts or resumes another. */
+function Transition({ project }: { project: ProjectHeadFragment }) {
+  const { run, isRunning, errors } = useAction(TransitionProjectDocument);
+  const words = { IN_PROGRESS: "Pause", PAUSED: "Resume", PLANNING: "Start" };
+  const label = words[project.status as keyof typeof words];
+  if (!label) return null;
+  const to = project.status === "IN_PROGRESS" ? "PAUSED" : "IN_PROGRESS";
+  return (
+    <>
+      <UserErrors errors={errors} />
+      <button
+        disabled={isRunning}
+        onClick={() => void run({ input: { id: project.id, to, expectedVersion: project.version } })}
+      >
+        {label}
+      </button>
+    </>
+  );
 }

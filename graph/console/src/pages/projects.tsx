@@ -1,3 +1,5 @@
+import type { ComponentChildren } from "preact";
+
 import { Empty } from "../components/empty";
 import { Frame } from "../components/frame";
 import { Loaded } from "../components/loaded";
@@ -83,12 +85,7 @@ function Row({ project }: { project: ProjectRowFragment }) {
       </td>
       <td class="number" data-head="Cost">{formatCost(project.cost)}</td>
       <td data-head="Waits for people">
-        {project.asked.nodes.map(({ id, title }) => (
-          <Link key={id} class="line" to="/inbox" query={{ of: id }}>
-            <Shape look={lookOf("BLOCKED", "HUMAN_INPUT")} /> {title}
-          </Link>
-        ))}
-        <More shown={project.asked.nodes.length} of={project.asked.totalCount} />
+        <Asked project={project} />
       </td>
       <td data-head="Stuck">
         <Stuck project={project} />
@@ -97,7 +94,22 @@ function Row({ project }: { project: ProjectRowFragment }) {
   );
 }
 
-function Stuck({ project }: { project: ProjectRowFragment }) {
+/** The requests to people that a project waits for. */
+export function Asked({ project }: { project: ProjectRowFragment }) {
+  return (
+    <>
+      {project.asked.nodes.map(({ id, title }) => (
+        <Link key={id} class="line" to="/inbox" query={{ of: id }}>
+          <Shape look={lookOf("BLOCKED", "HUMAN_INPUT")} /> {title}
+        </Link>
+      ))}
+      <More shown={project.asked.nodes.length} of={project.asked.totalCount} />
+    </>
+  );
+}
+
+/** What of a project does not go on without somebody, and why. */
+export function Stuck({ project, nothing }: { project: ProjectRowFragment; nothing?: ComponentChildren }) {
   const spent = project.budgets.nodes.filter(({ percentUsed, isHard }) => isHard && percentUsed >= 100);
   const tasks = [
     ...project.failed.nodes.map((task) => ({ ...task, look: lookOf("FAILED"), why: "failed" })),
@@ -107,6 +119,7 @@ function Stuck({ project }: { project: ProjectRowFragment }) {
       why: task.blockedReason === "MANUAL" ? "held" : "blocked from outside",
     })),
   ];
+  if (spent.length + tasks.length === 0) return <>{nothing}</>;
   return (
     <>
       {spent.length > 0 && (
