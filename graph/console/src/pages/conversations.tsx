@@ -75,7 +75,7 @@ function List({ query }: { query: URLSearchParams }) {
           <Empty title="There is no conversation yet">
             <p>
               Programs store what people and agents say to each other with <code>startConversation</code> and{" "}
-              <code>appendMessages</code>. <code>troupe import-chats</code> imports a file of them.
+              <code>appendMessages</code>. <code>troupe import chats</code> imports a file of them.
             </p>
           </Empty>
         ) : (
