@@ -1,6 +1,6 @@
 import { useEffect, useId, useRef, useState } from "preact/hooks";
 
-import { niceTicks } from "../ticks";
+import { niceTicks } from "./ticks";
 
 /** One kind of value in each bar. Fills differ by colour and by pattern. */
 export type Series = { title: string; fill: "plain" | "striped" | "dotted" };
@@ -13,6 +13,7 @@ const TOP = 8;
 const BOTTOM = 24;
 const LEFT = 52;
 const LABEL = 64; // the least width for a label below the bars
+const EDGE = 20; // the least distance of its middle to the right end
 
 /** A chart of stacked bars, drawn for the width that it has. What it shows must also be in a table. */
 export function BarChart(props: {
@@ -77,7 +78,7 @@ export function BarChart(props: {
                 );
               })}
               {(bars.length - 1 - index) % every === 0 && (
-                <text x={Math.min(x, width - LABEL / 2)} y={HEIGHT - 6} text-anchor="middle">
+                <text x={Math.min(x, width - EDGE)} y={HEIGHT - 6} text-anchor="middle">
                   {label}
                 </text>
               )}

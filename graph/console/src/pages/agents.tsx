@@ -66,7 +66,7 @@ export function Agents({ query }: { query: URLSearchParams }) {
               <Table
                 caption="Agents"
                 stacks
-                heads={["Agent", "State", "Load", "Works on", "Why it has no more", "Last sign of life"]}
+                heads={["Agent", "State", "Load", "Works on", "Why idle", "Last sign of life"]}
               >
                 {nodes.map((agent) => (
                   <Row key={agent.id} agent={agent} />
@@ -115,7 +115,7 @@ function Row({ agent }: { agent: AgentRowFragment }) {
         ))}
         {totalCount > nodes.length && <span class="detail">and {totalCount - nodes.length} more</span>}
       </td>
-      <td data-head="Why it has no more">
+      <td data-head="Why idle">
         {isFull && totalCount > 0 ? <span class="note">At full load</span> : <Why agent={agent} />}
       </td>
       <td data-head="Last sign of life">{agent.lastSeenAt ? <Time at={agent.lastSeenAt} /> : "Never seen"}</td>

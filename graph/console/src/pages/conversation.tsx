@@ -3,10 +3,11 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 import { Empty } from "../components/empty";
 import { Frame } from "../components/frame";
 import { Loaded } from "../components/loaded";
-import { Message } from "../components/message";
+import { nameOf } from "../components/person";
 import type { ConversationQuery } from "../generated/operations";
-import { useMessages } from "../messages";
 import { Link } from "../router";
+import { Message } from "./conversation-message";
+import { useMessages } from "./conversation-messages";
 import { Missing } from "./missing";
 
 type Conversation = NonNullable<ConversationQuery["conversation"]>;
@@ -75,7 +76,7 @@ function About({ conversation: { agent, user, project, status } }: { conversatio
   const people = [user, agent].filter((one) => one !== null && one !== undefined);
   return (
     <span class="note">
-      {people.length > 0 && `${people.map((one) => ("name" in one ? one.name : one.displayName || one.username)).join(" and ")} `}
+      {people.length > 0 && `${people.map((one) => ("name" in one ? one.name : nameOf(one))).join(" and ")} `}
       {project && (
         <>
           in{" "}

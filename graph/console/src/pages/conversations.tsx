@@ -5,9 +5,9 @@ import { Empty } from "../components/empty";
 import { ProjectChoice, useChoose } from "../components/filters";
 import { Frame } from "../components/frame";
 import { Loaded } from "../components/loaded";
-import { authorOf } from "../components/message";
 import { formatCount } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
+import { nameOf } from "../components/person";
 import { inWords } from "../components/status";
 import { Table } from "../components/table";
 import { Time } from "../components/time";
@@ -20,6 +20,7 @@ import {
 } from "../generated/operations";
 import { useLiveQuery } from "../live";
 import { Link } from "../router";
+import { authorOf } from "./conversation-message";
 
 const SIZE = 25;
 
@@ -49,7 +50,7 @@ function Search({ words }: { words: string }) {
           name="q"
           type="search"
           aria-label="Words in messages"
-          placeholder='Words, "a phrase", -without'
+          placeholder='Words or "a phrase"'
           defaultValue={words}
         />
         <button>Search</button>
@@ -101,10 +102,10 @@ function Row({ conversation }: { conversation: ConversationRowFragment }) {
         <Link to="/conversations/:id" params={{ id }}>
           {title || summary || "Without a title"}
         </Link>
-        {title && summary && <span class="detail">{summary}</span>}
+        {title && summary && summary !== title && <span class="detail">{summary}</span>}
         {status === "ARCHIVED" && <span class="detail">Archived</span>}
       </th>
-      <td data-head="With">{[agent?.name, user?.displayName || user?.username].filter(Boolean).join(", ")}</td>
+      <td data-head="With">{[agent?.name, user && nameOf(user)].filter(Boolean).join(", ")}</td>
       <td data-head="Project">
         {project && (
           <Link to="/projects/:id" params={{ id: project.id }}>

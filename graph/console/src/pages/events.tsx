@@ -1,13 +1,13 @@
 import { Empty } from "../components/empty";
-import { Entry, typeInWords } from "../components/entry";
 import { Choice, ProjectChoice, useChoose } from "../components/filters";
 import { Frame } from "../components/frame";
 import { Loaded } from "../components/loaded";
-import { useEventNames } from "../event-names";
 import { AllChangesDocument, type EventEntryFragment, type EventsQuery, EventsDocument } from "../generated/operations";
 import type { ActorType, EventAction } from "../generated/schema";
 import { useLiveQuery } from "../live";
 import { Link, usePlace } from "../router";
+import { Entry, nameIn, typeInWords } from "./events-entry";
+import { useEventNames } from "./events-names";
 
 const SIZE = 50;
 
@@ -158,7 +158,8 @@ function Chosen({ query }: { query: URLSearchParams }) {
 }
 
 function Timeline({ events }: { events: readonly EventEntryFragment[] }) {
-  const names = useEventNames(events.map(({ entityId }) => entityId));
+  const nameless = events.filter((event) => nameIn(event) === "");
+  const names = useEventNames(nameless.map(({ entityId }) => entityId));
   const days = new Map<string, EventEntryFragment[]>();
   for (const event of events) {
     const title = day.format(new Date(event.createdAt));

@@ -1,5 +1,3 @@
-import { Breakdown, measures, type Measure, Times } from "../components/usage";
-import { Budgets } from "../components/budgets";
 import { Empty } from "../components/empty";
 import { Choice, ProjectChoice } from "../components/filters";
 import { Frame } from "../components/frame";
@@ -8,7 +6,9 @@ import { formatCost, formatCount } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
 import { AllChangesDocument, UsageDocument, type UsageSumsFragment } from "../generated/operations";
 import { useLiveQuery } from "../live";
-import { type Period, periods } from "../periods";
+import { Budgets } from "./usage-budgets";
+import { Breakdown, measures, type Measure, Times } from "./usage-charts";
+import { type Period, periods } from "./usage-periods";
 
 const BUDGETS = 20;
 
@@ -101,10 +101,10 @@ function Totals({ total }: { total: UsageSumsFragment }) {
   const parts = [
     ["Cost, US dollars", formatCost(total.cost)],
     ["Input tokens", formatCount(total.inputTokens)],
-    ["of them from a cache", formatCount(total.cachedInputTokens)],
+    ["Input from a cache", formatCount(total.cachedInputTokens)],
     ["Output tokens", formatCount(total.outputTokens)],
     ["Calls", formatCount(total.calls)],
-    ["of them failed", formatCount(total.failures)],
+    ["Failed calls", formatCount(total.failures)],
   ];
   return (
     <>

@@ -1,7 +1,7 @@
 import { useClient } from "@urql/preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { EventNamesDocument, type EventNamesQuery } from "./generated/operations";
+import { EventNamesDocument, type EventNamesQuery } from "../generated/operations";
 
 type Named = NonNullable<EventNamesQuery["nodes"][number]>;
 

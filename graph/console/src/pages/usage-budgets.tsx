@@ -1,10 +1,10 @@
+import { Empty } from "../components/empty";
+import { formatCost, formatCount } from "../components/numbers";
+import { type Look, Shape, inWords } from "../components/status";
+import { Table } from "../components/table";
+import { Time } from "../components/time";
 import type { BudgetRowFragment } from "../generated/operations";
 import { Link } from "../router";
-import { Empty } from "./empty";
-import { formatCost, formatCount } from "./numbers";
-import { type Look, Shape, inWords } from "./status";
-import { Table } from "./table";
-import { Time } from "./time";
 
 /** Budgets with how much of each is used, and its last alerts. */
 export function Budgets({ budgets }: { budgets: readonly BudgetRowFragment[] }) {

@@ -8,8 +8,8 @@ import {
   MessageAddedDocument,
   MoreMessagesDocument,
   type ShownMessageFragment,
-} from "./generated/operations";
-import { useSubscription } from "./live";
+} from "../generated/operations";
+import { useSubscription } from "../live";
 
 const SIZE = 30;
 

@@ -1,8 +1,9 @@
+import { Json } from "../components/json";
+import { nameOf } from "../components/person";
+import { inWords } from "../components/status";
+import { Time } from "../components/time";
 import type { MessageAuthorFragment, ShownMessageFragment } from "../generated/operations";
-import { partsOf, toolOf } from "../parts";
-import { Json } from "./json";
-import { inWords } from "./status";
-import { Time } from "./time";
+import { partsOf, toolOf } from "./conversation-parts";
 
 /** How much of a folded text its summary shows. */
 const BEGINNING = 90;
@@ -12,7 +13,7 @@ const LONG = 400;
 
 /** Who wrote a message: the name, or else the role. */
 export function authorOf({ sender, user, agent }: MessageAuthorFragment): string {
-  return user?.displayName || user?.username || agent?.name || inWords(sender);
+  return user ? nameOf(user) : (agent?.name ?? inWords(sender));
 }
 
 /** A message as one reads it: text in full; calls of tools and their results folded. */

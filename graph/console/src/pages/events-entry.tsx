@@ -1,8 +1,9 @@
+import { Json } from "../components/json";
+import { nameOf } from "../components/person";
+import { type Look, Shape, inWords } from "../components/status";
 import type { EventEntryFragment } from "../generated/operations";
 import type { EventAction } from "../generated/schema";
 import { Link, usePlace } from "../router";
-import { Json } from "./json";
-import { type Look, Shape, inWords } from "./status";
 
 const LOOKS: Record<EventAction, Look> = {
   CREATED: { tone: "good", shape: "ring" },
@@ -12,12 +13,18 @@ const LOOKS: Record<EventAction, Look> = {
 
 const VERBS: Record<EventAction, string> = { CREATED: "created", UPDATED: "changed", DELETED: "deleted" };
 
-/** The pages of objects. */
-const PAGES: Record<string, string> = {
-  Project: "/projects/:id",
-  Task: "/tasks/:id",
-  Conversation: "/conversations/:id",
+/** Where the objects of a type are shown. */
+const PLACES: Record<string, (id: string) => LinkTo> = {
+  Project: (id) => ({ to: "/projects/:id", params: { id } }),
+  Task: (id) => ({ to: "/tasks/:id", params: { id } }),
+  Conversation: (id) => ({ to: "/conversations/:id", params: { id } }),
+  HumanInteraction: (id) => ({ to: "/inbox", query: { of: id } }),
 };
+
+type LinkTo = { to: string; params?: Record<string, string>; query?: Record<string, string> };
+
+/** Types that people call otherwise. */
+const WORDS: Record<string, string> = { HumanInteraction: "Request", InteractionAnswer: "Answer to a request" };
 
 /** How many changed values an entry shows before it is opened, and how long they are. */
 const MOST_VALUES = 4;
@@ -27,6 +34,8 @@ const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
 /** The name of a type in words: `TaskAttempt` is `Task attempt`. */
 export function typeInWords(type: string): string {
+  const known = WORDS[type];
+  if (known) return known;
   const words = type.split(/(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])/);
   return words
     .map((word, index) => (index === 0 || word === word.toUpperCase() ? word : word.toLowerCase()))
@@ -37,7 +46,7 @@ export function typeInWords(type: string): string {
 export function Entry({ event, name }: { event: EventEntryFragment; name?: string | undefined }) {
   const { action, entityId, entityType, createdAt, project } = event;
   const { path, query } = usePlace();
-  const page = action === "DELETED" ? undefined : PAGES[entityType];
+  const place = action === "DELETED" ? undefined : PLACES[entityType]?.(entityId);
   const title = name || nameIn(event);
   const narrowed = { ...Object.fromEntries(query), after: null, before: null };
   return (
@@ -54,10 +63,8 @@ export function Entry({ event, name }: { event: EventEntryFragment; name?: strin
             "The server"
           )}{" "}
           {VERBS[action]} {typeInWords(entityType).replace(/^[A-Z](?=[a-z])/, (first) => first.toLowerCase())}{" "}
-          {page ? (
-            <Link to={page} params={{ id: entityId }}>
-              {title || "without a name"}
-            </Link>
+          {place ? (
+            <Link {...place}>{title || "without a name"}</Link>
           ) : (
             <strong>{title}</strong>
           )}
@@ -73,17 +80,17 @@ export function Entry({ event, name }: { event: EventEntryFragment; name?: strin
 }
 
 function actorOf({ actorType, user, agent }: EventEntryFragment): string {
-  const found = user?.displayName || user?.username || agent?.name;
-  return found ?? (actorType === "AGENT" ? "An agent" : "A person");
+  if (user) return nameOf(user);
+  return agent?.name ?? (actorType === "AGENT" ? "An agent" : "A person");
 }
 
 type Values = Record<string, unknown>;
 
-/** The name in the values of an event, for what is gone or has no name of its own. */
-function nameIn(event: EventEntryFragment): string {
+/** The name in the values of an event; empty if there is none. */
+export function nameIn(event: EventEntryFragment): string {
   const values = { ...(event.before as Values | null), ...(event.after as Values | null) };
-  const found = values.title ?? values.name ?? values.summary ?? values.model_name ?? values.type;
-  return typeof found === "string" ? found : "";
+  const found = values.title ?? values.name ?? values.summary ?? values.model_name ?? values.content;
+  return typeof found === "string" ? shortened(found) : "";
 }
 
 function Changes({ event }: { event: EventEntryFragment }) {
@@ -127,7 +134,10 @@ function isLong(value: unknown): boolean {
   return textOf(value).length > LONGEST;
 }
 
+function shortened(text: string): string {
+  return text.length > LONGEST ? `${text.slice(0, LONGEST)} …` : text;
+}
+
 function Value({ value }: { value: unknown }) {
-  const text = textOf(value);
-  return <span class="value">{isLong(value) ? `${text.slice(0, LONGEST)} …` : text}</span>;
+  return <span class="value">{shortened(textOf(value))}</span>;
 }

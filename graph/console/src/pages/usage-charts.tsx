@@ -1,8 +1,8 @@
+import { BarChart, type Series, ShareBar } from "../components/chart";
+import { formatCompact, formatCost, formatCount } from "../components/numbers";
+import { Table } from "../components/table";
 import type { UsageQuery, UsageSumsFragment } from "../generated/operations";
-import type { Period } from "../periods";
-import { BarChart, type Series, ShareBar } from "./chart";
-import { formatCompact, formatCost, formatCount } from "./numbers";
-import { Table } from "./table";
+import type { Period } from "./usage-periods";
 
 /** What the charts show of a sum. */
 export type Measure = {
@@ -45,7 +45,6 @@ const NOTHING: UsageSumsFragment = {
   unpricedCalls: "0",
 };
 
-const HEADS = ["#Cost, $", "#Input", "#From a cache", "#Output", "#Calls"];
 
 /** The sums of each part of a period, as a chart and as a table. */
 export function Times(props: { period: Period; from: Date; rows: UsageQuery["times"]; measure: Measure }) {
@@ -73,11 +72,15 @@ export function Times(props: { period: Period; from: Date; rows: UsageQuery["tim
       />
       <details>
         <summary>As a table</summary>
-        <Table caption={title} heads={[period.unit === "HOUR" ? "Hour" : "Day", ...HEADS]}>
+        <Table caption={title} heads={[period.unit === "HOUR" ? "Hour" : "Day", "#Cost, $", "#Input", "#From a cache", "#Output", "#Calls"]}>
           {used.map(({ key, label, sums }) => (
             <tr key={key}>
               <th scope="row">{label}</th>
-              <Numbers sums={sums} />
+              <td class="number">{formatCost(sums.cost)}</td>
+              <td class="number">{formatCount(sums.inputTokens)}</td>
+              <td class="number">{formatCount(sums.cachedInputTokens)}</td>
+              <td class="number">{formatCount(sums.outputTokens)}</td>
+              <td class="number">{formatCount(sums.calls)}</td>
             </tr>
           ))}
         </Table>
@@ -89,18 +92,6 @@ export function Times(props: { period: Period; from: Date; rows: UsageQuery["tim
 function hintOf(label: string, sums: UsageSumsFragment): string {
   const { cost, inputTokens, outputTokens, calls } = sums;
   return `${label}: $${formatCost(cost)}, ${formatCount(inputTokens)} input and ${formatCount(outputTokens)} output tokens, ${formatCount(calls)} calls`;
-}
-
-function Numbers({ sums }: { sums: UsageSumsFragment }) {
-  return (
-    <>
-      <td class="number">{formatCost(sums.cost)}</td>
-      <td class="number">{formatCount(sums.inputTokens)}</td>
-      <td class="number">{formatCount(sums.cachedInputTokens)}</td>
-      <td class="number">{formatCount(sums.outputTokens)}</td>
-      <td class="number">{formatCount(sums.calls)}</td>
-    </>
-  );
 }
 
 /** Sums by what they are grouped by: the most expensive, and the others together. */
@@ -122,18 +113,29 @@ export function Breakdown(props: {
       <h2>
         {measure.title} {props.title.toLowerCase()}
       </h2>
-      <Table caption={`${measure.title} ${props.title.toLowerCase()}`} heads={[props.head, "Share", ...HEADS]}>
+      <Table caption={`${measure.title} ${props.title.toLowerCase()}`} heads={[props.head, "#Cost, $", "#Input", "#Output", "#Calls"]}>
         {rows.map((row) => (
           <tr key={row.name}>
-            <th scope="row">{row.name}</th>
-            <td>
+            <th scope="row">
+              {row.name}
               <ShareBar series={measure.series} values={measure.values(row)} of={largest} />
-            </td>
-            <Numbers sums={row} />
+            </th>
+            <td class="number">{formatCost(row.cost)}</td>
+            <Tokens count={row.inputTokens} />
+            <Tokens count={row.outputTokens} />
+            <td class="number">{formatCompact(row.calls)}</td>
           </tr>
         ))}
       </Table>
     </section>
+  );
+}
+
+function Tokens({ count }: { count: string }) {
+  return (
+    <td class="number" title={formatCount(count)}>
+      {formatCompact(count)}
+    </td>
   );
 }
 
