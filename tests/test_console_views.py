@@ -51,7 +51,8 @@ def operations(page: Page) -> list[str]:
 async def change(console: Console, name: str, shown: str = "", /, **input: Any) -> Any:
     """Do something as the administrator; the payload."""
     kind = f"{name[0].upper()}{name[1:]}Input!"
-    document = f"mutation($input: {kind}) {{ {name}(input: $input) {{ {shown} userErrors {{ message }} }} }}"
+    selection = f"{{ {shown} userErrors {{ message }} }}"
+    document = f"mutation($input: {kind}) {{ {name}(input: $input) {selection} }}"
     payload = (await console.api.ask(document, input=input)).data[name]
     assert payload["userErrors"] == []
     return payload
