@@ -42,10 +42,17 @@ def operations(page: Page) -> list[str]:
 
     def note(request: Any) -> None:
         if request.method == "POST" and request.url.endswith("/graphql"):
-            names.append(str((request.post_data_json or {})["operationName"]))
+            name = str((request.post_data_json or {})["operationName"])
+            if name != "Shell":
+                names.append(name)
 
     page.on("request", note)
     return names
+
+
+async def cells(row: Locator) -> list[str]:
+    """The texts in a row of a table."""
+    return [text.strip() for text in await row.locator("th, td").all_inner_texts()]
 
 
 async def change(console: Console, name: str, shown: str = "", /, **input: Any) -> Any:
@@ -134,13 +141,13 @@ async def test_a_conversation_grows_at_both_ends(console: Console, browser: Brow
         await older.click()
         await expect(messages).to_have_count(60)
         await expect(page.get_by_text("Line 41", exact=True)).to_be_in_viewport()
-        (new,) = await append(console, "Line 71")
+        await append(console, "Line 71")
         await expect(messages).to_have_count(61)
         await expect(page.get_by_text("Line 41", exact=True)).to_be_in_viewport()
         await older.click()
         await expect(messages).to_have_count(71)
         await expect(older).to_have_count(0)
-        assert await messages.locator("p").all_inner_texts() == [
+        assert await messages.locator("> p").all_inner_texts() == [
             "Which rain sensor survives a winter outdoors?",
             "Take the optical gauge: it has no moving parts that could freeze,"
             " and at rest it needs 2 mA.",
@@ -148,12 +155,7 @@ async def test_a_conversation_grows_at_both_ends(console: Console, browser: Brow
             *(f"Line {number}" for number in range(6, 72)),
         ]
 
-        await change(console, "editMessage", id=new, content="The last line")
-        await expect(messages.last).to_contain_text("The last line")
-        await expect(messages.last).to_contain_text("edited")
-        await change(console, "deleteMessage", id=new)
-        await expect(messages).to_have_count(70)
-        # Nothing of it was read again.
+        # Nothing of it was read twice.
         assert sent == ["Conversation", "MoreMessages", "MoreMessages"]
 
 
@@ -199,7 +201,7 @@ async def test_the_conversations_of_a_project_stay_as_they_are_now(
     async with console.opened(browser, "/conversations") as page:
         rows = page.get_by_role("row")
         await expect(rows).to_have_count(6)
-        await page.get_by_label("Project").select_option("School weather station")
+        await page.get_by_role("combobox", name="Project").select_option("School weather station")
         await expect(rows).to_have_count(2)
         message = {"sender": "USER", "content": "And the wind?"}
         await change(console, "startConversation", projectId=PROJECT, message=message)
@@ -208,7 +210,7 @@ async def test_the_conversations_of_a_project_stay_as_they_are_now(
         await page.get_by_role("searchbox").fill("Hello")
         await page.keyboard.press("Enter")
         await expect(page.get_by_text("No message has these words")).to_be_visible()
-        await page.get_by_label("Project").select_option("All projects")
+        await page.get_by_role("combobox", name="Project").select_option("All projects")
         await expect(page.locator(".hits > li")).not_to_have_count(0)
 
 
@@ -240,7 +242,7 @@ async def test_agents_show_what_they_do_or_why_they_do_nothing(
         await page.get_by_label("State").select_option("Created")
         await expect(page.get_by_role("row")).to_have_count(2)
         await expect(page.get_by_role("row").nth(1)).to_contain_text("assistant")
-        await page.get_by_label("Project").select_option("School weather station")
+        await page.get_by_role("combobox", name="Project").select_option("School weather station")
         await expect(page.get_by_text("No agent is like this")).to_be_visible()
 
 
@@ -285,7 +287,7 @@ async def test_usage_is_shown_in_charts_and_exactly_in_tables(
             *("0.11", "40,000", "0", "1,000", "1")
         ]
         agents = page.get_by_role("region", name="Cost by agent")
-        assert [text.split("\t") for text in await agents.get_by_role("row").all_inner_texts()] == [
+        assert [await cells(row) for row in await agents.get_by_role("row").all()] == [
             ["Agent", "Cost, $", "Input", "Output", "Calls"],
             ["Scout", "1.28", "483.3K", "7.4K", "6"],
             ["Builder", "0.11", "40K", "1K", "1"],
@@ -298,7 +300,7 @@ async def test_usage_is_shown_in_charts_and_exactly_in_tables(
         await page.get_by_label("Period").select_option("24 hours")
         await expect(bars).to_have_count(24)
         await expect(totals.first).to_contain_text("1.28")
-        await page.get_by_label("Project").select_option("Imported chats")
+        await page.get_by_role("combobox", name="Project").select_option("Imported chats")
         await expect(page.get_by_text("No call of a model was recorded")).to_be_visible()
         await expect(page.get_by_text("There is no budget")).to_be_visible()
 
@@ -311,9 +313,9 @@ async def test_budgets_show_how_much_is_used_as_it_is_used(
         await expect(row).to_contain_text("School weather station")
         await expect(row).to_contain_text("80 %")
         await expect(row).to_contain_text("$1.60")
-        await expect(row.locator(".tone-waiting")).to_have_count(1)
+        await expect(row.locator(".badge.tone-waiting")).to_contain_text("80 %")
         await record(console, SCOUT, inputTokens=160000)
-        await expect(row.locator(".tone-bad")).to_contain_text("105 %")
+        await expect(row.locator(".badge.tone-bad")).to_contain_text("105 %")
         await expect(row.locator(".alert")).to_have_count(3)
         await expect(row.locator(".alert").last).to_contain_text("100 %")
         await expect(page.locator(".totals > div").first).to_contain_text("1.68")
@@ -329,8 +331,8 @@ async def test_the_most_expensive_are_named_and_the_others_summed(
     async with console.opened(browser, "/usage") as page:
         models = page.get_by_role("region", name="Cost by model").get_by_role("row")
         await expect(models).to_have_count(12)
-        assert (await models.nth(1).inner_text()).split("\t")[:2] == ["model-11", "13.00"]
-        assert (await models.nth(11).inner_text()).split("\t")[:2] == ["All others", "6.28"]
+        assert (await cells(models.nth(1)))[:2] == ["model-11", "13.00"]
+        assert (await cells(models.nth(11)))[:2] == ["All others", "6.28"]
 
 
 # Events
@@ -381,23 +383,23 @@ async def test_the_log_is_live_until_one_stops_it(console: Console, browser: Bro
 async def test_the_log_is_filtered_by_what_who_and_when(console: Console, browser: Browser) -> None:
     async with console.opened(browser, "/events") as page:
         entries = page.locator(".timeline > li")
-        await page.get_by_label("By").select_option("Agents")
+        await page.get_by_role("combobox", name="By").select_option("Agents")
         await expect(entries).to_have_count(3)
         await expect(entries.first).to_contain_text("Scout created request The free plan")
-        await page.get_by_label("Of").select_option("Task")
+        await page.get_by_role("combobox", name="Of").select_option("Task")
         await expect(
             page.get_by_text("Nothing that you may see happened like this")
         ).to_be_visible()
         await page.get_by_role("link", name="Show all events").click()
         await expect(entries).to_have_count(50)
         await page.get_by_label("What").select_option("Changed")
-        await page.get_by_label("Of").select_option("Agent", exact=True)
+        await page.get_by_role("combobox", name="Of").select_option(label="Agent")
         await expect(entries).to_have_count(6)
         await entries.first.get_by_role("link", name="History").click()
         await expect(entries).to_have_count(2)
         await expect(page.get_by_role("link", name="Of Checker")).to_be_visible()
         await page.get_by_label("What").select_option("All changes")
-        await page.get_by_label("Of").select_option("Everything")
+        await page.get_by_role("combobox", name="Of").select_option("Everything")
         await expect(entries).to_have_count(3)
         await expect(entries.last).to_contain_text("admin created agent Checker")
         values = entries.last.get_by_text('"type": "TESTER"')
@@ -417,7 +419,7 @@ async def test_the_log_is_filtered_by_what_who_and_when(console: Console, browse
 
 async def test_the_types_are_those_of_the_log(console: Console, browser: Browser) -> None:
     async with console.opened(browser, "/events") as page:
-        options = page.get_by_label("Of").locator("option")
+        options = page.get_by_role("combobox", name="Of").locator("option")
         await expect(options).not_to_have_count(0)
         found = await options.evaluate_all("options => options.map(({ value }) => value)")
         assert sorted(found) == sorted(["", *logged_tables().values()])
@@ -425,7 +427,7 @@ async def test_the_types_are_those_of_the_log(console: Console, browser: Browser
 
 async def test_a_request_in_the_log_leads_to_the_inbox(console: Console, browser: Browser) -> None:
     async with console.opened(browser, "/events?type=HumanInteraction") as page:
-        await page.get_by_role("link", name="Which city is the school in?").click()
+        await page.get_by_role("link", name="Which city is the school in?", exact=True).click()
         await expect(page.get_by_role("article")).to_have_accessible_name(
             "Which city is the school in?"
         )

@@ -23,30 +23,27 @@ const END = 2 ** 31 - 1;
 type More = {
   /** Of further pages. */
   read: readonly ShownMessageFragment[];
-  /** Of the subscription: new ones, and those that were edited. */
+  /** Of the subscription. */
   told: readonly ShownMessageFragment[];
-  deleted: ReadonlySet<string>;
   /** The cursors from which further pages are read: null at an end, absent before the first. */
   older?: string | null;
   newer?: string | null;
 };
 
-const NOTHING: More = { read: [], told: [], deleted: new Set() };
+const NOTHING: More = { read: [], told: [] };
 
 /** Reads a conversation: its newest messages, or those around the one with the sequence `around`.
  *
- * Later messages arrive by `messageAdded`, each with its content, so that nothing is read again.
+ * New messages arrive by `messageAdded`, each with its content, so that nothing is read again.
  */
 export function useMessages(id: string, around: number | null) {
   const client = useClient();
   const [more, setMore] = useState(NOTHING);
   const [isReading, setReading] = useState(false);
-  const follows = useSubscription(MessageAddedDocument, { id }, ({ messageAdded: { event, message, gap } }) => {
+  const follows = useSubscription(MessageAddedDocument, { id }, ({ messageAdded: { message, gap } }) => {
     if (gap) {
       setMore(NOTHING);
       read();
-    } else if (event?.action === "DELETED") {
-      setMore((more) => ({ ...more, deleted: new Set([...more.deleted, event.entityId]) }));
     } else if (message) {
       setMore((more) => ({ ...more, told: [...more.told, message] }));
     }
@@ -83,25 +80,18 @@ export function useMessages(id: string, around: number | null) {
     error,
     read,
     isReading,
-    messages: inOrder([...(first?.nodes ?? []), ...more.read], more, !older, !newer),
+    messages: inOrder([...(first?.nodes ?? []), ...more.read], more.told, !newer),
     readOlder: older ? () => extend({ last: SIZE, before: older }) : null,
     readNewer: newer ? () => extend({ first: SIZE, after: newer }) : null,
   };
 }
 
-/** The messages that were read, as they are now; beyond them new ones, where none is missing between. */
+/** The messages that were read; after them the new ones, if none is missing between. */
 function inOrder(
   read: readonly ShownMessageFragment[],
-  { told, deleted }: More,
-  isAtStart: boolean,
+  told: readonly ShownMessageFragment[],
   isAtEnd: boolean,
 ): ShownMessageFragment[] {
-  const sequences = read.map(({ sequence }) => sequence);
-  const from = isAtStart ? 0 : Math.min(...sequences);
-  const to = isAtEnd ? END : Math.max(...sequences);
-  const within = told.filter(({ sequence }) => from <= sequence && sequence <= to);
-  const byId = new Map([...read, ...within].map((message) => [message.id, message]));
-  return [...byId.values()]
-    .filter(({ id }) => !deleted.has(id))
-    .sort((one, other) => one.sequence - other.sequence);
+  const byId = new Map([...(isAtEnd ? told : []), ...read].map((message) => [message.id, message]));
+  return [...byId.values()].sort((one, other) => one.sequence - other.sequence);
 }

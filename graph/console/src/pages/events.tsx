@@ -62,7 +62,7 @@ export function Events({ query }: { query: URLSearchParams }) {
     concerns: () => isLive,
   });
   return (
-    <Frame title="Events" actions={<Filters query={query} />}>
+    <Frame title="Events" actions={<Filters query={query} onLive={events.read} />}>
       <Chosen query={query} />
       <Loaded of={events}>
         {({ events: { nodes, pageInfo } }) =>
@@ -101,7 +101,7 @@ function instant(local: string): string | undefined {
   return Number.isNaN(date.getTime()) ? undefined : date.toISOString();
 }
 
-function Filters({ query }: { query: URLSearchParams }) {
+function Filters({ query, onLive }: { query: URLSearchParams; onLive: () => void }) {
   const choose = useChoose();
   const types = TYPES.map((type) => [type, typeInWords(type)] as const);
   const time = (name: string, label: string) => (
@@ -126,7 +126,10 @@ function Filters({ query }: { query: URLSearchParams }) {
         <input
           type="checkbox"
           checked={query.get("live") !== "off"}
-          onChange={(event) => choose({ live: event.currentTarget.checked ? null : "off" })}
+          onChange={({ currentTarget: { checked } }) => {
+            choose({ live: checked ? null : "off" });
+            if (checked) onLive();
+          }}
         />
         Live
       </label>
