@@ -115,10 +115,8 @@ function Row({ agent }: { agent: AgentRowFragment }) {
         ))}
         {totalCount > nodes.length && <span class="detail">and {totalCount - nodes.length} more</span>}
       </td>
-      <td data-head="Why idle">
-        {isFull && totalCount > 0 ? <span class="note">At full load</span> : <Why agent={agent} />}
-      </td>
-      <td data-head="Last sign of life">{agent.lastSeenAt ? <Time at={agent.lastSeenAt} /> : "Never seen"}</td>
+      <td data-head="Why idle">{!isFull && <Why agent={agent} />}</td>
+      <td data-head="Last sign of life">{agent.lastSeenAt ? <Time at={agent.lastSeenAt} /> : <span class="note">Never seen</span>}</td>
     </tr>
   );
 }

@@ -1,5 +1,7 @@
 /** What the structured content of messages means, in the forms that the APIs of chat models use. */
 
+import { markNumbers } from "../exact";
+
 /** A call of a tool, or another part; `value` is all that is known of it. */
 export type Part = { title: string; value: unknown };
 
@@ -32,7 +34,7 @@ export function partsOf(parts: unknown): Part[] {
 function parsed(value: unknown): unknown {
   if (typeof value !== "string") return value;
   try {
-    return JSON.parse(value);
+    return JSON.parse(markNumbers(value));
   } catch {
     return value;
   }

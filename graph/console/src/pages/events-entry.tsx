@@ -1,6 +1,7 @@
 import { Json } from "../components/json";
 import { nameOf } from "../components/person";
 import { type Look, Shape, inWords } from "../components/status";
+import { exactText, markedNumber, visible } from "../exact";
 import type { EventEntryFragment } from "../generated/operations";
 import type { EventAction } from "../generated/schema";
 import { Link, usePlace } from "../router";
@@ -24,7 +25,11 @@ const PLACES: Record<string, (id: string) => LinkTo> = {
 type LinkTo = { to: string; params?: Record<string, string>; query?: Record<string, string> };
 
 /** Types that people call otherwise. */
-const WORDS: Record<string, string> = { HumanInteraction: "Request", InteractionAnswer: "Answer to a request" };
+const WORDS: Record<string, string> = {
+  HumanInteraction: "Request",
+  InteractionAnswer: "Answer to a request",
+  TaskAttempt: "Attempt",
+};
 
 /** How many changed values an entry shows before it is opened, and how long they are. */
 const MOST_VALUES = 4;
@@ -125,9 +130,14 @@ function Changes({ event }: { event: EventEntryFragment }) {
   );
 }
 
+const MOMENT = /^\d{4}-\d\d-\d\dT[\d:.]+\+00:00$/;
+const moment = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+
 function textOf(value: unknown): string {
   if (value === null || value === undefined) return "–";
-  return typeof value === "string" ? value : JSON.stringify(value);
+  if (typeof value !== "string") return exactText(value);
+  if (MOMENT.test(value)) return moment.format(new Date(value));
+  return markedNumber(value) ?? visible(value);
 }
 
 function isLong(value: unknown): boolean {
