@@ -57,7 +57,7 @@ function Row({ budget }: { budget: BudgetRowFragment }) {
         {limitCost === null ? `${amount(limitTokens ?? "0")} tokens` : amount(limitCost ?? "0")}
       </td>
       <td data-head="Alerts">
-        {alerts.nodes.map(({ id, threshold, createdAt }) => (
+        {inOrder(alerts.nodes).map(({ id, threshold, createdAt }) => (
           <span key={id} class="alert">
             {threshold} % <Time at={createdAt} />
           </span>
@@ -88,6 +88,13 @@ function Subject({ budget: { project, agent, task, modelName } }: { budget: Budg
         {task ? "a task" : agent ? "an agent" : "a model"} in {link}
       </span>
     </>
+  );
+}
+
+/** Alerts by time; several thresholds are often reached at once. */
+function inOrder(alerts: BudgetRowFragment["alerts"]["nodes"]) {
+  return alerts.toSorted(
+    (one, other) => one.createdAt.localeCompare(other.createdAt) || one.threshold - other.threshold,
   );
 }
 
