@@ -405,9 +405,9 @@ async def test_the_log_is_filtered_by_what_who_and_when(console: Console, browse
         await page.get_by_role("link", name=re.compile("^Of Checker")).click()
         await expect(entries).to_have_count(50)
 
-        await page.get_by_label("From").fill("2026-01-01T00:00")
+        await page.get_by_role("textbox", name="From").fill("2026-01-01T00:00")
         await expect(entries).to_have_count(50)
-        await page.get_by_label("To").fill("2026-01-02T00:00")
+        await page.get_by_role("textbox", name="To").fill("2026-01-02T00:00")
         await expect(
             page.get_by_text("Nothing that you may see happened like this")
         ).to_be_visible()
