@@ -2,7 +2,8 @@
 
 It is computed before the operation runs. A page costs its size, and a list its maximum length, each
 times the cost of a row with the selection below it. A `totalCount` costs 1, and so does a related
-object. A mutation costs 1, and 1 for every item of the lists in its input.
+object. A mutation costs 1, and 1 for every item of the lists in its input, and for every other row
+that it may write (`most`).
 """
 
 from __future__ import annotations
@@ -127,14 +128,18 @@ class _Costs:
         return cost
 
     def _mutation(self, selected: Selected) -> int:
-        items = _items_below(selected.definition.args, selected.arguments)
-        cost = 1 + items
+        rows = _items_below(selected.definition.args, selected.arguments)
+        declaration = selected.declaration
+        most = None if declaration is None else declaration.metadata["mutation"].most
+        if most is not None:
+            rows += most(selected.arguments["input"])
+        cost = 1 + rows
         for child in selected.fields():
             if child.name == "userErrors":
                 # Errors come instead of the changed objects, and few contain an object.
                 cost += self._below(child)
             elif not is_leaf_type(get_named_type(child.type)):
-                cost += (max(1, items) if _is_list(child) else 1) * self._row(child)
+                cost += (max(1, rows) if _is_list(child) else 1) * self._row(child)
         return cost
 
     def _introspected(self, selected: Selected) -> int:
