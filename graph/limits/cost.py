@@ -22,6 +22,7 @@ from graphql import (
 
 from graph.core.declarations import Declared
 from graph.core.fields import Paged
+from graph.core.mutations import DeclaredMutation
 from graph.core.selections import Operation, Selected, fold, input_values, nested_fields
 from graph.limits.document_size import MOST_REPORTED
 
@@ -128,11 +129,9 @@ class _Costs:
         return cost
 
     def _mutation(self, selected: Selected) -> int:
-        rows = _items_below(selected.definition.args, selected.arguments)
-        declaration = selected.declaration
-        most = None if declaration is None else declaration.metadata["mutation"].most
-        if most is not None:
-            rows += most(selected.arguments["input"])
+        declared: Any = selected.declaration
+        kind, value = selected.definition.args["input"].type, selected.arguments["input"]
+        rows = rows_of(declared.metadata["mutation"], kind, value)
         cost = 1 + rows
         for child in selected.fields():
             if child.name == "userErrors":
@@ -158,6 +157,15 @@ class _Costs:
 
 def _is_list(selected: Selected) -> bool:
     return is_list_type(get_nullable_type(selected.type))
+
+
+def rows_of(mutation: DeclaredMutation, kind: Any, value: dict[str, Any]) -> int:
+    """The maximum number of rows that a mutation writes, besides the one that every mutation may.
+
+    `kind` is the type of its input in the schema, `value` the coerced value.
+    """
+    items = items_of(kind, value)
+    return items if mutation.most is None else items + mutation.most(value)
 
 
 def items_of(kind: Any, value: Any) -> int:
