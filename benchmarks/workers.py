@@ -181,7 +181,6 @@ class Agent:
             Right.WORK,
             0,
             True,
-            True,
             attempt_ids=[new_id()],
             agent_id=self._viewer.agent_id,
             lease_seconds=leases.duration(leases.DEFAULT_SECONDS),

@@ -285,20 +285,17 @@ def check_unit(budget: Budget, values: Mapping[str, Any]) -> None:
             raise Invalid("A budget keeps the unit of its limit.", (name,))
 
 
-def has_hard(project_id: Any) -> ColumnElement[bool]:
-    """Whether a project has hard budgets."""
-    budget = aliased(Budget)
-    found = select(budget.id).where(budget.project_id == project_id, budget.is_hard)
-    return exists(found.correlate_except(budget))
-
-
 def locked(agent: Any) -> ColumnElement[Any]:
     """The hard budgets that concern an agent, and how many tasks it may claim; NULL without any.
 
     For the statement of a claim. Other claims wait for the budgets of the project until the
     transaction ends. What is reserved is added up once, here.
     """
-    return case((has_hard(agent.project_id), func.lock_budgets(agent.id, type_=JSONB)))
+    budget = aliased(Budget)
+    has_hard = exists(
+        select(budget.id).where(budget.project_id == agent.project_id, budget.is_hard)
+    )
+    return case((has_hard, func.lock_budgets(agent.id, type_=JSONB)))
 
 
 def claims_left(locked: Any) -> ColumnElement[int]:

@@ -61,13 +61,10 @@ class Claimed(NamedTuple):
 
 
 @Statement
-def _claimed(
-    viewer: Viewer, right: Right, named_types: int, is_one: bool, is_plain: bool
-) -> Executable:
+def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Executable:
     """Begin attempts of an agent at the most urgent tasks, and return their ids in that order.
 
-    With `is_one`, it is one attempt at most. With `is_plain`, it does nothing in a project that
-    limits more than the agent, and takes less time in one that does not.
+    With `is_one`, it is one attempt at most.
 
     It is one statement, whose snapshot is older than the locks that it waits for. What must be
     known as it is under the lock is counted by functions of the database, which see what was
@@ -76,120 +73,7 @@ def _claimed(
     ids = value("attempt_ids", ARRAY(Uuid))
     agent_id = value("agent_id", Uuid)
     mine = and_(Agent.id == agent_id, scope(Agent, viewer, right))
-    room = _plain_room(mine, ids) if is_plain else _room(mine, ids)
 
-    # Candidates, which are found one by one as they are taken, by the indexes of their own.
-    level = func.generate_series(*PRIORITIES).table_valued("priority")
-    level = level.render_derived(name="level")
-
-    def in_order(*met: Any) -> Any:
-        task = aliased(Task)
-        found = select(task.id, task.available_at).where(
-            task.priority == level.c.priority,
-            conditions.is_available(task),
-            # What cannot be taken is not locked. Whether it still can is known only under the lock.
-            conditions.uses_none_of(task, room.c.in_use),
-            *([] if is_plain else [budgets.is_outside(task.id, room.c.full_tasks)]),
-            *(condition(task) for condition in met),
-        )
-        # Each is sorted, so that PostgreSQL merges them.
-        return found.order_by(task.available_at, task.id).correlate(room, level)
-
-    own = in_order(
-        lambda task: task.agent_id == room.c.id,
-        lambda task: conditions.is_ready(task, ASSIGNED),
-        *([] if is_plain else [lambda task: conditions.has_room_for(room.c.left, conditions.kind(task))]),
-    ).subquery("own")
-    named: list[Any] = [value(f"type_{number}", String) for number in range(named_types)]
-    of_types = union_all(
-        *(
-            in_order(
-                lambda task: task.project_id == room.c.project_id,
-                conditions.is_ready,
-                lambda task, type=type: conditions.kind(task) == type,
-                *([] if is_plain else [lambda _, type=type: conditions.has_room_for(room.c.left, type)]),
-            )
-            for type in (ANY_TYPE, *(named or [room.c.type]))
-        )
-    ).subquery("of_types")
-    queues = []
-    for source in (own, of_types):
-        # A limit that PostgreSQL does not know makes it read the index in order, and not sort.
-        found = select(source.c.id).order_by(source.c.available_at, source.c.id)
-        each = found.limit(room.c.number + MOST_LOCKED).correlate(room, level).lateral("queue")
-        queues.append(select(each.c.id).select_from(room.join(level, true()).join(each, true())))
-    candidate = union_all(*queues).subquery("candidate")
-
-    task = aliased(Task)
-    order = (task.status == ASSIGNED, task.priority, task.available_at)
-    locked = (
-        select(
-            task.id,
-            task.project_id,
-            task.type,
-            task.resource_keys,
-            order[0].label("is_own"),
-            *order[1:],
-        )
-        .where(
-            task.id == candidate.c.id,
-            or_(
-                conditions.is_ready(task),
-                and_(conditions.is_ready(task, ASSIGNED), task.agent_id == agent_id),
-            ),
-        )
-        .with_for_update(key_share=True, skip_locked=True, of=task)
-        .offset(literal_column("0"))
-        .lateral("locked")
-    )
-    chosen = (
-        select(locked)
-        .select_from(candidate.join(locked, true()))
-        .where(
-            conditions.reserves_resources(locked.c),
-            *([] if is_plain else [budgets.reserves(locked.c, select(room.c.budgets).scalar_subquery())]),
-        )
-        .limit(select(room.c.number).scalar_subquery())
-        .cte("chosen")
-    )
-    id = select(func.unnest(ids)).scalar_subquery()
-    one = select(chosen.c.id, id.label("attempt_id"), literal_column("1").label("number"))
-    taken = (one if is_one else _placed(chosen, None if is_plain else room, ids)).cte("taken")
-
-    now = func.statement_timestamp()
-    started = (
-        update(Task)
-        .where(Task.id == taken.c.id)
-        .values(
-            status=TaskStatus.IN_PROGRESS,
-            agent_id=agent_id,
-            current_attempt_id=taken.c.attempt_id,
-            attempt_count=Task.attempt_count + 1,
-            started_at=func.coalesce(Task.started_at, now),
-            version=Task.version + 1,
-        )
-        .returning(Task.id, Task.attempt_count, taken.c.attempt_id, taken.c.number)
-        .cte("started")
-    )
-    new = started.c
-    attempts = insert(TaskAttempt).from_select(
-        ["id", "task_id", "agent_id", "number", "started_at"],
-        select(new.attempt_id, new.id, agent_id, new.attempt_count, now),
-        include_defaults=False,
-    )
-    held = insert(leases.table).from_select(
-        ["attempt_id", "task_id", "agent_id", "expires_at", "heartbeat_at"],
-        select(new.attempt_id, new.id, agent_id, leases.until(), now),
-    )
-    return (
-        select(new.attempt_id, set_actor())
-        .order_by(new.number)
-        .add_cte(attempts.cte("begun"), held.cte("held"))
-    )
-
-
-def _room(mine: ColumnElement[bool], ids: ColumnElement[Any]) -> CTE:
-    """The agent, if it gets tasks: how many it may take, and which it may not."""
     # Only where types have limits, claims of different agents have to wait for each other.
     limited = (
         select(Project.id)
@@ -233,41 +117,119 @@ def _room(mine: ColumnElement[bool], ids: ColumnElement[Any]) -> CTE:
         conditions.resources_in_use(agent.c.project_id).label("in_use"),
         budgets.full_tasks(agent.c.project_id).scalar_subquery().label("full_tasks"),
     )
-    return about.select_from(agent.join(paid, true())).cte("room")
+    room = about.select_from(agent.join(paid, true())).cte("room")
 
+    # Candidates, which are found one by one as they are taken, by the indexes of their own.
+    level = func.generate_series(*PRIORITIES).table_valued("priority")
+    level = level.render_derived(name="level")
 
-def _plain_room(mine: ColumnElement[bool], ids: ColumnElement[Any]) -> CTE:
-    """The same of an agent that only its own capacity limits."""
-    agent = (
+    def in_order(*met: Any) -> Any:
+        task = aliased(Task)
+        found = select(task.id, task.available_at).where(
+            task.priority == level.c.priority,
+            conditions.is_available(task),
+            # What cannot be taken is not locked. Whether it still can is known only under the lock.
+            conditions.uses_none_of(task, room.c.in_use),
+            budgets.is_outside(task.id, room.c.full_tasks),
+            *(condition(task) for condition in met),
+        )
+        # Each is sorted, so that PostgreSQL merges them.
+        return found.order_by(task.available_at, task.id).correlate(room, level)
+
+    own = in_order(
+        lambda task: task.agent_id == room.c.id,
+        lambda task: conditions.is_ready(task, ASSIGNED),
+        lambda task: conditions.has_room_for(room.c.left, conditions.kind(task)),
+    ).subquery("own")
+    named: list[Any] = [value(f"type_{number}", String) for number in range(named_types)]
+    of_types = union_all(
+        *(
+            in_order(
+                lambda task: task.project_id == room.c.project_id,
+                conditions.is_ready,
+                lambda task, type=type: conditions.kind(task) == type,
+                lambda _, type=type: conditions.has_room_for(room.c.left, type),
+            )
+            for type in (ANY_TYPE, *(named or [room.c.type]))
+        )
+    ).subquery("of_types")
+    queues = []
+    for source in (own, of_types):
+        # A limit that PostgreSQL does not know makes it read the index in order, and not sort.
+        found = select(source.c.id).order_by(source.c.available_at, source.c.id)
+        each = found.limit(room.c.number + MOST_LOCKED).correlate(room, level).lateral("queue")
+        queues.append(select(each.c.id).select_from(room.join(level, true()).join(each, true())))
+    candidate = union_all(*queues).subquery("candidate")
+
+    task = aliased(Task)
+    order = (task.status == ASSIGNED, task.priority, task.available_at)
+    locked = (
         select(
-            Agent.id,
-            Agent.project_id,
-            Agent.type,
-            conditions.capacity(Agent, Project).label("capacity"),
+            task.id,
+            task.project_id,
+            task.type,
+            task.resource_keys,
+            order[0].label("is_own"),
+            *order[1:],
         )
-        .join(Project, Project.id == Agent.project_id)
         .where(
-            mine,
-            conditions.is_working(Agent),
-            conditions.hands_out(Project),
-            ~conditions.limits_types(Project),
-            Project.max_tasks_in_review.is_(None),
-            ~budgets.has_hard(Project.id),
+            task.id == candidate.c.id,
+            or_(
+                conditions.is_ready(task),
+                and_(conditions.is_ready(task, ASSIGNED), task.agent_id == agent_id),
+            ),
         )
-        .with_for_update(key_share=True, of=Agent)
-        .cte("agent")
+        .with_for_update(key_share=True, skip_locked=True, of=task)
+        .offset(literal_column("0"))
+        .lateral("locked")
     )
-    free = func.least(func.cardinality(ids), agent.c.capacity - conditions.running(agent.c.id))
-    return select(
-        agent.c.id,
-        agent.c.project_id,
-        agent.c.type,
-        func.greatest(free, 0).label("number"),
-        conditions.resources_in_use(agent.c.project_id).label("in_use"),
-    ).cte("room")
+    chosen = (
+        select(locked)
+        .select_from(candidate.join(locked, true()))
+        .where(
+            conditions.reserves_resources(locked.c),
+            budgets.reserves(locked.c, select(room.c.budgets).scalar_subquery()),
+        )
+        .limit(select(room.c.number).scalar_subquery())
+        .cte("chosen")
+    )
+    id = select(func.unnest(ids)).scalar_subquery()
+    one = select(chosen.c.id, id.label("attempt_id"), literal_column("1").label("number"))
+    taken = (one if is_one else _placed(chosen, room, ids)).cte("taken")
+
+    now = func.statement_timestamp()
+    started = (
+        update(Task)
+        .where(Task.id == taken.c.id)
+        .values(
+            status=TaskStatus.IN_PROGRESS,
+            agent_id=agent_id,
+            current_attempt_id=taken.c.attempt_id,
+            attempt_count=Task.attempt_count + 1,
+            started_at=func.coalesce(Task.started_at, now),
+            version=Task.version + 1,
+        )
+        .returning(Task.id, Task.attempt_count, taken.c.attempt_id, taken.c.number)
+        .cte("started")
+    )
+    new = started.c
+    attempts = insert(TaskAttempt).from_select(
+        ["id", "task_id", "agent_id", "number", "started_at"],
+        select(new.attempt_id, new.id, agent_id, new.attempt_count, now),
+        include_defaults=False,
+    )
+    held = insert(leases.table).from_select(
+        ["attempt_id", "task_id", "agent_id", "expires_at", "heartbeat_at"],
+        select(new.attempt_id, new.id, agent_id, leases.until(), now),
+    )
+    return (
+        select(new.attempt_id, set_actor())
+        .order_by(new.number)
+        .add_cte(attempts.cte("begun"), held.cte("held"))
+    )
 
 
-def _placed(chosen: CTE, room: CTE | None, ids: ColumnElement[Any]) -> Select[Any]:
+def _placed(chosen: CTE, room: CTE, ids: ColumnElement[Any]) -> Select[Any]:
     """The chosen tasks in their order, with an attempt for each, without those that exclude others.
 
     Of tasks that share a resource, the first is taken; of a type, as many as its limit leaves.
@@ -290,7 +252,7 @@ def _placed(chosen: CTE, room: CTE | None, ids: ColumnElement[Any]) -> Select[An
             before.c.resource_keys.op("&&", is_comparison=True)(placed.c.resource_keys),
         )
     )
-    left = null() if room is None else conditions.left_of_type(room.c.left, placed.c.type)
+    left = conditions.left_of_type(room.c.left, placed.c.type)
     kept = (
         select(placed.c.id, func.row_number().over(order_by=placed.c.place).label("number"))
         .select_from(placed.join(room, true()))
