@@ -17,6 +17,7 @@ import db
 from db import TaskStatus
 from db.boards import BY_HAND
 from graph import demo
+from graph.api import API
 from graph.server import pages
 from tests import browsers, consoles
 from tests.browsers import missing
@@ -529,7 +530,7 @@ async def test_whatever_is_possible_is_done_by_hand(console: Console, browser: B
 async def test_what_an_agent_works_on_can_only_be_cancelled(
     console: Console, browser: Browser
 ) -> None:
-    scout = demo.API(console.database, db.Viewer(agent_id=demo.AGENTS[0]))
+    scout = API(console.database, db.Viewer(agent_id=demo.AGENTS[0]))
     attempt = (await scout.change("claimTask", "attempt { id task { id title } }"))["attempt"]
     async with console.opened(browser, f"/tasks/{attempt['task']['id']}") as page:
         actions = page.get_by_role("group", name="Actions")

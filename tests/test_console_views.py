@@ -12,6 +12,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 import db
 from db.events.triggers import logged_tables
 from graph import demo
+from graph.api import API
 from tests import browsers, consoles
 from tests.consoles import LOOKS, Console, faults, go
 
@@ -216,7 +217,7 @@ async def test_the_conversations_of_a_project_stay_as_they_are_now(
 async def test_agents_show_what_they_do_or_why_they_do_nothing(
     console: Console, browser: Browser
 ) -> None:
-    scout = demo.API(console.database, db.Viewer(agent_id=SCOUT))
+    scout = API(console.database, db.Viewer(agent_id=SCOUT))
     async with console.opened(browser, "/agents") as page:
         row = page.get_by_role("row", name="Scout")
         await expect(row).to_contain_text("0/1")
