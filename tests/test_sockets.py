@@ -938,7 +938,7 @@ async def test_an_operation_is_a_line(database: db.Database, people: People, lin
                 await waiting(database, 1)
             await becomes(lambda: len(lines.objects) == 4)
 
-    first, second, third, left = lines.objects
+    first, second, third, left, _ = lines.objects
     assert first.pop("time") <= second["time"]
     assert 0 < first.pop("milliseconds") < 60_000
     assert first == {
