@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 from decimal import Decimal
@@ -326,6 +327,31 @@ async def test_what_is_approved_is_shown_first(commands: Commands) -> None:
         "approve", await asked(commands), "--yes", "--reject", "--comment", "Too much."
     )
     assert (rejected.status, rejected.out) == (0, "Rejected.\n")
+
+
+class Typed(io.StringIO):
+    """What somebody types in a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+async def test_an_answer_is_confirmed_in_a_terminal(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = await asked(commands)
+    monkeypatch.setattr("sys.stdin", Typed("n\n"))
+    before = await snapshot(commands.database)
+    left = await commands.run("approve", request)
+    # The prompt is on standard error, except a blank, which lets a terminal edit the line.
+    assert (left.status, left.out.strip()) == (1, "")
+    assert "Title:     Order?" in left.err
+    assert "Approve it? [y/N]:" in left.err
+    assert await snapshot(commands.database) == before
+    monkeypatch.setattr("sys.stdin", Typed("y\n"))
+    done = await commands.run("approve", request, "--reject")
+    assert (done.status, done.out.strip()) == (0, "Rejected.")
+    assert "Reject it? [y/N]:" in done.err
 
 
 async def test_what_may_not_be_approved_is_not(commands: Commands) -> None:

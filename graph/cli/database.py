@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from graph.cli.errors import CommandError
 from graph.cli.output import print_note
@@ -14,19 +14,25 @@ if TYPE_CHECKING:
     from db import Database
     from db.embedded import Server
     from graph.api import API
-    from graph.settings import Settings
 
 Result = TypeVar("Result")
 
 
+class RunningDatabase(NamedTuple):
+    """The database of a command, which runs."""
+
+    url: str
+    server: Server | None
+    """The server, if it is embedded."""
+    upgrades: bool
+    """Whether a command upgrades it to this version."""
+
+
 @contextmanager
-def running_database(
-    *, creates: bool = False
-) -> Iterator[tuple[Settings, bool, str, Server | None]]:
+def running_database(*, creates: bool = False) -> Iterator[RunningDatabase]:
     """The database of the settings, or of the server that runs.
 
-    Gives the settings, whether another process serves it, its URL, and the server if it is
-    embedded. Unless the command `creates` a database, there has to be one.
+    Unless the command `creates` a database, there has to be one.
     """
     from db import embedded
     from graph.cli.servers import with_database_of_running
@@ -40,7 +46,8 @@ def running_database(
             " TROUPE_DATABASE_URL or TROUPE_DATA_DIR to use another"
         )
     with settings.database(on_wait=print_note) as (url, server):
-        yield settings, is_found, url, server
+        # The server that runs may be of another version.
+        yield RunningDatabase(url, server, settings.migrates and not is_found)
 
 
 @asynccontextmanager
@@ -68,21 +75,17 @@ async def prepared(url: str, *, upgrade: bool) -> AsyncIterator[Database]:
 def with_database(
     work: Callable[[Database], Awaitable[Result]],
     *,
-    upgrade: bool | None = None,
+    upgrade: bool = False,
     creates: bool = False,
 ) -> Result:
-    """Run `work` on the database.
+    """Run `work` on the database; `upgrade` brings it to this version in any case."""
 
-    One that a running server was found to use is not upgraded below it, except by `upgrade`.
-    """
-    with running_database(creates=creates) as (settings, is_found, url, _):
-        upgrades = upgrade or (settings.migrates and not is_found)
+    async def run(found: RunningDatabase) -> Result:
+        async with prepared(found.url, upgrade=upgrade or found.upgrades) as database:
+            return await work(database)
 
-        async def run() -> Result:
-            async with prepared(url, upgrade=upgrades) as database:
-                return await work(database)
-
-        return asyncio.run(run())
+    with running_database(creates=creates) as found:
+        return asyncio.run(run(found))
 
 
 def with_api(

@@ -23,7 +23,7 @@ def run_program(context: typer.Context) -> None:
     if name == "pg_restore":
         # Without --dbname, it would print the backup. PGDATABASE names the database.
         arguments = ["--dbname=", *arguments]
-    with running_database(creates=name == "pg_restore") as (_, _, database_url, server):
+    with running_database(creates=name == "pg_restore") as (database_url, server, _):
         url = make_url(database_url)
         program = name if server is None else str(server.bin_dir / name)
         parts = {key: url.query.get(key) for key in ("host", "port", "sslmode")}

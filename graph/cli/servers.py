@@ -62,6 +62,14 @@ def registry() -> Path:
     return base / "troupe" / "servers"
 
 
+def current_folder() -> str:
+    """The current folder; empty if it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
 @contextmanager
 def registered(server: RunningServer) -> Iterator[None]:
     """Let commands find this process's server inside the block."""
@@ -122,7 +130,7 @@ def with_database_of_running(settings: Settings) -> tuple[Settings, bool]:
     servers = running_servers()
     databases = {server.setting: server for server in servers}
     if len(databases) > 1:
-        here = os.getcwd()
+        here = current_folder()
         local = {setting: one for setting, one in databases.items() if one.folder == here}
         databases = local if len(local) == 1 else databases
     if not databases:

@@ -94,14 +94,14 @@ def _registration(
     """What other commands find of this server."""
     from sqlalchemy import make_url
 
-    from graph.cli.servers import RunningServer
+    from graph.cli.servers import RunningServer, current_folder
     from graph.serve import base_url
 
     return RunningServer(
         os.getpid(),
         command,
         base_url(address),
-        os.getcwd(),
+        current_folder(),
         None if server is None else str(server.data_dir),
         make_url(url).render_as_string() if server is None else None,
     )
