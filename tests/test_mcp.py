@@ -702,6 +702,8 @@ async def test_the_rate_is_that_of_operations(world: World) -> None:
         assert "RATE_LIMITED" not in await agent.refused("complete", attemptId=gid(world.free))
         refused = await agent.refused("complete", attemptId=gid(world.free))
         assert refused.endswith("[RATE_LIMITED]")
+        assert (await agent.refused("claim", x=1)).endswith("[RATE_LIMITED]")
+        assert (await agent.error("tools/call", name="x"))[2].endswith("[RATE_LIMITED]")
         response = await agent.post("tools/list")
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) > 0
