@@ -27,15 +27,19 @@ class Leaving:
     """A client that goes away while it waits for its answer; it speaks ASGI itself."""
 
     def __init__(self, http: httpx.AsyncClient, asker: Client, query: str) -> None:
+        headers = {"content-type": "application/json", "authorization": f"Bearer {asker.token}"}
+        self._ask(http, "/graphql", headers, json.dumps({"query": query}).encode())
+
+    def _ask(
+        self, http: httpx.AsyncClient, path: str, headers: dict[str, str], body: bytes
+    ) -> None:
         self._left = asyncio.Event()
         self.sent: list[Message] = []
-        body = json.dumps({"query": query}).encode()
         self._messages = [{"type": "http.request", "body": body, "more_body": False}]
-        headers = {"content-type": "application/json", "authorization": f"Bearer {asker.token}"}
         scope = {
             "type": "http",
             "method": "POST",
-            "path": "/graphql",
+            "path": path,
             "query_string": b"",
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         }
@@ -55,6 +59,11 @@ class Leaving:
         """Go away."""
         self._left.set()
         return self
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the application is done with it."""
+        return self._answered.done()
 
     async def ended(self) -> list[Message]:
         """Wait until the application is done with it, and see what it sent."""

@@ -16,7 +16,7 @@ import httpx
 import orjson
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-from sqlalchemy import update
+from sqlalchemy import URL, update
 
 import db
 from db import AgentStatus, ProjectStatus, TokenScope
@@ -27,6 +27,8 @@ from tests import factories
 from tests.client import counted
 from tests.conftest import People, serving
 from tests.processes import CODE
+from tests.test_disconnects import Leaving, none_waits
+from tests.test_sessions import locked, waiting
 from tests.world import AGENT_TOKEN, World, gid, make_world, snapshot, stored
 
 VERSION = "2026-07-28"
@@ -510,6 +512,46 @@ async def test_search_finds_only_what_may_be_seen(ada: Agent, stranger: Agent) -
     assert len(everything["tasks"]) == 3
 
 
+# Clients that leave
+
+
+class Left(Leaving):
+    """A client that leaves while it waits for the result of a tool."""
+
+    def __init__(self, agent: Agent, version: str, name: str, **arguments: Any) -> None:
+        message = agent.message("tools/call", name=name, arguments=arguments)
+        headers = agent.headers(message) | {"mcp-protocol-version": version}
+        self._ask(agent.http, "/mcp", headers, orjson.dumps(message))
+
+
+@pytest.mark.parametrize("version", [VERSION, "2025-11-25"])
+async def test_what_only_reads_stops_when_its_client_has_left(
+    world: World, ada: Agent, database_url: URL, version: str
+) -> None:
+    await ada.call("search", query="x")
+    async with locked(database_url, "tasks"):
+        client = Left(ada, version, "search", query="Free")
+        await waiting(world.database, 1)
+        assert await client.leave().ended() == []
+        await none_waits(world.database)
+
+
+@pytest.mark.parametrize("version", [VERSION, "2025-11-25"])
+async def test_a_claim_is_made_though_its_client_has_left(
+    world: World, ada: Agent, database_url: URL, version: str
+) -> None:
+    await ada.call("search", query="x")
+    async with locked(database_url, "tasks"):
+        client = Left(ada, version, "claim")
+        await waiting(world.database, 1)
+        client.leave()
+        await asyncio.sleep(0.3)
+        assert not client.is_answered
+    begin, _ = await client.ended()
+    assert begin["status"] == 200
+    assert await stored(world.database, "SELECT status FROM task_attempts") == ["RUNNING"]
+
+
 # Refused
 
 
@@ -660,6 +702,8 @@ async def test_the_rate_is_that_of_operations(world: World) -> None:
         assert "RATE_LIMITED" not in await agent.refused("complete", attemptId=gid(world.free))
         refused = await agent.refused("complete", attemptId=gid(world.free))
         assert refused.endswith("[RATE_LIMITED]")
+        assert (await agent.refused("claim", x=1)).endswith("[RATE_LIMITED]")
+        assert (await agent.error("tools/call", name="x"))[2].endswith("[RATE_LIMITED]")
         response = await agent.post("tools/list")
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) > 0

@@ -12,7 +12,7 @@ from graphql import GraphQLSchema, NonNullTypeNode, OperationDefinitionNode
 
 from db.text import decimal_json, parse_json
 from graph.core.context import Context
-from graph.core.errors import Unauthenticated
+from graph.core.errors import RateLimited, Unauthenticated
 from graph.execution.logs import LogEntry
 from graph.execution.pipeline import Pipeline
 from graph.execution.run import GraphQLRequest
@@ -66,13 +66,25 @@ class Caller:
         Raises Unauthenticated, RateLimited, and errors of the lookup.
         """
         context = self._context = await self._new_context()
+        self._client = context.client
         is_refused = context.refusal is not None or context.is_anonymous
         if charges or is_refused:
-            self.pipeline.limits.rates.charge(context.client, COST_OF_REQUEST)
+            self._charge()
         if is_refused:
             raise context.refusal or Unauthenticated()
         agent_id = context.viewer.agent_id
         self.agent_id = None if agent_id is None else str(agent_id)
+
+    def _charge(self) -> None:
+        self.pipeline.limits.rates.charge(self._client, COST_OF_REQUEST)
+
+    def charged(self, problem: str) -> str:
+        """A problem that is found without an operation, or that the rate limit is exceeded."""
+        try:
+            self._charge()
+        except RateLimited as error:
+            return f"{error.message} [{error.code}]"
+        return problem
 
     async def _new_context(self) -> Context:
         return await self.pipeline.context(self._tokens, self._token, self._address)
@@ -123,7 +135,7 @@ class CallableTool:
             operation = self.tool.operations[name]
             await self._add_own(caller, operation, variables)
         except ValueError as error:
-            return Outcome(None, [str(error)])
+            return Outcome(None, [caller.charged(str(error))])
         body = await caller.run(self.tool.document, name, variables)
         return self._outcome(operation, body)
 

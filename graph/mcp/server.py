@@ -84,10 +84,9 @@ class ToolServer:
 
     async def call_tool(self, context: Context, params: CallToolRequestParams) -> Any:
         """Call a tool. Waiting for people may become a task of the protocol."""
-        tool = self.tools.get(params.name)
+        tool, caller = self.tools.get(params.name), caller_of(context)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.name}")
-        caller = caller_of(context)
+            raise MCPError(INVALID_PARAMS, caller.charged(f"Unknown tool: {params.name}"))
         if params.name == tasks.TOOL and tasks.is_supported(context):
             return await self._waiting.begin(caller)
         return result_of(await outcome_of(tool, caller, caller.arguments))
