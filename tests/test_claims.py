@@ -1180,6 +1180,7 @@ async def test_a_claim_reads_only_what_it_takes(world: World) -> None:
         "attempt_ids": [db.new_id()],
         "agent_id": world.ada.id,
         "lease_seconds": timedelta(seconds=60),
+        "traceparent": None,
     }
     connection = await world.database.open()
     try:
