@@ -4,7 +4,9 @@ const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFracti
 /** A cost: the API sends decimals as strings, in the currency of the models' prices. */
 export function formatCost(cost: string): string {
   const value = Number(cost);
-  return count.format(Number(value.toFixed(value !== 0 && Math.abs(value) < 0.1 ? 4 : 2)));
+  if (value === 0) return "0";
+  const maximumFractionDigits = Math.abs(value) < 0.1 ? 4 : 2;
+  return value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits });
 }
 
 /** A number in full, such as `12,345`. */

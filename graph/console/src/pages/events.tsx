@@ -1,6 +1,237 @@
+import { Empty } from "../components/empty";
+import { Choice, ProjectChoice, useChoose } from "../components/filters";
 import { Frame } from "../components/frame";
+import { Loaded } from "../components/loaded";
+import { AllChangesDocument, type EventEntryFragment, type EventsQuery, EventsDocument } from "../generated/operations";
+import type { ActorType, EventAction } from "../generated/schema";
+import { useLiveQuery } from "../live";
+import { Link, usePlace } from "../router";
+import { Entry, nameIn, typeInWords } from "./events-entry";
+import { useEventNames } from "./events-names";
 
-/** To be written. */
-export function Events() {
-  return <Frame title="Events">{null}</Frame>;
+const SIZE = 50;
+
+/** The types of the log; a test compares them with the tables that are logged. */
+const TYPES = [
+  "Project",
+  "ProjectMember",
+  "Task",
+  "TaskDependency",
+  "TaskAttempt",
+  "Agent",
+  "AgentSubscription",
+  "AgentTool",
+  "Tool",
+  "AIModel",
+  "Communication",
+  "HumanInteraction",
+  "InteractionAnswer",
+  "Conversation",
+  "Message",
+  "UsageRecord",
+  "Budget",
+  "BudgetAlert",
+  "Webhook",
+  "User",
+  "AccessToken",
+] as const;
+
+const ACTIONS: [EventAction, string][] = [
+  ["CREATED", "Created"],
+  ["UPDATED", "Changed"],
+  ["DELETED", "Deleted"],
+];
+
+const ACTORS: [ActorType | "NONE", string][] = [
+  ["USER", "People"],
+  ["AGENT", "Agents"],
+  ["NONE", "The server, or SQL"],
+];
+
+/** The event log as a timeline, the newest first. */
+export function Events({ query }: { query: URLSearchParams }) {
+  const where = filterOf(query);
+  const after = query.get("after");
+  const before = query.get("before");
+  const isLive = !after && !before && query.get("live") !== "off";
+  const events = useLiveQuery({
+    query: EventsDocument,
+    variables: after ? { first: SIZE, after, where } : { last: SIZE, before, where },
+    changes: AllChangesDocument,
+    changesOf: { where },
+    concerns: () => isLive,
+  });
+  return (
+    <Frame title="Events" actions={<Filters query={query} onLive={events.read} />}>
+      <Chosen query={query} />
+      <Loaded of={events}>
+        {({ events: { nodes, pageInfo } }) =>
+          nodes.length === 0 ? (
+            <Nothing isFiltered={Object.keys(where).length > 0} />
+          ) : (
+            <>
+              <Timeline events={nodes.toReversed()} />
+              <Pages pageInfo={pageInfo} />
+            </>
+          )
+        }
+      </Loaded>
+    </Frame>
+  );
+}
+
+/** The conditions that the URL names. */
+function filterOf(query: URLSearchParams) {
+  const [project, type, action, actors] = ["project", "type", "action", "actors"].map((name) => query.get(name));
+  const [actor, object, from, to] = ["actor", "object", "from", "to"].map((name) => query.get(name));
+  return {
+    ...(project && { projectId: { eq: project } }),
+    ...(type && { entityType: { eq: type } }),
+    ...(action && { action: { eq: action as EventAction } }),
+    ...(actors && { actorType: actors === "NONE" ? { isNull: true } : { eq: actors as ActorType } }),
+    ...(actor && { actorId: { eq: actor } }),
+    ...(object && { entityId: { eq: object } }),
+    ...((from || to) && { createdAt: { ...(from && { gte: instant(from) }), ...(to && { lt: instant(to) }) } }),
+  };
+}
+
+/** The moment of a field for a local date and time. */
+function instant(local: string): string | undefined {
+  const date = new Date(local);
+  return Number.isNaN(date.getTime()) ? undefined : date.toISOString();
+}
+
+function Filters({ query, onLive }: { query: URLSearchParams; onLive: () => void }) {
+  const choose = useChoose();
+  const types = TYPES.map((type) => [type, typeInWords(type)] as const);
+  const time = (name: string, label: string) => (
+    <label class="choice">
+      <span>{label}</span>
+      <input
+        type="datetime-local"
+        value={query.get(name) ?? ""}
+        onChange={(event) => choose({ [name]: event.currentTarget.value || null })}
+      />
+    </label>
+  );
+  return (
+    <>
+      <ProjectChoice />
+      <Choice name="type" label="Of" none="Everything" options={types} />
+      <Choice name="action" label="What" none="All changes" options={ACTIONS} />
+      <Choice name="actors" label="By" none="Anybody" options={ACTORS} />
+      {time("from", "From")}
+      {time("to", "To")}
+      <label class="inline">
+        <input
+          type="checkbox"
+          checked={query.get("live") !== "off"}
+          onChange={({ currentTarget: { checked } }) => {
+            choose({ live: checked ? null : "off" });
+            if (checked) onLive();
+          }}
+        />
+        Live
+      </label>
+    </>
+  );
+}
+
+/** The filters that are set by links in the entries. */
+function Chosen({ query }: { query: URLSearchParams }) {
+  const { path } = usePlace();
+  const present = Object.fromEntries(query);
+  const ids = ["object", "actor"].map((name) => query.get(name)).filter((id) => id !== null);
+  const names = useEventNames(ids);
+  if (ids.length === 0) return null;
+  return (
+    <p class="chosen">
+      {["object", "actor"].map((name) => {
+        const id = query.get(name);
+        if (id === null) return null;
+        return (
+          <Link key={name} class="button" to={path} query={{ ...present, [name]: null, after: null, before: null }}>
+            {name === "object" ? "Of" : "By"} {names.get(id) ?? "one"} <span aria-hidden="true">✕</span>
+            <span class="unseen"> (remove this filter)</span>
+          </Link>
+        );
+      })}
+    </p>
+  );
+}
+
+function Timeline({ events }: { events: readonly EventEntryFragment[] }) {
+  const nameless = events.filter((event) => nameIn(event) === "");
+  const names = useEventNames(nameless.map(({ entityId }) => entityId));
+  const days = new Map<string, EventEntryFragment[]>();
+  for (const event of events) {
+    const title = day.format(new Date(event.createdAt));
+    days.set(title, [...(days.get(title) ?? []), event]);
+  }
+  return (
+    <>
+      {[...days].map(([title, entries]) => (
+        <section key={title} class="day">
+          <h2>{title}</h2>
+          <ol class="timeline">
+            {entries.map((event) => (
+              <Entry key={event.position} event={event} name={names.get(event.entityId)} />
+            ))}
+          </ol>
+        </section>
+      ))}
+    </>
+  );
+}
+
+const day = new Intl.DateTimeFormat("en", { dateStyle: "full" });
+
+function Pages({ pageInfo }: { pageInfo: EventsQuery["events"]["pageInfo"] }) {
+  const { path, query } = usePlace();
+  const at = (cursors: Record<string, string | null | undefined>) => ({
+    ...Object.fromEntries(query),
+    after: null,
+    before: null,
+    ...cursors,
+  });
+  const isNewest = !query.get("after") && !query.get("before");
+  if (isNewest && !pageInfo.hasPreviousPage) return null;
+  return (
+    <nav class="pager" aria-label="Pages of events">
+      {!isNewest && (
+        <span>
+          <Link to={path} query={at({})}>
+            ⇤ Newest
+          </Link>{" "}
+          {pageInfo.hasNextPage && (
+            <Link to={path} query={at({ after: pageInfo.endCursor })}>
+              ← Newer
+            </Link>
+          )}
+        </span>
+      )}
+      {pageInfo.hasPreviousPage && (
+        <Link to={path} query={at({ before: pageInfo.startCursor })}>
+          Older →
+        </Link>
+      )}
+    </nav>
+  );
+}
+
+function Nothing({ isFiltered }: { isFiltered: boolean }) {
+  return isFiltered ? (
+    <Empty title="Nothing that you may see happened like this">
+      <p>
+        <Link to="/events">Show all events</Link>
+      </p>
+    </Empty>
+  ) : (
+    <Empty title="Nothing has happened yet">
+      <p>
+        Every change of an object is an event, whoever makes it. The first ones come with the first project:
+        run <code>createProjectPlan</code> in <a href="/graphql">GraphiQL</a>.
+      </p>
+    </Empty>
+  );
 }

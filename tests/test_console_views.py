@@ -1,0 +1,429 @@
+"""The pages of the console that show what happened: conversations, agents, usage and events."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, expect
+
+import db
+from db.events.triggers import logged_tables
+from graph import demo
+from tests import browsers, consoles
+from tests.consoles import LOOKS, Console, faults, go
+
+browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
+
+PROJECT = "01940000-0000-7000-8000-000000000010"
+TALK = "01940000-0000-7000-8000-000000000050"
+SCOUT, BUILDER, _ = demo.AGENTS
+PAGES = {
+    "/conversations": "Conversations",
+    "/conversations?q=sensor": "Conversations",
+    f"/conversations/{TALK}": "Which rain sensor?",
+    "/agents": "Agents",
+    "/usage": "Usage",
+    "/usage?measure=tokens&period=day": "Usage",
+    "/events": "Events",
+}
+
+
+def title(page: Page) -> Locator:
+    """The heading of a page."""
+    return page.get_by_role("heading", level=1)
+
+
+def operations(page: Page) -> list[str]:
+    """The names of the operations that a page sends from now on, except those of the shell."""
+    names: list[str] = []
+
+    def note(request: Any) -> None:
+        if request.method == "POST" and request.url.endswith("/graphql"):
+            name = str((request.post_data_json or {})["operationName"])
+            if name != "Shell":
+                names.append(name)
+
+    page.on("request", note)
+    return names
+
+
+async def cells(row: Locator) -> list[str]:
+    """The texts in a row of a table."""
+    return [text.strip() for text in await row.locator("th, td").all_inner_texts()]
+
+
+async def change(console: Console, name: str, /, **input: Any) -> None:
+    """Do something as the administrator."""
+    kind = f"{name[0].upper()}{name[1:]}Input!"
+    selection = "{ userErrors { message } }"
+    document = f"mutation($input: {kind}) {{ {name}(input: $input) {selection} }}"
+    payload = (await console.api.ask(document, input=input)).data[name]
+    assert payload == {"userErrors": []}
+
+
+async def append(console: Console, *texts: str) -> None:
+    """Add messages of the person to the conversation."""
+    messages = [{"sender": "USER", "content": text} for text in texts]
+    await change(console, "appendMessages", conversationId=TALK, messages=messages)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_each_page_opens_and_is_accessible(
+    console: Console, browser: Browser, look: dict[str, Any]
+) -> None:
+    async with console.opened(browser, **look) as page:
+        for path, heading in PAGES.items():
+            await go(page, path)
+            await expect(title(page)).to_have_text(heading)
+            await expect(page.get_by_text("Loading …")).to_have_count(0)
+            await expect(page.locator("main > *")).not_to_have_count(1)
+            assert {path: await faults(page)} == {path: []}
+
+
+async def test_empty_pages_name_the_first_step(
+    database: db.Database, admin: db.User, browser: Browser
+) -> None:
+    async with consoles.serving(database, admin) as console, console.opened(browser) as page:
+        for path, steps in {
+            "/conversations": ["startConversation"],
+            "/conversations?q=none": ["Whole words"],
+            "/agents": ["createAgent"],
+            "/usage": ["recordUsage", "createBudget"],
+            "/events?type=Task": ["Show all events"],
+        }.items():
+            await go(page, path)
+            for step in steps:
+                await expect(page.locator(".empty", has_text=step)).to_be_visible()
+            assert {path: await faults(page)} == {path: []}
+        await go(page, f"/conversations/{TALK}")
+        await expect(title(page)).to_have_text("Not found")
+
+
+# Conversations
+
+
+async def test_a_conversation_is_read_with_calls_folded(console: Console, browser: Browser) -> None:
+    async with console.opened(browser, f"/conversations/{TALK}") as page:
+        messages = page.get_by_role("log").get_by_role("listitem")
+        await expect(messages).to_have_count(5)
+        call, result = messages.nth(1), messages.nth(2)
+        await expect(call).to_contain_text("Scout")
+        await expect(call).to_contain_text("example-large")
+        arguments = call.get_by_text('"query": "heated rain gauge"')
+        await expect(arguments).to_be_hidden()
+        await call.get_by_text("Calls web-search").focus()
+        await page.keyboard.press("Enter")
+        await expect(arguments).to_be_visible()
+        await expect(result.locator("p")).to_be_hidden()
+        await expect(result.locator("summary")).to_contain_text("Three heated gauges")
+        await expect(messages.nth(4).get_by_text("Good. Put it on the list.")).to_be_visible()
+
+
+async def test_a_conversation_grows_at_both_ends(console: Console, browser: Browser) -> None:
+    await append(console, *(f"Line {number}" for number in range(6, 71)))
+    async with console.opened(browser) as page:
+        await expect(title(page)).to_have_text("Projects")
+        sent = operations(page)
+        await go(page, f"/conversations/{TALK}")
+        messages = page.get_by_role("log").get_by_role("listitem")
+        await expect(messages).to_have_count(30)
+        await expect(messages.first).to_contain_text("Line 41")
+        await expect(messages.last).to_be_in_viewport()
+
+        older = page.get_by_role("button", name="Show older messages")
+        await older.click()
+        await expect(messages).to_have_count(60)
+        await expect(page.get_by_text("Line 41", exact=True)).to_be_in_viewport()
+        await append(console, "Line 71")
+        await expect(messages).to_have_count(61)
+        await expect(page.get_by_text("Line 41", exact=True)).to_be_in_viewport()
+        await older.click()
+        await expect(messages).to_have_count(71)
+        await expect(older).to_have_count(0)
+        assert await messages.locator("> p").all_inner_texts() == [
+            "Which rain sensor survives a winter outdoors?",
+            "Take the optical gauge: it has no moving parts that could freeze,"
+            " and at rest it needs 2 mA.",
+            "Good. Put it on the list.",
+            *(f"Line {number}" for number in range(6, 72)),
+        ]
+
+        # Nothing of it was read twice.
+        assert sent == ["Conversation", "MoreMessages", "MoreMessages"]
+
+
+async def test_a_search_leads_into_the_middle_of_a_conversation(
+    console: Console, browser: Browser
+) -> None:
+    lines = [f"Line {number}" for number in range(6, 101)]
+    lines[34] = "The <b>heater</b> of the gauge"
+    await append(console, *lines)
+    async with console.opened(browser, "/conversations") as page:
+        await page.get_by_role("searchbox").fill("gauge heater")
+        await page.keyboard.press("Enter")
+        hits = page.locator(".hits > li")
+        await expect(hits).to_have_count(1)
+        await expect(hits).to_contain_text("The <b>heater</b> of the gauge")
+        assert await hits.locator("mark").all_inner_texts() == ["heater", "gauge"]
+        await hits.get_by_role("link").click()
+
+        messages = page.get_by_role("log").get_by_role("listitem")
+        await expect(messages).to_have_count(30)
+        await expect(page.locator(".found")).to_have_text(re.compile("The <b>heater</b>"))
+        await expect(page.locator(".found")).to_be_in_viewport()
+        await expect(messages.first).to_contain_text("Line 21")
+        # What is new is not shown before what stands between.
+        await append(console, "Line 101")
+        newer = page.get_by_role("button", name="Show newer messages")
+        await newer.click()
+        await expect(messages).to_have_count(60)
+        await expect(messages.last).to_contain_text("Line 80")
+        await newer.click()
+        await expect(messages).to_have_count(81)
+        await expect(newer).to_have_count(0)
+        await append(console, "Line 102")
+        await expect(messages.last).to_contain_text("Line 102")
+        await expect(messages).to_have_count(82)
+        await page.get_by_role("link", name="Conversations", exact=True).last.click()
+        await expect(page.get_by_role("row", name="Which rain sensor?")).to_contain_text("102")
+
+
+async def test_the_conversations_of_a_project_stay_as_they_are_now(
+    console: Console, browser: Browser
+) -> None:
+    async with console.opened(browser, "/conversations") as page:
+        rows = page.get_by_role("row")
+        await expect(rows).to_have_count(6)
+        await page.get_by_role("combobox", name="Project").select_option("School weather station")
+        await expect(rows).to_have_count(2)
+        message = {"sender": "USER", "content": "And the wind?"}
+        await change(console, "startConversation", projectId=PROJECT, message=message)
+        await expect(rows).to_have_count(3)
+        await expect(rows.nth(1)).to_contain_text("And the wind?")
+        await page.get_by_role("searchbox").fill("Hello")
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("No message has these words")).to_be_visible()
+        await page.get_by_role("combobox", name="Project").select_option("All projects")
+        await expect(page.locator(".hits > li")).not_to_have_count(0)
+
+
+# Agents
+
+
+async def test_agents_show_what_they_do_or_why_they_do_nothing(
+    console: Console, browser: Browser
+) -> None:
+    scout = demo.API(console.database, db.Viewer(agent_id=SCOUT))
+    async with console.opened(browser, "/agents") as page:
+        row = page.get_by_role("row", name="Scout")
+        await expect(row).to_contain_text("0/1")
+        await expect(row).to_contain_text("A task is ready for it")
+        await expect(row).to_contain_text("Never seen")
+        claimed = (await scout.change("claimTask", "attempt { id }"))["attempt"]
+        await expect(row).to_contain_text("1/1")
+        await expect(row).to_contain_text("Choose the sensors")
+        await expect(row).not_to_contain_text("A task is ready for it")
+        await expect(row).to_contain_text("now")
+        report = {"attemptId": claimed["id"], "progressPercent": 40, "statusMessage": "Comparing"}
+        await scout.change("heartbeat", attempts=[report])
+        await expect(row).to_contain_text("40 %, Comparing")
+
+        await change(console, "transitionProject", id=PROJECT, to="PAUSED")
+        builder = page.get_by_role("row", name="Builder")
+        await expect(builder).to_contain_text("project")
+        await expect(builder).not_to_contain_text("A task is ready for it")
+        await page.get_by_label("State").select_option("Created")
+        await expect(page.get_by_role("row")).to_have_count(2)
+        await expect(page.get_by_role("row").nth(1)).to_contain_text("assistant")
+        await page.get_by_role("combobox", name="Project").select_option("School weather station")
+        await expect(page.get_by_text("No agent is like this")).to_be_visible()
+
+
+# Usage
+
+
+async def record(console: Console, agent: Any, **record: Any) -> None:
+    """Record a call of the large model."""
+    call = {"modelId": "example-large", "agentId": str(agent), **record}
+    await change(console, "recordUsage", projectId=PROJECT, records=[call])
+
+
+async def test_usage_is_shown_in_charts_and_exactly_in_tables(
+    console: Console, browser: Browser
+) -> None:
+    before = (datetime.now(UTC) - timedelta(days=3)).isoformat()
+    await record(console, BUILDER, inputTokens=40000, outputTokens=1000, occurredAt=before)
+    async with console.opened(browser) as page:
+        await expect(title(page)).to_have_text("Projects")
+        sent = operations(page)
+        await go(page, "/usage")
+        totals = page.locator(".totals > div")
+        await expect(totals.first).to_contain_text("1.39")
+        assert [text.split("\n")[1] for text in await totals.all_inner_texts()] == [
+            *("1.39", "524,100", "1,200", "8,825", "8", "1")
+        ]
+        assert sorted(sent) == ["ProjectChoices", "Usage"]
+
+        chart = page.get_by_role("img")
+        await expect(chart).to_have_accessible_name(re.compile("^Cost by day in the last 30 days"))
+        bars = chart.locator("g:has(> .target)")
+        await expect(bars).to_have_count(30)
+        heights = [
+            float(str(await bars.nth(at).locator("rect[fill]").get_attribute("height")))
+            for at in (25, 26, 27, 28, 29)
+        ]
+        assert [height > 0 for height in heights] == [False, True, False, False, True]
+        assert heights[4] / heights[1] == pytest.approx(1.28 / 0.11, rel=0.05)
+        await page.get_by_text("As a table").click()
+        table = page.get_by_role("region", name="Cost by day")
+        assert await table.get_by_role("row").nth(1).get_by_role("cell").all_inner_texts() == [
+            *("0.11", "40,000", "0", "1,000", "1")
+        ]
+        agents = page.get_by_role("region", name="Cost by agent")
+        assert [await cells(row) for row in await agents.get_by_role("row").all()] == [
+            ["Agent", "Cost, $", "Input", "Output", "Calls"],
+            ["Scout", "1.28", "483.3K", "7.4K", "6"],
+            ["Builder", "0.11", "40K", "1K", "1"],
+            ["Checker", "0", "800", "400", "1"],
+        ]
+
+        await page.get_by_label("Show").select_option("Tokens")
+        await expect(chart).to_have_accessible_name(re.compile("^Tokens by day"))
+        await expect(page.get_by_text("Input from a cache").last).to_be_visible()
+        await page.get_by_label("Period").select_option("24 hours")
+        await expect(bars).to_have_count(24)
+        await expect(totals.first).to_contain_text("1.28")
+        await page.get_by_role("combobox", name="Project").select_option("Imported chats")
+        await expect(page.get_by_text("No call of a model was recorded")).to_be_visible()
+        await expect(page.get_by_text("There is no budget")).to_be_visible()
+
+
+async def test_budgets_show_how_much_is_used_as_it_is_used(
+    console: Console, browser: Browser
+) -> None:
+    async with console.opened(browser, f"/usage?project={PROJECT}") as page:
+        row = page.get_by_role("region", name="Budgets").get_by_role("row").nth(1)
+        await expect(row).to_contain_text("School weather station")
+        await expect(row).to_contain_text("80 %")
+        await expect(row).to_contain_text("$1.60")
+        await expect(row.locator(".badge.tone-waiting")).to_contain_text("80 %")
+        await record(console, SCOUT, inputTokens=160000)
+        await expect(row.locator(".badge.tone-bad")).to_contain_text("105 %")
+        await expect(row.locator(".alert")).to_have_count(3)
+        await expect(row.locator(".alert").last).to_contain_text("100 %")
+        await expect(page.locator(".totals > div").first).to_contain_text("1.68")
+
+
+async def test_the_most_expensive_are_named_and_the_others_summed(
+    console: Console, browser: Browser
+) -> None:
+    for number in range(12):
+        await record(
+            console, SCOUT, modelId=None, modelName=f"model-{number}", cost=f"{number + 2}"
+        )
+    async with console.opened(browser, "/usage") as page:
+        models = page.get_by_role("region", name="Cost by model").get_by_role("row")
+        await expect(models).to_have_count(12)
+        assert (await cells(models.nth(1)))[:2] == ["model-11", "13.00"]
+        assert (await cells(models.nth(11)))[:2] == ["All others", "6.28"]
+
+
+# Events
+
+
+async def test_the_log_is_read_newest_first_and_page_by_page(
+    console: Console, browser: Browser
+) -> None:
+    for number in range(60):
+        await change(console, "createTask", projectId=PROJECT, title=f"Task {number}")
+    async with console.opened(browser) as page:
+        await expect(title(page)).to_have_text("Projects")
+        sent = operations(page)
+        await go(page, f"/events?project={PROJECT}&type=Task")
+        entries = page.locator(".timeline > li")
+        await expect(entries).to_have_count(50)
+        await expect(entries.first).to_contain_text("admin created task Task 59")
+        await expect(entries.first).to_contain_text("in School weather station")
+        await page.get_by_role("link", name="Older").click()
+        await expect(entries.first).to_contain_text("Task 9")
+        await expect(entries).to_have_count(25)
+        await page.get_by_role("link", name="Newer").click()
+        await expect(entries.first).to_contain_text("Task 59")
+        await page.get_by_role("link", name="Newest").click()
+        await expect(page.get_by_role("link", name="Newest")).to_have_count(0)
+        # The values of what was created have its name.
+        assert "EventNames" not in sent
+
+
+async def test_the_log_is_live_until_one_stops_it(console: Console, browser: Browser) -> None:
+    async with console.opened(browser, f"/events?project={PROJECT}") as page:
+        first = page.locator(".timeline > li").first
+        await expect(first).to_contain_text("The free plan")
+        await change(console, "transitionProject", id=PROJECT, to="PAUSED")
+        await expect(first).to_contain_text("admin changed project School weather station")
+        await expect(first).to_contain_text("Status: IN_PROGRESS → PAUSED")
+        await page.get_by_label("Live").uncheck()
+        await expect(page).to_have_url(re.compile("live=off"))
+        sent = operations(page)
+        await change(console, "transitionProject", id=PROJECT, to="IN_PROGRESS")
+        await page.wait_for_timeout(2_500)
+        await expect(first).to_contain_text("Status: IN_PROGRESS → PAUSED")
+        assert sent == []
+        await page.get_by_label("Live").check()
+        await expect(first).to_contain_text("Status: PAUSED → IN_PROGRESS")
+
+
+async def test_the_log_is_filtered_by_what_who_and_when(console: Console, browser: Browser) -> None:
+    async with console.opened(browser, "/events") as page:
+        entries = page.locator(".timeline > li")
+        await page.get_by_role("combobox", name="By").select_option("Agents")
+        await expect(entries).to_have_count(3)
+        await expect(entries.first).to_contain_text("Scout created request The free plan")
+        await page.get_by_role("combobox", name="Of").select_option("Task")
+        await expect(
+            page.get_by_text("Nothing that you may see happened like this")
+        ).to_be_visible()
+        await page.get_by_role("link", name="Show all events").click()
+        await expect(entries).to_have_count(50)
+        await page.get_by_label("What").select_option("Changed")
+        await page.get_by_role("combobox", name="Of").select_option(label="Agent")
+        await expect(entries).to_have_count(6)
+        await entries.first.get_by_role("link", name="History").click()
+        await expect(entries).to_have_count(2)
+        await expect(page.get_by_role("link", name=re.compile("^Of Checker"))).to_be_visible()
+        await page.get_by_label("What").select_option("All changes")
+        await page.get_by_role("combobox", name="Of").select_option("Everything")
+        await expect(entries).to_have_count(4)  # with the tool that it has
+        await expect(entries.last).to_contain_text("admin created agent Checker")
+        values = entries.last.get_by_text('"type": "TESTER"')
+        await expect(values).to_be_hidden()
+        await entries.last.get_by_text("Values").click()
+        await expect(values).to_be_visible()
+        await page.get_by_role("link", name=re.compile("^Of Checker")).click()
+        await expect(entries).to_have_count(50)
+
+        await page.get_by_role("textbox", name="From").fill("2026-01-01T00:00")
+        await expect(entries).to_have_count(50)
+        await page.get_by_role("textbox", name="To").fill("2026-01-02T00:00")
+        await expect(
+            page.get_by_text("Nothing that you may see happened like this")
+        ).to_be_visible()
+
+
+async def test_the_types_are_those_of_the_log(console: Console, browser: Browser) -> None:
+    async with console.opened(browser, "/events") as page:
+        options = page.get_by_role("combobox", name="Of").locator("option")
+        await expect(options).not_to_have_count(0)
+        found = await options.evaluate_all("options => options.map(({ value }) => value)")
+        assert sorted(found) == sorted(["", *logged_tables().values()])
+
+
+async def test_a_request_in_the_log_leads_to_the_inbox(console: Console, browser: Browser) -> None:
+    async with console.opened(browser, "/events?type=HumanInteraction") as page:
+        await page.get_by_role("link", name="Which city is the school in?", exact=True).click()
+        await expect(page.get_by_role("article")).to_have_accessible_name(
+            "Which city is the school in?"
+        )
