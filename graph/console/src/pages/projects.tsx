@@ -36,7 +36,7 @@ export function Projects(props: { query: URLSearchParams }) {
               <Table
                 caption="Projects"
                 stacks
-                heads={["Project", "State", "Done", "#Cost", "Waits for people", "Stuck"]}
+                heads={["Project", "State", "Done", "#Cost, $", "Waits for people", "Stuck"]}
               >
                 {nodes.map((project) => (
                   <Row key={project.id} project={project} />
@@ -79,11 +79,11 @@ function Row({ project }: { project: ProjectRowFragment }) {
         <Progress value={project.completed.totalCount} of={counted} label={`Done of ${project.name}`} />
         {project.working.totalCount > 0 && (
           <span class="note">
-            <Shape look={lookOf("IN_PROGRESS")} /> {project.working.totalCount} running
+            <Shape look={lookOf("IN_PROGRESS")} /> {project.working.totalCount} in progress
           </span>
         )}
       </td>
-      <td class="number" data-head="Cost">{formatCost(project.cost)}</td>
+      <td class="number" data-head="Cost, $">{formatCost(project.cost)}</td>
       <td data-head="Waits for people">
         <Asked project={project} />
       </td>
