@@ -326,10 +326,11 @@ MOVES = st.lists(
 async def work(session: db.WriteSession, id: Any, to: TaskStatus) -> None:
     """Begin or end an attempt, as the operations of workers do."""
     task = await session.fetch(db.Task, id)
-    await task.update(session, status=to, cancel_requested=False)
     if to is TaskStatus.COMPLETED:
-        await dependencies.completed(session, [id])
-    elif to in NOTHING:
+        await dependencies.complete(session, id, None)
+        return
+    await task.update(session, status=to, cancel_requested=False)
+    if to in NOTHING:
         await dependencies.ended_unsuccessfully(session, [id])
 
 

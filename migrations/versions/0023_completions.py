@@ -49,9 +49,12 @@ $$
 """
 
 
+MADE = (COMPLETE, "DROP FUNCTION count_down")
+
+
 def upgrade() -> None:
-    op.execute(COMPLETE)
-    op.execute("DROP FUNCTION count_down")
+    for statement in MADE:
+        op.execute(statement)
 
 
 def downgrade() -> None:
