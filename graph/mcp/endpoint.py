@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from importlib import import_module
-from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 from starlette.requests import ClientDisconnect
@@ -24,9 +22,9 @@ from graph.execution.responses import Response
 from graph.execution.tokens import bearer_token
 from graph.mcp.calls import SCOPE_KEY, Caller
 from graph.server.disconnects import Disconnect
+from graph.server.origins import Origins
 from graph.server.requests import Headers, HTTPError, headers_of, parse_object, read_json
 from graph.server.state import AppState
-from graph.settings import Settings
 
 INVALID_REQUEST = -32600
 INTERNAL_ERROR = -32603
@@ -77,7 +75,7 @@ class MCPEndpoint:
         """Check a request, and pass it on. `message` becomes the message of the request."""
         pipeline, headers, client = self._pipeline, headers_of(scope), scope.get("client")
         state: AppState = scope["app"].state
-        _check_origin(headers, pipeline.limits.settings)
+        _check_origin(headers, state.origins)
         if scope["method"] != "POST":
             raise HTTPError("Use POST.", 405, headers=[(b"allow", b"POST")])
         body = await read_json(headers, receive, pipeline.limits.settings.max_body_bytes)
@@ -121,21 +119,11 @@ class MCPEndpoint:
         return app
 
 
-def _check_origin(headers: Headers, settings: Settings) -> None:
+def _check_origin(headers: Headers, origins: Origins) -> None:
     """Refuse pages of other sites, also those that a name server has led here (DNS rebinding)."""
     origin = headers.get(b"origin", b"").decode("latin-1")
-    allowed = settings.allowed_origins
-    if not origin or "*" in allowed or origin in allowed or _is_loopback(origin):
-        return
-    raise HTTPError("Pages of this origin may not use it (TROUPE_ALLOWED_ORIGINS).", 403)
-
-
-def _is_loopback(origin: str) -> bool:
-    try:
-        host = urlsplit(origin).hostname or ""
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+    if origin and not origins.allows(origin):
+        raise HTTPError("Pages of this origin may not use it (TROUPE_ALLOWED_ORIGINS).", 403)
 
 
 def _arguments(message: dict[str, Any]) -> dict[str, Any]:
