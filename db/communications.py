@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 60
 """How long a receiver has for a message unless it asks for another time, in seconds."""
 
+MOST_RECEIVED = 100
+"""How many messages can be received at once."""
+
 MOST_RECEIVERS = 1_000
 """The largest number of agents that one message is sent to."""
 

@@ -16,7 +16,7 @@ from db import Right, claims, leases
 from db.claims import IdleReason
 from graph.core.entities import describe_enum
 from graph.core.inputs import Repeatable, input_of
-from graph.core.mutations import mutation
+from graph.core.mutations import limited, mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Text
 
@@ -180,7 +180,7 @@ class Mutation:
         attempt = next(map(_changed, found.attempts), None)
         return ClaimedTask(attempt, *(found.idle or (None, None, None)))
 
-    @mutation(Right.WORK)
+    @mutation(Right.WORK, most=limited(claims.MOST_CLAIMED))
     async def claim_tasks(self, session: db.WriteSession, input: ClaimTasksInput) -> ClaimedTasks:
         """Take the most urgent tasks that are ready, and begin an attempt at each.
 

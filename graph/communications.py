@@ -31,7 +31,7 @@ from graph.core.filters import (
     through,
 )
 from graph.core.inputs import Repeatable, input_of, new_values
-from graph.core.mutations import mutation
+from graph.core.mutations import at_most, limited, mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Metadata, Priority
 from graph.core.updates import Update, at_start, changed, followed, update_type
@@ -198,8 +198,9 @@ class ReceiveCommunicationsInput(Repeatable):
     agent_id: ID[db.Agent] | None = Field(
         default=None, description="The agent that receives them; by default, you."
     )
-    limit: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=10, description="How many to receive at most: 1 to 100."
+    limit: Annotated[int, Field(ge=1, le=communications.MOST_RECEIVED)] = Field(
+        default=10,
+        description=f"How many to receive at most: 1 to {communications.MOST_RECEIVED}.",
     )
     lease_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=communications.LEASE_SECONDS,
@@ -234,21 +235,21 @@ class Mutation:
         """
         return Changed(await communications.reply(session, input.reply_to_id, new_values(input)))
 
-    @mutation(Right.WORK)
+    @mutation(Right.WORK, most=at_most(communications.MOST_RECEIVERS))
     async def broadcast(
         self, session: db.WriteSession, input: BroadcastInput
     ) -> list[Changed[db.Communication]]:
         """Send a message to each other active agent of the sender's project."""
         return await _broadcast(session, input, None)
 
-    @mutation(Right.WORK)
+    @mutation(Right.WORK, most=at_most(communications.MOST_RECEIVERS))
     async def publish(
         self, session: db.WriteSession, input: PublishInput
     ) -> list[Changed[db.Communication]]:
         """Send a message to each other active agent of the project that subscribes to a topic."""
         return await _broadcast(session, input, input.topic)
 
-    @mutation(Right.WORK)
+    @mutation(Right.WORK, most=limited(communications.MOST_RECEIVED))
     async def receive_communications(
         self, session: db.WriteSession, input: ReceiveCommunicationsInput
     ) -> list[Changed[db.Communication]]:

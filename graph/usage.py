@@ -26,7 +26,7 @@ from graph.core.filters import (
     through,
 )
 from graph.core.inputs import Repeatable, input_of, new_values
-from graph.core.mutations import mutation
+from graph.core.mutations import at_most, mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Line, Metadata, Price
 
@@ -218,7 +218,7 @@ class Mutation:
         ids = await usage.record_usage(session, input.project_id, calls)
         return [Changed(id) for id in ids]
 
-    @mutation(Right.EDIT)
+    @mutation(Right.EDIT, most=at_most(usage.MOST_REPRICED))
     async def reprice_usage(
         self, session: db.WriteSession, input: RepriceUsageInput
     ) -> list[Changed[db.UsageRecord]]:

@@ -361,6 +361,18 @@ async def test_receiving_takes_one_statement_and_its_reading(world: World, eve: 
         assert len(answer.statements) == statements
 
 
+async def test_receiving_costs_as_many_as_may_be_received(world: World) -> None:
+    query = (
+        "mutation($limit: Int!) { receiveCommunications(input: {limit: $limit})"
+        " { communications { type fromAgent { name } } } }"
+    )
+    for limit in (1, 10, 1, 100):
+        answer = await world.agent.request(
+            query=query, variables={"limit": limit}, extensions={"cost": True}
+        )
+        assert answer.body["extensions"]["cost"]["cost"] == 1 + limit + limit * 2
+
+
 async def test_each_message_has_one_receiver(world: World, eve: db.Agent) -> None:
     for _ in range(50):
         sent = {await send(world, eve, world.ada, "x") for _ in range(4)}

@@ -62,6 +62,24 @@ COSTS = {
     ' dependsOn: [{on: "y"}]}]}) { userErrors { code ... on CycleDetected { cycle { id } } } } }': (
         1 + 2 + MAX_CYCLE_TASKS
     ),
+    # What they write is not listed in their input.
+    "mutation { claimTask(input: {}) { attempt { task { id } } } }": 1 + 2,
+    "mutation { claimTasks(input: {limit: 7}) { reason } }": 1 + 7,
+    "mutation { claimTasks(input: {limit: 7}) { attempts { task { id } } } }": 1 + 7 + 7 * 2,
+    'mutation { claimTasks(input: {limit: 7, types: ["a", "b"]}) { attempts { id } } }': 1 + 9 + 9,
+    "mutation { claimTasks(input: {limit: -1}) { attempts { id } } }": 1 + 1 + 1,
+    "mutation { claimTasks(input: {limit: 2147483647}) { attempts { id } } }": 1 + 100 + 100,
+    "mutation { receiveCommunications(input: {}) { communications { task { id } } } }": (
+        1 + 10 + 10 * 2
+    ),
+    "mutation { receiveCommunications(input: {limit: 1}) { userErrors { code } } }": 1 + 1,
+    'mutation { broadcast(input: {fromAgentId: "x", type: "x", content: 1}) { communications'
+    " { toAgent { id } } } }": 1 + 1_000 + 1_000 * 2,
+    'mutation { publish(input: {fromAgentId: "x", type: "x", content: 1, topic: "x"})'
+    " { userErrors { code } } }": 1 + 1_000,
+    'mutation { repriceUsage(input: {projectId: "x"}) { usageRecords { id } } }': (
+        1 + 1_000 + 1_000
+    ),
 }
 
 

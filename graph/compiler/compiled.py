@@ -23,7 +23,7 @@ from graph.core.json_text import Json, Uncompilable, encoded
 from graph.core.mutations import DeclaredMutation
 from graph.core.payloads import Outcome, json_value, keys_of, value_of
 from graph.core.response_budget import EncodedJSON
-from graph.limits.cost import items_of
+from graph.limits.cost import rows_of
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 PROGRAM_LIMIT_EXCEEDED = "54"
@@ -100,7 +100,7 @@ class CompiledOperation:
     below: Collection[str] | None = None
     """The names of a mutation's variables that occur outside of the arguments of root fields."""
     costs: dict[tuple[int, ...], int] = field(default_factory=dict)
-    """Its cost by the sizes of its pages and the number of the items in its inputs."""
+    """Its cost by the sizes of its pages and the numbers of the rows that its mutations write."""
 
     @property
     def is_useful(self) -> bool:
@@ -126,8 +126,8 @@ class CompiledOperation:
     def sizes(self, request: Request) -> tuple[int, ...]:
         """What of a request its cost depends on. Raises GraphQLError or ValueError."""
         sizes = [size.resolve(request) for each in self.statements.values() for size in each.sizes]
-        items = [items_of(call.kind, call.input(request)) for call in self.calls]
-        return (*sizes, *items)
+        rows = [rows_of(call.mutation, call.kind, call.input(request)) for call in self.calls]
+        return (*sizes, *rows)
 
     def remember(self, sizes: tuple[int, ...], cost: int) -> None:
         """Cache its cost with pages of these sizes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any, TypeVar, get_type_hints
 
@@ -35,9 +35,25 @@ from graph.core.user_errors import ErrorValue
 Result = TypeVar("Result")
 Before = Callable[[Context, Any], Awaitable[Any]]
 
+Most = Callable[[Mapping[str, Any]], int]
+"""Makes of the coerced value of an input how many rows are written besides the items of its lists.
+
+It is the maximum, which is what the mutation costs.
+"""
+
+
+def at_most(number: int) -> Most:
+    """So many rows, whatever the input is."""
+    return lambda _: number
+
+
+def limited(number: int) -> Most:
+    """As many rows as the `limit` of the input. One out of range is refused when it runs."""
+    return lambda value: max(1, min(value["limit"], number))
+
 
 def mutation(
-    right: Right | None, *, before: Before | None = None
+    right: Right | None, *, before: Before | None = None, most: Most | None = None
 ) -> Callable[[Callable[..., Awaitable[Any]]], Any]:
     """Declare a mutation that requires this right; None requires no token.
 
@@ -48,10 +64,12 @@ def mutation(
 
     `before` runs before the transaction, for slow work such as hashing a password. It takes the
     context and the input. Its result is passed to the function after the input.
+
+    `most` is for a mutation that writes many rows which its input does not list.
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Any:
-        declared = DeclaredMutation(function, right, before)
+        declared = DeclaredMutation(function, right, before, most)
         payload = payload_type(declared.name, declared.outcomes)
 
         async def resolve(self: Any, info: Info, input: Any) -> Any:
@@ -93,7 +111,11 @@ class DeclaredMutation:
     """What a mutation does."""
 
     def __init__(
-        self, function: Callable[..., Awaitable[Any]], right: Right | None, before: Before | None
+        self,
+        function: Callable[..., Awaitable[Any]],
+        right: Right | None,
+        before: Before | None,
+        most: Most | None,
     ) -> None:
         hints = get_type_hints(function, include_extras=True)
         self.name = to_camel_case(function.__name__)
@@ -102,6 +124,7 @@ class DeclaredMutation:
         self._function = function
         self.right = right
         self._before = before
+        self.most = most
 
     def outcome(self, name: str) -> Outcome | None:
         """The outcome that is the field of the payload with this name."""

@@ -2,7 +2,8 @@
 
 It is computed before the operation runs. A page costs its size, and a list its maximum length, each
 times the cost of a row with the selection below it. A `totalCount` costs 1, and so does a related
-object. A mutation costs 1, and 1 for every item of the lists in its input.
+object. A mutation costs 1, and 1 for every item of the lists in its input, and for every other row
+that it may write (`most`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from graphql import (
 
 from graph.core.declarations import Declared
 from graph.core.fields import Paged
+from graph.core.mutations import DeclaredMutation
 from graph.core.selections import Operation, Selected, fold, input_values, nested_fields
 from graph.limits.document_size import MOST_REPORTED
 
@@ -127,14 +129,16 @@ class _Costs:
         return cost
 
     def _mutation(self, selected: Selected) -> int:
-        items = _items_below(selected.definition.args, selected.arguments)
-        cost = 1 + items
+        declared: Any = selected.declaration
+        kind, value = selected.definition.args["input"].type, selected.arguments["input"]
+        rows = rows_of(declared.metadata["mutation"], kind, value)
+        cost = 1 + rows
         for child in selected.fields():
             if child.name == "userErrors":
                 # Errors come instead of the changed objects, and few contain an object.
                 cost += self._below(child)
             elif not is_leaf_type(get_named_type(child.type)):
-                cost += (max(1, items) if _is_list(child) else 1) * self._row(child)
+                cost += (max(1, rows) if _is_list(child) else 1) * self._row(child)
         return cost
 
     def _introspected(self, selected: Selected) -> int:
@@ -153,6 +157,15 @@ class _Costs:
 
 def _is_list(selected: Selected) -> bool:
     return is_list_type(get_nullable_type(selected.type))
+
+
+def rows_of(mutation: DeclaredMutation, kind: Any, value: dict[str, Any]) -> int:
+    """The maximum number of rows that a mutation writes, besides the one that every mutation may.
+
+    `kind` is the type of its input in the schema, `value` the coerced value.
+    """
+    items = items_of(kind, value)
+    return items if mutation.most is None else items + mutation.most(value)
 
 
 def items_of(kind: Any, value: Any) -> int:
