@@ -18,6 +18,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Enum,
+    Index,
     MetaData,
     String,
     Table,
@@ -172,6 +173,14 @@ def all_of(column: str, enum: type[StrEnum]) -> CheckConstraint:
     listed = ", ".join(member.value for member in enum)
     words = f"Each of the {column.replace('_', ' ')} is one of {listed}."
     return check(f"{column} <@ ARRAY[{members}]::varchar[]", column, words, column)
+
+
+def where_set(column: str, *others: str) -> Index:
+    """An index by a nullable foreign key, and then by others, of the rows that have the key.
+
+    The rows without it are not written to it.
+    """
+    return Index(None, column, *others, postgresql_where=text(f"{column} IS NOT NULL"))
 
 
 class Base(DeclarativeBase):

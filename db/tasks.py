@@ -41,6 +41,7 @@ from db.base import (
     defaulted,
     to_many,
     to_one,
+    where_set,
 )
 from db.errors import Invalid
 from db.transitions import Transitions
@@ -207,10 +208,10 @@ class Task(CRUD):
         # For orders by when they are due, which show only tasks that are due at some time.
         Index(None, "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
         Index(None, "project_id", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
-        Index(None, "parent_task_id", "created_at", "id"),
-        Index(None, "agent_id", "created_at", "id"),
-        Index(None, "created_by_user_id", "created_at", "id"),
-        Index(None, "created_by_agent_id", "created_at", "id"),
+        where_set("parent_task_id", "created_at", "id"),
+        where_set("agent_id", "created_at", "id"),
+        where_set("created_by_user_id", "created_at", "id"),
+        where_set("created_by_agent_id", "created_at", "id"),
         check(
             f"cardinality(resource_keys) <= {MOST_RESOURCES}"
             " AND array_position(resource_keys, NULL) IS NULL",

@@ -41,6 +41,7 @@ from db.base import (
     defaulted,
     new_id,
     to_one,
+    where_set,
     with_defaults,
 )
 from db.errors import DomainError, Invalid, Rejected
@@ -147,11 +148,11 @@ class UsageRecord(CRUD):
             postgresql_where=text("cost IS NULL OR model_id IS NULL"),
         ),
         Index(None, "occurred_at", "id"),
+        Index(None, "project_id", "occurred_at", "id"),
         *(
-            Index(None, f"{noun}_id", "occurred_at", "id")
+            where_set(f"{noun}_id", "occurred_at", "id")
             for noun in (
                 "model",
-                "project",
                 "agent",
                 "task",
                 "attempt",
