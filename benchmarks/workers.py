@@ -27,7 +27,6 @@ from benchmarks.queries import ASKED
 from db import Right, Viewer, leases
 from db.base import new_id
 from db.claims import claiming, endings
-from db.claims.endings import Ending
 from db.connections import SETTINGS
 from db.engine import BY_KEY
 from db.statements import Compiled, Statement, Values
@@ -193,9 +192,7 @@ class Agent:
 
     async def complete(self, attempt_id: UUID) -> None:
         """Complete the task of an attempt. Raises BadAnswer."""
-        rows = await self._run(
-            endings._ended, Right.WORK, Ending.COMPLETE, True, attempt_id=attempt_id, result=RESULT
-        )
+        rows = await self._run(endings._completed, Right.WORK, attempt_id=attempt_id, result=RESULT)
         if not rows:
             raise BadAnswer("a task was not completed")
 

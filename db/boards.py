@@ -31,7 +31,7 @@ from db.attempts import TaskAttempt
 from db.base import any_of
 from db.claims.endings import USED_UP
 from db.dependencies import (
-    completed,
+    complete,
     each_row,
     ended_unsuccessfully,
     lock,
@@ -103,12 +103,12 @@ async def transition(
         case TaskStatus.BLOCKED:
             await task.update(session, status=to, blocked_reason=reason or BlockedReason.MANUAL)
         case TaskStatus.COMPLETED:
-            now = func.statement_timestamp()
-            await task.update(session, status=to, blocked_reason=None, completed_at=now)
             if before in UNSUCCESSFUL:
+                now = func.statement_timestamp()
+                await task.update(session, status=to, blocked_reason=None, completed_at=now)
                 await _unskip(session, id)
             else:
-                await completed(session, [id])
+                await complete(session, id, task.result)
         case TaskStatus.FAILED:
             await task.update(session, status=to, blocked_reason=None)
             await ended_unsuccessfully(session, [id])

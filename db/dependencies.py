@@ -5,7 +5,7 @@ This graph must have no cycle.
 
 A transaction that adds or removes an edge, gives a task another parent, ends a task or reopens one
 locks the project's row. Otherwise two transactions would each count without the changes of the
-other. After a task has ended, it calls `completed` or `ended_unsuccessfully`.
+other. After a task has ended, it calls `complete` or `ended_unsuccessfully`.
 
 When a task fails, or is cancelled or skipped, each edge acts by its `on_failure`, at this moment:
 SKIP skips the dependent task, with its subtasks, if no attempt is running on them and they have not
@@ -277,27 +277,25 @@ def _counted(viewer: Viewer, is_waiting: bool) -> Executable:
     )
 
 
-async def completed(session: WriteSession, tasks: Collection[UUID]) -> None:
-    """Count down what waited for these tasks, which this transaction has completed.
-
-    They had not ended before, so all that waits for one of them has counted it: what had ended
-    otherwise takes `recount_waiting`. The caller holds the lock on the project's row.
-    """
-    await session.run(_counted_down, tasks=list(tasks))
+async def complete(session: WriteSession, task_id: UUID, result: Any) -> None:
+    """Complete a task that has not ended, with its result. The caller has locked it, as below."""
+    await session.run(_completed, task_id=task_id, result=result)
 
 
 @Statement
-def _counted_down(viewer: Viewer) -> Executable:
-    return select(count_down(value("tasks", ARRAY(Uuid))))
+def _completed(viewer: Viewer) -> Executable:
+    return select(completing(value("task_id", Uuid), value("result", Task.result.type)))
 
 
-def count_down(tasks: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The expression that subtracts, of each task that waits for some, for how many of them.
+def completing(task_id: ColumnElement[Any], result: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The expression that completes a task that has not ended, and counts down what waits for it.
 
-    It does not derive the counts anew. It is a function of the database, so that it sees what was
-    committed while its statement waited for the lock on the project's row.
+    All that waits for the task has counted it: what had ended otherwise takes `recount_waiting`.
+    The caller holds the locks on the rows of the project and the task. It is a function of the
+    database, so that it sees what was committed while its statement waited for them, and one
+    statement, so that the log is written once.
     """
-    return func.count_down(tasks)
+    return func.complete_task(task_id, result)
 
 
 async def ended_unsuccessfully(session: WriteSession, tasks: Collection[UUID]) -> list[UUID]:

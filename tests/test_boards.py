@@ -171,8 +171,8 @@ async def test_what_waits_for_a_task_follows_when_it_is_completed_and_reopened(
     )
 
     assert completed.data["transitionTask"]["task"] == {"status": "COMPLETED"}
-    # The lock of the project, the task, its status, what waits for it, and the payload.
-    assert len(completed.statements) == 5
+    # The lock of the project, the task, its status with what waits for it, and the payload.
+    assert len(completed.statements) == 4
     after = [("PENDING", 0), ("PENDING", 1), ("PENDING", 1)]
     assert await state(world, direct, parent, below) == after
     assert await stored(

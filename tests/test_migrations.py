@@ -388,7 +388,14 @@ async def test_the_migrations_make_exactly_what_the_models_say(
         boards = importlib.import_module("migrations.versions.0011_boards")
         for function in (*of_log, *claims.FUNCTIONS, boards.LINEAGE):
             await connection.exec_driver_sql(function)
-        for name in ("0014_usage", "0015_budgets", "0016_writes", "0017_leases", "0018_highlights"):
+        for name in (
+            "0014_usage",
+            "0015_budgets",
+            "0016_writes",
+            "0017_leases",
+            "0018_highlights",
+            "0023_completions",
+        ):
             for statement in importlib.import_module(f"migrations.versions.{name}").MADE:
                 await connection.exec_driver_sql(statement)
         for statement in ready.ALERTS:

@@ -76,9 +76,8 @@ async def complete(world: World, task: db.Task) -> None:
     """Complete a task as a worker's operation would, one by one with all who change its project."""
     async with world.database.write(ADMIN) as session:
         await dependencies.lock(session, task.id)
-        row = await session.fetch(db.Task, task.id)
-        await row.update(session, status=TaskStatus.COMPLETED)
-        await dependencies.completed(session, [task.id])
+        await session.fetch(db.Task, task.id)
+        await dependencies.complete(session, task.id, None)
 
 
 @pytest.mark.parametrize("length", [2, 3])

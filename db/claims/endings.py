@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    CTE,
     Boolean,
     ColumnElement,
     Executable,
@@ -26,7 +27,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, array
+from sqlalchemy.dialects.postgresql import JSONB
 
 from db import leases
 from db.agents import Agent, AgentStatus
@@ -34,7 +35,7 @@ from db.attempts import AttemptStatus, TaskAttempt
 from db.claims import conditions
 from db.claims.conditions import ASSIGNED, PENDING, constant
 from db.claims.heartbeats import is_own, own_attempt
-from db.dependencies import count_down, ended_unsuccessfully
+from db.dependencies import completing, ended_unsuccessfully
 from db.errors import LeaseLost, Path
 from db.interactions import HumanInteraction
 from db.leases import lease
@@ -86,20 +87,11 @@ LOST = {"code": "LEASE_LOST", "message": "The agent sent no heartbeat in time."}
 """The error of a task that is FAILED because its attempts lost their leases."""
 
 
-@Statement
-def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executable:
-    """End an attempt that runs. Returns its task, and the status of the task, or nothing.
+def _held(viewer: Viewer, right: Right, how: Ending, *rows: Any) -> CTE:
+    """The lease of an attempt that runs, locked after these rows in their order.
 
-    With `is_alone`, it is a transaction of its own, and returns the attempt: it completes the task
-    and counts down what waited for it, or lets the task be done again. It does nothing if the task
-    would end in another way, because more statements follow then.
-
-    An agent ends its own attempts only. A task that is to be cancelled is so now, unless it is
-    completed.
+    An agent ends its own attempts only.
     """
-    now, is_complete = func.statement_timestamp(), how is Ending.COMPLETE
-    # Whoever ends a task locks its project. The rows are locked in the order of this list.
-    rows = [Task, TaskAttempt] if is_alone and not is_complete else [Project, Task, TaskAttempt]
     locked = (
         select(TaskAttempt.id, Task.cancel_requested, Task.max_attempts)
         .join(Task, Task.id == TaskAttempt.task_id)
@@ -110,39 +102,70 @@ def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executa
             is_own(viewer),
             scope(Task, viewer, right),
         )
-        .with_for_update(key_share=True, of=rows)
+        .with_for_update(key_share=True, of=list(rows))
         .cte("locked")
     )
-    is_over = lease.expires_at <= now if how is Ending.EXPIRE else true()
-    held = (
+    is_expired = lease.expires_at <= func.statement_timestamp()
+    return (
         select(lease.attempt_id, lease.task_id, locked.c.cancel_requested, locked.c.max_attempts)
         .join(locked, locked.c.id == lease.attempt_id)
-        .where(is_over)
+        .where(is_expired if how is Ending.EXPIRE else true())
         # A lease that is locked is prolonged at this moment.
         .with_for_update(of=leases.table, skip_locked=how is Ending.EXPIRE)
         .cte("held")
     )
+
+
+@Statement
+def _completed(viewer: Viewer, right: Right) -> Executable:
+    """Complete the task of an attempt that runs. Returns the attempt, or nothing."""
+    held = _held(viewer, right, Ending.COMPLETE, Project, Task, TaskAttempt)
+    result = value("result", RESULT)
+    # Evaluated in this order, as the events of the task name the actor.
+    follows = set_actor(), completing(held.c.task_id, result)
+    done = select(held.c.attempt_id, *follows).cte("done")
+    freed = delete(leases.table).where(lease.attempt_id == done.c.attempt_id)
+    return (
+        update(TaskAttempt)
+        .where(TaskAttempt.id == done.c.attempt_id)
+        .values(
+            status=OF_ATTEMPT[Ending.COMPLETE], ended_at=func.statement_timestamp(), result=result
+        )
+        .returning(TaskAttempt.id)
+        .add_cte(freed.cte("freed"))
+    )
+
+
+@Statement
+def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executable:
+    """End an attempt that runs otherwise. Returns its task, and the status of it, or nothing.
+
+    With `is_alone`, it is a transaction of its own, and returns the attempt: it lets the task be
+    done again. It does nothing if the task would end, because more statements follow then.
+
+    A task that is to be cancelled is so now.
+    """
+    now = func.statement_timestamp()
+    # Whoever ends a task locks its project.
+    held = _held(viewer, right, how, *([] if is_alone else [Project]), Task, TaskAttempt)
     used = select(func.count() + 1).select_from(TaskAttempt)
     used = used.where(TaskAttempt.task_id == held.c.task_id, TaskAttempt.status.in_(USED_UP))
     number = used.correlate(held).scalar_subquery()
     used_up = number >= held.c.max_attempts
     to: Any = {
-        Ending.COMPLETE: constant(TaskStatus.COMPLETED),
         Ending.FAIL: case((or_(used_up, ~value("retryable", Boolean)), FAILED), else_=PENDING),
         Ending.EXPIRE: case((used_up, FAILED), else_=PENDING),
         Ending.RELEASE: PENDING,
         Ending.PARK: constant(TaskStatus.BLOCKED),
     }[how]
-    of_attempt_to = constant(OF_ATTEMPT[how])
-    if not is_complete:
-        to = case((held.c.cancel_requested, CANCELLED), else_=to)
-        of_attempt_to = case((held.c.cancel_requested, CANCELLED), else_=of_attempt_to)
-    columns = [held.c.attempt_id, held.c.task_id, to.label("status"), of_attempt_to.label("so")]
+    to = case((held.c.cancel_requested, CANCELLED), else_=to)
+    so = case((held.c.cancel_requested, CANCELLED), else_=constant(OF_ATTEMPT[how]))
+    columns = [held.c.attempt_id, held.c.task_id, to.label("status"), so.label("so")]
     if how is Ending.FAIL:
         columns.append(number.label("used"))
     ending = select(*columns).cte("ending")
     new = ending.c
-    concerns = [new.status == PENDING] if is_alone and not is_complete else []
+    concerns = [new.status == PENDING] if is_alone else []
 
     of_attempt: dict[str, Any] = {"status": new.so, "ended_at": now}
     of_task: dict[str, Any] = {
@@ -153,9 +176,6 @@ def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executa
         "version": Task.version + 1,
     }
     match how:
-        case Ending.COMPLETE:
-            of_attempt["result"] = value("result", RESULT)
-            of_task |= {"result": value("result", RESULT), "error": None, "completed_at": now}
         case Ending.FAIL:
             of_attempt["error"] = of_task["error"] = value("error", RESULT)
             wait = case((new.status == PENDING, now + _backoff(new.used)), else_=Task.available_at)
@@ -177,9 +197,7 @@ def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executa
     if not is_alone:
         changed = changed.returning(Task.id, Task.status)
         return changed.add_cte(ended.cte("ended"), freed.cte("freed"))
-    # In RETURNING, because it is done once for each row that is written.
-    follows = [set_actor(), count_down(array([Task.id]))] if is_complete else [set_actor()]
-    done = changed.returning(*follows).cte("changed")
+    done = changed.returning(set_actor()).cte("changed")
     return ended.returning(TaskAttempt.id).add_cte(done, freed.cte("freed"))
 
 
@@ -193,11 +211,12 @@ def _backoff(used: Any) -> ColumnElement[Any]:
 
 async def _end_alone(session: WriteSession, how: Ending, attempt_id: UUID, **values: Any) -> bool:
     """End an attempt in one transaction, and return whether that is done."""
+    is_complete = how is Ending.COMPLETE
+    statement, options = (_completed, ()) if is_complete else (_ended, (how, True))
     rows = await session.alone(
-        _ended,
+        statement,
         session.right,
-        how,
-        True,
+        *options,
         model=TaskAttempt,
         outcome={"task_attempts": [attempt_id]},
         changed=_CHANGED,
