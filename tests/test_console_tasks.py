@@ -380,9 +380,15 @@ async def test_all_is_shown_level_by_level_and_zoomed(console: Console, browser:
         await expect(rest).to_have_count(STAGES - 1)
 
         width = "document.querySelector('.sizer').offsetWidth"
-        before = await page.evaluate(width)
+        middle = """(() => {
+          const canvas = document.querySelector(".canvas");
+          return (canvas.scrollLeft + canvas.clientWidth / 2) / %s;
+        })()"""
+        await page.evaluate("document.querySelector('.canvas').scrollTo(4000, 0)")
+        before, seen = await page.evaluate(width), await page.evaluate(middle % width)
         await page.get_by_role("button", name="Smaller").click()
         assert await page.evaluate(width) == pytest.approx(before * 0.8, abs=1)
+        assert await page.evaluate(middle % width) == pytest.approx(seen, abs=0.001)
         first = page.locator(".canvas [tabindex='0'][data-key]")
         await first.focus()
         await page.keyboard.press("+")

@@ -1,25 +1,15 @@
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
 
-import {
-  type Box,
-  type Column,
-  type Direction,
-  type GraphTask,
-  HEIGHT,
-  type Layout,
-  layOut,
-  neighbour,
-  parents,
-  related,
-} from "../layout";
-import { href, navigate } from "../router";
+import { type Direction, type Graph, layOut, neighbour, parents, related } from "../layout";
 import { type GraphSource, useGraph } from "../task-graph";
 import { Empty } from "./empty";
 import { Failure } from "./failure";
+import { drag, keyAt, sized, useStart, useSteady, useZoomByWheel } from "./graph-frame";
+import { BoxView, Head, Legend, Lines } from "./graph-parts";
+import { TaskSearch, contains, matching } from "./graph-search";
 import { Loading } from "./loaded";
 import { formatCount } from "./numbers";
 import { Shortcuts } from "./shortcuts";
-import { Shape, lookOf, stateInWords } from "./status";
 
 /** From so many tasks on, subtasks are shown only where one asks for them. */
 const MANY = 60;
@@ -52,11 +42,7 @@ export function ProjectGraph(props: { source: GraphSource; search: string }) {
   return <Drawn graph={graph} totalSeconds={totalSeconds} search={props.search} />;
 }
 
-function Drawn(props: {
-  graph: { tasks: readonly GraphTask[]; edges: readonly { from: string; to: string }[]; path: readonly string[] };
-  totalSeconds: number;
-  search: string;
-}) {
+function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
   const { graph, search } = props;
   const frame = useRef<HTMLDivElement>(null);
   const searched = useRef<HTMLInputElement>(null);
@@ -65,6 +51,7 @@ function Drawn(props: {
   const [open, setOpen] = useState<ReadonlySet<number>>(new Set());
   const [zoom, setZoom] = useState(1);
   const [focused, setFocused] = useState<string | null>(null);
+  const [isFocused, setIsFocused] = useState(false);
   const [hovered, setHovered] = useState<string | null>(null);
   const [found, setFound] = useState<string | null>(null);
 
@@ -79,11 +66,12 @@ function Drawn(props: {
     [graph, collapsed, open, found],
   );
   const matches = useMemo(() => matching(graph.tasks, search), [graph.tasks, search]);
-  const active = hovered ?? focused;
+  const active = hovered ?? (isFocused ? focused : null);
   const around = useMemo(() => (active ? related(layout, active) : null), [layout, active]);
   const current = layout.boxes.some(({ key }) => key === focused) ? focused : (layout.boxes[0]?.key ?? null);
 
   useStart(frame, layout);
+  useSteady(frame, zoom);
   useZoomByWheel(frame, (step) => changeZoom(step));
 
   function changeZoom(step: number) {
@@ -146,7 +134,7 @@ function Drawn(props: {
   return (
     <section class="graph" aria-label="Graph of the tasks">
       <div class="toolbar">
-        <Search
+        <TaskSearch
           input={searched}
           value={search}
           matches={matches.length}
@@ -196,7 +184,12 @@ function Drawn(props: {
         role="group"
         aria-label="Tasks by level; arrow keys go from task to task"
         onKeyDown={press}
-        onFocusIn={(event) => setFocused((event.target as HTMLElement).dataset.key ?? focused)}
+        onFocusIn={(event) => {
+          const { key } = (event.target as HTMLElement).dataset;
+          setIsFocused(key !== undefined);
+          if (key) setFocused(key);
+        }}
+        onFocusOut={() => setIsFocused(false)}
         onPointerOver={(event) => setHovered(keyAt(event.target))}
         onPointerLeave={() => setHovered(null)}
         onPointerDown={(event) => drag(event, frame.current)}
@@ -216,7 +209,7 @@ function Drawn(props: {
                 found !== null && box.key === found && "found",
               ];
               return (
-                <Drawing
+                <BoxView
                   key={box.key}
                   box={box}
                   state={state.filter(Boolean).join(" ")}
@@ -233,191 +226,6 @@ function Drawn(props: {
       <Legend tasks={graph.tasks} />
     </section>
   );
-}
-
-function Search(props: {
-  input: { current: HTMLInputElement | null };
-  value: string;
-  matches: number;
-  at: number;
-  onGo: (step: number) => void;
-  onClear: () => void;
-}) {
-  function type(value: string) {
-    const [path = "", query] = location.hash.slice(1).split("?", 2);
-    const all = new URLSearchParams(query);
-    if (value) all.set("search", value);
-    else all.delete("search");
-    props.onClear();
-    navigate(href(path, {}, Object.fromEntries(all)), { replace: true });
-  }
-  return (
-    <form
-      class="search"
-      role="search"
-      onSubmit={(event) => {
-        event.preventDefault();
-        props.onGo(1);
-      }}
-    >
-      <input
-        ref={props.input}
-        type="search"
-        aria-label="Search tasks by title"
-        placeholder="Search tasks"
-        value={props.value}
-        onInput={(event) => type(event.currentTarget.value)}
-        onKeyDown={(event) => {
-          if (event.key === "Enter" && event.shiftKey) {
-            event.preventDefault();
-            props.onGo(-1);
-          }
-        }}
-      />
-      {props.value && (
-        <>
-          <span class="note" role="status">
-            {props.at >= 0 ? `${formatCount(props.at + 1)} of ` : ""}
-            {formatCount(props.matches)} found
-          </span>
-          <button type="submit" disabled={props.matches === 0}>
-            Next
-          </button>
-        </>
-      )}
-    </form>
-  );
-}
-
-function Lines(props: { layout: Layout; around: ReadonlySet<string> | null }) {
-  const { layout, around } = props;
-  return (
-    <svg class="lines" width={layout.width} height={layout.height} aria-hidden="true">
-      {layout.lines.map((line) => {
-        const isAround = around?.has(line.from) && around.has(line.to);
-        const kinds = [line.kind, line.isCritical && "critical", isAround && "around"];
-        return <path key={line.key} class={kinds.filter(Boolean).join(" ")} d={line.path} />;
-      })}
-    </svg>
-  );
-}
-
-function Head(props: { column: Column; onToggle: () => void }) {
-  const { column } = props;
-  const name = `Level ${formatCount(column.level + 1)}`;
-  const place = { left: `${column.x}px`, width: `${column.width}px` };
-  const count = <span class="note">{formatCount(column.count)}</span>;
-  if (!column.isOpen && column.rest === 0) {
-    return (
-      <div class="level" style={place}>
-        {name} {count}
-      </div>
-    );
-  }
-  return (
-    <div class="level" style={place}>
-      {name} {count}
-      <button class="plain" onClick={props.onToggle} aria-expanded={column.isOpen}>
-        {column.isOpen ? "Fold" : "Show all"}
-        <span class="unseen"> of level {column.level + 1}</span>
-      </button>
-    </div>
-  );
-}
-
-function Drawing(props: {
-  box: Box;
-  state: string;
-  isFolded: boolean;
-  isCurrent: boolean;
-  onOpen: () => void;
-  onFold: () => void;
-}) {
-  const { box } = props;
-  const place = { left: `${box.x}px`, top: `${box.y}px`, ...sized(box) };
-  const common = { "data-key": box.key, tabIndex: props.isCurrent ? 0 : -1 };
-  if (!box.task) {
-    return (
-      <button {...common} class={`box rest ${props.state}`} style={place} onClick={props.onOpen}>
-        <span class="title">{formatCount(box.hidden.length)} more</span>
-        <Counts tasks={box.hidden} />
-      </button>
-    );
-  }
-  const look = lookOf(box.task.status, box.task.blockedReason);
-  const words = describe(box.task);
-  return (
-    <div class={`box tone-${look.tone} ${props.state}`} style={place}>
-      <a {...common} href={href("/tasks/:id", { id: box.task.id })} title={`${box.task.title}: ${words}`} draggable={false}>
-        <Shape look={look} />
-        <span class="title">{box.task.title}</span>
-        <span class="state">{words}</span>
-      </a>
-      {box.isParent && (
-        <button class="fold" tabIndex={-1} aria-expanded={!props.isFolded} onClick={props.onFold}>
-          {props.isFolded && `${formatCount(done(box.hidden))}/${formatCount(box.hidden.length)} `}
-          <span class="unseen">subtasks of {box.task.title}</span>
-          <span aria-hidden="true">{props.isFolded ? "▸" : "▾"}</span>
-        </button>
-      )}
-    </div>
-  );
-}
-
-/** How many tasks have which state, each by its shape. */
-function Counts(props: { tasks: readonly GraphTask[] }) {
-  return (
-    <span class="counts">
-      {states(props.tasks).map(({ words, look, count }) => (
-        <span key={words} title={words}>
-          <Shape look={look} />
-          {formatCount(count)}
-          <span class="unseen"> {words}</span>
-        </span>
-      ))}
-    </span>
-  );
-}
-
-function Legend(props: { tasks: readonly GraphTask[] }) {
-  return (
-    <ul class="legend" aria-label="States of the tasks">
-      {states(props.tasks).map(({ words, look, count }) => (
-        <li key={words} class={`tone-${look.tone}`}>
-          <Shape look={look} /> {words} <span class="note">{formatCount(count)}</span>
-        </li>
-      ))}
-    </ul>
-  );
-}
-
-function states(tasks: readonly GraphTask[]) {
-  const found = new Map<string, { words: string; look: ReturnType<typeof lookOf>; count: number }>();
-  for (const task of tasks) {
-    const words = describe(task);
-    const known = found.get(words) ?? { words, look: lookOf(task.status, task.blockedReason), count: 0 };
-    known.count += 1;
-    found.set(words, known);
-  }
-  return [...found.values()].sort((a, b) => b.count - a.count);
-}
-
-function describe({ status, blockedReason, unmet }: GraphTask): string {
-  if (status === "PENDING" || status === "ASSIGNED") return unmet > 0 ? "Waits for tasks" : "Ready";
-  return stateInWords(status, blockedReason);
-}
-
-function done(tasks: readonly GraphTask[]): number {
-  return tasks.filter(({ status }) => status === "COMPLETED").length;
-}
-
-function matching(tasks: readonly GraphTask[], search: string): GraphTask[] {
-  const wanted = search.trim().toLowerCase();
-  return wanted ? tasks.filter((task) => task.title.toLowerCase().includes(wanted)) : [];
-}
-
-function contains(box: Box, search: string): boolean {
-  return matching(box.task ? [box.task, ...box.hidden] : box.hidden, search).length > 0;
 }
 
 function duration(seconds: number): string {
@@ -443,49 +251,3 @@ function inverted<Value>(set: ReadonlySet<Value>, values: Iterable<Value>): Read
   return next;
 }
 
-function sized({ width, height }: { width: number; height: number }) {
-  return { width: `${width}px`, height: `${height}px` };
-}
-
-function keyAt(target: EventTarget | null): string | null {
-  const box = (target as Element | null)?.closest(".box");
-  const element = box?.matches("[data-key]") ? box : box?.querySelector("[data-key]");
-  return (element as HTMLElement | null | undefined)?.dataset.key ?? null;
-}
-
-/** Begins where the work is: at the first task of the critical path that is not done, or the first. */
-function useStart(frame: { current: HTMLDivElement | null }, layout: Layout) {
-  useLayoutEffect(() => {
-    const isLeft = ({ isCritical, task }: Box) => isCritical && task !== null && task.status !== "COMPLETED";
-    const first = layout.boxes.find(isLeft);
-    if (!first || !frame.current) return;
-    frame.current.scrollLeft = first.x - frame.current.clientWidth / 4;
-    frame.current.scrollTop = first.y + HEIGHT / 2 - frame.current.clientHeight / 2;
-  }, []);
-}
-
-function useZoomByWheel(frame: { current: HTMLDivElement | null }, change: (step: number) => void) {
-  const latest = useRef(change);
-  latest.current = change;
-  useEffect(() => {
-    // Preact's listeners of `wheel` are passive, and could not keep the browser from zooming.
-    function turn(event: WheelEvent) {
-      if (!event.ctrlKey && !event.metaKey) return;
-      event.preventDefault();
-      latest.current(event.deltaY < 0 ? 1 : -1);
-    }
-    const element = frame.current;
-    element?.addEventListener("wheel", turn, { passive: false });
-    return () => element?.removeEventListener("wheel", turn);
-  }, []);
-}
-
-/** Moves what is seen with the mouse; a click on a box is none. */
-function drag(event: PointerEvent, frame: HTMLElement | null) {
-  if (!frame || event.pointerType !== "mouse" || event.button !== 0 || keyAt(event.target)) return;
-  const start = { x: event.clientX + frame.scrollLeft, y: event.clientY + frame.scrollTop };
-  const move = ({ clientX, clientY }: PointerEvent) => frame.scrollTo(start.x - clientX, start.y - clientY);
-  const end = () => removeEventListener("pointermove", move);
-  addEventListener("pointermove", move);
-  addEventListener("pointerup", end, { once: true });
-}
