@@ -59,6 +59,7 @@ export function Events({ query }: { query: URLSearchParams }) {
     variables: after ? { first: SIZE, after, where } : { last: SIZE, before, where },
     changes: AllChangesDocument,
     changesOf: { where },
+    interval: 2_000,
     concerns: () => isLive,
   });
   return (
@@ -120,8 +121,10 @@ function Filters({ query, onLive }: { query: URLSearchParams; onLive: () => void
       <Choice name="type" label="Of" none="Everything" options={types} />
       <Choice name="action" label="What" none="All changes" options={ACTIONS} />
       <Choice name="actors" label="By" none="Anybody" options={ACTORS} />
-      {time("from", "From")}
-      {time("to", "To")}
+      <span class="choices">
+        {time("from", "From")}
+        {time("to", "To")}
+      </span>
       <label class="inline">
         <input
           type="checkbox"
@@ -151,7 +154,7 @@ function Chosen({ query }: { query: URLSearchParams }) {
         if (id === null) return null;
         return (
           <Link key={name} class="button" to={path} query={{ ...present, [name]: null, after: null, before: null }}>
-            {name === "object" ? "Of" : "By"} {names.get(id) ?? "one"} <span aria-hidden="true">✕</span>
+            {name === "object" ? `Of ${names.get(id) || "one object"}` : `By ${names.get(id) || "one actor"}`} <span aria-hidden="true">✕</span>
             <span class="unseen"> (remove this filter)</span>
           </Link>
         );
