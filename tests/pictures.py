@@ -21,13 +21,13 @@ from tests.drift import ROOT
 
 FOLDER = ROOT / "docs" / "pictures"
 PROJECT = "01940000-0000-7000-8000-000000000010"
-# The pages, by the names of their pictures.
+# The pages and the keys to press there, by the names of the pictures.
 PICTURES = {
-    "projects": "/",
-    "project": f"/projects/{PROJECT}",
-    "inbox": "/inbox",
+    "projects": ("/", []),
+    "project": (f"/projects/{PROJECT}", ["0"]),  # fits the graph into the page
+    "inbox": ("/inbox", []),
 }
-LOOK: dict[str, Any] = {"viewport": {"width": 1200, "height": 720}, "device_scale_factor": 1.5}
+LOOK: dict[str, Any] = {"viewport": {"width": 1400, "height": 780}, "device_scale_factor": 1.25}
 
 
 @asynccontextmanager
@@ -63,11 +63,13 @@ async def _until_asked(console: consoles.Console) -> None:
         await asyncio.sleep(0.2)
 
 
-async def take(page: Page, path: str, file: Path) -> None:
+async def take(page: Page, path: str, keys: list[str], file: Path) -> None:
     """Take the picture of a page."""
     await consoles.go(page, path)
     await expect(page.get_by_role("heading", level=1)).to_be_visible()
     await expect(page.get_by_text("Loading …")).to_have_count(0)
+    for key in keys:
+        await page.keyboard.press(key)
     await page.wait_for_timeout(1_000)  # what moves comes to rest
     await page.screenshot(path=file)
 
@@ -83,8 +85,8 @@ async def main() -> None:
         working() as console,
         console.opened(browser, **LOOK) as page,
     ):
-        for name, path in PICTURES.items():
-            await take(page, path, FOLDER / f"{name}.png")
+        for name, (path, keys) in PICTURES.items():
+            await take(page, path, keys, FOLDER / f"{name}.png")
 
 
 if __name__ == "__main__":
