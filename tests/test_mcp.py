@@ -185,7 +185,6 @@ async def test_there_are_twelve_tools_made_of_the_schema(ada: Agent) -> None:
         "maximum": 100,
         "description": "The progress in percent, from 0 to 100.",
     }
-    assert "at any time" not in by_name["claim"]["description"]
     assert by_name["claim"]["description"].endswith(
         "Take the most urgent task that is ready, and begin an attempt at it.\n\nIf there is none,"
         " `reason` says why, and there is no error."
@@ -732,6 +731,7 @@ async def test_each_call_is_logged_without_secrets(
     ]
     assert lines[0]["viewer"] == f"agent:{world.ada.id}"
     assert lines[0]["kind"] == "mutation"
+    assert lines[0]["statements"] > 0
     assert lines[2]["codes"] == ["UNAUTHENTICATED"]
     assert "secret" not in str(lines)
 

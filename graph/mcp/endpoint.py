@@ -6,6 +6,7 @@ https://modelcontextprotocol.io/specification/2026-07-28/basic/transports/stream
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -100,7 +101,8 @@ class MCPEndpoint:
     async def _server(self) -> ASGIApp:
         """The server of the SDK, which is imported and started for the first request."""
         if self._start is None or (self._start.done() and self._start.exception() is not None):
-            self._start = asyncio.create_task(self._started())
+            # In an empty context, because the server outlives this request.
+            self._start = asyncio.create_task(self._started(), context=contextvars.Context())
         return await asyncio.shield(self._start)
 
     async def _started(self) -> ASGIApp:
