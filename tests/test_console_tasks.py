@@ -603,6 +603,20 @@ async def test_it_is_said_in_words_what_a_task_waits_for(
         await expect(holds).to_contain_text("Order the sensors")
 
 
+async def test_a_reason_that_many_tasks_are_is_said_once(
+    console: Console, browser: Browser
+) -> None:
+    await made(console, large_plan())
+    async with console.opened(browser, f"/tasks/{task_id(0, 0)}") as page:
+        why = page.locator(".panel", has_text="Why nobody works on it")
+        await expect(why.get_by_role("listitem")).to_have_count(1)
+        await expect(why.get_by_role("link")).to_have_count(10)
+        await expect(why).to_contain_text("The first 10 are shown.")
+        subtasks = page.locator(".panel", has_text="Subtasks")
+        await expect(subtasks.get_by_role("link")).to_have_count(20)
+        await expect(subtasks).to_contain_text("and 4 more")
+
+
 async def test_who_may_only_look_has_no_buttons(console: Console, browser: Browser) -> None:
     id = await task_named(console, SENSORS)
     create = """mutation { createAccessToken(input: {name: "looks", scopes: [READ]}) {

@@ -16,6 +16,18 @@ export function keyAt(target: EventTarget | null): string | null {
   return (element as HTMLElement | null | undefined)?.dataset.key ?? null;
 }
 
+/** Brings an element into the middle of the frame unless it is in sight. */
+export function reveal(frame: HTMLElement, element: HTMLElement) {
+  const [around, box] = [frame.getBoundingClientRect(), element.getBoundingClientRect()];
+  const isInSight =
+    box.left >= around.left && box.right <= around.right && box.top >= around.top && box.bottom <= around.bottom;
+  if (!isInSight) {
+    const [x, y] = [around.left + around.width / 2, around.top + around.height / 2];
+    frame.scrollBy(box.left + box.width / 2 - x, box.top + box.height / 2 - y);
+  }
+  frame.scrollIntoView({ block: "nearest" });
+}
+
 /** Begins where the work is: at the first task of the critical path that is not done, or the first. */
 export function useStart(frame: { current: HTMLDivElement | null }, layout: Layout) {
   useLayoutEffect(() => {

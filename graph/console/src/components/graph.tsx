@@ -4,7 +4,7 @@ import { type Direction, type Graph, layOut, neighbour, parents, related } from 
 import { type GraphSource, useGraph } from "../task-graph";
 import { Empty } from "./empty";
 import { Failure } from "./failure";
-import { drag, keyAt, sized, useStart, useSteady, useZoomByWheel } from "./graph-frame";
+import { drag, keyAt, reveal, sized, useStart, useSteady, useZoomByWheel } from "./graph-frame";
 import { BoxView, Head, Legend, Lines } from "./graph-parts";
 import { TaskSearch, contains, matching } from "./graph-search";
 import { Loading } from "./loaded";
@@ -90,8 +90,9 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
     // The box may be rendered only now.
     requestAnimationFrame(() => {
       const element = frame.current?.querySelector<HTMLElement>(`[data-key="${CSS.escape(key)}"]`);
-      element?.scrollIntoView({ block: "center", inline: "center" });
-      if (options.focus) element?.focus({ preventScroll: true });
+      if (!frame.current || !element) return;
+      reveal(frame.current, element);
+      if (options.focus) element.focus({ preventScroll: true });
     });
   }
 

@@ -14,6 +14,9 @@ import { Attempts } from "./task-attempts";
 import { Asked, Costs, Dependencies, Facts } from "./task-facts";
 import { type Found, Part, TaskLine, Value } from "./task-parts";
 
+/** As many reasons as task.graphql asks for. */
+const MOST_REASONS = 10;
+
 /** A task: what is to be done, why it is not done yet, who tried, and what was said about it. */
 export function Task(props: { params: Record<string, string> }) {
   const id = props.params.id ?? "";
@@ -82,33 +85,46 @@ function Shown(props: { task: Found; mayEdit: boolean; read: () => void }) {
   );
 }
 
-/** Why nobody works on it, in words. */
+/** Why nobody works on it, in words; each reason once, with all that it is about. */
 function Waiting({ task }: { task: Found }) {
-  const reasons = task.whyNotReady;
   if (["IN_PROGRESS", "COMPLETED"].includes(task.status)) return null;
-  const isReady = reasons.length === 0;
+  if (task.whyNotReady.length === 0) {
+    return (
+      <Part title="Ready">
+        <p>It can be claimed now: the next agent that fits gets it.</p>
+      </Part>
+    );
+  }
+  const reasons = new Map<string, Found["whyNotReady"]>();
+  for (const reason of task.whyNotReady) {
+    reasons.set(reason.message, [...(reasons.get(reason.message) ?? []), reason]);
+  }
   return (
-    <Part title={isReady ? "Ready" : "Why nobody works on it"}>
-      {isReady && <p>It can be claimed now: the next agent that fits gets it.</p>}
+    <Part title="Why nobody works on it">
       <ul class="reasons">
-        {reasons.map(({ code, message, until, task: other, interaction }, index) => (
-          <li key={`${code} ${index}`}>
+        {[...reasons].map(([message, all]) => (
+          <li key={message}>
             {message}
-            {until && (
+            {all.map(({ until, task: other, interaction }) => (
               <>
-                {" "}
-                (<Time at={until} />)
+                {until && (
+                  <>
+                    {" "}
+                    (<Time at={until} />)
+                  </>
+                )}
+                {other && <TaskLine task={other} />}
+                {interaction && (
+                  <Link class="line" to="/inbox" query={{ of: interaction.id }}>
+                    <Shape look={lookOf("BLOCKED", "HUMAN_INPUT")} /> {interaction.title}
+                  </Link>
+                )}
               </>
-            )}
-            {other && <TaskLine task={other} />}
-            {interaction && (
-              <Link class="line" to="/inbox" query={{ of: interaction.id }}>
-                <Shape look={lookOf("BLOCKED", "HUMAN_INPUT")} /> {interaction.title}
-              </Link>
-            )}
+            ))}
           </li>
         ))}
       </ul>
+      {task.whyNotReady.length === MOST_REASONS && <p class="note">The first {MOST_REASONS} are shown.</p>}
     </Part>
   );
 }
