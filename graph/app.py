@@ -143,7 +143,7 @@ def create_app(
     state.sockets = sockets = Sockets(pipeline, subscriptions, state)
     state.streams = streams = EventStreams(pipeline, subscriptions, state)
     api = Endpoint(pipeline, streams)
-    page = pages.Page() if settings.shows_page else None
+    page = pages.Page() if settings.shows_graphiql else None
     sources = Sources(
         pipeline.limits.running,
         pipeline.limits.waiting,
@@ -159,7 +159,7 @@ def create_app(
     layers.append(Middleware(GraphQLRoute, api=api, page=page))
     app = Starlette(
         routes=[
-            *(pages.routes() if page else []),
+            *pages.routes(settings),
             WebSocketRoute("/graphql", sockets),
             Route("/mcp", MCPEndpoint(pipeline)),
             Route("/livez", livez),

@@ -241,10 +241,10 @@ def run(
             user, token = development_token
             lines.append(f"An access token for the user {user.username}, valid for 12 hours:")
             lines.append(f"  {token}")
-            if settings.shows_page:
-                page = ("The console", "/") if pages.has_console() else ("A page", "/graphql")
-                lines.append(f"{page[0]}, with this token:")
-                lines.append(f"  {address}{page[1]}#token={token}")
+            if pages.serves_console(settings):
+                lines += ["The console, with this token:", f"  {address}/#token={token}"]
+            elif settings.shows_graphiql:
+                lines += ["A page, with this token:", f"  {address}/graphql#token={token}"]
     metrics = listen_for_metrics(settings)
     if metrics is not None:
         lines.insert(1, f"Metrics for Prometheus are at {base_url(metrics.getsockname())}/metrics.")

@@ -80,8 +80,10 @@ class Settings(DatabaseSettings):
     in development only."""
     compiler: bool = True
     """Whether to compile each query into one SQL statement where possible."""
+    console: bool = True
+    """Whether browsers get the console. It shows nothing without a token."""
     graphiql: bool | None = None
-    """Whether browsers get the console and GraphiQL. Unset: in development only."""
+    """Whether browsers get GraphiQL. Unset: in development only."""
     allowed_origins: CommaSeparated = ()
     """The origins whose pages may use the API (CORS), separated by commas, such as
     `https://app.example.org`, or `*` for all. Unset: only this server's own page, and in
@@ -240,8 +242,8 @@ class Settings(DatabaseSettings):
         ]
 
     @property
-    def shows_page(self) -> bool:
-        """Whether browsers get the console and GraphiQL."""
+    def shows_graphiql(self) -> bool:
+        """Whether browsers get GraphiQL."""
         return self.mode is Mode.DEVELOPMENT if self.graphiql is None else self.graphiql
 
     @property

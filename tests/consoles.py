@@ -73,7 +73,7 @@ async def console(database: db.Database, admin: db.User) -> AsyncIterator[Consol
 @asynccontextmanager
 async def serving(database: db.Database, admin: db.User) -> AsyncIterator[Console]:
     """A server of the console, on a port of its own."""
-    if not pages.has_console():
+    if not pages.serves_console(Settings()):
         missing("Build the console (install Node.js 20 or later with npm, then `make test`).")
     async with database.write(db.Viewer(is_administrator=True)) as session:
         _, token = await access.issue_token(session, admin, "test")

@@ -36,7 +36,9 @@ def console(built: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """A console as the build leaves it, beside the page."""
     folder = tmp_path / "console"
     (folder / "assets").mkdir(parents=True)
-    (folder / "index.html").write_text("<!doctype html>the console", encoding="utf-8")
+    (folder / "index.html").write_text(
+        "<!doctype html><html data-graphiql>the console", encoding="utf-8"
+    )
     (folder / "assets" / "console-4FOM.js").write_text("'its script'", encoding="utf-8")
     monkeypatch.setattr(pages, "CONSOLE", folder)
 
@@ -146,7 +148,7 @@ async def test_the_console_is_at_the_root_with_a_policy_of_its_own(
     http: httpx.AsyncClient,
 ) -> None:
     for path, text, cache in [
-        ("/", "<!doctype html>the console", "no-cache"),
+        ("/", "<!doctype html><html data-graphiql>the console", "no-cache"),
         ("/console/console-4FOM.js", "'its script'", "public, max-age=31536000, immutable"),
     ]:
         response = await http.get(path, headers=BROWSER)
@@ -201,6 +203,25 @@ async def test_in_production_there_is_no_page_unless_it_is_wanted(database: db.D
         assert "page" not in (await http.get("/graphql", headers=BROWSER)).text
     async with serving(database, Settings(mode=Mode.PRODUCTION, graphiql=True)) as http:
         assert "page" in (await http.get("/graphql", headers=BROWSER)).text
+
+
+@pytest.mark.usefixtures("console")
+async def test_in_production_the_console_is_served_unless_it_is_not_wanted(
+    database: db.Database,
+) -> None:
+    production, page = Settings(mode=Mode.PRODUCTION), "<!doctype html><html{}>the console"
+    for update, expected in (
+        ({}, page.format("")),  # it does not lead to GraphiQL
+        ({"graphiql": True}, page.format(" data-graphiql")),
+        ({"console": False}, None),
+    ):
+        async with serving(database, production.model_copy(update=update)) as http:
+            response = await http.get("/", headers=BROWSER)
+            script = await http.get("/console/console-4FOM.js")
+        found = response.text if response.status_code == 200 else None
+        assert (found, script.status_code) == (expected, 200 if expected else 404)
+    async with serving(database, Settings(console=False)) as http:
+        assert (await http.get("/")).headers["location"] == "/graphql"
 
 
 # The examples in GraphiQL's tabs

@@ -54,6 +54,7 @@ def test_by_default_a_server_is_for_development_on_loopback() -> None:
         "metrics_host": "127.0.0.1",
         "metrics_for_administrators": None,
         "compiler": True,
+        "console": True,
         "graphiql": None,
         "allowed_origins": (),
         "trusted_proxies": ("127.0.0.1", "::1"),
@@ -162,9 +163,9 @@ def test_a_trusted_proxy_of_ipv4_also_has_its_ipv4_mapped_address() -> None:
 
 @pytest.mark.parametrize("mode", Mode)
 def test_browsers_get_the_page_by_default_in_development_only(mode: Mode) -> None:
-    assert Settings(mode=mode).shows_page is (mode is Mode.DEVELOPMENT)
+    assert Settings(mode=mode).shows_graphiql is (mode is Mode.DEVELOPMENT)
     for graphiql in (True, False):
-        assert Settings(mode=mode, graphiql=graphiql).shows_page is graphiql
+        assert Settings(mode=mode, graphiql=graphiql).shows_graphiql is graphiql
         shown = Settings(mode=mode, metrics_for_administrators=graphiql)
         assert shown.shows_metrics is graphiql
 

@@ -95,7 +95,7 @@ class Caller:
         request = self.entry.request = GraphQLRequest(text, name, variables, None)
         run = self._disconnect.run = self.entry.run = self.pipeline.begin(request, context)
         response = await self.pipeline.answer(run)
-        self.entry.codes = response.codes
+        self.entry.answer(response)
         body: dict[str, Any] = parse_json(orjson.dumps(response.body, default=decimal_json))
         return body
 

@@ -24,7 +24,14 @@ from graph.execution.tokens import bearer_token
 from graph.mcp.calls import SCOPE_KEY, Caller
 from graph.server.disconnects import Disconnect
 from graph.server.origins import Origins
-from graph.server.requests import Headers, HTTPError, headers_of, parse_object, read_json
+from graph.server.requests import (
+    Headers,
+    HTTPError,
+    headers_of,
+    parse_object,
+    read_json,
+    traceparent,
+)
 from graph.server.state import AppState
 
 INVALID_REQUEST = -32600
@@ -44,7 +51,7 @@ class MCPEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and log it."""
-        with LogEntry("mcp") as entry:
+        with LogEntry("mcp", traceparent(headers_of(scope))) as entry:
             message: dict[str, Any] = {}
             is_begun = False
 
@@ -153,7 +160,7 @@ async def _refuse(error: Exception, id: Any, entry: LogEntry, send: Send) -> Non
     status = error.status if isinstance(error, HTTPError) else refusal.status
     headers = list(error.headers) if isinstance(error, HTTPError) else []
     (shown,), (code,) = refusal.errors, refusal.codes
-    entry.codes = refusal.codes
+    entry.answer(refusal)
     if code == "UNAUTHENTICATED":
         headers.append((b"www-authenticate", b"Bearer"))
     wait = (shown.extensions or {}).get("retryAfter")

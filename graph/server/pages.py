@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
+
+from graph.settings import Settings
 
 HERE = Path(__file__).parents[1]
 BUILT, PLAIN, CONSOLE = HERE / "graphiql" / "dist", HERE / "plain", HERE / "console" / "dist"
@@ -32,16 +35,21 @@ CONSOLE_POLICY = (
 FOREVER = "public, max-age=31536000, immutable"
 
 
+def headers(cache: str, policy: str) -> dict[str, str]:
+    """The headers of a page and of its files."""
+    return {
+        "Cache-Control": cache,
+        "Content-Security-Policy": policy,
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
+
+
 class Files(StaticFiles):
     """The files of a folder, with a strict content security policy."""
 
     def __init__(self, folder: Path, cache: str, policy: str = POLICY) -> None:
         super().__init__(directory=folder)
-        self.headers = {
-            "Cache-Control": cache,
-            "Content-Security-Policy": policy,
-            "Cross-Origin-Opener-Policy": "same-origin",
-        }
+        self.headers = headers(cache, policy)
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, with the headers."""
@@ -71,24 +79,36 @@ class Page(Files):
         return "query" not in request.query_params and "text/html" in accepted
 
 
-def routes() -> list[BaseRoute]:
-    """The routes for the console at `/`, and for the files of the page at `/graphql`."""
-    cache = FOREVER if _folder() == BUILT else "no-cache"
-    graphiql = Mount("/graphiql", Files(_folder() / "assets", cache))
-    if not has_console():
-        return [Route("/", RedirectResponse("/graphql")), graphiql]
-    console = Files(CONSOLE, "no-cache", CONSOLE_POLICY)
+def routes(settings: Settings) -> list[BaseRoute]:
+    """The routes for the console at `/`, and for the files of GraphiQL, which is at `/graphql`."""
+    found: list[BaseRoute] = []
+    if serves_console(settings):
+        found += [
+            Route("/", _console(has_graphiql=settings.shows_graphiql)),
+            Mount("/console", Files(CONSOLE / "assets", FOREVER, CONSOLE_POLICY)),
+        ]
+    elif settings.shows_graphiql:
+        found.append(Route("/", RedirectResponse("/graphql")))
+    if settings.shows_graphiql:
+        cache = FOREVER if _folder() == BUILT else "no-cache"
+        found.append(Mount("/graphiql", Files(_folder() / "assets", cache)))
+    return found
 
-    async def page(request: Request) -> Response:
-        return await console.get_response("index.html", request.scope)
 
-    assets = Files(CONSOLE / "assets", FOREVER, CONSOLE_POLICY)
-    return [Route("/", page), Mount("/console", assets), graphiql]
+def serves_console(settings: Settings) -> bool:
+    """Whether the console is wanted, and built."""
+    return settings.console and _is_built(CONSOLE)
 
 
-def has_console() -> bool:
-    """Whether the console is built."""
-    return _is_built(CONSOLE)
+def _console(*, has_graphiql: bool) -> Callable[[Request], Awaitable[Response]]:
+    """The page at `/`, which says whether it can lead to GraphiQL."""
+    text = (CONSOLE / "index.html").read_text(encoding="utf-8")
+    page = text if has_graphiql else text.replace(" data-graphiql", "", 1)
+
+    async def respond(_: Request) -> Response:
+        return HTMLResponse(page, headers=headers("no-cache", CONSOLE_POLICY))
+
+    return respond
 
 
 def _folder() -> Path:

@@ -1,6 +1,7 @@
 import type { BoardFragment, BoardTaskFragment, BoardTasksFragment } from "../generated/operations";
 import { Link, usePlace } from "../router";
 import { Empty } from "./empty";
+import { GraphiQL } from "./graphiql";
 import { formatCount } from "./numbers";
 import { Shape, lookOf, stateInWords } from "./status";
 import { Time } from "./time";
@@ -29,7 +30,7 @@ export function Board(props: { board: BoardFragment; size: number }) {
     return (
       <Empty title="This project has no tasks yet">
         <p>
-          Orchestrators add them with <code>createTasks</code>. Try it in <a href="/graphql">GraphiQL</a>.
+          Orchestrators add them with <code>createTasks</code>. Try it in <GraphiQL />.
         </p>
       </Empty>
     );

@@ -7,6 +7,7 @@ import { Failure } from "./failure";
 import { drag, keyAt, reveal, sized, useStart, useSteady, useZoomByWheel } from "./graph-frame";
 import { BoxView, Head, Legend, Lines } from "./graph-parts";
 import { TaskSearch, contains, matching } from "./graph-search";
+import { GraphiQL } from "./graphiql";
 import { Loading } from "./loaded";
 import { formatCount } from "./numbers";
 import { Shortcuts } from "./shortcuts";
@@ -34,7 +35,7 @@ export function ProjectGraph(props: { source: GraphSource; search: string }) {
       <Empty title="This project has no tasks yet">
         <p>
           Orchestrators add them with <code>createTasks</code>, and workers with <code>createTask</code>. Try it in{" "}
-          <a href="/graphql">GraphiQL</a>.
+          <GraphiQL />.
         </p>
       </Empty>
     );

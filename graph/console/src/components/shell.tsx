@@ -6,6 +6,7 @@ import { connection } from "../client";
 import { InboxChangesDocument, LogoutDocument, ShellDocument } from "../generated/operations";
 import { useLiveQuery } from "../live";
 import { Link, usePlace } from "../router";
+import { GraphiQL, hasGraphiQL } from "./graphiql";
 import { nameOf } from "./person";
 import { signOut } from "../session";
 import { useStore } from "../store";
@@ -57,8 +58,7 @@ export function Shell(props: { navigation: Entry[]; children: ComponentChildren 
           <footer>
             {data && <p class="who">{data.viewer.user ? nameOf(data.viewer.user) : data.viewer.agent?.name}</p>}
             <ThemeButton />
-            {/* GraphiQL reads the token of this tab, so that it is not in the link. */}
-            <a href="/graphql">GraphiQL</a>
+            {hasGraphiQL && <GraphiQL />}
             <SignOut />
           </footer>
         </div>

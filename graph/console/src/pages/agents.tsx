@@ -3,6 +3,7 @@ import { useEffect } from "preact/hooks";
 import { Empty } from "../components/empty";
 import { Choice, ProjectChoice } from "../components/filters";
 import { Frame } from "../components/frame";
+import { GraphiQL } from "../components/graphiql";
 import { Loaded } from "../components/loaded";
 import { Progress } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
@@ -150,7 +151,7 @@ function Nothing({ isFiltered }: { isFiltered: boolean }) {
   ) : (
     <Empty title="There is no agent yet">
       <p>
-        Make one with <code>createAgent</code> in <a href="/graphql">GraphiQL</a>, and a token for its worker
+        Make one with <code>createAgent</code> in <GraphiQL />, and a token for its worker
         with <code>troupe tokens create</code>. The worker then claims tasks with <code>claimTask</code>.
       </p>
     </Empty>

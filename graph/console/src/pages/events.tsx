@@ -1,6 +1,7 @@
 import { Empty } from "../components/empty";
 import { Choice, ProjectChoice, useChoose } from "../components/filters";
 import { Frame } from "../components/frame";
+import { GraphiQL } from "../components/graphiql";
 import { Loaded } from "../components/loaded";
 import { AllChangesDocument, type EventEntryFragment, type EventsQuery, EventsDocument } from "../generated/operations";
 import type { ActorType, EventAction } from "../generated/schema";
@@ -233,7 +234,7 @@ function Nothing({ isFiltered }: { isFiltered: boolean }) {
     <Empty title="Nothing has happened yet">
       <p>
         Every change of an object is an event, whoever makes it. The first ones come with the first project:
-        run <code>createProjectPlan</code> in <a href="/graphql">GraphiQL</a>.
+        run <code>createProjectPlan</code> in <GraphiQL />.
       </p>
     </Empty>
   );

@@ -2,6 +2,7 @@ import type { ComponentChildren } from "preact";
 
 import { Empty } from "../components/empty";
 import { Frame } from "../components/frame";
+import { GraphiQL } from "../components/graphiql";
 import { Loaded } from "../components/loaded";
 import { Progress, formatCost } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
@@ -56,7 +57,7 @@ function FirstStep() {
     <Empty title="There is no project yet">
       <p>
         Workers and orchestrators make them with <code>createProjectPlan</code>, the tasks included. Try it
-        in <a href="/graphql">GraphiQL</a>: its tab MakePlan is an example. <code>make demo</code> serves a
+        in <GraphiQL />: its tab MakePlan is an example. <code>make demo</code> serves a
         database with agents at work.
       </p>
     </Empty>
