@@ -21,7 +21,7 @@ export function TaskSearch(props: {
   }
   return (
     <form
-      class="search"
+      class="task-search"
       role="search"
       onSubmit={(event) => {
         event.preventDefault();
