@@ -58,6 +58,7 @@ export function useLiveQuery<Data, Variables extends AnyVariables, Change, Chang
 ) {
   const { query, variables, changes, changesOf, interval = 1_000, concerns, onChange } = args;
   const isFollowing = useRef(false);
+  const hasBegun = useRef(false);
   const latest = useRef<() => void>(() => {});
   const refresh = useThrottled(() => latest.current(), interval);
   const follows = useSubscription(changes, changesOf, (change) => {
@@ -65,9 +66,13 @@ export function useLiveQuery<Data, Variables extends AnyVariables, Change, Chang
     if (isFollowing.current) {
       onChange?.(change);
       if (concerns?.(change) ?? true) refresh();
+    } else if (hasBegun.current) {
+      // The query did not wait for it any longer: a change may be between them.
+      refresh();
     }
     isFollowing.current = true;
   });
+  hasBegun.current = follows;
   const [result, execute] = useQuery<Data, Variables>({
     query,
     variables,
