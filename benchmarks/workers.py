@@ -184,6 +184,7 @@ class Agent:
             attempt_ids=[new_id()],
             agent_id=self._viewer.agent_id,
             lease_seconds=leases.duration(leases.DEFAULT_SECONDS),
+            traceparent=None,
         )
         if not rows:
             raise BadAnswer("there was nothing to claim")

@@ -62,8 +62,10 @@ NAMED = """mutation($name: String!) {
 @pytest.fixture(scope="module")
 def served(chromium: str) -> Iterator[Serving]:
     """A server of GraphiQL, with a project in it."""
-    if not (pages.BUILT / "index.html").exists():
-        missing("Build GraphiQL (install Node.js 20 or later with npm, then `make test`).")
+    if not ((pages.BUILT / "index.html").exists() and pages.serves_console(Settings())):
+        missing(
+            "Build the console and GraphiQL (install Node.js 20 or later with npm, then `make test`)."
+        )
     with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
         assert "errors" not in server.ready().ask(PLAN)
         yield server
@@ -101,11 +103,12 @@ async def click(page: Page, button: str) -> None:
     await page.get_by_role("button", name=button).click()
 
 
-async def test_one_click_opens_graphiql_with_all_that_helps(
+async def test_two_clicks_open_graphiql_with_all_that_helps(
     served: Serving, browser: Browser
 ) -> None:
     (link,) = re.findall(r"^  (http://\S+#token=\S+)$", served.out, re.MULTILINE)
     async with opened(browser, link) as page:
+        await page.get_by_role("link", name="GraphiQL", exact=True).first.click()
         await expect(editor(page)).to_contain_text("totalCount")
         assert page.url == f"{served.url}/graphql"
         assert served.token not in await page.evaluate("JSON.stringify(localStorage)")

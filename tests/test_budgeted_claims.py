@@ -77,6 +77,7 @@ async def explained(world: World, number: int = 1) -> Any:
         "attempt_ids": [db.new_id() for _ in range(number)],
         "agent_id": world.ada.id,
         "lease_seconds": timedelta(seconds=60),
+        "traceparent": None,
     }
     connection = await world.database.open()
     try:

@@ -204,7 +204,9 @@ async def test_the_server_says_what_it_is(ada: Agent) -> None:
 
 def test_the_sdk_is_not_imported_before_the_first_request() -> None:
     code = "import graph.app, sys; print([n for n in sys.modules if n.split('.')[0] == 'mcp'])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=CODE, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CODE, capture_output=True, encoding="utf-8"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 from graphql import GraphQLError
-from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
+from sqlalchemy.exc import DBAPIError, OperationalError, ResourceClosedError, TimeoutError
 
 from db import ConnectionReplaced, OutcomeUnknown, errors
 from db.connections import driver_error, is_disk_full, is_outdated
@@ -99,6 +99,9 @@ def _kind_and_message(fault: BaseException | None) -> tuple[type[RequestError], 
             return UNREACHABLE
     if isinstance(fault, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
         # Raised by asyncpg: it cannot connect, or PostgreSQL is ending the connection.
+        return UNREACHABLE
+    if isinstance(fault, ResourceClosedError):
+        # Raised by SQLAlchemy: the first connection of an engine ended before it was ready.
         return UNREACHABLE
     return None
 
