@@ -63,9 +63,7 @@ NAMED = """mutation($name: String!) {
 def served(chromium: str) -> Iterator[Serving]:
     """A server of GraphiQL, with a project in it."""
     if not ((pages.BUILT / "index.html").exists() and pages.serves_console(Settings())):
-        missing(
-            "Build the console and GraphiQL (install Node.js 20 or later with npm, then `make test`)."
-        )
+        missing("Build the pages (install Node.js 20 or later with npm, then `make test`).")
     with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
         assert "errors" not in server.ready().ask(PLAN)
         yield server
