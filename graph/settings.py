@@ -66,6 +66,9 @@ class Settings(DatabaseSettings):
     mode: Mode = Mode.DEVELOPMENT
     """`development` serves on loopback only, migrates the database, prints a token and allows
     introspection. `production` is for other people; only `troupe migrate` migrates."""
+    database_replica_url: str | None = None
+    """A streaming replica of the database, from which queries read what it shows already
+    ([Several servers](scale.md#replicas)). Unset: none."""
     host: str = "127.0.0.1"
     """The address to listen on; `0.0.0.0` means all."""
     port: Annotated[int, _between(0, 65535)] = 8000
@@ -293,8 +296,9 @@ def present(settings: Settings) -> list[dict[str, Any]]:
     values, defaults = (
         each.model_dump(mode="json") for each in (settings, Settings.model_construct())
     )
-    if settings.database_url is not None:
-        values["database_url"] = make_url(settings.database_url).render_as_string()
+    for name, url in values.items():
+        if name.endswith("_url") and url is not None:
+            values[name] = make_url(url).render_as_string()
     return [
         {
             "name": f"{PREFIX}{name.upper()}",
