@@ -73,9 +73,11 @@ class Settings(DatabaseSettings):
     """The address to listen on; `0.0.0.0` means all."""
     port: Annotated[int, _between(0, 65535)] = 8000
     """The port to listen on; 0 means any free port."""
+    processes: Annotated[int, _between(1, 100)] = 1
+    """How many processes serve on this port ([Several servers](scale.md#processes-on-one-port))."""
     metrics_port: Annotated[int, _between(0, 65535)] | None = None
     """The port of the metrics for Prometheus, at `/metrics`, which needs no token; 0 means any free
-    port. Unset: none."""
+    port. With several processes, each next one has the next port. Unset: none."""
     metrics_host: str = "127.0.0.1"
     """The address to listen on with the metrics; `0.0.0.0` means all."""
     metrics_for_administrators: bool | None = None

@@ -160,7 +160,7 @@ def test_a_mutation_has_a_token_even_if_it_was_done_before(pair: Pair) -> None:
         places.append(place_of(response.headers["troupe-written"]) or 0)
         body = {"query": READ, "variables": {"name": "Once"}}
         assert "troupe-written" not in http.post(f"{pair.server.url}/graphql", json=body).headers
-    assert 0 < places[0]
+    assert places[0] > 0
     assert places == sorted(places)
 
 
