@@ -126,10 +126,12 @@ class Database:
         key_seconds: int = KEY_SECONDS,
         server: Server | None = None,
         replica_url: URL | str | None = None,
+        direct_url: URL | str | None = None,
     ) -> None:
         """`server` is the embedded PostgreSQL at this URL, if this process started it.
 
-        `replica_url` leads to a streaming replica of this database, from which queries may read.
+        `replica_url` leads to a streaming replica of this database, from which queries may read,
+        `direct_url` to this database without a pooler in between.
         Idempotency keys are kept for `key_seconds`.
         """
         self.key_seconds = key_seconds
@@ -191,6 +193,8 @@ class Database:
             )
             for settings in ({}, BY_KEY)
         )
+        if direct_url is not None:
+            _, connecting = self.reader.dialect.create_connect_args(database_url(direct_url))
         self._open = partial(self._connect, {}, **connecting, **driver)
         self.replica: Replica | None = None
         """The replica, if there is one."""
@@ -319,7 +323,10 @@ class Database:
             return revision, writes, connection.sync_connection.info["generation"]
 
     async def open(self, **options: Any) -> Any:
-        """A connection of the driver, which belongs to no pool. The caller closes it."""
+        """A connection of the driver, which belongs to no pool. The caller closes it.
+
+        It may stay open, listen and hold locks: there is no pooler in between.
+        """
         return await self._open(**options)
 
     def pools(self) -> dict[str, PoolUse]:

@@ -43,7 +43,9 @@ class DatabaseSettings(BaseSettings):
     """Where the database that comes along keeps its data. Unset: `~/.local/share/troupe`, or
     `/var/lib/troupe` for root."""
 
-    @field_validator("database_url", "database_replica_url", check_fields=False)
+    @field_validator(
+        "database_url", "database_replica_url", "database_direct_url", check_fields=False
+    )
     @classmethod
     def _postgresql(cls, value: str | None) -> str | None:
         if value is None:

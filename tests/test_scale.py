@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import URL
 
+import db
 from tests import processes
 from tests.patience import until
 from tests.processes import CREATE, Load, Serving, client
@@ -123,3 +125,11 @@ def test_ctrl_c_stops_all_after_running_requests(server: Serving, made: tuple[Pa
     assert answers[0]["data"]["createProject"]["project"] == {"name": "Waits"}
     assert server.ended().status == 0
     assert all(is_gone(pid) for pid in pids)
+
+
+async def test_connections_that_listen_need_no_pooler(database_url: URL) -> None:
+    database = db.Database("postgresql://ann@127.0.0.1:1/none", direct_url=database_url)
+    connection = await database.open()
+    assert await connection.fetchval("SELECT current_database()") == database_url.database
+    await connection.close()
+    await database.dispose()
