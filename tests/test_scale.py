@@ -52,7 +52,7 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def server(made: tuple[Path, str]) -> Iterator[Serving]:
+def several(made: tuple[Path, str]) -> Iterator[Serving]:
     with processes.place() as folder:
         data_dir = processes.copied(made[0], folder / "data")
         (folder / "server").mkdir()
@@ -72,58 +72,58 @@ def serving(server: Serving, token: str) -> set[str]:
 
 
 def test_all_serve_and_one_that_ends_is_started_again(
-    server: Serving, made: tuple[Path, str]
+    several: Serving, made: tuple[Path, str]
 ) -> None:
-    first = both(server)
-    until(lambda: len(serving(server, made[1])) == 2)
-    with Load(server, token=made[1], reads=True) as load:
+    first = both(several)
+    until(lambda: len(serving(several, made[1])) == 2)
+    with Load(several, token=made[1], reads=True) as load:
         load.more()
         for number in (signal.SIGKILL, signal.SIGTERM):
-            pid = children(server)[0]
+            pid = children(several)[0]
             os.kill(pid, number)
-            until(lambda pid=pid: pid not in children(server))  # type: ignore[misc]
+            until(lambda pid=pid: pid not in children(several))  # type: ignore[misc]
             wanted = len(load.acknowledged) + 20
             until(lambda wanted=wanted: len(load.acknowledged) >= wanted)  # type: ignore[misc]
-            until(lambda: len(children(server)) == 2)
+            until(lambda: len(children(several)) == 2)
     # Only what the processes were about to answer is lost.
     assert len(load.broken) <= 2 * load.clients
     assert load.refused == {}
-    assert "ended by signal 9; starting another one" in server.err
-    until(lambda: len(serving(server, made[1])) == 2)
-    second = children(server)
+    assert "ended by signal 9; starting another one" in several.err
+    until(lambda: len(serving(several, made[1])) == 2)
+    second = children(several)
     assert len(second) == 2
     assert second != first
-    ended = server.stop()
+    ended = several.stop()
     assert ended.status == 0
     assert "Traceback" not in ended.err + ended.out
     assert all(is_gone(pid) for pid in second)
-    assert server.is_clean()
+    assert several.is_clean()
 
 
-def test_none_is_left_when_the_first_process_is_killed(server: Serving) -> None:
-    pids = both(server)
-    server.kill()
+def test_none_is_left_when_the_first_process_is_killed(several: Serving) -> None:
+    pids = both(several)
+    several.kill()
     until(lambda: all(is_gone(pid) for pid in pids))
 
 
-def test_ctrl_c_stops_all_after_running_requests(server: Serving, made: tuple[Path, str]) -> None:
-    pids = both(server)
-    until(lambda: len(serving(server, made[1])) == 2)
-    with processes.locked(server.data_dir, "projects") as free:
+def test_ctrl_c_stops_all_after_running_requests(several: Serving, made: tuple[Path, str]) -> None:
+    pids = both(several)
+    until(lambda: len(serving(several, made[1])) == 2)
+    with processes.locked(several.data_dir, "projects") as free:
         answers: list[Any] = []
         key = "019ad000-0000-7000-8000-000000000001"
         ask = threading.Thread(
-            target=lambda: answers.append(server.ask(CREATE, made[1], id=key, name="Waits"))
+            target=lambda: answers.append(several.ask(CREATE, made[1], id=key, name="Waits"))
         )
         ask.start()
-        until(lambda: processes.waits(server.data_dir))
-        server.send(signal.SIGINT)
+        until(lambda: processes.waits(several.data_dir))
+        several.send(signal.SIGINT)
         time.sleep(0.3)
-        assert server.is_running
+        assert several.is_running
         free()
         ask.join()
     assert answers[0]["data"]["createProject"]["project"] == {"name": "Waits"}
-    assert server.ended().status == 0
+    assert several.ended().status == 0
     assert all(is_gone(pid) for pid in pids)
 
 
