@@ -52,6 +52,10 @@ OUTCOME_UNKNOWN = (
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
+class Behind(RuntimeError):
+    """A replica does not yet show what a read has to see."""
+
+
 class OutcomeUnknown(RuntimeError):
     """PostgreSQL did not confirm a commit: the transaction may be committed or not."""
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 import asyncpg
-from asyncpg import OutdatedSchemaCacheError
 from sqlalchemy import URL, AsyncAdaptedQueuePool, Executable, PoolProxiedConnection, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
@@ -31,7 +30,8 @@ from db.errors import KeyReused
 from db.events.actors import actor_of
 from db.events.follower import Follower
 from db.idempotency import MOST_DELETED, Key, Outcome, delete_expired, delete_key_if_expired, found
-from db.prepared import PreparedPool
+from db.prepared import PreparedPool, counted
+from db.replicas import REPLICA_SECONDS, Replica, ReplicaConnection
 from db.result_limits import RESULT_BYTES, ResultLimit
 from db.rights import Right
 from db.scopes import Viewer
@@ -125,9 +125,13 @@ class Database:
         result_bytes: int = RESULT_BYTES,
         key_seconds: int = KEY_SECONDS,
         server: Server | None = None,
+        replica_url: URL | str | None = None,
+        direct_url: URL | str | None = None,
     ) -> None:
         """`server` is the embedded PostgreSQL at this URL, if this process started it.
 
+        `replica_url` leads to a streaming replica of this database, from which queries may read,
+        `direct_url` to this database without a pooler in between.
         Idempotency keys are kept for `key_seconds`.
         """
         self.key_seconds = key_seconds
@@ -189,7 +193,13 @@ class Database:
             )
             for settings in ({}, BY_KEY)
         )
+        if direct_url is not None:
+            _, connecting = self.reader.dialect.create_connect_args(database_url(direct_url))
         self._open = partial(self._connect, {}, **connecting, **driver)
+        self.replica: Replica | None = None
+        """The replica, if there is one."""
+        if replica_url is not None:
+            self.replica = self._replica(database_url(replica_url), pool_size, driver, options)
         self.committed = asyncio.Event()
         """Set by each commit of this process."""
         self.follower = Follower(self.open)
@@ -211,6 +221,42 @@ class Database:
             if self._server is not None and self._server.outage is Outage.DISK_FULL:
                 raise asyncpg.DiskFullError("the database has no room left") from error
             raise
+
+    def _replica(
+        self, url: URL, pool_size: int, driver: dict[str, Any], options: dict[str, Any]
+    ) -> Replica:
+        """The replica at a URL, with connections as the primary has them."""
+        driver = driver | {"connection_class": ReplicaConnection, "timeout": REPLICA_SECONDS}
+        engine = create_async_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            json_deserializer=StoredJSON,
+            query_cache_size=COMPILED,
+            **options
+            | {
+                "connect_args": driver
+                | {
+                    "async_creator_fn": partial(connect, self._settings),
+                    "prepared_statement_cache_size": PREPARED,
+                },
+                "pool_timeout": REPLICA_SECONDS,
+            },
+        )
+        statistics.observe(engine.sync_engine)
+        event.listen(engine.sync_engine, "connect", self._on_connect)
+        event.listen(engine.sync_engine, "checkout", self._on_checkout)
+        self._result_limit.listen(engine.sync_engine)
+        _, connecting = engine.dialect.create_connect_args(url)
+        prepared, by_key = (
+            PreparedPool(
+                pool_size,
+                REPLICA_SECONDS,
+                partial(connect, self._settings | settings, **connecting, **driver),
+                self._generations,
+            )
+            for settings in ({}, BY_KEY)
+        )
+        return Replica(engine, (prepared, by_key), self.fetch, self._limited)
 
     def _on_connect(self, _: object, record: Any) -> None:
         record.info["generation"] = self._generations.current
@@ -277,7 +323,10 @@ class Database:
             return revision, writes, connection.sync_connection.info["generation"]
 
     async def open(self, **options: Any) -> Any:
-        """A connection of the driver, which belongs to no pool. The caller closes it."""
+        """A connection of the driver, which belongs to no pool. The caller closes it.
+
+        It may stay open, listen and hold locks: there is no pooler in between.
+        """
         return await self._open(**options)
 
     def pools(self) -> dict[str, PoolUse]:
@@ -286,7 +335,13 @@ class Database:
             name: PoolUse(pool.size, pool.in_use, pool.waiting)
             for name, pool in (("compiled", self._prepared), ("by_key", self._by_key))
         }
-        for name, engine in (("resolvers", self.reader), ("transactions", self.writer)):
+        engines = [("resolvers", self.reader), ("transactions", self.writer)]
+        if self.replica is not None:
+            for name, prepared in zip(("compiled", "by_key"), self.replica.pools, strict=True):
+                use = PoolUse(prepared.size, prepared.in_use, prepared.waiting)
+                uses[f"replica_{name}"] = use
+            engines.append(("replica_resolvers", self.replica.engine))
+        for name, engine in engines:
             pool = engine.pool
             assert isinstance(pool, CountingPool)
             uses[name] = PoolUse(pool.size(), pool.checkedout(), pool.waiting)
@@ -398,7 +453,7 @@ class Database:
         the same plan for all values. Raises ResultTooLarge.
         """
         pool = self._by_key if by_key else self._prepared
-        value: bytes = await self._limited(_read(pool.value, statement, arguments))
+        value: bytes = await self._limited(counted(pool.value, statement, arguments))
         return value
 
     async def fetch(
@@ -406,7 +461,7 @@ class Database:
     ) -> Sequence[Any]:
         """The rows that a statement returns, as the driver returns them. As `json` otherwise."""
         pool = self._by_key if by_key else self._prepared
-        rows: Sequence[Any] = await self._limited(_read(pool.rows, statement, arguments))
+        rows: Sequence[Any] = await self._limited(counted(pool.rows, statement, arguments))
         return rows
 
     async def _limited(self, reading: Awaitable[Any]) -> Any:
@@ -424,7 +479,7 @@ class Database:
         """
         found = statement.compiled(Viewer())
         arguments = found.arguments(Values(Viewer(), values))
-        rows: Sequence[Any] = await _read(self._by_key.rows, found.sql, arguments)
+        rows: Sequence[Any] = await counted(self._by_key.rows, found.sql, arguments)
         return rows
 
     async def dispose(self) -> None:
@@ -433,23 +488,7 @@ class Database:
         self.answers.waiters.close()
         await self._prepared.close()
         await self._by_key.close()
+        if self.replica is not None:
+            await self.replica.close()
         await self.reader.dispose()
         await self.writer.dispose()
-
-
-async def _read(
-    run: Callable[[str, Sequence[Any]], Awaitable[Any]], statement: str, arguments: Sequence[Any]
-) -> Any:
-    """The result of a statement, which is counted and may be repeated."""
-    began = time.perf_counter()
-    try:
-        try:
-            result = await run(statement, arguments)
-        except OutdatedSchemaCacheError:
-            # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
-            result = await run(statement, arguments)
-    except Exception as error:
-        statistics.add_failure(statement, began, error)
-        raise
-    statistics.add(statement, len(result) if isinstance(result, list) else 1, began)
-    return result

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 import asyncpg
+from asyncpg import OutdatedSchemaCacheError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from db.connections import OUTCOME_UNKNOWN, Generations, OutcomeUnknown
+from db import statistics
+from db.connections import OUTCOME_UNKNOWN, Behind, Generations, OutcomeUnknown
 
 # How long PostgreSQL may take to confirm that it has cancelled a statement, in seconds.
 CANCELLED_WITHIN = 2
 
 # How long PostgreSQL may take to confirm that it has committed or cancelled a write, in seconds.
 CONFIRMED_WITHIN = 10
+
+Prepare = Callable[[Any], Awaitable[None]]
+"""What is done with a connection before a statement."""
 
 
 class PreparedPool:
@@ -56,12 +62,15 @@ class PreparedPool:
         # The backends that were asked to cancel a statement.
         self._cancelled: set[int] = set()
 
-    def value(self, statement: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Any]:
+    def value(
+        self, statement: str, arguments: Sequence[Any], prepare: Prepare | None = None
+    ) -> Coroutine[Any, Any, Any]:
         """The one value that a statement returns. Raises what the driver raises.
 
-        Raises SQLAlchemy's TimeoutError if no connection becomes free.
+        `prepare` is done with the connection first. Raises SQLAlchemy's TimeoutError if no
+        connection becomes free.
         """
-        return self._run("fetchval", statement, arguments)
+        return self._run("fetchval", statement, arguments, prepare=prepare)
 
     def rows(self, statement: str, arguments: Sequence[Any]) -> Coroutine[Any, Any, Sequence[Any]]:
         """The rows that a statement returns; otherwise the same."""
@@ -79,7 +88,12 @@ class PreparedPool:
         return self._run("fetch", statement, arguments, seconds)
 
     async def _run(
-        self, method: str, statement: str, arguments: Sequence[Any], seconds: float | None = None
+        self,
+        method: str,
+        statement: str,
+        arguments: Sequence[Any],
+        seconds: float | None = None,
+        prepare: Prepare | None = None,
     ) -> Any:
         await (self._wait_until_free() if self._free.locked() else self._free.acquire())
         self.in_use += 1
@@ -87,12 +101,14 @@ class PreparedPool:
         timer = longest = None
         try:
             connection = connection or await self._connect()
+            if prepare is not None:
+                await prepare(connection)
             if seconds is not None:
                 timer = self._cancel_after(seconds, connection.get_server_pid())
                 longest = seconds + CONFIRMED_WITHIN
             result = await getattr(connection, method)(statement, *arguments, timeout=longest)
         except BaseException as error:
-            is_refused = isinstance(error, asyncpg.PostgresError)
+            is_refused = isinstance(error, asyncpg.PostgresError | Behind)
             if is_refused and connection is not None and not connection.is_closed():
                 self._release(connection, generation)
                 raise
@@ -189,3 +205,21 @@ class PreparedPool:
 async def _close(connection: Any) -> None:
     with contextlib.suppress(Exception):
         await connection.close(timeout=CANCELLED_WITHIN)
+
+
+async def counted(
+    run: Callable[[str, Sequence[Any]], Awaitable[Any]], statement: str, arguments: Sequence[Any]
+) -> Any:
+    """The result of a statement, which is counted and may be repeated."""
+    began = time.perf_counter()
+    try:
+        try:
+            result = await run(statement, arguments)
+        except OutdatedSchemaCacheError:
+            # The driver itself repeats what PostgreSQL refuses as outdated, but not this.
+            result = await run(statement, arguments)
+    except Exception as error:
+        statistics.add_failure(statement, began, error)
+        raise
+    statistics.add(statement, len(result) if isinstance(result, list) else 1, began)
+    return result

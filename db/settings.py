@@ -18,6 +18,10 @@ from db.connections import database_url
 
 PREFIX = "TROUPE_"
 
+# How many connections the embedded PostgreSQL has for each process that serves: up to 41, and
+# those of commands.
+CONNECTIONS = 50
+
 logger = logging.getLogger("troupe.postgres")
 
 
@@ -39,7 +43,9 @@ class DatabaseSettings(BaseSettings):
     """Where the database that comes along keeps its data. Unset: `~/.local/share/troupe`, or
     `/var/lib/troupe` for root."""
 
-    @field_validator("database_url")
+    @field_validator(
+        "database_url", "database_replica_url", "database_direct_url", check_fields=False
+    )
     @classmethod
     def _postgresql(cls, value: str | None) -> str | None:
         if value is None:
@@ -77,16 +83,24 @@ class DatabaseSettings(BaseSettings):
 
     @contextmanager
     def database(
-        self, *, serving: bool = False, on_wait: Callable[[str], None] = logger.warning
+        self,
+        *,
+        serving: bool = False,
+        processes: int = 1,
+        on_wait: Callable[[str], None] = logger.warning,
     ) -> Iterator[tuple[str, embedded.Server | None]]:
         """The URL of the database, which runs inside the block; and the server, if it is embedded.
 
-        Raises EmbeddedError; `serving` and `on_wait` are those of `embedded.running`.
+        Raises EmbeddedError; `serving` and `on_wait` are those of `embedded.running`. The embedded
+        server has connections for so many processes.
         """
         if self.database_url is not None:
             yield self.database_url, None
             return
-        with embedded.running(self.data_dir, serving=serving, on_wait=on_wait) as server:
+        connections = {"max_connections": str(CONNECTIONS * max(2, processes))}
+        with embedded.running(
+            self.data_dir, serving=serving, settings=connections, on_wait=on_wait
+        ) as server:
             yield server.url, server
 
 

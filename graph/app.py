@@ -120,6 +120,8 @@ def create_app(
             result_bytes=settings.max_answer_bytes,
             key_seconds=settings.idempotency_hours * 3600,
             server=server,
+            replica_url=settings.database_replica_url,
+            direct_url=settings.database_direct_url,
         )
         state.tokens = Tokens(state.database)
         state.head = migrate.head()

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from db.settings import SettingsError
 from graph import tracing
 from graph.app import Background, create_app
 from graph.execution import logs
+from graph.processes import Processes
 from graph.server import pages
 from graph.server.protocols import READ_TIMEOUT, HTTPProtocol, WebSocketProtocol
 from graph.settings import Mode, Settings
@@ -46,10 +48,12 @@ def listen(settings: Settings) -> socket.socket:
     return _listen(settings.host, settings.port, "")
 
 
-def listen_for_metrics(settings: Settings) -> socket.socket | None:
-    """Open the socket of the metrics, if they have a port of their own."""
+def listen_for_metrics(settings: Settings, process: int = 0) -> socket.socket | None:
+    """Open the socket of the metrics of a process, if they have a port of their own."""
     port = settings.metrics_port
-    return None if port is None else _listen(settings.metrics_host, port, "METRICS_")
+    if port is None:
+        return None
+    return _listen(settings.metrics_host, port and port + process, "METRICS_")
 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:
@@ -225,11 +229,7 @@ def run(
     background: Iterable[Background] = (),
 ) -> None:
     """Serve until a signal to stop; then running operations have a grace period."""
-    logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
-    logs.operations.disabled = not settings.log_operations
-    # In development, what is printed says the same to people.
-    logs.server.disabled = settings.mode is Mode.DEVELOPMENT
-    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+    configure_logs(settings)
     address = base_url(listening.getsockname())
     lines = [f"Troupe serves {address}/graphql, and health checks at {address}/livez and /readyz."]
     if server is not None:
@@ -245,15 +245,47 @@ def run(
                 lines += ["The console, with this token:", f"  {address}/#token={token}"]
             elif settings.shows_graphiql:
                 lines += ["A page, with this token:", f"  {address}/graphql#token={token}"]
-    metrics = listen_for_metrics(settings)
+    several = settings.processes > 1
+    metrics = None if several else listen_for_metrics(settings)
     if metrics is not None:
         lines.insert(1, f"Metrics for Prometheus are at {base_url(metrics.getsockname())}/metrics.")
     lines.append("Ctrl-C stops it.")
-    tracing.start()
     if settings.mode is Mode.DEVELOPMENT:
         print("\n".join(lines), flush=True)
     else:
         logs.server.info(" ".join(lines), extra={"fields": {"version": version("troupe")}})
+    if several:
+        Processes(settings.processes, partial(serve_as_one, settings, url), listening).run()
+    else:
+        serve(settings, url, listening, server, metrics, background)
+
+
+def configure_logs(settings: Settings) -> None:
+    """Configure the logs of a process that serves."""
+    logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
+    logs.operations.disabled = not settings.log_operations
+    # In development, what is printed says the same to people.
+    logs.server.disabled = settings.mode is Mode.DEVELOPMENT
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+
+
+def serve_as_one(settings: Settings, url: str, listening: socket.socket, number: int) -> None:
+    """Serve as one of several processes."""
+    configure_logs(settings)
+    metrics = listen_for_metrics(settings, number)
+    serve(settings, url, listening, None, metrics)
+
+
+def serve(
+    settings: Settings,
+    url: str,
+    listening: socket.socket,
+    server: Server | None,
+    metrics: socket.socket | None,
+    background: Iterable[Background] = (),
+) -> None:
+    """Serve in this process."""
+    tracing.start()
     allow_many_connections()
     app = create_app(settings, url, server, background)
     freeze()

@@ -66,13 +66,21 @@ class Settings(DatabaseSettings):
     mode: Mode = Mode.DEVELOPMENT
     """`development` serves on loopback only, migrates the database, prints a token and allows
     introspection. `production` is for other people; only `troupe migrate` migrates."""
+    database_direct_url: str | None = None
+    """The same database without a pooler such as PgBouncer in between, for the connections that
+    listen and hold locks ([Several servers](scale.md#pgbouncer)). Unset: `TROUPE_DATABASE_URL`."""
+    database_replica_url: str | None = None
+    """A streaming replica of the database, from which queries read what it shows already
+    ([Several servers](scale.md#replicas)). Unset: none."""
     host: str = "127.0.0.1"
     """The address to listen on; `0.0.0.0` means all."""
     port: Annotated[int, _between(0, 65535)] = 8000
     """The port to listen on; 0 means any free port."""
+    processes: Annotated[int, _between(1, 100)] = 1
+    """How many processes serve on this port ([Several servers](scale.md#processes-on-one-port))."""
     metrics_port: Annotated[int, _between(0, 65535)] | None = None
     """The port of the metrics for Prometheus, at `/metrics`, which needs no token; 0 means any free
-    port. Unset: none."""
+    port. With several processes, each next one has the next port. Unset: none."""
     metrics_host: str = "127.0.0.1"
     """The address to listen on with the metrics; `0.0.0.0` means all."""
     metrics_for_administrators: bool | None = None
@@ -293,8 +301,9 @@ def present(settings: Settings) -> list[dict[str, Any]]:
     values, defaults = (
         each.model_dump(mode="json") for each in (settings, Settings.model_construct())
     )
-    if settings.database_url is not None:
-        values["database_url"] = make_url(settings.database_url).render_as_string()
+    for name, url in values.items():
+        if name.endswith("_url") and url is not None:
+            values[name] = make_url(url).render_as_string()
     return [
         {
             "name": f"{PREFIX}{name.upper()}",

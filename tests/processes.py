@@ -178,6 +178,11 @@ class Elsewhere:
         with embedded.running(self.data_dir, settings=self._settings):
             yield
 
+    @property
+    def host(self) -> str:
+        """Its address."""
+        return str(self._url.host)
+
     def make_database(self) -> None:
         """Make the role and its empty database."""
         user, database = self._url.username, self._url.database

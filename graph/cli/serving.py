@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,11 +27,19 @@ app = typer.Typer()
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="How many processes serve; TROUPE_PROCESSES unless set."),
+    ] = None,
+) -> None:
     """Serve the API, with the embedded database unless TROUPE_DATABASE_URL is set."""
     from graph.settings import Settings
 
-    _serve("serve", Settings.load())
+    settings = Settings.load()
+    if processes is not None:
+        settings = settings.model_copy(update={"processes": processes})
+    _serve("serve", settings)
 
 
 @app.command()
@@ -47,7 +54,8 @@ def demo() -> None:
     with tempfile.TemporaryDirectory(prefix="troupe-demo-") as folder:
         # For root, PostgreSQL runs as another user, which must be able to enter the folder.
         Path(folder).chmod(0o711)
-        temporary = {"database_url": None, "data_dir": Path(folder) / "data"}
+        data_dir = Path(folder) / "data"
+        temporary = {"database_url": None, "data_dir": data_dir, "processes": 1}
         _serve("demo", settings.model_copy(update=temporary), fill, [work])
 
 
@@ -59,6 +67,7 @@ def _serve(
 ) -> None:
     from db import Viewer, access
     from graph.cli.servers import registered
+    from graph.processes import stop_at_signals
     from graph.serve import listen, run
     from graph.settings import Mode
 
@@ -71,17 +80,14 @@ def _serve(
             async with database.write(Viewer(is_administrator=True)) as session:
                 return await access.development_token(session)
 
-    # Signals also stop the server cleanly before and after uvicorn handles them.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
-            # The same as Ctrl-C, which asyncio and uvicorn handle. An exception raised here could
-            # occur in a destructor, where Python ignores it.
-            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    stop_at_signals()
     with (
         suppress(KeyboardInterrupt),
         listen(settings) as listening,
-        settings.database(serving=True, on_wait=print_note) as (url, server),
+        settings.database(serving=True, processes=settings.processes, on_wait=print_note) as (
+            url,
+            server,
+        ),
     ):
         token = asyncio.run(prepare(url))
         with registered(_registration(command, url, listening.getsockname(), server)):

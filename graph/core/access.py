@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from db import Database, ReadSession, Right, Viewer, WriteSession
 from db.idempotency import Key, Outcome
+from db.replicas import Reading
 from graph.core.timers import SharedTimer
 
 Result = TypeVar("Result")
@@ -127,6 +128,8 @@ class Access:
 
     deadline: Deadline | None = None
     """When the operation has to be over."""
+    reading: Reading | None = None
+    """The replica that the operation reads from; None if it reads from the primary."""
     connections: asyncio.Semaphore | None = None
     """Limits the connections that the operations of the viewer use at once."""
 
@@ -160,7 +163,8 @@ class Access:
         """The result of a statement, on one of the viewer's connections, before the deadline."""
         with self.in_time():
             async with self._connection():
-                return await self.database.json(statement, arguments, by_key=by_key)
+                source = self.reading or self.database
+                return await source.json(statement, arguments, by_key=by_key)
 
     async def outcome(self, key: Key) -> Outcome | None:
         """What was done with an idempotency key; None if nothing was. Raises KeyReused."""
@@ -173,7 +177,8 @@ class Access:
         """A short session for reading; an operation has at most four at once."""
         refuse_while_holding()
         with self.in_time():
-            async with self.sessions, self._connection(), self.database.read() as session:
+            source = self.reading or self.database
+            async with self.sessions, self._connection(), source.read() as session:
                 held = _holding.set(True)
                 try:
                     yield session

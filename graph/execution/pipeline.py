@@ -32,6 +32,7 @@ from strawberry.utils.await_maybe import await_maybe
 
 from db import Viewer
 from db.parameters import request_of_statements
+from db.replicas import place_of, token_of
 from db.text import decimal_json
 from graph.compiler import Compiler
 from graph.compiler.compiled import CompiledOperation, CompiledParts, CompiledStatement
@@ -71,7 +72,7 @@ from graph.execution.documents import (
 from graph.execution.executor import Executor
 from graph.execution.masking import database_error, reported
 from graph.execution.responses import Response
-from graph.execution.run import GraphQLRequest, Run
+from graph.execution.run import WRITTEN, GraphQLRequest, Run
 from graph.execution.tokens import Tokens
 from graph.limits.cost import COST_OF_REQUEST, cost_advice, cost_of
 from graph.limits.document_size import MOST_REPORTED, check_variables
@@ -173,6 +174,15 @@ class Pipeline:
 
     async def answer(self, run: Run) -> Response:
         """The response to a query or a mutation."""
+        response = await self._answer(run)
+        replica = run.context.database.replica
+        if replica is not None and run.is_mutation:
+            # Also after an error: the mutation may be done, or was done before with its key.
+            token = token_of(await replica.place_after_write())
+            response.body.setdefault("extensions", {})[WRITTEN] = token
+        return response
+
+    async def _answer(self, run: Run) -> Response:
         try:
             await self.prepare(run)
             if not self._awaited.isdisjoint(run.document.size.root_names):
@@ -182,7 +192,7 @@ class Pipeline:
             running, client = self.limits.running, run.context.client
             running.begin(client)
             try:
-                result = await self._execute(run)
+                result = await self._execute_anywhere(run)
             finally:
                 running.end(client)
         except Exception as error:
@@ -475,6 +485,23 @@ class Pipeline:
             context.become(await context.authenticate())
 
     # Execute
+
+    async def _execute_anywhere(self, run: Run) -> ExecutionResult:
+        """The result of an operation that may read from the replica, if it is a query.
+
+        If the replica fails it, the operation is read again, from the primary.
+        """
+        context = run.context
+        replica = context.database.replica
+        if replica is not None and run.kind is OperationType.QUERY and not context.is_anonymous:
+            with context.in_time():
+                place = place_of((run.request.extensions or {}).get(WRITTEN))
+                reading = context.reading = await replica.reading(place)
+            result = await self._execute(run)
+            if reading is None or not reading.has_failed:
+                return result
+            context.reading = context.compiled = None
+        return await self._execute(run)
 
     async def _execute(self, run: Run) -> ExecutionResult:
         """The result, by one compiled statement if there is one, else by resolvers."""

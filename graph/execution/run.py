@@ -15,6 +15,9 @@ from graph.core.errors import BadRequest
 from graph.core.selections import Operation, find
 from graph.execution.documents import Document
 
+WRITTEN = "written"
+"""The name of the token of the last write, in the `extensions` of requests and responses."""
+
 
 class GraphQLRequest(NamedTuple):
     """A request for one operation, over any transport."""

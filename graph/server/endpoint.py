@@ -26,8 +26,9 @@ from graph.server.requests import (
     negotiate,
     read_request,
     traceparent,
+    with_written,
 )
-from graph.server.responses import HTTPResponse
+from graph.server.responses import WRITTEN_HEADER, HTTPResponse
 from graph.server.sse import EventStreams
 from graph.server.state import AppState
 from graph.settings import Mode
@@ -75,6 +76,8 @@ class Endpoint:
                 explains = headers.get(b"x-troupe-explain") == b"1" and self._may_explain(context)
                 if explains:
                     entry.explain()
+                if written := headers.get(WRITTEN_HEADER):
+                    request = with_written(request, written)
                 run = disconnect.run = entry.run = pipeline.begin(request, context)
                 check_kind(run.kind, scope["method"])
                 if run.kind is OperationType.SUBSCRIPTION:

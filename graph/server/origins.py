@@ -29,6 +29,7 @@ ALLOWED_HEADERS = (
     "Mcp-Method",
     "Mcp-Name",
     "MCP-Protocol-Version",
+    "Troupe-Written",
     "X-GraphQL-Event-Stream-Token",
     "X-Request-Id",
     "X-Troupe-Explain",
@@ -84,7 +85,7 @@ class CORS(CORSMiddleware):
             "allow_origins": origins.allowed,
             "allow_methods": ("DELETE", "GET", "POST", "PUT"),
             "allow_headers": ALLOWED_HEADERS,
-            "expose_headers": ("Retry-After", "Server-Timing", "X-Request-Id"),
+            "expose_headers": ("Retry-After", "Server-Timing", "Troupe-Written", "X-Request-Id"),
             "max_age": 7200,  # the maximum in browsers
         }
         super().__init__(app, **options)

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope
 
 from db.text import parse_json, require_storable
 from graph.core.errors import RequestError
-from graph.execution.run import GraphQLRequest
+from graph.execution.run import WRITTEN, GraphQLRequest
 
 JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"
@@ -84,6 +84,12 @@ def traceparent(headers: Headers) -> str | None:
     """The place in a trace that a client names (W3C Trace Context)."""
     value = headers.get(b"traceparent")
     return None if value is None else value.decode("latin-1")
+
+
+def with_written(request: GraphQLRequest, token: bytes) -> GraphQLRequest:
+    """A request with the token of the last write that a header names."""
+    extensions = (request.extensions or {}) | {WRITTEN: token.decode("latin-1")}
+    return request._replace(extensions=extensions)
 
 
 async def read_request(

@@ -6,12 +6,17 @@ import orjson
 from starlette.types import Send
 
 from graph.execution.responses import Response
+from graph.execution.run import WRITTEN
 from graph.server.requests import GRAPHQL_RESPONSE, JSON, HTTPError
 
 CONTENT_TYPES = {
     media: (b"content-type", f"{media}; charset=utf-8".encode())
     for media in (JSON, GRAPHQL_RESPONSE)
 }
+
+
+WRITTEN_HEADER = b"troupe-written"
+"""The header with the token of the last write."""
 
 
 class HTTPResponse:
@@ -28,6 +33,8 @@ class HTTPResponse:
             (b"content-length", b"%d" % len(self.body)),
             (b"vary", b"Accept"),
         ]
+        if written := response.body.get("extensions", {}).get(WRITTEN):
+            self.headers.append((WRITTEN_HEADER, written.encode()))
         if not response.errors:
             return
         if "UNAUTHENTICATED" in self.codes:
