@@ -1189,8 +1189,6 @@ async def test_a_time_under_any_name_that_cannot_be_read_is_named(
         ({"text": "a"}, "a"),
         ({"content_type": "text", "parts": ["a", "b"]}, "a\nb"),
         ([{"type": "refusal", "refusal": "a"}], "a"),
-        ([{"type": "tool_result", "tool_use_id": "t", "content": "a"}], "a"),
-        ([{"type": "tool_result", "content": [{"type": "text", "text": "a"}]}], "a"),
         ([{"type": "tool-result", "output": {"type": "text", "value": "a"}}], "a"),
         ([{"type": "text", "text": "a"}, {"type": "tool_use", "id": "t", "input": {}}], "a"),
         ([{"type": "tool_use", "id": "t", "name": "n", "input": {}}], ""),
