@@ -2,7 +2,7 @@
 
 from db.imports.conversations import import_chats
 from db.imports.files import NotImportable
+from db.imports.projects import import_plan
 from db.imports.report import Report
-from db.imports.taskmaster import import_plan
 
 __all__ = ["NotImportable", "Report", "import_chats", "import_plan"]
