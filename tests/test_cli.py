@@ -119,7 +119,9 @@ def test_every_command_works_whatever_runs(run: Run) -> None:
     plan = run("import", "taskmaster", PLAN, "--owner", "Ann", "--project", "Station").printed
     assert plan.startswith("Added 2 projects, 19 tasks and 17 dependencies.\nLeft out:\n")
 
-    chats = run("import", "chats", CHATS, "--agent", "Ada", "--model", "gpt-4o").printed
+    again = run("import", PLAN, "--owner", "Ann", "--project", "Station", "--plan").printed
+    assert again.startswith("Nothing would be added: 2 projects, 19 tasks and 17 dependencies are")
+    chats = run("import", CHATS, "--agent", "Ada", "--model", "gpt-4o").printed
     assert chats.startswith("Added 4 conversations and 16 messages.\n")
 
     hashed = hashlib.sha256(token.strip().encode()).hexdigest()
@@ -457,6 +459,7 @@ def test_these_are_the_commands() -> None:
         "events prune",
         "events tail",
         "import chats",
+        "import file",
         "import taskmaster",
         "inbox",
         "migrate",
@@ -616,6 +619,12 @@ NOBODY = "There is no user 'nobody'; `troupe users create` creates one."
         (("import", "taskmaster", str(PLAN), "--owner", "nobody"), NOBODY),
         (("import", "taskmaster", str(PLAN), "--project", "x\0"), NUL),
         (("import", "chats", "/nowhere.json"), "There is no file /nowhere.json."),
+        (("import", "/nowhere.json"), "There is no file /nowhere.json."),
+        (
+            ("import", "--plan", str(CHATS)),
+            "--plan is for plans of tasks, and this file has chats.",
+        ),
+        (("import", str(EXAMPLES)), f"{EXAMPLES} has no plan in it that is known here."),
         (("import", "chats", str(PLAN)), 'conversation 1: it has neither "messages" nor "traj"'),
         (("import", "chats", str(CHATS), "--owner", "nobody"), NOBODY),
         (("import", "chats", str(CHATS), "--project", "x" * 300), "255 are the most"),
