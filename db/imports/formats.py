@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from db.imports.files import Event, NotImportable, kind, opened
 from db.imports.plans import PlanFormat
 
 CHATS = "chats"
+EXPORT = "export"
 
 NAMED = (
     "plans of Task Master (tasks.json), beads (issues.jsonl), Backlog.md (a folder) and GitHub"
-    " (issues as JSON), and chats of OpenAI's and Anthropic's APIs, ChatGPT (conversations.json),"
-    " Claude Code (sessions as JSONL) and ShareGPT"
+    " (issues as JSON), chats of OpenAI's and Anthropic's APIs, ChatGPT (conversations.json),"
+    " Claude Code (sessions as JSONL) and ShareGPT, and exports of `troupe export`"
 )
+
+EXPORT_BEGINS = b'{"format":"troupe",'
 
 # Files at these places in a folder are imported if the folder is given.
 STANDARD = (taskmaster.STANDARD, beads_issues.STANDARD)
@@ -58,12 +62,15 @@ def located(path: Path) -> Path:
 
 
 def recognise(path: Path) -> PlanFormat | str:
-    """The format of a plan, or CHATS. Raises NotImportable if it is none that is known here."""
+    """The format of a plan, CHATS or EXPORT. Raises NotImportable if it is none of them."""
     if path.is_dir():
         return backlog_tasks
     editor = EDITORS.get(path.absolute().parent.name)
     if editor is not None and path.name == "tasks.json":
         raise NotImportable(f"{path} is a tasks.json of {editor}, {NOT_WORK}.")
+    if _is_export(path):
+        # Larger than files of other programs may be.
+        return EXPORT
     with opened(path) as source:
         events = source.events()
         first = next(events, ("nothing", None))
@@ -86,6 +93,13 @@ def recognise(path: Path) -> PlanFormat | str:
             named = ", ".join(f'"{key}"' for key in list(item)[:6])
             what = f"it has {'objects' if is_list else 'an object'} with {named}"
         raise NotImportable(f"{source.name} has no known format: {what}. Known are {NAMED}.")
+
+
+def _is_export(path: Path) -> bool:
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return False
+    with path.open("rb") as file:
+        return file.read(len(EXPORT_BEGINS)) == EXPORT_BEGINS
 
 
 def _is_chat(item: Any) -> bool:

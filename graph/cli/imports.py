@@ -53,6 +53,7 @@ def import_file(
     model: str | None = MODEL,
 ) -> None:
     """Import a file or a folder whose format is recognised."""
+    from db.exports import import_export
     from db.imports import NotImportable, formats, import_chats, import_plan
 
     file = formats.located(file)
@@ -60,7 +61,11 @@ def import_file(
     if not isinstance(format, str):
         _import(import_plan, file, owner, project=project, preview=plan, format=format)
     elif plan:
-        raise NotImportable("--plan is for plans of tasks, and this file has chats.")
+        raise NotImportable(f"--plan is for plans of tasks, and {file} is none.")
+    elif format == formats.EXPORT:
+        if project is not None:
+            raise NotImportable("--project is not for exports: the project keeps its name.")
+        _import(import_export, file, owner)
     else:
         _import(import_chats, file, owner, project=project, agent=agent, model=model)
 
