@@ -104,7 +104,7 @@ def run(request: pytest.FixtureRequest, folder: Path) -> Iterator[Run]:
         yield run
 
 
-def test_every_command_works_whatever_runs(run: Run) -> None:
+def test_every_command_works_whatever_runs(run: Run, tmp_path: Path) -> None:
     assert run("migrate").printed == AT_HEAD
 
     command = ("users", "create", "ann", "--email", "ann@example.org", "--name", "Ann")
@@ -119,8 +119,19 @@ def test_every_command_works_whatever_runs(run: Run) -> None:
     plan = run("import", "taskmaster", PLAN, "--owner", "Ann", "--project", "Station").printed
     assert plan.startswith("Added 2 projects, 19 tasks and 17 dependencies.\nLeft out:\n")
 
-    chats = run("import", "chats", CHATS, "--agent", "Ada", "--model", "gpt-4o").printed
+    again = run("import", PLAN, "--owner", "Ann", "--project", "Station", "--plan").printed
+    assert again.startswith("Nothing would be added: 2 projects, 19 tasks and 17 dependencies are")
+    chats = run("import", CHATS, "--agent", "Ada", "--model", "gpt-4o").printed
     assert chats.startswith("Added 4 conversations and 16 messages.\n")
+
+    exported = run("export", "chats", tmp_path / "chats.export").printed
+    counted = r"Exported 0 tasks, 4 conversations, 16 messages, 0 records of usage, \d+ events\.\n"
+    assert re.fullmatch(counted, exported)
+    there = run("import", tmp_path / "chats.export").printed
+    assert there == (
+        "Nothing was added: 1 project, 0 tasks, 0 dependencies, 4 conversations and 16 messages"
+        " are already there.\n"
+    )
 
     hashed = hashlib.sha256(token.strip().encode()).hexdigest()
     query = f"""
@@ -456,7 +467,9 @@ def test_these_are_the_commands() -> None:
         "diagram",
         "events prune",
         "events tail",
+        "export",
         "import chats",
+        "import file",
         "import taskmaster",
         "inbox",
         "migrate",
@@ -616,6 +629,12 @@ NOBODY = "There is no user 'nobody'; `troupe users create` creates one."
         (("import", "taskmaster", str(PLAN), "--owner", "nobody"), NOBODY),
         (("import", "taskmaster", str(PLAN), "--project", "x\0"), NUL),
         (("import", "chats", "/nowhere.json"), "There is no file /nowhere.json."),
+        (("import", "/nowhere.json"), "There is no file /nowhere.json."),
+        (
+            ("import", "--plan", str(CHATS)),
+            f"--plan is for plans of tasks, and {CHATS} is none.",
+        ),
+        (("import", str(EXAMPLES)), f"{EXAMPLES} has no plan in it that is known here."),
         (("import", "chats", str(PLAN)), 'conversation 1: it has neither "messages" nor "traj"'),
         (("import", "chats", str(CHATS), "--owner", "nobody"), NOBODY),
         (("import", "chats", str(CHATS), "--project", "x" * 300), "255 are the most"),

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 import db
 from db import OnFailure, task_graphs
-from db.imports.taskmaster import import_plan
+from db.imports import import_plan
 from db.task_graphs import GraphEdge, GraphTask, TaskGraph, TimeTaken
 from tests import factories
 from tests.conftest import People

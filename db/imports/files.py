@@ -178,6 +178,16 @@ def _legible(path: Path | str) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
+def folder_name(path: Path, standard: tuple[str, ...] = ()) -> str:
+    """The name of a file's folder, or in the root folder that of the file itself.
+
+    For a file at the standard path of a program, it is the folder that this path begins in.
+    """
+    absolute = Path(os.path.abspath(path))
+    above = len(standard) if standard and absolute.parts[-len(standard) :] == standard else 1
+    return _legible(absolute.parents[above - 1].name or path.stem)
+
+
 @contextmanager
 def opened(path: Path, progress: Progress = no_progress) -> Iterator[Source]:
     """Open a file, to be read twice. Raises NotImportable if it is not a regular, readable file."""
@@ -222,6 +232,7 @@ class Source:
     """An open file as a stream of JSON events."""
 
     def __init__(self, path: Path, handle: BinaryIO, progress: Progress) -> None:
+        self.path = path
         self.name = name = _legible(path)
         self.file = _legible(path.name)
         self.has_mark = False

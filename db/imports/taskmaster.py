@@ -4,57 +4,43 @@ The format is https://github.com/eyaltoledano/claude-task-master, `{tag: {tasks,
 the older one without tags, `{tasks}`, which is read as the tag `master`. People and language models
 write such files, so deviations with an obvious meaning are imported and reported; others are
 refused with their place.
-
-A tag is identified by the name of its project, its owner and a hash of its content, which are
-stored in the project's metadata. Each project is written in a transaction of its own, so that an
-interrupted import is completed by starting it again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import orjson
-from sqlalchemy import func, select, text
 
-from db import dependencies
-from db.base import new_id
-from db.engine import Database
-from db.imports.cycles import cycle_closing_edges
 from db.imports.files import (
     NotImportable,
-    Progress,
     Source,
-    as_json,
+    folder_name,
     kind,
     moment,
-    no_progress,
     opened,
     quoted,
     read_value,
     refuse_bad_name,
     refuse_unstorable,
     shown,
-    storing,
 )
+from db.imports.plans import TITLE_LENGTH, Plan, connect, cut_title
 from db.imports.report import Report
-from db.projects import Project, ProjectStatus
-from db.scopes import Viewer
-from db.sessions import ReadSession
-from db.tasks import BlockedReason, OnFailure, Task, TaskDependency, TaskStatus
+from db.tasks import BlockedReason, TaskStatus
 from db.text import canonical_json, composed, decimal_json
-from db.writes import insert_many
 
+__all__ = ["SOURCE", "opened", "read_plans"]
+
+SOURCE = "taskmaster"
 OLDER_FORM = "master"
+# Where Task Master itself writes its plan, in the folder of a repository.
+STANDARD = (".taskmaster", "tasks", "tasks.json")
 
 STATUSES = {
     "done": TaskStatus.COMPLETED,
@@ -87,12 +73,6 @@ OWN_KEYS = frozenset(
     )
 )
 
-TITLE_LENGTH = 255
-
-# Without statistics on the rows of this transaction, PostgreSQL's plan for `recount` takes a minute
-# for 40,000 tasks; after ANALYZE it takes two seconds.
-ANALYZE_FROM = 1_000
-
 
 @dataclass(slots=True)
 class _Task:
@@ -105,8 +85,8 @@ class _Task:
     subtasks: dict[str, _Task] = field(default_factory=dict)
 
 
-class Plan:
-    """A tag that was read: rows without ids, and edges between their indexes."""
+class _Tag:
+    """A tag that was read."""
 
     def __init__(self, tag: str, content: dict[str, Any], report: Report) -> None:
         self.tag = tag
@@ -114,8 +94,6 @@ class Plan:
         self.place = f"tag {quoted(tag)}"
         self.rows: list[dict[str, Any]] = []
         self.parents: list[int | None] = []
-        # (the task that waits, the task it waits for)
-        self.edges: list[tuple[int, int]] = []
         self._report = report
         self._tasks: list[_Task] = []
         self._top: dict[str, _Task] = {}
@@ -129,12 +107,26 @@ class Plan:
         for task in self._tasks:
             self.parents.append(None if task.parent is None else task.parent.number)
             self.rows.append(self._row(task))
-        self._connect()
-        self.hash = hashlib.sha256(canonical_json(content)).hexdigest()
+        self.edges = self._connect()
 
-    def counts(self) -> dict[str, int]:
-        """Its counts for the report."""
-        return {"projects": 1, "tasks": len(self.rows), "dependencies": len(self.edges)}
+    def plan(self, project: str) -> Plan:
+        """The tag as a plan of the project."""
+        about = {key: value for key, value in self.content.items() if key != "tasks"}
+        metadata = about.get("metadata")
+        description = metadata.get("description") if isinstance(metadata, dict) else None
+        return Plan(
+            source=SOURCE,
+            project=project,
+            place=self.place,
+            hash=hashlib.sha256(canonical_json(self.content)).hexdigest(),
+            references=[task.reference for task in self._tasks],
+            rows=self.rows,
+            parents=self.parents,
+            edges=self.edges,
+            origin={"tag": self.tag},
+            about=about,
+            description=description if isinstance(description, str) else None,
+        )
 
     def _at(self, task: _Task) -> str:
         return f"{self.place}, task {shown(task.reference)}"
@@ -225,12 +217,7 @@ class Plan:
             "blocked_reason": BlockedReason.MANUAL if status is TaskStatus.BLOCKED else None,
             "priority": self._priority(task),
             "completed_at": self._completed_at(task) if status is TaskStatus.COMPLETED else None,
-            "task_metadata": as_json(
-                {
-                    "import": {"source": "taskmaster", "reference": task.reference},
-                    "taskmaster": kept,
-                }
-            ),
+            "task_metadata": {SOURCE: kept},
         }
 
     def _title(self, fields: dict[str, Any], place: str) -> tuple[str, str]:
@@ -245,14 +232,7 @@ class Plan:
                 raise NotImportable(f"{place}: it has neither a title nor a description.")
             self._report.change("it has no title; its description begins like this one.", place)
             return texts.splitlines()[0][:TITLE_LENGTH], ""
-        if len(title) <= TITLE_LENGTH:
-            return title, ""
-        self._report.change(
-            f"its title has {len(title):,} characters and was cut after {TITLE_LENGTH - 1}; the"
-            " description begins with all of it.",
-            place,
-        )
-        return f"{title[: TITLE_LENGTH - 1]}…", title
+        return cut_title(title, place, self._report)
 
     def _status(self, task: _Task) -> TaskStatus:
         value, place = task.fields.get("status"), self._at(task)
@@ -303,50 +283,22 @@ class Plan:
         )
         return 3
 
-    def _connect(self) -> None:
-        """Turn dependencies into edges; leave out and report those that are not possible."""
-        named = [(task, name) for task in self._tasks for name in self._dependencies(task)]
-        edges: dict[tuple[int, int], int] = {}
-        reasons: dict[int, str] = {}
-        for place, (task, name) in enumerate(named):
-            other = self._find(task, name) if name else None
-            if not name:
-                reasons[place] = "it names nothing"
-            elif other is None:
-                reasons[place] = "there is no such task"
-            elif (task.number, other.number) in edges:
-                reasons[place] = "it is named twice"
-            elif task is other:
-                reasons[place] = "a task cannot wait for itself"
-            else:
-                edges[task.number, other.number] = place
-        places = list(edges.items())
-        for closing in cycle_closing_edges(self.parents, list(edges)):
-            (dependent, dependency), place = places[closing]
-            del edges[dependent, dependency]
-            waiting, awaited = self._tasks[dependent], self._tasks[dependency]
-            reasons[place] = (
-                f"{shown(awaited.reference)} waits for {shown(waiting.reference)} already,"
-                " directly or by way of others"
-            )
-        for place, reason in sorted(reasons.items()):
-            task, name = named[place]
-            self._report.leave_out(
-                f"the dependency on {shown(name) or 'null'} was left out, because {reason}.",
-                self._at(task),
-            )
-        self.edges = list(edges)
-        for edge in self.edges:
-            self._report_cancelled_dependency(*edge)
-
-    def _report_cancelled_dependency(self, dependent: int, dependency: int) -> None:
-        waits = self.rows[dependent]["status"] in (TaskStatus.PENDING, TaskStatus.BLOCKED)
-        if waits and self.rows[dependency]["status"] is TaskStatus.CANCELLED:
-            self._report.change(
-                f"it waits for {shown(self._tasks[dependency].reference)}, which was cancelled,"
-                " until somebody removes the dependency (HOLD).",
-                self._at(self._tasks[dependent]),
-            )
+    def _connect(self) -> list[tuple[int, int]]:
+        """The dependencies that are possible."""
+        named = []
+        for task in self._tasks:
+            for name in self._dependencies(task):
+                other = self._find(task, name) if name else None
+                named.append((task.number, name, None if other is None else other.number))
+        references = [task.reference for task in self._tasks]
+        return connect(
+            named,
+            references,
+            self.parents,
+            self.rows,
+            lambda number: self._at(self._tasks[number]),
+            self._report,
+        )
 
     def _dependencies(self, task: _Task) -> Iterator[str]:
         named = task.fields.get("dependencies")
@@ -443,8 +395,15 @@ def _is_list_of_tasks(tag: str, value: Any) -> bool:
     )
 
 
-def read_plans(source: Source, report: Report) -> Iterator[Plan]:
-    """The tags of a file, one by one. Raises NotImportable."""
+def read_plans(source: Source, project: str | None, report: Report) -> Iterator[Plan]:
+    """The tags of a file, one by one, each as `<project>/<tag>`. Raises NotImportable."""
+    prefix = folder_name(source.path, STANDARD) if project is None else project
+    refuse_bad_name(prefix, "project")
+    for tag in _read_tags(source, report):
+        yield tag.plan(composed(f"{prefix}/{tag.tag}"))
+
+
+def _read_tags(source: Source, report: Report) -> Iterator[_Tag]:
     events = source.events()
     event, _ = next(events, ("nothing", None))
     form = 'a Task Master plan is an object with its tags, {"master": {"tasks": […]}}'
@@ -473,7 +432,7 @@ def read_plans(source: Source, report: Report) -> Iterator[Plan]:
             continue
         if _has_tasks(name, value, report):
             any_task = True
-            yield Plan(name, value, report)
+            yield _Tag(name, value, report)
     if next(events, None) is not None:
         raise NotImportable(f"{source.name} is not a plan: more follows after the end of it.")
     if older is not None:
@@ -492,7 +451,7 @@ def read_plans(source: Source, report: Report) -> Iterator[Plan]:
             )
         elif _has_tasks(tag, value, report):
             any_task = True
-            yield Plan(tag, value, report)
+            yield _Tag(tag, value, report)
     if not any_task:
         raise NotImportable(f"{source.name} has no task in it.")
     if source.has_mark:
@@ -512,147 +471,4 @@ def _has_tasks(tag: str, content: dict[str, Any], report: Report) -> bool:
     if content["tasks"] == []:
         report.leave_out(f"tag {quoted(tag)} was left out, because it has no tasks.")
         return False
-    return True
-
-
-async def import_plan(
-    database: Database,
-    path: Path,
-    *,
-    owner: UUID | None,
-    project: str | None = None,
-    progress: Progress = no_progress,
-) -> Report:
-    """Import a Task Master plan; each tag becomes the project `<project or folder>/<tag>`.
-
-    `progress` is called with the work done and the total. Raises NotImportable before anything was
-    added, unless the file or its projects change during the import.
-    """
-    prefix = _folder(path) if project is None else project
-    refuse_bad_name(prefix, "project")
-    report = Report()
-    found: Counter[str] = Counter()
-    missing = 0
-    with opened(path, progress) as source:
-        async with database.read() as session:
-            imported = await _imported(session, owner)
-        for plan in read_plans(source, report):
-            name = composed(f"{prefix}/{plan.tag}")
-            refuse_bad_name(name, "project")
-            found.update(plan.counts())
-            if (name, plan.hash) not in imported:
-                missing += 1
-                async with database.read() as session:
-                    await _is_imported(session, name, owner, plan)
-        if not missing:
-            report.already_there = found
-        else:
-            source.second_pass()
-            for plan in read_plans(source, Report()):
-                name = composed(f"{prefix}/{plan.tag}")
-                added = False
-                if (name, plan.hash) not in imported:
-                    source.refuse_change()
-                    with storing(plan.place):
-                        added = await _write(database, name, owner, plan, source.file)
-                (report.added if added else report.already_there).update(plan.counts())
-        source.finish()
-    return report
-
-
-def _folder(path: Path) -> str:
-    """The name of the file's folder, or in the root folder that of the file itself."""
-    return os.path.basename(os.path.dirname(os.path.abspath(path))) or path.stem
-
-
-ORIGIN = Project.project_metadata["import"]
-
-
-async def _imported(session: ReadSession, owner: UUID | None) -> set[tuple[str, str]]:
-    """The imported plans by name and hash, those of renamed projects included."""
-    found = await session.execute(
-        select(ORIGIN["name"].astext, ORIGIN["hash"].astext).where(
-            Project.owner_id.is_not_distinct_from(owner),
-            ORIGIN["source"].astext == "taskmaster",
-        )
-    )
-    return {(name, hash) for name, hash in found}
-
-
-async def _is_imported(session: ReadSession, name: str, owner: UUID | None, plan: Plan) -> bool:
-    """Whether the plan was imported. Raises NotImportable if another project has its name."""
-    found = await session.execute(
-        select(ORIGIN["name"].astext, ORIGIN["hash"].astext).where(
-            Project.name == name, Project.owner_id.is_not_distinct_from(owner)
-        )
-    )
-    projects = [tuple(row) for row in found]
-    if (name, plan.hash) in projects:
-        return True
-    if projects:
-        raise NotImportable(
-            f"{plan.place}: there is a project {quoted(name)} already, with another content."
-            " Import this one under another name with --project, or delete the old project first."
-        )
-    return False
-
-
-async def _write(database: Database, name: str, owner: UUID | None, plan: Plan, file: str) -> bool:
-    """Add the project with its tasks, unless it exists. Returns whether it was added."""
-    async with database.write(Viewer(is_administrator=True)) as session:
-        # A large plan may take longer than a request may, and imports wait for each other.
-        await session.execute(text("SET LOCAL statement_timeout = '10min'"))
-        await session.execute(text("SET LOCAL lock_timeout = '10min'"))
-        # After five tags PostgreSQL would use a generic plan for `recount`, which scans the tasks
-        # of all projects.
-        await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
-        key = func.hashtextextended(f"import of a plan: {owner}: {name}", 0)
-        await session.execute(select(func.pg_advisory_xact_lock(key)))
-        if await _is_imported(session, name, owner, plan):
-            return False
-        origin = {
-            "source": "taskmaster",
-            "file": file,
-            "tag": plan.tag,
-            "name": name,
-            "hash": plan.hash,
-        }
-        about = {key: value for key, value in plan.content.items() if key != "tasks"}
-        metadata = about.get("metadata")
-        description = metadata.get("description") if isinstance(metadata, dict) else None
-        project = await Project.create(
-            session,
-            name=name,
-            owner_id=owner,
-            status=ProjectStatus.IN_PROGRESS,
-            description={"text": description} if isinstance(description, str) else None,
-            project_metadata=as_json({"import": origin, "taskmaster": about}),
-        )
-        ids = [new_id() for _ in plan.rows]
-        rows = [
-            row
-            | {
-                "id": id,
-                "project_id": project.id,
-                "parent_task_id": None if parent is None else ids[parent],
-            }
-            for row, id, parent in zip(plan.rows, ids, plan.parents, strict=True)
-        ]
-        edges = [
-            {
-                "dependent_id": ids[dependent],
-                "dependency_id": ids[dependency],
-                # In the file the task is to be done, although its dependency was cancelled. So it
-                # waits for a person's decision; with SKIP it would have been skipped.
-                "on_failure": OnFailure.HOLD
-                if plan.rows[dependency]["status"] is TaskStatus.CANCELLED
-                else OnFailure.SKIP,
-            }
-            for dependent, dependency in plan.edges
-        ]
-        await insert_many(session, Task, rows)
-        await insert_many(session, TaskDependency, edges)
-        if len(rows) >= ANALYZE_FROM:
-            await session.execute(text("ANALYZE tasks, task_dependencies"))
-        await dependencies.recount(session, ids)
     return True

@@ -16,6 +16,7 @@ import typer
 from graph.cli import (
     doctor,
     events,
+    exports,
     imports,
     inbox,
     programs,
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (serving, schema, settings, doctor, programs, inbox, usage):
+for commands in (serving, schema, settings, doctor, programs, inbox, usage, exports):
     app.add_typer(commands.app)
 for name, commands in (
     ("import", imports),

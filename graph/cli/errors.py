@@ -18,14 +18,15 @@ def error_message(error: Exception) -> str:
     from db.connections import OutcomeUnknown, is_disk_full, reason
     from db.embedded import EmbeddedError
     from db.errors import DomainError, Rejected
+    from db.exports import NotExportable
     from db.imports import NotImportable
     from db.migrate import NotMigratable
     from db.settings import SettingsError
 
     if isinstance(error, Rejected):
         return " ".join(each.message for each in error.errors)
-    expected = (DomainError, EmbeddedError, NotImportable, NotMigratable, OutcomeUnknown)
-    if isinstance(error, (*expected, SettingsError)):
+    expected = (DomainError, EmbeddedError, NotExportable, NotImportable, NotMigratable)
+    if isinstance(error, (*expected, OutcomeUnknown, SettingsError)):
         return _sentence(error)
     if is_disk_full(error):
         return "The disk of the database is full; nothing was stored. Free some space and retry."

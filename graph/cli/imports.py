@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
 from graph.cli.database import with_database
 
@@ -15,10 +16,58 @@ if TYPE_CHECKING:
     from db import Database
     from db.imports import Report
 
-app = typer.Typer(no_args_is_help=True, help="Import files of other programs.")
+
+class _FormatOrFile(TyperGroup):
+    """The group of the formats; with a file instead of a format, the format is recognised."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert the command `file` before a file or an option."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["file", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_FormatOrFile,
+    no_args_is_help=True,
+    help="Import a file or a folder of another program: `troupe import FILE` recognises it.",
+)
 
 FILE = typer.Argument(metavar="FILE", help="The file to import.")
+FILE_OR_FOLDER = typer.Argument(metavar="FILE", help="The file or folder to import.")
 OWNER = typer.Option("admin", metavar="USERNAME", help="The user who owns the projects.")
+PLAN = typer.Option(False, "--plan", help="Say what would be done, and change nothing.")
+AGENT = typer.Option("assistant", help="The agent that the assistant's messages are from.")
+MODEL = typer.Option(None, help="The AI model of the assistant's messages.")
+
+
+@app.command("file")
+def import_file(
+    file: Path = FILE_OR_FOLDER,
+    project: str | None = typer.Option(
+        None, help="The name of the project, or its beginning; by default that in the file."
+    ),
+    owner: str = OWNER,
+    plan: bool = PLAN,
+    agent: str = AGENT,
+    model: str | None = MODEL,
+) -> None:
+    """Import a file or a folder whose format is recognised."""
+    from db.exports import import_export
+    from db.imports import NotImportable, formats, import_chats, import_plan
+
+    file = formats.located(file)
+    format = formats.recognise(file)
+    if not isinstance(format, str):
+        _import(import_plan, file, owner, project=project, preview=plan, format=format)
+    elif plan:
+        raise NotImportable(f"--plan is for plans of tasks, and {file} is none.")
+    elif format == formats.EXPORT:
+        if project is not None:
+            raise NotImportable("--project is not for exports: the project keeps its name.")
+        _import(import_export, file, owner)
+    else:
+        _import(import_chats, file, owner, project=project, agent=agent, model=model)
 
 
 @app.command("taskmaster")
@@ -28,11 +77,12 @@ def import_taskmaster(
         None, help="The name that the projects' names begin with; by default the file's folder."
     ),
     owner: str = OWNER,
+    plan: bool = PLAN,
 ) -> None:
     """Import a plan in Task Master's tasks.json format: each tag becomes a project."""
     from db.imports import import_plan
 
-    _import(import_plan, file, owner, project=project)
+    _import(import_plan, file, owner, project=project, preview=plan)
 
 
 @app.command("chats")
@@ -41,20 +91,18 @@ def import_chat_file(
     project: str | None = typer.Option(
         None, help="The name of the project; by default the name of the file."
     ),
-    agent: str = typer.Option(
-        "assistant", help="The agent that the assistant's messages are from."
-    ),
-    model: str | None = typer.Option(None, help="The AI model of the assistant's messages."),
+    agent: str = AGENT,
+    model: str | None = MODEL,
     owner: str = OWNER,
 ) -> None:
-    """Import chats in OpenAI's message format, as JSON or JSONL, or results of tau-bench."""
+    """Import chats of OpenAI's or Anthropic's format, ChatGPT, Claude Code or ShareGPT."""
     from db.imports import import_chats
 
     _import(import_chats, file, owner, project=project, agent=agent, model=model)
 
 
 def _import(
-    importer: Callable[..., Awaitable[Report]], file: Path, owner: str, **options: str | None
+    importer: Callable[..., Awaitable[Report]], file: Path, owner: str, **options: Any
 ) -> None:
     from db import User
     from graph.api import API
