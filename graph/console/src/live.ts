@@ -1,7 +1,7 @@
 /** What a page reads, kept as it is now by subscriptions. */
 
 import type { TypedDocumentNode } from "@graphql-typed-document-node/core";
-import { type AnyVariables, useClient, useQuery } from "@urql/preact";
+import { type AnyVariables, type Client, createRequest, useClient, useQuery } from "@urql/preact";
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 type Document<Data, Variables> = TypedDocumentNode<Data, Variables>;
@@ -35,20 +35,42 @@ export function useSubscription<Data, Variables extends AnyVariables>(
       state = next;
       setReadable(key);
     };
+    const shared = sharedBy(client, createRequest(document, variables).key);
+    shared.followers += 1;
+    if (shared.hasBegun) become("live");
     const timer = setTimeout(() => state === "waiting" && become("early"), PATIENCE);
     const { unsubscribe } = client.subscription(document, variables).subscribe(({ data }) => {
       if (!data) return;
       const before = state;
+      shared.hasBegun = true;
       become("live");
       if (before !== "waiting") latest.current(data);
     });
     return () => {
       clearTimeout(timer);
       unsubscribe();
+      shared.followers -= 1;
       setReadable("");
     };
   }, [client, document, key]);
   return readable === key;
+}
+
+type Shared = { followers: number; hasBegun: boolean };
+
+const shares = new WeakMap<Client, Map<number, Shared>>();
+
+/** What is known of a subscription that urql shares between its followers: only the first of them gets
+ * its first message.
+ */
+function sharedBy(client: Client, key: number): Shared {
+  const known = shares.get(client) ?? new Map<number, Shared>();
+  shares.set(client, known);
+  const found = known.get(key);
+  if (found && found.followers > 0) return found;
+  const shared = { followers: 0, hasBegun: false };
+  known.set(key, shared);
+  return shared;
 }
 
 /** Reads a query, and reads it again when one of the messages of a subscription tells of a change.
