@@ -125,7 +125,8 @@ async def _read(
         return await in_thread(lambda: compute(TaskGraph(*rows)))
     except task_graphs.TooLarge:
         more = f"The project has more than {most} tasks and dependencies."
-        raise BadInput(f"{more} Raise maxSize, or read `tasks` page by page.") from None
+        advice = "Raise maxSize, or read `tasks` page by page."
+        raise BadInput(f"{more} {advice}", limit="maxSize", allowed=most) from None
     except CycleDetected as error:
         raise BadInput(error.message) from None
 

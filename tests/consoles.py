@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import re
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, WebSocketRoute
 
 import db
 from db import access
@@ -60,6 +62,53 @@ class Console:
         async with opened(browser, f"{self.url}/#token={self.api.token}", **options) as page:
             await go(page, path)
             yield page
+
+
+class Relay:
+    """Stands between a page and its WebSocket, and holds back or refuses what it subscribes to."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        """The names of the subscriptions that the page began."""
+        self.held: set[str] = set()
+        self.refused: set[str] = set()
+        self.socket: WebSocketRoute | None = None
+        self._waiting: list[Callable[[], None]] = []
+
+    async def follow(self, page: Page) -> None:
+        """Stand before a page that is not loaded yet."""
+        await page.route_web_socket(re.compile("/graphql$"), self._connect)
+
+    def release(self) -> None:
+        """Let what is held back begin."""
+        self.held.clear()
+        for send in self._waiting:
+            send()
+
+    async def close(self, code: int) -> None:
+        """Close the connection, as the server does."""
+        assert self.socket is not None
+        await self.socket.close(code=code)
+
+    def _connect(self, socket: WebSocketRoute) -> None:
+        server = socket.connect_to_server()
+        self.socket = socket
+
+        def pass_on(message: str | bytes) -> None:
+            sent = json.loads(message)
+            found = re.match(r"subscription (\w+)", sent.get("payload", {}).get("query", ""))
+            name = found[1] if found else ""
+            if name:
+                self.names.append(name)
+            if name in self.refused:
+                errors = [{"message": "Too many.", "extensions": {"code": "RATE_LIMITED"}}]
+                socket.send(json.dumps({"id": sent["id"], "type": "error", "payload": errors}))
+            elif name in self.held:
+                self._waiting.append(lambda: server.send(message))
+            else:
+                server.send(message)
+
+        socket.on_message(pass_on)
 
 
 @pytest.fixture

@@ -8,14 +8,15 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.async_api import Browser, Page, Request, WebSocketRoute, expect
+from playwright.async_api import Browser, Page, Request, Route, WebSocketRoute, expect
 from sqlalchemy import select, text
 
 import db
 from graph import demo
 from graph.api import API
 from tests import browsers, consoles
-from tests.consoles import LOOKS, Console, faults, go
+from tests.consoles import LOOKS, Console, Relay, faults, go
+from tests.patience import becomes
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
 
@@ -145,6 +146,81 @@ async def test_a_page_goes_on_after_its_last_message_when_it_is_connected_again(
         await expect(page.get_by_text("Reconnecting …")).to_have_count(0)
         ((_, second),) = sockets[1:]
         assert [bool(variables["after"]) for variables in second] == [True, True]
+
+
+async def test_a_page_waits_for_its_subscription_but_not_for_ever(
+    console: Console, browser: Browser
+) -> None:
+    relay = Relay()
+    relay.held = {"AllChanges"}
+    async with console.opened(browser, before=relay.follow) as page:
+        row = page.get_by_role("row", name="School weather station")
+        await expect(row).to_contain_text("In progress")
+        await console.api.ask(PAUSE)
+        relay.release()
+        await expect(row).to_contain_text("Paused")
+
+
+async def test_a_subscription_that_is_refused_or_given_up_begins_again(
+    console: Console, browser: Browser
+) -> None:
+    relay = Relay()
+    relay.refused = {"AllChanges"}
+    async with console.opened(browser, before=relay.follow) as page:
+        row, state = page.get_by_role("row", name="School weather station"), page.locator(".lost")
+        await expect(row).to_contain_text("In progress")
+        await expect(state).to_have_text("Not live")
+        relay.refused.clear()
+        await expect(state).to_have_count(0)
+        await console.api.ask(PAUSE)
+        await expect(row).to_contain_text("Paused")
+        # After this code, graphql-ws does not connect again.
+        await relay.close(4429)
+        await expect(state).to_have_text("Reconnecting …")
+        await console.api.ask(PAUSE.replace("PAUSED", "IN_PROGRESS"))
+        await expect(row).to_contain_text("In progress")
+        await expect(state).to_have_count(0)
+
+
+async def test_a_slow_read_is_not_begun_anew_by_each_change(
+    console: Console, browser: Browser
+) -> None:
+    held: list[Route] = []
+
+    async def hold(route: Route) -> None:
+        request = route.request
+        if request.method == "POST" and "query Projects" in (request.post_data or ""):
+            held.append(route)
+        else:
+            await route.fallback()
+
+    async with console.opened(browser) as page:
+        row = page.get_by_role("row", name="School weather station")
+        await expect(row).to_contain_text("In progress")
+        await page.route("**/graphql", hold)
+        await console.api.ask(PAUSE)
+        await becomes(lambda: len(held) == 1)
+        await console.api.ask(PAUSE.replace("PAUSED", "IN_PROGRESS"))
+        await page.wait_for_timeout(3_000)  # longer than the page lets changes wait
+        assert len(held) == 1
+        await held[0].continue_()
+        # What has changed meanwhile is read once more.
+        await becomes(lambda: len(held) == 2)
+        await held[1].continue_()
+        await expect(row).to_contain_text("In progress")
+
+
+async def test_the_inbox_is_followed_once(console: Console, browser: Browser) -> None:
+    relay = Relay()
+    async with console.opened(browser, before=relay.follow) as page:
+        await expect(page.get_by_role("row", name="School weather station")).to_be_visible()
+        await go(page, "/inbox")
+        title = page.get_by_role("heading", level=1)
+        await expect(title).to_have_text("Inbox (3)")
+        await asked(console.database)
+        await expect(title).to_have_text("Inbox (4)")
+        await expect(page.get_by_role("link", name="Inbox")).to_contain_text("4 waiting")
+        assert relay.names == ["AllChanges", "InboxChanges"]
 
 
 async def test_without_projects_the_first_step_is_named(

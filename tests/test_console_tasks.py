@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, Request, expect
+from playwright.async_api import Browser, Locator, Page, Request, Route, expect
 
 import db
 from db import TaskStatus
@@ -21,7 +21,7 @@ from graph.api import API
 from graph.server import pages
 from tests import browsers, consoles
 from tests.browsers import missing
-from tests.consoles import LOOKS, Console, faults, go
+from tests.consoles import LOOKS, Console, Relay, faults, go
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
 
@@ -432,6 +432,63 @@ async def test_the_graph_follows_what_happens_without_being_read_again(
         assert sent.count("GraphTasks") == 2
 
 
+async def test_the_graph_misses_nothing_if_its_subscription_begins_late(
+    console: Console, browser: Browser
+) -> None:
+    id, relay = task_id(0, 0), Relay()
+    relay.held = {"ProjectChanges"}
+    plan = {"id": LARGE, "name": "Well", "tasks": [{"id": id, "title": "Dig"}]}
+    await made(console, plan)
+    async with console.opened(browser, f"/projects/{LARGE}", before=relay.follow) as page:
+        await expect(box(page, "Dig")).to_contain_text("Ready")
+        await moved(console, id, "BLOCKED")
+        relay.release()
+        await expect(box(page, "Dig")).to_contain_text("Held")
+
+
+async def test_the_critical_path_is_that_of_now(console: Console, browser: Browser) -> None:
+    id = task_id(0, 0)
+    await made(console, {"id": LARGE, "name": "Well", "tasks": [{"id": id, "title": "Dig"}]})
+    async with console.opened(browser, f"/projects/{LARGE}") as page:
+        note = page.locator(".graph .note").first
+        await expect(note).to_contain_text("Critical path: 1 task")
+        estimate = """mutation($id: ID!) {
+          updateTask(input: {id: $id, estimatedSeconds: 7200}) { userErrors { message } }
+        }"""
+        await console.api.ask(estimate, id=id)
+        await expect(note).to_contain_text("estimated at 2 h")
+        await moved(console, id, "SKIPPED")
+        await expect(note).not_to_contain_text("estimated at")
+
+
+async def test_a_graph_that_cannot_be_read_again_stays(console: Console, browser: Browser) -> None:
+    relay = Relay()
+    tasks = [{"id": task_id(0, 0), "title": "Dig"}]
+    await made(console, {"id": LARGE, "name": "Well", "tasks": tasks})
+    create = """mutation($id: ID!) {
+      createTask(input: {projectId: $id, title: "Fill"}) { userErrors { message } }
+    }"""
+
+    async def refuse(route: Route) -> None:
+        if "query GraphTasks" in (route.request.post_data or ""):
+            errors = [{"message": "Too many.", "extensions": {"code": "RATE_LIMITED"}}]
+            await route.fulfill(json={"data": None, "errors": errors})
+        else:
+            await route.fallback()
+
+    async with console.opened(browser, f"/projects/{LARGE}", before=relay.follow) as page:
+        await expect(box(page, "Dig")).to_be_visible()
+        await page.route("**/graphql", refuse)
+        await console.api.ask(create, id=LARGE)
+        failure = page.get_by_role("alert")
+        await expect(failure).to_contain_text("Too many.")
+        await expect(box(page, "Dig")).to_be_visible()
+        await page.unroute("**/graphql", refuse)
+        await relay.close(1012)
+        await expect(box(page, "Fill")).to_be_visible()
+        await expect(failure).to_have_count(0)
+
+
 async def test_the_board_follows_what_happens(console: Console, browser: Browser) -> None:
     await made(console, large_plan())
     async with console.opened(browser) as page:
@@ -601,6 +658,21 @@ async def test_it_is_said_in_words_what_a_task_waits_for(
         await expect(page.get_by_text("It can be claimed now")).to_be_visible()
         holds = page.locator(".panel", has_text="Holds up")
         await expect(holds).to_contain_text("Order the sensors")
+
+
+async def test_a_task_follows_what_is_about_it(console: Console, browser: Browser) -> None:
+    id = await task_named(console, SENSORS)
+    async with console.opened(browser, f"/tasks/{id}") as page:
+        await expect(page.get_by_text("It can be claimed now")).to_be_visible()
+        pause = """mutation($id: ID!) {
+          transitionProject(input: {id: $id, to: PAUSED}) { userErrors { message } }
+        }"""
+        await console.api.ask(pause, id=PROJECT)
+        await expect(page.locator(".reasons")).to_contain_text("project")
+        scout = API(console.database, db.Viewer(agent_id=demo.AGENTS[0]))
+        asked = {"projectId": PROJECT, "taskId": id, "title": "Which ones?", "content": {}}
+        await scout.change("requestApproval", "approvalRequest { id }", **asked)
+        await expect(page.get_by_role("link", name="Which ones?").first).to_be_visible()
 
 
 async def test_a_reason_that_many_tasks_are_is_said_once(

@@ -14,7 +14,7 @@ from db.events.triggers import logged_tables
 from graph import demo
 from graph.api import API
 from tests import browsers, consoles
-from tests.consoles import LOOKS, Console, faults, go
+from tests.consoles import LOOKS, Console, Relay, faults, go
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
 
@@ -154,6 +154,22 @@ async def test_a_conversation_grows_at_both_ends(console: Console, browser: Brow
 
         # Nothing of it was read twice.
         assert sent == ["Conversation", "MoreMessages", "MoreMessages"]
+
+
+async def test_no_message_is_missing_if_the_subscription_begins_late(
+    console: Console, browser: Browser
+) -> None:
+    relay = Relay()
+    relay.held = {"MessageAdded"}
+    path = f"/conversations/{TALK}"
+    async with console.opened(browser, path, before=relay.follow) as page:
+        messages = page.get_by_role("log").get_by_role("listitem")
+        await expect(messages).to_have_count(5)
+        await append(console, "Line 6")
+        relay.release()
+        await expect(messages.last).to_contain_text("Line 6")
+        await append(console, "Line 7")
+        await expect(messages).to_have_count(7)
 
 
 async def test_a_search_leads_into_the_middle_of_a_conversation(
@@ -375,6 +391,15 @@ async def test_the_log_is_live_until_one_stops_it(console: Console, browser: Bro
         assert sent == []
         await page.get_by_label("Live").check()
         await expect(first).to_contain_text("Status: PAUSED → IN_PROGRESS")
+
+
+async def test_a_filter_reads_once(console: Console, browser: Browser) -> None:
+    async with console.opened(browser, "/events") as page:
+        await expect(page.get_by_text("Loading …")).to_have_count(0)
+        sent = operations(page)
+        await go(page, "/events?type=Project")
+        await page.wait_for_timeout(3_000)  # longer than the page lets changes wait
+        assert sent.count("Events") == 1
 
 
 async def test_the_log_is_filtered_by_what_who_and_when(console: Console, browser: Browser) -> None:

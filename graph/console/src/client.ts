@@ -1,6 +1,13 @@
 /** The GraphQL client: a normalised cache, requests by POST, and subscriptions over one WebSocket. */
 
-import { type CombinedError, Client, fetchExchange, mapExchange, subscriptionExchange } from "@urql/core";
+import {
+  Client,
+  type CombinedError,
+  type ExecutionResult,
+  fetchExchange,
+  mapExchange,
+  subscriptionExchange,
+} from "@urql/core";
 import { cacheExchange } from "@urql/exchange-graphcache";
 import { createClient as createSocket } from "graphql-ws";
 
@@ -14,6 +21,15 @@ const EXPIRED = "Your session has ended. Sign in again.";
 
 /** Whether subscriptions arrive: `lost` while the connection is being opened again. */
 export const connection = new Store<"idle" | "open" | "lost">("idle");
+
+/** How many subscriptions have ended or were refused, and are to be begun again. */
+export const interrupted = new Store(0);
+
+/** How long they wait, in milliseconds: at first, and at most. */
+const WAIT = { first: 1_000, most: 30_000 };
+
+/** The codes of errors that come again, however often a subscription is begun. */
+const LASTING = ["BAD_REQUEST", "BAD_USER_INPUT", "FORBIDDEN", "UNAUTHENTICATED"];
 
 /** A client for one token, with an empty cache, and the function that closes its connection. */
 export function createClient(token: string): { client: Client; close: () => void } {
@@ -48,15 +64,8 @@ export function createClient(token: string): { client: Client; close: () => void
       subscriptionExchange({
         forwardSubscription: ({ query, variables }) => ({
           subscribe: (sink) => ({
-            unsubscribe: resumable(query ?? "", variables ?? {}, (payload, next) =>
-              socket.subscribe(payload, {
-                next: (result) => {
-                  next(result);
-                  sink.next(result as Parameters<typeof sink.next>[0]);
-                },
-                error: (error) => sink.error(error),
-                complete: () => sink.complete(),
-              }),
+            unsubscribe: resumable(query ?? "", variables ?? {}, sink, (payload, observer) =>
+              socket.subscribe(payload, observer as Parameters<typeof socket.subscribe>[1]),
             ),
           }),
         }),
@@ -68,23 +77,74 @@ export function createClient(token: string): { client: Client; close: () => void
 }
 
 type Payload = { query: string; variables: Record<string, unknown> };
+type Observer = { next: (result: ExecutionResult) => void; error: (error: unknown) => void; complete: () => void };
 
 /** Starts a subscription whose `after` is always the cursor of its last message.
  *
- * graphql-ws sends the same payload again when it has connected again, so that nothing is missed.
+ * graphql-ws sends the same payload again when it has connected again, so that nothing is missed. A
+ * subscription that ends by an error, or with the connection if graphql-ws gives up, begins again too.
  */
 function resumable(
   query: string,
   variables: Record<string, unknown>,
-  start: (payload: Payload, next: (result: { data?: Record<string, unknown> | null }) => void) => () => void,
+  sink: Observer,
+  start: (payload: Payload, observer: Observer) => () => void,
 ): () => void {
   const payload = { query, variables: { ...variables } };
-  return start(payload, ({ data }) => {
-    for (const update of Object.values(data ?? {})) {
-      const { cursor } = (update ?? {}) as { cursor?: string };
-      if (cursor) payload.variables.after = cursor;
+  let wait = WAIT.first;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let isInterrupted = false;
+  let stop = begin();
+
+  function mark(is: boolean) {
+    if (is !== isInterrupted) interrupted.set(interrupted.get() + (is ? 1 : -1));
+    isInterrupted = is;
+  }
+
+  function begin() {
+    let hasEnded = false;
+    const leave = start(payload, {
+      next: (result) => {
+        if (!result.data) return end(result.errors);
+        wait = WAIT.first;
+        mark(false);
+        for (const update of Object.values(result.data)) {
+          const { cursor } = (update ?? {}) as { cursor?: string };
+          if (cursor) payload.variables.after = cursor;
+        }
+        sink.next(result);
+      },
+      error: end,
+      complete: () => end([]),
+    });
+
+    function end(errors: unknown) {
+      if (hasEnded) return;
+      hasEnded = true;
+      leave();
+      const isLast = isLasting(errors);
+      mark(!isLast);
+      if (isLast) return sink.error(errors);
+      // Not all at the same time, if a server refused many.
+      timer = setTimeout(() => (stop = begin()), wait * (0.5 + Math.random() / 2));
+      wait = Math.min(2 * wait, WAIT.most);
     }
-  });
+
+    return () => {
+      hasEnded = true;
+      leave();
+    };
+  }
+
+  return () => {
+    clearTimeout(timer);
+    stop();
+    mark(false);
+  };
+}
+
+function isLasting(errors: unknown): boolean {
+  return Array.isArray(errors) && errors.some(({ extensions }) => LASTING.includes(extensions?.code));
 }
 
 function isUnauthenticated(error: CombinedError): boolean {

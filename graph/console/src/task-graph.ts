@@ -4,6 +4,7 @@ import type { Client } from "@urql/core";
 import { useClient } from "@urql/preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 
+import { connection } from "./client";
 import { failureMessage } from "./components/failure";
 import {
   GraphEdgesDocument,
@@ -30,13 +31,17 @@ export type GraphSource = {
   subscribe: (listener: (change: Change) => void) => () => void;
 };
 
+/** The states of tasks that take no time of the critical path. */
+const NEVER_DONE = ["CANCELLED", "SKIPPED"];
+
 type Columns = { title?: string; status?: string; blocked_reason?: string | null; unmet_dependency_count?: number };
 
-/** The graph as it is now, or why it cannot be shown. */
+/** The graph as it was last read, with what was told since; and why it cannot be read now. */
 export function useGraph(source: GraphSource) {
   const client = useClient();
   const [result, setResult] = useState<{ graph: Graph; totalSeconds: number } | null>(null);
   const [failure, setFailure] = useState<string | null>(null);
+  const [running, setRunning] = useState(0);
   const [patches, setPatches] = useState<ReadonlyMap<string, Partial<GraphTask>>>(new Map());
   // What was told since the graph was last asked for: the answer may not know it yet.
   const told = useRef(new Map<string, Partial<GraphTask>>());
@@ -44,22 +49,25 @@ export function useGraph(source: GraphSource) {
   const count = useRef(source.count);
   count.current = source.count;
   const read = useCallback(async () => {
-    setFailure(null);
     const isAsked = new Map<string, Partial<GraphTask>>();
     const known = told.current;
     told.current = isAsked;
     const size = Math.min(MOST, Math.max(1_000, 4 * count.current));
+    setRunning((running) => running + 1);
     const answer = await readGraph(client, source.projectId, size);
+    setRunning((running) => running - 1);
+    const isLatest = told.current === isAsked;
     if (typeof answer === "string") {
       told.current = new Map([...known, ...told.current]);
-      setFailure(answer);
-    } else if (told.current === isAsked) {
+      if (isLatest) setFailure(answer);
+    } else if (isLatest) {
       setPatches(new Map(isAsked));
       setResult(answer);
+      setFailure(null);
     }
   }, [client, source.projectId]);
 
-  const readAgain = useThrottled(() => void read(), READ_EVERY);
+  const readAgain = useThrottled(() => void read(), READ_EVERY, running > 0);
   const drawAgain = useThrottled(() => setPatches((shown) => new Map([...shown, ...told.current])), DRAWN_EVERY);
   useEffect(() => {
     void read();
@@ -71,6 +79,10 @@ export function useGraph(source: GraphSource) {
       drawAgain();
     });
   }, [read, source.subscribe]);
+  useEffect(() => {
+    if (failure === null) return;
+    return connection.subscribe(() => connection.get() === "open" && readAgain());
+  }, [failure, readAgain]);
 
   const graph = useMemo(() => {
     if (!result || patches.size === 0) return result?.graph ?? null;
@@ -80,11 +92,16 @@ export function useGraph(source: GraphSource) {
   return { graph, totalSeconds: result?.totalSeconds ?? 0, failure, read };
 }
 
-/** Whether an event changes what tasks there are, or what waits for what. */
+/** Whether an event changes what tasks there are, what waits for what, or the critical path. */
 function isStructural(event: NonNullable<Change["event"]>): boolean {
-  const { entityType, action, after } = event;
-  if (entityType === "TaskDependency") return true;
-  return entityType === "Task" && (action !== "UPDATED" || "parent_task_id" in ((after ?? {}) as object));
+  const { entityType, action } = event;
+  if (entityType !== "Task") return entityType === "TaskDependency";
+  const [before, after] = [event.before, event.after].map((columns) => (columns ?? {}) as Columns);
+  return (
+    action !== "UPDATED" ||
+    ["parent_task_id", "estimated_seconds"].some((column) => column in after!) ||
+    [before, after].some((columns) => NEVER_DONE.includes(columns?.status ?? ""))
+  );
 }
 
 function patchOf(after: Columns): Partial<GraphTask> {
@@ -107,7 +124,7 @@ async function readGraph(client: Client, id: string, size: number) {
   ]);
   const error = tasks.error ?? edges.error ?? path.error;
   if (error) {
-    const isLarge = error.graphQLErrors.some(({ message }) => message.includes("maxSize"));
+    const isLarge = error.graphQLErrors.some(({ extensions }) => extensions?.limit === "maxSize");
     return isLarge
       ? "This project has too many tasks and dependencies to be drawn. The board shows its tasks."
       : failureMessage(error);

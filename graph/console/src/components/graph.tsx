@@ -28,8 +28,8 @@ const ARROWS: Record<string, Direction> = {
 /** The tasks of a project as a graph: what waits for what, from left to right. */
 export function ProjectGraph(props: { source: GraphSource; search: string }) {
   const { graph, totalSeconds, failure, read } = useGraph(props.source);
-  if (failure) return <Failure message={failure} onRetry={read} />;
-  if (!graph) return <Loading />;
+  const failed = failure !== null && <Failure message={failure} onRetry={read} />;
+  if (!graph) return failed || <Loading />;
   if (graph.tasks.length === 0) {
     return (
       <Empty title="This project has no tasks yet">
@@ -40,7 +40,12 @@ export function ProjectGraph(props: { source: GraphSource; search: string }) {
       </Empty>
     );
   }
-  return <Drawn graph={graph} totalSeconds={totalSeconds} search={props.search} />;
+  return (
+    <>
+      {failed}
+      <Drawn graph={graph} totalSeconds={totalSeconds} search={props.search} />
+    </>
+  );
 }
 
 function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {

@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
 import { useAction } from "../action";
-import { connection } from "../client";
+import { connection, interrupted } from "../client";
 import { InboxChangesDocument, LogoutDocument, ShellDocument } from "../generated/operations";
 import { useLiveQuery } from "../live";
 import { Link, usePlace } from "../router";
@@ -77,11 +77,12 @@ function skip(event: MouseEvent) {
 }
 
 function Connection() {
-  const state = useStore(connection);
-  if (state !== "lost") return null;
+  const isLost = useStore(connection) === "lost";
+  const isInterrupted = useStore(interrupted) > 0;
+  if (!isLost && !isInterrupted) return null;
   return (
     <span class="lost" role="status">
-      Reconnecting …
+      {isLost ? "Reconnecting …" : "Not live"}
     </span>
   );
 }

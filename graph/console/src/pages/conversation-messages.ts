@@ -40,18 +40,19 @@ export function useMessages(id: string, around: number | null) {
   const client = useClient();
   const [more, setMore] = useState(NOTHING);
   const [isReading, setReading] = useState(false);
-  const follows = useSubscription(MessageAddedDocument, { id }, ({ messageAdded: { message, gap } }) => {
-    if (gap) {
+  const isReadable = useSubscription(MessageAddedDocument, { id }, ({ messageAdded: { message } }) => {
+    if (message) {
+      setMore((more) => ({ ...more, told: [...more.told, message] }));
+    } else {
+      // After a gap, or what was read before the subscription began, messages may be missing.
       setMore(NOTHING);
       read();
-    } else if (message) {
-      setMore((more) => ({ ...more, told: [...more.told, message] }));
     }
   });
   const [{ data, error }, execute] = useQuery({
     query: ConversationDocument,
     variables: { id, size: SIZE, to: around === null ? END : around + CONTEXT },
-    pause: !follows,
+    pause: !isReadable,
     requestPolicy: "network-only",
   });
   const read = useCallback(() => execute({ requestPolicy: "network-only" }), [execute]);

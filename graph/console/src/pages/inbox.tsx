@@ -7,10 +7,10 @@ import { Pager, pageOf } from "../components/pager";
 import { Shortcuts } from "../components/shortcuts";
 import { Time } from "../components/time";
 import {
+  InboxChangesDocument,
   InboxDocument,
   type InboxQuery,
   type OutcomeFragment,
-  RequestChangesDocument,
   type RequestFragment,
 } from "../generated/operations";
 import { useLiveQuery } from "../live";
@@ -30,11 +30,10 @@ export function Inbox(props: { query: URLSearchParams }) {
   const inbox = useLiveQuery({
     query: InboxDocument,
     variables: { ...pageOf(query, SIZE), named: named ?? "", isNamed: named !== null },
-    changes: RequestChangesDocument,
+    changes: InboxChangesDocument,
     changesOf: {},
-    concerns: ({ inbox: { interaction } }) => {
+    onChange: ({ inbox: { interaction } }) => {
       if (interaction && interaction.status !== "PENDING") end(interaction);
-      return true;
     },
   });
   const end = (outcome: OutcomeFragment) => setEndings((known) => ({ ...known, [outcome.id]: outcome }));

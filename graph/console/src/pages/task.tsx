@@ -1,3 +1,5 @@
+import { useRef } from "preact/hooks";
+
 import { Changes, bareId } from "../components/changes";
 import { Frame } from "../components/frame";
 import { Content } from "../components/json";
@@ -14,19 +16,35 @@ import { Attempts } from "./task-attempts";
 import { Asked, Costs, Dependencies, Facts } from "./task-facts";
 import { type Found, Part, TaskLine, Value } from "./task-parts";
 
+/** What changes the task, why it waits, or what is about it. Its project is known only when it is read. */
+const CHANGES = [
+  "Project",
+  "Task",
+  "TaskAttempt",
+  "TaskDependency",
+  "HumanInteraction",
+  "Communication",
+  "UsageRecord",
+  "Budget",
+];
+
 /** As many reasons as task.graphql asks for. */
 const MOST_REASONS = 10;
 
 /** A task: what is to be done, why it is not done yet, who tried, and what was said about it. */
 export function Task(props: { params: Record<string, string> }) {
   const id = props.params.id ?? "";
+  const project = useRef<string | undefined>(undefined);
   const result = useLiveQuery({
     query: TaskDocument,
     variables: { id },
     changes: TaskChangesDocument,
-    changesOf: { id },
+    changesOf: { where: { entityType: { in: CHANGES } } },
+    interval: 2_000,
+    concerns: ({ events: { event } }) => !project.current || (event?.projectId ?? project.current) === project.current,
   });
   const { data } = result;
+  project.current = data?.task?.project.id;
   if (data && !data.task) return <Missing what="task" />;
   const task = data?.task;
   return (
