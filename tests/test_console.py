@@ -314,6 +314,31 @@ async def test_the_keyboard_alone_answers_requests(console: Console, browser: Br
         ]
 
 
+async def test_a_key_that_is_held_down_answers_nothing_unread(
+    console: Console, browser: Browser
+) -> None:
+    first, second = [await asked(console.database, title=f"Order {n}?") for n in (1, 2)]
+    async with console.opened(browser, "/inbox") as page:
+        request = page.get_by_role("article")
+        await expect(request).to_have_accessible_name("Order 2?")
+        await page.keyboard.press("a")
+        for _ in range(2):  # a key that is down already is pressed with `repeat`
+            await page.keyboard.down("Enter")
+        await expect(request).to_have_accessible_name("Order 1?")
+        link = page.get_by_role("list", name="Requests").get_by_role("link", name="Order 1?")
+        await expect(link).to_be_focused()
+        for _ in range(3):
+            await page.keyboard.down("Enter")
+        await expect(link).to_be_focused()
+        await page.get_by_role("button", name="Approve").focus()
+        await page.keyboard.down("Enter")
+        await page.keyboard.up("Enter")
+        await page.keyboard.press("j")
+        await expect(request).to_have_accessible_name(re.compile("The free plan"))
+        assert await status_of(console, second) == ("APPROVED", None)
+        assert await status_of(console, first) == ("PENDING", None)
+
+
 async def test_what_is_approved_is_shown_as_it_is_and_a_change_of_it_too(
     console: Console, browser: Browser
 ) -> None:
