@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from playwright.async_api import Browser, Page, Request, WebSocketRoute, expect
+from playwright.async_api import Browser, Page, Request, Route, WebSocketRoute, expect
 from sqlalchemy import select, text
 
 import db
@@ -411,6 +412,45 @@ async def test_an_answer_that_comes_too_late_says_what_happened(
         late = "Your answer came too late. This request was rejected by The reviewer"
         await expect(shown).to_contain_text(late)
         assert await status_of(console, request) == ("REJECTED", None)
+
+
+async def test_who_has_moved_on_stays_there_when_an_answer_was_taken(
+    console: Console, browser: Browser
+) -> None:
+    first, second = [await asked(console.database, title=f"Order {n}?") for n in (1, 2)]
+    is_released = asyncio.Event()
+
+    async def delay(route: Route) -> None:
+        if "RespondToApproval" in (route.request.post_data or ""):
+            await is_released.wait()
+        await route.continue_()
+
+    async def intercept(page: Page) -> None:
+        await page.route("**/graphql", delay)
+
+    async with console.opened(browser, "/inbox", before=intercept) as page:
+        request, said = page.get_by_role("article"), page.get_by_role("status").first
+        await expect(request).to_have_accessible_name("Order 2?")
+        await page.get_by_role("button", name="Approve").click()
+        await page.keyboard.press("j")
+        await expect(request).to_have_accessible_name("Order 1?")
+        await request.get_by_label("Comment").fill("Only the")
+        is_released.set()
+        await expect(said).to_have_text("“Order 2?” was approved.")
+        assert await status_of(console, second) == ("APPROVED", None)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox (4)")
+        await expect(request).to_have_accessible_name("Order 1?")
+        await expect(request.get_by_label("Comment")).to_have_value("Only the")
+
+        # The same for an answer that is refused.
+        is_released.clear()
+        await page.get_by_role("button", name="Approve").click()
+        await page.keyboard.press("j")
+        await expect(request).to_have_accessible_name(re.compile("The free plan"))
+        await answered(console.database, first, approved=False)
+        is_released.set()
+        await expect(said).to_have_text("Your answer to “Order 1?” was not taken.")
+        await expect(request).to_have_accessible_name(re.compile("The free plan"))
 
 
 async def test_a_link_leads_to_a_request_that_is_not_in_the_inbox(
