@@ -11,12 +11,18 @@ import { signOut } from "./session";
 import { Store } from "./store";
 
 const EXPIRED = "Your session has ended. Sign in again.";
+const INVALID = "This token is not valid. Sign in again.";
 
 /** Whether subscriptions arrive: `lost` while the connection is being opened again. */
 export const connection = new Store<"idle" | "open" | "lost">("idle");
 
-/** A client for one token, with an empty cache, and the function that closes its connection. */
+/** A client for one token, with an empty cache, and the function that closes its connection.
+ *
+ * A late answer to it ends no session but that of its own token.
+ */
 export function createClient(token: string): { client: Client; close: () => void } {
+  let isAccepted = false;
+  const refuse = () => signOut(token, isAccepted ? EXPIRED : INVALID);
   const socket = createSocket({
     url: `${location.origin.replace(/^http/, "ws")}/graphql`,
     connectionParams: { Authorization: `Bearer ${token}` },
@@ -24,10 +30,13 @@ export function createClient(token: string): { client: Client; close: () => void
     retryAttempts: Infinity,
     shouldRetry: (event) => !(event instanceof CloseEvent && event.code === 4403),
     on: {
-      connected: () => connection.set("open"),
+      connected: () => {
+        isAccepted = true;
+        connection.set("open");
+      },
       closed: (event) => {
         const { code } = event as CloseEvent;
-        if (code === 4403) signOut(EXPIRED);
+        if (code === 4403) refuse();
         else connection.set(code === 1000 ? "idle" : "lost");
       },
     },
@@ -38,9 +47,15 @@ export function createClient(token: string): { client: Client; close: () => void
       const response = await send(url, init);
       return new Response(markNumbers(await response.text()), response);
     },
+    fetchOptions: token ? { headers: { Authorization: `Bearer ${token}` } } : {},
     preferGetMethod: false,
     exchanges: [
-      mapExchange({ onError: (error) => void (isUnauthenticated(error) && signOut(EXPIRED)) }),
+      mapExchange({
+        onResult: ({ data, error }) => {
+          if (error && isUnauthenticated(error)) refuse();
+          else if (data) isAccepted = true;
+        },
+      }),
       cacheExchange({
         keys: Object.fromEntries(embedded.map((type) => [type, () => null])),
         possibleTypes,
