@@ -156,6 +156,18 @@ async def test_a_conversation_grows_at_both_ends(console: Console, browser: Brow
         assert sent == ["Conversation", "MoreMessages", "MoreMessages"]
 
 
+async def test_a_new_message_shows_numbers_as_they_were_written(
+    console: Console, browser: Browser
+) -> None:
+    message = {"sender": "USER", "content": "", "parts": [{"amount": 12345678901234567890}]}
+    async with console.opened(browser, f"/conversations/{TALK}") as page:
+        messages = page.get_by_role("log").get_by_role("listitem")
+        await expect(messages).to_have_count(5)
+        await change(console, "appendMessages", conversationId=TALK, messages=[message])
+        await expect(messages).to_have_count(6)
+        await expect(messages.last.locator("pre")).to_contain_text('"amount": 12345678901234567890')
+
+
 async def test_a_search_leads_into_the_middle_of_a_conversation(
     console: Console, browser: Browser
 ) -> None:

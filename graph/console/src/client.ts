@@ -25,6 +25,7 @@ export function createClient(token: string): { client: Client; close: () => void
   const refuse = () => signOut(token, isAccepted ? EXPIRED : INVALID);
   const socket = createSocket({
     url: `${location.origin.replace(/^http/, "ws")}/graphql`,
+    webSocketImpl: ExactSocket,
     connectionParams: { Authorization: `Bearer ${token}` },
     lazyCloseTimeout: 2_000, // the next page subscribes soon after the last one ended
     retryAttempts: Infinity,
@@ -80,6 +81,13 @@ export function createClient(token: string): { client: Client; close: () => void
     ],
   });
   return { client, close: () => void socket.dispose() };
+}
+
+/** A WebSocket whose messages have marked numbers, as answers by POST have. */
+class ExactSocket extends WebSocket {
+  override set onmessage(listen: ((event: MessageEvent) => void) | null) {
+    super.onmessage = listen && (({ data }) => listen(new MessageEvent("message", { data: markNumbers(data) })));
+  }
 }
 
 type Payload = { query: string; variables: Record<string, unknown> };
