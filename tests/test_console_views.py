@@ -13,6 +13,7 @@ import db
 from db.events.triggers import logged_tables
 from graph import demo
 from graph.api import API
+from graph.settings import Settings
 from tests import browsers, consoles
 from tests.consoles import LOOKS, Console, faults, go
 
@@ -82,6 +83,21 @@ async def test_each_page_opens_and_is_accessible(
             await expect(page.get_by_text("Loading …")).to_have_count(0)
             await expect(page.locator("main > *")).not_to_have_count(1)
             assert {path: await faults(page)} == {path: []}
+
+
+async def test_empty_pages_name_the_api_where_graphiql_is_not_served(
+    database: db.Database, admin: db.User, browser: Browser
+) -> None:
+    without = Settings(graphiql=False)
+    async with (
+        consoles.serving(database, admin, without) as console,
+        console.opened(browser) as page,
+    ):
+        for path in ("/", "/agents"):
+            await go(page, path)
+            await expect(page.locator(".empty")).to_contain_text(f"{console.url}/graphql")
+            await expect(page.get_by_text("GraphiQL")).to_have_count(0)
+            await expect(page.get_by_text("MakePlan")).to_have_count(0)
 
 
 async def test_empty_pages_name_the_first_step(
