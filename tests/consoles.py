@@ -120,13 +120,16 @@ async def console(database: db.Database, admin: db.User) -> AsyncIterator[Consol
 
 
 @asynccontextmanager
-async def serving(database: db.Database, admin: db.User) -> AsyncIterator[Console]:
+async def serving(
+    database: db.Database, admin: db.User, settings: Settings | None = None
+) -> AsyncIterator[Console]:
     """A server of the console, on a port of its own."""
-    if not pages.serves_console(Settings()):
+    settings = settings or Settings()
+    if not pages.serves_console(settings):
         missing("Build the console (install Node.js 20 or later with npm, then `make test`).")
     async with database.write(db.Viewer(is_administrator=True)) as session:
         _, token = await access.issue_token(session, admin, "test")
-    server = uvicorn.Server(uvicorn.Config(create_app(Settings(), database.url), log_config=None))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, database.url), log_config=None))
     listening = listen(Settings(port=0))
     running = asyncio.create_task(server.serve([listening]))
     url = "http://{}:{}".format(*listening.getsockname())

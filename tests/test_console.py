@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
@@ -12,6 +13,7 @@ from playwright.async_api import Browser, Page, Request, Route, WebSocketRoute, 
 from sqlalchemy import select, text
 
 import db
+from db import access
 from graph import demo
 from graph.api import API
 from tests import browsers, consoles
@@ -253,6 +255,13 @@ async def test_colours_are_those_of_the_system_until_others_are_chosen(
 # Sign in
 
 
+async def use_token(page: Page, token: str) -> None:
+    """Sign in with an access token."""
+    await page.get_by_role("button", name="Use an access token").click()
+    await page.get_by_label("Access token").fill(token)
+    await page.get_by_role("button", name="Sign in").click()
+
+
 async def test_one_signs_in_with_a_password_and_out(console: Console, browser: Browser) -> None:
     password = "correct horse battery staple"
     reviewer = await console.api.ask(
@@ -274,7 +283,7 @@ async def test_one_signs_in_with_a_password_and_out(console: Console, browser: B
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox (3)")
         await expect(page.get_by_text("The reviewer")).to_be_visible()
-        # It does not stay on the disk, but another tab has it too.
+        # It does not outlive the tab, but another tab has it too.
         stored = await page.evaluate("sessionStorage.getItem('troupe:token')")
         assert stored not in await page.evaluate("JSON.stringify(localStorage)")
         other = await page.context.new_page()
@@ -297,13 +306,9 @@ async def test_one_signs_in_with_a_token_that_graphiql_then_has(
 ) -> None:
     assert console.api.token is not None
     async with browsers.opened(browser, console.url) as page:
-        await page.get_by_role("button", name="Use an access token").click()
-        await page.get_by_label("Access token").fill("troupe_unknown")
-        await page.get_by_role("button", name="Sign in").click()
-        await expect(page.get_by_text("Your session has ended")).to_be_visible()
-        await page.get_by_role("button", name="Use an access token").click()
-        await page.get_by_label("Access token").fill(console.api.token)
-        await page.get_by_role("button", name="Sign in").click()
+        await use_token(page, "troupe_unknown")
+        await expect(page.get_by_text("This token is not valid")).to_be_visible()
+        await use_token(page, console.api.token)
         await expect(page.get_by_role("heading", level=1)).to_have_text("Projects")
         link = page.get_by_role("link", name="GraphiQL")
         assert await link.get_attribute("href") == "/graphql"
@@ -320,6 +325,89 @@ async def test_a_token_that_is_revoked_ends_the_session(console: Console, browse
         )
         await console.api.ask(revoke, id=token.data["viewer"]["accessToken"]["id"])
         await expect(page.get_by_text("Your session has ended. Sign in again.")).to_be_visible()
+
+
+async def test_an_answer_to_an_earlier_token_ends_no_other_session(
+    console: Console, admin: db.User, browser: Browser
+) -> None:
+    async with console.database.write(db.Viewer(is_administrator=True)) as session:
+        _, another = await access.issue_token(session, admin, "another")
+    is_released = asyncio.Event()
+
+    async def delay(route: Route) -> None:
+        if "RespondToApproval" in (route.request.post_data or ""):
+            await is_released.wait()
+        await route.continue_()
+
+    async def intercept(page: Page) -> None:
+        await page.route("**/graphql", delay)
+
+    await asked(console.database)
+    async with console.opened(browser, "/inbox", before=intercept) as page:
+        await page.get_by_role("button", name="Approve").click()
+        await page.get_by_role("button", name="Sign out").click()
+        await use_token(page, another)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox (4)")
+        async with page.expect_response(lambda response: response.status == 401):
+            is_released.set()
+        await go(page, "/")
+        await expect(page.get_by_role("row", name="School weather station")).to_be_visible()
+        assert await page.evaluate("sessionStorage.getItem('troupe:token')") == another
+
+
+async def test_a_token_is_given_only_to_the_new_tab_that_asks(
+    console: Console, browser: Browser
+) -> None:
+    async with browsers.opened(browser, console.url) as signed_out:
+        await expect(signed_out.get_by_label("Username")).to_be_visible()
+        signed_in, new = [await signed_out.context.new_page() for _ in range(2)]
+        await signed_in.goto(f"{console.url}/#token={console.api.token}")
+        await expect(signed_in.get_by_role("heading", level=1)).to_have_text("Projects")
+        await new.goto(console.url)
+        await expect(new.get_by_role("heading", level=1)).to_have_text("Projects")
+        await expect(signed_out.get_by_label("Username")).to_be_visible()
+        assert await signed_out.evaluate("sessionStorage.getItem('troupe:token')") is None
+
+
+async def test_a_link_replaces_another_token_only_if_the_person_wants_it(
+    console: Console, browser: Browser
+) -> None:
+    async with console.opened(browser) as page:
+        title = page.get_by_role("heading", level=1)
+        for wants in (False, True):
+            await expect(title).to_have_text("Projects")
+            async with page.expect_event("dialog") as asked:
+                await page.evaluate("location.hash = 'token=troupe_unknown'")
+            dialog = await asked.value
+            assert dialog.message == "You are signed in. Use the access token of this link instead?"
+            await (dialog.accept() if wants else dialog.dismiss())
+        await expect(page.get_by_text("This token is not valid. Sign in again.")).to_be_visible()
+        assert "troupe_unknown" not in page.url
+
+
+async def test_a_token_that_was_not_revoked_is_forgotten_only_if_the_person_wants_it(
+    console: Console, browser: Browser
+) -> None:
+    async def refuse(route: Route) -> None:
+        if "Logout" in (route.request.post_data or ""):
+            await route.fulfill(json={"errors": [{"message": "The database is restarting."}]})
+        else:
+            await route.continue_()
+
+    async def intercept(page: Page) -> None:
+        await page.route("**/graphql", refuse)
+
+    async with console.opened(browser, before=intercept) as page:
+        dialog = page.get_by_role("dialog", name="Your token is still valid")
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(dialog).to_contain_text("The database is restarting.")
+        assert await faults(page) == []
+        await page.keyboard.press("Escape")
+        await expect(dialog).to_have_count(0)
+        await page.get_by_role("button", name="Sign out").click()
+        await dialog.get_by_role("button", name="Forget it here anyway").click()
+        await expect(page.get_by_label("Username")).to_be_visible()
+        assert await page.evaluate("sessionStorage.getItem('troupe:token')") == ""
 
 
 # The inbox
@@ -388,6 +476,31 @@ async def test_the_keyboard_alone_answers_requests(console: Console, browser: Br
             {"status": "ANSWERED", "feedback": {"text": "Yes"}, "rating": 1},
             {"status": "ACKNOWLEDGED"},
         ]
+
+
+async def test_a_key_that_is_held_down_answers_nothing_unread(
+    console: Console, browser: Browser
+) -> None:
+    first, second = [await asked(console.database, title=f"Order {n}?") for n in (1, 2)]
+    async with console.opened(browser, "/inbox") as page:
+        request = page.get_by_role("article")
+        await expect(request).to_have_accessible_name("Order 2?")
+        await page.keyboard.press("a")
+        for _ in range(2):  # a key that is down already is pressed with `repeat`
+            await page.keyboard.down("Enter")
+        await expect(request).to_have_accessible_name("Order 1?")
+        link = page.get_by_role("list", name="Requests").get_by_role("link", name="Order 1?")
+        await expect(link).to_be_focused()
+        for _ in range(3):
+            await page.keyboard.down("Enter")
+        await expect(link).to_be_focused()
+        await page.get_by_role("button", name="Approve").focus()
+        await page.keyboard.down("Enter")
+        await page.keyboard.up("Enter")
+        await page.keyboard.press("j")
+        await expect(request).to_have_accessible_name(re.compile("The free plan"))
+        assert await status_of(console, second) == ("APPROVED", None)
+        assert await status_of(console, first) == ("PENDING", None)
 
 
 async def test_what_is_approved_is_shown_as_it_is_and_a_change_of_it_too(
@@ -462,6 +575,46 @@ async def test_an_answer_that_comes_too_late_says_what_happened(
         late = "Your answer came too late. This request was rejected by The reviewer"
         await expect(shown).to_contain_text(late)
         assert await status_of(console, request) == ("REJECTED", None)
+
+
+async def test_who_has_moved_on_stays_there_when_an_answer_was_taken(
+    console: Console, browser: Browser
+) -> None:
+    first, _, third = [await asked(console.database, title=f"Order {n}?") for n in (1, 2, 3)]
+    is_released = asyncio.Event()
+
+    async def delay(route: Route) -> None:
+        if "RespondToApproval" in (route.request.post_data or ""):
+            await is_released.wait()
+        await route.continue_()
+
+    async def intercept(page: Page) -> None:
+        await page.route("**/graphql", delay)
+
+    async with console.opened(browser, "/inbox", before=intercept) as page:
+        request, said = page.get_by_role("article"), page.get_by_role("status").first
+        await expect(request).to_have_accessible_name("Order 3?")
+        await page.get_by_role("button", name="Approve").click()
+        for title in ("Order 2?", "Order 1?"):
+            await page.keyboard.press("j")
+            await expect(request).to_have_accessible_name(title)
+        await request.get_by_label("Comment").fill("Only the")
+        is_released.set()
+        await expect(said).to_have_text("“Order 3?” was approved.")
+        assert await status_of(console, third) == ("APPROVED", None)
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox (5)")
+        await expect(request).to_have_accessible_name("Order 1?")
+        await expect(request.get_by_label("Comment")).to_have_value("Only the")
+
+        # The same for an answer that is refused.
+        is_released.clear()
+        await page.get_by_role("button", name="Approve").click()
+        await page.keyboard.press("j")
+        await expect(request).to_have_accessible_name(re.compile("The free plan"))
+        await answered(console.database, first, approved=False)
+        is_released.set()
+        await expect(said).to_have_text("Your answer to “Order 1?” was not taken.")
+        await expect(request).to_have_accessible_name(re.compile("The free plan"))
 
 
 async def test_a_link_leads_to_a_request_that_is_not_in_the_inbox(

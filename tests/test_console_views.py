@@ -13,6 +13,7 @@ import db
 from db.events.triggers import logged_tables
 from graph import demo
 from graph.api import API
+from graph.settings import Settings
 from tests import browsers, consoles
 from tests.consoles import LOOKS, Console, Relay, faults, go
 
@@ -82,6 +83,21 @@ async def test_each_page_opens_and_is_accessible(
             await expect(page.get_by_text("Loading …")).to_have_count(0)
             await expect(page.locator("main > *")).not_to_have_count(1)
             assert {path: await faults(page)} == {path: []}
+
+
+async def test_empty_pages_name_the_api_where_graphiql_is_not_served(
+    database: db.Database, admin: db.User, browser: Browser
+) -> None:
+    without = Settings(graphiql=False)
+    async with (
+        consoles.serving(database, admin, without) as console,
+        console.opened(browser) as page,
+    ):
+        for path in ("/", "/agents"):
+            await go(page, path)
+            await expect(page.locator(".empty")).to_contain_text(f"{console.url}/graphql")
+            await expect(page.get_by_text("GraphiQL")).to_have_count(0)
+            await expect(page.get_by_text("MakePlan")).to_have_count(0)
 
 
 async def test_empty_pages_name_the_first_step(
@@ -170,6 +186,18 @@ async def test_no_message_is_missing_if_the_subscription_begins_late(
         await expect(messages.last).to_contain_text("Line 6")
         await append(console, "Line 7")
         await expect(messages).to_have_count(7)
+
+
+async def test_a_new_message_shows_numbers_as_they_were_written(
+    console: Console, browser: Browser
+) -> None:
+    message = {"sender": "USER", "content": "", "parts": [{"amount": 12345678901234567890}]}
+    async with console.opened(browser, f"/conversations/{TALK}") as page:
+        messages = page.get_by_role("log").get_by_role("listitem")
+        await expect(messages).to_have_count(5)
+        await change(console, "appendMessages", conversationId=TALK, messages=[message])
+        await expect(messages).to_have_count(6)
+        await expect(messages.last.locator("pre")).to_contain_text('"amount": 12345678901234567890')
 
 
 async def test_a_search_leads_into_the_middle_of_a_conversation(

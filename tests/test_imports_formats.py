@@ -375,4 +375,3 @@ def test_a_folder_without_a_plan_and_one_with_two_are_refused(tmp_path: Path) ->
 
     named = f"{plan} and {issues}"
     assert str(refusal.value) == f"{tmp_path} has several plans in it; name one of them: {named}."
-

@@ -1,6 +1,6 @@
 // Writes src/generated/: operations.ts has the types and documents of the operations in
-// src/**/*.graphql; schema.ts has what the cache must know of the schema, and all enums. This is graphql-codegen without its command line, which needs many
-// more packages.
+// src/**/*.graphql; schema.ts has what the cache must know of the schema, and all enums. This is
+// graphql-codegen without its command line, which needs many more packages.
 
 import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { codegen } from "@graphql-codegen/core";

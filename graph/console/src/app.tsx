@@ -6,8 +6,8 @@
 // - A page is one line in PAGES, and one in NAVIGATION if it is reached from everywhere.
 // - A page reads once (`useLiveQuery` in live.ts): one query, small pages (`first:`), and a
 //   subscription that tells when it must be read again. Nothing polls (except for heartbeats, which
-//   are no events: see agents.tsx). A subscription selects
-//   `cursor` and `gap { after }` and takes `$after: String`; client.ts goes on after the last message.
+//   are no events: see agents.tsx). A subscription selects `cursor` and `gap { after }` and takes
+//   `$after: String`; client.ts goes on after the last message.
 // - The cache is normalised by id: select `id` of each object, and an object that a mutation or a
 //   message returns is shown everywhere as it is now.
 // - A change is `useAction` (action.ts); `<UserErrors>` shows why it was not done.
@@ -15,8 +15,8 @@
 //   a link leads there again.
 // - Each page is a `<Frame title=…>`, around `<Loaded of=…>`. Other parts are in components/: states
 //   are `<StatusBadge>` (colour and shape), moments `<Time>`, lists without entries `<Empty>`.
-// - Styles are in style.css and what it imports, over its custom properties; no page sets colours of its own. The
-//   content security policy forbids inline styles in HTML and inline scripts.
+// - Styles are in style.css and what it imports, over its custom properties; no page sets colours of
+//   its own. The content security policy forbids inline styles in HTML and inline scripts.
 // - Everything works by keyboard, at a width of 390 pixels, in dark and in light.
 
 import { Provider } from "@urql/preact";

@@ -18,6 +18,7 @@ import { signOut } from "./session";
 import { Store } from "./store";
 
 const EXPIRED = "Your session has ended. Sign in again.";
+const INVALID = "This token is not valid. Sign in again.";
 
 /** Whether subscriptions arrive: `lost` while the connection is being opened again. */
 export const connection = new Store<"idle" | "open" | "lost">("idle");
@@ -31,19 +32,28 @@ const WAIT = { first: 1_000, most: 30_000 };
 /** The codes of errors that come again, however often a subscription is begun. */
 const LASTING = ["BAD_REQUEST", "BAD_USER_INPUT", "FORBIDDEN", "UNAUTHENTICATED"];
 
-/** A client for one token, with an empty cache, and the function that closes its connection. */
+/** A client for one token, with an empty cache, and the function that closes its connection.
+ *
+ * A late answer to it ends no session but that of its own token.
+ */
 export function createClient(token: string): { client: Client; close: () => void } {
+  let isAccepted = false;
+  const refuse = () => signOut(token, isAccepted ? EXPIRED : INVALID);
   const socket = createSocket({
     url: `${location.origin.replace(/^http/, "ws")}/graphql`,
+    webSocketImpl: ExactSocket,
     connectionParams: { Authorization: `Bearer ${token}` },
     lazyCloseTimeout: 2_000, // the next page subscribes soon after the last one ended
     retryAttempts: Infinity,
     shouldRetry: (event) => !(event instanceof CloseEvent && event.code === 4403),
     on: {
-      connected: () => connection.set("open"),
+      connected: () => {
+        isAccepted = true;
+        connection.set("open");
+      },
       closed: (event) => {
         const { code } = event as CloseEvent;
-        if (code === 4403) signOut(EXPIRED);
+        if (code === 4403) refuse();
         else connection.set(code === 1000 ? "idle" : "lost");
       },
     },
@@ -54,9 +64,15 @@ export function createClient(token: string): { client: Client; close: () => void
       const response = await send(url, init);
       return new Response(markNumbers(await response.text()), response);
     },
+    fetchOptions: token ? { headers: { Authorization: `Bearer ${token}` } } : {},
     preferGetMethod: false,
     exchanges: [
-      mapExchange({ onError: (error) => void (isUnauthenticated(error) && signOut(EXPIRED)) }),
+      mapExchange({
+        onResult: ({ data, error }) => {
+          if (error && isUnauthenticated(error)) refuse();
+          else if (data) isAccepted = true;
+        },
+      }),
       cacheExchange({
         keys: Object.fromEntries(embedded.map((type) => [type, () => null])),
         possibleTypes,
@@ -74,6 +90,13 @@ export function createClient(token: string): { client: Client; close: () => void
     ],
   });
   return { client, close: () => void socket.dispose() };
+}
+
+/** A WebSocket whose messages have marked numbers, as answers by POST have. */
+class ExactSocket extends WebSocket {
+  override set onmessage(listen: ((event: MessageEvent) => void) | null) {
+    super.onmessage = listen && (({ data }) => listen(new MessageEvent("message", { data: markNumbers(data) })));
+  }
 }
 
 type Payload = { query: string; variables: Record<string, unknown> };

@@ -1,11 +1,14 @@
 /** Who is signed in: the access token, which token.js stores until the tab is closed.
  *
- * It is not in localStorage, where it would stay on the disk for the 30 days that it is valid. Instead,
- * a new tab gets it from another tab of this origin.
+ * It is not in localStorage, where it would stay after that for the 30 days that it is valid. Instead, a
+ * new tab gets it from another tab of this origin.
  */
 
 import { storeToken, token } from "../../plain/assets/token.js";
 import { Store } from "./store";
+
+/** How long a new tab waits for the token of another one, in milliseconds. */
+const PATIENCE = 1_000;
 
 /** The token, or null and what to tell the person who must sign in. */
 export type Session = { token: string | null; notice?: string | undefined };
@@ -18,21 +21,29 @@ export function signIn(value: string) {
   session.set({ token: token() });
 }
 
-/** Forgets the token, in all tabs. */
-export function signOut(notice?: string) {
-  const ended = token();
+/** Forgets a token, in all tabs that use it. */
+export function signOut(ended: string, notice?: string) {
+  if (token() !== ended) return;
   storeToken("");
   session.set({ token: null, notice });
-  if (ended) tabs.postMessage({ ended } satisfies Message);
+  tabs.postMessage({ ended } satisfies Message);
 }
 
-type Message = { wanted: true } | { given: string } | { ended: string };
+/** A request for a token has a number, which its answers repeat: they are for one tab only. */
+type Message = { wanted: string } | { given: string; to: string } | { ended: string };
 
 const tabs = new BroadcastChannel("troupe:session");
 tabs.addEventListener("message", ({ data }: MessageEvent<Message>) => {
   const own = token();
-  if ("wanted" in data && own) tabs.postMessage({ given: own } satisfies Message);
-  if ("given" in data && !own) signIn(data.given);
-  if ("ended" in data && data.ended === own) signOut();
+  if ("wanted" in data && own) tabs.postMessage({ given: own, to: data.wanted } satisfies Message);
+  if ("given" in data && data.to === wanted && !own) signIn(data.given);
+  if ("ended" in data) signOut(data.ended);
 });
-if (!token()) tabs.postMessage({ wanted: true } satisfies Message);
+
+/** The number of this tab's request; null if it has none, or none any longer. */
+let wanted: string | null = null;
+if (!token()) {
+  wanted = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  tabs.postMessage({ wanted } satisfies Message);
+  setTimeout(() => (wanted = null), PATIENCE);
+}

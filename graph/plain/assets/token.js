@@ -2,11 +2,13 @@
 // server, and is stored until the tab is closed.
 
 const KEY = "troupe:token";
+const QUESTION = "You are signed in. Use the access token of this link instead?";
 
 const inURL = () => new URLSearchParams(location.hash.slice(1)).get("token");
 const fromURL = inURL();
 if (fromURL) {
-  storeToken(fromURL);
+  // Anybody can make a link: it must not make a person work as somebody else without their knowledge.
+  if (!token() || token() === fromURL.trim() || confirm(QUESTION)) storeToken(fromURL);
   // The token must not stay in the address bar, the history or a bookmark.
   history.replaceState(null, "", location.pathname + location.search);
 }

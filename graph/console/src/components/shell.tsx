@@ -6,9 +6,11 @@ import { connection, interrupted } from "../client";
 import { InboxChangesDocument, LogoutDocument, ShellDocument } from "../generated/operations";
 import { useLiveQuery } from "../live";
 import { Link, usePlace } from "../router";
+import { Dialog } from "./dialog";
+import { UserErrors } from "./failure";
 import { GraphiQL, hasGraphiQL } from "./graphiql";
 import { nameOf } from "./person";
-import { signOut } from "../session";
+import { session, signOut } from "../session";
 import { useStore } from "../store";
 import { theme, toggleTheme } from "../theme";
 
@@ -97,15 +99,25 @@ function ThemeButton() {
 }
 
 function SignOut() {
-  const { run, isRunning } = useAction(LogoutDocument);
-  async function end() {
-    // Only tokens from `login` can be ended; this tab forgets any.
-    await run({ input: {} });
-    signOut();
-  }
+  const { token } = useStore(session);
+  const { run, isRunning, errors, dismiss } = useAction(LogoutDocument);
+  const forget = () => signOut(token ?? "");
+  const end = async () => (await run({ input: {} })) && forget();
   return (
-    <button class="plain" onClick={end} disabled={isRunning}>
-      Sign out
-    </button>
+    <>
+      <button class="plain" onClick={end} disabled={isRunning}>
+        Sign out
+      </button>
+      {errors.length > 0 && (
+        <Dialog title="Your token is still valid" onClose={dismiss}>
+          <UserErrors errors={errors} />
+          <p>The server has not revoked it. If it is forgotten here, whoever else has it can still use it.</p>
+          <div class="buttons">
+            <button class="primary" onClick={end}>Try again</button>
+            <button onClick={forget}>Forget it here anyway</button>
+          </div>
+        </Dialog>
+      )}
+    </>
   );
 }

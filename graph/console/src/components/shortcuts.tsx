@@ -7,7 +7,8 @@ export type Shortcut = { key: string; does: string; run: () => void };
 
 /** The shortcuts of a page, and `?`, which lists them in a dialog.
  *
- * They work wherever the keyboard is not needed otherwise: not in a field, nor with Ctrl, Alt or Meta.
+ * They work wherever the keyboard is not needed otherwise: not in a field, nor with Ctrl, Alt or Meta. A
+ * key that is held down works once.
  */
 export function Shortcuts(props: { keys: Shortcut[] }) {
   const [isOpen, setOpen] = useState(false);
@@ -15,7 +16,7 @@ export function Shortcuts(props: { keys: Shortcut[] }) {
   latest.current = props.keys;
   useEffect(() => {
     function press(event: KeyboardEvent) {
-      if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented) return;
+      if (event.ctrlKey || event.altKey || event.metaKey || event.defaultPrevented || event.repeat) return;
       if (isTaken(event.target as HTMLElement, event.key)) return;
       if (event.key === "?") setOpen(true);
       const found = latest.current.find(({ key }) => key === event.key);

@@ -47,6 +47,11 @@ function named({ request: { id, contentHash } }: Props) {
   return { id, contentHash };
 }
 
+/** Enter that is held down must not answer the next request, which nobody has read yet. */
+function ignoreHeldEnter(event: KeyboardEvent) {
+  if (event.key === "Enter" && event.repeat) event.preventDefault();
+}
+
 function Approval(props: Props) {
   const { run, isRunning, errors } = useAction(RespondToApprovalDocument);
   const approve = useRef<HTMLButtonElement>(null);
@@ -66,7 +71,7 @@ function Approval(props: Props) {
         Comment (optional)
         <input ref={comment} name="comment" autoComplete="off" />
       </label>
-      <div class="buttons">
+      <div class="buttons" onKeyDown={ignoreHeldEnter}>
         <button ref={approve} type="button" class="primary" disabled={isRunning} onClick={() => send(true)}>
           Approve <kbd>a</kbd>
         </button>
@@ -96,7 +101,8 @@ function TextForm(props: {
   }
   function press(event: TargetedKeyboardEvent<HTMLFormElement>) {
     if (event.key === "Escape") field.current?.blur();
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.currentTarget.requestSubmit();
+    const sends = event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat;
+    if (sends) event.currentTarget.requestSubmit();
   }
   return (
     <form class="answer" onSubmit={submit} onKeyDown={press}>
@@ -169,7 +175,7 @@ function Acknowledgement(props: Props) {
   return (
     <div class="answer">
       <UserErrors errors={errors} />
-      <div class="buttons">
+      <div class="buttons" onKeyDown={ignoreHeldEnter}>
         <button ref={button} class="primary" disabled={isRunning} onClick={send}>
           Acknowledge <kbd>a</kbd>
         </button>

@@ -73,6 +73,8 @@ function Requests(props: {
   const last = useRef<RequestFragment | null>(null);
   const request = known ?? (last.current?.id === of ? last.current : null);
   last.current = request;
+  const selected = useRef(of);
+  selected.current = of;
   const answering = useRef<Answering | null>(null);
   const [said, say] = useState("");
   const list = useRef<HTMLUListElement>(null);
@@ -98,12 +100,18 @@ function Requests(props: {
     show(next.id);
   }
 
+  // Until the server has answered, the person may have moved on to another request, which then stays.
   function answered(outcome: OutcomeFragment, sentence: string) {
     props.onEnd(outcome);
     say(sentence);
     const at = nodes.findIndex(({ id }) => id === outcome.id);
-    show((nodes[at + 1] ?? nodes[at - 1])?.id);
+    if (selected.current === outcome.id) show((nodes[at + 1] ?? nodes[at - 1])?.id);
     props.read(outcome.id);
+  }
+
+  function refused({ id, title }: RequestFragment) {
+    if (selected.current !== id) say(`Your answer to “${title}” was not taken.`);
+    props.read(id);
   }
 
   const isOpen = request && request.status === "PENDING" && !endings[request.id];
@@ -149,7 +157,7 @@ function Requests(props: {
               ending={endings[request.id]}
               answering={answering}
               onAnswered={answered}
-              onRefused={() => props.read(request.id)}
+              onRefused={() => refused(request)}
             />
           )}
         </div>

@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 
 import { Empty } from "../components/empty";
 import { Frame } from "../components/frame";
-import { GraphiQL } from "../components/graphiql";
+import { GraphiQL, hasGraphiQL } from "../components/graphiql";
 import { Loaded } from "../components/loaded";
 import { Progress, formatCost } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
@@ -56,9 +56,10 @@ function FirstStep() {
   return (
     <Empty title="There is no project yet">
       <p>
-        Workers and orchestrators make them with <code>createProjectPlan</code>, the tasks included. Try it
-        in <GraphiQL />: its tab MakePlan is an example. <code>make demo</code> serves a
-        database with agents at work.
+        Workers and orchestrators make them with <code>createProjectPlan</code>, the tasks included, and
+        the command <code>troupe import taskmaster</code> from a file. Try it in <GraphiQL />
+        {hasGraphiQL && ": its tab MakePlan is an example"}. <code>make demo</code> serves a database with
+        agents at work.
       </p>
     </Empty>
   );
