@@ -416,6 +416,10 @@ def test_a_mistyped_setting_is_named_by_every_command(command: tuple[str, ...]) 
         *(("TOKEN", None), ("URL", None), ("PROJECT", None)),
         *(("SERVICE_HOST", None), ("SERVICE_PORT", None), ("SERVICE_PORT_HTTP", None)),
         *(("PORT_8000_TCP", None), ("PORT_8000_TCP_PROTO", None), ("PORT_8000_TCP_ADDR", None)),
+        *(("PORT_8000_TCP_PORT", None), ("SERVICE_PORT_METRICS", None)),
+        # For a service that is named troupe-metrics.
+        *(("METRICS_SERVICE_HOST", None), ("METRICS_SERVICE_PORT", None)),
+        ("METRICS_PORT_9400_TCP", None),
     ],
 )
 def test_what_resembles_a_setting_is_named(name: str, meant: str | None) -> None:
