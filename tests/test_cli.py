@@ -458,6 +458,7 @@ def test_these_are_the_commands() -> None:
         "approve",
         "demo",
         "diagram",
+        "doctor",
         "events prune",
         "events tail",
         "import chats",
