@@ -395,11 +395,19 @@ MISTYPED = "TROUPE_MAX_DEPHT is not a setting; did you mean TROUPE_MAX_DEPTH?\n"
 def test_a_mistyped_setting_is_named_by_every_command(command: tuple[str, ...]) -> None:
     done = troupe_here(*command, max_depht=3)
     assert done.err.startswith(f"troupe: {MISTYPED}")
+    if command == ("settings",):  # which shows what is set, also in production
+        return
     said = troupe_here(*command, max_depht=3, prot=1, mode="production")
     assert (said.status, said.out) == (1, "")
     assert said.err == (
         f"troupe: {MISTYPED}TROUPE_PROT is not a setting; did you mean TROUPE_PORT?\n"
     )
+
+
+def test_the_settings_are_shown_although_one_is_mistyped_in_production() -> None:
+    ended = troupe_here("settings", "max-depth", max_depht=3, mode="production")
+    assert (ended.status, ended.err) == (0, f"troupe: {MISTYPED}")
+    assert ended.out.startswith("TROUPE_MAX_DEPTH=20 (default)\n")
 
 
 @pytest.mark.parametrize(
