@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import itertools
 import json
 import os
 import re
@@ -31,7 +32,7 @@ from db.embedded import binaries
 from graph import cli
 from graph.core.scalars import global_id
 from graph.schema import printed
-from graph.settings import Settings, mistyped
+from graph.settings import Mode, Settings, mistyped
 from tests import factories, processes
 from tests.patience import until
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here
@@ -755,8 +756,8 @@ async def test_a_database_that_newer_code_migrated_is_left_alone(
     async with database.write(db.Viewer()) as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     before = await snapshot(database)
-    for command in COMMANDS:
-        done = await asyncio.to_thread(troupe_here, *command, database_url=url)
+    for command, mode in itertools.product(COMMANDS, Mode):
+        done = await asyncio.to_thread(troupe_here, *command, database_url=url, mode=mode)
         assert done.refusal == (
             "The database is at the migration 9999, which this version of Troupe does not know: a"
             " newer version was used on it. Use that version, or another database."
