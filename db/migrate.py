@@ -15,11 +15,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, make_url, pool, text
+from sqlalchemy import URL, Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from db.connections import connect, database_url, reason
+from db.connections import connect, database_url, reason, shown
 from db.embedded import EmbeddedError
 from db.events import autogenerate
 from db.settings import DatabaseSettings, SettingsError
@@ -119,11 +119,6 @@ async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
         await connection.execute(text("SET lock_timeout = '10s'"))
         await connection.commit()
         return await connection.run_sync(work)
-
-
-def shown(url: URL | str) -> str:
-    """The URL without its password, for messages."""
-    return make_url(url).render_as_string(hide_password=True)
 
 
 async def _on(url: URL | str, work: Callable[[Connection], Any]) -> Any:

@@ -18,7 +18,7 @@ import orjson
 from packaging.requirements import Requirement
 
 from db import Database, migrate
-from db.connections import DRIVER_ERRORS, reason
+from db.connections import DRIVER_ERRORS, reason, shown
 from db.embedded import EmbeddedError, Server, has_database
 from db.settings import SettingsError
 from graph import tracing
@@ -333,7 +333,7 @@ async def examine_database(
             connection = await database.open()
         except Exception as error:
             advice = "Check TROUPE_DATABASE_URL, and that the server is running."
-            where = migrate.shown(url)
+            where = shown(url)
             message = f"PostgreSQL cannot be reached at {where} ({reason(error)})."
             yield _failed("database", message, advice)
             return

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
-from sqlalchemy import make_url
 
+from db.connections import shown
 from db.result_limits import RESULT_BYTES
 from db.settings import PREFIX, DatabaseSettings
 
@@ -301,7 +301,7 @@ def present(settings: Settings) -> list[dict[str, Any]]:
         each.model_dump(mode="json") for each in (settings, Settings.model_construct())
     )
     if settings.database_url is not None:
-        values["database_url"] = make_url(settings.database_url).render_as_string()
+        values["database_url"] = shown(settings.database_url)
     return [
         {
             "name": f"{PREFIX}{name.upper()}",

@@ -93,8 +93,7 @@ def _registration(
     command: str, url: str, address: tuple[str, int], server: Server | None
 ) -> RunningServer:
     """What other commands find of this server."""
-    from sqlalchemy import make_url
-
+    from db.connections import shown
     from graph.cli.servers import RunningServer, current_folder
     from graph.serve import base_url
 
@@ -104,5 +103,5 @@ def _registration(
         base_url(address),
         current_folder(),
         None if server is None else str(server.data_dir),
-        make_url(url).render_as_string() if server is None else None,
+        shown(url) if server is None else None,
     )
