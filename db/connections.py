@@ -75,6 +75,11 @@ def database_url(url: URL | str) -> URL:
     return url.set(query=query)
 
 
+def shown(url: URL | str) -> str:
+    """The URL without its password, for messages. No parameter has one: see `database_url`."""
+    return make_url(url).render_as_string(hide_password=True)
+
+
 async def connect(settings: dict[str, str], **options: Any) -> Any:
     """A connection with these settings, in addition to those above. The options are the driver's.
 

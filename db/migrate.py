@@ -15,11 +15,11 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, make_url, pool, text
+from sqlalchemy import URL, Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from db.connections import connect, database_url, reason
+from db.connections import connect, database_url, reason, shown
 from db.embedded import EmbeddedError
 from db.events import autogenerate
 from db.settings import DatabaseSettings, SettingsError
@@ -121,11 +121,6 @@ async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
         return await connection.run_sync(work)
 
 
-def shown(url: URL | str) -> str:
-    """The URL without its password, for messages."""
-    return make_url(url).render_as_string(hide_password=True)
-
-
 async def _on(url: URL | str, work: Callable[[Connection], Any]) -> Any:
     async with _connection(url) as connection:
         return await connection.run_sync(work)
@@ -151,9 +146,23 @@ async def refuse_unsuitable(url: URL | str) -> None:
         )
 
 
+def is_known(revision: str | None) -> bool:
+    """Whether this version has the migration that a database is at; not if newer code made it."""
+    return revision is None or revision in {each.revision for each in _scripts().walk_revisions()}
+
+
+def _refuse_newer(revision: str | None) -> None:
+    if not is_known(revision):
+        raise NotMigratable(
+            f"The database is at the migration {revision}, which this version of Troupe does not"
+            " know: a newer version was used on it. Use that version, or another database."
+        )
+
+
 async def refuse_unless_at_head(url: URL | str) -> None:
     """Raise NotMigratable if the database is not at the newest migration."""
     revision = await _on(url, current)
+    _refuse_newer(revision)
     if revision != head():
         raise NotMigratable(
             f"The database is at the migration {revision or 'none'}, and this version of Troupe"
@@ -169,12 +178,7 @@ async def upgrade(url: URL | str, revision: str = "head") -> bool:
 
     def work(connection: Connection) -> bool:
         before = current(connection)
-        known = {script.revision for script in _scripts().walk_revisions()}
-        if before is not None and before not in known:
-            raise NotMigratable(
-                f"The database is at the migration {before}, which this version of Troupe does not"
-                " know: a newer version was used on it. Use that version, or another database."
-            )
+        _refuse_newer(before)
         connection.rollback()
         command.upgrade(config(connection), revision)
         return current(connection) != before

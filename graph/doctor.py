@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import secrets
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import orjson
+from packaging.requirements import Requirement
 
 from db import Database, migrate
-from db.connections import DRIVER_ERRORS, reason
-from db.embedded import EmbeddedError, Server, default_data_dir
-from db.settings import PREFIX, SettingsError
+from db.connections import DRIVER_ERRORS, reason, shown
+from db.embedded import EmbeddedError, Server, has_database
+from db.settings import SettingsError
 from graph import tracing
-from graph.settings import Settings
+from graph.settings import Mode, Settings, mistyped
 
 # How far the clock of the database may be off, in seconds.
 CLOCK_WARNING, CLOCK_FAILURE = 1.0, 30.0
@@ -36,9 +35,6 @@ NOTIFY_SECONDS = 5.0
 
 # The connections of a process besides its pools: those that number events, follow them, and cancel.
 OTHER_CONNECTIONS = 4
-
-# The variables that are no setting of a server: pytest's are those of the tests of Troupe itself.
-OTHER_VARIABLES = {"TEST_SERVER", "TEST_PROCESSES", "EXAMPLES"}
 
 ENCODING = """
     SELECT pg_encoding_to_char(encoding), datcollversion,
@@ -118,15 +114,16 @@ def check_versions() -> Iterator[Finding]:
     python = ".".join(map(str, sys.version_info[:3]))
     wrong = []
     for text in metadata.requires("troupe") or ():
-        wanted = re.match(r"([\w.-]+)(?:\[[^]]*\])?([^;]*)(;?)", text)
-        if wanted is None or wanted[3]:  # for an extra, or another system
-            continue
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue  # for an extra, or another system
         try:
-            found = metadata.version(wanted[1])
+            found = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
-            found = "none"
-        if found == "none" or not _fits(found, wanted[2]):
-            wrong.append(f"{wanted[1]} {found} (needed: {wanted[2].strip()})")
+            wrong.append(f"{wanted.name} none (needed: {wanted.specifier})")
+            continue
+        if not wanted.specifier.contains(found, prereleases=True):
+            wrong.append(f"{wanted.name} {found} (needed: {wanted.specifier})")
     if wrong:
         advice = "Install the versions of requirements.txt."
         yield _failed("versions", f"Packages do not fit: {', '.join(wrong)}.", advice)
@@ -135,37 +132,20 @@ def check_versions() -> Iterator[Finding]:
         yield _ok("versions", f"Troupe {version}, Python {python}; all packages fit.")
 
 
-def _fits(version: str, specifier: str) -> bool:
-    """Whether a version is within bounds such as `>=1.2,<2`."""
-    for sign, bound in re.findall(r"(>=|<|==)\s*([\w.]+)", specifier):
-        found, given = _numbers(version), _numbers(bound)
-        if (sign == ">=" and found < given) or (sign == "<" and found >= given):
-            return False
-        if sign == "==" and found != given:
-            return False
-    return True
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version)[:3]))
-
-
-def check_settings() -> Iterator[Finding]:
+def check_settings(settings: Settings) -> Iterator[Finding]:
     """The variables of the environment, once they are known to be valid."""
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
-    known |= {f"{PREFIX}{name}" for name in OTHER_VARIABLES}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
-    if unknown:
-        names = ", ".join(unknown)
-        advice = "Look for a typing error: `troupe settings` prints all settings."
-        yield _warning("settings", f"These variables are no settings: {names}.", advice)
-        return
+    # In production, a server does not start with them.
+    report = _failed if settings.mode is Mode.PRODUCTION else _warning
+    names = mistyped(os.environ)
+    for message in names:
+        yield report("settings", message, "Correct the name of the variable, or unset it.")
     try:
         traced = tracing.is_wanted()
     except SettingsError as error:
         yield _failed("settings", str(error), "Correct the variable.")
         return
-    yield _ok("settings", f"All are valid. Traces are {'' if traced else 'not '}sent.")
+    if not names:
+        yield _ok("settings", f"All are valid. Traces are {'' if traced else 'not '}sent.")
 
 
 def check_space(server: Server | None, size: int) -> Iterator[Finding]:
@@ -215,6 +195,10 @@ async def check_migrations(connection: Any, settings: Settings) -> AsyncIterator
     found, head = await _revision(connection), migrate.head()
     if found == head:
         yield _ok("migrations", f"The database is at the migration {head}.")
+        return
+    if not migrate.is_known(found):
+        message = f"The database is at the migration {found}, which a newer version has made."
+        yield _failed("migrations", message, "Use that version, or another database.")
         return
     message = f"The database is at the migration {found or 'none'}, and this version needs {head}."
     if settings.migrates:
@@ -349,7 +333,7 @@ async def examine_database(
             connection = await database.open()
         except Exception as error:
             advice = "Check TROUPE_DATABASE_URL, and that the server is running."
-            where = migrate.shown(url)
+            where = shown(url)
             message = f"PostgreSQL cannot be reached at {where} ({reason(error)})."
             yield _failed("database", message, advice)
             return
@@ -378,8 +362,11 @@ async def examine_database(
         await database.dispose()
 
 
-def examine() -> Iterator[Finding]:
-    """All findings."""
+def examine(database_of: Callable[[Settings], Settings]) -> Iterator[Finding]:
+    """All findings. `database_of` completes the settings by the database that is meant.
+
+    It raises SettingsError if that is not clear.
+    """
     yield from check_versions()
     try:
         settings = Settings.load()
@@ -387,39 +374,30 @@ def examine() -> Iterator[Finding]:
         for line in str(error).splitlines():
             yield _failed("settings", line, "`troupe settings` prints all settings.")
         return
-    yield from check_settings()
-    if settings.database_url is None and not _has_cluster(settings.data_dir):
-        message = "There is no database yet."
-        yield _warning("database", message, "`troupe serve` makes it, if no server is to be used.")
-        return
+    yield from check_settings(settings)
 
     async def all_of(url: str, server: Server | None) -> list[Finding]:
         return [finding async for finding in examine_database(url, server, settings)]
 
     try:
+        settings = database_of(settings)
+        if settings.database_url is None and not has_database(settings.data_dir):
+            advice = "`troupe serve` makes it, if no server is to be used."
+            yield _warning("database", "There is no database yet.", advice)
+            return
         with settings.database(on_wait=lambda _: None) as (url, server):
             yield from asyncio.run(all_of(url, server))
+    except SettingsError as error:
+        advice = "Set TROUPE_DATABASE_URL or TROUPE_DATA_DIR."
+        yield _failed("database", str(error), advice)
     except EmbeddedError as error:
         advice = "See postgres.log in the folder of the data."
         yield _failed("database", str(error), advice)
 
 
-def _has_cluster(data_dir: Path | None) -> bool:
-    """Whether there is an embedded database, which would be made otherwise."""
-    if sys.platform == "win32":
-        return True  # there is none, which is reported when it is used
-    from db.embedded import binaries  # noqa: PLC0415
-
-    try:
-        folder = data_dir or default_data_dir()
-        return (folder / f"postgres-{binaries.installed().major}").exists()
-    except EmbeddedError:
-        return True  # which is reported when it is used
-
-
-def run(*, as_json: bool) -> int:
+def run(database_of: Callable[[Settings], Settings], *, as_json: bool) -> int:
     """Print all findings, and return the exit status: 1 if a check has failed."""
-    findings = list(examine())
+    findings = list(examine(database_of))
     has_failed = any(finding.status is Status.FAILED for finding in findings)
     if as_json:
         report = {"ok": not has_failed, "checks": [asdict(finding) for finding in findings]}

@@ -48,11 +48,13 @@ def listen(settings: Settings) -> socket.socket:
     return _listen(settings.host, settings.port, "")
 
 
-def listen_for_metrics(settings: Settings, process: int = 0) -> socket.socket | None:
+def listen_for_metrics(
+    settings: Settings, process: int = 0
+) -> contextlib.AbstractContextManager[socket.socket | None]:
     """Open the socket of the metrics of a process, if they have a port of their own."""
     port = settings.metrics_port
     if port is None:
-        return None
+        return contextlib.nullcontext()
     return _listen(settings.metrics_host, port and port + process, "METRICS_")
 
 
@@ -224,11 +226,15 @@ def run(
     settings: Settings,
     url: str,
     listening: socket.socket,
+    metrics: socket.socket | None,
     server: Server | None,
     development_token: tuple[User, str] | None,
     background: Iterable[Background] = (),
 ) -> None:
-    """Serve until a signal to stop; then running operations have a grace period."""
+    """Serve until a signal to stop; then running operations have a grace period.
+
+    `metrics` is the socket of the metrics of a single process, if they have a port of their own.
+    """
     configure_logs(settings)
     address = base_url(listening.getsockname())
     lines = [f"Troupe serves {address}/graphql, and health checks at {address}/livez and /readyz."]
@@ -245,8 +251,6 @@ def run(
                 lines += ["The console, with this token:", f"  {address}/#token={token}"]
             elif settings.shows_graphiql:
                 lines += ["A page, with this token:", f"  {address}/graphql#token={token}"]
-    several = settings.processes > 1
-    metrics = None if several else listen_for_metrics(settings)
     if metrics is not None:
         lines.insert(1, f"Metrics for Prometheus are at {base_url(metrics.getsockname())}/metrics.")
     lines.append("Ctrl-C stops it.")
@@ -254,7 +258,7 @@ def run(
         print("\n".join(lines), flush=True)
     else:
         logs.server.info(" ".join(lines), extra={"fields": {"version": version("troupe")}})
-    if several:
+    if settings.processes > 1:
         Processes(settings.processes, partial(serve_as_one, settings, url), listening).run()
     else:
         serve(settings, url, listening, server, metrics, background)
@@ -272,8 +276,8 @@ def configure_logs(settings: Settings) -> None:
 def serve_as_one(settings: Settings, url: str, listening: socket.socket, number: int) -> None:
     """Serve as one of several processes."""
     configure_logs(settings)
-    metrics = listen_for_metrics(settings, number)
-    serve(settings, url, listening, None, metrics)
+    with listen_for_metrics(settings, number) as metrics:
+        serve(settings, url, listening, None, metrics)
 
 
 def serve(

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_settings import NoDecode
-from sqlalchemy import make_url
 
+from db.connections import shown
 from db.result_limits import RESULT_BYTES
 from db.settings import PREFIX, DatabaseSettings
 
@@ -276,17 +276,24 @@ class Settings(DatabaseSettings):
 CLIENT_VARIABLES = {"TROUPE_URL", "TROUPE_TOKEN", "TROUPE_PROJECT"}
 """Variables of the examples' workers, which are clients; a server does not read them."""
 
+_OF_KUBERNETES = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)"
+)
+"""What Kubernetes sets in each Pod for a Service whose name is or begins with `troupe`."""
+
 
 def mistyped(environment: Iterable[str]) -> list[str]:
     """A message for each name of a variable that resembles a setting's, but is none's.
 
-    Others are not reported: Kubernetes, for example, sets `TROUPE_SERVICE_HOST` for a service.
+    Others are not reported, and neither are those of clients and of Kubernetes.
     """
     names = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
     messages = []
     for variable in sorted(environment):
         name = variable.upper()
         if not name.startswith(PREFIX) or name in names or name in CLIENT_VARIABLES:
+            continue
+        if _OF_KUBERNETES.fullmatch(name):
             continue
         similar = difflib.get_close_matches(
             name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in names], 1
@@ -303,7 +310,7 @@ def present(settings: Settings) -> list[dict[str, Any]]:
     )
     for name, url in values.items():
         if name.endswith("_url") and url is not None:
-            values[name] = make_url(url).render_as_string()
+            values[name] = shown(url)
     return [
         {
             "name": f"{PREFIX}{name.upper()}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import itertools
 import json
 import os
 import re
@@ -31,7 +32,7 @@ from db.embedded import binaries
 from graph import cli
 from graph.core.scalars import global_id
 from graph.schema import printed
-from graph.settings import Settings, mistyped
+from graph.settings import Mode, Settings, mistyped
 from tests import factories, processes
 from tests.patience import until
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here
@@ -406,11 +407,19 @@ MISTYPED = "TROUPE_MAX_DEPHT is not a setting; did you mean TROUPE_MAX_DEPTH?\n"
 def test_a_mistyped_setting_is_named_by_every_command(command: tuple[str, ...]) -> None:
     done = troupe_here(*command, max_depht=3)
     assert done.err.startswith(f"troupe: {MISTYPED}")
+    if command == ("settings",):  # which shows what is set, also in production
+        return
     said = troupe_here(*command, max_depht=3, prot=1, mode="production")
     assert (said.status, said.out) == (1, "")
     assert said.err == (
         f"troupe: {MISTYPED}TROUPE_PROT is not a setting; did you mean TROUPE_PORT?\n"
     )
+
+
+def test_the_settings_are_shown_although_one_is_mistyped_in_production() -> None:
+    ended = troupe_here("settings", "max-depth", max_depht=3, mode="production")
+    assert (ended.status, ended.err) == (0, f"troupe: {MISTYPED}")
+    assert ended.out.startswith("TROUPE_MAX_DEPTH=20 (default)\n")
 
 
 @pytest.mark.parametrize(
@@ -427,6 +436,10 @@ def test_a_mistyped_setting_is_named_by_every_command(command: tuple[str, ...]) 
         *(("TOKEN", None), ("URL", None), ("PROJECT", None)),
         *(("SERVICE_HOST", None), ("SERVICE_PORT", None), ("SERVICE_PORT_HTTP", None)),
         *(("PORT_8000_TCP", None), ("PORT_8000_TCP_PROTO", None), ("PORT_8000_TCP_ADDR", None)),
+        *(("PORT_8000_TCP_PORT", None), ("SERVICE_PORT_METRICS", None)),
+        # For a service that is named troupe-metrics.
+        *(("METRICS_SERVICE_HOST", None), ("METRICS_SERVICE_PORT", None)),
+        ("METRICS_PORT_9400_TCP", None),
     ],
 )
 def test_what_resembles_a_setting_is_named(name: str, meant: str | None) -> None:
@@ -465,6 +478,7 @@ def test_these_are_the_commands() -> None:
         "approve",
         "demo",
         "diagram",
+        "doctor",
         "events prune",
         "events tail",
         "export",
@@ -761,8 +775,8 @@ async def test_a_database_that_newer_code_migrated_is_left_alone(
     async with database.write(db.Viewer()) as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     before = await snapshot(database)
-    for command in COMMANDS:
-        done = await asyncio.to_thread(troupe_here, *command, database_url=url)
+    for command, mode in itertools.product(COMMANDS, Mode):
+        done = await asyncio.to_thread(troupe_here, *command, database_url=url, mode=mode)
         assert done.refusal == (
             "The database is at the migration 9999, which this version of Troupe does not know: a"
             " newer version was used on it. Use that version, or another database."

@@ -328,6 +328,11 @@ async def test_what_is_approved_is_shown_first(commands: Commands) -> None:
     )
     assert (rejected.status, rejected.out) == (0, "Rejected.\n")
 
+    # Titles that look alike are told apart.
+    request = await asked(commands, title="Pay\u00a0Ann\u200b\u202e")
+    done = await commands.run("approve", request, "--yes")
+    assert "\nTitle:     Pay\\u00a0Ann\\u200b\\u202e\n" in done.err
+
 
 class Typed(io.StringIO):
     """What somebody types in a terminal."""

@@ -41,6 +41,16 @@ def steps() -> list[tuple[str, str, str]]:
     return [(step, language, textwrap.dedent(text)) for step, language, text in blocks]
 
 
+def test_the_table_has_every_package() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = page.split("| path | contents |")[1].split("\n\n")[0]
+    listed = set(re.findall(r"`(graph/\w+/)`", table))
+    modules = [path.parent for path in (ROOT / "graph").glob("*/*.*")]
+    assert listed == {f"graph/{folder.name}/" for folder in modules if folder.name[0] != "_"}
+    for name in re.findall(r"`(\w+\.py)`", table):
+        assert list(ROOT.glob(f"*/{name}")) or list(ROOT.glob(f"graph/*/{name}")), name
+
+
 def failed(step: str, why: str) -> None:
     """Say which step of the recipe does not work."""
     title = re.split(r"[.:] ", step.replace("\n", " "), maxsplit=2)[:2]

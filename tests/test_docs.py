@@ -10,10 +10,12 @@ import shutil
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from sqlalchemy import URL
 
 import db
@@ -21,6 +23,7 @@ from db import embedded, migrate
 from db.diagram import diagram, states
 from db.events.positions import number_all
 from db.transitions import Transitions
+from graph import cli
 from graph.core.errors import RequestError
 from graph.core.user_errors import USER_ERRORS
 from graph.server.requests import HTTPError
@@ -160,10 +163,85 @@ def test_every_command_prints_what_the_page_says(
         assert ended.out + ended.err == output, command
 
 
+def shell_commands(page: str) -> list[list[str]]:
+    """The arguments of each `troupe` that a page runs in a shell, also in a container."""
+    blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    before = r"(?:\$ |\w+=\S+ |time |docker compose run .*? |kubectl exec .*? -- )*(?:\S*/)?"
+    found = (re.match(rf"{before}troupe( .*|)$", line) for line in lines)
+    return [_arguments(match[1]) for match in found if match]
+
+
+def _arguments(line: str) -> list[str]:
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    return list(takewhile(lambda word: word[0] not in "|&;<>", words))
+
+
+def mentioned(page: str) -> list[list[str]]:
+    """The arguments of each `troupe …` that a page mentions in a sentence."""
+    text = re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+    return [shlex.split(each) for each in re.findall(r"`troupe\s([^`]*)`", text)]
+
+
+def command_of(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that these arguments of `troupe` call, and the rest of them."""
+    command: Any = typer.main.get_command(cli.app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if shell_commands(text)])
+def test_every_command_of_a_page_has_the_arguments_that_it_needs(name: str) -> None:
+    for words in shell_commands(TEXTS[name]):
+        command, rest = command_of(words)
+        try:
+            command.make_context("troupe", [*rest])
+        except Exception as error:
+            pytest.fail(f"troupe {shlex.join(words)}: {error}", pytrace=False)
+
+
+@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if mentioned(text)])
+def test_every_command_that_is_mentioned_has_these_options(name: str) -> None:
+    for words in mentioned(TEXTS[name]):
+        command, rest = command_of(words)
+        options = {option for parameter in command.params for option in parameter.opts}
+        takes_all = command.context_settings.get("ignore_unknown_options", False)
+        is_group = hasattr(command, "commands")
+        for word in rest:
+            if word.startswith("-") and not takes_all:
+                assert word in options | {"-h", "--help"}, words
+            else:
+                assert not is_group, f"troupe {' '.join(words)} is no command"
+
+
+def test_the_table_has_every_command() -> None:
+    listed = []
+    for cell in re.findall(r"^\| (`.*?) \|", TEXTS["cli.md"].split("\n## ")[0], re.MULTILINE):
+        names = re.findall(r"`([^`]+)`", cell)
+        noun = names[0].partition(" ")[0] if " " in names[0] else ""
+        listed += [name if " " in name else f"{noun} {name}".strip() for name in names]
+    assert sorted(listed) == sorted(_paths(typer.main.get_command(cli.app)))
+
+
+def _paths(command: Any) -> list[str]:
+    """The names of the commands below a command."""
+    if not hasattr(command, "commands"):
+        return [""]
+    return [
+        f"{name} {rest}".strip()
+        for name, child in command.commands.items()
+        for rest in _paths(child)
+    ]
+
+
 def test_the_pages_with_examples_are_found() -> None:
     assert len(examples(TEXTS["README.md"])) == 1
     assert len(examples(TEXTS["api.md"])) > 10
     assert len(commands(TEXTS["importing.md"])) == 5
+    assert len([each for text in TEXTS.values() for each in shell_commands(text)]) > 20
+    assert len([each for text in TEXTS.values() for each in mentioned(text)]) > 40
 
 
 def test_a_migration_is_tried_on_a_copy_as_the_page_says(

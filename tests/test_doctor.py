@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy import URL
 import db
 from db import embedded, migrate
 from graph import doctor
+from graph.cli.servers import RunningServer, registered
 from graph.doctor import Finding, Status
 from graph.settings import Mode, Settings
 from tests.conftest import _on_server
@@ -72,6 +74,26 @@ def test_it_makes_no_database() -> None:
         assert not (folder / "data").exists()
 
 
+def test_it_examines_the_database_of_the_server_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    with place() as folder:
+        monkeypatch.setattr(embedded, "default_data_dir", lambda: folder / "default")
+        monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        found: dict[str, Any] = {"state": folder / "state", "data_dir": ""}
+        with ExitStack() as stack:
+            stack.enter_context(registered(_server(1, "postgresql://127.0.0.1:1/one")))
+            ended = troupe_here("doctor", **found)
+            assert "PostgreSQL cannot be reached at postgresql://127.0.0.1:1/one" in ended.out
+            assert "Using the database of `troupe serve`, process 1" in ended.err
+            stack.enter_context(registered(_server(2, "postgresql://127.0.0.1:1/two")))
+            ended = troupe_here("doctor", **found)
+            assert (ended.status, ended.err) == (1, "")
+            assert "FAILED   database: Several servers run; set one of these" in ended.out
+
+
+def _server(pid: int, url: str) -> RunningServer:
+    return RunningServer(pid, "serve", "http://127.0.0.1:1", "/", data_dir=None, database_url=url)
+
+
 def test_each_wrong_setting_is_named_and_the_status_is_1() -> None:
     ended = troupe_here("doctor", "--json", port="x", max_depth="0")
     assert (ended.status, ended.err) == (1, "")
@@ -83,47 +105,62 @@ def test_each_wrong_setting_is_named_and_the_status_is_1() -> None:
     assert "TROUPE_MAX_DEPTH=0 cannot be used" in wrong[1]["message"]
 
 
-def test_a_variable_that_is_no_setting_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {"TROUPE_MAX_DEPHT": "3", "TROUPE_MAX_DEPTH": "3"})
-    (found,) = doctor.check_settings()
+@pytest.mark.parametrize(
+    ("settings", "status"), [(Settings(), Status.WARNING), (PRODUCTION, Status.FAILED)]
+)
+def test_a_variable_that_resembles_a_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, status: Status
+) -> None:
+    # The second is of Kubernetes, and the third of a worker.
+    names = ["TROUPE_MAX_DEPHT", "TROUPE_SERVICE_HOST", "TROUPE_TOKEN", "TROUPE_MAX_DEPTH"]
+    monkeypatch.setattr(os, "environ", dict.fromkeys(names, "3"))
+    (found,) = doctor.check_settings(settings)
     assert (found.status, found.message) == (
-        Status.WARNING,
-        "These variables are no settings: TROUPE_MAX_DEPHT.",
+        status,
+        "TROUPE_MAX_DEPHT is not a setting; did you mean TROUPE_MAX_DEPTH?",
     )
+    # Then the traces are looked at, too.
+    monkeypatch.setitem(os.environ, "OTEL_TRACES_EXPORTER", "zipkin")
+    assert len(list(doctor.check_settings(settings))) == 2
+
+
+def test_the_doctor_itself_reports_what_is_mistyped() -> None:
+    ended = troupe_here("doctor", "--json", mode="production", max_depht=3)
+    assert (ended.status, ended.err) == (1, "")
+    assert [each["check"] for each in json.loads(ended.out)["checks"]][:2] == CHECKS[:2]
 
 
 def test_traces_that_cannot_be_sent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"OTEL_TRACES_EXPORTER": "zipkin"})
-    (found,) = doctor.check_settings()
+    (found,) = doctor.check_settings(Settings())
     assert found.status is Status.FAILED
     assert "OTEL_TRACES_EXPORTER=zipkin" in found.message
 
 
 def test_packages_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = ["orjson>=99", "pydantic>=2,<3", "nothing>=1", 'mypy>=99; extra == "dev"']
+    wanted = [
+        "orjson>=99",
+        "pydantic[email]!=2.0,>=2,<3",
+        "nothing>=1",
+        'mypy>=99; extra == "dev"',
+        'rich>=99; sys_platform == "win32"',
+        'typer>=99; sys_platform != "win32"',
+    ]
     monkeypatch.setattr(metadata, "requires", lambda _: wanted)
     (found,) = doctor.check_versions()
     assert found.status is Status.FAILED
-    for part in ("orjson 3", "(needed: >=99)", "nothing none (needed: >=1)"):
+    for part in ("orjson 3", "(needed: >=99)", "nothing none (needed: >=1)", "typer 0"):
         assert part in found.message
-    assert "pydantic" not in found.message
-    assert "mypy" not in found.message
+    for name in ("pydantic", "mypy", "rich"):
+        assert name not in found.message
 
 
-@pytest.mark.parametrize(
-    ("version", "bounds", "fits"),
-    [
-        ("2.14", ">=2.14,<3", True),
-        ("2.13.9", ">=2.14,<3", False),
-        ("3.0", ">=2.14,<3", False),
-        ("10.0", ">=9", True),
-        ("1.0", "==1.0", True),
-        ("1.1", "==1.0", False),
-        ("1.1", "", True),
-    ],
-)
-def test_bounds_of_versions(version: str, bounds: str, fits: bool) -> None:
-    assert doctor._fits(version, bounds) is fits
+@pytest.mark.parametrize("version", ["2.14rc1", "3.0.dev1", "2.13.9"])
+def test_an_earlier_version_does_not_fit(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda _: ["pydantic>=2.14,<3.0.dev0"])
+    monkeypatch.setattr(metadata, "version", lambda _: version)
+    (found,) = doctor.check_versions()
+    assert found.status is Status.FAILED
 
 
 def test_a_server_that_is_away_is_named_without_its_password() -> None:
@@ -146,6 +183,17 @@ async def test_a_database_that_is_not_migrated_is_for_the_administrator_in_produ
     )
     assert "at the migration none" in found.message
     assert (await findings(database_url, Settings()))["migrations"].status is Status.WARNING
+
+
+async def test_a_database_that_newer_code_has_migrated_is_found(database_url: URL) -> None:
+    await _on_server(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    for settings in (PRODUCTION, Settings()):
+        found = (await findings(database_url, settings))["migrations"]
+        assert (found.status, found.message, found.advice) == (
+            Status.FAILED,
+            "The database is at the migration 9999, which a newer version has made.",
+            "Use that version, or another database.",
+        )
 
 
 async def test_a_role_without_rights_and_with_few_connections_is_found(

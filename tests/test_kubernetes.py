@@ -76,6 +76,9 @@ def test_a_pod_may_do_nothing_that_it_does_not_need(pod: Any) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert pod["spec"]["automountServiceAccountToken"] is False
+    # Otherwise Kubernetes sets TROUPE_PORT=tcp://… for the Service, which no server accepts.
+    assert pod["spec"]["enableServiceLinks"] is False
+    assert manifest("service")["metadata"]["name"] == "troupe"
     assert "memory" in container(pod)["resources"]["limits"]
 
 

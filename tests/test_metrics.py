@@ -370,6 +370,7 @@ def test_in_production_they_have_a_port_of_their_own() -> None:
             with Serving(other, data_dir=other / "data", metrics_port=port) as second:
                 second.ended()
                 assert f"set TROUPE_METRICS_PORT to another port, such as {port + 1}" in second.err
+            assert not (other / "data").exists()  # before anything is started
             assert server.stop().clean
             if shutil.which("promtool"):
                 command = ["promtool", "check", "metrics"]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import json
 import os
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,14 @@ import pytest
 from sqlalchemy import URL
 
 from db import embedded, migrate
-from graph.cli.servers import RunningServer, registered, registry, running_servers
+from db.embedded.locks import FileLock
+from graph.cli.servers import (
+    STARTING_SECONDS,
+    RunningServer,
+    registered,
+    registry,
+    running_servers,
+)
 from tests import processes
 from tests.processes import Demo, Ended, Serving, troupe_here
 
@@ -199,6 +210,75 @@ def test_a_file_that_cannot_be_read_is_left_out(state: Path, text: str) -> None:
         (file,) = registry().iterdir()
         file.write_text(text, encoding="utf-8")
         assert running_servers() == []
+
+
+def test_two_servers_with_one_process_id_are_both_found(state: Path) -> None:
+    with registered(server("/srv/one")):
+        with registered(server("/srv/two")):
+            assert {each.data_dir for each in running_servers()} == {"/srv/one", "/srv/two"}
+        assert [each.data_dir for each in running_servers()] == ["/srv/one"]
+    assert list(registry().iterdir()) == []
+
+
+def test_a_folder_in_which_others_can_write_is_not_used(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registered(server("/srv/one")):
+        assert len(running_servers()) == 1
+        for mode in (0o770, 0o707, 0o1777):
+            registry().chmod(mode)
+            assert running_servers() == []
+            with registered(server("/srv/two")):
+                assert len(list(registry().iterdir())) == 1
+        registry().chmod(0o755)
+        assert len(running_servers()) == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+            assert running_servers() == []
+        # A link to a folder of the account could have been made by another one.
+        registry().rename(state / "elsewhere")
+        registry().symlink_to(state / "elsewhere")
+        assert running_servers() == []
+
+
+def test_two_commands_that_look_at_once_take_no_killed_server_for_one_that_runs(
+    state: Path,
+) -> None:
+    registry().mkdir(parents=True)
+    file = registry() / "7.json"
+    file.write_text(json.dumps(asdict(server("/srv/one"))), encoding="utf-8")
+    looking = FileLock(file)
+    assert looking.try_shared()
+    assert running_servers() == []
+    looking.close()
+    assert not file.exists()
+
+
+def test_the_file_of_a_server_that_was_killed_while_it_started_is_removed(state: Path) -> None:
+    registry().mkdir(parents=True)
+    killed, starting = registry() / "7.new", registry() / "8.new"
+    for file in (killed, starting):
+        file.touch()
+    old = time.time() - STARTING_SECONDS - 1
+    os.utime(killed, (old, old))
+    assert running_servers() == []
+    assert list(registry().iterdir()) == [starting]
+
+
+@pytest.mark.parametrize("method", ["write", "try_exclusive"])
+def test_a_server_runs_although_its_file_cannot_be_written(
+    state: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def fails(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FileLock, method, fails)
+    with registered(server("/srv/one")):
+        assert list(registry().iterdir()) == []
+    if method == "try_exclusive":
+        monkeypatch.setattr(FileLock, method, lambda _: False)
+        with registered(server("/srv/one")):
+            assert list(registry().iterdir()) == []
 
 
 def test_a_server_runs_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,9 +78,10 @@ def _version(is_wanted: bool) -> None:
 
 @app.callback()
 def troupe(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Show the version."
     ),
 ) -> None:
     """The options of `troupe` itself."""
-    settings.report_mistyped()
+    settings.report_mistyped(context.invoked_subcommand)

@@ -123,11 +123,11 @@ def _text(request: Any) -> str:
     details = details_text(
         [
             ("Request", bare_id(request["id"])),
-            ("Title", request["title"]),
+            ("Title", escaped(request["title"])),
             ("Status", request["status"]),
-            ("From", _asker(request)),
-            ("Project", request["project"]["name"]),
-            ("Task", (request["task"] or {}).get("title")),
+            ("From", escaped(_asker(request) or "")),
+            ("Project", escaped(request["project"]["name"])),
+            ("Task", escaped((request["task"] or {}).get("title", ""))),
             ("Expires", moment(request["expiresAt"])),
             ("Approvals", f"{request['approvalCount']} of {request['requiredApprovals']}"),
             ("Hash", request["contentHash"]),

@@ -100,7 +100,7 @@ def printable(value: object) -> str:
 
 
 def escaped(text: str) -> str:
-    """A line of JSON in which all characters that could control a terminal are escaped."""
+    """A text, such as a line of JSON, with the codes of characters that control a terminal."""
     return "".join(each if each.isprintable() else f"\\u{ord(each):04x}" for each in text)
 
 

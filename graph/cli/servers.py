@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 if sys.platform != "win32":
     from db.embedded.locks import FileLock
+
+STARTING_SECONDS = 60
+"""A file that is not complete after this time is of a server that was killed."""
 
 
 @dataclass(frozen=True)
@@ -76,44 +82,73 @@ def registered(server: RunningServer) -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
+    entry = _entry(server)
     try:
-        folder = registry()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new, path = folder / f"{server.pid}.new", folder / f"{server.pid}.json"
-        lock = FileLock(new)
-    except (OSError, RuntimeError):
-        # There is no home folder, or nothing can be written there: commands then need a setting.
-        yield
-        return
-    try:
-        # Found only when it is locked and complete.
-        lock.try_exclusive()
-        lock.write(json.dumps(asdict(server)))
-        new.rename(path)
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if entry is not None:
+            lock, path = entry
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            lock.close()
+
+
+def _entry(server: RunningServer) -> tuple[FileLock, Path] | None:
+    """The file of a server, and the lock on it.
+
+    None if it cannot be written, for example without a home folder: commands then need a setting.
+    """
+    folder = _folder(creates=True)
+    if folder is None:
+        return None
+    # No other server has this name: in containers, all have the process id 1.
+    new = folder / f"{server.pid}-{secrets.token_hex(8)}.new"
+    with suppress(OSError):
+        lock = FileLock(new)
+        try:
+            # Found only when it is locked and complete.
+            if lock.try_exclusive():
+                lock.write(json.dumps(asdict(server)))
+                return lock, new.rename(new.with_suffix(".json"))
+        except OSError:
+            pass
         lock.close()
+        new.unlink(missing_ok=True)
+    return None
+
+
+def _folder(*, creates: bool = False) -> Path | None:
+    """The folder of the files; None if it is not there, or if another account can write in it."""
+    try:
+        folder = registry()
+        if creates:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+    except (OSError, RuntimeError):  # there is no home folder, or nothing can be written there
+        return None
+    is_own = found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return folder if stat.S_ISDIR(found.st_mode) and is_own else None
 
 
 def running_servers() -> list[RunningServer]:
     """The servers of this account that run now. Files of servers that were killed are removed."""
     if sys.platform == "win32":
         return []
+    folder = _folder()
     found = []
-    try:
-        paths = sorted(registry().glob("*.json"))
-    except RuntimeError:  # there is no home folder
-        return []
-    for path in paths:
+    for path in [] if folder is None else sorted(folder.iterdir()):
         with suppress(OSError):  # it stopped meanwhile
+            is_incomplete = path.suffix != ".json"
+            if is_incomplete and time.time() - path.stat().st_mtime < STARTING_SECONDS:
+                continue
             lock = FileLock(path)
             try:
-                if lock.try_exclusive():
+                # Shared, so that another command that looks at the same time is no server.
+                if lock.try_shared():
                     path.unlink(missing_ok=True)
-                    continue
-                with suppress(TypeError, ValueError):  # of another version
-                    found.append(RunningServer(**json.loads(lock.read())))
+                elif not is_incomplete:
+                    with suppress(TypeError, ValueError):  # of another version
+                        found.append(RunningServer(**json.loads(lock.read())))
             finally:
                 lock.close()
     return found

@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,7 +68,7 @@ def _serve(
     from db import Viewer, access
     from graph.cli.servers import registered
     from graph.processes import stop_at_signals
-    from graph.serve import listen, run
+    from graph.serve import listen, listen_for_metrics, run
     from graph.settings import Mode
 
     async def prepare(url: str) -> tuple[User, str] | None:
@@ -84,6 +84,8 @@ def _serve(
     with (
         suppress(KeyboardInterrupt),
         listen(settings) as listening,
+        # Of several processes, each has a port for its metrics.
+        nullcontext() if settings.processes > 1 else listen_for_metrics(settings) as metrics,
         settings.database(serving=True, processes=settings.processes, on_wait=print_note) as (
             url,
             server,
@@ -91,15 +93,14 @@ def _serve(
     ):
         token = asyncio.run(prepare(url))
         with registered(_registration(command, url, listening.getsockname(), server)):
-            run(settings, url, listening, server, token, background)
+            run(settings, url, listening, metrics, server, token, background)
 
 
 def _registration(
     command: str, url: str, address: tuple[str, int], server: Server | None
 ) -> RunningServer:
     """What other commands find of this server."""
-    from sqlalchemy import make_url
-
+    from db.connections import shown
     from graph.cli.servers import RunningServer, current_folder
     from graph.serve import base_url
 
@@ -109,5 +110,5 @@ def _registration(
         base_url(address),
         current_folder(),
         None if server is None else str(server.data_dir),
-        make_url(url).render_as_string() if server is None else None,
+        shown(url) if server is None else None,
     )

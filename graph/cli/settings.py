@@ -56,17 +56,21 @@ def _text(value: object) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-def report_mistyped() -> None:
+def report_mistyped(command: str | None) -> None:
     """Name the variables of the environment that look like settings, but are none.
 
-    Raises CommandError in production, where a default would take the place of what was meant.
+    Raises CommandError in production, where a default would take the place of what was meant,
+    unless the command explains the settings itself.
     """
+    if command == "doctor":  # which reports them with all that it finds
+        return
     if not any(name.upper().startswith("TROUPE_") for name in os.environ):
         return
     from graph.settings import Mode, mistyped
 
     messages = mistyped(os.environ)
-    if messages and os.environ.get("TROUPE_MODE") == Mode.PRODUCTION:
+    is_needed = command != "settings"
+    if messages and is_needed and os.environ.get("TROUPE_MODE") == Mode.PRODUCTION:
         raise CommandError("\n".join(messages))
     for message in messages:
         print_note(message)
