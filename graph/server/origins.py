@@ -30,6 +30,8 @@ ALLOWED_HEADERS = (
     "Mcp-Name",
     "MCP-Protocol-Version",
     "X-GraphQL-Event-Stream-Token",
+    "traceparent",
+    "tracestate",
     "X-Request-Id",
     "X-Troupe-Explain",
 )
@@ -84,7 +86,7 @@ class CORS(CORSMiddleware):
             "allow_origins": origins.allowed,
             "allow_methods": ("DELETE", "GET", "POST", "PUT"),
             "allow_headers": ALLOWED_HEADERS,
-            "expose_headers": ("Retry-After", "Server-Timing", "X-Request-Id"),
+            "expose_headers": ("Retry-After", "Server-Timing", "WWW-Authenticate", "X-Request-Id"),
             "max_age": 7200,  # the maximum in browsers
         }
         super().__init__(app, **options)
