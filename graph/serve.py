@@ -46,10 +46,14 @@ def listen(settings: Settings) -> socket.socket:
     return _listen(settings.host, settings.port, "")
 
 
-def listen_for_metrics(settings: Settings) -> socket.socket | None:
+def listen_for_metrics(
+    settings: Settings,
+) -> contextlib.AbstractContextManager[socket.socket | None]:
     """Open the socket of the metrics, if they have a port of their own."""
     port = settings.metrics_port
-    return None if port is None else _listen(settings.metrics_host, port, "METRICS_")
+    if port is None:
+        return contextlib.nullcontext()
+    return _listen(settings.metrics_host, port, "METRICS_")
 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:
@@ -222,9 +226,13 @@ def run(
     listening: socket.socket,
     server: Server | None,
     development_token: tuple[User, str] | None,
+    metrics: socket.socket | None = None,
     background: Iterable[Background] = (),
 ) -> None:
-    """Serve until a signal to stop; then running operations have a grace period."""
+    """Serve until a signal to stop; then running operations have a grace period.
+
+    `metrics` is the socket of the metrics, if they have a port of their own.
+    """
     logs.configure(readable=settings.mode is Mode.DEVELOPMENT)
     logs.operations.disabled = not settings.log_operations
     # In development, what is printed says the same to people.
@@ -245,7 +253,6 @@ def run(
                 lines += ["The console, with this token:", f"  {address}/#token={token}"]
             elif settings.shows_graphiql:
                 lines += ["A page, with this token:", f"  {address}/graphql#token={token}"]
-    metrics = listen_for_metrics(settings)
     if metrics is not None:
         lines.insert(1, f"Metrics for Prometheus are at {base_url(metrics.getsockname())}/metrics.")
     lines.append("Ctrl-C stops it.")

@@ -59,7 +59,7 @@ def _serve(
 ) -> None:
     from db import Viewer, access
     from graph.cli.servers import registered
-    from graph.serve import listen, run
+    from graph.serve import listen, listen_for_metrics, run
     from graph.settings import Mode
 
     async def prepare(url: str) -> tuple[User, str] | None:
@@ -81,11 +81,12 @@ def _serve(
     with (
         suppress(KeyboardInterrupt),
         listen(settings) as listening,
+        listen_for_metrics(settings) as metrics,
         settings.database(serving=True, on_wait=print_note) as (url, server),
     ):
         token = asyncio.run(prepare(url))
         with registered(_registration(command, url, listening.getsockname(), server)):
-            run(settings, url, listening, server, token, background)
+            run(settings, url, listening, server, token, metrics, background)
 
 
 def _registration(
