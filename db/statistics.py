@@ -15,7 +15,7 @@ from sqlalchemy.engine import ExceptionContext
 # The bounds of the classes that durations are counted in, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 
-# How many statements of one operation are collected. A subscription may run any number.
+# How many statements of one operation are collected by default. A subscription may run any number.
 MOST_COLLECTED = 200
 
 
@@ -58,10 +58,12 @@ class Statistics:
     connection only for statements of `Database.json`."""
     calls: list[Call] | None = None
     """The first statements, and those that failed, if they are to be collected."""
+    most_calls: float = MOST_COLLECTED
+    """How many are collected at most."""
 
     def collect(self, call: Call) -> None:
         """Collect a statement, if that is wanted."""
-        if self.calls is not None and len(self.calls) < MOST_COLLECTED:
+        if self.calls is not None and len(self.calls) < self.most_calls:
             self.calls.append(call)
 
 

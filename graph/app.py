@@ -154,7 +154,7 @@ def create_app(
         streams,
         subscriptions,
     )
-    state.metrics = metrics = Metrics(Exposition(sources), state)
+    state.metrics = metrics = Metrics(Exposition(sources), pipeline, state)
     layers = [Middleware(ResponseMiddleware)]
     if origins:
         layers.append(Middleware(CORS, origins=origins))

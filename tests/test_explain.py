@@ -6,6 +6,9 @@ import re
 from typing import Any
 
 import db
+from db import statistics
+from db.statistics import MOST_COLLECTED
+from graph.execution.logs import LogEntry
 from graph.settings import Mode, Settings
 from tests.client import Client
 from tests.conftest import People, serving
@@ -31,6 +34,17 @@ async def test_how_a_query_is_read_is_told(people: People, resolvers: People) ->
     told = await explained(resolvers.owner)
     assert told["compiled"] is False
     assert not any(text.startswith("SELECT convert_to(") for text in told["statements"])
+
+
+def test_all_statements_are_told_though_spans_are_of_some() -> None:
+    for explains, told in ((True, MOST_COLLECTED + 50), (False, MOST_COLLECTED)):
+        with LogEntry("http") as entry:
+            entry.database.calls = []
+            if explains:
+                entry.explain()
+            for _ in range(MOST_COLLECTED + 50):
+                statistics.add("SELECT", 1, 0.0)
+        assert len(entry.explanation()["statements"]) == told
 
 
 async def test_without_the_header_nothing_is_told(people: People) -> None:

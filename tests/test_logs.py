@@ -105,10 +105,10 @@ async def test_what_loaders_read_is_counted_too(
 
 
 REFUSALS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "no JSON": (b"{", {"status": 400, "codes": ["BAD_REQUEST"], "hash": None}),
+    "no JSON": (b"{", {"message": "refused", "status": 400, "codes": ["BAD_REQUEST"]}),
     "a syntax error": (
         {"query": "query Secret {"},
-        {"status": 400, "codes": ["BAD_REQUEST"], "operation": None},
+        {"message": "operation", "status": 400, "codes": ["BAD_REQUEST"], "operation": None},
     ),
     "a hash that is none": (
         {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "\nforged line"}}},

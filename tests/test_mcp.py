@@ -17,6 +17,7 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from sqlalchemy import URL, update
+from starlette.routing import Route
 
 import db
 from db import AgentStatus, ProjectStatus, TokenScope
@@ -25,7 +26,7 @@ from graph.mcp.tools import TOOLS
 from graph.settings import Settings
 from tests import factories
 from tests.client import counted
-from tests.conftest import People, serving
+from tests.conftest import People, application, serving
 from tests.processes import CODE
 from tests.test_disconnects import Leaving, none_waits
 from tests.test_sessions import locked, waiting
@@ -189,6 +190,8 @@ async def test_there_are_twelve_tools_made_of_the_schema(ada: Agent) -> None:
         "Take the most urgent task that is ready, and begin an attempt at it.\n\nIf there is none,"
         " `reason` says why, and there is no error."
     )
+    attempt = by_name["claim"]["outputSchema"]["properties"]["attempt"]
+    assert "traceparent" in attempt["properties"]
     assert by_name["ask_person"]["inputSchema"]["required"] == ["kind", "title", "content"]
     assert by_name["receive"]["inputSchema"]["required"] == []
     assert by_name["find_ready_work"]["annotations"]["readOnlyHint"] is True
@@ -703,12 +706,52 @@ async def test_the_rate_is_that_of_operations(world: World) -> None:
         assert "RATE_LIMITED" not in await agent.refused("complete", attemptId=gid(world.free))
         refused = await agent.refused("complete", attemptId=gid(world.free))
         assert refused.endswith("[RATE_LIMITED]")
-        assert (await agent.refused("claim", x=1)).endswith("[RATE_LIMITED]")
-        assert (await agent.error("tools/call", name="x"))[2].endswith("[RATE_LIMITED]")
-        response = await agent.post("tools/list")
-        assert response.status_code == 429
-        assert int(response.headers["retry-after"]) > 0
-        assert response.json()["error"]["data"]["code"] == "RATE_LIMITED"
+        # Each of these takes no operation.
+        for method, params in NO_OPERATIONS:
+            response = await agent.post(method, **params)
+            assert response.status_code == 429, (method, params)
+            assert int(response.headers["retry-after"]) > 0
+            assert response.json()["error"]["data"]["code"] == "RATE_LIMITED"
+
+
+NO_OPERATIONS: list[tuple[str, dict[str, Any]]] = [
+    ("tools/list", {}),
+    ("tools/call", {"name": "claim", "arguments": {"x": 1}}),
+    ("tools/call", {"name": "x", "arguments": {}}),
+    ("tools/call", {"name": "claim", "arguments": []}),
+    ("tools/call/x", {}),
+    ("tasks/list", {}),
+    ("tasks/get", {"taskId": "x"}),
+]
+
+
+async def test_a_message_without_an_operation_is_charged_once(world: World) -> None:
+    few = {"rate_burst": 2, "rate_per_second": 0.001}
+    for method, params in NO_OPERATIONS:
+        async for agent in with_settings(world.database, **few):
+            found = [(await agent.post(method, **params)).status_code for _ in range(3)]
+            assert 429 not in found[:2], (method, params)
+            assert found[2] == 429, (method, params)
+
+
+async def test_what_keeps_the_project_from_being_found_is_told(world: World) -> None:
+    async for agent in with_settings(world.database, rate_burst=1, rate_per_second=0.001):
+        found = await agent.refused("find_ready_work")
+        assert found.endswith("[RATE_LIMITED]")
+
+
+async def test_a_server_of_the_sdk_that_has_ended_is_started_again(world: World) -> None:
+    app = application(world.database, Settings())
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    endpoint: Any = next(route.endpoint for route in routes if route.path == "/mcp")
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://test"
+    ) as http:
+        agent = Agent(http)
+        await agent.ask("tools/list")
+        endpoint._running.cancel()
+        await asyncio.wait([endpoint._running])
+        await agent.ask("tools/list")
 
 
 async def test_answers_have_a_maximum_size(world: World, ada: Agent) -> None:
@@ -725,16 +768,24 @@ async def test_each_call_is_logged_without_secrets(
         await ada.call("claim", idempotencyKey="secret")
         await ada.call("search", query="secret", x=1)
         await replace(ada, token=None).post("tools/list")
+        await ada.post("tools/list")
+        await ada.post("resources/list")
+        await ada.call("find_ready_work")
     lines = [record.fields for record in caplog.records]  # type: ignore[attr-defined]
-    assert [(line["transport"], line["operation"], line["status"]) for line in lines] == [
-        ("mcp", "claim", 200),
-        ("mcp", None, 200),
-        ("mcp", None, 401),
+    assert {line["transport"] for line in lines} == {"mcp"}
+    assert [(line.get("operation"), line["status"], *line["codes"]) for line in lines] == [
+        ("claim", 200),
+        (None, 200, "BAD_USER_INPUT"),
+        (None, 401, "UNAUTHENTICATED"),
+        (None, 404, "BAD_REQUEST"),
+        ("own_project", 200),
+        ("find_ready_work", 200),
     ]
+    messages = [record.message for record in caplog.records]
+    assert messages == ["operation", *["refused"] * 3, *["operation"] * 2]
     assert lines[0]["viewer"] == f"agent:{world.ada.id}"
     assert lines[0]["kind"] == "mutation"
     assert lines[0]["statements"] > 0
-    assert lines[2]["codes"] == ["UNAUTHENTICATED"]
     assert "secret" not in str(lines)
 
 

@@ -324,6 +324,42 @@ async def test_only_administrators_get_them_on_the_port_of_the_api(
         assert tuple(found) == statuses
 
 
+async def test_who_asks_for_them_in_vain_is_charged_counted_and_logged(
+    database: db.Database,
+    people: People,
+    lines: Lines,  # noqa: F811
+) -> None:
+    few = Settings().model_copy(update={"rate_burst": 3, "rate_per_second": 0.001})
+    async with serving(database, few) as http:
+        waits = []
+        for status in (401, 401, 401, 429):
+            wrong = {"authorization": "Bearer troupe_" + "x" * 43}
+            response = await http.get("/metrics", headers=wrong)
+            assert response.status_code == status
+            waits.append(response.headers.get("retry-after"))
+        assert waits[:3] == [None] * 3
+        assert int(waits[3] or 0) > 0
+        found = await metrics(people, http)
+    written = [(line["message"], line["status"], *line["codes"]) for line in lines.objects]
+    unknown, limited = ("refused", 401, "UNAUTHENTICATED"), ("refused", 429, "RATE_LIMITED")
+    assert written == [unknown, unknown, unknown, limited]
+    assert found[key("requests_refused_total", transport="http", code="RATE_LIMITED")] >= 1
+
+
+async def test_a_request_that_is_no_operation_is_not_counted_as_one(
+    database: db.Database, people: People, scraped: httpx.AsyncClient
+) -> None:
+    before = await metrics(people, scraped)
+    assert (await people.owner.through(scraped).send(b"{")).status_code == 400
+    after = await metrics(people, scraped)
+
+    def added(name: str, /, **labels: str) -> float:
+        return after.get(key(name, **labels), 0) - before.get(key(name, **labels), 0)
+
+    assert added("requests_refused_total", transport="http", code="BAD_REQUEST") == 1
+    assert added("operations_total", kind="unknown", name="", outcome="BAD_REQUEST") == 0
+
+
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [

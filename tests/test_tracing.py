@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from uuid import UUID
 
+import httpx
+import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -30,6 +32,7 @@ from tests import factories, processes
 from tests.conftest import People
 from tests.patience import becomes, until
 from tests.processes import Serving
+from tests.test_mcp import Agent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, NOT_SAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
@@ -110,6 +113,23 @@ async def test_an_operation_has_a_span_and_so_have_its_statements(
     assert (token.end_time or 0) <= (read.start_time or 0)
     assert len({ids(span)[1] for span in (token, read, operation)}) == 3
     assert operation.resource.attributes["service.name"] == "troupe"
+
+
+async def test_a_message_of_mcp_names_its_trace(
+    database: db.Database, http: httpx.AsyncClient, people: People, spans: Spans
+) -> None:
+    agent, other = Agent(http, people.owner.token), f"00-{TRACE[::-1]}-{SPAN}-01"
+    message = agent.message("tools/call", name="search", arguments={"query": "x"})
+    for named, trace in ((None, TRACE), (SAMPLED, TRACE), (other, TRACE[::-1])):
+        if named is not None:
+            message["params"]["_meta"]["traceparent"] = named
+        headers = agent.headers(message) | {"traceparent": SAMPLED}
+        assert (await agent.raw(orjson.dumps(message), **headers)).status_code == 200
+        (operation,) = (each for each in spans.all() if each.kind is SpanKind.SERVER)
+        assert ids(operation)[::2] == (trace, SPAN)
+        assert attributes(operation)["graphql.operation.name"] == "search"
+        assert attributes(operation)["troupe.transport"] == "mcp"
+        spans.clear()
 
 
 async def test_without_a_traceparent_or_with_a_wrong_one_a_trace_begins(

@@ -161,15 +161,20 @@ def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executa
         Ending.PARK: constant(TaskStatus.BLOCKED),
     }[how]
     to = case((held.c.cancel_requested, CANCELLED), else_=to)
-    so = case((held.c.cancel_requested, CANCELLED), else_=constant(OF_ATTEMPT[how]))
-    columns = [held.c.attempt_id, held.c.task_id, to.label("status"), so.label("so")]
+    attempt_status = case((held.c.cancel_requested, CANCELLED), else_=constant(OF_ATTEMPT[how]))
+    columns = [
+        held.c.attempt_id,
+        held.c.task_id,
+        to.label("status"),
+        attempt_status.label("attempt_status"),
+    ]
     if how is Ending.FAIL:
         columns.append(number.label("used"))
     ending = select(*columns).cte("ending")
     new = ending.c
     concerns = [new.status == PENDING] if is_alone else []
 
-    of_attempt: dict[str, Any] = {"status": new.so, "ended_at": now}
+    of_attempt: dict[str, Any] = {"status": new.attempt_status, "ended_at": now}
     of_task: dict[str, Any] = {
         "status": new.status,
         "current_attempt_id": None,

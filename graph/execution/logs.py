@@ -8,6 +8,7 @@ metrics, and traced, here as well.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import orjson
 
 from db import statistics, telemetry
-from db.statistics import Statistics
+from db.statistics import MOST_COLLECTED, Statistics
 from graph import tracing
 from graph.execution.documents import hash_of
 from graph.execution.run import GraphQLRequest, Run
@@ -134,7 +135,8 @@ class LogEntry:
     """The line of the log about one operation, without its text and its variables.
 
     It counts the work of the database inside the block. At the end of the block it is written, and
-    the operation is counted and traced.
+    the operation is counted and traced. If there is no operation, because the request was refused
+    before, it is the line of a refusal; of a client that has left before, there is none.
     """
 
     request: GraphQLRequest | None = None
@@ -174,7 +176,8 @@ class LogEntry:
         self.status, self.codes, self.limits = answer.status, answer.codes, answer.limits
 
     def explain(self) -> None:
-        """Record the statements from now on, for a response that explains them."""
+        """Record all statements from now on, for a response that explains them."""
+        self.database.most_calls = math.inf
         calls = self.database.calls = self.database.calls or []
         self._first_explained = len(calls)
 
@@ -213,14 +216,18 @@ class LogEntry:
 
     def _write(self) -> None:
         run = self.run
-        node = run and run.node
+        if run is None:
+            if self.codes:
+                log_refusal(self.transport, self.status, self.codes, self.limits)
+            return
+        node = run.node
         kind = node.operation.value if node else None
         name = node.name.value if node and node.name else None
         seconds = time.perf_counter() - self._started
         code = self.codes[0] if self.codes else None
         if self.status == CLIENT_DISCONNECTED:
             code = "CLIENT_DISCONNECTED"
-        is_known = run is not None and node is not None and not run.context.is_anonymous
+        is_known = node is not None and not run.context.is_anonymous
         counted.add(
             kind or "unknown", name or "", code or "ok", seconds, self.limits, is_known=is_known
         )
@@ -230,7 +237,7 @@ class LogEntry:
                 attributes["graphql.operation.type"] = kind
             if name is not None:
                 attributes["graphql.operation.name"] = name
-            calls = self.database.calls or ()
+            calls = (self.database.calls or [])[:MOST_COLLECTED]
             tracing.active.end(self._trace, kind or OPERATION, attributes, calls, code)
         if not operations.isEnabledFor(logging.INFO):
             return
@@ -239,7 +246,7 @@ class LogEntry:
             "kind": kind,
             "operation": name,
             "hash": self._hash(),
-            "viewer": run and run.context.viewer.name,
+            "viewer": run.context.viewer.name,
             "status": self.status,
             "codes": self.codes,
             "milliseconds": round(seconds * 1000, 1),

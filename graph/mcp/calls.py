@@ -12,8 +12,8 @@ from graphql import GraphQLSchema, NonNullTypeNode, OperationDefinitionNode
 
 from db.text import decimal_json, parse_json
 from graph.core.context import Context
-from graph.core.errors import RateLimited, Unauthenticated
-from graph.execution.logs import LogEntry
+from graph.core.errors import BadInput, Unauthenticated
+from graph.execution.logs import LogEntry, log_refusal
 from graph.execution.pipeline import Pipeline
 from graph.execution.run import GraphQLRequest
 from graph.execution.tokens import Tokens
@@ -28,6 +28,9 @@ OWN_PROJECT = """query own_project($id: ID!) {
 PROJECTS = """query projects {
   projects(first: 20, where: {status: {eq: IN_PROGRESS}}) { nodes { id name } }
 }"""
+TRANSPORT = "mcp"
+"""The name of the transport in the log and the metrics."""
+
 # The key of the caller in the scope of a request (ASGI).
 SCOPE_KEY = "troupe.mcp"
 
@@ -44,13 +47,13 @@ class Caller:
         token: str | None,
         address: str | None,
         arguments: dict[str, Any],
-        entry: LogEntry,
+        traceparent: str | None,
         disconnect: Disconnect,
     ) -> None:
         self.pipeline = pipeline
         self.arguments = arguments
         """The arguments of the tool, with all digits of numbers."""
-        self.entry = entry
+        self._traceparent = traceparent
         self._tokens = tokens
         self._token = token
         self._address = address
@@ -59,6 +62,10 @@ class Caller:
         """The context of the next operation, if there is one already."""
         self.agent_id: str | None = None
         """The agent whose token it is."""
+        self.is_charged = False
+        """Whether the request counts towards the rate limit already."""
+        self.has_run = False
+        """Whether an operation has run, which is logged and counted by itself."""
 
     async def authenticate(self, *, charges: bool) -> None:
         """Identify the viewer. `charges` is for requests without an operation.
@@ -69,33 +76,29 @@ class Caller:
         self._client = context.client
         is_refused = context.refusal is not None or context.is_anonymous
         if charges or is_refused:
-            self._charge()
+            self.charge()
         if is_refused:
             raise context.refusal or Unauthenticated()
         agent_id = context.viewer.agent_id
         self.agent_id = None if agent_id is None else str(agent_id)
 
-    def _charge(self) -> None:
+    def charge(self) -> None:
+        """Charge a request that no operation has charged. Raises RateLimited."""
+        self.is_charged = True
         self.pipeline.limits.rates.charge(self._client, COST_OF_REQUEST)
-
-    def charged(self, problem: str) -> str:
-        """A problem that is found without an operation, or that the rate limit is exceeded."""
-        try:
-            self._charge()
-        except RateLimited as error:
-            return f"{error.message} [{error.code}]"
-        return problem
 
     async def _new_context(self) -> Context:
         return await self.pipeline.context(self._tokens, self._token, self._address)
 
     async def run(self, text: str, name: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """The response to an operation."""
-        context, self._context = self._context or await self._new_context(), None
-        request = self.entry.request = GraphQLRequest(text, name, variables, None)
-        run = self._disconnect.run = self.entry.run = self.pipeline.begin(request, context)
-        response = await self.pipeline.answer(run)
-        self.entry.answer(response)
+        """The response to an operation, which is logged."""
+        with LogEntry(TRANSPORT, self._traceparent) as entry:
+            context, self._context = self._context or await self._new_context(), None
+            self.is_charged = self.has_run = True
+            request = entry.request = GraphQLRequest(text, name, variables, None)
+            run = self._disconnect.run = entry.run = self.pipeline.begin(request, context)
+            response = await self.pipeline.answer(run)
+            entry.answer(response)
         body: dict[str, Any] = parse_json(orjson.dumps(response.body, default=decimal_json))
         return body
 
@@ -135,14 +138,19 @@ class CallableTool:
             operation = self.tool.operations[name]
             await self._add_own(caller, operation, variables)
         except ValueError as error:
-            return Outcome(None, [caller.charged(str(error))])
+            if not caller.has_run:
+                log_refusal(TRANSPORT, 200, [BadInput.code])
+            return Outcome(None, list(error.args))
         body = await caller.run(self.tool.document, name, variables)
         return self._outcome(operation, body)
 
     async def _add_own(
         self, caller: Caller, operation: OperationDefinitionNode, variables: dict[str, Any]
     ) -> None:
-        """Add the arguments that are omitted for the agent itself and its project."""
+        """Add the arguments that are omitted for the agent itself and its project.
+
+        Raises ValueError with the problems, each a sentence.
+        """
         for definition in operation.variable_definitions or ():
             name = definition.variable.name.value
             own = self.tool.own.get(name)
@@ -172,19 +180,28 @@ class CallableTool:
         return Outcome(found if found or not problems else None, problems)
 
 
-async def _own_project(caller: Caller, agent_id: str) -> str | None:
-    """The project of the agent whose token it is."""
-    body = await caller.run(OWN_PROJECT, "own_project", {"id": agent_id})
-    agent = (body.get("data") or {}).get("agent")
-    return agent and str(agent["project"]["id"])
+async def _own_project(caller: Caller, agent_id: str) -> str:
+    """The project of the agent whose token it is. Raises ValueError with the problems."""
+    agent = (await _read(caller, OWN_PROJECT, "own_project", {"id": agent_id}))["agent"]
+    if agent is None:
+        raise ValueError(NOT_FOUND)
+    return str(agent["project"]["id"])
+
+
+async def _read(caller: Caller, text: str, name: str, variables: dict[str, Any]) -> dict[str, Any]:
+    """The data of a query. Raises ValueError with the problems."""
+    body = await caller.run(text, name, variables)
+    if problems := [_worded(error) for error in body.get("errors", ())]:
+        raise ValueError(*problems)
+    data: dict[str, Any] = body["data"]
+    return data
 
 
 async def _advice(caller: Caller, name: str, own: str) -> str:
     """What to do without an argument that only an agent may omit."""
     if own == AGENT:
         return f"Give {name}: the token is not that of an agent."
-    body = await caller.run(PROJECTS, "projects", {})
-    nodes = ((body.get("data") or {}).get("projects") or {}).get("nodes", [])
+    nodes = (await _read(caller, PROJECTS, "projects", {}))["projects"]["nodes"]
     found = "; ".join(f"{node['name']} ({node['id']})" for node in nodes)
     return (
         f"Give {name}: the token is not that of an agent. Projects in progress: {found or 'none'}."

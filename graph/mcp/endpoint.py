@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -15,13 +16,14 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from graph.core.errors import BadRequest
 from graph.core.threads import in_thread
-from graph.execution.logs import LogEntry
+from graph.execution.logs import log_refusal
 from graph.execution.masking import reported
 from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response
 from graph.execution.tokens import bearer_token
-from graph.mcp.calls import SCOPE_KEY, Caller
+from graph.mcp.calls import SCOPE_KEY, TRANSPORT, Caller
 from graph.server.disconnects import Disconnect
 from graph.server.origins import Origins
 from graph.server.requests import (
@@ -38,7 +40,19 @@ INVALID_REQUEST = -32600
 INTERNAL_ERROR = -32603
 
 # The methods that execute an operation, which charges the request itself.
-OPERATIONS = ("tasks/", "tools/call")
+OPERATIONS = {"tasks/cancel", "tasks/get", "tasks/update", "tools/call"}
+
+
+class Exchange:
+    """A request, as far as it is known."""
+
+    id: Any = None
+    caller: Caller | None = None
+
+    def log_refusal(self, status: int, codes: list[str], limits: Sequence[str] = ()) -> None:
+        """Log and count that it is refused, unless an operation has run, which is logged itself."""
+        if self.caller is None or not self.caller.has_run:
+            log_refusal(TRANSPORT, status, codes, limits)
 
 
 class MCPEndpoint:
@@ -50,67 +64,66 @@ class MCPEndpoint:
         self._running: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, and log it."""
-        with LogEntry("mcp", traceparent(headers_of(scope))) as entry:
-            message: dict[str, Any] = {}
-            is_begun = False
+        """Answer a request. An operation is logged where it runs, all other refusals here."""
+        exchange = Exchange()
+        try:
+            response = await self._respond(scope, receive, exchange)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            response = _refused(error, exchange)
+        for part in response:
+            await send(part)
 
-            async def sent(part: Message) -> None:
-                nonlocal is_begun
-                if part["type"] == "http.response.start":
-                    is_begun = True
-                    entry.status = part["status"]
-                    part["headers"] = [*part["headers"], (b"server-timing", entry.timing())]
-                await send(part)
-
-            try:
-                await self._respond(scope, receive, sent, entry, message)
-            except ClientDisconnect:
-                return
-            except Exception as error:
-                if is_begun:
-                    raise
-                await _refuse(error, message.get("id"), entry, sent)
-
-    async def _respond(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        entry: LogEntry,
-        message: dict[str, Any],
-    ) -> None:
-        """Check a request, and pass it on. `message` becomes the message of the request."""
+    async def _respond(self, scope: Scope, receive: Receive, exchange: Exchange) -> list[Message]:
+        """Check a request, and pass it on. The response is kept until it is charged."""
         pipeline, headers, client = self._pipeline, headers_of(scope), scope.get("client")
         state: AppState = scope["app"].state
         _check_origin(headers, state.origins)
         if scope["method"] != "POST":
             raise HTTPError("Use POST.", 405, headers=[(b"allow", b"POST")])
         body = await read_json(headers, receive, pipeline.limits.settings.max_body_bytes)
-        message |= parse_object("The body", body)
+        message = parse_object("The body", body)
+        exchange.id, params = message.get("id"), _object(message.get("params"))
+        named = _object(params.get("_meta")).get("traceparent")
         token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
         with Disconnect(state, receive) as disconnect:
             pipeline.timer.add(disconnect)
-            caller = Caller(
+            caller = exchange.caller = Caller(
                 pipeline,
                 state.tokens,
                 token,
                 client[0] if client else None,
-                _arguments(message),
-                entry,
+                _object(params.get("arguments")),
+                named if isinstance(named, str) else traceparent(headers),
                 disconnect,
             )
-            charges = not str(message.get("method")).startswith(OPERATIONS)
-            await caller.authenticate(charges=charges)
+            await caller.authenticate(charges=message.get("method") not in OPERATIONS)
             server = await self._server()
-            await server({**scope, SCOPE_KEY: caller}, _replayed(body), send)
+            response: list[Message] = []
+
+            async def keep(part: Message) -> None:
+                response.append(part)
+
+            await server({**scope, SCOPE_KEY: caller}, _replayed(body), keep)
+            if not caller.is_charged:
+                caller.charge()
+        if response and response[0]["status"] >= 400:
+            exchange.log_refusal(response[0]["status"], [BadRequest.code])
+        return response
 
     async def _server(self) -> ASGIApp:
-        """The server of the SDK, which is imported and started for the first request."""
-        if self._start is None or (self._start.done() and self._start.exception() is not None):
+        """The server of the SDK, which is imported and started for the first request.
+
+        It is started again if it could not be started, or has ended by an error.
+        """
+        if self._start is None or (self._start.done() and not self._is_running()):
             # In an empty context, because the server outlives this request.
             self._start = asyncio.create_task(self._started(), context=contextvars.Context())
         return await asyncio.shield(self._start)
+
+    def _is_running(self) -> bool:
+        return self._running is not None and not self._running.done()
 
     async def _started(self) -> ASGIApp:
         module = await in_thread(partial(import_module, "graph.mcp.server"))
@@ -118,9 +131,12 @@ class MCPEndpoint:
         ready = asyncio.Event()
 
         async def run() -> None:
-            async with manager.run():
+            try:
+                async with manager.run():
+                    ready.set()
+                    await asyncio.Event().wait()  # until the application ends
+            finally:
                 ready.set()
-                await asyncio.Event().wait()  # until the application ends
 
         self._running = asyncio.create_task(run())
         await ready.wait()
@@ -129,17 +145,20 @@ class MCPEndpoint:
 
 
 def _check_origin(headers: Headers, origins: Origins) -> None:
-    """Refuse pages of other sites, also those that a name server has led here (DNS rebinding)."""
+    """Refuse pages of other sites, also those that a name server has led here (DNS rebinding).
+
+    A page of this server itself is refused too, unless its origin is allowed. A page of DNS
+    rebinding names its own host in `Origin` and in `Host`, so `Origins.allows_handshake` would take
+    it for such a page. No page of this server uses `/mcp`.
+    """
     origin = headers.get(b"origin", b"").decode("latin-1")
     if origin and not origins.allows(origin):
         raise HTTPError("Pages of this origin may not use it (TROUPE_ALLOWED_ORIGINS).", 403)
 
 
-def _arguments(message: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call of a tool; the SDK checks the message."""
-    params = message.get("params")
-    arguments = params.get("arguments") if isinstance(params, dict) else None
-    return arguments if isinstance(arguments, dict) else {}
+def _object(value: Any) -> dict[str, Any]:
+    """A part of a message that is an object; the SDK checks the message."""
+    return value if isinstance(value, dict) else {}
 
 
 def _replayed(body: bytes) -> Receive:
@@ -154,13 +173,13 @@ def _replayed(body: bytes) -> Receive:
     return receive
 
 
-async def _refuse(error: Exception, id: Any, entry: LogEntry, send: Send) -> None:
-    """Answer a request that is refused, by an error of JSON-RPC."""
+def _refused(error: Exception, exchange: Exchange) -> list[Message]:
+    """The response to a request that is refused: an error of JSON-RPC."""
     refusal = Response.refusal(reported(error))
     status = error.status if isinstance(error, HTTPError) else refusal.status
     headers = list(error.headers) if isinstance(error, HTTPError) else []
     (shown,), (code,) = refusal.errors, refusal.codes
-    entry.answer(refusal)
+    exchange.log_refusal(status, [code], refusal.limits)
     if code == "UNAUTHENTICATED":
         headers.append((b"www-authenticate", b"Bearer"))
     wait = (shown.extensions or {}).get("retryAfter")
@@ -169,7 +188,7 @@ async def _refuse(error: Exception, id: Any, entry: LogEntry, send: Send) -> Non
     body = orjson.dumps(
         {
             "jsonrpc": "2.0",
-            "id": id if isinstance(id, str | int) else None,
+            "id": exchange.id if isinstance(exchange.id, str | int) else None,
             "error": {
                 "code": INVALID_REQUEST if status < 500 else INTERNAL_ERROR,
                 "message": shown.message,
@@ -178,5 +197,7 @@ async def _refuse(error: Exception, id: Any, entry: LogEntry, send: Send) -> Non
         }
     )
     headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return [
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body},
+    ]

@@ -171,10 +171,12 @@ def _typed(kind: Any) -> Schema:
 
 
 def output_schema(schema: GraphQLSchema, tool: Tool) -> Schema:
-    """The schema of the result of a tool. A field that may be null is absent then."""
-    document = parse(tool.document)
-    schemas = [_result(schema, document, each) for each in tool.operations.values()]
-    return schemas[0]
+    """The schema of the result of a tool, which is that of all its operations.
+
+    A field that may be null is absent then.
+    """
+    first = next(iter(tool.operations.values()))
+    return _result(schema, parse(tool.document), first)
 
 
 def _result(

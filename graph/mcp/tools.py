@@ -139,6 +139,7 @@ TOOLS = (
       id
       number
       leaseExpiresAt
+      traceparent
       task {
         id
         title

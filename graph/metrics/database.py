@@ -14,7 +14,7 @@ from db.connections import reason
 log = logging.getLogger("troupe")
 
 MOST_COUNTED = 10_000
-"""The largest number of rows that are counted of one kind."""
+"""The largest number of rows that are counted of one kind, and of projects whose usage is."""
 
 # How long the result is kept, in seconds: several servers may scrape.
 KEPT_SECONDS = 5.0
@@ -56,11 +56,11 @@ STATE = f"""
 """
 
 # Hours are read by project, because there is an index for that.
-USAGE = """
+USAGE = f"""
     SELECT t.model_name, sum(t.cost)::text AS cost, sum(t.calls)::bigint AS calls,
       sum(t.failures)::bigint AS failures, sum(t.input_tokens)::bigint AS input,
       sum(t.output_tokens)::bigint AS output
-    FROM projects p
+    FROM (SELECT id FROM projects ORDER BY id DESC LIMIT {MOST_COUNTED}) p
     JOIN usage_totals t ON t.project_id = p.id AND t.hour = date_trunc('hour', now(), 'UTC')
     GROUP BY t.model_name ORDER BY sum(t.cost) DESC, t.model_name LIMIT 50
 """

@@ -119,7 +119,7 @@ METRICS: dict[str, Metric] = {
     "troupe_usage_hour_cost_dollars": Metric(
         "gauge",
         "The cost of the calls of AI models in this hour (UTC), in US dollars, for the 50 models"
-        " with the highest costs.",
+        f" with the highest costs, in the {MOST_COUNTED:,} newest projects.",
         ("model",),
     ),
     "troupe_usage_hour_calls": Metric(

@@ -9,9 +9,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from graph.core.errors import Forbidden, Unauthenticated
+from graph.execution.logs import log_refusal
 from graph.execution.masking import reported
+from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response as Refusal
 from graph.execution.tokens import bearer_token
+from graph.limits.cost import COST_OF_REQUEST
 from graph.metrics.exposition import Exposition
 from graph.server.middleware import ResponseMiddleware
 from graph.server.state import AppState
@@ -22,8 +25,9 @@ PATH = "/metrics"
 class Metrics:
     """The metrics of an application, over HTTP."""
 
-    def __init__(self, exposition: Exposition, state: AppState) -> None:
+    def __init__(self, exposition: Exposition, pipeline: Pipeline, state: AppState) -> None:
         self._exposition = exposition
+        self._pipeline = pipeline
         self._state = state
 
     def app(self) -> Starlette:
@@ -43,16 +47,25 @@ class Metrics:
     async def respond_to_administrator(self, request: Request) -> Response:
         """The metrics, or a refusal for others than administrators."""
         try:
-            await self._check(bearer_token(request.headers.get("authorization")))
+            await self._check(request)
         except Exception as error:
             refusal = Refusal.refusal(reported(error))
-            headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else None
+            log_refusal("http", refusal.status, refusal.codes, refusal.limits)
+            headers = {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
+            wait = (refusal.errors[0].extensions or {}).get("retryAfter")
+            if wait is not None:
+                headers["retry-after"] = str(wait)
             return JSONResponse(refusal.body, refusal.status, headers)
         return await self.respond(request)
 
-    async def _check(self, token: str | None) -> None:
-        """Raises RequestError unless it is the token of an administrator."""
-        if token is None:
-            raise Unauthenticated
-        if not (await self._state.tokens.viewer(token)).is_administrator:
+    async def _check(self, request: Request) -> None:
+        """Charge the request, and raise an error unless it has the token of an administrator."""
+        token = bearer_token(request.headers.get("authorization"))
+        address = request.client.host if request.client else None
+        pipeline = self._pipeline
+        context = await pipeline.context(self._state.tokens, token, address)
+        pipeline.limits.rates.charge(context.client, COST_OF_REQUEST)
+        if context.refusal is not None or context.is_anonymous:
+            raise context.refusal or Unauthenticated()
+        if not context.viewer.is_administrator:
             raise Forbidden("Only administrators see metrics here.")

@@ -31,6 +31,8 @@ ALLOWED_HEADERS = (
     "MCP-Protocol-Version",
     "Troupe-Written",
     "X-GraphQL-Event-Stream-Token",
+    "traceparent",
+    "tracestate",
     "X-Request-Id",
     "X-Troupe-Explain",
 )
@@ -85,7 +87,13 @@ class CORS(CORSMiddleware):
             "allow_origins": origins.allowed,
             "allow_methods": ("DELETE", "GET", "POST", "PUT"),
             "allow_headers": ALLOWED_HEADERS,
-            "expose_headers": ("Retry-After", "Server-Timing", "Troupe-Written", "X-Request-Id"),
+            "expose_headers": (
+                "Retry-After",
+                "Server-Timing",
+                "Troupe-Written",
+                "WWW-Authenticate",
+                "X-Request-Id",
+            ),
             "max_age": 7200,  # the maximum in browsers
         }
         super().__init__(app, **options)
