@@ -550,7 +550,7 @@ async def test_the_sites_that_are_named_get_answers_and_others_none(
     assert preflight.headers["access-control-allow-methods"] == "DELETE, GET, POST, PUT"
     assert "Authorization" in preflight.headers["access-control-allow-headers"]
     exposed = sent.headers["access-control-expose-headers"]
-    assert exposed == "Retry-After, Server-Timing, WWW-Authenticate, X-Request-Id"
+    assert exposed == "Retry-After, Server-Timing, Troupe-Written, WWW-Authenticate, X-Request-Id"
     assert "traceparent, tracestate" in preflight.headers["access-control-allow-headers"]
     for response in others:
         assert "access-control-allow-origin" not in response.headers
