@@ -457,7 +457,7 @@ async def test_the_critical_path_is_that_of_now(console: Console, browser: Brows
         }"""
         await console.api.ask(estimate, id=id)
         await expect(note).to_contain_text("estimated at 2 h")
-        await moved(console, id, "SKIPPED")
+        await moved(console, id, "CANCELLED")
         await expect(note).not_to_contain_text("estimated at")
 
 

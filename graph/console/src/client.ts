@@ -124,13 +124,17 @@ function resumable(
     isInterrupted = is;
   }
 
+  function accept() {
+    wait = WAIT.first;
+    mark(false);
+  }
+
   function begin() {
     let hasEnded = false;
     const leave = start(payload, {
       next: (result) => {
         if (!result.data) return end(result.errors);
-        wait = WAIT.first;
-        mark(false);
+        accept();
         for (const update of Object.values(result.data)) {
           const { cursor } = (update ?? {}) as { cursor?: string };
           if (cursor) payload.variables.after = cursor;
@@ -140,11 +144,14 @@ function resumable(
       error: end,
       complete: () => end([]),
     });
+    // One that goes on after its last message is silent until something happens.
+    timer = setTimeout(accept, WAIT.first);
 
     function end(errors: unknown) {
       if (hasEnded) return;
       hasEnded = true;
       leave();
+      clearTimeout(timer);
       const isLast = isLasting(errors);
       mark(!isLast);
       if (isLast) return sink.error(errors);
