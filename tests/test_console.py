@@ -398,7 +398,7 @@ async def test_a_token_that_was_not_revoked_is_forgotten_only_if_the_person_want
         await page.route("**/graphql", refuse)
 
     async with console.opened(browser, before=intercept) as page:
-        dialog = page.get_by_role("dialog", name="Your token is still valid")
+        dialog = page.get_by_role("dialog", name="Your token may still be valid")
         await page.get_by_role("button", name="Sign out").click()
         await expect(dialog).to_contain_text("The database is restarting.")
         assert await faults(page) == []

@@ -109,9 +109,9 @@ function SignOut() {
         Sign out
       </button>
       {errors.length > 0 && (
-        <Dialog title="Your token is still valid" onClose={dismiss}>
+        <Dialog title="Your token may still be valid" onClose={dismiss}>
           <UserErrors errors={errors} />
-          <p>The server has not revoked it. If it is forgotten here, whoever else has it can still use it.</p>
+          <p>If it is forgotten here without being revoked, whoever else has it can still use it.</p>
           <div class="buttons">
             <button class="primary" onClick={end}>Try again</button>
             <button onClick={forget}>Forget it here anyway</button>
