@@ -155,7 +155,7 @@ async def test_an_export_of_another_version_is_refused(
     elsewhere: db.Database, tmp_path: Path, first: Any, sentence: str
 ) -> None:
     path = tmp_path / "export.jsonl"
-    path.write_text(json.dumps(first) + "\n")
+    path.write_text(json.dumps(first) + "\n", encoding="utf-8")
 
     with pytest.raises(NotImportable) as refusal:
         await import_export(elsewhere, path, owner=None)

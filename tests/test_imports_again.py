@@ -23,7 +23,7 @@ async def plan(
 ) -> Report:
     """Import a plan with these tasks."""
     path = folder / "tasks.json"
-    path.write_text(json.dumps({"x": {"tasks": tasks} | more}))
+    path.write_text(json.dumps({"x": {"tasks": tasks} | more}), encoding="utf-8")
     return await import_plan(database, path, owner=None, project="p", preview=preview)
 
 
@@ -231,7 +231,9 @@ async def test_the_standard_path_names_the_repository(
 ) -> None:
     folder = tmp_path / "station" / ".taskmaster" / "tasks"
     folder.mkdir(parents=True)
-    (folder / "tasks.json").write_text(json.dumps({"master": {"tasks": [task(1)]}}))
+    (folder / "tasks.json").write_text(
+        json.dumps({"master": {"tasks": [task(1)]}}), encoding="utf-8"
+    )
 
     await import_plan(database, folder / "tasks.json", owner=None)
 

@@ -36,7 +36,7 @@ def file(folder: Path, content: Any, name: str = "file.json") -> Path:
     """A file with a JSON value, or with a list of them on lines of their own."""
     path = folder / name
     lines = content if name.endswith(".jsonl") else [content]
-    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
     return path
 
 

@@ -37,7 +37,7 @@ def file(folder: Path, content: Any, name: str = "file.json") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if name.endswith(".jsonl"):
         content = "\n".join(map(json.dumps, content)) + "\n"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
 
 
