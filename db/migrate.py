@@ -148,7 +148,8 @@ async def refuse_unsuitable(url: URL | str) -> None:
 
 def is_known(revision: str | None) -> bool:
     """Whether this version has the migration that a database is at; not if newer code made it."""
-    return revision is None or revision in {each.revision for each in _scripts().walk_revisions()}
+    known = {each.revision for each in _scripts().walk_revisions()}
+    return revision is None or revision in known
 
 
 def _refuse_newer(revision: str | None) -> None:

@@ -581,6 +581,20 @@ def allowed_origin() -> None:
 
 
 @private(
+    "typer",
+    "`TyperGroup.parse_args`",
+    "TyperGroup.parse_args",
+    "Command.parse_args",
+    "typer.core.TyperGroup",
+    why="`troupe import FILE` has a file in the place of a command, and Typer knows no default one",
+)
+def typer_group() -> None:
+    from typer.core import TyperGroup
+
+    takes(TyperGroup.parse_args, "ctx", "args")
+
+
+@private(
     "alembic",
     "`MigrateOperation.reverse` and `.to_diff_tuple`",
     "MigrateOperation.reverse",

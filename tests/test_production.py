@@ -111,7 +111,7 @@ class Place:
         with (
             processes.place() as folder,
             self.settings("troupe_server", database=database) as settings,
-            Serving(folder, **settings | more) as server,
+            Serving(folder, console="false", **settings | more) as server,
         ):
             yield server.ready()
             assert server.stop().status == 0

@@ -130,7 +130,9 @@ async def serving(
 
 def nowhere() -> ASGIApp:
     """The application over a database that is not there."""
-    return create_app(Settings(graphiql=False), "postgresql://nobody@127.0.0.1:1/nothing")
+    return create_app(
+        Settings(console=False, graphiql=False), "postgresql://nobody@127.0.0.1:1/nothing"
+    )
 
 
 @pytest.fixture

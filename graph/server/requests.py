@@ -89,7 +89,7 @@ def traceparent(headers: Headers) -> str | None:
 def with_written(request: GraphQLRequest, token: bytes) -> GraphQLRequest:
     """A request with the token of the last write that a header names."""
     extensions = (request.extensions or {}) | {WRITTEN: token.decode("latin-1")}
-    return request._replace(extensions=extensions)
+    return GraphQLRequest(request.query, request.operation_name, request.variables, extensions)
 
 
 async def read_request(
