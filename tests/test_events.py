@@ -168,6 +168,7 @@ async def test_secrets_and_derived_columns_are_not_logged(database: db.Database)
         "conversations.last_message_at",
         "conversations.last_sequence",
         "messages.search",
+        "task_attempts.claim_traceparent",
         "users.password_hash",
         "webhooks.failing_since",
         "webhooks.old_secret",

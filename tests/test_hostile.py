@@ -87,7 +87,7 @@ def running() -> Iterator[Target]:
     with processes.place() as folder:
         token = processes.prepare(folder / "data")
         with (
-            Serving(folder, data_dir=folder / "data", mode="production") as server,
+            Serving(folder, data_dir=folder / "data", mode="production", console="false") as server,
             processes.client(base_url=server.ready().url) as http,
         ):
             yield Target(server, token, http)

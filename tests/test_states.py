@@ -267,7 +267,7 @@ def test_a_standby_is_read_from_and_written_to_once_it_is_promoted(made: tuple[P
             elsewhere.running(),
             Serving(folder, database_url=elsewhere.url(), mode="production") as server,
         ):
-            until(lambda: "Ctrl-C stops it.\n" in server.out)
+            until(lambda: "Ctrl-C stops it." in server.out)
             refused = server.ask(MAKE, made[1], name="No")["errors"][0]
             assert (refused["message"], refused["extensions"]["code"]) == (
                 ONLY_READS,
