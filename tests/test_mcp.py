@@ -27,6 +27,7 @@ from graph.settings import Settings
 from tests import factories
 from tests.client import counted
 from tests.conftest import People, application, serving
+from tests.following import numbering
 from tests.processes import CODE
 from tests.test_disconnects import Leaving, none_waits
 from tests.test_sessions import locked, waiting
@@ -385,11 +386,13 @@ async def test_an_agent_waits_for_the_answer_of_a_person(
     id = await ask_person(ada, kind)
     first = await ada.use("wait_for_answer", id=id, timeoutSeconds=0)
     assert first["status"] == "PENDING"
-    waiting = asyncio.create_task(ada.use("wait_for_answer", id=id))
-    await asyncio.sleep(0.2)
-    assert not waiting.done()
-    await answer(world, id, kind)
-    found = await waiting
+    async with numbering(world.database):  # whoever waits follows the event log
+        waiting = asyncio.create_task(ada.use("wait_for_answer", id=id))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        await answer(world, id, kind)
+        async with asyncio.timeout(10):
+            found = await waiting
     times = {name: found[name] for name in ("createdAt", "updatedAt")}
     assert found == {"id": id, "type": kind, "title": "Where?"} | times | ANSWERS[kind][2]
 

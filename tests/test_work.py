@@ -86,14 +86,15 @@ def test_workers_work_off_a_plan_each_task_once(server: Serving) -> None:
         for n in range(40)
     ] + [{"title": f"free {n}"} for n in range(20)]
     desk.make("createTasks", "tasks { id }", projectId=PROJECT, tasks=tasks)
-    done: list[str] = []
+    claimed: list[str] = []
 
     def work(agent: str) -> None:
         while desk.statuses()["COMPLETED"] < len(tasks):
             attempt = desk.claim(agent)
             if attempt is not None:
+                # Before it is completed: what waits for it can be claimed only after that.
+                claimed.append(attempt["task"]["title"])
                 desk.make("completeTask", "attempt { id }", attemptId=attempt["id"])
-                done.append(attempt["task"]["title"])
 
     threads = [threading.Thread(target=work, args=(agent,)) for agent in agents]
     for thread in threads:
@@ -101,8 +102,8 @@ def test_workers_work_off_a_plan_each_task_once(server: Serving) -> None:
     for thread in threads:
         thread.join()
 
-    assert sorted(done) == sorted(str(task["title"]) for task in tasks)
-    chain = [int(title) for title in done if title.isdecimal()]
+    assert sorted(claimed) == sorted(str(task["title"]) for task in tasks)
+    chain = [int(title) for title in claimed if title.isdecimal()]
     assert chain == sorted(chain)
 
 
