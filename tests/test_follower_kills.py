@@ -100,6 +100,27 @@ class Follower:
                 time.sleep(self.pause)
 
 
+def all_positions(
+    cluster: Cluster, followers: list[Follower], begin: int, ids: dict[str, str]
+) -> list[int]:
+    """The positions of the events of the project after `begin`.
+
+    It waits until each follower has as many, and then stops them.
+    """
+    until(cluster.is_numbered)
+    statement = (
+        "SELECT string_agg(position::text, ' ' ORDER BY position) FROM events"
+        f" WHERE position > {begin} AND project_id = '{project_key(ids)}'"
+    )
+    expected = [int(position) for position in cluster.sql(statement).split()]
+    until(lambda: all(len(f.positions) >= len(expected) or f.broken for f in followers))
+    for follower in followers:
+        follower.stopping.set()
+    for follower in followers:
+        follower.thread.join()
+    return expected
+
+
 def test_followers_see_every_event_once_in_order(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,17 +147,7 @@ def test_followers_see_every_event_once_in_order(
         writers.more()
     for transaction in long:
         transaction.wait()
-    until(cluster.is_numbered)
-    statement = (
-        "SELECT string_agg(position::text, ' ' ORDER BY position) FROM events"
-        f" WHERE position > {begin} AND project_id = '{project_key(ids)}'"
-    )
-    expected = [int(position) for position in cluster.sql(statement).split()]
-    until(lambda: all(len(f.positions) >= len(expected) or f.broken for f in followers))
-    for follower in followers:
-        follower.stopping.set()
-    for follower in followers:
-        follower.thread.join()
+    expected = all_positions(cluster, followers, begin, ids)
     with capsys.disabled():
         print(f"\n{len(expected)} events; {[dict(f.ends) for f in followers]}")  # noqa: T201
     assert writers.broken == []

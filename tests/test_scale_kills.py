@@ -32,7 +32,7 @@ from tests import processes
 from tests.patience import PATIENCE, until
 from tests.processes import Elsewhere, Serving, client
 from tests.standbys import let_replicate, standby_of
-from tests.test_follower_kills import Follower, project_key
+from tests.test_follower_kills import Follower, all_positions
 from tests.test_kills import (
     TRY_AGAIN,
     Cluster,
@@ -249,17 +249,9 @@ def test_own_writes_are_read_and_events_seen_once(
             writers.more()
             kill(cluster, writers)
         writers.more()
-    until(cluster.is_numbered)
-    statement = (
-        "SELECT string_agg(position::text, ' ' ORDER BY position) FROM events"
-        f" WHERE position > {begin} AND project_id = '{project_key(ids)}'"
-    )
-    expected = [int(position) for position in cluster.sql(statement).split()]
-    until(lambda: all(len(f.positions) >= len(expected) or f.broken for f in followers))
-    for follower in followers:
-        follower.stopping.set()
-    for follower in followers:
-        follower.thread.join()
+        # While there are readers: its statistics begin anew at each of its starts.
+        until(everything.has_read_replica)
+    expected = all_positions(cluster, followers, begin, ids)
     with capsys.disabled():
         print(f"\n{len(expected)} events, {readers.found} own writes read; {readers.failures}")  # noqa: T201
     assert readers.broken == []
@@ -273,4 +265,3 @@ def test_own_writes_are_read_and_events_seen_once(
     check_rows(cluster, events)
     renamed = {key_text(task) for task in tasks}
     check_writes([event for event in events if event["entity_id"] not in renamed], writers)
-    until(everything.has_read_replica)
