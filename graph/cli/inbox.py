@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -47,11 +48,7 @@ ANSWERED = """approvalRequest {
 @app.command()
 def inbox(first: First = 50, user: OnBehalfOf = None, as_json: AsJSON = False) -> None:
     """List what waits for the answer of a person, the most urgent first."""
-
-    async def work(api: API) -> list[Any]:
-        return await nodes(api, INBOX, first)
-
-    found = with_api(work, user=user)
+    found = with_api(partial(nodes, document=INBOX, first=first), user=user)
     if as_json:
         print_json(found)
         return

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 import typer
 
 from graph.cli.database import with_api
 from graph.cli.lists import AsJSON, First, OnBehalfOf, nodes
 from graph.cli.output import bare_id, money, print_json, print_table
-
-if TYPE_CHECKING:
-    from graph.api import API
 
 app = typer.Typer(no_args_is_help=True, help="List projects.")
 
@@ -29,11 +26,7 @@ PROJECTS = """query($first: Int, $after: String) {
 @app.command("list")
 def list_projects(first: First = 50, user: OnBehalfOf = None, as_json: AsJSON = False) -> None:
     """List projects, with the number of their agents and tasks, and what they cost."""
-
-    async def work(api: API) -> list[Any]:
-        return await nodes(api, PROJECTS, first)
-
-    found = with_api(work, user=user)
+    found = with_api(partial(nodes, document=PROJECTS, first=first), user=user)
     if as_json:
         print_json(found)
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -27,11 +28,7 @@ USERS = """query($first: Int, $after: String) {
 @app.command("list")
 def list_users(first: First = 50, user: OnBehalfOf = None, as_json: AsJSON = False) -> None:
     """List users."""
-
-    async def work(api: API) -> list[Any]:
-        return await nodes(api, USERS, first)
-
-    found = with_api(work, user=user)
+    found = with_api(partial(nodes, document=USERS, first=first), user=user)
     if as_json:
         print_json(found)
         return
