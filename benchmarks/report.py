@@ -454,10 +454,10 @@ def listeners(listened: Listened) -> str:
     idle = f"{IDLE:,} idle WebSockets take {listened.idle_memory / 1024:.0f} kB each."
     two = f"At two processes, the p50 is {_ms(listened.other_process)} ms."
     kept = ", ".join(
-        f"{rate:.2f} if {number} WebSockets follow each"
+        f"{rate:.2f} if {number or 'none'} of them follow each task"
         for number, rate in listened.writers.items()
     )
-    writers = f"Writers of tasks keep of their rate without WebSockets: {kept}."
+    writers = f"Of their rate without WebSockets, writers beside {LISTENERS:,} keep {kept}."
     return f"{table(head, rows)}\n{two} {idle} {writers}\n"
 
 
