@@ -962,6 +962,49 @@ async def test_an_attempt_ends_by_one_statement(
     assert event == (world.ada.id, status)
 
 
+async def test_a_claim_returns_its_payload_by_the_same_statement(world: World) -> None:
+    await change(world, world.ada, max_concurrent_tasks=3)
+    await make_tasks(world, {"title": "a"}, {"title": "b"})
+    query = (
+        "mutation($input: ClaimTasksInput!) { claimTasks(input: $input)"
+        " { attempts { number status task { title priority } agent { name } } reason } }"
+    )
+
+    answer = await world.agent.ask(query, input={"limit": 3})
+
+    assert len(answer.statements) == 1
+    begun = {"number": 1, "status": "RUNNING", "agent": {"name": "Ada"}}
+    assert answer.data["claimTasks"] == {
+        "attempts": [
+            begun | {"task": {"title": "a", "priority": 4}},
+            begun | {"task": {"title": "b", "priority": 4}},
+            begun | {"task": {"title": "Free", "priority": 3}},
+        ],
+        "reason": None,
+    }
+
+
+async def columns(world: World) -> dict[tuple[str, UUID], str]:
+    """The values of all columns of the tasks of the project, by column and id."""
+    query = (
+        "SELECT t.id, key, value FROM tasks t, jsonb_each_text(to_jsonb(t))"
+        " WHERE t.project_id = :id"
+    )
+    found = await stored(world.database, query, id=world.project.id)
+    return {(f"tasks.{name}", id): value for id, name, value in found}
+
+
+async def test_a_claim_changes_no_other_columns_than_it_says(world: World) -> None:
+    before = await columns(world)
+
+    await claim(world)
+
+    after = await columns(world)
+    changed = {key[0] for key in before if before[key] != after[key]}
+    assert {"tasks.status", "tasks.attempt_count", "tasks.started_at"} <= changed
+    assert changed <= claiming.CHANGED
+
+
 @pytest.mark.parametrize("is_last", [False, True])
 @pytest.mark.parametrize("is_cancelled", [False, True])
 @pytest.mark.parametrize("way", ["complete", "fail", "release", "lose"])
@@ -972,16 +1015,7 @@ async def test_ending_an_attempt_changes_no_other_columns_than_it_says(
     await change(world, world.free, cancel_requested=is_cancelled)
     if is_last:
         await change(world, world.free, max_attempts=1)
-
-    async def rows() -> dict[tuple[str, UUID, str], str]:
-        query = (
-            "SELECT t.id, key, value FROM tasks t, jsonb_each_text(to_jsonb(t))"
-            " WHERE t.project_id = :id"
-        )
-        found = await stored(world.database, query, id=world.project.id)
-        return {(f"tasks.{name}", id, name): value for id, name, value in found}
-
-    before = await rows()
+    before = await columns(world)
     match way:
         case "complete":
             await end(world, claims.complete, attempt, 1)
@@ -993,10 +1027,10 @@ async def test_ending_an_attempt_changes_no_other_columns_than_it_says(
             await run_out(world)
             assert await sweeper.sweep(world.database) == 1
 
-    after = await rows()
+    after = await columns(world)
     changed = {key[0] for key in before if before[key] != after[key]}
     assert "tasks.status" in changed
-    assert changed <= endings._CHANGED
+    assert changed <= claiming.CHANGED
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,30 @@ MOST_LOCKED = 10_000
 """How many of the most urgent tasks other claims may hold at the same moment."""
 
 
+_task = Task.__table__.c
+CHANGED = frozenset(
+    str(each)
+    for each in (
+        *leases.lease,
+        _task.agent_id,
+        _task.attempt_count,
+        _task.available_at,
+        _task.blocked_reason,
+        _task.cancel_requested,
+        _task.completed_at,
+        _task.current_attempt_id,
+        _task.error,
+        _task.result,
+        _task.started_at,
+        _task.status,
+        _task.unmet_dependency_count,
+        _task.updated_at,
+        _task.version,
+    )
+)
+"""The columns that beginning or ending an attempt may change besides its own."""
+
+
 class Claimed(NamedTuple):
     """The attempts that a claim has begun; if there are none, why."""
 
@@ -209,23 +233,24 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
             started_at=func.coalesce(Task.started_at, now),
             version=Task.version + 1,
         )
-        .returning(Task.id, Task.attempt_count, taken.c.attempt_id, taken.c.number)
+        .returning(Task.id, Task.attempt_count, taken.c.attempt_id, taken.c.number, set_actor())
         .cte("started")
     )
     new = started.c
-    attempts = insert(TaskAttempt).from_select(
-        ["id", "task_id", "agent_id", "number", "started_at", "claim_traceparent"],
-        select(new.attempt_id, new.id, agent_id, new.attempt_count, now, trace),
-        include_defaults=False,
-    )
     held = insert(leases.table).from_select(
         ["attempt_id", "task_id", "agent_id", "expires_at", "heartbeat_at"],
         select(new.attempt_id, new.id, agent_id, leases.until(), now),
     )
+    begun = select(new.attempt_id, new.id, agent_id, new.attempt_count, now, trace)
     return (
-        select(new.attempt_id, set_actor())
-        .order_by(new.number)
-        .add_cte(attempts.cte("begun"), held.cte("held"))
+        insert(TaskAttempt)
+        .from_select(
+            ["id", "task_id", "agent_id", "number", "started_at", "claim_traceparent"],
+            begun.order_by(new.number),
+            include_defaults=False,
+        )
+        .returning(TaskAttempt.id)
+        .add_cte(held.cte("held"))
     )
 
 
@@ -292,7 +317,14 @@ async def claim(
     }
     values |= {f"type_{number}": type for number, type in enumerate(kinds)}
     options = session.right, len(kinds), limit == 1
-    rows = await session.alone(_claimed, *options, outcome={"task_attempts": ids}, **values)
+    rows = await session.alone(
+        _claimed,
+        *options,
+        model=TaskAttempt,
+        outcome={"task_attempts": ids},
+        changed=CHANGED,
+        **values,
+    )
     if rows:
         return Claimed([row[0] for row in rows])
     why = await idle(session, agent_id, types)

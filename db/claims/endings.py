@@ -35,6 +35,7 @@ from db import leases, telemetry
 from db.agents import Agent, AgentStatus
 from db.attempts import AttemptStatus, TaskAttempt
 from db.claims import conditions
+from db.claims.claiming import CHANGED
 from db.claims.conditions import ASSIGNED, PENDING, constant
 from db.claims.heartbeats import is_own, own_attempt
 from db.dependencies import completing, ended_unsuccessfully
@@ -226,7 +227,7 @@ async def _end_alone(session: WriteSession, how: Ending, attempt_id: UUID, **val
         *options,
         model=TaskAttempt,
         outcome={"task_attempts": [attempt_id]},
-        changed=_CHANGED,
+        changed=CHANGED,
         attempt_id=attempt_id,
         **values,
     )
@@ -244,28 +245,6 @@ def _note_end(session: WriteSession, attempt_id: UUID) -> None:
         event.listen(session.sync_session, "after_commit", lambda _: note(), once=True)
     else:
         telemetry.note_end(attempt_id)
-
-
-_task = Task.__table__.c
-_CHANGED = frozenset(
-    str(each)
-    for each in (
-        *lease,
-        _task.agent_id,
-        _task.available_at,
-        _task.blocked_reason,
-        _task.cancel_requested,
-        _task.completed_at,
-        _task.current_attempt_id,
-        _task.error,
-        _task.result,
-        _task.status,
-        _task.unmet_dependency_count,
-        _task.updated_at,
-        _task.version,
-    )
-)
-"""The columns that ending an attempt may change besides its own."""
 
 
 async def _end(session: WriteSession, how: Ending, attempt_id: UUID, **values: Any) -> UUID | None:
