@@ -15,7 +15,7 @@ from sqlalchemy import text, update
 
 import db
 from db import AgentStatus, ProjectStatus, Right, TaskStatus, claims, sweeper
-from db.claims import IdleReason, claiming, endings
+from db.claims import IdleReason, claiming
 from db.engine import BY_KEY
 from db.errors import LeaseLost
 from db.statements import Values
