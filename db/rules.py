@@ -23,15 +23,10 @@ from sqlalchemy.orm import aliased
 
 from db.agents import Agent
 from db.base import any_of
-from db.budgets import Budget
-from db.conversations import Conversation
-from db.interactions import HumanInteraction
 from db.members import MemberRole, ProjectMember
 from db.parameters import bind
 from db.rights import Right
-from db.scopes import Viewer, rule, scope
-from db.tasks import Task
-from db.webhooks import Webhook
+from db.scopes import Viewer, rule, scope, visible_with
 
 ROLES = {
     MemberRole.OWNER: {Right.VIEW, Right.WORK, Right.ANSWER, Right.EDIT, Right.OWN},
@@ -86,6 +81,16 @@ def _ids(model: Any, viewer: Viewer, right: Right) -> Select[Any]:
     return select(row.id).where(scope(row, viewer, right))
 
 
+visible_with("AgentSubscription", "agent", "members and agents of its agent's project")
+visible_with("AgentTool", "agent", "members and agents of its agent's project")
+visible_with("BudgetAlert", "budget", "members and agents of its budget's project")
+visible_with("InteractionAnswer", "interaction", "whoever sees its interaction")
+visible_with("Message", "conversation", "whoever sees its conversation")
+visible_with("TaskAttempt", "task", "members and agents of its task's project")
+visible_with("TaskDependency", "dependent", "members and agents of its tasks' project")
+visible_with("WebhookDelivery", "webhook", "owners of its webhook's project")
+
+
 @rule("Project", "its members and agents")
 def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
@@ -112,42 +117,11 @@ def _of_owners_only(row: Any, viewer: Viewer, right: Right) -> ColumnElement[boo
     return row.project_id.in_(_projects(viewer, Right.OWN))  # type: ignore[no-any-return]
 
 
-@rule("WebhookDelivery", "owners of its webhook's project", shows=["webhook"])
-def _delivery(delivery: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return delivery.webhook_id.in_(_ids(Webhook, viewer, right))  # type: ignore[no-any-return]
-
-
 @rule("Tool", "members and agents of its project; everybody, if it has none")
 def _tool(tool: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     of_project = _has_right_on(tool.project_id, viewer, right)
     # Everybody sees shared tools; only administrators edit them.
     return or_(of_project, tool.project_id.is_(None)) if right is Right.VIEW else of_project
-
-
-@rule("AgentSubscription", "members and agents of its agent's project", shows=["agent"])
-@rule("AgentTool", "members and agents of its agent's project", shows=["agent"])
-def _agent_tool(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return edge.agent_id.in_(_ids(Agent, viewer, right))  # type: ignore[no-any-return]
-
-
-@rule("TaskAttempt", "members and agents of its task's project", shows=["task"])
-def _attempt(attempt: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return attempt.task_id.in_(_ids(Task, viewer, right))  # type: ignore[no-any-return]
-
-
-@rule("TaskDependency", "members and agents of its tasks' project", shows=["dependent"])
-def _dependency(edge: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return edge.dependent_id.in_(_ids(Task, viewer, right))  # type: ignore[no-any-return]
-
-
-@rule("InteractionAnswer", "whoever sees its interaction", shows=["interaction"])
-def _answer(answer: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return answer.interaction_id.in_(_ids(HumanInteraction, viewer, right))  # type: ignore[no-any-return]
-
-
-@rule("BudgetAlert", "members and agents of its budget's project", shows=["budget"])
-def _alert(alert: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return alert.budget_id.in_(_ids(Budget, viewer, right))  # type: ignore[no-any-return]
 
 
 @rule("Conversation", "members and agents of its project; its user, if it has none")
@@ -156,11 +130,6 @@ def _conversation(conversation: Any, viewer: Viewer, right: Right) -> ColumnElem
         _has_right_on(conversation.project_id, viewer, right),
         and_(conversation.project_id.is_(None), conversation.user_id == _id(viewer.user_id)),
     )
-
-
-@rule("Message", "whoever sees its conversation", shows=["conversation"])
-def _message(message: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return message.conversation_id.in_(_ids(Conversation, viewer, right))  # type: ignore[no-any-return]
 
 
 @rule(

@@ -12,7 +12,19 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, false, inspect, true
+from sqlalchemy import (
+    ColumnClause,
+    ColumnElement,
+    and_,
+    exists,
+    false,
+    inspect,
+    literal_column,
+    select,
+    true,
+)
+from sqlalchemy.orm import aliased
+from sqlalchemy.sql.visitors import iterate
 
 from db.rights import Right
 
@@ -53,7 +65,9 @@ Rule = Callable[[Any, Viewer, Right], ColumnElement[bool]]
 AnyRule = TypeVar("AnyRule", bound=Rule)
 
 rules: dict[str, Rule] = {}
-"""The rule of each model, by the name of the model."""
+"""The rule of each model that has one of its own, by the name of the model."""
+parents: dict[str, str] = {}
+"""The relationship to the row with which the rows of a model are visible, by the model's name."""
 visible_to: dict[str, str] = {}
 """Who sees the rows of each model besides administrators, in words for the documentation."""
 existing: dict[str, Callable[[Any], ColumnElement[bool]]] = {}
@@ -89,6 +103,16 @@ def rule(
     return declare
 
 
+def visible_with(model: str, parent: str, who: str) -> None:
+    """Declare that the rows of a model are visible with the row of a to-one relationship.
+
+    The viewer has the same rights on both. Model and relationship are given by name.
+    """
+    parents[model] = parent
+    visible_to[model] = who
+    always_visible.add((model, parent))
+
+
 def is_always_visible(relation: Any) -> bool:
     """Whether the target of a to-one relationship exists and is visible if the row is visible."""
     prop = relation.property
@@ -96,15 +120,45 @@ def is_always_visible(relation: Any) -> bool:
     return is_shown and not any(column.nullable for column in prop.local_columns)
 
 
-def scope(entity: Any, viewer: Viewer, right: Right = Right.VIEW) -> ColumnElement[bool]:
+def scope(
+    entity: Any, viewer: Viewer, right: Right = Right.VIEW, *, by_key: bool = False
+) -> ColumnElement[bool]:
     """The condition under which the viewer has this right on a row of the model or alias.
 
-    Nobody sees the rows of a model without a rule, administrators included.
+    Nobody sees the rows of a model without a rule, administrators included. `by_key` is for
+    statements that find few rows by their keys, and then look at each of them.
     """
     # Models that share a table with their base have the rule of the base.
     name = inspect(entity).mapper.base_mapper.class_.__name__
-    declared = rules.get(name)
-    if declared is None:
+    declared, parent = rules.get(name), parents.get(name)
+    if declared is None and parent is None:
         return false()
-    met = true() if viewer.is_administrator else declared(entity, viewer, right)
+    if viewer.is_administrator:
+        met: ColumnElement[bool] = true()
+    elif declared is not None:
+        met = declared(entity, viewer, right)
+    else:
+        met = _with_parent(entity, parent, viewer, right, by_key)
     return and_(existing[name](entity), met) if name in existing else met
+
+
+def _with_parent(
+    entity: Any, parent: Any, viewer: Viewer, right: Right, by_key: bool
+) -> ColumnElement[bool]:
+    relation: Any = inspect(entity).mapper.relationships[parent]
+    ((local, remote),) = relation.local_remote_pairs
+    model, key = relation.mapper.class_, getattr(entity, local.key)
+    if not by_key:
+        row = aliased(model)
+        ids = select(getattr(row, remote.key)).where(scope(row, viewer, right))
+        return key.in_(ids)  # type: ignore[no-any-return]
+    # OFFSET 0 keeps this a lookup by the key. Else PostgreSQL may read all rows of the viewer's
+    # projects, of which it knows only how many there are on average.
+    every, table = aliased(model), aliased(model.__table__)
+    read = iterate(scope(every, viewer, right))
+    own = inspect(every).selectable
+    names = {part.key for part in read if isinstance(part, ColumnClause) and part.table is own}
+    found = select(*(table.c[name] for name in sorted(names)))
+    found = found.where(table.c[remote.key] == key).offset(literal_column("0"))
+    row = aliased(model, found.correlate_except(table).subquery())
+    return exists(select(literal_column("1")).select_from(row).where(scope(row, viewer, right)))

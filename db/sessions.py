@@ -302,8 +302,8 @@ class WriteSession(AsyncSession):
         the right, and Conflict if the row is not at the expected version.
         """
         key = inspect(model).primary_key[0]
-        statement = select(model, scope(model, self.viewer, right or self.right))
-        statement = statement.where(key == id, scope(model, self.viewer))
+        statement = select(model, scope(model, self.viewer, right or self.right, by_key=True))
+        statement = statement.where(key == id, scope(model, self.viewer, by_key=True))
         if lock:
             statement = statement.with_for_update(key_share=True, of=model)
         found = await self.execute(statement.execution_options(populate_existing=True))
@@ -364,7 +364,7 @@ class WriteSession(AsyncSession):
             if not wanted:
                 continue
             seen = select(remote, project_id_of(target)).where(
-                any_of(remote, wanted), scope(target, self.viewer)
+                any_of(remote, wanted), scope(target, self.viewer, by_key=True)
             )
             projects: dict[Any, UUID | None] = dict(iter(await self.execute(seen)))
             for at, row in rows.items():

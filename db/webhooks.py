@@ -251,7 +251,7 @@ def attempts(viewer: Viewer, delivery_id: Any) -> Select[Any]:
             part("error").label("error"),
         )
         .join_from(delivery, each, true())
-        .where(delivery.id == delivery_id, scope(delivery, viewer))
+        .where(delivery.id == delivery_id, scope(delivery, viewer, by_key=True))
     )
 
 

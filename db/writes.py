@@ -101,7 +101,7 @@ def refers(
         target = aliased(relation.mapper.class_)
         ((local, remote),) = relation.local_remote_pairs
         column = getattr(target, relation.mapper.get_property_by_column(remote).key)
-        found = [column == key(name, local.type), scope(target, viewer)]
+        found = [column == key(name, local.type), scope(target, viewer, by_key=True)]
         owner = project_id_of(target)
         if getattr(owner, "nullable", True):
             found.append(or_(owner.is_(None), owner == project_id))
@@ -166,7 +166,7 @@ def updated(
     version: Any = inspect(model).version_id_col
     if version is not None:
         new[version.name] = version + 1
-    conditions = [table.c.id == value("id", Uuid), scope(model, viewer, right)]
+    conditions = [table.c.id == value("id", Uuid), scope(model, viewer, right, by_key=True)]
     if is_versioned:
         conditions.append(version == value("expected_version", version.type))
     conditions += refers(model, names, viewer, project_id_of(model)).values()

@@ -14,11 +14,11 @@ import pytest
 from sqlalchemy import text, update
 
 import db
-from db import AgentStatus, ProjectStatus, Right, TaskStatus, claims, sweeper
-from db.claims import IdleReason, claiming
+from db import AgentStatus, ProjectStatus, Right, TaskStatus, Viewer, claims, sweeper
+from db.claims import IdleReason, claiming, heartbeats
 from db.engine import BY_KEY
 from db.errors import LeaseLost
-from db.statements import Values
+from db.statements import Compiled, Values
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
@@ -1210,25 +1210,70 @@ async def test_a_claim_reads_only_what_it_takes(world: World) -> None:
             )
     await make_tasks(world, {"title": "found"})
     statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0, True)
-    values: dict[str, Any] = {
+    values = {
         "attempt_ids": [db.new_id()],
         "agent_id": world.ada.id,
         "lease_seconds": timedelta(seconds=60),
         "traceparent": None,
     }
+
+    rows, every = await effort(world, statement, ADMIN, **values)
+
+    assert rows == 1
+    assert every < 100
+
+
+async def effort(
+    world: World, statement: Compiled, viewer: Viewer, **values: Any
+) -> tuple[int, float]:
+    """How many rows a statement returns, and how many all parts of its plan have looked at."""
     connection = await world.database.open()
     try:
         for name, setting in BY_KEY.items():
             await connection.execute(f"SET {name} = {setting}")
         await connection.execute("ANALYZE tasks")
-        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.sql}"
-        plan = await connection.fetchval(explain, *statement.arguments(Values(ADMIN, values)))
+        explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.sql}"
+        plan = await connection.fetchval(explain, *statement.arguments(Values(viewer, values)))
     finally:
         await connection.close()
-
     (found,) = json.loads(plan)
-    assert found["Plan"]["Actual Rows"] == 1
-    assert found["Plan"]["Shared Hit Blocks"] + found["Plan"]["Shared Read Blocks"] < 250
+    return found["Plan"]["Actual Rows"], looked_at(found["Plan"])
+
+
+def looked_at(node: dict[str, Any]) -> float:
+    each = sum(value for name, value in node.items() if name.startswith("Rows Removed by"))
+    own = (node["Actual Rows"] + each) * node["Actual Loops"]
+    return float(own + sum(map(looked_at, node.get("Plans", ()))))
+
+
+@pytest.mark.parametrize("has_reports", [False, True])
+async def test_a_heartbeat_reads_only_what_it_prolongs(world: World, has_reports: bool) -> None:
+    """However many tasks are in its project, which has more of them than others."""
+    await change(world, world.ada, max_concurrent_tasks=50)
+    await make_tasks(world, *({"title": f"Task {number}"} for number in range(50)))
+    claimed = await claim(world, limit=50)
+    projects = "SELECT 'Project ' || n AS name FROM generate_series(1, 100) n"
+    tasks = "SELECT id, 'x' FROM {}, generate_series(1, {})"
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text(f"INSERT INTO projects (name) {projects}"))
+        for found in (
+            tasks.format("projects", 30),
+            f"{tasks.format('projects', 5000)} WHERE id = '{world.project.id}'",
+        ):
+            await session.execute(text(f"INSERT INTO tasks (project_id, title) {found}"))
+    viewer = Viewer(agent_id=world.ada.id)
+    statement = heartbeats._renewed.compiled(viewer, Right.WORK, has_reports)
+    values: dict[str, Any] = {"id": sorted(claimed.attempts)}
+    if has_reports:
+        values |= {"checkpoint": ["{}"] * 50, "status_message": ["Digging."] * 50}
+        values |= {"progress_percent": [40] * 50}
+
+    rows, every = await effort(
+        world, statement, viewer, lease_seconds=timedelta(seconds=60), **values
+    )
+
+    assert rows == 50
+    assert every < 4000
 
 
 async def test_a_task_whose_type_has_no_room_is_in_nobodys_way(world: World) -> None:

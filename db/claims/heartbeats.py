@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Executable,
     Uuid,
@@ -19,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from db import leases
-from db.attempts import AttemptStatus, TaskAttempt
+from db.attempts import TaskAttempt
 from db.errors import Denied, DomainError, LeaseLost, NotFound, Path, Rejected
 from db.leases import lease
 from db.parameters import bind
@@ -71,38 +72,42 @@ def _renewed(viewer: Viewer, right: Right, has_reports: bool) -> Executable:
     # OFFSET 0: each is looked up by its key, in the order in which it is given.
     found = select(row).where(row.id == given.c.id).offset(literal_column("0"))
     attempt = aliased(TaskAttempt, found.lateral("found"))
+    report = {name: given.c[name] for name in REPORTED if name != "id"} if has_reports else {}
     known = (
-        select(attempt.id, given.c[NUMBER])
+        select(attempt.id, given.c[NUMBER], *report.values())
         .select_from(given.join(attempt, true()))
-        .where(is_own(viewer, attempt), scope(attempt, viewer, right))
+        .where(is_own(viewer, attempt), scope(attempt, viewer, right, by_key=True))
         .cte("known")
     )
-    renewing = known
+    # An array, and no other condition with an index, so that rows are found by their keys also by a
+    # plan that was made for few rows.
+    ids = func.array(select(known.c.id).scalar_subquery(), type_=ARRAY(Uuid))
+    renewing = [lease.attempt_id == func.any(ids)]
     if has_reports:
-        report = {name: given.c[name] for name in REPORTED if name != "id"}
+        new = {name: known.c[name] for name in report}
         reported = (
             update(TaskAttempt)
             .where(
+                TaskAttempt.id == func.any(ids),
                 TaskAttempt.id == known.c.id,
-                given.c.id == known.c.id,
-                TaskAttempt.status == AttemptStatus.RUNNING,
-                func.num_nonnulls(*report.values()) > 0,
+                TaskAttempt.ended_at.is_(None),
+                func.num_nonnulls(*new.values()) > 0,
             )
             .values(
                 {
-                    name: func.coalesce(new, getattr(TaskAttempt, name))
-                    for name, new in report.items()
+                    name: func.coalesce(value, getattr(TaskAttempt, name))
+                    for name, value in new.items()
                 }
             )
             .returning(TaskAttempt.id)
             .cte("reported")
         )
-        # Attempts are locked before leases, as everywhere.
-        joined = known.outerjoin(reported, reported.c.id == known.c.id)
-        renewing = select(known.c.id).select_from(joined).cte("renewing")
+        # Attempts are locked before leases, as everywhere: counting them comes first.
+        count = select(func.count()).select_from(reported).scalar_subquery()
+        renewing.append(count >= literal_column("0"))
     renewed = (
         update(leases.table)
-        .where(lease.attempt_id == renewing.c.id)
+        .where(*renewing)
         .values(
             expires_at=func.greatest(lease.expires_at, leases.until()),
             heartbeat_at=func.statement_timestamp(),
@@ -110,12 +115,9 @@ def _renewed(viewer: Viewer, right: Right, has_reports: bool) -> Executable:
         .returning(lease.attempt_id)
         .cte("renewed")
     )
-    is_held = renewed.c.attempt_id.is_not(None).label("is_held")
-    return (
-        select(known.c.id, is_held, set_actor())
-        .select_from(known.outerjoin(renewed, renewed.c.attempt_id == known.c.id))
-        .order_by(known.c[NUMBER])
-    )
+    # Not a join, which would compare each with each: statements by keys do not join by hashes.
+    is_held = known.c.id.in_(select(renewed.c.attempt_id)).label("is_held")
+    return select(known.c.id, is_held, set_actor()).order_by(known.c[NUMBER])
 
 
 async def heartbeat(

@@ -316,7 +316,7 @@ def _by_keys(builder: StatementBuilder, entity: Entity, selected: Selected) -> J
         found = select(table).where(table.c[key.key] == each.c.key).offset(literal_column("0"))
         row = aliased(entity.model, found.lateral())
         rows = select().select_from(each).join(row, true())
-        rows = rows.where(scope(row, builder.viewer)).order_by(each.c.number)
+        rows = rows.where(scope(row, builder.viewer, by_key=True)).order_by(each.c.number)
         return builder.array(entity.sql(builder, selected, row), rows)
     # By an alias of the base, because SQLAlchemy would restrict that of a subtype by IN, whose text
     # depends on its values.

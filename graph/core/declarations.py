@@ -59,9 +59,10 @@ class StatementBuilder:
     def rows(self, target: Any, *conditions: ColumnElement[bool]) -> Select[Any]:
         """A statement without columns for the rows that the viewer may see.
 
-        The rows are those of an alias of a model, with these conditions.
+        They are the rows of an alias of a model with these conditions, and they are few.
         """
-        return select().select_from(target).where(*conditions, scope(target, self.viewer))
+        met = scope(target, self.viewer, by_key=True)
+        return select().select_from(target).where(*conditions, met)
 
     def text(self, json: Json) -> ColumnElement[str]:
         """A JSON value as one expression."""
@@ -199,7 +200,7 @@ class Loads:
                 # The columns of subtypes are options of an alias that has them.
                 target = with_polymorphic(target, "*", aliased=True)
                 relation = relation.of_type(target)
-            visible = relation.and_(scope(target, viewer))
+            visible = relation.and_(scope(target, viewer, by_key=not relation.property.uselist))
             load = (
                 selectinload(visible, chunksize=CHUNK)
                 if relation.property.uselist

@@ -148,7 +148,8 @@ KEYS, ARGUMENTS = deferred("keys"), deferred("arguments")
 def _rows(viewer: Viewer, attribute: Any, order: Sequence[str], loads: Loads) -> Select[Any]:
     """The rows whose attribute has one of the keys."""
     model: Any = attribute.class_
-    statement = select(model).where(any_of(attribute, KEYS), scope(model, viewer))
+    met = any_of(attribute, KEYS), scope(model, viewer, by_key=True)
+    statement = select(model).where(*met)
     statement = statement.order_by(*(getattr(model, name) for name in order))
     return statement.options(*loads.options(model, viewer))
 

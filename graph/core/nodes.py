@@ -60,7 +60,7 @@ async def _find_uuids(info: Info, ids: Sequence[str]) -> dict[UUID, Entity]:
     statement = union_all(
         *(
             select(literal(place), entity.key).where(
-                any_of(entity.key, uuids), scope(entity.model, info.context.viewer)
+                any_of(entity.key, uuids), scope(entity.model, info.context.viewer, by_key=True)
             )
             for place, entity in enumerate(searched)
         )
