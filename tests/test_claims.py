@@ -984,6 +984,23 @@ async def test_a_claim_returns_its_payload_by_the_same_statement(world: World) -
     }
 
 
+async def test_a_claim_with_its_payload_stays_prepared(world: World) -> None:
+    """To plan it takes longer than to run it."""
+    query = (
+        "mutation($input: ClaimTaskInput!) { claimTask(input: $input) { attempt { id number"
+        " startedAt task { id title description input type priority dueAt project { id name } } }"
+        " reason message } }"
+    )
+
+    answer = await world.agent.ask(query, input={"types": ["DEVELOPER", "TESTER", "WRITER"]})
+
+    assert answer.data["claimTask"]["attempt"]["task"]["title"] == "Free"
+    assert len(answer.statements) == 1
+    prepared = "SELECT statement FROM pg_prepared_statements WHERE statement LIKE 'WITH limited%'"
+    (found,) = await world.database._by_key.rows(prepared, [])
+    assert len(found["statement"]) > 9_000
+
+
 async def columns(world: World) -> dict[tuple[str, UUID], str]:
     """The values of all columns of the tasks of the project, by column and id."""
     query = (
