@@ -298,6 +298,11 @@ def completing(task_id: ColumnElement[Any], result: ColumnElement[Any]) -> Colum
     return func.complete_task(task_id, result)
 
 
+def completing_all(task_ids: ColumnElement[Any], results: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The same for several tasks, given by an array, with an array of their results."""
+    return func.complete_tasks(task_ids, results)
+
+
 async def ended_unsuccessfully(session: WriteSession, tasks: Collection[UUID]) -> list[UUID]:
     """Let the edges of tasks act that this transaction has made FAILED, CANCELLED or SKIPPED.
 

@@ -65,8 +65,8 @@ class ChangedAttempt:
 
 
 @dataclass
-class RunningAttempts:
-    """The attempts of a heartbeat."""
+class ChangedAttempts:
+    """The attempts of a mutation."""
 
     attempts: list[Changed[db.TaskAttempt]]
 
@@ -123,6 +123,23 @@ class CompleteTaskInput(Repeatable):
 
     attempt_id: ID[db.TaskAttempt] = Field(description="The attempt.")
     result: JSON | None = None
+
+
+@input_of(db.TaskAttempt)
+class AttemptResultInput(BaseModel):
+    """An attempt that has succeeded."""
+
+    attempt_id: ID[db.TaskAttempt] = Field(description="The attempt.")
+    result: JSON | None = None
+
+
+@input_of(db.TaskAttempt)
+class CompleteTasksInput(Repeatable):
+    """The attempts that have succeeded."""
+
+    attempts: Annotated[
+        list[AttemptResultInput], Field(min_length=1, max_length=claims.MOST_CLAIMED)
+    ] = Field(description=f"The attempts, at most {claims.MOST_CLAIMED}, each once.")
 
 
 @input_of(db.TaskAttempt)
@@ -191,7 +208,7 @@ class Mutation:
         return ClaimedTasks(attempts, *(found.idle or (None, None, None)))
 
     @mutation(Right.WORK)
-    async def heartbeat(self, session: db.WriteSession, input: HeartbeatInput) -> RunningAttempts:
+    async def heartbeat(self, session: db.WriteSession, input: HeartbeatInput) -> ChangedAttempts:
         """Keep the tasks of attempts, and report how they go.
 
         Of each attempt, `leaseLost`, `cancelRequested` and `pauseRequested` say whether to stop.
@@ -204,7 +221,7 @@ class Mutation:
             for beat in input.attempts
         ]
         found = await claims.heartbeat(session, beats, input.lease_seconds)
-        return RunningAttempts(list(map(_changed, found)))
+        return ChangedAttempts(list(map(_changed, found)))
 
     @mutation(Right.WORK)
     async def complete_task(
@@ -216,6 +233,18 @@ class Mutation:
         """
         await claims.complete(session, input.attempt_id, input.result)
         return ChangedAttempt(_changed(input.attempt_id))
+
+    @mutation(Right.WORK)
+    async def complete_tasks(
+        self, session: db.WriteSession, input: CompleteTasksInput
+    ) -> ChangedAttempts:
+        """End attempts that have succeeded, all of them or none, as `completeTask` does.
+
+        If one of them has ended otherwise, nothing is changed, and `userErrors` names each.
+        """
+        results = [(each.attempt_id, each.result) for each in input.attempts]
+        await claims.complete_all(session, results)
+        return ChangedAttempts([_changed(id) for id, _ in results])
 
     @mutation(Right.WORK)
     async def fail_task(self, session: db.WriteSession, input: FailTaskInput) -> ChangedAttempt:

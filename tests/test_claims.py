@@ -44,6 +44,9 @@ CASES = {
         at("attempts.0.attemptId"),
     ),
     "completeTask": Case(_held("completeTask"), at("attemptId")),
+    "completeTasks": Case(
+        lambda w: {"attempts": [_held("completeTasks")(w)]}, at("attempts.0.attemptId")
+    ),
     "failTask": Case(lambda w: _held("failTask")(w) | {"error": "No."}, at("attemptId")),
     "releaseTask": Case(_held("releaseTask"), at("attemptId")),
     "extendLease": Case(lambda w: _held("extendLease")(w) | {"seconds": 86400}, at("attemptId")),

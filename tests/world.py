@@ -18,7 +18,14 @@ from tests.conftest import People
 from tests.factories import gid as gid
 
 READY = ("to be claimed", "to be claimed among others")
-HELD = ("heartbeat", "completeTask", "failTask", "releaseTask", "extendLease")
+HELD = (
+    "heartbeat",
+    "completeTask",
+    "completeTasks",
+    "failTask",
+    "releaseTask",
+    "extendLease",
+)
 AGENT_TOKEN = "troupe_token_of_an_agent"
 FORBIDDEN = "FORBIDDEN"
 """The code by which those are turned away who may not."""

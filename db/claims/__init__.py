@@ -9,6 +9,7 @@ limits types), the agent, hard budgets, tasks, attempts, leases.
 """
 
 from db.claims.claiming import MOST_CLAIMED, MOST_TYPES, Claimed, claim
+from db.claims.completions import complete_all
 from db.claims.endings import EXPIRED, LOST, complete, expire, fail, park, release, wake
 from db.claims.heartbeats import Heartbeat, extend, heartbeat, own_attempt
 from db.claims.idle import Idle, IdleReason
@@ -24,6 +25,7 @@ __all__ = [
     "IdleReason",
     "claim",
     "complete",
+    "complete_all",
     "expire",
     "extend",
     "fail",

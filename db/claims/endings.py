@@ -232,11 +232,11 @@ async def _end_alone(session: WriteSession, how: Ending, attempt_id: UUID, **val
         **values,
     )
     if rows:
-        _note_end(session, attempt_id)
+        note_end(session, attempt_id)
     return bool(rows)
 
 
-def _note_end(session: WriteSession, attempt_id: UUID) -> None:
+def note_end(session: WriteSession, attempt_id: UUID) -> None:
     """Note for the traces that an attempt has ended, once that is committed."""
     if telemetry.ended_attempts is None:
         return
@@ -251,14 +251,14 @@ async def _end(session: WriteSession, how: Ending, attempt_id: UUID, **values: A
     """End an attempt that runs, with all that follows for other tasks; return its task, or None."""
     rows = await session.run(_ended, session.right, how, False, attempt_id=attempt_id, **values)
     for task_id, status in rows:
-        _note_end(session, attempt_id)
+        note_end(session, attempt_id)
         if status in UNSUCCESSFUL:
             await ended_unsuccessfully(session, [task_id])
         return task_id  # type: ignore[no-any-return]
     return None
 
 
-async def _check(
+async def check(
     session: WriteSession,
     how: Ending,
     attempt_id: UUID,
@@ -297,7 +297,7 @@ def _was_parked(attempt: TaskAttempt) -> ColumnElement[bool]:
 async def complete(session: WriteSession, attempt_id: UUID, result: Any) -> None:
     """Complete the task of an attempt. Raises NotFound, Denied and LeaseLost."""
     if not await _end_alone(session, Ending.COMPLETE, attempt_id, result=result):
-        await _check(session, Ending.COMPLETE, attempt_id, result=result)
+        await check(session, Ending.COMPLETE, attempt_id, result=result)
 
 
 async def fail(
@@ -317,7 +317,7 @@ async def fail(
     if retryable and await _end_alone(session, Ending.FAIL, attempt_id, **values):
         return
     if await _end(session, Ending.FAIL, attempt_id, **values) is None:
-        await _check(session, Ending.FAIL, attempt_id, **values)
+        await check(session, Ending.FAIL, attempt_id, **values)
 
 
 async def release(
@@ -331,7 +331,7 @@ async def release(
     if await _end_alone(session, Ending.RELEASE, attempt_id, **values):
         return
     if await _end(session, Ending.RELEASE, attempt_id, **values) is None:
-        await _check(session, Ending.RELEASE, attempt_id, **values)
+        await check(session, Ending.RELEASE, attempt_id, **values)
 
 
 async def park(
@@ -349,7 +349,7 @@ async def park(
     values = {"reason": reason, "checkpoint": checkpoint}
     task_id = await _end(session, Ending.PARK, attempt_id, **values)
     if task_id is None:
-        await _check(session, Ending.PARK, attempt_id, path)
+        await check(session, Ending.PARK, attempt_id, path)
     return task_id
 
 

@@ -1,0 +1,130 @@
+"""Several attempts that end at once, because they have succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Executable, Uuid, cast, delete, func, select, update
+
+from db import leases
+from db.attempts import AttemptStatus, TaskAttempt
+from db.claims.claiming import CHANGED
+from db.claims.endings import Ending, check, note_end
+from db.claims.heartbeats import is_own, own_attempt
+from db.dependencies import completing_all
+from db.errors import Denied, DomainError, Invalid, LeaseLost, NotFound, Rejected
+from db.leases import lease
+from db.projects import Project
+from db.rights import Right
+from db.scopes import Viewer, scope
+from db.sessions import WriteSession
+from db.statements import Statement
+from db.tasks import Task
+from db.writes import arrays, set_actor, unnested
+
+GIVEN = ("id", "result")
+
+
+@Statement
+def _completed(viewer: Viewer, right: Right) -> Executable:
+    """Complete the tasks of attempts that run. Returns the attempts, or nothing if one has ended.
+
+    It locks first all projects and tasks, then the attempts, then the leases.
+    """
+    given = unnested(TaskAttempt, GIVEN).cte("given")
+    ids = func.array(select(given.c.id).scalar_subquery(), type_=ARRAY(Uuid))
+    tasks = (
+        select(TaskAttempt.id, TaskAttempt.task_id)
+        .join(Task, Task.id == TaskAttempt.task_id)
+        .join(Project, Project.id == Task.project_id)
+        .where(TaskAttempt.id == func.any(ids), is_own(viewer), scope(Task, viewer, right))
+        .order_by(Project.id, Task.id)
+        .with_for_update(key_share=True, of=[Project, Task])
+        .cte("tasks_to_complete")
+    )
+    attempts = (
+        select(TaskAttempt.id, TaskAttempt.task_id)
+        .where(
+            TaskAttempt.id == func.any(func.array(select(tasks.c.id).scalar_subquery())),
+            TaskAttempt.ended_at.is_(None),
+        )
+        .order_by(TaskAttempt.id)
+        .with_for_update(key_share=True, of=TaskAttempt)
+        .cte("attempts_to_end")
+    )
+    held = (
+        select(lease.attempt_id, lease.task_id)
+        .where(lease.attempt_id == func.any(func.array(select(attempts.c.id).scalar_subquery())))
+        .order_by(lease.attempt_id)
+        .with_for_update(of=leases.table)
+        .cte("held")
+    )
+    every = select(func.count()).select_from(given).scalar_subquery()
+    # Evaluated in this order, as the events of the tasks name the actor.
+    follows = (
+        set_actor(),
+        completing_all(func.array_agg(held.c.task_id), func.array_agg(given.c.result)),
+    )
+    done = (
+        select(func.array_agg(held.c.attempt_id).label("ids"), *follows)
+        .select_from(held.join(given, given.c.id == held.c.attempt_id))
+        .having(func.count() == every)
+        .cte("done")
+    )
+    ended = func.any(cast(select(done.c.ids).scalar_subquery(), ARRAY(Uuid)))
+    freed = delete(leases.table).where(lease.attempt_id == ended)
+    return (
+        update(TaskAttempt)
+        .where(TaskAttempt.id == ended, TaskAttempt.id == given.c.id)
+        .values(
+            status=AttemptStatus.SUCCEEDED,
+            ended_at=func.statement_timestamp(),
+            result=given.c.result,
+        )
+        .returning(TaskAttempt.id)
+        .add_cte(freed.cte("freed"))
+    )
+
+
+async def complete_all(session: WriteSession, results: Sequence[tuple[UUID, Any]]) -> None:
+    """Complete the tasks of several attempts, with their results, or none of them.
+
+    Raises Rejected with a NotFound, Denied or LeaseLost for each that cannot be completed.
+    """
+    rows = {id: {"id": id, "result": result} for id, result in results}
+    if len(rows) < len(results):
+        raise Invalid("An attempt is here twice.", ("attempts",))
+    if await _complete_alone(session, list(rows.values())):
+        return
+    errors: list[DomainError] = []
+    for place, (id, result) in enumerate(results):
+        path = ("attempts", place, "attempt_id")
+        try:
+            attempt = await own_attempt(session, id, path)
+            if attempt.ended_at is not None:
+                await check(session, Ending.COMPLETE, id, path, result=result)
+                del rows[id]  # it was completed with the same result before
+        except (NotFound, Denied, LeaseLost) as error:
+            errors.append(error)
+    if errors:
+        raise Rejected(errors)
+    if rows and not await _complete_alone(session, list(rows.values())):
+        raise Invalid("Attempts have ended meanwhile. Send it again.", ("attempts",))
+
+
+async def _complete_alone(session: WriteSession, rows: Sequence[Mapping[str, Any]]) -> bool:
+    ids = [row["id"] for row in rows]
+    found = await session.alone(
+        _completed,
+        session.right,
+        model=TaskAttempt,
+        outcome={"task_attempts": ids},
+        changed=CHANGED,
+        **arrays(TaskAttempt, GIVEN, rows),
+    )
+    if found:
+        for id in ids:
+            note_end(session, id)
+    return bool(found)
