@@ -25,10 +25,10 @@ COMPLETE = """mutation($input: CompleteTasksInput!) { completeTasks(input: $inpu
 
 @pytest.fixture
 async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
-    """The project is in progress, and Ada is ready for 100 tasks. One is free."""
+    """The project is in progress, and Ada is ready for many tasks. One is free."""
     world = await make_world(database, http, people)
     await change(world, world.project, status=ProjectStatus.IN_PROGRESS)
-    await change(world, world.ada, status=AgentStatus.READY, max_concurrent_tasks=100)
+    await change(world, world.ada, status=AgentStatus.READY, max_concurrent_tasks=1000)
     return world
 
 
@@ -145,24 +145,33 @@ async def test_a_subtask_is_completed_with_its_parent(world: World) -> None:
 
 async def test_if_one_has_ended_nothing_is_completed(world: World) -> None:
     first, second, third = await claimed(world, "a", "b", "c")
-    (eve,) = await make_agents(world, 1)
-    (hers,) = await claimed(world, "d", agent=eve)
     async with world.database.write(ADMIN, Right.WORK) as session:
         await claims.release(session, second, None)
     before = await state(world)
     unknown = db.new_id()
 
     answer = await world.agent.ask(
-        COMPLETE, input={"attempts": given(first, second, hers, unknown, third, result=1)}
+        COMPLETE, input={"attempts": given(first, second, unknown, third, result=1)}
     )
 
     found = answer.data["completeTasks"]
-    assert found["attempts"] is None
+    assert found["attempts"] == []
     assert [(each["code"], each["path"]) for each in found["userErrors"]] == [
         ("LEASE_LOST", ["attempts", "1", "attemptId"]),
-        ("DENIED", ["attempts", "2", "attemptId"]),
-        ("NOT_FOUND", ["attempts", "3", "attemptId"]),
+        ("NOT_FOUND", ["attempts", "2", "attemptId"]),
     ]
+    assert await state(world) == before
+
+
+async def test_an_agent_completes_no_tasks_of_another(world: World) -> None:
+    (own,) = await claimed(world, "a")
+    (eve,) = await make_agents(world, 1)
+    (hers,) = await claimed(world, "b", agent=eve)
+    before = await state(world)
+
+    answer = await world.agent.ask(COMPLETE, input={"attempts": given(own, hers)})
+
+    assert answer.code == "FORBIDDEN"
     assert await state(world) == before
 
 

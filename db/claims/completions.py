@@ -14,7 +14,7 @@ from db.claims.claiming import CHANGED
 from db.claims.endings import Ending, check, note_end
 from db.claims.heartbeats import is_own, own_attempt
 from db.dependencies import completing_all
-from db.errors import Denied, DomainError, Invalid, LeaseLost, NotFound, Rejected
+from db.errors import DomainError, Invalid, LeaseLost, NotFound, Rejected
 from db.leases import lease
 from db.projects import Project
 from db.rights import Right
@@ -91,7 +91,7 @@ def _completed(viewer: Viewer, right: Right) -> Executable:
 async def complete_all(session: WriteSession, results: Sequence[tuple[UUID, Any]]) -> None:
     """Complete the tasks of several attempts, with their results, or none of them.
 
-    Raises Rejected with a NotFound, Denied or LeaseLost for each that cannot be completed.
+    Raises Denied, and Rejected with a NotFound or LeaseLost for each that cannot be completed.
     """
     rows = {id: {"id": id, "result": result} for id, result in results}
     if len(rows) < len(results):
@@ -106,7 +106,7 @@ async def complete_all(session: WriteSession, results: Sequence[tuple[UUID, Any]
             if attempt.ended_at is not None:
                 await check(session, Ending.COMPLETE, id, path, result=result)
                 del rows[id]  # it was completed with the same result before
-        except (NotFound, Denied, LeaseLost) as error:
+        except (NotFound, LeaseLost) as error:
             errors.append(error)
     if errors:
         raise Rejected(errors)
