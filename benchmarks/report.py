@@ -33,7 +33,18 @@ from benchmarks.queries import WRITES, Query
 from benchmarks.scaling import ROWS, Scaling
 from benchmarks.summaries import READ, RECORDS, SUMMARIES
 from benchmarks.waiting import ALONE, HELD, out_of
-from benchmarks.workers import BATCH, HTTP, MANY, ONE, PROCRASTINATE, SQL, TITLES, Work
+from benchmarks.workers import (
+    BATCH,
+    FEW,
+    HTTP,
+    MANY,
+    ONE,
+    PROCRASTINATE,
+    SQL,
+    TITLES,
+    TOGETHER,
+    Work,
+)
 from tests.pages import ROOT, filled
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -246,6 +257,11 @@ def claims(
             f"{WORKERS} workers claim and complete: tasks/s, times procrastinate's",
             1,
             tasks(HTTP, PROCRASTINATE),
+        ),
+        Claim(
+            f"*claim {FEW} + complete {FEW}* by HTTP: tasks/s, times procrastinate's jobs",
+            1,
+            tasks(TOGETHER, PROCRASTINATE),
         ),
         Claim(
             f"*{MANY}* of {BATCH}: tasks/s, times those of *{ONE}*",

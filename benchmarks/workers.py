@@ -34,15 +34,19 @@ from db.statements import Compiled, Statement, Values
 BATCH = 50
 """How many tasks `claimTasks` takes."""
 
+FEW = 10
+"""How many tasks a worker claims and completes at once that works on several."""
+
 RESULT = {"found": "What was to be found."}
 
 Step = Callable[[], Awaitable[int]]
 """What a worker repeats; it returns how many tasks it has worked on."""
 
 HTTP, SQL, PROCRASTINATE = "http", "sql", "procrastinate"
-ONE, MANY = "claimTask", "claimTasks"
+ONE, MANY, TOGETHER = "claimTask", "claimTasks", "completeTasks"
 TITLES = {
     HTTP: "**Troupe**, by HTTP: claim, complete",
+    TOGETHER: f"**Troupe**, by HTTP: claim {FEW}, complete {FEW}",
     SQL: "the same SQL through asyncpg",
     PROCRASTINATE: "procrastinate: fetch, finish",
     ONE: "**Troupe**, by HTTP: claim one",
@@ -123,7 +127,7 @@ def document(name: str) -> str:
     return (ASKED / "work" / f"{name}.graphql").read_text(encoding="utf-8")
 
 
-CLAIM, CLAIM_MANY, COMPLETE = map(document, (ONE, MANY, "completeTask"))
+CLAIM, CLAIM_MANY, COMPLETE, COMPLETE_MANY = map(document, (ONE, MANY, "completeTask", TOGETHER))
 
 
 async def claim(connection: Connection) -> str:
@@ -139,6 +143,14 @@ async def complete(connection: Connection, attempt: str) -> None:
     payload = await connection.ask(COMPLETE, attempt=attempt)
     if payload["userErrors"]:
         raise BadAnswer(f"a task was not completed: {payload['userErrors']}")
+
+
+async def complete_many(connection: Connection, attempts: Sequence[str]) -> None:
+    """Complete the tasks of several attempts by HTTP. Raises BadAnswer."""
+    results = [{"attemptId": id, "result": RESULT} for id in attempts]
+    payload = await connection.ask(COMPLETE_MANY, attempts=results)
+    if payload["userErrors"]:
+        raise BadAnswer(f"tasks were not completed: {payload['userErrors']}")
 
 
 async def claim_many(connection: Connection, limit: int, seconds: int | None = None) -> list[str]:
@@ -229,6 +241,15 @@ def _pairs(connection: Connection) -> Step:
     return step
 
 
+def _together(connection: Connection) -> Step:
+    async def step() -> int:
+        attempts = await claim_many(connection, FEW)
+        await complete_many(connection, attempts)
+        return len(attempts)
+
+    return step
+
+
 def _claims(connection: Connection) -> Step:
     async def step() -> int:
         await claim(connection)
@@ -271,6 +292,7 @@ async def workers(url: URL, peer: URL, pace: Pace, postmaster: int) -> Work:
         ]
         turns = {
             HTTP: (list(map(_pairs, by_http)), pace, server.pid),
+            TOGETHER: (list(map(_together, by_http)), short, server.pid),
             SQL: (list(map(_statements, by_sql)), pace, None),
             ONE: (list(map(_claims, by_http)), short, server.pid),
             MANY: (list(map(_batches, by_http)), short, server.pid),
