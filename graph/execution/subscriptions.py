@@ -25,7 +25,7 @@ from graph.execution.responses import Response
 from graph.execution.run import Run
 from graph.execution.shared import BATCH, Shared, batch_size
 from graph.execution.subscription import Sink, SlowClient, Subscription
-from graph.execution.tokens import Tokens
+from graph.execution.tokens import Tokens, Watch
 
 # How many statements run at once for those who are live, and for those who are behind, so that
 # neither waits for the other, and requests have connections too.
@@ -102,11 +102,10 @@ class Subscriptions:
 
     # What a connection calls
 
-    async def serve(
-        self, run: Run, sink: Sink, token: str | None, tokens: Tokens, last: str | None = None
-    ) -> Response:
+    async def serve(self, run: Run, sink: Sink, watch: Watch, last: str | None = None) -> Response:
         """Send the messages of a subscription until it ends; the response is the error.
 
+        `watch` is that of the token of its connection.
         `last` is the cursor of the last message that the client has, if the transport says so.
 
         Raises Unauthenticated if the token is no longer valid, and SlowClient.
@@ -116,10 +115,10 @@ class Subscriptions:
             subscription = Subscription(run, sink, last)
         except Exception as error:
             return self.pipeline.refused(run, error)
-        self._tokens = tokens
+        self._tokens = watch.tokens
         self._open.add(subscription)
         try:
-            with tokens.watched(token, subscription.check_viewer):
+            with watch.telling(subscription.check_viewer):
                 while True:
                     await self._go_on(subscription)
         except (Unauthenticated, SlowClient):
@@ -186,6 +185,11 @@ class Subscriptions:
         after, topics = subscription.place.position, subscription.topics
         async with self._behind_slots:
             changes, reached = await changes_after(fetch, topics, after, until.position)
+            # Some may have been dropped before they were read.
+            is_there = await continues(fetch, subscription.place)
+        if not is_there:
+            subscription.is_place_checked = False
+            return
         size = min(BATCH, batch_size(subscription.run.cost), subscription.most_messages or BATCH)
         for start in range(0, len(changes), size):
             batch = changes[start : start + size]
