@@ -492,6 +492,50 @@ async def test_one_statement_reads_a_message_for_all_viewers(
         assert len(counted.statements) == 1
 
 
+async def test_one_statement_reads_messages_of_several_objects(
+    world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = world.people.users["stranger"]
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        await factories.make_member(session, world.project, stranger)
+        outside = await db.User.create(session, username="out", email="out@localhost")
+        await factories.make_token(session, "token", outside)
+    counted = Counted(world.database, monkeypatch)
+    async with (
+        live.talk(world.people.owner.token) as one,
+        live.talk(world.people.stranger.token) as two,
+        live.talk("token") as three,
+    ):
+        followings = {
+            (number, task.id): Following(talk, TASK, f"{task.id}", id=str(task.id))
+            for number, talk, tasks in (
+                (1, one, (world.free, world.parent)),
+                (2, two, (world.parent,)),
+                (3, three, (world.free,)),
+            )
+            for task in tasks
+        }
+        for following in followings.values():
+            await following.begin()
+        shared = live.sockets.subscriptions._shared
+        await becomes(lambda: [len(one.audiences) for one in shared.values()] == [2])
+        counted.statements.clear()
+        change = "UPDATE tasks SET title = 'New' WHERE id IN (:free, :parent)"
+        await execute(world, change, free=world.free.id, parent=world.parent.id)
+        heard = [await one.heard(), await one.heard(), await two.heard()]
+        assert {message["id"] for message in heard[:2]} == {
+            str(world.free.id),
+            str(world.parent.id),
+        }
+        assert heard[2]["id"] == str(world.parent.id)
+        for message in heard:
+            assert value_of(message, message["id"])["task"] == {"title": "New"}
+        await becomes(lambda: numbered(world))
+        assert await two.is_alive()  # each has heard only of what they follow
+        assert await three.is_alive()  # and may see
+        assert len(counted.statements) == 1
+
+
 async def test_cursors_do_not_divide_those_who_share(
     world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -759,6 +803,7 @@ async def test_following_takes_no_place_of_those_who_ask(world: World, people: P
         listening(world.database, settings) as server,
         server.talk(people.owner.token) as talk,
     ):
+        await becomes(lambda: numbered(world))
         for number in range(10):
             await Following(talk, EVENTS, f"{number}").begin()
         assert (await talk.ask("{ me { username } }", id="q"))["data"]
@@ -813,6 +858,11 @@ async def test_a_statement_has_the_rights_that_it_was_made_with(
 ) -> None:
     owner = world.people.users["owner"].id
     subscriptions = live.sockets.subscriptions
+
+    def viewers() -> list[int]:
+        shared = subscriptions._shared.values()
+        return [len(each.members) for one in shared for each in one.audiences.values()]
+
     async with (
         live.talk(world.people.owner.token) as one,
         live.talk(world.people.stranger.token) as two,
@@ -821,12 +871,12 @@ async def test_a_statement_has_the_rights_that_it_was_made_with(
         theirs = Following(two, TASK, id=str(world.free.id))
         await mine.begin()
         assert (await theirs.begin())["task"] is None
-        await becomes(lambda: [len(s.members) for s in subscriptions._shared.values()] == [2])
+        await becomes(lambda: viewers() == [2])
         async with subscriptions._live_slots, subscriptions._live_slots:
             await rename(world, "Secret")
             await becomes(lambda: any(s._sending for s in subscriptions._shared.values()))
             await execute(world, "UPDATE users SET role = 'ADMIN' WHERE id = :id", id=owner)
-            await becomes(lambda: [len(s.members) for s in subscriptions._shared.values()] != [2])
+            await becomes(lambda: viewers() != [2])
         assert (await mine.next())["task"] == {"title": "Secret"}
         await asyncio.sleep(0.3)
         assert await two.is_alive()  # nothing was sent before
