@@ -178,6 +178,8 @@ class Subscriptions:
 
     async def _catch_up(self, subscription: Subscription, follower: Follower) -> None:
         """Send the next changes from the log."""
+        # Changes must not wait in memory for a client that does not read.
+        await subscription.sink.ready()
         assert subscription.place is not None
         assert follower.place is not None
         until, fetch = follower.place, subscription.run.context.database.fetch
@@ -191,6 +193,8 @@ class Subscriptions:
             return
         size = min(BATCH, batch_size(subscription.run.cost), subscription.most_messages or BATCH)
         for start in range(0, len(changes), size):
+            if not subscription.sink.is_ready:
+                return
             batch = changes[start : start + size]
             messages = [message for each in batch if (message := subscription.message(each))]
             if not await self._send(subscription, messages):
