@@ -35,17 +35,17 @@ __all__ = ["cluster", "installed"]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the memory of others")
 
 COUNT = 50_000
-SILENT = 30
+SILENT = 10
 """How many more clients never read again."""
 STOPPED = ["graphql-ws", "graphql-sse", "graphql-sse with a single connection"]
 SECONDS = float(os.environ.get("TROUPE_STOPPED_SECONDS", "0"))
 """For how long they are stopped at least. It is longer if the server has not closed them yet."""
 MOST_MEMORY = 100 * 2**20
-"""How much more memory the server may use meanwhile. Each client's messages are 15 MB."""
+"""How much more memory the server may use meanwhile. Each client's messages are 60 MB."""
 
 INSERT = f"""
-    INSERT INTO tasks (id, project_id, title, type, status)
-    SELECT gen_random_uuid(), '{{project}}', 'Task ' || number, 'OTHER', 'PENDING'
+    INSERT INTO tasks (id, project_id, title, description, type, status)
+    SELECT gen_random_uuid(), '{{project}}', 'Task ' || number, repeat('x', 500), 'OTHER', 'PENDING'
     FROM generate_series(1, {COUNT}) number
 """
 
@@ -82,7 +82,8 @@ class Script:
 def silent(server: Serving, token: str, project: str) -> Iterator[None]:
     """A client that subscribes on a WebSocket, and reads nothing of its messages."""
     host, port = server.url.removeprefix("http://").split(":")
-    payload = {"query": EVENTS, "variables": {"projectId": project}}
+    query = EVENTS.replace("action", "action after")
+    payload = {"query": query, "variables": {"projectId": project}}
     init = {"Authorization": f"Bearer {token}"}
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**15)
