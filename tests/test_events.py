@@ -35,6 +35,7 @@ from graph.core.scalars import global_id
 from tests import factories
 from tests.client import Client
 from tests.conftest import People, _on_server
+from tests.following import last_place
 from tests.oracle import Everything, Someone
 from tests.patience import PATIENCE, until
 from tests.processes import Process, troupe_here
@@ -863,9 +864,13 @@ async def test_positions_survive_a_dump(
     }
     for command in ([*dump, str(database_url.database)], [*restore, "--dbname", name]):
         kept = await asyncio.to_thread(_run, [bin_dir / command[0], *command[1:]], variables, kept)
+    place = await last_place(database)
     restored = db.Database(server.set(database=name))
 
     assert await positions(restored) == before
+    # Who follows goes on there.
+    assert await continues(restored.fetch, Place(*place))
+    assert not await continues(restored.fetch, Place(place[0], place[1] + 1))
     await number_all(restored)
     await rename(restored, project, "there")
     await number_all(restored)

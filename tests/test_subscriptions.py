@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -29,7 +31,7 @@ from tests.following import (
     value_of,
 )
 from tests.patience import becomes
-from tests.sockets import Listening, Talk, listening
+from tests.sockets import Listening, Talk, handshake, listening, text_frame
 from tests.test_interaction_answers import ask, execute, respond
 from tests.world import World, make_world
 
@@ -416,16 +418,21 @@ async def test_what_is_not_ones_own_is_followed_in_vain(world: World, live: List
         assert await talk.is_alive()
 
 
-async def test_after_a_token_is_revoked_nothing_is_sent(
-    world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "end",
+    [
+        "UPDATE access_tokens SET revoked_at = now() WHERE user_id = :id",
+        "UPDATE users SET is_active = false WHERE id = :id",
+    ],
+)
+async def test_after_the_end_of_a_token_nothing_is_sent(
+    world: World, live: Listening, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graph.execution.tokens.CHECK_SECONDS", 60)  # only the log shows it
     owner = world.people.users["owner"].id
     async with live.talk(world.people.owner.token) as talk:
         await Following(talk, TASK, id=str(world.free.id)).begin()
-        await execute(
-            world, "UPDATE access_tokens SET revoked_at = now() WHERE user_id = :id", id=owner
-        )
+        await execute(world, end, id=owner)
         await execute(world, "UPDATE tasks SET title = 'Secret' WHERE id = :id", id=world.free.id)
         with pytest.raises(ConnectionClosed):
             await talk.heard()
@@ -682,6 +689,77 @@ async def test_everything_is_freed_when_a_client_wants_no_more(
         subscriptions = live.sockets.subscriptions
         await becomes(lambda: not len(subscriptions))
         assert (subscriptions._shared, subscriptions._by_topic) == ({}, {})
+
+
+class Dying(asyncio.Protocol):
+    """A client of a task, which counts its messages."""
+
+    count = 0
+    transport: asyncio.Transport
+
+    def __init__(self, sent: bytes) -> None:
+        self._sent = sent
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self._sent)
+
+    def data_received(self, data: bytes) -> None:
+        self.count += data.count(b'"type":"next"')
+
+
+async def test_a_thousand_sockets_that_die_in_mid_stream_leave_nothing(
+    world: World, people: People
+) -> None:
+    database, change = world.database, "UPDATE tasks SET title = :title WHERE id = :id"
+    token = {"Authorization": f"Bearer {people.owner.token}"}
+    payload = {"query": TASK, "variables": {"id": str(world.free.id)}}
+    subscribe = text_frame(type="subscribe", id="1", payload=payload)
+    sent = handshake() + text_frame(type="connection_init", payload=token)
+    async with numbering(database), listening(database, WITHOUT_LIMITS) as server:
+        sockets, tokens = server.sockets, server.app.state.tokens
+
+        async def die(count: int) -> None:
+            """Follow a task with so many sockets, and end all of them while messages come."""
+            loop = asyncio.get_running_loop()
+            dying = []
+            for _ in range(count):
+                _, one = await loop.create_connection(lambda: Dying(sent), "127.0.0.1", server.port)
+                dying.append(one)
+            await becomes(lambda: all(socket.client for socket in sockets._open))
+            for one in dying:
+                one.transport.write(subscribe)
+            await becomes(lambda: all(one.count for one in dying))
+            for number in range(20):
+                await execute(world, change, title=f"{number}", id=world.free.id)
+            await becomes(lambda: all(one.count > 1 for one in dying))
+            for one in dying:
+                one.transport.abort()
+            await becomes(lambda: (len(sockets), len(sockets.subscriptions)) == (0, 0))
+            await becomes(lambda: numbered(world))
+            await becomes(lambda: tokens._checking is None)
+
+        async def counts() -> dict[str, int]:
+            """What there is of the server's."""
+            subscriptions = sockets.subscriptions
+            await becomes(lambda: not (subscriptions._shared or subscriptions._by_topic))
+            gc.collect()
+            kinds = Counter(type(each).__name__ for each in gc.get_objects())
+            names = "Audience FrameSink Shared Socket SocketOperation Subscription Watch"
+            names += " WebSocketProtocol Run"
+            return {name: kinds[name] for name in names.split()} | {
+                "tasks": len(asyncio.all_tasks()),
+                "watched": len(tokens._watched),
+                "connections": len(server.server.server_state.connections),
+                "in use": database.reader.pool.checkedout(),  # type: ignore[attr-defined]
+            }
+
+        await die(20)
+        before = await counts()
+        for _ in range(4):
+            await die(250)
+        assert await counts() == before
 
 
 async def test_who_uses_up_their_rate_gets_everything_later(world: World, people: People) -> None:
