@@ -178,6 +178,11 @@ class Elsewhere:
         with embedded.running(self.data_dir, settings=self._settings):
             yield
 
+    def listen_at(self, address: str) -> None:
+        """Have this address from the next start on."""
+        self._settings["listen_addresses"] = address
+        self._url = self._url.set(host=address)
+
     @property
     def host(self) -> str:
         """Its address."""

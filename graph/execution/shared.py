@@ -24,6 +24,9 @@ BATCH = 100
 # The largest number of changes that wait. If there are more, each subscription reads them itself.
 MOST_WAITING = 10_000
 
+# How many messages are written before other tasks run, which takes a millisecond at most.
+WRITES_AT_ONCE = 100
+
 ReadMessages = Callable[[Sequence[Delivery]], Awaitable[list[Read]]]
 """Reads messages for viewers, each if they may see it."""
 
@@ -161,6 +164,7 @@ class Shared:
             for part in (slice(middle), slice(middle, None)):
                 await self._send_to(deliveries[part], receivers[part])
             return
+        writes = 0
         for number, body in read:
             (reader, message), members = deliveries[number], receivers[number]
             run = reader.run
@@ -171,4 +175,7 @@ class Shared:
             self._rates.take(run.context.client, run.cost)
             for member in members:
                 member.deliver(message, body)
-            await asyncio.sleep(0)  # many writes may have taken long
+            writes += len(members)
+            if writes >= WRITES_AT_ONCE:
+                writes = 0
+                await asyncio.sleep(0)
