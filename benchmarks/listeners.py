@@ -1,4 +1,8 @@
-"""WebSockets that follow tasks: latency, processor time and memory; and what writers lose."""
+"""WebSockets that follow tasks: latency, processor time and memory; and what writers lose.
+
+Writers are measured twice: at full speed, where they and the server compete for the processor, and
+at a pace, as people and agents write.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from statistics import median, quantiles
@@ -102,6 +106,50 @@ class Heard:
         return quantiles(self.latencies, n=100)[-1]
 
 
+@dataclass
+class Written:
+    """What writers did in the measured time."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    """How long each change took, in seconds; of writers with a pace, from when it was due."""
+
+    def add(self, other: Written) -> None:
+        """Add what was done in another time."""
+        self.seconds += other.seconds
+        self.latencies += other.latencies
+
+    @property
+    def rate(self) -> float:
+        """Changes per second."""
+        return len(self.latencies) / self.seconds
+
+    @property
+    def p50(self) -> float:
+        """The median time of a change, in seconds."""
+        return median(self.latencies)
+
+    @property
+    def p99(self) -> float:
+        """The time that one in a hundred changes exceeds, in seconds."""
+        return quantiles(self.latencies, n=100)[-1]
+
+
+@dataclass(frozen=True)
+class Paced:
+    """Writers with a pace, without WebSockets and beside LISTENERS of them."""
+
+    pace: str
+    """How often they change what."""
+    alone: Written
+    beside: Written
+
+    @property
+    def kept(self) -> float:
+        """Their rate beside LISTENERS, of that without."""
+        return self.beside.rate / self.alone.rate
+
+
 @dataclass(frozen=True)
 class Listened:
     """All that was measured."""
@@ -110,6 +158,8 @@ class Listened:
     """What listeners got, by contender."""
     writers: dict[int, float]
     """The writers' throughput beside LISTENERS, of that without, by how many follow a change."""
+    paced: list[Paced]
+    """The same for writers with a pace."""
     other_process: float
     """The median time until listeners at two processes have a change, in seconds."""
     idle_memory: float
@@ -279,9 +329,13 @@ async def listeners(urls: dict[str, URL], pace: Pace, postmaster: int) -> Listen
             5: await _writers(ours, SPREAD, SPREAD, pace),
             LISTENERS // 4: await _writers(ours, CROWDED, CROWDED, pace),
         }
+        paced = [
+            await _paced("one task, followed by all", ours, [[FOLLOWED]], pace, PER_SECOND),
+            await _paced("tasks followed by 5 each, at half speed", ours, SPREAD, pace),
+        ]
         other = await _other_process(ours, pace)
         idle = await _idle(ours, pace)
-    return Listened(heard, writers, other, *idle)
+    return Listened(heard, writers, paced, other, *idle)
 
 
 @contextmanager
@@ -358,35 +412,70 @@ async def _writers(
             alone = await _written_elsewhere(url, tasks, pace.seconds)
             async with listening(server, sends, LISTENERS) as found:
                 written = await _written_elsewhere(url, tasks, pace.seconds)
-                ratios.append(written / alone)
+                ratios.append(written.rate / alone.rate)
                 count = sum(one.count for one in found)
             say(f"round {number + 1} of writers: {count} messages to {LISTENERS} listeners")
     return median(ratios)
 
 
-async def _written_elsewhere(url: URL, tasks: list[list[UUID]], seconds: float) -> int:
-    """How many changes writers made in a process of their own, which does not listen."""
+async def _paced(
+    name: str, url: URL, tasks: list[list[UUID]], pace: Pace, per_second: float | None = None
+) -> Paced:
+    """What writers with a pace do, without listeners and beside those of the same tasks.
+
+    By default, the pace is half of the speed that they have without listeners.
+    """
+    alone, beside = Written(), Written()
+    with running(TROUPE, url) as server:
+        sends = _messages(TROUPE, [task for own in tasks for task in own])
+        if per_second is None:
+            per_second = (await _written_elsewhere(url, tasks, pace.seconds)).rate / 2
+        for _ in range(max(2, pace.rounds // 3)):
+            alone.add(await _written_elsewhere(url, tasks, pace.seconds, per_second))
+            async with listening(server, sends, LISTENERS):
+                beside.add(await _written_elsewhere(url, tasks, pace.seconds, per_second))
+    found = Paced(f"{per_second:,.0f}/s: {name}", alone, beside)
+    say(f"{per_second:.0f} changes/s of {name}: {found.kept:.2f} of them are made beside listeners")
+    return found
+
+
+async def _written_elsewhere(
+    url: URL, tasks: list[list[UUID]], seconds: float, per_second: float | None = None
+) -> Written:
+    """What writers did in a process of their own, which does not listen."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        write = partial(_write, url.render_as_string(hide_password=False), tasks, seconds)
+        text = url.render_as_string(hide_password=False)
+        write = partial(_write, text, tasks, seconds, per_second)
         return await asyncio.get_running_loop().run_in_executor(pool, write)
 
 
-def _write(url: str, tasks: list[list[UUID]], seconds: float) -> int:
-    return asyncio.run(_written(url, tasks, seconds))
+def _write(url: str, tasks: list[list[UUID]], seconds: float, per_second: float | None) -> Written:
+    return asyncio.run(_written(url, tasks, seconds, per_second))
 
 
-async def _written(url: str, tasks: list[list[UUID]], seconds: float) -> int:
-    """How many changes writers made in so many seconds."""
+async def _written(
+    url: str, tasks: list[list[UUID]], seconds: float, per_second: float | None
+) -> Written:
+    """What writers did in so many seconds: as much as possible, or so much in a second.
 
-    async def write(own: list[UUID]) -> int:
-        count, end = 0, time.perf_counter() + seconds
+    With a pace, each change is due at its time, whether or not those before it are done.
+    """
+    found = Written(seconds)
+    interval = 0.0 if per_second is None else len(tasks) / per_second
+
+    async def write(own: list[UUID]) -> None:
         async with connected(url) as connection:
-            while time.perf_counter() < end:
+            count, began = 0, time.perf_counter()
+            while (now := time.perf_counter()) < began + seconds:
+                due = began + count * interval if interval else now
+                if due > now:
+                    await asyncio.sleep(due - now)
                 await connection.execute(CHANGE, own[count % len(own)])
+                found.latencies.append(time.perf_counter() - due)
                 count += 1
-        return count
 
-    return sum(await asyncio.gather(*map(write, tasks)))
+    await asyncio.gather(*map(write, tasks))
+    return found
 
 
 async def _other_process(url: URL, pace: Pace) -> float:

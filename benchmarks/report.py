@@ -27,7 +27,7 @@ from benchmarks.contenders import (
 from benchmarks.graphs import ADDED, GRAPH_EDGES, GRAPH_TASKS, in_graph, without_graph
 from benchmarks.keys import with_key
 from benchmarks.leases import EVERY, LEASES, Share
-from benchmarks.listeners import IDLE, LISTENERS, Heard, Listened
+from benchmarks.listeners import IDLE, LISTENERS, PER_SECOND, Heard, Listened
 from benchmarks.plan import LARGE_PLAN, SMALL_PLAN, WORKERS
 from benchmarks.queries import WRITES, Query
 from benchmarks.scaling import ROWS, Scaling
@@ -241,6 +241,18 @@ def claims(
             " without",
             0.9,
             None if listened is None else listened.writers[0],
+        ),
+        Claim(
+            f"a task that changes {PER_SECOND} times a second beside {LISTENERS:,} WebSockets that"
+            " follow it: the rate, of that without",
+            0.9,
+            None if listened is None else listened.paced[0].kept,
+        ),
+        Claim(
+            f"writes at half of full speed beside {LISTENERS:,} WebSockets, 5 of which follow each"
+            " task: their rate, of that without",
+            0.9,
+            None if listened is None else listened.paced[1].kept,
         ),
         Claim(
             f"{IDLE:,} idle WebSockets: processor time, as a share of one core",
@@ -474,7 +486,19 @@ def listeners(listened: Listened) -> str:
         for number, rate in listened.writers.items()
     )
     writers = f"Of their rate without WebSockets, writers beside {LISTENERS:,} keep {kept}."
-    return f"{table(head, rows)}\n{two} {idle} {writers}\n"
+    paces = [
+        (
+            one.pace,
+            f"{one.alone.rate:,.0f}",
+            f"{one.beside.rate:,.0f}",
+            *map(_ms, (one.alone.p50, one.beside.p50, one.alone.p99, one.beside.p99)),
+        )
+        for one in listened.paced
+    ]
+    beside = f"beside {LISTENERS:,}"
+    head_of_paces = ("changes", "per s", beside, "p50, ms", beside, "p99, ms", beside)
+    paced = table(head_of_paces, paces)
+    return f"{table(head, rows)}\n{two} {idle} {writers}\n\n{paced}"
 
 
 def usage(summed: Scaling) -> str:

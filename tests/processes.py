@@ -178,6 +178,11 @@ class Elsewhere:
         with embedded.running(self.data_dir, settings=self._settings):
             yield
 
+    def listen_at(self, address: str) -> None:
+        """Have this address from the next start on."""
+        self._settings["listen_addresses"] = address
+        self._url = self._url.set(host=address)
+
     @property
     def host(self) -> str:
         """Its address."""
@@ -473,9 +478,10 @@ class Serving(Process):
         """The pid of its PostgreSQL."""
         return postmaster_of(self.data_dir)
 
-    def get(self, path: str) -> httpx.Response:
-        """What a path answers."""
-        return self._http.get(self.url + path)
+    def get(self, path: str, token: str | None = None) -> httpx.Response:
+        """What a path answers, to whom the token names."""
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        return self._http.get(self.url + path, headers=headers)
 
     def ask(self, query: str, token: str | None = None, /, **variables: Any) -> Any:
         """The answer to an operation, of whoever the token names, or of whom the server's does."""

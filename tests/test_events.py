@@ -26,13 +26,16 @@ from sqlalchemy import URL, text
 import db
 from db.embedded import binaries
 from db.events import partitions, triggers
+from db.events.follower import continues
 from db.events.positions import Batch, Numbering, number_all
 from db.events.positions import number as number_events
+from db.events.topics import Place
 from db.writes import insert_many
 from graph.core.scalars import global_id
 from tests import factories
 from tests.client import Client
 from tests.conftest import People, _on_server
+from tests.following import last_place
 from tests.oracle import Everything, Someone
 from tests.patience import PATIENCE, until
 from tests.processes import Process, troupe_here
@@ -725,10 +728,10 @@ async def test_old_events_are_dropped_once_they_have_a_position(
     for number, week in enumerate(weeks):
         await connection.execute(MAKE, week)
         await rename(database, project, f"{number}")
+        if number < 3:
+            await number_all(database)
         moved = "UPDATE events SET created_at = $1 WHERE id = (SELECT max(id) FROM events)"
         await connection.execute(moved, week)
-        if number == 2:
-            await number_all(database)
     oldest = "UPDATE events SET created_at = created_at - interval '1 year' WHERE position = 1"
     await connection.execute(oldest)
     days = (datetime.now(UTC) - weeks[0]).days
@@ -743,11 +746,66 @@ async def test_old_events_are_dropped_once_they_have_a_position(
     assert found == [(None, "3")]
     await number_all(database)
     await partitions.drop(connection, days)
-    assert await positions(database) == []
     await connection.close()
+    # It is kept as long as others that get a position now.
+    assert [position for position, _ in await positions(database)] == [4]
+    assert name_of(weeks[3]) not in await partitions_of(database)
+    await forget(database)
     await rename(database, project, "after")
     await number_all(database)
     assert [position for position, _ in await positions(database)] == [5]
+
+
+@pytest.mark.parametrize("has_partition", [True, False])
+async def test_an_event_of_a_very_long_transaction_is_kept_as_long_as_others(
+    database: db.Database, project: db.Project, has_partition: bool
+) -> None:
+    await forget(database)
+    began = {"long": timedelta(days=9), "late": timedelta(hours=25), "in time": timedelta(hours=23)}
+    connection = await database.open()
+    if has_partition:
+        await connection.execute(MAKE, datetime.now(UTC) - began["long"])
+    for name, ago in began.items():
+        await rename(database, project, name)
+        moved = "UPDATE events SET created_at = $1 WHERE id = (SELECT max(id) FROM events)"
+        await connection.execute(moved, datetime.now(UTC) - ago)
+    before = await connection.fetchval("SELECT now()")
+
+    await number_all(database)
+    await partitions.drop(connection, 1)
+    await connection.close()
+
+    query = """SELECT position, "after"->>'name', created_at FROM events ORDER BY position"""
+    found = await stored(database, query)
+    assert [(position, name) for position, name, _ in found] == [*enumerate(began, 1)]
+    # Only what got its position more than a day later has the time of that.
+    assert [created > before for *_, created in found] == [True, True, False]
+
+
+async def test_a_place_before_something_that_was_dropped_is_not_in_the_log(
+    database: db.Database, project: db.Project
+) -> None:
+    await forget(database)
+    connection = await database.open()
+    for number in range(5):
+        await rename(database, project, f"{number}")
+    await number_all(database)
+    # The order of positions is not that of the times when transactions began.
+    moved = "UPDATE events SET created_at = created_at - $2::interval WHERE position = $1"
+    await connection.execute(MAKE, datetime.now(UTC) - WEEK * 3)
+    await connection.execute(moved, 3, WEEK * 3)  # in a partition of its own
+    await partitions.drop(connection, 1)
+
+    assert [position for position, _ in await positions(database)] == [1, 2, 4, 5]
+    continued = [await continues(database.fetch, Place(position)) for position in range(7)]
+    assert continued == [False, False, False, True, True, True, False]
+
+    await connection.execute(moved, 4, WEEK * 5)  # in the default partition
+    await partitions.drop(connection, 1)
+    await partitions.drop(connection, 1)
+    await connection.close()
+    continued = [await continues(database.fetch, Place(position)) for position in range(7)]
+    assert continued == [False, False, False, False, True, True, False]
 
 
 async def test_partitions_wait_for_no_transaction(
@@ -806,9 +864,13 @@ async def test_positions_survive_a_dump(
     }
     for command in ([*dump, str(database_url.database)], [*restore, "--dbname", name]):
         kept = await asyncio.to_thread(_run, [bin_dir / command[0], *command[1:]], variables, kept)
+    place = await last_place(database)
     restored = db.Database(server.set(database=name))
 
     assert await positions(restored) == before
+    # Who follows goes on there.
+    assert await continues(restored.fetch, Place(*place))
+    assert not await continues(restored.fetch, Place(place[0], place[1] + 1))
     await number_all(restored)
     await rename(restored, project, "there")
     await number_all(restored)
@@ -1069,6 +1131,7 @@ async def test_old_events_are_dropped_from_the_command_line(
     url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
     for days in (5, 50, 500):
         await rename(database, project, f"{days} days ago")
+        await number_all(database)
         await by_hand(
             database,
             "UPDATE events SET created_at = now() - make_interval(days => :days)"

@@ -55,7 +55,7 @@ class Follower:
     def __post_init__(self) -> None:
         self._cursor: str | None = None
         self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self._run)
+        self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
         for attempt in itertools.count(self.place):

@@ -382,9 +382,9 @@ async def test_the_migrations_make_exactly_what_the_models_say(
         await connection.run_sync(db.Base.metadata.create_all)
         log = importlib.import_module("migrations.versions.0008_events")
         claims = importlib.import_module("migrations.versions.0010_claims")
-        notify = importlib.import_module("migrations.versions.0020_notify")
-        number = notify.NUMBER.format(notify=notify.NOTIFY)
-        of_log = (log.TRUNCATE, number, log.CREATE_PARTITIONS, log.DROP_EVENTS)
+        late = importlib.import_module("migrations.versions.0025_late_events")
+        number = late.NUMBER.format(late=late.LATE)
+        of_log = (log.TRUNCATE, number, log.CREATE_PARTITIONS, late.DROP)
         boards = importlib.import_module("migrations.versions.0011_boards")
         for function in (*of_log, *claims.FUNCTIONS, boards.LINEAGE):
             await connection.exec_driver_sql(function)

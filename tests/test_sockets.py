@@ -25,7 +25,7 @@ from graph.execution.tokens import Tokens
 from graph.settings import Settings
 from tests import factories, processes
 from tests.conftest import People
-from tests.following import numbering
+from tests.following import Following, numbering
 from tests.patience import becomes, until
 from tests.processes import Serving
 from tests.sockets import (
@@ -428,11 +428,15 @@ async def test_the_tokens_of_all_sockets_are_looked_up_at_once_and_only_while_th
             await asyncio.sleep(0.2)
             assert looked_up == []
         async with (
-            server.talk(people.owner.token),
+            server.talk(people.owner.token) as talk,
             server.talk(people.owner.token),
             server.talk(people.stranger.token),
             server.talk(),
         ):
+            # Subscriptions share the watch of their socket.
+            for name in ("1", "2"):
+                await Following(talk, EVENTS, name).begin()
+            assert len(server.app.state.tokens._watched) == 3
             looked_up.clear()
             await asyncio.sleep(0.2)
             assert len(looked_up) >= 2

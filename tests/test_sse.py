@@ -20,6 +20,7 @@ from tests.event_streams import Asking, Event
 from tests.following import all_numbered, numbering
 from tests.patience import becomes
 from tests.sockets import Listening, handshake, listening, received, small_connection, text_frame
+from tests.test_interaction_answers import execute
 from tests.test_logs import Lines, lines
 from tests.test_sessions import locked, waiting
 from tests.world import World, make_world
@@ -505,10 +506,19 @@ async def test_who_asks_too_often_is_told_when_to_come_back(
 # The end of a stream
 
 
+@pytest.mark.parametrize("is_revoked", [True, False])
 async def test_a_stream_ends_within_a_second_of_its_tokens_end(
-    live: Listening, database: db.Database, owner: Asking, people: People, world: World
+    live: Listening,
+    database: db.Database,
+    owner: Asking,
+    people: People,
+    world: World,
+    is_revoked: bool,
 ) -> None:
-    revoke = update(db.AccessToken).where(db.AccessToken.user_id == people.users["owner"].id)
+    id = people.users["owner"].id
+    revoke = update(db.AccessToken).where(db.AccessToken.user_id == id)
+    revoke = revoke.values(revoked_at=func.now())
+    deactivate = update(db.User).where(db.User.id == id).values(is_active=False)
     single = await owner.reserve()
     reserved = await owner.reserve()
     async with (
@@ -517,7 +527,8 @@ async def test_a_stream_ends_within_a_second_of_its_tokens_end(
     ):
         await events.next()
         async with database.write(db.Viewer()) as session:
-            await session.execute(revoke.values(revoked_at=func.now()))
+            await session.execute(revoke if is_revoked else deactivate)
+        await execute(world, "UPDATE tasks SET title = 'Secret'")
         async with asyncio.timeout(1.5):
             last, complete = await events.rest()
             assert await idle.rest() == []

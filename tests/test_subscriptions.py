@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -29,7 +31,7 @@ from tests.following import (
     value_of,
 )
 from tests.patience import becomes
-from tests.sockets import Listening, Talk, listening
+from tests.sockets import Listening, Talk, handshake, listening, text_frame
 from tests.test_interaction_answers import ask, execute, respond
 from tests.world import World, make_world
 
@@ -416,16 +418,21 @@ async def test_what_is_not_ones_own_is_followed_in_vain(world: World, live: List
         assert await talk.is_alive()
 
 
-async def test_after_a_token_is_revoked_nothing_is_sent(
-    world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "end",
+    [
+        "UPDATE access_tokens SET revoked_at = now() WHERE user_id = :id",
+        "UPDATE users SET is_active = false WHERE id = :id",
+    ],
+)
+async def test_after_the_end_of_a_token_nothing_is_sent(
+    world: World, live: Listening, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("graph.execution.tokens.CHECK_SECONDS", 60)  # only the log shows it
     owner = world.people.users["owner"].id
     async with live.talk(world.people.owner.token) as talk:
         await Following(talk, TASK, id=str(world.free.id)).begin()
-        await execute(
-            world, "UPDATE access_tokens SET revoked_at = now() WHERE user_id = :id", id=owner
-        )
+        await execute(world, end, id=owner)
         await execute(world, "UPDATE tasks SET title = 'Secret' WHERE id = :id", id=world.free.id)
         with pytest.raises(ConnectionClosed):
             await talk.heard()
@@ -489,6 +496,50 @@ async def test_one_statement_reads_a_message_for_all_viewers(
         await rename(world, "Other", world.parent)
         await becomes(lambda: numbered(world))
         await asyncio.sleep(0.1)
+        assert len(counted.statements) == 1
+
+
+async def test_one_statement_reads_messages_of_several_objects(
+    world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = world.people.users["stranger"]
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        await factories.make_member(session, world.project, stranger)
+        outside = await db.User.create(session, username="out", email="out@localhost")
+        await factories.make_token(session, "token", outside)
+    counted = Counted(world.database, monkeypatch)
+    async with (
+        live.talk(world.people.owner.token) as one,
+        live.talk(world.people.stranger.token) as two,
+        live.talk("token") as three,
+    ):
+        followings = {
+            (number, task.id): Following(talk, TASK, f"{task.id}", id=str(task.id))
+            for number, talk, tasks in (
+                (1, one, (world.free, world.parent)),
+                (2, two, (world.parent,)),
+                (3, three, (world.free,)),
+            )
+            for task in tasks
+        }
+        for following in followings.values():
+            await following.begin()
+        shared = live.sockets.subscriptions._shared
+        await becomes(lambda: [len(one.audiences) for one in shared.values()] == [2])
+        counted.statements.clear()
+        change = "UPDATE tasks SET title = 'New' WHERE id IN (:free, :parent)"
+        await execute(world, change, free=world.free.id, parent=world.parent.id)
+        heard = [await one.heard(), await one.heard(), await two.heard()]
+        assert {message["id"] for message in heard[:2]} == {
+            str(world.free.id),
+            str(world.parent.id),
+        }
+        assert heard[2]["id"] == str(world.parent.id)
+        for message in heard:
+            assert value_of(message, message["id"])["task"] == {"title": "New"}
+        await becomes(lambda: numbered(world))
+        assert await two.is_alive()  # each has heard only of what they follow
+        assert await three.is_alive()  # and may see
         assert len(counted.statements) == 1
 
 
@@ -640,6 +691,77 @@ async def test_everything_is_freed_when_a_client_wants_no_more(
         assert (subscriptions._shared, subscriptions._by_topic) == ({}, {})
 
 
+class Dying(asyncio.Protocol):
+    """A client of a task, which counts its messages."""
+
+    count = 0
+    transport: asyncio.Transport
+
+    def __init__(self, sent: bytes) -> None:
+        self._sent = sent
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self._sent)
+
+    def data_received(self, data: bytes) -> None:
+        self.count += data.count(b'"type":"next"')
+
+
+async def test_a_thousand_sockets_that_die_in_mid_stream_leave_nothing(
+    world: World, people: People
+) -> None:
+    database, change = world.database, "UPDATE tasks SET title = :title WHERE id = :id"
+    token = {"Authorization": f"Bearer {people.owner.token}"}
+    payload = {"query": TASK, "variables": {"id": str(world.free.id)}}
+    subscribe = text_frame(type="subscribe", id="1", payload=payload)
+    sent = handshake() + text_frame(type="connection_init", payload=token)
+    async with numbering(database), listening(database, WITHOUT_LIMITS) as server:
+        sockets, tokens = server.sockets, server.app.state.tokens
+
+        async def die(count: int) -> None:
+            """Follow a task with so many sockets, and end all of them while messages come."""
+            loop = asyncio.get_running_loop()
+            dying = []
+            for _ in range(count):
+                _, one = await loop.create_connection(lambda: Dying(sent), "127.0.0.1", server.port)
+                dying.append(one)
+            await becomes(lambda: all(socket.client for socket in sockets._open))
+            for one in dying:
+                one.transport.write(subscribe)
+            await becomes(lambda: all(one.count for one in dying))
+            for number in range(20):
+                await execute(world, change, title=f"{number}", id=world.free.id)
+            await becomes(lambda: all(one.count > 1 for one in dying))
+            for one in dying:
+                one.transport.abort()
+            await becomes(lambda: (len(sockets), len(sockets.subscriptions)) == (0, 0))
+            await becomes(lambda: numbered(world))
+            await becomes(lambda: tokens._checking is None)
+
+        async def counts() -> dict[str, int]:
+            """What there is of the server's."""
+            subscriptions = sockets.subscriptions
+            await becomes(lambda: not (subscriptions._shared or subscriptions._by_topic))
+            gc.collect()
+            kinds = Counter(type(each).__name__ for each in gc.get_objects())
+            names = "Audience FrameSink Shared Socket SocketOperation Subscription Watch"
+            names += " WebSocketProtocol Run"
+            return {name: kinds[name] for name in names.split()} | {
+                "tasks": len(asyncio.all_tasks()),
+                "watched": len(tokens._watched),
+                "connections": len(server.server.server_state.connections),
+                "in use": database.reader.pool.checkedout(),  # type: ignore[attr-defined]
+            }
+
+        await die(20)
+        before = await counts()
+        for _ in range(4):
+            await die(250)
+        assert await counts() == before
+
+
 async def test_who_uses_up_their_rate_gets_everything_later(world: World, people: People) -> None:
     settings = Settings(max_cost=100, rate_burst=300, rate_per_second=100)
     async with (
@@ -759,6 +881,7 @@ async def test_following_takes_no_place_of_those_who_ask(world: World, people: P
         listening(world.database, settings) as server,
         server.talk(people.owner.token) as talk,
     ):
+        await becomes(lambda: numbered(world))
         for number in range(10):
             await Following(talk, EVENTS, f"{number}").begin()
         assert (await talk.ask("{ me { username } }", id="q"))["data"]
@@ -813,6 +936,11 @@ async def test_a_statement_has_the_rights_that_it_was_made_with(
 ) -> None:
     owner = world.people.users["owner"].id
     subscriptions = live.sockets.subscriptions
+
+    def viewers() -> list[int]:
+        shared = subscriptions._shared.values()
+        return [len(each.members) for one in shared for each in one.audiences.values()]
+
     async with (
         live.talk(world.people.owner.token) as one,
         live.talk(world.people.stranger.token) as two,
@@ -821,12 +949,12 @@ async def test_a_statement_has_the_rights_that_it_was_made_with(
         theirs = Following(two, TASK, id=str(world.free.id))
         await mine.begin()
         assert (await theirs.begin())["task"] is None
-        await becomes(lambda: [len(s.members) for s in subscriptions._shared.values()] == [2])
+        await becomes(lambda: viewers() == [2])
         async with subscriptions._live_slots, subscriptions._live_slots:
             await rename(world, "Secret")
             await becomes(lambda: any(s._sending for s in subscriptions._shared.values()))
             await execute(world, "UPDATE users SET role = 'ADMIN' WHERE id = :id", id=owner)
-            await becomes(lambda: [len(s.members) for s in subscriptions._shared.values()] != [2])
+            await becomes(lambda: viewers() != [2])
         assert (await mine.next())["task"] == {"title": "Secret"}
         await asyncio.sleep(0.3)
         assert await two.is_alive()  # nothing was sent before

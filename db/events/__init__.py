@@ -103,7 +103,10 @@ class Event(Base):
     )
     # Part of the key of the table, because it is partitioned by this column.
     created_at: Mapped[datetime] = mapped_column(
-        server_default=func.now(), primary_key=True, doc="When it happened."
+        server_default=func.now(),
+        primary_key=True,
+        doc="When it happened: when its transaction began, or, if it got its position more than a"
+        " day later, when it got that.",
     )
     position: Mapped[int | None] = mapped_column(
         BigInteger,
@@ -163,7 +166,8 @@ event_positions = Table(
     Base.metadata,
     Column("id", SmallInteger, primary_key=True, server_default=text("1"), autoincrement=False),
     Column("last_position", BigInteger, nullable=False, server_default=text("0")),
+    Column("dropped_position", BigInteger, nullable=False, server_default=text("0")),
     check("id = 1", "single_row", "There is one last position."),
     info=UNLOGGED,
 )
-"""The one row with the last position that was given."""
+"""The one row with the last position that was given, and the last one that was dropped."""

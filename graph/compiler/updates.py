@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ARRAY, Uuid, column, func, literal_column, select, true
+from sqlalchemy import ARRAY, BigInteger, Uuid, column, func, literal_column, select
 
 from db import Viewer
 from db.parameters import Deferred, bind
@@ -23,8 +23,11 @@ from graph.core.updates import Followed, Message, messages_table
 class MessagesRequest(Request):
     """What the deferred values of the statement of a subscription are resolved from."""
 
-    viewers: Sequence[Viewer] = ()
     messages: Sequence[Message] = ()
+    viewers: Sequence[Viewer] = ()
+    """Who reads a message: one for each message that somebody reads."""
+    numbers: Sequence[int] = ()
+    """The number of the message that each of them reads, from 1."""
 
 
 # Subqueries at any depth find the ids of the viewer in the outermost rows, without naming a table.
@@ -32,7 +35,7 @@ USER, AGENT = (literal_column(f"viewers.{name}", Uuid) for name in ("user_id", "
 
 
 def compile_messages(operation: Operation, viewer: Viewer, max_bytes: int) -> CompiledStatement:
-    """The statement, whose rows have the numbers of viewer and message, and the message as JSON.
+    """The statement, whose rows have the number of a viewer, and the message as JSON.
 
     It fails if all of them together have more bytes than the limit. Raises Uncompilable.
     """
@@ -52,7 +55,7 @@ def compile_messages(operation: Operation, viewer: Viewer, max_bytes: int) -> Co
         select(
             viewers.c.number.label("viewer"), messages.c.number.label("message"), json.label("json")
         )
-        .select_from(viewers.join(messages, true()))
+        .select_from(viewers.join(messages, messages.c.number == viewers.c.message))
         .where(seen)
         .offset(literal_column("0"))  # so that PostgreSQL makes each JSON once
         .subquery("found")
@@ -60,7 +63,7 @@ def compile_messages(operation: Operation, viewer: Viewer, max_bytes: int) -> Co
     size = func.sum(func.octet_length(found.c.json)).over(rows=(None, 0))
     summed = select(*found.c, size.label("size")).subquery("summed")
     statement = (
-        select(summed.c.viewer, summed.c.message, summed.c.json)
+        select(summed.c.viewer, summed.c.json)
         .where(within(summed.c.size, max_bytes))
         .order_by(summed.c.message, summed.c.viewer)
     )
@@ -68,10 +71,11 @@ def compile_messages(operation: Operation, viewer: Viewer, max_bytes: int) -> Co
 
 
 def _viewers() -> Any:
-    ids = [
+    values = [
         bind(Deferred(lambda request: [each.user_id for each in request.viewers]), ARRAY(Uuid)),
         bind(Deferred(lambda request: [each.agent_id for each in request.viewers]), ARRAY(Uuid)),
+        bind(Deferred(lambda request: request.numbers), ARRAY(BigInteger)),
     ]
-    columns = [column("user_id", Uuid), column("agent_id", Uuid)]
-    unnested = func.unnest(*ids)
+    columns = [column("user_id", Uuid), column("agent_id", Uuid), column("message", BigInteger)]
+    unnested = func.unnest(*values)
     return unnested.table_valued(*columns, with_ordinality="number").render_derived(name="viewers")

@@ -102,12 +102,15 @@ class Reader(NamedTuple):
     """The compiled operation for viewers of this kind."""
 
 
+Delivery = tuple[Reader, Message]
+"""A message of a subscription, and who it is read for."""
+
+
 class Read(NamedTuple):
     """A message of a subscription, as a viewer gets it."""
 
-    viewer: int
-    """The index of its reader."""
-    message: Message
+    delivery: int
+    """The index of the delivery."""
     body: bytes
     """The response, as JSON."""
 
@@ -203,40 +206,39 @@ class Pipeline:
         """Have the operation of a run be compiled, if it can be."""
         run.compiled = run.compiled or await self._compile(run)
 
-    async def messages(self, readers: Sequence[Reader], messages: Sequence[Message]) -> list[Read]:
-        """The messages of a subscription for viewers of one kind, each if they may see it."""
-        run, _, compiled = readers[0]
+    async def messages(self, deliveries: Sequence[Delivery]) -> list[Read]:
+        """The messages of subscriptions with one selection, each if its viewer may see it.
+
+        The viewers are of one kind, and each gets their messages in the given order.
+        """
+        run, viewer, compiled = deliveries[0][0]
         statement = None if compiled is None else compiled.statements.get(())
-        viewers = [reader.viewer for reader in readers]
-        request = MessagesRequest(run.variables.coerced, viewers[0], (), viewers, messages)
         if statement is not None:
+            request = _messages_request(run, viewer, deliveries)
             with suppress(GraphQLError, ValueError):  # the resolvers report invalid arguments
-                arguments = statement.arguments(request)
-                return await self._read(run, statement, arguments, messages)
+                return await self._read(run, statement, statement.arguments(request))
+        by_reader: dict[int, tuple[Reader, list[int]]] = {}
+        for number, (reader, _) in enumerate(deliveries):
+            by_reader.setdefault(id(reader), (reader, []))[1].append(number)
         return [
-            Read(number, message, body)
-            for number, reader in enumerate(readers)
-            async for message, body in self._resolve(reader, messages)
+            Read(numbers[place], body)
+            for reader, numbers in by_reader.values()
+            async for place, body in self._resolve(
+                reader, [deliveries[number][1] for number in numbers]
+            )
         ]
 
     async def _read(
-        self,
-        run: Run,
-        statement: CompiledStatement,
-        arguments: Sequence[Any],
-        messages: Sequence[Message],
+        self, run: Run, statement: CompiledStatement, arguments: Sequence[Any]
     ) -> list[Read]:
         by_key = not statement.sizes
         rows = await run.context.database.fetch(statement.sql, arguments, by_key=by_key)
-        return [
-            Read(viewer - 1, messages[number - 1], b'{"data":%b}' % data)
-            for viewer, number, data in rows
-        ]
+        return [Read(number - 1, b'{"data":%b}' % data) for number, data in rows]
 
     async def _resolve(
         self, reader: Reader, messages: Sequence[Message]
-    ) -> AsyncIterator[tuple[Message, bytes]]:
-        """The messages that a viewer may see, by the resolvers."""
+    ) -> AsyncIterator[tuple[int, bytes]]:
+        """Those messages that a viewer may see, with their indexes, by the resolvers."""
         run, viewer = reader.run, reader.viewer
         context = run.context.for_event()
         context.become(viewer)
@@ -250,8 +252,8 @@ class Pipeline:
             with request_of_statements(request):
                 found = await session.scalars(select(table.c.number).where(visible))
                 seen = set(found)
-        for number, message in enumerate(messages, 1):
-            if number in seen:
+        for place, message in enumerate(messages):
+            if place + 1 in seen:
                 event = context.for_event()
                 with self._resolving(event):
                     executor = self._executor(run, event, message)
@@ -259,7 +261,7 @@ class Pipeline:
                 _raise_if_it_passes(result)
                 response = _responded(run, result)
                 response.body.pop("extensions", None)  # what was left when it began
-                yield message, orjson.dumps(response.body, default=decimal_json)
+                yield place, orjson.dumps(response.body, default=decimal_json)
 
     def refused(self, run: Run, error: Exception) -> Response:
         """The response to an operation that is refused."""
@@ -565,6 +567,22 @@ class Pipeline:
         if isinstance(executor, list):
             raise InvalidOperation(executor)
         return executor
+
+
+def _messages_request(run: Run, viewer: Viewer, deliveries: Sequence[Delivery]) -> MessagesRequest:
+    """What the statement of a subscription reads, in which each message is there once."""
+    numbers: dict[int, int] = {}
+    messages: list[Message] = []
+    for _, message in deliveries:
+        if numbers.setdefault(id(message), len(messages) + 1) > len(messages):
+            messages.append(message)
+    return MessagesRequest(
+        run.variables.coerced,
+        viewer,
+        messages=messages,
+        viewers=[reader.viewer for reader, _ in deliveries],
+        numbers=[numbers[id(message)] for _, message in deliveries],
+    )
 
 
 # Report

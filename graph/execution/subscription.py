@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Protocol
 
 from db import Viewer
@@ -70,28 +70,30 @@ class Subscription:
 
     @property
     def key(self) -> Hashable:
-        """Equal for subscriptions with the same messages, apart from the rights of their viewers.
+        """Equal for subscriptions whose messages one statement can read.
 
-        They have the same selection, and the same arguments except for the cursor.
+        They have the same selection, and the same arguments except for the object that is followed
+        and the cursor.
         """
         run = self.run
+        left_out = (
+            {"after"} if self.followed.subject is None else {"after", self.followed.argument_name}
+        )
         (root,) = run.operation.roots
         below = variables_below(run.operation)
         values = {name: each for name, each in run.variables.coerced.items() if name in below}
-        arguments = {name: each for name, each in root.arguments.items() if name != "after"}
+        arguments = {name: each for name, each in root.arguments.items() if name not in left_out}
         return (
             run.document.hash,
             run.request.operation_name,
             repr(values),
             repr(arguments),
-            self.subject,
             self.viewer.kind,
         )
 
-    def messages(self, changes: Sequence[Change]) -> list[Message]:
-        """The messages of changes."""
-        found = (self.followed.message(change, self.subject) for change in changes)
-        return [message for message in found if message is not None]
+    def message(self, change: Change) -> Message | None:
+        """The message of a change, if there is one."""
+        return self.followed.message(change, self.subject)
 
     # Being live
 

@@ -2,8 +2,8 @@
 
 A subscription is either behind or live. While it is behind, it reads the log by itself, from its
 place on: at its start, after its client was slow, or after an error. When it has read everything
-that the process has read, it is live: subscriptions with the same selection and arguments share
-the statements that read their messages, for all their viewers at once.
+that the process has read, it is live: subscriptions with the same selection share the statements
+that read their messages, for all their viewers at once, whatever objects they follow.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 
 from db.events.follower import PAGE, Follower, changes_after, continues
 from db.events.topics import Change, Place, Topic
@@ -20,12 +20,12 @@ from db.result_limits import ResultTooLarge
 from graph.core.errors import Overloaded, TooSlow, Unauthenticated, Unavailable
 from graph.core.updates import Message, encode_place
 from graph.execution.masking import database_error
-from graph.execution.pipeline import Pipeline, Read, Reader
+from graph.execution.pipeline import Delivery, Pipeline, Read, Reader
 from graph.execution.responses import Response
 from graph.execution.run import Run
-from graph.execution.shared import BATCH, Shared, batch_size
+from graph.execution.shared import BATCH, Audience, Shared, batch_size
 from graph.execution.subscription import Sink, SlowClient, Subscription
-from graph.execution.tokens import Tokens
+from graph.execution.tokens import Tokens, Watch
 
 # How many statements run at once for those who are live, and for those who are behind, so that
 # neither waits for the other, and requests have connections too.
@@ -55,7 +55,7 @@ class Subscriptions:
         self._behind_slots = asyncio.Semaphore(STATEMENTS_AT_ONCE)
         self._open: set[Subscription] = set()
         self._shared: dict[Hashable, Shared] = {}
-        self._by_topic: defaultdict[Topic, set[Shared]] = defaultdict(set)
+        self._by_topic: defaultdict[Topic, dict[Audience, Shared]] = defaultdict(dict)
         self._resets = 0
 
     def __len__(self) -> int:
@@ -73,11 +73,13 @@ class Subscriptions:
         if self._tokens is not None and self._changes_a_viewer(changes):
             async with asyncio.timeout(CHECK_TIMEOUT):
                 await self._tokens.check()
-        found: dict[Shared, list[Change]] = {}
+        found: dict[Shared, list[tuple[Audience, Change]]] = {}
         for change in changes:
-            interested = (shared for topic in change.topics() for shared in self._of(topic))
-            for shared in dict.fromkeys(interested):
-                found.setdefault(shared, []).append(change)
+            interested: dict[Audience, Shared] = {}
+            for topic in change.topics():
+                interested.update(self._by_topic.get(topic, ()))
+            for audience, shared in interested.items():
+                found.setdefault(shared, []).append((audience, change))
         for shared, own in found.items():
             shared.push(own)
 
@@ -87,9 +89,6 @@ class Subscriptions:
         for subscription in self._open:
             subscription.is_place_checked = False
             subscription.interrupt()
-
-    def _of(self, topic: Topic) -> Collection[Shared]:
-        return self._by_topic.get(topic, ())
 
     def _changes_a_viewer(self, changes: Sequence[Change]) -> bool:
         """Whether one of the changes may concern the rights of somebody who is live."""
@@ -102,11 +101,10 @@ class Subscriptions:
 
     # What a connection calls
 
-    async def serve(
-        self, run: Run, sink: Sink, token: str | None, tokens: Tokens, last: str | None = None
-    ) -> Response:
+    async def serve(self, run: Run, sink: Sink, watch: Watch, last: str | None = None) -> Response:
         """Send the messages of a subscription until it ends; the response is the error.
 
+        `watch` is that of the token of its connection.
         `last` is the cursor of the last message that the client has, if the transport says so.
 
         Raises Unauthenticated if the token is no longer valid, and SlowClient.
@@ -116,10 +114,10 @@ class Subscriptions:
             subscription = Subscription(run, sink, last)
         except Exception as error:
             return self.pipeline.refused(run, error)
-        self._tokens = tokens
+        self._tokens = watch.tokens
         self._open.add(subscription)
         try:
-            with tokens.watched(token, subscription.check_viewer):
+            with watch.telling(subscription.check_viewer):
                 while True:
                     await self._go_on(subscription)
         except (Unauthenticated, SlowClient):
@@ -180,16 +178,26 @@ class Subscriptions:
 
     async def _catch_up(self, subscription: Subscription, follower: Follower) -> None:
         """Send the next changes from the log."""
+        # Changes must not wait in memory for a client that does not read.
+        await subscription.sink.ready()
         assert subscription.place is not None
         assert follower.place is not None
         until, fetch = follower.place, subscription.run.context.database.fetch
         after, topics = subscription.place.position, subscription.topics
         async with self._behind_slots:
             changes, reached = await changes_after(fetch, topics, after, until.position)
+            # Some may have been dropped before they were read.
+            is_there = await continues(fetch, subscription.place)
+        if not is_there:
+            subscription.is_place_checked = False
+            return
         size = min(BATCH, batch_size(subscription.run.cost), subscription.most_messages or BATCH)
         for start in range(0, len(changes), size):
+            if not subscription.sink.is_ready:
+                return
             batch = changes[start : start + size]
-            if not await self._send(subscription, subscription.messages(batch)):
+            messages = [message for each in batch if (message := subscription.message(each))]
+            if not await self._send(subscription, messages):
                 return  # the rest is read again, under the rights that the viewer has then
             subscription.place = batch[-1].place
         if len(changes) < PAGE:
@@ -212,24 +220,25 @@ class Subscriptions:
         reader = Reader(run, subscription.viewer, run.compiled)
         try:
             async with self._behind_slots:
-                read = await self._read([reader], messages)
+                read = await self._read([(reader, message) for message in messages])
         except (TooSlow, ResultTooLarge):
             if len(messages) == 1:
                 raise
             subscription.most_messages = max(1, len(messages) // 2)
             return False
-        for _, message, body in read:
+        for number, body in read:
             if not sink.is_ready:
                 return False
-            sink.write(body, message.place)
-            subscription.place = message.place
+            place = messages[number].place
+            sink.write(body, place)
+            subscription.place = place
         return True
 
-    async def _read(self, readers: Sequence[Reader], messages: Sequence[Message]) -> list[Read]:
+    async def _read(self, deliveries: Sequence[Delivery]) -> list[Read]:
         seconds = self.limits.settings.max_seconds
         try:
             async with asyncio.timeout(seconds) as limit:
-                return await self.pipeline.messages(readers, messages)
+                return await self.pipeline.messages(deliveries)
         except TimeoutError:
             if not limit.expired():  # a connection to the database could not be opened in time
                 raise
@@ -243,28 +252,26 @@ class Subscriptions:
         if shared is None:
             shared = Shared(subscription, self._read_live, self.limits.rates)
             self._shared[key] = shared
-            for topic in shared.topics:
-                self._by_topic[topic].add(shared)
-        shared.add(subscription)
+        audience = shared.add(subscription)
+        for topic in audience.topics:
+            self._by_topic[topic][audience] = shared
         try:
             await subscription.until_interrupted()
         finally:
-            shared.remove(subscription, viewer)
-            if not shared.members:
-                del self._shared[key]
-                for topic in shared.topics:
-                    self._by_topic[topic].discard(shared)
+            if shared.remove(subscription, viewer):
+                for topic in audience.topics:
+                    del self._by_topic[topic][audience]
                     if not self._by_topic[topic]:
                         del self._by_topic[topic]
+            if not shared.audiences:
+                del self._shared[key]
 
-    async def _read_live(
-        self, readers: Sequence[Reader], messages: Sequence[Message]
-    ) -> list[Read]:
+    async def _read_live(self, deliveries: Sequence[Delivery]) -> list[Read]:
         """Read messages for those who are live, if all their tokens were looked up just now."""
         async with self._live_slots:
             if self._tokens is None or self._tokens.checked + CHECKED_WITHIN < time.monotonic():
                 raise Unavailable("The tokens could not be looked up.")
-            return await self._read(readers, messages)
+            return await self._read(deliveries)
 
 
 def _has_caught_up(subscription: Subscription, follower: Follower) -> bool:

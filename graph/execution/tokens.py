@@ -38,6 +38,30 @@ class _Lookup:
     waiting: int = 0
 
 
+class Watch:
+    """A token that is looked up at intervals, for a connection and its subscriptions."""
+
+    def __init__(self, tokens: Tokens, token: str | None) -> None:
+        self.tokens = tokens
+        self.hashed = None if token is None else access.hash_token(token)
+        self._told: dict[object, Callable[[Viewer | None], None]] = {}
+
+    @contextmanager
+    def telling(self, become: Callable[[Viewer | None], None]) -> Iterator[None]:
+        """Pass each viewer that is found to a function in the block; None if it is invalid."""
+        key = object()
+        self._told[key] = become
+        try:
+            yield
+        finally:
+            del self._told[key]
+
+    def tell(self, viewer: Viewer | None) -> None:
+        """Pass a viewer that was found."""
+        for become in list(self._told.values()):
+            become(viewer)
+
+
 class Tokens:
     """The viewers of tokens, cached for a short time by the hashes of the tokens."""
 
@@ -46,7 +70,7 @@ class Tokens:
         self.cache_seconds = cache_seconds
         self._cache: OrderedDict[str, tuple[float, Viewer]] = OrderedDict()
         self._lookups: dict[str, _Lookup] = {}
-        self._watched: dict[object, tuple[str, Callable[[Viewer | None], None]]] = {}
+        self._watched: set[Watch] = set()
         self._checking: asyncio.Task[None] | None = None
         self.checked = 0.0
         """When all tokens that are watched were last looked up."""
@@ -93,33 +117,33 @@ class Tokens:
         return found
 
     @contextmanager
-    def watched(self, token: str | None, become: Callable[[Viewer | None], None]) -> Iterator[None]:
-        """Look a token up at intervals in the block, and pass its viewer, or None if it is invalid.
+    def watched(self, token: str | None) -> Iterator[Watch]:
+        """Look a token up at intervals in the block, if there is one.
 
         All tokens are looked up by one statement.
         """
-        if token is None:
-            yield
+        watch = Watch(self, token)
+        if watch.hashed is None:
+            yield watch
             return
-        key = object()
         if not self._watched:
             self.checked = time.monotonic()
-        self._watched[key] = access.hash_token(token), become
+        self._watched.add(watch)
         if self._checking is None:
             # In an empty context, because the task outlives this request.
             self._checking = asyncio.create_task(self._check(), context=contextvars.Context())
         try:
-            yield
+            yield watch
         finally:
-            del self._watched[key]
+            self._watched.discard(watch)
 
     async def check(self) -> None:
         """Look up all tokens that are watched."""
-        watched, now = list(self._watched.values()), time.monotonic()
-        viewers = await self.look_up({hashed for hashed, _ in watched})
+        watched, now = [(watch, watch.hashed) for watch in self._watched], time.monotonic()
+        viewers = await self.look_up({hashed for _, hashed in watched if hashed is not None})
         self.checked = max(self.checked, now)
-        for hashed, become in watched:
-            become(viewers.get(hashed))
+        for watch, hashed in watched:
+            watch.tell(viewers.get(hashed or ""))
 
     async def _check(self) -> None:
         try:

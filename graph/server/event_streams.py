@@ -26,7 +26,7 @@ from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest, Run
 from graph.execution.subscription import SlowClient
 from graph.execution.subscriptions import Subscriptions
-from graph.execution.tokens import INVALID
+from graph.execution.tokens import INVALID, Watch
 from graph.server.disconnects import Disconnect, finish
 from graph.server.protocols import CONNECTION
 from graph.server.requests import EVENT_STREAM, JSON, HTTPError, check_kind
@@ -65,7 +65,6 @@ class StreamOperation:
     request: GraphQLRequest
     context: Context
     method: str
-    token: str | None
     last_id: str | None
     traceparent: str | None
     disconnect: Disconnect
@@ -138,6 +137,7 @@ class EventStream:
         self._deadline: asyncio.TimerHandle | None = None
         self._sending = asyncio.Lock()
         self._watching = ExitStack()
+        self._watch: Watch | None = None
 
     @property
     def is_open(self) -> bool:
@@ -195,8 +195,15 @@ class EventStream:
             if viewer is None:
                 self.end()
 
-        self._watching.enter_context(self._state.tokens.watched(self.token, check))
+        self._watching.enter_context(self._watched().telling(check))
         return self.stream_token
+
+    def _watched(self) -> Watch:
+        """The watch of its access token, which begins with its first use."""
+        if self._watch is None:
+            watched = self._state.tokens.watched(self.token)
+            self._watch = self._watching.enter_context(watched)
+        return self._watch
 
     def end(self, seconds: float | None = END_TIMEOUT) -> None:
         """End it; the connection is closed if the client does not read the rest in this time."""
@@ -328,9 +335,9 @@ class EventStream:
             await self.write(operation.next(body, place))
 
         sink = operation.sink = QueueSink(send, self.unsent)
-        serve, tokens = self._subscriptions.serve, self._state.tokens
+        serve, watch = self._subscriptions.serve, self._watched()
         try:
-            response = await serve(run, sink, operation.token, tokens, operation.last_id)
+            response = await serve(run, sink, watch, operation.last_id)
         finally:
             sink.close()
         if _is_retried(response):

@@ -30,7 +30,7 @@ from graph.execution.responses import Response
 from graph.execution.run import GraphQLRequest, Run
 from graph.execution.subscription import SlowClient
 from graph.execution.subscriptions import Subscriptions
-from graph.execution.tokens import bearer_token
+from graph.execution.tokens import Watch, bearer_token
 from graph.limits.concurrency import ClientCounts
 from graph.limits.limits import network
 from graph.server.disconnects import Disconnect, finish, shutdown_error
@@ -215,6 +215,7 @@ class Socket:
         self._websocket = websocket
         self._frames: Frames | None = websocket.scope.get("extensions", {}).get(FRAMES)
         self._watching = ExitStack()
+        self._watch: Watch | None = None
         self._sending = asyncio.Lock()
         self._by_id: dict[str, SocketOperation] = {}
         self._count = 0
@@ -333,7 +334,8 @@ class Socket:
             raise _invalid_token()
         self._sockets.set_client(self, context.client)
         tokens = self._sockets.state.tokens
-        self._watching.enter_context(tokens.watched(self.token, self._check_viewer))
+        self._watch = self._watching.enter_context(tokens.watched(self.token))
+        self._watching.enter_context(self._watch.telling(self._check_viewer))
         await self._send({"type": "connection_ack"})
 
     async def _context(self) -> Context:
@@ -415,8 +417,8 @@ class Socket:
         entry.status = 200  # also if the client ends it
         sink = operation.sink = self._sink(operation)
         try:
-            sockets, tokens = self._sockets, self._sockets.state.tokens
-            return await sockets.subscriptions.serve(run, sink, self.token, tokens)
+            assert self._watch is not None
+            return await self._sockets.subscriptions.serve(run, sink, self._watch)
         finally:
             sink.close()
 

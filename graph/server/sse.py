@@ -258,7 +258,6 @@ class EventStreams:
             request,
             context,
             exchange.method,
-            exchange.token,
             exchange.last_id,
             traceparent(exchange.headers),
             Disconnect(self.state),

@@ -13,6 +13,7 @@ export const query = `
         position
         entityType
         action
+        after
       }
     }
   }
