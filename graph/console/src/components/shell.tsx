@@ -98,11 +98,14 @@ function ThemeButton() {
   );
 }
 
+const STILL_VALID = "You are signed out here. The access token is still valid.";
+
+/** Revokes the token if it was issued for this session; any other is only forgotten. */
 function SignOut() {
-  const { token } = useStore(session);
+  const { token, isIssued } = useStore(session);
   const { run, isRunning, errors, dismiss } = useAction(LogoutDocument);
-  const forget = () => signOut(token ?? "");
-  const end = async () => (await run({ input: {} })) && forget();
+  const forget = () => signOut(token ?? "", isIssued ? undefined : STILL_VALID);
+  const end = async () => (!isIssued || (await run({ input: {} }))) && forget();
   return (
     <>
       <button class="plain" onClick={end} disabled={isRunning}>
