@@ -470,8 +470,8 @@ async def test_the_log_is_read_newest_first_and_page_by_page(
         await expect(entries.first).to_contain_text("Task 59")
         await page.get_by_role("link", name="Newest").click()
         await expect(page.get_by_role("link", name="Newest")).to_have_count(0)
-        # The values of what was created have its name.
-        assert "EventNames" not in sent
+        # The values of what was created have its name: only what that refers to is read, once.
+        assert sent.count("EventNames") == 1
 
 
 async def test_the_log_is_live_until_one_stops_it(console: Console, browser: Browser) -> None:
@@ -556,7 +556,7 @@ async def test_what_is_most_of_the_log_is_left_out_until_one_wants_it(
         await expect(page).to_have_url(re.compile("without=UsageRecord"))
         attempts = page.locator(".timeline > li", has_text="attempt 1 at")
         await expect(attempts).to_have_count(1)
-        await expect(attempts.get_by_role("link", name="1 at")).to_be_visible()
+        await expect(attempts.get_by_role("link", name=re.compile("^1 at"))).to_be_visible()
         await group.get_by_role("link", name="Usage record").click()
         await expect(group).to_contain_text("Nothing is left out.")
         await expect(page.locator(".timeline > li", has_text="usage record")).not_to_have_count(0)
@@ -620,16 +620,12 @@ async def first_task(console: Console) -> str:
     "path",
     [
         "/agents?project=zzz",
-        "/agents?status=zzz",
         "/agents?agent=zzz",
         "/agents?after=zzz",
         "/conversations?project=zzz",
         "/conversations?q=word&project=zzz",
-        f"/conversations/{TALK}?message=99999999999",
         "/events?project=zzz",
         "/events?actor=zzz",
-        "/events?object=zzz",
-        "/events?action=zzz",
         "/inbox?after=zzz",
         "/usage?project=zzz",
         "/?before=zzz",
@@ -646,9 +642,9 @@ async def test_an_address_that_is_not_valid_says_so_and_leads_on(
         await expect(bad).to_have_count(0)
         await expect(page.get_by_text("Loading …")).to_have_count(0)
         await expect(page.get_by_role("alert")).to_have_count(0)
-        await expect(
-            page.locator("main table, main .messages, main .timeline, main .inbox").first
-        ).to_be_visible()
+        await expect(page.locator("main :is(table, .timeline, .inbox):visible")).not_to_have_count(
+            0
+        )
 
 
 async def test_an_address_with_unknown_values_shows_the_page(
@@ -659,6 +655,9 @@ async def test_an_address_with_unknown_values_shows_the_page(
         "/tasks/zzz": "Not found",
         "/conversations/zzz": "Not found",
         f"/conversations/{TALK}?message=zzz": "Which rain sensor?",
+        f"/conversations/{TALK}?message=99999999999": "Which rain sensor?",
+        "/agents?status=zzz": "Agents",
+        "/events?object=zzz&action=zzz&actors=zzz": "Events",
         f"/projects/{PROJECT}?view=board&show=zzz": "School weather station",
         "/usage?period=constructor&measure=toString": "Usage",
         "/events?type=zzz": "Events",

@@ -19,13 +19,14 @@ export function Loaded<Data>(props: {
   const { data, error, read } = props.of;
   return (
     <>
-      {error && (isBad(error) ? <BadAddress error={error} /> : <Failure message={failureMessage(error)} onRetry={read} />)}
+      {error && (isBadAddress(error) ? <BadAddress error={error} /> : <Failure message={failureMessage(error)} onRetry={read} />)}
       {data ? props.children(data) : !error && <Loading />}
     </>
   );
 }
 
-function isBad(error: CombinedError): boolean {
+/** Whether an error is in what the address of a page asks for. */
+export function isBadAddress(error: CombinedError): boolean {
   return error.graphQLErrors.some(({ extensions }) => BAD.includes(String(extensions?.code)));
 }
 

@@ -38,7 +38,7 @@ const STATUSES: AgentStatus[] = ["ACTIVE", "READY", "PAUSED", "ERROR", "INITIALI
 /** All agents: state, load, last sign of life, what each works on, or why it has nothing to do. */
 export function Agents({ query }: { query: URLSearchParams }) {
   const project = query.get("project");
-  const status = query.get("status") as AgentStatus | null;
+  const status = STATUSES.find((status) => status === query.get("status")) ?? null;
   const agent = query.get("agent");
   const agents = useLiveQuery({
     query: AgentsDocument,
@@ -169,7 +169,7 @@ function Moves(props: { agent: AgentRowFragment; onRefused: () => void }) {
       {status !== "TERMINATED" && (
         <button
           title={isActive ? "It gets no task, whatever its state is" : "It gets tasks again, if its state allows"}
-          aria-label={`Switch ${name} ${isActive ? "off" : "on"}`}
+          aria-label={`Switch ${isActive ? "off" : "on"} ${name}`}
           disabled={isRunning}
           onClick={() => void toggle()}
         >

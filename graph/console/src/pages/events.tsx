@@ -104,15 +104,17 @@ function leftOut(query: URLSearchParams): string[] {
 
 /** The conditions that the URL names. */
 function filterOf(query: URLSearchParams) {
-  const [project, type, action, actors] = ["project", "type", "action", "actors"].map((name) => query.get(name));
-  const [actor, object, from, to] = ["actor", "object", "from", "to"].map((name) => query.get(name));
+  const [project, type, actor] = ["project", "type", "actor"].map((name) => query.get(name));
+  const [object, from, to] = ["object", "from", "to"].map((name) => query.get(name));
+  const [action] = ACTIONS.find(([action]) => action === query.get("action")) ?? [];
+  const [actors] = ACTORS.find(([actors]) => actors === query.get("actors")) ?? [];
   const without = leftOut(query);
   return {
     ...(project && { projectId: { eq: project } }),
     ...(type && { entityType: { eq: type } }),
     ...(without.length > 0 && { not: { entityType: { in: without } } }),
-    ...(action && { action: { eq: action as EventAction } }),
-    ...(actors && { actorType: actors === "NONE" ? { isNull: true } : { eq: actors as ActorType } }),
+    ...(action && { action: { eq: action } }),
+    ...(actors && { actorType: actors === "NONE" ? { isNull: true } : { eq: actors } }),
     ...(actor && { actorId: { eq: actor } }),
     ...(object && { entityId: { eq: object } }),
     ...((from || to) && { createdAt: { ...(from && { gte: instant(from) }), ...(to && { lt: instant(to) }) } }),
