@@ -38,6 +38,8 @@ export type StatusMove<Status> = {
   /** The states that it then has, one after another. */
   to: readonly Status[];
   question?: string;
+  /** Whether something is given up by it. */
+  isLoss?: boolean;
 };
 
 const project = {
@@ -54,6 +56,7 @@ const project = {
     title: "It is given up; agents get no more of its tasks",
     to: ["CANCELLED"],
     question: "Agents get no more of its tasks. A project that is cancelled cannot be resumed.",
+    isLoss: true,
   },
   archive: {
     label: "Archive …",
@@ -88,6 +91,7 @@ const agent = {
     title: "It never gets a task again",
     to: ["TERMINATED"],
     question: "It never gets a task again, and its tokens become invalid. What is assigned to it goes to others.",
+    isLoss: true,
   },
 } as const satisfies Record<string, StatusMove<AgentStatus>>;
 

@@ -32,7 +32,7 @@ export function StatusMoves<Status>(props: {
       {props.moves.map((move) => (
         <button
           key={move.label}
-          class={move.question && "danger"}
+          class={move.isLoss ? "danger" : undefined}
           title={move.title}
           aria-label={`${move.label.replace(" …", "")} ${props.name}`}
           disabled={props.isRunning}
@@ -46,7 +46,7 @@ export function StatusMoves<Status>(props: {
         <Dialog title={`${asked.label.replace(" …", "")} ${props.name}?`} onClose={() => ask(null)}>
           <p>{asked.question}</p>
           <div class="buttons">
-            <button class="danger" onClick={() => void run(asked)}>
+            <button class={asked.isLoss ? "danger" : "primary"} onClick={() => void run(asked)}>
               {asked.label.replace(" …", "")}
             </button>
             <button onClick={() => ask(null)}>Leave it</button>

@@ -166,16 +166,6 @@ function Moves(props: { agent: AgentRowFragment; onRefused: () => void }) {
   }
   return (
     <div class="buttons">
-      {status !== "TERMINATED" && (
-        <button
-          title={isActive ? "It gets no task, whatever its state is" : "It gets tasks again, if its state allows"}
-          aria-label={`Switch ${isActive ? "off" : "on"} ${name}`}
-          disabled={isRunning}
-          onClick={() => void toggle()}
-        >
-          Switch {isActive ? "off" : "on"}
-        </button>
-      )}
       <StatusMoves
         name={name}
         version={version}
@@ -188,6 +178,16 @@ function Moves(props: { agent: AgentRowFragment; onRefused: () => void }) {
         isRunning={isRunning}
         errors={[...transition.errors, ...update.errors]}
       />
+      {status !== "TERMINATED" && (
+        <button
+          title={isActive ? "It gets no task, whatever its state is" : "It gets tasks again, if its state allows"}
+          aria-label={`Switch ${isActive ? "off" : "on"} ${name}`}
+          disabled={isRunning}
+          onClick={() => void toggle()}
+        >
+          Switch {isActive ? "off" : "on"}
+        </button>
+      )}
     </div>
   );
 }
