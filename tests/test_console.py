@@ -17,7 +17,7 @@ from db import access
 from graph import demo
 from graph.api import API
 from tests import browsers, consoles
-from tests.consoles import LOOKS, Console, Relay, faults, go
+from tests.consoles import LOOKS, NARROW, Console, Relay, faults, go
 from tests.patience import becomes
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
@@ -255,6 +255,31 @@ async def test_colours_are_those_of_the_system_until_others_are_chosen(
         assert await page.evaluate("localStorage.length") == 0
 
 
+async def test_the_keyboard_skips_the_navigation_and_escape_closes_the_menu(
+    console: Console, browser: Browser
+) -> None:
+    async with console.opened(browser, viewport=NARROW) as page:
+        row = page.get_by_role("row", name="School weather station")
+        await expect(row).to_be_visible()
+        skip, menu = page.get_by_text("Skip to the page"), page.get_by_role("button", name="Menu")
+        await expect(skip).not_to_be_in_viewport()
+        await skip.focus()
+        await expect(skip).to_be_in_viewport(ratio=1)
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Tab")
+        await expect(menu).to_be_focused()
+        await page.keyboard.press("Enter")
+        inbox = page.get_by_role("navigation", name="Pages").get_by_role("link", name="Inbox")
+        await inbox.focus()
+        await page.keyboard.press("Escape")
+        await expect(inbox).to_be_hidden()
+        await expect(menu).to_be_focused()
+        await skip.focus()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("main")).to_be_focused()
+        assert page.url == f"{console.url}/#/"
+
+
 # Sign in
 
 
@@ -339,7 +364,6 @@ async def test_signing_out_revokes_no_token_that_was_made_elsewhere(
         assert "Logout" not in sent.names
         # The link that `troupe serve` prints leads here again.
         await page.goto(f"{console.url}/#token={console.api.token}")
-        await page.reload()
         await expect(page.get_by_role("row", name=title)).to_be_visible()
 
 
