@@ -42,10 +42,7 @@ const NOTHING: UsageSumsFragment = {
   cachedInputTokens: "0",
   outputTokens: "0",
   calls: "0",
-  failures: "0",
-  unpricedCalls: "0",
 };
-
 
 /** The sums of each part of a period, as a chart and as a table. */
 export function Times(props: { period: Period; from: Date; rows: UsageQuery["times"]; measure: Measure }) {
@@ -152,7 +149,5 @@ function remainder(total: UsageSumsFragment, rows: readonly UsageSumsFragment[])
     cachedInputTokens: left("cachedInputTokens"),
     outputTokens: left("outputTokens"),
     calls: left("calls"),
-    failures: left("failures"),
-    unpricedCalls: left("unpricedCalls"),
   };
 }

@@ -4,7 +4,7 @@ import { Frame } from "../components/frame";
 import { Loaded } from "../components/loaded";
 import { counted, formatCost, formatCount } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
-import { AllChangesDocument, UsageDocument, type UsageSumsFragment } from "../generated/operations";
+import { AllChangesDocument, UsageDocument, type UsageQuery } from "../generated/operations";
 import { useLiveQuery } from "../live";
 import { Budgets } from "./usage-budgets";
 import { Breakdown, measures, type Measure, Times } from "./usage-charts";
@@ -101,7 +101,7 @@ function optionsOf(of: Record<string, { title: string }>, first: string) {
   return names.map((name) => [name, of[name]!.title] as const);
 }
 
-function Totals({ total }: { total: UsageSumsFragment }) {
+function Totals({ total }: { total: UsageQuery["total"][number] }) {
   const unpriced = Number(total.unpricedCalls);
   const parts = [
     ["Cost", formatCost(total.cost)],
