@@ -6,6 +6,7 @@ it runs: they take long to import, and the help needs none of them.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -57,8 +58,10 @@ def main() -> None:
         # Arguments, files and output are UTF-8 in every locale. Python can enable its UTF-8 mode
         # only when it starts.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    # Loading the code makes many objects, of which few are freed: collections only take time.
+    # Loading the code makes many objects, of which few are freed: collections only take time, also
+    # that at the end of the process.
     gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
     try:
         app()
     except KeyboardInterrupt:

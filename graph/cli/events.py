@@ -33,14 +33,15 @@ def tail_events(
     from db.events.positions import Numbering
     from db.events.reading import events_after, last_position
     from graph.api import API
-    from graph.cli.lookups import find_project, viewer_of
+    from graph.cli.lookups import find_project
+    from graph.cli.viewers import first_administrator
     from graph.core.scalars import parse_key
     from graph.settings import Settings
 
     async def work(database: Database) -> None:
         project_id = None
         if project is not None:
-            api = API(database, await viewer_of(database))
+            api = API(database, await first_administrator(database))
             project_id = parse_key(Project, await find_project(api, project))
         async with database.read() as session:
             position = await last_position(session) if after is None else after

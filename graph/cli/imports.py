@@ -106,11 +106,12 @@ def _import(
 ) -> None:
     from db import User
     from graph.api import API
-    from graph.cli.lookups import find_user, viewer_of
+    from graph.cli.lookups import find_user
+    from graph.cli.viewers import first_administrator
     from graph.core.scalars import parse_key
 
     async def work(database: Database) -> Report:
-        api = API(database, await viewer_of(database))
+        api = API(database, await first_administrator(database))
         owner_id = parse_key(User, (await find_user(api, owner))["id"])
         with _progress(file) as progress:
             return await importer(database, file, owner=owner_id, progress=progress, **options)

@@ -22,7 +22,7 @@ from graph.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 app = typer.Typer()
 
@@ -92,7 +92,7 @@ def approve(
             "it is needed if no one can confirm in a terminal", param_hint="'--yes'"
         )
 
-    async def work(api: API) -> Any:
+    async def work(api: Client) -> Any:
         asked = (await api.read(REQUEST, id=request))["humanInteraction"]
         if asked is None:
             raise CommandError(f"There is no request {request!r}")

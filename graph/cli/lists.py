@@ -9,7 +9,7 @@ import typer
 from graph.cli.output import print_note
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 LARGEST_PAGE = 100
 
@@ -26,7 +26,7 @@ OfProject = Annotated[
 ]
 
 
-async def nodes(api: API, document: str, first: int, **variables: Any) -> list[Any]:
+async def nodes(api: Client, document: str, first: int, **variables: Any) -> list[Any]:
     """The first nodes of the connection that a query selects by `$first` and `$after`.
 
     A message says if there are more.

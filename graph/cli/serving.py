@@ -92,12 +92,17 @@ def _serve(
         ),
     ):
         token = asyncio.run(prepare(url))
-        with registered(_registration(command, url, listening.getsockname(), server)):
+        registration = _registration(command, url, listening.getsockname(), server, token)
+        with registered(registration):
             run(settings, url, listening, metrics, server, token, background)
 
 
 def _registration(
-    command: str, url: str, address: tuple[str, int], server: Server | None
+    command: str,
+    url: str,
+    address: tuple[str, int],
+    server: Server | None,
+    token: tuple[User, str] | None,
 ) -> RunningServer:
     """What other commands find of this server."""
     from db.connections import shown
@@ -111,4 +116,5 @@ def _registration(
         current_folder(),
         None if server is None else str(server.data_dir),
         shown(url) if server is None else None,
+        None if server is None or token is None else token[1],
     )

@@ -12,7 +12,7 @@ from graph.cli.lists import AsJSON, First, OfProject, OnBehalfOf, nodes
 from graph.cli.output import bare_id, moment, money, print_details, print_json, print_table
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 app = typer.Typer(no_args_is_help=True, help="Show tasks, and claim them for an agent.")
 
@@ -58,7 +58,7 @@ def list_ready(
     The project may be omitted with --agent, and if only one is IN_PROGRESS.
     """
 
-    async def work(api: API) -> list[Any]:
+    async def work(api: Client) -> list[Any]:
         from graph.cli.lookups import find_agent, find_project
 
         agent_id = project_id = None
@@ -89,7 +89,7 @@ def list_ready(
     print_table(columns, rows, numbers=("PRIORITY",))
 
 
-async def _only_active_project(api: API) -> str:
+async def _only_active_project(api: Client) -> str:
     found = (await api.read(ACTIVE))["projects"]
     if found["totalCount"] != 1:
         number = found["totalCount"] or "No"
@@ -114,7 +114,7 @@ def claim_task(
     If no task is ready, the reason is printed, which is no error.
     """
 
-    async def work(api: API) -> Any:
+    async def work(api: Client) -> Any:
         return await api.change("claimTask", CLAIMED, leaseSeconds=lease, types=types or None)
 
     payload = with_api(work, agent=agent, project=project)
@@ -150,7 +150,7 @@ def show_task(
 ) -> None:
     """Show a task, why it cannot be claimed, and its last attempts."""
 
-    async def work(api: API) -> Any:
+    async def work(api: Client) -> Any:
         return (await api.read(TASK, id=task))["task"]
 
     found = with_api(work, user=user)

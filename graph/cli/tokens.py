@@ -14,7 +14,7 @@ from graph.cli.lists import AsJSON, First, nodes
 from graph.cli.output import moment, print_json, print_table
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 app = typer.Typer(no_args_is_help=True, help="Manage access tokens.")
 
@@ -69,7 +69,7 @@ def create_token(
     _refuse_project_alone(agent, project)
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
 
-    async def work(api: API) -> Any:
+    async def work(api: Client) -> Any:
         bearer = await _bearer(api, user, agent, project)
         return await api.change(
             "createAccessToken",
@@ -101,7 +101,7 @@ def list_tokens(
     """List access tokens, the newest first. The tokens themselves are not stored."""
     _refuse_project_alone(agent, project)
 
-    async def work(api: API) -> list[Any]:
+    async def work(api: Client) -> list[Any]:
         bearer = await _bearer(api, user, agent, project)
         where: dict[str, Any] = {key: {"eq": id} for key, id in bearer.items()}
         if not show_all:
@@ -140,18 +140,17 @@ def revoke_token(
 ) -> None:
     """Revoke an access token. Within a second, no server accepts it any more."""
 
-    async def work(api: API) -> Any:
-        from db import AccessToken
+    async def work(api: Client) -> Any:
         from graph.cli.lookups import is_id
 
-        id = token if is_id(AccessToken, token) else await _id_of(api, token.rstrip("…"))
+        id = token if is_id("AccessToken", token) else await _id_of(api, token.rstrip("…"))
         return await api.change("revokeAccessToken", "accessToken { prefix name }", id=id)
 
     revoked = with_api(work)["accessToken"]
     print(f"Revoked the token {revoked['prefix']}… ({revoked['name']}).")
 
 
-async def _id_of(api: API, prefix: str) -> str:
+async def _id_of(api: Client, prefix: str) -> str:
     # A token itself can be given as well: it begins with its prefix.
     where = {"prefix": {"eq": prefix[:12]}, "revokedAt": {"isNull": True}}
     found = await nodes(api, TOKENS, 2, where=where)
@@ -164,7 +163,7 @@ async def _id_of(api: API, prefix: str) -> str:
 
 
 async def _bearer(
-    api: API, user: str | None, agent: str | None, project: str | None
+    api: Client, user: str | None, agent: str | None, project: str | None
 ) -> dict[str, str]:
     """The id of the user or agent of a token, by the name of the field."""
     from graph.cli.lookups import find_agent, find_user

@@ -13,7 +13,7 @@ from graph.cli.lists import AsJSON, OfProject, OnBehalfOf
 from graph.cli.output import money, print_json, print_table
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 app = typer.Typer()
 
@@ -76,7 +76,7 @@ def usage(
     groups = list(dict.fromkeys(by or [Group.PROJECT]))
     since = None if days is None else (datetime.now(UTC) - timedelta(days=days)).isoformat()
 
-    async def work(api: API) -> list[Any]:
+    async def work(api: Client) -> list[Any]:
         from graph.cli.lookups import find_project
 
         keys = " ".join(dict.fromkeys(KEYS[group] for group in groups))

@@ -13,7 +13,7 @@ from graph.cli.lists import AsJSON, First, OnBehalfOf, nodes
 from graph.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 app = typer.Typer(no_args_is_help=True, help="Manage users.")
 
@@ -49,7 +49,7 @@ def create_user(
     """Create a user."""
     role = "ADMIN" if administrator else "USER"
 
-    async def work(api: API) -> None:
+    async def work(api: Client) -> None:
         values = {"username": username, "email": email, "displayName": name, "role": role}
         await api.change("createUser", **values)
 
@@ -68,7 +68,7 @@ def set_password(username: str = typer.Argument(help="The name of the user.")) -
     else:
         password = sys.stdin.readline().rstrip("\n")
 
-    async def work(api: API) -> None:
+    async def work(api: Client) -> None:
         from graph.cli.lookups import find_user
 
         user = await find_user(api, username)
