@@ -475,6 +475,8 @@ def test_these_are_the_commands() -> None:
     assert {
         " ".join(path) for path, command in EVERY.items() if not hasattr(command, "commands")
     } == {
+        "acknowledge",
+        "answer",
         "approve",
         "demo",
         "diagram",

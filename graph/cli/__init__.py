@@ -15,6 +15,7 @@ from importlib import metadata
 import typer
 
 from graph.cli import (
+    answers,
     doctor,
     events,
     exports,
@@ -39,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (serving, schema, settings, doctor, programs, inbox, usage, exports):
+for commands in (serving, schema, settings, doctor, programs, inbox, answers, usage, exports):
     app.add_typer(commands.app)
 for name, commands in (
     ("import", imports),

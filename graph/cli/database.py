@@ -102,7 +102,7 @@ def with_api(
     this process. Raises CommandError with what the API refused.
     """
     from graph.cli.lookups import refusal
-    from graph.cli.requests import ServerClient, Unusable
+    from graph.cli.server_client import ServerClient, Unusable
     from graph.cli.servers import server_with_token
     from graph.clients import Refused
 
