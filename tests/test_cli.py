@@ -523,6 +523,9 @@ def test_help_explains_a_command_and_every_option_of_it(path: tuple[str, ...]) -
     assert " ".join(inspect.cleandoc(command.help).split()) in words
     for parameter in command.params:
         assert " ".join(parameter.help.split()) in words
+    for name, parameter in ((each.name, each) for each in command.params):
+        assert getattr(parameter, "is_flag", False) or (parameter.metavar or "").isupper(), name
+    assert "..." not in shown.partition("\nCommands:")[2]  # no sentence is cut
 
 
 def test_the_script_is_installed_and_shows_its_help() -> None:
@@ -576,10 +579,21 @@ def test_a_shell_completes_what_is_typed(folder: Path) -> None:
         (("tokens", "create", "laptop", "--user", "admin", "--project", "x"), "'--project'"),
         (
             ("tokens", "create", "laptop", "--user", "admin", "--scope", "ALL"),
-            "'ALL' is not one of 'read', 'work', 'write', 'administer'.",
+            "'--scope': write one of read, work, write, administer",
         ),
-        (("tokens", "create", "laptop", "--user", "admin", "--days", "0"), "'--days'"),
-        (("tokens", "create", "laptop", "--user", "admin", "--days", "soon"), "'--days'"),
+        (
+            ("tokens", "create", "laptop", "--user", "admin", "--days", "0"),
+            "'--days': write a whole number from 1 to 36500",
+        ),
+        (
+            ("tokens", "create", "laptop", "--user", "admin", "--days", "soon"),
+            "'--days': write a whole number from 1 to 36500",
+        ),
+        (("tokens", "list", "--first", "0"), "'--first': write a whole number of 1 or more"),
+        (("events", "tail", "--after", "-1"), "'--after': write a whole number of 0 or more"),
+        (("usage", "--by", "moon"), "'--by': write one of project, agent, model, task, user, day,"),
+        (("tasks", "claim", "--agent", "x", "--lease", "1.5"), "'--lease': write a whole number"),
+        (("serve", "--processes", "101"), "'--processes': write a whole number from 1 to 100"),
         (("import", "chats"), "Missing argument 'FILE'"),
     ],
 )

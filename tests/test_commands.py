@@ -446,7 +446,7 @@ async def test_a_request_that_is_answered_while_one_reads_it_says_so(
         def isatty(self) -> bool:
             return True
 
-        def readline(self, *_: Any) -> str:
+        def readline(self, *_: Any) -> str:  # type: ignore[override]
             answers = {"id": request, "approved": False, "contentHash": hashes[0]}
             done = asyncio.run_coroutine_threadsafe(
                 admin.change("respondToApproval", **answers), loop
@@ -554,6 +554,9 @@ async def test_tokens_are_listed_without_secrets_and_revoked(commands: Commands)
         "scopes": [...],
         "agent": {**NAMED, "project": NAMED},
     }
+    assert found["scopes"] == ["WORK"]
+    (found,) = await commands.json("tokens", "list", "--user", "admin")
+    assert found["scopes"] == ["READ", "WORK", "WRITE", "ADMINISTER"]  # it is not limited
     printed = (await commands.run("tokens", "list", "--all", "--json")).printed
     assert token not in printed
     assert made["token"] not in printed

@@ -139,6 +139,12 @@ def test_beside_the_demo_its_database_is_used(folder: Path, state: Path, default
         created = run(state, "users", "create", "ann", "--email", "ann@x")
         assert (created.status, created.err) == (0, note)
         assert not default_dir.exists()
+        # Its agents have used the API meanwhile, and the link is still where one sees it.
+        assert demo.out.endswith(
+            "Operations are not logged; with TROUPE_LOG_OPERATIONS=true they are.\n"
+            "Ctrl-C stops it.\n"
+        )
+        assert " operation " not in demo.err
         assert demo.stop().status == 0
     assert list(registry().iterdir()) == []
     assert run(state, "projects", "list").refusal.startswith("There is no database in ")

@@ -34,7 +34,7 @@ from graph.cli import (
 from graph.cli.errors import error_message
 
 app = typer.Typer(
-    help="A GraphQL server over PostgreSQL, for the shared data of a team of AI agents.",
+    help="The shared state of a team of AI agents: serve it, manage it, and answer what waits.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,

@@ -13,6 +13,7 @@ from graph.cli.errors import CommandError
 from graph.cli.inbox import COMMANDS, REQUEST, asker, command_for
 from graph.cli.lists import AsJSON, OnBehalfOf
 from graph.cli.output import bare_id, details_text, escaped, json_text, moment, print_json
+from graph.cli.values import whole_number
 
 if TYPE_CHECKING:
     from graph.clients import Client
@@ -66,7 +67,7 @@ def approve(
     user: OnBehalfOf = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Approve or reject a request, after showing what exactly is answered."""
+    """Approve or reject a request, which is shown first."""
     _require_terminal_unless(yes)
 
     def given(_: Any) -> dict[str, Any]:
@@ -84,13 +85,16 @@ def answer(
         typer.Argument(metavar="TEXT", help="The answer; without it, a terminal asks for it."),
     ] = None,
     rating: Annotated[
-        int | None, typer.Option(min=1, max=5, metavar="N", help="A rating of 1 to 5: feedback.")
+        int | None,
+        typer.Option(
+            parser=whole_number(1, 5), metavar="N", help="The rating of feedback, from 1 to 5."
+        ),
     ] = None,
     yes: Yes = False,
     user: OnBehalfOf = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Answer a question or give feedback, after showing what exactly is answered."""
+    """Answer a question or give feedback. The request is shown first."""
     _require_terminal_unless(yes and text is not None)
 
     def given(asked: Any) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def answer(
 def acknowledge(
     request: RequestID, yes: Yes = False, user: OnBehalfOf = None, as_json: AsJSON = False
 ) -> None:
-    """Acknowledge a notification, after showing it."""
+    """Acknowledge a notification, which is shown first."""
     _require_terminal_unless(yes)
 
     def given(_: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from graph.cli.database import with_database
+from graph.cli.values import whole_number
 
 if TYPE_CHECKING:
     from db import Database
@@ -19,16 +20,19 @@ app = typer.Typer(no_args_is_help=True, help="Follow the event log, or drop old 
 @app.command("tail")
 def tail_events(
     project: str | None = typer.Option(
-        None, help="Only events of this project: its id or its name."
+        None, metavar="PROJECT", help="Only events of this project: its id or its name."
     ),
     after: int | None = typer.Option(
-        None, min=0, help="Begin after this position; by default with new events."
+        None,
+        parser=whole_number(0),
+        metavar="POSITION",
+        help="Begin after this position; by default with new events.",
     ),
     as_json: bool = typer.Option(
         False, "--json", help="Print each event as JSON, with its values."
     ),
 ) -> None:
-    """Print events as they happen, in the order of their positions, until Ctrl-C."""
+    """Print events as they happen, until Ctrl-C. They are in the order of their positions."""
     from db import Project
     from db.events.positions import Numbering
     from db.events.reading import events_after, last_position
@@ -92,7 +96,10 @@ def _event_as_text(event: Event) -> str:
 @app.command("prune")
 def prune_events(
     days: int | None = typer.Option(
-        None, min=1, help="How many days to keep; by default TROUPE_EVENT_DAYS."
+        None,
+        parser=whole_number(1, 36500),
+        metavar="N",
+        help="How many days to keep; by default TROUPE_EVENT_DAYS.",
     ),
 ) -> None:
     """Drop old events, by weeks. A server does so by itself every hour."""

@@ -34,7 +34,7 @@ COMMANDS = {
 
 @app.command()
 def inbox(first: First = 50, user: OnBehalfOf = None, as_json: AsJSON = False) -> None:
-    """List what waits for the answer of a person, the most urgent first, and how to answer it."""
+    """List what waits for people, and how to answer it. The most urgent is first."""
     found = with_api(partial(nodes, document=INBOX, first=first), user=user)
     if as_json:
         print_json(found)

@@ -10,6 +10,7 @@ from graph.cli.database import with_api
 from graph.cli.errors import CommandError
 from graph.cli.lists import AsJSON, First, OfProject, OnBehalfOf, nodes
 from graph.cli.output import bare_id, moment, money, print_details, print_json, print_table
+from graph.cli.values import whole_number
 
 if TYPE_CHECKING:
     from graph.clients import Client
@@ -105,7 +106,10 @@ def claim_task(
         None, "--type", metavar="TYPE", help="Only a task of this type. Repeat it for several."
     ),
     lease: int = typer.Option(
-        60, metavar="SECONDS", help="How long the lease is, in seconds; a heartbeat renews it."
+        60,
+        parser=whole_number(1),
+        metavar="SECONDS",
+        help="How long the lease is, in seconds; a heartbeat renews it.",
     ),
     as_json: AsJSON = False,
 ) -> None:

@@ -12,6 +12,7 @@ from graph.cli.database import with_api
 from graph.cli.errors import CommandError
 from graph.cli.lists import AsJSON, First, nodes
 from graph.cli.output import moment, print_json, print_table
+from graph.cli.values import one_of, whole_number
 
 if TYPE_CHECKING:
     from graph.clients import Client
@@ -47,19 +48,23 @@ PROJECT = typer.Option(
 
 @app.command("create")
 def create_token(
-    name: str = typer.Argument(help="The name of the token."),
+    name: str = typer.Argument(metavar="NAME", help="The name of the token."),
     user: str | None = USER,
     agent: str | None = AGENT,
     project: str | None = PROJECT,
     scope: list[Scope] | None = typer.Option(
         None,
-        case_sensitive=False,
+        parser=one_of(Scope),
+        autocompletion=lambda: [*Scope],
         metavar="SCOPE",
         help=f"A scope to limit the token to: {', '.join(Scope)}. Repeat it for several"
         " scopes. By default the token is not limited.",
     ),
     days: int | None = typer.Option(
-        None, min=1, max=36500, help="The days until it expires; by default never."
+        None,
+        parser=whole_number(1, 36500),
+        metavar="N",
+        help="The days until it expires; by default never.",
     ),
     as_json: AsJSON = False,
 ) -> None:
@@ -82,7 +87,7 @@ def create_token(
 
     payload = with_api(work)
     if as_json:
-        print_json(payload["accessToken"] | {"token": payload["token"]})
+        print_json(_as_json(payload["accessToken"]) | {"token": payload["token"]})
     else:
         print(payload["token"])
 
@@ -112,12 +117,17 @@ def list_tokens(
 
     found = with_api(work)
     if as_json:
-        print_json(found)
+        print_json([_as_json(each) for each in found])
         return
     columns = ("TOKEN", "NAME", "OF", "SCOPES", "LAST USED", "EXPIRES")
     print_table(
         [*columns, *(["REVOKED"] if show_all else [])], [_row(each, show_all) for each in found]
     )
+
+
+def _as_json(token: dict[str, Any]) -> dict[str, Any]:
+    """A token as JSON. The API has an empty list for one that is not limited: it has all scopes."""
+    return token | {"scopes": token["scopes"] or [each.name for each in Scope]}
 
 
 def _row(token: Any, show_all: bool) -> list[object]:

@@ -11,6 +11,7 @@ import typer
 from graph.cli.database import with_api
 from graph.cli.lists import AsJSON, OfProject, OnBehalfOf
 from graph.cli.output import money, print_json, print_table
+from graph.cli.values import one_of, whole_number
 
 if TYPE_CHECKING:
     from graph.clients import Client
@@ -61,14 +62,21 @@ SUMMARY = """query($groupBy: [UsageGroup!], $projectId: ID, $from: DateTime, $fi
 def usage(
     by: list[Group] | None = typer.Option(
         None,
+        parser=one_of(Group),
+        autocompletion=lambda: [*Group],
         metavar="GROUP",
         help=f"What to sum by: {', '.join(Group)}. Repeat it for several. By default, by project.",
     ),
     project: OfProject = None,
     days: int | None = typer.Option(
-        None, min=1, max=36500, help="Only the last days; by default, all usage."
+        None,
+        parser=whole_number(1, 36500),
+        metavar="N",
+        help="Only the last days; by default, all usage.",
     ),
-    first: int = typer.Option(100, min=1, max=MOST, metavar="N", help="How many rows at most."),
+    first: int = typer.Option(
+        100, parser=whole_number(1, MOST), metavar="N", help="How many rows at most."
+    ),
     user: OnBehalfOf = None,
     as_json: AsJSON = False,
 ) -> None:

@@ -39,9 +39,9 @@ def list_users(first: First = 50, user: OnBehalfOf = None, as_json: AsJSON = Fal
 
 @app.command("create")
 def create_user(
-    username: str = typer.Argument(help="The name to log in with."),
-    email: str = typer.Option(help="The email address."),
-    name: str | None = typer.Option(None, help="The display name."),
+    username: str = typer.Argument(metavar="USERNAME", help="The name to log in with."),
+    email: str = typer.Option(metavar="ADDRESS", help="The email address."),
+    name: str | None = typer.Option(None, metavar="NAME", help="The display name."),
     administrator: bool = typer.Option(
         False, "--administrator", help="Make the user an administrator."
     ),
@@ -61,8 +61,10 @@ def create_user(
 
 
 @app.command("password")
-def set_password(username: str = typer.Argument(help="The name of the user.")) -> None:
-    """Set the password of a user, from a hidden prompt or from standard input."""
+def set_password(
+    username: str = typer.Argument(metavar="USERNAME", help="The name of the user."),
+) -> None:
+    """Set the password of a user. A hidden prompt asks for it, or it is on the standard input."""
     if sys.stdin.isatty():
         password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
