@@ -38,6 +38,7 @@ from tests.patience import until
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here
 from tests.world import snapshot
 
+SHOWN = "; the console shows the agents of each project."
 EXAMPLES = CODE / "examples"
 PLAN, CHATS = EXAMPLES / "plan.json", EXAMPLES / "chats.json"
 AT_HEAD = f"The database is at the migration {migrate.head()}.\n"
@@ -241,11 +242,15 @@ async def test_an_ambiguous_name_of_an_agent_is_refused(
             await factories.make_agent(session, project, "Ada")
     before = await snapshot(database)
     for agent, home, says in (
-        ("Ada", "Twin", "There are 2 projects 'Twin'; use the id."),
-        ("Eve", project.id, f"There is no agent 'Eve' in the project '{project.id}'."),
+        (
+            "Ada",
+            "Twin",
+            "There are 2 projects 'Twin'; use the id: `troupe projects list` shows them all.",
+        ),
+        ("Eve", project.id, f"There is no agent 'Eve' in the project '{project.id}'{SHOWN}"),
         ("Ada", None, "There are 2 agents 'Ada'; add --project, or use the id."),
-        ("Eve", None, "There is no agent 'Eve'."),
-        ("Ada", "None", "There is no project 'None'."),
+        ("Eve", None, f"There is no agent 'Eve'{SHOWN}"),
+        ("Ada", "None", "There is no project 'None'; `troupe projects list` shows them all."),
     ):
         place = () if home is None else ("--project", str(home))
         command = ("tokens", "create", "worker", "--agent", agent, *place)
@@ -642,10 +647,10 @@ NOBODY = "There is no user 'nobody'; `troupe users create` creates one."
         (("tokens", "create", "laptop", "--user", "nobody"), NOBODY),
         (("tokens", "create", "laptop", "--user", "no\0body"), NUL),
         (("tokens", "create", "laptop", "--agent", "no\0body"), NUL),
-        (("tokens", "create", "laptop", "--agent", "Ada"), "There is no agent 'Ada'."),
+        (("tokens", "create", "laptop", "--agent", "Ada"), f"There is no agent 'Ada'{SHOWN}"),
         (
             ("tokens", "create", "laptop", "--agent", "00000000-0000-7000-8000-000000000000"),
-            "There is no agent '00000000-0000-7000-8000-000000000000'.",
+            f"There is no agent '00000000-0000-7000-8000-000000000000'{SHOWN}",
         ),
         (("tokens", "create", "", "--user", "admin"), "this must not be empty"),
         (

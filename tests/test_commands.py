@@ -161,10 +161,13 @@ async def test_ready_tasks_are_listed_for_a_project_or_an_agent(commands: Comman
         }
     # The observer sees one project; several need a name.
     assert len(await commands.json("tasks", "ready", "--user", "observer")) == 7
-    several = "3 projects are IN_PROGRESS; name one with --project."
+    several = (
+        "3 projects are IN_PROGRESS; name one with --project: 'Imported plan/master',"
+        " 'Imported plan/housing', 'School weather station'."
+    )
     assert await commands.refused("tasks", "ready") == several
     none = await commands.refused("tasks", "ready", "--project", "None")
-    assert none == "There is no project 'None'."
+    assert none == "There is no project 'None'; `troupe projects list` shows them all."
 
 
 async def test_a_task_is_claimed_once_for_an_agent(commands: Commands) -> None:
@@ -204,8 +207,12 @@ async def test_a_task_is_claimed_once_for_an_agent(commands: Commands) -> None:
     assert attempt == {"status": "RUNNING", "agent": {"name": "Builder"}}
 
     for options, says in {
-        ("Ghost",): "There is no agent 'Ghost'.",
-        ("Scout", "--project", "None"): "There is no project 'None'.",
+        ("Ghost",): "There is no agent 'Ghost'; the console shows the agents of each project.",
+        (
+            "Scout",
+            "--project",
+            "None",
+        ): "There is no project 'None'; `troupe projects list` shows them all.",
         ("Checker", "--lease", "99999999"): (
             "The lease seconds cannot be used: this must be 86,400 or less."
         ),

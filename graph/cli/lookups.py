@@ -52,8 +52,10 @@ async def find_project(api: Client, project: str) -> str:
     found = (await api.read(PROJECTS % FOUND, name=project))["projects"]
     if found["totalCount"] != 1:
         number = f"are {found['totalCount']} projects" if found["totalCount"] else "is no project"
-        advice = "; use the id" if found["totalCount"] else ""
-        raise CommandError(f"There {number} {project!r}{advice}")
+        advice = "use the id: " if found["totalCount"] else ""
+        raise CommandError(
+            f"There {number} {project!r}; {advice}`troupe projects list` shows them all"
+        )
     return str(found["nodes"][0]["id"])
 
 
@@ -66,7 +68,9 @@ async def find_agent(api: Client, agent: str, project: str | None) -> Any:
     found = (await api.read(AGENTS, where=where))["agents"]
     place = "" if project is None else f" in the project {project!r}"
     if found["totalCount"] == 0:
-        raise CommandError(f"There is no agent {agent!r}{place}")
+        raise CommandError(
+            f"There is no agent {agent!r}{place}; the console shows the agents of each project"
+        )
     if found["totalCount"] > 1:
         raise CommandError(
             f"There are {found['totalCount']} agents {agent!r}{place}; add --project, or use the id"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -24,7 +25,7 @@ READY = """query($first: Int, $after: String, $projectId: ID!, $agentId: ID) {
   }
 }"""
 ACTIVE = """{
-  projects(first: 2, where: {status: {eq: IN_PROGRESS}}) { totalCount nodes { id } }
+  projects(first: 5, where: {status: {eq: IN_PROGRESS}}) { totalCount nodes { id name } }
 }"""
 TASK = """query($id: ID!) {
   task(id: $id) {
@@ -93,8 +94,14 @@ def list_ready(
 async def _only_active_project(api: Client) -> str:
     found = (await api.read(ACTIVE))["projects"]
     if found["totalCount"] != 1:
-        number = found["totalCount"] or "No"
-        raise CommandError(f"{number} projects are IN_PROGRESS; name one with --project")
+        if found["totalCount"] == 0:
+            raise CommandError("No project is IN_PROGRESS; name one with --project")
+        names = ", ".join(shlex.quote(each["name"]) for each in found["nodes"])
+        more = ", …" if found["totalCount"] > len(found["nodes"]) else ""
+        number = found["totalCount"]
+        raise CommandError(
+            f"{number} projects are IN_PROGRESS; name one with --project: {names}{more}"
+        )
     return str(found["nodes"][0]["id"])
 
 

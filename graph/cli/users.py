@@ -65,15 +65,15 @@ def set_password(
     username: str = typer.Argument(metavar="USERNAME", help="The name of the user."),
 ) -> None:
     """Set the password of a user. A hidden prompt asks for it, or it is on the standard input."""
-    if sys.stdin.isatty():
-        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    else:
-        password = sys.stdin.readline().rstrip("\n")
 
     async def work(api: Client) -> None:
         from graph.cli.lookups import find_user
 
         user = await find_user(api, username)
+        if sys.stdin.isatty():
+            password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        else:
+            password = sys.stdin.readline().rstrip("\n")
         await api.change("setPassword", userId=user["id"], newPassword=password)
 
     with_api(work)
