@@ -109,6 +109,8 @@ def _sentence(fault: object) -> str:
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "bool_parsing":
         message = "write true or false"
+    elif fault["type"] == "enum":
+        message = f"write {fault['ctx']['expected'].replace(chr(39), '')}"
     name = f"{PREFIX}{fault['loc'][0]}".upper()
     shown = "" if "url" in name.lower() else f"={fault['input']}"  # a URL may hold a password
     return f"{name}{shown} cannot be used: {message[:1].lower()}{message[1:]}."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -11,6 +9,7 @@ import orjson
 
 from db import Database, Viewer
 from db.text import decimal_json
+from graph.clients import Client, exact_json
 from graph.core.context import Context
 from graph.execution.pipeline import Pipeline
 from graph.execution.run import GraphQLRequest
@@ -19,20 +18,7 @@ from graph.schema import schema
 from graph.settings import Settings
 
 
-def _exact_integer(text: str) -> int | orjson.Fragment:
-    """An integer, as text if orjson would not write all its digits."""
-    return int(text) if len(text) < 19 else orjson.Fragment(text)
-
-
-class Refused(Exception):
-    """The API did not do what was asked for; `errors` are its errors, as it returns them."""
-
-    def __init__(self, errors: Sequence[dict[str, Any]]) -> None:
-        super().__init__(" ".join(error["message"] for error in errors))
-        self.errors = errors
-
-
-class API:
+class API(Client):
     """The API within this process, for one viewer."""
 
     def __init__(self, database: Database, viewer: Viewer) -> None:
@@ -53,23 +39,4 @@ class API:
         context = Context(self._database, self._viewer)
         response = await self._pipeline.answer(self._pipeline.begin(request, context))
         text = orjson.dumps(response.body.get("data"), default=decimal_json)
-        # JSON values keep their numbers as they are stored, with all digits.
-        data = json.loads(text, parse_float=orjson.Fragment, parse_int=_exact_integer)
-        return data or {}, [dict(error.formatted) for error in response.errors]
-
-    async def read(self, document: str, /, **variables: Any) -> dict[str, Any]:
-        """The data that a query answers. Raises Refused if there is an error."""
-        data, errors = await self.ask(document, **variables)
-        if errors:
-            raise Refused(errors)
-        return data
-
-    async def change(self, name: str, shown: str = "", /, **input: Any) -> Any:
-        """The payload of a mutation. Raises Refused if it has an error."""
-        kind = f"{name[0].upper()}{name[1:]}Input!"
-        selection = f"{{ {shown} userErrors {{ message code path }} }}"
-        document = f"mutation($input: {kind}) {{ {name}(input: $input) {selection} }}"
-        payload = (await self.read(document, input=input))[name]
-        if payload["userErrors"]:
-            raise Refused(payload["userErrors"])
-        return payload
+        return exact_json(text) or {}, [dict(error.formatted) for error in response.errors]

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from db import Database, Viewer, access
 from db.imports import import_chats, import_plan
-from graph.api import API, Refused
+from graph.api import API
+from graph.clients import Refused
 
 log = logging.getLogger("troupe")
 

@@ -253,6 +253,8 @@ def run(
                 lines += ["A page, with this token:", f"  {address}/graphql#token={token}"]
     if metrics is not None:
         lines.insert(1, f"Metrics for Prometheus are at {base_url(metrics.getsockname())}/metrics.")
+    if not settings.log_operations:
+        lines.append("Operations are not logged; with TROUPE_LOG_OPERATIONS=true they are.")
     lines.append("Ctrl-C stops it.")
     if settings.mode is Mode.DEVELOPMENT:
         print("\n".join(lines), flush=True)

@@ -6,9 +6,11 @@ In a page it stands between `<!-- name -->` and `<!-- /name -->`, and nobody edi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
+
+import typer
 
 import db
 from db import AGENTS, ROLES, AgentStatus, MemberRole, Right, TaskStatus, boards
@@ -17,7 +19,7 @@ from db.diagram import diagram, states
 from db.scopes import visible_to
 from db.tasks import ENDED, TASK_TRANSITIONS, TO_DO
 from db.transitions import Transitions
-from graph import settings
+from graph import cli, settings
 from graph.core.rights import rights_of
 from graph.mcp.schemas import input_schema
 from graph.mcp.tools import TOOLS
@@ -93,7 +95,34 @@ def _tools() -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
+def _commands() -> str:
+    """The commands of `troupe` with their options, as a table of Markdown."""
+    rows = [("command", "what it does", "options"), ("---", "---", "---")]
+    for path, command in sorted(commands(typer.main.get_command(cli.app))):
+        words, options = ["troupe", path], []
+        for parameter in command.params:
+            name = parameter.opts[0]
+            if not name.startswith("-"):
+                words.append(parameter.metavar if parameter.required else f"[{parameter.metavar}]")
+            else:
+                value = "" if parameter.is_flag else f" {parameter.metavar}"
+                options.append(f"`{name}{value}`")
+        purpose, _, _ = " ".join(command.help.split()).partition(". ")
+        rows.append((f"`{' '.join(words)}`", purpose.rstrip("."), ", ".join(options)))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def commands(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The commands below a command, with their names."""
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, child in command.commands.items():
+        yield from commands(child, f"{path} {name}".strip())
+
+
 PRINTED: list[tuple[str, str, Callable[[], str]]] = [
+    ("docs/cli.md", "commands", _commands),
     ("README.md", "small_worker.py", _source("python", "examples/small_worker.py")),
     ("README.md", "small_worker.ts", _source("ts", "examples/small_worker.ts")),
     ("docs/models.md", "entities", _entities),

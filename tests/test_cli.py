@@ -38,6 +38,7 @@ from tests.patience import until
 from tests.processes import CODE, Elsewhere, Ended, Process, sql, troupe, troupe_here
 from tests.world import snapshot
 
+SHOWN = "; the console shows the agents of each project."
 EXAMPLES = CODE / "examples"
 PLAN, CHATS = EXAMPLES / "plan.json", EXAMPLES / "chats.json"
 AT_HEAD = f"The database is at the migration {migrate.head()}.\n"
@@ -241,11 +242,15 @@ async def test_an_ambiguous_name_of_an_agent_is_refused(
             await factories.make_agent(session, project, "Ada")
     before = await snapshot(database)
     for agent, home, says in (
-        ("Ada", "Twin", "There are 2 projects 'Twin'; use the id."),
-        ("Eve", project.id, f"There is no agent 'Eve' in the project '{project.id}'."),
+        (
+            "Ada",
+            "Twin",
+            "There are 2 projects 'Twin'; use the id: `troupe projects list` shows them all.",
+        ),
+        ("Eve", project.id, f"There is no agent 'Eve' in the project '{project.id}'{SHOWN}"),
         ("Ada", None, "There are 2 agents 'Ada'; add --project, or use the id."),
-        ("Eve", None, "There is no agent 'Eve'."),
-        ("Ada", "None", "There is no project 'None'."),
+        ("Eve", None, f"There is no agent 'Eve'{SHOWN}"),
+        ("Ada", "None", "There is no project 'None'; `troupe projects list` shows them all."),
     ):
         place = () if home is None else ("--project", str(home))
         command = ("tokens", "create", "worker", "--agent", agent, *place)
@@ -475,6 +480,8 @@ def test_these_are_the_commands() -> None:
     assert {
         " ".join(path) for path, command in EVERY.items() if not hasattr(command, "commands")
     } == {
+        "acknowledge",
+        "answer",
         "approve",
         "demo",
         "diagram",
@@ -521,6 +528,9 @@ def test_help_explains_a_command_and_every_option_of_it(path: tuple[str, ...]) -
     assert " ".join(inspect.cleandoc(command.help).split()) in words
     for parameter in command.params:
         assert " ".join(parameter.help.split()) in words
+    for name, parameter in ((each.name, each) for each in command.params):
+        assert getattr(parameter, "is_flag", False) or (parameter.metavar or "").isupper(), name
+    assert "..." not in shown.partition("\nCommands:")[2]  # no sentence is cut
 
 
 def test_the_script_is_installed_and_shows_its_help() -> None:
@@ -574,10 +584,21 @@ def test_a_shell_completes_what_is_typed(folder: Path) -> None:
         (("tokens", "create", "laptop", "--user", "admin", "--project", "x"), "'--project'"),
         (
             ("tokens", "create", "laptop", "--user", "admin", "--scope", "ALL"),
-            "'ALL' is not one of 'read', 'work', 'write', 'administer'.",
+            "'--scope': write one of read, work, write, administer",
         ),
-        (("tokens", "create", "laptop", "--user", "admin", "--days", "0"), "'--days'"),
-        (("tokens", "create", "laptop", "--user", "admin", "--days", "soon"), "'--days'"),
+        (
+            ("tokens", "create", "laptop", "--user", "admin", "--days", "0"),
+            "'--days': write a whole number from 1 to 36500",
+        ),
+        (
+            ("tokens", "create", "laptop", "--user", "admin", "--days", "soon"),
+            "'--days': write a whole number from 1 to 36500",
+        ),
+        (("tokens", "list", "--first", "0"), "'--first': write a whole number of 1 or more"),
+        (("events", "tail", "--after", "-1"), "'--after': write a whole number of 0 or more"),
+        (("usage", "--by", "moon"), "'--by': write one of project, agent, model, task, user, day,"),
+        (("tasks", "claim", "--agent", "x", "--lease", "1.5"), "'--lease': write a whole number"),
+        (("serve", "--processes", "101"), "'--processes': write a whole number from 1 to 100"),
         (("import", "chats"), "Missing argument 'FILE'"),
     ],
 )
@@ -626,10 +647,10 @@ NOBODY = "There is no user 'nobody'; `troupe users create` creates one."
         (("tokens", "create", "laptop", "--user", "nobody"), NOBODY),
         (("tokens", "create", "laptop", "--user", "no\0body"), NUL),
         (("tokens", "create", "laptop", "--agent", "no\0body"), NUL),
-        (("tokens", "create", "laptop", "--agent", "Ada"), "There is no agent 'Ada'."),
+        (("tokens", "create", "laptop", "--agent", "Ada"), f"There is no agent 'Ada'{SHOWN}"),
         (
             ("tokens", "create", "laptop", "--agent", "00000000-0000-7000-8000-000000000000"),
-            "There is no agent '00000000-0000-7000-8000-000000000000'.",
+            f"There is no agent '00000000-0000-7000-8000-000000000000'{SHOWN}",
         ),
         (("tokens", "create", "", "--user", "admin"), "this must not be empty"),
         (

@@ -161,10 +161,13 @@ async def test_ready_tasks_are_listed_for_a_project_or_an_agent(commands: Comman
         }
     # The observer sees one project; several need a name.
     assert len(await commands.json("tasks", "ready", "--user", "observer")) == 7
-    several = "3 projects are IN_PROGRESS; name one with --project."
+    several = (
+        "3 projects are IN_PROGRESS; name one with --project: 'Imported plan/master',"
+        " 'Imported plan/housing', 'School weather station'."
+    )
     assert await commands.refused("tasks", "ready") == several
     none = await commands.refused("tasks", "ready", "--project", "None")
-    assert none == "There is no project 'None'."
+    assert none == "There is no project 'None'; `troupe projects list` shows them all."
 
 
 async def test_a_task_is_claimed_once_for_an_agent(commands: Commands) -> None:
@@ -204,8 +207,12 @@ async def test_a_task_is_claimed_once_for_an_agent(commands: Commands) -> None:
     assert attempt == {"status": "RUNNING", "agent": {"name": "Builder"}}
 
     for options, says in {
-        ("Ghost",): "There is no agent 'Ghost'.",
-        ("Scout", "--project", "None"): "There is no project 'None'.",
+        ("Ghost",): "There is no agent 'Ghost'; the console shows the agents of each project.",
+        (
+            "Scout",
+            "--project",
+            "None",
+        ): "There is no project 'None'; `troupe projects list` shows them all.",
         ("Checker", "--lease", "99999999"): (
             "The lease seconds cannot be used: this must be 86,400 or less."
         ),
@@ -276,15 +283,35 @@ async def asked(commands: Commands, **values: Any) -> str:
     return str(payload["approvalRequest"]["id"])
 
 
-async def test_the_inbox_shows_what_waits_for_a_user(commands: Commands) -> None:
-    await asked(commands, priority=5)
-    header, first, *rest = await commands.rows("inbox", "--user", "reviewer")
-    assert header == ["ID", "TYPE", "PRIORITY", "PROJECT", "FROM", "EXPIRES", "TITLE"]
-    station = "School weather station"
-    assert first[1:] == ["APPROVAL", "5", station, "agent Scout", "-", "Order?"]
-    assert [row[1] for row in rest] == ["NOTIFICATION", "FEEDBACK", "CLARIFICATION"]
+async def test_the_inbox_shows_what_waits_for_a_user(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    title = "May we order all of this from the shop around the corner,\nfor 28.70 dollars?"
+    await asked(commands, priority=5, title=title, expiresAt="2999-01-01T00:00:00Z")
     found = await commands.json("inbox")
-    assert [each["type"] for each in found] == [first[1], *(row[1] for row in rest)]
+    types = ["APPROVAL", "NOTIFICATION", "FEEDBACK", "CLARIFICATION"]
+    assert [each["type"] for each in found] == types
+    ids = [output.bare_id(each["id"]) for each in found]
+    monkeypatch.setenv("COLUMNS", "80")
+    station = "in School weather station"
+    assert (await commands.run("inbox", "--user", "reviewer")).printed == (
+        "May we order all of this from the shop around the corner, for 28.70 dollars?\n"
+        f"  APPROVAL, priority 5, from agent Scout, {station}, expires\n"
+        "  2999-01-01 00:00:00Z\n"
+        f"  troupe approve {ids[0]}\n"
+        "\n"
+        "The free plan of the weather archive allows 1,000 requests a day\n"
+        f"  NOTIFICATION, priority 3, from agent Scout, {station}\n"
+        f"  troupe acknowledge {ids[1]}\n"
+        "\n"
+        "Is this the weather station that you had in mind?\n"
+        f"  FEEDBACK, priority 3, from agent Scout, {station}\n"
+        f"  troupe answer {ids[2]}\n"
+        "\n"
+        "Which city is the school in?\n"
+        f"  CLARIFICATION, priority 3, from agent Scout, {station}\n"
+        f"  troupe answer {ids[3]}\n"
+    )
     assert shape(found[0]) == {
         **dict.fromkeys(("id", "type", "title", "status", "priority"), ...),
         **dict.fromkeys(("contentHash", "createdAt", "expiresAt", "blocksTask"), ...),
@@ -375,18 +402,112 @@ async def test_what_may_not_be_approved_is_not(commands: Commands) -> None:
     assert (done.status, done.out) == (2, "")
     assert "'--yes': it is needed if no one can confirm" in done.err
     assert await snapshot(commands.database) == before
-    for row in (await commands.rows("inbox"))[1:]:
-        if row[1] != "APPROVAL":
-            said = await commands.refused("approve", row[0], "--yes")
-            assert said == f"This request is no APPROVAL, but a {row[1]}."
+    for kind, id in (await waiting(commands)).items():
+        own = {"APPROVAL": "approve", "NOTIFICATION": "acknowledge"}.get(kind, "answer")
+        for command in {"approve", "answer", "acknowledge"} - {own}:
+            text = ("Vienna",) if command == "answer" else ()
+            said = await commands.refused(command, id, *text, "--yes")
+            assert said == f"This is a {kind}; `troupe {own} {id}` answers it."
     assert await commands.refused("approve", HISTORY, "--yes") == (
-        f"There is no request '{HISTORY}'."
+        f"There is no request '{HISTORY}'; `troupe inbox` lists what waits."
     )
 
-    assert (await commands.run("approve", request, "--yes")).out == "Approved.\n"
-    again = await commands.run("approve", request, "--yes")
-    assert again.status == 1
-    assert "APPROVED" in again.err.splitlines()[-1]
+
+async def waiting(commands: Commands) -> dict[str, str]:
+    """The ids of the requests that wait, by their types."""
+    found = await commands.json("inbox")
+    return {each["type"]: output.bare_id(each["id"]) for each in found}
+
+
+async def test_who_comes_second_is_told_who_answered_and_how(commands: Commands) -> None:
+    at = r"at \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
+    request = await asked(commands, requiredApprovals=2)
+    for user in ("admin", "reviewer"):
+        await commands.run("approve", request, "--yes", "--user", user, "--comment", "Fine.")
+    assert re.fullmatch(
+        "This request was answered already:"
+        f" APPROVED by admin {at}: Fine.; APPROVED by reviewer {at}: Fine[.]",
+        await commands.refused("approve", request, "--yes", "--reject"),
+    )
+    question = (await waiting(commands))["CLARIFICATION"]
+    assert (await commands.run("answer", question, "Vienna", "--yes")).out == "Answered.\n"
+    assert re.fullmatch(
+        rf"This request was answered already: ANSWERED by admin {at}: Vienna[.]",
+        await commands.refused("answer", question, "Graz", "--yes"),
+    )
+    request = await asked(commands)
+    scout = commands.api(agent_id=SCOUT)
+    await scout.change("cancelInteraction", id=request)
+    said = await commands.refused("approve", request, "--yes")
+    assert said == "This request is CANCELLED: it cannot be answered any more."
+
+
+async def test_a_request_that_is_answered_while_one_reads_it_says_so(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = await asked(commands)
+
+    class Slow(io.StringIO):
+        """Somebody who types yes after another person has answered."""
+
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self, *_: Any) -> str:  # type: ignore[override]
+            answers = {"id": request, "approved": False, "contentHash": hashes[0]}
+            done = asyncio.run_coroutine_threadsafe(
+                admin.change("respondToApproval", **answers), loop
+            )
+            done.result()
+            return "y\n"
+
+    loop = asyncio.get_running_loop()
+    admin = commands.api(is_administrator=True).of(await _administrator(commands))
+    hashes = [each["contentHash"] for each in await commands.json("inbox") if each["id"] == request]
+    monkeypatch.setattr("sys.stdin", Slow())
+    done = await commands.run("approve", request)
+    assert done.status == 1
+    said = done.err.splitlines()[-1]
+    assert "This request was answered already: REJECTED by admin at " in said
+
+
+async def test_questions_feedback_and_notifications_are_answered(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = await waiting(commands)
+    said = await commands.run("answer", waits["CLARIFICATION"], "x", "--rating", "3", "--yes")
+    assert (said.status, said.out) == (1, "")
+    assert said.err.endswith("\ntroupe: This is a question; only feedback has a --rating.\n")
+    said = await commands.run("answer", waits["FEEDBACK"], "--yes")
+    assert (said.status, said.out) == (2, "")  # nobody can write the answer
+
+    given = ("answer", waits["FEEDBACK"], "Quite.", "--rating", "4", "--yes", "--json")
+    answered = json.loads((await commands.run(*given)).out)
+    assert answered.pop("id")
+    assert answered.pop("contentHash")
+    assert answered == {
+        "title": "Is this the weather station that you had in mind?",
+        "status": "ANSWERED",
+        "feedback": {"text": "Quite."},
+        "rating": 4,
+    }
+    done = await commands.run("acknowledge", waits["NOTIFICATION"], "--yes")
+    assert (done.status, done.out) == (0, "Acknowledged.\n")
+    assert "Approvals:" not in done.err
+
+    # In a terminal, the answer is asked for.
+    monkeypatch.setattr("sys.stdin", Typed("Vienna\n"))
+    done = await commands.run("answer", waits["CLARIFICATION"])
+    assert (done.status, done.out.strip()) == (0, "Answered.")
+    assert "Which one is it?" in done.err
+    asked_for = """query($id: ID!) {
+      humanInteraction(id: $id) { ... on ClarificationRequest { answer } }
+    }"""
+    api = commands.api(is_administrator=True)
+    assert await api.read(asked_for, id=waits["CLARIFICATION"]) == {
+        "humanInteraction": {"answer": "Vienna"}
+    }
+    assert (await commands.run("inbox")).printed == "Nothing waits for an answer.\n"
 
 
 USAGE = ["CALLS", "FAILURES", "INPUT", "CACHED", "OUTPUT", "COST"]
@@ -440,6 +561,9 @@ async def test_tokens_are_listed_without_secrets_and_revoked(commands: Commands)
         "scopes": [...],
         "agent": {**NAMED, "project": NAMED},
     }
+    assert found["scopes"] == ["WORK"]
+    (found,) = await commands.json("tokens", "list", "--user", "admin")
+    assert found["scopes"] == ["READ", "WORK", "WRITE", "ADMINISTER"]  # it is not limited
     printed = (await commands.run("tokens", "list", "--all", "--json")).printed
     assert token not in printed
     assert made["token"] not in printed

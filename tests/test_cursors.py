@@ -15,7 +15,8 @@ from graph.core import connections
 from graph.core.connections import encode_cursor, window
 from graph.core.entities import entity_of
 from graph.core.errors import BadInput
-from graph.core.scalars import global_id, parse_global_id
+from graph.core.ids import parse_global_id
+from graph.core.scalars import global_id
 from graph.projects import ProjectOrder
 from tests.conftest import People
 

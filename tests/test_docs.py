@@ -218,27 +218,6 @@ def test_every_command_that_is_mentioned_has_these_options(name: str) -> None:
                 assert not is_group, f"troupe {' '.join(words)} is no command"
 
 
-def test_the_table_has_every_command() -> None:
-    listed = []
-    for cell in re.findall(r"^\| (`.*?) \|", TEXTS["cli.md"].split("\n## ")[0], re.MULTILINE):
-        names = re.findall(r"`([^`]+)`", cell)
-        noun = names[0].partition(" ")[0] if " " in names[0] else ""
-        names = [name if " " in name else f"{noun} {name}".strip() for name in names]
-        listed += [name.lower() for name in names]  # `import FILE` is the command `import file`
-    assert sorted(listed) == sorted(_paths(typer.main.get_command(cli.app)))
-
-
-def _paths(command: Any) -> list[str]:
-    """The names of the commands below a command."""
-    if not hasattr(command, "commands"):
-        return [""]
-    return [
-        f"{name} {rest}".strip()
-        for name, child in command.commands.items()
-        for rest in _paths(child)
-    ]
-
-
 def test_the_pages_with_examples_are_found() -> None:
     assert len(examples(TEXTS["README.md"])) == 1
     assert len(examples(TEXTS["api.md"])) > 10

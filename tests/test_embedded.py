@@ -1026,7 +1026,8 @@ def test_an_ordinary_user(place: Path) -> None:
         )
     with contextlib.closing(peer(str(place / "data"))) as refused:
         assert refused.answer()["error"] == (
-            f"The embedded PostgreSQL cannot be used: Permission denied: {place / 'data'}"
+            f"The embedded PostgreSQL cannot be used: Permission denied: {place / 'data'};"
+            " TROUPE_DATA_DIR can name another folder for its data"
         )
 
 

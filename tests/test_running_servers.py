@@ -8,19 +8,25 @@ import io
 import json
 import os
 import signal
+import socket
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import URL
 
+import db
 from db import embedded, migrate
 from db.embedded.locks import FileLock
+from graph import demo
 from graph.cli.servers import (
     STARTING_SECONDS,
     RunningServer,
@@ -29,6 +35,7 @@ from graph.cli.servers import (
     running_servers,
 )
 from tests import processes
+from tests.patience import until
 from tests.processes import Demo, Ended, Serving, troupe_here
 
 READING = [
@@ -40,6 +47,8 @@ READING = [
     ("tasks", "show", "01940000-0000-7000-8000-000000000030"),
     ("inbox",),
     ("approve", "01940000-0000-7000-8000-000000000030", "--yes"),
+    ("answer", "01940000-0000-7000-8000-000000000030", "Vienna", "--yes"),
+    ("acknowledge", "01940000-0000-7000-8000-000000000030", "--yes"),
     ("usage",),
     ("tokens", "list"),
     ("tokens", "create", "laptop", "--user", "admin"),
@@ -130,9 +139,120 @@ def test_beside_the_demo_its_database_is_used(folder: Path, state: Path, default
         created = run(state, "users", "create", "ann", "--email", "ann@x")
         assert (created.status, created.err) == (0, note)
         assert not default_dir.exists()
+        # Its agents have used the API meanwhile, and the link is still where one sees it.
+        assert demo.out.endswith(
+            "Operations are not logged; with TROUPE_LOG_OPERATIONS=true they are.\n"
+            "Ctrl-C stops it.\n"
+        )
+        assert " operation " not in demo.err
         assert demo.stop().status == 0
     assert list(registry().iterdir()) == []
     assert run(state, "projects", "list").refusal.startswith("There is no database in ")
+
+
+READS = [
+    ("users", "list"),
+    ("projects", "list"),
+    ("tasks", "ready", "--project", "School weather station"),
+    ("tasks", "show", "01940000-0000-7000-8000-000000000030"),
+    ("inbox",),
+    ("usage", "--by", "model"),
+]
+
+
+def filled(data_dir: Path) -> None:
+    """Fill the database in a data folder with the example data."""
+
+    async def fill(url: str) -> None:
+        database = db.Database(url)
+        await demo.fill(database)
+        await database.dispose()
+
+    with embedded.running(data_dir) as running:
+        asyncio.run(fill(running.url))
+
+
+def test_a_server_is_asked_and_answers_as_its_database_would(
+    folder: Path, state: Path, made: tuple[Path, str]
+) -> None:
+    data_dir = processes.copied(made[0], folder / "data")
+    filled(data_dir)
+    with Serving(folder, state=state, data_dir=data_dir) as serving:
+        serving.ready()
+        (found,) = running_servers()
+        assert found.token == serving.token
+        assert serving.token not in repr(found)
+        note = f"troupe: Using the database of `troupe serve`, process {found.pid}, {serving.url}\n"
+        for command in READS:
+            for options in ((), ("--json",)):
+                there = run(state, *command, *options, data_dir=data_dir).printed
+                assert run(state, *command, *options) == Ended(0, there, note)
+
+        # Nothing is loaded for it that only a server needs.
+        heavy = ("db", "sqlalchemy", "strawberry", "graphql", "asyncpg")
+        code = f"""import atexit, sys, graph.cli
+atexit.register(lambda: print([name for name in {heavy} if name in sys.modules]))
+graph.cli.main()"""
+        environment = processes.environment(state=state, data_dir="")
+        del environment["TROUPE_PORT"]
+        words = [sys.executable, "-c", code, "tokens", "list"]
+        done = subprocess.run(words, capture_output=True, encoding="utf-8", env=environment)
+        header, *_, loaded = done.stdout.splitlines()
+        assert (header.split()[0], loaded, done.stderr) == ("TOKEN", "[]", note)
+
+        # What it refuses is the same sentence.
+        for command in (
+            ("tasks", "show", "01940000-0000-7000-8000-0000000000ff"),
+            ("users", "create", "admin", "--email", "nowhere"),
+            ("tokens", "revoke", "troupe_abcde"),
+        ):
+            said = run(state, *command, data_dir=data_dir).refusal
+            assert run(state, *command) == Ended(1, "", f"{note}troupe: {said}\n")
+
+        # When its token is not valid any more, the database itself is used.
+        assert run(state, "tokens", "revoke", serving.token).status == 0
+        until(lambda: "UNAUTHENTICATED" in serving.send_raw("{ __typename }").text)
+        again = run(state, "users", "list")
+        assert (again.status, again.err) == (0, note)
+        assert "reviewer" in again.out
+
+
+def test_a_server_that_does_not_answer_is_passed_by(
+    folder: Path, state: Path, made: tuple[Path, str]
+) -> None:
+    data_dir = processes.copied(made[0], folder / "data")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with registered(replace(server(str(data_dir)), address=address, token="troupe_x")):
+            done = run(state, "users", "list")
+    assert done.err == f"troupe: Using the database of `troupe serve`, process 7, {address}\n"
+    assert done.out.startswith("USERNAME")
+
+
+def test_a_server_that_stops_in_between_is_an_error_and_nothing_is_repeated(
+    state: Path, database_url: URL
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(10_000)
+
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
+        with (
+            ThreadPoolExecutor() as threads,
+            registered(replace(server(url), address=address, token="troupe_x")),
+        ):
+            threads.submit(hang_up)
+            said = run(state, "users", "create", "ann", "--email", "ann@x").refusal
+    assert said == (
+        f"The server (`troupe serve`, process 7, {address}) did not answer: Remote end closed"
+        " connection without response. Check whether the command was carried out before you"
+        " repeat it."
+    )
 
 
 def test_a_server_that_was_killed_is_not_found(
@@ -202,6 +322,8 @@ def test_a_server_of_a_database_of_ones_own_writes_no_password(
         text = file.read_text(encoding="utf-8")
         assert "s3cret" not in text
         assert ":***@" in text
+        assert '"token": null' in text
+        assert serving.token not in text
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}'])

@@ -19,7 +19,7 @@ LOOPBACK = (
     "a development server must be on a loopback address; write 127.0.0.1, or set"
     " TROUPE_MODE=production"
 )
-A_MODE = "input should be 'development' or 'production'"
+A_MODE = "write development or production"
 A_PORT = "write a whole number from 0 to 65535"
 AN_ORIGIN = "write origins such as https://app.example.org, without a path"
 PROXIES = "write addresses or networks, such as 10.0.0.5,10.1.0.0/16"

@@ -110,7 +110,8 @@ def running(
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
             raise EmbeddedError(
-                f"The embedded PostgreSQL cannot be used: {error.strerror or error}{where}"
+                f"The embedded PostgreSQL cannot be used: {error.strerror or error}{where};"
+                " TROUPE_DATA_DIR can name another folder for its data"
             ) from error
         yield server
 

@@ -6,6 +6,7 @@ it runs: they take long to import, and the help needs none of them.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -14,6 +15,7 @@ from importlib import metadata
 import typer
 
 from graph.cli import (
+    answers,
     doctor,
     events,
     exports,
@@ -32,13 +34,13 @@ from graph.cli import (
 from graph.cli.errors import error_message
 
 app = typer.Typer(
-    help="A GraphQL server over PostgreSQL, for the shared data of a team of AI agents.",
+    help="The shared state of a team of AI agents: serve it, manage it, and answer what waits.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for commands in (serving, schema, settings, doctor, programs, inbox, usage, exports):
+for commands in (serving, schema, settings, doctor, programs, inbox, answers, usage, exports):
     app.add_typer(commands.app)
 for name, commands in (
     ("import", imports),
@@ -57,8 +59,10 @@ def main() -> None:
         # Arguments, files and output are UTF-8 in every locale. Python can enable its UTF-8 mode
         # only when it starts.
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    # Loading the code makes many objects, of which few are freed: collections only take time.
+    # Loading the code makes many objects, of which few are freed: collections only take time, also
+    # that at the end of the process.
     gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
     try:
         app()
     except KeyboardInterrupt:

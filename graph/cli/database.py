@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from graph.cli.errors import CommandError
@@ -13,7 +13,7 @@ from graph.cli.output import print_note
 if TYPE_CHECKING:
     from db import Database
     from db.embedded import Server
-    from graph.api import API
+    from graph.clients import Client
 
 Result = TypeVar("Result")
 
@@ -89,7 +89,7 @@ def with_database(
 
 
 def with_api(
-    work: Callable[[API], Awaitable[Result]],
+    work: Callable[[Client], Awaitable[Result]],
     *,
     user: str | None = None,
     agent: str | None = None,
@@ -98,19 +98,33 @@ def with_api(
 ) -> Result:
     """Run `work` with the API for a user or an agent, by default the first administrator.
 
-    Raises CommandError with what the API refused.
+    A server that runs is asked if its token is the administrator's; otherwise the API is within
+    this process. Raises CommandError with what the API refused.
     """
+    from graph.cli.lookups import refusal
+    from graph.cli.server_client import ServerClient, Unusable
+    from graph.cli.servers import server_with_token
+    from graph.clients import Refused
 
     async def run(database: Database) -> Result:
-        from graph.api import API, Refused
-        from graph.cli.lookups import refusal, viewer_of
+        from graph.api import API
+        from graph.cli.viewers import first_administrator, viewer_of_agent, viewer_of_user
 
-        try:
-            api = API(database, await viewer_of(database))
-            if user is not None or agent is not None:
-                api = api.of(await viewer_of(database, api, user, agent, project))
-            return await work(api)
-        except Refused as error:
-            raise CommandError(refusal(error)) from None
+        api = API(database, await first_administrator(database))
+        if user is not None:
+            api = api.of(await viewer_of_user(api, user))
+        elif agent is not None:
+            api = api.of(await viewer_of_agent(api, agent, project))
+        return await work(api)
 
-    return with_database(run, creates=creates)
+    async def ask(server: ServerClient) -> Result:
+        return await work(server)
+
+    try:
+        server = server_with_token() if user is None and agent is None else None
+        if server is not None:
+            with suppress(Unusable):
+                return asyncio.run(ask(ServerClient(server)))
+        return with_database(run, creates=creates)
+    except Refused as error:
+        raise CommandError(refusal(error)) from None

@@ -17,7 +17,10 @@ app = typer.Typer()
 
 @app.command()
 def doctor(as_json: AsJSON = False) -> None:
-    """Check the settings, the versions and the database, and say what to do; 1 if a check fails."""
+    """Check the settings, the versions and the database.
+
+    Each check that fails says what to do; the exit status is then 1.
+    """
     from graph import doctor
 
     raise typer.Exit(doctor.run(_with_database, as_json=as_json))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from graph.cli.database import with_database
+from graph.cli.values import whole_number
 
 if TYPE_CHECKING:
     from db import Database
@@ -19,28 +20,32 @@ app = typer.Typer(no_args_is_help=True, help="Follow the event log, or drop old 
 @app.command("tail")
 def tail_events(
     project: str | None = typer.Option(
-        None, help="Only events of this project: its id or its name."
+        None, metavar="PROJECT", help="Only events of this project: its id or its name."
     ),
     after: int | None = typer.Option(
-        None, min=0, help="Begin after this position; by default with new events."
+        None,
+        parser=whole_number(0),
+        metavar="POSITION",
+        help="Begin after this position; by default with new events.",
     ),
     as_json: bool = typer.Option(
         False, "--json", help="Print each event as JSON, with its values."
     ),
 ) -> None:
-    """Print events as they happen, in the order of their positions, until Ctrl-C."""
+    """Print events as they happen, until Ctrl-C. They are in the order of their positions."""
     from db import Project
     from db.events.positions import Numbering
     from db.events.reading import events_after, last_position
     from graph.api import API
-    from graph.cli.lookups import find_project, viewer_of
+    from graph.cli.lookups import find_project
+    from graph.cli.viewers import first_administrator
     from graph.core.scalars import parse_key
     from graph.settings import Settings
 
     async def work(database: Database) -> None:
         project_id = None
         if project is not None:
-            api = API(database, await viewer_of(database))
+            api = API(database, await first_administrator(database))
             project_id = parse_key(Project, await find_project(api, project))
         async with database.read() as session:
             position = await last_position(session) if after is None else after
@@ -91,7 +96,10 @@ def _event_as_text(event: Event) -> str:
 @app.command("prune")
 def prune_events(
     days: int | None = typer.Option(
-        None, min=1, help="How many days to keep; by default TROUPE_EVENT_DAYS."
+        None,
+        parser=whole_number(1, 36500),
+        metavar="N",
+        help="How many days to keep; by default TROUPE_EVENT_DAYS.",
     ),
 ) -> None:
     """Drop old events, by weeks. A server does so by itself every hour."""

@@ -21,7 +21,10 @@ def export(
     project: str = typer.Argument(metavar="PROJECT", help="The id or the name of the project."),
     file: Path = typer.Argument(metavar="FILE", help="The file to write."),
 ) -> None:
-    """Write a project to a file: plan, conversations, usage, history. `import` reads it again."""
+    """Write a project to a file, which `troupe import` reads.
+
+    The file has its plan, conversations, usage and history.
+    """
 
     async def work(database: Database) -> Counter[str]:
         from db.exports import export_project

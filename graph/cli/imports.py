@@ -30,22 +30,26 @@ class _FormatOrFile(TyperGroup):
 app = typer.Typer(
     cls=_FormatOrFile,
     no_args_is_help=True,
-    help="Import a file or a folder of another program: `troupe import FILE` recognises it.",
+    help="Import a file of another program or an export. FILE without a format is recognised.",
 )
 
 FILE = typer.Argument(metavar="FILE", help="The file to import.")
 FILE_OR_FOLDER = typer.Argument(metavar="FILE", help="The file or folder to import.")
 OWNER = typer.Option("admin", metavar="USERNAME", help="The user who owns the projects.")
 PLAN = typer.Option(False, "--plan", help="Say what would be done, and change nothing.")
-AGENT = typer.Option("assistant", help="The agent that the assistant's messages are from.")
-MODEL = typer.Option(None, help="The AI model of the assistant's messages.")
+AGENT = typer.Option(
+    "assistant", metavar="NAME", help="The agent that the assistant's messages are from."
+)
+MODEL = typer.Option(None, metavar="MODEL", help="The AI model of the assistant's messages.")
 
 
 @app.command("file")
 def import_file(
     file: Path = FILE_OR_FOLDER,
     project: str | None = typer.Option(
-        None, help="The name of the project, or its beginning; by default that in the file."
+        None,
+        metavar="NAME",
+        help="The name of the project, or its beginning; by default that in the file.",
     ),
     owner: str = OWNER,
     plan: bool = PLAN,
@@ -74,12 +78,14 @@ def import_file(
 def import_taskmaster(
     file: Path = FILE,
     project: str | None = typer.Option(
-        None, help="The name that the projects' names begin with; by default the file's folder."
+        None,
+        metavar="NAME",
+        help="The name that the projects' names begin with; by default the file's folder.",
     ),
     owner: str = OWNER,
     plan: bool = PLAN,
 ) -> None:
-    """Import a plan in Task Master's tasks.json format: each tag becomes a project."""
+    """Import a plan of Task Master (tasks.json). Each tag becomes a project."""
     from db.imports import import_plan
 
     _import(import_plan, file, owner, project=project, preview=plan)
@@ -89,13 +95,16 @@ def import_taskmaster(
 def import_chat_file(
     file: Path = FILE,
     project: str | None = typer.Option(
-        None, help="The name of the project; by default the name of the file."
+        None, metavar="NAME", help="The name of the project; by default the name of the file."
     ),
     agent: str = AGENT,
     model: str | None = MODEL,
     owner: str = OWNER,
 ) -> None:
-    """Import chats of OpenAI's or Anthropic's format, ChatGPT, Claude Code or ShareGPT."""
+    """Import chats of other programs.
+
+    The formats are those of OpenAI and Anthropic, ChatGPT, Claude Code and ShareGPT.
+    """
     from db.imports import import_chats
 
     _import(import_chats, file, owner, project=project, agent=agent, model=model)
@@ -106,11 +115,12 @@ def _import(
 ) -> None:
     from db import User
     from graph.api import API
-    from graph.cli.lookups import find_user, viewer_of
+    from graph.cli.lookups import find_user
+    from graph.cli.viewers import first_administrator
     from graph.core.scalars import parse_key
 
     async def work(database: Database) -> Report:
-        api = API(database, await viewer_of(database))
+        api = API(database, await first_administrator(database))
         owner_id = parse_key(User, (await find_user(api, owner))["id"])
         with _progress(file) as progress:
             return await importer(database, file, owner=owner_id, progress=progress, **options)

@@ -1,133 +1,74 @@
-"""What waits for people: `troupe inbox` and `troupe approve`."""
+"""`troupe inbox`: what waits for people."""
 
 from __future__ import annotations
 
-import sys
+import shutil
+import textwrap
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from graph.cli.database import with_api
-from graph.cli.errors import CommandError
 from graph.cli.lists import AsJSON, First, OnBehalfOf, nodes
-from graph.cli.output import (
-    bare_id,
-    details_text,
-    escaped,
-    json_text,
-    moment,
-    print_json,
-    print_table,
-)
-
-if TYPE_CHECKING:
-    from graph.api import API
+from graph.cli.output import bare_id, moment, print_json, printable
 
 app = typer.Typer()
 
-ASKED = """id type title status priority contentHash createdAt expiresAt blocksTask
+REQUEST = """id type title status priority contentHash createdAt expiresAt blocksTask
 project { id name } task { id title } askedByUser { id username } askedByAgent { id name }"""
 INBOX = f"""query($first: Int, $after: String) {{
   pendingInteractions(first: $first, after: $after) {{
-    nodes {{ {ASKED} assignee {{ id username }} }}
+    nodes {{ {REQUEST} assignee {{ id username }} }}
     pageInfo {{ endCursor hasNextPage }}
   }}
 }}"""
-REQUEST = f"""query($id: ID!) {{
-  humanInteraction(id: $id) {{
-    {ASKED} content
-    ... on ApprovalRequest {{ requiredApprovals approvalCount }}
-  }}
-}}"""
-ANSWERED = """approvalRequest {
-  id title status approved comment requiredApprovals approvalCount contentHash
-}"""
+COMMANDS = {
+    "APPROVAL": "approve",
+    "CLARIFICATION": "answer",
+    "FEEDBACK": "answer",
+    "NOTIFICATION": "acknowledge",
+}
+"""The command that answers a request, by its type."""
 
 
 @app.command()
 def inbox(first: First = 50, user: OnBehalfOf = None, as_json: AsJSON = False) -> None:
-    """List what waits for the answer of a person, the most urgent first."""
+    """List what waits for people, and how to answer it. The most urgent is first."""
     found = with_api(partial(nodes, document=INBOX, first=first), user=user)
     if as_json:
         print_json(found)
-        return
-    columns = ("ID", "TYPE", "PRIORITY", "PROJECT", "FROM", "EXPIRES", "TITLE")
-    rows = [
-        [
-            bare_id(each["id"]),
-            each["type"],
-            each["priority"],
-            each["project"]["name"],
-            _asker(each),
-            moment(each["expiresAt"]),
-            each["title"],
-        ]
-        for each in found
+    elif found:
+        print("\n\n".join(map(_entry, found)))
+    else:
+        print("Nothing waits for an answer.")
+
+
+def _entry(request: Any) -> str:
+    """A request, in lines that fit the terminal."""
+    facts = [
+        request["type"],
+        f"priority {request['priority']}",
+        f"from {asker(request)}" if asker(request) else None,
+        f"in {request['project']['name']}",
+        f"expires {moment(request['expiresAt'])}" if request["expiresAt"] else None,
     ]
-    print_table(columns, rows, numbers=("PRIORITY",))
+    width = max(40, shutil.get_terminal_size().columns)
+    lines = [
+        textwrap.fill(printable(text), width, initial_indent=indent, subsequent_indent="  ")
+        for text, indent in ((request["title"], ""), (", ".join(filter(None, facts)), "  "))
+    ]
+    return "\n".join([*lines, f"  {command_for(request)}"])
 
 
-def _asker(request: Any) -> str | None:
+def command_for(request: Any) -> str:
+    """The command that answers a request."""
+    return f"troupe {COMMANDS[request['type']]} {bare_id(request['id'])}"
+
+
+def asker(request: Any) -> str | None:
+    """Who has made a request, in words; None if they are not there any more."""
     user, agent = request["askedByUser"], request["askedByAgent"]
     if agent is not None:
         return f"agent {agent['name']}"
     return None if user is None else f"user {user['username']}"
-
-
-@app.command()
-def approve(
-    request: str = typer.Argument(
-        metavar="ID", help="The id of the request, as `troupe inbox` shows it."
-    ),
-    reject: bool = typer.Option(False, "--reject", help="Reject it."),
-    comment: str | None = typer.Option(None, help="A comment, which the agent gets."),
-    yes: bool = typer.Option(False, "--yes", help="Do not ask for confirmation."),
-    user: OnBehalfOf = None,
-    as_json: AsJSON = False,
-) -> None:
-    """Approve or reject a request, after showing what exactly is answered."""
-    if not (yes or sys.stdin.isatty()):
-        raise typer.BadParameter(
-            "it is needed if no one can confirm in a terminal", param_hint="'--yes'"
-        )
-
-    async def work(api: API) -> Any:
-        asked = (await api.read(REQUEST, id=request))["humanInteraction"]
-        if asked is None:
-            raise CommandError(f"There is no request {request!r}")
-        if asked["type"] != "APPROVAL":
-            raise CommandError(f"This request is no APPROVAL, but a {asked['type']}")
-        print(_text(asked), file=sys.stderr)
-        if not yes:
-            typer.confirm("Reject it?" if reject else "Approve it?", abort=True, err=True)
-        answer = {"approved": not reject, "comment": comment, "contentHash": asked["contentHash"]}
-        return await api.change("respondToApproval", ANSWERED, id=request, **answer)
-
-    answered = with_api(work, user=user)["approvalRequest"]
-    if as_json:
-        print_json(answered)
-    elif answered["status"] == "PENDING":
-        count, required = answered["approvalCount"], answered["requiredApprovals"]
-        print(f"Approved; it has {count} of {required} approvals.")
-    else:
-        print(f"{answered['status'].capitalize()}.")
-
-
-def _text(request: Any) -> str:
-    lines = json_text(request["content"]).split("\n")
-    shown = "\n".join(f"  {escaped(line)}" for line in lines)
-    details = details_text(
-        [
-            ("Request", bare_id(request["id"])),
-            ("Title", escaped(request["title"])),
-            ("Status", request["status"]),
-            ("From", escaped(_asker(request) or "")),
-            ("Project", escaped(request["project"]["name"])),
-            ("Task", escaped((request["task"] or {}).get("title", ""))),
-            ("Expires", moment(request["expiresAt"])),
-            ("Approvals", f"{request['approvalCount']} of {request['requiredApprovals']}"),
-            ("Hash", request["contentHash"]),
-        ]
-    )
-    return f"{details}\nContent:\n{shown}"

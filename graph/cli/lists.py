@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graph.cli.output import print_note
+from graph.cli.values import whole_number
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 LARGEST_PAGE = 100
 
 AsJSON = Annotated[
     bool, typer.Option("--json", help="Print JSON, with the names that the API uses.")
 ]
-First = Annotated[int, typer.Option(min=1, metavar="N", help="How many to show at most.")]
+First = Annotated[
+    int, typer.Option(parser=whole_number(1), metavar="N", help="How many to show at most.")
+]
 OnBehalfOf = Annotated[
     str | None,
     typer.Option(metavar="USERNAME", help="The user who asks; by default the first administrator."),
@@ -26,7 +29,7 @@ OfProject = Annotated[
 ]
 
 
-async def nodes(api: API, document: str, first: int, **variables: Any) -> list[Any]:
+async def nodes(api: Client, document: str, first: int, **variables: Any) -> list[Any]:
     """The first nodes of the connection that a query selects by `$first` and `$after`.
 
     A message says if there are more.

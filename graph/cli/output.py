@@ -116,7 +116,7 @@ def money(value: str) -> str:
 
 def bare_id(value: str) -> str:
     """The key in a global id, which is shorter and which commands and the API take as well."""
-    from graph.core.scalars import parse_global_id
+    from graph.core.ids import parse_global_id
 
     parsed = parse_global_id(value)
     return value if parsed is None else parsed[1]

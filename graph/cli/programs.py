@@ -41,12 +41,12 @@ def run_program(context: typer.Context) -> None:
 
 
 for name, purpose in (
-    ("psql", "Run psql on the database"),
-    ("pg_dump", "Back up the database with pg_dump"),
-    ("pg_restore", "Restore a backup into an empty database"),
+    ("psql", "Run psql on the database."),
+    ("pg_dump", "Back up the database with pg_dump."),
+    ("pg_restore", "Restore a backup into an empty database."),
 ):
     app.command(
         name,
-        help=f"{purpose}, with further arguments for {name}.",
+        help=f"{purpose} Further arguments are those of {name}.",
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     )(run_program)

@@ -25,7 +25,7 @@ PROJECTS = """query($first: Int, $after: String) {
 
 @app.command("list")
 def list_projects(first: First = 50, user: OnBehalfOf = None, as_json: AsJSON = False) -> None:
-    """List projects, with the number of their agents and tasks, and what they cost."""
+    """List projects, with their agents, tasks and cost."""
     found = with_api(partial(nodes, document=PROJECTS, first=first), user=user)
     if as_json:
         print_json(found)

@@ -37,7 +37,7 @@ def schema() -> None:
 
 @app.command("diagram")
 def print_diagram() -> None:
-    """Print the entities and their relationships as a Mermaid diagram."""
+    """Print a diagram of the entities, in the language of Mermaid."""
     from db import diagram
 
     sys.stdout.write(diagram.diagram())

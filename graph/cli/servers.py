@@ -14,18 +14,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from graph.cli.errors import CommandError
 from graph.cli.output import print_note
 
 if TYPE_CHECKING:
+    from db.embedded.locks import FileLock
     from graph.settings import Settings
 
 if sys.platform != "win32":
-    from db.embedded.locks import FileLock
+    import fcntl
 
 STARTING_SECONDS = 60
 """A file that is not complete after this time is of a server that was killed."""
@@ -46,6 +47,9 @@ class RunningServer:
     """The folder of its embedded database."""
     database_url: str | None
     """The URL of its database if it is not embedded, without its password."""
+    token: str | None = field(default=None, repr=False)
+    """The token that it has printed, with which commands ask it: of an embedded database only,
+    which every process of this account could read as well."""
 
     @property
     def setting(self) -> str:
@@ -98,6 +102,8 @@ def _entry(server: RunningServer) -> tuple[FileLock, Path] | None:
 
     None if it cannot be written, for example without a home folder: commands then need a setting.
     """
+    from db.embedded.locks import FileLock
+
     folder = _folder(creates=True)
     if folder is None:
         return None
@@ -141,47 +147,77 @@ def running_servers() -> list[RunningServer]:
             is_incomplete = path.suffix != ".json"
             if is_incomplete and time.time() - path.stat().st_mtime < STARTING_SECONDS:
                 continue
-            lock = FileLock(path)
-            try:
-                # Shared, so that another command that looks at the same time is no server.
-                if lock.try_shared():
+            with path.open(encoding="utf-8") as file:
+                if not _is_locked(file):
                     path.unlink(missing_ok=True)
                 elif not is_incomplete:
                     with suppress(TypeError, ValueError):  # of another version
-                        found.append(RunningServer(**json.loads(lock.read())))
-            finally:
-                lock.close()
+                        found.append(RunningServer(**json.load(file)))
     return found
 
 
-def with_database_of_running(settings: Settings) -> tuple[Settings, bool]:
-    """The settings with the database of the server that runs, and whether it is one's.
+def _is_locked(file: TextIO) -> bool:
+    """Whether the server that wrote the file runs.
 
-    Settings that name a database stay as they are. Of several servers, that which was started in
-    this folder is meant. Raises CommandError if it is not clear which one.
+    `db.embedded.locks` does the same, but its import takes as long as the rest of a command.
     """
-    if settings.database_url is not None or settings.data_dir is not None:
-        return settings, False
-    servers = running_servers()
-    databases = {server.setting: server for server in servers}
+    try:
+        # Shared, so that another command that looks at the same time is no server.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
+
+
+def note_database_of(server: RunningServer) -> None:
+    """Say that the database of a running server is used."""
+    print_note(f"Using the database of {server.description}")
+
+
+def server_that_runs() -> RunningServer | None:
+    """The server that commands use, if one runs: of several, that which was started in this folder.
+
+    Raises CommandError if it is not clear which one.
+    """
+    databases = {server.setting: server for server in running_servers()}
     if len(databases) > 1:
         here = current_folder()
         local = {setting: one for setting, one in databases.items() if one.folder == here}
         databases = local if len(local) == 1 else databases
-    if not databases:
-        return settings, False
     if len(databases) > 1:
         choices = [f"  {setting}  ({one.description})" for setting, one in databases.items()]
         raise CommandError(
             "\n".join(["Several servers run; set one of these to use its database:", *choices])
         )
-    (server,) = databases.values()
+    return next(iter(databases.values()), None)
+
+
+def server_with_token() -> RunningServer | None:
+    """The server that commands ask over HTTP, unless the environment names a database."""
+    named = {"TROUPE_DATABASE_URL", "TROUPE_DATA_DIR"}
+    if any(name.upper() in named for name in os.environ):
+        return None
+    server = server_that_runs()
+    return None if server is None or server.token is None else server
+
+
+def with_database_of_running(settings: Settings) -> tuple[Settings, bool]:
+    """The settings with the database of the server that runs, and whether it is one's.
+
+    Settings that name a database stay as they are. Raises CommandError if it is not clear which
+    server is meant.
+    """
+    if settings.database_url is not None or settings.data_dir is not None:
+        return settings, False
+    server = server_that_runs()
+    if server is None:
+        return settings, False
     if "***" in server.setting:
         raise CommandError(
             f"The server that runs ({server.description}) uses {server.database_url}; set"
             " TROUPE_DATABASE_URL, with the password, to use that database"
         )
-    print_note(f"Using the database of {server.description}")
+    note_database_of(server)
     data_dir = None if server.data_dir is None else Path(server.data_dir)
     chosen = {"data_dir": data_dir, "database_url": server.database_url}
     return settings.model_copy(update=chosen), True

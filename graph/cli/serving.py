@@ -15,6 +15,7 @@ import typer
 from graph.cli.database import prepared
 from graph.cli.errors import CommandError
 from graph.cli.output import print_note
+from graph.cli.values import whole_number
 
 if TYPE_CHECKING:
     from db import Database, User
@@ -30,10 +31,17 @@ app = typer.Typer()
 def serve(
     processes: Annotated[
         int | None,
-        typer.Option(min=1, max=100, help="How many processes serve; TROUPE_PROCESSES unless set."),
+        typer.Option(
+            parser=whole_number(1, 100),
+            metavar="N",
+            help="How many processes; by default TROUPE_PROCESSES.",
+        ),
     ] = None,
 ) -> None:
-    """Serve the API, with the embedded database unless TROUPE_DATABASE_URL is set."""
+    """Serve the API and the console, until Ctrl-C.
+
+    The database is the embedded one unless TROUPE_DATABASE_URL is set.
+    """
     from graph.settings import Settings
 
     settings = Settings.load()
@@ -44,7 +52,10 @@ def serve(
 
 @app.command()
 def demo() -> None:
-    """Serve a temporary database with example data, in which agents work; it is then deleted."""
+    """Serve example data, in which agents work, until Ctrl-C.
+
+    Its database is then deleted. Operations are not logged, unless TROUPE_LOG_OPERATIONS=true.
+    """
     from graph.demo import fill, work
     from graph.settings import Settings
 
@@ -56,6 +67,9 @@ def demo() -> None:
         Path(folder).chmod(0o711)
         data_dir = Path(folder) / "data"
         temporary = {"database_url": None, "data_dir": data_dir, "processes": 1}
+        if "log_operations" not in settings.model_fields_set:
+            # The operations of its agents would scroll the link to the console away.
+            temporary["log_operations"] = False
         _serve("demo", settings.model_copy(update=temporary), fill, [work])
 
 
@@ -92,12 +106,17 @@ def _serve(
         ),
     ):
         token = asyncio.run(prepare(url))
-        with registered(_registration(command, url, listening.getsockname(), server)):
+        registration = _registration(command, url, listening.getsockname(), server, token)
+        with registered(registration):
             run(settings, url, listening, metrics, server, token, background)
 
 
 def _registration(
-    command: str, url: str, address: tuple[str, int], server: Server | None
+    command: str,
+    url: str,
+    address: tuple[str, int],
+    server: Server | None,
+    token: tuple[User, str] | None,
 ) -> RunningServer:
     """What other commands find of this server."""
     from db.connections import shown
@@ -111,4 +130,5 @@ def _registration(
         current_folder(),
         None if server is None else str(server.data_dir),
         shown(url) if server is None else None,
+        None if server is None or token is None else token[1],
     )

@@ -17,11 +17,11 @@ app = typer.Typer()
 @app.command("settings")
 def show_settings(
     names: list[str] | None = typer.Argument(
-        None, metavar="[NAME]...", help="Only these settings, with their meanings."
+        None, metavar="NAME", help="Only these settings, with their meanings."
     ),
     as_json: AsJSON = False,
 ) -> None:
-    """Print the settings: their values, and whether these are defaults or from the environment."""
+    """Print the settings, their values, and where each comes from."""
     from graph.settings import Settings, present
 
     shown = {each["name"]: each for each in present(Settings.load())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,9 +11,10 @@ from graph.cli.database import with_api
 from graph.cli.errors import CommandError
 from graph.cli.lists import AsJSON, First, OfProject, OnBehalfOf, nodes
 from graph.cli.output import bare_id, moment, money, print_details, print_json, print_table
+from graph.cli.values import whole_number
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 app = typer.Typer(no_args_is_help=True, help="Show tasks, and claim them for an agent.")
 
@@ -23,7 +25,7 @@ READY = """query($first: Int, $after: String, $projectId: ID!, $agentId: ID) {
   }
 }"""
 ACTIVE = """{
-  projects(first: 2, where: {status: {eq: IN_PROGRESS}}) { totalCount nodes { id } }
+  projects(first: 5, where: {status: {eq: IN_PROGRESS}}) { totalCount nodes { id name } }
 }"""
 TASK = """query($id: ID!) {
   task(id: $id) {
@@ -58,7 +60,7 @@ def list_ready(
     The project may be omitted with --agent, and if only one is IN_PROGRESS.
     """
 
-    async def work(api: API) -> list[Any]:
+    async def work(api: Client) -> list[Any]:
         from graph.cli.lookups import find_agent, find_project
 
         agent_id = project_id = None
@@ -89,11 +91,17 @@ def list_ready(
     print_table(columns, rows, numbers=("PRIORITY",))
 
 
-async def _only_active_project(api: API) -> str:
+async def _only_active_project(api: Client) -> str:
     found = (await api.read(ACTIVE))["projects"]
     if found["totalCount"] != 1:
-        number = found["totalCount"] or "No"
-        raise CommandError(f"{number} projects are IN_PROGRESS; name one with --project")
+        if found["totalCount"] == 0:
+            raise CommandError("No project is IN_PROGRESS; name one with --project")
+        names = ", ".join(shlex.quote(each["name"]) for each in found["nodes"])
+        more = ", …" if found["totalCount"] > len(found["nodes"]) else ""
+        number = found["totalCount"]
+        raise CommandError(
+            f"{number} projects are IN_PROGRESS; name one with --project: {names}{more}"
+        )
     return str(found["nodes"][0]["id"])
 
 
@@ -105,7 +113,10 @@ def claim_task(
         None, "--type", metavar="TYPE", help="Only a task of this type. Repeat it for several."
     ),
     lease: int = typer.Option(
-        60, metavar="SECONDS", help="How long the lease is, in seconds; a heartbeat renews it."
+        60,
+        parser=whole_number(1),
+        metavar="SECONDS",
+        help="How long the lease is, in seconds; a heartbeat renews it.",
     ),
     as_json: AsJSON = False,
 ) -> None:
@@ -114,7 +125,7 @@ def claim_task(
     If no task is ready, the reason is printed, which is no error.
     """
 
-    async def work(api: API) -> Any:
+    async def work(api: Client) -> Any:
         return await api.change("claimTask", CLAIMED, leaseSeconds=lease, types=types or None)
 
     payload = with_api(work, agent=agent, project=project)
@@ -150,7 +161,7 @@ def show_task(
 ) -> None:
     """Show a task, why it cannot be claimed, and its last attempts."""
 
-    async def work(api: API) -> Any:
+    async def work(api: Client) -> Any:
         return (await api.read(TASK, id=task))["task"]
 
     found = with_api(work, user=user)

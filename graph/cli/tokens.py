@@ -12,9 +12,10 @@ from graph.cli.database import with_api
 from graph.cli.errors import CommandError
 from graph.cli.lists import AsJSON, First, nodes
 from graph.cli.output import moment, print_json, print_table
+from graph.cli.values import one_of, whole_number
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 app = typer.Typer(no_args_is_help=True, help="Manage access tokens.")
 
@@ -47,19 +48,23 @@ PROJECT = typer.Option(
 
 @app.command("create")
 def create_token(
-    name: str = typer.Argument(help="The name of the token."),
+    name: str = typer.Argument(metavar="NAME", help="The name of the token."),
     user: str | None = USER,
     agent: str | None = AGENT,
     project: str | None = PROJECT,
     scope: list[Scope] | None = typer.Option(
         None,
-        case_sensitive=False,
+        parser=one_of(Scope),
+        autocompletion=lambda: [*Scope],
         metavar="SCOPE",
         help=f"A scope to limit the token to: {', '.join(Scope)}. Repeat it for several"
         " scopes. By default the token is not limited.",
     ),
     days: int | None = typer.Option(
-        None, min=1, max=36500, help="The days until it expires; by default never."
+        None,
+        parser=whole_number(1, 36500),
+        metavar="N",
+        help="The days until it expires; by default never.",
     ),
     as_json: AsJSON = False,
 ) -> None:
@@ -69,7 +74,7 @@ def create_token(
     _refuse_project_alone(agent, project)
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
 
-    async def work(api: API) -> Any:
+    async def work(api: Client) -> Any:
         bearer = await _bearer(api, user, agent, project)
         return await api.change(
             "createAccessToken",
@@ -82,7 +87,7 @@ def create_token(
 
     payload = with_api(work)
     if as_json:
-        print_json(payload["accessToken"] | {"token": payload["token"]})
+        print_json(_as_json(payload["accessToken"]) | {"token": payload["token"]})
     else:
         print(payload["token"])
 
@@ -101,7 +106,7 @@ def list_tokens(
     """List access tokens, the newest first. The tokens themselves are not stored."""
     _refuse_project_alone(agent, project)
 
-    async def work(api: API) -> list[Any]:
+    async def work(api: Client) -> list[Any]:
         bearer = await _bearer(api, user, agent, project)
         where: dict[str, Any] = {key: {"eq": id} for key, id in bearer.items()}
         if not show_all:
@@ -112,12 +117,17 @@ def list_tokens(
 
     found = with_api(work)
     if as_json:
-        print_json(found)
+        print_json([_as_json(each) for each in found])
         return
     columns = ("TOKEN", "NAME", "OF", "SCOPES", "LAST USED", "EXPIRES")
     print_table(
         [*columns, *(["REVOKED"] if show_all else [])], [_row(each, show_all) for each in found]
     )
+
+
+def _as_json(token: dict[str, Any]) -> dict[str, Any]:
+    """A token as JSON. The API has an empty list for one that is not limited: it has all scopes."""
+    return token | {"scopes": token["scopes"] or [each.name for each in Scope]}
 
 
 def _row(token: Any, show_all: bool) -> list[object]:
@@ -140,18 +150,17 @@ def revoke_token(
 ) -> None:
     """Revoke an access token. Within a second, no server accepts it any more."""
 
-    async def work(api: API) -> Any:
-        from db import AccessToken
+    async def work(api: Client) -> Any:
         from graph.cli.lookups import is_id
 
-        id = token if is_id(AccessToken, token) else await _id_of(api, token.rstrip("…"))
+        id = token if is_id("AccessToken", token) else await _id_of(api, token.rstrip("…"))
         return await api.change("revokeAccessToken", "accessToken { prefix name }", id=id)
 
     revoked = with_api(work)["accessToken"]
     print(f"Revoked the token {revoked['prefix']}… ({revoked['name']}).")
 
 
-async def _id_of(api: API, prefix: str) -> str:
+async def _id_of(api: Client, prefix: str) -> str:
     # A token itself can be given as well: it begins with its prefix.
     where = {"prefix": {"eq": prefix[:12]}, "revokedAt": {"isNull": True}}
     found = await nodes(api, TOKENS, 2, where=where)
@@ -164,7 +173,7 @@ async def _id_of(api: API, prefix: str) -> str:
 
 
 async def _bearer(
-    api: API, user: str | None, agent: str | None, project: str | None
+    api: Client, user: str | None, agent: str | None, project: str | None
 ) -> dict[str, str]:
     """The id of the user or agent of a token, by the name of the field."""
     from graph.cli.lookups import find_agent, find_user

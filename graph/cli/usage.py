@@ -11,9 +11,10 @@ import typer
 from graph.cli.database import with_api
 from graph.cli.lists import AsJSON, OfProject, OnBehalfOf
 from graph.cli.output import money, print_json, print_table
+from graph.cli.values import one_of, whole_number
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 app = typer.Typer()
 
@@ -61,14 +62,21 @@ SUMMARY = """query($groupBy: [UsageGroup!], $projectId: ID, $from: DateTime, $fi
 def usage(
     by: list[Group] | None = typer.Option(
         None,
+        parser=one_of(Group),
+        autocompletion=lambda: [*Group],
         metavar="GROUP",
         help=f"What to sum by: {', '.join(Group)}. Repeat it for several. By default, by project.",
     ),
     project: OfProject = None,
     days: int | None = typer.Option(
-        None, min=1, max=36500, help="Only the last days; by default, all usage."
+        None,
+        parser=whole_number(1, 36500),
+        metavar="N",
+        help="Only the last days; by default, all usage.",
     ),
-    first: int = typer.Option(100, min=1, max=MOST, metavar="N", help="How many rows at most."),
+    first: int = typer.Option(
+        100, parser=whole_number(1, MOST), metavar="N", help="How many rows at most."
+    ),
     user: OnBehalfOf = None,
     as_json: AsJSON = False,
 ) -> None:
@@ -76,7 +84,7 @@ def usage(
     groups = list(dict.fromkeys(by or [Group.PROJECT]))
     since = None if days is None else (datetime.now(UTC) - timedelta(days=days)).isoformat()
 
-    async def work(api: API) -> list[Any]:
+    async def work(api: Client) -> list[Any]:
         from graph.cli.lookups import find_project
 
         keys = " ".join(dict.fromkeys(KEYS[group] for group in groups))

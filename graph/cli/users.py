@@ -13,7 +13,7 @@ from graph.cli.lists import AsJSON, First, OnBehalfOf, nodes
 from graph.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from graph.api import API
+    from graph.clients import Client
 
 app = typer.Typer(no_args_is_help=True, help="Manage users.")
 
@@ -39,9 +39,9 @@ def list_users(first: First = 50, user: OnBehalfOf = None, as_json: AsJSON = Fal
 
 @app.command("create")
 def create_user(
-    username: str = typer.Argument(help="The name to log in with."),
-    email: str = typer.Option(help="The email address."),
-    name: str | None = typer.Option(None, help="The display name."),
+    username: str = typer.Argument(metavar="USERNAME", help="The name to log in with."),
+    email: str = typer.Option(metavar="ADDRESS", help="The email address."),
+    name: str | None = typer.Option(None, metavar="NAME", help="The display name."),
     administrator: bool = typer.Option(
         False, "--administrator", help="Make the user an administrator."
     ),
@@ -49,7 +49,7 @@ def create_user(
     """Create a user."""
     role = "ADMIN" if administrator else "USER"
 
-    async def work(api: API) -> None:
+    async def work(api: Client) -> None:
         values = {"username": username, "email": email, "displayName": name, "role": role}
         await api.change("createUser", **values)
 
@@ -61,17 +61,19 @@ def create_user(
 
 
 @app.command("password")
-def set_password(username: str = typer.Argument(help="The name of the user.")) -> None:
-    """Set the password of a user, from a hidden prompt or from standard input."""
-    if sys.stdin.isatty():
-        password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    else:
-        password = sys.stdin.readline().rstrip("\n")
+def set_password(
+    username: str = typer.Argument(metavar="USERNAME", help="The name of the user."),
+) -> None:
+    """Set the password of a user. A hidden prompt asks for it, or it is on the standard input."""
 
-    async def work(api: API) -> None:
+    async def work(api: Client) -> None:
         from graph.cli.lookups import find_user
 
         user = await find_user(api, username)
+        if sys.stdin.isatty():
+            password: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        else:
+            password = sys.stdin.readline().rstrip("\n")
         await api.change("setPassword", userId=user["id"], newPassword=password)
 
     with_api(work)

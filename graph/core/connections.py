@@ -29,8 +29,9 @@ from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import Entity
 from graph.core.errors import BadInput
 from graph.core.filters import RANK, Order
+from graph.core.ids import BARE_UUID
 from graph.core.json_text import Json
-from graph.core.scalars import BARE_UUID, format_moment, parse_moment
+from graph.core.scalars import format_moment, parse_moment
 from graph.core.selections import Selected
 
 DEFAULT_PAGE_SIZE = 50

@@ -34,8 +34,8 @@ from graph.core.declarations import Declared, StatementBuilder
 from graph.core.entities import Entity, Node, entities
 from graph.core.errors import BadInput
 from graph.core.filters import keys
+from graph.core.ids import BARE_UUID, parse_global_id
 from graph.core.json_text import Json, Piece, or_null
-from graph.core.scalars import BARE_UUID, parse_global_id
 from graph.core.selections import Selected
 
 MAX_IDS = 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from datetime import UTC, datetime
@@ -31,6 +30,7 @@ from strawberry.schema.types.scalar import DEFAULT_SCALAR_REGISTRY
 from db.moments import NoMoment, read_moment
 from db.parameters import Deferred
 from db.text import StoredJSON, composed, number
+from graph.core.ids import BARE_UUID, parse_global_id
 
 Model = TypeVar("Model")
 
@@ -155,18 +155,6 @@ scalars: dict[object, Any] = {
 def global_id(type_name: str, key: object) -> str:
     """The id of an object, unique among all types (GraphQL Global Object Identification)."""
     return binascii.b2a_base64(f"{type_name}:{key}".encode(), newline=False).decode()
-
-
-def parse_global_id(value: str) -> tuple[str, str] | None:
-    """The type and the key of a global id; None for other texts."""
-    try:
-        type_name, colon, key = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        return None
-    return (type_name, key) if colon and type_name.isidentifier() else None
-
-
-BARE_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def parse_key(model: type, value: Any) -> Any:
