@@ -80,7 +80,7 @@ class Settings(DatabaseSettings):
     """How many processes serve on this port ([Several servers](scale.md#processes-on-one-port))."""
     metrics_port: Annotated[int, _between(0, 65535)] | None = None
     """The port of the metrics for Prometheus, at `/metrics`, which needs no token; 0 means any free
-    port. With several processes, each next one has the next port. Unset: none."""
+    port. With several processes, it has those of all. Unset: none."""
     metrics_host: str = "127.0.0.1"
     """The address to listen on with the metrics; `0.0.0.0` means all."""
     metrics_for_administrators: bool | None = None
