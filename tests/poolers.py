@@ -15,7 +15,20 @@ from tests.patience import PATIENCE, until
 
 PGBOUNCER = shutil.which("pgbouncer")
 
+CODE = Path(__file__).parents[1]
+
 needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not here")
+
+
+def options_of_the_page() -> str:
+    """What docs/scale.md writes into pgbouncer.ini."""
+    page = (CODE / "docs" / "scale.md").read_text(encoding="utf-8")
+    (found,) = [
+        block.partition("```")[0]
+        for block in page.split("```ini\n")[1:]
+        if block.startswith("pool_mode = transaction")
+    ]
+    return found
 
 
 class Bouncer:

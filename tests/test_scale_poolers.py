@@ -17,16 +17,16 @@ from db import migrate
 from db.connections import connect
 from db.poolers import SharedSession
 from db.scopes import Viewer
+from graph.doctor import Finding, Status, examine_database
+from graph.settings import Settings
 from tests import factories, processes
-from tests.poolers import Bouncer, needs_pgbouncer
+from tests.poolers import Bouncer, needs_pgbouncer, options_of_the_page
 from tests.processes import Elsewhere, Load, Serving
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses"),
     needs_pgbouncer,
 ]
-
-CODE = Path(__file__).parents[1]
 
 # What a session has: settings that Troupe changes, and statements that are prepared.
 LEFT = """
@@ -45,17 +45,6 @@ class Pooled(NamedTuple):
     """Through PgBouncer in session mode."""
     token: str
     """The token of an administrator."""
-
-
-def options_of_the_page() -> str:
-    """What docs/scale.md writes into pgbouncer.ini."""
-    page = (CODE / "docs" / "scale.md").read_text(encoding="utf-8")
-    (found,) = [
-        block.partition("```")[0]
-        for block in page.split("```ini\n")[1:]
-        if block.startswith("pool_mode = transaction")
-    ]
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +208,27 @@ def test_a_server_in_transaction_mode(pooled: Pooled, tmp_path: Path) -> None:
 def test_it_does_not_start_without_postgresql_itself(pooled: Pooled, tmp_path: Path) -> None:
     server = Serving(tmp_path, mode="production", database_url=pooled.transaction)
     assert "TROUPE_DATABASE_DIRECT_URL" in server.refusal()
+
+
+async def findings(settings: Settings, url: str) -> dict[str, Finding]:
+    """What `troupe doctor` finds about a database, by the checks."""
+    found = examine_database(url, None, settings)
+    return {finding.check: finding async for finding in found}
+
+
+async def test_the_doctor_looks_past_the_pooler(pooled: Pooled) -> None:
+    direct = Settings(database_direct_url=pooled.direct)
+    found = await findings(direct, pooled.transaction)
+    wrong = [each for each in found.values() if each.status is Status.FAILED]
+    assert wrong == []
+    assert {"pooler", "notifications", "migrations"} <= set(found)
+    (only,) = (await findings(Settings(), pooled.transaction)).values()
+    assert (only.check, only.status) == ("pooler", Status.FAILED)
+    assert "TROUPE_DATABASE_DIRECT_URL" in only.message
+    assert (await findings(Settings(), pooled.session))["notifications"].status is Status.OK
+    elsewhere = Settings(database_direct_url=pooled.direct.replace("/troupe", "/postgres"))
+    found = await findings(elsewhere, pooled.transaction)
+    assert found["pooler"].status is Status.FAILED
+    assert "another database" in found["pooler"].message
+    away = pooled.direct.replace("5432", "1")
+    assert (await findings(direct, away))["pooler"].status is Status.FAILED
