@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from db.scopes import Viewer
 from graph.doctor import Finding, Status, examine_database
 from graph.settings import Settings
 from tests import factories, processes
+from tests.patience import becomes
 from tests.poolers import Bouncer, needs_pgbouncer, options_of_the_page
 from tests.processes import Elsewhere, Load, Serving
 
@@ -35,9 +38,25 @@ LEFT = """
 """
 
 
+# A table whose transactions wait in COMMIT.
+SLOW = """
+    CREATE TABLE slow (n int);
+    GRANT ALL ON slow TO ann;
+    CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
+      AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END';
+    CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
+      FOR EACH ROW EXECUTE FUNCTION wait();
+"""
+
+INSERT = "INSERT INTO slow VALUES (1)"
+
+SLEEPING = "SELECT max(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+
 class Pooled(NamedTuple):
     """A PostgreSQL behind PgBouncer."""
 
+    data_dir: Path
     direct: str
     transaction: str
     """Through PgBouncer in transaction mode."""
@@ -72,7 +91,7 @@ def pooled(made: tuple[Path, str]) -> Iterator[Pooled]:
                 bouncer = Bouncer(place, elsewhere.host, "ann", Elsewhere.PASSWORD, options)
                 bouncers.append(bouncer)
                 urls.append(elsewhere.url(host="127.0.0.1", port=bouncer.port))
-            yield Pooled(elsewhere.url(), urls[0], urls[1], made[1])
+            yield Pooled(elsewhere.data_dir, elsewhere.url(), urls[0], urls[1], made[1])
             for bouncer in bouncers:
                 bouncer.kill()
 
@@ -151,6 +170,41 @@ async def test_a_write_is_cancelled_or_refused_and_its_connection_serves_on(
         await pool.write("SELECT 1 / 0", (), 5)
     assert await pool.write("SELECT 1", (), 5) == [(1,)]
     assert (pool.in_use, len(pool._idle)) == (0, 1)
+
+
+async def alone(database: db.Database) -> None:
+    """Write by a statement that is a transaction of its own."""
+    await database._by_key.write(INSERT, (), 30)
+
+
+async def in_session(database: db.Database) -> None:
+    """Write in a transaction of several statements."""
+    async with database.write(Viewer(is_administrator=True)) as session:
+        await session.execute(text(INSERT))
+
+
+@pytest.mark.parametrize("write", [alone, in_session])
+async def test_a_commit_that_pgbouncer_cannot_confirm_has_an_unknown_outcome(
+    pooled: Pooled, database: db.Database, write: Callable[[db.Database], Awaitable[None]]
+) -> None:
+    processes.sql(
+        pooled.data_dir, f"DROP TABLE IF EXISTS slow; DROP FUNCTION IF EXISTS wait; {SLOW}"
+    )
+    writing = asyncio.create_task(write(database))
+    pid = await becomes(lambda: processes.sql(pooled.data_dir, SLEEPING))
+    # PgBouncer itself goes on, and says that the server is gone.
+    os.kill(int(pid), signal.SIGKILL)
+    with pytest.raises(db.OutcomeUnknown):
+        await writing
+    await becomes(lambda: answers(database))
+
+
+async def answers(database: db.Database) -> bool:
+    """Whether the database can be read again."""
+    try:
+        return await database.fetch("SELECT 1", []) == [(1,)]
+    except Exception:
+        return False
 
 
 async def test_what_belongs_to_a_session_needs_postgresql_itself(
