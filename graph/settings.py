@@ -67,8 +67,9 @@ class Settings(DatabaseSettings):
     """`development` serves on loopback only, migrates the database, prints a token and allows
     introspection. `production` is for other people; only `troupe migrate` migrates."""
     database_direct_url: str | None = None
-    """The same database without a pooler such as PgBouncer in between, for the connections that
-    listen and hold locks ([Several servers](scale.md#pgbouncer)). Unset: `TROUPE_DATABASE_URL`."""
+    """The same database without a pooler in between, for the connections that listen and hold
+    locks; needed with PgBouncer in transaction mode ([Several servers](scale.md#pgbouncer)). Unset:
+    `TROUPE_DATABASE_URL`."""
     database_replica_url: str | None = None
     """A streaming replica of the database, from which queries read what it shows already
     ([Several servers](scale.md#replicas)). Unset: none."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,7 +185,7 @@ async def in_session(database: db.Database) -> None:
 
 @pytest.mark.parametrize("write", [alone, in_session])
 async def test_a_commit_that_pgbouncer_cannot_confirm_has_an_unknown_outcome(
-    pooled: Pooled, database: db.Database, write: Callable[[db.Database], Awaitable[None]]
+    pooled: Pooled, database: db.Database, write: Callable[[db.Database], Coroutine[Any, Any, None]]
 ) -> None:
     processes.sql(
         pooled.data_dir, f"DROP TABLE IF EXISTS slow; DROP FUNCTION IF EXISTS wait; {SLOW}"
