@@ -186,7 +186,7 @@ class Running:
         return self._process.pid
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
@@ -195,7 +195,7 @@ def _free_port() -> int:
 @contextmanager
 def running(contender: Contender, url: URL) -> Iterator[Running]:
     """Run a contender on a database inside the block. Raises Missing."""
-    port, text = _free_port(), dsn(url)
+    port, text = free_port(), dsn(url)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TROUPE_")}
     if contender.is_troupe:
         kept |= {"TROUPE_DATABASE_URL": text, "TROUPE_PORT": str(port)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -9,6 +10,8 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import URL, make_url
+
+from db.poolers import Connection
 
 log = logging.getLogger("troupe")
 
@@ -33,6 +36,9 @@ SETTINGS = {
 
 # Settings that exist only from this major version on.
 NEWER_SETTINGS = {17: {"transaction_timeout": "0"}}
+
+# How long it may take to find out whether a connection keeps its session, in seconds.
+COMPARED_WITHIN = 10
 
 # PostgreSQL's code for a full disk.
 DISK_FULL = "53100"
@@ -86,17 +92,34 @@ async def connect(settings: dict[str, str], **options: Any) -> Any:
     They are set by a statement, because poolers such as PgBouncer refuse or ignore most settings
     of the startup packet.
     """
-    connection = await asyncpg.connect(**options)
+    connection: Any = await asyncpg.connect(**{"connection_class": Connection, **options})
     pinned = SETTINGS | settings
     for version, newer in NEWER_SETTINGS.items():
         if connection.get_server_version().major >= version:
             pinned = newer | pinned
-    statement = "; ".join(f"SET {name} = '{value}'" for name, value in pinned.items())
     try:
-        await connection.execute(statement, timeout=options.get("timeout"))
+        async with asyncio.timeout(options.get("timeout")):
+            await connection.pin(pinned)
     except BaseException:
         connection.terminate()
         raise
+    return connection
+
+
+async def connect_alone(settings: dict[str, str], **options: Any) -> Any:
+    """The same for a connection that has to keep its session. Raises SharedSession."""
+    connection = await connect(settings, **options)
+    if connection.is_pooled:
+        try:
+            another = await connect(settings, **options)
+            try:
+                async with asyncio.timeout(COMPARED_WITHIN):
+                    await connection.keep_session(another)
+            finally:
+                another.terminate()
+        except BaseException:
+            connection.terminate()
+            raise
     return connection
 
 
@@ -105,6 +128,17 @@ def driver_error(error: BaseException | None) -> BaseException | None:
     while error is not None and not isinstance(error, DRIVER_ERRORS):
         error = error.__cause__
     return error
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether PostgreSQL has refused a statement, and the connection is in order.
+
+    A pooler reports the end of its own connection to PostgreSQL as an error of the connection.
+    """
+    found = driver_error(error)
+    return isinstance(found, asyncpg.PostgresError) and not isinstance(
+        found, asyncpg.PostgresConnectionError
+    )
 
 
 def is_outdated(error: BaseException | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from db import statistics
 from db.connections import (
     Generations,
     connect,
+    connect_alone,
     database_url,
     is_disk_full,
     is_outdated,
@@ -159,10 +160,8 @@ class Database:
             # An error is logged with its statement; the values may be somebody's secrets.
             "hide_parameters": True,
         }
-        # Reads need no transaction: AUTOCOMMIT saves the two round trips of BEGIN and ROLLBACK.
         self.reader: AsyncEngine = create_async_engine(
             self.url,
-            isolation_level="AUTOCOMMIT",
             json_deserializer=StoredJSON,
             query_cache_size=COMPILED,
             **options,
@@ -175,9 +174,11 @@ class Database:
         )
         for engine in (self.reader.sync_engine, self.writer.sync_engine):
             statistics.observe(engine)
-            event.listen(engine, "connect", self._on_connect)
+            # First, because SQLAlchemy asks for its version when it has connected.
+            event.listen(engine, "connect", self._on_connect, insert=True)
             event.listen(engine, "checkout", self._on_checkout)
             event.listen(engine, "handle_error", self._on_error)
+        event.listen(self.reader.sync_engine, "connect", _read_alone, insert=True)
         self._result_limit.listen(self.reader.sync_engine)
         event.listen(self.reader.sync_engine, "do_execute", self._on_read)
         event.listen(self.writer.sync_engine, "handle_error", self._on_write_error)
@@ -195,7 +196,7 @@ class Database:
         )
         if direct_url is not None:
             _, connecting = self.reader.dialect.create_connect_args(database_url(direct_url))
-        self._open = partial(self._connect, {}, **connecting, **driver)
+        self._open = partial(self._connect, {}, connect_alone, **connecting, **driver)
         self.replica: Replica | None = None
         """The replica, if there is one."""
         if replica_url is not None:
@@ -214,9 +215,11 @@ class Database:
             expire_on_commit=False,
         )
 
-    async def _connect(self, settings: dict[str, str], *arguments: Any, **options: Any) -> Any:
+    async def _connect(
+        self, settings: dict[str, str], how: Callable[..., Awaitable[Any]] = connect, **options: Any
+    ) -> Any:
         try:
-            return await connect(self._settings | settings, *arguments, **options)
+            return await how(self._settings | settings, **options)
         except OSError as error:
             if self._server is not None and self._server.outage is Outage.DISK_FULL:
                 raise asyncpg.DiskFullError("the database has no room left") from error
@@ -229,21 +232,21 @@ class Database:
         driver = driver | {"connection_class": ReplicaConnection, "timeout": REPLICA_SECONDS}
         engine = create_async_engine(
             url,
-            isolation_level="AUTOCOMMIT",
             json_deserializer=StoredJSON,
             query_cache_size=COMPILED,
             **options
             | {
                 "connect_args": driver
                 | {
-                    "async_creator_fn": partial(connect, self._settings),
+                    "async_creator_fn": partial(connect_alone, self._settings),
                     "prepared_statement_cache_size": PREPARED,
                 },
                 "pool_timeout": REPLICA_SECONDS,
             },
         )
         statistics.observe(engine.sync_engine)
-        event.listen(engine.sync_engine, "connect", self._on_connect)
+        event.listen(engine.sync_engine, "connect", self._on_connect, insert=True)
+        event.listen(engine.sync_engine, "connect", _read_alone, insert=True)
         event.listen(engine.sync_engine, "checkout", self._on_checkout)
         self._result_limit.listen(engine.sync_engine)
         _, connecting = engine.dialect.create_connect_args(url)
@@ -251,15 +254,18 @@ class Database:
             PreparedPool(
                 pool_size,
                 REPLICA_SECONDS,
-                partial(connect, self._settings | settings, **connecting, **driver),
+                partial(connect_alone, self._settings | settings, **connecting, **driver),
                 self._generations,
             )
             for settings in ({}, BY_KEY)
         )
         return Replica(engine, (prepared, by_key), self.fetch, self._limited)
 
-    def _on_connect(self, _: object, record: Any) -> None:
+    def _on_connect(self, connection: Any, record: Any) -> None:
         record.info["generation"] = self._generations.current
+        if connection.driver_connection.is_pooled:
+            # Statements have no names, so they are prepared again each time.
+            connection._prepared_statement_cache = None
 
     def _on_checkout(self, connection: Any, record: Any, _: object) -> None:
         """Have the pool open another connection in place of one that is closed or outdated.
@@ -325,7 +331,7 @@ class Database:
     async def open(self, **options: Any) -> Any:
         """A connection of the driver, which belongs to no pool. The caller closes it.
 
-        It may stay open, listen and hold locks: there is no pooler in between.
+        It may stay open, listen and hold locks. Raises SharedSession if a pooler prevents that.
         """
         return await self._open(**options)
 
@@ -492,3 +498,12 @@ class Database:
             await self.replica.close()
         await self.reader.dispose()
         await self.writer.dispose()
+
+
+def _read_alone(connection: Any, _: object) -> None:
+    """Read without transactions, which saves the two round trips of BEGIN and ROLLBACK.
+
+    A pooler needs transactions.
+    """
+    if not connection.driver_connection.is_pooled:
+        connection.set_isolation_level("autocommit")

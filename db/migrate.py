@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.resources import files
@@ -19,7 +19,7 @@ from sqlalchemy import URL, Connection, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from db.connections import connect, database_url, reason, shown
+from db.connections import connect, connect_alone, database_url, reason, shown
 from db.embedded import EmbeddedError
 from db.events import autogenerate
 from db.settings import DatabaseSettings, SettingsError
@@ -95,11 +95,14 @@ def current(connection: Connection) -> str | None:
 
 
 @asynccontextmanager
-async def _connection(url: URL | str) -> AsyncIterator[AsyncConnection]:
+async def _connection(
+    url: URL | str, how: Callable[..., Awaitable[Any]] = connect
+) -> AsyncIterator[AsyncConnection]:
     """A connection without the timeouts of the server, because a migration may take long."""
     timeouts = ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
-    opened = partial(connect, dict.fromkeys(timeouts, "0"))
-    arguments = {"async_creator_fn": opened}
+    opened = partial(how, dict.fromkeys(timeouts, "0"))
+    # A pooler may run each transaction in another session, so none can keep statements.
+    arguments = {"async_creator_fn": opened, "prepared_statement_cache_size": 0}
     engine = create_async_engine(database_url(url), poolclass=pool.NullPool, connect_args=arguments)
     # Without a pool, the connection is closed at the end of the block.
     async with engine.connect() as connection:
@@ -110,9 +113,9 @@ async def locked(url: URL | str, work: Callable[[Connection], Any]) -> Any:
     """Run work that changes the schema, while no other process does.
 
     A statement that waits longer than ten seconds for a table fails, because the queries of a busy
-    server wait behind it.
+    server wait behind it. Raises SharedSession behind a pooler that shares sessions.
     """
-    async with _connection(url) as connection:
+    async with _connection(url, connect_alone) as connection:
         # The lock is released with the session. The wait has no limit, because the process that
         # holds the lock is migrating and will end.
         await connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})

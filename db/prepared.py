@@ -9,12 +9,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-import asyncpg
 from asyncpg import OutdatedSchemaCacheError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db import statistics
-from db.connections import OUTCOME_UNKNOWN, Behind, Generations, OutcomeUnknown
+from db.connections import OUTCOME_UNKNOWN, Behind, Generations, OutcomeUnknown, is_refusal
 
 # How long PostgreSQL may take to confirm that it has cancelled a statement, in seconds.
 CANCELLED_WITHIN = 2
@@ -105,11 +104,14 @@ class PreparedPool:
             if prepare is not None:
                 await prepare(connection)
             if seconds is not None:
-                timer = self._cancel_after(seconds, connection.get_server_pid())
                 longest = seconds + CONFIRMED_WITHIN
+                if connection.is_pooled:
+                    connection.limit_next(seconds)
+                else:
+                    timer = self._cancel_after(seconds, connection.get_server_pid())
             result = await getattr(connection, method)(statement, *arguments, timeout=longest)
         except BaseException as error:
-            is_refused = isinstance(error, asyncpg.PostgresError | Behind)
+            is_refused = isinstance(error, Behind) or is_refusal(error)
             if is_refused and connection is not None and not connection.is_closed():
                 self._release(connection, generation)
                 raise

@@ -17,10 +17,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from db.connections import Behind
+from db.poolers import Connection
 from db.prepared import PreparedPool, counted
 from db.result_limits import ResultTooLarge
 from db.sessions import ReadSession
@@ -49,7 +49,7 @@ REPLICA_SECONDS = 1
 AWAY_SECONDS = 1.0
 
 
-class ReplicaConnection(asyncpg.Connection):
+class ReplicaConnection(Connection):
     """A connection to a replica, which knows up to where that has replayed the log."""
 
     __slots__ = ("checked", "replayed")

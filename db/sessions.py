@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from db.base import Base, any_of, with_defaults
-from db.connections import OUTCOME_UNKNOWN, OutcomeUnknown
+from db.connections import OUTCOME_UNKNOWN, OutcomeUnknown, is_refusal
 from db.errors import (
     AlreadyExists,
     Conflict,
@@ -411,7 +411,7 @@ async def commit(session: AsyncSession) -> None:
         async with asyncio.timeout(COMMIT_SECONDS):
             await session.commit()
     except Exception as error:
-        if isinstance(error, DBAPIError) and not error.connection_invalidated:
+        if isinstance(error, DBAPIError) and not error.connection_invalidated and is_refusal(error):
             raise  # PostgreSQL has refused the commit
         if isinstance(error, ConnectionReplaced):
             raise  # so it has here

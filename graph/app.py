@@ -29,11 +29,11 @@ from graph.execution.subscriptions import Subscriptions
 from graph.execution.tokens import Tokens
 from graph.limits.limits import Limits
 from graph.mcp.endpoint import MCPEndpoint
-from graph.metrics.exposition import Exposition, Sources
+from graph.metrics.exposition import PATH, Exposition, Sources
 from graph.schema import schema
 from graph.server import pages
 from graph.server.endpoint import Endpoint
-from graph.server.metrics import PATH, Metrics
+from graph.server.metrics import Metrics
 from graph.server.middleware import ResponseMiddleware
 from graph.server.origins import CORS, Origins
 from graph.server.sockets import Sockets

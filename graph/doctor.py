@@ -20,6 +20,8 @@ from packaging.requirements import Requirement
 from db import Database, migrate
 from db.connections import DRIVER_ERRORS, reason, shown
 from db.embedded import EmbeddedError, Server, has_database
+from db.poolers import SharedSession
+from db.replicas import REPLAYED, WRITTEN
 from db.settings import SettingsError
 from graph import tracing
 from graph.settings import Mode, Settings, mistyped
@@ -32,6 +34,9 @@ SPACE_WARNING, SPACE_FAILURE = 2 * 2**30, 2**28
 
 # How long a notification may take, in seconds.
 NOTIFY_SECONDS = 5.0
+
+# How long a replica may take to show what was written before, in seconds.
+LAG_SECONDS = 5.0
 
 # The connections of a process besides its pools: those that number events, follow them, and cancel.
 OTHER_CONNECTIONS = 4
@@ -70,6 +75,15 @@ REFUSED = """
         )
       )
     ORDER BY c.relname
+"""
+
+
+# Which database this is: a replica has the same identifier, and another server another one.
+IDENTITY = "SELECT system_identifier, current_database() FROM pg_control_system()"
+
+REPLICATION = """
+    SELECT pg_is_in_recovery(), EXISTS (SELECT FROM pg_stat_wal_receiver),
+      CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() END
 """
 
 
@@ -270,6 +284,67 @@ async def check_collation(connection: Any) -> AsyncIterator[Finding]:
         yield _ok("collation", "The encoding is UTF8, and the collations are as indexes need them.")
 
 
+async def check_pooler(connection: Any, database: Database) -> AsyncIterator[Finding]:
+    """Whether the URL with a pooler leads to the same database as the one without."""
+    try:
+        (found,) = await database.fetch(IDENTITY, [])
+    except Exception as error:
+        message = f"PostgreSQL cannot be reached at {shown(database.url)} ({reason(error)})."
+        yield _failed("pooler", message, "Check TROUPE_DATABASE_URL, and that the pooler runs.")
+        return
+    if found != await connection.fetchrow(IDENTITY):
+        message = "TROUPE_DATABASE_DIRECT_URL leads to another database than TROUPE_DATABASE_URL."
+        yield _failed("pooler", message, "Correct one of them.")
+    else:
+        message = "Both URLs lead to the same database; the direct one keeps its session."
+        yield _ok("pooler", message)
+
+
+async def check_replica(connection: Any, url: str) -> AsyncIterator[Finding]:
+    """Whether a replica is one of this database, and how fast it shows what is written."""
+    database = Database(url)
+    try:
+        replica = await database.open()
+    except Exception as error:
+        advice = "Check TROUPE_DATABASE_REPLICA_URL. Until then, queries are read from the primary."
+        message = f"The replica cannot be reached at {shown(url)} ({reason(error)})."
+        yield _warning("replica", message, advice)
+        return
+    try:
+        yield await _replication(connection, replica)
+    finally:
+        replica.terminate()
+        await database.dispose()
+
+
+async def _replication(connection: Any, replica: Any) -> Finding:
+    if await connection.fetchrow(IDENTITY) != await replica.fetchrow(IDENTITY):
+        advice = "Name a replica of TROUPE_DATABASE_URL: queries may show other data."
+        return _failed("replica", "It is a replica of another database.", advice)
+    is_replica, streams, is_paused = await replica.fetchrow(REPLICATION)
+    on_primary = "Until then, queries are read from the primary."
+    if not is_replica:
+        advice = f"Name a replica in TROUPE_DATABASE_REPLICA_URL. {on_primary}"
+        return _warning("replica", "It takes writes itself, so it is no replica.", advice)
+    if is_paused:
+        advice = f"Run SELECT pg_wal_replay_resume() there. {on_primary}"
+        return _warning("replica", "It replays nothing, because that is paused.", advice)
+    began = time.monotonic()
+    ((place,),) = await connection.fetch(WRITTEN)
+    while (await replica.fetchval(REPLAYED) or 0) < place:
+        if time.monotonic() - began > LAG_SECONDS:
+            what = "It is more than" if streams else "It receives nothing, and is more than"
+            advice = f"See its log, and pg_stat_replication on the primary. {on_primary}"
+            return _warning("replica", f"{what} {LAG_SECONDS:.0f} s behind.", advice)
+        await asyncio.sleep(0.01)
+    took = 1000 * (time.monotonic() - began)
+    text = f"It shows what is written after {took:.0f} ms."
+    if not streams:
+        advice = "Set primary_conninfo there, so that it need not wait for archived files."
+        return _warning("replica", f"{text} It does not stream.", advice)
+    return _ok("replica", text)
+
+
 async def check_listening(database: Database) -> AsyncIterator[Finding]:
     """Whether a notification arrives, by which events are followed."""
     channel = f"doctor_{secrets.token_hex(8)}"
@@ -286,10 +361,7 @@ async def check_listening(database: Database) -> AsyncIterator[Finding]:
         async with asyncio.timeout(NOTIFY_SECONDS):
             await arrived.wait()
     except TimeoutError:
-        advice = (
-            "A pooler between them does not pass notifications on: use its session mode, or name"
-            " PostgreSQL itself in TROUPE_DATABASE_URL."
-        )
+        advice = "Name PostgreSQL itself in TROUPE_DATABASE_DIRECT_URL, without a pooler."
         yield _failed("notifications", "A notification did not arrive.", advice)
     else:
         took = 1000 * (time.monotonic() - began)
@@ -327,13 +399,19 @@ async def examine_database(
     url: str, server: Server | None, settings: Settings
 ) -> AsyncIterator[Finding]:
     """All findings about a database."""
-    database = Database(url)
+    direct, replica = settings.database_direct_url, settings.database_replica_url
+    database = Database(url, direct_url=direct)
     try:
         try:
             connection = await database.open()
+        except SharedSession as error:
+            advice = "Without it, events get no positions, and nobody is told of changes."
+            yield _failed("pooler", f"{error}.", advice)
+            return
         except Exception as error:
-            advice = "Check TROUPE_DATABASE_URL, and that the server is running."
-            where = shown(url)
+            setting = "TROUPE_DATABASE_URL" if direct is None else "TROUPE_DATABASE_DIRECT_URL"
+            advice = f"Check {setting}, and that the server is running."
+            where = shown(direct or url)
             message = f"PostgreSQL cannot be reached at {where} ({reason(error)})."
             yield _failed("database", message, advice)
             return
@@ -346,6 +424,8 @@ async def examine_database(
                 ("collation", check_collation(connection)),
                 ("connections", check_connections(connection, database)),
                 ("notifications", check_listening(database)),
+                *([] if direct is None else [("pooler", check_pooler(connection, database))]),
+                *([] if replica is None else [("replica", check_replica(connection, replica))]),
             ):
                 try:
                     async for finding in findings:

@@ -40,7 +40,9 @@ class _Child:
     process: SpawnProcess
     started: float
     pause: float = 0.0
-    """The pause before it was started the last time."""
+    """The pause before it is started the next time; after that, the last one."""
+    again_at: float | None = None
+    """When it is started again; None while it runs."""
 
 
 class Processes:
@@ -67,22 +69,29 @@ class Processes:
 
     def _supervise(self) -> None:
         while True:
-            ended = wait([child.process.sentinel for child in self._children])
-            for place, child in enumerate(self._children):
+            times = [child.again_at for child in self._children if child.again_at is not None]
+            longest = max(0.0, min(times) - time.monotonic()) if times else None
+            running = [child for child in self._children if child.again_at is None]
+            ended = wait([child.process.sentinel for child in running], longest)
+            for child in running:
                 if child.process.sentinel in ended:
-                    self._children[place] = self._start_again(child)
+                    self._plan(child)
+            for place, child in enumerate(self._children):
+                if child.again_at is not None and child.again_at <= time.monotonic():
+                    self._children[place] = self._start(child.number, child.pause)
 
-    def _start_again(self, child: _Child) -> _Child:
+    def _plan(self, child: _Child) -> None:
+        """Decide when a process that has ended is started again."""
         child.process.join()
         code = child.process.exitcode or 0
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        is_long = time.monotonic() - child.started > LONG_ENOUGH
-        pause = 0.0 if is_long else min(max(FIRST_PAUSE, 2 * child.pause), LONGEST_PAUSE)
-        when = f" in {pause:g} seconds" if pause else ""
+        now = time.monotonic()
+        is_long = now - child.started > LONG_ENOUGH
+        child.pause = 0.0 if is_long else min(max(FIRST_PAUSE, 2 * child.pause), LONGEST_PAUSE)
+        child.again_at = now + child.pause
+        when = f" in {child.pause:g} seconds" if child.pause else ""
         pid = child.process.pid
         log.error("process %s ended %s; starting another one%s", pid, how, when)
-        time.sleep(pause)
-        return self._start(child.number, pause)
 
     def _start(self, number: int, pause: float = 0.0) -> _Child:
         arguments = self._serve, self._listening, number

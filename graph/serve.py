@@ -8,6 +8,7 @@ import gc
 import logging
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from db.settings import SettingsError
 from graph import tracing
 from graph.app import Background, create_app
 from graph.execution import logs
+from graph.metrics.joined import JoinedMetrics, listen_on_loopback
 from graph.processes import Processes
 from graph.server import pages
 from graph.server.protocols import READ_TIMEOUT, HTTPProtocol, WebSocketProtocol
@@ -49,13 +51,12 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def listen_for_metrics(
-    settings: Settings, process: int = 0
+    settings: Settings,
 ) -> contextlib.AbstractContextManager[socket.socket | None]:
-    """Open the socket of the metrics of a process, if they have a port of their own."""
-    port = settings.metrics_port
-    if port is None:
+    """Open the socket of the metrics, if they have a port of their own."""
+    if settings.metrics_port is None:
         return contextlib.nullcontext()
-    return _listen(settings.metrics_host, port and port + process, "METRICS_")
+    return _listen(settings.metrics_host, settings.metrics_port, "METRICS_")
 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:
@@ -233,7 +234,7 @@ def run(
 ) -> None:
     """Serve until a signal to stop; then running operations have a grace period.
 
-    `metrics` is the socket of the metrics of a single process, if they have a port of their own.
+    `metrics` is the socket of the metrics, if they have a port of their own.
     """
     configure_logs(settings)
     address = base_url(listening.getsockname())
@@ -261,7 +262,7 @@ def run(
     else:
         logs.server.info(" ".join(lines), extra={"fields": {"version": version("troupe")}})
     if settings.processes > 1:
-        Processes(settings.processes, partial(serve_as_one, settings, url), listening).run()
+        run_several(settings, url, listening, metrics)
     else:
         serve(settings, url, listening, server, metrics, background)
 
@@ -275,11 +276,31 @@ def configure_logs(settings: Settings) -> None:
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
 
 
-def serve_as_one(settings: Settings, url: str, listening: socket.socket, number: int) -> None:
-    """Serve as one of several processes."""
+def run_several(
+    settings: Settings, url: str, listening: socket.socket, metrics: socket.socket | None
+) -> None:
+    """Serve in several processes; this one supervises them, and joins their metrics."""
+    sockets: list[socket.socket] = []
+    if metrics is not None:
+        sockets = listen_on_loopback(settings.processes)
+        app = JoinedMetrics([each.getsockname()[1] for each in sockets]).app()
+        # As a daemon, it ends with this process.
+        serving = MetricsServer(app).serve([metrics])
+        threading.Thread(target=asyncio.run, args=(serving,), daemon=True).start()
+    work = partial(serve_as_one, settings, url, sockets)
+    Processes(settings.processes, work, listening).run()
+
+
+def serve_as_one(
+    settings: Settings,
+    url: str,
+    metrics: Sequence[socket.socket],
+    listening: socket.socket,
+    number: int,
+) -> None:
+    """Serve as one of several processes. `metrics` are the sockets of the metrics of each one."""
     configure_logs(settings)
-    with listen_for_metrics(settings, number) as metrics:
-        serve(settings, url, listening, None, metrics)
+    serve(settings, url, listening, None, metrics[number] if metrics else None)
 
 
 def serve(

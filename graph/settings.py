@@ -67,8 +67,9 @@ class Settings(DatabaseSettings):
     """`development` serves on loopback only, migrates the database, prints a token and allows
     introspection. `production` is for other people; only `troupe migrate` migrates."""
     database_direct_url: str | None = None
-    """The same database without a pooler such as PgBouncer in between, for the connections that
-    listen and hold locks ([Several servers](scale.md#pgbouncer)). Unset: `TROUPE_DATABASE_URL`."""
+    """The same database without a pooler in between, for the connections that listen and hold
+    locks; needed with PgBouncer in transaction mode ([Several servers](scale.md#pgbouncer)). Unset:
+    `TROUPE_DATABASE_URL`."""
     database_replica_url: str | None = None
     """A streaming replica of the database, from which queries read what it shows already
     ([Several servers](scale.md#replicas)). Unset: none."""
@@ -80,7 +81,7 @@ class Settings(DatabaseSettings):
     """How many processes serve on this port ([Several servers](scale.md#processes-on-one-port))."""
     metrics_port: Annotated[int, _between(0, 65535)] | None = None
     """The port of the metrics for Prometheus, at `/metrics`, which needs no token; 0 means any free
-    port. With several processes, each next one has the next port. Unset: none."""
+    port. With several processes, it has those of all. Unset: none."""
     metrics_host: str = "127.0.0.1"
     """The address to listen on with the metrics; `0.0.0.0` means all."""
     metrics_for_administrators: bool | None = None

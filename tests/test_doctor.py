@@ -262,7 +262,7 @@ async def test_a_notification_that_is_lost_is_found(
 
     monkeypatch.setattr(db.Database, "open", open)
     found = (await findings(database_url))["notifications"]
-    assert (found.status, "session mode" in found.advice) == (Status.FAILED, True)
+    assert (found.status, "TROUPE_DATABASE_DIRECT_URL" in found.advice) == (Status.FAILED, True)
 
 
 class _Deaf:

@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 
 import db
 from db import migrate
@@ -264,44 +264,6 @@ async def test_a_process_has_as_many_connections_as_the_page_says(database: db.D
     assert [(pool.size(), pool._max_overflow) for pool in pools] == [(10, 0), (10, 0)]
     assert database._prepared.size == database._by_key.size == 10
     assert "up to 41 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
-
-
-async def isolation(url: str) -> str:
-    """How transactions of a server are isolated that uses this database."""
-    database = db.Database(url)
-    async with database.write(db.Viewer()) as session:
-        shown = await session.scalar(text("SHOW transaction_isolation"))
-    await database.dispose()
-    return str(shown)
-
-
-@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not here")
-def test_through_the_pgbouncer_of_the_page(place: Place) -> None:
-    port = free_port()
-    with processes.place() as folder:
-        (folder / "users").write_text(
-            f'"troupe_server" "{PASSWORDS["troupe_server"]}"', encoding="utf-8"
-        )
-        (folder / "pgbouncer.ini").write_text(
-            f"[databases]\ntroupe = host={place.address}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-            f"listen_port = {port}\nunix_socket_dir =\nauth_file = {folder}/users\n"
-            + block("ini", "pool_mode"),
-            encoding="utf-8",
-        )
-        nobody = [] if os.geteuid() else ["setpriv", "--reuid=65534", "--regid=65534"]
-        command: list[str | Path] = [*nobody, *(["--clear-groups"] if nobody else [])]
-        place.psql("ALTER ROLE troupe_server SET default_transaction_isolation = 'serializable'")
-        with (
-            running([*command, "pgbouncer", folder / "pgbouncer.ini"], port),
-            place.settings("troupe_server", host="127.0.0.1", port=port) as settings,
-        ):
-            assert asyncio.run(isolation(settings["database_url"])) == "read committed"
-            with Serving(folder, **settings) as server:
-                server.ready()
-                assert server.ask(ME, place.token) == ANN
-                made = server.ask(CREATE, place.token, name="Through PgBouncer")
-                assert made["data"]["createProject"]["userErrors"] == []
-                assert server.stop().clean
 
 
 # Proxies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from db.replicas import place_of, token_of
+from graph import doctor
+from graph.doctor import Finding, Status, examine_database
+from graph.settings import Settings
 from tests import processes
 from tests.patience import until
 from tests.processes import CREATE, READ, RESOLVE, Elsewhere, Serving, sql
@@ -162,6 +166,41 @@ def test_a_mutation_has_a_token_even_if_it_was_done_before(pair: Pair) -> None:
         assert "troupe-written" not in http.post(f"{pair.server.url}/graphql", json=body).headers
     assert places[0] > 0
     assert places == sorted(places)
+
+
+def examined(pair: Pair, replica: str) -> Finding:
+    """What `troupe doctor` finds about a replica."""
+
+    async def run() -> Finding:
+        settings = Settings(database_replica_url=replica)
+        found = examine_database(pair.primary.url(), None, settings)
+        return {finding.check: finding async for finding in found}["replica"]
+
+    return asyncio.run(run())
+
+
+def test_the_doctor_examines_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LAG_SECONDS", 0.5)
+    found = examined(pair, pair.standby.url())
+    assert (found.status, found.advice) == (Status.OK, "")
+    pair.pause()
+    assert "pg_wal_replay_resume" in examined(pair, pair.standby.url()).advice
+    pair.resume()
+    for url, status, message in (
+        (pair.primary.url(), Status.WARNING, "It takes writes itself, so it is no replica."),
+        (pair.standby.url(database="postgres"), Status.FAILED, "It is a replica of another"),
+        (pair.standby.url(port=1), Status.WARNING, "The replica cannot be reached at"),
+    ):
+        found = examined(pair, url)
+        assert (found.status, found.message.startswith(message)) == (status, True)
+        assert Elsewhere.PASSWORD not in found.message
+    # It is behind, and receives nothing, without its primary's address.
+    sql(pair.standby.data_dir, "ALTER SYSTEM SET primary_conninfo = ''")
+    sql(pair.standby.data_dir, "SELECT pg_reload_conf()")
+    until(lambda: sql(pair.standby.data_dir, "SELECT count(*) FROM pg_stat_wal_receiver") == "0")
+    pair.created("Later")
+    found = examined(pair, pair.standby.url())
+    assert (found.status, found.message.startswith("It receives nothing")) == (Status.WARNING, True)
 
 
 def test_a_token_is_a_place_in_the_log() -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
 import db
+from graph.server.sse import SEVERAL_PROCESSES
 from tests import processes
 from tests.patience import until
 from tests.processes import CREATE, Load, Serving, client
@@ -51,14 +55,21 @@ def is_gone(pid: int) -> bool:
     return state == "Z"
 
 
-@pytest.fixture
-def several(made: tuple[Path, str]) -> Iterator[Serving]:
+@contextmanager
+def serving_two(made: tuple[Path, str], **options: Any) -> Iterator[Serving]:
+    """A server of two processes."""
     with processes.place() as folder:
         data_dir = processes.copied(made[0], folder / "data")
         (folder / "server").mkdir()
-        options: dict[str, Any] = {"data_dir": data_dir, "processes": 2, "mode": "production"}
+        options |= {"data_dir": data_dir, "processes": 2, "mode": "production"}
         with Serving(folder / "server", **options) as server:
             yield server.ready()
+
+
+@pytest.fixture
+def several(made: tuple[Path, str]) -> Iterator[Serving]:
+    with serving_two(made) as server:
+        yield server
 
 
 def serving(server: Serving, token: str) -> set[str]:
@@ -125,6 +136,63 @@ def test_ctrl_c_stops_all_after_running_requests(several: Serving, made: tuple[P
     assert answers[0]["data"]["createProject"]["project"] == {"name": "Waits"}
     assert several.ended().status == 0
     assert all(is_gone(pid) for pid in pids)
+
+
+def test_one_port_has_the_metrics_of_all(made: tuple[Path, str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with serving_two(made, metrics_port=port) as server:
+        assert f"http://127.0.0.1:{port}/metrics" in server.out
+        url = f"http://127.0.0.1:{port}/metrics"
+        until(lambda: len(serving(server, made[1])) == 2)
+        asked = 7
+        for _ in range(asked):
+            # A new connection, which may lead to the other process.
+            with client(headers={"authorization": f"Bearer {made[1]}"}) as http:
+                http.post(f"{server.url}/graphql", json={"query": "query Asked { me { id } }"})
+        with client() as http:
+            text = http.get(url).text
+            assert http.get(f"http://127.0.0.1:{port}/graphql").status_code == 404
+            opened = http.get(url, headers={"accept": "application/openmetrics-text"})
+            assert opened.text.endswith("# EOF\n")
+        samples = [
+            sample
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "troupe_operations_total"
+        ]
+        assert sum(sample.value for sample in samples if sample.labels["name"] == "Asked") == asked
+        assert {sample.labels["process"] for sample in samples} <= {"0", "1"}
+        # One line of help for each metric, and one process each.
+        assert text.count("# HELP process_resident_memory_bytes ") == 1
+        lines = [line for line in text.splitlines() if line.startswith("process_resident_memory")]
+        assert [line.partition(" ")[0] for line in lines] == [
+            f'process_resident_memory_bytes{{process="{number}"}}' for number in (0, 1)
+        ]
+        # One that hangs is missing.
+        pid = children(server)[0]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with client() as http:
+                rest = http.get(url).text
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert rest.count("\nprocess_resident_memory_bytes{") == 1
+        assert server.stop().status == 0
+
+
+def test_an_event_stream_cannot_be_reserved(several: Serving, made: tuple[Path, str]) -> None:
+    headers = {"authorization": f"Bearer {made[1]}", "accept": "text/event-stream"}
+    with client(headers=headers) as http:
+        refused = http.put(f"{several.url}/graphql")
+        assert refused.status_code == 400
+        (error,) = refused.json()["errors"]
+        assert error["message"] == SEVERAL_PROCESSES
+        # A stream for each operation needs no reservation.
+        answer = http.post(f"{several.url}/graphql", json={"query": "{ me { username } }"})
+        assert answer.status_code == 200
+        assert "event: complete" in answer.text
 
 
 async def test_connections_that_listen_need_no_pooler(database_url: URL) -> None:

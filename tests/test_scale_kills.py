@@ -1,4 +1,4 @@
-"""Two processes, a replica and PgBouncer, of which one after the other is killed.
+"""Two processes, a replica and PgBouncer in transaction mode, each of which is killed.
 
 Clients that send the token of their last write find it, followers see every event once, and what is
 sent again until it is acknowledged is stored once.
@@ -10,10 +10,7 @@ import contextlib
 import itertools
 import os
 import random
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
@@ -30,6 +27,7 @@ import pytest
 from graph.core.scalars import key_text
 from tests import processes
 from tests.patience import PATIENCE, until
+from tests.poolers import Bouncer, needs_pgbouncer, options_of_the_page
 from tests.processes import Elsewhere, Serving, client
 from tests.standbys import let_replicate, standby_of
 from tests.test_follower_kills import Follower, all_positions
@@ -50,7 +48,7 @@ from tests.test_scale import children
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses"),
-    pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="pgbouncer is not here"),
+    needs_pgbouncer,
 ]
 
 TITLE = "query($id: ID!) { node(id: $id) { ... on Task { title } } }"
@@ -59,42 +57,6 @@ RENAME = (
     "mutation($id: ID!, $title: String!) { updateTask(input: {id: $id, title: $title})"
     " { userErrors { code } } }"
 )
-
-
-class Bouncer:
-    """A PgBouncer in front of a PostgreSQL, which is started again when it was killed."""
-
-    def __init__(self, folder: Path, elsewhere: Elsewhere, host: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        (folder / "users").write_text(f'"ann" "{Elsewhere.PASSWORD}"', encoding="utf-8")
-        (folder / "pgbouncer.ini").write_text(
-            f"[databases]\ntroupe = host={host}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
-            f"listen_port = {self.port}\nunix_socket_dir =\nauth_file = {folder}/users\n"
-            "pool_mode = session\ndefault_pool_size = 90\nmax_client_conn = 400\n"
-            "server_login_retry = 0\n",
-            encoding="utf-8",
-        )
-        nobody = [] if os.geteuid() else ["setpriv", "--reuid=65534", "--regid=65534"]
-        groups = ["--clear-groups"] if nobody else []
-        self._command = [*nobody, *groups, "pgbouncer", str(folder / "pgbouncer.ini")]
-        self.start()
-
-    def start(self) -> None:
-        """Start it, and wait until it listens."""
-        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
-        until(self._listens)
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-            return True
-        return False
-
-    def kill(self) -> None:
-        """End it as `kill -9` does."""
-        self._process.kill()
-        self._process.wait(PATIENCE)
 
 
 @dataclass
@@ -175,7 +137,8 @@ class Everything:
         processes.sql(data_dir, "GRANT ALL ON ALL TABLES IN SCHEMA public TO ann")
         self.standby = standby_of(primary, folder / "standby")
         stack.enter_context(self.standby.running())
-        self.bouncer = Bouncer(folder, primary, primary.host)
+        options = options_of_the_page()
+        self.bouncer = Bouncer(folder, primary.host, "ann", Elsewhere.PASSWORD, options)
         stack.callback(lambda: self.bouncer.kill())
         self.cluster = Cluster(folder, primary, made[1], stack)
         self.server = self.cluster.serve(

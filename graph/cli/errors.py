@@ -21,12 +21,13 @@ def error_message(error: Exception) -> str:
     from db.exports import NotExportable
     from db.imports import NotImportable
     from db.migrate import NotMigratable
+    from db.poolers import SharedSession
     from db.settings import SettingsError
 
     if isinstance(error, Rejected):
         return " ".join(each.message for each in error.errors)
     expected = (DomainError, EmbeddedError, NotExportable, NotImportable, NotMigratable)
-    if isinstance(error, (*expected, OutcomeUnknown, SettingsError)):
+    if isinstance(error, (*expected, OutcomeUnknown, SettingsError, SharedSession)):
         return _sentence(error)
     if is_disk_full(error):
         return "The disk of the database is full; nothing was stored. Free some space and retry."

@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,6 +87,9 @@ def _serve(
 
     async def prepare(url: str) -> tuple[User, str] | None:
         async with prepared(url, upgrade=settings.migrates) as database:
+            if settings.database_direct_url is None:
+                # Raises SharedSession behind a pooler through which events get no positions.
+                await (await database.open()).close()
             if fill is not None:
                 await fill(database)
             if settings.mode is not Mode.DEVELOPMENT:
@@ -98,8 +101,7 @@ def _serve(
     with (
         suppress(KeyboardInterrupt),
         listen(settings) as listening,
-        # Of several processes, each has a port for its metrics.
-        nullcontext() if settings.processes > 1 else listen_for_metrics(settings) as metrics,
+        listen_for_metrics(settings) as metrics,
         settings.database(serving=True, processes=settings.processes, on_wait=print_note) as (
             url,
             server,

@@ -5,7 +5,7 @@ Each metric is declared once, in METRICS, which the documentation prints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
 
     from graph.core.cache import Cache
+
+PATH = "/metrics"
 
 Labels = tuple[str, ...]
 
@@ -160,7 +162,6 @@ class Exposition:
             PlatformCollector,
             ProcessCollector,
         )
-        from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
 
         state = await self._database.state(database)
         usage = None if state is None else await self._database.usage(database)
@@ -169,10 +170,7 @@ class Exposition:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         registry.register(_Collector(self._values(database, state, usage)))
-        try:
-            encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is no number
-            encode, content_type = choose_encoder("")
+        encode, content_type = encoder(accept)
         # In a thread, because there may be thousands of values.
         return content_type, await in_thread(partial(encode, registry))
 
@@ -276,6 +274,16 @@ class _Collector:
                 else:
                     family.add_metric(labels, value)
             yield family
+
+
+def encoder(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """What encodes a registry as an `Accept` header asks for, and the content type of that."""
+    from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
+
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):  # a version that is no number
+        return choose_encoder("")
 
 
 def _buckets(durations: Durations) -> list[tuple[str, float]]:

@@ -15,11 +15,9 @@ from graph.execution.pipeline import Pipeline
 from graph.execution.responses import Response as Refusal
 from graph.execution.tokens import bearer_token
 from graph.limits.cost import COST_OF_REQUEST
-from graph.metrics.exposition import Exposition
+from graph.metrics.exposition import PATH, Exposition
 from graph.server.middleware import ResponseMiddleware
 from graph.server.state import AppState
-
-PATH = "/metrics"
 
 
 class Metrics:

@@ -44,6 +44,12 @@ from graph.server.state import AppState
 
 STREAM_TOKEN = b"x-graphql-event-stream-token"
 
+# Each request of a client may reach another process, which does not know the stream.
+SEVERAL_PROCESSES = (
+    "This server has several processes (TROUPE_PROCESSES), so an event stream cannot be reserved:"
+    " use a stream for each operation (distinct connections), or a WebSocket."
+)
+
 NO_STREAM = "There is no such event stream of this access token: reserve one with PUT."
 
 
@@ -200,6 +206,8 @@ class EventStreams:
 
     async def _reserve(self, exchange: Exchange) -> None:
         """Reserve a stream, and answer with its token."""
+        if self.settings.processes > 1:
+            raise HTTPError(SEVERAL_PROCESSES)
         context = await self._context(exchange)
         self.pipeline.limits.rates.charge(context.client, COST_OF_REQUEST)
         if context.refusal is not None:
