@@ -211,7 +211,7 @@ async def test_a_folder_of_backlog_is_a_project(database: db.Database, tmp_path:
         ("no front matter", "a.md: it does not begin with front matter between lines of ---."),
         ("---\ntitle: A\n---\n", "a.md: its front matter has no id."),
         ("---\nid: [\n---\n", "a.md: its YAML is not correct: "),
-        ("---\nid: &a [x]\ntitle: *a\n---\n", "a.md: its YAML is not correct: it has an alias."),
+        ("---\nid: &a x\ntitle: [*a]\n---\n", "a.md: its YAML is not correct: it has an alias."),
         ("---\n- id\n---\n", "a.md: its YAML is not an object."),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ EXPORT_BEGINS = b'{"format":"troupe",'
 
 # Files at these places in a folder are imported if the folder is given.
 STANDARD = (taskmaster.STANDARD, beads_issues.STANDARD)
+# Where older versions of these programs have them.
+OLD_STANDARD = (beads_issues.OLD_STANDARD,)
 
 # The folders in which other programs have a `tasks.json` of their own.
 EDITORS = {".vscode": "VS Code", ".zed": "Zed"}
@@ -50,7 +52,7 @@ def located(path: Path) -> Path:
     """
     if not path.is_dir():
         return path
-    found = [path.joinpath(*parts) for parts in STANDARD if path.joinpath(*parts).is_file()]
+    found = _standard(path, STANDARD) or _standard(path, OLD_STANDARD)
     if (folder := backlog_tasks.find_folder(path)) is not None:
         found.append(folder)
     if not found:
@@ -59,6 +61,16 @@ def located(path: Path) -> Path:
         named = " and ".join(map(str, found))
         raise NotImportable(f"{path} has several plans in it; name one of them: {named}.")
     return found[0]
+
+
+def _standard(folder: Path, places: Sequence[tuple[str, ...]]) -> list[Path]:
+    """The files at these places in a folder, which can also be the first part of the place."""
+    found = []
+    for parts in places:
+        inner = parts[1:] if folder.absolute().name == parts[0] else parts
+        if folder.joinpath(*inner).is_file():
+            found.append(folder.joinpath(*inner))
+    return found
 
 
 def recognise(path: Path) -> PlanFormat | str:
@@ -82,13 +94,13 @@ def recognise(path: Path) -> PlanFormat | str:
             return CHATS
         if beads_issues.recognises(item):
             return beads_issues
-        if github_issues.recognises(item):
+        if github_issues.recognises(value):
             return github_issues
         if _is_chat(item):
             return CHATS
         if isinstance(value, dict) and _is_plan(value):
             return taskmaster
-        what = "it is empty" if first[0] == "nothing" else f"it has {kind(value)}"
+        what = "it is empty" if first[0] == "nothing" or value == [] else f"it has {kind(value)}"
         if isinstance(item, dict) and item:
             named = ", ".join(f'"{key}"' for key in list(item)[:6])
             what = f"it has {'objects' if is_list else 'an object'} with {named}"
@@ -118,6 +130,7 @@ def _is_plan(value: dict[str, Any]) -> bool:
         (isinstance(tag, dict) and "tasks" in tag)
         or (isinstance(tag, list) and tag and isinstance(tag[0], dict) and "title" in tag[0])
         for tag in value.values()
+        if not (isinstance(tag, list) and tag and chatgpt_exports.recognises(tag[0]))
     )
 
 
