@@ -99,7 +99,10 @@ async def test_branches_of_chatgpt_are_forks(database: db.Database, tmp_path: Pa
     assert await rows(database, about) == [kept, kept | {"branch": 2}, kept | {"branch": 3}]
     told = "SELECT message_metadata, timestamp::text FROM messages WHERE content = 'No.'"
     assert await rows(database, told) == [
-        ({"metadata": {"model_slug": "gpt-4o"}, "recipient": "all"}, "2023-11-14 22:13:20.5+00")
+        (
+            {"id": "first", "metadata": {"model_slug": "gpt-4o"}, "recipient": "all"},
+            "2023-11-14 22:13:20.5+00",
+        )
     ]
     before = await snapshot(database)
 

@@ -48,13 +48,16 @@ MAX_SHAPE = 6
 def located(path: Path) -> Path:
     """The file or folder to import for a path: of a folder, the plan at its standard place.
 
-    Raises NotImportable for a folder without a plan, or with several.
+    A folder can also have sessions of Claude Code. Raises NotImportable for one that has nothing
+    known here, or several plans.
     """
     if not path.is_dir():
         return path
     found = _standard(path, STANDARD) or _standard(path, OLD_STANDARD)
     if (folder := backlog_tasks.find_folder(path)) is not None:
         found.append(folder)
+    if not found and claude_code_sessions.find_files(path):
+        return path
     if not found:
         raise NotImportable(f"{path} has no plan in it that is known here. Known are {NAMED}.")
     if len(found) > 1:
@@ -76,7 +79,7 @@ def _standard(folder: Path, places: Sequence[tuple[str, ...]]) -> list[Path]:
 def recognise(path: Path) -> PlanFormat | str:
     """The format of a plan, CHATS or EXPORT. Raises NotImportable if it is none of them."""
     if path.is_dir():
-        return backlog_tasks
+        return CHATS if backlog_tasks.find_folder(path) is None else backlog_tasks
     editor = EDITORS.get(path.absolute().parent.name)
     if editor is not None and path.name == "tasks.json":
         raise NotImportable(f"{path} is a tasks.json of {editor}, {NOT_WORK}.")

@@ -161,7 +161,14 @@ class Report:
             if counts.total()
         ]
         if not done:
-            return [f"Nothing {would} added: {in_words(self.already_there)} are already there."]
+            there = in_words(self.already_there)
+            kept = self.steps("Kept")
+            heading = STEPS["Kept"] if self.is_preview else "Kept"
+            return [
+                f"Nothing {would} added: {there} are already there.",
+                *([f"{heading}:"] if kept else []),
+                *(f"  {sentence}" for sentence in kept),
+            ]
         lines = [f"{heading} {in_words(counts)}." for heading, counts in done]
         if self.already_there.total():
             lines.append(f"Already there: {in_words(self.already_there)}.")
