@@ -36,8 +36,7 @@ async def export_project(database: Database, project: str, path: Path) -> Counte
     async with database.writer.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
         # A large project takes longer than a request may.
-        for limit in ("statement_timeout", "transaction_timeout"):
-            await connection.execute(text(f"SET LOCAL {limit} = 0"))
+        await connection.execute(text("SET LOCAL statement_timeout = 0"))
         id = await _find(connection, project)
         counts: Counter[str] = Counter()
         try:
