@@ -198,8 +198,8 @@ def test_the_servers_role_imports_and_exports(place: Place, tmp_path: Path) -> N
             return troupe_here(*words, **settings).printed
 
     plan, chats, file = CODE / "examples/plan.json", CODE / "examples/chats.json", tmp_path / "file"
-    words = ("import", "taskmaster", str(plan), "--project", "Station", "--owner", "ann")
-    assert run(*words).startswith("Added 2 projects, 19 tasks and 17 dependencies.")
+    done = run("import", "taskmaster", str(plan), "--project", "Station", "--owner", "ann")
+    assert done.startswith("Added 2 projects, 19 tasks and 17 dependencies.")
     assert run("import", str(chats), "--project", "Garden", "--owner", "ann").startswith("Added 4")
     done = run("export", "Garden", str(file))
     assert done.startswith("Exported 0 tasks, 4 conversations, 16 messages")

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import text
 
 from db.engine import Database
-from db.exports.contents import FORMAT, LATER, LINKS, TABLES, VERSION, columns, users
+from db.exports.contents import FORMAT, LATER, LINKS, MADE, TABLES, VERSION, columns, users
 from db.imports.files import NotImportable, Progress, no_progress, quoted, storing
 from db.imports.report import Report
 from db.imports.transactions import writing
@@ -57,8 +57,7 @@ async def import_export(
         if name is not None:
             await _compare(session, project, name, _ends(path), report)
             return report
-        with storing(str(path)):
-            counts = await _Import(session, project, owner, report).insert(lines, path)
+        counts = await _Import(session, project, owner, report).insert(lines, path)
         report.added.update({noun: counts[name] for name, noun in COUNTED.items()})
     return report
 
@@ -112,7 +111,22 @@ def _project(line: bytes, path: Path) -> UUID:
         raise NotImportable(
             f"{path} has the version {first.get('version')}, and this Troupe reads {VERSION}."
         )
-    return UUID(first["project"])
+    try:
+        return UUID(str(first.get("project")))
+    except ValueError:
+        raise NotImportable(f"{path} names no project in its first line.") from None
+
+
+def _rows(line: bytes, path: Path, number: int) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a line, and their text, which has every digit of the numbers."""
+    try:
+        text = line.decode()
+        parsed = orjson.loads(text)
+    except ValueError:
+        raise NotImportable(f"{path}, line {number:,}: it is no JSON; it was changed.") from None
+    if not all(isinstance(row, dict) for row in parsed):
+        raise NotImportable(f"{path}, line {number:,}: a row is no object; it was changed.")
+    return parsed, text
 
 
 def _ends(path: Path) -> dict[str, int]:
@@ -143,17 +157,19 @@ class _Import:
         """Insert the rows of all lines. Returns the numbers of rows of each table in the file."""
         counts: Counter[str] = Counter()
         has_history = False
-        for line in lines:
+        # The first line was read before.
+        for number, line in enumerate(lines, 2):
             match = ROWS.fullmatch(line)
             if match is None:
                 if _json(line, path).get("end") != dict(counts):
                     raise NotImportable(f"{path} is not complete: its numbers of rows differ.")
                 break
-            table, rows = match[1].decode(), match[2].decode()
+            table = match[1].decode()
             if table == HISTORY and not has_history:
                 await self._forget()
                 has_history = True
-            counts[table] += await self._insert(table, rows)
+            with storing(f"{path}, line {number:,}"):
+                counts[table] += await self._insert(table, *_rows(match[2], path, number))
         else:
             raise NotImportable(f"{path} is cut off: it has no end.")
         if not has_history:
@@ -170,7 +186,7 @@ class _Import:
             {"project": self._project},
         )
 
-    async def _insert(self, table: str, rows: str) -> int:
+    async def _insert(self, table: str, parsed: list[dict[str, Any]], rows: str) -> int:
         """Insert the rows of a line. Returns their number."""
         if table == "users":
             return await self._find_users(rows)
@@ -179,7 +195,6 @@ class _Import:
             raise NotImportable(
                 f"The export has the table {table}, which this Troupe does not know: upgrade it."
             )
-        parsed: list[dict[str, Any]] = orjson.loads(rows)
         keys = {key for row in parsed for key in row}
         unknown = keys - {*columns(name), *LINKS.get(name, ()), "id"}
         if unknown:
@@ -208,9 +223,7 @@ class _Import:
     async def _add(self, name: str, rows: str, keys: set[str]) -> None:
         of_users = users(name)
         values = {
-            column: f"""CAST(CAST(:users AS jsonb) ->> r."{column}"::text AS uuid)"""
-            if column in of_users
-            else f'r."{column}"'
+            column: _user(column) if column in of_users else f'r."{column}"'
             for column in columns(name)
             if column in keys
         }
@@ -221,6 +234,13 @@ class _Import:
         if name == "projects":
             values["owner_id"] = f"coalesce({values['owner_id']}, CAST(:owner AS uuid))"
             parameters["owner"] = self._owner
+        elif name == "events":
+            # Users who do not exist here stay in the history.
+            values["actor_id"] = f'coalesce({_user("actor_id")}, r."actor_id")'
+            parameters["users"] = orjson.dumps(self._users).decode()
+        elif name == "budget_reservations":
+            # That of the transaction of the import, in which no attempt is begun.
+            values["transaction"] = "0"
         elif name == "project_members":
             where = f" WHERE {values['user_id']} IS NOT NULL"
         listed = ", ".join(f'"{column}"' for column in values)
@@ -232,6 +252,10 @@ class _Import:
             ),
             parameters,
         )
+        for made in MADE.get(name, ()):
+            await self._session.execute(
+                text(f"DELETE FROM {made} t WHERE {TABLES[made]}"), {"project": self._project}
+            )
         if name == "projects":
             # As a project that is created: its owner is a member.
             await self._session.execute(
@@ -265,6 +289,11 @@ class _Import:
                 " nobody."
             )
         return number
+
+
+def _user(column: str) -> str:
+    """The user here for a column with one of the file."""
+    return f"""CAST(CAST(:users AS jsonb) ->> r."{column}"::text AS uuid)"""
 
 
 def _given(table: str) -> str:

@@ -93,6 +93,7 @@ async def _batches(
         for table, where in TABLES.items()
         for column in users(table)
     )
+    named += f" UNION SELECT t.actor_id FROM events t WHERE {TABLES['events']}"
     statements = [
         ("users", f"SELECT id, username FROM users WHERE id IN ({named}) ORDER BY id"),
         *((table, _select(table, columns(table), where)) for table, where in TABLES.items()),
