@@ -53,7 +53,7 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
         if not found or any(read[id] is not None for id in new):
             kept = about if not found else about | {"branch": number + 1}
             found.append(Transcript(messages, kept, label, _id(item, nodes)))
-    return found
+    return found or [Transcript([], about)]
 
 
 def _id(item: dict[str, Any], nodes: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from db.imports import (
     anthropic_chats,
     chatgpt_exports,
     claude_code_sessions,
+    claude_exports,
     openai_chats,
     sharegpt_chats,
 )
@@ -40,7 +41,10 @@ from db.imports.transcripts import Transcript
 from db.text import canonical_json
 
 # The formats, each a module with `recognises` and `transcripts`. The last one takes everything.
-FORMATS = (chatgpt_exports, claude_code_sessions, sharegpt_chats, anthropic_chats, openai_chats)
+FORMATS = (
+    *(chatgpt_exports, claude_exports, claude_code_sessions),
+    *(sharegpt_chats, anthropic_chats, openai_chats),
+)
 
 SENDERS = {
     "system": MessageSender.SYSTEM,
@@ -63,10 +67,11 @@ TIMES = (
 BESIDE = ("chosen", "rejected", "prompt", "completion", "response", "system")
 
 # The keys of the text of a part, if it has no type or one of these; otherwise only `text`.
-TEXTS = ("text", "value", "content", "parts", "output", "refusal")
+TEXTS = ("text", "value", "content", "parts", "output", "refusal", "result")
 TEXT_TYPES = (
     *(None, "text", "input_text", "output_text", "refusal"),
     *("tool_result", "tool-result", "function_call_output"),
+    *("reasoning_recap", "tether_browsing_display"),
 )
 # The types of calls of tools, which have no text.
 CALL_TYPES = ("tool_use", "server_tool_use", "tool_call", "tool-call", "function_call")

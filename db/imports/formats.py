@@ -12,6 +12,7 @@ from db.imports import (
     beads_issues,
     chatgpt_exports,
     claude_code_sessions,
+    claude_exports,
     github_issues,
     openai_chats,
     sharegpt_chats,
@@ -25,11 +26,15 @@ EXPORT = "export"
 
 NAMED = (
     "plans of Task Master (tasks.json), beads (issues.jsonl), Backlog.md (a folder) and GitHub"
-    " (issues as JSON), chats of OpenAI's and Anthropic's APIs, ChatGPT (conversations.json),"
-    " Claude Code (sessions as JSONL) and ShareGPT, and exports of `troupe export`"
+    " (issues as JSON), chats of OpenAI's and Anthropic's APIs, ChatGPT and Claude"
+    " (conversations.json), Claude Code (sessions as JSONL) and ShareGPT, and exports of"
+    " `troupe export`"
 )
 
 EXPORT_BEGINS = b'{"format":"troupe",'
+
+# Chats that are recognised by the keys of a conversation.
+EXPORTS = (chatgpt_exports, claude_exports, sharegpt_chats)
 
 # Files at these places in a folder are imported if the folder is given.
 STANDARD = (taskmaster.STANDARD, beads_issues.STANDARD)
@@ -93,7 +98,7 @@ def recognise(path: Path) -> PlanFormat | str:
         is_list = isinstance(value, list)
         item = value[0] if is_list and value and isinstance(value[0], dict | list) else value
         _refuse_other_programs(source.name, value, item)
-        if sharegpt_chats.recognises(item) or chatgpt_exports.recognises(item):
+        if any(format.recognises(item) for format in EXPORTS):
             return CHATS
         if beads_issues.recognises(item):
             return beads_issues
