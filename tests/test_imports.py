@@ -1625,7 +1625,10 @@ async def test_what_is_no_file_is_refused(
 
     async with refused(empty, f"There is no file {tmp_path}/missing\\xff."):
         await importer(empty, missing, owner=None, project="p")
-    async with refused(empty, f"{tmp_path} is a directory, not a file."):
+    folder = "is a directory, not a file"
+    if importer is import_chats:
+        folder = "has no session of Claude Code with messages in it"
+    async with refused(empty, f"{tmp_path} {folder}."):
         await importer(empty, tmp_path, owner=None)
     async with refused(empty, f"{pipe} is not a regular file."):
         await importer(empty, pipe, owner=None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import db
-from db.imports import NotImportable, import_chats
+from db.imports import NotImportable, formats, import_chats
 from db.text import StoredJSON
 from tests.world import snapshot, stored
 
@@ -99,7 +99,10 @@ async def test_branches_of_chatgpt_are_forks(database: db.Database, tmp_path: Pa
     assert await rows(database, about) == [kept, kept | {"branch": 2}, kept | {"branch": 3}]
     told = "SELECT message_metadata, timestamp::text FROM messages WHERE content = 'No.'"
     assert await rows(database, told) == [
-        ({"metadata": {"model_slug": "gpt-4o"}, "recipient": "all"}, "2023-11-14 22:13:20.5+00")
+        (
+            {"id": "first", "metadata": {"model_slug": "gpt-4o"}, "recipient": "all"},
+            "2023-11-14 22:13:20.5+00",
+        )
     ]
     before = await snapshot(database)
 
@@ -252,11 +255,80 @@ async def test_sharegpt_is_read(database: db.Database, tmp_path: Path) -> None:
     assert await rows(database, parts) == [[{"type": "function", "function": call}]]
 
 
+async def test_variants_of_sharegpt_are_read(database: db.Database, tmp_path: Path) -> None:
+    chats = [
+        {"conversations": []},
+        {"conversations": [{"role": "user", "content": "A"}, {"role": "ai", "value": "B"}]},
+        {"items": [{"from": "human", "value": ["C", "D"]}]},
+    ]
+    path = file(tmp_path, chats)
+    assert formats.recognise(path) == formats.CHATS
+
+    found = await import_chats(database, path, owner=None)
+
+    assert found.left_out == ["conversation 1 was left out, because it has no messages."]
+    assert [row[2:4] for row in await rows(database, MESSAGES)] == [
+        ("USER", "A"),
+        ("ASSISTANT", "B"),
+        ("USER", "C\nD"),
+    ]
+
+
+async def test_an_export_of_claude_is_read_and_continued(
+    database: db.Database, tmp_path: Path
+) -> None:
+    messages = [
+        {"uuid": "1", "sender": "human", "text": "A", "content": [], "attachments": []},
+        {
+            "uuid": "2",
+            "sender": "assistant",
+            "text": "",
+            "content": [{"type": "text", "text": "B"}],
+        },
+    ]
+    chat = {"uuid": "c", "name": "Frost", "chat_messages": messages[:1]}
+    path = file(tmp_path, [chat])
+    assert formats.recognise(path) == formats.CHATS
+    await import_chats(database, path, owner=None)
+    file(tmp_path, [chat | {"chat_messages": messages}])
+
+    found = await import_chats(database, path, owner=None)
+
+    assert found.added == {"messages": 1}
+    assert [row[:4] for row in await rows(database, MESSAGES)] == [
+        ("Frost", 1, "USER", "A"),
+        ("Frost", 2, "ASSISTANT", "B"),
+    ]
+
+
+async def test_what_is_beside_the_texts_of_chatgpt_is_read(
+    database: db.Database, tmp_path: Path
+) -> None:
+    contents = [
+        {"content_type": "reasoning_recap", "content": "Thought for 5 s"},
+        {"content_type": "tether_browsing_display", "result": "# Frost", "summary": None},
+        {"content_type": "execution_output", "text": "1"},
+        {"content_type": "system_error", "name": "Error", "text": "None found"},
+    ]
+    nodes = {
+        str(number): node(str(number - 1) if number else None, "tool", content=content)
+        for number, content in enumerate(contents)
+    }
+    empty = {"title": "None", "mapping": None, "current_node": None}
+
+    found = await import_chats(database, file(tmp_path, [empty, chatgpt("3", **nodes)]), owner=None)
+
+    assert found.changed == []
+    assert found.left_out == ["conversation 1 was left out, because it has no messages."]
+    texts = "SELECT content FROM messages ORDER BY sequence"
+    assert await rows(database, texts) == ["Thought for 5 s", "# Frost", "1", "None found"]
+
+
 async def test_an_unknown_sender_is_refused(database: db.Database, tmp_path: Path) -> None:
     given = {"conversations": [{"from": "human", "value": "A"}, {"from": "cat", "value": "B"}]}
     before = await snapshot(database)
 
-    with pytest.raises(NotImportable, match=r'^conversation 1, message 2: "from" is "cat", not'):
+    with pytest.raises(NotImportable, match=r'^conversation 1, message 2: its sender is "cat", not'):
         await import_chats(database, file(tmp_path, given), owner=None)
 
     assert await snapshot(database) == before

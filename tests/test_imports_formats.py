@@ -208,17 +208,17 @@ async def test_a_folder_of_backlog_is_a_project(database: db.Database, tmp_path:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("no front matter", "a.md: it does not begin with front matter between lines of ---."),
-        ("---\ntitle: A\n---\n", "a.md: its front matter has no id."),
-        ("---\nid: [\n---\n", "a.md: its YAML is not correct: "),
-        ("---\nid: &a [x]\ntitle: *a\n---\n", "a.md: its YAML is not correct: it has an alias."),
-        ("---\n- id\n---\n", "a.md: its YAML is not an object."),
+        ("no front matter", "b-1.md: it does not begin with front matter between lines of ---."),
+        ("---\nid: b-1\n---\n", "b-1.md: its front matter has no title."),
+        ("---\nid: [\n---\n", "b-1.md: its YAML is not correct: "),
+        ("---\nid: &a x\ntitle: [*a]\n---\n", "b-1.md: its YAML is not correct: it has an alias."),
+        ("---\n- id\n---\n", "b-1.md: its YAML is not an object."),
     ],
 )
 async def test_a_task_of_backlog_that_is_none_is_refused(
     database: db.Database, tmp_path: Path, content: str, sentence: str
 ) -> None:
-    file(tmp_path, content, "backlog/tasks/a.md")
+    file(tmp_path, content, "backlog/tasks/b-1.md")
 
     with pytest.raises(NotImportable) as refusal:
         await recognised(database, tmp_path)
@@ -349,7 +349,7 @@ CODE = {"version": "2.0.0", "tasks": [{"label": "build", "type": "shell", "comma
             f" Known are {formats.NAMED}.",
         ),
         ("a.json", "3", f"has no known format: it has a number. Known are {formats.NAMED}."),
-        ("a.json", "[]", f"has no known format: it has a list. Known are {formats.NAMED}."),
+        ("a.json", "[]", f"has no known format: it is empty. Known are {formats.NAMED}."),
         ("a.json", "", "is empty."),
     ],
 )

@@ -125,6 +125,15 @@ class Place:
         done = subprocess.run(command, capture_output=True, encoding="utf-8")
         assert done.returncode == 0, done.stderr
 
+    def delete(self, project: str) -> None:
+        """Delete a project with its history, as if it had never been there."""
+        self.psql(
+            "\\connect troupe\n"
+            f"DELETE FROM projects WHERE name = '{project}';\n"
+            "DELETE FROM events WHERE project_id::text = (SELECT entity_id FROM events"
+            f" WHERE action = 'DELETED' AND before ->> 'name' = '{project}');\n"
+        )
+
     def certify(self, name: str = "certificate") -> Path:
         """Make a certificate."""
         file = self.folder / f"{name}.pem"
@@ -181,6 +190,29 @@ def test_the_servers_role_changes_no_table(place: Place) -> None:
             done = troupe("psql", "-c", statement, **settings)
             assert done.status == 1
             assert re.match("ERROR:  (must be owner of|permission denied for)", done.err)
+
+
+def test_the_servers_role_imports_and_exports(place: Place, tmp_path: Path) -> None:
+    def run(*words: str) -> str:
+        with place.settings("troupe_server") as settings:
+            return troupe_here(*words, **settings).printed
+
+    plan, chats, file = CODE / "examples/plan.json", CODE / "examples/chats.json", tmp_path / "file"
+    done = run("import", "taskmaster", str(plan), "--project", "Station", "--owner", "ann")
+    assert done.startswith("Added 2 projects, 19 tasks and 17 dependencies.")
+    assert run("import", str(chats), "--project", "Garden", "--owner", "ann").startswith("Added 4")
+    done = run("export", "Garden", str(file))
+    assert done.startswith("Exported 0 tasks, 4 conversations, 16 messages")
+    words = ("import", str(file), "--owner", "ann")
+    assert run(*words) == (
+        "Nothing was added: 1 project, 4 conversations and 16 messages are already there.\n"
+    )
+    place.delete("Garden")
+
+    assert run(*words) == "Added 1 project, 4 conversations and 16 messages.\n"
+
+    assert run("export", "Garden", str(tmp_path / "again")) == done
+    assert (tmp_path / "again").read_bytes() == file.read_bytes()
 
 
 async def test_with_tls_postgresql_has_to_be_the_one_in_the_url(place: Place) -> None:

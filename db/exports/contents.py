@@ -20,7 +20,9 @@ _PROJECT = "t.project_id = :project"
 _OF_AGENT = "t.agent_id IN (SELECT id FROM agents WHERE project_id = :project)"
 _OF_TASK = "IN (SELECT id FROM tasks WHERE project_id = :project)"
 
-# The condition of the rows of each table. Budgets follow the usage, which they are counted from.
+_OF_BUDGET = "t.budget_id IN (SELECT id FROM budgets WHERE project_id = :project)"
+
+# The condition of the rows of each table.
 TABLES = {
     "ai_models": """t.id IN (
         SELECT model_id FROM agents WHERE project_id = :project
@@ -48,8 +50,10 @@ TABLES = {
     "task_leases": f"t.task_id {_OF_TASK}",
     "usage_records": _PROJECT,
     "budgets": _PROJECT,
-    "budget_alerts": "t.budget_id IN (SELECT id FROM budgets WHERE project_id = :project)",
-    "budget_increases": "t.budget_id IN (SELECT id FROM budgets WHERE project_id = :project)",
+    "budget_periods": _OF_BUDGET,
+    "budget_reservations": _OF_BUDGET,
+    "budget_alerts": _OF_BUDGET,
+    "budget_increases": _OF_BUDGET,
     # The history. It is imported last, in place of the events of the import itself.
     "events": """t.project_id = :project
         AND t.entity_type NOT IN ('AccessToken', 'Webhook', 'WebhookDelivery')""",
@@ -64,7 +68,11 @@ LINKS = {
 }
 LATER = "+"
 
-# Given anew by the database: the order of insertion, and the position that follows from it.
+# What triggers make when rows of a table are inserted, and what the file has instead.
+MADE = {"budgets": ("budget_periods", "budget_alerts")}
+
+# Has a meaning only in the database that it is from: the order of insertion of an event and the
+# position that follows from it.
 _NOT_EXPORTED = {"events": {"id", "position"}}
 
 

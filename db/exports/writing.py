@@ -36,8 +36,7 @@ async def export_project(database: Database, project: str, path: Path) -> Counte
     async with database.writer.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
         # A large project takes longer than a request may.
-        for limit in ("statement_timeout", "transaction_timeout"):
-            await connection.execute(text(f"SET LOCAL {limit} = 0"))
+        await connection.execute(text("SET LOCAL statement_timeout = 0"))
         id = await _find(connection, project)
         counts: Counter[str] = Counter()
         try:
@@ -94,6 +93,7 @@ async def _batches(
         for table, where in TABLES.items()
         for column in users(table)
     )
+    named += f" UNION SELECT t.actor_id FROM events t WHERE {TABLES['events']}"
     statements = [
         ("users", f"SELECT id, username FROM users WHERE id IN ({named}) ORDER BY id"),
         *((table, _select(table, columns(table), where)) for table, where in TABLES.items()),

@@ -7,6 +7,7 @@ were done before; what is in other folders, such as drafts and archived tasks, i
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -41,6 +42,10 @@ TO_DO = ("to do", "todo", "open", "backlog", "in progress", "doing", "ready")
 PRIORITIES = {"critical": 5, "high": 5, "medium": 3, "low": 1}
 MEDIUM = 3
 
+# The beginning of a file's name, such as `task-12.1 - Title.md`.
+NAME = re.compile(r"([A-Za-z]+-\d[\d.]*)(?: - (.*))?", re.DOTALL)
+# A value on one line that is not quoted, such as `title: Fix: it` or `assignee: @ann`.
+PLAIN_VALUE = re.compile(r"^([A-Za-z_]+):[ \t]+(?![\[{\"'|>])(\S.*?)[ \t]*$", re.MULTILINE)
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$\n?", re.DOTALL | re.MULTILINE)
 # Marks of the program itself.
 MARK = re.compile(r"^<!-- (?:AC|DOD|SECTION)[:A-Z_ ]*(?:BEGIN|END) -->\n?", re.MULTILINE)
@@ -71,6 +76,12 @@ def find_folder(path: Path) -> Path | None:
     return None
 
 
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """The parts of a name, with numbers by their size: `task-9` is before `task-10`."""
+    parts = re.split(r"(\d+)", path.stem)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
 class Folder:
     """An opened folder of Backlog.md."""
 
@@ -95,7 +106,7 @@ class Folder:
         """The files, each with its size and the time of its last change."""
         found = []
         for name in (TASKS, COMPLETED):
-            for path in sorted((self.folder / name).glob("*.md")):
+            for path in sorted((self.folder / name).glob("*.md"), key=_in_order):
                 status = path.stat()
                 found.append((path, status.st_size, status.st_mtime_ns))
         return found
@@ -115,10 +126,10 @@ class Folder:
 
     def configuration(self) -> dict[str, Any]:
         """The configuration; empty if there is none."""
-        for name in CONFIGURATION:
-            path = self.folder / name
+        inside = [self.folder / name for name in CONFIGURATION]
+        for path in (*inside, self.folder.parent / CONFIGURATION[1]):
             if path.is_file():
-                return _yaml(path.read_text(encoding="utf-8", errors="replace"), name)
+                return _yaml(path.read_text(encoding="utf-8-sig", errors="replace"), path.name)
         return {}
 
     def second_pass(self) -> None:
@@ -149,7 +160,11 @@ def read_plans(source: Folder, project: str | None, report: Report) -> Iterator[
     refuse_bad_name(name, "project")
     statuses = settings.get("statuses")
     last = statuses[-1] if isinstance(statuses, list) and statuses else "Done"
-    issues = [_issue(path, text, str(last), report) for path, text in source.texts()]
+    issues = [
+        issue
+        for path, text in source.texts()
+        if (issue := _issue(path, text, str(last), report)) is not None
+    ]
     for folder in LEFT_OUT:
         count = len(list((source.folder / folder).glob("*.md")))
         if count:
@@ -158,13 +173,17 @@ def read_plans(source: Folder, project: str | None, report: Report) -> Iterator[
         raise NotImportable(f"{source.name} has no task in it.")
     full = {issue.id.rpartition("-")[2]: issue.id for issue in issues}
     ids = {issue.id for issue in issues}
+
+    def found(name: str) -> str:
+        """The id for a name, which can be without the prefix or have an earlier one."""
+        return name if name in ids else full.get(name.rpartition("-")[2], name)
+
     for issue in issues:
-        # Some names are without the prefix.
-        issue.dependencies = [
-            other if other in ids else full.get(other, other) for other in issue.dependencies
-        ]
-        if issue.parent and issue.parent not in ids:
-            issue.parent = full.get(issue.parent, issue.parent)
+        issue.dependencies = [found(other) for other in issue.dependencies]
+        if issue.parent:
+            issue.parent = found(issue.parent)
+        elif (above := issue.id.rpartition(".")[0]) in ids:
+            issue.parent = above
     yield plan_of_issues(SOURCE, name, source.file, issues, report)
 
 
@@ -187,16 +206,46 @@ def _yaml(text: str, place: str) -> dict[str, Any]:
     return {str(key): None if value in NULLS else value for key, value in found.items()}
 
 
-def _issue(path: Path, text: str, last: str, report: Report) -> Issue:
+def _front_matter(text: str, place: str, report: Report) -> dict[str, Any]:
+    """The values of the front matter. Raises NotImportable."""
+    try:
+        return _yaml(text, place)
+    except NotImportable:
+        # People and agents write such values too.
+        quotes = PLAIN_VALUE.sub(lambda found: f"{found[1]}: {json.dumps(found[2])}", text)
+        quotes = quotes.replace("\t", " ")
+        try:
+            about = _yaml(quotes, place)
+        except NotImportable:
+            about = {}
+        if not about:
+            raise
+        report.change("its YAML is not correct; values on one line are taken as texts.", place)
+        return about
+
+
+def _issue(path: Path, text: str, last: str, report: Report) -> Issue | None:
     place = path.name
+    name = NAME.fullmatch(path.stem)
     matter = FRONT_MATTER.match(text)
     if matter is None:
-        raise NotImportable(f"{place}: it does not begin with front matter between lines of ---.")
-    about = _yaml(matter[1], place)
-    id = str(about.get("id") or "").strip().lower()
-    title = str(about.pop("title", "") or "").strip()
-    if not id or not title:
-        raise NotImportable(f"{place}: its front matter has no {'title' if id else 'id'}.")
+        problem = "it does not begin with front matter between lines of ---"
+        if name is not None:
+            raise NotImportable(f"{place}: {problem}.")
+        report.leave_out(f"{problem}, so it was left out.", place)
+        return None
+    about = _front_matter(matter[1], place, report)
+    given = {"id": name[1], "title": name[2]} if name is not None else {}
+    texts = {}
+    for key in ("id", "title"):
+        texts[key] = value.strip() if isinstance(value := about.get(key), str) else ""
+        if not texts[key]:
+            texts[key] = (given.get(key) or "").strip()
+            if not texts[key]:
+                raise NotImportable(f"{place}: its front matter has no {key}.")
+            report.change(f"its front matter has no {key}, so that of its name is taken.", place)
+    id, title = texts["id"].lower(), texts["title"]
+    about.pop("title", None)
     status = _status(path, str(about.get("status") or ""), last, place, report)
     priority = str(about.get("priority") or "medium").strip().lower()
     if priority not in PRIORITIES:
@@ -221,6 +270,7 @@ def _issue(path: Path, text: str, last: str, report: Report) -> Issue:
         priority=PRIORITIES.get(priority, MEDIUM),
         about=about,
         completed_at=time,
+        type=value if isinstance(value := about.get("type"), str) else None,
         acceptance_criteria=criteria or None,
         parent=(str(about.get("parent_task_id") or about.get("parent") or "").strip().lower())
         or None,
@@ -229,7 +279,8 @@ def _issue(path: Path, text: str, last: str, report: Report) -> Issue:
 
 
 def _status(path: Path, status: str, last: str, place: str, report: Report) -> TaskStatus:
-    plain = " ".join(status.lower().replace("-", " ").replace("_", " ").split())
+    # Some programs begin it with a symbol.
+    plain = " ".join(re.sub(r"[\W_]+", " ", status.lower()).split())
     if path.parent.name == COMPLETED or plain in DONE or status == last:
         return TaskStatus.COMPLETED
     if plain in TO_DO or not plain:

@@ -3,7 +3,8 @@
 A conversation is a tree: `mapping` has its nodes by id, each with its parent, its children and
 mostly a message. A node with several children is a message that was edited, or an answer that was
 generated again. The path to `current_node` is the conversation; each path to another end is a
-conversation that was forked from it, whose first messages are copies.
+conversation that was forked from it, whose first messages are copies. A message is identified by
+its node.
 """
 
 from __future__ import annotations
@@ -20,19 +21,18 @@ MAX_MESSAGES = 100_000
 
 def recognises(item: Any) -> bool:
     """Whether a conversation has this format."""
-    return isinstance(item, dict) and isinstance(item.get("mapping"), dict)
+    return isinstance(item, dict) and isinstance(item.get("mapping", ""), dict | None)
 
 
 def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
     """The conversation, and those that were forked from it. Raises NotImportable."""
-    nodes: dict[str, Any] = item["mapping"]
+    nodes: dict[str, Any] = item["mapping"] or {}
     for id, node in nodes.items():
         if not isinstance(node, dict):
             raise NotImportable(f"{place}, node {id}: it is {kind(node)}, not an object.")
     about = {key: value for key, value in item.items() if key != "mapping"}
     found: list[Transcript] = []
     read: dict[str, dict[str, Any] | None] = {}
-    first: dict[str, tuple[int, int]] = {}
     total = 0
     for number, end in enumerate(_ends(item, nodes)):
         label = f", branch {number + 1}" if number else ""
@@ -45,24 +45,21 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
                 place,
             )
             break
-        messages: list[Any] = []
-        copied: dict[int, tuple[int, int]] = {}
-        for id in path:
-            if id not in read:
-                read[id] = _message(nodes[id].get("message"), place, report)
-            message = read[id]
-            if message is None:
-                continue
-            if id in first:
-                copied[len(messages)] = first[id]
-            else:
-                first[id] = (len(found), len(messages))
-            messages.append(message)
+        new = [id for id in path if id not in read]
+        for id in new:
+            read[id] = _message(id, nodes[id].get("message"), place, report)
+        messages = [message for id in path if (message := read[id]) is not None]
         # A branch that ends in a node without a message has nothing of its own.
-        if not found or len(copied) < len(messages):
+        if not found or any(read[id] is not None for id in new):
             kept = about if not found else about | {"branch": number + 1}
-            found.append(Transcript(messages, kept, label, copied))
-    return found
+            found.append(Transcript(messages, kept, label, _id(item, nodes)))
+    return found or [Transcript([], about)]
+
+
+def _id(item: dict[str, Any], nodes: dict[str, Any]) -> str:
+    """What identifies a conversation. Old exports have no id, but a time and ids of the nodes."""
+    given = item.get("conversation_id") or item.get("id")
+    return str(given or f"{item.get('create_time')} {next(iter(nodes), '')}")
 
 
 def _ends(item: dict[str, Any], nodes: dict[str, Any]) -> list[str]:
@@ -87,7 +84,7 @@ def _path(end: str, nodes: dict[str, Any], place: str) -> list[str]:
     return list(path)[::-1]
 
 
-def _message(message: Any, place: str, report: Report) -> dict[str, Any] | None:
+def _message(id: str, message: Any, place: str, report: Report) -> dict[str, Any] | None:
     """A message with the keys of OpenAI's format; None for one without a content to show."""
     if message is None:
         return None
@@ -104,7 +101,7 @@ def _message(message: Any, place: str, report: Report) -> dict[str, Any] | None:
     if not content and role == "system":
         report.leave_out("an empty message of the system was left out.", place)
         return None
-    return about | {"role": role, "content": content}
+    return about | {"id": id, "role": role, "content": content}
 
 
 def _content(content: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,10 +19,13 @@ from db.imports import (
     anthropic_chats,
     chatgpt_exports,
     claude_code_sessions,
+    claude_exports,
     openai_chats,
     sharegpt_chats,
 )
 from db.imports.files import (
+    CutOff,
+    Empty,
     NotImportable,
     Source,
     as_json,
@@ -38,7 +41,10 @@ from db.imports.transcripts import Transcript
 from db.text import canonical_json
 
 # The formats, each a module with `recognises` and `transcripts`. The last one takes everything.
-FORMATS = (chatgpt_exports, claude_code_sessions, sharegpt_chats, anthropic_chats, openai_chats)
+FORMATS = (
+    *(chatgpt_exports, claude_exports, claude_code_sessions),
+    *(sharegpt_chats, anthropic_chats, openai_chats),
+)
 
 SENDERS = {
     "system": MessageSender.SYSTEM,
@@ -61,10 +67,11 @@ TIMES = (
 BESIDE = ("chosen", "rejected", "prompt", "completion", "response", "system")
 
 # The keys of the text of a part, if it has no type or one of these; otherwise only `text`.
-TEXTS = ("text", "value", "content", "parts", "output", "refusal")
+TEXTS = ("text", "value", "content", "parts", "output", "refusal", "result")
 TEXT_TYPES = (
     *(None, "text", "input_text", "output_text", "refusal"),
     *("tool_result", "tool-result", "function_call_output"),
+    *("reasoning_recap", "tether_browsing_display"),
 )
 # The types of calls of tools, which have no text.
 CALL_TYPES = ("tool_use", "server_tool_use", "tool_call", "tool-call", "function_call")
@@ -77,39 +84,46 @@ EXCERPT_LENGTH = 80
 MAX_MESSAGES = 100_000
 
 
-Key = tuple[str, int]
-
-
 @dataclass(slots=True)
 class Chat:
     """A conversation that was read from a file."""
 
     place: str
+    # Of its id in the file if it has one, otherwise of its content; with the number among those
+    # with the same hash, it identifies the conversation in its project.
     hash: str
-    occurrence: int
+    number: int
     size: int
     title: str | None
     summary: str
     time: datetime | None
     about: dict[str, Any]
     messages: list[dict[str, Any]]
-    # The messages that were copied from others: the key and the position of each, by their own.
-    copied: dict[int, tuple[Key, int]]
-
-    @property
-    def key(self) -> Key:
-        """What identifies it in a project: its hash, and its number among equal ones."""
-        return self.hash, self.occurrence
+    # What identifies each message in the conversation; empty if the conversation has no id.
+    ids: list[str]
+    # The key of the metadata of messages that the ids are from.
+    id_key: str
 
     def counts(self) -> dict[str, int]:
         """Its counts for the report."""
         return {"conversations": 1, "messages": len(self.messages)}
 
 
+def numbered(ids: Iterable[str]) -> list[str]:
+    """Ids of messages, with a number from the second message with the same id on."""
+    times: Counter[str] = Counter()
+    found = []
+    for id in ids:
+        times[id] += 1
+        found.append(id if times[id] == 1 else f"{id}#{times[id]}")
+    return found
+
+
 class _Conversations:
     """The conversations of a file, one by one and unchanged."""
 
-    def __init__(self, source: Source, report: Report) -> None:
+    def __init__(self, source: Source, report: Report, before: str) -> None:
+        self._before = before
         self._events = source.events()
         self._report = report
         self._number = 0
@@ -126,10 +140,17 @@ class _Conversations:
             if event[0] == "start_array" and end is None and messages is None:
                 yield from self.read("end_array")
                 continue
-            place = f"conversation {self._number + 1}"
+            place = f"{self._before}conversation {self._number + 1}"
             if messages is not None:
                 place = f"{place}, message {len(messages) + 1}"
-            value = read_value(self._events, event, place, self._report)
+            try:
+                value = read_value(self._events, event, place, self._report)
+            except CutOff:
+                if not (messages and claude_code_sessions.is_record(messages[0])):
+                    raise
+                # The program is still writing it, or was killed.
+                self._report.leave_out("it is cut off, so it was left out.", place)
+                break
             if number == 0 and (is_message(value) or claude_code_sessions.is_record(value)):
                 messages = []
             if messages is None:
@@ -144,28 +165,39 @@ class _Conversations:
             yield messages
 
 
-def read_chats(source: Source, report: Report) -> Iterator[Chat]:
-    """The conversations of a file, one by one. Raises NotImportable."""
+def read_chats(source: Source, report: Report, before: str = "") -> Iterator[list[Chat]]:
+    """The conversations of a file, each with its branches. Raises NotImportable.
+
+    `before` begins the places in the report.
+    """
     occurrences: Counter[bytes] = Counter()
-    for number, item in enumerate(_Conversations(source, report).read(), 1):
-        place = f"conversation {number}"
+    is_empty = True
+    for number, item in enumerate(_Conversations(source, report, before).read(), 1):
+        place = f"{before}conversation {number}"
         format = next(format for format in FORMATS if format.recognises(item))
-        keys: list[Key] = []
+        groups: dict[str, list[Chat]] = {}
+        seen: set[str] = set()
         for found in format.transcripts(item, place, report):
-            chat = _chat(found, f"{place}{found.label}", keys, occurrences, report)
+            chat = _chat(found, f"{place}{found.label}", seen, report)
             if chat is not None:
-                keys.append(chat.key)
-                yield chat
-    if not occurrences:
-        raise NotImportable(f"{source.name} has no conversation in it.")
+                groups.setdefault(chat.hash, []).append(chat)
+        for hash, chats in groups.items():
+            if not chats[0].ids:
+                occurrences[bytes.fromhex(hash)[:16]] += 1
+                chats[0].number = occurrences[bytes.fromhex(hash)[:16]]
+            yield chats
+            is_empty = False
+    if is_empty:
+        raise Empty(f"{source.name} has no conversation in it.")
     if source.has_mark:
         report.change(f"{source.name} begins with a byte order mark, which was skipped.")
 
 
-def _chat(
-    found: Transcript, place: str, keys: list[Key], occurrences: Counter[bytes], report: Report
-) -> Chat | None:
-    """A conversation with its rows; None if it is empty. `keys` are those of its item before it."""
+def _chat(found: Transcript, place: str, seen: set[str], report: Report) -> Chat | None:
+    """A conversation with its rows; None if it is empty.
+
+    `seen` are the ids of messages of earlier branches, to which those of this one are added.
+    """
     messages, about = found.messages, found.about
     if not messages:
         report.leave_out(f"{place} was left out, because it has no messages.")
@@ -173,8 +205,10 @@ def _chat(
     refuse_unstorable(about, place)
     time = _Time.of(about)
     otherwise = "the time of the import" if time.key is None else "the time of the conversation"
+    ids = [] if found.id is None else numbered(message[found.id_key] for message in messages)
     # Of a copy, only the original is reported.
-    reports = (Report() if count in found.copied else report for count in range(len(messages)))
+    reports = [Report() if id in seen else report for id in ids] or [report] * len(messages)
+    seen.update(ids)
     rows = [
         _message(message, f"{place}, message {count}", otherwise, noted)
         for count, (message, noted) in enumerate(zip(messages, reports, strict=True), 1)
@@ -183,19 +217,19 @@ def _chat(
         time.report_notes(place, "the time of the import", report)
     _report_metadata(about, place, report)
     content = canonical_json([messages, about])
-    hash = hashlib.sha256(content)
-    occurrences[hash.digest()[:16]] += 1
+    identity = content if found.id is None else canonical_json([found.id_key, found.id])
     return Chat(
         place=place,
-        hash=hash.hexdigest(),
-        occurrence=occurrences[hash.digest()[:16]],
+        hash=hashlib.sha256(identity).hexdigest(),
+        number=1,
         size=len(content),
         title=_title(about, rows, place, report),
         summary=_summary(about, rows, place, report),
         time=time.value,
         about=about,
         messages=rows,
-        copied={own: (keys[other], at) for own, (other, at) in found.copied.items()},
+        ids=ids,
+        id_key=found.id_key,
     )
 
 

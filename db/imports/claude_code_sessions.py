@@ -2,23 +2,31 @@
 
 Each line is a record with a `type`. Those of the types `user`, `assistant` and `system` are
 messages, in the order of the file; `summary` and the like have the title of the session. Others,
-such as snapshots of files, are left out.
+such as snapshots of files, are left out. The messages of an agent that the session has started
+(`isSidechain`) are a conversation of their own, whether they are in the same file or in another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import orjson
+
 from db.imports.anthropic_chats import split_results
-from db.imports.files import quoted
+from db.imports.files import quoted, shown
 from db.imports.report import Report
 from db.imports.transcripts import Transcript
 
 # At least one of these keys stands in each record beside its type.
 KEYS = ("sessionId", "uuid", "leafUuid", "snapshot", "parentUuid")
 TITLES = {"summary": "summary", "ai-title": "aiTitle", "custom-title": "customTitle"}
-# What the session has once, if all records have the same.
-SHARED = ("sessionId", "cwd", "version", "gitBranch", "userType", "entrypoint")
+# What a session has once, if all records have the same.
+SHARED = ("sessionId", "cwd", "version", "gitBranch", "userType", "entrypoint", "agentId")
+
+MAX_FIRST_LINE = 10_000_000
 
 
 def is_record(value: Any) -> bool:
@@ -35,31 +43,100 @@ def recognises(item: Any) -> bool:
     return isinstance(item, list) and any(map(is_record, item[:20]))
 
 
+def find_files(folder: Path) -> list[Path]:
+    """The sessions in a folder, with those of their agents, the oldest first."""
+    files = [*folder.glob("*.jsonl"), *folder.glob("*/subagents/*.jsonl")]
+    return sorted(filter(_is_session, files), key=lambda path: (path.stat().st_mtime, path))
+
+
+def _is_session(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return is_record(orjson.loads(file.readline(MAX_FIRST_LINE)))
+    except (OSError, ValueError):
+        return False
+
+
+@dataclass(slots=True)
+class _Thread:
+    """The messages of a session, or those of an agent in it."""
+
+    session: str | None
+    # The agent, or the first record of its messages; empty for the session itself.
+    agent: str
+    messages: list[Any] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def transcript(self, is_only: bool) -> Transcript:
+        """The conversation, which its messages identify if each of them has an id."""
+        has_ids = self.session is not None and all(
+            isinstance(message, dict) and isinstance(message.get("uuid"), str)
+            for message in self.messages
+        )
+        label = f", session {shown(str(self.session))}" + f" agent {shown(self.agent)}" * (
+            self.agent != ""
+        )
+        return Transcript(
+            self.messages,
+            self.about,
+            "" if is_only else label,
+            f"{self.session} {self.agent}".strip() if has_ids else None,
+            "uuid",
+        )
+
+
 def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
-    """The conversation of a session."""
-    messages: list[Any] = []
-    about: dict[str, Any] = {}
+    """The conversations of a session and of its agents, in the order of their first lines."""
+    threads: dict[tuple[str | None, str], _Thread] = {}
+    of_records: dict[str, _Thread] = {}
+    session = next(filter(None, map(_session, item)), None)
     for number, record in enumerate(item, 1):
+        # A record without the session, such as a summary, is of the one before it.
+        session = _session(record) or session
+        agent = _agent(record, of_records)
+        thread = threads.setdefault((session, agent), _Thread(session, agent))
         if not isinstance(record, dict):
-            messages.append(record)
+            thread.messages.append(record)
             continue
+        if isinstance(uuid := record.get("uuid"), str):
+            of_records[uuid] = thread
         type = record.get("type")
         if type in TITLES:
             if title := record.get(TITLES[type]):
-                about["title"] = title
+                thread.about["title"] = title
         elif isinstance(record.get("message"), dict):
             for key in SHARED:
                 if record.get(key) is not None:
-                    about.setdefault(key, record[key])
-            messages += split_results(_message(record, record["message"], about))
+                    thread.about.setdefault(key, record[key])
+            thread.messages += split_results(_message(record, record["message"], thread.about))
         elif type == "system" and isinstance(record.get("content"), str):
-            messages.append(_without(record | {"role": "system"}, about))
+            thread.messages.append(_without(record | {"role": "system"}, thread.about))
         else:
             report.leave_out(
                 f"a record of type {quoted(str(type))} was left out, because it is no message.",
                 f"{place}, line {number}",
             )
-    return [Transcript(messages, about)]
+    return _transcripts(threads.values())
+
+
+def _transcripts(threads: Iterable[_Thread]) -> list[Transcript]:
+    found = [thread for thread in threads if thread.messages] or list(threads)[:1]
+    return [thread.transcript(len(found) == 1) for thread in found]
+
+
+def _session(record: Any) -> str | None:
+    session = record.get("sessionId") if isinstance(record, dict) else None
+    return session if isinstance(session, str) and session else None
+
+
+def _agent(record: Any, of_records: dict[str, _Thread]) -> str:
+    """The agent whose message a record is: by its id, or by the first record of the agent."""
+    if not isinstance(record, dict) or record.get("isSidechain") is not True:
+        return ""
+    if isinstance(id := record.get("agentId"), str):
+        return id
+    above = of_records.get(str(record.get("parentUuid")))
+    return above.agent if above is not None and above.agent else str(record.get("uuid"))
 
 
 def _message(

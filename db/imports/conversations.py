@@ -1,9 +1,8 @@
-"""Writes the conversations of a file into a project.
+"""Writes the conversations of a file, or of a folder of sessions, into a project.
 
-A conversation is identified by its project, a hash of its content, and, for equal conversations in
-one file, its number among them. Its unique address (`conversation_url`) is made from these, so that
-a second import finds it without a search, even after it was moved to another project. A changed
-conversation is another one.
+A conversation that was imported before (`known_chats.py`) gets the messages that are new in the
+file; what was done with it here stays. If the file has no id for it, it is identified by its
+content, and a changed conversation is another one.
 
 Conversations are written in batches, each in one transaction, so that an interrupted import is
 completed by starting it again.
@@ -12,24 +11,25 @@ completed by starting it again.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql
 
 from db.agents import Agent
 from db.ai_models import AIModel
 from db.base import new_id
-from db.conversations import Conversation, Message, MessageSender
+from db.conversations import Conversation, ConversationStatus, Message, MessageSender
 from db.engine import Database
-from db.imports.chats import Chat, Key, read_chats
+from db.imports import claude_code_sessions
+from db.imports.chats import Chat, read_chats
 from db.imports.files import (
+    Empty,
     NotImportable,
     Progress,
     Source,
@@ -40,9 +40,10 @@ from db.imports.files import (
     refuse_bad_name,
     storing,
 )
+from db.imports.known_chats import Known, Match, find_known, url
 from db.imports.report import Report
+from db.imports.transactions import writing
 from db.projects import Project
-from db.scopes import Viewer
 from db.sessions import WriteSession
 from db.text import composed
 from db.writes import insert_many
@@ -72,81 +73,123 @@ async def import_chats(
     project: str | None = None,
     agent: str = "assistant",
     model: str | None = None,
+    preview: bool = False,
     progress: Progress = no_progress,
 ) -> Report:
     """Import conversations into a project of the owner, by default named after the file.
 
-    The project, the agent for messages of the assistant, and its model are created if they do not
-    exist. `progress` is called with the work done and the total. Raises NotImportable before
-    anything was added, unless the file or the project changes during the import.
+    `path` is a file, or a folder with sessions of Claude Code. The project, the agent for messages
+    of the assistant, and its model are created if they do not exist. With `preview`, each
+    transaction is rolled back, and the report says what would be done. `progress` is called with
+    the work done and the total. Raises NotImportable before anything was added, unless a file or
+    the project changes during the import.
     """
-    named = composed(path.stem if project is None else project)
-    target = _Target(owner, named, composed(agent), model)
+    is_folder, name = _named(path)
+    named = composed(name)
+    target = _Target(owner, named if project is None else composed(project), composed(agent), model)
     refuse_bad_name(target.project, "project")
     refuse_bad_name(target.agent, "agent")
     if model is not None:
         refuse_bad_name(model, "model", 100)
-    report = Report()
+    report = Report(is_preview=preview)
+    if is_folder:
+        await _import_folder(database, path, target, report, progress)
+        return report
     with opened(path, progress) as source:
-        for _ in read_chats(source, report):
-            # An import can be interrupted here.
-            await asyncio.sleep(0)
+        await _check(source, report)
         source.second_pass()
-        for batch in _batches(read_chats(source, Report())):
-            await _write(database, source, target, batch, report)
+        await _import(database, source, target, report)
         source.finish()
     return report
 
 
-def _batches(chats: Iterator[Chat]) -> Iterator[list[Chat]]:
-    batch: list[Chat] = []
-    messages = size = 0
-    for chat in chats:
-        batch.append(chat)
-        messages += len(chat.messages)
-        size += chat.size
-        if len(batch) == BATCH_CONVERSATIONS or messages > BATCH_MESSAGES or size > BATCH_BYTES:
-            yield batch
-            batch, messages, size = [], 0, 0
+def _named(path: Path) -> tuple[bool, str]:
+    """Whether it is a folder, and the name of the project for it."""
+    is_folder = path.is_dir()
+    return is_folder, (path.absolute().name if is_folder else path.stem) or "chats"
+
+
+async def _import_folder(
+    database: Database, folder: Path, target: _Target, report: Report, progress: Progress
+) -> None:
+    """Import the sessions in a folder, after all were checked."""
+    files = claude_code_sessions.find_files(folder)
+    total, done = 2 * len(files), 0
+    kept = []
+    for file in files:
+        with opened(file) as source:
+            try:
+                await _check(source, report, f"{file.relative_to(folder)}, ")
+                kept.append(file)
+            except Empty as error:
+                report.leave_out(f"{error}")
+        progress(done := done + 1, total)
+    if not kept:
+        raise NotImportable(f"{folder} has no session of Claude Code with messages in it.")
+    for file in kept:
+        with opened(file) as source:
+            await _import(database, source, target, report)
+        progress(done := done + 1, total)
+    progress(total, total)
+
+
+async def _check(source: Source, report: Report, place: str = "") -> None:
+    for _ in read_chats(source, report, place):
+        # An import can be interrupted here.
+        await asyncio.sleep(0)
+
+
+async def _import(database: Database, source: Source, target: _Target, report: Report) -> None:
+    for batch in _batches(read_chats(source, Report())):
+        await _write(database, source, target, batch, report)
+
+
+def _batches(groups: Iterator[list[Chat]]) -> Iterator[list[list[Chat]]]:
+    """Conversations, each with its branches, that are written at once; none is there twice."""
+    batch: dict[tuple[str, int], list[Chat]] = {}
+    count = messages = size = 0
+    for group in groups:
+        key = (group[0].hash, group[0].number)
+        if key in batch:
+            yield list(batch.values())
+            batch, count, messages, size = {}, 0, 0, 0
+        batch[key] = group
+        count += len(group)
+        messages += sum(len(chat.messages) for chat in group)
+        size += sum(chat.size for chat in group)
+        if count >= BATCH_CONVERSATIONS or messages > BATCH_MESSAGES or size > BATCH_BYTES:
+            yield list(batch.values())
+            batch, count, messages, size = {}, 0, 0, 0
     if batch:
-        yield batch
+        yield list(batch.values())
 
 
 async def _write(
-    database: Database, source: Source, target: _Target, batch: list[Chat], report: Report
+    database: Database,
+    source: Source,
+    target: _Target,
+    batch: list[list[Chat]],
+    report: Report,
 ) -> None:
-    """Add the conversations that do not exist yet, in one transaction."""
+    """Add what is new in conversations, in one transaction."""
     source.refuse_change()
-    with storing(f"{batch[0].place} to {batch[-1].place}"):
-        async with database.write(Viewer(is_administrator=True)) as session:
+    done = Report()
+    with storing(f"{batch[0][0].place} to {batch[-1][-1].place}"):
+        async with writing(database, is_preview=report.is_preview) as session:
             # Imports into one project wait for each other, so that none adds a conversation twice.
-            # A long conversation may take longer than the timeouts of requests.
-            await session.execute(text("SET LOCAL lock_timeout = '10min'"))
-            await session.execute(text("SET LOCAL statement_timeout = '10min'"))
             key = func.hashtextextended(f"import of chats: {target.owner}: {target.project}", 0)
             await session.execute(select(func.pg_advisory_xact_lock(key)))
             project_id = await _project(session, target, source.file)
-            by_url = {_url(project_id, chat.key): chat for chat in batch}
-            there = set(
-                await session.scalars(
-                    select(Conversation.conversation_url).where(
-                        Conversation.conversation_url.in_(by_url)
-                    )
-                )
-            )
-            new = {url: chat for url, chat in by_url.items() if url not in there}
-            if new:
-                await _insert(session, target, project_id, new, source.file)
-    target.project_id = project_id
-    for url, chat in by_url.items():
-        (report.added if url in new else report.already_there).update(chat.counts())
-
-
-def _url(project_id: UUID, key: Key) -> str:
-    """The address of a conversation: the same at every import, and hard to guess."""
-    hash, occurrence = key
-    identity = f"{project_id} {hash} {occurrence}"
-    return base64.urlsafe_b64encode(hashlib.sha256(identity.encode()).digest()[:18]).decode()
+            matches = await find_known(session, project_id, batch)
+            for match in matches:
+                if match.known is not None:
+                    there = len(match.chat.messages) - len(match.new)
+                    done.already_there.update({"conversations": 1, "messages": there})
+            if any(match.new for match in matches):
+                await _Writer(session, target, project_id, source.file, done).write(matches)
+    if not report.is_preview:
+        target.project_id = project_id
+    report.include(done)
 
 
 async def _project(session: WriteSession, target: _Target, file: str) -> UUID:
@@ -195,72 +238,117 @@ async def _agent(session: WriteSession, target: _Target, project_id: UUID) -> UU
     return agent.id
 
 
-async def _insert(
-    session: WriteSession, target: _Target, project_id: UUID, chats: dict[str, Chat], file: str
-) -> None:
-    agent_id = await _agent(session, target, project_id)
-    now = (await session.execute(select(func.now()))).scalar_one()
-    conversations: list[dict[str, Any]] = []
-    messages: list[dict[str, Any]] = []
-    ids = await _originals(session, project_id, chats.values())
-    for url, chat in chats.items():
-        origin = {
-            "source": "chats",
-            "file": file,
-            "hash": chat.hash,
-            "occurrence": chat.occurrence,
-        }
-        if "import" in chat.about:
-            origin["import"] = chat.about["import"]
-        id = new_id()
-        times = [row["timestamp"] or chat.time or now for row in chat.messages]
-        conversations.append(
+class _Writer:
+    """Writes new conversations, and the new messages of those that were imported before."""
+
+    def __init__(
+        self, session: WriteSession, target: _Target, project_id: UUID, file: str, report: Report
+    ) -> None:
+        self._session = session
+        self._target = target
+        self._project_id = project_id
+        self._file = file
+        self._report = report
+        self._conversations: list[dict[str, Any]] = []
+        self._messages: list[dict[str, Any]] = []
+        # The messages that branches have copies of, by the hash of the conversation and their ids.
+        self._originals: dict[tuple[str, str], UUID] = {}
+
+    async def write(self, matches: list[Match]) -> None:
+        """Add what is new."""
+        self._agent_id = await _agent(self._session, self._target, self._project_id)
+        self._now = (await self._session.execute(select(func.now()))).scalar_one()
+        for match in matches:
+            if match.known is None:
+                self._begin(match)
+            elif match.new:
+                await self._continue(match, match.known)
+        await insert_many(self._session, Conversation, self._conversations)
+        await insert_many(self._session, Message, self._messages)
+
+    def _begin(self, match: Match) -> None:
+        chat, id = match.chat, new_id()
+        latest = self._add(match, id, 0)
+        self._conversations.append(
             {
                 "id": id,
-                "project_id": project_id,
-                "agent_id": agent_id,
+                "project_id": self._project_id,
+                "agent_id": self._agent_id,
                 "title": chat.title,
                 "summary": chat.summary,
-                "conversation_url": url,
-                "last_message_at": max(times),
-                "last_sequence": len(times),
-                "conversation_metadata": as_json(chat.about | {"import": origin}),
+                "conversation_url": url(self._project_id, chat, match.number),
+                "last_message_at": latest,
+                "last_sequence": len(chat.messages),
+                "conversation_metadata": as_json(self._metadata(match)),
             }
         )
-        own = [new_id() for _ in times]
-        ids.update(((url, place), key) for place, key in enumerate(own))
-        for place, (row, time) in enumerate(zip(chat.messages, times, strict=True)):
+        self._report.added.update(chat.counts())
+
+    async def _continue(self, match: Match, known: Known) -> None:
+        """Add the new messages at the end of a conversation, unless it is archived."""
+        chat, new = match.chat, len(match.new)
+        at = f"{chat.place} {quoted(chat.title or '')}"
+        found = await self._session.scalar(
+            select(Conversation).where(Conversation.id == known.id).with_for_update()
+        )
+        if found is None or found.status is ConversationStatus.ARCHIVED:
+            self._report.step("Kept", f"{at}: it is archived, so {_messages(new)} cannot be added.")
+            return
+        latest = self._add(match, known.id, found.last_sequence)
+        values: dict[str, Any] = {
+            "last_sequence": found.last_sequence + new,
+            "last_message_at": max(latest, found.last_message_at or latest),
+            "conversation_metadata": found.conversation_metadata | self._metadata(match),
+        }
+        if found.title == known.origin.get("title"):
+            values["title"] = chat.title
+        found.change(**values)
+        self._report.updated["conversations"] += 1
+        self._report.added["messages"] += new
+        self._report.step("Updated", f"{at}: {_messages(new)}.")
+
+    def _add(self, match: Match, conversation: UUID, sequence: int) -> datetime:
+        """Add the new messages after a position; returns the time of the latest."""
+        chat = match.chat
+        for id, original in match.originals.items():
+            self._originals.setdefault((chat.hash, id), original)
+        times = []
+        for count, place in enumerate(match.new, 1):
+            row, message = chat.messages[place], new_id()
+            time = row["timestamp"] or chat.time or self._now
+            times.append(time)
+            original = message
+            if chat.ids:
+                original = self._originals.setdefault((chat.hash, chat.ids[place]), message)
             spoken = row["sender"] is MessageSender.ASSISTANT
-            original = chat.copied.get(place)
-            messages.append(
+            self._messages.append(
                 row
                 | {
-                    "id": own[place],
-                    "conversation_id": id,
-                    "parent_message_id": original
-                    and ids.get((_url(project_id, original[0]), original[1])),
-                    "sequence": place + 1,
-                    "agent_id": agent_id if spoken else None,
-                    "model_id": target.model if spoken else None,
+                    "id": message,
+                    "conversation_id": conversation,
+                    "parent_message_id": None if original == message else original,
+                    "sequence": sequence + count,
+                    "agent_id": self._agent_id if spoken else None,
+                    "model_id": self._target.model if spoken else None,
                     "timestamp": time,
                 }
             )
-    await insert_many(session, Conversation, conversations)
-    await insert_many(session, Message, messages)
+        return max(times)
+
+    def _metadata(self, match: Match) -> dict[str, Any]:
+        chat = match.chat
+        origin: dict[str, Any] = {
+            "source": "chats",
+            "file": self._file,
+            "hash": chat.hash,
+            "occurrence": match.number,
+        }
+        if chat.ids:
+            origin |= {"last": chat.ids[-1], "title": chat.title}
+        if "import" in chat.about:
+            origin["import"] = chat.about["import"]
+        return chat.about | {"import": origin}
 
 
-async def _originals(
-    session: WriteSession, project_id: UUID, chats: Collection[Chat]
-) -> dict[tuple[str, int], UUID]:
-    """The messages of earlier batches that some of these are copied from: the id of each, by the
-    address of its conversation and its position.
-    """
-    urls = {_url(project_id, key) for chat in chats for key, _ in chat.copied.values()}
-    if not urls:
-        return {}
-    found = await session.execute(
-        select(Conversation.conversation_url, Message.sequence, Message.id)
-        .join(Message, Message.conversation_id == Conversation.id)
-        .where(Conversation.conversation_url.in_(urls))
-    )
-    return {(url, sequence - 1): id for url, sequence, id in found}
+def _messages(count: int) -> str:
+    return "1 new message" if count == 1 else f"{count:,} new messages"

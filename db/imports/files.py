@@ -43,6 +43,14 @@ class NotImportable(Exception):
     """The file, or a part of it, cannot be imported; the message says what, where and why."""
 
 
+class Empty(NotImportable):
+    """There is nothing in the file to be imported."""
+
+
+class CutOff(NotImportable):
+    """The file ends in the middle of a value."""
+
+
 def no_progress(done: int, total: int) -> None:
     """Report no progress."""
 
@@ -286,8 +294,8 @@ class Source:
             parser.close()
         except ijson.JSONError:
             if not any_event and not self._has_text():
-                raise NotImportable(f"{self.name} is empty.") from None
-            raise NotImportable(
+                raise Empty(f"{self.name} is empty.") from None
+            raise CutOff(
                 f"{self.name} is cut off: it ends in the middle, at {self._where(number + 1)}."
             ) from None
         yield from events

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from db.imports import (
     beads_issues,
     chatgpt_exports,
     claude_code_sessions,
+    claude_exports,
     github_issues,
     openai_chats,
     sharegpt_chats,
@@ -25,14 +26,20 @@ EXPORT = "export"
 
 NAMED = (
     "plans of Task Master (tasks.json), beads (issues.jsonl), Backlog.md (a folder) and GitHub"
-    " (issues as JSON), chats of OpenAI's and Anthropic's APIs, ChatGPT (conversations.json),"
-    " Claude Code (sessions as JSONL) and ShareGPT, and exports of `troupe export`"
+    " (issues as JSON), chats of OpenAI's and Anthropic's APIs, ChatGPT and Claude"
+    " (conversations.json), Claude Code (sessions as JSONL) and ShareGPT, and exports of"
+    " `troupe export`"
 )
 
 EXPORT_BEGINS = b'{"format":"troupe",'
 
+# Chats that are recognised by the keys of a conversation.
+EXPORTS = (chatgpt_exports, claude_exports, sharegpt_chats)
+
 # Files at these places in a folder are imported if the folder is given.
 STANDARD = (taskmaster.STANDARD, beads_issues.STANDARD)
+# Where older versions of these programs have them.
+OLD_STANDARD = (beads_issues.OLD_STANDARD,)
 
 # The folders in which other programs have a `tasks.json` of their own.
 EDITORS = {".vscode": "VS Code", ".zed": "Zed"}
@@ -46,13 +53,16 @@ MAX_SHAPE = 6
 def located(path: Path) -> Path:
     """The file or folder to import for a path: of a folder, the plan at its standard place.
 
-    Raises NotImportable for a folder without a plan, or with several.
+    A folder can also have sessions of Claude Code. Raises NotImportable for one that has nothing
+    known here, or several plans.
     """
     if not path.is_dir():
         return path
-    found = [path.joinpath(*parts) for parts in STANDARD if path.joinpath(*parts).is_file()]
+    found = _standard(path, STANDARD) or _standard(path, OLD_STANDARD)
     if (folder := backlog_tasks.find_folder(path)) is not None:
         found.append(folder)
+    if not found and claude_code_sessions.find_files(path):
+        return path
     if not found:
         raise NotImportable(f"{path} has no plan in it that is known here. Known are {NAMED}.")
     if len(found) > 1:
@@ -61,10 +71,20 @@ def located(path: Path) -> Path:
     return found[0]
 
 
+def _standard(folder: Path, places: Sequence[tuple[str, ...]]) -> list[Path]:
+    """The files at these places in a folder, which can also be the first part of the place."""
+    found = []
+    for parts in places:
+        inner = parts[1:] if folder.absolute().name == parts[0] else parts
+        if folder.joinpath(*inner).is_file():
+            found.append(folder.joinpath(*inner))
+    return found
+
+
 def recognise(path: Path) -> PlanFormat | str:
     """The format of a plan, CHATS or EXPORT. Raises NotImportable if it is none of them."""
     if path.is_dir():
-        return backlog_tasks
+        return CHATS if backlog_tasks.find_folder(path) is None else backlog_tasks
     editor = EDITORS.get(path.absolute().parent.name)
     if editor is not None and path.name == "tasks.json":
         raise NotImportable(f"{path} is a tasks.json of {editor}, {NOT_WORK}.")
@@ -78,17 +98,17 @@ def recognise(path: Path) -> PlanFormat | str:
         is_list = isinstance(value, list)
         item = value[0] if is_list and value and isinstance(value[0], dict | list) else value
         _refuse_other_programs(source.name, value, item)
-        if sharegpt_chats.recognises(item) or chatgpt_exports.recognises(item):
+        if any(format.recognises(item) for format in EXPORTS):
             return CHATS
         if beads_issues.recognises(item):
             return beads_issues
-        if github_issues.recognises(item):
+        if github_issues.recognises(value):
             return github_issues
         if _is_chat(item):
             return CHATS
         if isinstance(value, dict) and _is_plan(value):
             return taskmaster
-        what = "it is empty" if first[0] == "nothing" else f"it has {kind(value)}"
+        what = "it is empty" if first[0] == "nothing" or value == [] else f"it has {kind(value)}"
         if isinstance(item, dict) and item:
             named = ", ".join(f'"{key}"' for key in list(item)[:6])
             what = f"it has {'objects' if is_list else 'an object'} with {named}"
@@ -118,6 +138,7 @@ def _is_plan(value: dict[str, Any]) -> bool:
         (isinstance(tag, dict) and "tasks" in tag)
         or (isinstance(tag, list) and tag and isinstance(tag[0], dict) and "title" in tag[0])
         for tag in value.values()
+        if not (isinstance(tag, list) and tag and chatgpt_exports.recognises(tag[0]))
     )
 
 

@@ -1,15 +1,16 @@
 """Issues of GitHub, as its REST API or `gh issue list --json …` writes them.
 
-A file has a list of issues, several lists (`gh api --paginate`), one issue on each line, or the
-result of a search. The two programs write the same with other keys: `state_reason` and
-`stateReason`. Dependencies and parents are those that the file names as such (`blockedBy`,
-`parent`, `subIssues`); texts such as “depends on #12” are not read.
+A file has a list of issues, several lists (`gh api --paginate`), one issue on each line, the result
+of a search, or an answer of the GraphQL API. The programs write the same with other keys:
+`state_reason` and `stateReason`. Dependencies and parents are those that the file names as such
+(`blockedBy`, `parent`, `subIssues`); texts such as “depends on #12” are not read.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from db.imports.files import (
@@ -43,16 +44,41 @@ PRIORITIES = {
     **dict.fromkeys(("low", "p4"), 1),
 }
 MEDIUM = 3
-REPOSITORY = re.compile(r"/(?:repos/)?([^/]+/[^/]+)/(?:issues|pull)/\d+$")
+ADDRESS = re.compile(r"/(?:repos/)?([^/]+/[^/]+)/(?:issues|pull)/(\d+)$")
+# The keys of the address of an issue.
+ADDRESSES = ("html_url", "url")
+# Where lists of issues are in other objects: those of a search, and of answers of GraphQL.
+INSIDE = (
+    *("items", "data", "repository", "organization", "search", "issues"),
+    *("nodes", "edges", "node"),
+)
 
 
 def recognises(value: Any) -> bool:
-    """Whether the first value of a file is an issue, or the result of a search for issues."""
-    if isinstance(value, dict) and isinstance(value.get("items"), list) and value["items"]:
-        value = value["items"][0]
-    if isinstance(value, list) and value:
-        value = value[0]
-    return isinstance(value, dict) and {"number", "title"} <= value.keys()
+    """Whether the first value of a file is an issue, or has a list of issues in it."""
+    issue = next(_issues(value), None)
+    return isinstance(issue, dict) and _is_issue(issue)
+
+
+def _is_issue(value: dict[str, Any]) -> bool:
+    return "title" in value and (
+        "number" in value or ("state" in value and _address(value) is not None)
+    )
+
+
+def _issues(value: Any) -> Iterator[Any]:
+    """The issues in a value: itself, the items of a list, or those that an answer has inside."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _issues(item)
+    elif isinstance(value, dict) and not _is_issue(value):
+        inside = [value[key] for key in INSIDE if isinstance(value.get(key), dict | list)]
+        for item in inside:
+            yield from _issues(item)
+        if not inside:
+            yield value
+    else:
+        yield value
 
 
 def read_plans(source: Source, project: str | None, report: Report) -> Iterator[Plan]:
@@ -88,18 +114,9 @@ def _values(source: Source, report: Report) -> Iterator[Any]:
     events = source.events()
     number = 0
     for event in events:
-        if event[0] in ("start_array", "end_array"):
-            continue
-        number += 1
-        value = read_value(events, event, f"issue {number}", report)
-        if (
-            isinstance(value, dict)
-            and isinstance(value.get("items"), list)
-            and "number" not in value
-        ):
-            yield from value["items"]
-        else:
-            yield value
+        if event[0] not in ("start_array", "end_array"):
+            number += 1
+            yield from _issues(read_value(events, event, f"issue {number}", report))
 
 
 def _matched(
@@ -113,12 +130,16 @@ def _matched(
 
 
 def _issue(value: dict[str, Any], place: str, main: str | None, report: Report) -> Issue | None:
-    number = value.get("number")
+    number = _number(value)
     if not isinstance(number, int):
-        raise NotImportable(f"{place}: its number is {kind(number)}, not a number.")
+        raise NotImportable(
+            f"{place}: its number is {kind(number)}, not a number; of `gh issue list`, --json must"
+            " name number, title and state."
+        )
     id = _name(value, main)
     place = f"issue #{number}" if id == str(number) else f"issue {id}"
-    if value.get("pull_request") or "/pull/" in str(value.get("html_url", value.get("url", ""))):
+    is_pull = value.get("pull_request") is not None or value.get("__typename") == "PullRequest"
+    if is_pull or any("/pull/" in str(value.get(key)) for key in ADDRESSES):
         report.leave_out("it was left out, because it is a pull request.", place)
         return None
     title = value.get("title")
@@ -129,7 +150,7 @@ def _issue(value: dict[str, Any], place: str, main: str | None, report: Report) 
     time, note = (None, "") if closed is None else moment(closed)
     if note and time is None:
         report.change(f"the time when it was closed {note}.", place)
-    parent = _first(value, "parent")
+    parent = _parent(value)
     body = value.get("body")
     type = _first(value, "issueType", "type")
     return Issue(
@@ -142,9 +163,29 @@ def _issue(value: dict[str, Any], place: str, main: str | None, report: Report) 
         about={key: item for key, item in value.items() if key not in ("title", "body")},
         completed_at=time,
         type=type.get("name") if isinstance(type, dict) else None,
-        parent=_name(parent, main) if isinstance(parent, dict) else None,
+        due_at=_due(value, place, report),
+        parent=None if parent is None else _name(parent, main),
         dependencies=[_name(other, main) for other in _listed(value, "blockedBy", "blocked_by")],
     )
+
+
+def _parent(value: dict[str, Any]) -> dict[str, Any] | None:
+    """The parent; the REST API has only its address."""
+    address = value.get("parent_issue_url")
+    parent = {"url": address} if isinstance(address, str) else value.get("parent")
+    return parent if isinstance(parent, dict) and _number(parent) is not None else None
+
+
+def _due(value: dict[str, Any], place: str, report: Report) -> datetime | None:
+    """The day that its milestone is due."""
+    milestone = value.get("milestone")
+    due = _first(milestone, "dueOn", "due_on") if isinstance(milestone, dict) else None
+    if due is None:
+        return None
+    time, note = moment(due)
+    if time is None:
+        report.change(f"the day that its milestone is due {note}.", place)
+    return time
 
 
 def _status(value: dict[str, Any], place: str, report: Report) -> TaskStatus:
@@ -161,8 +202,10 @@ def _status(value: dict[str, Any], place: str, report: Report) -> TaskStatus:
 def _priority(value: dict[str, Any]) -> int:
     """The highest priority that a label names."""
     found = []
-    for label in _listed(value, "labels"):
-        name = label.get("name")
+    labels = value.get("labels")
+    names = labels if isinstance(labels, list) else _listed(value, "labels")
+    for label in names:
+        name = label.get("name") if isinstance(label, dict) else label
         match = LABEL.fullmatch(name.strip().lower()) if isinstance(name, str) else None
         if match:
             found.append(PRIORITIES[match[1]])
@@ -183,15 +226,25 @@ def _listed(value: dict[str, Any], *keys: str) -> list[dict[str, Any]]:
 
 def _repository(value: dict[str, Any]) -> str | None:
     """The owner and the name of the repository of an issue, by its address."""
-    for key in ("html_url", "url"):
-        match = REPOSITORY.search(str(value.get(key, "")))
-        if match:
-            return match[1]
-    return None
+    address = _address(value)
+    return None if address is None else address[1]
+
+
+def _address(value: dict[str, Any]) -> re.Match[str] | None:
+    matches = (ADDRESS.search(str(value.get(key, ""))) for key in ADDRESSES)
+    return next(filter(None, matches), None)
+
+
+def _number(value: dict[str, Any]) -> Any:
+    """The number of an issue, which is also the end of its address."""
+    if "number" in value:
+        return value["number"]
+    address = _address(value)
+    return None if address is None else int(address[2])
 
 
 def _name(value: dict[str, Any], main: str | None) -> str:
     """The number of an issue, after the name of its repository if that is another one."""
     repository = _repository(value)
-    number = str(value.get("number"))
+    number = str(_number(value))
     return number if repository in (None, main) else f"{repository}#{number}"

@@ -31,8 +31,8 @@ from db.imports.files import (
 from db.imports.merges import merge, written
 from db.imports.plans import Plan, PlanFormat, on_failure
 from db.imports.report import Report
+from db.imports.transactions import writing
 from db.projects import Project, ProjectStatus
-from db.scopes import Viewer
 from db.sessions import ReadSession, WriteSession
 from db.tasks import Task, TaskDependency
 from db.writes import insert_many
@@ -42,10 +42,6 @@ from db.writes import insert_many
 ANALYZE_FROM = 1_000
 
 ORIGIN = Project.project_metadata["import"]
-
-
-class _RolledBack(Exception):
-    """Ends the transaction of a dry run."""
 
 
 async def import_plan(
@@ -128,30 +124,22 @@ async def _write(
 ) -> None:
     """Add the project with its tasks, or update it, unless it is the same."""
     done = Report()
-    try:
-        async with database.write(Viewer(is_administrator=True)) as session:
-            # A large plan may take longer than a request may, and imports wait for each other.
-            await session.execute(text("SET LOCAL statement_timeout = '10min'"))
-            await session.execute(text("SET LOCAL lock_timeout = '10min'"))
-            # After five projects PostgreSQL would use a generic plan for `recount`, which scans the
-            # tasks of all projects.
-            await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
-            key = func.hashtextextended(f"import of a plan: {owner}: {plan.project}", 0)
-            await session.execute(select(func.pg_advisory_xact_lock(key)))
-            hash = await _stored_hash(session, owner, plan)
-            if hash == plan.hash:
-                done.already_there.update(plan.counts())
-            elif hash is None:
-                await _create(session, owner, plan, file)
-                done.added.update(plan.counts())
-                if report.is_preview:
-                    done.step("Created", f"project {quoted(plan.project)} with all its tasks.")
-            else:
-                await _update(session, owner, plan, file, hash, done)
+    async with writing(database, is_preview=report.is_preview) as session:
+        # After five projects PostgreSQL would use a generic plan for `recount`, which scans the
+        # tasks of all projects.
+        await session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+        key = func.hashtextextended(f"import of a plan: {owner}: {plan.project}", 0)
+        await session.execute(select(func.pg_advisory_xact_lock(key)))
+        hash = await _stored_hash(session, owner, plan)
+        if hash == plan.hash:
+            done.already_there.update(plan.counts())
+        elif hash is None:
+            await _create(session, owner, plan, file)
+            done.added.update(plan.counts())
             if report.is_preview:
-                raise _RolledBack
-    except _RolledBack:
-        pass
+                done.step("Created", f"project {quoted(plan.project)} with all its tasks.")
+        else:
+            await _update(session, owner, plan, file, hash, done)
     report.include(done)
 
 

@@ -34,6 +34,7 @@ def in_words(counts: Mapping[str, int]) -> str:
     parts = [
         f"{number:,} {SINGULAR[noun] if number == 1 else noun}"
         for noun, number in sorted(counts.items(), key=lambda item: ORDER.index(item[0]))
+        if number
     ]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
@@ -161,7 +162,14 @@ class Report:
             if counts.total()
         ]
         if not done:
-            return [f"Nothing {would} added: {in_words(self.already_there)} are already there."]
+            there = in_words(self.already_there)
+            kept = self.steps("Kept")
+            heading = STEPS["Kept"] if self.is_preview else "Kept"
+            return [
+                f"Nothing {would} added: {there} are already there.",
+                *([f"{heading}:"] if kept else []),
+                *(f"  {sentence}" for sentence in kept),
+            ]
         lines = [f"{heading} {in_words(counts)}." for heading, counts in done]
         if self.already_there.total():
             lines.append(f"Already there: {in_words(self.already_there)}.")

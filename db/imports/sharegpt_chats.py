@@ -1,7 +1,8 @@
 """Chats in the format of ShareGPT, which files for the training of models have.
 
 A conversation is an object with a list of messages as `conversations` or `items`. A message has its
-sender as `from` and its text as `value`. The system's text and the tools may stand beside them.
+sender as `from` and its text as `value`; some programs write `role` and `content`. The system's
+text and the tools may stand beside them.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from db.imports.report import Report
 from db.imports.transcripts import Transcript
 
 MESSAGES = ("conversations", "items", "conversation")
+SENDERS = ("from", "role")
+TEXTS = ("value", "content")
 ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
-    **dict.fromkeys(("gpt", "chatgpt", "assistant", "model", "bing", "bard"), "assistant"),
+    **dict.fromkeys(("gpt", "chatgpt", "assistant", "model", "ai", "bot"), "assistant"),
+    **dict.fromkeys(("claude", "gemini", "bing", "bard"), "assistant"),
     "system": "system",
     **dict.fromkeys(("observation", "tool", "tool_response", "function_response"), "tool"),
+    **dict.fromkeys(("function", "ipython"), "tool"),
     **dict.fromkeys(("function_call", "tool_call"), "assistant"),
 }
 CALLS = ("function_call", "tool_call")
@@ -51,7 +56,10 @@ def _key(item: Any) -> str | None:
         return None
     for key in MESSAGES:
         value = item.get(key)
-        if isinstance(value, list) and value and isinstance(value[0], dict) and "from" in value[0]:
+        if value == [] and key == MESSAGES[0]:
+            return key
+        first = value[0] if isinstance(value, list) and value else None
+        if isinstance(first, dict) and not first.keys().isdisjoint(SENDERS):
             return key
     return None
 
@@ -60,11 +68,13 @@ def _message(message: Any, place: str) -> dict[str, Any]:
     if not isinstance(message, dict):
         raise NotImportable(f"{place}: it is {kind(message)}, not an object.")
     about = dict(message)
-    sender, text = about.pop("from", None), about.pop("value", None)
+    sender = next((about.pop(key) for key in SENDERS if key in about), None)
+    text = next((about.pop(key) for key in TEXTS if about.get(key) is not None), None)
+    about = {key: value for key, value in about.items() if key not in TEXTS or value is not None}
     role = ROLES.get(sender.strip().lower()) if isinstance(sender, str) else None
     if role is None:
         named = quoted(sender) if isinstance(sender, str) else kind(sender)
-        raise NotImportable(f'{place}: "from" is {named}, not one of {", ".join(ROLES)}.')
+        raise NotImportable(f"{place}: its sender is {named}, not one of {', '.join(ROLES)}.")
     if sender in CALLS and isinstance(text, str):
         calls = _calls(text)
         if calls is not None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(slots=True)
 class Transcript:
-    """A conversation: its messages, what else is known about it, and what it was copied from."""
+    """A conversation: its messages, what else is known about it, and what identifies it."""
 
     messages: list[Any]
     about: dict[str, Any]
     # Follows the place of the conversation in messages to the user.
     label: str = ""
-    # For messages that an earlier transcript of the same item has: its number, and the position of
-    # the message in it, both from 0.
-    copied: dict[int, tuple[int, int]] = field(default_factory=dict)
+    # What the program identifies it by, also when it has grown; branches of a conversation have the
+    # same. None if the format has no such thing.
+    id: str | None = None
+    # The key of the messages that identifies each of them, if there is an id.
+    id_key: str = "id"

@@ -37,6 +37,7 @@ FILE = typer.Argument(metavar="FILE", help="The file to import.")
 FILE_OR_FOLDER = typer.Argument(metavar="FILE", help="The file or folder to import.")
 OWNER = typer.Option("admin", metavar="USERNAME", help="The user who owns the projects.")
 PLAN = typer.Option(False, "--plan", help="Say what would be done, and change nothing.")
+FILE_OR_SESSIONS = typer.Argument(metavar="FILE", help="The file, or a folder of sessions.")
 AGENT = typer.Option(
     "assistant", metavar="NAME", help="The agent that the assistant's messages are from."
 )
@@ -64,14 +65,13 @@ def import_file(
     format = formats.recognise(file)
     if not isinstance(format, str):
         _import(import_plan, file, owner, project=project, preview=plan, format=format)
-    elif plan:
-        raise NotImportable(f"--plan is for plans of tasks, and {file} is none.")
     elif format == formats.EXPORT:
         if project is not None:
             raise NotImportable("--project is not for exports: the project keeps its name.")
-        _import(import_export, file, owner)
+        _import(import_export, file, owner, preview=plan)
     else:
-        _import(import_chats, file, owner, project=project, agent=agent, model=model)
+        options = {"project": project, "agent": agent, "model": model}
+        _import(import_chats, file, owner, preview=plan, **options)
 
 
 @app.command("taskmaster")
@@ -93,13 +93,14 @@ def import_taskmaster(
 
 @app.command("chats")
 def import_chat_file(
-    file: Path = FILE,
+    file: Path = FILE_OR_SESSIONS,
     project: str | None = typer.Option(
         None, metavar="NAME", help="The name of the project; by default the name of the file."
     ),
     agent: str = AGENT,
     model: str | None = MODEL,
     owner: str = OWNER,
+    plan: bool = PLAN,
 ) -> None:
     """Import chats of other programs.
 
@@ -107,7 +108,8 @@ def import_chat_file(
     """
     from db.imports import import_chats
 
-    _import(import_chats, file, owner, project=project, agent=agent, model=model)
+    options = {"project": project, "agent": agent, "model": model}
+    _import(import_chats, file, owner, preview=plan, **options)
 
 
 def _import(
