@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -586,7 +588,7 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
     """Tools with arguments, and what is wrong with them, without the code of the error."""
     return [
         ("find_ready_work", {"projectId": "x"}, ["projectId: " + NO_ID.format("x", "Project")]),
-        ("find_ready_work", {"agentId": 3}, ["agentId: " + NO_ID.format("3", "Agent")]),
+        ("find_ready_work", {"agentId": "3"}, ["agentId: " + NO_ID.format("3", "Agent")]),
         ("find_ready_work", {"after": 3}, [f"after: {NO_STRING}"]),
         ("find_ready_work", {"after": "x"}, ["after: 'x' is no cursor; use one that a page gave."]),
         ("find_ready_work", {"projectId": "a\0"}, [f"projectId: {NUL}"]),
@@ -639,7 +641,9 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
                 " kind, onExpiry, priority, projectId, title."
             ],
         ),
-        ("wait_for_answer", {"id": 3}, ["id: " + NO_ID.format("3", "HumanInteraction")]),
+        ("wait_for_answer", {"id": "3"}, ["id: " + NO_ID.format("3", "HumanInteraction")]),
+        ("wait_for_answer", {"id": 3}, [f"id: {NO_STRING}"]),
+        ("wait_for_answer", {"id": "3" * 99_999}, [f"id: '{'3' * 1_999}…"]),
         (
             "wait_for_answer",
             {"id": UNKNOWN},
@@ -700,6 +704,37 @@ async def test_a_refusal_names_arguments_of_the_tool(world: World, ada: Agent) -
     assert await snapshot(world.database) == before
 
 
+# Values of which each type of argument takes few.
+STRANGE: list[Any] = ["\0", "é" * 300, -1, 1e308, True, [None], {"a": [{"b": "\0"}]}]
+NEEDED: dict[str, dict[str, Any]] = {
+    "ask_person": ASKED,
+    "complete": {"attemptId": UNKNOWN},
+    "fail": {"attemptId": UNKNOWN, "error": 1},
+    "heartbeat": {"attemptId": UNKNOWN},
+    "record_usage": USED,
+    "release": {"attemptId": UNKNOWN},
+    "send": SENT,
+    "wait_for_answer": {"id": UNKNOWN, "timeoutSeconds": 0},
+}
+
+
+async def test_strange_arguments_are_done_or_refused_by_their_names(
+    world: World, ada: Agent
+) -> None:
+    """What is refused is told in the words of the tool, without those of the operation."""
+    for tool in (await ada.ask("tools/list"))["tools"]:
+        name, known = tool["name"], tool["inputSchema"]["properties"]
+        for argument, value in itertools.product(known, STRANGE):
+            result = await ada.call(name, **NEEDED.get(name, {}) | {argument: value})
+            for problem in [each["text"] for each in result["content"] if result["isError"]]:
+                if problem.startswith("{"):
+                    continue  # what is received is shown nevertheless
+                place = re.match(r"(\w+)[.: ]", problem)
+                assert place, problem
+                assert place[1] in known, (name, argument, value, problem)
+                assert not re.search(r"\$|Variable|\[FAULT\]", problem), problem
+
+
 async def test_what_is_missing_is_said_with_its_source(world: World, ada: Agent) -> None:
     for tool in (await ada.ask("tools/list"))["tools"]:
         schema = tool["inputSchema"]
@@ -750,9 +785,10 @@ async def test_malformed_requests_are_errors_of_the_protocol(ada: Agent) -> None
     assert await ada.error("tools/call", name="dig", arguments={}) == (
         400,
         -32602,
-        "Unknown tool: dig",
+        f"There is no tool of this name. There are: {', '.join(NAMES)}.",
     )
-    assert (await ada.error("resources/list"))[:2] == (404, -32601)
+    for method in ("resources/list", "subscriptions/listen"):
+        assert (await ada.error(method, notifications={}))[:2] == (404, -32601)
     assert (await ada.error("tools/call", name="claim", arguments=[]))[:2] == (400, -32602)
     message = ada.message("tools/call", name="claim", arguments={})
     headers = ada.headers(message)
@@ -778,6 +814,9 @@ async def test_malformed_requests_are_errors_of_the_protocol(ada: Agent) -> None
     for method in ("GET", "DELETE", "PUT"):
         response = await ada.http.request(method, "/mcp", headers=headers)
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    # Some configurations end the address with a slash.
+    response = await ada.http.post("/mcp/", content=orjson.dumps(message), headers=headers)
+    assert response.status_code == 200
     response = await ada.raw(b'{"jsonrpc":"2.0","method":"notifications/x"}', **headers)
     assert (response.status_code, response.content) == (202, b"")
 

@@ -8,6 +8,7 @@ from typing import Any
 from graphql import (
     GraphQLEnumType,
     GraphQLError,
+    GraphQLID,
     GraphQLScalarType,
     GraphQLSchema,
     OperationDefinitionNode,
@@ -34,14 +35,16 @@ STANDARD = {
     "String": "a string",
 }
 
-# How many problems of an argument are told.
-MOST_PROBLEMS = 5
+# How many problems of an argument are told, and the length of a sentence, in characters.
+MOST_PROBLEMS, LONGEST = 5, 2_000
 
 
 def problem(sentence: str, *path: str | int, code: str = BadInput.code) -> str:
     """A sentence with its place and its code, for a model and for programs."""
     place = ".".join(map(str, path))
-    return f"{place}: {sentence} [{code}]".removeprefix(": ")
+    # A sentence may repeat a value.
+    shown = sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST]}…"
+    return f"{place}: {shown} [{code}]".removeprefix(": ")
 
 
 def operation_for(tool: Tool, arguments: Mapping[str, Any]) -> str:
@@ -87,6 +90,9 @@ def _problems(name: str, kind: Any, value: Any) -> Iterator[str]:
     """What is wrong with the value of an argument."""
     wrong: list[tuple[GraphQLError, list[str | int]]] = []
     validate_input_value(value, kind, lambda error, path: wrong.append((error, path)))
+    # GraphQL takes numbers for ids.
+    if get_nullable_type(kind) is GraphQLID and not isinstance(value, str | list | dict):
+        wrong = [(GraphQLError(""), [])]
     for error, path in wrong[:MOST_PROBLEMS]:
         yield problem(_sentence(kind, error, path), name, *path)
     if isinstance(value, str) and not wrong:
@@ -123,7 +129,6 @@ def argument_of(tool: Tool, message: str, arguments: Mapping[str, Any]) -> Path:
     if len(tool.arguments) == 1:
         return tuple(tool.arguments)
     for name, value in arguments.items():
-        text = str(value)
-        if message.startswith((f"{text} ", f"{text!r} ")):
+        if isinstance(value, str) and message.startswith((f"{value} ", f"{value!r} ")):
             return (name,)
     return ()

@@ -86,7 +86,8 @@ class ToolServer:
         """Call a tool. Waiting for people may become a task of the protocol."""
         tool, caller = self.tools.get(params.name), caller_of(context)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.name}")
+            known = ", ".join(self.tools)
+            raise MCPError(INVALID_PARAMS, f"There is no tool of this name. There are: {known}.")
         if params.name == tasks.TOOL and tasks.is_supported(context):
             return await self._waiting.begin(caller)
         return result_of(await outcome_of(tool, caller, caller.arguments))

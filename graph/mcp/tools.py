@@ -118,7 +118,7 @@ TOOLS = (
     Tool(
         "find_ready_work",
         "Find ready work",
-        "Look at what could be claimed, without taking it.",
+        "Look at what could be claimed, without taking it; claim takes the first.",
         """query find_ready_work($projectId: ID!, $agentId: ID, $after: String) {
   readyTasks(projectId: $projectId, agentId: $agentId, first: 10, after: $after) {
     nodes { id title type priority description dueAt estimatedSeconds }
