@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,12 +18,14 @@ import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 import db
 from db import AgentStatus, ProjectStatus, leases, sweeper, telemetry
 from db.settings import SettingsError
+from db.statistics import Call
 from graph import tracing
 from graph.core.scalars import parse_key
 from graph.tracing import attempts
@@ -221,6 +223,25 @@ async def test_what_is_refused_and_a_statement_that_fails_have_errors(
     assert attributes(failed)["error.type"] == "22P02"
     assert attributes(failed)["db.response.status_code"] == "22P02"
     assert attributes(operation)["error.type"] == "FAULT"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_many_spans_are_sent_in_several_messages(fails: bool) -> None:
+    sent: list[list[ReadableSpan]] = []
+
+    class Exporter(InMemorySpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            sent.append(list(spans))
+            return SpanExportResult.FAILURE if fails else SpanExportResult.SUCCESS
+
+    tracer = Tracer(Exporter())
+    calls = [Call("SELECT 1", 1, 0.0, 0.0)] * 200
+    for _ in range(6):
+        tracer.end(tracer.begin(SAMPLED), "query", {}, calls)
+    tracer._processor.force_flush()
+    # A collector that is gone is not asked again for each message.
+    assert [len(each) for each in sent] == ([512] if fails else [512, 512, 6 * 201 - 1024])
+    tracer.shutdown()
 
 
 async def test_what_is_not_sampled_is_not_sent(people: People, spans: Spans) -> None:
