@@ -89,4 +89,4 @@ async def _turn(server: Running, question: Question, pace: Pace) -> Turn:
     used = processor(server.pid) - began
     if measured.refused:
         raise BadAnswer(f"{measured.refused} answers to {question.name} were not correct.")
-    return Turn(measured.p50, measured.p99, used / measured.answered)
+    return Turn(measured.p50, measured.p99, used / max(1, measured.answered))
