@@ -21,6 +21,7 @@ from benchmarks.progress import say
 from benchmarks.queries import READS, WRITES
 from benchmarks.scaling import scaling
 from benchmarks.summaries import summaries
+from benchmarks.traces import traces
 from benchmarks.waiting import waiting
 from benchmarks.workers import workers
 
@@ -31,8 +32,8 @@ QUICK = Pace(rounds=5, seconds=1, warm_up=0.2)
 # How long a transaction is open while tasks are claimed, in seconds.
 HELD, HELD_QUICK = 60, 20
 
-WORK = ("workers", "waiting", "heartbeats", "usage", "listeners")
-"""What is measured of the work of agents, and of those who watch it."""
+WORK = ("workers", "waiting", "heartbeats", "usage", "listeners", "traces")
+"""What is measured of the work of agents, of those who watch it, and of traces."""
 
 
 async def run(options: argparse.Namespace, here: Place) -> None:
@@ -75,7 +76,7 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         scaled = await scaling(small, large, half)
         scaled.took |= (await graphs(small, half)).took
         parts["dependence"] = report.dependence(scaled)
-    worked = waited = beats = summed = listened = None
+    worked = waited = beats = summed = listened = traced = None
     if "workers" in options.work:
         ours = await here.copy("small", "workers", has_triggers=True)
         worked = await workers(ours, await here.empty("jobs"), pace, here.postmaster)
@@ -100,8 +101,11 @@ async def run(options: argparse.Namespace, here: Place) -> None:
         }
         listened = await listeners(urls, pace, here.postmaster)
         parts["listeners"] = report.listeners(listened)
+    if "traces" in options.work:
+        traced = await traces(small, SMALL, READS, pace)
+        parts["traces"] = report.traces(traced)
     parts["claims"] = report.claims(
-        read, written, keyed, copied, scaled, worked, waited, beats, summed, listened
+        read, written, keyed, copied, scaled, worked, waited, beats, summed, listened, traced
     )
     for part in parts.values():
         say(f"\n{part}")

@@ -32,6 +32,7 @@ from benchmarks.plan import LARGE_PLAN, SMALL_PLAN, WORKERS
 from benchmarks.queries import WRITES, Query
 from benchmarks.scaling import ROWS, Scaling
 from benchmarks.summaries import READ, RECORDS, SUMMARIES
+from benchmarks.traces import Traced, Turn
 from benchmarks.waiting import ALONE, HELD, out_of
 from benchmarks.workers import (
     BATCH,
@@ -95,6 +96,7 @@ def claims(
     beats: Share | None,
     summed: Scaling | None,
     listened: Listened | None,
+    traced: Traced | None,
 ) -> str:
     """The table of all promises with the measured values."""
 
@@ -315,6 +317,15 @@ def claims(
             None if summed is None else summed.typical(READ),
             at_most=True,
         ),
+        *(
+            Claim(
+                f"*{query}* with traces: its time, times that without",
+                1.05,
+                None if traced is None else traced.typical(query, lambda turn: turn.p50)[-1],
+                at_most=True,
+            )
+            for query, _ in asked
+        ),
     ]
     head = ("what", "promised", "found", "holds")
     return table(head, (claim.row for claim in all_claims))
@@ -499,6 +510,23 @@ def listeners(listened: Listened) -> str:
     head_of_paces = ("changes", "per s", beside, "p50, ms", beside, "p99, ms", beside)
     paced = table(head_of_paces, paces)
     return f"{table(head, rows)}\n{two} {idle} {writers}\n\n{paced}"
+
+
+def traces(traced: Traced) -> str:
+    """The tables of what traces add."""
+    parts = []
+    values: dict[str, Callable[[Turn], float]] = {
+        "p50, ms": lambda turn: turn.p50,
+        "p99, ms": lambda turn: turn.p99,
+        "server, ms": lambda turn: turn.server,
+    }
+    for title, value in values.items():
+        rows = []
+        for query in traced.turns:
+            without, with_traces, ratio = traced.typical(query, value)
+            rows.append((query, _work(without), _work(with_traces), _times(ratio)))
+        parts.append(table((title, "without traces", "with traces", "÷"), rows))
+    return "\n".join((*parts, f"The collector received {traced.received / 1e6:.1f} MB.\n"))
 
 
 def usage(summed: Scaling) -> str:

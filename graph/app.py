@@ -144,7 +144,7 @@ def create_app(
     state.origins = origins = Origins(settings)
     state.sockets = sockets = Sockets(pipeline, subscriptions, state)
     state.streams = streams = EventStreams(pipeline, subscriptions, state)
-    api = Endpoint(pipeline, streams)
+    api, mcp = Endpoint(pipeline, streams), MCPEndpoint(pipeline)
     page = pages.Page() if settings.shows_graphiql else None
     sources = Sources(
         pipeline.limits.running,
@@ -163,7 +163,7 @@ def create_app(
         routes=[
             *pages.routes(settings),
             WebSocketRoute("/graphql", sockets),
-            Route("/mcp", MCPEndpoint(pipeline)),
+            *(Route(path, mcp) for path in ("/mcp", "/mcp/")),
             Route("/livez", livez),
             Route("/readyz", readyz),
             *([Route(PATH, metrics.respond_to_administrator)] if settings.shows_metrics else []),

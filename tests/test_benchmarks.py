@@ -24,6 +24,7 @@ from benchmarks.__main__ import WORK
 from benchmarks.contenders import COMPILED, CONTENDERS, GENERAL, HAND, PEER, PLAIN, Contender
 from benchmarks.load import NUMBER, Address, BadAnswer, Measured, load, numbered
 from benchmarks.queries import ASKED, READS, WRITES, Query, normal, values
+from benchmarks.traces import Traced, Turn
 from graph.settings import Settings
 from tests import conftest
 from tests.pages import filled
@@ -244,6 +245,24 @@ async def test_the_client_counts_what_is_answered_whole() -> None:
     assert 4 / measured.p99 * 0.5 <= measured.per_second <= 4 / 0.01
     assert measured.answered >= measured.per_second * 0.4
     assert measured.refused == 0
+
+
+async def test_a_connection_pauses_after_each_answer() -> None:
+    async with answering(lambda number: b"x") as address:
+        request = address.request(b"{}", {}, 1)
+        paused = await load(address, [request], seconds=0.5, warm_up=0, connections=2, pause=0.1)
+    # Each of two connections has at most one in a tenth of a second, and one at the end.
+    assert 2 <= paused.answered <= 2 * 5
+    assert paused.refused == 0
+
+
+def test_what_traces_add_is_a_ratio_within_each_round() -> None:
+    one, two, four = (Turn(seconds, seconds, seconds) for seconds in (1.0, 2.0, 4.0))
+    traced = Traced({"point": [(one, two), (two, two), (four, two)]}, received=2_500_000)
+    assert traced.typical("point", lambda turn: turn.p99) == (2.0, 2.0, 1.0)
+    table = report.traces(traced)
+    assert table.count("| point | 2e+03 | 2e+03 | 1.00 |") == 3
+    assert "The collector received 2.5 MB." in table
 
 
 async def test_the_client_takes_no_other_answer_for_one() -> None:

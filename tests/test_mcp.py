@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -492,7 +494,7 @@ async def test_agents_send_each_other_messages(world: World, ada: Agent) -> None
     result = await other.call("receive", acknowledgeIds=[gid(world.free)])
     assert result["isError"] is True
     wrong, shown = (content["text"] for content in result["content"])
-    assert wrong.startswith("ids.0: ")
+    assert wrong.startswith("acknowledgeIds.0: ")
     assert json.loads(shown)["communications"][0]["content"] == 2
 
 
@@ -514,9 +516,11 @@ async def test_search_finds_only_what_may_be_seen(ada: Agent, stranger: Agent) -
     (task,) = (await ada.use("search", query="FREE"))["tasks"]
     assert task["title"] == "Free"
     assert not any((await stranger.use("search", query="Free")).values())
-    everything = await ada.use("search", query="")
-    assert [each["name"] for each in everything["agents"]] == ["Ada"]
-    assert len(everything["tasks"]) == 3
+    newest = await ada.use("search", query="")
+    assert newest["messages"] == []
+    assert [each["name"] for each in newest["projects"]] == ["Moon base"]
+    assert [each["name"] for each in newest["agents"]] == ["Ada"]
+    assert [each["title"] for each in newest["tasks"]] == ["Subtask", "Free", "Parent"]
 
 
 # Clients that leave
@@ -562,36 +566,207 @@ async def test_a_claim_is_made_though_its_client_has_left(
 # Refused
 
 
-async def test_a_refusal_says_what_to_do(world: World, ada: Agent, owner: Agent) -> None:
-    before = await snapshot(world.database)
-    cases: list[tuple[Agent, str, dict[str, Any], str]] = [
-        (ada, "heartbeat", {"attemptId": "x"}, "attempts.0.attemptId: "),
-        (ada, "heartbeat", {}, "Variable '$attemptId' has invalid value"),
-        (ada, "claim", {"lease": 3}, "claim has no argument lease. It has: agentId, "),
-        (ada, "claim", {"leaseSeconds": "long"}, "Variable '$leaseSeconds' has invalid value"),
-        (ada, "claim", {"leaseSeconds": 0}, "leaseSeconds: "),
-        (ada, "complete", {"attemptId": gid(world.free)}, "attemptId: "),
-        (ada, "wait_for_answer", {"id": gid(world.free)}, f"{gid(world.free)} is the id of a Task"),
-        (ada, "wait_for_answer", {"id": gid(world.free), "timeoutSeconds": 56}, "timeoutSeconds"),
-        (ada, "ask_person", {"title": "a", "content": 1}, "kind must be one of: APPROVAL, "),
-        (ada, "ask_person", {"kind": "NO", "title": "a", "content": 1}, "kind must be one of"),
+MISSING = "This is missing."
+ATTEMPT = f"attemptId: {MISSING} The attempt. `claim` returns it as attempt.id. [BAD_USER_INPUT]"
+NO_STRING, NO_BOOLEAN = "This must be a string.", "This must be true or false."
+NO_INT = "This must be a whole number of at most 2,147,483,647."
+TIME = (
+    "DateTime cannot represent {!r}: write a date and a time with its time zone, such as"
+    " 2026-11-22T01:06:34+00:00."
+)
+NO_ID = "{!r} is no id of a {}: use its `id` or a bare UUID."
+NO_MONEY = 'Decimal cannot represent {!r}: write digits in a string, such as "2.50".'
+NUL = "A text contains a NUL character (\\u0000), which cannot be stored."
+KINDS = "kind: This must be one of: APPROVAL, CLARIFICATION, FEEDBACK. [BAD_USER_INPUT]"
+ASKED = {"kind": "APPROVAL", "title": "Dig?", "content": 1}
+SENT = {"toAgentId": "0193a000-0000-7000-8000-000000000001", "type": "REQUEST", "content": 1}
+USED = {"modelName": "gpt-x"}
+UNKNOWN = "0193a000-0000-7000-8000-000000000002"
+
+
+def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
+    """Tools with arguments, and what is wrong with them, without the code of the error."""
+    return [
+        ("find_ready_work", {"projectId": "x"}, ["projectId: " + NO_ID.format("x", "Project")]),
+        ("find_ready_work", {"agentId": "3"}, ["agentId: " + NO_ID.format("3", "Agent")]),
+        ("find_ready_work", {"after": 3}, [f"after: {NO_STRING}"]),
+        ("find_ready_work", {"after": "x"}, ["after: 'x' is no cursor; use one that a page gave."]),
+        ("find_ready_work", {"projectId": "a\0"}, [f"projectId: {NUL}"]),
         (
-            ada,
-            "ask_person",
-            {"kind": "FEEDBACK", "title": "a", "content": 1, "requiredApprovals": 1},
-            "Not all of these arguments are for FEEDBACK",
+            "claim",
+            {"lease": 3},
+            [
+                "lease: claim has no such argument. It has: agentId, idempotencyKey, leaseSeconds,"
+                " types."
+            ],
         ),
-        (ada, "claim", {"types": ["\0"]}, "types.0: "),
-        (owner, "find_ready_work", {}, f"Give projectId: {OWNED} Moon base ({gid(world.project)})"),
-        (owner, "send", {"toAgentId": "x", "type": "a", "content": 1}, "Give fromAgentId: "),
-        (owner, "claim", {}, "agentId: "),
+        (
+            "claim",
+            {"leaseSeconds": "long", "agentId": []},
+            [f"agentId: {NO_STRING}", f"leaseSeconds: {NO_INT}"],
+        ),
+        ("claim", {"leaseSeconds": 10**12}, [f"leaseSeconds: {NO_INT}"]),
+        ("claim", {"leaseSeconds": 0}, ["leaseSeconds: This must be 1 or more."]),
+        ("claim", {"types": ["a", None, 3]}, [f"types.1: {NO_STRING}", f"types.2: {NO_STRING}"]),
+        ("claim", {"types": [1] * 99}, [f"types.{number}: {NO_STRING}" for number in range(5)]),
+        ("claim", {"types": ["\0"]}, [f"types.0: {NUL}"]),
+        ("claim", {"types": ["x"] * 21}, ["types: This may have 20 items at most."]),
+        ("heartbeat", {"attemptId": "x"}, ["attemptId: " + NO_ID.format("x", "TaskAttempt")]),
+        (
+            "heartbeat",
+            {"attemptId": UNKNOWN, "progressPercent": 101, "leaseSeconds": 0},
+            [
+                "progressPercent: This must be 100 or less.",
+                "leaseSeconds: This must be 1 or more.",
+            ],
+        ),
+        ("heartbeat", {"attemptId": UNKNOWN, "statusMessage": {}}, [f"statusMessage: {NO_STRING}"]),
+        (
+            "ask_person",
+            ASKED | {"requiredApprovals": 0, "priority": 6},
+            ["priority: This must be 5 or less.", "requiredApprovals: This must be 1 or more."],
+        ),
+        ("ask_person", ASKED | {"expiresAt": "soon"}, ["expiresAt: " + TIME.format("soon")]),
+        (
+            "ask_person",
+            ASKED | {"onExpiry": "DROP", "blockTask": 1},
+            [f"blockTask: {NO_BOOLEAN}", "onExpiry: This must be one of: KEEP, FAIL, RELEASE."],
+        ),
+        (
+            "ask_person",
+            ASKED | {"kind": "FEEDBACK", "requiredApprovals": 1},
+            [
+                "requiredApprovals: ask_person of the kind FEEDBACK has no such argument. It has:"
+                " assigneeId, attemptId, blockTask, checkpoint, content, expiresAt, idempotencyKey,"
+                " kind, onExpiry, priority, projectId, title."
+            ],
+        ),
+        ("wait_for_answer", {"id": "3"}, ["id: " + NO_ID.format("3", "HumanInteraction")]),
+        ("wait_for_answer", {"id": 3}, [f"id: {NO_STRING}"]),
+        ("wait_for_answer", {"id": "3" * 99_999}, [f"id: '{'3' * 1_999}…"]),
+        (
+            "wait_for_answer",
+            {"id": UNKNOWN},
+            ["id: There is none with this id, or you may not see it."],
+        ),
+        (
+            "wait_for_answer",
+            {"id": UNKNOWN, "timeoutSeconds": 56},
+            ["timeoutSeconds must be between 0 and 55, not 56."],
+        ),
+        (
+            "complete",
+            {"attemptId": UNKNOWN},
+            [f"attemptId: There is no TaskAttempt with the id {UNKNOWN}."],
+        ),
+        (
+            "fail",
+            {"attemptId": UNKNOWN, "error": 1, "retryable": "no"},
+            [f"retryable: {NO_BOOLEAN}"],
+        ),
+        ("release", {"attemptId": UNKNOWN, "handover": 3}, [f"handover: {NO_STRING}"]),
+        ("send", SENT | {"toAgentId": "x"}, ["toAgentId: " + NO_ID.format("x", "Agent")]),
+        ("send", SENT | {"taskId": "x"}, ["taskId: " + NO_ID.format("x", "Task")]),
+        (
+            "receive",
+            {"acknowledgeIds": ["x"], "limit": 0},
+            [
+                "acknowledgeIds.0: " + NO_ID.format("x", "Communication"),
+                "limit: This must be 1 or more.",
+            ],
+        ),
+        ("record_usage", USED | {"cost": "much"}, ["cost: " + NO_MONEY.format("much")]),
+        (
+            "record_usage",
+            USED | {"inputTokens": 1, "cachedInputTokens": 2},
+            ["cachedInputTokens: These are part of the input tokens, and cannot be more."],
+        ),
+        (
+            "record_usage",
+            {"modelName": "", "attemptId": "x"},
+            [
+                "modelName: This must not be empty.",
+                "attemptId: " + NO_ID.format("x", "TaskAttempt"),
+            ],
+        ),
+        ("search", {"query": "x" * 1001}, ["query: A query is of at most 1,000 characters."]),
     ]
-    for agent, name, arguments, words in cases:
-        assert (await agent.refused(name, **arguments)).startswith(words), name
+
+
+async def test_a_refusal_names_arguments_of_the_tool(world: World, ada: Agent) -> None:
+    before = await snapshot(world.database)
+    cases = refusals()
+    assert {name for name, _, _ in cases} == set(NAMES)
+    for name, arguments, expected in cases:
+        result = await ada.call(name, **arguments)
+        found = [content["text"].rpartition(" [")[0] for content in result["content"]]
+        assert (result["isError"], found) == (True, expected), name
     assert await snapshot(world.database) == before
 
 
-OWNED = "the token is not that of an agent. Projects in progress:"
+# Values of which each type of argument takes few.
+STRANGE: list[Any] = ["\0", "é" * 300, -1, 1e308, True, [None], {"a": [{"b": "\0"}]}]
+NEEDED: dict[str, dict[str, Any]] = {
+    "ask_person": ASKED,
+    "complete": {"attemptId": UNKNOWN},
+    "fail": {"attemptId": UNKNOWN, "error": 1},
+    "heartbeat": {"attemptId": UNKNOWN},
+    "record_usage": USED,
+    "release": {"attemptId": UNKNOWN},
+    "send": SENT,
+    "wait_for_answer": {"id": UNKNOWN, "timeoutSeconds": 0},
+}
+
+
+async def test_strange_arguments_are_done_or_refused_by_their_names(
+    world: World, ada: Agent
+) -> None:
+    """What is refused is told in the words of the tool, without those of the operation."""
+    for tool in (await ada.ask("tools/list"))["tools"]:
+        name, known = tool["name"], tool["inputSchema"]["properties"]
+        for argument, value in itertools.product(known, STRANGE):
+            result = await ada.call(name, **NEEDED.get(name, {}) | {argument: value})
+            for problem in [each["text"] for each in result["content"] if result["isError"]]:
+                if problem.startswith("{"):
+                    continue  # what is received is shown nevertheless
+                place = re.match(r"(\w+)[.: ]", problem)
+                assert place, problem
+                assert place[1] in known, (name, argument, value, problem)
+                assert not re.search(r"\$|Variable|\[FAULT\]", problem), problem
+
+
+async def test_what_is_missing_is_said_with_its_source(world: World, ada: Agent) -> None:
+    for tool in (await ada.ask("tools/list"))["tools"]:
+        schema = tool["inputSchema"]
+        result = await ada.call(
+            tool["name"], **({"kind": "APPROVAL"} if "kind" in schema["properties"] else {})
+        )
+        found = [content["text"] for content in result["content"]] if result["isError"] else []
+        assert found == [
+            f"{name}: {MISSING} {schema['properties'][name]['description']} [BAD_USER_INPUT]"
+            for name in schema["required"]
+            if name != "kind"
+        ]
+    assert await ada.refused("heartbeat") == ATTEMPT
+    for kind in ({}, {"kind": "NO"}, {"kind": ["FEEDBACK"]}):
+        assert await ada.refused("ask_person", title="a", content=1, **kind) == KINDS
+
+
+async def test_who_is_no_agent_is_told_what_to_give(world: World, owner: Agent) -> None:
+    before = await snapshot(world.database)
+    moon = f"Moon base ({gid(world.project)})"
+    told = "Give this, because the token is not that of an agent."
+    cases: dict[str, tuple[dict[str, Any], str]] = {
+        "find_ready_work": ({}, f"projectId: {told} Projects in progress: {moon}."),
+        "record_usage": (USED, f"projectId: {told} Projects in progress: {moon}."),
+        "send": (SENT, f"fromAgentId: {told}"),
+        "claim": ({}, "agentId: Name the agent: you are none yourself."),
+        "receive": ({}, "agentId: Name the agent: you are none yourself."),
+        "ask_person": (ASKED, "projectId: Name the project, or your attempt at a task of it."),
+    }
+    for name, (arguments, words) in cases.items():
+        assert (await owner.refused(name, **arguments)).startswith(words), name
+    assert await snapshot(world.database) == before
 
 
 async def test_what_is_null_is_omitted(ada: Agent) -> None:
@@ -610,9 +785,10 @@ async def test_malformed_requests_are_errors_of_the_protocol(ada: Agent) -> None
     assert await ada.error("tools/call", name="dig", arguments={}) == (
         400,
         -32602,
-        "Unknown tool: dig",
+        f"There is no tool of this name. There are: {', '.join(NAMES)}.",
     )
-    assert (await ada.error("resources/list"))[:2] == (404, -32601)
+    for method in ("resources/list", "subscriptions/listen"):
+        assert (await ada.error(method, notifications={}))[:2] == (404, -32601)
     assert (await ada.error("tools/call", name="claim", arguments=[]))[:2] == (400, -32602)
     message = ada.message("tools/call", name="claim", arguments={})
     headers = ada.headers(message)
@@ -638,6 +814,9 @@ async def test_malformed_requests_are_errors_of_the_protocol(ada: Agent) -> None
     for method in ("GET", "DELETE", "PUT"):
         response = await ada.http.request(method, "/mcp", headers=headers)
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
+    # Some configurations end the address with a slash.
+    response = await ada.http.post("/mcp/", content=orjson.dumps(message), headers=headers)
+    assert response.status_code == 200
     response = await ada.raw(b'{"jsonrpc":"2.0","method":"notifications/x"}', **headers)
     assert (response.status_code, response.content) == (202, b"")
 
@@ -672,7 +851,9 @@ async def test_a_token_may_be_for_reading_only(world: World, ada: Agent) -> None
     reader = replace(ada, token="troupe_token_for_reading_only")
     before = await snapshot(world.database)
     assert (await reader.use("find_ready_work"))["nodes"]
-    assert await reader.refused("claim") == "You may not use claimTask. [FORBIDDEN]"
+    assert await reader.refused("claim") == (
+        "claim needs a token with the scope WORK; yours is for reading. [FORBIDDEN]"
+    )
     assert await snapshot(world.database) == before
 
 
@@ -682,7 +863,7 @@ async def test_what_others_have_is_not_found(world: World, ada: Agent, stranger:
     assert "NOT_FOUND" in await stranger.refused("claim", agentId=gid(world.ada))
     found = await stranger.use("find_ready_work", projectId=gid(world.project))
     assert found["nodes"] == []
-    assert (await stranger.refused("wait_for_answer", id=id)).startswith("There is none with")
+    assert (await stranger.refused("wait_for_answer", id=id)).startswith("id: There is none with")
     assert await snapshot(world.database) == before
 
 

@@ -33,6 +33,9 @@ mutation Prepare($project: ID!, $agent: ID!, $tasks: [PlannedTaskInput!]!) {
     userErrors { message }
   }
   transitionAgent(input: {id: $agent, to: READY}) { userErrors { message } }
+  zoe: createAgent(input: {projectId: $project, name: "Zoe", type: "DEVELOPER"}) {
+    userErrors { message }
+  }
   createTasks(input: {projectId: $project, tasks: $tasks}) { userErrors { message } }
   createAccessToken(input: {agentId: $agent, name: "worker", scopes: [WORK]}) {
     token
@@ -59,14 +62,14 @@ def server() -> Iterator[Serving]:
 
 @pytest.fixture(scope="module")
 def token(server: Serving) -> str:
-    """The token of an agent whose project has ten tasks."""
+    """The token of an agent whose project has tasks."""
     return prepared(server)
 
 
 def prepared(server: Serving) -> str:
-    """The token of a new agent whose project has ten tasks."""
+    """The token of a new agent whose project has tasks and another agent."""
     project, agent = (f"0193a000-0000-7000-8000-00000000000{number}" for number in (1, 2))
-    tasks = [{"title": "Dig"}] * 10
+    tasks = [{"title": "Dig"}] * 20
     answer = server.ask(PREPARE, project=project, agent=agent, tasks=tasks)
     assert all(payload["userErrors"] == [] for payload in answer["data"].values()), answer
     return str(answer["data"]["createAccessToken"]["token"])
@@ -192,18 +195,39 @@ async def test_a_client_without_a_valid_token_does_not_connect(server: Serving) 
             await client.list_tools()
 
 
-def test_the_typescript_sdk_works_on_a_task(
+def test_the_typescript_sdk_works_through_the_day_of_an_agent(
     installed: None,  # noqa: F811
     server: Serving,
     token: str,
 ) -> None:
-    *found, failed = Node(server, "", token).report("mcp.js")
+    node = Node(server, "", token)
+    *found, waited, failed = node.report("mcp.js", TROUPE_PERSON=server.token)
     for each, version in zip(found, (VERSION, "2025-11-25"), strict=True):
-        assert each["tools"] == NAMES
-        assert (each["title"], each["status"]) == ("Dig", "COMPLETED")
-        assert each["refused"][0] is True
-        assert each["refused"][1].startswith("attemptId: ")
-        assert each["version"] == version
+        (is_refused, problems), (is_missing, missing) = each.pop("refused")
+        assert is_refused
+        assert is_missing
+        assert [problem.partition(": ")[0] for problem in problems] == [
+            "attemptId",
+            "progressPercent",
+        ]
+        assert [problem.partition(": ")[0] for problem in missing] == ["attemptId"]
+        assert each == {
+            "version": version,
+            "tools": NAMES,
+            "isReady": True,
+            "title": "Dig",
+            "beat": ["RUNNING", False],
+            "message": ["Done", "Zoe", True],
+            "rest": [],
+            "answer": ["ANSWERED", "There."],
+            "usage": ["0.100000000", True],
+            "completed": "COMPLETED",
+            "handover": "Dig on.",
+            "checkpoint": {"dug": 1},
+            "failed": "FAILED",
+        }
+    *looked, ended = waited["events"]
+    assert (waited["answer"], set(looked), ended) == ("Now.", {"task"}, "outcome")
     assert failed == "SdkHttpError"
 
 

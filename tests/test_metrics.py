@@ -415,6 +415,52 @@ def test_in_production_they_have_a_port_of_their_own() -> None:
             until(lambda: '"stopped"' in server.out)
 
 
+# The first fault of an operation begins a series, in which nothing has increased.
+FIRST_FAULT = """rule_files: [{rules}]
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'troupe_operations_total{{kind="query", name="A", outcome="FAULT"}}'
+        values: '_x9 1x20'
+      - series: 'troupe_operations_total{{kind="query", name="B", outcome="FAULT"}}'
+        values: '3x16 4x14'
+    alert_rule_test:
+      - {{eval_time: 8m, alertname: faults}}
+      - eval_time: 12m
+        alertname: faults
+        exp_alerts: [{{exp_labels: {{kind: query, name: A, outcome: FAULT}}}}]
+      - eval_time: 19m
+        alertname: faults
+        exp_alerts: [{{exp_labels: {{kind: query, name: B, outcome: FAULT}}}}]
+      - {{eval_time: 25m, alertname: faults}}
+"""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_reads_the_queries_of_the_dashboard_and_the_alerts(tmp_path: Path) -> None:
+    page = (ROOT / "docs/observability.md").read_text(encoding="utf-8")
+    rows = page.partition("| alert |")[2].partition("\n\n")[0].splitlines()[2:]
+    names, expressions = zip(*(row.split("|", 2)[1:] for row in rows), strict=True)
+    alerts = dict(zip((name.strip().partition(",")[0] for name in names), expressions, strict=True))
+    assert len(alerts) > 5
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    rules: list[dict[str, str]] = [
+        {"alert": name, "expr": expression.split("`")[1]} for name, expression in alerts.items()
+    ]
+    for number, query in enumerate(queries):
+        shown = query.replace("$__rate_interval", "1m")
+        rules.append({"record": f"panel:{number}", "expr": shown})
+    path = tmp_path / "rules.json"  # which is YAML too
+    path.write_text(json.dumps({"groups": [{"name": "troupe", "rules": rules}]}), encoding="utf-8")
+    tested = tmp_path / "faults.yaml"
+    tested.write_text(FIRST_FAULT.format(rules=path), encoding="utf-8")
+    for words in (("check", "rules", path), ("test", "rules", tested)):
+        done = subprocess.run(["promtool", *words], capture_output=True, encoding="utf-8")
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_metric_of_the_dashboard_exists_and_all_are_documented() -> None:
     shown = {f"{name}_total" if each.kind == "counter" else name for name, each in METRICS.items()}
     histograms = [name for name, each in METRICS.items() if each.kind == "histogram"]

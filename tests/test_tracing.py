@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -18,12 +18,14 @@ import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 import db
 from db import AgentStatus, ProjectStatus, leases, sweeper, telemetry
 from db.settings import SettingsError
+from db.statistics import Call
 from graph import tracing
 from graph.core.scalars import parse_key
 from graph.tracing import attempts
@@ -32,6 +34,7 @@ from tests import factories, processes
 from tests.conftest import People
 from tests.patience import becomes, until
 from tests.processes import Serving
+from tests.sockets import Talk, listening
 from tests.test_mcp import Agent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -70,6 +73,11 @@ def ids(span: ReadableSpan) -> tuple[str, str, str | None]:
     assert context is not None
     above = None if parent is None else f"{parent.span_id:016x}"
     return f"{context.trace_id:032x}", f"{context.span_id:016x}", above
+
+
+def trace_of(traceparent: str) -> str:
+    """The id of the trace."""
+    return traceparent.split("-")[1]
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
@@ -132,6 +140,55 @@ async def test_a_message_of_mcp_names_its_trace(
         spans.clear()
 
 
+async def test_an_operation_on_a_websocket_names_its_trace(
+    database: db.Database, people: People, spans: Spans
+) -> None:
+    """The operation does, or else `connection_init`, or else the handshake."""
+    first, second, third = (f"00-{TRACE[n:]}{TRACE[:n]}-{SPAN}-01" for n in (1, 2, 3))
+
+    async def traces(talk: Talk, *extensions: Any) -> list[str | None]:
+        for each in extensions:
+            answer = await talk.ask("{ me { id } }", extensions=each)
+            assert answer["data"]["me"], answer
+        operations = [each for each in spans.all() if each.kind is SpanKind.SERVER]
+        assert {attributes(each)["troupe.transport"] for each in operations} == {"websocket"}
+        spans.clear()
+        found = [ids(each) for each in operations]
+        return [None if parent is None else trace for trace, _, parent in found]
+
+    token = f"Bearer {people.owner.token}"
+    async with listening(database) as server:
+        named: list[Any] = [None, {"traceparent": third}, {"traceparent": 1}, {"traceparent": "x"}]
+        async with server.talk(people.owner.token) as talk:
+            assert await traces(talk, *named) == [None, trace_of(third), None, None]
+        async with server.talk(
+            people.owner.token, additional_headers={"traceparent": first}
+        ) as talk:
+            expected = [trace_of(first), trace_of(third), trace_of(first), None]
+            assert await traces(talk, *named) == expected
+        async with server.connect(additional_headers={"traceparent": first}) as connection:
+            talk = Talk(connection)
+            payload = {"Authorization": token, "traceparent": second}
+            await talk.send("connection_init", payload=payload)
+            await talk.heard()
+            expected = [trace_of(second), trace_of(third), trace_of(second), None]
+            assert await traces(talk, *named) == expected
+
+
+async def test_a_subscription_is_part_of_the_trace_that_it_names(
+    database: db.Database, people: People, spans: Spans
+) -> None:
+    async with listening(database) as server, server.talk(people.owner.token) as talk:
+        query = "subscription Mine { inbox { cursor } }"
+        await talk.subscribe(query, extensions={"traceparent": SAMPLED})
+        assert (await talk.heard())["type"] == "next"
+        await talk.send("complete", id="1")
+        await becomes(lambda: any(each.name == "subscription" for each in spans.all()))
+    operation = next(each for each in spans.all() if each.name == "subscription")
+    assert ids(operation)[::2] == (TRACE, SPAN)
+    assert attributes(operation)["graphql.operation.name"] == "Mine"
+
+
 async def test_without_a_traceparent_or_with_a_wrong_one_a_trace_begins(
     people: People, spans: Spans
 ) -> None:
@@ -166,6 +223,25 @@ async def test_what_is_refused_and_a_statement_that_fails_have_errors(
     assert attributes(failed)["error.type"] == "22P02"
     assert attributes(failed)["db.response.status_code"] == "22P02"
     assert attributes(operation)["error.type"] == "FAULT"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_many_spans_are_sent_in_several_messages(fails: bool) -> None:
+    sent: list[list[ReadableSpan]] = []
+
+    class Exporter(InMemorySpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            sent.append(list(spans))
+            return SpanExportResult.FAILURE if fails else SpanExportResult.SUCCESS
+
+    tracer = Tracer(Exporter())
+    calls = [Call("SELECT 1", 1, 0.0, 0.0)] * 200
+    for _ in range(6):
+        tracer.end(tracer.begin(SAMPLED), "query", {}, calls)
+    tracer._processor.force_flush()
+    # A collector that is gone is not asked again for each message.
+    assert [len(each) for each in sent] == ([512] if fails else [512, 512, 6 * 201 - 1024])
+    tracer.shutdown()
 
 
 async def test_what_is_not_sampled_is_not_sent(people: People, spans: Spans) -> None:

@@ -8,18 +8,28 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import orjson
-from graphql import GraphQLSchema, NonNullTypeNode, OperationDefinitionNode
+from graphql import GraphQLSchema, NonNullTypeNode, OperationDefinitionNode, parse
 
+from db.errors import UserErrorCode
 from db.text import decimal_json, parse_json
 from graph.core.context import Context
-from graph.core.errors import BadInput, Unauthenticated
+from graph.core.errors import BadInput, Forbidden, Unauthenticated
 from graph.execution.logs import LogEntry, log_refusal
 from graph.execution.pipeline import Pipeline
 from graph.execution.run import GraphQLRequest
 from graph.execution.tokens import Tokens
 from graph.limits.cost import COST_OF_REQUEST
-from graph.mcp.schemas import USER_ERRORS, Schema, input_schema, is_merged, output_schema, pruned
-from graph.mcp.tools import AGENT, KIND, PROJECT, TOOLS, Tool
+from graph.mcp.arguments import Path, argument_at, argument_of, operation_for, problem, problems
+from graph.mcp.schemas import (
+    USER_ERRORS,
+    Schema,
+    input_schema,
+    is_merged,
+    output_schema,
+    places,
+    pruned,
+)
+from graph.mcp.tools import AGENT, KIND, PROJECT, TOOLS, Tool, variables_of
 from graph.server.disconnects import Disconnect
 
 OWN_PROJECT = """query own_project($id: ID!) {
@@ -31,10 +41,10 @@ PROJECTS = """query projects {
 TRANSPORT = "mcp"
 """The name of the transport in the log and the metrics."""
 
+NOT_FOUND = "There is none with this id, or you may not see it."
+
 # The key of the caller in the scope of a request (ASGI).
 SCOPE_KEY = "troupe.mcp"
-
-NOT_FOUND = "There is none with this id, or you may not see it."
 
 
 class Caller:
@@ -129,20 +139,29 @@ class CallableTool:
         """The schema of its result."""
         return output_schema(self._schema, self.tool)
 
+    @cached_property
+    def _names(self) -> dict[Path, str]:
+        """The names of the arguments, by their places in the input of a mutation."""
+        found = places(self._schema, parse(self.tool.document))
+        return {place.path: name for name, place in found.items()}
+
     async def call(self, caller: Caller, arguments: Mapping[str, Any]) -> Outcome:
         """Execute the operation for these arguments. One that is null counts as omitted."""
         variables = {name: value for name, value in arguments.items() if value is not None}
         try:
-            name = self.tool.operation_for(variables)
+            name = operation_for(self.tool, variables)
             variables.pop(KIND, None)
             operation = self.tool.operations[name]
+            known = self.input_schema["properties"]
+            if wrong := problems(self._schema, operation, variables, known, self.tool.own):
+                raise ValueError(*wrong)
             await self._add_own(caller, operation, variables)
         except ValueError as error:
             if not caller.has_run:
                 log_refusal(TRANSPORT, 200, [BadInput.code])
             return Outcome(None, list(error.args))
         body = await caller.run(self.tool.document, name, variables)
-        return self._outcome(operation, body)
+        return self._outcome(operation, variables, body)
 
     async def _add_own(
         self, caller: Caller, operation: OperationDefinitionNode, variables: dict[str, Any]
@@ -162,57 +181,77 @@ class CallableTool:
             if value is not None:
                 variables[name] = value
             elif isinstance(definition.type, NonNullTypeNode):
-                raise ValueError(await _advice(caller, name, own))
+                raise ValueError(problem(await _advice(caller, own), name))
 
-    def _outcome(self, operation: OperationDefinitionNode, body: dict[str, Any]) -> Outcome:
-        problems = [_worded(error) for error in body.get("errors", ())]
+    def _outcome(
+        self,
+        operation: OperationDefinitionNode,
+        variables: Mapping[str, Any],
+        body: dict[str, Any],
+    ) -> Outcome:
+        found = [self._problem(error, variables) for error in body.get("errors", ())]
         data = body.get("data") or {}
         roots = [each for each in data.values() if each is not None]
         if is_merged(operation):
             data = {}
             for payload in roots:
                 errors = payload.get(USER_ERRORS) or ()
-                problems += [_worded(error) for error in errors]
+                found += [self._user_problem(error) for error in errors]
                 data |= {} if errors else payload
         if not roots:
-            return Outcome(None, problems or [NOT_FOUND])
-        found = pruned(self.output_schema, data)
-        return Outcome(found if found or not problems else None, problems)
+            return Outcome(None, found or [_not_found(operation)])
+        shown = pruned(self.output_schema, data)
+        return Outcome(shown if shown or not found else None, found)
+
+    def _problem(self, error: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
+        """An error of the operation."""
+        message, code = error["message"], error["extensions"]["code"]
+        if code == Forbidden.code:
+            message = f"{self.tool.name} needs a token with the scope WORK; yours is for reading."
+        path = argument_of(self.tool, message, variables) if code == BadInput.code else ()
+        return problem(message, *path, code=code)
+
+    def _user_problem(self, error: Mapping[str, Any]) -> str:
+        """An error in the input of a mutation."""
+        path = argument_at(self._names, tuple(error["path"] or ()))
+        return problem(error["message"], *path, code=error["code"])
+
+
+def _not_found(operation: OperationDefinitionNode) -> str:
+    """What is wrong if the operation finds nothing: the id, which is its first argument."""
+    name, *_ = variables_of(operation)
+    return problem(NOT_FOUND, name, code=UserErrorCode.NOT_FOUND)
 
 
 async def _own_project(caller: Caller, agent_id: str) -> str:
     """The project of the agent whose token it is. Raises ValueError with the problems."""
     agent = (await _read(caller, OWN_PROJECT, "own_project", {"id": agent_id}))["agent"]
     if agent is None:
-        raise ValueError(NOT_FOUND)
+        raise ValueError(problem("Your agent was not found.", code=UserErrorCode.NOT_FOUND))
     return str(agent["project"]["id"])
 
 
 async def _read(caller: Caller, text: str, name: str, variables: dict[str, Any]) -> dict[str, Any]:
     """The data of a query. Raises ValueError with the problems."""
     body = await caller.run(text, name, variables)
-    if problems := [_worded(error) for error in body.get("errors", ())]:
-        raise ValueError(*problems)
+    if errors := body.get("errors"):
+        raise ValueError(
+            *(problem(each["message"], code=each["extensions"]["code"]) for each in errors)
+        )
     data: dict[str, Any] = body["data"]
     return data
 
 
-async def _advice(caller: Caller, name: str, own: str) -> str:
+async def _advice(caller: Caller, own: str) -> str:
     """What to do without an argument that only an agent may omit."""
     if own == AGENT:
-        return f"Give {name}: the token is not that of an agent."
+        return "Give this, because the token is not that of an agent."
     nodes = (await _read(caller, PROJECTS, "projects", {}))["projects"]["nodes"]
     found = "; ".join(f"{node['name']} ({node['id']})" for node in nodes)
     return (
-        f"Give {name}: the token is not that of an agent. Projects in progress: {found or 'none'}."
+        "Give this, because the token is not that of an agent. Projects in progress:"
+        f" {found or 'none'}."
     )
-
-
-def _worded(error: Mapping[str, Any]) -> str:
-    """An error as a sentence with its place and its code, for a model and for programs."""
-    extensions = error.get("extensions") or error
-    path = ".".join(map(str, error.get("path") or ())) if "code" in error else ""
-    return f"{path}: {error['message']} [{extensions['code']}]".removeprefix(": ")
 
 
 def callable_tools(schema: GraphQLSchema) -> dict[str, CallableTool]:

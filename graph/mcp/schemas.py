@@ -6,7 +6,7 @@ those of the Pydantic models of inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,6 +27,7 @@ from graphql import (
     SelectionSetNode,
     TypeInfo,
     TypeInfoVisitor,
+    ValueNode,
     VariableNode,
     Visitor,
     get_nullable_type,
@@ -39,7 +40,7 @@ from graphql.pyutils import Undefined
 from strawberry.utils.str_converters import to_camel_case
 
 from graph.core.inputs import MODELS
-from graph.mcp.tools import AGENT, KIND, PROJECT, Tool
+from graph.mcp.tools import AGENT, KIND, PROJECT, SOURCES, Tool
 
 Schema = dict[str, Any]
 
@@ -71,6 +72,8 @@ class Place:
     description: str
     default: Any
     limits: Schema
+    path: tuple[str, ...]
+    """The place in the input of a mutation."""
 
 
 class _Places(Visitor):
@@ -95,8 +98,28 @@ class _Places(Visitor):
             declared, limits = self.types.get_argument(), {}
         self.found.setdefault(
             node.name.value,
-            Place(declared.type, declared.description or "", declared.default_value, limits),
+            Place(
+                declared.type,
+                declared.description or "",
+                declared.default_value,
+                limits,
+                _path(path, ancestors),
+            ),
         )
+
+
+def _path(keys: Sequence[Any], ancestors: Sequence[Any]) -> tuple[str, ...]:
+    """The names of fields and the places in lists that lead to a value of an input."""
+    children = (
+        (key, node[key])
+        for key, node in zip(keys, ancestors, strict=False)
+        if isinstance(node, tuple)
+    )
+    return tuple(
+        child.name.value if isinstance(child, ObjectFieldNode) else str(key)
+        for key, child in children
+        if isinstance(child, ObjectFieldNode | ValueNode)
+    )
 
 
 @cache
@@ -151,7 +174,7 @@ def _argument(tool: Tool, name: str, kind: Any, place: Place) -> Schema:
         for limit in LIMITS.get(found.get("type", ""), ()):
             if limit in schema:
                 found[limit] = schema[limit]
-    words = [place.description, BY_DEFAULT.get(tool.own.get(name, ""), "")]
+    words = [place.description, BY_DEFAULT.get(tool.own.get(name, ""), ""), SOURCES.get(name, "")]
     if words := [word for word in words if word]:
         found["description"] = " ".join(words)
     if place.default not in (Undefined, None):

@@ -29,7 +29,7 @@ from graph.execution.pipeline import Pipeline
 from graph.mcp import tasks
 from graph.mcp.calls import CallableTool, callable_tools
 from graph.mcp.results import Context, caller_of, outcome_of, result_of
-from graph.mcp.schemas import description
+from graph.mcp.schemas import description, is_merged
 
 # This package, which the SDK imports, replaces the method of all servers, for event streams that
 # are not used here.
@@ -86,7 +86,8 @@ class ToolServer:
         """Call a tool. Waiting for people may become a task of the protocol."""
         tool, caller = self.tools.get(params.name), caller_of(context)
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.name}")
+            known = ", ".join(self.tools)
+            raise MCPError(INVALID_PARAMS, f"There is no tool of this name. There are: {known}.")
         if params.name == tasks.TOOL and tasks.is_supported(context):
             return await self._waiting.begin(caller)
         return result_of(await outcome_of(tool, caller, caller.arguments))
@@ -96,8 +97,9 @@ def _listed(pipeline: Pipeline, callable_tool: CallableTool) -> ListedTool:
     """A tool in the list."""
     tool = callable_tool.tool
     first = next(iter(tool.operations.values()))
-    # The descriptions of kinds are those of the argument.
-    words = "" if tool.kinds else description(pipeline.schema, first)
+    # The descriptions of kinds are those of the argument. One of several root fields says little.
+    has_one = not tool.kinds and is_merged(first)
+    words = description(pipeline.schema, first) if has_one else ""
     reads = first.operation.value == "query"
     return ListedTool(
         name=tool.name,

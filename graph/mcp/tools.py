@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
 from graphql import OperationDefinitionNode, parse
 
@@ -18,6 +17,20 @@ KIND = "kind"
 
 PROJECT, AGENT = "project", "agent"
 """What an argument may be by default: the project of the viewer's agent, or the agent itself."""
+
+SOURCES: Mapping[str, str] = MappingProxyType(
+    {
+        "acknowledgeIds": "`receive` returns them as the id of each message.",
+        "after": "`find_ready_work` returns it as pageInfo.endCursor.",
+        "assigneeId": "Without it, anybody who may answer can.",
+        "attemptId": "`claim` returns it as attempt.id.",
+        "id": "`ask_person` returns it as interaction.id.",
+        "toAgentId": "`search` finds it by the name of the agent.",
+        "replyToId": "`receive` returns it as the id of the message.",
+        "taskId": "`claim` returns it as attempt.task.id.",
+    }
+)
+"""Where the values of arguments come from."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +75,9 @@ class Tool:
         names = {name for each in self.operations.values() for name in variables_of(each)}
         return names | ({KIND} if self.kinds else set())
 
-    def operation_for(self, arguments: Mapping[str, Any]) -> str:
-        """The name of the operation that these arguments are for. Raises ValueError."""
-        if unknown := sorted(arguments.keys() - self.arguments):
-            known = ", ".join(sorted(self.arguments))
-            raise ValueError(f"{self.name} has no argument {unknown[0]}. It has: {known}.")
-        kind = arguments.get(KIND)
-        if self.kinds and kind not in self.kinds:
-            raise ValueError(f"kind must be one of: {', '.join(self.kinds)}.")
-        given = arguments.keys() - {KIND}
-        for name, operation in self.operations.items():
-            if self.kind_of(name) == kind and given <= set(variables_of(operation)):
-                return name
-        raise ValueError(f"Not all of these arguments are for {kind}: {', '.join(sorted(given))}.")
+    def arguments_of(self, kind: str) -> set[str]:
+        """The names of the arguments of a kind."""
+        return {KIND, *variables_of(self.operations[f"{self.name}_{kind}"])}
 
 
 def variables_of(operation: OperationDefinitionNode) -> list[str]:
@@ -115,7 +118,7 @@ TOOLS = (
     Tool(
         "find_ready_work",
         "Find ready work",
-        "Look at what could be claimed, without taking it.",
+        "Look at what could be claimed, without taking it; claim takes the first.",
         """query find_ready_work($projectId: ID!, $agentId: ID, $after: String) {
   readyTasks(projectId: $projectId, agentId: $agentId, first: 10, after: $after) {
     nodes { id title type priority description dueAt estimatedSeconds }
@@ -367,8 +370,8 @@ fragment received on Communication {
     Tool(
         "search",
         "Search",
-        "Find projects, agents and tasks by their names and titles, and messages of conversations"
-        " by their words.",
+        "Find projects, agents and tasks by a part of their names and titles, and messages of"
+        " conversations by their words. An empty query finds the newest of the first three.",
         """query search($query: String!) {
   messages: searchMessages(query: $query, first: 5) {
     nodes {
@@ -379,13 +382,13 @@ fragment received on Communication {
       highlights(query: $query, first: 8) { text }
     }
   }
-  projects(first: 5, where: {name: {containsInsensitive: $query}}) {
+  projects(first: 5, orderBy: CREATED_AT_DESC, where: {name: {containsInsensitive: $query}}) {
     nodes { id name status }
   }
-  agents(first: 5, where: {name: {containsInsensitive: $query}}) {
+  agents(first: 10, orderBy: CREATED_AT_DESC, where: {name: {containsInsensitive: $query}}) {
     nodes { id name type status project { id } }
   }
-  tasks(first: 5, where: {title: {containsInsensitive: $query}}) {
+  tasks(first: 10, orderBy: CREATED_AT_DESC, where: {title: {containsInsensitive: $query}}) {
     nodes { id title status project { id } }
   }
 }""",

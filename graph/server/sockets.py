@@ -209,6 +209,7 @@ class Socket:
 
     def __init__(self, websocket: WebSocket, sockets: Sockets) -> None:
         self.token = bearer_token(websocket.headers.get("authorization"))
+        self._traceparent = websocket.headers.get("traceparent")
         self.operations: set[SocketOperation] = set()
         self._address = websocket.client.host if websocket.client else None
         self._sockets = sockets
@@ -329,6 +330,7 @@ class Socket:
                 if not isinstance(value, str):
                     raise CloseSocket(BAD_REQUEST, "`Authorization` is a string: Bearer <token>.")
                 self.token = bearer_token(value)
+        self._traceparent = _trace_of(payload, self._traceparent)
         context = await self._context()
         if isinstance(context.refusal, Unauthenticated):
             raise _invalid_token()
@@ -369,7 +371,8 @@ class Socket:
         """Answer an operation, and log it."""
         previous = request_id.set(operation.request_id)
         try:
-            with LogEntry("websocket") as entry:
+            extensions = operation.request.extensions or {}
+            with LogEntry("websocket", _trace_of(extensions, self._traceparent)) as entry:
                 entry.request = operation.request
                 try:
                     if refusal is not None:
@@ -466,6 +469,12 @@ class Socket:
 
 def _next(operation: SocketOperation, response: Response) -> dict[str, Any]:
     return {"id": operation.id, "type": "next", "payload": response.body}
+
+
+def _trace_of(named: Mapping[str, Any], otherwise: str | None) -> str | None:
+    """The place in a trace that a client names. One that is no text is ignored, as a wrong one."""
+    value = named.get("traceparent")
+    return value if isinstance(value, str) else otherwise
 
 
 def _id(message: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
 
 # A longer text of a statement is cut.
 LONGEST_STATEMENT = 2_000
+
+# How many spans a message to the collector has. The thread that makes them holds up operations
+# while it encodes a message.
+MOST_AT_ONCE = 512
 
 SAMPLED, NOT_SAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
 OK, ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
@@ -244,14 +249,22 @@ class SpanMaker(SpanExporter):
         self._exporter = exporter
 
     def export(self, spans: Sequence[ReadableSpan | EndedOperation]) -> SpanExportResult:
-        """Send the spans of these operations, and spans that are made already."""
-        made: list[ReadableSpan] = []
+        """Send the spans of these operations, and spans that are made already.
+
+        An operation may have many spans, and collectors limit the size of a message.
+        """
+        made = self._made(spans)
+        while batch := list(islice(made, MOST_AT_ONCE)):
+            if self._exporter.export(batch) is not SpanExportResult.SUCCESS:
+                return SpanExportResult.FAILURE
+        return SpanExportResult.SUCCESS
+
+    def _made(self, spans: Sequence[ReadableSpan | EndedOperation]) -> Iterator[ReadableSpan]:
         for each in spans:
             if isinstance(each, EndedOperation):
-                made += self._tracer.spans_of(each)
+                yield from self._tracer.spans_of(each)
             else:
-                made.append(each)
-        return self._exporter.export(made)
+                yield each
 
     def shutdown(self) -> None:
         """Send nothing more."""

@@ -1,0 +1,92 @@
+"""Reading with traces and without: what they add to the latency and to the processor time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from sqlalchemy import URL
+
+from benchmarks.collector import collecting, received
+from benchmarks.compare import Pace, warm_up
+from benchmarks.contenders import COMPILED, Running, running
+from benchmarks.data import Size
+from benchmarks.load import BadAnswer, load
+from benchmarks.processes import processor
+from benchmarks.progress import say
+from benchmarks.queries import Query
+from benchmarks.scaling import Question, made
+
+CONNECTIONS = 4
+PAUSE = 0.02
+"""How long a connection pauses after each answer, in seconds, so that the server is not full."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The seconds of a request, in one turn of a server."""
+
+    p50: float
+    p99: float
+    server: float
+    """The processor time of the server."""
+
+
+@dataclass
+class Traced:
+    """The measurements, by query: of each round, a turn without traces and one with them."""
+
+    turns: dict[str, list[tuple[Turn, Turn]]]
+    received: int = 0
+    """The bytes that the collector has received."""
+
+    def typical(self, query: str, value: Callable[[Turn], float]) -> tuple[float, float, float]:
+        """The medians of the rounds without traces and with them, and of the rounds' ratios."""
+        pairs = [(value(without), value(traced)) for without, traced in self.turns[query]]
+        ratio = median(traced / without for without, traced in pairs)
+        return median(one for one, _ in pairs), median(one for _, one in pairs), ratio
+
+
+async def traces(url: URL, size: Size, queries: Sequence[Query], pace: Pace) -> Traced:
+    """Measure the queries in rounds, at a server without traces and at one that sends all."""
+    result = Traced({query.name: [] for query in queries})
+    with collecting() as collector:
+        settings = COMPILED.settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector}
+        traced = replace(COMPILED, settings=settings)
+        with running(COMPILED, url) as plain, running(traced, url) as tracing:
+            servers = (plain, tracing)
+            asked = {
+                (query.name, server): made(
+                    server, query.name, COMPILED.bodies(query, size.projects)
+                )
+                for query in queries
+                for server in servers
+            }
+            for question in asked.values():
+                await warm_up(question.address, question.requests)
+            for number in range(pace.rounds):
+                for query in queries:
+                    turns = {}
+                    for server in servers if number % 2 else reversed(servers):
+                        turns[server] = await _turn(server, asked[query.name, server], pace)
+                    result.turns[query.name].append((turns[plain], turns[tracing]))
+                say(f"round {number + 1} of {pace.rounds} of traces")
+            result.received = received(collector)
+    return result
+
+
+async def _turn(server: Running, question: Question, pace: Pace) -> Turn:
+    began = processor(server.pid)
+    measured = await load(
+        question.address,
+        question.requests,
+        seconds=pace.seconds,
+        warm_up=pace.warm_up,
+        connections=CONNECTIONS,
+        pause=PAUSE,
+    )
+    used = processor(server.pid) - began
+    if measured.refused:
+        raise BadAnswer(f"{measured.refused} answers to {question.name} were not correct.")
+    return Turn(measured.p50, measured.p99, used / max(1, measured.answered))
