@@ -26,6 +26,7 @@ import db
 from db import access, embedded, migrate
 from graph.app import create_app
 from graph.execution.tokens import Tokens
+from graph.serve import freeze
 from graph.settings import Settings
 from tests import processes
 from tests.client import Client
@@ -39,6 +40,11 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 # Programs that a shell starts in the background ignore it, and so do the programs that tests start
 # and interrupt, unless it is set here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what is loaded from garbage collection, as a server does when it starts."""
+    freeze()
 
 
 WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(processes.LIMITS, 999_999_999))
