@@ -24,7 +24,7 @@ demo: .venv/installed $(BUILT_PAGES) ## Serve a temporary database with example 
 	@exec $(BIN)/troupe demo
 
 test: .venv/installed-dev $(BUILT_PAGES) $(if $(NPM),$(CLIENTS)) ## Run all tests
-	@PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} --dist worksteal -q
+	@PYTHONDONTWRITEBYTECODE= PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} --dist worksteal -q
 
 alike: .venv/installed-dev ## Compare the answers of compiler and resolvers for 5,000 queries: make alike QUERIES=5000
 	@TROUPE_EXAMPLES=$(or $(QUERIES),5000) $(BIN)/python -m pytest -q tests/test_compiler.py -k generated
