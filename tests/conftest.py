@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import shutil
 import signal
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
 import hypothesis
 import pytest
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, make_url, text
 from starlette.applications import Starlette
 
 import db
 from db import access, embedded, migrate
 from graph.app import create_app
 from graph.execution.tokens import Tokens
+from graph.serve import freeze
 from graph.settings import Settings
 from tests import processes
 from tests.client import Client
+from tests.world import make_rows
 
 # Where a run decides whether a change may land, it must not depend on luck: the same examples
 # each time there, new ones everywhere else. Time says nothing on a busy machine.
@@ -41,6 +44,12 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_finish() -> None:
+    """Exclude what is loaded from garbage collection, as a server does when it starts."""
+    freeze()
+
+
+ADMIN = db.Viewer(is_administrator=True)
 WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(processes.LIMITS, 999_999_999))
 
 
@@ -109,11 +118,73 @@ def template(server: URL) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class Template:
+    """A database to be cloned, and the rows in it that tests name."""
+
+    name: str
+    rows: bytes = pickle.dumps({})
+
+    def filled(self, server: URL, fill: Fill) -> Template:
+        """Another one, with more rows."""
+        name = f"template_{uuid.uuid4().hex[:12]}"
+        rows = pickle.loads(self.rows)
+
+        async def run() -> None:
+            await _on_server(server, self.cloned_as(name))
+            database = db.Database(server.set(database=name))
+            rows.update(await fill(database, **rows))
+            await database.dispose()
+
+        asyncio.run(run())
+        return Template(name, pickle.dumps(rows))
+
+    def cloned_as(self, name: str) -> str:
+        """The statement that clones it."""
+        return f"CREATE DATABASE {name} TEMPLATE {self.name} STRATEGY FILE_COPY"
+
+
+Fill = Callable[..., Awaitable[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session")
+def peopled(server: URL, template: str) -> Template:
+    """A template with people in it, since making them takes as long as many tests do."""
+    return Template(template).filled(server, _make_people)
+
+
+@pytest.fixture(scope="session")
+def inhabited(server: URL, peopled: Template) -> Template:
+    """A template that also has the rows of a world."""
+
+    async def fill(database: db.Database, users: dict[str, db.User], **_: object) -> Any:
+        return {"world": await make_rows(database, users)}
+
+    return peopled.filled(server, fill)
+
+
 @pytest.fixture
-async def database_url(server: URL, template: str) -> AsyncIterator[URL]:
-    """A database of the test's own, at head and empty."""
+def cloned(request: pytest.FixtureRequest, template: str) -> Template:
+    """The template of the test's database, which has what the test asks for."""
+    for needed, made in (("world", "inhabited"), ("people", "peopled")):
+        if needed in request.fixturenames:
+            found: Template = request.getfixturevalue(made)
+            return found
+    return Template(template)
+
+
+@pytest.fixture
+def rows(cloned: Template) -> dict[str, Any]:
+    """The rows that are in the test's database from the beginning, by what they are."""
+    found: dict[str, Any] = pickle.loads(cloned.rows)
+    return found
+
+
+@pytest.fixture
+async def database_url(server: URL, cloned: Template) -> AsyncIterator[URL]:
+    """A database of the test's own, at head, with nothing in it unless the test needs it."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    await _on_server(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+    await _on_server(server, cloned.cloned_as(name))
     yield server.set(database=name)
     await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -126,13 +197,31 @@ async def database(database_url: URL) -> AsyncIterator[db.Database]:
     await database.dispose()
 
 
-@pytest.fixture
-async def admin(database: db.Database) -> db.User:
-    """The administrator, as the first start creates it."""
-    async with database.write(db.Viewer(is_administrator=True)) as session:
+async def _make_admin(database: db.Database) -> db.User:
+    async with database.write(ADMIN) as session:
         return await db.User.create(
             session, username="admin", email="admin@localhost", role=db.UserRole.ADMIN
         )
+
+
+async def _make_people(database: db.Database) -> dict[str, Any]:
+    users = {"admin": await _make_admin(database)}
+    tokens = {}
+    async with database.write(ADMIN) as session:
+        for name in ("owner", "stranger"):
+            users[name] = await db.User.create(session, username=name, email=f"{name}@localhost")
+        for name, user in users.items():
+            _, tokens[name] = await access.issue_token(session, user, "test")
+    return {"users": users, "tokens": tokens}
+
+
+@pytest.fixture
+async def admin(database: db.Database, rows: dict[str, Any]) -> db.User:
+    """The administrator, as the first start creates it."""
+    if rows:
+        found: db.User = rows["users"]["admin"]
+        return found
+    return await _make_admin(database)
 
 
 @pytest.fixture
@@ -174,6 +263,8 @@ class People:
     stranger: Client
     nobody: Client
     users: dict[str, db.User]
+    world: dict[str, Any] | None
+    """The rows of the world, if they are there from the beginning."""
 
     def through(self, http: httpx.AsyncClient) -> People:
         """The same viewers' clients of another application."""
@@ -183,22 +274,19 @@ class People:
             self.stranger.through(http),
             self.nobody.through(http),
             self.users,
+            self.world,
         )
 
 
 @pytest.fixture
-async def people(database: db.Database, http: httpx.AsyncClient, admin: db.User) -> People:
+async def people(database: db.Database, http: httpx.AsyncClient, rows: dict[str, Any]) -> People:
     """An administrator, a user who owns projects, another who does not, and somebody unknown."""
-    users = {"admin": admin}
-    clients = {}
-    async with database.write(db.Viewer(is_administrator=True)) as session:
-        for name in ("owner", "stranger"):
-            users[name] = await db.User.create(session, username=name, email=f"{name}@localhost")
-        for name, user in users.items():
-            row, token = await access.issue_token(session, user, "test")
-            row.last_used_at = datetime.now(UTC)  # it is not noted again while the test runs
-            clients[name] = Client(http, database, token)
-    return People(**clients, nobody=Client(http, database, None), users=users)
+    async with database.write(ADMIN) as session:
+        # It is not noted again while the test runs.
+        await session.execute(text("UPDATE access_tokens SET last_used_at = now()"))
+    clients = {name: Client(http, database, token) for name, token in rows["tokens"].items()}
+    nobody = Client(http, database, None)
+    return People(**clients, nobody=nobody, users=rows["users"], world=rows.get("world"))
 
 
 @pytest.fixture

@@ -56,10 +56,16 @@ CASES = {
 }
 
 
+@pytest.fixture(scope="module")
+def hashed() -> str:
+    return asyncio.run(passwords.hash_password(PASSWORD))
+
+
 @pytest.fixture
-async def world(database: db.Database, http: httpx.AsyncClient, people: People) -> World:
+async def world(
+    database: db.Database, http: httpx.AsyncClient, people: People, hashed: str
+) -> World:
     world = await make_world(database, http, people)
-    hashed = await passwords.hash_password(PASSWORD)
     async with database.write(db.Viewer(is_administrator=True)) as session:
         owner = await session.get_one(db.User, people.users["owner"].id)
         owner.password_hash = hashed

@@ -60,14 +60,16 @@ NAMED = """mutation($name: String!) {
 
 
 @pytest.fixture(scope="module")
-def served(chromium: str) -> Iterator[Serving]:
+def served(chromium: str, made: tuple[Path, str]) -> Iterator[Serving]:
     """A server of GraphiQL, with a project in it."""
     if not ((pages.BUILT / "index.html").exists() and pages.serves_console(Settings())):
         missing("Build the pages (install Node.js 20 or later with npm, then `make test`).")
-    with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
-        assert "errors" not in server.ready().ask(PLAN)
-        yield server
-        assert server.stop().status == 0
+    with processes.place() as folder:
+        data_dir = processes.copied(made[0], folder / "data")
+        with Serving(folder, data_dir=data_dir) as server:
+            assert "errors" not in server.ready().ask(PLAN)
+            yield server
+            assert server.stop().status == 0
 
 
 @pytest.fixture

@@ -43,11 +43,13 @@ RENAMED = [*TITLES[:4], "Renamed", *TITLES[5:]]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Serving]:
+def server(made: tuple[Path, str]) -> Iterator[Serving]:
     """A server for all of them."""
-    with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
-        yield server.ready()
-        assert server.stop().clean
+    with processes.place() as folder:
+        data_dir = processes.copied(made[0], folder / "data")
+        with Serving(folder, data_dir=data_dir) as server:
+            yield server.ready()
+            assert server.stop().clean
 
 
 def planned(server: Serving) -> str:
@@ -228,18 +230,21 @@ def test_every_audit_of_graphql_over_http_passes(node: Node) -> None:
 
 
 @contextlib.contextmanager
-def restartable(**options: Any) -> Iterator[tuple[Callable[[], Serving], str]]:
+def restartable(
+    made: tuple[Path, str], **options: Any
+) -> Iterator[tuple[Callable[[], Serving], str]]:
     """A function that makes servers at one address over one database, and a token."""
     with socket.socket() as free, processes.place() as folder:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", 0))
-        port, data_dir = free.getsockname()[1], folder / "data"
-        token = processes.prepare(data_dir)
-        yield lambda: Serving(folder, data_dir=data_dir, port=port, **options), token
+        port, data_dir = free.getsockname()[1], processes.copied(made[0], folder / "data")
+        yield lambda: Serving(folder, data_dir=data_dir, port=port, **options), made[1]
 
 
-def test_graphql_ws_through_a_restart_of_the_server(installed: None) -> None:
-    with restartable() as (serving, token), serving() as first:
+def test_graphql_ws_through_a_restart_of_the_server(
+    installed: None, made: tuple[Path, str]
+) -> None:
+    with restartable(made) as (serving, token), serving() as first:
         node = Node(first.ready(), planned(first), token)
         with node.running("graphql-ws.js") as script:
             assert script.stdout is not None
@@ -268,8 +273,8 @@ def test_graphql_ws_through_a_restart_of_the_server(installed: None) -> None:
 OVER = "Forbidden: the access token is unknown, has expired or was revoked."
 
 
-def test_subscriptions_of_gql_in_python() -> None:
-    with restartable() as (serving, token):
+def test_subscriptions_of_gql_in_python(made: tuple[Path, str]) -> None:
+    with restartable(made) as (serving, token):
         with serving() as server:
             project = planned(server.ready())
             following = Following(project, token)
@@ -344,8 +349,10 @@ POSITIONS = """query($project: ID!) {
 }"""
 
 
-def test_subscriptions_through_a_restart_of_the_server(installed: None, tmp_path: Path) -> None:
-    with restartable() as (serving, token), contextlib.ExitStack() as stack:
+def test_subscriptions_through_a_restart_of_the_server(
+    installed: None, made: tuple[Path, str], tmp_path: Path
+) -> None:
+    with restartable(made) as (serving, token), contextlib.ExitStack() as stack:
         with serving() as server:
             project = planned(server.ready())
             before = positions(server, project, 2 + len(TITLES))
@@ -382,8 +389,8 @@ BLOCKS: list[tuple[str, str]] = re.findall(
 CREATED, _, UPDATED = re.findall(r"^```graphql\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_the_clients_of_the_page(installed: None) -> None:
-    with restartable() as (serving, token), serving() as server:
+def test_the_clients_of_the_page(installed: None, made: tuple[Path, str]) -> None:
+    with restartable(made) as (serving, token), serving() as server:
         assert "errors" not in server.ready().ask(CREATED)
         environment = {"TOKEN": token, "NODE_OPTIONS": "--experimental-websocket"}
         node = Node(server, "", token)

@@ -31,7 +31,7 @@ from graph.settings import CLIENT_VARIABLES, Settings, table
 from tests.conftest import People
 from tests.event_streams import Asking, Events
 from tests.pages import filled, renewed
-from tests.processes import place, prepare, stored, troupe, troupe_here
+from tests.processes import copied, place, stored, troupe, troupe_here
 from tests.sockets import listening
 
 ROOT = Path(__file__).parents[1]
@@ -227,7 +227,7 @@ def test_the_pages_with_examples_are_found() -> None:
 
 
 def test_a_migration_is_tried_on_a_copy_as_the_page_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```$", TEXTS["models.md"], re.MULTILINE | re.DOTALL)
     lines = [shlex.split(line) for line in "".join(blocks).splitlines()]
@@ -236,7 +236,7 @@ def test_a_migration_is_tried_on_a_copy_as_the_page_says(
     )
     monkeypatch.chdir(tmp_path)
     with place() as folder:
-        prepare(folder / "production")
+        copied(made[0], folder / "production")
         with embedded.running(folder / "production") as server:
             asyncio.run(migrate.downgrade(server.url, "-1"))
         assert troupe(*dump, data_dir=folder / "production").clean

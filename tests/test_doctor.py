@@ -8,6 +8,7 @@ import shutil
 import time
 from contextlib import ExitStack
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,7 @@ from graph.cli.servers import RunningServer, registered
 from graph.doctor import Finding, Status
 from graph.settings import Mode, Settings
 from tests.conftest import _on_server
-from tests.processes import Serving, place, prepare, troupe_here
+from tests.processes import Serving, copied, place, troupe_here
 
 CHECKS = [
     "versions",
@@ -48,10 +49,11 @@ async def findings(url: URL, settings: Settings = PRODUCTION) -> dict[str, Findi
     return {finding.check: finding async for finding in found}
 
 
-def test_a_server_that_is_well_has_no_findings_while_it_runs_and_when_it_does_not() -> None:
+def test_a_server_that_is_well_has_no_findings_while_it_runs_and_when_it_does_not(
+    made: tuple[Path, str],
+) -> None:
     with place() as folder:
-        data_dir = folder / "data"
-        prepare(data_dir)
+        data_dir = copied(made[0], folder / "data")
         alone = troupe_here("doctor", data_dir=data_dir).printed
         with Serving(folder, data_dir=data_dir) as server:
             server.ready()

@@ -354,13 +354,13 @@ def test_a_worker_that_lost_its_lease_leaves_the_task_alone(
 
 
 def test_followers_get_each_event_once_through_restarts_of_the_server(
-    compiled: None, tmp_path: Path
+    compiled: None, made: tuple[Path, str], tmp_path: Path
 ) -> None:
     programs: dict[str, list[str | Path]] = {
         "python": [sys.executable, EXAMPLES / "follower.py"],
         "typescript": ["node", CLIENTS / "examples" / "built" / "follower.js"],
     }
-    with restartable() as (serving, token), contextlib.ExitStack() as stack:
+    with restartable(made) as (serving, token), contextlib.ExitStack() as stack:
         with serving() as server:
             project = planned(server.ready())
             more = {"PROJECT": project, "COUNT": "12"}
@@ -397,24 +397,29 @@ def has_seen(follower: Program, count: int) -> bool:
     return len(follower.printed(r"(\d+): CREATED Task")) == count
 
 
-def test_a_receiver_handles_each_message_of_a_webhook_once(tmp_path: Path) -> None:
-    with restartable(webhook_private_networks="127.0.0.0/8") as (serving, _), serving() as server:
+def test_a_receiver_handles_each_message_of_a_webhook_once(
+    made: tuple[Path, str], tmp_path: Path
+) -> None:
+    with (
+        restartable(made, webhook_private_networks="127.0.0.0/8") as (serving, _),
+        serving() as server,
+    ):
         project = planned(server.ready())
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
         url = f"http://127.0.0.1:{port}/"
-        made = server.ask(WEBHOOK, project=project, url=url)["data"]["createWebhook"]
+        webhook = server.ask(WEBHOOK, project=project, url=url)["data"]["createWebhook"]
         words = sys.executable, EXAMPLES / "webhook_receiver.py"
-        more = {"SECRET": made["secret"], "PORT": port}
+        more = {"SECRET": webhook["secret"], "PORT": port}
         with Program(server, "", tmp_path, *words, **more) as receiver:
             receiver.printed("(listening)")
             create(server, project, "Lay the cables")
             receiver.printed("(task.created) ")
-            (delivery,) = until(partial(delivered, server, made["webhook"]["id"]))
+            (delivery,) = until(partial(delivered, server, webhook["webhook"]["id"]))
 
             server.ask(REPLAY, id=delivery["id"])
 
-            until(lambda: delivered(server, made["webhook"]["id"]) not in ([], [delivery]))
+            until(lambda: delivered(server, webhook["webhook"]["id"]) not in ([], [delivery]))
             assert len(receiver.printed("(task.created) ")) == 1
             forged = {"webhook-id": "x", "webhook-timestamp": "1", "webhook-signature": "v1,eA=="}
             assert httpx.post(url, content="{}", headers=forged).status_code == 401

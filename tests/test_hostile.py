@@ -83,11 +83,11 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Target]:
+def running(made: tuple[Path, str]) -> Iterator[Target]:
     with processes.place() as folder:
-        token = processes.prepare(folder / "data")
+        data_dir, token = processes.copied(made[0], folder / "data"), made[1]
         with (
-            Serving(folder, data_dir=folder / "data", mode="production", console="false") as server,
+            Serving(folder, data_dir=data_dir, mode="production", console="false") as server,
             processes.client(base_url=server.ready().url) as http,
         ):
             yield Target(server, token, http)

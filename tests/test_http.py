@@ -8,6 +8,7 @@ import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -671,11 +672,13 @@ async def test_a_fault_outside_of_the_api_is_masked_too(
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Serving]:
+def served(made: tuple[Path, str]) -> Iterator[Serving]:
     """A server in a process of its own."""
-    with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
-        yield server.ready()
-        assert server.stop().status == 0
+    with processes.place() as folder:
+        data_dir = processes.copied(made[0], folder / "data")
+        with Serving(folder, data_dir=data_dir) as server:
+            yield server.ready()
+            assert server.stop().status == 0
 
 
 def lines(*lines: str) -> bytes:

@@ -7,6 +7,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -197,10 +198,10 @@ def test_a_token_and_the_values_of_a_row_are_never_written(lines: Lines) -> None
     assert "ValueError: troupe_… was bad" in lines.readable[0]
 
 
-def test_the_lines_of_production_are_json_and_hold_no_secret() -> None:
+def test_the_lines_of_production_are_json_and_hold_no_secret(made: tuple[Path, str]) -> None:
     with processes.place() as folder:
-        token = processes.prepare(folder / "data")
-        with Serving(folder, data_dir=folder / "data", mode="production") as server:
+        data_dir, token = processes.copied(made[0], folder / "data"), made[1]
+        with Serving(folder, data_dir=data_dir, mode="production") as server:
             server.ready()
             assert server.ask("query Me { me { username } }", token)["data"]
             wrong = "troupe_" + "x" * 43
@@ -229,9 +230,9 @@ def test_the_lines_of_production_are_json_and_hold_no_secret() -> None:
         assert secret not in out
 
 
-def test_lines_of_operations_can_be_left_out() -> None:
+def test_lines_of_operations_can_be_left_out(made: tuple[Path, str]) -> None:
     with processes.place() as folder:
-        data_dir = folder / "data"
+        data_dir = processes.copied(made[0], folder / "data")
         with Serving(folder, data_dir=data_dir, log_operations="false") as server:
             server.ready().ask("{ me { id } }")
             assert server.stop().clean

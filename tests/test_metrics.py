@@ -384,11 +384,11 @@ def free_port() -> int:
         return port
 
 
-def test_in_production_they_have_a_port_of_their_own() -> None:
+def test_in_production_they_have_a_port_of_their_own(made: tuple[Path, str]) -> None:
     port = free_port()
     with processes.place() as folder:
-        token = processes.prepare(folder / "data")
-        settings: dict[str, Any] = {"data_dir": folder / "data", "mode": "production"}
+        data_dir, token = processes.copied(made[0], folder / "data"), made[1]
+        settings: dict[str, Any] = {"data_dir": data_dir, "mode": "production"}
         with Serving(folder, **settings, metrics_port=port) as server:
             server.ready()
             assert f"http://127.0.0.1:{port}/metrics" in server.out

@@ -663,13 +663,13 @@ def test_a_backup_of_the_page_is_restored_by_the_page(place: Place) -> None:
 
 
 def test_the_database_that_comes_along_is_backed_up_and_restored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (dump,) = commands("troupe pg_dump")
     (restore,) = commands("TROUPE_DATA_DIR")
     monkeypatch.chdir(tmp_path)
     with processes.place() as folder:
-        processes.prepare(folder / "data")
+        processes.copied(made[0], folder / "data")
         assert troupe(*dump, data_dir=folder / "data").clean
         assert troupe(*restore, data_dir=folder / "restored").clean
         tokens = "SELECT version_num, token_hash FROM access_tokens, alembic_version"

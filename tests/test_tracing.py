@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -436,11 +437,14 @@ def collecting() -> Iterator[tuple[str, list[Any]]]:
         server.server_close()
 
 
-def test_a_server_sends_them_to_a_collector_by_otlp(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_sends_them_to_a_collector_by_otlp(
+    made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with processes.place() as folder, collecting() as (url, got):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-        with Serving(folder, data_dir=folder / "data") as server:
+        data_dir = processes.copied(made[0], folder / "data")
+        with Serving(folder, data_dir=data_dir) as server:
             server.ready()
             headers = {"authorization": f"Bearer {server.token}", "traceparent": SAMPLED}
             server.ask_with(headers, "query Traced { me { id } }")
@@ -457,9 +461,13 @@ def test_a_server_sends_them_to_a_collector_by_otlp(monkeypatch: pytest.MonkeyPa
     assert len(below) == len(found) - 1 >= 1
 
 
-def test_a_collector_that_is_gone_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collector_that_is_gone_delays_nothing(
+    made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    with processes.place() as folder, Serving(folder, data_dir=folder / "data") as server:
-        server.ready()
-        assert server.ask("{ me { username } }") == {"data": {"me": {"username": "admin"}}}
-        assert server.stop().status == 0
+    with processes.place() as folder:
+        data_dir = processes.copied(made[0], folder / "data")
+        with Serving(folder, data_dir=data_dir) as server:
+            server.ready()
+            assert server.ask("{ me { username } }") == {"data": {"me": {"username": "admin"}}}
+            assert server.stop().status == 0

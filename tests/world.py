@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from sqlalchemy import text, update
@@ -14,8 +14,10 @@ import db
 from db.events.triggers import logged_tables
 from tests import factories
 from tests.client import Client
-from tests.conftest import People
 from tests.factories import gid as gid
+
+if TYPE_CHECKING:
+    from tests.conftest import People
 
 READY = ("to be claimed", "to be claimed among others")
 HELD = (
@@ -230,7 +232,13 @@ async def make_whole_world(
 
 
 async def _world(database: db.Database, http: httpx.AsyncClient, people: People) -> dict[str, Any]:
-    users = people.users
+    agent = Client(http, database, AGENT_TOKEN)
+    rows = people.world or await make_rows(database, people.users)
+    return {"database": database, "people": people, "agent": agent} | rows
+
+
+async def make_rows(database: db.Database, users: dict[str, db.User]) -> dict[str, Any]:
+    """The rows of the world."""
     async with database.write(db.Viewer(is_administrator=True)) as session:
         model = await factories.make_model(session)
         project = await factories.make_project(session, users["owner"])
@@ -250,9 +258,6 @@ async def _world(database: db.Database, http: httpx.AsyncClient, people: People)
         bob = await factories.make_agent(session, elsewhere, "Bob")
         foreign = await factories.make_task(session, elsewhere, "Foreign")
     return {
-        "database": database,
-        "people": people,
-        "agent": Client(http, database, AGENT_TOKEN),
         "project": project,
         "ada": ada,
         "model": model,
