@@ -26,6 +26,15 @@ def processor(pid: int) -> float:
         return math.nan
 
 
+def first_thread(pid: int) -> float:
+    """The processor time that the first thread of a process has used so far, in seconds."""
+    try:
+        used = (PROC / str(pid) / "task" / str(pid) / "schedstat").read_text(encoding="utf-8")
+    except OSError:
+        return math.nan
+    return int(used.split()[0]) / 1e9
+
+
 def _family(pid: int) -> Iterator[int]:
     yield pid
     for thread in (PROC / str(pid) / "task").iterdir():

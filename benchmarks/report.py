@@ -519,6 +519,7 @@ def traces(traced: Traced) -> str:
         "p50, ms": lambda turn: turn.p50,
         "p99, ms": lambda turn: turn.p99,
         "server, ms": lambda turn: turn.server,
+        "thread that answers, ms": lambda turn: turn.serving,
     }
     for title, value in values.items():
         rows = []

@@ -13,7 +13,7 @@ from benchmarks.compare import Pace, warm_up
 from benchmarks.contenders import COMPILED, Running, running
 from benchmarks.data import Size
 from benchmarks.load import BadAnswer, load
-from benchmarks.processes import processor
+from benchmarks.processes import first_thread, processor
 from benchmarks.progress import say
 from benchmarks.queries import Query
 from benchmarks.scaling import Question, made
@@ -31,6 +31,8 @@ class Turn:
     p99: float
     server: float
     """The processor time of the server."""
+    serving: float
+    """That of the thread that answers; another one makes and sends the spans."""
 
 
 @dataclass
@@ -77,7 +79,7 @@ async def traces(url: URL, size: Size, queries: Sequence[Query], pace: Pace) -> 
 
 
 async def _turn(server: Running, question: Question, pace: Pace) -> Turn:
-    began = processor(server.pid)
+    began = processor(server.pid), first_thread(server.pid)
     measured = await load(
         question.address,
         question.requests,
@@ -86,7 +88,7 @@ async def _turn(server: Running, question: Question, pace: Pace) -> Turn:
         connections=CONNECTIONS,
         pause=PAUSE,
     )
-    used = processor(server.pid) - began
+    used = processor(server.pid) - began[0], first_thread(server.pid) - began[1]
     if measured.refused:
         raise BadAnswer(f"{measured.refused} answers to {question.name} were not correct.")
-    return Turn(measured.p50, measured.p99, used / max(1, measured.answered))
+    return Turn(measured.p50, measured.p99, *(each / max(1, measured.answered) for each in used))

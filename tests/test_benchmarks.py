@@ -257,11 +257,11 @@ async def test_a_connection_pauses_after_each_answer() -> None:
 
 
 def test_what_traces_add_is_a_ratio_within_each_round() -> None:
-    one, two, four = (Turn(seconds, seconds, seconds) for seconds in (1.0, 2.0, 4.0))
+    one, two, four = (Turn(*[seconds] * 4) for seconds in (1.0, 2.0, 4.0))
     traced = Traced({"point": [(one, two), (two, two), (four, two)]}, received=2_500_000)
     assert traced.typical("point", lambda turn: turn.p99) == (2.0, 2.0, 1.0)
     table = report.traces(traced)
-    assert table.count("| point | 2e+03 | 2e+03 | 1.00 |") == 3
+    assert table.count("| point | 2e+03 | 2e+03 | 1.00 |") == 4
     assert "The collector received 2.5 MB." in table
 
 
