@@ -140,7 +140,7 @@ async def test_its_files_are_compressed_for_those_who_accept_it(console: Console
         for accepted, encoding in {"gzip": "gzip", "identity": None}.items():
             answer = await http.get(script[1], headers={"Accept-Encoding": accepted})
             assert answer.headers.get("Content-Encoding") == encoding
-            assert answer.headers["Vary"] == "Accept-Encoding"
+            assert "Accept-Encoding" in answer.headers["Vary"]
             assert "immutable" in answer.headers["Cache-Control"]
             assert len(answer.text) > 100_000
 
@@ -403,7 +403,7 @@ async def test_signing_out_revokes_no_token_that_was_made_elsewhere(
         await expect(page.get_by_text("The access token is still valid.")).to_be_visible()
         assert await faults(page) == []
         for each in (page, other):
-            await expect(each.get_by_label("Username")).to_be_visible()
+            await expect(each.get_by_label("Username")).to_be_focused()
             assert await each.evaluate("sessionStorage.getItem('troupe:token')") == ""
         assert "Logout" not in sent.names
         # The link that `troupe serve` prints leads here again.
