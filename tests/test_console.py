@@ -8,6 +8,7 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from graphql import FieldNode, OperationType, Visitor, parse, visit
 from playwright.async_api import Browser, Page, Request, Route, WebSocketRoute, expect
@@ -129,6 +130,19 @@ async def test_each_page_opens_and_is_accessible(
             await expect(page.get_by_text("Loading …")).to_have_count(0)
             assert {path: await faults(page)} == {path: []}
             assert await page.title() == f"{title} · Troupe"
+
+
+async def test_its_files_are_compressed_for_those_who_accept_it(console: Console) -> None:
+    async with httpx.AsyncClient(base_url=console.url) as http:
+        page = (await http.get("/")).text
+        script = re.search(r'src="(/console/console-\w+\.js)"', page)
+        assert script is not None
+        for accepted, encoding in {"gzip": "gzip", "identity": None}.items():
+            answer = await http.get(script[1], headers={"Accept-Encoding": accepted})
+            assert answer.headers.get("Content-Encoding") == encoding
+            assert "Accept-Encoding" in answer.headers["Vary"]
+            assert "immutable" in answer.headers["Cache-Control"]
+            assert len(answer.text) > 100_000
 
 
 async def test_the_projects_are_read_once_and_again_when_they_change(
@@ -389,7 +403,7 @@ async def test_signing_out_revokes_no_token_that_was_made_elsewhere(
         await expect(page.get_by_text("The access token is still valid.")).to_be_visible()
         assert await faults(page) == []
         for each in (page, other):
-            await expect(each.get_by_label("Username")).to_be_visible()
+            await expect(each.get_by_label("Username")).to_be_focused()
             assert await each.evaluate("sessionStorage.getItem('troupe:token')") == ""
         assert "Logout" not in sent.names
         # The link that `troupe serve` prints leads here again.

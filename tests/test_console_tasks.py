@@ -22,7 +22,7 @@ from graph.api import API
 from graph.server import pages
 from tests import browsers, consoles
 from tests.browsers import missing
-from tests.consoles import LOOKS, NARROW, WIDE, Console, Relay, faults, go
+from tests.consoles import LOOKS, WIDE, Console, Relay, faults, go
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
 
@@ -430,9 +430,14 @@ async def test_all_is_shown_level_by_level_and_zoomed(console: Console, browser:
 async def test_the_graph_begins_with_all_that_can_be_read(
     console: Console, browser: Browser
 ) -> None:
-    tasks = [{"reference": str(at), "title": f"Step {at}"} for at in range(20)]
-    for at, task in enumerate(tasks[1:]):
-        task["dependsOn"] = [{"on": str(at)}]
+    tasks: list[dict[str, Any]] = [
+        {
+            "reference": f"{at}",
+            "title": f"Step {at}",
+            "dependsOn": [{"on": f"{at - 1}"}] if at else [],
+        }
+        for at in range(20)
+    ]
     await made(console, {"id": LARGE, "name": "Long plan", "tasks": tasks})
     size = "(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])"
     space = f"{size}(document.querySelector('.canvas'))"
@@ -582,7 +587,7 @@ async def test_the_board_says_that_there_are_more_columns(
         await expect(last).to_be_in_viewport(ratio=1)
         await expect(page.get_by_role("button", name="Columns to the right")).to_be_disabled()
         assert await faults(page) == []
-        await page.set_viewport_size(NARROW)
+        await page.set_viewport_size({"width": 390, "height": 844})
         await expect(hint).to_have_count(0)
 
 

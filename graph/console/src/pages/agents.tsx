@@ -88,7 +88,7 @@ export function Agents({ query }: { query: URLSearchParams }) {
                 caption="Agents"
                 stacks
                 heads={[
-                  ...["Agent", "State", "Load", "Works on", "Why idle", "Last sign of life"],
+                  ...["Agent", "State", "Load", "Works on, or why it is idle", "Last sign of life"],
                   ...(mayEdit(viewer) ? ["Actions"] : []),
                 ]}
               >
@@ -130,7 +130,7 @@ function Row({ agent, mayEdit, read }: { agent: AgentRowFragment; mayEdit: boole
       <td data-head="Load">
         <Progress value={totalCount} of={agent.maxConcurrentTasks} label={`Load of ${agent.name}`} />
       </td>
-      <td data-head="Works on">
+      <td data-head={totalCount > 0 ? "Works on" : "Idle"}>
         {nodes.map(({ id, task, progressPercent, statusMessage }) => (
           <div key={id}>
             <Link class="line" to="/tasks/:id" params={{ id: task.id }}>
@@ -142,8 +142,8 @@ function Row({ agent, mayEdit, read }: { agent: AgentRowFragment; mayEdit: boole
           </div>
         ))}
         {totalCount > nodes.length && <span class="detail">and {totalCount - nodes.length} more</span>}
+        {!isFull && <Why agent={agent} />}
       </td>
-      <td data-head="Why idle">{!isFull && <Why agent={agent} />}</td>
       <td data-head="Last sign of life">{agent.lastSeenAt ? <Time at={agent.lastSeenAt} /> : <span class="note">Never seen</span>}</td>
       {mayEdit && (
         <td data-head="Actions">

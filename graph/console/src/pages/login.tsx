@@ -1,5 +1,5 @@
 import type { TargetedSubmitEvent } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 import { useAction } from "../action";
 import { UserErrors } from "../components/failure";
@@ -11,9 +11,12 @@ export function Login(props: { notice?: string | undefined }) {
   const [byToken, setByToken] = useState(false);
   const [isNoticed, setNoticed] = useState(false);
   const { run, isRunning, errors, dismiss } = useAction(LoginDocument);
+  const form = useRef<HTMLFormElement>(null);
   useEffect(() => {
     document.title = "Sign in · Troupe";
   }, []);
+  // `autofocus` works only when the browser loads a page.
+  useEffect(() => form.current?.querySelector("input")?.focus(), [byToken]);
 
   async function submit(event: TargetedSubmitEvent<HTMLFormElement>) {
     event.preventDefault();
@@ -33,20 +36,20 @@ export function Login(props: { notice?: string | undefined }) {
 
   return (
     <main class="login">
-      <form onSubmit={submit} class="panel">
+      <form ref={form} onSubmit={submit} class="panel">
         <h1>Troupe</h1>
         {props.notice && !isNoticed && <p role="status">{props.notice}</p>}
         <UserErrors errors={errors} />
         {byToken ? (
           <label key="token">
             Access token
-            <input name="token" type="password" autoComplete="off" placeholder="troupe_…" required autoFocus />
+            <input name="token" type="password" autoComplete="off" placeholder="troupe_…" required />
           </label>
         ) : (
           <>
             <label>
               Username
-              <input name="username" autoComplete="username" required autoFocus />
+              <input name="username" autoComplete="username" required />
             </label>
             <label>
               Password
