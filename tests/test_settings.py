@@ -363,6 +363,5 @@ def test_the_burst_covers_the_maximum_cost(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_an_unknown_audience_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(monkeypatch, introspection="some") == (
-        "TROUPE_INTROSPECTION=some cannot be used:"
-        " input should be 'everybody', 'viewers' or 'nobody'."
+        "TROUPE_INTROSPECTION=some cannot be used: write everybody, viewers or nobody."
     )
