@@ -27,7 +27,7 @@ from graph.settings import Settings
 from tests import factories, processes
 from tests.patience import becomes
 from tests.poolers import Bouncer, needs_pgbouncer, options_of_the_page
-from tests.processes import Elsewhere, Load, Serving
+from tests.processes import Elsewhere, Load, Serving, troupe_here
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses"),
@@ -260,6 +260,14 @@ def test_a_server_in_transaction_mode(pooled: Pooled, tmp_path: Path) -> None:
         assert load.broken == []
         ended = server.stop()
         assert "Traceback" not in ended.err + ended.out
+
+
+def test_commands_use_postgresql_itself(pooled: Pooled) -> None:
+    urls = {"database_url": pooled.transaction, "database_direct_url": pooled.direct}
+    done = troupe_here("migrate", **urls)
+    assert (done.status, done.err) == (0, "")
+    alone = troupe_here("migrate", database_url=pooled.transaction)
+    assert "TROUPE_DATABASE_DIRECT_URL" in alone.refusal
 
 
 def test_it_does_not_start_without_postgresql_itself(pooled: Pooled, tmp_path: Path) -> None:
