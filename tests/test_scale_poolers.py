@@ -263,7 +263,10 @@ def test_a_server_in_transaction_mode(pooled: Pooled, tmp_path: Path) -> None:
 
 
 def test_commands_use_postgresql_itself(pooled: Pooled) -> None:
-    urls = {"database_url": pooled.transaction, "database_direct_url": pooled.direct}
+    urls: dict[str, Any] = {
+        "database_url": pooled.transaction,
+        "database_direct_url": pooled.direct,
+    }
     done = troupe_here("migrate", **urls)
     assert (done.status, done.err) == (0, "")
     alone = troupe_here("migrate", database_url=pooled.transaction)
