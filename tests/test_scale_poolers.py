@@ -9,22 +9,25 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
 from sqlalchemy import select, text
+from sqlalchemy.exc import DBAPIError
 
 import db
 from db import migrate
-from db.connections import connect
+from db.connections import connect, is_refusal
 from db.poolers import SharedSession
 from db.scopes import Viewer
+from db.sessions import commit
 from graph.doctor import Finding, Status, examine_database
 from graph.settings import Settings
 from tests import factories, processes
 from tests.patience import becomes
 from tests.poolers import Bouncer, needs_pgbouncer, options_of_the_page
-from tests.processes import Elsewhere, Load, Serving
+from tests.processes import Elsewhere, Load, Serving, troupe_here
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses"),
@@ -259,6 +262,17 @@ def test_a_server_in_transaction_mode(pooled: Pooled, tmp_path: Path) -> None:
         assert "Traceback" not in ended.err + ended.out
 
 
+def test_commands_use_postgresql_itself(pooled: Pooled) -> None:
+    urls: dict[str, Any] = {
+        "database_url": pooled.transaction,
+        "database_direct_url": pooled.direct,
+    }
+    done = troupe_here("migrate", **urls)
+    assert (done.status, done.err) == (0, "")
+    alone = troupe_here("migrate", database_url=pooled.transaction)
+    assert "TROUPE_DATABASE_DIRECT_URL" in alone.refusal
+
+
 def test_it_does_not_start_without_postgresql_itself(pooled: Pooled, tmp_path: Path) -> None:
     server = Serving(tmp_path, mode="production", database_url=pooled.transaction)
     assert "TROUPE_DATABASE_DIRECT_URL" in server.refusal()
@@ -286,3 +300,23 @@ async def test_the_doctor_looks_past_the_pooler(pooled: Pooled) -> None:
     assert "another database" in found["pooler"].message
     away = pooled.direct.replace("5432", "1")
     assert (await findings(direct, away))["pooler"].status is Status.FAILED
+
+
+@pytest.mark.parametrize(
+    ("cause", "raised"),
+    [
+        (asyncpg.UniqueViolationError("taken"), DBAPIError),
+        # As PgBouncer says that it has lost PostgreSQL.
+        (asyncpg.ProtocolViolationError("server conn crashed?"), db.OutcomeUnknown),
+    ],
+)
+async def test_only_what_postgresql_refuses_is_not_committed(
+    cause: Exception, raised: type[Exception]
+) -> None:
+    error = DBAPIError("COMMIT", (), cause)
+    error.__cause__ = cause
+    session = AsyncMock()
+    session.commit.side_effect = error
+    with pytest.raises(raised):
+        await commit(session)
+    assert is_refusal(cause) is (raised is DBAPIError)

@@ -46,8 +46,10 @@ def running_database(*, creates: bool = False) -> Iterator[RunningDatabase]:
             " TROUPE_DATABASE_URL or TROUPE_DATA_DIR to use another"
         )
     with settings.database(on_wait=print_note) as (url, server):
-        # The server that runs may be of another version.
-        yield RunningDatabase(url, server, settings.migrates and not is_found)
+        # A command may need a session of its own. The server that runs may be of another version.
+        yield RunningDatabase(
+            settings.database_direct_url or url, server, settings.migrates and not is_found
+        )
 
 
 @asynccontextmanager
