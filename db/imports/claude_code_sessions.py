@@ -90,7 +90,9 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
     threads: dict[tuple[str | None, str], _Thread] = {}
     of_records: dict[str, _Thread] = {}
     session = next(filter(None, map(_session, item)), None)
-    for number, record in enumerate(item, 1):
+    for number in range(1, len(item) + 1):
+        # Each record is given up when it was read: a session can be large.
+        record, item[number - 1] = item[number - 1], None
         # A record without the session, such as a summary, is of the one before it.
         session = _session(record) or session
         agent = _agent(record, of_records)
