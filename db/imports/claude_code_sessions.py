@@ -102,7 +102,7 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
             continue
         if isinstance(uuid := record.get("uuid"), str):
             of_records[uuid] = thread
-        type = record.get("type")
+        type = str(record.get("type"))
         if type in TITLES:
             if title := record.get(TITLES[type]):
                 thread.about["title"] = title
@@ -115,7 +115,7 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
             thread.messages.append(_without(record | {"role": "system"}, thread.about))
         else:
             report.leave_out(
-                f"a record of type {quoted(str(type))} was left out, because it is no message.",
+                f"a record of type {quoted(type)} was left out, because it is no message.",
                 f"{place}, line {number}",
             )
     return _transcripts(threads.values())
