@@ -665,10 +665,6 @@ NOBODY = "There is no user 'nobody'; `troupe users create` creates one."
         (("import", "taskmaster", str(PLAN), "--project", "x\0"), NUL),
         (("import", "chats", "/nowhere.json"), "There is no file /nowhere.json."),
         (("import", "/nowhere.json"), "There is no file /nowhere.json."),
-        (
-            ("import", "--plan", str(CHATS)),
-            f"--plan is for plans of tasks, and {CHATS} is none.",
-        ),
         (("import", str(EXAMPLES)), f"{EXAMPLES} has no plan in it that is known here."),
         (("import", "chats", str(PLAN)), 'conversation 1: it has neither "messages" nor "traj"'),
         (("import", "chats", str(CHATS), "--owner", "nobody"), NOBODY),

@@ -147,6 +147,20 @@ def test_every_command_prints_what_the_page_says(
         .replace("sensors", "instruments")
     )
     (tmp_path / "changed.json").write_text(changed, encoding="utf-8")
+    said = ["Will it freeze?", "Yes.", "When?"]
+    session = [
+        {
+            "type": "user",
+            "sessionId": "s",
+            "uuid": str(number),
+            "timestamp": f"2026-03-01T22:38:4{number}Z",
+            "message": {"role": "assistant" if number % 2 else "user", "content": text},
+        }
+        for number, text in enumerate(said)
+    ]
+    for file, records in (("session.jsonl", session[:2]), ("later.jsonl", session)):
+        lines = "".join(f"{json.dumps(record)}\n" for record in records)
+        (tmp_path / file).write_text(lines, encoding="utf-8")
     (tmp_path / ".vscode").mkdir()
     tasks = {"version": "2.0.0", "tasks": [{"label": "build", "command": "make"}]}
     text = json.dumps(tasks)
@@ -221,7 +235,7 @@ def test_every_command_that_is_mentioned_has_these_options(name: str) -> None:
 def test_the_pages_with_examples_are_found() -> None:
     assert len(examples(TEXTS["README.md"])) == 1
     assert len(examples(TEXTS["api.md"])) > 10
-    assert len(commands(TEXTS["importing.md"])) == 6
+    assert len(commands(TEXTS["importing.md"])) == 8
     assert len([each for text in TEXTS.values() for each in shell_commands(text)]) > 20
     assert len([each for text in TEXTS.values() for each in mentioned(text)]) > 40
 

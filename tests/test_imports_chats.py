@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -141,6 +143,28 @@ async def test_parts_of_chatgpt_are_kept(database: db.Database, tmp_path: Path) 
     ]
     query = "SELECT content, parts FROM messages ORDER BY sequence"
     assert await rows(database, query) == [("This?", [image, "This?"]), ("print(1)", [code])]
+
+
+ODD: list[Any] = [None, True, 7, "", "\0", [], [1], {}, {"a": []}]
+KEYS = ["parent", "message", "current_node", "id", "type", "uuid", "sessionId"]
+
+
+async def test_values_of_another_kind_are_stored_or_refused(
+    database: db.Database, tmp_path: Path
+) -> None:
+    for key, odd in itertools.product(KEYS, ODD):
+        await import_odd(database, tmp_path, key, odd)
+
+
+async def import_odd(database: db.Database, tmp_path: Path, key: str, odd: Any) -> None:
+    """Import chats in which a key has a value of another kind."""
+    tree = chatgpt("a", a=node(None, "user", "A"), b=node("a", "user", "B")) | {key: odd}
+    tree["mapping"]["b"][key] = odd
+    lines = [record("user", "user", "A"), record("user", "user", "B") | {key: odd}]
+
+    for path in (file(tmp_path, [tree]), file(tmp_path, lines, "s.jsonl")):
+        with contextlib.suppress(NotImportable):
+            await import_chats(database, path, owner=None)
 
 
 async def test_a_tree_that_is_none_is_refused(database: db.Database, tmp_path: Path) -> None:
@@ -328,7 +352,9 @@ async def test_an_unknown_sender_is_refused(database: db.Database, tmp_path: Pat
     given = {"conversations": [{"from": "human", "value": "A"}, {"from": "cat", "value": "B"}]}
     before = await snapshot(database)
 
-    with pytest.raises(NotImportable, match=r'^conversation 1, message 2: its sender is "cat", not'):
+    with pytest.raises(
+        NotImportable, match=r'^conversation 1, message 2: its sender is "cat", not'
+    ):
         await import_chats(database, file(tmp_path, given), owner=None)
 
     assert await snapshot(database) == before

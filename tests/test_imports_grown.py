@@ -153,6 +153,22 @@ async def test_nothing_is_added_to_an_archived_conversation(
     ]
 
 
+async def test_a_branch_continues_the_conversation_that_is_furthest_on(
+    database: db.Database, tmp_path: Path
+) -> None:
+    line = {key: TREE[key] for key in ("root", "ask", "again")}
+    await imported(database, file(tmp_path, [chatgpt("again", **line)]))
+    await change(database, "UPDATE conversations SET status = 'ARCHIVED'")
+    line |= {"wow": node("again", "user", "Wow."), "oh": node("again", "user", "Oh.")}
+    report = await imported(database, file(tmp_path, [chatgpt("wow", **line)]))
+    assert report.added == {"conversations": 1, "messages": 3}
+
+    # Both branches contain the last message of the archived conversation.
+    report = await imported(database, file(tmp_path, [chatgpt("oh", **line)]))
+
+    assert report.added == {}
+
+
 async def test_a_conversation_that_is_in_a_file_twice_is_one(
     database: db.Database, tmp_path: Path
 ) -> None:

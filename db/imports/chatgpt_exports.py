@@ -64,10 +64,10 @@ def _id(item: dict[str, Any], nodes: dict[str, Any]) -> str:
 
 def _ends(item: dict[str, Any], nodes: dict[str, Any]) -> list[str]:
     """The ids of the nodes where a branch ends: the current one, and then the others."""
-    parents = {node.get("parent") for node in nodes.values()}
+    parents = {_named(node, "parent") for node in nodes.values()}
     ends = [id for id in nodes if id not in parents]
-    current = item.get("current_node")
-    if current not in nodes:
+    current = _named(item, "current_node")
+    if current is None or current not in nodes:
         return ends[::-1]
     return [current, *(id for id in ends if id != current)]
 
@@ -75,13 +75,19 @@ def _ends(item: dict[str, Any], nodes: dict[str, Any]) -> list[str]:
 def _path(end: str, nodes: dict[str, Any], place: str) -> list[str]:
     """The ids of the nodes from the beginning to an end."""
     path: dict[str, None] = {}
-    id: Any = end
-    while id in nodes:
+    id: str | None = end
+    while id is not None and id in nodes:
         if id in path:
             raise NotImportable(f"{place}: node {id} is its own ancestor.")
         path[id] = None
-        id = nodes[id].get("parent")
+        id = _named(nodes[id], "parent")
     return list(path)[::-1]
+
+
+def _named(value: dict[str, Any], key: str) -> str | None:
+    """The id of a node under a key."""
+    id = value.get(key)
+    return id if isinstance(id, str) else None
 
 
 def _message(id: str, message: Any, place: str, report: Report) -> dict[str, Any] | None:

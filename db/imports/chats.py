@@ -181,6 +181,9 @@ def read_chats(source: Source, report: Report, before: str = "") -> Iterator[lis
             chat = _chat(found, f"{place}{found.label}", seen, report)
             if chat is not None:
                 groups.setdefault(chat.hash, []).append(chat)
+        # A long session is several times as large in memory as in the file.
+        if isinstance(item, list):
+            item.clear()
         for hash, chats in groups.items():
             if not chats[0].ids:
                 occurrences[bytes.fromhex(hash)[:16]] += 1
@@ -216,13 +219,18 @@ def _chat(found: Transcript, place: str, seen: set[str], report: Report) -> Chat
     if any(row["timestamp"] is None for row in rows):
         time.report_notes(place, "the time of the import", report)
     _report_metadata(about, place, report)
-    content = canonical_json([messages, about])
-    identity = content if found.id is None else canonical_json([found.id_key, found.id])
+    if found.id is None:
+        identity = canonical_json([messages, about])
+        size = len(identity)
+    else:
+        identity = canonical_json([found.id_key, found.id])
+        size = sum(len(row["content"]) for row in rows)
+    messages.clear()
     return Chat(
         place=place,
         hash=hashlib.sha256(identity).hexdigest(),
         number=1,
-        size=len(content),
+        size=size,
         title=_title(about, rows, place, report),
         summary=_summary(about, rows, place, report),
         time=time.value,

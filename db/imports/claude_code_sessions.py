@@ -90,7 +90,9 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
     threads: dict[tuple[str | None, str], _Thread] = {}
     of_records: dict[str, _Thread] = {}
     session = next(filter(None, map(_session, item)), None)
-    for number, record in enumerate(item, 1):
+    for number in range(1, len(item) + 1):
+        # Each record is given up when it was read: a session can be large.
+        record, item[number - 1] = item[number - 1], None
         # A record without the session, such as a summary, is of the one before it.
         session = _session(record) or session
         agent = _agent(record, of_records)
@@ -100,7 +102,7 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
             continue
         if isinstance(uuid := record.get("uuid"), str):
             of_records[uuid] = thread
-        type = record.get("type")
+        type = str(record.get("type"))
         if type in TITLES:
             if title := record.get(TITLES[type]):
                 thread.about["title"] = title
@@ -113,7 +115,7 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
             thread.messages.append(_without(record | {"role": "system"}, thread.about))
         else:
             report.leave_out(
-                f"a record of type {quoted(str(type))} was left out, because it is no message.",
+                f"a record of type {quoted(type)} was left out, because it is no message.",
                 f"{place}, line {number}",
             )
     return _transcripts(threads.values())

@@ -264,7 +264,9 @@ class _Writer:
             elif match.new:
                 await self._continue(match, match.known)
         await insert_many(self._session, Conversation, self._conversations)
-        await insert_many(self._session, Message, self._messages)
+        for first in range(0, len(self._messages), BATCH_MESSAGES):
+            messages = self._messages[first : first + BATCH_MESSAGES]
+            await insert_many(self._session, Message, messages)
 
     def _begin(self, match: Match) -> None:
         chat, id = match.chat, new_id()

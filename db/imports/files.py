@@ -91,7 +91,8 @@ def kind(value: object) -> str:
 
 def as_json(value: Any) -> orjson.Fragment:
     """A value of a file as JSON to store, with every digit of its numbers."""
-    return orjson.Fragment(orjson.dumps(value, default=decimal_json))
+    # The bytes that `orjson` returns have several times the memory that they need.
+    return orjson.Fragment(orjson.dumps(value, default=decimal_json).decode())
 
 
 def refuse_unstorable(value: Any, place: str) -> None:
