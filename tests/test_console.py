@@ -8,7 +8,9 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
+from graphql import FieldNode, OperationType, Visitor, parse, visit
 from playwright.async_api import Browser, Page, Request, Route, WebSocketRoute, expect
 from sqlalchemy import select, text
 
@@ -16,8 +18,9 @@ import db
 from db import access
 from graph import demo
 from graph.api import API
+from graph.server import pages
 from tests import browsers, consoles
-from tests.consoles import LOOKS, Console, Relay, faults, go
+from tests.consoles import LOOKS, NARROW, Console, Relay, faults, go
 from tests.patience import becomes
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
@@ -34,6 +37,9 @@ PAGES = {
 PAUSE = f"""mutation {{
   transitionProject(input: {{id: "{PROJECT}", to: PAUSED}}) {{ userErrors {{ message }} }}
 }}"""
+CANCEL = """mutation($id: ID!) {
+  cancelInteraction(input: {id: $id}) { userErrors { message } }
+}"""
 ORDER = {
     "projectId": PROJECT,
     "title": "May we order the sensors?",
@@ -82,7 +88,35 @@ class Sent:
             self.names.append(str((request.post_data_json or {})["operationName"]))
 
 
+class Fields(Visitor):
+    """The names under which a document selects fields, except the only one of a mutation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def enter_field(self, node: FieldNode, _: Any, __: Any, ___: Any, above: list[Any]) -> None:
+        """Note a field."""
+        operation = above[-2]
+        if getattr(operation, "operation", None) is not OperationType.MUTATION:
+            self.names.add((node.alias or node.name).value)
+
+
 # All pages
+
+
+def test_no_page_asks_for_what_it_does_not_show() -> None:
+    folder = pages.HERE / "console" / "src"
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for path in folder.rglob("*.ts*")
+        if path.parent.name != "generated"
+    )
+    used = set(re.findall(r"\w+", code))
+    for path in folder.rglob("*.graphql"):
+        asked = Fields()
+        visit(parse(path.read_text(encoding="utf-8")), asked)
+        assert {path.name: asked.names - used} == {path.name: set()}
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -96,6 +130,19 @@ async def test_each_page_opens_and_is_accessible(
             await expect(page.get_by_text("Loading …")).to_have_count(0)
             assert {path: await faults(page)} == {path: []}
             assert await page.title() == f"{title} · Troupe"
+
+
+async def test_its_files_are_compressed_for_those_who_accept_it(console: Console) -> None:
+    async with httpx.AsyncClient(base_url=console.url) as http:
+        page = (await http.get("/")).text
+        script = re.search(r'src="(/console/console-\w+\.js)"', page)
+        assert script is not None
+        for accepted, encoding in {"gzip": "gzip", "identity": None}.items():
+            answer = await http.get(script[1], headers={"Accept-Encoding": accepted})
+            assert answer.headers.get("Content-Encoding") == encoding
+            assert "Accept-Encoding" in answer.headers["Vary"]
+            assert "immutable" in answer.headers["Cache-Control"]
+            assert len(answer.text) > 100_000
 
 
 async def test_the_projects_are_read_once_and_again_when_they_change(
@@ -252,6 +299,31 @@ async def test_colours_are_those_of_the_system_until_others_are_chosen(
         assert await page.evaluate("localStorage.length") == 0
 
 
+async def test_the_keyboard_skips_the_navigation_and_escape_closes_the_menu(
+    console: Console, browser: Browser
+) -> None:
+    async with console.opened(browser, viewport=NARROW) as page:
+        row = page.get_by_role("row", name="School weather station")
+        await expect(row).to_be_visible()
+        skip, menu = page.get_by_text("Skip to the page"), page.get_by_role("button", name="Menu")
+        await expect(skip).not_to_be_in_viewport()
+        await skip.focus()
+        await expect(skip).to_be_in_viewport(ratio=1)
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Tab")
+        await expect(menu).to_be_focused()
+        await page.keyboard.press("Enter")
+        inbox = page.get_by_role("navigation", name="Pages").get_by_role("link", name="Inbox")
+        await inbox.focus()
+        await page.keyboard.press("Escape")
+        await expect(inbox).to_be_hidden()
+        await expect(menu).to_be_focused()
+        await skip.focus()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("main")).to_be_focused()
+        assert page.url == f"{console.url}/#/"
+
+
 # Sign in
 
 
@@ -262,25 +334,42 @@ async def use_token(page: Page, token: str) -> None:
     await page.get_by_role("button", name="Sign in").click()
 
 
-async def test_one_signs_in_with_a_password_and_out(console: Console, browser: Browser) -> None:
-    password = "correct horse battery staple"
+PASSWORD = "correct horse battery staple"
+
+
+async def set_password(console: Console) -> None:
+    """Set the password of the reviewer of the demo."""
     reviewer = await console.api.ask(
         '{ users(where: {username: {eq: "reviewer"}}) { nodes { id } } }'
     )
-    set_password = """mutation($user: ID!, $password: String!) {
+    mutation = """mutation($user: ID!, $password: String!) {
       setPassword(input: {userId: $user, newPassword: $password}) { userErrors { message } }
     }"""
     user = reviewer.data["users"]["nodes"][0]["id"]
-    await console.api.ask(set_password, user=user, password=password)
+    await console.api.ask(mutation, user=user, password=PASSWORD)
+
+
+async def use_password(page: Page) -> None:
+    """Sign in as the reviewer."""
+    await page.get_by_label("Username").fill("reviewer")
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.keyboard.press("Enter")
+
+
+async def test_one_signs_in_with_a_password_and_out(console: Console, browser: Browser) -> None:
+    await set_password(console)
     async with browsers.opened(browser, f"{console.url}/#/inbox") as page:
         await expect(page.get_by_label("Username")).to_be_focused()
+        await expect(page.get_by_text("troupe users password")).to_be_visible()
         assert await faults(page) == []
         await page.keyboard.type("reviewer")
         await page.get_by_label("Password").fill("wrong horse battery")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("alert")).to_have_text(re.compile("password"))
-        await page.get_by_label("Password").fill(password)
-        await page.keyboard.press("Enter")
+        await page.get_by_role("button", name="Use an access token").click()
+        await expect(page.get_by_role("alert")).to_have_count(0)
+        await page.get_by_role("button", name="Use a username").click()
+        await use_password(page)
         await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox (3)")
         await expect(page.get_by_text("The reviewer")).to_be_visible()
         # It does not outlive the tab, but another tab has it too.
@@ -290,7 +379,7 @@ async def test_one_signs_in_with_a_password_and_out(console: Console, browser: B
         await other.goto(f"{console.url}/#/inbox")
         await expect(other.get_by_role("heading", level=1)).to_have_text("Inbox (3)")
 
-        await page.get_by_role("button", name="Sign out").click()
+        await other.get_by_role("button", name="Sign out").click()
         for each in (page, other):
             await expect(each.get_by_label("Username")).to_be_visible()
             assert await each.evaluate("sessionStorage.getItem('troupe:token')") == ""
@@ -299,6 +388,27 @@ async def test_one_signs_in_with_a_password_and_out(console: Console, browser: B
         True,
         False,
     ]
+
+
+async def test_signing_out_revokes_no_token_that_was_made_elsewhere(
+    console: Console, browser: Browser
+) -> None:
+    sent, title = Sent(), "School weather station"
+    async with console.opened(browser, before=sent.follow) as page:
+        other = await page.context.new_page()
+        await other.goto(console.url)
+        for each in (page, other):
+            await expect(each.get_by_role("row", name=title)).to_be_visible()
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_text("The access token is still valid.")).to_be_visible()
+        assert await faults(page) == []
+        for each in (page, other):
+            await expect(each.get_by_label("Username")).to_be_focused()
+            assert await each.evaluate("sessionStorage.getItem('troupe:token')") == ""
+        assert "Logout" not in sent.names
+        # The link that `troupe serve` prints leads here again.
+        await page.goto(f"{console.url}/#token={console.api.token}")
+        await expect(page.get_by_role("row", name=title)).to_be_visible()
 
 
 async def test_one_signs_in_with_a_token_that_graphiql_then_has(
@@ -316,14 +426,17 @@ async def test_one_signs_in_with_a_token_that_graphiql_then_has(
         assert await page.evaluate("sessionStorage.getItem('troupe:token')") == console.api.token
 
 
+async def revoke_own(console: Console) -> None:
+    """Revoke the token of the administrator."""
+    token = await console.api.ask("{ viewer { accessToken { id } } }")
+    revoke = "mutation($id: ID!) { revokeAccessToken(input: {id: $id}) { userErrors { message } } }"
+    await console.api.ask(revoke, id=token.data["viewer"]["accessToken"]["id"])
+
+
 async def test_a_token_that_is_revoked_ends_the_session(console: Console, browser: Browser) -> None:
     async with console.opened(browser) as page:
         await expect(page.get_by_role("heading", level=1)).to_have_text("Projects")
-        token = await console.api.ask("{ viewer { accessToken { id } } }")
-        revoke = (
-            "mutation($id: ID!) { revokeAccessToken(input: {id: $id}) { userErrors { message } } }"
-        )
-        await console.api.ask(revoke, id=token.data["viewer"]["accessToken"]["id"])
+        await revoke_own(console)
         await expect(page.get_by_text("Your session has ended. Sign in again.")).to_be_visible()
 
 
@@ -346,6 +459,7 @@ async def test_an_answer_to_an_earlier_token_ends_no_other_session(
     async with console.opened(browser, "/inbox", before=intercept) as page:
         await page.get_by_role("button", name="Approve").click()
         await page.get_by_role("button", name="Sign out").click()
+        await revoke_own(console)
         await use_token(page, another)
         await expect(page.get_by_role("heading", level=1)).to_have_text("Inbox (4)")
         async with page.expect_response(lambda response: response.status == 401):
@@ -397,7 +511,9 @@ async def test_a_token_that_was_not_revoked_is_forgotten_only_if_the_person_want
     async def intercept(page: Page) -> None:
         await page.route("**/graphql", refuse)
 
-    async with console.opened(browser, before=intercept) as page:
+    await set_password(console)
+    async with browsers.opened(browser, console.url, before=intercept) as page:
+        await use_password(page)
         dialog = page.get_by_role("dialog", name="Your token may still be valid")
         await page.get_by_role("button", name="Sign out").click()
         await expect(dialog).to_contain_text("The database is restarting.")
@@ -427,6 +543,7 @@ async def test_the_keyboard_alone_answers_requests(console: Console, browser: Br
         await expect(request).to_have_accessible_name("Order 2?")
         await press("?")
         await expect(page.get_by_role("dialog")).to_contain_text("Next request")
+        await expect(page.get_by_role("dialog")).to_contain_text("Ctrl-Enter")
         await press("j")  # not behind the dialog
         assert await faults(page) == []
         await press("Escape")
@@ -465,6 +582,7 @@ async def test_the_keyboard_alone_answers_requests(console: Console, browser: Br
             for key in keys:
                 await press(key)
         await expect(page.get_by_text("Nothing waits for you")).to_be_visible()
+        await expect(page.get_by_role("heading", level=1)).to_be_focused()
         query = """{ humanInteractions(where: {type: {not: APPROVAL}}) { nodes {
           status
           ... on FeedbackRequest { feedback rating }
@@ -627,3 +745,30 @@ async def test_a_link_leads_to_a_request_that_is_not_in_the_inbox(
         await expect(shown).to_contain_text("This request was approved by The reviewer")
         await page.keyboard.press("j")
         await expect(shown).to_have_accessible_name(re.compile("The free plan"))
+
+
+async def test_a_link_to_no_request_says_so_and_shows_the_inbox(
+    console: Console, browser: Browser
+) -> None:
+    for of in ("zzz", TASK, quote("VGFzazox")):
+        async with console.opened(browser, f"/inbox?of={of}") as page:
+            said = page.get_by_text("The request of this address does not exist")
+            await expect(said).to_be_visible()
+            shown = page.get_by_role("article")
+            await expect(shown).to_have_accessible_name(re.compile("The free plan"))
+            await expect(page.get_by_role("alert")).to_have_count(0)
+            assert await faults(page) == []
+
+
+async def test_a_request_that_ended_stands_beside_no_empty_list(
+    console: Console, browser: Browser
+) -> None:
+    request = await asked(console.database)
+    await answered(console.database, request, approved=True)
+    pending = await console.api.ask("{ pendingInteractions { nodes { id } } }")
+    for each in pending.data["pendingInteractions"]["nodes"]:
+        await console.api.ask(CANCEL, **each)
+    async with console.opened(browser, f"/inbox?of={quote(request['id'])}") as page:
+        await expect(page.get_by_role("article")).to_contain_text("This request was approved")
+        await expect(page.get_by_text("Nothing else waits for you.")).to_be_visible()
+        await expect(page.get_by_role("list", name="Requests")).to_have_count(0)

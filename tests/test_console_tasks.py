@@ -16,12 +16,13 @@ from playwright.async_api import Browser, Locator, Page, Request, Route, expect
 import db
 from db import TaskStatus
 from db.boards import BY_HAND
+from db.transitions import Transitions
 from graph import demo
 from graph.api import API
 from graph.server import pages
 from tests import browsers, consoles
 from tests.browsers import missing
-from tests.consoles import LOOKS, Console, Relay, faults, go
+from tests.consoles import LOOKS, WIDE, Console, Relay, faults, go
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
 
@@ -142,7 +143,10 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Evaluate:
         missing("Build the console (install Node.js 20 or later with npm, then `make test`).")
     folder = tmp_path_factory.mktemp("console")
     source = pages.HERE / "console" / "src"
-    names = {"layout": "layOut, neighbour, related", "moves": "movesOf, TARGETS"}
+    names = {
+        "layout": "layOut, neighbour, related",
+        "moves": "movesOf, TARGETS, PROJECT_MOVES, AGENT_MOVES",
+    }
     for name in names:
         built = folder / f"{name}.mjs"
         command: list[Any] = [esbuild, source / f"{name}.ts", "--format=esm", f"--outfile={built}"]
@@ -292,6 +296,29 @@ def test_the_buttons_are_what_people_may_do_by_hand(evaluate: Evaluate) -> None:
     assert evaluate("movesOf(given.task)", task=stopping) == []
 
 
+FINAL = {"COMPLETED", "CANCELLED", "ARCHIVED", "TERMINATED"}
+
+
+@pytest.mark.parametrize(
+    ("table", "model"), [("PROJECT_MOVES", db.Project), ("AGENT_MOVES", db.Agent)]
+)
+def test_a_project_and_an_agent_are_moved_as_the_server_allows(
+    evaluate: Evaluate, table: str, model: type[db.Project | db.Agent]
+) -> None:
+    found: dict[str, list[dict[str, Any]]] = evaluate(table)
+    machine: Transitions[Any] = model.transitions
+    states = {state.value: state for state in machine.table}
+    assert set(found) == set(states)
+    for name, moves in found.items():
+        for move in moves:
+            state = states[name]
+            for to in move["to"]:
+                machine.check(state, states[to])
+                state = states[to]
+            # Nobody does by one press of a key what cannot be undone.
+            assert ("question" in move) == (state.value in FINAL), move
+
+
 # The project
 
 
@@ -349,18 +376,18 @@ async def test_a_thousand_tasks_are_folded_and_found(console: Console, browser: 
         await page.get_by_label("Search tasks by title").fill("step 17 of part 6")
         await expect(page.get_by_text("5 found")).to_be_visible()
         await expect(page.locator(".match")).to_have_count(STAGES)  # the parts that contain them
-        for number in (1, 2):
-            await page.keyboard.press("Enter")
+        for key, number in {"Enter": 1, "n": 2, "p": 1}.items():
+            await page.keyboard.press(key)
             await expect(page.get_by_text(f"{number} of 5 found")).to_be_visible()
             step = box(page, f"Step 17 of part 6 in stage {number}")
+            await expect(step).to_be_focused()
             await expect(step).to_be_in_viewport()
             await expect(boxes).to_have_count(unfolded)
         assert "search=step" in page.url
 
-        await step.focus()
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", level=1)).to_have_text(
-            "Step 17 of part 6 in stage 2"
+            "Step 17 of part 6 in stage 1"
         )
         await page.go_back()
         await expect(page.get_by_label("Search tasks by title")).to_have_value("step 17 of part 6")
@@ -385,6 +412,7 @@ async def test_all_is_shown_level_by_level_and_zoomed(console: Console, browser:
           const canvas = document.querySelector(".canvas");
           return (canvas.scrollLeft + canvas.clientWidth / 2) / %s;
         })()"""
+        await page.get_by_role("button", name="Larger").click()
         await page.evaluate("document.querySelector('.canvas').scrollTo(4000, 0)")
         before, seen = await page.evaluate(width), await page.evaluate(middle % width)
         await page.get_by_role("button", name="Smaller").click()
@@ -397,6 +425,34 @@ async def test_all_is_shown_level_by_level_and_zoomed(console: Console, browser:
         await page.keyboard.press("0")
         assert await page.evaluate(width) == pytest.approx(before * 0.2, abs=1)
         await expect(page.locator(".canvas.far")).to_have_count(1)
+
+
+async def test_the_graph_begins_with_all_that_can_be_read(
+    console: Console, browser: Browser
+) -> None:
+    tasks: list[dict[str, Any]] = [
+        {
+            "reference": f"{at}",
+            "title": f"Step {at}",
+            "dependsOn": [{"on": f"{at - 1}"}] if at else [],
+        }
+        for at in range(20)
+    ]
+    await made(console, {"id": LARGE, "name": "Long plan", "tasks": tasks})
+    size = "(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])"
+    space = f"{size}(document.querySelector('.canvas'))"
+    async with console.opened(browser, f"/projects/{PROJECT}", viewport=WIDE) as page:
+        await expect(box(page, SENSORS)).to_be_visible()
+        width, shown = await page.evaluate(space)
+        assert width == shown
+        await expect(page.locator(".canvas.far")).to_have_count(0)
+        for each in await page.locator(".box").all():
+            await expect(each).to_be_in_viewport()
+        # One that would be too small is shown at its normal size.
+        await go(page, f"/projects/{LARGE}")
+        await expect(box(page, "Step 0")).to_be_in_viewport()
+        width, shown = await page.evaluate(space)
+        assert width > 20 * 208 > shown
 
 
 async def test_the_graph_follows_what_happens_without_being_read_again(
@@ -509,6 +565,80 @@ async def test_the_board_follows_what_happens(console: Console, browser: Browser
         await expect(page.get_by_role("heading", level=1)).to_have_text(
             "Step 1 of part 1 in stage 1"
         )
+
+
+async def test_the_board_says_that_there_are_more_columns(
+    console: Console, browser: Browser
+) -> None:
+    await made(console, large_plan())
+    async with console.opened(browser, f"/projects/{LARGE}?view=board", viewport=WIDE) as page:
+        last = page.get_by_role("region", name="Cancelled or skipped").get_by_role("heading")
+        await expect(last).to_be_attached()
+        for heading in await page.locator(".lane h2").all():
+            found = await heading.bounding_box()
+            assert found is not None
+            assert found["height"] < 30
+        # Empty columns are as narrow as their titles.
+        hint = page.get_by_text("not in sight: scroll sideways.")
+        await expect(hint).to_have_text("1 column is not in sight: scroll sideways.")
+        await expect(last).not_to_be_in_viewport(ratio=1)
+        await expect(page.get_by_role("button", name="Columns to the left")).to_be_disabled()
+        await page.get_by_role("button", name="Columns to the right").click()
+        await expect(last).to_be_in_viewport(ratio=1)
+        await expect(page.get_by_role("button", name="Columns to the right")).to_be_disabled()
+        assert await faults(page) == []
+        await page.set_viewport_size({"width": 390, "height": 844})
+        await expect(hint).to_have_count(0)
+
+
+async def test_a_project_is_started_and_ended(console: Console, browser: Browser) -> None:
+    create = """mutation($id: ID!) {
+      createProject(input: {id: $id, name: "Well"}) { userErrors { message } }
+    }"""
+    created = await console.api.ask(create, id=LARGE)
+    assert created.data["createProject"]["userErrors"] == []
+    async with console.opened(browser, f"/projects/{LARGE}") as page:
+        state, dialog = page.locator(".facts .badge"), page.get_by_role("dialog")
+        buttons = page.locator(".frame .actions").get_by_role("button")
+        await expect(state).to_have_text("Draft")
+        await expect(buttons).to_have_text(["Start", "Cancel …"])
+        await buttons.first.click()
+        await expect(state).to_have_text("In progress")
+        await expect(buttons).to_have_text(["Pause", "Finish …", "Cancel …"])
+        await buttons.nth(1).click()
+        await expect(dialog).to_contain_text("cannot be resumed")
+        assert await faults(page) == []
+        await dialog.get_by_role("button", name="Leave it").click()
+        await expect(state).to_have_text("In progress")
+        await buttons.nth(1).click()
+        await dialog.get_by_role("button", name="Finish").click()
+        await expect(state).to_have_text("Completed")
+        await expect(buttons).to_have_text(["Archive …"])
+        await buttons.click()
+        await dialog.get_by_role("button", name="Archive").click()
+        await expect(state).to_have_text("Archived")
+        await expect(buttons).to_have_count(0)
+
+
+async def test_a_project_that_somebody_changed_meanwhile_stays_as_it_is(
+    console: Console, browser: Browser
+) -> None:
+    async with console.opened(browser, f"/projects/{PROJECT}") as page:
+        await not_live(page)
+        pause = page.get_by_role("button", name="Pause")
+        await expect(pause).to_be_visible()
+        rename = """mutation($id: ID!) {
+          updateProject(input: {id: $id, description: {changed: true}}) { userErrors { message } }
+        }"""
+        await console.api.ask(rename, id=PROJECT)
+        await pause.click()
+        await expect(page.get_by_role("alert")).to_be_visible()
+        query = "query($id: ID!) { project(id: $id) { status } }"
+        found = (await console.api.ask(query, id=PROJECT)).data["project"]
+        assert found == {"status": "IN_PROGRESS"}
+        # It is shown as it is now, so that one can decide anew.
+        await pause.click()
+        await expect(page.get_by_role("button", name="Resume")).to_be_visible()
 
 
 async def test_a_project_is_paused_and_resumed(console: Console, browser: Browser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
@@ -255,6 +256,26 @@ async def test_the_conversations_of_a_project_stay_as_they_are_now(
         await expect(page.locator(".hits > li")).not_to_have_count(0)
 
 
+async def test_the_conversation_that_changed_last_is_the_first(
+    console: Console, browser: Browser
+) -> None:
+    async with console.opened(browser, "/conversations") as page:
+        rows = page.get_by_role("row")
+        await expect(rows).to_have_count(6)
+        old = {"sender": "USER", "content": "From last year", "timestamp": "2025-01-01T00:00:00Z"}
+        for id, title in reversed([await conversation_in(row) for row in (await rows.all())[1:]]):
+            await change(console, "appendMessages", conversationId=id, messages=[old])
+            await expect(rows.nth(1)).to_contain_text(title)
+            await expect(rows.nth(1).get_by_role("time")).to_have_text("now")
+
+
+async def conversation_in(row: Locator) -> tuple[str, str]:
+    """The id and the title of the conversation in a row."""
+    link = row.get_by_role("link").first
+    url = str(await link.get_attribute("href"))
+    return unquote(url.removeprefix("#/conversations/")), await link.inner_text()
+
+
 # Agents
 
 
@@ -287,6 +308,56 @@ async def test_agents_show_what_they_do_or_why_they_do_nothing(
         await expect(page.get_by_text("No agent is like this")).to_be_visible()
 
 
+async def test_agents_are_started_switched_off_and_terminated(
+    console: Console, browser: Browser
+) -> None:
+    async with console.opened(browser, "/agents?status=CREATED") as page:
+        await page.get_by_role("button", name="Start assistant").click()
+        await expect(page.get_by_text("No agent is like this")).to_be_visible()
+        await go(page, "/agents")
+        row, dialog = page.get_by_role("row", name="assistant"), page.get_by_role("dialog")
+        buttons = row.get_by_role("button")
+        await expect(row.locator(".badge")).to_have_text("Ready")
+        await expect(buttons).to_have_text(["Terminate …", "Switch off"])
+        await buttons.nth(1).click()
+        await expect(row).to_contain_text("Switched off by people")
+        await buttons.nth(1).click()
+        await expect(row).not_to_contain_text("Switched off by people")
+        await buttons.first.click()
+        await expect(dialog).to_have_accessible_name("Terminate assistant?")
+        assert await faults(page) == []
+        await dialog.get_by_role("button", name="Leave it").click()
+        await expect(row.locator(".badge")).to_have_text("Ready")
+        await buttons.first.click()
+        await dialog.get_by_role("button", name="Terminate").click()
+        await expect(row.locator(".badge")).to_have_text("Terminated")
+        await expect(buttons).to_have_count(0)
+
+
+async def test_a_change_of_an_agent_that_is_refused_says_why(
+    console: Console, browser: Browser
+) -> None:
+    relay = Relay()
+    relay.held = {"AllChanges"}
+    async with console.opened(browser, "/agents", before=relay.follow) as page:
+        row = page.get_by_role("row", name="assistant")
+        start = row.get_by_role("button", name="Start")
+        await expect(start).to_be_visible()
+        await change(console, "transitionAgent", id=await agent_named(console), to="ERROR")
+        await start.click()
+        await expect(row.get_by_role("alert")).to_be_visible()
+        # It is shown as it is now.
+        await expect(row.locator(".badge")).to_have_text("Error")
+        await row.get_by_role("button", name="Start again").click()
+        await expect(row.locator(".badge")).to_have_text("Ready")
+
+
+async def agent_named(console: Console, name: str = "assistant") -> str:
+    """The id of an agent of the demo."""
+    query = "query($name: String!) { agents(where: {name: {eq: $name}}) { nodes { id } } }"
+    return str((await console.api.ask(query, name=name)).data["agents"]["nodes"][0]["id"])
+
+
 # Usage
 
 
@@ -308,7 +379,7 @@ async def test_usage_is_shown_in_charts_and_exactly_in_tables(
         totals = page.locator(".totals > div")
         await expect(totals.first).to_contain_text("1.39")
         assert [text.split("\n")[1] for text in await totals.all_inner_texts()] == [
-            *("1.39", "524,100", "1,200", "8,825", "8", "1")
+            *("$1.39", "524,100", "1,200", "8,825", "8", "1")
         ]
         assert sorted(sent) == ["ProjectChoices", "Usage"]
 
@@ -325,14 +396,14 @@ async def test_usage_is_shown_in_charts_and_exactly_in_tables(
         await page.get_by_text("As a table").click()
         table = page.get_by_role("region", name="Cost by day")
         assert await table.get_by_role("row").nth(1).get_by_role("cell").all_inner_texts() == [
-            *("0.11", "40,000", "0", "1,000", "1")
+            *("$0.11", "40,000", "0", "1,000", "1")
         ]
         agents = page.get_by_role("region", name="Cost by agent")
         assert [await cells(row) for row in await agents.get_by_role("row").all()] == [
-            ["Agent", "Cost, $", "Input", "Output", "Calls"],
-            ["Scout", "1.28", "483.3K", "7.4K", "6"],
-            ["Builder", "0.11", "40K", "1K", "1"],
-            ["Checker", "0", "800", "400", "1"],
+            ["Agent", "Cost", "Input", "Output", "Calls"],
+            ["Scout", "$1.28", "483.3K", "7.4K", "6"],
+            ["Builder", "$0.11", "40K", "1K", "1"],
+            ["Checker", "$0.00", "800", "400", "1"],
         ]
 
         await page.get_by_label("Show").select_option("Tokens")
@@ -372,8 +443,8 @@ async def test_the_most_expensive_are_named_and_the_others_summed(
     async with console.opened(browser, "/usage") as page:
         models = page.get_by_role("region", name="Cost by model").get_by_role("row")
         await expect(models).to_have_count(12)
-        assert (await cells(models.nth(1)))[:2] == ["model-11", "13.00"]
-        assert (await cells(models.nth(11)))[:2] == ["All others", "6.28"]
+        assert (await cells(models.nth(1)))[:2] == ["model-11", "$13.00"]
+        assert (await cells(models.nth(11)))[:2] == ["All others", "$6.28"]
 
 
 # Events
@@ -399,8 +470,8 @@ async def test_the_log_is_read_newest_first_and_page_by_page(
         await expect(entries.first).to_contain_text("Task 59")
         await page.get_by_role("link", name="Newest").click()
         await expect(page.get_by_role("link", name="Newest")).to_have_count(0)
-        # The values of what was created have its name.
-        assert "EventNames" not in sent
+        # The values of what was created have its name: only what that refers to is read, once.
+        assert sent.count("EventNames") == 1
 
 
 async def test_the_log_is_live_until_one_stops_it(console: Console, browser: Browser) -> None:
@@ -465,6 +536,140 @@ async def test_the_log_is_filtered_by_what_who_and_when(console: Console, browse
         await expect(
             page.get_by_text("Nothing that you may see happened like this")
         ).to_be_visible()
+
+
+async def test_what_is_most_of_the_log_is_left_out_until_one_wants_it(
+    console: Console, browser: Browser
+) -> None:
+    scout = API(console.database, db.Viewer(agent_id=SCOUT))
+    await record(console, SCOUT, inputTokens=1)
+    claimed = (await scout.change("claimTask", "attempt { id task { title } }"))["attempt"]
+    async with console.opened(browser, f"/events?project={PROJECT}") as page:
+        first = page.locator(".timeline > li").first
+        group = page.get_by_role("group", name="Types that are left out")
+        await expect(first).to_contain_text(f"Scout changed task {claimed['task']['title']}")
+        await expect(group.get_by_role("link")).to_have_text(
+            [re.compile("^Attempt"), re.compile("^Usage record")]
+        )
+        assert await faults(page) == []
+        await group.get_by_role("link", name="Attempt").click()
+        await expect(page).to_have_url(re.compile("without=UsageRecord"))
+        attempts = page.locator(".timeline > li", has_text="attempt 1 at")
+        await expect(attempts).to_have_count(1)
+        await expect(attempts.get_by_role("link", name=re.compile("^1 at"))).to_be_visible()
+        await group.get_by_role("link", name="Usage record").click()
+        await expect(group).to_contain_text("Nothing is left out.")
+        await expect(page.locator(".timeline > li", has_text="usage record")).not_to_have_count(0)
+        await group.get_by_role("combobox").select_option("Task")
+        await expect(page).to_have_url(re.compile("without=Task$"))
+        await expect(attempts).to_have_count(1)
+        await expect(page.locator(".timeline > li", has_text="changed task")).to_have_count(0)
+        # Who asks for a type gets it.
+        await go(page, "/events?type=UsageRecord")
+        await expect(first).to_contain_text("usage record")
+        await expect(group).to_have_count(0)
+
+
+async def test_the_log_names_what_it_is_about_with_links(
+    console: Console, browser: Browser
+) -> None:
+    create = """mutation($project: ID!, $agent: ID!) {
+      createTask(input: {projectId: $project, title: "Paint it", agentId: $agent}) {
+        task { id } userErrors { message }
+      }
+    }"""
+    values = {"project": PROJECT, "agent": str(BUILDER)}
+    made = (await console.api.ask(create, **values)).data["createTask"]["task"]["id"]
+    await change(console, "updateTask", id=made, agentId=str(SCOUT))
+    await change(
+        console, "addTaskDependency", dependentId=made, dependencyId=await first_task(console)
+    )
+    async with console.opened(browser, f"/events?project={PROJECT}") as page:
+        entries = page.locator(".timeline > li")
+        await expect(entries.first).to_contain_text("Paint it")
+        changed = entries.filter(has_text="changed task Paint it")
+        await expect(changed.first).to_be_visible()
+        await expect(entries.filter(has_text="Agent: Builder → Scout")).to_have_count(1)
+        await expect(entries.filter(has_text="Dependent: Paint it")).to_have_count(1)
+        shown = await page.locator(".timeline .changes").all_inner_texts()
+        assert [text for text in shown if re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-", text)] == []
+        places = {
+            "Builder": "Agents",
+            "Paint it": "Paint it",
+            "School weather station": "School weather station",
+        }
+        for name, heading in places.items():
+            entry = entries.filter(has_text="Agent: Builder → Scout")
+            await entry.get_by_role("link", name=name, exact=True).click()
+            await expect(title(page)).to_have_text(heading)
+            if name == "Builder":
+                await expect(page.get_by_role("row")).to_have_count(2)
+                await expect(page.get_by_role("row", name="Builder")).to_be_visible()
+            await page.go_back()
+
+
+async def first_task(console: Console) -> str:
+    """The id of a task that waits for nothing."""
+    query = """query($project: ID!) { tasks(
+      first: 1, where: {projectId: {eq: $project}, unmetDependencyCount: {eq: 0}}
+    ) { nodes { id } } }"""
+    return str((await console.api.ask(query, project=PROJECT)).data["tasks"]["nodes"][0]["id"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/agents?project=zzz",
+        "/agents?agent=zzz",
+        "/agents?after=zzz",
+        "/conversations?project=zzz",
+        "/conversations?q=word&project=zzz",
+        "/events?project=zzz",
+        "/events?actor=zzz",
+        "/inbox?after=zzz",
+        "/usage?project=zzz",
+        "/?before=zzz",
+    ],
+)
+async def test_an_address_that_is_not_valid_says_so_and_leads_on(
+    console: Console, browser: Browser, path: str
+) -> None:
+    async with console.opened(browser, path) as page:
+        bad = page.get_by_text("The address of this page is not valid")
+        await expect(bad).to_be_visible()
+        assert await faults(page) == []
+        await page.get_by_role("link", name="Show the page without").click()
+        await expect(bad).to_have_count(0)
+        await expect(page.get_by_text("Loading …")).to_have_count(0)
+        await expect(page.get_by_role("alert")).to_have_count(0)
+        await expect(page.locator("main :is(table, .timeline, .inbox):visible")).not_to_have_count(
+            0
+        )
+
+
+async def test_an_address_with_unknown_values_shows_the_page(
+    console: Console, browser: Browser
+) -> None:
+    shown = {
+        "/projects/zzz": "Not found",
+        "/tasks/zzz": "Not found",
+        "/conversations/zzz": "Not found",
+        f"/conversations/{TALK}?message=zzz": "Which rain sensor?",
+        f"/conversations/{TALK}?message=99999999999": "Which rain sensor?",
+        "/agents?status=zzz": "Agents",
+        "/events?object=zzz&action=zzz&actors=zzz": "Events",
+        f"/projects/{PROJECT}?view=board&show=zzz": "School weather station",
+        "/usage?period=constructor&measure=toString": "Usage",
+        "/events?type=zzz": "Events",
+        "/events?from=zzz&to=2026&without=zzz": "Events",
+    }
+    async with console.opened(browser) as page:
+        for path, heading in shown.items():
+            await go(page, path)
+            await expect(title(page)).to_have_text(heading)
+            await expect(page.get_by_text("Loading …")).to_have_count(0)
+            await expect(page.get_by_role("alert")).to_have_count(0)
+            assert {path: await faults(page)} == {path: []}
 
 
 async def test_the_types_are_those_of_the_log(console: Console, browser: Browser) -> None:

@@ -47,15 +47,15 @@ export function navigate(url: string, options: { replace?: boolean } = {}) {
   place.set(parse(url));
 }
 
-/** A link to a page: `<Link to="/tasks/:id" params={{ id }}>`. */
-export function Link(props: {
+/** Where a link leads. */
+export type LinkTo = {
   to: string;
   params?: Record<string, string>;
   query?: Record<string, string | null | undefined>;
-  class?: string;
-  isCurrent?: boolean;
-  children: ComponentChildren;
-}) {
+};
+
+/** A link to a page: `<Link to="/tasks/:id" params={{ id }}>`. */
+export function Link(props: LinkTo & { class?: string; isCurrent?: boolean; children: ComponentChildren }) {
   return (
     <a
       class={props.class}

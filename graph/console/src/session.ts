@@ -10,33 +10,44 @@ import { Store } from "./store";
 /** How long a new tab waits for the token of another one, in milliseconds. */
 const PATIENCE = 1_000;
 
+/** The token that this console got by a password; any other was made elsewhere, for other uses too. */
+const ISSUED = "troupe:issued";
+
 /** The token, or null and what to tell the person who must sign in. */
-export type Session = { token: string | null; notice?: string | undefined };
+export type Session = { token: string | null; isIssued: boolean; notice?: string | undefined };
 
-export const session = new Store<Session>({ token: token() });
+export const session = new Store<Session>(present());
 
-/** Uses a token from now on. */
-export function signIn(value: string) {
+function present(notice?: string): Session {
+  const own = token();
+  return { token: own, isIssued: own !== null && sessionStorage.getItem(ISSUED) === own, notice };
+}
+
+/** Uses a token from now on; `isIssued` if it was made for this session, which then ends with it. */
+export function signIn(value: string, { isIssued = false } = {}) {
   storeToken(value);
-  session.set({ token: token() });
+  if (isIssued) sessionStorage.setItem(ISSUED, value);
+  else sessionStorage.removeItem(ISSUED);
+  session.set(present());
 }
 
 /** Forgets a token, in all tabs that use it. */
 export function signOut(ended: string, notice?: string) {
   if (token() !== ended) return;
   storeToken("");
-  session.set({ token: null, notice });
+  sessionStorage.removeItem(ISSUED);
+  session.set(present(notice));
   tabs.postMessage({ ended } satisfies Message);
 }
 
 /** A request for a token has a number, which its answers repeat: they are for one tab only. */
-type Message = { wanted: string } | { given: string; to: string } | { ended: string };
+type Message = { wanted: string } | { given: string; isIssued: boolean; to: string } | { ended: string };
 
 const tabs = new BroadcastChannel("troupe:session");
 tabs.addEventListener("message", ({ data }: MessageEvent<Message>) => {
-  const own = token();
-  if ("wanted" in data && own) tabs.postMessage({ given: own, to: data.wanted } satisfies Message);
-  if ("given" in data && data.to === wanted && !own) signIn(data.given);
+  const { token: own, isIssued } = session.get();
+  if ("wanted" in data && own) tabs.postMessage({ given: own, isIssued, to: data.wanted } satisfies Message);
+  if ("given" in data && data.to === wanted && !own) signIn(data.given, data);
   if ("ended" in data) signOut(data.ended);
 });
 

@@ -2,7 +2,8 @@ import type { BoardFragment, BoardTaskFragment, BoardTasksFragment } from "../ge
 import { Link, usePlace } from "../router";
 import { Empty } from "./empty";
 import { GraphiQL } from "./graphiql";
-import { formatCount } from "./numbers";
+import { counted, formatCount } from "./numbers";
+import { Sideways } from "./sideways";
 import { Shape, lookOf, stateInWords } from "./status";
 import { Time } from "./time";
 
@@ -36,21 +37,23 @@ export function Board(props: { board: BoardFragment; size: number }) {
     );
   }
   return (
-    <div class="board" role="region" aria-label="Board of the tasks" tabIndex={0}>
+    <Sideways class="board" label="Board of the tasks">
       {columns.map(([title, { totalCount, nodes }]) => (
         <section key={title} class={totalCount ? "lane" : "lane none"} aria-label={title}>
           <h2>
             {title} <span class="note">{formatCount(totalCount)}</span>
           </h2>
-          <ul>
-            {nodes.map((task) => (
-              <Card key={task.id} task={task} />
-            ))}
-          </ul>
+          {nodes.length > 0 && (
+            <ul>
+              {nodes.map((task) => (
+                <Card key={task.id} task={task} />
+              ))}
+            </ul>
+          )}
           <More shown={nodes.length} of={totalCount} size={size} />
         </section>
       ))}
-    </div>
+    </Sideways>
   );
 }
 
@@ -68,9 +71,7 @@ function Card({ task }: { task: BoardTaskFragment }) {
       <p class="note">
         {UNLIKE.includes(task.status) && <span>{stateInWords(task.status, task.blockedReason)}</span>}
         {task.unmetDependencyCount > 0 && task.status !== "BLOCKED" && (
-          <span>
-            for {formatCount(task.unmetDependencyCount)} {task.unmetDependencyCount === 1 ? "task" : "tasks"}
-          </span>
+          <span>for {counted(task.unmetDependencyCount, "task")}</span>
         )}
         {task.agent && <span>{task.agent.name}</span>}
         {task.priority !== 3 && <span>priority {task.priority}</span>}

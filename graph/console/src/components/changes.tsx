@@ -29,11 +29,6 @@ export function Changes(props: {
   );
 }
 
-/** The bare id in a global id. */
-export function bareId(id: string): string {
-  return atob(id).replace(/^\w+:/, "");
-}
-
 const MOST = 80;
 
 function short(value: unknown, names: ReadonlyMap<string, string>): string {

@@ -1,5 +1,10 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect } from "preact/hooks";
+
+/** Goes to the title of the page, where a screen reader and the keyboard then begin. */
+export function focusTitle() {
+  document.querySelector<HTMLElement>("h1")?.focus({ preventScroll: true });
+}
 
 /** The frame of each page: the title, which the browser shows too, and what belongs beside it. */
 export function Frame(props: {
@@ -10,19 +15,16 @@ export function Frame(props: {
   actions?: ComponentChildren;
   children: ComponentChildren;
 }) {
-  const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => {
     document.title = `${props.title} · Troupe`;
   }, [props.title]);
-  // A screen reader begins at the new page, like after a load by the browser.
-  useEffect(() => heading.current?.focus({ preventScroll: true }), []);
+  // Like after a load by the browser.
+  useEffect(focusTitle, []);
   return (
     <>
       <header class="frame">
         {props.above && <div class="above">{props.above}</div>}
-        <h1 ref={heading} tabIndex={-1}>
-          {props.title}
-        </h1>
+        <h1 tabIndex={-1}>{props.title}</h1>
         {props.actions && <div class="actions">{props.actions}</div>}
       </header>
       {props.children}

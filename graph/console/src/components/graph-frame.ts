@@ -28,9 +28,12 @@ export function reveal(frame: HTMLElement, element: HTMLElement) {
   frame.scrollIntoView({ block: "nearest" });
 }
 
-/** Begins where the work is: at the first task of the critical path that is not done, or the first. */
-export function useStart(frame: { current: HTMLDivElement | null }, layout: Layout) {
+/** Begins with all that is drawn, if `fit` fits it into the frame; else where the work is: at the first
+ * task of the critical path that is not done, or the first.
+ */
+export function useStart(frame: { current: HTMLDivElement | null }, layout: Layout, fit: () => boolean) {
   useLayoutEffect(() => {
+    if (fit()) return;
     const isLeft = ({ isCritical, task }: Box) => isCritical && task !== null && task.status !== "COMPLETED";
     const first = layout.boxes.find(isLeft);
     if (!first || !frame.current) return;
@@ -53,7 +56,7 @@ export function useSteady(frame: { current: HTMLDivElement | null }, zoom: numbe
 }
 
 /** Calls `change` where the wheel is turned with Ctrl, or two fingers spread. */
-export function useZoomByWheel(frame: { current: HTMLDivElement | null }, change: (step: number) => void) {
+export function useZoomByWheel(frame: { current: HTMLDivElement | null }, change: (step: 1 | -1) => void) {
   const latest = useRef(change);
   latest.current = change;
   useEffect(() => {

@@ -35,12 +35,6 @@ export function TaskSearch(props: {
         placeholder="Search tasks"
         value={props.value}
         onInput={(event) => type(event.currentTarget.value)}
-        onKeyDown={(event) => {
-          if (event.key === "Enter" && event.shiftKey) {
-            event.preventDefault();
-            props.onGo(-1);
-          }
-        }}
       />
       {props.value && (
         <>

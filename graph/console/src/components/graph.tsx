@@ -9,12 +9,15 @@ import { BoxView, Head, Legend, Lines } from "./graph-parts";
 import { TaskSearch, contains, matching } from "./graph-search";
 import { GraphiQL } from "./graphiql";
 import { Loading } from "./loaded";
-import { formatCount } from "./numbers";
+import { counted, formatCount } from "./numbers";
 import { Shortcuts } from "./shortcuts";
 
 /** From so many tasks on, subtasks are shown only where one asks for them. */
 const MANY = 60;
-const ZOOMS = [0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1, 1.25, 1.5];
+const NORMAL = 1;
+/** The steps of the zoom: the smallest and the largest are its limits. */
+const ZOOMS = [0.2, 0.3, 0.4, 0.5, 0.65, 0.8, NORMAL, 1.25, 1.5];
+const [SMALLEST, LARGEST] = [Math.min(...ZOOMS), Math.max(...ZOOMS)];
 /** Below this zoom, texts are too small to be read, and only shapes are shown. */
 const READABLE = 0.5;
 
@@ -55,7 +58,7 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
   // The parents whose subtasks are not as they are at first, and the levels that are open.
   const [toggled, setToggled] = useState<ReadonlySet<string>>(new Set());
   const [open, setOpen] = useState<ReadonlySet<number>>(new Set());
-  const [zoom, setZoom] = useState(1);
+  const [zoom, setZoom] = useState<number>(NORMAL);
   const [focused, setFocused] = useState<string | null>(null);
   const [isFocused, setIsFocused] = useState(false);
   const [hovered, setHovered] = useState<string | null>(null);
@@ -76,20 +79,32 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
   const around = useMemo(() => (active ? related(layout, active) : null), [layout, active]);
   const current = layout.boxes.some(({ key }) => key === focused) ? focused : (layout.boxes[0]?.key ?? null);
 
-  useStart(frame, layout);
+  // At first all of it, if it can then be read; else where the work is.
+  useStart(frame, layout, () => {
+    const wanted = zoomToFit();
+    if (wanted < READABLE) return false;
+    setZoom(wanted);
+    return true;
+  });
   useSteady(frame, zoom);
   useZoomByWheel(frame, (step) => changeZoom(step));
 
-  function changeZoom(step: number) {
-    setZoom((present) => ZOOMS[Math.max(0, Math.min(ZOOMS.length - 1, ZOOMS.indexOf(present) + step))] ?? 1);
+  function changeZoom(step: 1 | -1) {
+    setZoom((present) => {
+      const others = ZOOMS.filter((each) => (step > 0 ? each > present : each < present));
+      return others.at(step > 0 ? 0 : -1) ?? present;
+    });
+  }
+
+  function zoomToFit(): number {
+    const { clientWidth, clientHeight } = frame.current ?? { clientWidth: 0, clientHeight: 0 };
+    const wanted = Math.min(clientWidth / layout.width, clientHeight / layout.height);
+    return Math.min(NORMAL, Math.max(SMALLEST, Math.floor(100 * wanted) / 100));
   }
 
   function fit() {
-    const space = frame.current;
-    if (!space) return;
-    const wanted = Math.min(space.clientWidth / layout.width, space.clientHeight / layout.height);
-    setZoom([...ZOOMS].reverse().find((each) => each <= wanted) ?? (ZOOMS[0] as number));
-    space.scrollTo({ left: 0, top: 0 });
+    setZoom(zoomToFit());
+    frame.current?.scrollTo({ left: 0, top: 0 });
   }
 
   function show(key: string, options: { focus: boolean }) {
@@ -121,7 +136,7 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
     if (!next) return;
     setFound(next.id);
     setZoom((present) => Math.max(present, READABLE));
-    show(next.id, { focus: false });
+    show(next.id, { focus: true });
   }
 
   function press(event: KeyboardEvent) {
@@ -150,11 +165,11 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
           onClear={() => setFound(null)}
         />
         <div class="zoom" role="group" aria-label="Zoom">
-          <button onClick={() => changeZoom(-1)} aria-label="Smaller" disabled={zoom === ZOOMS[0]}>
+          <button onClick={() => changeZoom(-1)} aria-label="Smaller" disabled={zoom === SMALLEST}>
             −
           </button>
           <button onClick={fit}>Fit</button>
-          <button onClick={() => changeZoom(1)} aria-label="Larger" disabled={zoom === ZOOMS.at(-1)}>
+          <button onClick={() => changeZoom(1)} aria-label="Larger" disabled={zoom === LARGEST}>
             +
           </button>
         </div>
@@ -165,7 +180,9 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
         )}
         <Shortcuts
           keys={[
-            { key: "/", does: "Search tasks; Enter goes to the next one", run: () => searched.current?.focus() },
+            { key: "/", does: "Search tasks; Enter goes to the first one found", run: () => searched.current?.focus() },
+            { key: "n", does: "Go to the next task found", run: () => goToMatch(1) },
+            { key: "p", does: "Go to the previous task found", run: () => goToMatch(-1) },
             { key: "+", does: "Larger", run: () => changeZoom(1) },
             { key: "-", does: "Smaller", run: () => changeZoom(-1) },
             { key: "0", does: "Fit all tasks", run: fit },
@@ -175,11 +192,11 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
           ]}
         />
         <p class="note">
-          {formatCount(graph.tasks.length)} tasks.
+          {counted(graph.tasks.length, "task")}.
           {graph.path.length > 0 && (
             <>
               {" "}
-              <span class="critical-key" aria-hidden="true" /> Critical path: {formatCount(graph.path.length)} tasks
+              <span class="critical-key" aria-hidden="true" /> Critical path: {counted(graph.path.length, "task")}
               {props.totalSeconds > 0 && `, estimated at ${duration(props.totalSeconds)}`}.
             </>
           )}

@@ -1,17 +1,29 @@
 const count = new Intl.NumberFormat("en");
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
-/** A cost: the API sends decimals as strings, in the currency of the models' prices. */
+const dollars = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
+const fraction = new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumSignificantDigits: 2 });
+const exact = new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumFractionDigits: 9 });
+
+/** A cost in US dollars, which the API sends as a string: to the cent, and below one cent two digits. */
 export function formatCost(cost: string): string {
   const value = Number(cost);
-  if (value === 0) return "0";
-  const maximumFractionDigits = Math.abs(value) < 0.1 ? 4 : 2;
-  return value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits });
+  return (value !== 0 && Math.abs(value) < 0.01 ? fraction : dollars).format(value);
+}
+
+/** A cost in US dollars that is not rounded, for the axis of a chart. */
+export function formatExactCost(cost: number): string {
+  return exact.format(cost);
 }
 
 /** A number in full, such as `12,345`. */
 export function formatCount(value: number | string): string {
   return count.format(Number(value));
+}
+
+/** A number of things in words, such as `1 task` or `12 tasks`. */
+export function counted(value: number | string, one: string, many = `${one}s`): string {
+  return `${formatCount(value)} ${Number(value) === 1 ? one : many}`;
 }
 
 /** A large number in short, such as `12.3K`. */

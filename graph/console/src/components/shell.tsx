@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 
 import { useAction } from "../action";
 import { connection, interrupted } from "../client";
@@ -20,6 +20,7 @@ type Entry = { path: string; title: string; pages?: string[] };
 export function Shell(props: { navigation: Entry[]; children: ComponentChildren }) {
   const { path } = usePlace();
   const [isOpen, setOpen] = useState(false);
+  const menu = useRef<HTMLButtonElement>(null);
   useEffect(() => setOpen(false), [path]);
   const { data } = useLiveQuery({
     query: ShellDocument,
@@ -30,16 +31,23 @@ export function Shell(props: { navigation: Entry[]; children: ComponentChildren 
   const waiting = data?.pendingInteractions.totalCount ?? 0;
   const isAt = ({ path: of, pages = [] }: Entry) =>
     [of, ...pages].some((start) => path === start || (start !== "/" && path.startsWith(`${start}/`)));
+
+  function press(event: KeyboardEvent) {
+    if (event.key !== "Escape" || !isOpen || document.querySelector("dialog[open]")) return;
+    setOpen(false);
+    menu.current?.focus();
+  }
+
   return (
     <div class="shell">
       <a class="skip" href="#main" onClick={skip}>
         Skip to the page
       </a>
-      <div class={isOpen ? "side open" : "side"}>
+      <div class={isOpen ? "side open" : "side"} onKeyDown={press}>
         <div class="brand">
           <Link to="/">Troupe</Link>
           <Connection />
-          <button class="menu" aria-expanded={isOpen} aria-controls="menu" onClick={() => setOpen(!isOpen)}>
+          <button ref={menu} class="menu" aria-expanded={isOpen} aria-controls="menu" onClick={() => setOpen(!isOpen)}>
             Menu{waiting > 0 && <span class="count">{waiting}</span>}
           </button>
         </div>
@@ -98,11 +106,14 @@ function ThemeButton() {
   );
 }
 
+const STILL_VALID = "You are signed out here. The access token is still valid.";
+
+/** Revokes the token if it was issued for this session; any other is only forgotten. */
 function SignOut() {
-  const { token } = useStore(session);
+  const { token, isIssued } = useStore(session);
   const { run, isRunning, errors, dismiss } = useAction(LogoutDocument);
-  const forget = () => signOut(token ?? "");
-  const end = async () => (await run({ input: {} })) && forget();
+  const forget = () => signOut(token ?? "", isIssued ? undefined : STILL_VALID);
+  const end = async () => (!isIssued || (await run({ input: {} }))) && forget();
   return (
     <>
       <button class="plain" onClick={end} disabled={isRunning}>

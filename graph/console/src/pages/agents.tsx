@@ -1,5 +1,6 @@
 import { useEffect } from "preact/hooks";
 
+import { useAction } from "../action";
 import { Empty } from "../components/empty";
 import { Choice, ProjectChoice } from "../components/filters";
 import { Frame } from "../components/frame";
@@ -8,11 +9,20 @@ import { Loaded } from "../components/loaded";
 import { Progress } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
 import { Shape, StatusBadge, inWords, lookOf } from "../components/status";
+import { StatusMoves } from "../components/status-moves";
 import { Table } from "../components/table";
 import { Time } from "../components/time";
-import { type AgentRowFragment, AgentsDocument, AllChangesDocument } from "../generated/operations";
+import {
+  type AgentRowFragment,
+  AgentsDocument,
+  type AgentsQuery,
+  AllChangesDocument,
+  SwitchAgentDocument,
+  TransitionAgentDocument,
+} from "../generated/operations";
 import type { AgentStatus } from "../generated/schema";
 import { useLiveQuery } from "../live";
+import { AGENT_MOVES } from "../moves";
 import { Link } from "../router";
 
 const SIZE = 25;
@@ -28,12 +38,17 @@ const STATUSES: AgentStatus[] = ["ACTIVE", "READY", "PAUSED", "ERROR", "INITIALI
 /** All agents: state, load, last sign of life, what each works on, or why it has nothing to do. */
 export function Agents({ query }: { query: URLSearchParams }) {
   const project = query.get("project");
-  const status = query.get("status") as AgentStatus | null;
+  const status = STATUSES.find((status) => status === query.get("status")) ?? null;
+  const agent = query.get("agent");
   const agents = useLiveQuery({
     query: AgentsDocument,
     variables: {
       ...pageOf(query, SIZE),
-      where: { ...(project && { projectId: { eq: project } }), ...(status && { status: { eq: status } }) },
+      where: {
+        ...(project && { projectId: { eq: project } }),
+        ...(status && { status: { eq: status } }),
+        ...(agent && { id: { eq: agent } }),
+      },
     },
     changes: AllChangesDocument,
     changesOf: {
@@ -59,18 +74,26 @@ export function Agents({ query }: { query: URLSearchParams }) {
   return (
     <Frame title="Agents" actions={filters}>
       <Loaded of={agents}>
-        {({ agents: { nodes, pageInfo } }) =>
+        {({ agents: { nodes, pageInfo }, viewer }) =>
           nodes.length === 0 ? (
-            <Nothing isFiltered={project !== null || status !== null} />
+            <Nothing isFiltered={project !== null || status !== null || agent !== null} />
           ) : (
             <>
+              {agent && (
+                <p>
+                  <Link to="/agents">Show all agents</Link>
+                </p>
+              )}
               <Table
                 caption="Agents"
                 stacks
-                heads={["Agent", "State", "Load", "Works on", "Why idle", "Last sign of life"]}
+                heads={[
+                  ...["Agent", "State", "Load", "Works on, or why it is idle", "Last sign of life"],
+                  ...(mayEdit(viewer) ? ["Actions"] : []),
+                ]}
               >
                 {nodes.map((agent) => (
-                  <Row key={agent.id} agent={agent} />
+                  <Row key={agent.id} agent={agent} mayEdit={mayEdit(viewer)} read={agents.read} />
                 ))}
               </Table>
               <Pager pageInfo={pageInfo} label="Pages of agents" />
@@ -82,7 +105,11 @@ export function Agents({ query }: { query: URLSearchParams }) {
   );
 }
 
-function Row({ agent }: { agent: AgentRowFragment }) {
+function mayEdit(viewer: AgentsQuery["viewer"]): boolean {
+  return viewer.rights.includes("EDIT");
+}
+
+function Row({ agent, mayEdit, read }: { agent: AgentRowFragment; mayEdit: boolean; read: () => void }) {
   const { totalCount, nodes } = agent.running;
   const isFull = totalCount >= agent.maxConcurrentTasks;
   return (
@@ -103,7 +130,7 @@ function Row({ agent }: { agent: AgentRowFragment }) {
       <td data-head="Load">
         <Progress value={totalCount} of={agent.maxConcurrentTasks} label={`Load of ${agent.name}`} />
       </td>
-      <td data-head="Works on">
+      <td data-head={totalCount > 0 ? "Works on" : "Idle"}>
         {nodes.map(({ id, task, progressPercent, statusMessage }) => (
           <div key={id}>
             <Link class="line" to="/tasks/:id" params={{ id: task.id }}>
@@ -115,10 +142,53 @@ function Row({ agent }: { agent: AgentRowFragment }) {
           </div>
         ))}
         {totalCount > nodes.length && <span class="detail">and {totalCount - nodes.length} more</span>}
+        {!isFull && <Why agent={agent} />}
       </td>
-      <td data-head="Why idle">{!isFull && <Why agent={agent} />}</td>
       <td data-head="Last sign of life">{agent.lastSeenAt ? <Time at={agent.lastSeenAt} /> : <span class="note">Never seen</span>}</td>
+      {mayEdit && (
+        <td data-head="Actions">
+          <Moves agent={agent} onRefused={read} />
+        </td>
+      )}
     </tr>
+  );
+}
+
+/** Starts, pauses and ends an agent, and switches it off whatever it says itself. */
+function Moves(props: { agent: AgentRowFragment; onRefused: () => void }) {
+  const { id, name, status, isActive, version } = props.agent;
+  const transition = useAction(TransitionAgentDocument);
+  const update = useAction(SwitchAgentDocument);
+  const isRunning = transition.isRunning || update.isRunning;
+  async function toggle() {
+    const done = await update.run({ input: { id, isActive: !isActive, expectedVersion: version } });
+    if (done === null) props.onRefused();
+  }
+  return (
+    <div class="buttons">
+      <StatusMoves
+        name={name}
+        version={version}
+        moves={AGENT_MOVES[status]}
+        change={async (to, expectedVersion) => {
+          const done = await transition.run({ input: { id, to, expectedVersion } });
+          return done?.agent?.version ?? null;
+        }}
+        onRefused={props.onRefused}
+        isRunning={isRunning}
+        errors={[...transition.errors, ...update.errors]}
+      />
+      {status !== "TERMINATED" && (
+        <button
+          title={isActive ? "It gets no task, whatever its state is" : "It gets tasks again, if its state allows"}
+          aria-label={`Switch ${isActive ? "off" : "on"} ${name}`}
+          disabled={isRunning}
+          onClick={() => void toggle()}
+        >
+          Switch {isActive ? "off" : "on"}
+        </button>
+      )}
+    </div>
   );
 }
 

@@ -2,7 +2,7 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 
 import { Empty } from "../components/empty";
 import { Frame } from "../components/frame";
-import { Loaded } from "../components/loaded";
+import { Loaded, isBadAddress } from "../components/loaded";
 import { nameOf } from "../components/person";
 import type { ConversationQuery } from "../generated/operations";
 import { Link } from "../router";
@@ -14,8 +14,8 @@ type Conversation = NonNullable<ConversationQuery["conversation"]>;
 
 /** A conversation as one reads it, with new messages as they come; `message` in the URL is a place in it. */
 export function Conversation({ params, query }: { params: Record<string, string>; query: URLSearchParams }) {
-  const place = Number.parseInt(query.get("message") ?? "");
-  const around = Number.isNaN(place) ? null : place;
+  const place = query.get("message") ?? "";
+  const around = /^\d{1,9}$/.test(place) ? Number(place) : null;
   // Another place is another range.
   return <Messages key={around} id={params.id ?? ""} around={around} />;
 }
@@ -23,7 +23,8 @@ export function Conversation({ params, query }: { params: Record<string, string>
 function Messages({ id, around }: { id: string; around: number | null }) {
   const { messages, readOlder, readNewer, isReading, ...found } = useMessages(id, around);
   useReadingPlace(messages.map(({ id }) => id), around);
-  if (found.data && !found.data.conversation) return <Missing what="conversation" />;
+  const isMissing = found.data ? !found.data.conversation : found.error && isBadAddress(found.error);
+  if (isMissing) return <Missing what="conversation" />;
   const conversation = found.data?.conversation;
   const title = conversation ? conversation.title || conversation.summary || "Conversation" : "Conversation";
   return (

@@ -5,7 +5,7 @@ import { Empty } from "../components/empty";
 import { ProjectChoice, useChoose } from "../components/filters";
 import { Frame } from "../components/frame";
 import { Loaded } from "../components/loaded";
-import { formatCount } from "../components/numbers";
+import { counted, formatCount } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
 import { nameOf } from "../components/person";
 import { inWords } from "../components/status";
@@ -81,7 +81,7 @@ function List({ query }: { query: URLSearchParams }) {
           </Empty>
         ) : (
           <>
-            <Table caption="Conversations" stacks heads={["Conversation", "With", "Project", "#Messages", "Last message"]}>
+            <Table caption="Conversations" stacks heads={["Conversation", "With", "Project", "#Messages", "Last change"]}>
               {nodes.map((conversation) => (
                 <Row key={conversation.id} conversation={conversation} />
               ))}
@@ -95,7 +95,7 @@ function List({ query }: { query: URLSearchParams }) {
 }
 
 function Row({ conversation }: { conversation: ConversationRowFragment }) {
-  const { id, title, summary, status, agent, user, project, counted, lastMessageAt } = conversation;
+  const { id, title, summary, status, agent, user, project, counted: messages, updatedAt } = conversation;
   return (
     <tr>
       <th scope="row">
@@ -114,10 +114,10 @@ function Row({ conversation }: { conversation: ConversationRowFragment }) {
         )}
       </td>
       <td class="number" data-head="Messages">
-        {formatCount(counted.totalCount)}
+        {formatCount(messages.totalCount)}
       </td>
-      <td data-head="Last message">
-        <Time at={lastMessageAt} />
+      <td data-head="Last change">
+        <Time at={updatedAt} />
       </td>
     </tr>
   );
@@ -144,7 +144,7 @@ function Found({ words, query }: { words: string; query: URLSearchParams }) {
         ) : (
           <>
             <p class="note" role="status">
-              {formatCount(totalCount)} {totalCount === 1 ? "message" : "messages"}, the best matches first
+              {counted(totalCount, "message")}, the best matches first
             </p>
             <ol class="hits">
               {nodes.map((message) => (

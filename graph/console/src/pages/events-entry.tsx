@@ -4,7 +4,9 @@ import { type Look, Shape, inWords } from "../components/status";
 import { exactText, markedNumber, visible } from "../exact";
 import type { EventEntryFragment } from "../generated/operations";
 import type { EventAction } from "../generated/schema";
+import { idInColumn } from "../ids";
 import { Link, usePlace } from "../router";
+import { type Named, type Names, placeOf } from "./events-names";
 
 const LOOKS: Record<EventAction, Look> = {
   CREATED: { tone: "good", shape: "ring" },
@@ -13,16 +15,6 @@ const LOOKS: Record<EventAction, Look> = {
 };
 
 const VERBS: Record<EventAction, string> = { CREATED: "created", UPDATED: "changed", DELETED: "deleted" };
-
-/** Where the objects of a type are shown. */
-const PLACES: Record<string, (id: string) => LinkTo> = {
-  Project: (id) => ({ to: "/projects/:id", params: { id } }),
-  Task: (id) => ({ to: "/tasks/:id", params: { id } }),
-  Conversation: (id) => ({ to: "/conversations/:id", params: { id } }),
-  HumanInteraction: (id) => ({ to: "/inbox", query: { of: id } }),
-};
-
-type LinkTo = { to: string; params?: Record<string, string>; query?: Record<string, string> };
 
 /** Types that people call otherwise. */
 const WORDS: Record<string, string> = {
@@ -47,12 +39,18 @@ export function typeInWords(type: string): string {
     .join(" ");
 }
 
+/** The ids of the objects that must be named so that an event can be read. */
+export function idsIn(event: EventEntryFragment): string[] {
+  return [...(nameIn(event) ? [] : [event.entityId]), ...shownColumns(event).flatMap((column) => idsOf(event, column))];
+}
+
 /** An event of the log: when, who, what, and the values before and after. */
-export function Entry({ event, name }: { event: EventEntryFragment; name?: string | undefined }) {
+export function Entry({ event, names }: { event: EventEntryFragment; names: Names }) {
   const { action, entityId, entityType, createdAt, project } = event;
   const { path, query } = usePlace();
-  const place = action === "DELETED" ? undefined : PLACES[entityType]?.(entityId);
-  const title = name || nameIn(event);
+  const known = names.get(entityId);
+  const place = action === "DELETED" ? null : (placeOf(entityType, entityId) ?? known?.place);
+  const title = nameIn(event) || known?.name;
   const narrowed = { ...Object.fromEntries(query), after: null, before: null };
   return (
     <li>
@@ -73,9 +71,14 @@ export function Entry({ event, name }: { event: EventEntryFragment; name?: strin
           ) : (
             <strong>{title}</strong>
           )}
-          {project && project.id !== entityId && <span class="note"> in {project.name}</span>}
+          {project && project.id !== entityId && (
+            <span class="note">
+              {" "}
+              in <Link {...placeOf("Project", project.id)!}>{project.name}</Link>
+            </span>
+          )}
         </p>
-        <Changes event={event} />
+        <Changes event={event} names={names} />
       </div>
       <Link class="narrow" to={path} query={{ ...narrowed, object: entityId }}>
         History<span class="unseen"> of {title || typeInWords(entityType)}</span>
@@ -92,30 +95,63 @@ function actorOf({ actorType, user, agent }: EventEntryFragment): string {
 type Values = Record<string, unknown>;
 
 /** The name in the values of an event; empty if there is none. */
-export function nameIn(event: EventEntryFragment): string {
+function nameIn(event: EventEntryFragment): string {
   const values = { ...(event.before as Values | null), ...(event.after as Values | null) };
   const found = values.title ?? values.name ?? values.summary ?? values.model_name ?? values.content;
   return typeof found === "string" ? shortened(found) : "";
 }
 
-function Changes({ event }: { event: EventEntryFragment }) {
-  const before = (event.before ?? {}) as Values;
-  const after = (event.after ?? {}) as Values;
+/** The columns that an event had before and after. */
+function valuesOf(event: EventEntryFragment): { before: Values; after: Values } {
+  return { before: (event.before ?? {}) as Values, after: (event.after ?? {}) as Values };
+}
+
+/** The columns of an event that it shows before it is opened: of a new or a deleted object, those that
+ * tell what it belongs to. The project and the actor are in the line above.
+ */
+function shownColumns(event: EventEntryFragment): string[] {
+  const { before, after } = valuesOf(event);
+  const all = Object.keys({ ...before, ...after });
+  const isTold = (column: string) =>
+    column !== "project_id" && idsOf(event, column).some((id) => id !== event.actorId);
+  return (event.action === "UPDATED" ? all : all.filter(isTold)).slice(0, MOST_VALUES);
+}
+
+/** The global ids that a column had before and after. */
+function idsOf(event: EventEntryFragment, column: string): string[] {
+  const { before, after } = valuesOf(event);
+  return [before, after].flatMap((values) => idInColumn(column, values[column]) ?? []);
+}
+
+function Changes({ event, names }: { event: EventEntryFragment; names: Names }) {
+  const { before, after } = valuesOf(event);
+  const shown = shownColumns(event).map((column) => {
+    const value = (of: Values) => <Value value={of[column]} named={names.get(idInColumn(column, of[column]) ?? "")} />;
+    return (
+      <li key={column}>
+        <span class="note">{inWords(column.replace(/_id$/, ""))}:</span>{" "}
+        {event.action === "UPDATED" ? (
+          <>
+            {value(before)} → {value(after)}
+          </>
+        ) : (
+          value(event.action === "DELETED" ? before : after)
+        )}
+      </li>
+    );
+  });
   if (event.action !== "UPDATED") {
     return (
-      <details>
-        <summary>Values</summary>
-        <Json value={event.action === "DELETED" ? before : after} />
-      </details>
+      <>
+        <details>
+          <summary>Values</summary>
+          <Json value={event.action === "DELETED" ? before : after} />
+        </details>
+        {shown.length > 0 && <ul class="changes">{shown}</ul>}
+      </>
     );
   }
   const columns = Object.keys({ ...before, ...after });
-  const shown = columns.slice(0, MOST_VALUES).map((column) => (
-    <li key={column}>
-      <span class="note">{inWords(column)}:</span> <Value value={before[column]} /> →{" "}
-      <Value value={after[column]} />
-    </li>
-  ));
   const isCut = columns.length > MOST_VALUES || columns.some((column) => isLong(before[column]) || isLong(after[column]));
   return (
     <>
@@ -148,6 +184,8 @@ function shortened(text: string): string {
   return text.length > LONGEST ? `${text.slice(0, LONGEST)} …` : text;
 }
 
-function Value({ value }: { value: unknown }) {
-  return <span class="value">{shortened(textOf(value))}</span>;
+/** A value in short; of an object, its name with a link to it. */
+function Value({ value, named }: { value: unknown; named: Named | undefined }) {
+  if (named?.name && named.place) return <Link {...named.place}>{shortened(named.name)}</Link>;
+  return <span class="value">{shortened(named?.name || textOf(value))}</span>;
 }

@@ -1,51 +1,77 @@
+/** What the objects of events are called, and where they are shown. An event has only ids. */
+
 import { useClient } from "@urql/preact";
 import { useEffect, useState } from "preact/hooks";
 
+import { nameOf as nameOfUser } from "../components/person";
 import { EventNamesDocument, type EventNamesQuery } from "../generated/operations";
+import type { LinkTo } from "../router";
 
-type Named = NonNullable<EventNamesQuery["nodes"][number]>;
+/** The name of an object, empty if it has none or is gone; and its page, if there is one. */
+export type Named = { name: string; place: LinkTo | null };
 
-/** How people call the objects with these ids, by id; each is read once. An event has only an id. */
-export function useEventNames(ids: readonly string[]): ReadonlyMap<string, string> {
+export type Names = ReadonlyMap<string, Named>;
+
+/** The most ids that the API takes at once. */
+const MOST = 100;
+
+/** The page of an object of a type. */
+export function placeOf(type: string, id: string): LinkTo | null {
+  switch (type) {
+    case "Project":
+      return { to: "/projects/:id", params: { id } };
+    case "Task":
+      return { to: "/tasks/:id", params: { id } };
+    case "Conversation":
+      return { to: "/conversations/:id", params: { id } };
+    case "Agent":
+      return { to: "/agents", query: { agent: id } };
+    case "HumanInteraction":
+      return { to: "/inbox", query: { of: id } };
+    default:
+      return null;
+  }
+}
+
+/** The objects with these ids; each is read once. */
+export function useEventNames(ids: readonly string[]): Names {
   const client = useClient();
-  const [names, setNames] = useState<ReadonlyMap<string, string>>(new Map());
+  const [names, setNames] = useState<Names>(new Map());
   const unknown = [...new Set(ids)].filter((id) => !names.has(id)).sort();
   useEffect(() => {
-    if (unknown.length === 0) return;
     let isCurrent = true;
-    void client
-      .query(EventNamesDocument, { ids: unknown })
-      .toPromise()
-      .then(({ data }) => {
-        if (!isCurrent || !data) return;
-        const found = unknown.map((id, index) => [id, nameOf(data.nodes[index])] as const);
-        setNames((names) => new Map([...names, ...found]));
-      });
+    async function read(ids: string[]) {
+      const { data } = await client.query(EventNamesDocument, { ids }).toPromise();
+      if (!isCurrent || !data) return;
+      const found = ids.map((id, index) => [id, named(data.nodes[index])] as const);
+      setNames((names) => new Map([...names, ...found]));
+    }
+    for (let at = 0; at < unknown.length; at += MOST) void read(unknown.slice(at, at + MOST));
     return () => void (isCurrent = false);
   }, [client, unknown.join()]);
   return names;
 }
 
-/** The name of an object; empty if it has none, or is gone. */
-function nameOf(node: Named | null | undefined): string {
+function named(node: EventNamesQuery["nodes"][number] | undefined): Named {
   switch (node?.__typename) {
     case "Project":
     case "Agent":
     case "Tool":
-      return node.name;
+      return { name: node.name, place: placeOf(node.__typename, node.id) };
     case "Task":
+      return { name: node.title, place: placeOf("Task", node.id) };
     case "ApprovalRequest":
     case "ClarificationRequest":
     case "FeedbackRequest":
     case "Notification":
-      return node.title;
+      return { name: node.title, place: placeOf("HumanInteraction", node.id) };
     case "TaskAttempt":
-      return `${node.number} at ${node.task.title}`;
+      return { name: `${node.number} at ${node.task.title}`, place: placeOf("Task", node.task.id) };
     case "Conversation":
-      return node.heading ?? node.summary;
+      return { name: node.heading ?? node.summary, place: placeOf("Conversation", node.id) };
     case "User":
-      return node.username;
+      return { name: nameOfUser(node), place: null };
     default:
-      return "";
+      return { name: "", place: null };
   }
 }

@@ -7,7 +7,7 @@ import { AllChangesDocument, type EventEntryFragment, type EventsQuery, EventsDo
 import type { ActorType, EventAction } from "../generated/schema";
 import { useLiveQuery } from "../live";
 import { Link, usePlace } from "../router";
-import { Entry, nameIn, typeInWords } from "./events-entry";
+import { Entry, idsIn, typeInWords } from "./events-entry";
 import { useEventNames } from "./events-names";
 
 const SIZE = 50;
@@ -37,6 +37,14 @@ const TYPES = [
   "AccessToken",
 ] as const;
 
+/** The types that are left out unless the URL says otherwise: they are most of the log, and what matters of
+ * them is told by changes of tasks and budgets too.
+ */
+const LEFT_OUT = ["TaskAttempt", "UsageRecord"];
+
+/** In the URL, that nothing is left out. */
+const NOTHING_LEFT_OUT = "none";
+
 const ACTIONS: [EventAction, string][] = [
   ["CREATED", "Created"],
   ["UPDATED", "Changed"],
@@ -48,6 +56,9 @@ const ACTORS: [ActorType | "NONE", string][] = [
   ["AGENT", "Agents"],
   ["NONE", "The server, or SQL"],
 ];
+
+/** The names in the URL that leave events out. */
+const FILTERS = ["project", "type", "action", "actors", "actor", "object", "from", "to", "without"];
 
 /** The event log as a timeline, the newest first. */
 export function Events({ query }: { query: URLSearchParams }) {
@@ -66,10 +77,11 @@ export function Events({ query }: { query: URLSearchParams }) {
   return (
     <Frame title="Events" actions={<Filters query={query} onLive={events.read} />}>
       <Chosen query={query} />
+      <LeftOut types={leftOut(query)} />
       <Loaded of={events}>
         {({ events: { nodes, pageInfo } }) =>
           nodes.length === 0 ? (
-            <Nothing isFiltered={Object.keys(where).length > 0} />
+            <Nothing isFiltered={FILTERS.some((name) => query.has(name))} />
           ) : (
             <>
               <Timeline events={nodes.toReversed()} />
@@ -82,26 +94,40 @@ export function Events({ query }: { query: URLSearchParams }) {
   );
 }
 
+/** The types that are left out; none if one type or one object is asked for. */
+function leftOut(query: URLSearchParams): string[] {
+  if (query.get("type") || query.get("object")) return [];
+  const named = query.get("without");
+  if (named === null) return LEFT_OUT;
+  return named.split(",").filter((type) => (TYPES as readonly string[]).includes(type));
+}
+
 /** The conditions that the URL names. */
 function filterOf(query: URLSearchParams) {
-  const [project, type, action, actors] = ["project", "type", "action", "actors"].map((name) => query.get(name));
-  const [actor, object, from, to] = ["actor", "object", "from", "to"].map((name) => query.get(name));
+  const [project, type, actor] = ["project", "type", "actor"].map((name) => query.get(name));
+  const [object, from, to] = ["object", "from", "to"].map((name) => query.get(name));
+  const [action] = ACTIONS.find(([action]) => action === query.get("action")) ?? [];
+  const [actors] = ACTORS.find(([actors]) => actors === query.get("actors")) ?? [];
+  const without = leftOut(query);
   return {
     ...(project && { projectId: { eq: project } }),
     ...(type && { entityType: { eq: type } }),
-    ...(action && { action: { eq: action as EventAction } }),
-    ...(actors && { actorType: actors === "NONE" ? { isNull: true } : { eq: actors as ActorType } }),
+    ...(without.length > 0 && { not: { entityType: { in: without } } }),
+    ...(action && { action: { eq: action } }),
+    ...(actors && { actorType: actors === "NONE" ? { isNull: true } : { eq: actors } }),
     ...(actor && { actorId: { eq: actor } }),
     ...(object && { entityId: { eq: object } }),
     ...((from || to) && { createdAt: { ...(from && { gte: instant(from) }), ...(to && { lt: instant(to) }) } }),
   };
 }
 
-/** The moment of a field for a local date and time. */
+/** The moment of a field for a local date and time; none if it is not one. */
 function instant(local: string): string | undefined {
-  const date = new Date(local);
+  const date = new Date(LOCAL.test(local) ? local : NaN);
   return Number.isNaN(date.getTime()) ? undefined : date.toISOString();
 }
+
+const LOCAL = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d)?$/;
 
 function Filters({ query, onLive }: { query: URLSearchParams; onLive: () => void }) {
   const choose = useChoose();
@@ -111,7 +137,7 @@ function Filters({ query, onLive }: { query: URLSearchParams; onLive: () => void
       <span>{label}</span>
       <input
         type="datetime-local"
-        value={query.get(name) ?? ""}
+        value={instant(query.get(name) ?? "") === undefined ? "" : (query.get(name) ?? "")}
         onChange={(event) => choose({ [name]: event.currentTarget.value || null })}
       />
     </label>
@@ -141,6 +167,50 @@ function Filters({ query, onLive }: { query: URLSearchParams; onLive: () => void
   );
 }
 
+/** The types that are left out, each with a link that brings it back, and a choice of another. */
+function LeftOut({ types }: { types: readonly string[] }) {
+  const { path, query } = usePlace();
+  const choose = useChoose();
+  if (query.get("type") || query.get("object")) return null;
+  const without = (types: readonly string[]) => (types.length > 0 ? types.join(",") : NOTHING_LEFT_OUT);
+  const left = TYPES.filter((type) => !types.includes(type));
+  return (
+    <div class="chosen" role="group" aria-label="Types that are left out">
+      <span class="note">{types.length > 0 ? "Left out:" : "Nothing is left out."}</span>
+      {types.map((type) => (
+        <Link
+          key={type}
+          class="button"
+          to={path}
+          query={{
+            ...Object.fromEntries(query),
+            without: without(types.filter((each) => each !== type)),
+            after: null,
+            before: null,
+          }}
+        >
+          {typeInWords(type)} <span aria-hidden="true">✕</span>
+          <span class="unseen"> (show this type)</span>
+        </Link>
+      ))}
+      <label class="choice">
+        <span class="unseen">Leave out a type</span>
+        <select
+          value=""
+          onChange={({ currentTarget }) => choose({ without: without([...types, currentTarget.value]) })}
+        >
+          <option value="">Leave out …</option>
+          {left.map((type) => (
+            <option key={type} value={type}>
+              {typeInWords(type)}
+            </option>
+          ))}
+        </select>
+      </label>
+    </div>
+  );
+}
+
 /** The filters that are set by links in the entries. */
 function Chosen({ query }: { query: URLSearchParams }) {
   const { path } = usePlace();
@@ -155,7 +225,7 @@ function Chosen({ query }: { query: URLSearchParams }) {
         if (id === null) return null;
         return (
           <Link key={name} class="button" to={path} query={{ ...present, [name]: null, after: null, before: null }}>
-            {name === "object" ? `Of ${names.get(id) || "one object"}` : `By ${names.get(id) || "one actor"}`} <span aria-hidden="true">✕</span>
+            {name === "object" ? `Of ${names.get(id)?.name || "one object"}` : `By ${names.get(id)?.name || "one actor"}`} <span aria-hidden="true">✕</span>
             <span class="unseen"> (remove this filter)</span>
           </Link>
         );
@@ -165,8 +235,7 @@ function Chosen({ query }: { query: URLSearchParams }) {
 }
 
 function Timeline({ events }: { events: readonly EventEntryFragment[] }) {
-  const nameless = events.filter((event) => nameIn(event) === "");
-  const names = useEventNames(nameless.map(({ entityId }) => entityId));
+  const names = useEventNames(events.flatMap(idsIn));
   const days = new Map<string, EventEntryFragment[]>();
   for (const event of events) {
     const title = day.format(new Date(event.createdAt));
@@ -179,7 +248,7 @@ function Timeline({ events }: { events: readonly EventEntryFragment[] }) {
           <h2>{title}</h2>
           <ol class="timeline">
             {entries.map((event) => (
-              <Entry key={event.position} event={event} name={names.get(event.entityId)} />
+              <Entry key={event.position} event={event} names={names} />
             ))}
           </ol>
         </section>

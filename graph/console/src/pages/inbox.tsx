@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { Empty } from "../components/empty";
-import { Frame } from "../components/frame";
+import { Frame, focusTitle } from "../components/frame";
 import { Loaded } from "../components/loaded";
 import { Pager, pageOf } from "../components/pager";
 import { Shortcuts } from "../components/shortcuts";
@@ -36,9 +36,12 @@ export function Inbox(props: { query: URLSearchParams }) {
       if (interaction && interaction.status !== "PENDING") end(interaction);
     },
   });
+  // An id that is none is like one of no request: the list is there in any case.
+  const errors = inbox.error?.graphQLErrors ?? [];
+  const isNamedAlone = errors.length > 0 && errors.every(({ path }) => path?.[0] === "named");
   const end = (outcome: OutcomeFragment) => setEndings((known) => ({ ...known, [outcome.id]: outcome }));
   return (
-    <Loaded of={inbox}>
+    <Loaded of={isNamedAlone ? { ...inbox, error: undefined } : inbox}>
       {(data) => (
         <Requests
           data={data}
@@ -83,13 +86,16 @@ function Requests(props: {
   const select = (id: string | null) => navigate(href("/inbox", {}, linkTo(id)), { replace: true });
   const first = nodes[0]?.id;
   useEffect(() => {
-    if (!request && first) select(first);
-  }, [request, first]);
+    if (request) return;
+    if (of) say("The request of this address does not exist, or you may not see it.");
+    if (of || first) select(first ?? null);
+  }, [request, first, of]);
 
-  /** Selects a request and its line of the list, where the keyboard then is. */
+  /** Selects a request and its line of the list, where the keyboard then is; without one, at the title. */
   function show(id: string | undefined) {
     select(id ?? null);
     if (id) list.current?.querySelector<HTMLElement>(`[data-id="${CSS.escape(id)}"] a`)?.focus();
+    else focusTitle();
   }
 
   function move(step: number) {
@@ -122,6 +128,7 @@ function Requests(props: {
     { key: "a", does: "Approve, answer or acknowledge; then Enter sends it", run: choose(true) },
     { key: "r", does: "Reject; then Enter sends it", run: choose(false) },
     { key: "Enter", does: "Go to the answer", run: choose(true) },
+    { key: "Ctrl-Enter", does: "Send an answer that is a text", run: () => {} },
   ];
   return (
     <Frame title={totalCount > 0 ? `Inbox (${totalCount})` : "Inbox"} actions={<Shortcuts keys={keys} />}>
@@ -138,15 +145,19 @@ function Requests(props: {
       ) : (
         <div class="inbox">
           <div class="requests">
-            <ul ref={list} aria-label="Requests">
-              {nodes.map((each) => (
-                <li key={each.id} data-id={each.id}>
-                  <Link to="/inbox" query={linkTo(each.id)} isCurrent={each.id === of}>
-                    <Entry request={each} />
-                  </Link>
-                </li>
-              ))}
-            </ul>
+            {nodes.length === 0 ? (
+              <p class="note">Nothing else waits for you.</p>
+            ) : (
+              <ul ref={list} aria-label="Requests">
+                {nodes.map((each) => (
+                  <li key={each.id} data-id={each.id}>
+                    <Link to="/inbox" query={linkTo(each.id)} isCurrent={each.id === of}>
+                      <Entry request={each} />
+                    </Link>
+                  </li>
+                ))}
+              </ul>
+            )}
             <Pager pageInfo={pageInfo} label="Pages of requests" />
           </div>
           {request && (

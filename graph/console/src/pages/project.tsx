@@ -2,12 +2,12 @@ import { useCallback, useRef } from "preact/hooks";
 
 import { useAction } from "../action";
 import { Board, boardSize } from "../components/board";
-import { UserErrors } from "../components/failure";
 import { Frame } from "../components/frame";
 import { ProjectGraph } from "../components/graph";
 import { Loaded } from "../components/loaded";
-import { Progress, formatCost, formatCount } from "../components/numbers";
+import { Progress, counted, formatCost, formatCount } from "../components/numbers";
 import { Shape, StatusBadge, lookOf } from "../components/status";
+import { StatusMoves } from "../components/status-moves";
 import {
   ProjectChangesDocument,
   ProjectDocument,
@@ -15,6 +15,7 @@ import {
   TransitionProjectDocument,
 } from "../generated/operations";
 import { useLiveQuery } from "../live";
+import { PROJECT_MOVES } from "../moves";
 import { Link } from "../router";
 import type { Change } from "../task-graph";
 import { Missing } from "./missing";
@@ -54,7 +55,7 @@ export function Project(props: Props) {
       above={<Link to="/">Projects</Link>}
       actions={
         <>
-          {project && result.data?.viewer.rights.includes("EDIT") && <Transition project={project} />}
+          {project && result.data?.viewer.rights.includes("EDIT") && <Moves project={project} onRefused={result.read} />}
           <nav class="tabs" aria-label="Views of the tasks">
             <Link to="/projects/:id" params={{ id }} isCurrent={!isBoard}>
               Graph
@@ -88,7 +89,7 @@ export function Project(props: Props) {
 }
 
 function Head({ project }: { project: ProjectHeadFragment }) {
-  const counted = project.all.totalCount - project.ended.totalCount;
+  const outOf = project.all.totalCount - project.ended.totalCount;
   return (
     <dl class="facts panel">
       <div>
@@ -100,7 +101,7 @@ function Head({ project }: { project: ProjectHeadFragment }) {
       <div>
         <dt>Done</dt>
         <dd>
-          <Progress value={project.completed.totalCount} of={counted} label="Done" />
+          <Progress value={project.completed.totalCount} of={outOf} label="Done" />
         </dd>
       </div>
       <div>
@@ -111,7 +112,8 @@ function Head({ project }: { project: ProjectHeadFragment }) {
             {formatCount(project.working.totalCount)} in progress
           </span>
           <span class="note">
-            {formatCount(project.ready.totalCount)} ready, {formatCount(project.waiting.totalCount)} wait for tasks
+            {formatCount(project.ready.totalCount)} ready, {counted(project.waiting.totalCount, "waits", "wait")} for
+            tasks
           </span>
         </dd>
       </div>
@@ -135,22 +137,22 @@ function Head({ project }: { project: ProjectHeadFragment }) {
   );
 }
 
-/** Pauses a project that is in progress, starts or resumes another. */
-function Transition({ project }: { project: ProjectHeadFragment }) {
+/** Starts, pauses, resumes and ends a project. */
+function Moves(props: { project: ProjectHeadFragment; onRefused: () => void }) {
+  const { id, name, status, version } = props.project;
   const { run, isRunning, errors } = useAction(TransitionProjectDocument);
-  const words = { IN_PROGRESS: "Pause", PAUSED: "Resume", PLANNING: "Start" };
-  const label = words[project.status as keyof typeof words];
-  if (!label) return null;
-  const to = project.status === "IN_PROGRESS" ? "PAUSED" : "IN_PROGRESS";
   return (
-    <>
-      <UserErrors errors={errors} />
-      <button
-        disabled={isRunning}
-        onClick={() => void run({ input: { id: project.id, to, expectedVersion: project.version } })}
-      >
-        {label}
-      </button>
-    </>
+    <StatusMoves
+      name={name}
+      version={version}
+      moves={PROJECT_MOVES[status]}
+      change={async (to, expectedVersion) => {
+        const done = await run({ input: { id, to, expectedVersion } });
+        return done?.project?.version ?? null;
+      }}
+      onRefused={props.onRefused}
+      isRunning={isRunning}
+      errors={errors}
+    />
   );
 }

@@ -4,7 +4,7 @@ import { Empty } from "../components/empty";
 import { Frame } from "../components/frame";
 import { GraphiQL, hasGraphiQL } from "../components/graphiql";
 import { Loaded } from "../components/loaded";
-import { Progress, formatCost } from "../components/numbers";
+import { Progress, formatCost, formatCount } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
 import { Shape, StatusBadge, lookOf } from "../components/status";
 import { Table } from "../components/table";
@@ -37,7 +37,7 @@ export function Projects(props: { query: URLSearchParams }) {
               <Table
                 caption="Projects"
                 stacks
-                heads={["Project", "State", "Done", "#Cost, $", "Waits for people", "Stuck"]}
+                heads={["Project", "State", "Done", "#Cost", "Waits for people", "Stuck"]}
               >
                 {nodes.map((project) => (
                   <Row key={project.id} project={project} />
@@ -81,11 +81,11 @@ function Row({ project }: { project: ProjectRowFragment }) {
         <Progress value={project.completed.totalCount} of={counted} label={`Done of ${project.name}`} />
         {project.working.totalCount > 0 && (
           <span class="note">
-            <Shape look={lookOf("IN_PROGRESS")} /> {project.working.totalCount} in progress
+            <Shape look={lookOf("IN_PROGRESS")} /> {formatCount(project.working.totalCount)} in progress
           </span>
         )}
       </td>
-      <td class="number" data-head="Cost, $">{formatCost(project.cost)}</td>
+      <td class="number" data-head="Cost">{formatCost(project.cost)}</td>
       <td data-head="Waits for people">
         <Asked project={project} />
       </td>
@@ -140,5 +140,5 @@ export function Stuck({ project, nothing }: { project: ProjectRowFragment; nothi
 }
 
 function More(props: { shown: number; of: number }) {
-  return props.of > props.shown ? <span class="note">and {props.of - props.shown} more</span> : null;
+  return props.of > props.shown ? <span class="note">and {formatCount(props.of - props.shown)} more</span> : null;
 }

@@ -113,7 +113,7 @@ export function Costs({ task }: { task: Found }) {
   return (
     <Part title="Cost">
       <p>
-        {formatCost(task.cost)} US dollars
+        {formatCost(task.cost)}
         {task.totalCost !== task.cost && `, ${formatCost(task.totalCost)} with its subtasks`}
       </p>
       {totalCount > 0 && (

@@ -1,6 +1,6 @@
 import { useRef } from "preact/hooks";
 
-import { Changes, bareId } from "../components/changes";
+import { Changes } from "../components/changes";
 import { Frame } from "../components/frame";
 import { Content } from "../components/json";
 import { Loaded } from "../components/loaded";
@@ -9,6 +9,7 @@ import { Shape, StatusBadge, inWords, lookOf } from "../components/status";
 import { TaskMoves } from "../components/task-moves";
 import { Time } from "../components/time";
 import { TaskChangesDocument, TaskDocument } from "../generated/operations";
+import { bareId } from "../ids";
 import { useLiveQuery } from "../live";
 import { Link } from "../router";
 import { Missing } from "./missing";

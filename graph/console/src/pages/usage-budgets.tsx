@@ -1,5 +1,5 @@
 import { Empty } from "../components/empty";
-import { formatCost, formatCount } from "../components/numbers";
+import { counted, formatCost, formatCount } from "../components/numbers";
 import { type Look, Shape, inWords } from "../components/status";
 import { Table } from "../components/table";
 import { Time } from "../components/time";
@@ -29,7 +29,7 @@ export function Budgets({ budgets }: { budgets: readonly BudgetRowFragment[] }) 
 
 function Row({ budget }: { budget: BudgetRowFragment }) {
   const { period, periodEndsAt, limitCost, limitTokens, isHard, alerts } = budget;
-  const amount = (value: string) => (limitCost === null ? formatCount(value) : `$${formatCost(value)}`);
+  const amount = (value: string) => (limitCost === null ? formatCount(value) : formatCost(value));
   return (
     <tr>
       <th scope="row">
@@ -54,7 +54,7 @@ function Row({ budget }: { budget: BudgetRowFragment }) {
         {amount(budget.reserved)}
       </td>
       <td class="number" data-head="Limit">
-        {limitCost === null ? `${amount(limitTokens ?? "0")} tokens` : amount(limitCost ?? "0")}
+        {limitCost === null ? counted(limitTokens ?? "0", "token") : amount(limitCost ?? "0")}
       </td>
       <td data-head="Alerts">
         {inOrder(alerts.nodes).map(({ id, threshold, createdAt }) => (

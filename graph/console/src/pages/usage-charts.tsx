@@ -1,5 +1,5 @@
 import { BarChart, type Series, ShareBar } from "../components/chart";
-import { formatCompact, formatCost, formatCount } from "../components/numbers";
+import { counted, formatCompact, formatCost, formatCount, formatExactCost } from "../components/numbers";
 import { Table } from "../components/table";
 import type { UsageQuery, UsageSumsFragment } from "../generated/operations";
 import type { Period } from "./usage-periods";
@@ -9,6 +9,7 @@ export type Measure = {
   title: string;
   series: readonly Series[];
   values: (sums: UsageSumsFragment) => number[];
+  /** How a value of the axis is written. */
   format: (value: number) => string;
 };
 
@@ -17,7 +18,7 @@ export const measures: Record<string, Measure> = {
     title: "Cost",
     series: [{ title: "Cost", fill: "plain" }],
     values: ({ cost }) => [Number(cost)],
-    format: (value) => formatCost(String(value)),
+    format: formatExactCost,
   },
   tokens: {
     title: "Tokens",
@@ -41,10 +42,7 @@ const NOTHING: UsageSumsFragment = {
   cachedInputTokens: "0",
   outputTokens: "0",
   calls: "0",
-  failures: "0",
-  unpricedCalls: "0",
 };
-
 
 /** The sums of each part of a period, as a chart and as a table. */
 export function Times(props: { period: Period; from: Date; rows: UsageQuery["times"]; measure: Measure }) {
@@ -61,8 +59,7 @@ export function Times(props: { period: Period; from: Date; rows: UsageQuery["tim
   return (
     <section class="panel">
       <h2>
-        {title}
-        {measure === measures.cost && ", US dollars"} <span class="note">({unit}s in UTC)</span>
+        {title} <span class="note">({unit}s in UTC)</span>
       </h2>
       <BarChart
         title={`${title} in the last ${period.title}; the numbers are in the table below.`}
@@ -72,7 +69,7 @@ export function Times(props: { period: Period; from: Date; rows: UsageQuery["tim
       />
       <details>
         <summary>As a table</summary>
-        <Table caption={title} heads={[period.unit === "HOUR" ? "Hour" : "Day", "#Cost, $", "#Input", "#From a cache", "#Output", "#Calls"]}>
+        <Table caption={title} heads={[period.unit === "HOUR" ? "Hour" : "Day", "#Cost", "#Input", "#From a cache", "#Output", "#Calls"]}>
           {used.map(({ key, label, sums }) => (
             <tr key={key}>
               <th scope="row">{label}</th>
@@ -91,7 +88,8 @@ export function Times(props: { period: Period; from: Date; rows: UsageQuery["tim
 
 function hintOf(label: string, sums: UsageSumsFragment): string {
   const { cost, inputTokens, outputTokens, calls } = sums;
-  return `${label}: $${formatCost(cost)}, ${formatCount(inputTokens)} input and ${formatCount(outputTokens)} output tokens, ${formatCount(calls)} calls`;
+  const tokens = `${formatCount(inputTokens)} input and ${counted(outputTokens, "output token")}`;
+  return `${label}: ${formatCost(cost)}, ${tokens}, ${counted(calls, "call")}`;
 }
 
 /** Sums by what they are grouped by: the most expensive, and the others together. */
@@ -113,7 +111,7 @@ export function Breakdown(props: {
       <h2>
         {measure.title} {props.title.toLowerCase()}
       </h2>
-      <Table caption={`${measure.title} ${props.title.toLowerCase()}`} heads={[props.head, "#Cost, $", "#Input", "#Output", "#Calls"]}>
+      <Table caption={`${measure.title} ${props.title.toLowerCase()}`} heads={[props.head, "#Cost", "#Input", "#Output", "#Calls"]}>
         {rows.map((row) => (
           <tr key={row.name}>
             <th scope="row">
@@ -151,7 +149,5 @@ function remainder(total: UsageSumsFragment, rows: readonly UsageSumsFragment[])
     cachedInputTokens: left("cachedInputTokens"),
     outputTokens: left("outputTokens"),
     calls: left("calls"),
-    failures: left("failures"),
-    unpricedCalls: left("unpricedCalls"),
   };
 }

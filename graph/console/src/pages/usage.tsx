@@ -2,9 +2,9 @@ import { Empty } from "../components/empty";
 import { Choice, ProjectChoice } from "../components/filters";
 import { Frame } from "../components/frame";
 import { Loaded } from "../components/loaded";
-import { formatCost, formatCount } from "../components/numbers";
+import { counted, formatCost, formatCount } from "../components/numbers";
 import { Pager, pageOf } from "../components/pager";
-import { AllChangesDocument, UsageDocument, type UsageSumsFragment } from "../generated/operations";
+import { AllChangesDocument, UsageDocument, type UsageQuery } from "../generated/operations";
 import { useLiveQuery } from "../live";
 import { Budgets } from "./usage-budgets";
 import { Breakdown, measures, type Measure, Times } from "./usage-charts";
@@ -15,8 +15,8 @@ const BUDGETS = 20;
 /** Tokens and cost by time, model, agent and project, and budgets. */
 export function Usage({ query }: { query: URLSearchParams }) {
   const project = query.get("project");
-  const period: Period = periods[query.get("period") ?? "month"] ?? periods.month!;
-  const measure: Measure = measures[query.get("measure") ?? "cost"] ?? measures.cost!;
+  const period: Period = chosen(periods, query.get("period"), "month");
+  const measure: Measure = chosen(measures, query.get("measure"), "cost");
   const from = period.from(new Date());
   const inProject = project ? { projectId: { eq: project } } : {};
   const usage = useLiveQuery({
@@ -90,16 +90,21 @@ export function Usage({ query }: { query: URLSearchParams }) {
   );
 }
 
+/** What a name in the URL stands for; the default if it stands for nothing. */
+function chosen<Value>(of: Record<string, Value>, name: string | null, otherwise: string): Value {
+  return of[name !== null && Object.hasOwn(of, name) ? name : otherwise] as Value;
+}
+
 /** The options of a choice; the first one is the default. */
 function optionsOf(of: Record<string, { title: string }>, first: string) {
   const names = [first, ...Object.keys(of).filter((name) => name !== first)];
   return names.map((name) => [name, of[name]!.title] as const);
 }
 
-function Totals({ total }: { total: UsageSumsFragment }) {
+function Totals({ total }: { total: UsageQuery["total"][number] }) {
   const unpriced = Number(total.unpricedCalls);
   const parts = [
-    ["Cost, US dollars", formatCost(total.cost)],
+    ["Cost", formatCost(total.cost)],
     ["Input tokens", formatCount(total.inputTokens)],
     ["Input from a cache", formatCount(total.cachedInputTokens)],
     ["Output tokens", formatCount(total.outputTokens)],
@@ -118,8 +123,8 @@ function Totals({ total }: { total: UsageSumsFragment }) {
       </dl>
       {unpriced > 0 && (
         <p class="note">
-          {formatCount(unpriced)} {unpriced === 1 ? "call has" : "calls have"} no price yet, and are missing in the
-          cost: register the models, then run <code>repriceUsage</code>.
+          {counted(unpriced, "call has", "calls have")} no price yet, and {unpriced === 1 ? "is" : "are"} missing in
+          the cost: register the models, then run <code>repriceUsage</code>.
         </p>
       )}
     </>
