@@ -205,11 +205,14 @@ def test_the_servers_role_imports_and_exports(place: Place, tmp_path: Path) -> N
     assert done.startswith("Exported 0 tasks, 4 conversations, 16 messages")
     words = ("import", str(file), "--owner", "ann")
     assert run(*words) == (
-        "Nothing was added: 1 project, 4 conversations and 16 messages are already there.\n"
+        "Nothing was added: 1 project, 0 tasks, 0 dependencies, 4 conversations and 16 messages are"
+        " already there.\n"
     )
     place.delete("Garden")
 
-    assert run(*words) == "Added 1 project, 4 conversations and 16 messages.\n"
+    assert run(*words) == (
+        "Added 1 project, 0 tasks, 0 dependencies, 4 conversations and 16 messages.\n"
+    )
 
     assert run("export", "Garden", str(tmp_path / "again")) == done
     assert (tmp_path / "again").read_bytes() == file.read_bytes()

@@ -34,7 +34,6 @@ def in_words(counts: Mapping[str, int]) -> str:
     parts = [
         f"{number:,} {SINGULAR[noun] if number == 1 else noun}"
         for noun, number in sorted(counts.items(), key=lambda item: ORDER.index(item[0]))
-        if number
     ]
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
