@@ -47,6 +47,9 @@ log = logging.getLogger("troupe")
 # The timeout of the database in the readiness probe, in seconds.
 PROBE_SECONDS = 5
 
+# How long background work may take to end, in seconds, before it is cancelled once more.
+CANCELLED_WITHIN = 5.0
+
 # PostgreSQL cancels statements this much later than the timeout of operations, in seconds, because
 # the process cancels them itself at the timeout.
 STATEMENT_GRACE = 10
@@ -134,8 +137,11 @@ def create_app(
             *(asyncio.create_task(run(state.database)) for run in background),
         ]
         yield
-        for task in tasks:
-            task.cancel()
+        # SQLAlchemy or the driver may swallow a cancellation that comes together with a timeout.
+        while running := [task for task in tasks if not task.done()]:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=CANCELLED_WITHIN)
         await asyncio.gather(*tasks, return_exceptions=True)
         await state.database.dispose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -18,7 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL
 
 import db
+from graph import app
 from graph.server.sse import SEVERAL_PROCESSES
+from graph.settings import Settings
 from tests import processes
 from tests.patience import until
 from tests.processes import CREATE, Load, Serving, client
@@ -200,3 +203,25 @@ async def test_connections_that_listen_need_no_pooler(database_url: URL) -> None
     assert await connection.fetchval("SELECT current_database()") == database_url.database
     await connection.close()
     await database.dispose()
+
+
+async def test_background_work_that_misses_a_cancellation_does_not_keep_a_server(
+    database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "CANCELLED_WITHIN", 0.05)
+    missed = 0
+
+    async def work(_: db.Database) -> None:
+        nonlocal missed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if missed == 2:
+                    raise
+                missed += 1
+
+    served = app.create_app(Settings(), database_url, background=[work])
+    async with asyncio.timeout(10), served.router.lifespan_context(served):
+        await asyncio.sleep(0.1)
+    assert missed == 2
