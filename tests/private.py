@@ -63,6 +63,7 @@ DOCUMENTED = [
     "starlette.middleware",
     "starlette.middleware.cors",
     "starlette.middleware.errors",
+    "starlette.middleware.gzip",
     "starlette.requests",
     "starlette.responses",
     "starlette.routing",
@@ -88,6 +89,9 @@ TO_OVERRIDE = re.compile(
     r"|MigrateOperation\.(reverse|to_diff_tuple)"
     r"|HasCacheKey\.inherit_cache|Concatenable\.comparator_factory|(Comparator|Operators)\.operate"
 )
+
+# What Python documents of named tuples, although the names are underscored.
+OF_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 
 # The names of attributes by which packages keep things on our classes.
 DUNDER = re.compile(r"__(strawberry|pydantic)_\w+__")
@@ -192,6 +196,7 @@ def _uses(tree: ast.AST, here: set[str], own: set[str]) -> Iterator[str]:
         if isinstance(node, ast.Attribute):
             is_own = node.attr in here or (_is_self(node) and node.attr in own)
             is_of_python = isinstance(node.value, ast.Name) and node.value.id == "os"
+            is_of_python |= node.attr in OF_TUPLES
             if not (node.attr.startswith("_") and (is_own or is_of_python)):
                 yield node.attr
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

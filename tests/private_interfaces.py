@@ -401,6 +401,35 @@ def invalidate_schema_cache() -> None:
 
 
 @private(
+    "asyncpg",
+    "`Connection._execute` and `._get_statement`, which its methods that run statements call",
+    "Connection.execute",
+    "Connection._execute",
+    "Connection._get_statement",
+    why="through a pooler, a statement runs in a transaction with its settings, and is prepared"
+    " without a name",
+)
+def statements_of_the_driver() -> None:
+    from asyncpg import Connection
+
+    takes(Connection.execute, "query", "args", "timeout")
+    takes(Connection._execute, "query", "args", "limit", "timeout")
+    takes(Connection._get_statement, "query", "timeout", "named", "use_cache")
+
+
+@private(
+    "SQLAlchemy",
+    "`_prepared_statement_cache` of a connection of asyncpg",
+    "_prepared_statement_cache",
+    why="through a pooler, statements have no names, so none is kept prepared",
+)
+def prepared_statement_cache() -> None:
+    from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+
+    has(AsyncAdapt_asyncpg_connection, "_prepared_statement_cache")
+
+
+@private(
     "SQLAlchemy",
     "`Row._mapping`",
     "_mapping",
