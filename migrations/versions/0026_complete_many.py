@@ -55,8 +55,12 @@ $$
 """
 
 
+MADE = (COMPLETE,)
+
+
 def upgrade() -> None:
-    op.execute(COMPLETE)
+    for statement in MADE:
+        op.execute(statement)
 
 
 def downgrade() -> None:
