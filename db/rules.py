@@ -65,6 +65,18 @@ def _projects(viewer: Viewer, right: Right) -> Select[Any]:
     return own if len(roles) == len(ROLES) else own.where(any_of(member.role, roles))
 
 
+def _is_in(project_id: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
+    """Whether a row is of a project on which the viewer has the right.
+
+    An agent has one project. PostgreSQL looks that up first, and then reads its rows by an index;
+    for IN, it may read all rows in the order that is asked for, to find those of the project.
+    """
+    projects = _projects(viewer, right)
+    if viewer.agent_id is None:
+        return project_id.in_(projects)  # type: ignore[no-any-return]
+    return project_id == projects.scalar_subquery()  # type: ignore[no-any-return]
+
+
 def _has_right_on(project_id: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     """Whether the viewer has the right on a project, for a condition with OR.
 
@@ -93,7 +105,7 @@ visible_with("WebhookDelivery", "webhook", "owners of its webhook's project")
 
 @rule("Project", "its members and agents")
 def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return project.id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+    return _is_in(project.id, viewer, right)
 
 
 @rule("Agent", shows=["project"])
@@ -102,19 +114,19 @@ def _project(project: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
 @rule("Task", shows=["project"])
 @rule("UsageRecord", shows=["project", "model"])
 def _of_a_project(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+    return _is_in(row.project_id, viewer, right)
 
 
 @rule("Budget", shows=["project"])
 @rule("ProjectMember", shows=["project", "user"])
 def _of_owners(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     right = Right.OWN if right is Right.EDIT else right
-    return row.project_id.in_(_projects(viewer, right))  # type: ignore[no-any-return]
+    return _is_in(row.project_id, viewer, right)
 
 
 @rule("Webhook", "owners of its project", shows=["project"])
 def _of_owners_only(row: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
-    return row.project_id.in_(_projects(viewer, Right.OWN))  # type: ignore[no-any-return]
+    return _is_in(row.project_id, viewer, Right.OWN)
 
 
 @rule("Tool", "members and agents of its project; everybody, if it has none")
@@ -164,7 +176,7 @@ def _user(user: Any, viewer: Viewer, right: Right) -> ColumnElement[bool]:
     if right is not Right.VIEW:
         return own
     member = aliased(ProjectMember)
-    shared = select(member.user_id).where(member.project_id.in_(_projects(viewer, right)))
+    shared = select(member.user_id).where(_is_in(member.project_id, viewer, right))
     return or_(own, user.id.in_(shared))
 
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import Executable, select, text, update
 
 import db
 from db import AgentStatus, ProjectStatus, Right, TaskStatus, Viewer, claims, sweeper
 from db.claims import IdleReason, claiming, heartbeats
 from db.engine import BY_KEY
 from db.errors import LeaseLost
-from db.statements import Compiled, Values
+from db.scopes import scope
+from db.statements import Compiled, Statement, Values
 from tests import factories
 from tests.client import Client
 from tests.conftest import People
@@ -1244,12 +1245,16 @@ async def test_a_claim_reads_only_what_it_takes(world: World) -> None:
 
 
 async def effort(
-    world: World, statement: Compiled, viewer: Viewer, **values: Any
+    world: World,
+    statement: Compiled,
+    viewer: Viewer,
+    settings: Mapping[str, str] = BY_KEY,
+    **values: Any,
 ) -> tuple[int, float]:
     """How many rows a statement returns, and how many all parts of its plan have looked at."""
     connection = await world.database.open()
     try:
-        for name, setting in BY_KEY.items():
+        for name, setting in settings.items():
             await connection.execute(f"SET {name} = {setting}")
         await connection.execute("ANALYZE tasks")
         explain = f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.sql}"
@@ -1294,6 +1299,32 @@ async def test_a_heartbeat_reads_only_what_it_prolongs(world: World, has_reports
 
     assert rows == 20
     assert every < 2000
+
+
+async def test_an_agent_that_searches_reads_only_its_project(world: World) -> None:
+    """However many tasks of other projects are newer, and have the word."""
+    own = "INSERT INTO tasks (project_id, title, created_at) SELECT id, 'Dig'"
+    async with world.database.write(ADMIN) as session:
+        await session.execute(
+            text("INSERT INTO projects (name) SELECT 'Project ' || n FROM generate_series(1, 50) n")
+        )
+        await session.execute(
+            text(f"{own}, now() FROM projects, generate_series(1, 100) WHERE name LIKE 'Project %'")
+        )
+        await session.execute(
+            text(f"{own}, now() - interval '1 d' FROM projects WHERE id = '{world.project.id}'")
+        )
+
+    @Statement
+    def newest(viewer: Viewer) -> Executable:
+        found = select(db.Task.id).where(scope(db.Task, viewer), db.Task.title.contains("Dig"))
+        return found.order_by(db.Task.created_at.desc(), db.Task.id.desc()).limit(10)
+
+    viewer = Viewer(agent_id=world.ada.id)
+    rows, every = await effort(world, newest.compiled(viewer), viewer, settings={})
+
+    assert rows >= 1
+    assert every < 200
 
 
 async def test_a_task_whose_type_has_no_room_is_in_nobodys_way(world: World) -> None:
