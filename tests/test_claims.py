@@ -15,7 +15,7 @@ from sqlalchemy import Executable, select, text, update
 
 import db
 from db import AgentStatus, ProjectStatus, Right, TaskStatus, Viewer, claims, sweeper
-from db.claims import IdleReason, claiming, heartbeats
+from db.claims import IdleReason, claiming, completions, endings, heartbeats
 from db.engine import BY_KEY
 from db.errors import LeaseLost
 from db.scopes import scope
@@ -1051,7 +1051,7 @@ async def test_ending_an_attempt_changes_no_other_columns_than_it_says(
     after = await columns(world)
     changed = {key[0] for key in before if before[key] != after[key]}
     assert "tasks.status" in changed
-    assert changed <= claiming.CHANGED
+    assert changed <= endings.CHANGED
 
 
 @pytest.mark.parametrize(
@@ -1271,9 +1271,12 @@ def looked_at(node: dict[str, Any]) -> float:
     return float(own + sum(map(looked_at, node.get("Plans", ()))))
 
 
-@pytest.mark.parametrize("has_reports", [False, True])
-async def test_a_heartbeat_reads_only_what_it_prolongs(world: World, has_reports: bool) -> None:
-    """However many tasks are in its project, which has more of them than others."""
+@pytest.mark.parametrize("way", ["heartbeat", "report", "complete"])
+@pytest.mark.parametrize("is_agent", [True, False])
+async def test_only_those_attempts_are_read_that_are_given(
+    world: World, way: str, is_agent: bool
+) -> None:
+    """However many tasks are in their project, which has more of them than others."""
     await change(world, world.ada, max_concurrent_tasks=20)
     await make_tasks(world, *({"title": f"Task {number}"} for number in range(20)))
     claimed = await claim(world, limit=20)
@@ -1286,16 +1289,22 @@ async def test_a_heartbeat_reads_only_what_it_prolongs(world: World, has_reports
             f"{tasks.format('projects', 5000)} WHERE id = '{world.project.id}'",
         ):
             await session.execute(text(f"INSERT INTO tasks (project_id, title) {found}"))
-    viewer = Viewer(agent_id=world.ada.id)
-    statement = heartbeats._renewed.compiled(viewer, Right.WORK, has_reports)
-    values: dict[str, Any] = {"id": sorted(claimed.attempts)}
-    if has_reports:
+    (owner_id,) = await stored(
+        world.database, "SELECT owner_id FROM projects WHERE id = :id", id=world.project.id
+    )
+    viewer = Viewer(agent_id=world.ada.id) if is_agent else Viewer(owner_id)
+    ids = {"id": sorted(claimed.attempts)}
+    if way == "complete":
+        statement = completions._completed.compiled(viewer, Right.WORK)
+        values: dict[str, Any] = ids | {"result": ["{}"] * 20}
+    else:
+        statement = heartbeats._renewed.compiled(viewer, Right.WORK, way == "report")
+        values = ids | {"lease_seconds": timedelta(seconds=60)}
+    if way == "report":
         values |= {"checkpoint": ["{}"] * 20, "status_message": ["Digging."] * 20}
         values |= {"progress_percent": [40] * 20}
 
-    rows, every = await effort(
-        world, statement, viewer, lease_seconds=timedelta(seconds=60), **values
-    )
+    rows, every = await effort(world, statement, viewer, **values)
 
     assert rows == 20
     assert every < 2000

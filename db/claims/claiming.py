@@ -60,21 +60,14 @@ CHANGED = frozenset(
         *leases.lease,
         _task.agent_id,
         _task.attempt_count,
-        _task.available_at,
-        _task.blocked_reason,
-        _task.cancel_requested,
-        _task.completed_at,
         _task.current_attempt_id,
-        _task.error,
-        _task.result,
         _task.started_at,
         _task.status,
-        _task.unmet_dependency_count,
         _task.updated_at,
         _task.version,
     )
 )
-"""The columns that beginning or ending an attempt may change besides its own."""
+"""The columns that a claim may change besides those of the attempts that it begins."""
 
 
 class Claimed(NamedTuple):

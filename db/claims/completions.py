@@ -6,12 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Executable, Uuid, cast, delete, func, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Executable,
+    Uuid,
+    cast,
+    delete,
+    func,
+    literal_column,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.orm import aliased
 
 from db import leases
 from db.attempts import AttemptStatus, TaskAttempt
-from db.claims.claiming import CHANGED
-from db.claims.endings import Ending, check, note_end
+from db.claims.endings import CHANGED, Ending, check, note_end
 from db.claims.heartbeats import is_own, own_attempt
 from db.dependencies import completing_all
 from db.errors import DomainError, Invalid, LeaseLost, NotFound, Rejected
@@ -34,20 +46,31 @@ def _completed(viewer: Viewer, right: Right) -> Executable:
     It locks first all projects and tasks, then the attempts, then the leases.
     """
     given = unnested(TaskAttempt, GIVEN).cte("given")
-    ids = func.array(select(given.c.id).scalar_subquery(), type_=ARRAY(Uuid))
+    row = aliased(TaskAttempt)
+    # OFFSET 0: each is looked up by its key.
+    found = select(row.id, row.task_id, row.agent_id).where(row.id == given.c.id)
+    attempt = aliased(TaskAttempt, found.offset(literal_column("0")).lateral("found"))
+    known = (
+        select(attempt.id, attempt.task_id, given.c.result)
+        .select_from(given.join(attempt, true()))
+        .where(is_own(viewer, attempt), scope(attempt, viewer, right, by_key=True))
+        .cte("known")
+    )
+    # The rows are locked through arrays of their keys, in the order of the keys.
     tasks = (
-        select(TaskAttempt.id, TaskAttempt.task_id)
-        .join(Task, Task.id == TaskAttempt.task_id)
+        select(Task.id)
         .join(Project, Project.id == Task.project_id)
-        .where(TaskAttempt.id == func.any(ids), is_own(viewer), scope(Task, viewer, right))
+        .where(Task.id == func.any(_array(known.c.task_id)))
         .order_by(Project.id, Task.id)
         .with_for_update(key_share=True, of=[Project, Task])
         .cte("tasks_to_complete")
     )
+    locked = select(func.count()).select_from(tasks).scalar_subquery()
     attempts = (
-        select(TaskAttempt.id, TaskAttempt.task_id)
+        select(TaskAttempt.id)
         .where(
-            TaskAttempt.id == func.any(func.array(select(tasks.c.id).scalar_subquery())),
+            locked > literal_column("0"),  # so that the tasks are locked before
+            TaskAttempt.id == func.any(_array(known.c.id)),
             TaskAttempt.ended_at.is_(None),
         )
         .order_by(TaskAttempt.id)
@@ -55,37 +78,41 @@ def _completed(viewer: Viewer, right: Right) -> Executable:
         .cte("attempts_to_end")
     )
     held = (
-        select(lease.attempt_id, lease.task_id)
-        .where(lease.attempt_id == func.any(func.array(select(attempts.c.id).scalar_subquery())))
+        select(lease.attempt_id)
+        .where(lease.attempt_id == func.any(_array(attempts.c.id)))
         .order_by(lease.attempt_id)
         .with_for_update(of=leases.table)
         .cte("held")
     )
-    every = select(func.count()).select_from(given).scalar_subquery()
+    every, holds = (
+        select(func.count()).select_from(each).scalar_subquery() for each in (given, held)
+    )
     # Evaluated in this order, as the events of the tasks name the actor.
     follows = (
         set_actor(),
-        completing_all(func.array_agg(held.c.task_id), func.array_agg(given.c.result)),
+        completing_all(func.array_agg(known.c.task_id), func.array_agg(known.c.result)),
     )
     done = (
-        select(func.array_agg(held.c.attempt_id).label("ids"), *follows)
-        .select_from(held.join(given, given.c.id == held.c.attempt_id))
-        .having(func.count() == every)
-        .cte("done")
+        select(func.array_agg(known.c.id).label("ids"), *follows).having(holds == every).cte("done")
     )
     ended = func.any(cast(select(done.c.ids).scalar_subquery(), ARRAY(Uuid)))
     freed = delete(leases.table).where(lease.attempt_id == ended)
     return (
         update(TaskAttempt)
-        .where(TaskAttempt.id == ended, TaskAttempt.id == given.c.id)
+        .where(TaskAttempt.id == ended, TaskAttempt.id == known.c.id)
         .values(
             status=AttemptStatus.SUCCEEDED,
             ended_at=func.statement_timestamp(),
-            result=given.c.result,
+            result=known.c.result,
         )
         .returning(TaskAttempt.id)
         .add_cte(freed.cte("freed"))
     )
+
+
+def _array(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The values of a column of a CTE, as an array."""
+    return func.array(select(column).scalar_subquery(), type_=ARRAY(Uuid))
 
 
 async def complete_all(session: WriteSession, results: Sequence[tuple[UUID, Any]]) -> None:

@@ -35,7 +35,6 @@ from db import leases, telemetry
 from db.agents import Agent, AgentStatus
 from db.attempts import AttemptStatus, TaskAttempt
 from db.claims import conditions
-from db.claims.claiming import CHANGED
 from db.claims.conditions import ASSIGNED, PENDING, constant
 from db.claims.heartbeats import is_own, own_attempt
 from db.dependencies import completing, ended_unsuccessfully
@@ -245,6 +244,28 @@ def note_end(session: WriteSession, attempt_id: UUID) -> None:
         event.listen(session.sync_session, "after_commit", lambda _: note(), once=True)
     else:
         telemetry.note_end(attempt_id)
+
+
+_task = Task.__table__.c
+CHANGED = frozenset(
+    str(each)
+    for each in (
+        *lease,
+        _task.agent_id,
+        _task.available_at,
+        _task.blocked_reason,
+        _task.cancel_requested,
+        _task.completed_at,
+        _task.current_attempt_id,
+        _task.error,
+        _task.result,
+        _task.status,
+        _task.unmet_dependency_count,
+        _task.updated_at,
+        _task.version,
+    )
+)
+"""The columns that ending an attempt may change besides its own."""
 
 
 async def _end(session: WriteSession, how: Ending, attempt_id: UUID, **values: Any) -> UUID | None:
