@@ -100,8 +100,8 @@ def with_api(
 ) -> Result:
     """Run `work` with the API for a user or an agent, by default the first administrator.
 
-    A server that runs is asked if its token is the administrator's; otherwise the API is within
-    this process. Raises CommandError with what the API refused.
+    A server that runs is asked if its token is the administrator's; otherwise, and if it does not
+    answer the first request, the API is within this process. Raises CommandError with what the API refused.
     """
     from graph.cli.lookups import refusal
     from graph.cli.server_client import ServerClient, Unusable
