@@ -95,7 +95,9 @@ def answer(
     as_json: AsJSON = False,
 ) -> None:
     """Answer a question or give feedback. The request is shown first."""
-    _require_terminal_unless(yes and text is not None)
+    if text is None and not sys.stdin.isatty():
+        raise typer.BadParameter("write the answer", param_hint="'TEXT'")
+    _require_terminal_unless(yes)
 
     def given(asked: Any) -> dict[str, Any]:
         is_feedback = asked["type"] == "FEEDBACK"
@@ -127,8 +129,8 @@ def acknowledge(
     _answer("acknowledge", request, given, user, as_json)
 
 
-def _require_terminal_unless(is_complete: bool) -> None:
-    if not (is_complete or sys.stdin.isatty()):
+def _require_terminal_unless(yes: bool) -> None:
+    if not (yes or sys.stdin.isatty()):
         raise typer.BadParameter(
             "it is needed if no one can confirm in a terminal", param_hint="'--yes'"
         )
