@@ -92,10 +92,11 @@ def _serve(
                 await (await database.open()).close()
             if fill is not None:
                 await fill(database)
-            if settings.mode is not Mode.DEVELOPMENT:
-                return None
             async with database.write(Viewer(is_administrator=True)) as session:
-                return await access.development_token(session)
+                if settings.mode is Mode.DEVELOPMENT:
+                    return await access.development_token(session)
+                await access.administrator(session)  # made at the first start
+                return None
 
     stop_at_signals()
     with (
