@@ -312,6 +312,27 @@ def test_a_server_that_was_killed_is_not_found(
     assert list(registry().iterdir()) == []
 
 
+def test_a_server_revokes_at_its_start_the_token_that_a_killed_one_has_left(
+    folder: Path, state: Path, made: tuple[Path, str]
+) -> None:
+    data_dir = processes.copied(made[0], folder / "data")
+
+    tokens = []
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        with Serving(folder, state=state, data_dir=data_dir) as serving:
+            tokens.append(serving.ready().token)
+            serving.stop(end)
+    stopped, killed = tokens
+    with Serving(folder, state=state, data_dir=data_dir) as serving:
+        serving.ready()
+        refused = serving.ask("{ me { username } }", killed)
+        assert refused["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+        # Those that stand in no file of a killed server stay valid.
+        for token in (serving.token, stopped, made[1]):
+            answer = serving.ask("{ me { username } }", token)
+            assert answer == {"data": {"me": {"username": "admin"}}}
+
+
 def test_of_several_servers_that_of_this_folder_is_used(state: Path, database_url: URL) -> None:
     url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
     others = [server("/srv/one", 1), server("/srv/two", 2)]
