@@ -24,6 +24,8 @@ demo: .venv/installed $(BUILT_PAGES) ## Serve a temporary database with example 
 	@exec $(BIN)/troupe demo
 
 # Three processes keep two processors busy, because many tests wait for servers and for times to pass.
+# Where the environment sets PYTHONDONTWRITEBYTECODE, it is unset: pytest could not keep the compiled tests,
+# and each process would compile all of them again, in each run.
 test: .venv/installed-dev $(BUILT_PAGES) $(if $(NPM),$(CLIENTS)) ## Run all tests
 	@PYTHONDONTWRITEBYTECODE= PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-3} --dist worksteal -q
 

@@ -155,6 +155,12 @@ async def revoke(session: AsyncSession, token_id: UUID | None) -> None:
     await _revoke(session, AccessToken.id == token_id)
 
 
+async def revoke_tokens(session: AsyncSession, tokens: Collection[str]) -> None:
+    """Revoke those of these tokens that this database has."""
+    if tokens:
+        await _revoke(session, AccessToken.token_hash.in_(map(hash_token, tokens)))
+
+
 async def _revoke(session: AsyncSession, *which: ColumnElement[bool]) -> None:
     revoked = update(AccessToken).where(*which, AccessToken.revoked_at.is_(None))
     await session.execute(
@@ -249,8 +255,8 @@ async def administrator(session: AsyncSession) -> User | None:
 async def development_token(session: AsyncSession) -> tuple[User, str] | None:
     """An administrator, and a token of theirs for development, valid for twelve hours.
 
-    Tokens of earlier starts stay valid until they expire; expired ones are deleted. None if there
-    is no active administrator.
+    Tokens of earlier starts stay valid until they expire or are revoked; expired ones are deleted.
+    None if there is no active administrator.
     """
     user = await administrator(session)
     if user is None:

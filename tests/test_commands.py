@@ -478,8 +478,10 @@ async def test_questions_feedback_and_notifications_are_answered(
     said = await commands.run("answer", waits["CLARIFICATION"], "x", "--rating", "3", "--yes")
     assert (said.status, said.out) == (1, "")
     assert said.err.endswith("\ntroupe: This is a question; only feedback has a --rating.\n")
-    said = await commands.run("answer", waits["FEEDBACK"], "--yes")
-    assert (said.status, said.out) == (2, "")  # nobody can write the answer
+    for yes in ((), ("--yes",)):  # nobody can write the answer
+        said = await commands.run("answer", waits["FEEDBACK"], *yes)
+        assert (said.status, said.out) == (2, "")
+        assert "Invalid value for 'TEXT': write the answer" in said.err
 
     given = ("answer", waits["FEEDBACK"], "Quite.", "--rating", "4", "--yes", "--json")
     answered = json.loads((await commands.run(*given)).out)

@@ -255,6 +255,44 @@ def test_a_server_that_stops_in_between_is_an_error_and_nothing_is_repeated(
     )
 
 
+@pytest.mark.parametrize("end", ["stops", "revokes"])
+def test_a_command_that_a_server_has_answered_goes_on_with_no_other_database(
+    state: Path, default_dir: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    answer = b'{"data": {"users": {"nodes": [{"id": "1", "username": "admin"}]}}}'
+    answers = [b"200 OK", b"401 Unauthorized"] if end == "revokes" else [b"200 OK"]
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    def serve() -> None:
+        with listening:
+            for each in answers:
+                connection, _ = listening.accept()
+                if each is answers[-1]:
+                    listening.close()  # before the answer, so that the next request finds it closed
+                with connection:
+                    connection.recv(10_000)
+                    head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (each, len(answer))
+                    connection.sendall(head + answer)
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("a long password\n"))
+    with (
+        ThreadPoolExecutor() as threads,
+        registered(replace(server(str(default_dir)), address=address, token="troupe_x")),
+    ):
+        threads.submit(serve)
+        said = run(state, "users", "password", "admin")
+    which = f"`troupe serve`, process 7, {address}"
+    assert said == Ended(
+        1,
+        "",
+        f"troupe: Using the database of {which}\n"
+        f"troupe: The server ({which}) stopped meanwhile, or does not accept its token any more;"
+        " repeat the command.\n",
+    )
+    assert not default_dir.exists()
+
+
 def test_a_server_that_was_killed_is_not_found(
     folder: Path, state: Path, made: tuple[Path, str]
 ) -> None:
@@ -272,6 +310,27 @@ def test_a_server_that_was_killed_is_not_found(
     assert len(list(registry().iterdir())) == 1
     assert run(state, "users", "list").refusal.startswith("There is no database in ")
     assert list(registry().iterdir()) == []
+
+
+def test_a_server_revokes_at_its_start_the_token_that_a_killed_one_has_left(
+    folder: Path, state: Path, made: tuple[Path, str]
+) -> None:
+    data_dir = processes.copied(made[0], folder / "data")
+
+    tokens = []
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        with Serving(folder, state=state, data_dir=data_dir) as serving:
+            tokens.append(serving.ready().token)
+            serving.stop(end)
+    stopped, killed = tokens
+    with Serving(folder, state=state, data_dir=data_dir) as serving:
+        serving.ready()
+        refused = serving.ask("{ me { username } }", killed)
+        assert refused["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+        # Those that stand in no file of a killed server stay valid.
+        for token in (serving.token, stopped, made[1]):
+            answer = serving.ask("{ me { username } }", token)
+            assert answer == {"data": {"me": {"username": "admin"}}}
 
 
 def test_of_several_servers_that_of_this_folder_is_used(state: Path, database_url: URL) -> None:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import URL, select
 
+import db
 from db import migrate
 from db.embedded import clusters
 from tests import processes
@@ -452,6 +453,15 @@ def test_a_database_of_ones_own_may_go_away_and_come_back(folder: Path, data_dir
         assert Elsewhere.PASSWORD not in server.out + server.err
 
 
+async def usernames(url: str) -> list[str]:
+    """The names of all users in a database."""
+    database = db.Database(url)
+    async with database.read() as session:
+        found = list(await session.scalars(select(db.User.username)))
+    await database.dispose()
+    return found
+
+
 def test_in_production_a_database_is_migrated_by_hand_and_strangers_learn_nothing(
     folder: Path, database_url: URL
 ) -> None:
@@ -467,6 +477,7 @@ def test_in_production_a_database_is_migrated_by_hand_and_strangers_learn_nothin
     assert migrated == f"The database is at the migration {migrate.head()}.\n"
     with Serving(folder, **settings) as server:
         server.ready()
+        assert asyncio.run(usernames(url)) == ["admin"]
         assert "troupe_" not in server.out
         assert "token" not in server.out
         anonymous: dict[str, str] = {}

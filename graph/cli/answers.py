@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graph.cli.database import with_api
 from graph.cli.errors import CommandError
-from graph.cli.inbox import COMMANDS, REQUEST, asker, command_for
+from graph.cli.inbox import KINDS, REQUEST, asker, command_for
 from graph.cli.lists import AsJSON, OnBehalfOf
 from graph.cli.output import bare_id, details_text, escaped, json_text, moment, print_json
 from graph.cli.values import whole_number
@@ -27,28 +27,6 @@ ASKED = f"""query($id: ID!) {{
     ... on ClarificationRequest {{ answer }}
   }}
 }}"""
-
-
-class Kind(NamedTuple):
-    """How the requests of a type are answered."""
-
-    mutation: str
-    field: str
-    """The field of the payload that has the request."""
-    shown: str
-    """What is selected of the request, beside what all have."""
-
-
-KINDS = {
-    "APPROVAL": Kind(
-        "respondToApproval",
-        "approvalRequest",
-        "approved comment requiredApprovals approvalCount",
-    ),
-    "CLARIFICATION": Kind("answerClarification", "clarificationRequest", "answer"),
-    "FEEDBACK": Kind("submitFeedback", "feedbackRequest", "feedback rating"),
-    "NOTIFICATION": Kind("acknowledgeNotification", "notification", ""),
-}
 
 RequestID = Annotated[
     str, typer.Argument(metavar="ID", help="The id of the request, as `troupe inbox` shows it.")
@@ -95,7 +73,9 @@ def answer(
     as_json: AsJSON = False,
 ) -> None:
     """Answer a question or give feedback. The request is shown first."""
-    _require_terminal_unless(yes and text is not None)
+    if text is None and not sys.stdin.isatty():
+        raise typer.BadParameter("write the answer", param_hint="'TEXT'")
+    _require_terminal_unless(yes)
 
     def given(asked: Any) -> dict[str, Any]:
         is_feedback = asked["type"] == "FEEDBACK"
@@ -127,8 +107,8 @@ def acknowledge(
     _answer("acknowledge", request, given, user, as_json)
 
 
-def _require_terminal_unless(is_complete: bool) -> None:
-    if not (is_complete or sys.stdin.isatty()):
+def _require_terminal_unless(yes: bool) -> None:
+    if not (yes or sys.stdin.isatty()):
         raise typer.BadParameter(
             "it is needed if no one can confirm in a terminal", param_hint="'--yes'"
         )
@@ -152,10 +132,11 @@ def _answer(
         from graph.clients import Refused
 
         asked = await _read(api, id)
-        if COMMANDS[asked["type"]] != command:
+        kind = KINDS[asked["type"]]
+        if kind.command != command:
             raise CommandError(f"This is a {asked['type']}; `{command_for(asked)}` answers it")
         print(_text(asked), file=sys.stderr)
-        kind, input = KINDS[asked["type"]], given(asked)
+        input = given(asked)
         shown = f"{kind.field} {{ id title status {kind.shown} contentHash }}"
         named = {"id": id, "contentHash": asked["contentHash"]}
         try:

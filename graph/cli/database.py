@@ -54,11 +54,11 @@ def running_database(*, creates: bool = False) -> Iterator[RunningDatabase]:
 
 @asynccontextmanager
 async def prepared(url: str, *, upgrade: bool) -> AsyncIterator[Database]:
-    """The database at the migration of this version, with its first administrator.
+    """The database at the migration of this version.
 
     In production, only `troupe migrate` upgrades it, so that it can be backed up first.
     """
-    from db import Database, Viewer, access, migrate
+    from db import Database, migrate
 
     await migrate.refuse_unsuitable(url)
     if upgrade:
@@ -67,8 +67,6 @@ async def prepared(url: str, *, upgrade: bool) -> AsyncIterator[Database]:
         await migrate.refuse_unless_at_head(url)
     database = Database(url)
     try:
-        async with database.write(Viewer(is_administrator=True)) as session:
-            await access.administrator(session)
         yield database
     finally:
         await database.dispose()
@@ -100,8 +98,9 @@ def with_api(
 ) -> Result:
     """Run `work` with the API for a user or an agent, by default the first administrator.
 
-    A server that runs is asked if its token is the administrator's; otherwise the API is within
-    this process. Raises CommandError with what the API refused.
+    A server that runs is asked if its token is the administrator's; otherwise, and if it does not
+    answer the first request, the API is within this process. Raises CommandError with what the API
+    refused.
     """
     from graph.cli.lookups import refusal
     from graph.cli.server_client import ServerClient, Unusable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
@@ -23,13 +23,30 @@ INBOX = f"""query($first: Int, $after: String) {{
     pageInfo {{ endCursor hasNextPage }}
   }}
 }}"""
-COMMANDS = {
-    "APPROVAL": "approve",
-    "CLARIFICATION": "answer",
-    "FEEDBACK": "answer",
-    "NOTIFICATION": "acknowledge",
+
+
+class Kind(NamedTuple):
+    """How the requests of a type are answered."""
+
+    command: str
+    mutation: str
+    field: str
+    """The field of the payload that has the request."""
+    shown: str
+    """What is selected of the answered request, beside what all have."""
+
+
+KINDS = {
+    "APPROVAL": Kind(
+        "approve",
+        "respondToApproval",
+        "approvalRequest",
+        "approved comment requiredApprovals approvalCount",
+    ),
+    "CLARIFICATION": Kind("answer", "answerClarification", "clarificationRequest", "answer"),
+    "FEEDBACK": Kind("answer", "submitFeedback", "feedbackRequest", "feedback rating"),
+    "NOTIFICATION": Kind("acknowledge", "acknowledgeNotification", "notification", ""),
 }
-"""The command that answers a request, by its type."""
 
 
 @app.command()
@@ -63,7 +80,7 @@ def _entry(request: Any) -> str:
 
 def command_for(request: Any) -> str:
     """The command that answers a request."""
-    return f"troupe {COMMANDS[request['type']]} {bare_id(request['id'])}"
+    return f"troupe {KINDS[request['type']].command} {bare_id(request['id'])}"
 
 
 def asker(request: Any) -> str | None:

@@ -28,18 +28,27 @@ class ServerClient(Client):
 
     def __init__(self, server: RunningServer) -> None:
         self._server = server
-        self._is_noted = False
+        self._has_answered = False
 
     async def ask(
         self, document: str, operation: str | None = None, /, **variables: Any
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The data that an operation answers, and its errors. Raises Unusable."""
         request = {"query": document, "operationName": operation, "variables": variables}
-        # Nothing else runs meanwhile.
-        answer = self._post(orjson.dumps(request))
-        if not self._is_noted:
+        try:
+            # Nothing else runs meanwhile.
+            answer = self._post(orjson.dumps(request))
+        except Unusable:
+            if not self._has_answered:
+                raise
+            # A command that began with this server must not go on with another database.
+            raise CommandError(
+                f"The server ({self._server.description}) stopped meanwhile, or does not accept its"
+                " token any more; repeat the command"
+            ) from None
+        if not self._has_answered:
             note_database_of(self._server)
-            self._is_noted = True
+            self._has_answered = True
         return answer.get("data") or {}, answer.get("errors") or []
 
     def _post(self, body: bytes) -> Any:

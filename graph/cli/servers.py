@@ -138,22 +138,41 @@ def _folder(*, creates: bool = False) -> Path | None:
 
 def running_servers() -> list[RunningServer]:
     """The servers of this account that run now. Files of servers that were killed are removed."""
-    if sys.platform == "win32":
-        return []
-    folder = _folder()
     found = []
+    for path, runs, server in _files():
+        if not runs:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        elif server is not None and path.suffix == ".json":
+            found.append(server)
+    return found
+
+
+def tokens_of_killed_servers() -> list[str]:
+    """The tokens in the files of servers that were killed; their databases may still accept them.
+
+    The next command removes these files.
+    """
+    killed = (server for _, runs, server in _files() if not runs and server is not None)
+    return [server.token for server in killed if server.token is not None]
+
+
+def _files() -> Iterator[tuple[Path, bool, RunningServer | None]]:
+    """Each file of a server, whether that server runs, and what the file says if it can be read.
+
+    Files that are still being written are left out.
+    """
+    folder = None if sys.platform == "win32" else _folder()
     for path in [] if folder is None else sorted(folder.iterdir()):
         with suppress(OSError):  # it stopped meanwhile
-            is_incomplete = path.suffix != ".json"
-            if is_incomplete and time.time() - path.stat().st_mtime < STARTING_SECONDS:
+            if path.suffix != ".json" and time.time() - path.stat().st_mtime < STARTING_SECONDS:
                 continue
+            server = None
             with path.open(encoding="utf-8") as file:
-                if not _is_locked(file):
-                    path.unlink(missing_ok=True)
-                elif not is_incomplete:
-                    with suppress(TypeError, ValueError):  # of another version
-                        found.append(RunningServer(**json.load(file)))
-    return found
+                runs = _is_locked(file)
+                with suppress(TypeError, ValueError):  # of another version
+                    server = RunningServer(**json.load(file))
+            yield path, runs, server
 
 
 def _is_locked(file: TextIO) -> bool:

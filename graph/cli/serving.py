@@ -80,7 +80,7 @@ def _serve(
     background: Iterable[Background] = (),
 ) -> None:
     from db import Viewer, access
-    from graph.cli.servers import registered
+    from graph.cli.servers import registered, tokens_of_killed_servers
     from graph.processes import stop_at_signals
     from graph.serve import listen, listen_for_metrics, run
     from graph.settings import Mode
@@ -92,10 +92,12 @@ def _serve(
                 await (await database.open()).close()
             if fill is not None:
                 await fill(database)
-            if settings.mode is not Mode.DEVELOPMENT:
-                return None
             async with database.write(Viewer(is_administrator=True)) as session:
-                return await access.development_token(session)
+                await access.revoke_tokens(session, tokens_of_killed_servers())
+                if settings.mode is Mode.DEVELOPMENT:
+                    return await access.development_token(session)
+                await access.administrator(session)  # made at the first start
+                return None
 
     stop_at_signals()
     with (
