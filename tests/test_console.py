@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from graphql import FieldNode, OperationType, Visitor, parse, visit
 from playwright.async_api import Browser, Page, Request, Route, WebSocketRoute, expect
 from sqlalchemy import select, text
 
@@ -19,7 +18,7 @@ from db import access
 from graph import demo
 from graph.api import API
 from graph.server import pages
-from tests import browsers, consoles
+from tests import browsers, console_code, consoles
 from tests.consoles import LOOKS, NARROW, Console, Relay, faults, go
 from tests.patience import becomes
 
@@ -88,35 +87,11 @@ class Sent:
             self.names.append(str((request.post_data_json or {})["operationName"]))
 
 
-class Fields(Visitor):
-    """The names under which a document selects fields, except the only one of a mutation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def enter_field(self, node: FieldNode, _: Any, __: Any, ___: Any, above: list[Any]) -> None:
-        """Note a field."""
-        operation = above[-2]
-        if getattr(operation, "operation", None) is not OperationType.MUTATION:
-            self.names.add((node.alias or node.name).value)
-
-
 # All pages
 
 
 def test_no_page_asks_for_what_it_does_not_show() -> None:
-    folder = pages.HERE / "console" / "src"
-    code = "\n".join(
-        path.read_text(encoding="utf-8")
-        for path in folder.rglob("*.ts*")
-        if path.parent.name != "generated"
-    )
-    used = set(re.findall(r"\w+", code))
-    for path in folder.rglob("*.graphql"):
-        asked = Fields()
-        visit(parse(path.read_text(encoding="utf-8")), asked)
-        assert {path.name: asked.names - used} == {path.name: set()}
+    assert console_code.unused_fields(pages.HERE / "console" / "src") == {}
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -348,8 +348,17 @@ async def test_a_change_of_an_agent_that_is_refused_says_why(
         await expect(row.get_by_role("alert")).to_be_visible()
         # It is shown as it is now.
         await expect(row.locator(".badge")).to_have_text("Error")
+        # What is done then says nothing of what was refused before.
+        await row.get_by_role("button", name="Switch off").click()
+        await expect(row).to_contain_text("Switched off by people")
+        await expect(row.get_by_role("alert")).to_have_count(0)
+        agent = await agent_named(console)
+        await change(console, "updateAgent", id=agent, isActive=True)
+        await row.get_by_role("button", name="Switch on").click()
+        await expect(row.get_by_role("alert")).to_be_visible()
         await row.get_by_role("button", name="Start again").click()
         await expect(row.locator(".badge")).to_have_text("Ready")
+        await expect(row.get_by_role("alert")).to_have_count(0)
 
 
 async def agent_named(console: Console, name: str = "assistant") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from graphql import build_schema, parse, validate
 import db
 from graph.server import pages
 from graph.settings import Mode, Settings
+from tests.browsers import missing
 from tests.conftest import People, serving
 from tests.drift import ROOT
 
@@ -26,6 +28,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "assets").mkdir()
     (tmp_path / "index.html").write_text("<!doctype html>the full page", encoding="utf-8")
     (tmp_path / "assets" / "page-4FOM.js").write_text("'the full script'", encoding="utf-8")
+    (tmp_path / "assets" / "page-4FOM.js.gz").write_bytes(gzip.compress(b"'the full script'"))
     (tmp_path / "secret").write_text("secret", encoding="utf-8")
     monkeypatch.setattr(pages, "BUILT", tmp_path)
     monkeypatch.setattr(pages, "CONSOLE", tmp_path / "none")
@@ -40,6 +43,7 @@ def console(built: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "<!doctype html><html data-graphiql>the console", encoding="utf-8"
     )
     (folder / "assets" / "console-4FOM.js").write_text("'its script'", encoding="utf-8")
+    (folder / "assets" / "console-4FOM.js.gz").write_bytes(gzip.compress(b"'its script'"))
     monkeypatch.setattr(pages, "CONSOLE", folder)
 
 
@@ -87,6 +91,61 @@ async def test_what_was_built_is_kept_for_ever(http: httpx.AsyncClient) -> None:
     assert response.headers["content-type"].startswith("text/javascript")
     assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert is_strict(response)
+
+
+@pytest.mark.usefixtures("console")
+@pytest.mark.parametrize(
+    ("accepted", "is_compressed"),
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("*", True),
+        ("gzip;q=0.001, *;q=0", True),
+        ("", False),
+        ("br", False),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, *", False),
+        ("*;q=0", False),
+    ],
+)
+async def test_what_the_build_compressed_is_sent_so_if_that_is_accepted(
+    http: httpx.AsyncClient, accepted: str, is_compressed: bool
+) -> None:
+    for path, text in [
+        ("/graphiql/page-4FOM.js", "'the full script'"),
+        ("/console/console-4FOM.js", "'its script'"),
+    ]:
+        headers = {"accept-encoding": accepted}
+        response = await http.get(path, headers=headers)
+        assert (response.status_code, response.text) == (200, text)
+        assert response.headers.get("content-encoding") == ("gzip" if is_compressed else None)
+        sent = gzip.compress(text.encode()) if is_compressed else text.encode()
+        assert response.headers["content-length"] == str(len(sent))
+        assert response.headers["content-type"].startswith("text/javascript")
+        assert "immutable" in response.headers["cache-control"]
+        assert is_strict(response)
+        other = await http.get(path, headers={"accept-encoding": "" if is_compressed else "gzip"})
+        assert other.headers["etag"] != response.headers["etag"]
+        again = await http.get(path, headers={**headers, "if-none-match": response.headers["etag"]})
+        for each in (response, again):
+            assert each.headers["vary"] == "Accept-Encoding, Origin"
+        assert (again.status_code, again.content) == (304, b"")
+        head = await http.head(path, headers=headers)
+        for name in ("content-length", "content-encoding", "etag"):
+            assert head.headers.get(name) == response.headers.get(name)
+        assert (await http.get(f"{path}.gz", headers=headers)).status_code == 404
+
+
+@pytest.mark.parametrize("folder", [pages.BUILT, pages.CONSOLE])
+def test_the_build_compresses_what_gets_smaller(folder: Path) -> None:
+    if not (folder / "index.html").is_file():
+        missing("Build the pages (install Node.js 20 or later with npm, then `make test`).")
+    scripts = list((folder / "assets").glob("*.js"))
+    assert scripts
+    for path in scripts:
+        if path.stat().st_size > 1_000:
+            compressed = path.with_name(f"{path.name}.gz").read_bytes()
+            assert gzip.decompress(compressed) == path.read_bytes()
 
 
 @plain

@@ -1,8 +1,9 @@
 // Bundles the console into dist/. It loads files only from its own origin, under /console/. All file
 // names except index.html contain a hash of the contents, so that browsers can cache them forever.
 
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename } from "node:path";
+import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 await rm("dist", { recursive: true, force: true });
@@ -23,6 +24,14 @@ const { metafile } = await build({
 });
 
 const files = Object.keys(metafile.outputs).map((path) => basename(path));
+
+// The server sends these to browsers that accept them, and compresses nothing itself.
+for (const name of await readdir("dist/assets")) {
+  const contents = await readFile(`dist/assets/${name}`);
+  const compressed = gzipSync(contents, { level: 9 });
+  if (compressed.length < contents.length) await writeFile(`dist/assets/${name}.gz`, compressed);
+}
+
 const html = await readFile("index.html", "utf8");
 const url = (_, name) => `/console/${files.find((file) => file.startsWith(`${name}-`))}`;
 await writeFile("dist/index.html", html.replace(/\{(\w+)\}/g, url));

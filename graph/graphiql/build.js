@@ -1,8 +1,9 @@
 // Bundles the page into dist/. It loads files only from its own origin, under /graphiql/. All file
 // names except index.html contain a hash of the contents, so that browsers can cache them forever.
 
-import { readFile, rm, writeFile } from "node:fs/promises";
+import { readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename } from "node:path";
+import { gzipSync } from "node:zlib";
 import { build } from "esbuild";
 
 /** Bundles the entry points, and returns the URL of each by its name. */
@@ -48,6 +49,13 @@ const { page } = await bundle(
     },
   },
 );
+
+// The server sends these to browsers that accept them, and compresses nothing itself.
+for (const name of await readdir("dist/assets")) {
+  const contents = await readFile(`dist/assets/${name}`);
+  const compressed = gzipSync(contents, { level: 9 });
+  if (compressed.length < contents.length) await writeFile(`dist/assets/${name}.gz`, compressed);
+}
 
 const html = await readFile("index.html", "utf8");
 await writeFile("dist/index.html", html.replace("{style}", style).replace("{page}", page));

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from starlette.middleware.gzip import GZipMiddleware
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
@@ -45,17 +47,36 @@ def headers(cache: str, policy: str) -> dict[str, str]:
     }
 
 
+def accepts_gzip(request_headers: Headers) -> bool:
+    """Whether gzip, or else `*`, is among the accepted encodings with a weight above 0."""
+    weights: dict[str, str] = {}
+    for each in ",".join(request_headers.getlist("accept-encoding")).lower().split(","):
+        coding, _, weight = each.replace(" ", "").partition(";q=")
+        weights[coding] = weight
+    weight = weights.get("gzip", weights.get("*", "0"))
+    return not re.fullmatch(r"0(\.0*)?", weight)
+
+
 class Files(StaticFiles):
-    """The files of a folder, with a strict content security policy."""
+    """The files of a folder, with a strict content security policy.
+
+    Those that the build compressed too, as `NAME.gz`, are sent so to those who accept it.
+    """
 
     def __init__(self, folder: Path, cache: str, policy: str = POLICY) -> None:
         super().__init__(directory=folder)
-        self.headers = headers(cache, policy)
+        self.headers = {**headers(cache, policy), "Vary": "Accept-Encoding"}
+        self.compressed = {path.stem for path in folder.glob("*.gz")}
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """The file, with the headers."""
-        response = await super().get_response(path, scope)
+        if path.endswith(".gz"):
+            raise HTTPException(404)
+        is_compressed = path in self.compressed and accepts_gzip(Headers(scope=scope))
+        response = await super().get_response(f"{path}.gz" if is_compressed else path, scope)
         response.headers.update(self.headers)
+        if is_compressed:
+            response.headers["Content-Encoding"] = "gzip"
         return response
 
 
@@ -86,8 +107,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
     if serves_console(settings):
         found += [
             Route("/", _console(has_graphiql=settings.shows_graphiql)),
-            # Compressed, its script has a quarter of the size.
-            Mount("/console", GZipMiddleware(Files(CONSOLE / "assets", FOREVER, CONSOLE_POLICY))),
+            Mount("/console", Files(CONSOLE / "assets", FOREVER, CONSOLE_POLICY)),
         ]
     elif settings.shows_graphiql:
         found.append(Route("/", RedirectResponse("/graphql")))

@@ -6,8 +6,8 @@
 // - A page is one line in PAGES, and one in NAVIGATION if it is reached from everywhere.
 // - A page reads once (`useLiveQuery` in live.ts): one query, small pages (`first:`), and a
 //   subscription that tells when it must be read again. Nothing polls (except for heartbeats, which
-//   are no events: see agents.tsx). A subscription selects `cursor` and `gap { after }` and takes
-//   `$after: String`; client.ts goes on after the last message.
+//   are no events: see agents.tsx). A subscription selects `cursor` and takes `$after: String`;
+//   client.ts goes on after the last message. What is null after a gap tells to read again.
 // - The cache is normalised by id: select `id` of each object, and an object that a mutation or a
 //   message returns is shown everywhere as it is now.
 // - A change is `useAction` (action.ts); `<UserErrors>` shows why it was not done.

@@ -161,6 +161,7 @@ function Moves(props: { agent: AgentRowFragment; onRefused: () => void }) {
   const update = useAction(SwitchAgentDocument);
   const isRunning = transition.isRunning || update.isRunning;
   async function toggle() {
+    transition.dismiss();
     const done = await update.run({ input: { id, isActive: !isActive, expectedVersion: version } });
     if (done === null) props.onRefused();
   }
@@ -171,6 +172,7 @@ function Moves(props: { agent: AgentRowFragment; onRefused: () => void }) {
         version={version}
         moves={AGENT_MOVES[status]}
         change={async (to, expectedVersion) => {
+          update.dismiss();
           const done = await transition.run({ input: { id, to, expectedVersion } });
           return done?.agent?.version ?? null;
         }}
