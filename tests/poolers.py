@@ -11,13 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.browsers import missing
 from tests.patience import PATIENCE, until
 
 PGBOUNCER = shutil.which("pgbouncer")
 
 CODE = Path(__file__).parents[1]
 
-needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not here")
+
+@pytest.fixture(scope="session")
+def pgbouncer() -> str:
+    """Where PgBouncer is."""
+    return PGBOUNCER or missing("Install PgBouncer (Debian and Ubuntu: apt-get install pgbouncer).")
 
 
 def options_of_the_page() -> str:
