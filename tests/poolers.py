@@ -1,4 +1,4 @@
-"""A PgBouncer for the tests."""
+"""A PgBouncer for the tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -57,6 +57,11 @@ class Bouncer:
         groups = ["--clear-groups"] if nobody else []
         self._command = [*nobody, *groups, str(PGBOUNCER), str(folder / "pgbouncer.ini")]
         self.start()
+
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
