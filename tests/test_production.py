@@ -29,7 +29,8 @@ from graph.server.requests import HTTPError
 from tests import processes, raw
 from tests.browsers import missing
 from tests.event_streams import Asking, Event, Events
-from tests.patience import PATIENCE, until
+from tests.following import numbering
+from tests.patience import PATIENCE, becomes, until
 from tests.processes import CODE, Elsewhere, Ended, Serving, code, troupe, troupe_here
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
@@ -295,11 +296,26 @@ def test_the_limits_are_refused_as_the_page_says() -> None:
         assert {int(status) for status in statuses.split(", ")} == answered
 
 
-async def test_a_process_has_as_many_connections_as_the_page_says(database: db.Database) -> None:
+async def test_a_process_has_as_many_connections_as_the_page_says(
+    database: db.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pools: list[Any] = [engine.pool for engine in (database.reader, database.writer)]
     assert [(pool.size(), pool._max_overflow) for pool in pools] == [(10, 0), (10, 0)]
     assert database._prepared.size == database._by_key.size == 10
-    assert "up to 41 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
+    assert "up to 42 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
+    # Besides the pools, one numbers events, and one follows them.
+    opened: list[Any] = []
+    open_one = database._open
+
+    async def open_another(**options: Any) -> Any:
+        opened.append(await open_one(**options))
+        return opened[-1]
+
+    monkeypatch.setattr(database, "_open", open_another)
+    async with numbering(database):
+        await database.follower.started()
+        await becomes(lambda: len(opened) == 42 - 40)
+        assert not any(connection.is_closed() for connection in opened)
 
 
 # Proxies
