@@ -47,6 +47,8 @@ SPREAD = [[row_id(TASK, number + row * 1_000) for row in range(50)] for number i
 """All tasks of these projects: each is followed by five listeners."""
 OTHERS = [[row_id(TASK, 1 + number + row * 1_000) for row in range(50)] for number in NUMBERS]
 """Tasks that nobody follows."""
+FOLLOWERS = {0: (OTHERS, SPREAD), 5: (SPREAD, SPREAD), LISTENERS // 4: (CROWDED, CROWDED)}
+"""The tasks that writers change, and those that are followed, by how many follow each change."""
 # Those who follow them: members of these projects, so that messages are read for ten viewers.
 TOKENS = {row_id(USER, number): f"troupe_of-listener-{number}" for number in range(3, 13)}
 
@@ -325,9 +327,8 @@ async def listeners(urls: dict[str, URL], pace: Pace, postmaster: int) -> Listen
                     heard[contender.name] = await _heard(contender, url, pace, postmaster)
         ours = urls[TROUPE.name]
         writers = {
-            0: await _writers(ours, OTHERS, SPREAD, pace),
-            5: await _writers(ours, SPREAD, SPREAD, pace),
-            LISTENERS // 4: await _writers(ours, CROWDED, CROWDED, pace),
+            number: await _writers(ours, tasks, followed, pace)
+            for number, (tasks, followed) in FOLLOWERS.items()
         }
         paced = [
             await _paced("one task, followed by all", ours, [[FOLLOWED]], pace, PER_SECOND),

@@ -1,8 +1,9 @@
 """How much one PostgreSQL carries: `python -m benchmarks.primary`.
 
 The processor time of operations, in turns with a server that connects directly and with one that
-connects through PgBouncer in transaction mode, if that is installed. The events of writes, their
-numbering and all background work are included. The tables are those of docs/scale.md.
+connects through PgBouncer in transaction mode, if that is installed. One server runs at a time, so
+the events of writes, their numbering and all background work are included. The tables are those of
+docs/scale.md.
 """
 
 from __future__ import annotations
@@ -11,19 +12,18 @@ import argparse
 import asyncio
 import dataclasses
 import itertools
-import os
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 from sqlalchemy import URL
 
-from benchmarks.contenders import COMPILED, Running, free_port, running
+from benchmarks.contenders import COMPILED, Running, running
 from benchmarks.data import PROJECT, SMALL, TOKEN, connected, dsn, row_id
 from benchmarks.load import Address
 from benchmarks.place import Place, place
@@ -31,6 +31,7 @@ from benchmarks.plan import LARGE_PLAN, add
 from benchmarks.processes import processor
 from benchmarks.progress import say
 from benchmarks.workers import Connection, agents, claim, complete
+from tests.poolers import PGBOUNCER, Bouncer, options_of_the_page
 
 DIRECT, POOLED = "directly", "through PgBouncer"
 
@@ -68,39 +69,22 @@ async def work(_: Connection, agent: Connection) -> None:
     await complete(agent, await claim(agent))
 
 
-OPERATIONS: dict[str, Operation] = {
-    "`createTask`": create,
-    "`createTasks` with 20 tasks": create_many,
-    "`claimTask` and `completeTask`": work,
-    "a project with 20 tasks": read,
+class Measured(NamedTuple):
+    """An operation whose time is measured."""
+
+    run: Operation
+    unit: str
+    """What it does, in the plural."""
+    number: int = 1
+    """How many of them it does at once."""
+
+
+OPERATIONS: dict[str, Measured] = {
+    "`createTask`": Measured(create, "writes, each with an event"),
+    "`createTasks` with 20 tasks": Measured(create_many, "tasks, each with an event", 20),
+    "`claimTask` and `completeTask`": Measured(work, "tasks that are worked on"),
+    "a project with 20 tasks": Measured(read, "queries, which replicas can take"),
 }
-
-
-@contextmanager
-def pgbouncer(url: URL) -> Iterator[tuple[URL, int]]:
-    """A PgBouncer in transaction mode in front of a database: its URL and its process."""
-    port = free_port()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        (folder / "users").write_text(f'"{url.username}" ""\n', encoding="utf-8")
-        host, there = url.query.get("host") or url.host, url.query.get("port") or url.port or 5432
-        (folder / "pgbouncer.ini").write_text(
-            f"[databases]\n* = host={host} port={there}\n[pgbouncer]\npool_mode = transaction\n"
-            f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {folder}/users\nmax_client_conn = 1000\n",
-            encoding="utf-8",
-        )
-        # It refuses to run as root.
-        other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        command = [*([] if os.geteuid() else other), "pgbouncer", str(folder / "pgbouncer.ini")]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            time.sleep(1)
-            yield url.set(host="127.0.0.1", port=port, query={}), process.pid
-        finally:
-            process.terminate()
-            process.wait()
 
 
 @contextmanager
@@ -111,49 +95,77 @@ def served(here: Place, url: URL, way: str) -> Iterator[tuple[Running, list[int]
             yield server, [here.postmaster, server.pid]
         return
     settings = COMPILED.settings | {"TROUPE_DATABASE_DIRECT_URL": dsn(url)}
-    with (
-        pgbouncer(url) as (pooled, pid),
-        running(dataclasses.replace(COMPILED, settings=settings), pooled) as server,
-    ):
-        yield server, [here.postmaster, server.pid, pid]
+    host, port = url.query.get("host") or url.host, url.query.get("port") or url.port or 5432
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # PgBouncer runs as another user
+        options = f"{options_of_the_page()}auth_type = trust\n"
+        bouncer = Bouncer(folder, str(host), str(url.username), "", options, int(str(port)))
+        try:
+            pooled = url.set(host="127.0.0.1", port=bouncer.port, query={})
+            with running(dataclasses.replace(COMPILED, settings=settings), pooled) as server:
+                yield server, [here.postmaster, server.pid, bouncer.pid]
+        finally:
+            bouncer.kill()
 
 
 async def measure(here: Place, url: URL, ways: list[str], rounds: int, seconds: float) -> None:
-    """Measure all operations, and print a table for each way to connect."""
+    """Measure all operations, and print the tables."""
     async with connected(url) as connection:
         await add(connection, LARGE_PLAN)
     found: dict[tuple[str, str], list[list[float]]] = {}
-    with ExitStack() as stack:
-        servers = {way: stack.enter_context(served(here, url, way)) for way in ways}
-        for number in range(rounds + 1):
-            for (name, operation), way in itertools.product(OPERATIONS.items(), ways):
-                server, pids = servers[way]
-                user = Connection(Address(server.port, "/graphql"), TOKEN)
-                async with user, agents(server, LARGE_PLAN, 1) as (agent,):
-                    before, count = [processor(pid) for pid in pids], 0
-                    until = time.monotonic() + seconds
-                    while time.monotonic() < until:
-                        await operation(user, agent)
-                        count += 1
-                    used = [
-                        1000 * (processor(pid) - was) / count
-                        for pid, was in zip(pids, before, strict=True)
-                    ]
-                if number:  # in the first one, connections are opened and statements planned
-                    found.setdefault((way, name), []).append(used)
-            say(f"round {number} of {rounds}")
-    for way in ways:
-        pooler = " PgBouncer, ms |" if way == POOLED else ""
-        say(f"\nConnected {way}:\n\n| operation | PostgreSQL, ms | Troupe, ms |{pooler}")
-        say("| --- | --- | --- |" + (" --- |" if pooler else ""))
-        for name in OPERATIONS:
-            times = (f"{median(one):.2f}" for one in zip(*found[way, name], strict=True))
-            say(f"| {name} | {' | '.join(times)} |")
+    for number, way in itertools.product(range(rounds), ways):
+        # Only one server at a time: one of them numbers the events of all.
+        with served(here, url, way) as (server, pids):
+            user = Connection(Address(server.port, "/graphql"), TOKEN)
+            async with user, agents(server, LARGE_PLAN, 1) as (agent,):
+                for name, operation in OPERATIONS.items():
+                    # First, connections are opened and statements planned.
+                    await used(pids, partial(operation.run, user, agent), seconds / 4)
+                    times = await used(pids, partial(operation.run, user, agent), seconds)
+                    found.setdefault((way, name), []).append(times)
+        say(f"round {number + 1} of {rounds}, connected {way}")
+    typical = {one: [median(times) for times in zip(*of, strict=True)] for one, of in found.items()}
+    if POOLED in ways:
+        print_pooled(typical)
+    print_direct(typical)
+
+
+async def used(
+    pids: list[int], operation: Callable[[], Awaitable[object]], seconds: float
+) -> list[float]:
+    """The processor time of each process for an operation, in ms."""
+    before, count = [processor(pid) for pid in pids], 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        await operation()
+        count += 1
+    return [1000 * (processor(pid) - was) / count for pid, was in zip(pids, before, strict=True)]
+
+
+def print_pooled(typical: dict[tuple[str, str], list[float]]) -> None:
+    """Print what PgBouncer adds."""
+    say("\n| operation | PostgreSQL, ms | Troupe, ms | PgBouncer, ms |\n| --- | --- | --- | --- |")
+    for name in OPERATIONS:
+        *pooled, pooler = typical[POOLED, name]
+        pairs = zip(typical[DIRECT, name], pooled, strict=True)
+        changes = (f"{direct:.1f} → {through:.1f}" for direct, through in pairs)
+        say(f"| {name} | {' | '.join(changes)} | {pooler:.1f} |")
+
+
+def print_direct(typical: dict[tuple[str, str], list[float]]) -> None:
+    """Print how much a primary carries, to which servers connect directly."""
+    say("\n| operation | PostgreSQL, ms | Troupe, ms | a core of PostgreSQL takes, per second |")
+    say("| --- | --- | --- | --- |")
+    for name, operation in OPERATIONS.items():
+        took, server = typical[DIRECT, name]
+        per_second = float(f"{1000 / took * operation.number:.2g}")
+        say(f"| {name} | {took:.1f} | {server:.1f} | {per_second:,.0f} {operation.unit} |")
 
 
 async def run(rounds: int, seconds: float) -> None:
     """Measure with a PostgreSQL of its own."""
-    ways = [DIRECT] if shutil.which("pgbouncer") is None else [DIRECT, POOLED]
+    ways = [DIRECT] if PGBOUNCER is None else [DIRECT, POOLED]
     with place() as here:
         say("Loading 50,000 tasks …")
         await measure(here, await here.make("small", SMALL), ways, rounds, seconds)

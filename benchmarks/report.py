@@ -27,7 +27,7 @@ from benchmarks.contenders import (
 from benchmarks.graphs import ADDED, GRAPH_EDGES, GRAPH_TASKS, in_graph, without_graph
 from benchmarks.keys import with_key
 from benchmarks.leases import EVERY, LEASES, Share
-from benchmarks.listeners import IDLE, LISTENERS, PER_SECOND, Heard, Listened
+from benchmarks.listeners import FOLLOWERS, IDLE, LISTENERS, PER_SECOND, Heard, Listened
 from benchmarks.plan import LARGE_PLAN, SMALL_PLAN, WORKERS
 from benchmarks.queries import WRITES, Query
 from benchmarks.scaling import ROWS, Scaling
@@ -238,23 +238,20 @@ def claims(
             heard(lambda one: one.p99),
             at_most=True,
         ),
-        Claim(
-            f"writes beside {LISTENERS:,} WebSockets that follow other tasks: their rate, of that"
-            " without",
-            0.9,
-            None if listened is None else listened.writers[0],
+        *(
+            Claim(
+                f"writes at full speed beside {LISTENERS:,} WebSockets, {number or 'none'} of which"
+                " follow the task: their rate, of that without",
+                0.9,
+                None if listened is None else listened.writers[number],
+            )
+            for number in FOLLOWERS
         ),
         Claim(
             f"a task that changes {PER_SECOND} times a second beside {LISTENERS:,} WebSockets that"
             " follow it: the rate, of that without",
             0.9,
             None if listened is None else listened.paced[0].kept,
-        ),
-        Claim(
-            f"writes at half of full speed beside {LISTENERS:,} WebSockets, 5 of which follow each"
-            " task: their rate, of that without",
-            0.9,
-            None if listened is None else listened.paced[1].kept,
         ),
         Claim(
             f"{IDLE:,} idle WebSockets: processor time, as a share of one core",

@@ -18,7 +18,7 @@ from db.connections import database_url
 
 PREFIX = "TROUPE_"
 
-# How many connections the embedded PostgreSQL has for each process that serves: up to 41, and
+# How many connections the embedded PostgreSQL has for each process that serves: up to 42, and
 # those of commands.
 CONNECTIONS = 50
 

@@ -1,4 +1,4 @@
-"""A PgBouncer for the tests."""
+"""A PgBouncer for the tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.browsers import missing
 from tests.patience import PATIENCE, until
 
 PGBOUNCER = shutil.which("pgbouncer")
 
 CODE = Path(__file__).parents[1]
 
-needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not here")
+
+@pytest.fixture(scope="session")
+def pgbouncer() -> str:
+    """Where PgBouncer is."""
+    return PGBOUNCER or missing("Install PgBouncer (Debian and Ubuntu: apt-get install pgbouncer).")
 
 
 def options_of_the_page() -> str:
@@ -52,6 +57,11 @@ class Bouncer:
         groups = ["--clear-groups"] if nobody else []
         self._command = [*nobody, *groups, str(PGBOUNCER), str(folder / "pgbouncer.ini")]
         self.start()
+
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.pid
 
     def start(self) -> None:
         """Start it, and wait until it listens."""

@@ -343,6 +343,15 @@ def test_the_page_has_a_place_for_every_table() -> None:
         filled(text, name, "")
 
 
+def test_the_page_has_a_row_for_every_promise() -> None:
+    def promised(table: str) -> list[list[str]]:
+        return [line.split(" | ")[:2] for line in table.splitlines() if line.startswith("| ")]
+
+    text = report.PAGE.read_text(encoding="utf-8")
+    _, _, rest = text.partition("<!-- claims -->")
+    assert promised(rest.partition("<!-- /claims -->")[0]) == promised(report.claims(*[None] * 11))
+
+
 def test_a_promise_that_was_not_measured_keeps_its_row(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     rows = ["| a | at least 1 | 0.90 | nearly |", "| b | at least 2 | 1.00 | **no** |"]

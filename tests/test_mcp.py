@@ -652,7 +652,7 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
         (
             "wait_for_answer",
             {"id": UNKNOWN, "timeoutSeconds": 56},
-            ["timeoutSeconds must be between 0 and 55, not 56."],
+            ["timeoutSeconds: timeoutSeconds must be between 0 and 55, not 56."],
         ),
         (
             "complete",

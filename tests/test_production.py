@@ -27,8 +27,10 @@ from db.embedded import binaries
 from graph.execution.responses import STATUSES
 from graph.server.requests import HTTPError
 from tests import processes, raw
+from tests.browsers import missing
 from tests.event_streams import Asking, Event, Events
-from tests.patience import PATIENCE, until
+from tests.following import numbering
+from tests.patience import PATIENCE, becomes, until
 from tests.processes import CODE, Elsewhere, Ended, Serving, code, troupe, troupe_here
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
@@ -294,11 +296,26 @@ def test_the_limits_are_refused_as_the_page_says() -> None:
         assert {int(status) for status in statuses.split(", ")} == answered
 
 
-async def test_a_process_has_as_many_connections_as_the_page_says(database: db.Database) -> None:
+async def test_a_process_has_as_many_connections_as_the_page_says(
+    database: db.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pools: list[Any] = [engine.pool for engine in (database.reader, database.writer)]
     assert [(pool.size(), pool._max_overflow) for pool in pools] == [(10, 0), (10, 0)]
     assert database._prepared.size == database._by_key.size == 10
-    assert "up to 41 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
+    assert "up to 42 connections to PostgreSQL: 10 for queries that are one statement" in PAGE
+    # Besides the pools, one numbers events, and one follows them.
+    opened: list[Any] = []
+    open_one = database._open
+
+    async def open_another(**options: Any) -> Any:
+        opened.append(await open_one(**options))
+        return opened[-1]
+
+    monkeypatch.setattr(database, "_open", open_another)
+    async with numbering(database):
+        await database.follower.started()
+        await becomes(lambda: len(opened) == 42 - 40)
+        assert not any(connection.is_closed() for connection in opened)
 
 
 # Proxies
@@ -402,15 +419,16 @@ def takes_connections(port: int) -> bool:
     return False
 
 
-PROXIES = [
-    pytest.param(
-        proxy,
-        id=name,
-        marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not here"),
-    )
-    for name, proxy in (("nginx", nginx), ("caddy", caddy))
-]
 Proxy = Any
+
+
+@pytest.fixture(params=[nginx, caddy])
+def proxy(request: pytest.FixtureRequest) -> Proxy:
+    """Each proxy of the page."""
+    name = request.param.__name__
+    if shutil.which(name) is None:
+        missing(f"Install {name} (Debian and Ubuntu: apt-get install {name}).")
+    return request.param
 
 
 def free_port() -> int:
@@ -419,7 +437,6 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
 def test_behind_the_proxy_of_the_page(place: Place, served: Serving, proxy: Proxy) -> None:
     port = free_port()
     upstream = served.url.removeprefix("http://")
@@ -500,7 +517,6 @@ def exchanged(port: int, *pieces: bytes) -> bytes:
     return received
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
 def test_behind_the_proxy_one_request_has_one_answer(place: Place, proxy: Proxy) -> None:
     wrong = {}
     with behind(place, proxy) as port, client_of(f"https://localhost:{port}", "127.0.0.1") as ann:
@@ -519,7 +535,6 @@ def test_behind_the_proxy_one_request_has_one_answer(place: Place, proxy: Proxy)
     assert wrong == {}
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
 def test_behind_the_proxy_nobody_chooses_what_anothers_token_asks(
     place: Place, proxy: Proxy
 ) -> None:
@@ -542,7 +557,6 @@ def test_behind_the_proxy_nobody_chooses_what_anothers_token_asks(
     assert wrong == []
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
 async def test_the_proxy_of_the_page_passes_a_websocket_on(place: Place, proxy: Proxy) -> None:
     heads: list[bytes] = []
 
@@ -584,7 +598,6 @@ async def test_the_proxy_of_the_page_passes_a_websocket_on(place: Place, proxy: 
     assert b"\r\nsec-websocket-protocol: graphql-transport-ws\r\n" in head
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
 async def test_behind_the_proxy_events_arrive_at_once(place: Place, proxy: Proxy) -> None:
     follow = "subscription { events { event { action entityType } } }"
     changed = {"event": {"action": "CREATED", "entityType": "Project"}}

@@ -25,9 +25,9 @@ import httpx
 import pytest
 
 from graph.core.scalars import key_text
-from tests import processes
+from tests import poolers, processes
 from tests.patience import PATIENCE, until
-from tests.poolers import Bouncer, needs_pgbouncer, options_of_the_page
+from tests.poolers import Bouncer, options_of_the_page
 from tests.processes import Elsewhere, Serving, client
 from tests.standbys import let_replicate, standby_of
 from tests.test_follower_kills import Follower, all_positions
@@ -48,8 +48,10 @@ from tests.test_scale import children
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses"),
-    needs_pgbouncer,
+    pytest.mark.usefixtures("pgbouncer"),
 ]
+
+pgbouncer = poolers.pgbouncer
 
 TITLE = "query($id: ID!) { node(id: $id) { ... on Task { title } } }"
 RESOLVED = "query($id: ID!) { node(id: $id) { ... on Task { title project { name } } } }"

@@ -24,15 +24,17 @@ from db.scopes import Viewer
 from db.sessions import commit
 from graph.doctor import Finding, Status, examine_database
 from graph.settings import Settings
-from tests import factories, processes
+from tests import factories, poolers, processes
 from tests.patience import becomes
-from tests.poolers import Bouncer, needs_pgbouncer, options_of_the_page
+from tests.poolers import Bouncer, options_of_the_page
 from tests.processes import Elsewhere, Load, Serving, troupe_here
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses"),
-    needs_pgbouncer,
+    pytest.mark.usefixtures("pgbouncer"),
 ]
+
+pgbouncer = poolers.pgbouncer
 
 # What a session has: settings that Troupe changes, and statements that are prepared.
 LEFT = """

@@ -129,6 +129,7 @@ def argument_of(tool: Tool, message: str, arguments: Mapping[str, Any]) -> Path:
     if len(tool.arguments) == 1:
         return tuple(tool.arguments)
     for name, value in arguments.items():
-        if isinstance(value, str) and message.startswith((f"{value} ", f"{value!r} ")):
+        starts = (f"{value} ", f"{value!r} ") if isinstance(value, str) else ()
+        if message.startswith((f"{name} ", *starts)):
             return (name,)
     return ()
