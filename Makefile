@@ -23,11 +23,10 @@ serve: .venv/installed $(BUILT_PAGES) ## Serve on http://127.0.0.1:8000/graphql,
 demo: .venv/installed $(BUILT_PAGES) ## Serve a temporary database with example data
 	@exec $(BIN)/troupe demo
 
-# Three processes keep two processors busy, because many tests wait for servers and for times to pass.
 # Where the environment sets PYTHONDONTWRITEBYTECODE, it is unset: pytest could not keep the compiled tests,
 # and each process would compile all of them again, in each run.
 test: .venv/installed-dev $(BUILT_PAGES) $(if $(NPM),$(CLIENTS)) ## Run all tests
-	@PYTHONDONTWRITEBYTECODE= PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-3} --dist worksteal -q
+	@PYTHONDONTWRITEBYTECODE= PYTHONWARNDEFAULTENCODING=1 $(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} --dist worksteal -q
 
 alike: .venv/installed-dev ## Compare the answers of compiler and resolvers for 5,000 queries: make alike QUERIES=5000
 	@TROUPE_EXAMPLES=$(or $(QUERIES),5000) $(BIN)/python -m pytest -q tests/test_compiler.py -k generated
