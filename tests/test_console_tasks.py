@@ -357,7 +357,10 @@ async def test_a_thousand_tasks_are_folded_and_found(console: Console, browser: 
             page.get_by_text("Critical path: 45 tasks, estimated at 11 h 20 min.")
         ).to_be_visible()
         await expect(boxes).to_have_count(STAGES * PARTS)
-        assert sorted(sent) == ["GraphEdges", "GraphPath", "GraphTasks", "Project"]
+        assert sorted(sent) == [
+            "EditableProjects",
+            *("GraphEdges", "GraphPath", "GraphTasks", "Project"),
+        ]
 
         part = box(page, "Part 2 of stage 1")
         await part.focus()
@@ -554,7 +557,7 @@ async def test_the_board_follows_what_happens(console: Console, browser: Browser
         await expect(ready.get_by_role("heading")).to_have_text("Ready 136")
         await expect(ready.get_by_role("listitem")).to_have_count(10)
         await expect(page.get_by_role("region", name="Waits for tasks")).to_contain_text("864")
-        assert sent == ["Project"]
+        assert sent == ["Project", "EditableProjects"]
         await ready.get_by_role("link", name="126 more: show up to 30").click()
         await expect(ready.get_by_role("listitem")).to_have_count(30)
         await moved(console, task_id(0, 0, 1), "BLOCKED")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 import db
+from db import access
 from db.events.triggers import logged_tables
 from graph import demo
 from graph.api import API
+from graph.core.scalars import global_id
 from graph.settings import Settings
 from tests import browsers, consoles
 from tests.consoles import LOOKS, Console, Relay, faults, go
@@ -21,6 +23,7 @@ from tests.consoles import LOOKS, Console, Relay, faults, go
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
 
 PROJECT = "01940000-0000-7000-8000-000000000010"
+TASK = "01940000-0000-7000-8000-000000000030"
 TALK = "01940000-0000-7000-8000-000000000050"
 SCOUT, BUILDER, _ = demo.AGENTS
 PAGES = {
@@ -51,6 +54,11 @@ def operations(page: Page) -> list[str]:
 
     page.on("request", note)
     return names
+
+
+def is_of(response: Any, operation: str) -> bool:
+    """Whether a response is to an operation of this name."""
+    return f"query {operation}" in (response.request.post_data or "")
 
 
 async def cells(row: Locator) -> list[str]:
@@ -359,6 +367,45 @@ async def test_a_change_of_an_agent_that_is_refused_says_why(
         await row.get_by_role("button", name="Start again").click()
         await expect(row.locator(".badge")).to_have_text("Ready")
         await expect(row.get_by_role("alert")).to_have_count(0)
+
+
+async def test_only_those_who_may_edit_a_project_get_its_buttons(
+    console: Console, browser: Browser
+) -> None:
+    query = "query($id: ID!) { agent(id: $id) { project { id } } }"
+    assistant = await agent_named(console)
+    other = (await console.api.ask(query, id=assistant)).data["agent"]["project"]["id"]
+    async with console.database.write(db.Viewer(is_administrator=True)) as session:
+        user = await db.User.create(session, username="guest", email="guest@localhost")
+        _, token = await access.issue_token(session, user, "test")
+        user_id = global_id("User", user.id)
+    for project, role in ((PROJECT, "VIEWER"), (other, "EDITOR")):
+        member = {"projectId": project, "email": "guest@localhost", "role": role}
+        await change(console, "addProjectMember", **member)
+    async with browsers.opened(browser, f"{console.url}/#token={token}") as page:
+        await go(page, "/agents")
+        rows = {name: page.get_by_role("row", name=name) for name in ("assistant", "Builder")}
+        await expect(rows["assistant"].get_by_role("button", name="Start")).to_be_visible()
+        await expect(rows["Builder"]).to_be_visible()
+        await expect(rows["Builder"].get_by_role("button")).to_have_count(0)
+        assert await faults(page) == []
+        actions = page.locator(".frame .actions").get_by_role("button")
+        await go(page, f"/projects/{quote(other)}")
+        await expect(actions).not_to_have_count(0)
+        moves = page.get_by_role("group", name="Actions").get_by_role("button")
+        for path in (f"/projects/{PROJECT}", f"/tasks/{TASK}"):
+            async with page.expect_response(lambda it: is_of(it, "EditableProjects")):
+                await go(page, path)
+            await expect(page.locator(".badge").first).to_be_visible()
+            await page.wait_for_timeout(300)  # until buttons would be there
+            assert (await actions.count(), await moves.count()) == (0, 0)
+        await change(
+            console, "updateProjectMember", projectId=PROJECT, userId=user_id, role="EDITOR"
+        )
+        await go(page, f"/projects/{PROJECT}")
+        await expect(actions).not_to_have_count(0)
+        await go(page, f"/tasks/{TASK}")
+        await expect(moves).not_to_have_count(0)
 
 
 async def agent_named(console: Console, name: str = "assistant") -> str:

@@ -10,7 +10,8 @@
 //   client.ts goes on after the last message. What is null after a gap tells to read again.
 // - The cache is normalised by id: select `id` of each object, and an object that a mutation or a
 //   message returns is shown everywhere as it is now.
-// - A change is `useAction` (action.ts); `<UserErrors>` shows why it was not done.
+// - A change is `useAction` (action.ts); `<UserErrors>` shows why it was not done. Its buttons are shown to
+//   those who may edit the project (`useEditable` in rights.ts).
 // - What is chosen on a page (filters, tabs, cursors) is in the query of its URL (router.tsx), so that
 //   a link leads there again.
 // - Each page is a `<Frame title=…>`, around `<Loaded of=…>`. Other parts are in components/: states

@@ -1,3 +1,4 @@
+import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
 
 import { useAction } from "../action";
@@ -15,7 +16,6 @@ import { Time } from "../components/time";
 import {
   type AgentRowFragment,
   AgentsDocument,
-  type AgentsQuery,
   AllChangesDocument,
   SwitchAgentDocument,
   TransitionAgentDocument,
@@ -23,6 +23,7 @@ import {
 import type { AgentStatus } from "../generated/schema";
 import { useLiveQuery } from "../live";
 import { AGENT_MOVES } from "../moves";
+import { useEditable } from "../rights";
 import { Link } from "../router";
 
 const SIZE = 25;
@@ -56,6 +57,9 @@ export function Agents({ query }: { query: URLSearchParams }) {
     },
     interval: 2_000,
   });
+  const projects = agents.data?.agents.nodes.map(({ project }) => project.id) ?? [];
+  const mayEdit = useEditable(projects);
+  const hasActions = projects.some(mayEdit);
   useEffect(() => {
     const timer = setInterval(() => document.visibilityState === "visible" && agents.read(), HEARTBEATS);
     return () => clearInterval(timer);
@@ -74,7 +78,7 @@ export function Agents({ query }: { query: URLSearchParams }) {
   return (
     <Frame title="Agents" actions={filters}>
       <Loaded of={agents}>
-        {({ agents: { nodes, pageInfo }, viewer }) =>
+        {({ agents: { nodes, pageInfo } }) =>
           nodes.length === 0 ? (
             <Nothing isFiltered={project !== null || status !== null || agent !== null} />
           ) : (
@@ -89,11 +93,19 @@ export function Agents({ query }: { query: URLSearchParams }) {
                 stacks
                 heads={[
                   ...["Agent", "State", "Load", "Works on, or why it is idle", "Last sign of life"],
-                  ...(mayEdit(viewer) ? ["Actions"] : []),
+                  ...(hasActions ? ["Actions"] : []),
                 ]}
               >
                 {nodes.map((agent) => (
-                  <Row key={agent.id} agent={agent} mayEdit={mayEdit(viewer)} read={agents.read} />
+                  <Row key={agent.id} agent={agent}>
+                    {mayEdit(agent.project.id) ? (
+                      <td data-head="Actions">
+                        <Moves agent={agent} onRefused={agents.read} />
+                      </td>
+                    ) : (
+                      hasActions && <td />
+                    )}
+                  </Row>
                 ))}
               </Table>
               <Pager pageInfo={pageInfo} label="Pages of agents" />
@@ -105,11 +117,8 @@ export function Agents({ query }: { query: URLSearchParams }) {
   );
 }
 
-function mayEdit(viewer: AgentsQuery["viewer"]): boolean {
-  return viewer.rights.includes("EDIT");
-}
-
-function Row({ agent, mayEdit, read }: { agent: AgentRowFragment; mayEdit: boolean; read: () => void }) {
+/** An agent in the table; its last cell is what is inside. */
+function Row({ agent, children }: { agent: AgentRowFragment; children: ComponentChildren }) {
   const { totalCount, nodes } = agent.running;
   const isFull = totalCount >= agent.maxConcurrentTasks;
   return (
@@ -145,11 +154,7 @@ function Row({ agent, mayEdit, read }: { agent: AgentRowFragment; mayEdit: boole
         {!isFull && <Why agent={agent} />}
       </td>
       <td data-head="Last sign of life">{agent.lastSeenAt ? <Time at={agent.lastSeenAt} /> : <span class="note">Never seen</span>}</td>
-      {mayEdit && (
-        <td data-head="Actions">
-          <Moves agent={agent} onRefused={read} />
-        </td>
-      )}
+      {children}
     </tr>
   );
 }

@@ -16,6 +16,7 @@ import {
 } from "../generated/operations";
 import { useLiveQuery } from "../live";
 import { PROJECT_MOVES } from "../moves";
+import { useEditable } from "../rights";
 import { Link } from "../router";
 import type { Change } from "../task-graph";
 import { Missing } from "./missing";
@@ -47,15 +48,16 @@ export function Project(props: Props) {
     concerns: ({ project: { event } }) => !event || CHANGES.includes(event.entityType),
     onChange: ({ project }) => listeners.forEach((listener) => listener(project)),
   });
-  if (result.data && !result.data.project) return <Missing what="project" />;
   const project = result.data?.project;
+  const mayEdit = useEditable(project ? [project.id] : []);
+  if (result.data && !project) return <Missing what="project" />;
   return (
     <Frame
       title={project?.name ?? "Project"}
       above={<Link to="/">Projects</Link>}
       actions={
         <>
-          {project && result.data?.viewer.rights.includes("EDIT") && <Moves project={project} onRefused={result.read} />}
+          {project && mayEdit(project.id) && <Moves project={project} onRefused={result.read} />}
           <nav class="tabs" aria-label="Views of the tasks">
             <Link to="/projects/:id" params={{ id }} isCurrent={!isBoard}>
               Graph

@@ -11,6 +11,7 @@ import { Time } from "../components/time";
 import { TaskChangesDocument, TaskDocument } from "../generated/operations";
 import { bareId } from "../ids";
 import { useLiveQuery } from "../live";
+import { useEditable } from "../rights";
 import { Link } from "../router";
 import { Missing } from "./missing";
 import { Attempts } from "./task-attempts";
@@ -46,6 +47,7 @@ export function Task(props: { params: Record<string, string> }) {
   });
   const { data } = result;
   project.current = data?.task?.project.id;
+  const mayEdit = useEditable(project.current ? [project.current] : []);
   if (data && !data.task) return <Missing what="task" />;
   const task = data?.task;
   return (
@@ -72,9 +74,7 @@ export function Task(props: { params: Record<string, string> }) {
       actions={task && <StatusBadge status={task.status} blockedReason={task.blockedReason} />}
     >
       <Loaded of={result}>
-        {({ task, viewer }) =>
-          task && <Shown task={task} mayEdit={viewer.rights.includes("EDIT")} read={result.read} />
-        }
+        {({ task }) => task && <Shown task={task} mayEdit={mayEdit(task.project.id)} read={result.read} />}
       </Loaded>
     </Frame>
   );
