@@ -149,8 +149,8 @@ def print_pooled(typical: dict[tuple[str, str], list[float]]) -> None:
     for name in OPERATIONS:
         *pooled, pooler = typical[POOLED, name]
         pairs = zip(typical[DIRECT, name], pooled, strict=True)
-        changes = (f"{direct:.1f} → {through:.1f}" for direct, through in pairs)
-        say(f"| {name} | {' | '.join(changes)} | {pooler:.1f} |")
+        changes = (f"{direct:.2g} → {through:.2g}" for direct, through in pairs)
+        say(f"| {name} | {' | '.join(changes)} | {pooler:.2g} |")
 
 
 def print_direct(typical: dict[tuple[str, str], list[float]]) -> None:
@@ -160,7 +160,7 @@ def print_direct(typical: dict[tuple[str, str], list[float]]) -> None:
     for name, operation in OPERATIONS.items():
         took, server = typical[DIRECT, name]
         per_second = float(f"{1000 / took * operation.number:.2g}")
-        say(f"| {name} | {took:.1f} | {server:.1f} | {per_second:,.0f} {operation.unit} |")
+        say(f"| {name} | {took:.2g} | {server:.2g} | {per_second:,.0f} {operation.unit} |")
 
 
 async def run(rounds: int, seconds: float) -> None:
