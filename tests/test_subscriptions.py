@@ -543,6 +543,35 @@ async def test_one_statement_reads_messages_of_several_objects(
         assert len(counted.statements) == 1
 
 
+async def test_who_follows_all_and_who_follows_a_project_share_and_miss_nothing(
+    world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A batch ends between the two messages of an event.
+    monkeypatch.setattr("graph.execution.shared.BATCH", 3)
+    async with live.talk(world.people.admin.token) as talk:
+        await Following(talk, EVENTS, "all").begin()
+        await Following(talk, EVENTS, "own", projectId=gid(world.project)).begin()
+        shared = live.sockets.subscriptions._shared
+        await becomes(lambda: [len(one.audiences) for one in shared.values()] == [2])
+        before, _ = await last_place(world.database)
+        await execute(
+            world,
+            "WITH other AS (UPDATE projects SET name = 'New' WHERE id = :elsewhere)"
+            " INSERT INTO tasks (project_id, title) SELECT :id, n FROM generate_series(1, 9) n",
+            elsewhere=world.elsewhere.id,
+            id=world.project.id,
+        )
+        found: dict[str, list[tuple[int, str]]] = {"all": [], "own": []}
+        for _ in range(10 + 9):
+            heard = await talk.heard()
+            event = value_of(heard, heard["id"])["event"]
+            found[heard["id"]].append((int(event["position"]), event["entityType"]))
+        positions = [position for position, _ in found["all"]]
+        assert positions == [*range(before + 1, before + 11)]
+        assert found["own"] == [each for each in found["all"] if each[1] == "Task"]
+        assert await talk.is_alive()  # nothing more was sent
+
+
 async def test_cursors_do_not_divide_those_who_share(
     world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
