@@ -307,6 +307,13 @@ async def test_what_is_no_cursor_is_refused(world: World, live: Listening, curso
     assert len(live.sockets.subscriptions) == 0
 
 
+async def prune(world: World, position: int) -> None:
+    """Drop the events up to this one, as if they were old."""
+    old = "UPDATE events SET created_at = created_at - interval '1 year' WHERE position <= :at"
+    await execute(world, old, at=position)
+    await execute(world, "SELECT drop_events(now() - interval '100 days')")
+
+
 @pytest.mark.parametrize("how", ["pruned", "restored", "ahead"])
 async def test_a_gap_is_said_first_and_the_state_follows(
     world: World, live: Listening, how: str
@@ -319,7 +326,7 @@ async def test_a_gap_is_said_first_and_the_state_follows(
         await becomes(lambda: numbered(world))
     match how:
         case "pruned":
-            await execute(world, "DELETE FROM events WHERE position <= :at", at=position + 1)
+            await prune(world, position + 1)
         case "restored":
             cursor = cursor_at((position, moment + 1))
         case "ahead":
@@ -342,7 +349,7 @@ async def test_events_that_were_pruned_and_were_seen_are_no_gap(
 ) -> None:
     await becomes(lambda: numbered(world))
     place = await last_place(world.database)
-    await execute(world, "DELETE FROM events WHERE position <= :at", at=place[0])
+    await prune(world, place[0])
     async with live.talk(world.people.owner.token) as talk:
         following = Following(talk, TASK, id=str(world.free.id), after=cursor_at(place))
         await following.subscribe()
