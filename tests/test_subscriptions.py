@@ -307,6 +307,13 @@ async def test_what_is_no_cursor_is_refused(world: World, live: Listening, curso
     assert len(live.sockets.subscriptions) == 0
 
 
+async def prune(world: World, position: int) -> None:
+    """Drop the events up to this one, as if they were old."""
+    old = "UPDATE events SET created_at = created_at - interval '1 year' WHERE position <= :at"
+    await execute(world, old, at=position)
+    await execute(world, "SELECT drop_events(now() - interval '100 days')")
+
+
 @pytest.mark.parametrize("how", ["pruned", "restored", "ahead"])
 async def test_a_gap_is_said_first_and_the_state_follows(
     world: World, live: Listening, how: str
@@ -319,7 +326,7 @@ async def test_a_gap_is_said_first_and_the_state_follows(
         await becomes(lambda: numbered(world))
     match how:
         case "pruned":
-            await execute(world, "DELETE FROM events WHERE position <= :at", at=position + 1)
+            await prune(world, position + 1)
         case "restored":
             cursor = cursor_at((position, moment + 1))
         case "ahead":
@@ -342,7 +349,7 @@ async def test_events_that_were_pruned_and_were_seen_are_no_gap(
 ) -> None:
     await becomes(lambda: numbered(world))
     place = await last_place(world.database)
-    await execute(world, "DELETE FROM events WHERE position <= :at", at=place[0])
+    await prune(world, place[0])
     async with live.talk(world.people.owner.token) as talk:
         following = Following(talk, TASK, id=str(world.free.id), after=cursor_at(place))
         await following.subscribe()
@@ -541,6 +548,35 @@ async def test_one_statement_reads_messages_of_several_objects(
         assert await two.is_alive()  # each has heard only of what they follow
         assert await three.is_alive()  # and may see
         assert len(counted.statements) == 1
+
+
+async def test_who_follows_all_and_who_follows_a_project_share_and_miss_nothing(
+    world: World, live: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A batch ends between the two messages of an event.
+    monkeypatch.setattr("graph.execution.shared.BATCH", 3)
+    async with live.talk(world.people.admin.token) as talk:
+        await Following(talk, EVENTS, "all").begin()
+        await Following(talk, EVENTS, "own", projectId=gid(world.project)).begin()
+        shared = live.sockets.subscriptions._shared
+        await becomes(lambda: [len(one.audiences) for one in shared.values()] == [2])
+        before, _ = await last_place(world.database)
+        await execute(
+            world,
+            "WITH other AS (UPDATE projects SET name = 'New' WHERE id = :elsewhere)"
+            " INSERT INTO tasks (project_id, title) SELECT :id, n FROM generate_series(1, 9) n",
+            elsewhere=world.elsewhere.id,
+            id=world.project.id,
+        )
+        found: dict[str, list[tuple[int, str]]] = {"all": [], "own": []}
+        for _ in range(10 + 9):
+            heard = await talk.heard()
+            event = value_of(heard, heard["id"])["event"]
+            found[heard["id"]].append((int(event["position"]), event["entityType"]))
+        positions = [position for position, _ in found["all"]]
+        assert positions == [*range(before + 1, before + 11)]
+        assert found["own"] == [each for each in found["all"] if each[1] == "Task"]
+        assert await talk.is_alive()  # nothing more was sent
 
 
 async def test_cursors_do_not_divide_those_who_share(

@@ -42,12 +42,11 @@ LAST = f"""
     FROM event_positions p
 """
 
-# The last position, the last one that was dropped, the moment of the event at a position, and the
-# first position that there is. Events are dropped by time, so some after the first may be missing.
+# The last position, the last one that was dropped, and the moment of the event at a position. Only
+# `drop_events` notes what it dropped: what is deleted by hand is not known to be missing.
 BOUNDS = f"""
     SELECT p.last_position, p.dropped_position,
-      (SELECT {MOMENT} FROM events WHERE position = $1),
-      (SELECT position FROM events WHERE position IS NOT NULL ORDER BY position LIMIT 1)
+      (SELECT {MOMENT} FROM events WHERE position = $1)
     FROM event_positions p
 """
 
@@ -190,11 +189,9 @@ Fetch = Callable[[str, Sequence[Any]], Awaitable[Any]]
 
 async def continues(fetch: Fetch, place: Place) -> bool:
     """Whether the log has this place, and everything after it."""
-    ((last, dropped, moment, first),) = await fetch(BOUNDS, [place.position])
+    ((last, dropped, moment),) = await fetch(BOUNDS, [place.position])
     is_same = not place.moment or moment in (None, place.moment)
-    if not is_same or not dropped <= place.position <= last:
-        return False
-    return place.position == last if first is None else bool(first <= place.position + 1)
+    return is_same and bool(dropped <= place.position <= last)
 
 
 async def changes_after(

@@ -146,10 +146,12 @@ class Shared:
             # Each reads by itself then, so that an error meets only those whom it concerns.
             self._interrupt(batch)
             return
-        for own in shares.values():
-            for _, members in own:
+        # Others may still wait for a change of which one audience has the message already.
+        last = {audience: change.place for audience, change in batch}
+        for audience, place in last.items():
+            for _, members in shares[audience]:
                 for member in members:
-                    member.advance(batch[-1][1].place)
+                    member.advance(place)
 
     async def _send_to(
         self, deliveries: Sequence[Delivery], receivers: Sequence[Sequence[Subscription]]

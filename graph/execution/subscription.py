@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Hashable
 from typing import Protocol
 
+from strawberry.utils.str_converters import to_camel_case
+
 from db import Viewer
 from db.events.topics import Change, Place
 from graph.compiler.variables import variables_below
@@ -76,9 +78,7 @@ class Subscription:
         and the cursor.
         """
         run = self.run
-        left_out = (
-            {"after"} if self.followed.subject is None else {"after", self.followed.argument_name}
-        )
+        left_out = {"after", to_camel_case(self.followed.argument_name)}
         (root,) = run.operation.roots
         below = variables_below(run.operation)
         values = {name: each for name, each in run.variables.coerced.items() if name in below}
