@@ -608,10 +608,10 @@ async def test_another_process_takes_over_from_one_that_hangs(
 ) -> None:
     other = db.Database(database_url)
 
-    async def hang(connection: Any, above: int) -> Batch:
+    async def hang(connection: Any, above: int, *, days: int) -> Batch:
         if connection.get_server_pid() == pid:
             await asyncio.sleep(3600)
-        return await number_events(connection, above)
+        return await number_events(connection, above, days=days)
 
     with mock.patch("db.events.positions.SILENT_SECONDS", 3):
         async with numbering(database), numbering(other):
@@ -629,14 +629,14 @@ async def test_a_connection_on_which_the_database_is_silent_is_given_up(
 ) -> None:
     given_up = asyncio.Event()
 
-    async def wait(connection: Any, above: int) -> Batch:
+    async def wait(connection: Any, above: int, *, days: int) -> Batch:
         if not given_up.is_set():
             try:
                 await connection.fetchval("SELECT pg_sleep(100)")
             except TimeoutError:
                 given_up.set()
                 raise
-        return await number_events(connection, above)
+        return await number_events(connection, above, days=days)
 
     with (
         mock.patch("db.events.positions.SILENT_SECONDS", 3),
@@ -658,10 +658,10 @@ async def test_numbering_takes_no_connection_of_a_pool_and_is_idle_when_nothing_
         await until_numbered(database, 2)
         asked = 0
 
-        async def count(*arguments: Any) -> Batch:
+        async def count(connection: Any, above: int, *, days: int) -> Batch:
             nonlocal asked
             asked += 1
-            return await number_events(*arguments)
+            return await number_events(connection, above, days=days)
 
         await asyncio.sleep(1)  # until it waits as long as it ever does
         with mock.patch("db.events.positions.number", count):
@@ -744,7 +744,7 @@ async def test_old_events_are_dropped_once_they_have_a_position(
     assert [name for name in await partitions_of(database) if name in map(name_of, weeks)] == names
     found = await stored(database, """SELECT position, "after"->>'name' FROM events ORDER BY id""")
     assert found == [(None, "3")]
-    await number_all(database)
+    await number_all(database, days)
     await partitions.drop(connection, days)
     await connection.close()
     # It is kept as long as others that get a position now.
@@ -761,7 +761,7 @@ async def test_an_event_of_a_very_long_transaction_is_kept_as_long_as_others(
     database: db.Database, project: db.Project, has_partition: bool
 ) -> None:
     await forget(database)
-    began = {"long": timedelta(days=9), "late": timedelta(hours=25), "in time": timedelta(hours=23)}
+    began = {name: timedelta(days) for name, days in {"long": 29, "late": 9, "in time": 7}.items()}
     connection = await database.open()
     if has_partition:
         await connection.execute(MAKE, datetime.now(UTC) - began["long"])
@@ -771,14 +771,14 @@ async def test_an_event_of_a_very_long_transaction_is_kept_as_long_as_others(
         await connection.execute(moved, datetime.now(UTC) - ago)
     before = await connection.fetchval("SELECT now()")
 
-    await number_all(database)
-    await partitions.drop(connection, 1)
+    await number_all(database, 8)
+    await partitions.drop(connection, 8)
     await connection.close()
 
     query = """SELECT position, "after"->>'name', created_at FROM events ORDER BY position"""
     found = await stored(database, query)
     assert [(position, name) for position, name, _ in found] == [*enumerate(began, 1)]
-    # Only what got its position more than a day later has the time of that.
+    # Only what would be dropped at once has the time when it got its position.
     assert [created > before for *_, created in found] == [True, True, False]
 
 

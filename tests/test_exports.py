@@ -16,6 +16,7 @@ from sqlalchemy import URL, text
 
 import db
 from db import usage_totals
+from db.events.positions import number_all
 from db.events.triggers import logged_tables
 from db.exports import NotExportable, export_project, import_export
 from db.exports.contents import LINKS, TABLES
@@ -96,6 +97,10 @@ async def test_a_project_is_the_same_elsewhere(
     world = await make_whole_world(database, http, people)
     project = world.project.id
     path = tmp_path / "export.jsonl"
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        await session.execute(
+            text("UPDATE events SET created_at = created_at - interval '10 days'")
+        )
     before = await rows(database, project)
     empty = {table for table, found in before.items() if not found}
     assert empty == {"budget_increases", "budget_periods", "budget_reservations"}
@@ -105,6 +110,8 @@ async def test_a_project_is_the_same_elsewhere(
     assert formats.recognise(path) == formats.EXPORT
     report = await import_export(elsewhere, path, owner=None)
 
+    assert await rows(elsewhere, project) == before
+    await number_all(elsewhere, 90)
     assert await rows(elsewhere, project) == before
     assert report.changed == []
     assert report.added["tasks"] == counts["tasks"] == len(before["tasks"])

@@ -383,7 +383,7 @@ async def test_the_migrations_make_exactly_what_the_models_say(
         log = importlib.import_module("migrations.versions.0008_events")
         claims = importlib.import_module("migrations.versions.0010_claims")
         late = importlib.import_module("migrations.versions.0025_late_events")
-        number = late.NUMBER.format(late=late.LATE)
+        number = late.NUMBER.format(days=late.DAYS, late=late.LATE)
         of_log = (log.TRUNCATE, number, log.CREATE_PARTITIONS, late.DROP)
         boards = importlib.import_module("migrations.versions.0011_boards")
         for function in (*of_log, *claims.FUNCTIONS, boards.LINEAGE):

@@ -56,7 +56,7 @@ MORE_KEYS_SECONDS = 1.0
 NUMBER = """
     SELECT numbered, coalesce(newest, 0), pg_snapshot_xmin(pg_current_snapshot())::text,
       coalesce(pg_current_xact_id_if_assigned()::text, '0')
-    FROM number_events($1, $2)
+    FROM number_events($1, $2, $3)
 """
 
 
@@ -73,20 +73,23 @@ class Batch(NamedTuple):
     """The id of its own transaction; 0 if it has none, because there was nothing to number."""
 
 
-async def number(connection: Any, above: int = 0, most: int = BATCH) -> Batch:
+async def number(
+    connection: Any, above: int = 0, most: int = BATCH, days: int | None = None
+) -> Batch:
     """Number committed events with ids above this one, at most so many, in the order of their ids.
 
-    Any number of processes may do this at once.
+    If events are kept for so many days, those that are older get the present time, so that they are
+    not dropped at once. Any number of processes may do this at once.
     """
-    row = await connection.fetchrow(NUMBER, above, most)
+    row = await connection.fetchrow(NUMBER, above, most, days)
     return Batch(*map(int, row))
 
 
-async def number_all(database: Database) -> None:
-    """Number all events that are committed now."""
+async def number_all(database: Database, days: int | None = None) -> None:
+    """Number all events that are committed now. Events are kept for so many days, else forever."""
     connection = await database.open()
     try:
-        while (await number(connection)).numbered == BATCH:
+        while (await number(connection, days=days)).numbered == BATCH:
             pass
     finally:
         await connection.close()
@@ -164,7 +167,7 @@ class Numbering:
         others that have seen them. It does not begin at the first event, because the index of
         events without a position keeps the entries of those that have one now for a while.
         """
-        batch = await number(connection, self._above)
+        batch = await number(connection, self._above, days=self._days)
         mark, transaction = self._mark
         is_complete = batch.numbered < BATCH or batch.newest >= mark
         if is_complete and batch.oldest_running >= transaction:

@@ -108,10 +108,11 @@ def prune_events(
     from graph.settings import Settings
 
     async def work(database: Database) -> str:
-        await number_all(database)
+        kept_days = Settings.load().event_days
+        await number_all(database, kept_days)
         connection = await database.open()
         try:
-            kept = await partitions.drop(connection, days or Settings.load().event_days)
+            kept = await partitions.drop(connection, days or kept_days)
         finally:
             await connection.close()
         return f"Events since {kept:%Y-%m-%d} are kept, and those of the same week."

@@ -1,7 +1,8 @@
 """Events of long transactions are kept as long as others, and it is known what was dropped.
 
 An event has the time when its transaction began, by which it is dropped. So an event of a very long
-transaction could be dropped as soon as it had a position, and before later positions were.
+transaction, or one that was imported, could be dropped as soon as it had a position, and before
+later positions were. One that is older than events are kept gets the time of its position.
 """
 
 import sqlalchemy as sa
@@ -13,8 +14,8 @@ branch_labels = None
 depends_on = None
 
 NUMBER = """
-CREATE OR REPLACE FUNCTION number_events(
-  above bigint, most integer, OUT numbered bigint, OUT newest bigint
+CREATE FUNCTION number_events(
+  above bigint, most integer, {days}OUT numbered bigint, OUT newest bigint
 )
 LANGUAGE plpgsql
 SET search_path FROM CURRENT
@@ -48,8 +49,13 @@ END
 $$
 """
 
+# A server of the version before passes no number of days.
+DAYS = "days integer DEFAULT NULL, "
+
+# The day is the one of db/events/partitions.py.
 LATE = """, created_at = CASE
-      WHEN e.created_at < now() - interval '1 day' THEN now() ELSE e.created_at
+      WHEN e.created_at < date_trunc('day', now(), 'UTC') - make_interval(days => days) THEN now()
+      ELSE e.created_at
     END"""
 
 DROP = """
@@ -126,11 +132,13 @@ def upgrade() -> None:
         "dropped_position", sa.BigInteger, server_default=sa.text("0"), nullable=False
     )
     op.add_column("event_positions", column)
-    for statement in (DROPPED, NUMBER.format(late=LATE), DROP):
+    op.execute("DROP FUNCTION number_events(bigint, integer)")
+    for statement in (DROPPED, NUMBER.format(days=DAYS, late=LATE), DROP):
         op.execute(statement)
 
 
 def downgrade() -> None:
     op.execute(DROP_BEFORE)
-    op.execute(NUMBER.format(late=""))
+    op.execute("DROP FUNCTION number_events(bigint, integer, integer)")
+    op.execute(NUMBER.format(days="", late=""))
     op.drop_column("event_positions", "dropped_position")
