@@ -370,14 +370,23 @@ async def check_listening(database: Database) -> AsyncIterator[Finding]:
         listening.terminate()
 
 
-async def check_connections(connection: Any, database: Database) -> AsyncIterator[Finding]:
-    """Whether the server allows as many connections as a process may open."""
-    needed = sum(use.size for use in database.pools().values()) + OTHER_CONNECTIONS
+async def check_connections(
+    connection: Any, database: Database, *, is_direct: bool
+) -> AsyncIterator[Finding]:
+    """Whether the server allows as many connections as a process may open.
+
+    If there is a direct URL, the pools may lead to a pooler, which has a limit of its own.
+    """
+    if is_direct and await _is_pooled(database):
+        needed, which = OTHER_CONNECTIONS, " besides those to the pooler"
+    else:
+        needed = sum(use.size for use in database.pools().values()) + OTHER_CONNECTIONS
+        which = ""
     of_server, of_role, of_database, used = await connection.fetchrow(CONNECTIONS)
     allowed = min(each for each in (of_server, of_role, of_database) if each >= 0)
     message = (
-        f"A process may open {needed} connections; the server allows {allowed}, and {used} are"
-        " open now."
+        f"A process may open {needed} connections{which}; the server allows {allowed}, and {used}"
+        " are open now."
     )
     if allowed < needed:
         advice = (
@@ -390,6 +399,17 @@ async def check_connections(connection: Any, database: Database) -> AsyncIterato
         yield _warning("connections", message, advice)
     else:
         yield _ok("connections", message)
+
+
+async def _is_pooled(database: Database) -> bool:
+    """Whether the pools of a process lead through a pooler, or to none that can be reached."""
+    try:
+        async with database.reader.connect() as connection:
+            raw: Any = await connection.get_raw_connection()
+            is_pooled: bool = raw.driver_connection.is_pooled
+    except Exception:  # `check_pooler` says why.
+        return True
+    return is_pooled
 
 
 # All of them
@@ -422,7 +442,10 @@ async def examine_database(
                 ("rights", check_rights(connection)),
                 ("clock", check_clock(connection)),
                 ("collation", check_collation(connection)),
-                ("connections", check_connections(connection, database)),
+                (
+                    "connections",
+                    check_connections(connection, database, is_direct=direct is not None),
+                ),
                 ("notifications", check_listening(database)),
                 *([] if direct is None else [("pooler", check_pooler(connection, database))]),
                 *([] if replica is None else [("replica", check_replica(connection, replica))]),

@@ -112,8 +112,10 @@ class Container:
             name: VARIABLE.sub(lambda found: secrets.get(found[1], found[3]), value)
             for name, value in {**image, **given}.items()
         }
-        # What differs: where the programs lie, the address of `postgres`, and the port.
+        # What differs: where programs and code lie, the address of `postgres`, and the port.
+        # The packages may be installed for another tree than this one.
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment["PYTHONPATH"] = str(CODE)
         assert "@postgres:5432/" in environment["TROUPE_DATABASE_URL"]
         environment["TROUPE_DATABASE_URL"] = elsewhere.url(password=None)
         assert environment["TROUPE_PORT"] == "8000"

@@ -304,6 +304,23 @@ async def test_the_doctor_looks_past_the_pooler(pooled: Pooled) -> None:
     assert (await findings(direct, away))["pooler"].status is Status.FAILED
 
 
+async def test_the_doctor_counts_no_connections_to_the_pooler(pooled: Pooled) -> None:
+    direct = Settings(database_direct_url=pooled.direct)
+    # Less than the pools have.
+    processes.sql(pooled.data_dir, "ALTER ROLE ann CONNECTION LIMIT 30")
+    try:
+        through = (await findings(direct, pooled.transaction))["connections"]
+        around = (await findings(direct, pooled.direct))["connections"]
+    finally:
+        processes.sql(pooled.data_dir, "ALTER ROLE ann CONNECTION LIMIT -1")
+    assert through.status is Status.OK
+    assert through.message.startswith(
+        "A process may open 4 connections besides those to the pooler; the server allows 30,"
+    )
+    assert around.status is Status.FAILED
+    assert around.message.startswith("A process may open 44 connections; the server allows 30,")
+
+
 @pytest.mark.parametrize(
     ("cause", "raised"),
     [
