@@ -410,11 +410,12 @@ def invalidate_schema_cache() -> None:
     " without a name",
 )
 def statements_of_the_driver() -> None:
-    from asyncpg import Connection
+    import asyncpg
 
-    takes(Connection.execute, "query", "args", "timeout")
-    takes(Connection._execute, "query", "args", "limit", "timeout")
-    takes(Connection._get_statement, "query", "timeout", "named", "use_cache")
+    connection: Any = asyncpg.Connection
+    takes(connection.execute, "query", "args", "timeout")
+    takes(connection._execute, "query", "args", "limit", "timeout")
+    takes(connection._get_statement, "query", "timeout", "named", "use_cache")
 
 
 @private(

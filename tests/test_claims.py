@@ -1231,7 +1231,7 @@ async def test_a_claim_reads_only_what_it_takes(world: World) -> None:
             )
     await make_tasks(world, {"title": "found"})
     statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0, True)
-    values = {
+    values: dict[str, Any] = {
         "attempt_ids": [db.new_id()],
         "agent_id": world.ada.id,
         "lease_seconds": timedelta(seconds=60),
