@@ -4,7 +4,7 @@ import { useAction } from "../action";
 import { Board, boardSize } from "../components/board";
 import { Frame } from "../components/frame";
 import { ProjectGraph } from "../components/graph";
-import { Loaded } from "../components/loaded";
+import { Loaded, isBadAddress } from "../components/loaded";
 import { Progress, counted, formatCost, formatCount } from "../components/numbers";
 import { Shape, StatusBadge, lookOf } from "../components/status";
 import { StatusMoves } from "../components/status-moves";
@@ -50,7 +50,8 @@ export function Project(props: Props) {
   });
   const project = result.data?.project;
   const mayEdit = useEditable(project ? [project.id] : []);
-  if (result.data && !project) return <Missing what="project" />;
+  const isMissing = result.data ? !project : result.error && isBadAddress(result.error);
+  if (isMissing) return <Missing what="project" />;
   return (
     <Frame
       title={project?.name ?? "Project"}

@@ -3,7 +3,7 @@ import { useRef } from "preact/hooks";
 import { Changes } from "../components/changes";
 import { Frame } from "../components/frame";
 import { Content } from "../components/json";
-import { Loaded } from "../components/loaded";
+import { Loaded, isBadAddress } from "../components/loaded";
 import { nameOf } from "../components/person";
 import { Shape, StatusBadge, inWords, lookOf } from "../components/status";
 import { TaskMoves } from "../components/task-moves";
@@ -48,7 +48,8 @@ export function Task(props: { params: Record<string, string> }) {
   const { data } = result;
   project.current = data?.task?.project.id;
   const mayEdit = useEditable(project.current ? [project.current] : []);
-  if (data && !data.task) return <Missing what="task" />;
+  const isMissing = data ? !data.task : result.error && isBadAddress(result.error);
+  if (isMissing) return <Missing what="task" />;
   const task = data?.task;
   return (
     <Frame
