@@ -805,6 +805,7 @@ async def test_who_uses_up_their_rate_gets_everything_later(world: World, people
         listening(world.database, settings) as server,
         server.talk(people.owner.token) as talk,
     ):
+        await becomes(lambda: numbered(world))
         following = Following(talk, EVENTS)
         await following.begin()
         change = "UPDATE tasks SET title = :title WHERE id = :id"
