@@ -201,7 +201,7 @@ async def test_a_conversation_that_is_in_a_file_twice_is_one(
     longer = line | {"again": TREE["again"]}
     chats = [chatgpt("ask", **line), chatgpt("again", **longer)]
 
-    report = await import_chats(database, file(tmp_path, chats), owner=None)
+    report = await imported(database, file(tmp_path, chats))
 
     assert (report.added, report.updated) == (
         {"conversations": 1, "messages": 2},
@@ -298,6 +298,20 @@ async def test_a_folder_of_sessions_is_imported(database: db.Database, tmp_path:
     assert contents[0] == "First"
     assert sorted(contents) == ["First", "Fourth", "Second", "Third"]
     assert await rows(database, "SELECT name FROM projects") == ["-home-ada-frost"]
+
+
+async def test_a_session_in_several_files_of_a_folder_is_one(
+    database: db.Database, tmp_path: Path
+) -> None:
+    first, more = file(tmp_path, SESSION[:1], "a.jsonl"), file(tmp_path, SESSION, "b.jsonl")
+    os.utime(first, (1, 1))
+    os.utime(more, (2, 2))
+    file(tmp_path, SESSION, "c.jsonl")
+
+    report = await imported(database, tmp_path)
+
+    assert report.added == {"conversations": 2, "messages": 5}
+    assert report.updated == {"conversations": 1}
 
 
 async def test_a_folder_is_refused_as_a_whole(database: db.Database, tmp_path: Path) -> None:
