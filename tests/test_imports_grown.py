@@ -78,6 +78,31 @@ async def test_a_longer_branch_is_continued_and_a_new_one_is_a_fork(
     ]
 
 
+async def test_a_file_with_fewer_branches_continues_them_and_adds_others(
+    database: db.Database, tmp_path: Path
+) -> None:
+    more = {f"more {number}": node("ask", "assistant", f"{number}") for number in range(20)}
+    await imported(database, file(tmp_path, [chatgpt("again", **TREE, **more)]))
+    await change(
+        database,
+        "DELETE FROM conversations WHERE title = 'Frost' AND id = ANY ("
+        "SELECT conversation_id FROM messages WHERE content IN ('No.', '3', '4'))",
+    )
+    few = {key: TREE[key] for key in ("root", "ask")} | {"more 19": more["more 19"]}
+    fewer = few | {
+        "thanks": node("more 19", "user", "Thanks."),
+        "other": node("root", "user", "Will it rain?"),
+    }
+
+    report = await imported(database, file(tmp_path, [chatgpt("thanks", **fewer)]))
+
+    assert report.added == {"conversations": 1, "messages": 2}
+    assert report.updated == {"conversations": 1}
+    # A file that is older has nothing new, whichever branch it has.
+    report = await imported(database, file(tmp_path, [chatgpt("more 19", **few)]))
+    assert report.added == {}
+
+
 async def test_a_fork_of_what_was_there_names_its_originals(
     database: db.Database, tmp_path: Path
 ) -> None:
@@ -176,7 +201,7 @@ async def test_a_conversation_that_is_in_a_file_twice_is_one(
     longer = line | {"again": TREE["again"]}
     chats = [chatgpt("ask", **line), chatgpt("again", **longer)]
 
-    report = await import_chats(database, file(tmp_path, chats), owner=None)
+    report = await imported(database, file(tmp_path, chats))
 
     assert (report.added, report.updated) == (
         {"conversations": 1, "messages": 2},
@@ -273,6 +298,20 @@ async def test_a_folder_of_sessions_is_imported(database: db.Database, tmp_path:
     assert contents[0] == "First"
     assert sorted(contents) == ["First", "Fourth", "Second", "Third"]
     assert await rows(database, "SELECT name FROM projects") == ["-home-ada-frost"]
+
+
+async def test_a_session_in_several_files_of_a_folder_is_one(
+    database: db.Database, tmp_path: Path
+) -> None:
+    first, more = file(tmp_path, SESSION[:1], "a.jsonl"), file(tmp_path, SESSION, "b.jsonl")
+    os.utime(first, (1, 1))
+    os.utime(more, (2, 2))
+    file(tmp_path, SESSION, "c.jsonl")
+
+    report = await imported(database, tmp_path)
+
+    assert report.added == {"conversations": 2, "messages": 5}
+    assert report.updated == {"conversations": 1}
 
 
 async def test_a_folder_is_refused_as_a_whole(database: db.Database, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ file; what was done with it here stays. If the file has no id for it, it is iden
 content, and a changed conversation is another one.
 
 Conversations are written in batches, each in one transaction, so that an interrupted import is
-completed by starting it again.
+completed by starting it again. A dry run is one transaction.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from db.imports.files import (
 )
 from db.imports.known_chats import Known, Match, find_known, url
 from db.imports.report import Report
-from db.imports.transactions import writing
+from db.imports.transactions import Begin, transactions
 from db.projects import Project
 from db.sessions import WriteSession
 from db.text import composed
@@ -79,10 +79,10 @@ async def import_chats(
     """Import conversations into a project of the owner, by default named after the file.
 
     `path` is a file, or a folder with sessions of Claude Code. The project, the agent for messages
-    of the assistant, and its model are created if they do not exist. With `preview`, each
-    transaction is rolled back, and the report says what would be done. `progress` is called with
-    the work done and the total. Raises NotImportable before anything was added, unless a file or
-    the project changes during the import.
+    of the assistant, and its model are created if they do not exist. With `preview`, all is
+    one transaction that is rolled back, and the report says what would be done. `progress` is
+    called with the work done and the total. Raises NotImportable before anything was added, unless
+    a file or the project changes during the import.
     """
     is_folder, name = _named(path)
     named = composed(name)
@@ -98,7 +98,8 @@ async def import_chats(
     with opened(path, progress) as source:
         await _check(source, report)
         source.second_pass()
-        await _import(database, source, target, report)
+        async with transactions(database, is_preview=preview) as begin:
+            await _import(begin, source, target, report)
         source.finish()
     return report
 
@@ -126,10 +127,11 @@ async def _import_folder(
         progress(done := done + 1, total)
     if not kept:
         raise NotImportable(f"{folder} has no session of Claude Code with messages in it.")
-    for file in kept:
-        with opened(file) as source:
-            await _import(database, source, target, report)
-        progress(done := done + 1, total)
+    async with transactions(database, is_preview=report.is_preview) as begin:
+        for file in kept:
+            with opened(file) as source:
+                await _import(begin, source, target, report)
+            progress(done := done + 1, total)
     progress(total, total)
 
 
@@ -139,9 +141,9 @@ async def _check(source: Source, report: Report, place: str = "") -> None:
         await asyncio.sleep(0)
 
 
-async def _import(database: Database, source: Source, target: _Target, report: Report) -> None:
+async def _import(begin: Begin, source: Source, target: _Target, report: Report) -> None:
     for batch in _batches(read_chats(source, Report())):
-        await _write(database, source, target, batch, report)
+        await _write(begin, source, target, batch, report)
 
 
 def _batches(groups: Iterator[list[Chat]]) -> Iterator[list[list[Chat]]]:
@@ -165,7 +167,7 @@ def _batches(groups: Iterator[list[Chat]]) -> Iterator[list[list[Chat]]]:
 
 
 async def _write(
-    database: Database,
+    begin: Begin,
     source: Source,
     target: _Target,
     batch: list[list[Chat]],
@@ -175,7 +177,7 @@ async def _write(
     source.refuse_change()
     done = Report()
     with storing(f"{batch[0][0].place} to {batch[-1][-1].place}"):
-        async with writing(database, is_preview=report.is_preview) as session:
+        async with begin() as session:
             # Imports into one project wait for each other, so that none adds a conversation twice.
             key = func.hashtextextended(f"import of chats: {target.owner}: {target.project}", 0)
             await session.execute(select(func.pg_advisory_xact_lock(key)))
@@ -187,8 +189,7 @@ async def _write(
                     done.already_there.update({"conversations": 1, "messages": there})
             if any(match.new for match in matches):
                 await _Writer(session, target, project_id, source.file, done).write(matches)
-    if not report.is_preview:
-        target.project_id = project_id
+    target.project_id = project_id
     report.include(done)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -23,6 +23,9 @@ from db.base import any_of
 from db.conversations import Conversation, Message
 from db.imports.chats import Chat, numbered
 from db.sessions import WriteSession
+
+# The fewest numbers without a conversation after which no others are looked for.
+SPARE = 8
 
 
 @dataclass(slots=True)
@@ -64,30 +67,41 @@ async def find_known(
     session: WriteSession, project_id: UUID, groups: Sequence[Sequence[Chat]]
 ) -> list[Match]:
     """The conversations of a file, each with what is known of it."""
-    places = {
-        url(project_id, chat, number): (place, number)
-        for place, group in enumerate(groups)
-        for chat, number in zip(group, _numbers(group), strict=True)
-    }
-    rows = await session.execute(
-        select(
-            Conversation.conversation_url,
-            Conversation.id,
-            Conversation.conversation_metadata["import"],
-        ).where(Conversation.conversation_url.in_(places))
-    )
     known: list[dict[int, Known]] = [{} for _ in groups]
-    for address, id, origin in rows:
-        place, number = places[address]
-        known[place][number] = Known(id, origin if isinstance(origin, dict) else {})
+    ends = [0 if group[0].ids else group[0].number - 1 for group in groups]
+    while True:
+        places = {}
+        for place, group in enumerate(groups):
+            first, ends[place] = ends[place] + 1, _end(group, known[place])
+            for number in range(first, ends[place] + 1):
+                places[url(project_id, group[0], number)] = place, number
+        if not places:
+            break
+        rows = await session.execute(
+            select(
+                Conversation.conversation_url,
+                Conversation.id,
+                Conversation.conversation_metadata["import"],
+            ).where(any_of(Conversation.conversation_url, list(places)))
+        )
+        for address, id, origin in rows:
+            place, number = places[address]
+            known[place][number] = Known(id, origin if isinstance(origin, dict) else {})
     found: list[Match] = []
     for group, before in zip(groups, known, strict=True):
         found += await _matches(session, group, before)
     return found
 
 
-def _numbers(group: Sequence[Chat]) -> Sequence[int]:
-    return range(1, len(group) + 1) if group[0].ids else [group[0].number]
+def _end(group: Sequence[Chat], known: Mapping[int, Known]) -> int:
+    """The number up to which conversations are looked for, given those that were found.
+
+    More may have been imported before than are in the file, and some deleted since. So many numbers
+    without a conversation at the end are enough for all of the file.
+    """
+    if not group[0].ids:
+        return group[0].number
+    return max([len(group), *known]) + max(len(group), SPARE)
 
 
 async def _matches(
@@ -106,9 +120,12 @@ async def _matches(
     originals: dict[str, UUID] = {}
     for _, before in sorted(known.items(), reverse=True):
         originals |= before.messages
-    return [
-        Match(chat, number, before, _new(chat, before), originals) for chat, number, before in pairs
-    ]
+    matches = []
+    for chat, number, before in pairs:
+        # What has no new messages is the beginning of one, such as in an older file.
+        same = before or next((k for k in known.values() if k.messages.keys() >= {*chat.ids}), None)
+        matches.append(Match(chat, number, same, _new(chat, same), originals))
+    return matches
 
 
 def _pairs(

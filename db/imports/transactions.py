@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from sqlalchemy import text
 
 from db.engine import Database
 from db.scopes import Viewer
 from db.sessions import WriteSession
+
+Begin = Callable[[], AbstractAsyncContextManager[WriteSession]]
+"""Begins a transaction of an import."""
 
 
 class _RolledBack(Exception):
@@ -29,3 +32,18 @@ async def writing(database: Database, *, is_preview: bool) -> AsyncIterator[Writ
                 raise _RolledBack
     except _RolledBack:
         pass
+
+
+@asynccontextmanager
+async def transactions(database: Database, *, is_preview: bool) -> AsyncIterator[Begin]:
+    """The transactions of an import that has several.
+
+    In a dry run they are one, so that each part finds what those before it would have added.
+    """
+    if not is_preview:
+        yield lambda: writing(database, is_preview=False)
+        return
+    async with writing(database, is_preview=True) as session:
+        # The file is read meanwhile.
+        await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '10min'"))
+        yield lambda: nullcontext(session)
