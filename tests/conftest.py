@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import asyncpg
 import httpx
@@ -24,13 +25,14 @@ from sqlalchemy import URL, make_url, text
 from starlette.applications import Starlette
 
 import db
-from db import access, embedded, migrate
+from db import access, embedded, engine, migrate
 from graph.app import create_app
 from graph.execution.tokens import Tokens
 from graph.serve import freeze
 from graph.settings import Settings
 from tests import processes
 from tests.client import Client
+from tests.patience import PATIENCE
 from tests.world import make_rows
 
 # Where a run decides whether a change may land, it must not depend on luck: the same examples
@@ -191,8 +193,12 @@ async def database_url(server: URL, cloned: Template) -> AsyncIterator[URL]:
 
 @pytest.fixture
 async def database(database_url: URL) -> AsyncIterator[db.Database]:
-    """The engines of a server on the test's database."""
-    database = db.Database(database_url)
+    """The engines of a server on the test's database.
+
+    They are patient: on a busy machine it takes long to open ten connections at once.
+    """
+    with mock.patch.object(engine, "POOL_TIMEOUT", PATIENCE):
+        database = db.Database(database_url)
     yield database
     await database.dispose()
 

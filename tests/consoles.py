@@ -24,6 +24,7 @@ from graph.server import pages
 from graph.settings import Settings
 from tests.browsers import missing, opened
 from tests.client import Client
+from tests.patience import PATIENCE
 
 AXE = pages.HERE / "console" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -43,6 +44,12 @@ FAULTS = """async () => {
     .filter(({ impact }) => impact === "serious" || impact === "critical")
     .flatMap(({ id, nodes }) => nodes.map(({ target }) => `${id}: ${target.join(" ")}`));
 }"""
+
+# A page reads without its subscription if that takes longer than this (PATIENCE in live.ts).
+UNHURRIED = """((set) => {
+  window.setTimeout = (run, after, ...rest) => set(run, after === 1500 ? %d : after, ...rest);
+})(window.setTimeout)"""
+
 FITS = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
 
 
@@ -144,6 +151,14 @@ async def serving(
 async def go(page: Page, path: str) -> None:
     """Go to another page of the console, as a link does."""
     await page.evaluate("path => { location.hash = path; }", path)
+
+
+async def unhurried(page: Page) -> None:
+    """Have a page that is not loaded yet wait for its subscriptions on a busy machine, too.
+
+    Otherwise it reads twice: without its subscription, and when that begins.
+    """
+    await page.add_init_script(UNHURRIED % (1000 * PATIENCE))
 
 
 async def faults(page: Page) -> list[str]:

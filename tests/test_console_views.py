@@ -18,7 +18,7 @@ from graph.api import API
 from graph.core.scalars import global_id
 from graph.settings import Settings
 from tests import browsers, consoles
-from tests.consoles import LOOKS, Console, Relay, faults, go
+from tests.consoles import LOOKS, Console, Relay, faults, go, unhurried
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
 
@@ -150,7 +150,7 @@ async def test_a_conversation_is_read_with_calls_folded(console: Console, browse
 
 async def test_a_conversation_grows_at_both_ends(console: Console, browser: Browser) -> None:
     await append(console, *(f"Line {number}" for number in range(6, 71)))
-    async with console.opened(browser) as page:
+    async with console.opened(browser, before=unhurried) as page:
         await expect(title(page)).to_have_text("Projects")
         sent = operations(page)
         await go(page, f"/conversations/{TALK}")
