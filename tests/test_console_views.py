@@ -364,6 +364,7 @@ async def test_a_change_of_an_agent_that_is_refused_says_why(
         await change(console, "updateAgent", id=agent, isActive=True)
         await row.get_by_role("button", name="Switch on").click()
         await expect(row.get_by_role("alert")).to_be_visible()
+        await expect(row.get_by_role("button", name="Switch off")).to_be_visible()  # as it is now
         await row.get_by_role("button", name="Start again").click()
         await expect(row.locator(".badge")).to_have_text("Ready")
         await expect(row.get_by_role("alert")).to_have_count(0)
