@@ -456,6 +456,11 @@ async def test_the_graph_begins_with_all_that_can_be_read(
         await expect(box(page, "Step 0")).to_be_in_viewport()
         width, shown = await page.evaluate(space)
         assert width > 20 * 208 > shown
+        # What is ready has another shape than what waits for other tasks.
+        legend = page.get_by_role("list", name="States of the tasks")
+        shapes = await legend.locator("path").evaluate_all("found => found.map(e => e.outerHTML)")
+        assert (await legend.inner_text()).split() == ["Waits", "for", "tasks", "19", "Ready", "1"]
+        assert len(set(shapes)) == 2
 
 
 async def test_the_graph_follows_what_happens_without_being_read_again(

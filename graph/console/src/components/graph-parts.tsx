@@ -2,7 +2,7 @@ import type { Box, Column, GraphTask, Layout } from "../layout";
 import { href } from "../router";
 import { sized } from "./graph-frame";
 import { formatCount } from "./numbers";
-import { Shape, lookOf, stateInWords } from "./status";
+import { type Look, Shape, lookOf, stateInWords } from "./status";
 
 /** The lines of the graph; those between boxes that are `around` are marked. */
 export function Lines(props: { layout: Layout; around: ReadonlySet<string> | null }) {
@@ -62,7 +62,7 @@ export function BoxView(props: {
       </button>
     );
   }
-  const look = lookOf(box.task.status, box.task.blockedReason);
+  const look = appearance(box.task);
   const words = describe(box.task);
   return (
     <div class={`box tone-${look.tone} ${props.state}`} style={place}>
@@ -111,19 +111,29 @@ export function Legend(props: { tasks: readonly GraphTask[] }) {
 }
 
 function states(tasks: readonly GraphTask[]) {
-  const found = new Map<string, { words: string; look: ReturnType<typeof lookOf>; count: number }>();
+  const found = new Map<string, { words: string; look: Look; count: number }>();
   for (const task of tasks) {
     const words = describe(task);
-    const known = found.get(words) ?? { words, look: lookOf(task.status, task.blockedReason), count: 0 };
+    const known = found.get(words) ?? { words, look: appearance(task), count: 0 };
     known.count += 1;
     found.set(words, known);
   }
   return [...found.values()].sort((a, b) => b.count - a.count);
 }
 
-function describe({ status, blockedReason, unmet }: GraphTask): string {
-  if (status === "PENDING" || status === "ASSIGNED") return unmet > 0 ? "Waits for tasks" : "Ready";
-  return stateInWords(status, blockedReason);
+function describe(task: GraphTask): string {
+  if (isToDo(task)) return task.unmet > 0 ? "Waits for tasks" : "Ready";
+  return stateInWords(task.status, task.blockedReason);
+}
+
+/** The look of a task; what is ready differs from what waits for other tasks. */
+function appearance(task: GraphTask): Look {
+  const look = lookOf(task.status, task.blockedReason);
+  return isToDo(task) ? { ...look, shape: task.unmet > 0 ? "ring" : "dot" } : look;
+}
+
+function isToDo({ status }: GraphTask): boolean {
+  return status === "PENDING" || status === "ASSIGNED";
 }
 
 function done(tasks: readonly GraphTask[]): number {

@@ -12,6 +12,7 @@ export type Look = { tone: Tone; shape: keyof typeof SHAPES };
 /** Shapes as paths in a square of 16 by 16; `evenodd` fills them. */
 export const SHAPES = {
   ring: "M8 1.5a6.5 6.5 0 1 1 0 13a6.5 6.5 0 1 1 0-13zM8 3.5a4.5 4.5 0 1 0 0 9a4.5 4.5 0 1 0 0-9z",
+  dot: "M8 1.5a6.5 6.5 0 1 1 0 13a6.5 6.5 0 1 1 0-13zM8 3.5a4.5 4.5 0 1 0 0 9a4.5 4.5 0 1 0 0-9zM8 5.5a2.5 2.5 0 1 1 0 5a2.5 2.5 0 1 1 0-5z",
   half: "M8 1.5a6.5 6.5 0 1 1 0 13a6.5 6.5 0 1 1 0-13zM8 3.5a4.5 4.5 0 0 0 0 9z",
   play: "M3.5 1.5 14 8 3.5 14.5z",
   check: "M8 1.5a6.5 6.5 0 1 1 0 13a6.5 6.5 0 1 1 0-13zM4.2 8.3 6.9 11l5-5.2-1.2-1.1-3.8 4-1.5-1.6z",
