@@ -105,7 +105,11 @@ export function Asked({ project }: { project: ProjectRowFragment }) {
           <Shape look={lookOf("BLOCKED", "HUMAN_INPUT")} /> {title}
         </Link>
       ))}
-      <More shown={project.asked.nodes.length} of={project.asked.totalCount} />
+      {project.asked.totalCount > project.asked.nodes.length && (
+        <Link class="line" to="/inbox">
+          <More shown={project.asked.nodes.length} of={project.asked.totalCount} />
+        </Link>
+      )}
     </>
   );
 }
