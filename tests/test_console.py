@@ -402,10 +402,18 @@ async def test_one_signs_in_with_a_token_that_graphiql_then_has(
 
 
 async def revoke_own(console: Console) -> None:
-    """Revoke the token of the administrator."""
+    """Revoke the token of the administrator, and wait until the server does not take it."""
     token = await console.api.ask("{ viewer { accessToken { id } } }")
     revoke = "mutation($id: ID!) { revokeAccessToken(input: {id: $id}) { userErrors { message } } }"
     await console.api.ask(revoke, id=token.data["viewer"]["accessToken"]["id"])
+    headers = {"Authorization": f"Bearer {console.api.token}"}
+    async with httpx.AsyncClient(base_url=console.url, headers=headers) as http:
+
+        async def is_refused() -> bool:
+            answer = await http.post("/graphql", json={"query": "{ __typename }"})
+            return answer.status_code == 401
+
+        await becomes(is_refused)
 
 
 async def test_a_token_that_is_revoked_ends_the_session(console: Console, browser: Browser) -> None:
