@@ -410,8 +410,8 @@ async def revoke_own(console: Console) -> None:
     async with httpx.AsyncClient(base_url=console.url, headers=headers) as http:
 
         async def is_refused() -> bool:
-            answer = await http.post("/graphql", json={"query": "{ __typename }"})
-            return answer.status_code == 401
+            answer = await http.post("/graphql", json={"query": "{ viewer { rights } }"})
+            return "errors" in answer.json()
 
         await becomes(is_refused)
 
