@@ -8,7 +8,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    ColumnElement,
     Executable,
     Uuid,
     cast,
@@ -16,21 +15,19 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    true,
     update,
 )
-from sqlalchemy.orm import aliased
 
 from db import leases
 from db.attempts import AttemptStatus, TaskAttempt
 from db.claims.endings import CHANGED, Ending, check, note_end
-from db.claims.heartbeats import is_own, own_attempt
+from db.claims.heartbeats import keys, known_attempts, own_attempt
 from db.dependencies import completing_all
 from db.errors import DomainError, Invalid, LeaseLost, NotFound, Rejected
 from db.leases import lease
 from db.projects import Project
 from db.rights import Right
-from db.scopes import Viewer, scope
+from db.scopes import Viewer
 from db.sessions import WriteSession
 from db.statements import Statement
 from db.tasks import Task
@@ -46,21 +43,12 @@ def _completed(viewer: Viewer, right: Right) -> Executable:
     It locks first all projects and tasks, then the attempts, then the leases.
     """
     given = unnested(TaskAttempt, GIVEN).cte("given")
-    row = aliased(TaskAttempt)
-    # OFFSET 0: each is looked up by its key.
-    found = select(row.id, row.task_id, row.agent_id).where(row.id == given.c.id)
-    attempt = aliased(TaskAttempt, found.offset(literal_column("0")).lateral("found"))
-    known = (
-        select(attempt.id, attempt.task_id, given.c.result)
-        .select_from(given.join(attempt, true()))
-        .where(is_own(viewer, attempt), scope(attempt, viewer, right, by_key=True))
-        .cte("known")
-    )
+    known = known_attempts(viewer, right, given)
     # The rows are locked through arrays of their keys, in the order of the keys.
     tasks = (
         select(Task.id)
         .join(Project, Project.id == Task.project_id)
-        .where(Task.id == func.any(_array(known.c.task_id)))
+        .where(Task.id == func.any(keys(known.c.task_id)))
         .order_by(Project.id, Task.id)
         .with_for_update(key_share=True, of=[Project, Task])
         .cte("tasks_to_complete")
@@ -70,7 +58,7 @@ def _completed(viewer: Viewer, right: Right) -> Executable:
         select(TaskAttempt.id)
         .where(
             locked > literal_column("0"),  # so that the tasks are locked before
-            TaskAttempt.id == func.any(_array(known.c.id)),
+            TaskAttempt.id == func.any(keys(known.c.id)),
             TaskAttempt.ended_at.is_(None),
         )
         .order_by(TaskAttempt.id)
@@ -79,7 +67,7 @@ def _completed(viewer: Viewer, right: Right) -> Executable:
     )
     held = (
         select(lease.attempt_id)
-        .where(lease.attempt_id == func.any(_array(attempts.c.id)))
+        .where(lease.attempt_id == func.any(keys(attempts.c.id)))
         .order_by(lease.attempt_id)
         .with_for_update(of=leases.table)
         .cte("held")
@@ -108,11 +96,6 @@ def _completed(viewer: Viewer, right: Right) -> Executable:
         .returning(TaskAttempt.id)
         .add_cte(freed.cte("freed"))
     )
-
-
-def _array(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The values of a column of a CTE, as an array."""
-    return func.array(select(column).scalar_subquery(), type_=ARRAY(Uuid))
 
 
 async def complete_all(session: WriteSession, results: Sequence[tuple[UUID, Any]]) -> None:

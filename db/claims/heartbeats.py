@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    CTE,
     ColumnElement,
     Executable,
     Uuid,
@@ -49,6 +50,29 @@ async def own_attempt(
     return attempt
 
 
+def known_attempts(viewer: Viewer, right: Right, given: CTE) -> CTE:
+    """Those of the given attempts on which the viewer may work, with all that is given of them."""
+    row = aliased(TaskAttempt)
+    # OFFSET 0: each is looked up by its key, in the order in which it is given.
+    found = select(row.id, row.task_id, row.agent_id).where(row.id == given.c.id)
+    attempt = aliased(TaskAttempt, found.offset(literal_column("0")).lateral("found"))
+    more = (column for column in given.c if column.key != "id")
+    return (
+        select(attempt.id, attempt.task_id, *more)
+        .select_from(given.join(attempt, true()))
+        .where(is_own(viewer, attempt), scope(attempt, viewer, right, by_key=True))
+        .cte("known")
+    )
+
+
+def keys(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The keys in a column of a CTE, as an array.
+
+    A plan that was made for few rows then finds rows by them too, and does not read the table.
+    """
+    return func.array(select(column).scalar_subquery(), type_=ARRAY(Uuid))
+
+
 class Heartbeat(NamedTuple):
     """What an agent reports of an attempt; None leaves what it reported before."""
 
@@ -68,23 +92,12 @@ def _renewed(viewer: Viewer, right: Right, has_reports: bool) -> Executable:
     Attempts are only written if there is something to report of them.
     """
     given = unnested(TaskAttempt, REPORTED if has_reports else ("id",)).cte("given")
-    row = aliased(TaskAttempt)
-    # OFFSET 0: each is looked up by its key, in the order in which it is given.
-    found = select(row).where(row.id == given.c.id).offset(literal_column("0"))
-    attempt = aliased(TaskAttempt, found.lateral("found"))
-    report = {name: given.c[name] for name in REPORTED if name != "id"} if has_reports else {}
-    known = (
-        select(attempt.id, given.c[NUMBER], *report.values())
-        .select_from(given.join(attempt, true()))
-        .where(is_own(viewer, attempt), scope(attempt, viewer, right, by_key=True))
-        .cte("known")
-    )
-    # An array, and no other condition with an index, so that rows are found by their keys also by a
-    # plan that was made for few rows.
-    ids = func.array(select(known.c.id).scalar_subquery(), type_=ARRAY(Uuid))
+    known = known_attempts(viewer, right, given)
+    # No other condition with an index, so that rows are found by their keys.
+    ids = keys(known.c.id)
     renewing = [lease.attempt_id == func.any(ids)]
     if has_reports:
-        new = {name: known.c[name] for name in report}
+        new = {name: known.c[name] for name in REPORTED if name != "id"}
         reported = (
             update(TaskAttempt)
             .where(
