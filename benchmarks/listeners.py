@@ -81,8 +81,25 @@ LIMITS = {
 TROUPE = replace(COMPILED, settings=COMPILED.settings | LIMITS)
 
 
+class Latencies:
+    """The times that messages or changes took, and their percentiles."""
+
+    latencies: list[float]
+    """In seconds."""
+
+    @property
+    def p50(self) -> float:
+        """The median, in seconds."""
+        return median(self.latencies)
+
+    @property
+    def p99(self) -> float:
+        """What one in a hundred exceeds, in seconds."""
+        return quantiles(self.latencies, n=100)[-1]
+
+
 @dataclass(frozen=True)
-class Heard:
+class Heard(Latencies):
     """What the listeners of a server got in the measured time."""
 
     latencies: list[float]
@@ -97,19 +114,9 @@ class Heard:
     memory: float
     """The server's memory, in bytes for each socket."""
 
-    @property
-    def p50(self) -> float:
-        """The median latency, in seconds."""
-        return median(self.latencies)
-
-    @property
-    def p99(self) -> float:
-        """The latency that one in a hundred messages exceeds, in seconds."""
-        return quantiles(self.latencies, n=100)[-1]
-
 
 @dataclass
-class Written:
+class Written(Latencies):
     """What writers did in the measured time."""
 
     seconds: float = 0.0
@@ -125,16 +132,6 @@ class Written:
     def rate(self) -> float:
         """Changes per second."""
         return len(self.latencies) / self.seconds
-
-    @property
-    def p50(self) -> float:
-        """The median time of a change, in seconds."""
-        return median(self.latencies)
-
-    @property
-    def p99(self) -> float:
-        """The time that one in a hundred changes exceeds, in seconds."""
-        return quantiles(self.latencies, n=100)[-1]
 
 
 @dataclass(frozen=True)
