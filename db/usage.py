@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from db.ai_models import AIModel
+from db.attempts import TaskAttempt
 from db.base import (
     CRUD,
     ShortText,
@@ -62,7 +63,6 @@ from db.writes import (
 
 if TYPE_CHECKING:
     from db.agents import Agent
-    from db.attempts import TaskAttempt
     from db.conversations import Conversation, Message
     from db.sessions import WriteSession
     from db.tasks import Task
@@ -278,6 +278,13 @@ def _recorded(
         "model_name": func.coalesce(new.model_name, new.model_id),
         "cost": func.coalesce(new.cost, _cost(model, new)),
     }
+    if "attempt_id" in names:
+        # What is spent in an attempt counts for its task and its agent, also in their budgets.
+        for name in ("agent_id", "task_id"):
+            of_attempt = select(TaskAttempt.__table__.c[name]).where(
+                TaskAttempt.id == new.attempt_id
+            )
+            calls[name] = func.coalesce(calls.get(name), of_attempt.scalar_subquery())
     rows = (
         select(*calls.values())
         .select_from(given.outerjoin(model, _is_of(model, new)))
@@ -313,6 +320,7 @@ Calls = Mapping[tuple[str | int, ...], Mapping[str, Any]]
 async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) -> list[UUID]:
     """Record calls of a project in one statement; return their ids in the same order.
 
+    A call of an attempt is for its task and by its agent, unless it has others.
     A call with a request id that was recorded before, in this input or earlier, is not recorded
     again, and its id is that of the first. Raises NotFound, Denied, and Rejected with all errors.
     """

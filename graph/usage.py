@@ -112,7 +112,8 @@ class Query:
 class UsageInput(BaseModel):
     """A call of an AI model. It needs `modelId`, `modelName` or an attribute with the name.
 
-    Without a number of tokens, it has 0 of them; it succeeded unless said otherwise.
+    Without a number of tokens, it has 0 of them; it succeeded unless said otherwise. With an
+    `attemptId`, it is made for the task of the attempt, and by its agent, unless others are given.
     """
 
     id: ID[db.UsageRecord] | None = None

@@ -160,6 +160,28 @@ async def test_a_call_is_recorded_with_what_is_given(world: World) -> None:
     }
 
 
+async def test_a_call_of_an_attempt_is_for_its_task_and_by_its_agent(world: World) -> None:
+    async with world.database.write(ADMIN) as session:
+        attempt = await db.TaskAttempt.create(
+            session, task_id=world.free.id, number=1, agent_id=world.ada.id
+        )
+        other = await factories.make_task(session, world.project, title="Other")
+    of_attempt = {"attemptId": gid(attempt), "cost": "0.5"}
+
+    one = await world.owner.change(f"recordUsage {WHOLE}", **calls(world, of_attempt))
+    many = await world.owner.change(
+        f"recordUsage {WHOLE}", **calls(world, of_attempt, of_attempt | {"taskId": gid(other)}, {})
+    )
+
+    found = [
+        (row["task"] and row["task"]["title"], row["agent"] and row["agent"]["name"])
+        for row in (*one["usageRecords"], *many["usageRecords"])
+    ]
+    assert found == [("Free", "Ada"), ("Free", "Ada"), ("Other", "Ada"), (None, None)]
+    task = await world.owner.ask("query($id: ID!) { task(id: $id) { cost } }", id=gid(world.free))
+    assert task.data == {"task": {"cost": "1.000000000"}}
+
+
 async def test_a_model_is_enough(world: World, resolvers: People) -> None:
     payload = await world.owner.change(f"recordUsage {WHOLE}", **calls(world, {}))
 
