@@ -55,9 +55,10 @@ def of_attempt(shown: Any, attempt_id: Any) -> Select[Any]:
     return select(shown).where(lease.attempt_id == attempt_id).correlate_except(table)
 
 
-def until(seconds: str = "lease_seconds") -> ColumnElement[Any]:
-    """The time at which a lease of so many seconds ends, given as a value of this name."""
-    return func.statement_timestamp() + value(seconds, Interval)
+def until(begin: ColumnElement[Any] | None = None) -> ColumnElement[Any]:
+    """The time at which a lease of the value `lease_seconds` ends, from now or another time on."""
+    start = func.statement_timestamp() if begin is None else begin
+    return start + value("lease_seconds", Interval)
 
 
 def duration(seconds: int) -> timedelta:

@@ -667,6 +667,27 @@ async def test_a_lease_that_was_prolonged_since_does_not_end(world: World) -> No
     assert await task_of(world, attempt, "t.status, a.status") == ("IN_PROGRESS", "RUNNING")
 
 
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_an_attempt_begins_after_the_locks_that_its_claim_has_waited_for(
+    world: World, limit: int
+) -> None:
+    """So it does not begin before what had to end first, by its times, and has its whole lease."""
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("SELECT FROM agents FOR NO KEY UPDATE"))
+        waits = asyncio.create_task(claim(world, limit=limit, seconds=30))
+        await waiting(world)
+        row = await session.execute(text("SELECT clock_timestamp()"))
+        freed = row.scalar_one()
+
+    assert len((await waits).attempts) == 1
+    query = "SELECT a.started_at, t.started_at, l.heartbeat_at, l.expires_at FROM task_leases l"
+    query += " JOIN task_attempts a ON a.id = l.attempt_id JOIN tasks t ON t.id = a.task_id"
+    ((begun, *same, expires),) = await stored(world.database, query)
+    assert begun > freed
+    assert same == [begun, begun]
+    assert expires - begun == timedelta(seconds=30)
+
+
 async def test_a_heartbeat_waits_for_the_attempt_without_its_lease(world: World) -> None:
     """Whoever ends an attempt locks the attempt first and then the lease."""
     (attempt,) = (await claim(world)).attempts

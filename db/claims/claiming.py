@@ -52,6 +52,8 @@ MOST_TYPES = 20
 MOST_LOCKED = 10_000
 """How many of the most urgent tasks other claims may hold at the same moment."""
 
+# Under the locks that the claim has waited for: what had to end before has ended earlier.
+BEGUN_AT = func.clock_timestamp().label("begun_at")
 
 _task = Task.__table__.c
 CHANGED = frozenset(
@@ -211,10 +213,11 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         .cte("chosen")
     )
     id = select(func.unnest(ids)).scalar_subquery()
-    one = select(chosen.c.id, id.label("attempt_id"), literal_column("1").label("number"))
+    number: ColumnElement[int] = literal_column("1").label("number")
+    one = select(chosen.c.id, id.label("attempt_id"), number, BEGUN_AT)
     taken = (one if is_one else _placed(chosen, room, ids)).cte("taken")
 
-    now, trace = func.statement_timestamp(), value("traceparent", String)
+    trace = value("traceparent", String)
     started = (
         update(Task)
         .where(Task.id == taken.c.id)
@@ -223,18 +226,25 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
             agent_id=agent_id,
             current_attempt_id=taken.c.attempt_id,
             attempt_count=Task.attempt_count + 1,
-            started_at=func.coalesce(Task.started_at, now),
+            started_at=func.coalesce(Task.started_at, taken.c.begun_at),
             version=Task.version + 1,
         )
-        .returning(Task.id, Task.attempt_count, taken.c.attempt_id, taken.c.number, set_actor())
+        .returning(
+            Task.id,
+            Task.attempt_count,
+            taken.c.attempt_id,
+            taken.c.number,
+            taken.c.begun_at,
+            set_actor(),
+        )
         .cte("started")
     )
     new = started.c
     held = insert(leases.table).from_select(
         ["attempt_id", "task_id", "agent_id", "expires_at", "heartbeat_at"],
-        select(new.attempt_id, new.id, agent_id, leases.until(), now),
+        select(new.attempt_id, new.id, agent_id, leases.until(new.begun_at), new.begun_at),
     )
-    begun = select(new.attempt_id, new.id, agent_id, new.attempt_count, now, trace)
+    begun = select(new.attempt_id, new.id, agent_id, new.attempt_count, new.begun_at, trace)
     return (
         insert(TaskAttempt)
         .from_select(
@@ -279,9 +289,8 @@ def _placed(chosen: CTE, room: CTE, ids: ColumnElement[Any]) -> Select[Any]:
     )
     given = func.unnest(ids).table_valued(column("id", Uuid), with_ordinality="number")
     given = given.render_derived(name="given")
-    return select(kept.c.id, given.c.id.label("attempt_id"), kept.c.number).join(
-        given, given.c.number == kept.c.number
-    )
+    columns = kept.c.id, given.c.id.label("attempt_id"), kept.c.number, BEGUN_AT
+    return select(*columns).join(given, given.c.number == kept.c.number)
 
 
 async def claim(
