@@ -395,6 +395,45 @@ async def test_an_assigned_request_is_answered_by_its_assignee_or_an_owner(
     assert refused == [("INVALID", "requiredApprovals")]
 
 
+async def test_what_needs_an_answer_is_assigned_only_to_who_can_give_it(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    await make_members(world, http, 1, db.MemberRole.VIEWER)
+    await make_members(world, http, 2)
+    async with world.database.write(ADMIN) as session:
+        await session.execute(
+            text("UPDATE users SET is_active = false WHERE username = 'approver1'")
+        )
+    query = "SELECT username, id FROM users"
+    users = {name: global_id("User", id) for name, id in await stored(world.database, query)}
+    may_not = "This user is a member of the project who may not answer requests."
+
+    refused: dict[str, list[tuple[str, ...]]] = {}
+    for name in ("approver0", "admin", "viewer0", "approver1", "stranger"):
+        given = {"projectId": gid(world.project), "title": "x", "content": {}}
+        given["assigneeId"] = users[name]
+        for mutation, more in (
+            *((mutation, {}) for mutation in KINDS),
+            ("notify", {"requiresAcknowledgement": True}),
+        ):
+            payload = await world.people.admin.change(
+                f"{mutation} {{ {KINDS[mutation]} {{ id }} {ERRORS} }}", **given, **more
+            )
+            said = [error["message"] for error in payload["userErrors"]]
+            refused.setdefault(name, []).append((mutation, *said))
+
+    kinds = list(KINDS)
+    everybody = [(mutation,) for mutation in [*kinds, "notify"]]
+    assert refused["approver0"] == refused["admin"] == everybody
+    assert refused["viewer0"] == [
+        (mutation,) if mutation == "notify" else (mutation, may_not) for mutation in kinds
+    ] + [("notify", may_not)]
+    inactive = "This user is not active."
+    assert refused["approver1"] == [(*each, inactive) for each in everybody]
+    outside = "This user is not a member of the project, and would not see it."
+    assert refused["stranger"] == [(*each, outside) for each in everybody]
+
+
 async def test_strangers_and_those_who_may_only_look_answer_nothing(
     world: World, http: httpx.AsyncClient
 ) -> None:
