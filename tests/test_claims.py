@@ -788,6 +788,15 @@ async def test_a_heartbeat_reports_and_prolongs(world: World) -> None:
     assert {name: found[1][name] for name in report} == report
 
 
+async def test_a_heartbeat_takes_one_report_of_an_attempt(world: World) -> None:
+    (attempt,) = (await claim(world)).attempts
+    beats = [{"attemptId": str(attempt), "progressPercent": number} for number in (1, 2)]
+
+    found = await world.refused(world.agent, "heartbeat", attempts=beats)
+
+    assert found == [("INVALID", "attempts")]
+
+
 async def test_a_heartbeat_without_a_report_writes_leases_alone(world: World) -> None:
     (attempt,) = (await claim(world)).attempts
     events = await count(world, "events")

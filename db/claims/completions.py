@@ -21,7 +21,7 @@ from sqlalchemy import (
 from db import leases
 from db.attempts import AttemptStatus, TaskAttempt
 from db.claims.endings import CHANGED, Ending, check, note_end
-from db.claims.heartbeats import keys, known_attempts, own_attempt
+from db.claims.heartbeats import keys, known_attempts, own_attempt, refuse_repeated
 from db.dependencies import completing_all
 from db.errors import DomainError, Invalid, LeaseLost, NotFound, Rejected
 from db.leases import lease
@@ -103,9 +103,8 @@ async def complete_all(session: WriteSession, results: Sequence[tuple[UUID, Any]
 
     Raises Denied, and Rejected with a NotFound or LeaseLost for each that cannot be completed.
     """
+    refuse_repeated([id for id, _ in results])
     rows = {id: {"id": id, "result": result} for id, result in results}
-    if len(rows) < len(results):
-        raise Invalid("An attempt is here twice.", ("attempts",))
     if await _complete_alone(session, list(rows.values())):
         return
     errors: list[DomainError] = []

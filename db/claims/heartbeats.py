@@ -22,7 +22,7 @@ from sqlalchemy.orm import aliased
 
 from db import leases
 from db.attempts import TaskAttempt
-from db.errors import Denied, DomainError, LeaseLost, NotFound, Path, Rejected
+from db.errors import Denied, DomainError, Invalid, LeaseLost, NotFound, Path, Rejected
 from db.leases import lease
 from db.parameters import bind
 from db.rights import Right
@@ -48,6 +48,12 @@ async def own_attempt(
     if session.viewer.agent_id not in (None, attempt.agent_id):
         raise Denied("This is the attempt of another agent.", path)
     return attempt
+
+
+def refuse_repeated(ids: Sequence[UUID]) -> None:
+    """Raise Invalid if an attempt is given twice: only one of its rows would count."""
+    if len(set(ids)) < len(ids):
+        raise Invalid("An attempt is here twice.", ("attempts",))
 
 
 def known_attempts(viewer: Viewer, right: Right, given: CTE) -> CTE:
@@ -138,7 +144,8 @@ async def heartbeat(
 ) -> list[UUID]:
     """Prolong the leases of attempts, note what is reported of them, and return their ids.
 
-    Attempts that the viewer may not work on are left out. Raises Rejected if there are no others.
+    Attempts that the viewer may not work on are left out. Raises Rejected if there are no others,
+    and Invalid if one is given twice.
     """
     has_reports = any(beat[1:] != (None,) * 3 for beat in beats)
     rows = [
@@ -146,6 +153,7 @@ async def heartbeat(
         for beat in sorted(beats, key=lambda beat: beat.attempt_id)
     ]
     ids = [beat.attempt_id for beat in beats]
+    refuse_repeated(ids)
     values: dict[str, Any] = arrays(TaskAttempt, REPORTED if has_reports else ("id",), rows)
     values["lease_seconds"] = leases.duration(seconds)
     options = session.right, has_reports
