@@ -410,6 +410,10 @@ def why_idle(viewer: Viewer, agent_id: Any) -> Select[Any]:
     return select(found.code, found.message, found.available_at.label("until"))
 
 
+LONGEST_AGE = 2_000_000_000
+"""The largest age that is told, in seconds."""
+
+
 def stats(viewer: Viewer, project_id: Any) -> Select[Any]:
     """The numbers of a project's tasks. It reads each of them once."""
     now = func.statement_timestamp()
@@ -432,7 +436,10 @@ def stats(viewer: Viewer, project_id: Any) -> Select[Any]:
         "ready": number(is_ready),
         "blocked_on_people": number(Task.blocked_reason == BlockedReason.HUMAN_INPUT),
         **{f"completed_last_{period}": done_in(period) for period in ("hour", "day", "week")},
-        "oldest_ready_seconds": cast(func.floor(age), Integer),
+        # A time may lie so far back that the seconds since then are too many for an Int.
+        "oldest_ready_seconds": cast(
+            case((age > LONGEST_AGE, LONGEST_AGE), else_=func.floor(age)), Integer
+        ),
     }
     project = aliased(Project)
     counted = select(*(each.label(name) for name, each in columns.items())).where(

@@ -44,7 +44,8 @@ class ProjectStats:
     completed_last_day: int = value("How many were completed in the last 24 hours.")
     completed_last_week: int = value("How many were completed in the last 7 days.")
     oldest_ready_seconds: int | None = value(
-        "How long ago the oldest ready task became available, in seconds; null if none is ready."
+        "How long ago the oldest ready task became available, in seconds, at most 2,000,000,000;"
+        " null if none is ready."
     )
 
 

@@ -5,6 +5,7 @@ there are.
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -552,6 +553,20 @@ async def test_the_numbers_of_a_project(world: World, resolvers: People) -> None
     }
     assert len(answer.statements) == len(resolved.statements) == 1
     assert resolved.data["projectStats"].items() >= numbers.items()
+
+
+async def test_the_oldest_task_may_be_available_since_the_year_1(
+    world: World, resolvers: People
+) -> None:
+    query = "query($id: ID!) { projectStats(projectId: $id) { oldestReadySeconds } }"
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("UPDATE tasks SET status = 'COMPLETED'"))
+    for age in (None, 2_000_000_000):
+        for people in (world.people, resolvers):
+            answer = await people.owner.ask(query, id=gid(world.project))
+
+            assert answer.data == {"projectStats": {"oldestReadySeconds": age}}
+        await make_tasks(world, "old", available_at=datetime(1, 1, 1, 12, tzinfo=UTC))
 
 
 async def test_the_numbers_of_a_project_are_for_those_who_see_it(world: World) -> None:
