@@ -370,6 +370,7 @@ def in_words(budget: Any) -> ColumnElement[str]:
     def number(amount: Any) -> Any:
         return cast(func.trim_scale(amount), Text)
 
+    reserve = number(budget.claim_reserve)
     return func.concat(
         "The ",
         case(*((budget.period == period, word) for period, word in PERIODS.items()), else_=""),
@@ -386,7 +387,10 @@ def in_words(budget: Any) -> ColumnElement[str]:
         number(func.budget_spent(budget.id, type_=AMOUNT)),
         " is spent and ",
         number(func.budget_reserved(budget.id, type_=AMOUNT)),
-        " reserved.",
+        " reserved",
+        # Otherwise it is not seen why there is no room, if something of the limit is left.
+        case((budget.claim_reserve > 0, func.concat("; a claim needs ", reserve))),
+        ".",
         type_=Text,
     )
 

@@ -172,7 +172,7 @@ async def test_a_claim_without_room_is_refused_until_the_budget_is_raised(world:
         "code": "BUDGET_EXCEEDED",
         "path": [],
         "message": "The budget of the project has no room: of 3 US dollars, 0 is spent and 3"
-        " reserved. Raise it by updateBudget or requestBudgetIncrease.",
+        " reserved; a claim needs 1. Raise it by updateBudget or requestBudgetIncrease.",
         "budget": {"id": id},
         "limit": "3.000000000",
         "spent": "0.000000000",

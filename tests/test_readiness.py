@@ -306,8 +306,9 @@ async def test_a_budget_is_named_in_words(world: World, resolvers: People) -> No
             "The monthly budget of the model gpt-4o has no room: of 10 tokens, 0",
         ),
     ):
+        values = {"claim_reserve": 2} | values
         await full(world, **values)
-        words = f"{start} is spent and 0 reserved."
+        words = f"{start} is spent and 0 reserved; a claim needs {values['claim_reserve']}."
         task = (await both(world, resolvers, WHY, id=gid(world.free)))["task"]
         (reason,) = task["whyNotReady"]
         assert (reason["code"], reason["message"]) == ("BUDGET", words)
