@@ -324,7 +324,7 @@ async def _refusal(
     found = await session.execute(select(*facts).where(HumanInteraction.id == id))
     is_allowed, is_other, is_repeated = found.one()
     if row.type is not kind:
-        return Invalid(f"This is a {row.type}, not a {kind}.", ("id",))
+        return Invalid(f"This request is of the type {row.type}, not {kind}.", ("id",))
     if not is_other:
         return Denied("Who asked for an approval cannot give it.", ("id",))
     if not is_allowed:

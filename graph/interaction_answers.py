@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 import strawberry
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from strawberry.scalars import JSON
 
 import db
@@ -90,7 +90,7 @@ class SubmitFeedbackInput(AnswerValues):
 class AnswerClarificationInput(AnswerValues):
     """Your answer to a question."""
 
-    answer: Text
+    answer: Annotated[Text, StringConstraints(min_length=1)]
 
 
 @input_of(db.Notification)

@@ -453,6 +453,20 @@ async def test_an_answer_is_one_to_a_request_of_its_kind(world: World) -> None:
                 found = await world.refused(world.owner, name, **request, **given)
                 assert found == [("INVALID", "id")], (asked, name)
         assert await status(world, request) == "PENDING"
+    payload = await world.owner.change(
+        f"answerClarification {{ {ERRORS} }}", **await ask(world), answer="x"
+    )
+    (error,) = payload["userErrors"]
+    assert error["message"] == "This request is of the type APPROVAL, not CLARIFICATION."
+
+
+async def test_an_answer_to_a_question_is_not_empty(world: World) -> None:
+    request = await ask(world, "requestClarification")
+
+    found = await world.refused(world.owner, "answerClarification", **request, answer="")
+
+    assert found == [("INVALID", "answer")]
+    assert await status(world, request) == "PENDING"
 
 
 # What is answered.
