@@ -7,19 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import inspect, select, true
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import claims, dependencies
+from db import assignments, claims, dependencies
 from db.attempts import TaskAttempt
 from db.errors import Invalid, LeaseLost
 from db.interactions import HumanInteraction
-from db.members import ProjectMember
-from db.rights import Right
-from db.rules import ROLES
 from db.scopes import scope
 from db.sessions import WriteSession
 from db.tasks import BlockedReason, Task, TaskStatus
-from db.users import User, UserRole
 
 
 async def add(
@@ -61,7 +56,7 @@ async def add(
         raise Invalid("Name the project, or your attempt at a task of it.", ("project_id",))
     if values.get("assignee_id") is not None:
         await session.check_new(model, values)
-        await _check_assignee(session, values)
+        await assignments.check(session, values)
         if values.get("required_approvals", 1) > 1:
             raise Invalid(
                 "One user cannot give several approvals; assign this to nobody.",
@@ -121,21 +116,3 @@ async def _block(session: WriteSession, attempt_id: UUID, checkpoint: Any) -> UU
         task = await session.get_one(Task, attempt.task_id)
         raise LeaseLost(attempt_id, attempt.status, task.status)
     return task_id
-
-
-async def _check_assignee(session: AsyncSession, values: Mapping[str, Any]) -> None:
-    """Raise Invalid if the user to whom a request is assigned could not see or answer it."""
-    user_id, path = values["assignee_id"], ("assignee_id",)
-    is_member = (ProjectMember.project_id == values["project_id"], ProjectMember.user_id == User.id)
-    role = select(ProjectMember.role).where(*is_member).scalar_subquery()
-    found = await session.execute(select(User.role, User.is_active, role).where(User.id == user_id))
-    user_role, is_active, member_role = found.one()
-    if not is_active:
-        raise Invalid("This user is not active.", path)
-    if user_role is UserRole.ADMIN:
-        return
-    if member_role is None:
-        raise Invalid("This user is not a member of the project, and would not see it.", path)
-    is_answered = values.get("requires_acknowledgement", True)
-    if is_answered and Right.ANSWER not in ROLES[member_role]:
-        raise Invalid("This user is a member of the project who may not answer requests.", path)

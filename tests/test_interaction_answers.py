@@ -434,6 +434,51 @@ async def test_what_needs_an_answer_is_assigned_only_to_who_can_give_it(
     assert refused["stranger"] == [(*each, outside) for each in everybody]
 
 
+async def test_what_waits_for_a_user_who_may_not_answer_any_more_is_for_everybody(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    names = ("demoted", "leaves", "editor", "inactive", "administrator", "no administrator")
+    async with world.database.write(ADMIN) as session:
+        users = {}
+        for name in names:
+            user = await db.User.create(session, username=name, email=f"{name}@localhost")
+            if name.endswith("administrator"):
+                user.role = db.UserRole.ADMIN
+            else:
+                await factories.make_member(session, world.project, user, db.MemberRole.APPROVER)
+            users[name] = gid(user)
+    project, admin = gid(world.project), world.people.admin
+    for name, user_id in users.items():
+        await ask(world, client=admin, title=name, assigneeId=user_id)
+        answered = await ask(world, client=admin, title=f"answered: {name}", assigneeId=user_id)
+        assert await respond(world.owner, answered) == []
+
+    for client, mutation, name, more in (
+        (world.owner, "updateProjectMember", "demoted", {"role": "VIEWER"}),
+        (world.owner, "updateProjectMember", "editor", {"role": "EDITOR"}),
+        (world.owner, "removeProjectMember", "leaves", {}),
+        (admin, "updateUser", "inactive", {"isActive": False}),
+        (admin, "updateUser", "administrator", {"displayName": "Ann"}),
+        (admin, "updateUser", "no administrator", {"role": "USER"}),
+    ):
+        named = {"id": users[name]}
+        if mutation != "updateUser":
+            named = {"projectId": project, "userId": users[name]}
+        payload = await client.change(f"{mutation} {{ {ERRORS} }}", **named, **more)
+        assert payload["userErrors"] == []
+
+    query = "SELECT i.title, u.username FROM human_interactions i LEFT JOIN users u"
+    query += " ON u.id = i.assignee_id"
+    assigned = dict(await stored(world.database, query))
+    expected: dict[str, str | None] = dict.fromkeys(names)
+    expected |= {name: name for name in ("editor", "administrator")}
+    expected |= {f"answered: {name}": name for name in names}
+    assert assigned == expected
+    shown = await world.owner.ask("{ pendingInteractions { nodes { title } } }")
+    titles = {node["title"] for node in shown.data["pendingInteractions"]["nodes"]}
+    assert titles == {"demoted", "leaves", "inactive", "no administrator"}
+
+
 async def test_strangers_and_those_who_may_only_look_answer_nothing(
     world: World, http: httpx.AsyncClient
 ) -> None:
