@@ -30,9 +30,9 @@ class Turn:
     p50: float
     p99: float
     server: float
-    """The processor time of the server."""
+    """The processor time of the server, and of the process that makes and sends its spans."""
     serving: float
-    """That of the thread that answers; another one makes and sends the spans."""
+    """That of the thread that answers."""
 
 
 @dataclass

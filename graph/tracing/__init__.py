@@ -7,23 +7,24 @@ OpenTelemetry are imported only if the environment says where to send traces.
 from __future__ import annotations
 
 import os
-import threading
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from db.settings import SettingsError
 
 if TYPE_CHECKING:
+    from graph.tracing.process import ExporterProcess
     from graph.tracing.tracer import Tracer
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL = "http/protobuf"
-
-# How long sending the last spans may take when the process stops, in seconds.
-STOP_SECONDS = 3
+EXPORTER = "opentelemetry.exporter.otlp.proto.http"
 
 active: Tracer | None = None
 """The tracer of this process; None if no traces are sent."""
+
+_process: ExporterProcess | None = None
 
 
 def is_wanted() -> bool:
@@ -52,25 +53,28 @@ def is_wanted() -> bool:
 
 def start() -> None:
     """Begin to send traces, if they are wanted. Raises SettingsError."""
-    global active
+    global active, _process
     if active is not None or not is_wanted():
         return
     try:
+        from graph.tracing.process import ExporterProcess  # noqa: PLC0415
         from graph.tracing.tracer import Tracer  # noqa: PLC0415
+
+        # Only the other process imports it.
+        if find_spec(EXPORTER) is None:
+            raise ModuleNotFoundError(name=EXPORTER)
     except ImportError as error:
         raise SettingsError(
             f"The environment asks for traces, and {error.name} is not installed: install"
             " `troupe[otel]`, or unset OTEL_EXPORTER_OTLP_ENDPOINT."
         ) from None
-    active = Tracer()
+    _process = ExporterProcess()
+    active = Tracer(_process.add)
 
 
 def stop() -> None:
     """Send the last spans, and send no more."""
-    global active
-    tracer, active = active, None
-    if tracer is not None:
-        # It waits much longer for a collector that does not answer.
-        stopping = threading.Thread(target=tracer.shutdown, daemon=True)
-        stopping.start()
-        stopping.join(STOP_SECONDS)
+    global active, _process
+    process, active, _process = _process, None, None
+    if process is not None:
+        process.stop()
