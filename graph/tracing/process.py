@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import uuid
+from typing import IO, TYPE_CHECKING
 
 import orjson
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from graph.tracing.records import Record
 
 log = logging.getLogger("troupe")
-
-PROGRAM = Path(__file__).with_name("exporter.py")
 
 # How many bytes of records wait at most for being written. More are dropped.
 MOST_BYTES = 8_000_000
@@ -30,28 +29,39 @@ RESTART_SECONDS = 5
 # How long the process may take to end, in seconds: longer than it takes for the last spans.
 STOP_SECONDS = 4
 
+ATTRIBUTES = "OTEL_RESOURCE_ATTRIBUTES"
+
+
+class CannotStart(Exception):
+    """The process has ended before it was ready; the message is the last that it said."""
+
 
 class ExporterProcess:
     """Passes records to a process that sends their spans."""
 
     def __init__(self) -> None:
-        """It is started by a thread, which writes to it."""
+        """Raises CannotStart."""
         self._lock = threading.Lock()
         self._lines: list[bytes] = []
         self._size = self._dropped = 0
         self._stopping = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
+        # It stays the same if the process is started again. What the user has set comes later, and
+        # so counts.
+        given = (f"service.instance.id={uuid.uuid4()}", os.environ.get(ATTRIBUTES))
+        self._environment = os.environ | {ATTRIBUTES: ",".join(filter(None, given))}
+        self._process = self._start()
         self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
         self._thread.start()
 
     def add(self, record: Record) -> None:
-        """Have the spans of a record sent.
-
-        It is kept as a line, of which Python's garbage collector knows nothing.
-        """
-        line = encoded(record)
+        """Have the spans of a record sent. It never raises."""
+        try:
+            # Bytes, because the garbage collector does not have to look into them.
+            line = orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+        except TypeError:
+            line = None
         with self._lock:
-            if self._size + len(line) > MOST_BYTES:
+            if line is None or self._size + len(line) > MOST_BYTES:
                 self._dropped += 1
             else:
                 self._size += len(line)
@@ -61,32 +71,58 @@ class ExporterProcess:
         """Have the last spans sent, and end the process."""
         self._stopping.set()
         self._thread.join(STOP_SECONDS)
-        if self._thread.is_alive() and self._process is not None:
+        if self._thread.is_alive():
             self._process.kill()
+            self._thread.join(STOP_SECONDS)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Start the process, and wait until it is ready."""
+        process = subprocess.Popen(
+            # -P: the current folder is no place for imports.
+            [sys.executable, "-P", "-m", "graph.tracing.exporter"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._environment,
+            # An interrupt from the keyboard is for the server, which then stops this one.
+            process_group=0,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with process.stdout as output:
+            is_ready = bool(output.readline())
+        if is_ready:
+            threading.Thread(target=_log, args=[process.stderr], daemon=True).start()
+            return process
+        with process.stderr as errors:
+            said = errors.read().decode(errors="replace").strip()
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+        raise CannotStart(said.rpartition("\n")[2])
 
     def _work(self) -> None:
-        while True:
+        """Write until this process stops, and start the other one again if it ends."""
+        while not self._stopping.is_set():
             try:
-                self._run()
-            except OSError as error:
-                log.warning("The process that sends traces is started again: %s", error.strerror)
-                if not self._stopping.wait(RESTART_SECONDS):
-                    continue
-            return
+                self._write_until_stopped()
+            except Exception as error:
+                log.warning("The process that sends traces has ended: %s", _reason(error))
+            while not self._stopping.wait(RESTART_SECONDS):
+                try:
+                    self._process = self._start()
+                    break
+                except Exception as error:
+                    log.warning("The process that sends traces cannot start: %s", _reason(error))
+        with self._lock:
+            lost = len(self._lines) + self._dropped
+        if lost:
+            log.warning("The last %d traces are lost.", lost)
 
-    def _run(self) -> None:
-        """Start the process, and write to it until this one stops. Raises OSError if it ends."""
-        self._process = process = subprocess.Popen(
-            # -P: the folder of the program is no place for imports.
-            [sys.executable, "-P", PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            # An interrupt from the keyboard is for the server, which then stops this one.
-            start_new_session=True,
-        )
+    def _write_until_stopped(self) -> None:
+        """Raises an exception if the process has ended, or if it ends."""
+        process = self._process
         assert process.stdin is not None
-        threading.Thread(target=_log, args=[process.stderr], daemon=True).start()
         try:
             with process.stdin as pipe:
                 while not self._stopping.wait(PAUSE_SECONDS):
@@ -95,22 +131,28 @@ class ExporterProcess:
         finally:
             process.wait()
 
-    def _write(self, pipe: Any) -> None:
+    def _write(self, pipe: IO[bytes]) -> None:
+        if self._process.poll() is not None:
+            raise BrokenPipeError(f"its status is {self._process.returncode}")
         with self._lock:
             lines, dropped = self._lines, self._dropped
             self._lines, self._size, self._dropped = [], 0, 0
         if dropped:
-            log.warning("%d traces are lost: there are more than can be sent.", dropped)
-        pipe.writelines(lines)
-        pipe.flush()
+            log.warning("%d traces are lost: they are too many to send, or no valid text.", dropped)
+        try:
+            pipe.writelines(lines)
+            pipe.flush()
+        except OSError:
+            with self._lock:
+                self._dropped += len(lines)
+            raise
 
 
-def encoded(record: Record) -> bytes:
-    """A record as a line. Its statements are tuples with names."""
-    return orjson.dumps(record, default=tuple, option=orjson.OPT_APPEND_NEWLINE)
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _log(lines: Any) -> None:
+def _log(lines: IO[bytes]) -> None:
     """Log what the process says: it has no log of its own."""
     with lines:
         for line in lines:

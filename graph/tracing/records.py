@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+LONGEST_STATEMENT = 2_000
+"""The length of the text of a statement. A longer one is cut."""
+
 Statement = Sequence[Any]
 """A statement that was run: the fields of `db.statistics.Call`."""
 
@@ -15,18 +18,17 @@ class Record(TypedDict):
     name: str
     kind: str
     """The name of a SpanKind of OpenTelemetry."""
-    own: str | None
-    """The `traceparent` of the span, if it is known already."""
+    traceparent: str | None
+    """That of the span itself, if it is known already."""
     parent: str | None
-    """That of the span above it. It may be what a client has sent, and not be valid."""
+    """The `traceparent` of the span above it."""
     attributes: Mapping[str, Any]
     error: str | None
     """The code of its first error."""
-    ended: int
-    """In nanoseconds since 1970."""
-    seconds: float
-    """How long it took."""
-    counter: float
-    """When it ended, by `time.perf_counter`, which the statements have their times by."""
+    clock: int
+    """The moment at which the clock of all its times was 0, in nanoseconds since 1970."""
+    began: float
+    """In seconds, like all times."""
+    ended: float
     statements: Sequence[Statement]
     """Its statements, each of which gets a span."""

@@ -1,7 +1,6 @@
-"""Notes what there is to trace, and has another process make and send the spans of it.
+"""Notes what there is to trace. Another process makes the spans of it, and sends them.
 
-An operation only notes what it has done. Its place in a trace is found out in the other process,
-except if a claim hands it to a worker.
+That process also finds the place of an operation in a trace, unless a claim tells it to a worker.
 """
 
 from __future__ import annotations
@@ -13,43 +12,50 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from db.telemetry import span_id_of, trace_and_span
-from graph.tracing.exporter import Places
+from graph.tracing.places import Places
+from graph.tracing.records import LONGEST_STATEMENT
 
 if TYPE_CHECKING:
     from db.statistics import Call
     from graph.tracing.records import Record
 
+# The length of the parts of a `traceparent` that are used.
+TRACEPARENT = 55
+
 
 class Trace:
     """The place of an operation in a trace, while it runs."""
 
-    __slots__ = ("_places", "own", "parent")
+    __slots__ = ("_places", "known", "parent")
 
     def __init__(self, places: Places, parent: str | None) -> None:
         self._places = places
-        self.own: str | None = None
+        self.known: str | None = None
         """Its `traceparent`, if somebody has asked for it."""
         self.parent = parent
-        """What the client has sent as `traceparent`."""
+        """The `traceparent` of the span above it."""
 
     @property
     def traceparent(self) -> str:
         """The header that makes a span of another program a child of this operation."""
-        if self.own is None:
-            self.own = self._places.below(self.parent).traceparent
-        return self.own
+        if self.known is None:
+            self.known = self._places.below(self.parent).traceparent
+        return self.known
 
 
 class Tracer:
     """Makes records of operations and attempts."""
 
     def __init__(self, send: Callable[[Record], None]) -> None:
-        """`send` passes a record on."""
+        """`send` passes a record on, and never raises."""
         self._send = send
         self._places = Places()
 
     def begin(self, traceparent: str | None) -> Trace:
-        """Begin the span of an operation, below the span that a `traceparent` names."""
+        """Begin the span of an operation, below the one that a client names, if that is valid."""
+        if traceparent is not None:
+            is_valid = trace_and_span(traceparent) is not None
+            traceparent = traceparent[:TRACEPARENT] if is_valid else None
         return Trace(self._places, traceparent)
 
     def end(
@@ -65,19 +71,19 @@ class Tracer:
 
         Its statements get spans too. `error` is the code of its first error.
         """
-        counter = time.perf_counter()
+        ended = time.perf_counter()
         self._send(
             {
                 "name": name,
                 "kind": "SERVER",
-                "own": trace.own,
+                "traceparent": trace.known,
                 "parent": trace.parent,
                 "attributes": attributes,
                 "error": error,
-                "ended": time.time_ns(),
-                "seconds": counter - began,
-                "counter": counter,
-                "statements": calls,
+                "clock": time.time_ns() - round(ended * 1_000_000_000),
+                "began": began,
+                "ended": ended,
+                "statements": [(call[0][:LONGEST_STATEMENT], *call[1:]) for call in calls],
             }
         )
 
@@ -102,13 +108,13 @@ class Tracer:
                 "name": "attempt",
                 "kind": "INTERNAL",
                 # It is sampled if its claim is.
-                "own": f"00-{found[0]}-{span_id_of(id)}-{claim.split('-')[3]}",
+                "traceparent": f"00-{found[0]}-{span_id_of(id)}-{claim.split('-')[3]}",
                 "parent": claim,
                 "attributes": attributes,
                 "error": error,
-                "ended": round(ended.timestamp() * 1_000_000) * 1_000,
-                "seconds": (ended - began).total_seconds(),
-                "counter": 0.0,
+                "clock": 0,
+                "began": began.timestamp(),
+                "ended": ended.timestamp(),
                 "statements": (),
             }
         )
