@@ -84,13 +84,10 @@ class Measured:
 class _Run:
     """The state that the connections of a run share."""
 
-    def __init__(
-        self, requests: Sequence[Request], until: float, connections: int, pause: float
-    ) -> None:
+    def __init__(self, requests: Sequence[Request], until: float, connections: int) -> None:
         self.requests = requests
         self.until = until
         self.connections = connections
-        self.pause = pause
         self.next = 0
         self.refused = 0
         self.took: list[tuple[float, float]] = []
@@ -157,10 +154,7 @@ class _Connection(asyncio.Protocol):
                 self._run.took.append((now, now - self._began))
             else:
                 self._run.refused += 1
-            if self._run.pause:
-                asyncio.get_running_loop().call_later(self._run.pause, self._ask)
-            else:
-                self._ask()
+            self._ask()
 
 
 async def load(
@@ -170,14 +164,10 @@ async def load(
     seconds: float,
     warm_up: float,
     connections: int = 10,
-    pause: float = 0,
 ) -> Measured:
-    """Send the requests in turn for this time, and measure after the warm-up. Raises BadAnswer.
-
-    Each connection pauses after each answer, if at all.
-    """
+    """Send the requests in turn for this time, and measure after the warm-up. Raises BadAnswer."""
     begin = time.perf_counter() + warm_up
-    run = _Run(requests, begin + seconds, connections, pause)
+    run = _Run(requests, begin + seconds, connections)
     loop = asyncio.get_running_loop()
     transports = []
     try:

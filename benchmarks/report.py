@@ -515,7 +515,8 @@ def traces(traced: Traced) -> str:
     values: dict[str, Callable[[Turn], float]] = {
         "p50, ms": lambda turn: turn.p50,
         "p99, ms": lambda turn: turn.p99,
-        "server, ms": lambda turn: turn.server,
+        "mean, ms": lambda turn: turn.mean,
+        "server and exporter, ms": lambda turn: turn.server,
         "thread that answers, ms": lambda turn: turn.serving,
     }
     for title, value in values.items():

@@ -18,10 +18,6 @@ from benchmarks.progress import say
 from benchmarks.queries import Query
 from benchmarks.scaling import Question, made
 
-CONNECTIONS = 4
-PAUSE = 0.02
-"""How long a connection pauses after each answer, in seconds, so that the server is not full."""
-
 
 @dataclass(frozen=True)
 class Turn:
@@ -29,10 +25,11 @@ class Turn:
 
     p50: float
     p99: float
+    mean: float
     server: float
-    """The processor time of the server."""
+    """The processor time of the server, and of the process that makes and sends its spans."""
     serving: float
-    """That of the thread that answers; another one makes and sends the spans."""
+    """That of the thread that answers."""
 
 
 @dataclass
@@ -85,10 +82,11 @@ async def _turn(server: Running, question: Question, pace: Pace) -> Turn:
         question.requests,
         seconds=pace.seconds,
         warm_up=pace.warm_up,
-        connections=CONNECTIONS,
-        pause=PAUSE,
+        # Each request after the answer to the one before, so that none waits for another one.
+        connections=1,
     )
     used = processor(server.pid) - began[0], first_thread(server.pid) - began[1]
     if measured.refused:
         raise BadAnswer(f"{measured.refused} answers to {question.name} were not correct.")
-    return Turn(measured.p50, measured.p99, *(each / max(1, measured.answered) for each in used))
+    times = (each / max(1, measured.answered) for each in used)
+    return Turn(measured.p50, measured.p99, 1 / measured.per_second, *times)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from db.errors import Invalid, Path
@@ -51,14 +51,29 @@ TRACEPARENT = re.compile(
     re.ASCII,
 )
 
-traceparent: ContextVar[str | None] = ContextVar("traceparent", default=None)
-"""The `traceparent` of the current operation; None if this process sends no traces."""
+
+class Traced(Protocol):
+    """An operation that is traced."""
+
+    @property
+    def traceparent(self) -> str:
+        """The header that makes a span of another program a child of this operation."""
+
+
+operation: ContextVar[Traced | None] = ContextVar("operation", default=None)
+"""The current operation; None if this process sends no traces."""
 
 ended_attempts: list[UUID] | None = None
 """The attempts that have ended; None if nobody traces them."""
 
 MOST_ENDED = 10_000
 """How many of them are kept at most."""
+
+
+def traceparent() -> str | None:
+    """The `traceparent` of the current operation; None if this process sends no traces."""
+    current = operation.get()
+    return None if current is None else current.traceparent
 
 
 def note_end(attempt_id: UUID) -> None:

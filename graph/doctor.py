@@ -23,8 +23,8 @@ from db.embedded import EmbeddedError, Server, has_database
 from db.poolers import SharedSession
 from db.replicas import REPLAYED, WRITTEN
 from db.settings import SettingsError
-from graph import tracing
 from graph.settings import Mode, Settings, mistyped
+from graph.tracing import activation
 
 # How far the clock of the database may be off, in seconds.
 CLOCK_WARNING, CLOCK_FAILURE = 1.0, 30.0
@@ -154,7 +154,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     for message in names:
         yield report("settings", message, "Correct the name of the variable, or unset it.")
     try:
-        traced = tracing.is_wanted()
+        traced = activation.is_wanted()
     except SettingsError as error:
         yield _failed("settings", str(error), "Correct the variable.")
         return

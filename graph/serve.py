@@ -20,7 +20,6 @@ from starlette.applications import Starlette
 
 from db import User
 from db.settings import SettingsError
-from graph import tracing
 from graph.app import Background, create_app
 from graph.execution import logs
 from graph.metrics.joined import JoinedMetrics, listen_on_loopback
@@ -28,6 +27,7 @@ from graph.processes import Processes
 from graph.server import pages
 from graph.server.protocols import READ_TIMEOUT, HTTPProtocol, WebSocketProtocol
 from graph.settings import Mode, Settings
+from graph.tracing import activation
 
 if sys.platform != "win32":
     import resource
@@ -312,7 +312,7 @@ def serve(
     background: Iterable[Background] = (),
 ) -> None:
     """Serve in this process."""
-    tracing.start()
+    activation.start()
     allow_many_connections()
     app = create_app(settings, url, server, background)
     freeze()
@@ -321,5 +321,5 @@ def serve(
     try:
         DrainingServer(app, settings, metrics).run(sockets=[listening])
     finally:
-        tracing.stop()
+        activation.stop()
         logs.server.info("stopped")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -19,8 +21,6 @@ import orjson
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 import db
@@ -29,8 +29,12 @@ from db.settings import SettingsError
 from db.statistics import Call
 from graph import tracing
 from graph.core.scalars import parse_key
-from graph.tracing import attempts
-from graph.tracing.tracer import LONGEST_STATEMENT, Tracer
+from graph.tracing import activation, attempts
+from graph.tracing import process as exporter
+from graph.tracing.process import ExporterProcess
+from graph.tracing.records import LONGEST_STATEMENT, Record
+from graph.tracing.spans import Spans
+from graph.tracing.tracer import Tracer
 from tests import factories, processes
 from tests.conftest import People
 from tests.patience import becomes, until
@@ -42,30 +46,36 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, NOT_SAMPLED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
 
 
-class Spans(InMemorySpanExporter):
-    """Keeps the spans that are sent."""
+class Sent:
+    """The spans that are sent."""
 
-    def __init__(self, tracer_of: list[Tracer]) -> None:
-        super().__init__()
-        self._tracer_of = tracer_of
+    def __init__(self) -> None:
+        self._records: list[bytes] = []
+        self._spans: list[ReadableSpan] = []
+        self._made = Spans()
+
+    def add(self, record: Record) -> None:
+        """Send those of a record."""
+        self._records.append(orjson.dumps(record))
 
     def all(self) -> list[ReadableSpan]:
         """The spans until now, in the order in which they ended."""
-        (tracer,) = self._tracer_of
-        tracer._processor.force_flush()
-        return list(self.get_finished_spans())
+        while self._records:
+            self._spans += self._made.of(orjson.loads(self._records.pop(0)))
+        return list(self._spans)
+
+    def clear(self) -> None:
+        """Forget them."""
+        self.all()
+        self._spans.clear()
 
 
 @pytest.fixture
-def spans() -> Iterator[Spans]:
+def spans(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """What is sent in the test, in which traces are on."""
-    tracers: list[Tracer] = []
-    exporter = Spans(tracers)
-    tracing.active = tracer = Tracer(exporter)
-    tracers.append(tracer)
-    yield exporter
-    tracing.active = None
-    tracer.shutdown()
+    sent = Sent()
+    monkeypatch.setattr(tracing, "active", Tracer(sent.add))
+    return sent
 
 
 def ids(span: ReadableSpan) -> tuple[str, str, str | None]:
@@ -86,7 +96,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 
 async def test_an_operation_has_a_span_and_so_have_its_statements(
-    database: db.Database, people: People, spans: Spans
+    database: db.Database, people: People, spans: Sent
 ) -> None:
     async with database.write(db.Viewer()) as session:
         await factories.make_plan(session, people.users["owner"], projects=3)
@@ -125,7 +135,7 @@ async def test_an_operation_has_a_span_and_so_have_its_statements(
 
 
 async def test_a_message_of_mcp_names_its_trace(
-    database: db.Database, http: httpx.AsyncClient, people: People, spans: Spans
+    database: db.Database, http: httpx.AsyncClient, people: People, spans: Sent
 ) -> None:
     agent, other = Agent(http, people.owner.token), f"00-{TRACE[::-1]}-{SPAN}-01"
     message = agent.message("tools/call", name="search", arguments={"query": "x"})
@@ -142,7 +152,7 @@ async def test_a_message_of_mcp_names_its_trace(
 
 
 async def test_an_operation_on_a_websocket_names_its_trace(
-    database: db.Database, people: People, spans: Spans
+    database: db.Database, people: People, spans: Sent
 ) -> None:
     """The operation does, or else `connection_init`, or else the handshake."""
     first, second, third = (f"00-{TRACE[n:]}{TRACE[:n]}-{SPAN}-01" for n in (1, 2, 3))
@@ -177,7 +187,7 @@ async def test_an_operation_on_a_websocket_names_its_trace(
 
 
 async def test_a_subscription_is_part_of_the_trace_that_it_names(
-    database: db.Database, people: People, spans: Spans
+    database: db.Database, people: People, spans: Sent
 ) -> None:
     async with listening(database) as server, server.talk(people.owner.token) as talk:
         query = "subscription Mine { inbox { cursor } }"
@@ -191,7 +201,7 @@ async def test_a_subscription_is_part_of_the_trace_that_it_names(
 
 
 async def test_without_a_traceparent_or_with_a_wrong_one_a_trace_begins(
-    people: People, spans: Spans
+    people: People, spans: Sent
 ) -> None:
     for header in ({}, {"traceparent": "00-x-y-01"}, {"traceparent": f"ff-{TRACE}-{SPAN}-01"}):
         await people.owner.send({"query": "{ me { id } }"}, **header)
@@ -203,7 +213,7 @@ async def test_without_a_traceparent_or_with_a_wrong_one_a_trace_begins(
 
 
 async def test_what_is_refused_and_a_statement_that_fails_have_errors(
-    database: db.Database, people: People, spans: Spans, monkeypatch: pytest.MonkeyPatch
+    database: db.Database, people: People, spans: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await people.owner.send({"query": "{"})
     (operation,) = (span for span in spans.all() if span.kind is SpanKind.SERVER)
@@ -226,26 +236,7 @@ async def test_what_is_refused_and_a_statement_that_fails_have_errors(
     assert attributes(operation)["error.type"] == "FAULT"
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_many_spans_are_sent_in_several_messages(fails: bool) -> None:
-    sent: list[list[ReadableSpan]] = []
-
-    class Exporter(InMemorySpanExporter):
-        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-            sent.append(list(spans))
-            return SpanExportResult.FAILURE if fails else SpanExportResult.SUCCESS
-
-    tracer = Tracer(Exporter())
-    calls = [Call("SELECT 1", 1, 0.0, 0.0)] * 200
-    for _ in range(6):
-        tracer.end(tracer.begin(SAMPLED), "query", {}, calls)
-    tracer._processor.force_flush()
-    # A collector that is gone is not asked again for each message.
-    assert [len(each) for each in sent] == ([512] if fails else [512, 512, 6 * 201 - 1024])
-    tracer.shutdown()
-
-
-async def test_what_is_not_sampled_is_not_sent(people: People, spans: Spans) -> None:
+async def test_what_is_not_sampled_is_not_sent(people: People, spans: Sent) -> None:
     await people.owner.send({"query": "{ me { id } }"}, traceparent=NOT_SAMPLED)
     assert spans.all() == []
 
@@ -281,7 +272,7 @@ async def test_an_attempt_has_a_span_from_its_claim_to_its_end(
     database: db.Database,
     people: People,
     agent: db.Agent,
-    spans: Spans,
+    spans: Sent,
     way: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -335,7 +326,7 @@ async def test_an_attempt_has_a_span_from_its_claim_to_its_end(
 
 
 async def test_an_attempt_that_is_not_sampled_says_so_to_its_worker(
-    database: db.Database, people: People, agent: db.Agent, spans: Spans
+    database: db.Database, people: People, agent: db.Agent, spans: Sent
 ) -> None:
     attempt = await claimed(people, agent, NOT_SAMPLED)
     id = UUID(str(parse_key(db.TaskAttempt, attempt["id"])))
@@ -355,7 +346,7 @@ async def test_without_traces_attempts_have_none(people: People, agent: db.Agent
 
 def test_nothing_of_opentelemetry_is_imported_without_its_variables() -> None:
     code = (
-        "import sys, graph.app, graph.serve; graph.serve.tracing.start();"
+        "import sys, graph.app, graph.serve; graph.serve.activation.start();"
         "print([name for name in sys.modules if name.startswith(('opentelemetry', 'prometheus'))])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
@@ -378,14 +369,16 @@ def test_what_is_not_supported_is_refused(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=sentence):
-        tracing.start()
+        activation.start()
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["graph.tracing.tracer", activation.EXPORTER])
+def test_a_missing_package_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
-    monkeypatch.setitem(sys.modules, "graph.tracing.tracer", None)
+    monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(SettingsError, match=r"install `troupe\[otel\]`"):
-        tracing.start()
+        activation.start()
+    assert tracing.active is None
 
 
 @pytest.mark.parametrize(
@@ -404,7 +397,7 @@ def test_the_standard_variables_decide(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert tracing.is_wanted() is wanted
+    assert activation.is_wanted() is wanted
 
 
 @contextmanager
@@ -454,11 +447,290 @@ def test_a_server_sends_them_to_a_collector_by_otlp(
     values = {each.key: each.value.string_value for each in resource.resource.attributes}
     assert values["service.name"] == "troupe"
     assert values["deployment.environment.name"] == "test"
-    found = [span for scope in resource.scope_spans for span in scope.spans]
+    found = spans_in(got)
     operation = next(span for span in found if span.name == "query")
     assert (operation.trace_id.hex(), operation.parent_span_id.hex()) == (TRACE, SPAN)
     below = [span for span in found if span.parent_span_id == operation.span_id]
     assert len(below) == len(found) - 1 >= 1
+
+
+def record(**values: Any) -> Record:
+    """A record of an operation without statements."""
+    found: Record = {
+        "name": "query",
+        "kind": "SERVER",
+        "traceparent": None,
+        "parent": SAMPLED,
+        "attributes": {},
+        "error": None,
+        "clock": 1_000_000_000,
+        "began": 7.0,
+        "ended": 7.5,
+        "statements": (),
+    }
+    found.update(values)  # type: ignore[typeddict-item]
+    return found
+
+
+def test_the_times_of_statements_are_those_of_the_operation() -> None:
+    statement = ("select 1", 3, 7.125, 0.25, None)
+
+    first, operation = Spans().of(record(statements=[statement]))
+
+    assert (first.name, attributes(first)["db.response.returned_rows"]) == ("SELECT", 3)
+    assert (first.start_time, first.end_time) == (8_125_000_000, 8_375_000_000)
+    assert (operation.start_time, operation.end_time) == (8_000_000_000, 8_500_000_000)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "traceparent", "sampled"),
+    [
+        ("parentbased_always_on", None, True),
+        ("parentbased_always_on", NOT_SAMPLED, False),
+        ("parentbased_always_off", None, False),
+        ("parentbased_always_off", SAMPLED, True),
+        ("always_on", NOT_SAMPLED, True),
+        ("always_off", SAMPLED, False),
+    ],
+)
+def test_both_processes_decide_alike_what_is_sampled(
+    sampler: str, traceparent: str | None, sampled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    sent = Sent()
+    tracer = Tracer(sent.add)
+    for is_asked in (False, True):
+        trace = tracer.begin(traceparent)
+        named = trace.traceparent if is_asked else None
+        tracer.end(trace, "query", {}, [Call("SELECT 1", 1, 0.0, 0.0)], 0.0)
+        assert len(sent.all()) == (2 if sampled else 0)
+        if named is not None:
+            assert named.endswith(f"0{sampled:d}")
+            assert not sampled or named == f"00-{'-'.join(ids(sent.all()[1])[:2])}-01"
+        sent.clear()
+
+
+def spans_in(got: Sequence[Any]) -> list[Any]:
+    """The spans that a collector got."""
+    return [span for resource in got for scope in resource.scope_spans for span in scope.spans]
+
+
+def test_the_process_that_sends_imports_nothing_that_takes_long() -> None:
+    code = (
+        "import sys, graph.tracing.exporter, graph.tracing.spans;"
+        "print({name.split('.')[0] for name in sys.modules} & {'db', 'graphql', 'sqlalchemy'})"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert found.stdout == b"set()\n"
+
+
+@pytest.fixture
+def sending(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ExporterProcess, list[Any]]]:
+    """A process that sends spans, and what a collector gets from it."""
+    with collecting() as (url, got):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        process = ExporterProcess()
+        yield process, got
+        process.stop()
+
+
+def names(got: Sequence[Any]) -> list[str]:
+    """The names of the spans that a collector got."""
+    return [span.name for span in spans_in(got)]
+
+
+def test_many_spans_are_sent_in_several_messages(
+    sending: tuple[ExporterProcess, list[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a burst, none are lost, though the SDK drops more than 2,048 that wait."""
+    process, got = sending
+    statements = [("SELECT 1", 1, 7.0, 0.0, None)] * 99
+    for _ in range(100):
+        process.add(record(statements=statements))
+    process.stop()
+    assert len(spans_in(got)) == 10_000
+    assert max(len(spans_in([resource])) for resource in got) == 512
+    assert caplog.messages == []
+
+
+def test_a_process_that_has_ended_is_started_again(
+    sending: tuple[ExporterProcess, list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """That is noticed also if there is nothing to send."""
+    monkeypatch.setattr(exporter, "RESTART_SECONDS", 0.05)
+    process, got = sending
+    process.add(record(name="first"))
+    until(lambda: got)
+    killed = process._process
+    killed.kill()
+    until(lambda: process._process is not killed)
+    process.add(record(name="last"))
+    until(lambda: names(got) == ["first", "last"])
+    assert caplog.messages == ["The process that sends traces has ended: its status is -9"]
+    first, last = (
+        {each.key: each.value.string_value for each in resource.resource.attributes}
+        for resource in got
+    )
+    assert first["service.instance.id"] == last["service.instance.id"] != ""
+
+
+def test_records_that_could_not_be_written_are_counted(
+    sending: tuple[ExporterProcess, list[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    process, got = sending
+    process._process.kill()
+    with process._lock:
+        until(lambda: process._process.poll() is not None)
+    process.add(record(name="lost"))
+    process.stop()
+    assert got == []
+    assert caplog.messages == [
+        "The process that sends traces has ended: its status is -9",
+        "The last 1 traces are lost.",
+    ]
+
+
+def test_what_is_stopped_has_sent_the_last_spans(
+    sending: tuple[ExporterProcess, list[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    process, got = sending
+    process.add(record(name="first"))
+    until(lambda: got)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        process._process.send_signal(number)  # a service manager sends them to all
+    for name in map(str, range(100)):
+        process.add(record(name=name))
+
+    process.stop()
+
+    assert names(got) == ["first", *map(str, range(100))]
+    assert process._process.returncode == 0
+    assert caplog.messages == []
+
+
+def test_a_record_that_is_wrong_is_lost_alone(
+    sending: tuple[ExporterProcess, list[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    process, got = sending
+    process.add(record(name="first"))
+    process.add(record(name="\ud800"))  # it cannot be encoded
+    process.add(record(name="blank", statements=[("", 1, 7.0, 0.0, None)]))
+    process.add(record(name="last"))
+    until(lambda: names(got) == ["first", "last"])
+    assert "1 traces are lost: they are too many to send, or no valid text." in caplog.messages
+    until(lambda: len(caplog.messages) == 2)
+    assert "traces: a trace is lost: IndexError: list index out of range" in caplog.messages
+
+
+def test_a_process_that_reads_nothing_delays_nothing_and_takes_little_memory(
+    sending: tuple[ExporterProcess, list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(exporter, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(exporter, "MOST_BYTES", 1_000_000)
+    process, got = sending
+    process._process.send_signal(signal.SIGSTOP)
+    statements = [("SELECT " + "1" * 1_000, 1, 7.0, 0.0, None)] * 100
+    for _ in range(5):
+        process.add(record(statements=statements))
+    until(lambda: process._size == 0)  # now they are being written
+    for _ in range(50):
+        process.add(record(statements=statements))
+    assert 800_000 < process._size <= 1_000_000
+    lost = process._dropped
+    assert lost == 50 - len(process._lines) == 41
+
+    process.stop()
+
+    assert not process._thread.is_alive()
+    assert process._process.returncode == -signal.SIGKILL
+    assert got == []
+    assert caplog.messages == [
+        "The process that sends traces has ended: Broken pipe",
+        "The last 55 traces are lost.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OTEL_BSP_MAX_QUEUE_SIZE", "100"), ("OTEL_BSP_SCHEDULE_DELAY", "-1")],
+)
+def test_a_wrong_variable_is_refused_when_it_starts(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=r"Traces cannot be sent .* ValueError: .* must be"):
+        activation.start()
+    assert tracing.active is None
+
+
+def test_headers_are_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=first, my secret key")
+    process = ExporterProcess()
+    process.stop()
+    until(lambda: caplog.messages)
+    assert "secret" not in caplog.text
+    assert "Header format invalid" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "\ud800",
+        f" {SAMPLED}",
+        f"{SAMPLED}\n",
+        f"{SAMPLED}-{'x' * 1_000}",
+        SAMPLED.upper(),
+        f"00-{'0' * 32}-{SPAN}-01",
+    ],
+)
+def test_a_traceparent_that_is_not_valid_counts_as_none(traceparent: str) -> None:
+    sent = Sent()
+    tracer = Tracer(sent.add)
+    tracer.end(tracer.begin(traceparent), "query", {}, [], 0.0)
+    (operation,) = sent.all()
+    assert ids(operation)[2] is None
+    assert ids(operation)[0] != TRACE
+
+
+def test_of_a_later_version_the_known_parts_count() -> None:
+    sent = Sent()
+    tracer = Tracer(sent.add)
+    trace = tracer.begin(f"01-{TRACE}-{SPAN}-01-{'x' * 1_000}")
+    tracer.end(trace, "query", {}, [], 0.0)
+    assert ids(sent.all()[0])[::2] == (TRACE, SPAN)
+
+
+def sender_of(server: Serving) -> int | None:
+    """The process that sends the spans of a server."""
+    for thread in Path(f"/proc/{server.pid}/task").iterdir():
+        for child in (thread / "children").read_text(encoding="utf-8").split():
+            if b"graph.tracing.exporter" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+    return None
+
+
+def test_a_server_that_is_killed_leaves_no_process(
+    made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with processes.place() as folder, collecting() as (url, got):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        data_dir = processes.copied(made[0], folder / "data")
+        with Serving(folder, data_dir=data_dir) as server:
+            server.ready()
+            server.ask("query Traced { me { id } }")
+            sender = until(lambda: sender_of(server))
+            time.sleep(3 * exporter.PAUSE_SECONDS)
+            server.kill()
+            until(lambda: not Path(f"/proc/{sender}").exists())
+        assert "query" in [span.name for span in spans_in(got)]
 
 
 def test_a_collector_that_is_gone_delays_nothing(

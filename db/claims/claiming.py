@@ -315,7 +315,7 @@ async def claim(
         "attempt_ids": ids,
         "agent_id": agent_id,
         "lease_seconds": leases.duration(seconds),
-        "traceparent": telemetry.traceparent.get(),
+        "traceparent": telemetry.traceparent(),
     }
     values |= {f"type_{number}": type for number, type in enumerate(kinds)}
     options = session.right, len(kinds), limit == 1

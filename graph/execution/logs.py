@@ -142,7 +142,7 @@ class LogEntry:
     request: GraphQLRequest | None = None
     run: Run | None = None
     _trace: Trace | None = None
-    _tracing: Token[str | None] | None = None
+    _tracing: Token[telemetry.Traced | None] | None = None
     _first_explained = 0
 
     def __init__(self, transport: str, traceparent: str | None = None) -> None:
@@ -158,17 +158,15 @@ class LogEntry:
 
     def __enter__(self) -> Self:
         self._counting: Token[Statistics | None] = statistics.current.set(self.database)
-        trace = self._trace
-        if trace is not None:
-            self._tracing = telemetry.traceparent.set(trace.traceparent)
-            if trace.is_sampled:
-                self.database.calls = []
+        if self._trace is not None:
+            self._tracing = telemetry.operation.set(self._trace)
+            self.database.calls = []
         return self
 
     def __exit__(self, *_: object) -> None:
         statistics.current.reset(self._counting)
         if self._tracing is not None:
-            telemetry.traceparent.reset(self._tracing)
+            telemetry.operation.reset(self._tracing)
         self._write()
 
     def answer(self, answer: Answer) -> None:
@@ -238,7 +236,9 @@ class LogEntry:
             if name is not None:
                 attributes["graphql.operation.name"] = name
             calls = (self.database.calls or [])[:MOST_COLLECTED]
-            tracing.active.end(self._trace, kind or OPERATION, attributes, calls, code)
+            tracing.active.end(
+                self._trace, kind or OPERATION, attributes, calls, self._started, code
+            )
         if not operations.isEnabledFor(logging.INFO):
             return
         fields = {
