@@ -47,7 +47,7 @@ NOT_WORK = "whose tasks are commands to run, not work to be done"
 
 # How much of a file is read to recognise it.
 MAX_KEYS = 200
-MAX_SHAPE = 6
+MAX_SHAPE = 8
 
 
 def located(path: Path) -> Path:
