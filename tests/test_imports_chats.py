@@ -194,6 +194,25 @@ def record(type: str, role: str, content: Any, **more: Any) -> dict[str, Any]:
     }
 
 
+async def test_the_title_that_a_person_gave_a_session_stays(
+    database: db.Database, tmp_path: Path
+) -> None:
+    made = {"type": "ai-title", "aiTitle": "Look at a folder", "sessionId": "2ff46cd5"}
+    given = {"type": "custom-title", "customTitle": "Frost", "sessionId": "2ff46cd5"}
+    lines = [
+        made,
+        record("user", "user", "What is here?"),
+        given,
+        given | {"customTitle": "Frost and ice"},
+        made | {"aiTitle": "List files"},
+        given | {"customTitle": ""},
+    ]
+
+    await import_chats(database, file(tmp_path, lines, "s.jsonl"), owner=None)
+
+    assert await rows(database, "SELECT title FROM conversations") == ["Frost and ice"]
+
+
 async def test_a_session_of_claude_code_is_a_conversation(
     database: db.Database, tmp_path: Path
 ) -> None:
@@ -284,6 +303,7 @@ async def test_variants_of_sharegpt_are_read(database: db.Database, tmp_path: Pa
         {"conversations": []},
         {"conversations": [{"role": "user", "content": "A"}, {"role": "ai", "value": "B"}]},
         {"items": [{"from": "human", "value": ["C", "D"]}]},
+        {"messages": [{"from": "human", "value": "E"}, {"from": "gpt", "value": "F"}]},
     ]
     path = file(tmp_path, chats)
     assert formats.recognise(path) == formats.CHATS
@@ -295,6 +315,8 @@ async def test_variants_of_sharegpt_are_read(database: db.Database, tmp_path: Pa
         ("USER", "A"),
         ("ASSISTANT", "B"),
         ("USER", "C\nD"),
+        ("USER", "E"),
+        ("ASSISTANT", "F"),
     ]
 
 

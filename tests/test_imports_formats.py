@@ -311,6 +311,7 @@ async def test_issues_of_gh_are_tasks(database: db.Database, tmp_path: Path) -> 
         ("a.jsonl", [{"type": "summary", "summary": "A", "leafUuid": "x"}], formats.CHATS),
         ("a.json", [{"conversations": [{"from": "human", "value": "A"}]}], formats.CHATS),
         ("a.json", {"items": [{"from": "human", "value": "A"}]}, formats.CHATS),
+        ("a.json", {"messages": [{"from": "human", "value": "A"}]}, formats.CHATS),
     ],
 )
 def test_the_format_is_recognised(tmp_path: Path, name: str, content: Any, format: Any) -> None:
@@ -351,6 +352,17 @@ CODE = {"version": "2.0.0", "tasks": [{"label": "build", "type": "shell", "comma
         ("a.json", "3", f"has no known format: it has a number. Known are {formats.NAMED}."),
         ("a.json", "[]", f"has no known format: it is empty. Known are {formats.NAMED}."),
         ("a.json", "", "is empty."),
+        (
+            "a.md",
+            "# Plan",
+            "is not JSON: invalid char in json text, at line 1, column 1."
+            f" Known are {formats.NAMED}.",
+        ),
+        (
+            "a.json",
+            "[1,]",
+            "is not JSON: unallowed token at this point in JSON text, at line 1, column 4.",
+        ),
     ],
 )
 def test_what_is_not_known_is_refused(

@@ -93,7 +93,12 @@ def recognise(path: Path) -> PlanFormat | str:
         return EXPORT
     with opened(path) as source:
         events = source.events()
-        first = next(events, ("nothing", None))
+        try:
+            first = next(events, ("nothing", None))
+        except NotImportable as error:
+            if source.begins() in (b"", b"[", b"{"):
+                raise
+            raise NotImportable(f"{error} Known are {NAMED}.") from None
         value = _shape(events, first)
         is_list = isinstance(value, list)
         item = value[0] if is_list and value and isinstance(value[0], dict | list) else value
