@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,12 @@ def test_what_is_not_known_is_refused(
         formats.recognise(path)
 
     assert str(refusal.value) == f"{path} {sentence}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has a file whose reading fails")
+def test_a_file_whose_reading_fails_is_refused() -> None:
+    with pytest.raises(NotImportable, match=r"^/proc/self/mem cannot be read: Input/output error"):
+        formats.recognise(Path("/proc/self/mem"))
 
 
 def test_a_folder_without_a_plan_and_one_with_two_are_refused(tmp_path: Path) -> None:

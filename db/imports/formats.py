@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,10 +121,12 @@ def recognise(path: Path) -> PlanFormat | str:
 
 
 def _is_export(path: Path) -> bool:
-    if not path.is_file() or not os.access(path, os.R_OK):
+    if not path.is_file():
         return False
-    with path.open("rb") as file:
+    # Why a file cannot be read is said when it is opened to be imported.
+    with contextlib.suppress(OSError), path.open("rb") as file:
         return file.read(len(EXPORT_BEGINS)) == EXPORT_BEGINS
+    return False
 
 
 def _is_chat(item: Any) -> bool:
