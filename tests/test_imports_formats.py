@@ -183,7 +183,7 @@ async def test_a_folder_of_backlog_is_a_project(database: db.Database, tmp_path:
 
     assert report.added == {"projects": 1, "tasks": 4, "dependencies": 2}
     assert report.left_out == [
-        "1 files in drafts were left out.",
+        "1 file was left out, in drafts.",
         "back-2 - Rain.md: the dependency on back-9 was left out, because there is no such task.",
     ]
     assert report.changed == [

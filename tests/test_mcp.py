@@ -471,7 +471,12 @@ async def test_tasks_are_for_those_who_may_see_them_and_know_them(
         assert (await other.error(method, taskId=id))[:2] == (400, -32602), method
         client = replace(ada, extensions=(TASKS,))
         assert (await client.error(method, taskId=gid(world.free)))[:2] == (400, -32602), method
-        assert (await client.error(method, taskId="x"))[:2] == (400, -32602), method
+        assert (await client.error(method, taskId="x")) == (
+            400,
+            -32602,
+            "taskId: 'x' is no id of a HumanInteraction: use its `id` or a bare UUID."
+            " [BAD_USER_INPUT]",
+        )
         message = client.message(method, taskId=id)
         headers = client.headers(message) | {"mcp-name": "another"}
         response = await client.raw(orjson.dumps(message), **headers)
@@ -605,6 +610,14 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
             [
                 "lease: claim has no such argument. It has: agentId, idempotencyKey, leaseSeconds,"
                 " types."
+            ],
+        ),
+        (
+            "complete",
+            {"attempt": "x", "output": 3},
+            [
+                f"{name}: complete has no such argument. It has: attemptId, idempotencyKey, result."
+                for name in ("attempt", "output")
             ],
         ),
         (
