@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from db.ai_models import AIModel
+from db.attempts import TaskAttempt
 from db.base import (
     CRUD,
     ShortText,
@@ -62,7 +63,6 @@ from db.writes import (
 
 if TYPE_CHECKING:
     from db.agents import Agent
-    from db.attempts import TaskAttempt
     from db.conversations import Conversation, Message
     from db.sessions import WriteSession
     from db.tasks import Task
@@ -215,7 +215,9 @@ class UsageRecord(CRUD):
     )
     project: Mapped[Project] = to_one("usage_records", "The project that it was made for.")
     agent: Mapped[Agent | None] = to_one("usage_records", "The agent that made it.")
-    task: Mapped[Task | None] = to_one("usage_records", "The task that it was made for.")
+    task: Mapped[Task | None] = to_one(
+        "usage_records", "The task that it was made for; unless given, that of the attempt."
+    )
     attempt: Mapped[TaskAttempt | None] = to_one(
         "usage_records", "The attempt that it was part of."
     )
@@ -278,9 +280,16 @@ def _recorded(
         "model_name": func.coalesce(new.model_name, new.model_id),
         "cost": func.coalesce(new.cost, _cost(model, new)),
     }
+    source = given.outerjoin(model, _is_of(model, new))
+    if "attempt_id" in names:
+        # What an attempt costs counts for its task.
+        attempt = aliased(TaskAttempt)
+        source = source.outerjoin(attempt, attempt.id == new.attempt_id)
+        own = [new.task_id] if "task_id" in names else []
+        calls["task_id"] = func.coalesce(*own, attempt.task_id)
     rows = (
         select(*calls.values())
-        .select_from(given.outerjoin(model, _is_of(model, new)))
+        .select_from(source)
         .where(*rows_refer(UsageRecord, checked, viewer, above.id, given))
     )
     if "request_id" in names:

@@ -160,6 +160,32 @@ async def test_a_call_is_recorded_with_what_is_given(world: World) -> None:
     }
 
 
+async def test_what_an_attempt_used_counts_for_its_task(world: World) -> None:
+    attempt = gid(await make_attempt(world, world.free))
+    used = {"cost": "0.25", "attemptId": attempt}
+    others = (
+        {"cost": "0.25"},
+        used,
+        used | {"taskId": gid(world.subtask)},
+        used | {"taskId": None, "requestId": "r1"},
+    )
+
+    for records in ([used], others):
+        answer = await world.owner.change(
+            f"recordUsage {{ usageRecords {{ task {{ title }} }} {ERRORS} }}",
+            **calls(world, *records),
+        )
+        assert answer["userErrors"] == []
+        found = [record["task"] and record["task"]["title"] for record in answer["usageRecords"]]
+        assert found == ["Free"] if len(records) == 1 else [None, "Free", "Subtask", "Free"]
+
+    sums = "SELECT t.title, sum(u.cost)::text FROM usage_totals u JOIN tasks t ON t.id = u.task_id"
+    assert sorted(await stored(world.database, f"{sums} GROUP BY 1")) == [
+        ("Free", "0.750000000"),
+        ("Subtask", "0.250000000"),
+    ]
+
+
 async def test_a_model_is_enough(world: World, resolvers: People) -> None:
     payload = await world.owner.change(f"recordUsage {WHOLE}", **calls(world, {}))
 
