@@ -114,6 +114,26 @@ async def test_branches_of_chatgpt_are_forks(database: db.Database, tmp_path: Pa
     assert await snapshot(database) == before
 
 
+async def test_nodes_that_are_missing_are_named(database: db.Database, tmp_path: Path) -> None:
+    nodes = {id: found for id, found in BRANCHED["mapping"].items() if id != "first"}
+    given = BRANCHED | {"mapping": nodes, "current_node": "first"}
+
+    found = await import_chats(database, file(tmp_path, [given]), owner=None)
+
+    assert found.changed == [
+        "conversation 1: its current node is not in the file, so the last branch is the"
+        " conversation.",
+        "conversation 1: node thanks follows one that is not in the file, so a conversation begins"
+        " with it.",
+    ]
+    assert [row[2:4] for row in await rows(database, MESSAGES)] == [
+        ("USER", "Will it rain?"),
+        ("USER", "Will it freeze?"),
+        ("ASSISTANT", "Yes, at night."),
+        ("USER", "Thanks."),
+    ]
+
+
 async def test_a_fork_finds_its_original_in_an_earlier_batch(
     database: db.Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
