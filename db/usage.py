@@ -278,16 +278,17 @@ def _recorded(
         "model_name": func.coalesce(new.model_name, new.model_id),
         "cost": func.coalesce(new.cost, _cost(model, new)),
     }
+    source = given.outerjoin(model, _is_of(model, new))
     if "attempt_id" in names:
         # What is spent in an attempt counts for its task and its agent, also in their budgets.
+        attempt = aliased(TaskAttempt)
+        source = source.outerjoin(attempt, attempt.id == new.attempt_id)
         for name in ("agent_id", "task_id"):
-            of_attempt = select(TaskAttempt.__table__.c[name]).where(
-                TaskAttempt.id == new.attempt_id
-            )
-            calls[name] = func.coalesce(calls.get(name), of_attempt.scalar_subquery())
+            own = [calls[name]] if name in calls else []
+            calls[name] = func.coalesce(*own, getattr(attempt, name))
     rows = (
         select(*calls.values())
-        .select_from(given.outerjoin(model, _is_of(model, new)))
+        .select_from(source)
         .where(*rows_refer(UsageRecord, checked, viewer, above.id, given))
     )
     if "request_id" in names:
