@@ -48,30 +48,26 @@ class Traced:
 
 
 async def traces(url: URL, size: Size, queries: Sequence[Query], pace: Pace) -> Traced:
-    """Measure the queries in rounds, at a server without traces and at one that sends all."""
+    """Measure the queries in rounds, at a server without traces and at one that sends all.
+
+    Each round starts both anew: two processes of the same program differ by a few per cent.
+    """
     result = Traced({query.name: [] for query in queries})
     with collecting() as collector:
         settings = COMPILED.settings | {"OTEL_EXPORTER_OTLP_ENDPOINT": collector}
         traced = replace(COMPILED, settings=settings)
-        with running(COMPILED, url) as plain, running(traced, url) as tracing:
-            servers = (plain, tracing)
-            asked = {
-                (query.name, server): made(
-                    server, query.name, COMPILED.bodies(query, size.projects)
-                )
-                for query in queries
-                for server in servers
-            }
-            for question in asked.values():
-                await warm_up(question.address, question.requests)
-            for number in range(pace.rounds):
+        for number in range(pace.rounds):
+            with running(COMPILED, url) as plain, running(traced, url) as tracing:
+                servers = (plain, tracing) if number % 2 else (tracing, plain)
                 for query in queries:
-                    turns = {}
-                    for server in servers if number % 2 else reversed(servers):
-                        turns[server] = await _turn(server, asked[query.name, server], pace)
+                    bodies = COMPILED.bodies(query, size.projects)
+                    asked = {server: made(server, query.name, bodies) for server in servers}
+                    for question in asked.values():
+                        await warm_up(question.address, question.requests)
+                    turns = {server: await _turn(server, asked[server], pace) for server in servers}
                     result.turns[query.name].append((turns[plain], turns[tracing]))
-                say(f"round {number + 1} of {pace.rounds} of traces")
-            result.received = received(collector)
+            say(f"round {number + 1} of {pace.rounds} of traces")
+        result.received = received(collector)
     return result
 
 
