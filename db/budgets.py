@@ -4,7 +4,8 @@ A trigger of `usage_totals` counts what is spent, in the transaction of the usag
 functions `lock_budgets` and `reserve_budgets` count what is reserved, in that of the claim. They
 are in `0015_budgets.py` and `0017_leases.py` of `migrations/versions/`. The trigger makes alerts,
 as does one of budgets whose limit or thresholds change. A hard budget without room refuses the next
-claim. Usage is recorded nevertheless, because the money is spent, unless the budget says otherwise.
+claim. Usage is recorded nevertheless, because the money is spent, unless the budget refuses it
+(`0027_budgets_refuse_usage.py`).
 """
 
 from __future__ import annotations

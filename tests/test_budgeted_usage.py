@@ -320,11 +320,14 @@ async def test_who_may_record_nothing_learns_nothing_of_a_budget(world: World) -
 
 
 async def test_only_projects_with_such_a_budget_pay_for_it(world: World) -> None:
-    async def locks() -> list[str]:
+    async def locks(asked: int = 0) -> list[str]:
+        """The advisory locks of a record, for which the function is called so many times."""
         async with world.database.write(ADMIN, Right.WORK) as session:
-            await session.execute(text("SELECT 1"))
+            await session.execute(text("SET LOCAL track_functions = 'all'"))
             call = {"model_name": "gpt-4o", "agent_id": world.ada.id}
             await usage.record_usage(session, world.project.id, {(0,): call})
+            function = "pg_stat_get_xact_function_calls('any_used_up'::regproc)"
+            assert await session.scalar(text(f"SELECT coalesce({function}, 0)")) == asked
             held = (
                 "SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'"
                 " ORDER BY mode"
@@ -345,7 +348,7 @@ async def test_only_projects_with_such_a_budget_pay_for_it(world: World) -> None
     assert await locks() == shared
     assert await statements() == few
     await refusing(world, limitCost="100")
-    assert await locks() == ["ExclusiveLock", *shared]
+    assert await locks(asked=1) == ["ExclusiveLock", *shared]
     assert await statements() == few
 
 
