@@ -183,7 +183,8 @@ async def test_calls_are_recorded_all_or_none(world: World) -> None:
     repeated = {"requestId": "a"}
     assert await refused(world, repeated, other, ada) == [(EXCEEDED, "records.2")]
     # What else is wrong is said first.
-    assert await refused(world, ada, {"cost": "-1"}) == [("INVALID", "records.1.cost")]
+    unknown = {"agentId": gid(world.bob)}
+    assert await refused(world, ada, unknown) == [("NOT_FOUND", "records.1.agentId")]
     await record(world, other, repeated)
     assert await stored(world.database, "SELECT count(*) FROM usage_records") == [2]
 
