@@ -256,19 +256,16 @@ def _is_of(model: Any, usage: Any) -> ColumnElement[bool]:
     return model.id == func.coalesce(usage.model_id, usage.model_name)  # type: ignore[no-any-return]
 
 
-def _counted_for(new: Any, names: Collection[str]) -> dict[str, Any]:
+def _counted_for(new: Any, names: Collection[str], attempt: Any) -> dict[str, Any]:
     """The agent, the task and the model's name that a call is counted for, also in budgets.
 
-    Without others, those of its attempt, if `names` have one. `new` has the columns `names`.
+    `new` has the columns `names`. If an attempt is one of them, its agent and its task count unless
+    the call has others.
     """
     none = cast(null(), Uuid)
     found = {name: new[name] if name in names else none for name in ("agent_id", "task_id")}
     if "attempt_id" in names:
-        for name, column in found.items():
-            of_attempt = select(TaskAttempt.__table__.c[name]).where(
-                TaskAttempt.id == new.attempt_id
-            )
-            found[name] = func.coalesce(column, of_attempt.scalar_subquery())
+        found = {name: func.coalesce(own, getattr(attempt, name)) for name, own in found.items()}
     return {**found, "model_name": func.coalesce(new.model_name, new.model_id)}
 
 
@@ -293,17 +290,20 @@ def _recorded(
     project = select(Project.id).where(
         Project.id == value("project_id", Uuid), scope(Project, viewer, right)
     )
-    above, model = project.cte("above").c, aliased(AIModel)
+    above, model, attempt = project.cte("above").c, aliased(AIModel), aliased(TaskAttempt)
     columns: dict[str, Any] = {name: new[name] for name in names}
     columns |= {
-        **_counted_for(new, names),
+        **_counted_for(new, names, attempt),
         "project_id": above.id,
         "model_id": model.id,
         "cost": func.coalesce(new.cost, _cost(model, new)),
     }
+    source = given.outerjoin(model, _is_of(model, new))
+    if "attempt_id" in names:
+        source = source.outerjoin(attempt, attempt.id == new.attempt_id)
     calls = (
         select(*(column.label(name) for name, column in columns.items()))
-        .select_from(given.outerjoin(model, _is_of(model, new)))
+        .select_from(source)
         .where(*rows_refer(UsageRecord, checked, viewer, above.id, given))
         .cte("calls")
     )
@@ -326,9 +326,14 @@ def _recorded(
 @Statement
 def _refused(viewer: Viewer) -> Executable:
     """The number of the first call that a budget refuses, and what an error says of the budget."""
-    new = unnested(UsageRecord, COUNTED).subquery().c
-    columns = _counted_for(new, COUNTED).items()
-    calls = select(new[NUMBER], *(column.label(name) for name, column in columns)).subquery()
+    given, attempt = unnested(UsageRecord, COUNTED).subquery(), aliased(TaskAttempt)
+    new = given.c
+    columns = _counted_for(new, COUNTED, attempt).items()
+    calls = (
+        select(new[NUMBER], *(column.label(name) for name, column in columns))
+        .select_from(given.outerjoin(attempt, attempt.id == new.attempt_id))
+        .subquery()
+    )
     return budgets.refusing(value("project_id", Uuid), calls.c)
 
 

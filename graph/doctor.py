@@ -190,15 +190,15 @@ def _size(count: float) -> str:
 # The database
 
 
-async def check_server(connection: Any) -> AsyncIterator[Finding]:
-    """The version of PostgreSQL, and whether it takes writes."""
+async def check_server(connection: Any, setting: str) -> AsyncIterator[Finding]:
+    """The version of PostgreSQL, and whether it takes writes. `setting` has its URL."""
     version = await connection.fetchval("SHOW server_version")
     text = f"PostgreSQL {version.split()[0]}"
     if connection.get_server_version().major < migrate.OLDEST_SERVER:
         advice = f"Use PostgreSQL {migrate.OLDEST_SERVER} or later."
         yield _failed("database", f"It is {text}.", advice)
     elif await connection.fetchval("SHOW transaction_read_only") == "on":
-        advice = "Name the primary in TROUPE_DATABASE_URL, or end its read-only mode."
+        advice = f"Name the primary in {setting}, or end its read-only mode."
         yield _failed("database", f"{text} takes no writes.", advice)
     else:
         yield _ok("database", f"{text} takes writes.")
@@ -284,17 +284,21 @@ async def check_collation(connection: Any) -> AsyncIterator[Finding]:
         yield _ok("collation", "The encoding is UTF8, and the collations are as indexes need them.")
 
 
-async def check_pooler(connection: Any, database: Database) -> AsyncIterator[Finding]:
+async def check_pooler(connection: Any, database: Database, url: str) -> AsyncIterator[Finding]:
     """Whether the URL with a pooler leads to the same database as the one without."""
     try:
         (found,) = await database.fetch(IDENTITY, [])
+        ((is_standby,),) = await database.fetch("SELECT pg_is_in_recovery()", [])
     except Exception as error:
-        message = f"PostgreSQL cannot be reached at {shown(database.url)} ({reason(error)})."
+        message = f"PostgreSQL cannot be reached at {shown(url)} ({reason(error)})."
         yield _failed("pooler", message, "Check TROUPE_DATABASE_URL, and that the pooler runs.")
         return
     if found != await connection.fetchrow(IDENTITY):
         message = "TROUPE_DATABASE_DIRECT_URL leads to another database than TROUPE_DATABASE_URL."
         yield _failed("pooler", message, "Correct one of them.")
+    elif is_standby:
+        message = "TROUPE_DATABASE_URL leads to a standby, which takes no writes."
+        yield _failed("pooler", message, "Let the pooler lead to the primary.")
     else:
         message = "Both URLs lead to the same database; the direct one keeps its session."
         yield _ok("pooler", message)
@@ -420,6 +424,7 @@ async def examine_database(
 ) -> AsyncIterator[Finding]:
     """All findings about a database."""
     direct, replica = settings.database_direct_url, settings.database_replica_url
+    setting = "TROUPE_DATABASE_URL" if direct is None else "TROUPE_DATABASE_DIRECT_URL"
     database = Database(url, direct_url=direct)
     try:
         try:
@@ -429,7 +434,6 @@ async def examine_database(
             yield _failed("pooler", f"{error}.", advice)
             return
         except Exception as error:
-            setting = "TROUPE_DATABASE_URL" if direct is None else "TROUPE_DATABASE_DIRECT_URL"
             advice = f"Check {setting}, and that the server is running."
             where = shown(direct or url)
             message = f"PostgreSQL cannot be reached at {where} ({reason(error)})."
@@ -437,7 +441,7 @@ async def examine_database(
             return
         try:
             for name, findings in (
-                ("database", check_server(connection)),
+                ("database", check_server(connection, setting)),
                 ("migrations", check_migrations(connection, settings)),
                 ("rights", check_rights(connection)),
                 ("clock", check_clock(connection)),
@@ -447,7 +451,7 @@ async def examine_database(
                     check_connections(connection, database, is_direct=direct is not None),
                 ),
                 ("notifications", check_listening(database)),
-                *([] if direct is None else [("pooler", check_pooler(connection, database))]),
+                *([] if direct is None else [("pooler", check_pooler(connection, database, url))]),
                 *([] if replica is None else [("replica", check_replica(connection, replica))]),
             ):
                 try:

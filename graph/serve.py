@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import socket
@@ -61,12 +62,13 @@ def listen_for_metrics(
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:
     """Open a socket. `setting` is part of the names of the settings with its address."""
+    not_here = SettingsError(
+        f"TROUPE_{setting}HOST={host} is not an address of this machine; write 127.0.0.1."
+    )
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror:
-        raise SettingsError(
-            f"TROUPE_{setting}HOST={host} is not an address of this machine; write 127.0.0.1."
-        ) from None
+        raise not_here from None
     family, kind, protocol, _, address = found[0]
     listening = socket.socket(family, kind, protocol)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -79,6 +81,8 @@ def _listen(host: str, port: int, setting: str) -> socket.socket:
         listening.listen()
     except OSError as error:
         listening.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise not_here from None
         another = port + 1 if 1024 <= port < 65535 else 8000
         raise SettingsError(
             f"Cannot listen on {host}:{port} ({error.strerror});"

@@ -22,7 +22,7 @@ from db.exports import NotExportable, export_project, import_export
 from db.exports.contents import LINKS, TABLES
 from db.imports import NotImportable, formats
 from tests.conftest import People, _on_server
-from tests.factories import make_agent, make_task
+from tests.factories import make_agent, make_project, make_task
 from tests.test_budgets import budget, claim, record, tasks
 from tests.world import World, gid, make_whole_world, make_world, snapshot, stored
 
@@ -346,6 +346,27 @@ async def test_a_project_that_is_not_there_is_not_exported(
         await export_project(database, "none", tmp_path / "export.jsonl")
 
     assert os.listdir(tmp_path) == []
+
+
+async def test_only_a_regular_file_is_written(database: db.Database, tmp_path: Path) -> None:
+    """A device, or a pipe, would be replaced by the file."""
+    async with database.write(db.Viewer(is_administrator=True)) as session:
+        project = await make_project(session, None)
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link.json", tmp_path / "target.json"
+    os.mkfifo(pipe)
+    with pytest.raises(NotExportable, match=f"^{pipe} is no regular file\\.$"):
+        await export_project(database, str(project.id), pipe)
+    assert pipe.is_fifo()
+    with pytest.raises(NotExportable, match=f"^{tmp_path} is a directory\\.$"):
+        await export_project(database, str(project.id), tmp_path)
+    target.write_text("Earlier")
+    link.symlink_to(target)
+
+    await export_project(database, str(project.id), link)
+
+    assert link.is_symlink()
+    assert target.read_text().startswith('{"format":"troupe",')
+    assert sorted(os.listdir(tmp_path)) == ["link.json", "pipe", "target.json"]
 
 
 async def test_a_file_that_cannot_be_written_is_named(

@@ -1555,7 +1555,8 @@ HALF = GOOD[:-20]
             "{path} is not JSON: invalid character inside string, at line 2, column 1.",
         ),
         (b'{"a":\n"\xe9"}', "{path} is not UTF-8: line 2 has the byte 0xe9; save it as UTF-8."),
-        (b"\x1f\x8b\x08", "{path} is not UTF-8: line 1 has the byte 0x8b; save it as UTF-8."),
+        (b"\x1f\x8b\x08", "{path} is compressed; unpack it first."),
+        (b"PK\x03\x04\x14", "{path} is compressed; unpack it first."),
         (b'{"a": "\xc3', "{path} is cut off: it ends in the middle of a character."),
         (GOOD.encode("utf-16"), "{path} is UTF-16; save it as UTF-8."),
         (

@@ -114,6 +114,26 @@ async def test_branches_of_chatgpt_are_forks(database: db.Database, tmp_path: Pa
     assert await snapshot(database) == before
 
 
+async def test_nodes_that_are_missing_are_named(database: db.Database, tmp_path: Path) -> None:
+    nodes = {id: found for id, found in BRANCHED["mapping"].items() if id != "first"}
+    given = BRANCHED | {"mapping": nodes, "current_node": "first"}
+
+    found = await import_chats(database, file(tmp_path, [given]), owner=None)
+
+    assert found.changed == [
+        "conversation 1: its current node is not in the file, so the last branch is the"
+        " conversation.",
+        "conversation 1: node thanks follows one that is not in the file, so a conversation begins"
+        " with it.",
+    ]
+    assert [row[2:4] for row in await rows(database, MESSAGES)] == [
+        ("USER", "Will it rain?"),
+        ("USER", "Will it freeze?"),
+        ("ASSISTANT", "Yes, at night."),
+        ("USER", "Thanks."),
+    ]
+
+
 async def test_a_fork_finds_its_original_in_an_earlier_batch(
     database: db.Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +212,25 @@ def record(type: str, role: str, content: Any, **more: Any) -> dict[str, Any]:
         "uuid": "4d21",
         "timestamp": "2026-03-01T22:38:47.557Z",
     }
+
+
+async def test_the_title_that_a_person_gave_a_session_stays(
+    database: db.Database, tmp_path: Path
+) -> None:
+    made = {"type": "ai-title", "aiTitle": "Look at a folder", "sessionId": "2ff46cd5"}
+    given = {"type": "custom-title", "customTitle": "Frost", "sessionId": "2ff46cd5"}
+    lines = [
+        made,
+        record("user", "user", "What is here?"),
+        given,
+        given | {"customTitle": "Frost and ice"},
+        made | {"aiTitle": "List files"},
+        given | {"customTitle": ""},
+    ]
+
+    await import_chats(database, file(tmp_path, lines, "s.jsonl"), owner=None)
+
+    assert await rows(database, "SELECT title FROM conversations") == ["Frost and ice"]
 
 
 async def test_a_session_of_claude_code_is_a_conversation(
@@ -284,6 +323,7 @@ async def test_variants_of_sharegpt_are_read(database: db.Database, tmp_path: Pa
         {"conversations": []},
         {"conversations": [{"role": "user", "content": "A"}, {"role": "ai", "value": "B"}]},
         {"items": [{"from": "human", "value": ["C", "D"]}]},
+        {"messages": [{"from": "human", "value": "E"}, {"from": "gpt", "value": "F"}]},
     ]
     path = file(tmp_path, chats)
     assert formats.recognise(path) == formats.CHATS
@@ -295,6 +335,8 @@ async def test_variants_of_sharegpt_are_read(database: db.Database, tmp_path: Pa
         ("USER", "A"),
         ("ASSISTANT", "B"),
         ("USER", "C\nD"),
+        ("USER", "E"),
+        ("ASSISTANT", "F"),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ async def test_a_folder_of_backlog_is_a_project(database: db.Database, tmp_path:
 
     assert report.added == {"projects": 1, "tasks": 4, "dependencies": 2}
     assert report.left_out == [
-        "1 files in drafts were left out.",
+        "1 file was left out, in drafts.",
         "back-2 - Rain.md: the dependency on back-9 was left out, because there is no such task.",
     ]
     assert report.changed == [
@@ -311,6 +312,7 @@ async def test_issues_of_gh_are_tasks(database: db.Database, tmp_path: Path) -> 
         ("a.jsonl", [{"type": "summary", "summary": "A", "leafUuid": "x"}], formats.CHATS),
         ("a.json", [{"conversations": [{"from": "human", "value": "A"}]}], formats.CHATS),
         ("a.json", {"items": [{"from": "human", "value": "A"}]}, formats.CHATS),
+        ("a.json", {"messages": [{"from": "human", "value": "A"}]}, formats.CHATS),
     ],
 )
 def test_the_format_is_recognised(tmp_path: Path, name: str, content: Any, format: Any) -> None:
@@ -351,6 +353,17 @@ CODE = {"version": "2.0.0", "tasks": [{"label": "build", "type": "shell", "comma
         ("a.json", "3", f"has no known format: it has a number. Known are {formats.NAMED}."),
         ("a.json", "[]", f"has no known format: it is empty. Known are {formats.NAMED}."),
         ("a.json", "", "is empty."),
+        (
+            "a.md",
+            "# Plan",
+            "is not JSON: invalid char in json text, at line 1, column 1."
+            f" Known are {formats.NAMED}.",
+        ),
+        (
+            "a.json",
+            "[1,]",
+            "is not JSON: unallowed token at this point in JSON text, at line 1, column 4.",
+        ),
     ],
 )
 def test_what_is_not_known_is_refused(
@@ -362,6 +375,12 @@ def test_what_is_not_known_is_refused(
         formats.recognise(path)
 
     assert str(refusal.value) == f"{path} {sentence}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has a file whose reading fails")
+def test_a_file_whose_reading_fails_is_refused() -> None:
+    with pytest.raises(NotImportable, match=r"^/proc/self/mem cannot be read: Input/output error"):
+        formats.recognise(Path("/proc/self/mem"))
 
 
 def test_a_folder_without_a_plan_and_one_with_two_are_refused(tmp_path: Path) -> None:

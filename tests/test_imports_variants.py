@@ -134,6 +134,14 @@ NODES = [issue(1), issue(2, state="CLOSED", parent={"number": 1})]
     [
         {"data": {"repository": {"issues": {"nodes": NODES}}}},
         {"data": {"search": {"edges": [{"node": node} for node in NODES]}}},
+        {"data": {"repository": {"issues": {"edges": [{"node": node} for node in NODES]}}}},
+        {
+            "data": {
+                "organization": {
+                    "repository": {"issues": {"edges": [{"node": node} for node in NODES]}}
+                }
+            }
+        },
         {"nodes": NODES},
         [NODES[:1], NODES[1:]],
         [{key: node[key] for key in node if key != "number"} for node in NODES],

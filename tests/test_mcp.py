@@ -81,6 +81,14 @@ class Agent:
         version = {"mcp-protocol-version": VERSION, "mcp-method": message["method"]}
         return MEDIA | version | named | token
 
+    def of_version(self, version: str, method: str, **params: Any) -> tuple[bytes, dict[str, str]]:
+        """The body and the headers of a request of a version."""
+        message = self.message(method, **params)
+        headers = self.headers(message) | {"mcp-protocol-version": version}
+        if version != VERSION:
+            del message["params"]["_meta"]
+        return orjson.dumps(message), headers
+
     async def post(self, method: str, **params: Any) -> httpx.Response:
         """The response over HTTP."""
         message = self.message(method, **params)
@@ -463,7 +471,12 @@ async def test_tasks_are_for_those_who_may_see_them_and_know_them(
         assert (await other.error(method, taskId=id))[:2] == (400, -32602), method
         client = replace(ada, extensions=(TASKS,))
         assert (await client.error(method, taskId=gid(world.free)))[:2] == (400, -32602), method
-        assert (await client.error(method, taskId="x"))[:2] == (400, -32602), method
+        assert (await client.error(method, taskId="x")) == (
+            400,
+            -32602,
+            "taskId: 'x' is no id of a HumanInteraction: use its `id` or a bare UUID."
+            " [BAD_USER_INPUT]",
+        )
         message = client.message(method, taskId=id)
         headers = client.headers(message) | {"mcp-name": "another"}
         response = await client.raw(orjson.dumps(message), **headers)
@@ -543,9 +556,8 @@ class Left(Leaving):
     """A client that leaves while it waits for the result of a tool."""
 
     def __init__(self, agent: Agent, version: str, name: str, **arguments: Any) -> None:
-        message = agent.message("tools/call", name=name, arguments=arguments)
-        headers = agent.headers(message) | {"mcp-protocol-version": version}
-        self._ask(agent.http, "/mcp", headers, orjson.dumps(message))
+        body, headers = agent.of_version(version, "tools/call", name=name, arguments=arguments)
+        self._ask(agent.http, "/mcp", headers, body)
 
 
 @pytest.mark.parametrize("version", [VERSION, "2025-11-25"])
@@ -611,6 +623,14 @@ def refusals() -> list[tuple[str, dict[str, Any], list[str]]]:
             [
                 "lease: claim has no such argument. It has: agentId, idempotencyKey, leaseSeconds,"
                 " types."
+            ],
+        ),
+        (
+            "complete",
+            {"attempt": "x", "output": 3},
+            [
+                f"{name}: complete has no such argument. It has: attemptId, idempotencyKey, result."
+                for name in ("attempt", "output")
             ],
         ),
         (
@@ -806,15 +826,19 @@ async def test_malformed_requests_are_errors_of_the_protocol(ada: Agent) -> None
     message = ada.message("tools/call", name="claim", arguments={})
     headers = ada.headers(message)
     cases: list[tuple[bytes, dict[str, str], int, int]] = [
-        (b"{", {}, 400, -32600),
+        (b"", {}, 400, -32700),
+        (b"{", {}, 400, -32700),
         (b"[]", {}, 400, -32600),
-        (b'"\xff"', {}, 400, -32600),
+        (b'"\xff"', {}, 400, -32700),
         (b"null", {}, 400, -32600),
         (b"[" * 100_000, {}, 413, -32600),
         (b"{}", {}, 400, -32600),
         (orjson.dumps(message), {"mcp-name": "complete"}, 400, -32020),
         (orjson.dumps(message), {"mcp-method": "tools/list"}, 400, -32020),
         (orjson.dumps(message), {"mcp-protocol-version": "2099-01-01"}, 400, -32020),
+        # The versions before have no headers that could be checked.
+        (orjson.dumps(message), {"mcp-protocol-version": "2025-11-25"}, 400, -32020),
+        (orjson.dumps(message), {"accept": "text/event-stream"}, 406, -32600),
         (orjson.dumps(message), {"content-type": "text/plain"}, 415, -32600),
         (orjson.dumps(message), {"content-encoding": "gzip"}, 415, -32600),
         (orjson.dumps(message | {"x": [0] * 20_001}), {}, 413, -32600),
@@ -824,6 +848,9 @@ async def test_malformed_requests_are_errors_of_the_protocol(ada: Agent) -> None
         response = await ada.raw(body, **headers | more)
         found = response.status_code, response.json()["error"]["code"]
         assert found == (status, code), (body[:40], more, response.text)
+    without = {name: value for name, value in headers.items() if name != "mcp-protocol-version"}
+    response = await ada.raw(orjson.dumps(message), **without)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, -32020)
     for method in ("GET", "DELETE", "PUT"):
         response = await ada.http.request(method, "/mcp", headers=headers)
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
@@ -867,6 +894,25 @@ async def test_a_token_may_be_for_reading_only(world: World, ada: Agent) -> None
     assert await reader.refused("claim") == (
         "claim needs a token with the scope WORK; yours is for reading. [FORBIDDEN]"
     )
+    assert await snapshot(world.database) == before
+
+
+async def test_an_agent_that_acts_for_another_is_told_so(world: World, ada: Agent) -> None:
+    """Its token is not for reading only, and no other token would help."""
+    attempt = (await ada.use("claim"))["attempt"]["id"]
+    async with world.database.write(ADMIN) as session:
+        other = await factories.make_agent(session, world.project, name="Grace")
+        await factories.make_token(session, "troupe_token_of_grace_xxxxxxxx", other)
+    grace = replace(ada, token="troupe_token_of_grace_xxxxxxxx")
+    before = await snapshot(world.database)
+    own_name = "An agent acts only in its own name. [FORBIDDEN]"
+    assert await ada.refused("claim", agentId=gid(other)) == own_name
+    assert await ada.refused("receive", agentId=gid(other)) == own_name
+    sent = {"toAgentId": gid(other), "type": "REQUEST", "content": 1}
+    assert await ada.refused("send", fromAgentId=gid(other), **sent) == own_name
+    not_yours = "This is the attempt of another agent. [FORBIDDEN]"
+    for tool in ("heartbeat", "complete", "release"):
+        assert await grace.refused(tool, attemptId=attempt) == not_yours
     assert await snapshot(world.database) == before
 
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import httpx
 import httpx2
-import orjson
 import pytest
 from mcp.client import Client
 from mcp.client.extension import ClaimContext, ClientExtension, ResultClaim
@@ -239,11 +238,11 @@ async def test_a_wait_ends_when_its_client_leaves(
         agent = Agent(http, token)
         kind = {"kind": "CLARIFICATION", "title": version, "content": 1}
         id = (await agent.use("ask_person", **kind))["interaction"]["id"]
-        message = agent.message("tools/call", name="wait_for_answer", arguments={"id": id})
-        headers = agent.headers(message) | {"mcp-protocol-version": version}
+        call = {"name": "wait_for_answer", "arguments": {"id": id}}
+        body, headers = agent.of_version(version, "tools/call", **call)
         before = server.out.count("status=499")
         with pytest.raises(httpx.ReadTimeout):
-            await agent.raw(orjson.dumps(message), **headers)
+            await agent.raw(body, **headers)
         await asyncio.to_thread(until, lambda: server.out.count("status=499") > before)
         line = next(line for line in server.out.splitlines() if "status=499" in line)
         assert "operation=wait_for_answer" in line
@@ -261,9 +260,9 @@ async def test_a_wait_ends_when_the_server_stops(version: str) -> None:
             agent = Agent(http, agent_token)
             kind = {"kind": "CLARIFICATION", "title": version, "content": 1}
             id = (await agent.use("ask_person", **kind))["interaction"]["id"]
-            message = agent.message("tools/call", name="wait_for_answer", arguments={"id": id})
-            headers = agent.headers(message) | {"mcp-protocol-version": version}
-            waiting = asyncio.create_task(agent.raw(orjson.dumps(message), **headers))
+            call = {"name": "wait_for_answer", "arguments": {"id": id}}
+            body, headers = agent.of_version(version, "tools/call", **call)
+            waiting = asyncio.create_task(agent.raw(body, **headers))
             await asyncio.sleep(1)
             assert not waiting.done()
             assert (await asyncio.to_thread(server.stop)).clean

@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 import db
 from db import sweeper
+from db.events import follower
 from db.events.positions import number_all
 from db.statistics import BOUNDS, Durations
 from graph.core.cache import Cache
@@ -29,7 +30,7 @@ from graph.metrics.operations import MOST_NAMES, OTHER, Operations
 from graph.settings import Settings
 from tests import factories, processes
 from tests.conftest import WITHOUT_LIMITS, People, serving
-from tests.patience import until
+from tests.patience import becomes, until
 from tests.processes import Serving
 from tests.sockets import listening
 from tests.test_logs import Lines, lines  # noqa: F401 - a fixture
@@ -247,6 +248,24 @@ async def test_tasks_events_and_usage_are_read_from_the_database(
     assert found[key("tasks", state="stuck")] == 0
     assert found[key("events_unnumbered_oldest_seconds")] == 0
     assert found[key("events_position")] > before[key("events_position")]
+
+
+async def test_nothing_is_late_when_nobody_listens_any_more(
+    people: People, database: db.Database, scraped: httpx.AsyncClient, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(follower, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.1)
+    reader = database.follower
+    await reader.started()
+    await becomes(lambda: reader._task is not None and reader._task.done())
+
+    async with database.write(db.Viewer()) as session:
+        await factories.make_project(session, None)
+    await number_all(database)
+
+    found = await metrics(people, scraped)
+    assert found[key("follower_lag_positions")] == 0
+    assert found[key("follower_lag_seconds")] == 0
 
 
 async def test_the_database_is_read_once_in_some_seconds_and_never_fails_a_scrape(

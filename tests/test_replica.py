@@ -203,6 +203,29 @@ def test_the_doctor_examines_it(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> 
     assert (found.status, found.message.startswith("It receives nothing")) == (Status.WARNING, True)
 
 
+def test_the_doctor_names_the_url_that_leads_to_a_standby(pair: Pair) -> None:
+    """As after a failover, when a pooler or a setting still leads to what was the primary."""
+    primary, standby = pair.primary.url(), pair.standby.url()
+
+    async def failed(url: str, direct: str) -> dict[str, str]:
+        settings = Settings(database_direct_url=direct)
+        found = [finding async for finding in examine_database(url, None, settings)]
+        return {
+            each.check: f"{each.message} {each.advice}"
+            for each in found
+            if each.status is Status.FAILED
+        }
+
+    assert asyncio.run(failed(primary, primary)) == {}
+    assert asyncio.run(failed(standby, primary)) == {
+        "pooler": "TROUPE_DATABASE_URL leads to a standby, which takes no writes."
+        " Let the pooler lead to the primary."
+    }
+    found = asyncio.run(failed(primary, standby))
+    advice = "Name the primary in TROUPE_DATABASE_DIRECT_URL, or end its read-only mode."
+    assert found["database"].endswith(f"takes no writes. {advice}")
+
+
 def test_a_token_is_a_place_in_the_log() -> None:
     for token in ("0/0", "0/3000060", "A/FF", "FFFFFFFF/FFFFFFFF"):
         place = place_of(token)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -322,12 +323,10 @@ def test_it_listens_on_a_free_port_of_a_loopback_address(host: str) -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    said = r"^TROUPE_HOST=no host is not an address of this machine; write 127\.0\.0\.1\.$"
-    with pytest.raises(SettingsError, match=said):
-        listen(Settings(mode=Mode.PRODUCTION, host="no host"))
-    said = r"^Cannot listen on 203\.0\.113\.1:8000 \(.*\)"
-    with pytest.raises(SettingsError, match=said):
-        listen(Settings(mode=Mode.PRODUCTION, host="203.0.113.1"))
+    for host in ("no host", "203.0.113.1"):
+        said = f"TROUPE_HOST={host} is not an address of this machine; write 127.0.0.1."
+        with pytest.raises(SettingsError, match=f"^{re.escape(said)}$"):
+            listen(Settings(mode=Mode.PRODUCTION, host=host))
 
 
 @pytest.mark.parametrize("port", [0, 65535])

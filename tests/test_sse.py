@@ -48,6 +48,8 @@ async def world(database: db.Database, http: httpx.AsyncClient, people: People) 
 async def numbered(database: db.Database, **settings: Any) -> AsyncIterator[Listening]:
     """A server with these settings, whose events get positions."""
     async with numbering(database), listening(database, Settings(**settings)) as server:
+        # Else a stream that begins before that also shows what was there.
+        await becomes(lambda: all_numbered(database))
         yield server
 
 

@@ -69,7 +69,7 @@ class Follower:
     """Reads the event log for the listeners of a process, while there are any."""
 
     place: Place | None = None
-    """Everything up to here was read; None while it is not known."""
+    """Everything up to here was read; None while it is not known, and while nobody listens."""
 
     def __init__(self, open: Callable[[], Awaitable[Any]]) -> None:
         """`open` opens a connection of its own."""
@@ -107,7 +107,9 @@ class Follower:
                     await self._begin(connection)
                     has_failed = False
                     await self._follow(connection)
-                    return
+                # The log goes on without being read.
+                self.place = None
+                return
             except Exception as error:
                 if isinstance(error, TimeoutError):
                     self._most = max(1, self._most // 4)

@@ -30,8 +30,9 @@ async def export_project(database: Database, project: str, path: Path) -> Counte
     """Write the export of a project, by its id or its name; returns the rows of each table.
 
     All is read in one transaction, so it is from one moment. The file appears when it is complete.
-    Raises NotExportable if there is no such project, or several.
+    Raises NotExportable if there is no such project, or several, or if the file cannot be written.
     """
+    name, path = path, _target(path)
     part = path.with_name(f"{path.name}.part")
     async with database.writer.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
@@ -52,11 +53,21 @@ async def export_project(database: Database, project: str, path: Path) -> Counte
                 os.fsync(file.fileno())
             part.replace(path)
         except OSError as error:
-            raise NotExportable(f"{path} cannot be written: {error.strerror}.") from None
+            raise NotExportable(f"{name} cannot be written: {error.strerror}.") from None
         finally:
             _remove(part)
         await connection.rollback()
     return counts
+
+
+def _target(path: Path) -> Path:
+    """The file that is written: of a link, that to which it leads. Raises NotExportable.
+
+    The complete file takes the place of what is there, which may be no device and no pipe.
+    """
+    if path.exists() and not path.is_file():
+        raise NotExportable(f"{path} is {'a directory' if path.is_dir() else 'no regular file'}.")
+    return Path(os.path.realpath(path))
 
 
 def _remove(part: Path) -> None:

@@ -168,7 +168,8 @@ def read_plans(source: Folder, project: str | None, report: Report) -> Iterator[
     for folder in LEFT_OUT:
         count = len(list((source.folder / folder).glob("*.md")))
         if count:
-            report.leave_out(f"{count:,} files in {folder} were left out.")
+            files = "1 file was" if count == 1 else f"{count:,} files were"
+            report.leave_out(f"{files} left out, in {folder}.")
     if not issues:
         raise NotImportable(f"{source.name} has no task in it.")
     full = {issue.id.rpartition("-")[2]: issue.id for issue in issues}

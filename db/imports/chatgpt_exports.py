@@ -34,6 +34,10 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
     found: list[Transcript] = []
     read: dict[str, dict[str, Any] | None] = {}
     total = 0
+    if (current := _named(item, "current_node")) and current not in nodes:
+        report.change(
+            "its current node is not in the file, so the last branch is the conversation.", place
+        )
     for number, end in enumerate(_ends(item, nodes)):
         label = f", branch {number + 1}" if number else ""
         path = _path(end, nodes, f"{place}{label}")
@@ -46,6 +50,12 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
             )
             break
         new = [id for id in path if id not in read]
+        if path[0] in new and _named(nodes[path[0]], "parent"):
+            report.change(
+                f"node {path[0]} follows one that is not in the file, so a conversation begins"
+                " with it.",
+                place,
+            )
         for id in new:
             read[id] = _message(id, nodes[id].get("message"), place, report)
         messages = [message for id in path if (message := read[id]) is not None]

@@ -22,7 +22,8 @@ from db.imports.transcripts import Transcript
 
 # At least one of these keys stands in each record beside its type.
 KEYS = ("sessionId", "uuid", "leafUuid", "snapshot", "parentUuid")
-TITLES = {"summary": "summary", "ai-title": "aiTitle", "custom-title": "customTitle"}
+OWN_TITLE = "custom-title"
+TITLES = {"summary": "summary", "ai-title": "aiTitle", OWN_TITLE: "customTitle"}
 # What a session has once, if all records have the same.
 SHARED = ("sessionId", "cwd", "version", "gitBranch", "userType", "entrypoint", "agentId")
 
@@ -66,6 +67,7 @@ class _Thread:
     agent: str
     messages: list[Any] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
+    has_own_title: bool = False
 
     def transcript(self, is_only: bool) -> Transcript:
         """The conversation, which its messages identify if each of them has an id."""
@@ -104,8 +106,10 @@ def transcripts(item: Any, place: str, report: Report) -> list[Transcript]:
             of_records[uuid] = thread
         type = str(record.get("type"))
         if type in TITLES:
-            if title := record.get(TITLES[type]):
-                thread.about["title"] = title
+            title, is_own = record.get(TITLES[type]), type == OWN_TITLE
+            # A title that a person gave stays, also if a model gives one later.
+            if title and (is_own or not thread.has_own_title):
+                thread.about["title"], thread.has_own_title = title, is_own
         elif isinstance(record.get("message"), dict):
             for key in SHARED:
                 if record.get(key) is not None:

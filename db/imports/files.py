@@ -237,6 +237,10 @@ def storing(place: str) -> Iterator[None]:
         raise NotImportable(f"{place}: it cannot be stored: {error.orig}.") from error
 
 
+# How files begin that gzip and ZIP have compressed, such as an export of ChatGPT as it is sent.
+COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04")
+
+
 class Source:
     """An open file as a stream of JSON events."""
 
@@ -314,6 +318,8 @@ class Source:
             if done == 0:
                 if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                     raise NotImportable(f"{self.name} is UTF-16; save it as UTF-8.")
+                if data.startswith(COMPRESSED):
+                    raise NotImportable(f"{self.name} is compressed; unpack it first.")
                 self.has_mark = data.startswith(codecs.BOM_UTF8)
             try:
                 decoder.decode(data, final=not data)
@@ -349,8 +355,12 @@ class Source:
         """Report that the import is complete."""
         self._progress(2 * self._version[0], 2 * self._version[0])
 
+    def begins(self) -> bytes:
+        """The first character of the file that is no space; nothing if it is empty."""
+        return next((text[:1] for chunk in self._chunks() if (text := chunk.strip())), b"")
+
     def _has_text(self) -> bool:
-        return any(chunk.strip() for chunk in self._chunks())
+        return self.begins() != b""
 
     def _where(self, number: int) -> str:
         """The line and column of the syntax error in this chunk, or of its end."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ NOT_WORK = "whose tasks are commands to run, not work to be done"
 
 # How much of a file is read to recognise it.
 MAX_KEYS = 200
-MAX_SHAPE = 6
+MAX_SHAPE = 8
 
 
 def located(path: Path) -> Path:
@@ -93,7 +93,12 @@ def recognise(path: Path) -> PlanFormat | str:
         return EXPORT
     with opened(path) as source:
         events = source.events()
-        first = next(events, ("nothing", None))
+        try:
+            first = next(events, ("nothing", None))
+        except NotImportable as error:
+            if source.begins() in (b"", b"[", b"{"):
+                raise
+            raise NotImportable(f"{error} Known are {NAMED}.") from None
         value = _shape(events, first)
         is_list = isinstance(value, list)
         item = value[0] if is_list and value and isinstance(value[0], dict | list) else value
@@ -116,10 +121,12 @@ def recognise(path: Path) -> PlanFormat | str:
 
 
 def _is_export(path: Path) -> bool:
-    if not path.is_file() or not os.access(path, os.R_OK):
+    if not path.is_file():
         return False
-    with path.open("rb") as file:
+    # Why a file cannot be read is said when it is opened to be imported.
+    with contextlib.suppress(OSError), path.open("rb") as file:
         return file.read(len(EXPORT_BEGINS)) == EXPORT_BEGINS
+    return False
 
 
 def _is_chat(item: Any) -> bool:

@@ -1,8 +1,9 @@
 """Chats in the format of ShareGPT, which files for the training of models have.
 
 A conversation is an object with a list of messages as `conversations` or `items`. A message has its
-sender as `from` and its text as `value`; some programs write `role` and `content`. The system's
-text and the tools may stand beside them.
+sender as `from` and its text as `value`; some programs write `role` and `content`. A list as
+`messages` is of this format only with `from` and `value`. The system's text and the tools may stand
+beside them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from db.imports.report import Report
 from db.imports.transcripts import Transcript
 
 MESSAGES = ("conversations", "items", "conversation")
+# The key that OpenAI's format has too, and what a message of its own then has.
+OPENAI, OWN = "messages", {"from", "value"}
 SENDERS = ("from", "role")
 TEXTS = ("value", "content")
 ROLES = {
@@ -61,7 +64,9 @@ def _key(item: Any) -> str | None:
         first = value[0] if isinstance(value, list) and value else None
         if isinstance(first, dict) and not first.keys().isdisjoint(SENDERS):
             return key
-    return None
+    messages = item.get(OPENAI)
+    first = messages[0] if isinstance(messages, list) and messages else None
+    return OPENAI if isinstance(first, dict) and first.keys() >= OWN else None
 
 
 def _message(message: Any, place: str) -> dict[str, Any]:

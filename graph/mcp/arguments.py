@@ -35,7 +35,8 @@ STANDARD = {
     "String": "a string",
 }
 
-# How many problems of an argument are told, and the length of a sentence, in characters.
+# How many problems of an argument, and arguments that there are not, are told; and the length of a
+# sentence, in characters.
 MOST_PROBLEMS, LONGEST = 5, 2_000
 
 
@@ -48,7 +49,10 @@ def problem(sentence: str, *path: str | int, code: str = BadInput.code) -> str:
 
 
 def operation_for(tool: Tool, arguments: Mapping[str, Any]) -> str:
-    """The name of the operation of a tool that these arguments are for. Raises ValueError."""
+    """The name of the operation of a tool that these arguments are for.
+
+    Raises ValueError with the problems, each a sentence.
+    """
     kind: Any = arguments.get(KIND)
     given = arguments.keys() - {KIND}
     if tool.kinds and kind not in tool.kinds:
@@ -57,7 +61,8 @@ def operation_for(tool: Tool, arguments: Mapping[str, Any]) -> str:
     if unknown := sorted(arguments.keys() - known):
         where = f"{tool.name} of the kind {kind}" if tool.kinds else tool.name
         names = ", ".join(sorted(known))
-        raise ValueError(problem(f"{where} has no such argument. It has: {names}.", unknown[0]))
+        sentence = f"{where} has no such argument. It has: {names}."
+        raise ValueError(*(problem(sentence, name) for name in unknown[:MOST_PROBLEMS]))
     return next(
         name
         for name, operation in tool.operations.items()

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import orjson
 from graphql import GraphQLSchema, NonNullTypeNode, OperationDefinitionNode, parse
 
+import db
 from db.errors import UserErrorCode
 from db.text import decimal_json, parse_json
 from graph.core.context import Context
 from graph.core.errors import BadInput, Forbidden, Unauthenticated
+from graph.core.rights import may
 from graph.execution.logs import LogEntry, log_refusal
 from graph.execution.pipeline import Pipeline
 from graph.execution.run import GraphQLRequest
@@ -76,6 +78,8 @@ class Caller:
         """Whether the request counts towards the rate limit already."""
         self.has_run = False
         """Whether an operation has run, which is logged and counted by itself."""
+        self.may_work = False
+        """Whether the token is for more than reading."""
 
     async def authenticate(self, *, charges: bool) -> None:
         """Identify the viewer. `charges` is for requests without an operation.
@@ -89,6 +93,7 @@ class Caller:
             self.charge()
         if is_refused:
             raise context.refusal or Unauthenticated()
+        self.may_work = may(context.viewer, db.Right.WORK)
         agent_id = context.viewer.agent_id
         self.agent_id = None if agent_id is None else str(agent_id)
 
@@ -161,7 +166,7 @@ class CallableTool:
                 log_refusal(TRANSPORT, 200, [BadInput.code])
             return Outcome(None, list(error.args))
         body = await caller.run(self.tool.document, name, variables)
-        return self._outcome(operation, variables, body)
+        return self._outcome(caller, operation, variables, body)
 
     async def _add_own(
         self, caller: Caller, operation: OperationDefinitionNode, variables: dict[str, Any]
@@ -185,11 +190,12 @@ class CallableTool:
 
     def _outcome(
         self,
+        caller: Caller,
         operation: OperationDefinitionNode,
         variables: Mapping[str, Any],
         body: dict[str, Any],
     ) -> Outcome:
-        found = [self._problem(error, variables) for error in body.get("errors", ())]
+        found = [self._problem(caller, error, variables) for error in body.get("errors", ())]
         data = body.get("data") or {}
         roots = [each for each in data.values() if each is not None]
         if is_merged(operation):
@@ -203,10 +209,12 @@ class CallableTool:
         shown = pruned(self.output_schema, data)
         return Outcome(shown if shown or not found else None, found)
 
-    def _problem(self, error: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
+    def _problem(
+        self, caller: Caller, error: Mapping[str, Any], variables: Mapping[str, Any]
+    ) -> str:
         """An error of the operation."""
         message, code = error["message"], error["extensions"]["code"]
-        if code == Forbidden.code:
+        if code == Forbidden.code and not caller.may_work:
             message = f"{self.tool.name} needs a token with the scope WORK; yours is for reading."
         path = argument_of(self.tool, message, variables) if code == BadInput.code else ()
         return problem(message, *path, code=code)

@@ -29,6 +29,7 @@ from graph.server.origins import Origins
 from graph.server.requests import (
     Headers,
     HTTPError,
+    NotJSON,
     headers_of,
     parse_object,
     read_json,
@@ -36,11 +37,25 @@ from graph.server.requests import (
 )
 from graph.server.state import AppState
 
+PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 INTERNAL_ERROR = -32603
+HEADER_MISMATCH = -32020
+
+VERSION_HEADER = "mcp-protocol-version"
+VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
+"""Where a message names its version: since 2026-07-28 in `_meta`, and the same in the header."""
 
 # The methods that execute an operation, which charges the request itself.
 OPERATIONS = {"tasks/cancel", "tasks/get", "tasks/update", "tools/call"}
+
+
+class HeaderMismatch(HTTPError):
+    """A header is missing, or says something else than the message."""
+
+
+CODES: dict[type, int] = {HeaderMismatch: HEADER_MISMATCH, NotJSON: PARSE_ERROR}
+"""The codes of errors that have one of their own."""
 
 
 class Exchange:
@@ -85,7 +100,9 @@ class MCPEndpoint:
         body = await read_json(headers, receive, pipeline.limits.settings.max_body_bytes)
         message = parse_object("The body", body)
         exchange.id, params = message.get("id"), _object(message.get("params"))
-        named = _object(params.get("_meta")).get("traceparent")
+        meta = _object(params.get("_meta"))
+        _check_version(headers, meta)
+        named = meta.get("traceparent")
         token = bearer_token(headers.get(b"authorization", b"").decode("latin-1"))
         with Disconnect(state, receive) as disconnect:
             pipeline.timer.add(disconnect)
@@ -108,8 +125,11 @@ class MCPEndpoint:
             await server({**scope, SCOPE_KEY: caller}, _replayed(body), keep)
             if not caller.is_charged:
                 caller.charge()
-        if response and response[0]["status"] >= 400:
-            exchange.log_refusal(response[0]["status"], [BadRequest.code])
+        status = response[0]["status"] if response else 200
+        if status == 406:  # the SDK does not say why
+            raise HTTPError("Send the header `Accept: application/json, text/event-stream`.", 406)
+        if status >= 400:
+            exchange.log_refusal(status, [BadRequest.code])
         return response
 
     async def _server(self) -> ASGIApp:
@@ -156,6 +176,22 @@ def _check_origin(headers: Headers, origins: Origins) -> None:
         raise HTTPError("Pages of this origin may not use it (TROUPE_ALLOWED_ORIGINS).", 403)
 
 
+def _check_version(headers: Headers, meta: dict[str, Any]) -> None:
+    """Refuse a message of a version that has headers, without the same version in the header.
+
+    The SDK takes the version from the header alone, and serves such a message by the rules of an
+    older one, which checks no headers. A proxy that decides by them would be deceived.
+    """
+    version = meta.get(VERSION_KEY)
+    if (
+        version is not None
+        and headers.get(VERSION_HEADER.encode(), b"").decode("latin-1") != version
+    ):
+        raise HeaderMismatch(
+            f"The header {VERSION_HEADER} does not match protocolVersion in _meta of the message."
+        )
+
+
 def _object(value: Any) -> dict[str, Any]:
     """A part of a message that is an object; the SDK checks the message."""
     return value if isinstance(value, dict) else {}
@@ -185,12 +221,14 @@ def _refused(error: Exception, exchange: Exchange) -> list[Message]:
     wait = (shown.extensions or {}).get("retryAfter")
     if wait is not None:
         headers.append((b"retry-after", b"%d" % wait))
+    number = INVALID_REQUEST if status < 500 else INTERNAL_ERROR
+    number = CODES.get(type(error), number)
     body = orjson.dumps(
         {
             "jsonrpc": "2.0",
             "id": exchange.id if isinstance(exchange.id, str | int) else None,
             "error": {
-                "code": INVALID_REQUEST if status < 500 else INTERNAL_ERROR,
+                "code": number,
                 "message": shown.message,
                 "data": shown.extensions,
             },

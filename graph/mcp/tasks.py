@@ -99,7 +99,9 @@ class Waiting:
             raise MCPError(HEADER_MISMATCH, f"The header {MCP_NAME_HEADER} names another task.")
         outcome = await self._look(caller_of(context), {"id": params.task_id})
         if outcome.problems:
-            raise MCPError(INVALID_PARAMS, " ".join(outcome.problems))
+            # The argument of the tool has another name than the parameter.
+            named = (f"taskId: {each.removeprefix('id: ')}" for each in outcome.problems)
+            raise MCPError(INVALID_PARAMS, " ".join(named))
         return outcome
 
     async def _look(self, caller: Caller, arguments: dict[str, Any]) -> Outcome:

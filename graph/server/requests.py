@@ -67,6 +67,10 @@ class HTTPError(RequestError):
         super().__init__(message, **more)
 
 
+class NotJSON(HTTPError):
+    """A text that is not JSON."""
+
+
 Headers = Mapping[bytes, bytes]
 
 
@@ -214,12 +218,12 @@ def parse_object(what: str, text: bytes) -> dict[str, Any]:
     try:
         decoded = parse_json(text.removeprefix(BYTE_ORDER_MARK))
     except UnicodeDecodeError:
-        raise HTTPError(f"{what} is not written in UTF-8.") from None
+        raise NotJSON(f"{what} is not written in UTF-8.") from None
     except JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise HTTPError(f"{what} is not JSON, or nests too deeply, at {place}.") from None
+        raise NotJSON(f"{what} is not JSON, or nests too deeply, at {place}.") from None
     except ValueError as error:
-        raise HTTPError(f"{what} is not JSON: {error}.") from None
+        raise NotJSON(f"{what} is not JSON: {error}.") from None
     if not isinstance(decoded, dict):
         raise HTTPError(f"{what} is not a JSON object.")
     return decoded
