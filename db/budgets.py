@@ -3,8 +3,9 @@
 A trigger of `usage_totals` counts what is spent, in the transaction of the usage records. The
 functions `lock_budgets` and `reserve_budgets` count what is reserved, in that of the claim. They
 are in `0015_budgets.py` and `0017_leases.py` of `migrations/versions/`. The trigger makes alerts,
-as does one of budgets whose limit or thresholds change. Usage is always recorded: the money is
-spent. A hard budget without room refuses the next claim.
+as does one of budgets whose limit or thresholds change. A hard budget without room refuses the next
+claim. Usage is recorded nevertheless, because the money is spent, unless the budget refuses it
+(`0027_budgets_refuse_usage.py`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     Executable,
     ForeignKey,
+    FromClause,
     Index,
     Integer,
     Numeric,
@@ -42,6 +45,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, aliased, column_property, declared_attr, mapped_column
@@ -61,7 +65,7 @@ from db.base import (
     defaulted,
     to_one,
 )
-from db.errors import BudgetExceeded, Invalid
+from db.errors import BudgetExceeded, Invalid, Path
 from db.scopes import Viewer
 from db.statements import Statement, value
 from db.tasks import TO_DO, Task
@@ -156,6 +160,12 @@ class Budget(CRUD):
         ),
         check("claim_reserve >= 0", "claim_reserve_natural", "A reserve is 0 or more."),
         check(
+            "is_hard OR NOT refuses_usage",
+            "only_hard_refuses",
+            "Only a hard budget can refuse usage.",
+            "refuses_usage",
+        ),
+        check(
             "0 < ALL (thresholds) AND 1000 >= ALL (thresholds)"
             " AND array_position(thresholds, NULL) IS NULL AND cardinality(thresholds) <= 10",
             "thresholds",
@@ -166,6 +176,8 @@ class Budget(CRUD):
         Index(None, "updated_at", "id"),
         *(Index(None, f"{noun}_id", "created_at", "id") for noun in ("project", "agent", "task")),
         Index(None, "project_id", "updated_at", "id"),
+        # For whoever records usage: in most projects, it finds nothing.
+        Index("ix_budgets_refusing", "project_id", postgresql_where=text("refuses_usage")),
     )
 
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
@@ -192,6 +204,11 @@ class Budget(CRUD):
     )
     is_hard: Mapped[bool] = defaulted(
         True, doc="Whether no task is handed out without room in it; else it only warns."
+    )
+    refuses_usage: Mapped[bool] = defaulted(
+        False,
+        doc="Whether usage that concerns it is refused once its limit is spent; else all usage is"
+        " recorded. Only a hard budget can refuse it.",
     )
     thresholds: Mapped[list[int]] = mapped_column(
         ARRAY(Integer),
@@ -395,6 +412,29 @@ def in_words(budget: Any) -> ColumnElement[str]:
     )
 
 
+def _shown() -> list[ColumnElement[Any]]:
+    """What an error says of a budget."""
+    columns: dict[str, Any] = {
+        "id": Budget.id,
+        "words": in_words(Budget),
+        "limit": _limit(Budget),
+        "spent": func.budget_spent(Budget.id, type_=AMOUNT),
+        "reserved": func.budget_reserved(Budget.id, type_=AMOUNT),
+        "period_ends_at": Budget.period_ends_at,
+    }
+    return [each.label(name) for name, each in columns.items()]
+
+
+def error(row: Any, path: Path = ()) -> BudgetExceeded:
+    """The error of a budget, from a row of `exceeded` or `refusing`."""
+    shown = row.id, row.words, row.limit, row.spent, row.reserved, row.period_ends_at
+    return BudgetExceeded(*shown, path)
+
+
+# The most general comes first.
+_BY_SCOPE = func.num_nonnulls(Budget.agent_id, Budget.task_id, Budget.model_name), Budget.id
+
+
 def exceeded(agent_id: Any) -> Select[Any]:
     """The first hard budget that keeps an agent from claiming a task; that of the project first.
 
@@ -407,23 +447,15 @@ def exceeded(agent_id: Any) -> Select[Any]:
         task.unmet_dependency_count == 0,
         func.is_in_task_tree(task.id, Budget.task_id),
     )
-    columns: dict[str, Any] = {
-        "id": Budget.id,
-        "words": in_words(Budget),
-        "limit": _limit(Budget),
-        "spent": func.budget_spent(Budget.id, type_=AMOUNT),
-        "reserved": func.budget_reserved(Budget.id, type_=AMOUNT),
-        "period_ends_at": Budget.period_ends_at,
-    }
     return (
-        select(*(each.label(name) for name, each in columns.items()))
+        select(*_shown())
         .join_from(Budget, agent, agent.project_id == Budget.project_id)
         .where(
             agent.id == agent_id,
             is_full(Budget),
             or_(is_for(Budget, agent), and_(Budget.task_id.is_not(None), exists(waiting))),
         )
-        .order_by(func.num_nonnulls(Budget.agent_id, Budget.task_id, Budget.model_name), Budget.id)
+        .order_by(*_BY_SCOPE)
         .limit(1)
     )
 
@@ -439,6 +471,44 @@ async def refuse_exceeded(session: WriteSession, agent_id: UUID) -> None:
     For a claim that has found none.
     """
     for row in await session.run(_exceeded, agent_id=agent_id):
-        raise BudgetExceeded(
-            row.id, row.words, row.limit, row.spent, row.reserved, row.period_ends_at
+        raise error(row)
+
+
+def _counts(budget: Any, call: Any) -> ColumnElement[bool]:
+    """Whether what a call uses is spent of a budget of its project, as `count_usage` counts it."""
+    return and_(
+        or_(budget.agent_id.is_(None), budget.agent_id == call.agent_id),
+        or_(budget.model_name.is_(None), budget.model_name == call.model_name),
+        or_(budget.task_id.is_(None), func.is_in_task_tree(call.task_id, budget.task_id)),
+    )
+
+
+def let_record(project_id: Any, calls: FromClause) -> ColumnElement[bool]:
+    """Whether no budget refuses to record one of these calls of a project.
+
+    For the statement that records them. Others that record calls for the same budgets wait until
+    the transaction ends, so that each knows what the others have spent.
+    """
+    budget = aliased(Budget)
+    concerned = select(func.any_used_up(func.array_agg(budget.id), type_=Boolean)).where(
+        budget.project_id == project_id,
+        budget.refuses_usage,
+        exists(select(1).select_from(calls).where(_counts(budget, calls.c))),
+    )
+    # It refers to nothing outside, so that PostgreSQL evaluates it once.
+    return concerned.correlate(None).scalar_subquery().is_not(true())
+
+
+def refusing(project_id: Any, calls: Any) -> Select[Any]:
+    """The `number` of the first of these calls that a budget refuses, with the budget."""
+    return (
+        select(calls.number, *_shown())
+        .where(
+            Budget.project_id == project_id,
+            Budget.refuses_usage,
+            _counts(Budget, calls),
+            func.budget_spent(Budget.id, type_=AMOUNT) >= _limit(Budget),
         )
+        .order_by(calls.number, *_BY_SCOPE)
+        .limit(1)
+    )

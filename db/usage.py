@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -20,9 +20,11 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     case,
+    cast,
     exists,
     func,
     literal_column,
+    null,
     or_,
     select,
     text,
@@ -31,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
+from db import budgets
 from db.ai_models import AIModel
 from db.attempts import TaskAttempt
 from db.base import (
@@ -82,6 +85,9 @@ PRICED = (
     "output_tokens",
 )
 """The columns that determine the cost of a call."""
+
+COUNTED = ("agent_id", "attempt_id", "model_id", "model_name", "task_id")
+"""The columns that determine for which budgets a call counts."""
 
 PARTS = {
     "input": ("cached_input_tokens", "cache_creation_tokens"),
@@ -250,6 +256,19 @@ def _is_of(model: Any, usage: Any) -> ColumnElement[bool]:
     return model.id == func.coalesce(usage.model_id, usage.model_name)  # type: ignore[no-any-return]
 
 
+def _counted_for(new: Any, names: Collection[str], attempt: Any) -> dict[str, Any]:
+    """The agent, the task and the model's name that a call is counted for, also in budgets.
+
+    `new` has the columns `names`. If an attempt is one of them, its agent and its task count unless
+    the call has others.
+    """
+    none = cast(null(), Uuid)
+    found = {name: new[name] if name in names else none for name in ("agent_id", "task_id")}
+    if "attempt_id" in names:
+        found = {name: func.coalesce(own, getattr(attempt, name)) for name, own in found.items()}
+    return {**found, "model_name": func.coalesce(new.model_name, new.model_id)}
+
+
 @Statement
 def _recorded(
     viewer: Viewer,
@@ -262,48 +281,60 @@ def _recorded(
     """Record calls with these columns, and return their ids.
 
     Records nothing if one was recorded before; with `leaves_repeated`, records the others. Nothing
-    either unless the viewer has the right on the project, and sees what the `checked` columns refer
-    to. Of two transactions that record the same call, the second waits for the first.
+    either if a budget refuses it, or unless the viewer has the right on the project, and sees what
+    the `checked` columns refer to. Of two transactions that record the same call, the second waits
+    for the first.
     """
     given = given_rows(UsageRecord, names, is_one).cte("given")
     new, each = given.c, given.alias().c
     project = select(Project.id).where(
         Project.id == value("project_id", Uuid), scope(Project, viewer, right)
     )
-    above, model = project.cte("above").c, aliased(AIModel)
-    calls: dict[str, Any] = {name: new[name] for name in names}
-    calls |= {
+    above, model, attempt = project.cte("above").c, aliased(AIModel), aliased(TaskAttempt)
+    columns: dict[str, Any] = {name: new[name] for name in names}
+    columns |= {
+        **_counted_for(new, names, attempt),
         "project_id": above.id,
         "model_id": model.id,
-        "model_name": func.coalesce(new.model_name, new.model_id),
         "cost": func.coalesce(new.cost, _cost(model, new)),
     }
     source = given.outerjoin(model, _is_of(model, new))
     if "attempt_id" in names:
-        # What is spent in an attempt counts for its task and its agent, also in their budgets.
-        attempt = aliased(TaskAttempt)
         source = source.outerjoin(attempt, attempt.id == new.attempt_id)
-        for name in ("agent_id", "task_id"):
-            own = [calls[name]] if name in calls else []
-            calls[name] = func.coalesce(*own, getattr(attempt, name))
-    rows = (
-        select(*calls.values())
+    calls = (
+        select(*(column.label(name) for name, column in columns.items()))
         .select_from(source)
         .where(*rows_refer(UsageRecord, checked, viewer, above.id, given))
+        .cte("calls")
     )
+    rows = select(calls).where(budgets.let_record(value("project_id", Uuid), calls))
     if "request_id" in names:
         # In the same order everywhere: transactions that record the same calls do not deadlock.
-        rows = rows.order_by(new.request_id)
+        rows = rows.order_by(calls.c.request_id)
         if not leaves_repeated:
             repeated = select(1).where(
                 UsageRecord.project_id == value("project_id", Uuid),
                 UsageRecord.request_id == each.request_id,
             )
             rows = rows.where(~exists(repeated))
-    added = insert(UsageRecord).from_select(list(calls), rows, include_defaults=False)
+    added = insert(UsageRecord).from_select(list(columns), rows, include_defaults=False)
     if leaves_repeated:
         added = added.on_conflict_do_nothing(index_elements=["project_id", "request_id"])
     return added.returning(UsageRecord.id, set_actor())
+
+
+@Statement
+def _refused(viewer: Viewer) -> Executable:
+    """The number of the first call that a budget refuses, and what an error says of the budget."""
+    given, attempt = unnested(UsageRecord, COUNTED).subquery(), aliased(TaskAttempt)
+    new = given.c
+    columns = _counted_for(new, COUNTED, attempt).items()
+    calls = (
+        select(new[NUMBER], *(column.label(name) for name, column in columns))
+        .select_from(given.outerjoin(attempt, attempt.id == new.attempt_id))
+        .subquery()
+    )
+    return budgets.refusing(value("project_id", Uuid), calls.c)
 
 
 @Statement
@@ -323,7 +354,8 @@ async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) ->
 
     A call of an attempt is for its task and by its agent, unless it has others.
     A call with a request id that was recorded before, in this input or earlier, is not recorded
-    again, and its id is that of the first. Raises NotFound, Denied, and Rejected with all errors.
+    again, and its id is that of the first. Raises NotFound, Denied, Rejected with all errors, and
+    BudgetExceeded if a budget refuses a new call.
     """
     new = {}
     for at, call in calls.items():
@@ -352,8 +384,16 @@ async def record_usage(session: WriteSession, project_id: UUID, calls: Calls) ->
         first |= await _ids_by_request(session, project_id, left)
         done = {id for id, *_ in recorded}
         if any(id_of(row) == row["id"] not in done for row in left.values()):
+            await _refuse(session, project_id, left)
             raise Invalid("What these calls refer to was changed meanwhile. Send them again.")
     return [id_of(row) for row in new.values()]
+
+
+async def _refuse(session: WriteSession, project_id: UUID, calls: Calls) -> None:
+    """Raise BudgetExceeded if a budget refuses one of these calls."""
+    values = arrays(UsageRecord, COUNTED, list(calls.values()))
+    for row in await session.run(_refused, project_id=project_id, **values):
+        raise budgets.error(row, list(calls)[row.number - 1])
 
 
 async def _ids_by_request(session: WriteSession, project_id: UUID, calls: Calls) -> dict[Any, UUID]:

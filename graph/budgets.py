@@ -42,6 +42,7 @@ class BudgetFilter:
     id: IDFilter | None
     period: EnumFilter[BudgetPeriod] | None
     is_hard: BooleanFilter | None
+    refuses_usage: BooleanFilter | None
     model_name: StringFilter | None
     created_at: DateTimeFilter | None
     updated_at: DateTimeFilter | None
@@ -64,6 +65,7 @@ class Budget(Node):
     limit_tokens: BigInt | None
     claim_reserve: Decimal
     is_hard: bool
+    refuses_usage: bool
     thresholds: list[int]
     spent: Decimal
     reserved: Decimal
@@ -126,6 +128,7 @@ class CreateBudgetInput(Repeatable):
     limit_tokens: Tokens | None = None
     claim_reserve: Price | None = None
     is_hard: bool = True
+    refuses_usage: bool = False
     thresholds: Thresholds | None = None
 
 
@@ -138,6 +141,7 @@ class UpdateBudgetInput(Versioned):
     limit_tokens: Maybe[Tokens] = None
     claim_reserve: Maybe[Price] = None
     is_hard: Maybe[bool] = None
+    refuses_usage: Maybe[bool] = None
     thresholds: Maybe[Thresholds] = None
 
 

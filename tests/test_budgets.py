@@ -58,6 +58,7 @@ BREAKING = {
         "one_limit": ["limit_tokens = 5", "limit_cost = NULL"],
         "limit_positive": ["limit_cost = 0"],
         "claim_reserve_natural": ["claim_reserve = -1"],
+        "only_hard_refuses": ["is_hard = false, refuses_usage = true"],
         "thresholds": [
             "thresholds = '{0}'",
             "thresholds = '{1001}'",

@@ -521,6 +521,19 @@ async def test_usage_is_recorded_once(world: World, ada: Agent) -> None:
     assert await stored(world.database, rows) == [("gpt-x", 3, world.ada.id)]
 
 
+async def test_usage_that_a_budget_refuses_is_not_recorded(world: World, ada: Agent) -> None:
+    async with world.database.write(db.Viewer(is_administrator=True)) as session:
+        limit = {"limit_cost": 1, "period": db.BudgetPeriod.EVER, "refuses_usage": True}
+        await db.Budget.create(session, project_id=world.project.id, **limit)
+    await ada.use("record_usage", modelName="gpt-x", cost="1")
+    before = await snapshot(world.database)
+    result = await ada.call("record_usage", modelName="gpt-x", cost="1")
+    assert await snapshot(world.database) == before
+    assert result["isError"] is True
+    (content,) = result["content"]
+    assert "The budget of the project has no room: of 1 US dollars, 1 is spent" in content["text"]
+
+
 async def test_search_finds_only_what_may_be_seen(ada: Agent, stranger: Agent) -> None:
     found = await ada.use("search", query="hello")
     (message,) = found.pop("messages")

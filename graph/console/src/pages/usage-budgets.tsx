@@ -28,8 +28,9 @@ export function Budgets({ budgets }: { budgets: readonly BudgetRowFragment[] }) 
 }
 
 function Row({ budget }: { budget: BudgetRowFragment }) {
-  const { period, periodEndsAt, limitCost, limitTokens, isHard, alerts } = budget;
+  const { period, periodEndsAt, limitCost, limitTokens, isHard, refusesUsage, alerts } = budget;
   const amount = (value: string) => (limitCost === null ? formatCount(value) : formatCost(value));
+  const stops = refusesUsage ? "Stops claims and usage at 100 %" : isHard ? "Stops claims at 100 %" : "Only warns";
   return (
     <tr>
       <th scope="row">
@@ -45,7 +46,7 @@ function Row({ budget }: { budget: BudgetRowFragment }) {
       </td>
       <td data-head="Used">
         <Used budget={budget} />
-        <span class="detail">{isHard ? "Stops claims at 100 %" : "Only warns"}</span>
+        <span class="detail">{stops}</span>
       </td>
       <td class="number" data-head="Spent">
         {amount(budget.spent)}
