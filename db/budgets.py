@@ -378,8 +378,8 @@ def is_outside(task_id: Any, tasks: Any) -> ColumnElement[bool]:
 PERIODS = {BudgetPeriod.HOUR: "hourly ", BudgetPeriod.DAY: "daily ", BudgetPeriod.MONTH: "monthly "}
 
 
-def in_words(budget: Any) -> ColumnElement[str]:
-    """A sentence that names a budget without room, and says how much of it is used."""
+def in_words(budget: Any, *, is_claim: bool = True) -> ColumnElement[str]:
+    """A sentence that names a budget without room, and says why a claim or usage is refused."""
     agent, task = aliased(Agent), aliased(Task)
     name = select(agent.name).where(agent.id == budget.agent_id).scalar_subquery()
     title = select(task.title).where(task.id == budget.task_id).scalar_subquery()
@@ -387,7 +387,19 @@ def in_words(budget: Any) -> ColumnElement[str]:
     def number(amount: Any) -> Any:
         return cast(func.trim_scale(amount), Text)
 
-    reserve = number(budget.claim_reserve)
+    reserved = (
+        " is spent and ",
+        number(func.budget_reserved(budget.id, type_=AMOUNT)),
+        " reserved",
+        # Otherwise it is not seen why there is no room, if something of the limit is left.
+        case(
+            (
+                budget.claim_reserve > 0,
+                func.concat("; a claim needs ", number(budget.claim_reserve)),
+            )
+        ),
+        ".",
+    )
     return func.concat(
         "The ",
         case(*((budget.period == period, word) for period, word in PERIODS.items()), else_=""),
@@ -402,21 +414,16 @@ def in_words(budget: Any) -> ColumnElement[str]:
         number(_limit(budget)),
         case((budget.limit_cost.is_(None), " tokens, "), else_=" US dollars, "),
         number(func.budget_spent(budget.id, type_=AMOUNT)),
-        " is spent and ",
-        number(func.budget_reserved(budget.id, type_=AMOUNT)),
-        " reserved",
-        # Otherwise it is not seen why there is no room, if something of the limit is left.
-        case((budget.claim_reserve > 0, func.concat("; a claim needs ", reserve))),
-        ".",
+        *(reserved if is_claim else (" is spent, and it refuses usage.",)),
         type_=Text,
     )
 
 
-def _shown() -> list[ColumnElement[Any]]:
-    """What an error says of a budget."""
+def _shown(*, is_claim: bool) -> list[ColumnElement[Any]]:
+    """What an error says of a budget that refuses a claim, or usage."""
     columns: dict[str, Any] = {
         "id": Budget.id,
-        "words": in_words(Budget),
+        "words": in_words(Budget, is_claim=is_claim),
         "limit": _limit(Budget),
         "spent": func.budget_spent(Budget.id, type_=AMOUNT),
         "reserved": func.budget_reserved(Budget.id, type_=AMOUNT),
@@ -448,7 +455,7 @@ def exceeded(agent_id: Any) -> Select[Any]:
         func.is_in_task_tree(task.id, Budget.task_id),
     )
     return (
-        select(*_shown())
+        select(*_shown(is_claim=True))
         .join_from(Budget, agent, agent.project_id == Budget.project_id)
         .where(
             agent.id == agent_id,
@@ -502,7 +509,7 @@ def let_record(project_id: Any, calls: FromClause) -> ColumnElement[bool]:
 def refusing(project_id: Any, calls: Any) -> Select[Any]:
     """The `number` of the first of these calls that a budget refuses, with the budget."""
     return (
-        select(calls.number, *_shown())
+        select(calls.number, *_shown(is_claim=False))
         .where(
             Budget.project_id == project_id,
             Budget.refuses_usage,

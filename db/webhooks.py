@@ -57,6 +57,7 @@ from db.members import MemberRole, ProjectMember
 from db.projects import Project
 from db.scopes import Viewer, scope
 from db.sessions import WriteSession
+from db.users import User
 
 LONGEST_URL = 2_000
 
@@ -409,9 +410,14 @@ async def switch_off(session: WriteSession, webhook_id: UUID, url: str, reason: 
         "level": NotificationLevel.ERROR,
         "requires_acknowledgement": True,
     }
-    is_owner = ProjectMember.role == MemberRole.OWNER
-    owners = select(ProjectMember.user_id).where(
-        ProjectMember.project_id == webhook.project_id, is_owner
+    owners = (
+        select(ProjectMember.user_id)
+        .join(User, User.id == ProjectMember.user_id)
+        .where(
+            ProjectMember.project_id == webhook.project_id,
+            ProjectMember.role == MemberRole.OWNER,
+            User.is_active,
+        )
     )
     found = await session.scalars(owners.order_by(ProjectMember.user_id))
     # Without an owner, whoever sees it.

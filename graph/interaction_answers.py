@@ -90,7 +90,7 @@ class SubmitFeedbackInput(AnswerValues):
 class AnswerClarificationInput(AnswerValues):
     """Your answer to a question."""
 
-    answer: Annotated[Text, StringConstraints(min_length=1)]
+    answer: Annotated[Text, StringConstraints(pattern=r"\S")]
 
 
 @input_of(db.Notification)

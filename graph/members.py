@@ -82,7 +82,7 @@ class Mutation:
         """Change the role of a member of a project. Only for its owners."""
         project = await _locked_project(session, input.project_id)
         await members.change_role(session, project, input.user_id, input.role)
-        await assignments.withdraw(session, input.user_id)
+        await assignments.withdraw(session, input.user_id, project.id)
         return project
 
     @mutation(Right.OWN)
@@ -93,7 +93,7 @@ class Mutation:
         leaves = input.user_id == session.viewer.user_id
         project = await _locked_project(session, input.project_id, Right.VIEW if leaves else None)
         await members.remove_member(session, project, input.user_id)
-        await assignments.withdraw(session, input.user_id)
+        await assignments.withdraw(session, input.user_id, project.id)
         return project
 
 

@@ -141,7 +141,7 @@ async def test_what_was_spent_in_another_period_stops_nothing(world: World) -> N
     assert await spent(world, id) == 5
 
 
-async def test_a_refusal_says_what_that_of_a_claim_says(world: World) -> None:
+async def test_a_refusal_names_the_budget_as_that_of_a_claim_does(world: World) -> None:
     id = await refusing(world, limitCost="1", claimReserve="0.5")
     await budget(world, limitCost="1")  # it is full too
     await record(world, {"cost": "1.25"})
@@ -151,8 +151,8 @@ async def test_a_refusal_says_what_that_of_a_claim_says(world: World) -> None:
         "__typename": "BudgetExceeded",
         "code": EXCEEDED,
         "path": ["records", "0"],
-        "message": "The budget of the project has no room: of 1 US dollars, 1.25 is spent and 0"
-        " reserved; a claim needs 0.5. Raise it by updateBudget or requestBudgetIncrease.",
+        "message": "The budget of the project has no room: of 1 US dollars, 1.25 is spent, and it"
+        " refuses usage. Raise it by updateBudget or requestBudgetIncrease.",
         "budget": {"id": id},
         "limit": "1.000000000",
         "spent": "1.250000000",

@@ -688,6 +688,13 @@ async def test_an_attempt_begins_after_the_locks_that_its_claim_has_waited_for(
     assert expires - begun == timedelta(seconds=30)
 
 
+async def test_the_attempts_of_one_claim_begin_at_the_same_moment(world: World) -> None:
+    await make_tasks(world, {"title": "a"}, {"title": "b"}, {"title": "c"})
+    assert len((await claim(world, limit=3)).attempts) == 3
+    query = "SELECT a.started_at, l.expires_at FROM task_attempts a, task_leases l"
+    assert len(set(await stored(world.database, f"{query} WHERE l.attempt_id = a.id"))) == 1
+
+
 async def test_a_heartbeat_waits_for_the_attempt_without_its_lease(world: World) -> None:
     """Whoever ends an attempt locks the attempt first and then the lease."""
     (attempt,) = (await claim(world)).attempts

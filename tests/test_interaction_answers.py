@@ -434,6 +434,54 @@ async def test_what_needs_an_answer_is_assigned_only_to_who_can_give_it(
     assert refused["stranger"] == [(*each, outside) for each in everybody]
 
 
+async def test_what_waits_in_other_projects_and_what_needs_no_answer_stays_assigned(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    async with world.database.write(ADMIN) as session:
+        user = await db.User.create(session, username="ann", email="ann@localhost")
+        await factories.make_member(session, world.project, user, db.MemberRole.APPROVER)
+        other = await factories.make_project(session, user, "Other")
+    admin, ann = world.people.admin, gid(user)
+    await ask(world, client=admin, title="answered here", assigneeId=ann)
+    await ask(world, "notify", client=admin, title="read here", assigneeId=ann)
+    await ask(world, client=admin, title="there", assigneeId=ann, projectId=gid(other))
+    named = {"projectId": gid(world.project), "userId": ann}
+    assigned = "SELECT title FROM human_interactions WHERE assignee_id IS NOT NULL ORDER BY title"
+
+    payload = await world.owner.change(
+        f"updateProjectMember {{ {ERRORS} }}", **named, role="VIEWER"
+    )
+    assert payload["userErrors"] == []
+    assert await stored(world.database, assigned) == ["read here", "there"]
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("UPDATE users SET is_active = false WHERE username = 'ann'"))
+    payload = await world.owner.change(f"removeProjectMember {{ {ERRORS} }}", **named)
+    assert payload["userErrors"] == []
+    assert await stored(world.database, assigned) == ["there"]
+
+
+async def test_nothing_is_left_assigned_to_a_member_who_is_removed_meanwhile(
+    world: World, http: httpx.AsyncClient
+) -> None:
+    async with world.database.write(ADMIN) as session:
+        user = await db.User.create(session, username="ann", email="ann@localhost")
+    named = {"projectId": gid(world.project), "userId": gid(user)}
+    input = {"projectId": gid(world.project), "title": "x", "content": {}, "assigneeId": gid(user)}
+    outcomes = set()
+    for _ in range(ROUNDS):
+        async with world.database.write(ADMIN) as session:
+            await factories.make_member(session, world.project, user, db.MemberRole.APPROVER)
+        asked, removed = await asyncio.gather(
+            world.people.admin.change(f"requestApproval {{ {ERRORS} }}", **input),
+            world.owner.change(f"removeProjectMember {{ {ERRORS} }}", **named),
+        )
+        assert removed["userErrors"] == []
+        outcomes.add(len(asked["userErrors"]))
+        left = "SELECT id FROM human_interactions WHERE assignee_id IS NOT NULL"
+        assert await stored(world.database, left) == []
+    assert outcomes == {0, 1}
+
+
 async def test_what_waits_for_a_user_who_may_not_answer_any_more_is_for_everybody(
     world: World, http: httpx.AsyncClient
 ) -> None:
@@ -505,10 +553,11 @@ async def test_an_answer_is_one_to_a_request_of_its_kind(world: World) -> None:
     assert error["message"] == "This request is of the type APPROVAL, not CLARIFICATION."
 
 
-async def test_an_answer_to_a_question_is_not_empty(world: World) -> None:
+@pytest.mark.parametrize("answer", ["", " \n"])
+async def test_an_answer_to_a_question_is_not_empty(world: World, answer: str) -> None:
     request = await ask(world, "requestClarification")
 
-    found = await world.refused(world.owner, "answerClarification", **request, answer="")
+    found = await world.refused(world.owner, "answerClarification", **request, answer=answer)
 
     assert found == [("INVALID", "answer")]
     assert await status(world, request) == "PENDING"

@@ -620,7 +620,7 @@ def test_a_record_that_is_wrong_is_lost_alone(
     process.add(record(name="blank", statements=[("", 1, 7.0, 0.0, None)]))
     process.add(record(name="last"))
     until(lambda: names(got) == ["first", "last"])
-    assert "1 traces are lost: they are too many to send, or no valid text." in caplog.messages
+    assert "1 traces are lost." in caplog.messages
     until(lambda: len(caplog.messages) == 2)
     assert "traces: a trace is lost: IndexError: list index out of range" in caplog.messages
 
@@ -667,6 +667,25 @@ def test_a_wrong_variable_is_refused_when_it_starts(
     with pytest.raises(SettingsError, match=r"Traces cannot be sent .* ValueError: .* must be"):
         activation.start()
     assert tracing.active is None
+
+
+def test_it_is_the_same_program_wherever_the_server_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not one that lies in the current folder."""
+    (tmp_path / "graph").mkdir()
+    (tmp_path / "orjson.py").write_text("raise SystemExit(7)", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    process = ExporterProcess()
+    process.stop()
+    assert process._process.returncode == 0
+
+
+def test_a_process_that_is_never_ready_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "START_SECONDS", 0.01)
+    with pytest.raises(exporter.CannotStart, match=r"not ready in 0\.01 seconds"):
+        ExporterProcess()
 
 
 def test_headers_are_not_logged(

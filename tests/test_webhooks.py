@@ -462,6 +462,9 @@ async def test_a_webhook_that_fails_for_a_day_is_switched_off_and_the_owners_tol
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         other = await db.User.create(session, username="other", email="other@localhost")
         await factories.make_member(session, world.project, other, db.MemberRole.OWNER)
+        former = await db.User.create(session, username="former", email="former@localhost")
+        await factories.make_member(session, world.project, former, db.MemberRole.OWNER)
+        former.is_active = False
         viewer = await db.User.create(session, username="viewer", email="viewer@localhost")
         await factories.make_member(session, world.project, viewer)
     id, _ = await webhook(world, receiver.url, description="To the moon")

@@ -52,8 +52,9 @@ MOST_TYPES = 20
 MOST_LOCKED = 10_000
 """How many of the most urgent tasks other claims may hold at the same moment."""
 
-# Under the locks that the claim has waited for: what had to end before has ended earlier.
-BEGUN_AT = func.clock_timestamp().label("begun_at")
+# Evaluated once, under the locks that the claim has waited for: what had to end before has ended
+# earlier.
+BEGUN_AT = select(func.clock_timestamp()).scalar_subquery().label("begun_at")
 
 _task = Task.__table__.c
 CHANGED = frozenset(

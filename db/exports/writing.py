@@ -53,7 +53,7 @@ async def export_project(database: Database, project: str, path: Path) -> Counte
                 os.fsync(file.fileno())
             part.replace(path)
         except OSError as error:
-            raise NotExportable(f"{name} cannot be written: {error.strerror}.") from None
+            raise _not_writable(name, error) from None
         finally:
             _remove(part)
         await connection.rollback()
@@ -65,9 +65,17 @@ def _target(path: Path) -> Path:
 
     The complete file takes the place of what is there, which may be no device and no pipe.
     """
-    if path.exists() and not path.is_file():
-        raise NotExportable(f"{path} is {'a directory' if path.is_dir() else 'no regular file'}.")
-    return Path(os.path.realpath(path))
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a directory" if path.is_dir() else "no regular file"
+            raise NotExportable(f"{path} is {kind}.")
+        return Path(os.path.realpath(path))
+    except OSError as error:  # such as a name that is too long
+        raise _not_writable(path, error) from None
+
+
+def _not_writable(path: Path, error: OSError) -> NotExportable:
+    return NotExportable(f"{path} cannot be written: {error.strerror}.")
 
 
 def _remove(part: Path) -> None:

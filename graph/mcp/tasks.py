@@ -9,6 +9,7 @@ only the waiting.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -100,8 +101,8 @@ class Waiting:
         outcome = await self._look(caller_of(context), {"id": params.task_id})
         if outcome.problems:
             # The argument of the tool has another name than the parameter.
-            named = (f"taskId: {each.removeprefix('id: ')}" for each in outcome.problems)
-            raise MCPError(INVALID_PARAMS, " ".join(named))
+            problems = (re.sub("^id: ", "taskId: ", each) for each in outcome.problems)
+            raise MCPError(INVALID_PARAMS, " ".join(problems))
         return outcome
 
     async def _look(self, caller: Caller, arguments: dict[str, Any]) -> Outcome:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import orjson
@@ -25,6 +26,9 @@ PAUSE_SECONDS = 0.1
 
 # How soon the process is started again if it has ended, in seconds.
 RESTART_SECONDS = 5
+
+# How long the process may take until it is ready, in seconds.
+START_SECONDS = 20
 
 # How long the process may take to end, in seconds: longer than it takes for the last spans.
 STOP_SECONDS = 4
@@ -48,8 +52,13 @@ class ExporterProcess:
         # It stays the same if the process is started again. What the user has set comes later, and
         # so counts.
         given = (f"service.instance.id={uuid.uuid4()}", os.environ.get(ATTRIBUTES))
-        self._environment = os.environ | {ATTRIBUTES: ",".join(filter(None, given))}
-        self._process = self._start()
+        code = str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")
+        self._environment = os.environ | {
+            ATTRIBUTES: ",".join(filter(None, given)),
+            # The same program as this one, also if another version is installed.
+            "PYTHONPATH": os.pathsep.join(filter(None, code)),
+        }
+        self._start()
         self._thread = threading.Thread(target=self._work, name="traces", daemon=True)
         self._thread.start()
 
@@ -73,11 +82,11 @@ class ExporterProcess:
         self._thread.join(STOP_SECONDS)
         if self._thread.is_alive():
             self._process.kill()
-            self._thread.join(STOP_SECONDS)
+            self._thread.join(1)
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        """Start the process, and wait until it is ready."""
-        process = subprocess.Popen(
+    def _start(self) -> None:
+        """Start the process, and wait until it is ready. Raises CannotStart."""
+        self._process = process = subprocess.Popen(
             # -P: the current folder is no place for imports.
             [sys.executable, "-P", "-m", "graph.tracing.exporter"],
             stdin=subprocess.PIPE,
@@ -89,17 +98,22 @@ class ExporterProcess:
         )
         assert process.stdout is not None
         assert process.stderr is not None
+        limit = threading.Timer(START_SECONDS, process.kill)
+        limit.start()
         with process.stdout as output:
             is_ready = bool(output.readline())
+        limit.cancel()
         if is_ready:
             threading.Thread(target=_log, args=[process.stderr], daemon=True).start()
-            return process
+            return
         with process.stderr as errors:
             said = errors.read().decode(errors="replace").strip()
         assert process.stdin is not None
         process.stdin.close()
         process.wait()
-        raise CannotStart(said.rpartition("\n")[2])
+        raise CannotStart(
+            said.rpartition("\n")[2] or f"it was not ready in {START_SECONDS} seconds"
+        )
 
     def _work(self) -> None:
         """Write until this process stops, and start the other one again if it ends."""
@@ -110,7 +124,7 @@ class ExporterProcess:
                 log.warning("The process that sends traces has ended: %s", _reason(error))
             while not self._stopping.wait(RESTART_SECONDS):
                 try:
-                    self._process = self._start()
+                    self._start()
                     break
                 except Exception as error:
                     log.warning("The process that sends traces cannot start: %s", _reason(error))
@@ -138,7 +152,7 @@ class ExporterProcess:
             lines, dropped = self._lines, self._dropped
             self._lines, self._size, self._dropped = [], 0, 0
         if dropped:
-            log.warning("%d traces are lost: they are too many to send, or no valid text.", dropped)
+            log.warning("%d traces are lost.", dropped)
         try:
             pipe.writelines(lines)
             pipe.flush()
