@@ -359,13 +359,13 @@ async def test_only_a_regular_file_is_written(database: db.Database, tmp_path: P
     assert pipe.is_fifo()
     with pytest.raises(NotExportable, match=f"^{tmp_path} is a directory\\.$"):
         await export_project(database, str(project.id), tmp_path)
-    target.write_text("Earlier")
+    target.write_text("Earlier", encoding="utf-8")
     link.symlink_to(target)
 
     await export_project(database, str(project.id), link)
 
     assert link.is_symlink()
-    assert target.read_text().startswith('{"format":"troupe",')
+    assert target.read_text(encoding="utf-8").startswith('{"format":"troupe",')
     assert sorted(os.listdir(tmp_path)) == ["link.json", "pipe", "target.json"]
 
 
