@@ -61,9 +61,6 @@ class AgentStatus(StrEnum):
     """Ended; it cannot be started again."""
 
 
-WORKING = (AgentStatus.READY, AgentStatus.ACTIVE)
-"""The statuses of an agent that gets tasks."""
-
 # An agent may fail or be terminated at any time.
 END = {AgentStatus.ERROR, AgentStatus.TERMINATED}
 

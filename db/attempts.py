@@ -14,21 +14,18 @@ from sqlalchemy import (
     Select,
     String,
     UniqueConstraint,
-    and_,
     cast,
     exists,
     func,
     inspect,
     literal_column,
-    not_,
-    or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
 from db import leases
-from db.agents import WORKING, Agent
+from db.agents import Agent
 from db.base import CRUD, UNLOGGED, LongText, Timestamp, check, defaulted, to_many, to_one
 from db.leases import lease
 from db.projects import Project, ProjectStatus
@@ -58,14 +55,13 @@ class AttemptStatus(StrEnum):
 
 
 _TASK, _PROJECT = Task.__table__.alias(), Project.__table__.alias()
-_AGENT = Agent.__table__.alias()
 
 
 def _held(attempt_id: Any) -> Select[Any]:
     """Selects the task of an attempt, while the attempt holds it."""
     found = select(lease.attempt_id).join(_TASK, _TASK.c.id == lease.task_id)
     return found.where(lease.attempt_id == attempt_id).correlate_except(
-        leases.table, _TASK, _PROJECT, _AGENT
+        leases.table, _TASK, _PROJECT
     )
 
 
@@ -144,11 +140,9 @@ class TaskAttempt(CRUD):
 
     @_derived
     def pause_requested(id: Any) -> Any:
-        """Whether the agent is asked to pause: the project or the agent is paused or ended."""
+        """Whether the agent is asked to pause, because the project is not IN_PROGRESS."""
         held = _held(id).join(_PROJECT, _PROJECT.c.id == _TASK.c.project_id)
-        held = held.outerjoin(_AGENT, _AGENT.c.id == lease.agent_id)
-        works = and_(_AGENT.c.is_active, _AGENT.c.status.in_(WORKING))
-        return exists(held.where(or_(_PROJECT.c.status != ProjectStatus.IN_PROGRESS, not_(works))))
+        return exists(held.where(_PROJECT.c.status != ProjectStatus.IN_PROGRESS))
 
     @declared_attr
     def traceparent(cls: Any) -> Any:

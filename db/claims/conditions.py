@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
-from db.agents import WORKING
+from db.agents import AgentStatus
 from db.projects import ProjectStatus
 from db.tasks import BlockedReason, Task, TaskStatus
 
@@ -43,6 +43,9 @@ ANY_TYPE = literal_column("''", String)
 
 PRIORITIES: tuple[ColumnElement[int], ...] = tuple(map(literal_column, ("5", "1", "-1")))
 """From the most urgent to the least."""
+
+WORKING = (AgentStatus.READY, AgentStatus.ACTIVE)
+"""The statuses of an agent that gets tasks."""
 
 
 def is_working(agent: Any) -> ColumnElement[bool]:

@@ -33,12 +33,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
 from db import budgets
-from db.agents import WORKING, Agent
+from db.agents import Agent
 from db.base import choice
 from db.claims.conditions import (
     ANY_TYPE,
     ASSIGNED,
     PRIORITIES,
+    WORKING,
     ZERO,
     constant,
     hands_out,
