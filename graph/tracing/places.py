@@ -41,7 +41,7 @@ class Places:
     def below(self, traceparent: str | None) -> Place:
         """A new place below the span that a `traceparent` names, or in a new trace.
 
-        It is sampled or not whatever the name of the span, which is not known yet.
+        Whether it is sampled does not depend on the name of the span, which is not known yet.
         """
         above = parent = None
         if traceparent is None:
@@ -56,10 +56,13 @@ class Places:
 
     def known(self, traceparent: str, parent: str | None) -> Place:
         """The place of a span whose `traceparent` is known already."""
-        found = get_current_span(self._context(traceparent)).get_span_context()
+        found = self._named(traceparent)
         context = SpanContext(found.trace_id, found.span_id, False, found.trace_flags)
-        above = None if parent is None else self._context(parent)
-        return Place(context, None if above is None else get_current_span(above).get_span_context())
+        return Place(context, None if parent is None else self._named(parent))
+
+    def _named(self, traceparent: str) -> SpanContext:
+        """The span that a `traceparent` names."""
+        return get_current_span(self._context(traceparent)).get_span_context()
 
     def _context(self, traceparent: str) -> Any:
         return self._propagator.extract({"traceparent": traceparent})
