@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated
 
 import strawberry
-from pydantic import Field, StringConstraints
+from pydantic import Field
 from strawberry.scalars import JSON
 
 import db
@@ -26,7 +26,7 @@ from graph.core.filters import (
 from graph.core.inputs import Repeatable, input_of
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
-from graph.core.scalars import ID, Text
+from graph.core.scalars import ID, Text, matching
 
 
 @filters(db.InteractionAnswer)
@@ -90,7 +90,7 @@ class SubmitFeedbackInput(AnswerValues):
 class AnswerClarificationInput(AnswerValues):
     """Your answer to a question."""
 
-    answer: Annotated[Text, StringConstraints(pattern=r"\S")]
+    answer: Annotated[Text, matching(r"(?s).*\S.*", "this must not be empty")]
 
 
 @input_of(db.Notification)

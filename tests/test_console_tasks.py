@@ -396,6 +396,24 @@ async def test_a_thousand_tasks_are_folded_and_found(console: Console, browser: 
         await expect(page.get_by_label("Search tasks by title")).to_have_value("step 17 of part 6")
 
 
+async def test_a_late_frame_takes_no_focus(console: Console, browser: Browser) -> None:
+    await made(console, large_plan())
+    async with console.opened(browser) as page:
+        later = "(call) => setTimeout(() => call(performance.now()), 600)"
+        await page.add_init_script(f"window.requestAnimationFrame = {later}")
+        await page.reload()
+        await go(page, f"/projects/{LARGE}")
+        boxes = page.locator(".box")
+        await expect(boxes).to_have_count(STAGES * PARTS)
+        await box(page, "Part 3 of stage 2").focus()
+        await page.keyboard.press("Space")
+        await expect(boxes).not_to_have_count(STAGES * PARTS)
+        search = page.get_by_label("Search tasks by title")
+        await search.focus()
+        await page.wait_for_timeout(1_000)
+        await expect(search).to_be_focused()
+
+
 async def test_all_is_shown_level_by_level_and_zoomed(console: Console, browser: Browser) -> None:
     await made(console, large_plan())
     async with console.opened(browser, f"/projects/{LARGE}") as page:

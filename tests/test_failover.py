@@ -13,7 +13,7 @@ from tests import processes
 from tests.patience import until
 from tests.processes import Elsewhere, sql
 from tests.standbys import let_replicate, replayed, standby_of
-from tests.test_follower_kills import Follower, all_positions
+from tests.test_follower_kills import Follower, all_positions, following
 from tests.test_kills import Cluster, Writers, things
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has many loopback addresses")
@@ -78,15 +78,13 @@ def test_followers_miss_nothing_when_a_standby_takes_over(failover: Failover) ->
     begin = int(cluster.sql("SELECT last_position FROM event_positions"))
     writers = Writers(servers, cluster.token, ids)
     followers = [Follower(writers, ids["project"], place) for place in range(4)]
-    for follower in followers:
-        follower.thread.start()
-    until(lambda: all(follower._cursor for follower in followers))
-    with writers:
-        writers.more()
-        failover.take_over()
-        for _ in range(3):
+    with following(followers):
+        with writers:
             writers.more()
-    expected = all_positions(cluster, followers, begin, ids)
+            failover.take_over()
+            for _ in range(3):
+                writers.more()
+        expected = all_positions(cluster, followers, begin, ids)
     assert writers.broken == []
     for follower in followers:
         assert follower.broken == []
@@ -100,26 +98,22 @@ def test_followers_learn_of_events_that_a_standby_never_got(failover: Failover) 
     until(cluster.is_numbered)
     writers = Writers(servers, cluster.token, ids)
     followers = [Follower(writers, ids["project"], place) for place in range(4)]
+    with following(followers):
+        failover.lose_standby()
+        with writers:
+            writers.more()
+        until(cluster.is_numbered)
+        last = int(cluster.sql("SELECT max(position) FROM events"))
+        until(lambda: all(last in follower.positions for follower in followers))
+        cursors = {follower._cursor for follower in followers}
+        (cursor,) = cursors
+        failover.take_over()
+        # Other events get the same positions.
+        change = "UPDATE projects SET name = md5(random()::text)"
+        while int(cluster.sql("SELECT last_position FROM event_positions")) <= last:
+            cluster.sql(change)
+        until(lambda: all(follower.broken for follower in followers))
     for follower in followers:
-        follower.thread.start()
-    until(lambda: all(follower._cursor for follower in followers))
-    failover.lose_standby()
-    with writers:
-        writers.more()
-    until(cluster.is_numbered)
-    last = int(cluster.sql("SELECT max(position) FROM events"))
-    until(lambda: all(last in follower.positions for follower in followers))
-    cursors = {follower._cursor for follower in followers}
-    (cursor,) = cursors
-    failover.take_over()
-    # Other events get the same positions.
-    change = "UPDATE projects SET name = md5(random()::text)"
-    while int(cluster.sql("SELECT last_position FROM event_positions")) <= last:
-        cluster.sql(change)
-    until(lambda: all(follower.broken for follower in followers))
-    for follower in followers:
-        follower.stopping.set()
-        follower.thread.join()
         (gap,) = follower.broken
         assert f"'gap': {{'after': '{cursor}'}}" in gap
         assert "'event': None" in gap

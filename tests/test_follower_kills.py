@@ -9,6 +9,8 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,13 +102,25 @@ class Follower:
                 time.sleep(self.pause)
 
 
+@contextmanager
+def following(followers: list[Follower]) -> Iterator[None]:
+    """The followers run until the end of the block; it begins when all have the state."""
+    for follower in followers:
+        follower.thread.start()
+    try:
+        until(lambda: all(follower._cursor for follower in followers))
+        yield
+    finally:
+        for follower in followers:
+            follower.stopping.set()
+        for follower in followers:
+            follower.thread.join()
+
+
 def all_positions(
     cluster: Cluster, followers: list[Follower], begin: int, ids: dict[str, str]
 ) -> list[int]:
-    """The positions of the events of the project after `begin`.
-
-    It waits until each follower has as many, and then stops them.
-    """
+    """The positions of the events of the project after `begin`, when each follower has as many."""
     until(cluster.is_numbered)
     statement = (
         "SELECT string_agg(position::text, ' ' ORDER BY position) FROM events"
@@ -114,10 +128,6 @@ def all_positions(
     )
     expected = [int(position) for position in cluster.sql(statement).split()]
     until(lambda: all(len(f.positions) >= len(expected) or f.broken for f in followers))
-    for follower in followers:
-        follower.stopping.set()
-    for follower in followers:
-        follower.thread.join()
     return expected
 
 
@@ -130,24 +140,23 @@ def test_followers_see_every_event_once_in_order(
     begin = int(cluster.sql("SELECT last_position FROM event_positions"))
     writers = Writers(servers, cluster.token, ids)
     followers = [Follower(writers, ids["project"], place, place // 3 * 0.5) for place in range(4)]
-    for follower in followers:
-        follower.thread.start()
     long: list[subprocess.Popen[bytes]] = []
-    # They have the state, so that all see the same.
-    until(lambda: all(follower._cursor for follower in followers))
-    with writers:
-        for number, kill in enumerate(random.Random(2).sample(KILLS, k=len(KILLS))):
-            if number % 4 == 0:
-                change = f"UPDATE projects SET name = '{number}' WHERE id = '{project_key(ids)}'"
-                slow = f"BEGIN; {change}; SELECT pg_sleep(2); COMMIT"
-                command = processes.psql(cluster.data_dir, slow)
-                long.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+    with following(followers):
+        with writers:
+            for number, kill in enumerate(random.Random(2).sample(KILLS, k=len(KILLS))):
+                if number % 4 == 0:
+                    change = (
+                        f"UPDATE projects SET name = '{number}' WHERE id = '{project_key(ids)}'"
+                    )
+                    slow = f"BEGIN; {change}; SELECT pg_sleep(2); COMMIT"
+                    command = processes.psql(cluster.data_dir, slow)
+                    long.append(subprocess.Popen(command, stdout=subprocess.DEVNULL))
+                writers.more()
+                kill(cluster, writers)
             writers.more()
-            kill(cluster, writers)
-        writers.more()
-    for transaction in long:
-        transaction.wait()
-    expected = all_positions(cluster, followers, begin, ids)
+        for transaction in long:
+            transaction.wait()
+        expected = all_positions(cluster, followers, begin, ids)
     with capsys.disabled():
         print(f"\n{len(expected)} events; {[dict(f.ends) for f in followers]}")  # noqa: T201
     assert writers.broken == []

@@ -556,11 +556,17 @@ async def test_an_answer_is_one_to_a_request_of_its_kind(world: World) -> None:
 @pytest.mark.parametrize("answer", ["", " \n"])
 async def test_an_answer_to_a_question_is_not_empty(world: World, answer: str) -> None:
     request = await ask(world, "requestClarification")
+    mutation = f"answerClarification {{ {ERRORS} }}"
 
     found = await world.refused(world.owner, "answerClarification", **request, answer=answer)
+    payload = await world.owner.change(mutation, **request, answer=answer)
 
     assert found == [("INVALID", "answer")]
+    assert payload["userErrors"][0]["message"] == "This must not be empty."
     assert await status(world, request) == "PENDING"
+
+    payload = await world.owner.change(mutation, **request, answer="\n Yes.\n\nAnd no.\n")
+    assert payload["userErrors"] == []
 
 
 # What is answered.

@@ -30,7 +30,7 @@ from tests.patience import PATIENCE, until
 from tests.poolers import Bouncer, options_of_the_page
 from tests.processes import Elsewhere, Serving, client
 from tests.standbys import let_replicate, standby_of
-from tests.test_follower_kills import Follower, all_positions
+from tests.test_follower_kills import Follower, all_positions, following
 from tests.test_kills import (
     TRY_AGAIN,
     Cluster,
@@ -198,9 +198,6 @@ def test_own_writes_are_read_and_events_seen_once(
     begin = int(cluster.sql("SELECT last_position FROM event_positions"))
     writers = Writers([server], cluster.token, ids)
     followers = [Follower(writers, ids["project"], place) for place in range(3)]
-    for follower in followers:
-        follower.thread.start()
-    until(lambda: all(follower._cursor for follower in followers))
     kills: list[Callable[[Cluster, Writers], None]] = [
         everything.kill_process,
         everything.kill_bouncer,
@@ -209,14 +206,15 @@ def test_own_writes_are_read_and_events_seen_once(
         disconnect,
     ]
     tasks = [payload["task"]["id"] for payload in own]
-    with writers, Readers(server, cluster.token, tasks) as readers:
-        for kill in random.Random(3).sample([*kills * 2, kill_backend, kill_postmaster], k=12):
+    with following(followers):
+        with writers, Readers(server, cluster.token, tasks) as readers:
+            for kill in random.Random(3).sample([*kills * 2, kill_backend, kill_postmaster], k=12):
+                writers.more()
+                kill(cluster, writers)
             writers.more()
-            kill(cluster, writers)
-        writers.more()
-        # While there are readers: its statistics begin anew at each of its starts.
-        until(everything.has_read_replica)
-    expected = all_positions(cluster, followers, begin, ids)
+            # While there are readers: its statistics begin anew at each of its starts.
+            until(everything.has_read_replica)
+        expected = all_positions(cluster, followers, begin, ids)
     with capsys.disabled():
         print(f"\n{len(expected)} events, {readers.found} own writes read; {readers.failures}")  # noqa: T201
     assert readers.broken == []

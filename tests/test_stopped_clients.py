@@ -27,7 +27,7 @@ from tests.patience import until
 from tests.processes import Serving
 from tests.sockets import handshake, text_frame
 from tests.test_clients import SUBSCRIBERS, Node, installed
-from tests.test_follower_kills import Follower, all_positions, project_key
+from tests.test_follower_kills import Follower, all_positions, following, project_key
 from tests.test_kills import Cluster, Writers, cluster, things
 
 __all__ = ["cluster", "installed"]
@@ -121,8 +121,7 @@ def test_clients_that_stop_reading_miss_nothing_and_slow_nobody(
     quick = Follower(Writers([server], cluster.token, ids), ids["project"], 0)
     node = Node(server, ids["project"], cluster.token)
     with ExitStack() as stack:
-        quick.thread.start()
-        stack.callback(quick.stopping.set)
+        stack.enter_context(following([quick]))
         scripts = []
         for name in STOPPED:
             script = Script(stack.enter_context(node.running(*SUBSCRIBERS[name])))
@@ -132,7 +131,7 @@ def test_clients_that_stop_reading_miss_nothing_and_slow_nobody(
         for _ in range(SILENT):
             stack.enter_context(silent(server, cluster.token, ids["project"]))
         # They have the state, so that all see the same.
-        until(lambda: quick._cursor and all(script.lines for script in scripts))
+        until(lambda: all(script.lines for script in scripts))
         until(lambda: subscriptions(server, cluster.token) == 1 + len(STOPPED) + SILENT)
         for script in scripts:
             script.stop()

@@ -1,6 +1,6 @@
 /** The frame in which the graph is seen: what is in sight, the wheel, and the mouse. */
 
-import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { type Box, HEIGHT, type Layout } from "../layout";
 
@@ -17,7 +17,7 @@ export function keyAt(target: EventTarget | null): string | null {
 }
 
 /** Brings an element into the middle of the frame unless it is in sight. */
-export function reveal(frame: HTMLElement, element: HTMLElement) {
+function reveal(frame: HTMLElement, element: HTMLElement) {
   const [around, box] = [frame.getBoundingClientRect(), element.getBoundingClientRect()];
   const isInSight =
     box.left >= around.left && box.right <= around.right && box.top >= around.top && box.bottom <= around.bottom;
@@ -26,6 +26,22 @@ export function reveal(frame: HTMLElement, element: HTMLElement) {
     frame.scrollBy(box.left + box.width / 2 - x, box.top + box.height / 2 - y);
   }
   frame.scrollIntoView({ block: "nearest" });
+}
+
+/** Returns what brings a box into sight and gives it the focus, given its key.
+ *
+ * It is done in the same step as the rendering that makes the box, so that it cannot take the focus
+ * from what a person has turned to meanwhile.
+ */
+export function useShow(frame: { current: HTMLDivElement | null }): (key: string) => void {
+  const [wanted, setWanted] = useState<{ key: string } | null>(null);
+  useLayoutEffect(() => {
+    const element = wanted && frame.current?.querySelector<HTMLElement>(`[data-key="${CSS.escape(wanted.key)}"]`);
+    if (!frame.current || !element) return;
+    reveal(frame.current, element);
+    element.focus({ preventScroll: true });
+  }, [wanted]);
+  return (key) => setWanted({ key });
 }
 
 /** Begins with all that is drawn, if `fit` fits it into the frame; else where the work is: at the first

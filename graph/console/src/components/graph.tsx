@@ -4,7 +4,7 @@ import { type Direction, type Graph, layOut, neighbour, parents, related } from 
 import { type GraphSource, useGraph } from "../task-graph";
 import { Empty } from "./empty";
 import { Failure } from "./failure";
-import { drag, keyAt, reveal, sized, useStart, useSteady, useZoomByWheel } from "./graph-frame";
+import { drag, keyAt, sized, useShow, useStart, useSteady, useZoomByWheel } from "./graph-frame";
 import { BoxView, Head, Legend, Lines } from "./graph-parts";
 import { TaskSearch, contains, matching } from "./graph-search";
 import { GraphiQL } from "./graphiql";
@@ -87,6 +87,7 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
     return true;
   });
   useSteady(frame, zoom);
+  const show = useShow(frame);
   useZoomByWheel(frame, (step) => changeZoom(step));
 
   function changeZoom(step: 1 | -1) {
@@ -107,26 +108,16 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
     frame.current?.scrollTo({ left: 0, top: 0 });
   }
 
-  function show(key: string, options: { focus: boolean }) {
-    // The box may be rendered only now.
-    requestAnimationFrame(() => {
-      const element = frame.current?.querySelector<HTMLElement>(`[data-key="${CSS.escape(key)}"]`);
-      if (!frame.current || !element) return;
-      reveal(frame.current, element);
-      if (options.focus) element.focus({ preventScroll: true });
-    });
-  }
-
   function toggleParent(id: string) {
     setFound(null);
     setToggled(flipped(toggled, id));
-    show(id, { focus: true });
+    show(id);
   }
 
   function toggleLevel(level: number) {
     setOpen(flipped(open, level));
     const first = layout.boxes.find(({ task }) => task?.level === level);
-    if (first) show(first.key, { focus: true });
+    if (first) show(first.key);
   }
 
   function goToMatch(step: number) {
@@ -136,7 +127,7 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
     if (!next) return;
     setFound(next.id);
     setZoom((present) => Math.max(present, READABLE));
-    show(next.id, { focus: true });
+    show(next.id);
   }
 
   function press(event: KeyboardEvent) {
@@ -145,7 +136,7 @@ function Drawn(props: { graph: Graph; totalSeconds: number; search: string }) {
     const key = target.dataset.key;
     if (key && ARROWS[event.key]) {
       const next = neighbour(layout, key, ARROWS[event.key] as Direction);
-      if (next) show(next.key, { focus: true });
+      if (next) show(next.key);
     } else if (key && event.key === " " && allParents.has(key)) toggleParent(key);
     else return;
     event.preventDefault();
