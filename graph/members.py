@@ -7,7 +7,7 @@ from pydantic import Field
 from sqlalchemy import select
 
 import db
-from db import MemberRole, Right, assignments, members
+from db import MemberRole, Right, assignments, member_changes
 from db.errors import Invalid
 from graph.core.entities import entity
 from graph.core.fields import related
@@ -72,7 +72,7 @@ class Mutation:
         user_id = await session.scalar(by_email)
         if user_id is None:
             raise Invalid(f"There is no user with the email {input.email!r}.", ("email",))
-        await members.add_member(session, project, user_id, input.role)
+        await member_changes.add_member(session, project, user_id, input.role)
         return project
 
     @mutation(Right.OWN)
@@ -81,7 +81,7 @@ class Mutation:
     ) -> db.Project:
         """Change the role of a member of a project. Only for its owners."""
         project = await _locked_project(session, input.project_id)
-        await members.change_role(session, project, input.user_id, input.role)
+        await member_changes.change_role(session, project, input.user_id, input.role)
         await assignments.withdraw(session, input.user_id, project.id)
         return project
 
@@ -92,7 +92,7 @@ class Mutation:
         """Remove a member from a project. Only for its owners, and for members who leave."""
         leaves = input.user_id == session.viewer.user_id
         project = await _locked_project(session, input.project_id, Right.VIEW if leaves else None)
-        await members.remove_member(session, project, input.user_id)
+        await member_changes.remove_member(session, project, input.user_id)
         await assignments.withdraw(session, input.user_id, project.id)
         return project
 

@@ -10,7 +10,7 @@ from pydantic import StringConstraints
 from strawberry import Maybe
 
 import db
-from db import Right, UserRole, assignments, users
+from db import Right, UserRole, assignments, user_changes
 from db.errors import Denied
 from graph.core.connections import Connection
 from graph.core.entities import Node, entity
@@ -161,7 +161,7 @@ class Mutation:
     @mutation(Right.ADMINISTER)
     async def create_user(self, session: db.WriteSession, input: CreateUserInput) -> db.User:
         """Create a user. Only for administrators."""
-        await users.refuse_taken(session, new_values(input))
+        await user_changes.refuse_taken(session, new_values(input))
         return await db.User.create(session, **new_values(input))
 
     @mutation(Right.USE)
@@ -175,7 +175,7 @@ class Mutation:
         if not session.viewer.is_administrator and changed_values(input).keys() - editable:
             raise Denied("Only administrators can change more of a user than the display name.")
         values = changed_values(input)
-        await users.change_user(session, user, **values)
+        await user_changes.change_user(session, user, **values)
         if values.keys() & {"is_active", "role"}:
             await assignments.withdraw(session, user.id)
         return user
@@ -190,5 +190,5 @@ class Mutation:
         administrator must stay active.
         """
         user = await session.fetch(db.User, input.id)
-        await users.delete_user(session, user)
+        await user_changes.delete_user(session, user)
         return Deleted(user.id)

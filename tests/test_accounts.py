@@ -12,7 +12,7 @@ import pytest
 from argon2 import PasswordHasher
 
 import db
-from db import access, passwords
+from db import access, member_changes, passwords
 from graph.core.rights import rights_of
 from graph.schema import schema
 from graph.settings import Settings
@@ -399,7 +399,9 @@ async def test_a_token_is_made_for_nobody_else(world: World) -> None:
 
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         project = await session.get_one(db.Project, world.project.id)
-        await db.members.add_member(session, project, users["stranger"].id, db.MemberRole.VIEWER)
+        await member_changes.add_member(
+            session, project, users["stranger"].id, db.MemberRole.VIEWER
+        )
     for client in (stranger, world.agent):
         refused = await world.error(client, "createAccessToken", name="x", agentId=gid(world.ada))
         assert refused == "FORBIDDEN"
@@ -444,7 +446,7 @@ async def test_scopes_limit_a_token(
     async with world.database.write(db.Viewer(is_administrator=True)) as session:
         admin = await session.get_one(db.User, world.people.users["admin"].id)
         project = await session.get_one(db.Project, world.project.id)
-        await db.members.add_member(session, project, admin.id, db.MemberRole.EDITOR)
+        await member_changes.add_member(session, project, admin.id, db.MemberRole.EDITOR)
         _, token = await access.issue_token(
             session, admin, "limited", scopes=[db.TokenScope(scope) for scope in scopes]
         )

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select, text
 
 import db
-from db import OnFailure, TaskStatus, access, dependencies, plans, users
+from db import OnFailure, TaskStatus, access, dependencies, plans, user_changes
 from tests import factories
 from tests.client import Answer, Client
 from tests.conftest import People
@@ -489,7 +489,7 @@ async def test_whoever_takes_an_administrator_away_waits_for_whoever_does_alread
     for mutation, input in DEMOTIONS:
         async with world.database.write(ADMIN) as session:
             admin = await session.fetch(db.User, world.people.users["admin"].id)
-            await users.change_user(session, admin, is_active=False)
+            await user_changes.change_user(session, admin, is_active=False)
             asked = input | {"id": gid(owner)}
             taking = asyncio.create_task(at_once(world.owner, (mutation, asked)))
             await waiting(world)
@@ -498,4 +498,4 @@ async def test_whoever_takes_an_administrator_away_waits_for_whoever_does_alread
         assert await stored(world.database, ADMINISTRATORS) == ["owner"]
         async with world.database.write(ADMIN) as session:
             admin = await session.fetch(db.User, admin.id)
-            await users.change_user(session, admin, is_active=True)
+            await user_changes.change_user(session, admin, is_active=True)

@@ -1,0 +1,66 @@
+"""Changes of users: their names stay unique, and one administrator stays active."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.errors import AlreadyExists, DomainError, Invalid, Rejected
+from db.users import User, UserRole
+
+
+async def refuse_taken(
+    session: AsyncSession, values: Mapping[str, Any], user: User | None = None
+) -> None:
+    """Check that no other user has the name or the email address in these values.
+
+    Raises Rejected with an AlreadyExists for each that another user has. Of two transactions that
+    use the same one at once, the database refuses the second.
+    """
+    taken: list[DomainError] = []
+    for column in (User.username, User.email):
+        other = select(User.id).where(column == values.get(column.key))
+        if user is not None:
+            other = other.where(User.id != user.id)
+        if column.key in values and await session.scalar(other):
+            message = f"There is already one with this {column.key}."
+            taken.append(AlreadyExists(message, (column.key,)))
+    if taken:
+        raise Rejected(taken)
+
+
+async def change_user(session: AsyncSession, user: User, **values: Any) -> User:
+    """Change a user. The caller has locked the row. Raises Rejected and Invalid."""
+    await refuse_taken(session, values, user)
+    if values.get("role", UserRole.ADMIN) is not UserRole.ADMIN:
+        await _keep_an_administrator(session, user, "role")
+    if not values.get("is_active", True):
+        await _keep_an_administrator(session, user, "is_active")
+    return await user.update(session, **values)
+
+
+async def delete_user(session: AsyncSession, user: User) -> None:
+    """Delete a user. The caller has locked the row. Raises Invalid."""
+    await _keep_an_administrator(session, user, "id")
+    await user.delete(session)
+
+
+# The key of an advisory lock, which nothing else uses ("admins", as bytes).
+ADMINISTRATORS = int.from_bytes(b"admins")
+
+
+async def _keep_an_administrator(session: AsyncSession, user: User, at: str) -> None:
+    """Raise Invalid if there is no other active administrator.
+
+    The advisory lock, held until the transaction ends, keeps two transactions from removing the
+    last two administrators at once.
+    """
+    if user.role is not UserRole.ADMIN or not user.is_active:
+        return
+    await session.execute(select(func.pg_advisory_xact_lock(ADMINISTRATORS)))
+    others = exists().where(User.role == UserRole.ADMIN, User.is_active, User.id != user.id)
+    if not await session.scalar(select(others)):
+        raise Invalid("This is the only active administrator: make somebody else one first.", (at,))
