@@ -1,4 +1,7 @@
-"""Changes of members: how users join and leave a project, and get another role in it."""
+"""Changes of members: how users join and leave a project, and get another role in it.
+
+What is assigned to a member who may not answer any more is assigned to nobody.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import assignments
 from db.errors import AlreadyExists, Invalid
 from db.members import MemberRole, ProjectMember
 from db.projects import Project
@@ -33,6 +37,7 @@ async def change_role(
         await _keep_an_owner(session, project, member)
     member.role = role
     await session.flush()
+    await assignments.withdraw(session, user_id, project.id)
     return member
 
 
@@ -42,6 +47,7 @@ async def remove_member(session: AsyncSession, project: Project, user_id: UUID) 
     await _keep_an_owner(session, project, member)
     await session.delete(member)
     await session.flush()
+    await assignments.withdraw(session, user_id, project.id)
 
 
 async def _member(session: AsyncSession, project: Project, user_id: UUID) -> ProjectMember:

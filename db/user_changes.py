@@ -1,4 +1,7 @@
-"""Changes of users: their names stay unique, and one administrator stays active."""
+"""Changes of users: their names stay unique, and one administrator stays active.
+
+What is assigned to a user who may not answer any more is assigned to nobody.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import assignments
 from db.errors import AlreadyExists, DomainError, Invalid, Rejected
 from db.users import User, UserRole
 
@@ -39,7 +43,10 @@ async def change_user(session: AsyncSession, user: User, **values: Any) -> User:
         await _keep_an_administrator(session, user, "role")
     if not values.get("is_active", True):
         await _keep_an_administrator(session, user, "is_active")
-    return await user.update(session, **values)
+    await user.update(session, **values)
+    if values.keys() & {"is_active", "role"}:
+        await assignments.withdraw(session, user.id)
+    return user
 
 
 async def delete_user(session: AsyncSession, user: User) -> None:

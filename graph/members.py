@@ -7,7 +7,7 @@ from pydantic import Field
 from sqlalchemy import select
 
 import db
-from db import MemberRole, Right, assignments, member_changes
+from db import MemberRole, Right, member_changes
 from db.errors import Invalid
 from graph.core.entities import entity
 from graph.core.fields import related
@@ -82,7 +82,6 @@ class Mutation:
         """Change the role of a member of a project. Only for its owners."""
         project = await _locked_project(session, input.project_id)
         await member_changes.change_role(session, project, input.user_id, input.role)
-        await assignments.withdraw(session, input.user_id, project.id)
         return project
 
     @mutation(Right.OWN)
@@ -93,7 +92,6 @@ class Mutation:
         leaves = input.user_id == session.viewer.user_id
         project = await _locked_project(session, input.project_id, Right.VIEW if leaves else None)
         await member_changes.remove_member(session, project, input.user_id)
-        await assignments.withdraw(session, input.user_id, project.id)
         return project
 
 

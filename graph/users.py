@@ -10,7 +10,7 @@ from pydantic import StringConstraints
 from strawberry import Maybe
 
 import db
-from db import Right, UserRole, assignments, user_changes
+from db import Right, UserRole, user_changes
 from db.errors import Denied
 from graph.core.connections import Connection
 from graph.core.entities import Node, entity
@@ -174,11 +174,7 @@ class Mutation:
         editable = {"id", "display_name"}
         if not session.viewer.is_administrator and changed_values(input).keys() - editable:
             raise Denied("Only administrators can change more of a user than the display name.")
-        values = changed_values(input)
-        await user_changes.change_user(session, user, **values)
-        if values.keys() & {"is_active", "role"}:
-            await assignments.withdraw(session, user.id)
-        return user
+        return await user_changes.change_user(session, user, **changed_values(input))
 
     @mutation(Right.ADMINISTER)
     async def delete_user(
