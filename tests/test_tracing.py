@@ -26,7 +26,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 import db
 from db import AgentStatus, ProjectStatus, leases, sweeper, telemetry
 from db.settings import SettingsError
-from db.statistics import Call
+from db.statistics import MOST_COLLECTED, Call
 from graph import tracing
 from graph.core.scalars import parse_key
 from graph.tracing import activation, attempts
@@ -508,6 +508,18 @@ def test_both_processes_decide_alike_what_is_sampled(
             assert named.endswith(f"0{sampled:d}")
             assert not sampled or named == f"00-{'-'.join(ids(sent.all()[1])[:2])}-01"
         sent.clear()
+
+
+def test_an_operation_has_spans_of_its_first_statements_only() -> None:
+    sent = Sent()
+    tracer = Tracer(sent.add)
+    text = f"SELECT {'x' * LONGEST_STATEMENT}"
+    calls = [Call(text, place, 0.0, 0.0) for place in range(MOST_COLLECTED + 50)]
+    tracer.end(tracer.begin(None), "query", {}, calls, 0.0)
+    *statements, _ = map(attributes, sent.all())
+    assert {each["db.query.text"] for each in statements} == {text[:LONGEST_STATEMENT]}
+    rows = [each["db.response.returned_rows"] for each in statements]
+    assert rows == list(range(MOST_COLLECTED))
 
 
 def spans_in(got: Sequence[Any]) -> list[Any]:

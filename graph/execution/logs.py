@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import orjson
 
 from db import statistics, telemetry
-from db.statistics import MOST_COLLECTED, Statistics
+from db.statistics import Statistics
 from graph import tracing
 from graph.execution.documents import hash_of
 from graph.execution.run import GraphQLRequest, Run
@@ -235,7 +235,7 @@ class LogEntry:
                 attributes["graphql.operation.type"] = kind
             if name is not None:
                 attributes["graphql.operation.name"] = name
-            calls = (self.database.calls or [])[:MOST_COLLECTED]
+            calls = self.database.calls or ()
             tracing.active.end(
                 self._trace, kind or OPERATION, attributes, calls, self._started, code
             )

@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from db.statistics import MOST_COLLECTED
 from db.telemetry import span_id_of, trace_and_span
 from graph.tracing.places import Places
 from graph.tracing.records import LONGEST_STATEMENT
@@ -69,9 +71,11 @@ class Tracer:
     ) -> None:
         """End the span of an operation, which began at this time (`time.perf_counter`).
 
-        Its statements get spans too. `error` is the code of its first error.
+        Its statements get spans too, at most MOST_COLLECTED of them, also where all are collected
+        to be explained. `error` is the code of its first error.
         """
         ended = time.perf_counter()
+        few = islice(calls, MOST_COLLECTED)
         self._send(
             {
                 "name": name,
@@ -83,7 +87,7 @@ class Tracer:
                 "clock": time.time_ns() - round(ended * 1_000_000_000),
                 "began": began,
                 "ended": ended,
-                "statements": [(call[0][:LONGEST_STATEMENT], *call[1:]) for call in calls],
+                "statements": [(call[0][:LONGEST_STATEMENT], *call[1:]) for call in few],
             }
         )
 
