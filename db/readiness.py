@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import aliased, join
 
-from db import budgets
+from db import budget_room
 from db.agents import Agent
 from db.base import Timestamp, any_of, choice
 from db.budgets import Budget
@@ -313,21 +313,21 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
     )
 
     def may_spend(agent: Any) -> Any:
-        return budgets.has_room(agent.project_id, agent)
+        return budget_room.has_room(agent.project_id, agent)
 
     because(
         reason.BUDGET,
-        budgets.in_words(budget),
+        budget_room.in_words(budget),
         is_to_do,
         scope(budget, viewer),
         budget.project_id == task.project_id,
-        budgets.is_full(budget),
+        budget_room.is_full(budget),
         case(
             # A budget of an agent or a model matters if no agent could take the task without it.
             (
                 or_(budget.agent_id.is_not(None), budget.model_name.is_not(None)),
                 and_(
-                    fitting(is_working, has_room, lambda agent: budgets.is_for(budget, agent)),
+                    fitting(is_working, has_room, lambda agent: budget_room.is_for(budget, agent)),
                     ~fitting(is_working, has_room, may_spend),
                 ),
             ),
@@ -373,7 +373,7 @@ def could_be_claimed(
         scope(project, viewer),
         hands_out(project),
         takes_more_reviews(project),
-        budgets.has_room(project.id),
+        budget_room.has_room(project.id),
     )
     fits: ColumnElement[bool] = true()
     if agent_id is not None:
@@ -381,7 +381,7 @@ def could_be_claimed(
             agent.id == agent_id,
             is_working(agent),
             running(agent.id) < capacity(agent, project),
-            budgets.has_room(project.id, agent),
+            budget_room.has_room(project.id, agent),
         )
         own_type = able.with_only_columns(agent.type).scalar_subquery()
         is_own = task.agent_id == agent_id
@@ -399,7 +399,7 @@ def could_be_claimed(
         is_available(task),
         uses_none_of(task, resources_in_use(project_id)),
         has_room_for(limits.scalar_subquery(), task.type),
-        budgets.is_outside(task.id, budgets.full_tasks(project_id).scalar_subquery()),
+        budget_room.is_outside(task.id, budget_room.full_tasks(project_id).scalar_subquery()),
     )
 
 

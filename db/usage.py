@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
-from db import budgets
+from db import budget_room
 from db.ai_models import AIModel
 from db.attempts import TaskAttempt
 from db.base import (
@@ -307,7 +307,7 @@ def _recorded(
         .where(*rows_refer(UsageRecord, checked, viewer, above.id, given))
         .cte("calls")
     )
-    rows = select(calls).where(budgets.let_record(value("project_id", Uuid), calls))
+    rows = select(calls).where(budget_room.let_record(value("project_id", Uuid), calls))
     if "request_id" in names:
         # In the same order everywhere: transactions that record the same calls do not deadlock.
         rows = rows.order_by(calls.c.request_id)
@@ -334,7 +334,7 @@ def _refused(viewer: Viewer) -> Executable:
         .select_from(given.outerjoin(attempt, attempt.id == new.attempt_id))
         .subquery()
     )
-    return budgets.refusing(value("project_id", Uuid), calls.c)
+    return budget_room.refusing(value("project_id", Uuid), calls.c)
 
 
 @Statement
@@ -393,7 +393,7 @@ async def _refuse(session: WriteSession, project_id: UUID, calls: Calls) -> None
     """Raise BudgetExceeded if a budget refuses one of these calls."""
     values = arrays(UsageRecord, COUNTED, list(calls.values()))
     for row in await session.run(_refused, project_id=project_id, **values):
-        raise budgets.error(row, list(calls)[row.number - 1])
+        raise budget_room.error(row, list(calls)[row.number - 1])
 
 
 async def _ids_by_request(session: WriteSession, project_id: UUID, calls: Calls) -> dict[Any, UUID]:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import ColumnElement, select, text
 
 import db
-from db import Right, budgets, usage
+from db import Right, budget_room, usage
 from db.errors import BudgetExceeded
 from graph.core.scalars import key_text
 from tests import factories
@@ -102,8 +102,8 @@ async def show(world: World, id: str) -> dict[str, Any]:
 
 def reserves(agent: db.Agent) -> ColumnElement[bool]:
     """Whether the budgets have room for a task, as in the statement of a claim."""
-    locked = select(budgets.locked(db.Agent)).where(db.Agent.id == agent.id).scalar_subquery()
-    return budgets.reserves(db.Task, locked)
+    locked = select(budget_room.locked(db.Agent)).where(db.Agent.id == agent.id).scalar_subquery()
+    return budget_room.reserves(db.Task, locked)
 
 
 async def claim(world: World, task: db.Task, agent: db.Agent) -> UUID | None:
@@ -405,7 +405,7 @@ async def test_what_is_recorded_beyond_a_hard_limit_counts_and_stops_claims(worl
     assert await claim(world, task, world.ada) is None
     async with world.database.write(ADMIN) as session:
         with pytest.raises(BudgetExceeded) as caught:
-            await budgets.refuse_exceeded(session, world.ada.id)
+            await budget_room.refuse_exceeded(session, world.ada.id)
     error = caught.value
     assert (error.limit, error.spent, error.reserved) == (
         Decimal(10),
@@ -416,7 +416,7 @@ async def test_what_is_recorded_beyond_a_hard_limit_counts_and_stops_claims(worl
     await world.owner.change("updateBudget { userErrors { code } }", id=id, isHard=False)
     assert await claim(world, task, world.ada) is not None
     async with world.database.write(ADMIN) as session:
-        await budgets.refuse_exceeded(session, world.ada.id)
+        await budget_room.refuse_exceeded(session, world.ada.id)
 
 
 async def test_every_budget_that_concerns_a_task_must_have_room(world: World) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from db import budgets, leases, telemetry
+from db import budget_room, leases, telemetry
 from db.agents import Agent
 from db.attempts import TaskAttempt
 from db.base import new_id
@@ -123,9 +123,9 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         .cte("agent")
     )
     # By itself, so that it is evaluated once.
-    paid = select(budgets.locked(agent.c).label("budgets")).select_from(agent).cte("paid")
+    paid = select(budget_room.locked(agent.c).label("budgets")).select_from(agent).cte("paid")
     count = conditions.running(agent.c.id)
-    left = budgets.claims_left(paid.c.budgets)
+    left = budget_room.claims_left(paid.c.budgets)
     free = func.least(func.cardinality(ids), agent.c.capacity - count, left)
     about = select(
         agent.c.id,
@@ -135,7 +135,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         func.greatest(free, 0).label("number"),
         conditions.left_by_type(agent.c.project_id, agent.c.has_limits).label("left"),
         conditions.resources_in_use(agent.c.project_id).label("in_use"),
-        budgets.full_tasks(agent.c.project_id).scalar_subquery().label("full_tasks"),
+        budget_room.full_tasks(agent.c.project_id).scalar_subquery().label("full_tasks"),
     )
     room = about.select_from(agent.join(paid, true())).cte("room")
 
@@ -150,7 +150,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
             conditions.is_available(task),
             # What cannot be taken is not locked. Whether it still can is known only under the lock.
             conditions.uses_none_of(task, room.c.in_use),
-            budgets.is_outside(task.id, room.c.full_tasks),
+            budget_room.is_outside(task.id, room.c.full_tasks),
             *(condition(task) for condition in met),
         )
         # Each is sorted, so that PostgreSQL merges them.
@@ -208,7 +208,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         .select_from(candidate.join(locked, true()))
         .where(
             conditions.reserves_resources(locked.c),
-            budgets.reserves(locked.c, select(room.c.budgets).scalar_subquery()),
+            budget_room.reserves(locked.c, select(room.c.budgets).scalar_subquery()),
         )
         .limit(select(room.c.number).scalar_subquery())
         .cte("chosen")
@@ -338,7 +338,7 @@ async def claim(
     if not rows:
         await session.drop_key()
         if why is not None and why.reason is IdleReason.BUDGET:
-            await budgets.refuse_exceeded(session, agent_id)
+            await budget_room.refuse_exceeded(session, agent_id)
     return Claimed([row[0] for row in rows], why)
 
 

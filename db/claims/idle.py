@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
-from db import budgets
+from db import budget_room
 from db.agents import Agent
 from db.base import choice
 from db.claims.conditions import (
@@ -122,7 +122,7 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
     runs = running(Agent.id).table_valued(column("running", Integer)).render_derived(name="runs")
     limits = func.left_by_type(Project.id).table_valued(column("left", JSONB))
     limits = limits.render_derived(name="limits")
-    full = budgets.full_tasks(Project.id).correlate(Project).lateral("full")
+    full = budget_room.full_tasks(Project.id).correlate(Project).lateral("full")
     # OFFSET 0: it is computed once, and not for each task.
     resources = select(resources_in_use(Project.id).label("keys")).offset(ZERO)
     used = resources.correlate(Project).lateral("used")
@@ -153,14 +153,14 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
                 each = each.where(has_room_for(limits.c.left, row.type))
             if is_outside:
                 id = each.limit(_number(MOST_COMPARED)).correlate(limits, used).subquery().c.id
-                each = select(id).where(budgets.is_outside(id, full.c.ids))
+                each = select(id).where(budget_room.is_outside(id, full.c.ids))
             found.append(each.correlate(limits, used, full))
         return or_(*map(exists, found))
 
     number = runs.c.running
     statuses = " or ".join(WORKING)
     others = func.array_to_string(func.array_remove(types, ANY_TYPE), literal_column("''', '''"))
-    exceeded = budgets.exceeded(Agent.id).correlate(Agent).subquery("exceeded")
+    exceeded = budget_room.exceeded(Agent.id).correlate(Agent).subquery("exceeded")
     reasons: list[tuple[Any, IdleReason, ColumnElement[str]]] = [
         (
             ~Agent.is_active,
@@ -233,7 +233,7 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
             _text("As many tasks of these types are in progress as the project allows."),
         ),
         (
-            ~and_(budgets.has_room(Project.id, Agent), some(True, True)),
+            ~and_(budget_room.has_room(Project.id, Agent), some(True, True)),
             IdleReason.BUDGET,
             func.coalesce(
                 select(exceeded.c.words).scalar_subquery(),
