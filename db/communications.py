@@ -46,6 +46,7 @@ from db.base import (
     to_one,
 )
 from db.errors import Denied, DomainError, IllegalTransition, Invalid, NotFound, Rejected
+from db.expiry import expire_all, expiring
 from db.parameters import bind
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -374,28 +375,14 @@ async def broadcast(
     return [row["id"] for row in rows]
 
 
-MOST_EXPIRED = 500
-"""The largest number of messages that one statement expires."""
-
-
 @Statement
 def _expired(viewer: Viewer) -> Executable:
-    """Expire messages that nobody has a lease on. Several processes may do this at once.
-
-    A CTE, unlike a subquery with a limit, is certain to be run only once.
-    """
+    """Expire messages that nobody has a lease on."""
     row: Any = Communication
-    due = select(row.id).where(row.status.in_(_OPEN), row.expires_at <= func.now(), _is_free(row))
-    free = due.limit(MOST_EXPIRED).with_for_update(key_share=True, skip_locked=True).cte("free")
-    changed = update(row).where(row.id == free.c.id)
-    return changed.values(status=CommunicationStatus.EXPIRED).returning(row.id)
+    due = row.status.in_(_OPEN), row.expires_at <= func.now(), _is_free(row)
+    return expiring(row, CommunicationStatus.EXPIRED, *due)
 
 
 async def expire(database: Database) -> int:
-    """Expire messages that were not received in time, batch by batch; return how many."""
-    count, found = 0, MOST_EXPIRED
-    while found == MOST_EXPIRED:
-        async with database.write(Viewer(is_administrator=True)) as session:
-            found = len(await session.run(_expired))
-        count += found
-    return count
+    """Expire messages that were not received in time; return how many."""
+    return await expire_all(database, _expired)

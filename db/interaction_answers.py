@@ -47,6 +47,7 @@ from db.errors import (
     IllegalTransition,
     Invalid,
 )
+from db.expiry import MOST_EXPIRED, expire_all, expiring
 from db.interactions import HumanInteraction, InteractionStatus, InteractionType, OnExpiry
 from db.parameters import bind, request_of_statements
 from db.rights import Right
@@ -367,10 +368,6 @@ async def cancel(session: WriteSession, id: UUID) -> UUID:
     return id
 
 
-MOST_EXPIRED = 500
-"""The largest number of requests that one statement expires."""
-
-
 def _has_expired(row: Any) -> ColumnElement[bool]:
     # By now(), so that the index is used.
     return and_(row.status == PENDING, row.expires_at <= func.now())
@@ -378,15 +375,9 @@ def _has_expired(row: Any) -> ColumnElement[bool]:
 
 @Statement
 def _expired(viewer: Viewer) -> Executable:
-    """Expire requests that block no task. Several processes may do this at once.
-
-    A CTE, unlike a subquery with a limit, is certain to be run only once.
-    """
+    """Expire requests that block no task."""
     row: Any = HumanInteraction
-    due = select(row.id).where(_has_expired(row), ~row.blocks_task).limit(MOST_EXPIRED)
-    free = due.with_for_update(key_share=True, skip_locked=True).cte("free")
-    changed = update(row).where(row.id == free.c.id)
-    return changed.values(status=InteractionStatus.EXPIRED).returning(row.id)
+    return expiring(row, InteractionStatus.EXPIRED, _has_expired(row), ~row.blocks_task)
 
 
 async def expire(database: Database) -> int:
@@ -396,12 +387,8 @@ async def expire(database: Database) -> int:
     this at once. A request that blocks a task is a transaction of its own, and one that fails does
     not stop the others.
     """
+    count = await expire_all(database, _expired)
     viewer = Viewer(is_administrator=True)
-    count, found = 0, MOST_EXPIRED
-    while found == MOST_EXPIRED:
-        async with database.write(viewer) as session:
-            found = len(await session.run(_expired))
-        count += found
     after: tuple[Any, ...] | None = None
     while due := await _due(database, after):
         for id, task_id, on_expiry, _ in due:
