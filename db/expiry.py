@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, Executable, select, update
 
-from db.scopes import Viewer
+from db.scopes import SYSTEM
 from db.statements import Statement
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ async def expire_all(database: Database, statement: Statement) -> int:
     """
     count, found = 0, MOST_EXPIRED
     while found == MOST_EXPIRED:
-        async with database.write(Viewer(is_administrator=True)) as session:
+        async with database.write(SYSTEM) as session:
             found = len(await session.run(statement))
         count += found
     return count

@@ -51,7 +51,7 @@ from db.expiry import MOST_EXPIRED, expire_all, expiring
 from db.interactions import HumanInteraction, InteractionStatus, InteractionType, OnExpiry
 from db.parameters import bind, request_of_statements
 from db.rights import Right
-from db.scopes import Viewer, scope
+from db.scopes import SYSTEM, Viewer, scope
 from db.statements import Statement, Values, value
 from db.tasks import BlockedReason, Task, TaskStatus
 from db.writes import set_actor
@@ -388,12 +388,11 @@ async def expire(database: Database) -> int:
     not stop the others.
     """
     count = await expire_all(database, _expired)
-    viewer = Viewer(is_administrator=True)
     after: tuple[Any, ...] | None = None
     while due := await _due(database, after):
         for id, task_id, on_expiry, _ in due:
             try:
-                async with database.write(viewer) as session:
+                async with database.write(SYSTEM) as session:
                     count += await _expire(session, id, task_id, on_expiry)
             except Exception as error:
                 log.warning("the request %s does not expire: %s", id, reason(error))

@@ -61,6 +61,9 @@ class Viewer:
         object.__setattr__(self, "kind", ViewerKind(self.is_administrator, is_user, is_agent))
 
 
+SYSTEM = Viewer(is_administrator=True)
+"""The viewer of what Troupe does by itself. It may change everything; the events have no actor."""
+
 Rule = Callable[[Any, Viewer, Right], ColumnElement[bool]]
 AnyRule = TypeVar("AnyRule", bound=Rule)
 

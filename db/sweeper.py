@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING
 from db import claims, communications, interaction_answers, usage_totals
 from db.connections import reason
 from db.rights import Right
-from db.scopes import Viewer
+from db.scopes import SYSTEM
 from db.statistics import totals
 
 if TYPE_CHECKING:
     from db.engine import Database
 
 log = logging.getLogger("troupe")
-
-# Whoever may change everything, and is nobody: the events have no actor.
-NOBODY = Viewer(is_administrator=True)
 
 
 async def sweep(database: Database) -> int:
@@ -37,7 +34,7 @@ async def sweep(database: Database) -> int:
     count = 0
     for attempt_id in expired:
         try:
-            async with database.write(NOBODY, Right.WORK) as writing:
+            async with database.write(SYSTEM, Right.WORK) as writing:
                 is_lost = await claims.expire(writing, attempt_id)
         except Exception as error:
             log.warning("the lease of attempt %s does not end: %s", attempt_id, reason(error))
@@ -51,7 +48,7 @@ async def merge(database: Database) -> None:
     """Merge sums of usage, so many in each transaction."""
     merged = usage_totals.MERGED
     while merged == usage_totals.MERGED:
-        async with database.write(NOBODY) as session:
+        async with database.write(SYSTEM) as session:
             merged = await usage_totals.merge_totals(session)
 
 

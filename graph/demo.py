@@ -10,6 +10,7 @@ from uuid import UUID
 
 from db import Database, Viewer, access
 from db.imports import import_chats, import_plan
+from db.scopes import SYSTEM
 from graph.api import API
 from graph.clients import Refused
 
@@ -38,7 +39,7 @@ SIGNALS = "attempts { leaseLost cancelRequested pauseRequested }"
 
 async def fill(database: Database) -> None:
     """Add the example data to a new database. Raises RuntimeError if some is rejected."""
-    async with database.write(Viewer(is_administrator=True)) as session:
+    async with database.write(SYSTEM) as session:
         admin = await access.administrator(session)
         assert admin is not None
     await import_plan(database, EXAMPLES / "plan.json", owner=admin.id, project="Imported plan")

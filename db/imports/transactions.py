@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from sqlalchemy import text
 
 from db.engine import Database
-from db.scopes import Viewer
+from db.scopes import SYSTEM
 from db.sessions import WriteSession
 
 Begin = Callable[[], AbstractAsyncContextManager[WriteSession]]
@@ -23,7 +23,7 @@ class _RolledBack(Exception):
 async def writing(database: Database, *, is_preview: bool) -> AsyncIterator[WriteSession]:
     """A transaction for an import, which is rolled back if it is a dry run."""
     try:
-        async with database.write(Viewer(is_administrator=True)) as session:
+        async with database.write(SYSTEM) as session:
             # A large part may take longer than a request may, and imports wait for each other.
             await session.execute(text("SET LOCAL statement_timeout = 0"))
             await session.execute(text("SET LOCAL lock_timeout = '10min'"))

@@ -79,7 +79,8 @@ def _serve(
     fill: Callable[[Database], Awaitable[None]] | None = None,
     background: Iterable[Background] = (),
 ) -> None:
-    from db import Viewer, access
+    from db import access
+    from db.scopes import SYSTEM
     from graph.cli.servers import registered, tokens_of_killed_servers
     from graph.processes import stop_at_signals
     from graph.serve import listen, listen_for_metrics, run
@@ -92,7 +93,7 @@ def _serve(
                 await (await database.open()).close()
             if fill is not None:
                 await fill(database)
-            async with database.write(Viewer(is_administrator=True)) as session:
+            async with database.write(SYSTEM) as session:
                 await access.revoke_tokens(session, tokens_of_killed_servers())
                 if settings.mode is Mode.DEVELOPMENT:
                     return await access.development_token(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from db import Agent, AgentStatus, Database, User, UserRole, Viewer, access
+from db.scopes import SYSTEM
 from graph.cli.errors import CommandError
 from graph.cli.lookups import find_agent, find_user
 from graph.clients import Client
@@ -11,7 +12,7 @@ from graph.core.scalars import parse_key
 
 async def first_administrator(database: Database) -> Viewer:
     """The first active administrator; without one, the API still creates another."""
-    async with database.write(Viewer(is_administrator=True)) as session:
+    async with database.write(SYSTEM) as session:
         administrator = await access.administrator(session)
     return Viewer(None if administrator is None else administrator.id, is_administrator=True)
 

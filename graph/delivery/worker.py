@@ -20,8 +20,8 @@ from db import webhook_queues, webhooks
 from db.connections import reason
 from db.events.topics import Change
 from db.rights import Right
+from db.scopes import SYSTEM
 from db.statistics import totals
-from db.sweeper import NOBODY
 from db.webhook_queues import MOST_DELETED
 from db.webhooks import DeliveryStatus, WebhookEnd
 from graph.delivery.messages import Delivery, content, headers
@@ -263,7 +263,7 @@ class Worker:
                 end = WebhookEnd.FAILING
             if end is None:
                 return version if is_active else None
-            async with self._database.write(NOBODY, Right.OWN) as session:
+            async with self._database.write(SYSTEM, Right.OWN) as session:
                 await webhooks.switch_off(session, webhook_id, delivery.url, end)
         return None
 
