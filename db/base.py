@@ -27,6 +27,7 @@ from sqlalchemy import (
     collate,
     func,
     inspect,
+    literal_column,
     select,
     text,
 )
@@ -122,6 +123,11 @@ def choice(enum: type[StrEnum], *, has_check: bool = True, length: int = 32) -> 
         length=length,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def constant(member: StrEnum) -> ColumnElement[Any]:
+    """A member of an enum as a constant, not as a parameter: a partial index needs that."""
+    return literal_column(f"'{member}'", choice(type(member)))
 
 
 def defaulted(value: bool | int | StrEnum, **options: Any) -> MappedColumn[Any]:

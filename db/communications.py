@@ -22,7 +22,6 @@ from sqlalchemy import (
     Uuid,
     and_,
     func,
-    literal_column,
     or_,
     select,
     text,
@@ -40,6 +39,7 @@ from db.base import (
     ShortText,
     any_of,
     check,
+    constant,
     defaulted,
     new_id,
     to_many,
@@ -187,8 +187,7 @@ def is_unacknowledged(row: Any) -> ColumnElement[bool]:
     return and_(row.status.in_(_OPEN), in_time)
 
 
-# As constants, so that the partial indexes are used.
-_OPEN: tuple[ColumnElement[Any], ...] = (literal_column("'SENT'"), literal_column("'DELIVERED'"))
+_OPEN = constant(CommunicationStatus.SENT), constant(CommunicationStatus.DELIVERED)
 
 
 def _is_free(row: Any) -> ColumnElement[bool]:

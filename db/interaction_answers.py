@@ -27,7 +27,6 @@ from sqlalchemy import (
     func,
     insert,
     inspect,
-    literal_column,
     or_,
     select,
     true,
@@ -37,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, aliased, mapped_column
 
 from db import claims, dependencies
-from db.base import CRUD, LOGGED, LongText, ShortText, choice, new_id, to_one
+from db.base import CRUD, LOGGED, LongText, ShortText, choice, constant, new_id, to_one
 from db.connections import reason
 from db.errors import (
     AlreadyExists,
@@ -116,8 +115,7 @@ class ContentChanged(Conflict):
         self.model, self.id = HumanInteraction, interaction.id
 
 
-# As a constant, so that the partial indexes are used.
-PENDING: Any = literal_column("'PENDING'")
+PENDING = constant(InteractionStatus.PENDING)
 
 
 def may_answer(row: Any, viewer: Viewer) -> ColumnElement[bool]:

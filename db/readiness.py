@@ -35,7 +35,7 @@ from sqlalchemy.orm import aliased, join
 
 from db import budget_room
 from db.agents import Agent
-from db.base import Timestamp, any_of, choice
+from db.base import Timestamp, any_of, choice, constant
 from db.budgets import Budget
 from db.claims import idle
 from db.claims.conditions import (
@@ -44,7 +44,6 @@ from db.claims.conditions import (
     PENDING,
     ZERO,
     capacity,
-    constant,
     hands_out,
     has_room_for,
     is_available,
@@ -119,10 +118,6 @@ class NotReadyReason(StrEnum):
     """It names a resource that a task in progress uses."""
 
 
-def _constant(member: StrEnum) -> Any:
-    return literal_column(f"'{member.value}'", choice(type(member)))
-
-
 def _correlated(statement: Select[Any], key: Any) -> Select[Any]:
     """The statement, whose condition refers to a key of a row outside of it."""
     table = getattr(getattr(key, "expression", key), "table", None)
@@ -138,7 +133,7 @@ def waits(viewer: Viewer, task_id: Any) -> Select[Any]:
         select(
             dependency.id.label("task_id"),
             case(
-                (own, _constant(WaitReason.DEPENDENCY)), else_=_constant(WaitReason.INHERITED)
+                (own, constant(WaitReason.DEPENDENCY)), else_=constant(WaitReason.INHERITED)
             ).label("why"),
             edge.on_failure.label("on_failure"),
             is_met(dependency, edge).label("is_met"),
@@ -150,7 +145,7 @@ def waits(viewer: Viewer, task_id: Any) -> Select[Any]:
     )
     subtasks = select(
         subtask.id,
-        _constant(WaitReason.SUBTASK),
+        constant(WaitReason.SUBTASK),
         type_coerce(null(), choice(OnFailure)),
         ~holds_parent(subtask),
     ).where(subtask.parent_task_id == task_id, scope(subtask, viewer))
@@ -190,7 +185,7 @@ def why_not_ready(viewer: Viewer, task_id: Any) -> Select[Any]:
         statement = (
             select(
                 literal_column(str(len(branches)), Integer).label("number"),
-                _constant(reason).label("code"),
+                constant(reason).label("code"),
                 message.label("message"),
                 *(each.label(name) for name, each in columns.items()),
             )

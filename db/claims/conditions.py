@@ -5,7 +5,6 @@ The conditions are SQL on models, or on aliases of them.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -26,14 +25,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
 from db.agents import AgentStatus
+from db.base import constant
 from db.projects import ProjectStatus
 from db.tasks import BlockedReason, Task, TaskStatus
-
-
-def constant(member: StrEnum) -> ColumnElement[str]:
-    """A member of an enum as a constant, not as a parameter: a partial index needs that."""
-    return literal_column(f"'{member}'", String)
-
 
 PENDING, ASSIGNED = constant(TaskStatus.PENDING), constant(TaskStatus.ASSIGNED)
 HUMAN_INPUT = constant(BlockedReason.HUMAN_INPUT)

@@ -34,8 +34,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from db import leases, telemetry
 from db.agents import Agent, AgentStatus
 from db.attempts import AttemptStatus, TaskAttempt
+from db.base import constant
 from db.claims import conditions
-from db.claims.conditions import ASSIGNED, PENDING, constant
+from db.claims.conditions import ASSIGNED, PENDING
 from db.claims.heartbeats import is_own, own_attempt
 from db.dependencies import completing, ended_unsuccessfully
 from db.errors import LeaseLost, Path

@@ -26,7 +26,6 @@ from sqlalchemy import (
     or_,
     select,
     true,
-    type_coerce,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -34,14 +33,13 @@ from sqlalchemy.orm import aliased
 
 from db import budget_room
 from db.agents import Agent
-from db.base import choice
+from db.base import constant
 from db.claims.conditions import (
     ANY_TYPE,
     ASSIGNED,
     PRIORITIES,
     WORKING,
     ZERO,
-    constant,
     hands_out,
     has_room_for,
     is_available,
@@ -251,7 +249,7 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
     is_later = code == constant(IdleReason.BACKOFF)
     return (
         select(
-            type_coerce(code, choice(IdleReason)).label("code"),
+            code.label("code"),
             case(*zip(is_here, (words for *_, words in reasons), strict=True)).label("message"),
             case((is_later, earliest.c.at)).label("available_at"),
         )
