@@ -57,7 +57,7 @@ from graph.core.declarations import StatementBuilder
 from graph.core.entities import Entity, entities, entity_of
 from graph.core.filters import conditions_of
 from graph.core.json_text import Json, Uncompilable, encoded
-from graph.core.payloads import Outcome
+from graph.core.payloads import PayloadField
 from graph.core.selections import InvalidOperation, Operation, Selected
 from graph.core.shapes import Shape, shape_size
 from graph.core.threads import in_thread
@@ -244,22 +244,22 @@ def _calls(
         mutation = None if declaration is None else declaration.metadata.get("mutation")
         if mutation is None or not root.has_valid_arguments:
             return []
-        outcomes: dict[str, Outcome | None] = {}
+        fields: dict[str, PayloadField | None] = {}
         read: dict[str, tuple[Any, Selected]] = {}
-        for field in root.fields():
-            outcome = outcomes[field.key] = mutation.outcome(field.name)
-            if outcome is None:
-                is_known = field.name == "userErrors"
+        for child in root.fields():
+            field = fields[child.key] = mutation.field(child.name)
+            if field is None:
+                is_known = child.name == "userErrors"
             else:
-                is_known = not outcome.is_read or (root.key, field.key) in statements
+                is_known = not field.is_read or (root.key, child.key) in statements
             if not is_known:
                 return []
-            if outcome is not None and outcome.is_read:
-                read[field.key] = outcome.model, field
+            if field is not None and field.is_read:
+                read[child.key] = field.model, child
         kind = root.definition.args["input"].type
         input = filling(root.arguments["input"])
         returning = _returning(operation, viewer, max_bytes, read)
-        calls.append(Call(root.key, mutation, kind, input, outcomes, returning))
+        calls.append(Call(root.key, mutation, kind, input, fields, returning))
     return calls
 
 

@@ -21,7 +21,7 @@ from graph.core.declarations import StatementBuilder
 from graph.core.inputs import built
 from graph.core.json_text import Json, Uncompilable, encoded
 from graph.core.mutations import DeclaredMutation
-from graph.core.payloads import Outcome, json_value, keys_of, value_of
+from graph.core.payloads import PayloadField, json_value, keys_of, value_of
 from graph.core.response_budget import EncodedJSON
 from graph.limits.cost import rows_of
 
@@ -72,10 +72,10 @@ class Call:
     """The type of its input in the schema."""
     input: Fill
     """Makes the coerced value of its input."""
-    outcomes: Mapping[str, Outcome | None]
-    """The selected outcomes by response name; None is the list of user errors."""
+    fields: Mapping[str, PayloadField | None]
+    """The selected fields of the payload by response name; None is the list of user errors."""
     returning: Returning | None
-    """The JSON of selected outcomes that the statement that writes can return."""
+    """The JSON of selected fields that the statement that writes can return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,18 +203,18 @@ class CompiledParts:
         """The payload of a mutation that was performed, and its bytes. Raises Unread."""
         payload: dict[str, Any] = {}
         size = 0
-        for name, outcome in call.outcomes.items():
-            if outcome is None:
+        for name, shown in call.fields.items():
+            if shown is None:
                 payload[name] = []
                 continue
-            value = value_of(outcome, result)
-            keys = keys_of(outcome, value) if outcome.is_read else []
-            if keys or outcome.kind == "many":
+            value = value_of(shown, result)
+            keys = keys_of(shown, value) if shown.is_read else []
+            if keys or shown.kind == "many":
                 rows = None if returned is None else returned.values(name, keys)
                 if not rows:
                     text = await self._read((call.key, name), keys)
                 else:
-                    text = rows[0] if outcome.kind == "one" else b"[" + b",".join(rows) + b"]"
+                    text = rows[0] if shown.kind == "one" else b"[" + b",".join(rows) + b"]"
                 if text is None:
                     raise Unread
                 value = orjson.Fragment(text)

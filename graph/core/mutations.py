@@ -21,9 +21,9 @@ from graph.core.entities import clean
 from graph.core.errors import Forbidden, PayloadFailed
 from graph.core.inputs import check_input
 from graph.core.payloads import (
-    Outcome,
-    outcome_of,
-    outcomes_of,
+    PayloadField,
+    changed_keys,
+    fields_of,
     payload_type,
     read_payload,
     result_of,
@@ -70,7 +70,7 @@ def mutation(
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Any:
         declared = DeclaredMutation(function, right, before, most)
-        payload = payload_type(declared.name, declared.outcomes)
+        payload = payload_type(declared.name, declared.fields)
 
         async def resolve(self: Any, info: Info, input: Any) -> Any:
             selected = info.context.operation.selected(info._raw_info)
@@ -89,7 +89,7 @@ def mutation(
             except errors.DomainError as error:
                 return payload(user_errors=[ErrorValue(error)])
             try:
-                return payload(**await read_payload(info, declared.outcomes, result))
+                return payload(**await read_payload(info, declared.fields, result))
             except Exception as error:
                 raise PayloadFailed from error
 
@@ -120,17 +120,17 @@ class DeclaredMutation:
         hints = get_type_hints(function, include_extras=True)
         self.name = to_camel_case(function.__name__)
         self.input: Any = hints["input"]
-        self.outcomes = outcomes_of(hints["return"])
+        self.fields = fields_of(hints["return"])
         self._function = function
         self.right = right
         self._before = before
         self.most = most
 
-    def outcome(self, name: str) -> Outcome | None:
-        """The outcome that is the field of the payload with this name."""
-        for outcome in self.outcomes:
-            if to_camel_case(outcome.name) == name:
-                return outcome
+    def field(self, name: str) -> PayloadField | None:
+        """The field of the payload with this name."""
+        for field in self.fields:
+            if to_camel_case(field.name) == name:
+                return field
         return None
 
     async def perform(
@@ -157,7 +157,7 @@ class DeclaredMutation:
             session.key, session.returned = key, returned
             result = await self._function(None, session, input, *prepared)
             if session.key is not None:
-                await session.store_key(outcome_of(self.outcomes, result))
+                await session.store_key(changed_keys(self.fields, result))
             return result
 
         try:
@@ -166,7 +166,7 @@ class DeclaredMutation:
             # Whatever is wrong now, it may have been done before with this key.
             keys = None if key is None else await context.outcome(key)
             if keys is not None:
-                return result_of(self.outcomes, keys)
+                return result_of(self.fields, keys)
             if key is not None and isinstance(error, KeyTaken):
                 await context.database.delete_if_expired(key)
                 return await in_transaction(context, self.right, work)

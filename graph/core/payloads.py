@@ -44,7 +44,7 @@ DESCRIPTIONS = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PayloadField:
     """A field of a payload: one row of a model or many, the id of a deleted one, or a value."""
 
     name: str
@@ -72,26 +72,28 @@ class Outcome:
         return list[target] if self.kind == "many" else target | None  # type: ignore[valid-type]
 
 
-def outcomes_of(annotation: Any, name: str | None = None) -> list[Outcome]:
+def fields_of(annotation: Any, name: str | None = None) -> list[PayloadField]:
     """The fields of a payload, from the return annotation of its mutation."""
     origin, is_part = get_origin(annotation), name is not None
     if origin is Annotated:
         kind, doc = get_args(annotation)
         assert name is not None
-        return [Outcome(name, None, "value", doc, kind, is_part=True)]
+        return [PayloadField(name, None, "value", doc, kind, is_part=True)]
     if origin in (Union, UnionType):  # nothing may be done, without an error
         (annotation,) = (each for each in get_args(annotation) if each is not NoneType)
-        return outcomes_of(annotation, name)
+        return fields_of(annotation, name)
     if origin is Deleted:
-        return [Outcome(name or "deleted_id", _model_of(annotation), "deleted", is_part=is_part)]
+        return [
+            PayloadField(name or "deleted_id", _model_of(annotation), "deleted", is_part=is_part)
+        ]
     if origin is list:
         model = _model_of(*get_args(annotation))
-        return [Outcome(name or model.__tablename__, model, "many", is_part=is_part)]
+        return [PayloadField(name or model.__tablename__, model, "many", is_part=is_part)]
     if origin is None and is_dataclass(annotation):
         hints = get_type_hints(annotation, include_extras=True)
-        return [outcome for field in hints for outcome in outcomes_of(hints[field], field)]
+        return [field for part in hints for field in fields_of(hints[part], part)]
     model = _model_of(annotation)
-    return [Outcome(name or snake_case(model.__name__), model, "one", is_part=is_part)]
+    return [PayloadField(name or snake_case(model.__name__), model, "one", is_part=is_part)]
 
 
 def _model_of(annotation: Any) -> Any:
@@ -100,14 +102,14 @@ def _model_of(annotation: Any) -> Any:
     return model
 
 
-def payload_type(mutation: str, outcomes: Sequence[Outcome]) -> Any:
+def payload_type(mutation: str, fields: Sequence[PayloadField]) -> Any:
     """The type of the payload of a mutation."""
     namespace: dict[str, Any] = {"__annotations__": {}}
-    for outcome in outcomes:
-        namespace["__annotations__"][outcome.name] = outcome.annotation
-        empty: Any = {"default_factory": list} if outcome.kind == "many" else {"default": None}
-        description = outcome.doc or DESCRIPTIONS[outcome.kind]
-        namespace[outcome.name] = strawberry.field(description=description, **empty)
+    for field in fields:
+        namespace["__annotations__"][field.name] = field.annotation
+        empty: Any = {"default_factory": list} if field.kind == "many" else {"default": None}
+        description = field.doc or DESCRIPTIONS[field.kind]
+        namespace[field.name] = strawberry.field(description=description, **empty)
     namespace["__annotations__"]["user_errors"] = list[UserError]
     namespace["user_errors"] = strawberry.field(
         description="All that is wrong with the input; if there is anything, nothing was done.",
@@ -118,10 +120,10 @@ def payload_type(mutation: str, outcomes: Sequence[Outcome]) -> Any:
     return strawberry.type(cls, description=f"What `{mutation}` answers.")
 
 
-def value_of(outcome: Outcome, result: Any) -> Any:
-    """The value of one outcome in the result of a mutation; the global id of a deleted row."""
-    value = getattr(result, outcome.name) if outcome.is_part else result
-    return global_id(outcome.model.__name__, value.key) if outcome.kind == "deleted" else value
+def value_of(field: PayloadField, result: Any) -> Any:
+    """The value of one field in the result of a mutation; the global id of a deleted row."""
+    value = getattr(result, field.name) if field.is_part else result
+    return global_id(field.model.__name__, value.key) if field.kind == "deleted" else value
 
 
 def json_value(value: Any) -> Any:
@@ -129,72 +131,72 @@ def json_value(value: Any) -> Any:
     return format_moment(value) if isinstance(value, datetime) else value
 
 
-def keys_of(outcome: Outcome, value: Any) -> list[Any]:
+def keys_of(field: PayloadField, value: Any) -> list[Any]:
     """The keys of the rows that were changed."""
-    key = entity_of(outcome.model).key.key
-    rows = value if outcome.kind == "many" else [value] if value is not None else []
+    key = entity_of(field.model).key.key
+    rows = value if field.kind == "many" else [value] if value is not None else []
     return [row.key if isinstance(row, Changed | Deleted) else getattr(row, key) for row in rows]
 
 
-def outcome_of(outcomes: Sequence[Outcome], result: Any) -> dict[str, list[Any]]:
+def changed_keys(fields: Sequence[PayloadField], result: Any) -> dict[str, list[Any]]:
     """The keys of what a mutation has changed, by the name of their table."""
     keys: dict[str, list[Any]] = {}
-    for outcome in outcomes:
-        if outcome.kind == "value":
+    for field in fields:
+        if field.kind == "value":
             continue
-        value = getattr(result, outcome.name) if outcome.is_part else result
-        keys[outcome.model.__tablename__] = keys_of(outcome, value)
+        value = getattr(result, field.name) if field.is_part else result
+        keys[field.model.__tablename__] = keys_of(field, value)
     return keys
 
 
-def result_of(outcomes: Sequence[Outcome], keys: Mapping[str, Sequence[Any]]) -> Any:
+def result_of(fields: Sequence[PayloadField], keys: Mapping[str, Sequence[Any]]) -> Any:
     """The result of a mutation that has changed the rows with these keys, given as texts.
 
     Values are not stored: those of secrets must not be, others say why nothing was done.
     """
     values: dict[str, Any] = {}
-    for outcome in outcomes:
-        if outcome.kind == "value":
-            values[outcome.name] = None
+    for field in fields:
+        if field.kind == "value":
+            values[field.name] = None
             continue
-        kind: Any = Deleted if outcome.kind == "deleted" else Changed
-        of_type = entity_of(outcome.model).key.type.python_type
-        changed = [kind(of_type(key)) for key in keys[outcome.model.__tablename__]]
+        kind: Any = Deleted if field.kind == "deleted" else Changed
+        of_type = entity_of(field.model).key.type.python_type
+        changed = [kind(of_type(key)) for key in keys[field.model.__tablename__]]
         first = next(iter(changed), None)
-        values[outcome.name] = changed if outcome.kind == "many" else first
-    return SimpleNamespace(**values) if outcomes[0].is_part else next(iter(values.values()))
+        values[field.name] = changed if field.kind == "many" else first
+    return SimpleNamespace(**values) if fields[0].is_part else next(iter(values.values()))
 
 
-async def read_payload(info: Info, outcomes: Sequence[Outcome], result: Any) -> dict[str, Any]:
+async def read_payload(info: Info, fields: Sequence[PayloadField], result: Any) -> dict[str, Any]:
     """The values of a payload. Selected rows are read again by their keys."""
-    fields: dict[str, Any] = {}
-    for outcome in outcomes:
-        value = value_of(outcome, result)
-        if outcome.is_read:
-            value = await _rows(info, outcome, keys_of(outcome, value))
-            if outcome.kind == "one" and isinstance(value, list):
+    values: dict[str, Any] = {}
+    for field in fields:
+        value = value_of(field, result)
+        if field.is_read:
+            value = await _rows(info, field, keys_of(field, value))
+            if field.kind == "one" and isinstance(value, list):
                 value = next(iter(value), None)
-        fields[outcome.name] = value
-    return fields
+        values[field.name] = value
+    return values
 
 
-async def _rows(info: Info, outcome: Outcome, keys: Sequence[Any]) -> EncodedJSON | list[Any]:
+async def _rows(info: Info, field: PayloadField, keys: Sequence[Any]) -> EncodedJSON | list[Any]:
     """The current rows with these keys that the viewer may see, in this order.
 
-    They are read by compiled statements, if each field of the payload has one; else as instances.
+    They are read by compiled statements, if each selected field has one; else as instances.
     """
-    context, entity = info.context, entity_of(outcome.model)
+    context, entity = info.context, entity_of(field.model)
     selected = context.operation.selected(info._raw_info)
-    fields = selected.under(to_camel_case(outcome.name))
-    if not (fields and keys):
+    shown = selected.under(to_camel_case(field.name))
+    if not (shown and keys):
         return []
-    places = {field.key: (selected.key, field.key) for field in fields}
+    places = {each.key: (selected.key, each.key) for each in shown}
     compiled = context.compiled
     if compiled is not None and all(compiled.has(*place) for place in places.values()):
         texts = {name: await compiled.json(*place, keys=keys) for name, place in places.items()}
         found = {name: text for name, text in texts.items() if text is not None}
         if len(found) == len(texts):
             return EncodedJSON(found)
-    children = [child for field in fields for child in entity.below(field)]
-    loaded = (context.loaders.by_key(outcome.model, key, children) for key in keys)
+    children = [child for each in shown for child in entity.below(each)]
+    loaded = (context.loaders.by_key(field.model, key, children) for key in keys)
     return [row for row in await asyncio.gather(*loaded) if row is not None]
