@@ -48,8 +48,10 @@ class Value(Declared):
 class Keyed(EntityField):
     """An object of an entity, whose key is a column of the statement; null if there is none."""
 
-    def __init__(self, model: type, description: str) -> None:
+    def __init__(self, model: type, description: str, key_name: str | None = None) -> None:
+        """`key_name` is the column with the key: by default, `<name of field>_id`."""
         super().__init__(model, description=description)
+        self._key_name = key_name
 
     @property
     def annotation(self) -> Any:
@@ -58,7 +60,7 @@ class Keyed(EntityField):
     @property
     def key_name(self) -> str:
         """The name of the column with the key."""
-        return f"{self.python_name}_id"
+        return self._key_name or f"{self.python_name}_id"
 
     def loader_key(self, selected: Selected) -> Any:
         return self

@@ -37,7 +37,7 @@ from strawberry.utils.str_converters import to_camel_case
 from db import Event, EventAction, Viewer, scope
 from db.events.topics import Change, Place, Topic
 from db.parameters import Deferred, bind
-from graph.core.computed import Keyed, Value, annotated, computed_type, value
+from graph.core.computed import Keyed, Value, annotated, computed_type, keyed, value
 from graph.core.connections import Connection
 from graph.core.context import Context
 from graph.core.declarations import StatementBuilder
@@ -106,25 +106,9 @@ def decode_place(cursor: str) -> Place:
 # The types of messages
 
 
-class ObjectField(Keyed):
-    """The object that a message is about."""
-
-    @property
-    def key_name(self) -> str:
-        return "object_id"
-
-
-class EventField(Keyed):
-    """The event of a message."""
-
-    @property
-    def key_name(self) -> str:
-        return "event_id"
-
-
 def changed(model: type, description: str) -> Any:
     """A field of a message: the object that its event is about."""
-    return ObjectField(model, description)
+    return Keyed(model, description, "object_id")
 
 
 class GapField(Value):
@@ -161,7 +145,7 @@ class Update:
     gap: Gap | None = gap_field(
         "Set if events before this message are missing, in which case it has the state."
     )
-    event = EventField(Event, "The event; none in a message with the state.")
+    event = keyed(Event, "The event; none in a message with the state.")
 
     @classmethod
     def is_type_of(cls, value: object, _: object) -> bool:
