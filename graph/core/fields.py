@@ -392,6 +392,10 @@ class Lookup(EntityField):
         self.value = value
         self.by = by
 
+    @property
+    def annotation(self) -> Any:
+        return lazy(self.model) | None
+
     @cached_property
     def attribute(self) -> Any:
         """The unique attribute that the object is looked up by."""

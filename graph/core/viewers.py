@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import Enum
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
-import strawberry
 from sqlalchemy import Text
 
 from db import Viewer
 from db.parameters import Deferred, bind
+from graph.core.computed import computed_type
 from graph.core.declarations import Declared, StatementBuilder
-from graph.core.entities import clean, lazy
-from graph.core.fields import Lookup
 from graph.core.json_text import Json
 from graph.core.selections import Selected
-
-Type = TypeVar("Type", bound=type)
 
 
 class ViewerObject(Declared):
@@ -50,12 +46,8 @@ class Choices(Declared):
         return (bind(Deferred(encoded), Text),)
 
 
-def viewer_type(cls: Type) -> Type:
-    """Declare the type of the object; its docstring is the description."""
-    for name, field in vars(cls).items():
-        if isinstance(field, Lookup):
-            cls.__annotations__[name] = lazy(field.model) | None
-    return strawberry.type(cls, description=clean(cls.__doc__ or ""))
+viewer_type = computed_type
+"""Declare the type of the object; its docstring is the description."""
 
 
 def viewer_object(description: str) -> Any:
