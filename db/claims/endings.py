@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -77,10 +76,11 @@ WITH_CHECKPOINT = Ending.FAIL, Ending.RELEASE, Ending.PARK
 USED_UP = constant(AttemptStatus.FAILED), constant(AttemptStatus.LEASE_LOST)
 """The statuses of the attempts that count towards `max_attempts`."""
 
-A_DAY = 24 * 60 * 60
+LONGEST_WAIT = 24 * 60 * 60
 """The longest wait before the next attempt, in seconds, unless the first one is longer."""
 
 MOST_DOUBLINGS = 30
+"""How often the wait is doubled at most. Then a wait of one second exceeds a day."""
 
 FAILED, CANCELLED = constant(TaskStatus.FAILED), constant(TaskStatus.CANCELLED)
 
@@ -141,12 +141,11 @@ def _completed(viewer: Viewer, right: Right) -> Executable:
 
 @Statement
 def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executable:
-    """End an attempt that runs otherwise. Returns its task, and the status of it, or nothing.
+    """End an attempt that runs, without completing its task. Returns the task and its new status.
 
-    With `is_alone`, it is a transaction of its own, and returns the attempt: it lets the task be
-    done again. It does nothing if the task would end, because more statements follow then.
-
-    A task that is to be cancelled is so now.
+    It returns nothing if the attempt does not run. A task that is to be cancelled is so now. With
+    `is_alone`, it is a transaction of its own, and returns the attempt. It then does nothing unless
+    the task can be done again: if the task ends, more statements follow.
     """
     now = func.statement_timestamp()
     # Whoever ends a task locks its project.
@@ -173,7 +172,7 @@ def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executa
         columns.append(number.label("used"))
     ending = select(*columns).cte("ending")
     new = ending.c
-    concerns = [new.status == PENDING] if is_alone else []
+    met = [new.status == PENDING] if is_alone else []
 
     of_attempt: dict[str, Any] = {"status": new.attempt_status, "ended_at": now}
     of_task: dict[str, Any] = {
@@ -198,9 +197,9 @@ def _ended(viewer: Viewer, right: Right, how: Ending, is_alone: bool) -> Executa
     if how in WITH_CHECKPOINT:
         checkpoint = func.coalesce(value("checkpoint", RESULT), TaskAttempt.checkpoint)
         of_attempt["checkpoint"] = checkpoint
-    ended = update(TaskAttempt).where(TaskAttempt.id == new.attempt_id, *concerns)
-    freed = delete(leases.table).where(lease.attempt_id == new.attempt_id, *concerns)
-    changed = update(Task).where(Task.id == new.task_id, *concerns).values(of_task)
+    ended = update(TaskAttempt).where(TaskAttempt.id == new.attempt_id, *met)
+    freed = delete(leases.table).where(lease.attempt_id == new.attempt_id, *met)
+    changed = update(Task).where(Task.id == new.task_id, *met).values(of_task)
     ended = ended.values(of_attempt)
     if not is_alone:
         changed = changed.returning(Task.id, Task.status)
@@ -213,7 +212,7 @@ def _backoff(used: Any) -> ColumnElement[Any]:
     """The wait before the next attempt: doubled for each that has failed, up to a day."""
     first = Task.retry_backoff_seconds
     doubled = first * func.power(2, func.least(used - 1, MOST_DOUBLINGS))
-    seconds = func.least(doubled, func.greatest(first, A_DAY))
+    seconds = func.least(doubled, func.greatest(first, LONGEST_WAIT))
     return seconds * literal_column("interval '1 second'", Interval)
 
 
@@ -241,8 +240,12 @@ def note_end(session: WriteSession, attempt_id: UUID) -> None:
     if telemetry.ended_attempts is None:
         return
     if session.has_begun:
-        note = partial(telemetry.note_end, attempt_id)
-        event.listen(session.sync_session, "after_commit", lambda _: note(), once=True)
+        event.listen(
+            session.sync_session,
+            "after_commit",
+            lambda _: telemetry.note_end(attempt_id),
+            once=True,
+        )
     else:
         telemetry.note_end(attempt_id)
 
