@@ -61,7 +61,7 @@ def locked(agent: Any) -> ColumnElement[Any]:
 def claims_left(locked: Any) -> ColumnElement[int]:
     """How many more tasks an agent may claim by the hard budgets that are not of a task.
 
-    `locked` is what the function of this name gives. NULL is no limit.
+    `locked` is the value of the expression that the function `locked` makes. NULL is no limit.
     """
     return cast(locked.op("->>")(literal_column("'left'")), Integer)
 
@@ -112,7 +112,7 @@ def full_tasks(project_id: Any) -> Select[Any]:
 
 
 def is_outside(task_id: Any, tasks: Any) -> ColumnElement[bool]:
-    """Whether a task is none of these tasks, nor a subtask of one; of NULL, it is."""
+    """Whether a task is none of these tasks, nor below one. It is so if `tasks` is NULL."""
     top = func.unnest(tasks).table_valued(column("id", Uuid)).render_derived(name="top")
     inside = select(top.c.id).where(func.is_in_task_tree(task_id, top.c.id))
     return or_(tasks.is_(None), ~exists(inside))

@@ -52,8 +52,8 @@ MOST_TYPES = 20
 MOST_LOCKED = 10_000
 """How many of the most urgent tasks other claims may hold at the same moment."""
 
-# Evaluated once, under the locks that the claim has waited for: what had to end before has ended
-# earlier.
+# When the attempts begin. It is evaluated once, when the claim holds its locks: so it is later than
+# the end of each attempt that it has waited for.
 BEGUN_AT = select(func.clock_timestamp()).scalar_subquery().label("begun_at")
 
 _task = Task.__table__.c
@@ -259,7 +259,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
 
 
 def _placed(chosen: CTE, room: CTE, ids: ColumnElement[Any]) -> Select[Any]:
-    """The chosen tasks in their order, with an attempt for each, without those that exclude others.
+    """The chosen tasks that can be in progress together, in their order, with an attempt for each.
 
     Of tasks that share a resource, the first is taken; of a type, as many as its limit leaves.
     """

@@ -110,7 +110,10 @@ def uses_none_of(task: Any, resources: Any) -> ColumnElement[bool]:
 
 
 def reserves_resources(task: Any) -> ColumnElement[bool]:
-    """The same, and no other claim can find so until the transaction ends."""
+    """Whether the resources of a task are free, which reserves them until the transaction ends.
+
+    Unlike `uses_none_of`, this sees what others have reserved since the statement began.
+    """
     reserved = func.reserve_resources(task.project_id, task.resource_keys)
     return or_(task.resource_keys == literal_column("'{}'"), reserved)
 

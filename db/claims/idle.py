@@ -58,9 +58,11 @@ from db.sessions import WriteSession
 from db.statements import Statement, value
 from db.tasks import Task
 
-MOST_READ, MOST_COMPARED = 10_000, 1_000
-"""How many tasks that are available are read to find what keeps an agent from all of them; and how
-many of them are looked for below the tasks of full budgets."""
+MOST_READ = 10_000
+"""How many tasks that are available are read to find what keeps an agent from all of them."""
+
+MOST_COMPARED = 1_000
+"""How many of these are compared with the tasks of full budgets and their subtasks."""
 
 
 class IdleReason(StrEnum):
@@ -140,8 +142,12 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
     all_heads = union_all(*(each.correlate(Agent) for each in heads)).subquery("heads")
     earliest = select(func.min(all_heads.c.available_at).label("at")).lateral("earliest")
 
-    def some(has_room: bool = False, is_outside: bool = False) -> ColumnElement[bool]:
-        """Whether the resources of a task that is available are free, and more of it is so."""
+    def any_free(*, has_room: bool = False, is_outside: bool = False) -> ColumnElement[bool]:
+        """Whether there is an available task whose resources are free.
+
+        With `has_room`, the project allows another one of its type. With `is_outside`, it is not
+        below a task whose budget is full, nor such a task itself.
+        """
         found: list[Any] = []
         for rows in (fitting, assigned):
             few = select(task.id, task.type, task.resource_keys).where(rows, is_available(task))
@@ -221,17 +227,19 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
             _text("The tasks that are ready are not available yet."),
         ),
         (
-            ~some(),
+            ~any_free(),
             IdleReason.RESOURCE_RESERVED,
             _text("The tasks that are ready need resources that tasks in progress use."),
         ),
         (
-            ~some(has_room=True),
+            ~any_free(has_room=True),
             IdleReason.PROJECT_LIMIT,
             _text("As many tasks of these types are in progress as the project allows."),
         ),
         (
-            ~and_(budget_room.has_room(Project.id, Agent), some(True, True)),
+            ~and_(
+                budget_room.has_room(Project.id, Agent), any_free(has_room=True, is_outside=True)
+            ),
             IdleReason.BUDGET,
             func.coalesce(
                 select(exceeded.c.words).scalar_subquery(),
