@@ -225,7 +225,10 @@ def summarize(content: str) -> str:
     return content[:SUMMARY_LENGTH]
 
 
-_CHANGED = ("last_sequence", "last_message_at", "summary", "updated_at")
+_CHANGED = frozenset(
+    str(Conversation.__table__.c[name])
+    for name in ("last_sequence", "last_message_at", "summary", "updated_at")
+)
 """The columns of a conversation that `_appended` changes."""
 
 
@@ -323,7 +326,7 @@ async def append(
         len(new) == 1,
         model=Message,
         outcome={"conversations": [conversation_id], "messages": [row["id"] for row in new]},
-        changed=[Conversation.__table__.c[name] for name in _CHANGED],
+        changed=_CHANGED,
         **given_values(Message, columns, new),
         conversation_id=conversation_id,
         count=len(new),
