@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import strawberry
 from pydantic import Field
+from sqlalchemy import inspect
 from strawberry.scalars import JSON
 
 import db
-from db import AnswerOutcome, InteractionType, Right, interaction_answers
+from db import AnswerOutcome, Right, interaction_answers
 from graph.core.connections import Connection
 from graph.core.entities import Node, entity
 from graph.core.fields import collection, one, related
@@ -27,6 +28,8 @@ from graph.core.inputs import Repeatable, input_of
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
 from graph.core.scalars import ID, Text, matching
+
+Interaction = TypeVar("Interaction", bound=db.HumanInteraction)
 
 
 @filters(db.InteractionAnswer)
@@ -105,6 +108,21 @@ class CancelInteractionInput(Repeatable):
     id: ID[db.HumanInteraction]
 
 
+async def _answer(
+    session: db.WriteSession,
+    model: type[Interaction],
+    outcome: AnswerOutcome,
+    input: AnswerValues,
+    **values: Any,
+) -> Changed[Interaction]:
+    """Answer a request of this model; `values` are those of its columns."""
+    kind: Any = inspect(model).polymorphic_identity
+    id = await interaction_answers.answer(
+        session, input.id, kind, outcome, input.content_hash, **values
+    )
+    return Changed(id)
+
+
 @strawberry.type
 class Mutation:
     @mutation(Right.ANSWER)
@@ -117,61 +135,31 @@ class Mutation:
         what was asked with a token of yours.
         """
         outcome = AnswerOutcome.APPROVED if input.approved else AnswerOutcome.REJECTED
-        id = await interaction_answers.answer(
-            session,
-            input.id,
-            InteractionType.APPROVAL,
-            outcome,
-            input.content_hash,
-            approved=input.approved,
-            comment=input.comment,
-        )
-        return Changed(id)
+        values = {"approved": input.approved, "comment": input.comment}
+        return await _answer(session, db.ApprovalRequest, outcome, input, **values)
 
     @mutation(Right.ANSWER)
     async def submit_feedback(
         self, session: db.WriteSession, input: SubmitFeedbackInput
     ) -> Changed[db.FeedbackRequest]:
         """Give an agent the feedback that it asked for."""
-        id = await interaction_answers.answer(
-            session,
-            input.id,
-            InteractionType.FEEDBACK,
-            AnswerOutcome.ANSWERED,
-            input.content_hash,
-            feedback=input.feedback,
-            rating=input.rating,
-        )
-        return Changed(id)
+        values = {"feedback": input.feedback, "rating": input.rating}
+        return await _answer(session, db.FeedbackRequest, AnswerOutcome.ANSWERED, input, **values)
 
     @mutation(Right.ANSWER)
     async def answer_clarification(
         self, session: db.WriteSession, input: AnswerClarificationInput
     ) -> Changed[db.ClarificationRequest]:
         """Answer the question of an agent."""
-        id = await interaction_answers.answer(
-            session,
-            input.id,
-            InteractionType.CLARIFICATION,
-            AnswerOutcome.ANSWERED,
-            input.content_hash,
-            answer=input.answer,
-        )
-        return Changed(id)
+        outcome, answer = AnswerOutcome.ANSWERED, input.answer
+        return await _answer(session, db.ClarificationRequest, outcome, input, answer=answer)
 
     @mutation(Right.ANSWER)
     async def acknowledge_notification(
         self, session: db.WriteSession, input: AcknowledgeNotificationInput
     ) -> Changed[db.Notification]:
         """Confirm that you have read a notification."""
-        id = await interaction_answers.answer(
-            session,
-            input.id,
-            InteractionType.NOTIFICATION,
-            AnswerOutcome.ACKNOWLEDGED,
-            input.content_hash,
-        )
-        return Changed(id)
+        return await _answer(session, db.Notification, AnswerOutcome.ACKNOWLEDGED, input)
 
     @mutation(Right.WORK)
     async def cancel_interaction(
