@@ -460,12 +460,18 @@ async def transition_agent(
     session.in_own_name(id, ("id",))
     agent = await session.fetch(Agent, id, version=version)
     if to is AgentStatus.TERMINATED:
-        await unassign(session, agent)
+        await _unassign(session, agent)
     agent.transition(to)
     return agent
 
 
-async def unassign(session: AsyncSession, agent: Agent) -> None:
+async def delete_agent(session: AsyncSession, agent: Agent) -> None:
+    """Delete an agent. What is assigned to it is PENDING then."""
+    await _unassign(session, agent)
+    await agent.delete(session)
+
+
+async def _unassign(session: AsyncSession, agent: Agent) -> None:
     """Take the tasks that no attempt is running on from an agent that is deleted or terminated.
 
     What was assigned to it is PENDING then.

@@ -194,8 +194,7 @@ class Mutation:
         other agents are deleted.
         """
         agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-        await tasks.unassign(session, agent)
-        await agent.delete(session)
+        await tasks.delete_agent(session, agent)
         return Deleted(agent.id)
 
     @mutation(Right.WORK)
