@@ -16,7 +16,13 @@ from db.errors import AlreadyExists, DomainError, Invalid, Rejected
 from db.users import User, UserRole
 
 
-async def refuse_taken(
+async def create_user(session: AsyncSession, **values: Any) -> User:
+    """Add a user. Raises Rejected."""
+    await _refuse_taken(session, values)
+    return await User.create(session, **values)
+
+
+async def _refuse_taken(
     session: AsyncSession, values: Mapping[str, Any], user: User | None = None
 ) -> None:
     """Check that no other user has the name or the email address in these values.
@@ -38,7 +44,7 @@ async def refuse_taken(
 
 async def change_user(session: AsyncSession, user: User, **values: Any) -> User:
     """Change a user. The caller has locked the row. Raises Rejected and Invalid."""
-    await refuse_taken(session, values, user)
+    await _refuse_taken(session, values, user)
     if values.get("role", UserRole.ADMIN) is not UserRole.ADMIN:
         await _keep_an_administrator(session, user, "role")
     if not values.get("is_active", True):

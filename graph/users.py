@@ -161,8 +161,7 @@ class Mutation:
     @mutation(Right.ADMINISTER)
     async def create_user(self, session: db.WriteSession, input: CreateUserInput) -> db.User:
         """Create a user. Only for administrators."""
-        await user_changes.refuse_taken(session, new_values(input))
-        return await db.User.create(session, **new_values(input))
+        return await user_changes.create_user(session, **new_values(input))
 
     @mutation(Right.USE)
     async def update_user(self, session: db.WriteSession, input: UpdateUserInput) -> db.User:
