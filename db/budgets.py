@@ -54,6 +54,7 @@ from db.tasks import Task
 
 if TYPE_CHECKING:
     from db.projects import Project
+    from db.sessions import WriteSession
 
 AMOUNT = Numeric(30, 9)
 
@@ -269,12 +270,23 @@ class BudgetAlert(CRUD):
     budget: Mapped[Budget] = to_one("alerts", "The budget.")
 
 
-def check_new(values: Mapping[str, Any]) -> None:
-    """Raise Invalid unless a new budget has one limit, and at most one thing that it is for."""
+async def create(session: WriteSession, values: Mapping[str, Any]) -> UUID:
+    """Add a budget, and return its id.
+
+    It has one limit, and is for one thing at most. Raises NotFound, Denied, Invalid, and Rejected
+    with all errors.
+    """
     if len(values.keys() & SCOPES) > 1:
         raise Invalid("A budget is of an agent, a task or a model: give one of them, or none.")
     if len(values.keys() & LIMITS) != 1:
         raise Invalid("Give limitCost or limitTokens, and only one of them.")
+    return await session.insert(Budget, values)
+
+
+async def change(session: WriteSession, budget: Budget, values: Mapping[str, Any]) -> None:
+    """Change a budget. The caller has locked the row. Raises Invalid."""
+    check_unit(budget, values)
+    await budget.update(session, **values)
 
 
 def check_unit(budget: Budget, values: Mapping[str, Any]) -> None:

@@ -177,19 +177,15 @@ class Mutation:
         self, session: db.WriteSession, input: CreateBudgetInput
     ) -> Changed[db.Budget]:
         """Create a budget. What was used in the present period counts."""
-        values = new_values(input)
-        budgets.check_new(values)
-        return Changed(await session.insert(db.Budget, values))
+        return Changed(await budgets.create(session, new_values(input)))
 
     @mutation(Right.OWN)
     async def update_budget(
         self, session: db.WriteSession, input: UpdateBudgetInput
     ) -> Changed[db.Budget]:
         """Change a budget. It keeps its period, what it is for, and the unit of its limit."""
-        values = changed_values(input)
         budget = await session.fetch(db.Budget, input.id, version=input.expected_version)
-        budgets.check_unit(budget, values)
-        await budget.update(session, **values)
+        await budgets.change(session, budget, changed_values(input))
         return Changed(budget.id)
 
     @mutation(Right.OWN)
