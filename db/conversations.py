@@ -298,6 +298,15 @@ async def start(
     return conversation
 
 
+async def change(
+    session: WriteSession, conversation: Conversation, values: Mapping[str, Any]
+) -> Conversation:
+    """Change a conversation. The caller has locked the row. Raises Invalid and Rejected."""
+    _refuse_archived(conversation, "id")
+    await session.refer(Conversation, values, project_id=conversation.project_id)
+    return await conversation.update(session, **values)
+
+
 async def append(
     session: WriteSession,
     conversation_id: UUID,
@@ -351,7 +360,7 @@ async def append_messages(
     """
     if not messages:
         return []
-    refuse_archived(conversation, "conversation_id")
+    _refuse_archived(conversation, "conversation_id")
     taken = await session.taken(Message, {at: row.get("id") for at, row in messages.items()})
     if taken:
         raise Rejected(taken)
@@ -379,7 +388,7 @@ async def edit_message(
     session: AsyncSession, conversation: Conversation, message: Message, **values: Any
 ) -> None:
     """Change a message. The caller has locked it and its conversation. Raises Invalid."""
-    refuse_archived(conversation, "id")
+    _refuse_archived(conversation, "id")
     message.change(**values)
     if not session.is_modified(message):
         return
@@ -391,7 +400,7 @@ async def delete_message(
     session: AsyncSession, conversation: Conversation, message: Message
 ) -> None:
     """Delete a message. The caller has locked it and its conversation. Raises Invalid."""
-    refuse_archived(conversation, "id")
+    _refuse_archived(conversation, "id")
     await message.delete(session)
     newest = select(func.max(Message.timestamp)).where(Message.conversation_id == conversation.id)
     await _touch(session, conversation, last_message_at=newest.scalar_subquery())
@@ -454,7 +463,7 @@ async def fork(session: WriteSession, message_id: UUID, values: Mapping[str, Any
     return conversation
 
 
-def refuse_archived(conversation: Conversation, at: str) -> None:
+def _refuse_archived(conversation: Conversation, at: str) -> None:
     """Raise Invalid if the conversation is archived."""
     if conversation.status is ConversationStatus.ARCHIVED:
         raise Invalid("This conversation is archived.", (at,))

@@ -333,11 +333,7 @@ class Mutation:
         conversation = await session.fetch(
             db.Conversation, input.id, version=input.expected_version
         )
-        conversations.refuse_archived(conversation, "id")
-        await session.refer(
-            db.Conversation, changed_values(input), project_id=conversation.project_id
-        )
-        return await conversation.update(session, **changed_values(input))
+        return await conversations.change(session, conversation, changed_values(input))
 
     @mutation(Right.EDIT)
     async def delete_conversation(

@@ -587,6 +587,7 @@ async def test_an_archived_conversation_stays_as_it_is(world: World) -> None:
     assert again == archived
     for mutation, input, path in (
         ("appendMessages", {"conversationId": conversation, "messages": [said("x")]}, None),
+        ("updateConversation", {"id": conversation, "title": "x"}, "id"),
         ("editMessage", {"id": message, "content": "x"}, "id"),
         ("deleteMessage", {"id": message}, "id"),
     ):
