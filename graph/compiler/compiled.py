@@ -21,8 +21,7 @@ from graph.core.declarations import StatementBuilder
 from graph.core.inputs import built
 from graph.core.json_text import Json, Uncompilable, encoded
 from graph.core.mutations import DeclaredMutation
-from graph.core.payloads import PayloadField, json_value, keys_of, value_of
-from graph.core.response_budget import EncodedJSON
+from graph.core.payloads import EncodedJSON, PayloadField, json_value, keys_of, value_of
 from graph.limits.cost import rows_of
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html

@@ -13,7 +13,7 @@ import strawberry
 from db import ReadSession, Viewer
 from graph.core.access import Access, EnforcedDeadline
 from graph.core.loaders import Loaders
-from graph.core.response_budget import ResponseBudget
+from graph.core.response_limits import ResponseLimits
 from graph.core.selections import Operation
 
 
@@ -35,7 +35,7 @@ class Context(Access):
     loaders: Loaders
     compiled: Compiled | None = None
     """The compiled statements for parts of the operation."""
-    budget: ResponseBudget | None = None
+    response_limits: ResponseLimits | None = None
     """The limits of the response that resolvers build."""
     authenticate: Callable[[], Awaitable[Viewer]]
     """Looks up the viewer of the token again. Raises Unauthenticated."""
@@ -65,8 +65,8 @@ class Context(Access):
 
     def in_time(self) -> AbstractContextManager[EnforcedDeadline | None]:
         """Enforces the deadline and the maximum size of the response in a block."""
-        if self.budget is not None:
-            self.budget.check()
+        if self.response_limits is not None:
+            self.response_limits.check()
         return super().in_time()
 
     @asynccontextmanager
@@ -74,8 +74,8 @@ class Context(Access):
         """A short session for reading; a new time slice begins after it."""
         async with super().read() as session:
             yield session
-        if self.budget is not None:
-            self.budget.begin_slice()
+        if self.response_limits is not None:
+            self.response_limits.begin_slice()
 
     def for_event(self) -> Context:
         """The context of one event of a subscription, without cached rows."""

@@ -21,6 +21,7 @@ from graph.core.entities import clean
 from graph.core.errors import Forbidden, PayloadFailed
 from graph.core.inputs import check_input
 from graph.core.payloads import (
+    EncodedJSON,
     PayloadField,
     changed_keys,
     fields_of,
@@ -28,7 +29,6 @@ from graph.core.payloads import (
     read_payload,
     result_of,
 )
-from graph.core.response_budget import EncodedJSON
 from graph.core.rights import may
 from graph.core.user_errors import ErrorValue
 

@@ -15,7 +15,6 @@ from strawberry.utils.str_converters import to_camel_case
 from db.base import snake_case
 from graph.core.context import Info
 from graph.core.entities import entity_of, lazy
-from graph.core.response_budget import EncodedJSON
 from graph.core.scalars import format_moment, global_id
 from graph.core.user_errors import UserError
 
@@ -34,6 +33,13 @@ class Deleted(Generic[Model]):
     """The key of a row that a mutation deleted."""
 
     key: object
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedJSON:
+    """A value that is JSON already, for each response name that shows it."""
+
+    texts: Mapping[str, bytes]
 
 
 DESCRIPTIONS = {

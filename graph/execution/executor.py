@@ -12,7 +12,7 @@ from graphql.pyutils import Path, gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.utils.await_maybe import await_maybe
 
-from graph.core.response_budget import EncodedJSON
+from graph.core.payloads import EncodedJSON
 
 # The completion of a longer list is interrupted for other tasks.
 SHORT_LIST = 10
@@ -25,7 +25,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         self, parent: Any, source: Any, path: Path | None, fields: Any, context: Any
     ) -> Any:
         """The values of an object's fields; compiled root fields are read by their statements."""
-        self.context_value.budget.add_object(fields)
+        self.context_value.response_limits.add_object(fields)
         if path is None and self.context_value.compiled is not None:
             return self._execute_root_fields(parent, source, fields, context)
         return super().execute_fields(parent, source, path, fields, context)
@@ -78,14 +78,14 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         return None
 
     def _encoded(self, text: bytes) -> orjson.Fragment:
-        self.context_value.budget.add_bytes(len(text))
+        self.context_value.response_limits.add_bytes(len(text))
         return orjson.Fragment(text)
 
     def complete_leaf_value(  # type: ignore[override]  # it is called on the executor
         self, return_type: GraphQLLeafType, result: Any
     ) -> Any:
         """A value of a scalar or an enum."""
-        self.context_value.budget.add_value(result)
+        self.context_value.response_limits.add_value(result)
         return super().complete_leaf_value(return_type, result)
 
     def complete_iterable_value(
@@ -93,7 +93,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
     ) -> Any:
         """The items of a list, of which none is awaitable."""
         if isinstance(items, list) and (
-            len(items) > SHORT_LIST or self.context_value.budget.is_slice_over
+            len(items) > SHORT_LIST or self.context_value.response_limits.is_slice_over
         ):
             # Loaders wait for all items, so that interruptions do not split their batches. The hold
             # begins now, because siblings may load something before the task begins.
@@ -119,7 +119,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         awaitable: list[int] = []
         try:
             for place, item in enumerate(items):
-                await self.context_value.budget.pause()
+                await self.context_value.response_limits.pause()
                 item_path = path.add_key(place, None)
                 if self.complete_list_item_value(
                     item, completed, kind, details, info, item_path, context

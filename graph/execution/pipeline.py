@@ -54,7 +54,7 @@ from graph.core.fields import Awaited, awaited_fields
 from graph.core.filters import conditions_of
 from graph.core.invalid_values import check_arguments, is_storable
 from graph.core.loaders import Loaders
-from graph.core.response_budget import ResponseBudget
+from graph.core.response_limits import ResponseLimits
 from graph.core.rights import open_mutations
 from graph.core.selections import InvalidOperation, coerce_variables, find, head_of
 from graph.core.threads import in_thread
@@ -532,7 +532,8 @@ class Pipeline:
         """
         context.deadline = context.deadline or self._deadline()
         context.loaders = Loaders(context, context.operation)
-        context.budget = ResponseBudget(context.deadline, self.limits.settings.max_answer_bytes)
+        max_bytes = self.limits.settings.max_answer_bytes
+        context.response_limits = ResponseLimits(context.deadline, max_bytes)
         try:
             yield
         finally:

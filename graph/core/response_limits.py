@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Any
 
 from db.text import StoredJSON
@@ -25,14 +24,7 @@ SHORT = 8
 NAME_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedJSON:
-    """A value that is JSON already, for each response name that shows it."""
-
-    texts: Mapping[str, bytes]
-
-
-class ResponseBudget:
+class ResponseLimits:
     """The approximate size of a response in bytes, and the current time slice of its execution."""
 
     def __init__(self, deadline: Deadline, max_bytes: int) -> None:
