@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import strawberry
 from sqlalchemy import ColumnElement, Integer, Select, literal_column, select
-from sqlalchemy.orm import aliased
 from strawberry.types.arguments import StrawberryArgument
 
 from db import Viewer
@@ -70,9 +69,7 @@ class Keyed(EntityField):
         return None if key is None else context.loaders.row(self.target.key, key, self)
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
-        target: Any = aliased(self.model)
-        rows = builder.rows(target, getattr(target, self.target.key.key) == row.c[self.key_name])
-        return builder.one(self.target.sql(builder, selected, target), rows.correlate(row))
+        return self.sql_by(builder, selected, self.target.key, row.c[self.key_name], row)
 
 
 def value(description: str) -> Any:

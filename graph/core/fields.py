@@ -100,6 +100,21 @@ class EntityField(Declared):
         """The fields that are selected of the entity."""
         return self.target.below(selected)
 
+    def sql_by(
+        self,
+        builder: StatementBuilder,
+        selected: Selected,
+        attribute: Any,
+        value: Any,
+        row: Any = None,
+    ) -> Json:
+        """The JSON of the object whose unique attribute has a value, which may be of a row."""
+        target: Any = aliased(self.model)
+        rows = builder.rows(target, getattr(target, attribute.key) == value)
+        if row is not None:
+            rows = rows.correlate(row)
+        return builder.one(self.target.sql(builder, selected, target), rows)
+
     def register(self, selected: Selected, look_ahead: LookAhead) -> None:
         look_ahead.of(self.loader_key(selected)).add(self.below(selected))
 
@@ -214,10 +229,8 @@ class Referred(EntityField):
         return context.loaders.row(self.target.key, value, self.attribute)
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
-        target: Any = aliased(self.model)
-        key = getattr(target, self.target.key.key)
-        rows = builder.rows(target, key == getattr(row, self.attribute.key))
-        return builder.one(self.target.sql(builder, selected, target), rows.correlate(row))
+        value = getattr(row, self.attribute.key)
+        return self.sql_by(builder, selected, self.target.key, value, row)
 
 
 Conditions = Callable[..., list[ColumnElement[bool]]]
@@ -406,11 +419,9 @@ class Lookup(EntityField):
         return None if value is None else context.loaders.row(self.attribute, value)
 
     def sql(self, builder: StatementBuilder, selected: Selected, row: Any) -> Json:
-        target = aliased(self.model)
         value = self.value(builder.viewer, **builder.operation.converted(selected))
-        column = getattr(target, self.attribute.key)
-        rows = builder.rows(target, column == bind(value, column.type))
-        return builder.one(self.target.sql(builder, selected, target), rows)
+        value = bind(value, self.attribute.type)
+        return self.sql_by(builder, selected, self.attribute, value)
 
 
 class Awaited(Lookup):
