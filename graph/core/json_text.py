@@ -160,7 +160,10 @@ def _merged(pieces: Iterable[Any]) -> Iterator[Piece]:
 
 
 def or_null(json: Json, *found: ColumnElement[str]) -> Json:
-    """A JSON value of nullable SQL, or null; or the first result of subqueries for it."""
+    """A JSON value, or null where its SQL is NULL.
+
+    If subqueries find the value, it is the result of the first that finds one.
+    """
     values = found or (joined(json),)
     return (piece(func.coalesce(*values, constant("null")), of=json),)
 

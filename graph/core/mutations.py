@@ -36,9 +36,9 @@ Result = TypeVar("Result")
 Before = Callable[[Context, Any], Awaitable[Any]]
 
 Most = Callable[[Mapping[str, Any]], int]
-"""Makes of the coerced value of an input how many rows are written besides the items of its lists.
+"""The largest number of rows that are written besides the items of the lists of an input.
 
-It is the maximum, which is what the mutation costs.
+It is made of the coerced value of the input, and is what the mutation costs.
 """
 
 

@@ -211,7 +211,7 @@ AFTER = (
 Follow = Callable[[Any], Sequence[Topic]]
 """The topics that a subscription listens to, for the key of the object that is followed."""
 
-Also = Callable[[Any, Any, Viewer], list[ColumnElement[bool]]]
+EventConditions = Callable[[Any, Any, Viewer], list[ColumnElement[bool]]]
 """Conditions on a message, made of the event, the row of the message, and the viewer."""
 
 
@@ -229,7 +229,7 @@ class Followed(EntityField):
         otherwise: str = "",
         default_key: Callable[[Viewer], UUID | None] | None = None,
         actions: Collection[EventAction] = tuple(EventAction),
-        conditions: Also | None = None,
+        conditions: EventConditions | None = None,
         is_filtered: bool = False,
         description: str,
     ) -> None:
