@@ -795,6 +795,33 @@ async def test_a_heartbeat_reports_and_prolongs(world: World) -> None:
     assert {name: found[1][name] for name in report} == report
 
 
+@pytest.mark.parametrize(
+    ("values", "pauses"),
+    [
+        ({}, False),
+        ({"status": AgentStatus.ACTIVE}, False),
+        ({"status": AgentStatus.PAUSED}, True),
+        ({"status": AgentStatus.ERROR}, True),
+        ({"status": AgentStatus.TERMINATED}, True),
+        ({"is_active": False}, True),
+    ],
+    ids=str,
+)
+async def test_a_heartbeat_tells_that_the_agent_is_paused(
+    world: World, values: dict[str, Any], pauses: bool
+) -> None:
+    await make_tasks(world, {"title": "a"})
+    (attempt,) = (await claim(world)).attempts
+    await change(world, world.ada, **values)
+    query = """mutation($input: HeartbeatInput!) { heartbeat(input: $input) {
+      attempts { pauseRequested leaseLost } userErrors { code } } }"""
+
+    answer = await world.owner.ask(query, input={"attempts": [{"attemptId": str(attempt)}]})
+
+    expected = [{"pauseRequested": pauses, "leaseLost": False}]
+    assert answer.data["heartbeat"] == {"attempts": expected, "userErrors": []}
+
+
 async def test_a_heartbeat_takes_one_report_of_an_attempt(world: World) -> None:
     (attempt,) = (await claim(world)).attempts
     beats = [{"attemptId": str(attempt), "progressPercent": number} for number in (1, 2)]

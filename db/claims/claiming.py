@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from db import budgets, leases, telemetry
-from db.agents import Agent
+from db.agents import Agent, is_working
 from db.attempts import TaskAttempt
 from db.base import new_id
 from db.claims import conditions
@@ -115,7 +115,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         .where(
             mine,
             has_limits.is_not(None),  # so that it is locked before the agent
-            conditions.is_working(Agent),
+            is_working(Agent),
             conditions.hands_out(Project),
             conditions.takes_more_reviews(Project),
         )
