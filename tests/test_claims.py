@@ -15,7 +15,7 @@ from sqlalchemy import Executable, select, text, update
 
 import db
 from db import AgentStatus, ProjectStatus, Right, TaskStatus, Viewer, claims, sweeper
-from db.claims import IdleReason, claiming, completions, endings, heartbeats
+from db.claims import IdleReason, claiming, completions, endings, heartbeats, starts
 from db.engine import BY_KEY
 from db.errors import LeaseLost
 from db.scopes import scope
@@ -1300,6 +1300,7 @@ async def test_a_claim_reads_only_what_it_takes(world: World) -> None:
         "agent_id": world.ada.id,
         "lease_seconds": timedelta(seconds=60),
         "traceparent": None,
+        **starts.values_of(starts.FRONT),
     }
 
     rows, every = await effort(world, statement, ADMIN, **values)
@@ -1372,6 +1373,25 @@ async def test_only_those_attempts_are_read_that_are_given(
 
     assert rows == 20
     assert every < 2000
+
+
+async def test_an_attempt_that_ends_is_found_by_its_key(world: World) -> None:
+    """However many others run that PostgreSQL has not counted yet."""
+    (attempt,) = (await claim(world)).attempts
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("ANALYZE task_attempts"))
+        await session.execute(
+            text(
+                "INSERT INTO task_attempts (task_id, number)"
+                " SELECT task_id, n FROM task_attempts, generate_series(2, 2000) n"
+            )
+        )
+    statement = endings._completed.compiled(ADMIN, Right.WORK)
+
+    rows, every = await effort(world, statement, ADMIN, attempt_id=attempt, result=None)
+
+    assert rows == 1
+    assert every < 100
 
 
 async def test_an_agent_that_searches_reads_only_its_project(world: World) -> None:

@@ -20,9 +20,11 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    null,
     or_,
     select,
     true,
+    tuple_,
     union_all,
     update,
 )
@@ -32,8 +34,8 @@ from db import budgets, leases, telemetry
 from db.agents import Agent, is_working
 from db.attempts import TaskAttempt
 from db.base import new_id
-from db.claims import conditions
-from db.claims.conditions import ANY_TYPE, ASSIGNED, PRIORITIES
+from db.claims import conditions, starts
+from db.claims.conditions import ANY_TYPE, ASSIGNED
 from db.claims.idle import Idle, IdleReason, idle
 from db.projects import Project
 from db.rights import Right
@@ -140,8 +142,8 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
     room = about.select_from(agent.join(paid, true())).cte("room")
 
     # Candidates, which are found one by one as they are taken, by the indexes of their own.
-    level = func.generate_series(*PRIORITIES).table_valued("priority")
-    level = level.render_derived(name="level")
+    level = starts.levels(room.c.project_id, null() if named_types else room.c.type)
+    level = level.correlate(room).lateral("level")
 
     def in_order(*met: Any) -> Any:
         task = aliased(Task)
@@ -167,6 +169,9 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
             in_order(
                 lambda task: task.project_id == room.c.project_id,
                 conditions.is_ready,
+                lambda task: (
+                    tuple_(task.available_at, task.id) >= tuple_(level.c.available_at, level.c.id)
+                ),
                 lambda task, type=type: conditions.kind(task) == type,
                 lambda _, type=type: conditions.has_room_for(room.c.left, type),
             )
@@ -320,14 +325,20 @@ async def claim(
     }
     values |= {f"type_{number}": type for number, type in enumerate(kinds)}
     options = session.right, len(kinds), limit == 1
-    rows = await session.alone(
-        _claimed,
-        *options,
-        model=TaskAttempt,
-        outcome={"task_attempts": ids},
-        changed=CHANGED,
-        **values,
-    )
+    start = starts.FRONT
+    if not session.has_begun:
+        start = await starts.starts.find(session, agent_id, tuple(kinds))
+    rows: Sequence[Any] = []
+    for each in dict.fromkeys((start, starts.FRONT)):
+        rows = rows or await session.alone(
+            _claimed,
+            *options,
+            model=TaskAttempt,
+            outcome={"task_attempts": ids},
+            changed=CHANGED,
+            **values | starts.values_of(each),
+        )
+    values |= starts.values_of(starts.FRONT)
     if rows:
         return Claimed([row[0] for row in rows])
     why = await idle(session, agent_id, types)
