@@ -314,7 +314,7 @@ async def check_transactions(connection: Any) -> AsyncIterator[Finding]:
         return
     advice = (
         f"If it is not needed, as a superuser or its own role: {end_it}. Until it ends, nothing"
-        " that was replaced can be removed, and claims take longer with each task that is claimed."
+        " that was replaced since can be removed, so tables grow and statements take longer."
         " Let long reports and backups read from a replica."
     )
     message = f"A transaction ({name}) has been open for {seconds / 60:.0f} minutes."

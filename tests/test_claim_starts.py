@@ -13,10 +13,18 @@ import pytest
 import db
 from db import ProjectStatus, Right
 from db.claims import claiming, starts
-from db.claims.starts import FRONT, Start, Starts, values_of
+from db.claims.starts import FRONT, Start, Starts
 from db.statements import Values
 from tests.conftest import People
-from tests.test_claims import ADMIN, change, claim, make_agents, make_tasks, titles
+from tests.test_claims import (
+    ADMIN,
+    change,
+    claim,
+    make_agents,
+    make_tasks,
+    titles,
+    values_of_claim,
+)
 from tests.world import World, make_world
 
 CLAIMED = 60
@@ -54,13 +62,7 @@ async def old_transaction(world: World) -> AsyncIterator[None]:
 async def entries_read(world: World, agent: db.Agent, start: Start) -> int:
     """How many entries of the index a claim reads, which is rolled back."""
     statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0, True)
-    values: dict[str, Any] = {
-        "attempt_ids": [db.new_id()],
-        "agent_id": agent.id,
-        "lease_seconds": timedelta(seconds=60),
-        "traceparent": None,
-        **values_of(start),
-    }
+    values = values_of_claim(agent, start=start)
     read = "SELECT pg_stat_get_xact_tuples_returned('ix_tasks_claimable'::regclass)"
     connection = await world.database.open()
     try:

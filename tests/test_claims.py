@@ -15,7 +15,8 @@ from sqlalchemy import Executable, select, text, update
 
 import db
 from db import AgentStatus, ProjectStatus, Right, TaskStatus, Viewer, claims, sweeper
-from db.claims import IdleReason, claiming, completions, endings, heartbeats, starts
+from db.claims import IdleReason, claiming, completions, endings, heartbeats
+from db.claims.starts import FRONT, Start, values_of
 from db.engine import BY_KEY
 from db.errors import LeaseLost
 from db.scopes import scope
@@ -92,6 +93,17 @@ async def claim(world: World, agent: db.Agent | None = None, **options: Any) -> 
     """What an agent claims, by default Ada."""
     async with world.database.write(ADMIN, Right.WORK) as session:
         return await claims.claim(session, (agent or world.ada).id, **options)
+
+
+def values_of_claim(agent: db.Agent, number: int = 1, start: Start = FRONT) -> dict[str, Any]:
+    """The values of the statement of a claim."""
+    return {
+        "attempt_ids": [db.new_id() for _ in range(number)],
+        "agent_id": agent.id,
+        "lease_seconds": timedelta(seconds=60),
+        "traceparent": None,
+        **values_of(start),
+    }
 
 
 async def titles(world: World, claimed: claims.Claimed) -> list[str]:
@@ -1295,15 +1307,8 @@ async def test_a_claim_reads_only_what_it_takes(world: World) -> None:
             )
     await make_tasks(world, {"title": "found"})
     statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0, True)
-    values: dict[str, Any] = {
-        "attempt_ids": [db.new_id()],
-        "agent_id": world.ada.id,
-        "lease_seconds": timedelta(seconds=60),
-        "traceparent": None,
-        **starts.values_of(starts.FRONT),
-    }
 
-    rows, every = await effort(world, statement, ADMIN, **values)
+    rows, every = await effort(world, statement, ADMIN, **values_of_claim(world.ada))
 
     assert rows == 1
     assert every < 100

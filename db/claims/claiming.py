@@ -142,10 +142,11 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
     room = about.select_from(agent.join(paid, true())).cte("room")
 
     # Candidates, which are found one by one as they are taken, by the indexes of their own.
-    level = starts.levels(room.c.project_id, null() if named_types else room.c.type)
-    level = level.correlate(room).lateral("level")
+    level = conditions.levels()
+    begun = starts.levels(room.c.project_id, null() if named_types else room.c.type)
+    begun = begun.correlate(room).lateral("begun")
 
-    def in_order(*met: Any) -> Any:
+    def in_order(level: Any, *met: Any) -> Any:
         task = aliased(Task)
         found = select(task.id, task.available_at).where(
             task.priority == level.c.priority,
@@ -159,6 +160,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         return found.order_by(task.available_at, task.id).correlate(room, level)
 
     own = in_order(
+        level,
         lambda task: task.agent_id == room.c.id,
         lambda task: conditions.is_ready(task, ASSIGNED),
         lambda task: conditions.has_room_for(room.c.left, conditions.kind(task)),
@@ -167,10 +169,11 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
     of_types = union_all(
         *(
             in_order(
+                begun,
                 lambda task: task.project_id == room.c.project_id,
                 conditions.is_ready,
                 lambda task: (
-                    tuple_(task.available_at, task.id) >= tuple_(level.c.available_at, level.c.id)
+                    tuple_(task.available_at, task.id) >= tuple_(begun.c.available_at, begun.c.id)
                 ),
                 lambda task, type=type: conditions.kind(task) == type,
                 lambda _, type=type: conditions.has_room_for(room.c.left, type),
@@ -179,11 +182,11 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         )
     ).subquery("of_types")
     queues = []
-    for source in (own, of_types):
+    for levels, source in ((level, own), (begun, of_types)):
         # A limit that PostgreSQL does not know makes it read the index in order, and not sort.
         found = select(source.c.id).order_by(source.c.available_at, source.c.id)
-        each = found.limit(room.c.number + MOST_LOCKED).correlate(room, level).lateral("queue")
-        queues.append(select(each.c.id).select_from(room.join(level, true()).join(each, true())))
+        each = found.limit(room.c.number + MOST_LOCKED).correlate(room, levels).lateral("queue")
+        queues.append(select(each.c.id).select_from(room.join(levels, true()).join(each, true())))
     candidate = union_all(*queues).subquery("candidate")
 
     task = aliased(Task)

@@ -38,6 +38,11 @@ PRIORITIES: tuple[ColumnElement[int], ...] = tuple(map(literal_column, ("5", "1"
 """From the most urgent to the least."""
 
 
+def levels() -> Any:
+    """The priorities as rows, in this order."""
+    return func.generate_series(*PRIORITIES).table_valued("priority").render_derived(name="level")
+
+
 def hands_out(project: Any) -> ColumnElement[bool]:
     """Whether the tasks of a project are handed out."""
     return project.status == constant(ProjectStatus.IN_PROGRESS)  # type: ignore[no-any-return]

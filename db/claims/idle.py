@@ -38,13 +38,13 @@ from db.base import choice
 from db.claims.conditions import (
     ANY_TYPE,
     ASSIGNED,
-    PRIORITIES,
     ZERO,
     hands_out,
     has_room_for,
     is_available,
     is_ready,
     kind,
+    levels,
     resources_in_use,
     running,
     takes_more_reviews,
@@ -127,7 +127,7 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
 
     # When the first task becomes available, by the index of each queue.
     kinds = func.unnest(types).table_valued(column("kind", String)).render_derived(name="kinds")
-    level = func.generate_series(*PRIORITIES).table_valued("priority").render_derived(name="level")
+    level = levels()
     heads = []
     for condition, source in (
         (and_(pending, kind(task) == kinds.c.kind), kinds.join(level, true())),

@@ -40,7 +40,8 @@ from sqlalchemy.orm import aliased
 
 from db.agents import Agent
 from db.base import Timestamp
-from db.claims.conditions import ANY_TYPE, PRIORITIES, is_available, is_ready, kind
+from db.claims import conditions
+from db.claims.conditions import ANY_TYPE, is_available, is_ready, kind
 from db.scopes import Viewer
 from db.sessions import WriteSession
 from db.statements import Statement, Values, value
@@ -144,8 +145,7 @@ def levels(project_id: Any, type: Any) -> Any:
 
     For the statement of a claim by an agent of this project and type, or NULL if it names types.
     """
-    level = func.generate_series(*PRIORITIES).table_valued("priority")
-    level = level.render_derived(name="level")
+    level = conditions.levels()
     first = value("start_priority", Integer)
     is_here = and_(
         project_id == value("start_project_id", Uuid),
@@ -182,8 +182,7 @@ def _start(viewer: Viewer, named_types: int) -> Executable:
         .where(Agent.id == value("agent_id", Uuid))
         .cte("agent")
     )
-    level = func.generate_series(*PRIORITIES).table_valued("priority")
-    level = level.render_derived(name="level")
+    level = conditions.levels()
 
     def first(type: Any) -> Any:
         task = aliased(Task)
