@@ -117,12 +117,16 @@ async def test_without_an_old_transaction_claims_begin_at_the_front(world: World
     assert await found_start(world, agent) == FRONT
 
 
-@pytest.mark.parametrize("priority", [4, 5])
-async def test_a_new_task_is_claimed_in_its_place(world: World, priority: int) -> None:
+@pytest.mark.parametrize(("priority", "seconds"), [(4, 0), (5, 0), (5, 5)])
+async def test_a_new_task_is_claimed_in_its_place(
+    world: World, priority: int, seconds: int
+) -> None:
+    """Also if its transaction has taken some seconds."""
     async with claimed_many(world, {"title": "next"}) as (agent, _):
-        await make_tasks(world, {"title": "new", "priority": priority})
-        order = ["next", "new"] if priority == 4 else ["new", "next"]
         assert await found_start(world, agent) != FRONT
+        (task,) = await make_tasks(world, {"title": "new", "priority": priority})
+        await change(world, task, available_at=task.available_at - timedelta(seconds=seconds))
+        order = ["next", "new"] if priority == 4 else ["new", "next"]
         for title in order:
             assert await titles(world, await claim(world, agent)) == [title]
 

@@ -331,23 +331,21 @@ async def claim(
     start = starts.FRONT
     if not session.has_begun:
         start = await starts.starts.find(session, agent_id, tuple(kinds))
-    rows: Sequence[Any] = []
-    for each in dict.fromkeys((start, starts.FRONT)):
-        rows = rows or await session.alone(
-            _claimed,
-            *options,
-            model=TaskAttempt,
-            outcome={"task_attempts": ids},
-            changed=CHANGED,
-            **values | starts.values_of(each),
-        )
-    values |= starts.values_of(starts.FRONT)
+    rows = await session.alone(
+        _claimed,
+        *options,
+        model=TaskAttempt,
+        outcome={"task_attempts": ids},
+        changed=CHANGED,
+        **values | starts.values_of(start),
+    )
     if rows:
         return Claimed([row[0] for row in rows])
     why = await idle(session, agent_id, types)
     if why is None:
-        # What was ready was being claimed by others, or has become ready since.
-        rows = await session.run(_claimed, *options, **values)
+        # What was ready was being claimed by others, has become ready since, or is further ahead.
+        front = values | starts.values_of(starts.FRONT)
+        rows = await session.run(_claimed, *options, **front)
         why = None if rows else Idle(IdleReason.NOTHING_READY, BUSY)
     if not rows:
         await session.drop_key()
