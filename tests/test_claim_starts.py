@@ -144,6 +144,22 @@ async def test_a_task_that_came_back_is_claimed_when_the_start_is_no_longer_vali
         assert await titles(world, await claim(world, agent)) == ["last"]
 
 
+async def test_a_start_ends_if_it_cannot_be_looked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with claimed_many(world, {"title": "next"}) as (agent, _):
+        assert await found_start(world, agent) != FRONT
+
+        async def fail(*_: object) -> None:
+            raise TimeoutError
+
+        monkeypatch.setattr(Starts, "_look", fail)
+        with pytest.raises(TimeoutError):
+            for _ in range(starts.CLAIMS):
+                await found_start(world, agent)
+        assert await found_start(world, agent) == FRONT
+
+
 async def test_a_task_that_came_back_is_claimed_if_there_is_no_other(world: World) -> None:
     async with claimed_many(world) as (agent, _):
         (back,) = await make_tasks(world, {"title": "back"})

@@ -117,7 +117,11 @@ class Starts:
         if queue.is_due(now):
             # Before the statement ends, so that other claims do not look too.
             queue.claims, queue.looked_at = 0, now
-            queue = await self._look(session, agent_id, types, queue, now)
+            try:
+                queue = await self._look(session, agent_id, types, queue, now)
+            except BaseException:
+                queue.start = FRONT  # not for longer than it is valid
+                raise
         return queue.start if now - queue.looked_at < VALID_SECONDS else FRONT
 
     async def _look(
