@@ -154,9 +154,10 @@ async def test_a_start_ends_if_it_cannot_be_looked_for_again(
             raise TimeoutError
 
         monkeypatch.setattr(Starts, "_look", fail)
+        monkeypatch.setattr(starts, "CLAIMS", 1)
         with pytest.raises(TimeoutError):
-            for _ in range(starts.CLAIMS):
-                await found_start(world, agent)
+            await found_start(world, agent)
+        monkeypatch.setattr(starts, "CLAIMS", 50)
         assert await found_start(world, agent) == FRONT
 
 
