@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import aliased, join
 
 from db import budget_room
-from db.agents import Agent
+from db.agents import Agent, is_working
 from db.base import Timestamp, any_of, choice, constant
 from db.budgets import Budget
 from db.claims import idle
@@ -47,7 +47,6 @@ from db.claims.conditions import (
     hands_out,
     has_room_for,
     is_available,
-    is_working,
     kind,
     left_by_type,
     left_of_type,

@@ -101,7 +101,7 @@ def _held(viewer: Viewer, right: Right, how: Ending, *rows: Any) -> CTE:
         .join(Project, Project.id == Task.project_id)
         .where(
             TaskAttempt.id == value("attempt_id", Uuid),
-            TaskAttempt.status == AttemptStatus.RUNNING,
+            TaskAttempt.ended_at.is_(None),  # has no index: it is found by its key
             is_own(viewer),
             scope(Task, viewer, right),
         )

@@ -32,20 +32,18 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
 from db import budget_room
-from db.agents import Agent
+from db.agents import WORKING, Agent, is_working
 from db.base import constant
 from db.claims.conditions import (
     ANY_TYPE,
     ASSIGNED,
-    PRIORITIES,
-    WORKING,
     ZERO,
     hands_out,
     has_room_for,
     is_available,
     is_ready,
-    is_working,
     kind,
+    levels,
     resources_in_use,
     running,
     takes_more_reviews,
@@ -129,7 +127,7 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
 
     # When the first task becomes available, by the index of each queue.
     kinds = func.unnest(types).table_valued(column("kind", String)).render_derived(name="kinds")
-    level = func.generate_series(*PRIORITIES).table_valued("priority").render_derived(name="level")
+    level = levels()
     heads = []
     for condition, source in (
         (and_(pending, kind(task) == kinds.c.kind), kinds.join(level, true())),
