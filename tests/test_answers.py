@@ -13,7 +13,7 @@ from sqlalchemy import event, select
 
 import db
 from db.result_limits import ResultTooLarge
-from graph.core import response_budget
+from graph.core import response_limits
 from graph.core.access import Deadline
 from graph.limits.cost import cost_of
 from tests import factories
@@ -223,7 +223,7 @@ async def test_an_answer_that_others_have_turns_in_takes_no_more_statements(
         await factories.make_plan(session, people.users["owner"], projects=4, tasks=20)
     at_once = await resolvers.owner.ask(PLAN)
 
-    monkeypatch.setattr(response_budget, "MAX_SLICE", -1)  # others have one at each object
+    monkeypatch.setattr(response_limits, "MAX_SLICE", -1)  # others have one at each object
     in_turns = await resolvers.owner.ask(PLAN)
 
     assert in_turns.text == at_once.text
@@ -237,7 +237,7 @@ async def test_time_that_is_over_while_an_answer_is_made_ends_it(
     async with database.write(db.Viewer()) as session:
         await factories.make_plan(session, people.users["owner"], projects=4, tasks=20)
     whole = await resolvers.owner.ask(PLAN)
-    monkeypatch.setattr(response_budget, "MAX_SLICE", -1)
+    monkeypatch.setattr(response_limits, "MAX_SLICE", -1)
     left, outcomes = Deadline.left, set()
 
     # Wherever it is noticed, nothing but that is said.
