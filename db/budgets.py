@@ -302,6 +302,19 @@ def check_unit(budget: Budget, values: Mapping[str, Any]) -> None:
             raise Invalid("A budget keeps the unit of its limit.", (name,))
 
 
+async def to_change(session: WriteSession, id: UUID, *, version: int | None = None) -> Budget:
+    """A budget that is to be changed or deleted, locked until the transaction ends.
+
+    No usage of its project is counted meanwhile: whoever counts it locks what was spent first, and
+    then the budget for its alerts, and a deletion locks them the other way round. Raises NotFound,
+    Denied and Conflict.
+    """
+    budget = await session.fetch(Budget, id, lock=False)
+    keys = func.hashtext("budgets"), func.hashtext(str(budget.project_id))
+    await session.execute(select(func.pg_advisory_xact_lock(*keys)))
+    return await session.fetch(Budget, id, version=version)
+
+
 def locked(agent: Any) -> ColumnElement[Any]:
     """The hard budgets that concern an agent, and how many tasks it may claim; NULL without any.
 

@@ -29,6 +29,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.agent_subscriptions import AgentSubscription
@@ -81,7 +82,7 @@ class CommunicationStatus(StrEnum):
     EXPIRED = "EXPIRED"
     """Not received, or not acknowledged in time, before `expiresAt`."""
     FAILED = "FAILED"
-    """It could not be delivered."""
+    """It could not be delivered, because its receiver is TERMINATED."""
 
 
 class Communication(CRUD):
@@ -254,14 +255,24 @@ async def receive(
 
 @Statement
 def _acknowledged(viewer: Viewer) -> Executable:
-    """Acknowledge messages that were received."""
+    """Acknowledge messages that were received.
+
+    They are locked in one order, because several may be acknowledged twice at once.
+    """
     row = Communication
-    changed = update(row).where(
-        row.id == func.any(value("ids", ARRAY(Uuid))),
-        row.status == CommunicationStatus.DELIVERED,
-        scope(row, viewer, Right.WORK),
-        *_own(viewer),
+    received = (
+        select(row.id)
+        .where(
+            row.id == func.any(value("ids", ARRAY(Uuid))),
+            row.status == CommunicationStatus.DELIVERED,
+            scope(row, viewer, Right.WORK),
+            *_own(viewer),
+        )
+        .order_by(row.id)
+        .with_for_update(key_share=True, of=row)
+        .cte("received")
     )
+    changed = update(row).where(row.id == received.c.id)
     changed = changed.values(
         status=CommunicationStatus.ACKNOWLEDGED,
         acknowledged_at=func.now(),
@@ -372,6 +383,22 @@ async def broadcast(
     if rows:
         await insert_many(session, Communication, rows)
     return [row["id"] for row in rows]
+
+
+async def fail(session: AsyncSession, agent_id: UUID) -> None:
+    """Fail the messages that an agent has not acknowledged, because it is TERMINATED.
+
+    The agent is locked FOR UPDATE. A trigger of the database (`0028_failed_communications.py` of
+    `migrations/versions/`) waits for this lock, and fails what is sent to the agent later.
+    """
+    row = Communication
+    waiting = select(row.id).where(row.to_agent_id == agent_id, row.status.in_(_OPEN))
+    found = waiting.order_by(row.id).with_for_update(key_share=True).cte("found")
+    failed = update(row).where(row.id == found.c.id)
+    await session.execute(
+        failed.values(status=CommunicationStatus.FAILED, lease_expires_at=None),
+        execution_options={"synchronize_session": False},
+    )
 
 
 MOST_EXPIRED = 500

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
-from db import leases
+from db import communications, leases
 from db.agents import Agent, AgentStatus
 from db.base import (
     CRUD,
@@ -453,14 +453,17 @@ class TaskDependency(Base):
 async def transition_agent(
     session: WriteSession, id: UUID, to: AgentStatus, *, version: int | None = None
 ) -> Agent:
-    """Change the status of an agent. What is assigned to one that is TERMINATED is PENDING then.
+    """Change the status of an agent.
 
-    An agent changes only its own. Raises NotFound, Denied, Conflict and IllegalTransition.
+    What is assigned to one that is TERMINATED is PENDING then, and messages that it has not
+    acknowledged are FAILED. An agent changes only its own status. Raises NotFound, Denied, Conflict
+    and IllegalTransition.
     """
     session.in_own_name(id, ("id",))
     agent = await session.fetch(Agent, id, version=version)
     if to is AgentStatus.TERMINATED:
         await unassign(session, agent)
+        await communications.fail(session, agent.id)
     agent.transition(to)
     return agent
 

@@ -204,7 +204,8 @@ class Mutation:
     ) -> db.Agent:
         """Change the status of an agent. An agent changes only its own.
 
-        If it is TERMINATED, the tasks that are assigned to it become unassigned. To keep an agent
+        If it is TERMINATED, the tasks that are assigned to it become unassigned, and the messages
+        that it has not acknowledged FAILED. To keep an agent
         from work whatever it says, set its `isActive` to false.
         """
         return await tasks.transition_agent(

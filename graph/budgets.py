@@ -187,7 +187,7 @@ class Mutation:
     ) -> Changed[db.Budget]:
         """Change a budget. It keeps its period, what it is for, and the unit of its limit."""
         values = changed_values(input)
-        budget = await session.fetch(db.Budget, input.id, version=input.expected_version)
+        budget = await budgets.to_change(session, input.id, version=input.expected_version)
         budgets.check_unit(budget, values)
         await budget.update(session, **values)
         return Changed(budget.id)
@@ -197,7 +197,7 @@ class Mutation:
         self, session: db.WriteSession, input: DeleteBudgetInput
     ) -> Deleted[db.Budget]:
         """Delete a budget with its alerts."""
-        budget = await session.fetch(db.Budget, input.id, version=input.expected_version)
+        budget = await budgets.to_change(session, input.id, version=input.expected_version)
         await budget.delete(session)
         return Deleted(budget.id)
 

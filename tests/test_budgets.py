@@ -328,6 +328,31 @@ async def test_a_budget_that_is_made_while_usage_is_recorded_misses_nothing(worl
         assert (await show(world, str(id)))["spent"] == "12.000000000"
 
 
+async def test_a_budget_is_changed_and_deleted_while_usage_is_recorded(world: World) -> None:
+    """Neither may wait for the other, and what is recorded is not lost with a budget."""
+    call = {"cost": "0.7", "modelName": "a"}
+    refused, calls = set(), 0
+    for _ in range(50):
+        made = [
+            await budget(world, limitCost="1", period=period, thresholds=[1, 10, 50, 100])
+            for period in ("EVER", "DAY", "HOUR")
+        ]
+        records = [record(world, call, call) for _ in range(3)]
+        change, delete = (f"{name} {{ userErrors {{ code }} }}" for name in CHANGES)
+        lowered = [world.owner.change(change, id=id, limitCost="0.5") for id in made]
+        deleted = [world.owner.change(delete, id=id) for id in made]
+        payloads = await asyncio.gather(*records, *deleted, *lowered)
+        calls += 6
+        assert payloads[3:6] == [{"userErrors": []}] * 3
+        refused |= {error["code"] for each in payloads[6:] for error in each["userErrors"]}
+    assert refused <= {"NOT_FOUND"}
+    totals = "SELECT (SELECT count(*) FROM usage_records), (SELECT sum(calls) FROM usage_totals)"
+    assert await stored(world.database, totals) == [(calls, calls)]
+    left = "SELECT (SELECT count(*) FROM budget_periods), (SELECT count(*) FROM budget_alerts)"
+    assert await stored(world.database, left) == [(0, 0)]
+
+
+CHANGES = ("updateBudget", "deleteBudget")
 WAITING = (
     "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database ="
     " (SELECT oid FROM pg_database WHERE datname = current_database())"
