@@ -50,6 +50,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, aliased, column_property, declared_attr, mapped_column
 
+from db import dependencies
 from db.agents import Agent
 from db.base import (
     CRUD,
@@ -66,7 +67,7 @@ from db.base import (
     to_one,
 )
 from db.errors import BudgetExceeded, Invalid, Path
-from db.scopes import Viewer
+from db.scopes import Viewer, scope
 from db.statements import Statement, value
 from db.tasks import TO_DO, Task
 
@@ -306,12 +307,13 @@ async def to_change(session: WriteSession, id: UUID, *, version: int | None = No
     """A budget that is to be changed or deleted, locked until the transaction ends.
 
     No usage of its project is counted meanwhile: whoever counts it locks what was spent first, and
-    then the budget for its alerts, and a deletion locks them the other way round. Raises NotFound,
-    Denied and Conflict.
+    then the budget for its alerts, and a deletion locks them the other way round. The project is
+    locked before, as by all who delete what a budget is for. Raises NotFound, Denied and Conflict.
     """
-    budget = await session.fetch(Budget, id, lock=False)
-    keys = func.hashtext("budgets"), func.hashtext(str(budget.project_id))
-    await session.execute(select(func.pg_advisory_xact_lock(*keys)))
+    await dependencies.lock(session, id, Budget)
+    keys = func.hashtext("budgets"), func.hashtext(cast(Budget.project_id, Text))
+    mine = Budget.id == id, scope(Budget, session.viewer, session.right)
+    await session.execute(select(func.pg_advisory_xact_lock(*keys)).where(*mine))
     return await session.fetch(Budget, id, version=version)
 
 

@@ -48,6 +48,7 @@ from db.base import (
 )
 from db.errors import Denied, DomainError, IllegalTransition, Invalid, NotFound, Rejected
 from db.parameters import bind
+from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
@@ -56,7 +57,6 @@ from db.writes import insert_many, set_actor
 
 if TYPE_CHECKING:
     from db.engine import Database
-    from db.projects import Project
     from db.sessions import WriteSession
     from db.tasks import Task
 
@@ -365,6 +365,9 @@ async def broadcast(
     session.in_own_name(from_agent_id, ("from_agent_id",))
     sender = await session.fetch(Agent, from_agent_id, at=("from_agent_id",), lock=False)
     await session.refer(Communication, values, project_id=sender.project_id)
+    # First, as by whoever deletes the project, and then its agents.
+    project = select(Project.id).where(Project.id == sender.project_id)
+    await session.execute(project.with_for_update(read=True, key_share=True))
     receivers = select(Agent.id).where(
         Agent.project_id == sender.project_id,
         Agent.id != sender.id,

@@ -359,6 +359,34 @@ WAITING = (
 )
 
 
+@pytest.mark.parametrize("change", ["updateBudget", "deleteBudget"])
+async def test_a_budget_is_changed_in_turns_with_whoever_counts_usage_or_deletes_its_project(
+    world: World, change: str
+) -> None:
+    """Whoever waits for one of them has not locked the budget, which they may lock next."""
+    id = await budget(world, limitCost="10", thresholds=[50])
+    lowered = {"limitCost": "4"} if change == "updateBudget" else {}
+    for before in (None, f"SELECT FROM projects WHERE id = '{world.project.id}' FOR UPDATE"):
+        async with world.database.write(ADMIN) as session:
+            if before is not None:
+                await session.execute(text(before))
+            else:
+                call = {"model_name": "a", "cost": 1, "project_id": world.project.id}
+                session.add(db.UsageRecord(**call))
+                await session.flush()
+            done = asyncio.create_task(
+                world.owner.change(f"{change} {{ userErrors {{ code }} }}", id=id, **lowered)
+            )
+            await asyncio.sleep(0.3)
+            assert not done.done()
+            free = "SELECT id FROM budgets FOR UPDATE SKIP LOCKED"
+            assert len((await session.scalars(text(free))).all()) == 1
+        assert await done == {"userErrors": []}
+        if change == "deleteBudget":
+            assert await stored(world.database, "SELECT 1 FROM budgets") == []
+            id = await budget(world, limitCost="10")
+
+
 @pytest.mark.parametrize("count", [1, 2])
 async def test_a_budget_and_usage_that_are_not_committed_wait_for_each_other(
     world: World, count: int

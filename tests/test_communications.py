@@ -614,6 +614,25 @@ async def test_no_message_is_left_that_is_sent_while_its_receiver_is_terminated(
     assert await stored(world.database, query) == [("FAILED", 250)]
 
 
+@pytest.mark.parametrize("change", ["sendCommunication", "broadcast"])
+async def test_who_sends_waits_for_whoever_deletes_the_project_before_anything_is_locked(
+    world: World, eve: db.Agent, change: str
+) -> None:
+    one = change == "sendCommunication"
+    input = from_to(eve, world.ada, "x") if one else to_all(eve)
+    async with world.database.write(ADMIN) as session:
+        lock = f"SELECT FROM projects WHERE id = '{world.project.id}' FOR UPDATE"
+        await session.execute(text(lock))
+        sent = asyncio.create_task(world.owner.change(f"{change} {{ {ERRORS} }}", **input))
+        await asyncio.sleep(0.3)
+        assert not sent.done()
+        free = "SELECT count(*) FROM (SELECT FROM agents FOR UPDATE SKIP LOCKED) free"
+        assert await session.scalar(text(free)) == await session.scalar(
+            text("SELECT count(*) FROM agents")
+        )
+    assert await sent == {"userErrors": []}
+
+
 async def test_a_message_that_is_sent_before_its_receiver_is_terminated_is_waited_for(
     world: World, eve: db.Agent
 ) -> None:

@@ -8,13 +8,14 @@ branch_labels = None
 depends_on = None
 
 # Whoever terminates the agent locks it FOR UPDATE: a message that is sent meanwhile waits here, and
-# sees the new status.
+# sees the new status. The project is locked before, as by whoever deletes it.
 FAIL = """
 CREATE FUNCTION fail_communication() RETURNS trigger LANGUAGE plpgsql
 SET search_path FROM CURRENT AS $$
 DECLARE
   receiver text;
 BEGIN
+  PERFORM FROM projects p WHERE p.id = NEW.project_id FOR KEY SHARE;
   SELECT a.status INTO receiver FROM agents a WHERE a.id = NEW.to_agent_id FOR KEY SHARE;
   IF receiver = 'TERMINATED' AND NEW.status IN ('SENT', 'DELIVERED') THEN
     NEW.status := 'FAILED';
