@@ -26,7 +26,7 @@ from benchmarks.progress import say
 from benchmarks.queries import ASKED
 from db import Right, Viewer, leases
 from db.base import new_id
-from db.claims import claiming, endings
+from db.claims import claiming, endings, starts
 from db.connections import SETTINGS
 from db.engine import BY_KEY
 from db.statements import Compiled, Statement, Values
@@ -197,6 +197,7 @@ class Agent:
             agent_id=self._viewer.agent_id,
             lease_seconds=leases.duration(leases.DEFAULT_SECONDS),
             traceparent=None,
+            **starts.values_of(starts.FRONT),
         )
         if not rows:
             raise BadAnswer("there was nothing to claim")

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, and_, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
@@ -24,6 +24,7 @@ from db.base import (
     to_many,
     to_one,
 )
+from db.parameters import constant
 from db.transitions import Transitions
 from db.usage_totals import cost_of
 
@@ -60,6 +61,9 @@ class AgentStatus(StrEnum):
     TERMINATED = "TERMINATED"
     """Ended; it cannot be started again."""
 
+
+WORKING = (AgentStatus.READY, AgentStatus.ACTIVE)
+"""The statuses of an agent that gets tasks."""
 
 # An agent may fail or be terminated at any time.
 END = {AgentStatus.ERROR, AgentStatus.TERMINATED}
@@ -175,3 +179,8 @@ class Agent(CRUD):
         """Change its status. Raises IllegalTransition."""
         self.transitions.check(self.status, to)
         self.status = to
+
+
+def is_working(agent: Any) -> ColumnElement[bool]:
+    """Whether an agent gets tasks. `agent` is the model, an alias, or the columns of its table."""
+    return and_(agent.is_active, agent.status.in_([constant(each) for each in WORKING]))

@@ -14,18 +14,20 @@ from sqlalchemy import (
     Select,
     String,
     UniqueConstraint,
+    and_,
     cast,
     exists,
     func,
     inspect,
     literal_column,
+    or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
 from db import leases
-from db.agents import Agent
+from db.agents import Agent, is_working
 from db.base import CRUD, UNLOGGED, LongText, Timestamp, check, defaulted, to_many, to_one
 from db.leases import lease
 from db.projects import Project, ProjectStatus
@@ -54,7 +56,7 @@ class AttemptStatus(StrEnum):
     """The agent gave the task back."""
 
 
-_TASK, _PROJECT = Task.__table__.alias(), Project.__table__.alias()
+_TASK, _PROJECT, _AGENT = (model.__table__.alias() for model in (Task, Project, Agent))
 
 
 def _held(attempt_id: Any) -> Select[Any]:
@@ -66,10 +68,10 @@ def _held(attempt_id: Any) -> Select[Any]:
 
 
 def _derived(expression: Callable[[Any], Any]) -> Any:
-    """A column property, from the SQL that a function makes of the attempt's id."""
+    """A column property, from the SQL that a function makes of the attempt."""
 
     def made(cls: Any) -> Any:
-        return column_property(expression(cls.id), deferred=True, doc=expression.__doc__)
+        return column_property(expression(cls), deferred=True, doc=expression.__doc__)
 
     return declared_attr(made)
 
@@ -119,30 +121,38 @@ class TaskAttempt(CRUD):
     )
 
     @_derived
-    def heartbeat_at(id: Any) -> Any:
+    def heartbeat_at(cls: Any) -> Any:
         """When the agent last sent a heartbeat; null once it has ended."""
-        return leases.of_attempt(lease.heartbeat_at, id).scalar_subquery()
+        return leases.of_attempt(lease.heartbeat_at, cls.id).scalar_subquery()
 
     @_derived
-    def lease_expires_at(id: Any) -> Any:
+    def lease_expires_at(cls: Any) -> Any:
         """When the agent loses the task, unless it sends a heartbeat before."""
-        return leases.of_attempt(lease.expires_at, id).scalar_subquery()
+        return leases.of_attempt(lease.expires_at, cls.id).scalar_subquery()
 
     @_derived
-    def lease_lost(id: Any) -> Any:
+    def lease_lost(cls: Any) -> Any:
         """Whether the agent no longer holds the task: the attempt has ended."""
-        return ~exists(leases.of_attempt(lease.task_id, id))
+        return ~exists(leases.of_attempt(lease.task_id, cls.id))
 
     @_derived
-    def cancel_requested(id: Any) -> Any:
+    def cancel_requested(cls: Any) -> Any:
         """Whether the agent is asked to stop, because the task is to be cancelled."""
-        return exists(_held(id).where(_TASK.c.cancel_requested))
+        return exists(_held(cls.id).where(_TASK.c.cancel_requested))
 
     @_derived
-    def pause_requested(id: Any) -> Any:
-        """Whether the agent is asked to pause, because the project is not IN_PROGRESS."""
-        held = _held(id).join(_PROJECT, _PROJECT.c.id == _TASK.c.project_id)
-        return exists(held.where(_PROJECT.c.status != ProjectStatus.IN_PROGRESS))
+    def pause_requested(cls: Any) -> Any:
+        """Whether the agent is asked to pause: the project or the agent is paused or ended."""
+        held = _held(cls.id).join(_PROJECT, _PROJECT.c.id == _TASK.c.project_id)
+        # Not by more joins: nearly always, the agent works, and nothing else is looked up.
+        idle = select(_AGENT.c.id).where(_AGENT.c.id == cls.agent_id, ~is_working(_AGENT.c))
+        return or_(
+            exists(held.where(_PROJECT.c.status != ProjectStatus.IN_PROGRESS)),
+            and_(
+                exists(idle.correlate_except(_AGENT)),
+                exists(leases.of_attempt(lease.task_id, cls.id)),
+            ),
+        )
 
     @declared_attr
     def traceparent(cls: Any) -> Any:

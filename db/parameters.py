@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, bindparam
+from sqlalchemy import BindParameter, ColumnElement, String, bindparam, literal_column
 from sqlalchemy.types import TypeEngine
 
 _request: ContextVar[Any] = ContextVar("request")
@@ -104,3 +105,8 @@ def bind(value: Any, kind: TypeEngine[Any] | type[TypeEngine[Any]]) -> ColumnEle
     if isinstance(value, Deferred):
         return DeferredParameter(None, type_=kind, unique=True, callable_=value)
     return bindparam(None, value, kind, unique=True)
+
+
+def constant(member: StrEnum) -> ColumnElement[str]:
+    """A member of an enum as a constant, not as a parameter: a partial index needs that."""
+    return literal_column(f"'{member}'", String)

@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import aliased, join
 
 from db import budgets
-from db.agents import Agent
+from db.agents import Agent, is_working
 from db.base import Timestamp, any_of, choice
 from db.budgets import Budget
 from db.claims import idle
@@ -44,11 +44,9 @@ from db.claims.conditions import (
     PENDING,
     ZERO,
     capacity,
-    constant,
     hands_out,
     has_room_for,
     is_available,
-    is_working,
     kind,
     left_by_type,
     left_of_type,
@@ -60,6 +58,7 @@ from db.claims.conditions import (
 )
 from db.dependencies import holds_parent, is_met
 from db.interactions import HumanInteraction, InteractionStatus
+from db.parameters import constant
 from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope

@@ -38,6 +38,9 @@ NOTIFY_SECONDS = 5.0
 # How long a replica may take to show what was written before, in seconds.
 LAG_SECONDS = 5.0
 
+# How long a transaction may be open, in seconds.
+OPEN_SECONDS = 300.0
+
 # The connections of a process besides its pools: those that number events, follow them, and cancel.
 OTHER_CONNECTIONS = 4
 
@@ -61,6 +64,24 @@ CONNECTIONS = """
       (SELECT datconnlimit FROM pg_database WHERE datname = current_database()),
       (SELECT count(*) FROM pg_stat_activity
         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())
+"""
+
+# Transactions that keep old versions of rows, because they have a snapshot or have written: those
+# of the sessions that the role may see, and prepared ones.
+TRANSACTIONS = """
+    SELECT extract(epoch FROM clock_timestamp() - begun_at)::float8, name, end_it
+    FROM (
+      SELECT xact_start,
+        format('process %s%s', pid, nullif(format(', %s', application_name), ', ')),
+        format('SELECT pg_terminate_backend(%s)', pid)
+      FROM pg_stat_activity
+      WHERE datname = current_database() AND pid <> pg_backend_pid()
+        AND backend_type = 'client backend' AND coalesce(backend_xid, backend_xmin) IS NOT NULL
+      UNION ALL
+      SELECT prepared, format('prepared, %L', gid), format('ROLLBACK PREPARED %L', gid)
+      FROM pg_prepared_xacts WHERE database = current_database()
+    ) AS found (begun_at, name, end_it)
+    ORDER BY begun_at LIMIT 1
 """
 
 # The tables that the role of the server may not read or write.
@@ -284,6 +305,22 @@ async def check_collation(connection: Any) -> AsyncIterator[Finding]:
         yield _ok("collation", "The encoding is UTF8, and the collations are as indexes need them.")
 
 
+async def check_transactions(connection: Any) -> AsyncIterator[Finding]:
+    """How long the oldest transaction has been open: it keeps old versions of all rows."""
+    found = await connection.fetchrow(TRANSACTIONS)
+    seconds, name, end_it = found or (0.0, "", "")
+    if (seconds or 0.0) <= OPEN_SECONDS:
+        yield _ok("transactions", "No transaction that this role can see has been open for long.")
+        return
+    advice = (
+        f"If it is not needed, as a superuser or its own role: {end_it}. Until it ends, nothing"
+        " that was replaced since can be removed, so tables grow and statements take longer."
+        " Let long reports and backups read from a replica."
+    )
+    message = f"A transaction ({name}) has been open for {seconds / 60:.0f} minutes."
+    yield _warning("transactions", message, advice)
+
+
 async def check_pooler(connection: Any, database: Database, url: str) -> AsyncIterator[Finding]:
     """Whether the URL with a pooler leads to the same database as the one without."""
     try:
@@ -446,6 +483,7 @@ async def examine_database(
                 ("rights", check_rights(connection)),
                 ("clock", check_clock(connection)),
                 ("collation", check_collation(connection)),
+                ("transactions", check_transactions(connection)),
                 (
                     "connections",
                     check_connections(connection, database, is_direct=direct is not None),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -32,6 +31,7 @@ from tests.test_claims import (
     make_tasks,
     run_out,
     titles,
+    values_of_claim,
 )
 from tests.world import World, gid, make_world, stored
 
@@ -73,12 +73,7 @@ async def reserved(world: World, id: str) -> str:
 async def explained(world: World, number: int = 1) -> Any:
     """The plan of a claim of Ada's, which is executed."""
     statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0, number == 1)
-    values: dict[str, Any] = {
-        "attempt_ids": [db.new_id() for _ in range(number)],
-        "agent_id": world.ada.id,
-        "lease_seconds": timedelta(seconds=60),
-        "traceparent": None,
-    }
+    values = values_of_claim(world.ada, number)
     connection = await world.database.open()
     try:
         for name, setting in BY_KEY.items():

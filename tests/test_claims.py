@@ -16,6 +16,7 @@ from sqlalchemy import Executable, select, text, update
 import db
 from db import AgentStatus, ProjectStatus, Right, TaskStatus, Viewer, claims, sweeper
 from db.claims import IdleReason, claiming, completions, endings, heartbeats
+from db.claims.starts import FRONT, Start, values_of
 from db.engine import BY_KEY
 from db.errors import LeaseLost
 from db.scopes import scope
@@ -92,6 +93,17 @@ async def claim(world: World, agent: db.Agent | None = None, **options: Any) -> 
     """What an agent claims, by default Ada."""
     async with world.database.write(ADMIN, Right.WORK) as session:
         return await claims.claim(session, (agent or world.ada).id, **options)
+
+
+def values_of_claim(agent: db.Agent, number: int = 1, start: Start = FRONT) -> dict[str, Any]:
+    """The values of the statement of a claim."""
+    return {
+        "attempt_ids": [db.new_id() for _ in range(number)],
+        "agent_id": agent.id,
+        "lease_seconds": timedelta(seconds=60),
+        "traceparent": None,
+        **values_of(start),
+    }
 
 
 async def titles(world: World, claimed: claims.Claimed) -> list[str]:
@@ -795,6 +807,33 @@ async def test_a_heartbeat_reports_and_prolongs(world: World) -> None:
     assert {name: found[1][name] for name in report} == report
 
 
+@pytest.mark.parametrize(
+    ("values", "pauses"),
+    [
+        ({}, False),
+        ({"status": AgentStatus.ACTIVE}, False),
+        ({"status": AgentStatus.PAUSED}, True),
+        ({"status": AgentStatus.ERROR}, True),
+        ({"status": AgentStatus.TERMINATED}, True),
+        ({"is_active": False}, True),
+    ],
+    ids=str,
+)
+async def test_a_heartbeat_tells_that_the_agent_is_paused(
+    world: World, values: dict[str, Any], pauses: bool
+) -> None:
+    await make_tasks(world, {"title": "a"})
+    (attempt,) = (await claim(world)).attempts
+    await change(world, world.ada, **values)
+    query = """mutation($input: HeartbeatInput!) { heartbeat(input: $input) {
+      attempts { pauseRequested leaseLost } userErrors { code } } }"""
+
+    answer = await world.owner.ask(query, input={"attempts": [{"attemptId": str(attempt)}]})
+
+    expected = [{"pauseRequested": pauses, "leaseLost": False}]
+    assert answer.data["heartbeat"] == {"attempts": expected, "userErrors": []}
+
+
 async def test_a_heartbeat_takes_one_report_of_an_attempt(world: World) -> None:
     (attempt,) = (await claim(world)).attempts
     beats = [{"attemptId": str(attempt), "progressPercent": number} for number in (1, 2)]
@@ -1268,14 +1307,8 @@ async def test_a_claim_reads_only_what_it_takes(world: World) -> None:
             )
     await make_tasks(world, {"title": "found"})
     statement = claiming._claimed.compiled(ADMIN, Right.WORK, 0, True)
-    values: dict[str, Any] = {
-        "attempt_ids": [db.new_id()],
-        "agent_id": world.ada.id,
-        "lease_seconds": timedelta(seconds=60),
-        "traceparent": None,
-    }
 
-    rows, every = await effort(world, statement, ADMIN, **values)
+    rows, every = await effort(world, statement, ADMIN, **values_of_claim(world.ada))
 
     assert rows == 1
     assert every < 100
@@ -1345,6 +1378,25 @@ async def test_only_those_attempts_are_read_that_are_given(
 
     assert rows == 20
     assert every < 2000
+
+
+async def test_an_attempt_that_ends_is_found_by_its_key(world: World) -> None:
+    """However many others run that PostgreSQL has not counted yet."""
+    (attempt,) = (await claim(world)).attempts
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text("ANALYZE task_attempts"))
+        await session.execute(
+            text(
+                "INSERT INTO task_attempts (task_id, number)"
+                " SELECT task_id, n FROM task_attempts, generate_series(2, 2000) n"
+            )
+        )
+    statement = endings._completed.compiled(ADMIN, Right.WORK)
+
+    rows, every = await effort(world, statement, ADMIN, attempt_id=attempt, result=None)
+
+    assert rows == 1
+    assert every < 100
 
 
 async def test_an_agent_that_searches_reads_only_its_project(world: World) -> None:

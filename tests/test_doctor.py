@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import URL
 
@@ -32,6 +34,7 @@ CHECKS = [
     "rights",
     "clock",
     "collation",
+    "transactions",
     "connections",
     "notifications",
     "space",
@@ -251,6 +254,31 @@ async def test_a_clock_that_is_wrong_is_found(
     for seconds, status in ((5.0, Status.WARNING), (-60.0, Status.FAILED)):
         monkeypatch.setattr(time, "time", lambda seconds=seconds: now() + seconds)
         assert (await findings(database_url))["clock"].status is status
+
+
+async def test_a_transaction_that_is_open_for_long_is_found(
+    database_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = _text(database_url.set(drivername="postgresql"))
+    connection = await asyncpg.connect(url)
+    try:
+        assert (await findings(database_url))["transactions"].status is Status.OK
+        monkeypatch.setattr(doctor, "OPEN_SECONDS", 0.5)
+        # One that has no snapshot at this moment keeps nothing.
+        async with connection.transaction():
+            await connection.execute("SELECT 1")
+            await asyncio.sleep(1)
+            assert (await findings(database_url))["transactions"].status is Status.OK
+        await connection.execute("SET application_name = 'report'")
+        async with connection.transaction(isolation="repeatable_read"):
+            pid = await connection.fetchval("SELECT pg_backend_pid()")
+            await asyncio.sleep(1)
+            found = (await findings(database_url))["transactions"]
+    finally:
+        await connection.close()
+    assert found.status is Status.WARNING
+    assert found.message == f"A transaction (process {pid}, report) has been open for 0 minutes."
+    assert f"as a superuser or its own role: SELECT pg_terminate_backend({pid}). " in found.advice
 
 
 async def test_a_notification_that_is_lost_is_found(

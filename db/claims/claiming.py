@@ -20,20 +20,22 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    null,
     or_,
     select,
     true,
+    tuple_,
     union_all,
     update,
 )
 from sqlalchemy.orm import aliased
 
 from db import budgets, leases, telemetry
-from db.agents import Agent
+from db.agents import Agent, is_working
 from db.attempts import TaskAttempt
 from db.base import new_id
-from db.claims import conditions
-from db.claims.conditions import ANY_TYPE, ASSIGNED, PRIORITIES
+from db.claims import conditions, starts
+from db.claims.conditions import ANY_TYPE, ASSIGNED
 from db.claims.idle import Idle, IdleReason, idle
 from db.projects import Project
 from db.rights import Right
@@ -115,7 +117,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         .where(
             mine,
             has_limits.is_not(None),  # so that it is locked before the agent
-            conditions.is_working(Agent),
+            is_working(Agent),
             conditions.hands_out(Project),
             conditions.takes_more_reviews(Project),
         )
@@ -140,10 +142,11 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
     room = about.select_from(agent.join(paid, true())).cte("room")
 
     # Candidates, which are found one by one as they are taken, by the indexes of their own.
-    level = func.generate_series(*PRIORITIES).table_valued("priority")
-    level = level.render_derived(name="level")
+    level = conditions.levels()
+    begun = starts.levels(room.c.project_id, null() if named_types else room.c.type)
+    begun = begun.correlate(room).lateral("begun")
 
-    def in_order(*met: Any) -> Any:
+    def in_order(level: Any, *met: Any) -> Any:
         task = aliased(Task)
         found = select(task.id, task.available_at).where(
             task.priority == level.c.priority,
@@ -157,6 +160,7 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         return found.order_by(task.available_at, task.id).correlate(room, level)
 
     own = in_order(
+        level,
         lambda task: task.agent_id == room.c.id,
         lambda task: conditions.is_ready(task, ASSIGNED),
         lambda task: conditions.has_room_for(room.c.left, conditions.kind(task)),
@@ -165,8 +169,12 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
     of_types = union_all(
         *(
             in_order(
+                begun,
                 lambda task: task.project_id == room.c.project_id,
                 conditions.is_ready,
+                lambda task: (
+                    tuple_(task.available_at, task.id) >= tuple_(begun.c.available_at, begun.c.id)
+                ),
                 lambda task, type=type: conditions.kind(task) == type,
                 lambda _, type=type: conditions.has_room_for(room.c.left, type),
             )
@@ -174,11 +182,11 @@ def _claimed(viewer: Viewer, right: Right, named_types: int, is_one: bool) -> Ex
         )
     ).subquery("of_types")
     queues = []
-    for source in (own, of_types):
+    for levels, source in ((level, own), (begun, of_types)):
         # A limit that PostgreSQL does not know makes it read the index in order, and not sort.
         found = select(source.c.id).order_by(source.c.available_at, source.c.id)
-        each = found.limit(room.c.number + MOST_LOCKED).correlate(room, level).lateral("queue")
-        queues.append(select(each.c.id).select_from(room.join(level, true()).join(each, true())))
+        each = found.limit(room.c.number + MOST_LOCKED).correlate(room, levels).lateral("queue")
+        queues.append(select(each.c.id).select_from(room.join(levels, true()).join(each, true())))
     candidate = union_all(*queues).subquery("candidate")
 
     task = aliased(Task)
@@ -320,20 +328,24 @@ async def claim(
     }
     values |= {f"type_{number}": type for number, type in enumerate(kinds)}
     options = session.right, len(kinds), limit == 1
+    start = starts.FRONT
+    if not session.has_begun:
+        start = await starts.starts.find(session, agent_id, tuple(kinds))
     rows = await session.alone(
         _claimed,
         *options,
         model=TaskAttempt,
         outcome={"task_attempts": ids},
         changed=CHANGED,
-        **values,
+        **values | starts.values_of(start),
     )
     if rows:
         return Claimed([row[0] for row in rows])
     why = await idle(session, agent_id, types)
     if why is None:
-        # What was ready was being claimed by others, or has become ready since.
-        rows = await session.run(_claimed, *options, **values)
+        # What was ready was being claimed by others, has become ready since, or is further ahead.
+        front = values | starts.values_of(starts.FRONT)
+        rows = await session.run(_claimed, *options, **front)
         why = None if rows else Idle(IdleReason.NOTHING_READY, BUSY)
     if not rows:
         await session.drop_key()

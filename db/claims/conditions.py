@@ -5,7 +5,6 @@ The conditions are SQL on models, or on aliases of them.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -25,15 +24,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
-from db.agents import AgentStatus
+from db.parameters import constant
 from db.projects import ProjectStatus
 from db.tasks import BlockedReason, Task, TaskStatus
-
-
-def constant(member: StrEnum) -> ColumnElement[str]:
-    """A member of an enum as a constant, not as a parameter: a partial index needs that."""
-    return literal_column(f"'{member}'", String)
-
 
 PENDING, ASSIGNED = constant(TaskStatus.PENDING), constant(TaskStatus.ASSIGNED)
 HUMAN_INPUT = constant(BlockedReason.HUMAN_INPUT)
@@ -44,13 +37,10 @@ ANY_TYPE = literal_column("''", String)
 PRIORITIES: tuple[ColumnElement[int], ...] = tuple(map(literal_column, ("5", "1", "-1")))
 """From the most urgent to the least."""
 
-WORKING = (AgentStatus.READY, AgentStatus.ACTIVE)
-"""The statuses of an agent that gets tasks."""
 
-
-def is_working(agent: Any) -> ColumnElement[bool]:
-    """Whether an agent gets tasks."""
-    return and_(agent.is_active, agent.status.in_([constant(each) for each in WORKING]))
+def levels() -> Any:
+    """The priorities as rows, in this order."""
+    return func.generate_series(*PRIORITIES).table_valued("priority").render_derived(name="level")
 
 
 def hands_out(project: Any) -> ColumnElement[bool]:

@@ -35,12 +35,13 @@ from db import leases, telemetry
 from db.agents import Agent, AgentStatus
 from db.attempts import AttemptStatus, TaskAttempt
 from db.claims import conditions
-from db.claims.conditions import ASSIGNED, PENDING, constant
+from db.claims.conditions import ASSIGNED, PENDING
 from db.claims.heartbeats import is_own, own_attempt
 from db.dependencies import completing, ended_unsuccessfully
 from db.errors import LeaseLost, Path
 from db.interactions import HumanInteraction
 from db.leases import lease
+from db.parameters import constant
 from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -100,7 +101,7 @@ def _held(viewer: Viewer, right: Right, how: Ending, *rows: Any) -> CTE:
         .join(Project, Project.id == Task.project_id)
         .where(
             TaskAttempt.id == value("attempt_id", Uuid),
-            TaskAttempt.status == AttemptStatus.RUNNING,
+            TaskAttempt.ended_at.is_(None),  # has no index: it is found by its key
             is_own(viewer),
             scope(Task, viewer, right),
         )

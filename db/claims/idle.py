@@ -33,26 +33,24 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import aliased
 
 from db import budgets
-from db.agents import Agent
+from db.agents import WORKING, Agent, is_working
 from db.base import choice
 from db.claims.conditions import (
     ANY_TYPE,
     ASSIGNED,
-    PRIORITIES,
-    WORKING,
     ZERO,
-    constant,
     hands_out,
     has_room_for,
     is_available,
     is_ready,
-    is_working,
     kind,
+    levels,
     resources_in_use,
     running,
     takes_more_reviews,
     uses_none_of,
 )
+from db.parameters import constant
 from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
@@ -129,7 +127,7 @@ def why_idle(viewer: Viewer, right: Right, agent_id: Any, types: Any) -> Select[
 
     # When the first task becomes available, by the index of each queue.
     kinds = func.unnest(types).table_valued(column("kind", String)).render_derived(name="kinds")
-    level = func.generate_series(*PRIORITIES).table_valued("priority").render_derived(name="level")
+    level = levels()
     heads = []
     for condition, source in (
         (and_(pending, kind(task) == kinds.c.kind), kinds.join(level, true())),
