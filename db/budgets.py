@@ -27,14 +27,17 @@ from sqlalchemy import (
     Numeric,
     String,
     Table,
+    Text,
     UniqueConstraint,
     Uuid,
     cast,
     func,
+    select,
     text,
 )
 from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
+from db import dependencies
 from db.agents import Agent
 from db.base import (
     CRUD,
@@ -50,6 +53,7 @@ from db.base import (
     to_one,
 )
 from db.errors import Invalid
+from db.scopes import scope
 from db.tasks import Task
 
 if TYPE_CHECKING:
@@ -283,10 +287,19 @@ async def create(session: WriteSession, values: Mapping[str, Any]) -> UUID:
     return await session.insert(Budget, values)
 
 
-async def change(session: WriteSession, budget: Budget, values: Mapping[str, Any]) -> None:
-    """Change a budget. The caller has locked the row. Raises Invalid."""
+async def change(
+    session: WriteSession, id: UUID, values: Mapping[str, Any], *, version: int | None = None
+) -> None:
+    """Change a budget. Raises NotFound, Denied, Conflict and Invalid."""
+    budget = await _to_change(session, id, version)
     check_unit(budget, values)
     await budget.update(session, **values)
+
+
+async def delete(session: WriteSession, id: UUID, *, version: int | None = None) -> None:
+    """Delete a budget with its alerts. Raises NotFound, Denied and Conflict."""
+    budget = await _to_change(session, id, version)
+    await budget.delete(session)
 
 
 def check_unit(budget: Budget, values: Mapping[str, Any]) -> None:
@@ -294,3 +307,17 @@ def check_unit(budget: Budget, values: Mapping[str, Any]) -> None:
     for name in values.keys() & LIMITS:
         if getattr(budget, name) is None:
             raise Invalid("A budget keeps the unit of its limit.", (name,))
+
+
+async def _to_change(session: WriteSession, id: UUID, version: int | None) -> Budget:
+    """A budget that is to be changed or deleted, locked until the transaction ends.
+
+    No usage of its project is counted meanwhile: whoever counts it locks what was spent first, and
+    then the budget for its alerts, and a deletion locks them the other way round. The project is
+    locked before, as by all who delete what a budget is for. Raises NotFound, Denied and Conflict.
+    """
+    await dependencies.lock(session, id, Budget)
+    keys = func.hashtext("budgets"), func.hashtext(cast(Budget.project_id, Text))
+    mine = Budget.id == id, scope(Budget, session.viewer, session.right)
+    await session.execute(select(func.pg_advisory_xact_lock(*keys)).where(*mine))
+    return await session.fetch(Budget, id, version=version)

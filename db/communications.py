@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.agent_subscriptions import AgentSubscription
@@ -48,6 +49,7 @@ from db.base import (
 from db.errors import Denied, DomainError, IllegalTransition, Invalid, NotFound, Rejected
 from db.expiry import expire_all, expiring
 from db.parameters import bind
+from db.projects import Project
 from db.rights import Right
 from db.scopes import Viewer, scope
 from db.statements import Statement, value
@@ -56,7 +58,6 @@ from db.writes import insert_many, set_actor
 
 if TYPE_CHECKING:
     from db.engine import Database
-    from db.projects import Project
     from db.sessions import WriteSession
     from db.tasks import Task
 
@@ -82,7 +83,7 @@ class CommunicationStatus(StrEnum):
     EXPIRED = "EXPIRED"
     """Not received, or not acknowledged in time, before `expiresAt`."""
     FAILED = "FAILED"
-    """It could not be delivered."""
+    """It could not be delivered, because its receiver is TERMINATED."""
 
 
 class Communication(CRUD):
@@ -254,14 +255,24 @@ async def receive(
 
 @Statement
 def _acknowledged(viewer: Viewer) -> Executable:
-    """Acknowledge messages that were received."""
+    """Acknowledge messages that were received.
+
+    They are locked in one order, because several may be acknowledged twice at once.
+    """
     row = Communication
-    changed = update(row).where(
-        row.id == func.any(value("ids", ARRAY(Uuid))),
-        row.status == CommunicationStatus.DELIVERED,
-        scope(row, viewer, Right.WORK),
-        *_own(viewer),
+    received = (
+        select(row.id)
+        .where(
+            row.id == func.any(value("ids", ARRAY(Uuid))),
+            row.status == CommunicationStatus.DELIVERED,
+            scope(row, viewer, Right.WORK),
+            *_own(viewer),
+        )
+        .order_by(row.id)
+        .with_for_update(key_share=True, of=row)
+        .cte("received")
     )
+    changed = update(row).where(row.id == received.c.id)
     changed = changed.values(
         status=CommunicationStatus.ACKNOWLEDGED,
         acknowledged_at=func.now(),
@@ -354,6 +365,9 @@ async def broadcast(
     session.in_own_name(from_agent_id, ("from_agent_id",))
     sender = await session.fetch(Agent, from_agent_id, at=("from_agent_id",), lock=False)
     await session.refer(Communication, values, project_id=sender.project_id)
+    # First, as by whoever deletes the project, and then its agents.
+    project = select(Project.id).where(Project.id == sender.project_id)
+    await session.execute(project.with_for_update(read=True, key_share=True))
     receivers = select(Agent.id).where(
         Agent.project_id == sender.project_id,
         Agent.id != sender.id,
@@ -372,6 +386,22 @@ async def broadcast(
     if rows:
         await insert_many(session, Communication, rows)
     return [row["id"] for row in rows]
+
+
+async def fail(session: AsyncSession, agent_id: UUID) -> None:
+    """Fail the messages that an agent has not acknowledged, because it is TERMINATED.
+
+    The agent is locked FOR UPDATE. A trigger of the database (`0028_failed_communications.py` of
+    `migrations/versions/`) waits for this lock, and fails what is sent to the agent later.
+    """
+    row = Communication
+    waiting = select(row.id).where(row.to_agent_id == agent_id, row.status.in_(_OPEN))
+    found = waiting.order_by(row.id).with_for_update(key_share=True).cte("found")
+    failed = update(row).where(row.id == found.c.id)
+    await session.execute(
+        failed.values(status=CommunicationStatus.FAILED, lease_expires_at=None),
+        execution_options={"synchronize_session": False},
+    )
 
 
 @Statement

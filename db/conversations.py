@@ -32,6 +32,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, aliased, mapped_column, query_expression
 
+from db import dependencies
 from db.base import (
     CRUD,
     UNLOGGED,
@@ -437,6 +438,8 @@ async def fork(session: WriteSession, message_id: UUID, values: Mapping[str, Any
     Denied and Rejected.
     """
     at = ("message_id",)
+    # First, as by whoever deletes the project or one of its agents, and then changes conversations.
+    await dependencies.lock(session, message_id, Message)
     message = await session.fetch(Message, message_id, at=at, lock=False)
     # The lock keeps the messages from being deleted. One that was so before is not found again.
     source = await session.fetch(Conversation, message.conversation_id, at=at)

@@ -14,18 +14,14 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     String,
-    case,
     func,
-    literal,
     text,
-    update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
 
 from db import leases
-from db.agents import Agent, AgentStatus
+from db.agents import Agent
 from db.base import (
     CRUD,
     Base,
@@ -34,7 +30,6 @@ from db.base import (
     Priority,
     ShortText,
     Version,
-    any_of,
     check,
     children,
     choice,
@@ -53,7 +48,6 @@ if TYPE_CHECKING:
     from db.communications import Communication
     from db.interactions import HumanInteraction
     from db.projects import Project
-    from db.sessions import WriteSession
     from db.usage import UsageRecord
     from db.users import User
 
@@ -447,49 +441,4 @@ class TaskDependency(Base):
     )
     dependency: Mapped[Task] = to_one(
         "dependents", "The task it waits for.", foreign_keys=[dependency_id]
-    )
-
-
-async def transition_agent(
-    session: WriteSession, id: UUID, to: AgentStatus, *, version: int | None = None
-) -> Agent:
-    """Change the status of an agent. What is assigned to one that is TERMINATED is PENDING then.
-
-    An agent changes only its own. Raises NotFound, Denied, Conflict and IllegalTransition.
-    """
-    session.in_own_name(id, ("id",))
-    agent = await session.fetch(Agent, id, version=version)
-    if to is AgentStatus.TERMINATED:
-        await _unassign(session, agent)
-    agent.transition(to)
-    return agent
-
-
-async def delete_agent(session: AsyncSession, agent: Agent) -> None:
-    """Delete an agent. What is assigned to it is PENDING then."""
-    await _unassign(session, agent)
-    await agent.delete(session)
-
-
-async def _unassign(session: AsyncSession, agent: Agent) -> None:
-    """Take the tasks that no attempt is running on from an agent that is deleted or terminated.
-
-    What was assigned to it is PENDING then.
-    """
-    # FOR UPDATE, unlike the lock of `fetch`, also blocks transactions that assign a task to it.
-    await session.refresh(agent, with_for_update=True)
-    await session.execute(
-        update(Task)
-        .where(
-            Task.agent_id == agent.id,
-            any_of(Task.status, {TaskStatus.ASSIGNED, TaskStatus.BLOCKED}),
-        )
-        .values(
-            status=case(
-                (Task.status == TaskStatus.BLOCKED, Task.status), else_=literal(TaskStatus.PENDING)
-            ),
-            agent_id=None,
-            version=Task.version + 1,
-        )
-        .execution_options(synchronize_session=False)
     )

@@ -12,7 +12,7 @@ from strawberry import Maybe
 from strawberry.scalars import JSON
 
 import db
-from db import AgentStatus, Right, readiness, tasks
+from db import AgentStatus, Right, readiness, terminations
 from db.claims import IdleReason, idle
 from db.tools import MOST_TOOLS
 from graph.core.computed import computed, computed_type, value
@@ -193,9 +193,8 @@ class Mutation:
         Its tasks become unassigned. Its messages in conversations stay; its communications with
         other agents are deleted.
         """
-        agent = await session.fetch(db.Agent, input.id, version=input.expected_version)
-        await tasks.delete_agent(session, agent)
-        return Deleted(agent.id)
+        await terminations.delete_agent(session, input.id, version=input.expected_version)
+        return Deleted(input.id)
 
     @mutation(Right.WORK)
     async def transition_agent(
@@ -203,9 +202,10 @@ class Mutation:
     ) -> db.Agent:
         """Change the status of an agent. An agent changes only its own.
 
-        If it is TERMINATED, the tasks that are assigned to it become unassigned. To keep an agent
-        from work whatever it says, set its `isActive` to false.
+        If it is TERMINATED, the tasks that are assigned to it become unassigned, and the messages
+        that it has not acknowledged FAILED. To keep an agent from work whatever it says, set its
+        `isActive` to false.
         """
-        return await tasks.transition_agent(
+        return await terminations.transition_agent(
             session, input.id, input.to, version=input.expected_version
         )

@@ -184,18 +184,17 @@ class Mutation:
         self, session: db.WriteSession, input: UpdateBudgetInput
     ) -> Changed[db.Budget]:
         """Change a budget. It keeps its period, what it is for, and the unit of its limit."""
-        budget = await session.fetch(db.Budget, input.id, version=input.expected_version)
-        await budgets.change(session, budget, changed_values(input))
-        return Changed(budget.id)
+        values = changed_values(input)
+        await budgets.change(session, input.id, values, version=input.expected_version)
+        return Changed(input.id)
 
     @mutation(Right.OWN)
     async def delete_budget(
         self, session: db.WriteSession, input: DeleteBudgetInput
     ) -> Deleted[db.Budget]:
         """Delete a budget with its alerts."""
-        budget = await session.fetch(db.Budget, input.id, version=input.expected_version)
-        await budget.delete(session)
-        return Deleted(budget.id)
+        await budgets.delete(session, input.id, version=input.expected_version)
+        return Deleted(input.id)
 
     @mutation(Right.WORK)
     async def request_budget_increase(

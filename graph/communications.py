@@ -112,7 +112,8 @@ class Query:
         conditions=_unacknowledged,
         order="PRIORITY_DESC",
         description="The messages that an agent has not acknowledged, the most urgent first. It"
-        " only shows them; `receiveCommunications` gives each to one receiver.",
+        " only shows them; `receiveCommunications` gives each to one receiver. There are none if"
+        " you may not see the agent.",
     )
 
 

@@ -27,7 +27,7 @@ from graph.core.filters import (
 from graph.core.inputs import Repeatable, input_of
 from graph.core.mutations import mutation
 from graph.core.payloads import Changed
-from graph.core.scalars import ID, Text, matching
+from graph.core.scalars import FILLED, ID, Text
 
 Interaction = TypeVar("Interaction", bound=db.HumanInteraction)
 
@@ -93,7 +93,7 @@ class SubmitFeedbackInput(AnswerValues):
 class AnswerClarificationInput(AnswerValues):
     """Your answer to a question."""
 
-    answer: Annotated[Text, matching(r"(?s).*\S.*", "this must not be empty")]
+    answer: Annotated[Text, FILLED]
 
 
 @input_of(db.Notification)

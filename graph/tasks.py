@@ -215,7 +215,8 @@ class Query:
         sorted_by=sorted_by("URGENCY", db.Task.urgency),
         description="The tasks of a project that could be claimed now, by an agent if you name one:"
         " the most urgent first, then those that have been available for longest. A claim prefers"
-        " tasks that are assigned to the agent.",
+        " tasks that are assigned to the agent. There are none if you may not see the project or"
+        " the agent.",
     )
 
 

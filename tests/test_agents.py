@@ -1,5 +1,6 @@
 """Agents: made for a project, changed, moved through their life, and deleted."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from db import (
     communications,
     conversations,
     requests,
-    tasks,
+    terminations,
     usage,
 )
 from db.errors import Denied
@@ -343,6 +344,24 @@ async def test_an_agent_goes_and_what_it_did_stays(world: World) -> None:
     ]
 
 
+@pytest.mark.parametrize("change", ["transitionAgent", "deleteAgent"])
+async def test_an_agent_ends_in_turns_with_all_that_ends_tasks(world: World, change: str) -> None:
+    """Whoever cancels a task with its subtasks locks them in another order: it deadlocked."""
+    ending = {"to": "TERMINATED"} if change == "transitionAgent" else {}
+    async with world.database.write(ADMIN) as session:
+        lock = f"SELECT FROM projects WHERE id = '{world.project.id}' FOR NO KEY UPDATE"
+        await session.execute(text(lock))
+        end = world.owner.change(f"{change} {{ {ERRORS} }}", id=gid(world.ada), **ending)
+        ended = asyncio.create_task(end)
+        await asyncio.sleep(0.3)
+        for table in ("agents", "tasks"):
+            free = f"SELECT count(*) FROM (SELECT FROM {table} FOR UPDATE SKIP LOCKED) free"
+            all = await session.scalar(text(f"SELECT count(*) FROM {table}"))
+            assert await session.scalar(text(free)) == all
+        assert not ended.done()
+    assert await ended == {"userErrors": []}
+
+
 async def test_the_token_of_a_deleted_agent_opens_nothing(world: World) -> None:
     seen = await world.agent.ask("{ projects { nodes { name } } }")
     await world.owner.change("deleteAgent { deletedId }", id=gid(world.ada))
@@ -429,7 +448,7 @@ ACTS: dict[str, Act] = {
         world.conversation.id,
         {(0,): {"sender": db.MessageSender.ASSISTANT, "content": "x", "agent_id": eve.id}},
     ),
-    "changes its status": lambda session, _, eve: tasks.transition_agent(
+    "changes its status": lambda session, _, eve: terminations.transition_agent(
         session, eve.id, AgentStatus.INITIALIZING
     ),
 }

@@ -328,10 +328,63 @@ async def test_a_budget_that_is_made_while_usage_is_recorded_misses_nothing(worl
         assert (await show(world, str(id)))["spent"] == "12.000000000"
 
 
+async def test_a_budget_is_changed_and_deleted_while_usage_is_recorded(world: World) -> None:
+    """Neither may wait for the other, and what is recorded is not lost with a budget."""
+    call = {"cost": "0.7", "modelName": "a"}
+    refused, calls = set(), 0
+    for _ in range(50):
+        made = [
+            await budget(world, limitCost="1", period=period, thresholds=[1, 10, 50, 100])
+            for period in ("EVER", "DAY", "HOUR")
+        ]
+        records = [record(world, call, call) for _ in range(3)]
+        change, delete = (f"{name} {{ userErrors {{ code }} }}" for name in CHANGES)
+        lowered = [world.owner.change(change, id=id, limitCost="0.5") for id in made]
+        deleted = [world.owner.change(delete, id=id) for id in made]
+        payloads = await asyncio.gather(*records, *deleted, *lowered)
+        calls += 6
+        assert payloads[3:6] == [{"userErrors": []}] * 3
+        refused |= {error["code"] for each in payloads[6:] for error in each["userErrors"]}
+    assert refused <= {"NOT_FOUND"}
+    totals = "SELECT (SELECT count(*) FROM usage_records), (SELECT sum(calls) FROM usage_totals)"
+    assert await stored(world.database, totals) == [(calls, calls)]
+    left = "SELECT (SELECT count(*) FROM budget_periods), (SELECT count(*) FROM budget_alerts)"
+    assert await stored(world.database, left) == [(0, 0)]
+
+
+CHANGES = ("updateBudget", "deleteBudget")
 WAITING = (
     "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database ="
     " (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
+
+
+@pytest.mark.parametrize("change", ["updateBudget", "deleteBudget"])
+async def test_a_budget_is_changed_in_turns_with_whoever_counts_usage_or_deletes_its_project(
+    world: World, change: str
+) -> None:
+    """Whoever waits for one of them has not locked the budget, which they may lock next."""
+    id = await budget(world, limitCost="10", thresholds=[50])
+    lowered = {"limitCost": "4"} if change == "updateBudget" else {}
+    for before in (None, f"SELECT FROM projects WHERE id = '{world.project.id}' FOR UPDATE"):
+        async with world.database.write(ADMIN) as session:
+            if before is not None:
+                await session.execute(text(before))
+            else:
+                call = {"model_name": "a", "cost": 1, "project_id": world.project.id}
+                session.add(db.UsageRecord(**call))
+                await session.flush()
+            done = asyncio.create_task(
+                world.owner.change(f"{change} {{ userErrors {{ code }} }}", id=id, **lowered)
+            )
+            await asyncio.sleep(0.3)
+            assert not done.done()
+            free = "SELECT id FROM budgets FOR UPDATE SKIP LOCKED"
+            assert len((await session.scalars(text(free))).all()) == 1
+        assert await done == {"userErrors": []}
+        if change == "deleteBudget":
+            assert await stored(world.database, "SELECT 1 FROM budgets") == []
+            id = await budget(world, limitCost="10")
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 import db
 from db import communications
-from graph.core.scalars import global_id
+from graph.core.scalars import global_id, key_text
 from tests import factories
 from tests.conftest import People
 from tests.oracle import by_members
@@ -544,3 +544,107 @@ async def test_a_broadcast_goes_to_each_other_active_agent(world: World, eve: db
     assert await world.refused(
         world.owner, "broadcast", **to_all(world.ada, taskId=gid(world.foreign))
     ) == at("taskId")
+
+
+async def test_messages_are_acknowledged_in_one_order_so_that_nothing_deadlocks(
+    world: World, eve: db.Agent
+) -> None:
+    """By their ids, however PostgreSQL finds them: here, they are stored the other way round."""
+    ids = [await send(world, eve, world.ada, "x", priority=number) for number in range(1, 6)]
+    assert len(await receive(world.agent, limit=5)) == 5
+    lock = "SELECT id FROM communications WHERE id = '{}' FOR UPDATE"
+    async with world.database.write(ADMIN) as session:
+        await session.execute(text(lock.format(key_text(min(ids, key=key_text)))))
+        done = asyncio.create_task(acknowledge(world.agent, *ids))
+        await asyncio.sleep(0.3)
+        free = "SELECT count(*) FROM (SELECT FROM communications FOR UPDATE SKIP LOCKED) free"
+        # This transaction has locked one itself.
+        assert await session.scalar(text(free)) == 5
+        assert not done.done()
+    assert await done == []
+
+
+async def test_messages_to_an_agent_that_is_terminated_have_failed(
+    world: World, eve: db.Agent
+) -> None:
+    sent = [await send(world, eve, world.ada, name) for name in ("done", "held", "new")]
+    await send(world, eve, world.ada, "late", expiresAt="2020-01-01T00:00:00Z")
+    await communications.expire(world.database)
+    assert await receive(world.agent, limit=2) == ["done", "held"]
+    await acknowledge(world.agent, sent[0])
+    to_eve = await send(world, world.ada, eve, "to eve")
+
+    change = "transitionAgent { agent { status } userErrors { code } }"
+    await world.owner.change(change, id=gid(world.ada), to="TERMINATED")
+
+    query = "SELECT type, status, lease_expires_at FROM communications ORDER BY type"
+    assert await stored(world.database, query) == [
+        ("done", "ACKNOWLEDGED", None),
+        ("held", "FAILED", None),
+        ("late", "EXPIRED", None),
+        ("new", "FAILED", None),
+        ("to eve", "SENT", None),
+    ]
+    shown = f"{{ communication {{ status }} {ERRORS} }}"
+    after = await world.owner.change(
+        f"sendCommunication {shown}", **from_to(eve, world.ada, "after")
+    )
+    answer = {"replyToId": to_eve, "type": "answer", "content": {}}
+    reply = await world.owner.change(f"reply {shown}", **answer)
+    assert after == reply == {"communication": {"status": "FAILED"}, "userErrors": []}
+    assert await world.refused(world.owner, "acknowledgeCommunications", ids=[sent[1]]) == [
+        ("ILLEGAL_TRANSITION", "ids.0")
+    ]
+
+
+async def test_no_message_is_left_that_is_sent_while_its_receiver_is_terminated(
+    world: World, eve: db.Agent
+) -> None:
+    change = "transitionAgent { userErrors { code } }"
+    for number in range(50):
+        async with world.database.write(ADMIN) as session:
+            receiver = await factories.make_agent(session, world.project, f"Number {number}")
+        sends = [send(world, eve, receiver, "x") for _ in range(5)]
+        end = world.owner.change(change, id=gid(receiver), to="TERMINATED")
+
+        *_, ended = await asyncio.gather(*sends, end)
+
+        assert ended == {"userErrors": []}
+    query = "SELECT status, count(*) FROM communications GROUP BY 1"
+    assert await stored(world.database, query) == [("FAILED", 250)]
+
+
+@pytest.mark.parametrize("change", ["sendCommunication", "broadcast"])
+async def test_who_sends_waits_for_whoever_deletes_the_project_before_anything_is_locked(
+    world: World, eve: db.Agent, change: str
+) -> None:
+    one = change == "sendCommunication"
+    input = from_to(eve, world.ada, "x") if one else to_all(eve)
+    async with world.database.write(ADMIN) as session:
+        lock = f"SELECT FROM projects WHERE id = '{world.project.id}' FOR UPDATE"
+        await session.execute(text(lock))
+        sent = asyncio.create_task(world.owner.change(f"{change} {{ {ERRORS} }}", **input))
+        await asyncio.sleep(0.3)
+        assert not sent.done()
+        free = "SELECT count(*) FROM (SELECT FROM agents FOR UPDATE SKIP LOCKED) free"
+        assert await session.scalar(text(free)) == await session.scalar(
+            text("SELECT count(*) FROM agents")
+        )
+    assert await sent == {"userErrors": []}
+
+
+async def test_a_message_that_is_sent_before_its_receiver_is_terminated_is_waited_for(
+    world: World, eve: db.Agent
+) -> None:
+    change = "transitionAgent { userErrors { code } }"
+    async with world.database.write(ADMIN) as session:
+        agents = {"from_agent_id": eve.id, "to_agent_id": world.ada.id}
+        values = {"project_id": world.project.id, "type": "x", "content": {}}
+        session.add(db.Communication(**agents, **values))
+        await session.flush()
+        end = world.owner.change(change, id=gid(world.ada), to="TERMINATED")
+        ended = asyncio.create_task(end)
+        await asyncio.sleep(0.3)
+        assert not ended.done()
+    assert await ended == {"userErrors": []}
+    assert await stored(world.database, "SELECT status FROM communications") == ["FAILED"]

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 import db
 from graph.core.scalars import key_text
@@ -146,6 +147,22 @@ async def test_a_fork_is_refused_as_a_whole(world: World) -> None:
     for client in (world.owner, world.agent):
         found = await world.refused(client, "forkConversation", messageId=secret)
         assert found == [("NOT_FOUND", "messageId")]
+
+
+async def test_a_fork_waits_for_whoever_deletes_the_project_before_it_locks_anything(
+    world: World,
+) -> None:
+    _, messages = await talk(world, "a", "b")
+    async with world.database.write(ADMIN) as session:
+        lock = f"SELECT FROM projects WHERE id = '{world.project.id}' FOR UPDATE"
+        await session.execute(text(lock))
+        forked = asyncio.create_task(world.owner.change(FORK, messageId=messages[0]["id"]))
+        await asyncio.sleep(0.3)
+        assert not forked.done()
+        count = "SELECT count(*) FROM conversations"
+        free = "SELECT count(*) FROM (SELECT FROM conversations FOR UPDATE SKIP LOCKED) free"
+        assert await session.scalar(text(free)) == await session.scalar(text(count))
+    assert (await forked)["userErrors"] == []
 
 
 async def test_a_message_is_deleted_while_it_is_forked(world: World) -> None:

@@ -383,3 +383,20 @@ async def test_an_address_that_is_none_is_refused_in_words(people: People) -> No
             "path": ["email"],
         },
     ]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t", "\u00a0 \u2003"])
+async def test_a_name_or_a_title_has_more_than_spaces(people: People, blank: str) -> None:
+    titled = {"title": blank, "type": blank, "resourceKeys": ["a", blank], "projectId": ID}
+    asked = {"title": blank, "content": {}, "projectId": ID}
+    for change, input, paths in (
+        ("createProject", {"name": blank}, [["name"]]),
+        ("createTask", titled, [["title"], ["type"], ["resourceKeys", "1"]]),
+        ("requestFeedback", asked, [["title"]]),
+    ):
+        shown = "{ userErrors { message path } }"
+        payload = await people.owner.change(f"{change} {shown}", **input)
+        empty = "This must not be empty."
+        assert payload["userErrors"] == [{"message": empty, "path": path} for path in paths]
+    answer = await people.admin.ask("{ projects { totalCount } }")
+    assert answer.data == {"projects": {"totalCount": 0}}

@@ -238,13 +238,17 @@ class ID(UUID, Generic[Model]):
         return Annotated[kind, key]
 
 
+FILLED = matching(r"(?s).*\S.*", "this must not be empty")
+"""Requires a text to have more than spaces."""
+
+
 def _composed(value: Any) -> Any:
     return composed(value) if isinstance(value, str) else value
 
 
 # Other annotations for inputs: a line of text, a unique name, a text, a JSON object, a priority, a
 # price in US dollars.
-Line = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Line = Annotated[str, StringConstraints(max_length=255), FILLED]
 Name = Annotated[Line, BeforeValidator(_composed)]
 Text = Annotated[str, StringConstraints(max_length=1_000_000)]
 Metadata = Annotated[JSON, AfterValidator(_object)]
