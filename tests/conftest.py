@@ -26,6 +26,7 @@ from starlette.applications import Starlette
 
 import db
 from db import access, embedded, engine, migrate
+from graph import demo
 from graph.app import create_app
 from graph.execution.tokens import Tokens
 from graph.serve import freeze
@@ -175,10 +176,31 @@ def inhabited(server: URL, peopled: Template) -> Template:
     return peopled.filled(server, fill)
 
 
+@pytest.fixture(scope="session")
+def demonstrated(server: URL, template: str) -> Template:
+    """A template with the example data of `troupe demo`, in which no agent works."""
+
+    async def fill(database: db.Database) -> Any:
+        admin = await _make_admin(database)
+        await demo.fill(database)
+        return {"users": {"admin": admin}}
+
+    return Template(template).filled(server, fill)
+
+
+NEEDED = {
+    "world": "inhabited",
+    "people": "peopled",
+    "console": "demonstrated",
+    "commands": "demonstrated",
+}
+"""The fixture of the template, by the name of a fixture for which a test's database has more."""
+
+
 @pytest.fixture
 def cloned(request: pytest.FixtureRequest, template: str) -> Template:
     """The template of the test's database, which has what the test asks for."""
-    for needed, made in (("world", "inhabited"), ("people", "peopled")):
+    for needed, made in NEEDED.items():
         if needed in request.fixturenames:
             found: Template = request.getfixturevalue(made)
             return found
