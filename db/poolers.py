@@ -8,7 +8,7 @@ and locks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import asyncpg
@@ -21,6 +21,9 @@ OF_SESSIONS = {"default_transaction_isolation", "idle_session_timeout"}
 COMPARISONS = 5
 
 OWN_PID = "SELECT pg_backend_pid()"
+
+# Types with lower ids come with PostgreSQL, and are the same in each database of a major version.
+FIRST_OTHER_TYPE = 12_000
 
 
 class SharedSession(ConnectionError):
@@ -118,6 +121,28 @@ class Connection(asyncpg.Connection):
         if self.is_pooled:
             options |= {"named": "", "use_cache": False}
         return await super()._get_statement(*arguments, **options)  # type: ignore[misc]
+
+    async def _introspect_types(self, ids: Collection[int], longest: float | None) -> Any:
+        """What PostgreSQL has in its catalog about types that the driver does not know, as arrays.
+
+        The driver asks for it on each connection, and that takes longer than most statements.
+        """
+        wanted = self.get_server_version().major, frozenset(ids)
+        if wanted in _types:
+            return _types[wanted], _Asked
+        found = await super()._introspect_types(ids, longest)  # type: ignore[misc]
+        if max(ids) < FIRST_OTHER_TYPE:
+            _types[wanted], _ = found
+        return found
+
+
+_types: dict[tuple[int, frozenset[int]], Any] = {}
+
+
+class _Asked:
+    """In place of the statement that asks: it was not sent, so the last one is still prepared."""
+
+    name = "asked"
 
 
 def _set(command: str, settings: Mapping[str, str]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from starlette.applications import Starlette
 
 import db
 from db import access, embedded, engine, migrate
+from graph import demo
 from graph.app import create_app
 from graph.execution.tokens import Tokens
 from graph.serve import freeze
@@ -55,15 +56,21 @@ ADMIN = db.Viewer(is_administrator=True)
 WITHOUT_LIMITS = Settings().model_copy(update=dict.fromkeys(processes.LIMITS, 999_999_999))
 
 
-async def _on_server(server: URL, *statements: str) -> None:
-    """Run statements that cannot be part of a transaction."""
+@asynccontextmanager
+async def _connected(server: URL) -> AsyncIterator[asyncpg.Connection]:
+    """A connection for statements that cannot be part of a transaction."""
     url = server.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await asyncpg.connect(url)
     try:
-        for statement in statements:
-            await connection.execute(statement)
+        yield connection
     finally:
         await connection.close()
+
+
+async def _on_server(server: URL, *statements: str) -> None:
+    async with _connected(server) as connection:
+        for statement in statements:
+            await connection.execute(statement)
 
 
 # The migrations do not change while tests run, and reading them takes as long as many tests do.
@@ -136,6 +143,10 @@ class Template:
             await _on_server(server, self.cloned_as(name))
             database = db.Database(server.set(database=name))
             rows.update(await fill(database, **rows))
+            async with database.write(ADMIN) as session:
+                # A use is stored if the last one is a minute old. No test has to expect that.
+                later = "UPDATE access_tokens SET last_used_at = now() + interval '1 day'"
+                await session.execute(text(later))
             await database.dispose()
 
         asyncio.run(run())
@@ -165,10 +176,31 @@ def inhabited(server: URL, peopled: Template) -> Template:
     return peopled.filled(server, fill)
 
 
+@pytest.fixture(scope="session")
+def demonstrated(server: URL, template: str) -> Template:
+    """A template with the example data of `troupe demo`, in which no agent works."""
+
+    async def fill(database: db.Database) -> Any:
+        admin = await _make_admin(database)
+        await demo.fill(database)
+        return {"users": {"admin": admin}}
+
+    return Template(template).filled(server, fill)
+
+
+NEEDED = {
+    "world": "inhabited",
+    "people": "peopled",
+    "console": "demonstrated",
+    "commands": "demonstrated",
+}
+"""The fixture of the template, by the name of a fixture for which a test's database has more."""
+
+
 @pytest.fixture
 def cloned(request: pytest.FixtureRequest, template: str) -> Template:
     """The template of the test's database, which has what the test asks for."""
-    for needed, made in (("world", "inhabited"), ("people", "peopled")):
+    for needed, made in NEEDED.items():
         if needed in request.fixturenames:
             found: Template = request.getfixturevalue(made)
             return found
@@ -186,9 +218,10 @@ def rows(cloned: Template) -> dict[str, Any]:
 async def database_url(server: URL, cloned: Template) -> AsyncIterator[URL]:
     """A database of the test's own, at head, with nothing in it unless the test needs it."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    await _on_server(server, cloned.cloned_as(name))
-    yield server.set(database=name)
-    await _on_server(server, f"DROP DATABASE {name} WITH (FORCE)")
+    async with _connected(server) as connection:
+        await connection.execute(cloned.cloned_as(name))
+        yield server.set(database=name)
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -285,11 +318,8 @@ class People:
 
 
 @pytest.fixture
-async def people(database: db.Database, http: httpx.AsyncClient, rows: dict[str, Any]) -> People:
+def people(database: db.Database, http: httpx.AsyncClient, rows: dict[str, Any]) -> People:
     """An administrator, a user who owns projects, another who does not, and somebody unknown."""
-    async with database.write(ADMIN) as session:
-        # It is not noted again while the test runs.
-        await session.execute(text("UPDATE access_tokens SET last_used_at = now()"))
     clients = {name: Client(http, database, token) for name, token in rows["tokens"].items()}
     nobody = Client(http, database, None)
     return People(**clients, nobody=nobody, users=rows["users"], world=rows.get("world"))

@@ -17,7 +17,6 @@ from playwright.async_api import Browser, Page, WebSocketRoute
 
 import db
 from db import access
-from graph import demo
 from graph.app import create_app
 from graph.serve import listen
 from graph.server import pages
@@ -121,7 +120,6 @@ class Relay:
 @pytest.fixture
 async def console(database: db.Database, admin: db.User) -> AsyncIterator[Console]:
     """The console over the example data of `troupe demo`, in which no agent works."""
-    await demo.fill(database)
     async with serving(database, admin) as console:
         yield console
 

@@ -419,6 +419,20 @@ def statements_of_the_driver() -> None:
 
 
 @private(
+    "asyncpg",
+    "`Connection._introspect_types`, which returns rows of the catalog and the statement that reads"
+    " them",
+    "Connection._introspect_types",
+    why="a process asks once for the types that each database has, not on each connection",
+)
+def types_of_the_driver() -> None:
+    import asyncpg
+
+    connection: Any = asyncpg.Connection
+    takes(connection._introspect_types, "typeoids", "timeout")
+
+
+@private(
     "SQLAlchemy",
     "`_prepared_statement_cache` of a connection of asyncpg",
     "_prepared_statement_cache",

@@ -59,9 +59,8 @@ class Commands:
 
 
 @pytest.fixture
-async def commands(database: db.Database, database_url: URL) -> Commands:
+def commands(database: db.Database, database_url: URL) -> Commands:
     """The commands on a database with the example data."""
-    await demo.fill(database)
     url = database_url.set(drivername="postgresql").render_as_string(hide_password=False)
     return Commands(database, url)
 

@@ -19,7 +19,7 @@ from graph import demo
 from graph.api import API
 from graph.server import pages
 from tests import browsers, console_code, consoles
-from tests.consoles import LOOKS, NARROW, Console, Relay, faults, go
+from tests.consoles import LOOKS, NARROW, Console, Relay, faults, go, unhurried
 from tests.patience import becomes
 
 browser, chromium, console = browsers.browser, browsers.chromium, consoles.console
@@ -79,7 +79,8 @@ class Sent:
         self.names: list[str] = []
 
     async def follow(self, page: Page) -> None:
-        """Follow a page."""
+        """Follow a page that is not loaded yet."""
+        await unhurried(page)
         page.on("request", self._note)
 
     def _note(self, request: Request) -> None:

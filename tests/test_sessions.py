@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import URL, select, text
 
 import db
-from db import engine
+from db import engine, poolers
 from db.writes import insert_many
 from graph.core.access import SESSIONS_AT_ONCE, HoldingSession
 from graph.core.context import Context
@@ -25,7 +25,7 @@ from graph.core.loaders import Loaders
 from graph.settings import Settings
 from tests import factories
 from tests.client import Answer, Client, counted
-from tests.conftest import People, serving
+from tests.conftest import ADMIN, People, serving
 from tests.operations import read_operation
 from tests.patience import PATIENCE, becomes
 
@@ -74,6 +74,28 @@ async def test_nothing_is_loaded_while_a_session_is_held(context: Context) -> No
     await context.write(db.Right.EDIT, work)
 
     assert await context.loaders.row(db.Project.id, id) is None
+
+
+async def test_the_catalog_is_asked_once_for_a_type_that_each_database_has(
+    database: db.Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poolers, "_types", {})
+    async with database.write(ADMIN) as session:
+        await session.execute(text("CREATE TYPE mood AS ENUM ('fine')"))
+    asked: list[str] = []
+
+    def note(sent: Any) -> None:
+        if "typeinfo" in sent.query:
+            asked.append(current)
+
+    for number in range(3):
+        connection = await database.open()
+        connection.add_query_logger(note)
+        for current, value in ("int2", number), ("mood", "fine"):
+            assert await connection.fetchval(f"SELECT $1::{current}[]", [value]) == [value]
+        await connection.close()
+    # Another database may have other types with the ids of its own ones.
+    assert asked == ["int2", "mood", "mood", "mood"]
 
 
 async def test_a_session_holds_up_nobody_but_its_holder(context: Context) -> None:

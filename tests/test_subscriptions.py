@@ -799,7 +799,7 @@ async def test_a_thousand_sockets_that_die_in_mid_stream_leave_nothing(
 
 
 async def test_who_uses_up_their_rate_gets_everything_later(world: World, people: People) -> None:
-    settings = Settings(max_cost=100, rate_burst=300, rate_per_second=100)
+    settings = Settings(max_cost=100, rate_burst=300, rate_per_second=200)
     async with (
         numbering(world.database),
         listening(world.database, settings) as server,
